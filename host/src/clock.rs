@@ -1,0 +1,147 @@
+//! Time and randomness, passed in.
+//!
+//! Nothing else in the crate asks the operating system what time it is or for random bytes (a lint refuses it), so that tests
+//! can move time by hand through the loops that run in production.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest that [`SystemClock`] sleeps before it looks at the wall clock again, so that a clock that is set forward is
+/// noticed within this time.
+const LONGEST_NAP: Duration = Duration::from_secs(1);
+
+/// A point in time: milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixMs(pub i64);
+
+impl UnixMs {
+    /// Later than any job can be due.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// This time plus `duration`, rounded up to a whole millisecond so that nothing becomes due early.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let ms = duration.as_nanos().div_ceil(1_000_000);
+        Self(self.0.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
+    }
+
+    /// This time minus `duration`.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The same time for a policy, which knows no time before 1970.
+    #[must_use]
+    pub fn as_u64(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for UnixMs {
+    /// RFC 3339 in UTC with milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => write!(f, "{at:.3}"),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+/// What [`Clock::sleep_until`] returns.
+pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Where the time and all randomness come from.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The wall-clock time, rounded down.
+    fn now(&self) -> UnixMs;
+
+    /// Returns as soon as `now()` is `at` or later. Cancel safe.
+    fn sleep_until(&self, at: UnixMs) -> Sleep<'_>;
+
+    /// Fills `bytes` with unpredictable bytes.
+    fn fill_random(&self, bytes: &mut [u8]);
+}
+
+/// The operating system's clock and random source.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
+    fn now(&self) -> UnixMs {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn sleep_until(&self, at: UnixMs) -> Sleep<'_> {
+        Box::pin(async move {
+            loop {
+                let left = at.since(self.now());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left.min(LONGEST_NAP)).await;
+            }
+        })
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        #[expect(clippy::expect_used, reason = "without randomness no key, token or id is safe: stop")]
+        getrandom::fill(bytes).expect("the operating system's random source works");
+    }
+}
+
+/// Measures how long something took, for records and metrics only: no decision depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts to measure.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is where measured durations come from")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adding_a_fraction_of_a_millisecond_rounds_up() {
+        assert_eq!(UnixMs(5).plus(Duration::from_micros(1)), UnixMs(6));
+        assert_eq!(UnixMs(5).plus(Duration::MAX), UnixMs::MAX);
+    }
+
+    #[test]
+    fn prints_rfc_3339_with_milliseconds() {
+        assert_eq!(UnixMs(1_795_168_800_250).to_string(), "2026-11-20T10:00:00.250Z");
+    }
+
+    #[tokio::test]
+    async fn never_wakes_early() {
+        let clock = SystemClock;
+        let at = clock.now().plus(Duration::from_millis(3));
+        clock.sleep_until(at).await;
+        assert!(clock.now() >= at);
+    }
+}

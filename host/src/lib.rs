@@ -2,4 +2,4 @@
 
 pub mod clock;
 pub mod job;
-pub mod store;
+pub mod policy;

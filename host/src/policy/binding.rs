@@ -1,0 +1,433 @@
+//! From what people write to what is in force: the layers of a group's policy, merged and parsed. Pure.
+//!
+//! The server's defaults, the tenant's and the group's own are laid over each other as JSON merge patches (RFC 7396); a job's
+//! overrides go over the configs at the end. One rule is added: a layer that names another plugin for a role starts from that
+//! plugin's defaults instead of inheriting a config that was meant for the old one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::plugin::{Digest, Role};
+
+/// The roles that one plugin plays at most.
+const SINGLE_ROLES: [&str; 3] = ["sign", "judge", "retry"];
+
+/// The most encoders in a chain.
+const ENCODERS: usize = 8;
+
+/// Something that was written cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Which part, as a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Invalid {
+    /// `message` about the value at `pointer`.
+    pub fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+
+    /// The same, where the value at `pointer` is part of another one.
+    #[must_use]
+    pub fn within(mut self, prefix: &str) -> Self {
+        self.pointer.insert_str(0, prefix);
+        self
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.pointer, self.message)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// `name` or `name@version`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PluginName {
+    /// What the plugin is called.
+    pub name: String,
+    /// Absent for the server's own plugins, and where the newest is meant.
+    pub version: Option<String>,
+}
+
+impl From<&str> for PluginName {
+    fn from(text: &str) -> Self {
+        match text.split_once('@') {
+            Some((name, version)) => Self { name: name.to_owned(), version: Some(version.to_owned()) },
+            None => Self { name: text.to_owned(), version: None },
+        }
+    }
+}
+
+impl fmt::Display for PluginName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "{}@{version}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// A group's policy and limits as they are in force.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The merged document.
+    pub doc: Value,
+    /// In order.
+    pub encode: Vec<Use>,
+    /// Absent if requests go out unsigned.
+    pub sign: Option<Use>,
+    /// Always there.
+    pub judge: Use,
+    /// Always there.
+    pub retry: Use,
+    /// How much, how fast, how long.
+    pub limits: GroupLimits,
+}
+
+/// A plugin in a role, with its config.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// In which role.
+    pub role: Role,
+    /// Where it stands in the document.
+    pub pointer: String,
+    /// What it is called.
+    pub plugin: PluginName,
+    /// What it is.
+    pub digest: Digest,
+    /// A JSON object.
+    pub config: Arc<str>,
+    /// The digest of `config`.
+    pub config_digest: Digest,
+    /// The names of the keys that it may use; signers only.
+    pub keys: Vec<String>,
+}
+
+/// A group's limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupLimits {
+    /// How many attempts run at once.
+    pub concurrency: u32,
+    /// How many attempts start in a period.
+    pub rate: Option<Rate>,
+    /// How long one request may take, body included.
+    pub timeout: Duration,
+    /// How long after its acceptance a job is tried.
+    pub ttl: Option<Duration>,
+}
+
+/// So many in a period, such as `100/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, which is also how many may come at once after a pause.
+    pub count: NonZeroU32,
+    /// In how long.
+    pub period: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UseDoc {
+    plugin: String,
+    #[serde(default)]
+    config: Map<String, Value>,
+    #[serde(default)]
+    keys: Vec<String>,
+}
+
+/// Limits as they are written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsDoc {
+    /// How many attempts of the group run at once.
+    pub concurrency: Option<u32>,
+    /// How many start in a period: `100/s`, `600/min`, `5000/h`.
+    pub rate: Option<String>,
+    /// How long one request may take, such as `10s`.
+    pub timeout: Option<String>,
+    /// How long after its acceptance a job is tried, such as `1h`.
+    pub ttl: Option<String>,
+}
+
+/// Lays `over` on `base`.
+pub fn lay(base: &mut Value, over: &Value) {
+    let Value::Object(fields) = over else { return };
+    for (field, patch) in fields {
+        let inherits = SINGLE_ROLES.contains(&field.as_str()) && patch.get("plugin").is_some();
+        if inherits && !same_plugin(base.get(field), patch) {
+            base[field] = Value::Null;
+        }
+        json_patch::merge(base, &Value::Object(Map::from_iter([(field.clone(), patch.clone())])));
+    }
+}
+
+fn same_plugin(base: Option<&Value>, patch: &Value) -> bool {
+    let name = |value: &Value| value.get("plugin").and_then(Value::as_str).map(|text| PluginName::from(text).name);
+    base.and_then(name) == name(patch)
+}
+
+/// Which layer each value of the merged document comes from: JSON pointer → the layer's name.
+#[must_use]
+pub fn provenance(merged: &Value, layers: &[(&str, &Value)]) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    collect(merged, String::new(), &mut |pointer| {
+        let from = layers.iter().rev().find(|(_, layer)| layer.pointer(pointer).is_some());
+        if let Some((name, _)) = from {
+            found.insert(pointer.to_owned(), (*name).to_owned());
+        }
+    });
+    found
+}
+
+fn collect(value: &Value, pointer: String, leaf: &mut impl FnMut(&str)) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, field) in fields {
+                let token = name.replace('~', "~0").replace('/', "~1");
+                collect(field, format!("{pointer}/{token}"), leaf);
+            }
+        }
+        _ => leaf(&pointer),
+    }
+}
+
+/// Lays a job's overrides over the configs of a merged document. They are keyed by role (`encode` by the plugin's name, too):
+/// `{"retry": {"max_attempts": 3}, "encode": {"base64-envelope": {…}}}`.
+///
+/// # Errors
+/// If an override belongs to nothing that is bound.
+pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invalid> {
+    let Value::Object(overrides) = overrides else {
+        return Err(Invalid::at("", "a job's policy is an object with a config for each role that it overrides"));
+    };
+    for (role, patch) in overrides {
+        let pointer = format!("/{role}");
+        if !patch.is_object() {
+            return Err(Invalid::at(pointer, "the overrides of a role are an object: its config, or the part to change"));
+        }
+        match role.as_str() {
+            "encode" => override_encoders(doc, patch)?,
+            role if SINGLE_ROLES.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
+                Some(used) => patch_config(used, patch),
+                None => return Err(Invalid::at(pointer, format!("the group has no policy for `{role}`"))),
+            },
+            _ => return Err(Invalid::at(pointer, "not a role; the roles are encode, sign, judge and retry")),
+        }
+    }
+    Ok(())
+}
+
+fn override_encoders(doc: &mut Value, patches: &Value) -> Result<(), Invalid> {
+    let patches = patches.as_object().into_iter().flatten();
+    for (plugin, patch) in patches {
+        let chain = doc.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten();
+        let named = |used: &&mut Value| {
+            used.get("plugin").and_then(Value::as_str).is_some_and(|name| PluginName::from(name).name == *plugin)
+        };
+        let used = chain.into_iter().find(named);
+        let used = used.ok_or_else(|| Invalid::at(format!("/encode/{plugin}"), "the group has no such encoder"))?;
+        patch_config(used, patch);
+    }
+    Ok(())
+}
+
+fn patch_config(used: &mut Value, patch: &Value) {
+    json_patch::merge(used, &serde_json::json!({ "config": patch }));
+}
+
+impl Effective {
+    /// Reads a merged document; `digest_of` knows the plugins.
+    ///
+    /// # Errors
+    /// With a pointer into the document.
+    pub fn parse(doc: Value, digest_of: &dyn Fn(&PluginName) -> Option<Digest>) -> Result<Self, Invalid> {
+        for field in doc.as_object().map(Map::keys).into_iter().flatten() {
+            if !["encode", "sign", "judge", "retry", "limits"].contains(&field.as_str()) {
+                return Err(Invalid::at(
+                    format!("/{field}"),
+                    "unknown field; a policy has encode, sign, judge, retry and limits",
+                ));
+            }
+        }
+        let one = |role: Role| match doc.get(role.as_str()) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => Use::parse(role, format!("/{role}"), value, digest_of).map(Some),
+        };
+        let required = |role: Role| {
+            one(role)?.ok_or_else(|| Invalid::at(format!("/{role}"), format!("a group needs a policy for `{role}`")))
+        };
+        let (sign, judge, retry) = (one(Role::Sign)?, required(Role::Judge)?, required(Role::Retry)?);
+        let encode = parse_chain(doc.get("encode"), digest_of)?;
+        let limits = GroupLimits::parse(doc.get("limits").unwrap_or(&Value::Null))?;
+        Ok(Self { encode, sign, judge, retry, limits, doc })
+    }
+
+    /// Every use, in the order of an attempt.
+    pub fn uses(&self) -> impl Iterator<Item = &Use> {
+        self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry])
+    }
+}
+
+fn parse_chain(value: Option<&Value>, digest_of: &dyn Fn(&PluginName) -> Option<Digest>) -> Result<Vec<Use>, Invalid> {
+    let chain = match value {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(chain)) if chain.len() <= ENCODERS => chain,
+        Some(_) => return Err(Invalid::at("/encode", format!("`encode` is a list of at most {ENCODERS} plugins"))),
+    };
+    let parse = |(index, value)| Use::parse(Role::Encode, format!("/encode/{index}"), value, digest_of);
+    chain.iter().enumerate().map(parse).collect()
+}
+
+impl Use {
+    fn parse(
+        role: Role,
+        pointer: String,
+        value: &Value,
+        digest_of: &dyn Fn(&PluginName) -> Option<Digest>,
+    ) -> Result<Self, Invalid> {
+        let doc = UseDoc::deserialize(value).map_err(|error| Invalid::at(&pointer, error.to_string()))?;
+        if role != Role::Sign && !doc.keys.is_empty() {
+            return Err(Invalid::at(format!("{pointer}/keys"), "only `sign` is given keys"));
+        }
+        let plugin = PluginName::from(doc.plugin.as_str());
+        let digest = digest_of(&plugin)
+            .ok_or_else(|| Invalid::at(format!("{pointer}/plugin"), format!("there is no plugin `{plugin}`")))?;
+        let config: Arc<str> = Value::Object(doc.config).to_string().into();
+        let config_digest = Digest::of(config.as_bytes());
+        Ok(Self { role, pointer, plugin, digest, config, config_digest, keys: doc.keys })
+    }
+}
+
+impl GroupLimits {
+    fn parse(value: &Value) -> Result<Self, Invalid> {
+        let empty = Value::Object(Map::new());
+        let doc = LimitsDoc::deserialize(if value.is_null() { &empty } else { value })
+            .map_err(|error| Invalid::at("/limits", error.to_string()))?;
+        let timeout = doc.timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
+        let concurrency = doc.concurrency.filter(|count| *count > 0);
+        Ok(Self {
+            concurrency: concurrency.ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
+            rate: doc.rate.as_deref().map(parse_rate).transpose()?,
+            timeout: parse_period("/limits/timeout", &timeout)?,
+            ttl: doc.ttl.as_deref().map(|ttl| parse_period("/limits/ttl", ttl)).transpose()?,
+        })
+    }
+}
+
+/// A duration such as `1h 30m`, longer than nothing.
+///
+/// # Errors
+/// With `pointer`.
+pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
+    match humantime::parse_duration(text) {
+        Ok(period) if !period.is_zero() => Ok(period),
+        Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
+        Err(error) => Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}"))),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<Rate, Invalid> {
+    let invalid = || Invalid::at("/limits/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
+    let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(invalid()),
+    };
+    Ok(Rate { count: count.parse().map_err(|_| invalid())?, period: Duration::from_secs(seconds) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn server() -> Value {
+        json!({
+            "judge": {"plugin": "expected-status", "config": {"expect": ["2xx"]}},
+            "retry": {"plugin": "backoff", "config": {"base": "2s", "max": "15m"}},
+            "limits": {"concurrency": 32, "timeout": "30s"},
+        })
+    }
+
+    fn known(name: &PluginName) -> Option<Digest> {
+        (name.name != "unknown").then(|| Digest::of(name.to_string().as_bytes()))
+    }
+
+    fn merged(layers: &[Value]) -> Value {
+        let mut doc = server();
+        layers.iter().for_each(|layer| lay(&mut doc, layer));
+        doc
+    }
+
+    #[test]
+    fn a_layer_changes_a_part_of_an_inherited_config() {
+        let doc = merged(&[json!({"retry": {"config": {"max": "1m"}}}), json!({"limits": {"ttl": "1h"}})]);
+        assert_eq!(doc["retry"], json!({"plugin": "backoff", "config": {"base": "2s", "max": "1m"}}));
+        assert_eq!(doc["limits"], json!({"concurrency": 32, "timeout": "30s", "ttl": "1h"}));
+    }
+
+    #[test]
+    fn naming_another_plugin_starts_from_its_defaults() {
+        let doc = merged(&[json!({"retry": {"plugin": "mine@1.0.0", "config": {"a": 1}}})]);
+        assert_eq!(doc["retry"], json!({"plugin": "mine@1.0.0", "config": {"a": 1}}));
+        let doc = merged(&[json!({"retry": {"plugin": "backoff", "config": {"max": "1m"}}})]);
+        assert_eq!(doc["retry"]["config"]["base"], "2s", "the same plugin inherits");
+    }
+
+    #[test]
+    fn null_takes_an_inherited_role_away() {
+        let doc = merged(&[json!({"sign": {"plugin": "s", "keys": ["k"]}}), json!({"sign": null})]);
+        assert!(Effective::parse(doc, &known).unwrap().sign.is_none());
+    }
+
+    #[test]
+    fn provenance_names_the_topmost_layer() {
+        let (server, group) = (server(), json!({"retry": {"config": {"max": "1m"}}}));
+        let doc = merged(std::slice::from_ref(&group));
+        let from = provenance(&doc, &[("server", &server), ("group", &group)]);
+        assert_eq!(from["/retry/config/max"], "group");
+        assert_eq!(from["/retry/config/base"], "server");
+    }
+
+    #[test]
+    fn a_job_overrides_configs_by_role() {
+        let mut doc = merged(&[json!({"encode": [{"plugin": "base64-envelope"}]})]);
+        let overrides = json!({"retry": {"base": "1s"}, "encode": {"base64-envelope": {"payload": "p"}}});
+        override_configs(&mut doc, &overrides).unwrap();
+        assert_eq!(doc["retry"]["config"], json!({"base": "1s", "max": "15m"}));
+        assert_eq!(doc["encode"][0]["config"], json!({"payload": "p"}));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_pointed_at() {
+        let pointer = |layer: Value| Effective::parse(merged(&[layer]), &known).unwrap_err().pointer;
+        assert_eq!(pointer(json!({"sing": {}})), "/sing");
+        assert_eq!(pointer(json!({"retry": {"plugin": "unknown"}})), "/retry/plugin");
+        assert_eq!(pointer(json!({"encode": [{"plugin": "unknown"}]})), "/encode/0/plugin");
+        assert_eq!(pointer(json!({"judge": {"keys": ["k"]}})), "/judge/keys");
+        assert_eq!(pointer(json!({"limits": {"timeout": "soon"}})), "/limits/timeout");
+        assert_eq!(pointer(json!({"limits": {"rate": "fast"}})), "/limits/rate");
+        assert_eq!(pointer(json!({"limits": {"rate": "0/s"}})), "/limits/rate");
+        assert_eq!(pointer(json!({"judge": null})), "/judge");
+        let refused = |overrides: Value| override_configs(&mut server(), &overrides).unwrap_err().pointer;
+        assert_eq!(refused(json!({"sign": {}})), "/sign");
+        assert_eq!(refused(json!({"wake": {}})), "/wake");
+        assert_eq!(refused(json!({"retry": 3})), "/retry");
+        assert_eq!(refused(json!({"encode": {"x": {}}})), "/encode/x");
+    }
+}

@@ -1,0 +1,186 @@
+//! One call of a policy: a fresh store, its arguments, its answer or its fault, and what it used.
+
+use std::sync::Arc;
+
+use wasmtime::{Store, Trap};
+
+use super::answer;
+use super::bindings::{judge_export, meta_export, observe_export, retry_export, types};
+use super::fault::{Blame, Fault, FaultCode};
+use super::keys::KeyMaterial;
+use super::limits::Limits;
+use super::plugin::{Plugin, Role};
+use super::state::CallState;
+use crate::clock::Stopwatch;
+
+/// What came of a call.
+#[derive(Debug)]
+pub struct Called<T> {
+    /// The answer.
+    pub result: Result<T, Fault>,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// What a call cost, and what it said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// From the making of the store to its end.
+    pub micros: u64,
+    /// Of [`Limits::fuel`].
+    pub fuel: u64,
+    /// Its log.
+    pub log: Vec<String>,
+}
+
+impl Plugin {
+    /// What the plugin says of itself.
+    pub fn describe(&self, limits: &Limits) -> Called<meta_export::Description> {
+        self.call(limits, |store, instance| self.exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok))
+    }
+
+    /// Whether the plugin accepts a config; the inner error is its own sentence.
+    pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
+        self.call(limits, |store, instance| self.exports.meta.load(&mut *store, instance)?.call_check(store, config).map(Ok))
+    }
+
+    /// Turns a request into another one.
+    pub fn encode(
+        &self,
+        limits: &Limits,
+        attempt: &types::Attempt,
+        config: &str,
+        request: &types::Request,
+    ) -> Called<types::Request> {
+        let mut called = self.call(limits, |store, instance| {
+            let Some(exports) = &self.exports.encode else { return Ok(Err(lacks(Role::Encode))) };
+            let answer = exports.load(&mut *store, instance)?.call_encode(store, attempt, config, request)?;
+            Ok(answer.map_err(declared))
+        });
+        called.result = called.result.and_then(|answer| answer::check_encoded(limits, request, answer));
+        called
+    }
+
+    /// Signs a request: the answer is the signed request.
+    pub fn sign(
+        &self,
+        limits: &Limits,
+        attempt: &types::Attempt,
+        config: &str,
+        request: types::Request,
+        keys: &[Arc<KeyMaterial>],
+    ) -> Called<types::Request> {
+        let called = self.call(limits, |store, instance| {
+            let Some(exports) = &self.exports.sign else { return Ok(Err(lacks(Role::Sign))) };
+            let handles = store.data_mut().grant(keys)?;
+            let borrows: Vec<_> = handles.iter().map(|key| wasmtime::component::Resource::new_borrow(key.rep())).collect();
+            let answer = exports.load(&mut *store, instance)?.call_sign(store, attempt, config, &request, &borrows)?;
+            Ok(answer.map_err(declared))
+        });
+        Called {
+            result: called.result.and_then(|signed| answer::apply_signed(limits, request, signed)),
+            usage: called.usage,
+        }
+    }
+
+    /// Decides what came back.
+    pub fn judge(
+        &self,
+        limits: &Limits,
+        attempt: &types::Attempt,
+        config: &str,
+        exchange: &judge_export::Exchange,
+    ) -> Called<judge_export::Verdict> {
+        self.call(limits, |store, instance| {
+            let Some(exports) = &self.exports.judge else { return Ok(Err(lacks(Role::Judge))) };
+            let answer = exports.load(&mut *store, instance)?.call_judge(store, attempt, config, exchange)?;
+            Ok(answer.map_err(declared))
+        })
+    }
+
+    /// Decides whether and when to try again.
+    pub fn retry(
+        &self,
+        limits: &Limits,
+        attempt: &types::Attempt,
+        config: &str,
+        verdict: &judge_export::Verdict,
+        history: &[retry_export::Past],
+    ) -> Called<retry_export::Decision> {
+        self.call(limits, |store, instance| {
+            let Some(exports) = &self.exports.retry else { return Ok(Err(lacks(Role::Retry))) };
+            let answer = exports.load(&mut *store, instance)?.call_next(store, attempt, config, verdict, history)?;
+            Ok(answer.map_err(declared))
+        })
+    }
+
+    /// Shows events.
+    pub fn observe(&self, limits: &Limits, config: &str, events: &[observe_export::Event]) -> Called<()> {
+        self.call(limits, |store, instance| {
+            let Some(exports) = &self.exports.observe else { return Ok(Err(lacks(Role::Observe))) };
+            exports.load(&mut *store, instance)?.call_observe(store, config, events).map(Ok)
+        })
+    }
+
+    fn call<T>(
+        &self,
+        limits: &Limits,
+        body: impl FnOnce(&mut Store<CallState>, &wasmtime::component::Instance) -> wasmtime::Result<Result<T, Fault>>,
+    ) -> Called<T> {
+        let stopwatch = Stopwatch::start();
+        let mut store = match self.engine.store(limits) {
+            Ok(store) => store,
+            Err(error) => {
+                let fault = Fault { code: FaultCode::Unavailable, blame: Blame::Host, message: format!("{error:#}") };
+                return Called { result: Err(fault), usage: Usage::default() };
+            }
+        };
+        let result = match self.pre.instantiate(&mut store) {
+            Ok(instance) => body(&mut store, &instance),
+            Err(error) => Err(error),
+        };
+        let result = result.unwrap_or_else(|error| Err(fault(&store, &error)));
+        let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let log = store.into_data().log.finish();
+        let micros = u64::try_from(stopwatch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Called { result, usage: Usage { micros, fuel, log } }
+    }
+}
+
+/// Names what ended a call.
+fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
+    if store.data().meter.refused {
+        return Fault::of_policy(FaultCode::MemoryExceeded, "the policy asked for more memory than it may have");
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Fault::of_policy(FaultCode::FuelExhausted, "the policy used up its fuel"),
+        Some(Trap::Interrupt) => Fault::of_policy(FaultCode::Timeout, "the policy ran past its deadline"),
+        Some(_) => Fault::of_policy(FaultCode::Trap, format!("the policy trapped: {}", one_line(error))),
+        None => Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error))),
+    }
+}
+
+/// The causes of an error with the names of the guest's functions, without line breaks, cut to a readable length.
+fn one_line(error: &wasmtime::Error) -> String {
+    const LONGEST: usize = 600;
+    let text = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    let end = text.floor_char_boundary(LONGEST);
+    text[..end].to_owned()
+}
+
+fn declared(failure: types::Failure) -> Fault {
+    let blame = match failure.blame {
+        types::Blame::Job => Blame::Job,
+        types::Blame::Config => Blame::Config,
+        types::Blame::Policy => Blame::Policy,
+    };
+    Fault { code: FaultCode::Declared, blame, message: format!("{}: {}", failure.code, failure.message) }
+}
+
+fn lacks(role: Role) -> Fault {
+    Fault {
+        code: FaultCode::Unavailable,
+        blame: Blame::Config,
+        message: format!("the plugin does not play the role `{role}`"),
+    }
+}

@@ -1,0 +1,99 @@
+//! Compiles components in a child process: a component that makes the compiler slow or hungry hurts itself only.
+//!
+//! The child is this same program. It reads the component from its standard input, limits itself, and writes native code to its
+//! standard output; the parent takes nothing but that pipe's content.
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+use super::engine;
+use super::plugin::LoadError;
+
+/// The hidden subcommand that makes this program a compiler.
+pub const SUBCOMMAND: &str = "compile-component";
+
+/// Stack of the compiling thread: deeply nested code recurses.
+const COMPILER_STACK: usize = 64 << 20;
+
+/// How many components are compiled at once.
+const AT_ONCE: usize = 2;
+
+/// Starts compilers.
+pub struct Compiler {
+    program: PathBuf,
+    timeout: Duration,
+    memory: usize,
+    slots: Semaphore,
+}
+
+impl Compiler {
+    /// `program` is a `carillon` binary; a compilation takes at most `timeout` of time (CPU and wall) and `memory` bytes of
+    /// address space.
+    #[must_use]
+    pub fn new(program: PathBuf, timeout: Duration, memory: usize) -> Self {
+        Self { program, timeout, memory, slots: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Turns a component into native code.
+    ///
+    /// # Errors
+    /// [`LoadError::Compile`] if the compiler says no, or ends for any other reason.
+    pub async fn compile(&self, component: &Bytes) -> Result<Vec<u8>, LoadError> {
+        let failed = |text: String| LoadError::Compile(text);
+        let _slot = self.slots.acquire().await.map_err(|error| failed(error.to_string()))?;
+        let mut child = Command::new(&self.program)
+            .arg(SUBCOMMAND)
+            .arg(self.timeout.as_secs().max(1).to_string())
+            .arg(self.memory.to_string())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(format!("cannot start {}: {error}", self.program.display())))?;
+        let mut stdin = child.stdin.take();
+        let component = component.clone();
+        let feed = tokio::spawn(async move {
+            if let Some(pipe) = &mut stdin {
+                // A compiler that has died says more on its standard error than a broken pipe does here.
+                drop(pipe.write_all(&component).await);
+            }
+        });
+        let output = tokio::time::timeout(self.timeout, child.wait_with_output()).await;
+        feed.abort();
+        let output = output
+            .map_err(|_| failed(format!("it takes longer than {}", humantime::format_duration(self.timeout))))?
+            .map_err(|error| failed(error.to_string()))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim();
+        Err(failed(if said.is_empty() { format!("the compiler ended with {}", output.status) } else { said.to_owned() }))
+    }
+}
+
+/// What the child does: `seconds` of CPU, `memory` bytes of address space, component in, native code out.
+///
+/// # Errors
+/// If the component does not compile.
+pub fn compiler_main(seconds: u64, memory: u64) -> anyhow::Result<()> {
+    rlimit::setrlimit(rlimit::Resource::CPU, seconds, seconds)?;
+    rlimit::setrlimit(rlimit::Resource::AS, memory, memory)?;
+    let mut component = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut component)?;
+    let compiling = std::thread::Builder::new()
+        .stack_size(COMPILER_STACK)
+        .spawn(move || engine::compile(&component).map_err(|error| anyhow::anyhow!("{error:#}")))?;
+    let artefact = compiling.join().map_err(|_| anyhow::anyhow!("the compiler panicked"))??;
+    std::io::stdout().lock().write_all(&artefact)?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The one `Engine`: how components are compiled, instantiated and interrupted.
+//!
+//! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call gives the same answer
+//! on every node. Threads, garbage collection, exceptions and the asynchronous component model are not even compiled in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+
+use super::bindings::{keys_import, log_import};
+use super::limits::Limits;
+use super::state::CallState;
+
+/// How often the epoch rises: the precision of a call's deadline.
+const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// Memory that stays with an instance slot between calls; what a guest touches below this costs no page faults next time.
+const KEEP_RESIDENT: usize = 256 << 10;
+
+/// Stack of a guest, in bytes.
+const GUEST_STACK: usize = 512 << 10;
+
+/// What one host import may be handed by one call, in bytes and bookkeeping.
+const HOSTCALL_FUEL: usize = 32 << 20;
+
+/// Core instances in one component: the module itself and the shims around it.
+const CORE_INSTANCES: u32 = 20;
+
+/// Instance slots beyond one for each policy thread.
+const SPARE_SLOTS: u32 = 4;
+
+/// Compiles, links and makes stores.
+pub(super) struct PolicyEngine {
+    engine: Engine,
+    linker: Linker<CallState>,
+    ticker: Ticker,
+}
+
+impl PolicyEngine {
+    pub(super) fn new(limits: &Limits, threads: usize) -> wasmtime::Result<Self> {
+        let mut config = settings()?;
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, threads)));
+        let engine = Engine::new(&config)?;
+        let mut linker = Linker::new(&engine);
+        log_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
+        keys_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Self { engine, linker, ticker })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn linker(&self) -> &Linker<CallState> {
+        &self.linker
+    }
+
+    /// Takes over what [`compile`] made.
+    ///
+    /// The artefact is native code: it must come from this program, by a pipe from the compiler process or authenticated from
+    /// the cache.
+    pub(super) fn deserialize(&self, artefact: &[u8]) -> wasmtime::Result<Component> {
+        #[expect(unsafe_code, reason = "artefacts come from our own compiler process or from a file with a valid MAC")]
+        unsafe {
+            Component::deserialize(&self.engine, artefact)
+        }
+    }
+
+    /// The only way to a store: with every limit set.
+    pub(super) fn store(&self, limits: &Limits) -> wasmtime::Result<Store<CallState>> {
+        let mut store = Store::new(&self.engine, CallState::new(limits));
+        store.limiter(|state| &mut state.meter);
+        store.set_fuel(limits.fuel)?;
+        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        let ticks = limits.deadline.as_millis().div_ceil(EPOCH_TICK.as_millis()).saturating_add(1);
+        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX));
+        Ok(store)
+    }
+}
+
+impl Drop for PolicyEngine {
+    fn drop(&mut self) {
+        self.ticker.stop();
+    }
+}
+
+/// Turns a component into native code. Slow, and its cost is the author's to choose: run it where it can be killed.
+///
+/// # Errors
+/// If the bytes are not a component, or use something that is switched off.
+pub fn compile(component: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    Engine::new(&settings()?)?.precompile_component(component)
+}
+
+/// Everything that both the compiling and the running engine must agree on.
+fn settings() -> wasmtime::Result<Config> {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .memory_init_cow(true);
+    Ok(config)
+}
+
+fn pool(limits: &Limits, threads: usize) -> PoolingAllocationConfig {
+    let slots = u32::try_from(threads).unwrap_or(u32::MAX).saturating_add(SPARE_SLOTS);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
+        .total_memories(slots.saturating_mul(2))
+        .total_tables(slots.saturating_mul(CORE_INSTANCES))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(2)
+        .max_tables_per_component(CORE_INSTANCES)
+        .max_memory_size(limits.memory)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(KEEP_RESIDENT)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// A thread that lets the epoch rise.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("policy-epoch".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::park_timeout(EPOCH_TICK);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            drop(thread.join());
+        }
+    }
+}

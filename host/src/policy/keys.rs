@@ -1,0 +1,148 @@
+//! Keys, and the operations that a signer may ask for.
+//!
+//! The material lives in host memory only and is wiped when it is dropped; a guest holds a handle. Nothing here can be printed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use hmac::{Hmac, KeyInit};
+use serde::{Deserialize, Serialize};
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
+use zeroize::Zeroizing;
+
+/// What a key can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// A shared secret of any length, for HMAC (RFC 2104).
+    Secret,
+    /// A private key of 32 bytes, for Ed25519 (RFC 8032).
+    Ed25519,
+}
+
+/// A message authentication code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacAlgorithm {
+    /// 20 bytes.
+    HmacSha1,
+    /// 32 bytes.
+    HmacSha256,
+    /// 64 bytes.
+    HmacSha512,
+}
+
+/// The key is not of the kind that the algorithm needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the key is not of the kind that this algorithm works with")]
+pub struct WrongKind;
+
+/// One version of a key, decrypted.
+pub struct KeyMaterial {
+    id: String,
+    kind: KeyKind,
+    secret: Zeroizing<Vec<u8>>,
+}
+
+impl KeyMaterial {
+    /// `id` is the public name, `name/version`. The secret of an Ed25519 key is its 32 byte seed.
+    ///
+    /// # Errors
+    /// If the secret's length does not fit the kind.
+    pub fn new(id: String, kind: KeyKind, secret: Zeroizing<Vec<u8>>) -> Result<Self, String> {
+        if kind == KeyKind::Ed25519 && secret.len() != ed25519_dalek::SECRET_KEY_LENGTH {
+            return Err(format!("an ed25519 key is 32 bytes long, this is {}", secret.len()));
+        }
+        Ok(Self { id, kind, secret })
+    }
+
+    /// The public name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The code of `data`.
+    ///
+    /// # Errors
+    /// If this is not a shared secret.
+    pub fn mac(&self, algorithm: MacAlgorithm, data: &[u8]) -> Result<Vec<u8>, WrongKind> {
+        if self.kind != KeyKind::Secret {
+            return Err(WrongKind);
+        }
+        match algorithm {
+            MacAlgorithm::HmacSha1 => code::<Hmac<Sha1>>(&self.secret, data),
+            MacAlgorithm::HmacSha256 => code::<Hmac<Sha256>>(&self.secret, data),
+            MacAlgorithm::HmacSha512 => code::<Hmac<Sha512>>(&self.secret, data),
+        }
+    }
+
+    /// The Ed25519 signature of `data`.
+    ///
+    /// # Errors
+    /// If this is not an Ed25519 key.
+    pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>, WrongKind> {
+        if self.kind != KeyKind::Ed25519 {
+            return Err(WrongKind);
+        }
+        let seed: &[u8; 32] = self.secret.as_slice().try_into().map_err(|_| WrongKind)?;
+        Ok(SigningKey::from_bytes(seed).sign(data).to_bytes().to_vec())
+    }
+}
+
+fn code<M: hmac::Mac + KeyInit>(secret: &[u8], data: &[u8]) -> Result<Vec<u8>, WrongKind> {
+    let mut mac = <M as KeyInit>::new_from_slice(secret).map_err(|_| WrongKind)?;
+    mac.update(data);
+    Ok(mac.finalize().into_bytes().to_vec())
+}
+
+impl fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyMaterial").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// What stands behind a guest's `key` handle.
+pub struct GrantedKey(pub(super) Arc<KeyMaterial>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kind: KeyKind, secret: &[u8]) -> KeyMaterial {
+        KeyMaterial::new("k/1".into(), kind, Zeroizing::new(secret.to_vec())).unwrap()
+    }
+
+    #[test]
+    fn hmac_agrees_with_rfc_2202_and_rfc_4231() {
+        let key = key(KeyKind::Secret, b"Jefe");
+        let data = b"what do ya want for nothing?";
+        let hex = |algorithm| hex::encode(key.mac(algorithm, data).unwrap());
+        assert_eq!(hex(MacAlgorithm::HmacSha1), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
+        assert_eq!(
+            hex(MacAlgorithm::HmacSha256),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert!(hex(MacAlgorithm::HmacSha512).starts_with("164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd6"));
+    }
+
+    #[test]
+    fn ed25519_agrees_with_rfc_8032() {
+        let seed = hex::decode("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
+        let signature = key(KeyKind::Ed25519, &seed).sign(b"").unwrap();
+        assert!(hex::encode(signature).starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"));
+    }
+
+    #[test]
+    fn a_key_serves_its_own_kind_only() {
+        assert_eq!(key(KeyKind::Secret, b"x").sign(b""), Err(WrongKind));
+        assert_eq!(key(KeyKind::Ed25519, &[1; 32]).mac(MacAlgorithm::HmacSha1, b""), Err(WrongKind));
+        assert!(KeyMaterial::new("k".into(), KeyKind::Ed25519, Zeroizing::new(vec![1; 31])).is_err());
+    }
+
+    #[test]
+    fn a_key_cannot_be_printed() {
+        assert!(!format!("{:?}", key(KeyKind::Secret, b"hunter2")).contains("hunter2"));
+    }
+}

@@ -1,0 +1,68 @@
+//! What one policy call may use. Memory is summed over everything in the call's store, so that a component cannot multiply its
+//! share by having many memories.
+
+use std::time::Duration;
+
+use wasmtime::ResourceLimiter;
+
+/// Bounds of one call. Every field has its default and its explanation in `config.default.toml`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of linear memory, in sum.
+    pub memory: usize,
+    /// Units of work; about one for each instruction.
+    pub fuel: u64,
+    /// The safety net behind the fuel.
+    pub deadline: Duration,
+    /// How many codes and signatures.
+    pub key_operations: u32,
+    /// How many lines of log.
+    pub log_lines: u32,
+    /// Bytes of one line of log.
+    pub log_line_length: usize,
+    /// How many headers `encode` and `sign` may each add.
+    pub added_headers: usize,
+    /// Bytes of an answered body.
+    pub answer_body: usize,
+}
+
+/// Table elements in sum; a component of any default toolchain stays far below.
+const TABLE_ELEMENTS: usize = 20_000;
+
+/// Counts what the guest asks for, and remembers that it was refused.
+#[derive(Debug)]
+pub(super) struct Meter {
+    memory_left: usize,
+    elements_left: usize,
+    /// Whether a request for memory was refused, which the guest shows as some trap or other.
+    pub(super) refused: bool,
+}
+
+impl Meter {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { memory_left: limits.memory, elements_left: TABLE_ELEMENTS, refused: false }
+    }
+
+    fn take(left: &mut usize, refused: &mut bool, current: usize, desired: usize) -> bool {
+        match left.checked_sub(desired.saturating_sub(current)) {
+            Some(rest) => {
+                *left = rest;
+                true
+            }
+            None => {
+                *refused = true;
+                false
+            }
+        }
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(Self::take(&mut self.memory_left, &mut self.refused, current, desired))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(Self::take(&mut self.elements_left, &mut self.refused, current, desired))
+    }
+}

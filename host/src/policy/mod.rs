@@ -1,0 +1,93 @@
+//! The policy runtime: how components are accepted, loaded and called.
+//!
+//! Invariants: every call runs in a store of its own, which nothing survives; every store has every limit; no call runs on a
+//! thread that serves the API, the timer or the network; a key's bytes never enter a guest. Whatever a guest does ends in an
+//! answer or in a [`Fault`] with a code of its own, and leaves the next call unharmed.
+
+mod answer;
+pub mod binding;
+mod bindings;
+mod cache;
+mod call;
+mod compile;
+mod engine;
+mod fault;
+mod keys;
+mod limits;
+mod plugin;
+mod quarantine;
+mod registry;
+mod stage;
+mod threads;
+
+pub use self::answer::check_header;
+pub use self::bindings::judge_export::{Exchange, Response, TransportError};
+pub use self::bindings::types::{Attempt, Attribute, Header, Request};
+pub use self::cache::Cache;
+pub use self::call::{Called, Usage};
+pub use self::compile::{Compiler, SUBCOMMAND as COMPILER_SUBCOMMAND, compiler_main};
+pub use self::fault::{Blame, Fault, FaultCode};
+pub use self::keys::{KeyKind, KeyMaterial};
+pub use self::limits::Limits;
+pub use self::plugin::{Digest, LoadError, Plugin, Role};
+pub use self::quarantine::{Quarantine, Rules as QuarantineRules, Suspect};
+pub use self::registry::{ComponentSource, Registry};
+pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
+pub use self::threads::PolicyThreads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+mod state;
+
+/// How the runtime is set up; every field has its explanation in `config.default.toml`.
+pub struct RuntimeOptions {
+    /// Bounds of one call.
+    pub limits: Limits,
+    /// How many calls run at once.
+    pub threads: usize,
+    /// How many calls wait at most.
+    pub queue: usize,
+    /// When a policy is no longer called.
+    pub quarantine: QuarantineRules,
+    /// Compiles components.
+    pub compiler: Compiler,
+    /// Keeps compiled components in this directory, authenticated with this key.
+    pub cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
+    /// Bytes of a component.
+    pub component_limit: usize,
+}
+
+/// Everything that calling a policy takes.
+pub struct Runtime {
+    /// Bounds of one call.
+    pub limits: Arc<Limits>,
+    /// Where calls run.
+    pub threads: PolicyThreads,
+    /// Who is not called.
+    pub quarantine: Arc<Quarantine>,
+    /// The loaded plugins.
+    pub registry: Registry,
+}
+
+impl Runtime {
+    /// Starts the engine and its threads.
+    ///
+    /// # Errors
+    /// If the machine has no room for them.
+    pub fn start(options: RuntimeOptions) -> anyhow::Result<Self> {
+        let engine = PolicyEngine::new(&options.limits, options.threads)
+            .map_err(|error| anyhow::anyhow!("the policy engine does not start: {error:#}"))?;
+        let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engine.engine()));
+        Ok(Self {
+            limits: Arc::new(options.limits),
+            threads: PolicyThreads::start(options.threads, options.queue)?,
+            quarantine: Arc::new(Quarantine::new(options.quarantine)),
+            registry: Registry::new(Arc::new(engine), options.compiler, cache, options.component_limit),
+        })
+    }
+}
+
+use self::engine::PolicyEngine;

@@ -1,0 +1,267 @@
+//! A component that has been compiled, inspected and linked: what it may import, which roles it plays.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre};
+
+use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
+use super::engine::PolicyEngine;
+use super::state::CallState;
+
+/// The interfaces that a component may import; `types` and `judge` only for their types.
+const ALLOWED_IMPORTS: [&str; 4] = ["types", "log", "keys", "judge"];
+
+/// The version of the policy interface, and the names that belong to its compatibility track.
+const PACKAGE: &str = "carillon:policy/";
+const TRACK: &str = "@0.1.";
+
+/// What a plugin can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Turn a request into the one that the receiver expects.
+    Encode,
+    /// Prove where the request comes from.
+    Sign,
+    /// Decide what an answer means.
+    Judge,
+    /// Decide whether and when to try again.
+    Retry,
+    /// Watch.
+    Observe,
+}
+
+impl Role {
+    /// Every role, in the order of an attempt.
+    pub const ALL: [Self; 5] = [Self::Encode, Self::Sign, Self::Judge, Self::Retry, Self::Observe];
+
+    /// The role's name in the API, which is also its interface's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encode => "encode",
+            Self::Sign => "sign",
+            Self::Judge => "judge",
+            Self::Retry => "retry",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What identifies a component: the sha-256 of its bytes, in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Digest(pub Arc<str>);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(hex::encode(Sha256::digest(bytes)).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a component is not accepted. Each text says what its author can do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Larger than allowed.
+    #[error("the component has {size} bytes; at most {limit} are allowed")]
+    TooLarge {
+        /// Bytes.
+        size: usize,
+        /// Bytes.
+        limit: usize,
+    },
+    /// Not a component at all.
+    #[error("{0}")]
+    NotAComponent(String),
+    /// It would not compile, or not within its limits.
+    #[error("the component does not compile: {0}")]
+    Compile(String),
+    /// It imports something that a policy does not get.
+    #[error(
+        "the component imports `{0}`, which policies do not get: they are pure functions without WASI; build for \
+         wasm32-unknown-unknown"
+    )]
+    Import(String),
+    /// It exports an interface of ours with the wrong types.
+    #[error("the component's export `{name}` does not have the type that carillon:policy@0.1.0 gives it: {detail}")]
+    WrongType {
+        /// The export.
+        name: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// It lacks `meta`.
+    #[error("the component does not export `carillon:policy/meta@0.1.0`")]
+    NoMeta,
+    /// It has nothing to offer.
+    #[error("the component exports none of the roles encode, sign, judge, retry, observe")]
+    NoRole,
+    /// It links, but does not describe itself properly.
+    #[error("the component's description cannot be used: {0}")]
+    Description(String),
+}
+
+/// The indices of a component's exports, one for each interface that it has.
+pub(super) struct Exports {
+    pub(super) meta: meta_export::GuestIndices,
+    pub(super) encode: Option<encode_export::GuestIndices>,
+    pub(super) sign: Option<sign_export::GuestIndices>,
+    pub(super) judge: Option<judge_export::GuestIndices>,
+    pub(super) retry: Option<retry_export::GuestIndices>,
+    pub(super) observe: Option<observe_export::GuestIndices>,
+}
+
+/// A component that is ready to be called, by anybody, at any time: nothing of a call stays in it.
+pub struct Plugin {
+    /// What it is known by.
+    pub digest: Digest,
+    pub(super) engine: Arc<PolicyEngine>,
+    pub(super) pre: InstancePre<CallState>,
+    pub(super) exports: Exports,
+}
+
+impl Plugin {
+    /// Links a compiled component.
+    pub(super) fn link(engine: Arc<PolicyEngine>, digest: Digest, component: &Component) -> Result<Self, LoadError> {
+        let names = Names::of(&engine, component)?;
+        let pre = engine.linker().instantiate_pre(component).map_err(|error| LoadError::WrongType {
+            name: "imports".to_owned(),
+            detail: format!("{error:#}"),
+        })?;
+        let exports = Exports {
+            meta: find(names.has("meta"), "meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
+            encode: find(names.has("encode"), "encode", || encode_export::GuestIndices::new(&pre))?,
+            sign: find(names.has("sign"), "sign", || sign_export::GuestIndices::new(&pre))?,
+            judge: find(names.has("judge"), "judge", || judge_export::GuestIndices::new(&pre))?,
+            retry: find(names.has("retry"), "retry", || retry_export::GuestIndices::new(&pre))?,
+            observe: find(names.has("observe"), "observe", || observe_export::GuestIndices::new(&pre))?,
+        };
+        let plugin = Self { digest, engine, pre, exports };
+        if plugin.roles().is_empty() { Err(LoadError::NoRole) } else { Ok(plugin) }
+    }
+
+    /// The roles that its exports let it play.
+    #[must_use]
+    pub fn roles(&self) -> Vec<Role> {
+        Role::ALL.into_iter().filter(|role| self.plays(*role)).collect()
+    }
+
+    /// Whether it can play `role`.
+    #[must_use]
+    pub fn plays(&self, role: Role) -> bool {
+        match role {
+            Role::Encode => self.exports.encode.is_some(),
+            Role::Sign => self.exports.sign.is_some(),
+            Role::Judge => self.exports.judge.is_some(),
+            Role::Retry => self.exports.retry.is_some(),
+            Role::Observe => self.exports.observe.is_some(),
+        }
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("digest", &self.digest).field("roles", &self.roles()).finish_non_exhaustive()
+    }
+}
+
+/// Refuses what is certainly not a component, before anything is compiled.
+pub(super) fn check_bytes(bytes: &[u8], limit: usize) -> Result<(), LoadError> {
+    if bytes.len() > limit {
+        return Err(LoadError::TooLarge { size: bytes.len(), limit });
+    }
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 0x0d, 0, 1, 0]) => Ok(()),
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Err(LoadError::NotAComponent(
+            "this is a core module, not a component: wrap it with `carillon plugin build` or `wasm-tools component new`"
+                .to_owned(),
+        )),
+        Some([0x7f, b'E', b'L', b'F', ..]) => {
+            Err(LoadError::NotAComponent("this is a pre-compiled artefact; upload the component itself".to_owned()))
+        }
+        _ => Err(LoadError::NotAComponent("these bytes are not a WebAssembly component".to_owned())),
+    }
+}
+
+/// The interfaces of `carillon:policy` that a component exports.
+struct Names(Vec<String>);
+
+impl Names {
+    fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
+        let ty = component.component_type();
+        for (name, item) in ty.imports(engine.engine()) {
+            let instance = matches!(item.ty, ComponentItem::ComponentInstance(_));
+            let known = interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface));
+            if !(instance && known) {
+                return Err(LoadError::Import(name.to_owned()));
+            }
+        }
+        let names = ty.exports(engine.engine()).filter_map(|(name, _)| interface(name)).map(str::to_owned);
+        Ok(Self(names.collect()))
+    }
+
+    fn has(&self, interface: &str) -> bool {
+        self.0.iter().any(|name| name == interface)
+    }
+}
+
+/// The interface's own name, if it is one of ours in the version that this host speaks.
+fn interface(name: &str) -> Option<&str> {
+    let (interface, patch) = name.strip_prefix(PACKAGE)?.split_once(TRACK)?;
+    (!patch.is_empty()).then_some(interface)
+}
+
+fn find<T>(
+    exported: bool,
+    interface: &str,
+    indices: impl FnOnce() -> wasmtime::Result<T>,
+) -> Result<Option<T>, LoadError> {
+    if !exported {
+        return Ok(None);
+    }
+    indices().map(Some).map_err(|error| LoadError::WrongType {
+        name: format!("{PACKAGE}{interface}{TRACK}0"),
+        detail: format!("{error:#}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_track_of_the_interface_counts() {
+        assert_eq!(interface("carillon:policy/judge@0.1.0"), Some("judge"));
+        assert_eq!(interface("carillon:policy/judge@0.1.7"), Some("judge"));
+        assert_eq!(interface("carillon:policy/judge@0.2.0"), None);
+        assert_eq!(interface("wasi:cli/environment@0.2.0"), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_component_are_named() {
+        let text = |bytes: &[u8]| check_bytes(bytes, 64).unwrap_err().to_string();
+        assert!(text(b"\0asm\x01\0\0\0").contains("core module"));
+        assert!(text(b"\x7fELF\x02\x01\x01\0").contains("pre-compiled"));
+        assert!(text(b"hello").contains("not a WebAssembly component"));
+        assert!(text(&[0; 65]).contains("65 bytes"));
+    }
+}

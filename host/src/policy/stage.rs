@@ -1,0 +1,269 @@
+//! The two halves of an attempt that policies decide: what is sent, and what becomes of the answer.
+//!
+//! Both are straight lines of calls without I/O, so that a policy thread takes each in one go, and so that a simulation runs the
+//! very code that a delivery runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bindings::{judge_export, retry_export, types};
+use super::call::Called;
+use super::fault::{Blame, Fault, FaultCode};
+use super::keys::KeyMaterial;
+use super::limits::Limits;
+use super::plugin::{Digest, Plugin, Role};
+use super::quarantine::{Quarantine, Suspect};
+use crate::clock::UnixMs;
+use crate::job::{AttemptError, HISTORY_LIMIT, Outcome, Past, PluginUse, VerdictRecord};
+
+/// The attribute that tells `retry` how long the receiver asked to be left alone.
+pub const RETRY_AFTER_ATTRIBUTE: &str = "retry-after-ms";
+
+/// The host's own backoff, for when the retry policy has no answer: 2 s, 4 s, 8 s, … up to 15 min, 20 attempts in all.
+const FALLBACK_BASE: Duration = Duration::from_secs(2);
+const FALLBACK_MAX: Duration = Duration::from_secs(15 * 60);
+const FALLBACK_ATTEMPTS: u32 = 20;
+
+/// The longest time that a policy can put a job off: ten years.
+const LONGEST_DELAY: Duration = Duration::from_secs(3_660 * 24 * 60 * 60);
+
+/// A plugin under a config, in a role.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which role it plays here.
+    pub role: Role,
+    /// The name that the binding knows it by.
+    pub name: Arc<str>,
+    /// The code.
+    pub plugin: Arc<Plugin>,
+    /// JSON.
+    pub config: Arc<str>,
+    /// The digest of `config`.
+    pub config_digest: Digest,
+}
+
+/// The policy of one job, ready to be called.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In order.
+    pub encode: Vec<Step>,
+    /// With the keys that it is granted.
+    pub sign: Option<(Step, Vec<Arc<KeyMaterial>>)>,
+    /// Always there.
+    pub judge: Step,
+    /// Always there.
+    pub retry: Step,
+}
+
+/// What every call of a stage needs.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// Bounds of each call.
+    pub limits: &'a Limits,
+    /// Who must not be called.
+    pub quarantine: &'a Quarantine,
+    /// The time that the policies are told.
+    pub now: UnixMs,
+}
+
+/// The outcome of the first half.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The request to send, or the fault because of which nothing is sent.
+    pub request: Result<types::Request, (Role, Fault)>,
+    /// Who was called.
+    pub uses: Vec<PluginUse>,
+}
+
+/// The outcome of the second half.
+#[derive(Debug)]
+pub struct Decided {
+    /// What the answer was judged to be.
+    pub verdict: VerdictRecord,
+    /// What follows.
+    pub ruling: Ruling,
+    /// The fault of a policy that the host stood in for.
+    pub fault: Option<AttemptError>,
+    /// Who was called.
+    pub uses: Vec<PluginUse>,
+}
+
+/// What follows from a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// The job is done.
+    Done,
+    /// Another attempt, this long after now.
+    RetryAfter(Duration),
+    /// No other attempt; the text says why.
+    GiveUp(String),
+}
+
+impl Caller<'_> {
+    /// Encodes and signs. Stops at the first fault: nothing goes out half-made.
+    #[must_use]
+    pub fn prepare(&self, plan: &Plan, attempt: &types::Attempt, request: types::Request) -> Prepared {
+        let mut uses = Vec::with_capacity(plan.encode.len() + 1);
+        let mut request = Ok(request);
+        for step in &plan.encode {
+            let Ok(before) = &request else { break };
+            let after = self.call(step, &mut uses, |plugin| plugin.encode(self.limits, attempt, &step.config, before));
+            request = after.map_err(|fault| (step.role, fault));
+        }
+        if let (Some((step, keys)), Ok(_)) = (&plan.sign, &request) {
+            request = request.and_then(|request| {
+                self.call(step, &mut uses, |plugin| plugin.sign(self.limits, attempt, &step.config, request, keys))
+                    .map_err(|fault| (step.role, fault))
+            });
+        }
+        Prepared { request, uses }
+    }
+
+    /// Judges an exchange and, if another try may help, asks whether and when.
+    #[must_use]
+    pub fn decide(
+        &self,
+        plan: &Plan,
+        attempt: &types::Attempt,
+        exchange: &judge_export::Exchange,
+        retry_after: Option<Duration>,
+        history: &[Past],
+    ) -> Decided {
+        let mut uses = Vec::with_capacity(2);
+        let mut fault = None;
+        let judge = &plan.judge;
+        let judged = self.call(judge, &mut uses, |plugin| plugin.judge(self.limits, attempt, &judge.config, exchange));
+        let verdict = judged.unwrap_or_else(|error| {
+            fault = Some(stood_in(judge, &error));
+            judge_export::Verdict {
+                outcome: judge_export::Outcome::Retryable,
+                reason: format!("the judge did not answer ({}), so another try may help", error.code.as_str()),
+            }
+        });
+        let ruling = match verdict.outcome {
+            judge_export::Outcome::Success => Ruling::Done,
+            judge_export::Outcome::Permanent => Ruling::GiveUp(verdict.reason.clone()),
+            judge_export::Outcome::Retryable => {
+                let asked = self.ask_retry(&plan.retry, &mut uses, attempt, &verdict, retry_after, history);
+                asked.unwrap_or_else(|error| {
+                    fault = Some(stood_in(&plan.retry, &error));
+                    fall_back(attempt.number, attempt.seed)
+                })
+            }
+        };
+        let verdict = VerdictRecord { outcome: outcome_of(verdict.outcome), reason: verdict.reason };
+        Decided { verdict, ruling, fault, uses }
+    }
+
+    fn ask_retry(
+        &self,
+        step: &Step,
+        uses: &mut Vec<PluginUse>,
+        attempt: &types::Attempt,
+        verdict: &judge_export::Verdict,
+        retry_after: Option<Duration>,
+        history: &[Past],
+    ) -> Result<Ruling, Fault> {
+        let mut attempt = attempt.clone();
+        attempt.attributes.extend(retry_after.map(|after| types::Attribute {
+            key: RETRY_AFTER_ATTRIBUTE.to_owned(),
+            value: after.as_millis().to_string(),
+        }));
+        let recent = history.len().saturating_sub(HISTORY_LIMIT);
+        let history: Vec<_> = history[recent..].iter().map(past_of).collect();
+        let call = |plugin: &Plugin| plugin.retry(self.limits, &attempt, &step.config, verdict, &history);
+        Ok(match self.call(step, uses, call)? {
+            retry_export::Decision::GiveUp(reason) => Ruling::GiveUp(reason),
+            retry_export::Decision::AfterMs(ms) => Ruling::RetryAfter(Duration::from_millis(ms).min(LONGEST_DELAY)),
+        })
+    }
+
+    fn call<T>(
+        &self,
+        step: &Step,
+        uses: &mut Vec<PluginUse>,
+        call: impl FnOnce(&Plugin) -> Called<T>,
+    ) -> Result<T, Fault> {
+        let suspect = Suspect { plugin: step.plugin.digest.clone(), config: step.config_digest.clone() };
+        let called = match self.quarantine.admit(&suspect, self.now) {
+            Ok(()) => call(&step.plugin),
+            Err(fault) => Called { result: Err(fault), usage: super::Usage::default() },
+        };
+        let fault = called.result.as_ref().err();
+        if fault.is_some_and(Fault::is_the_plugins) && self.quarantine.report(&suspect, self.now) {
+            tracing::warn!(plugin = %step.name, digest = %suspect.plugin, role = %step.role, "policy quarantined");
+        }
+        uses.push(PluginUse {
+            role: step.role.as_str().to_owned(),
+            plugin: step.name.to_string(),
+            digest: suspect.plugin.to_string(),
+            config_digest: suspect.config.to_string(),
+            micros: called.usage.micros,
+            fuel: called.usage.fuel,
+            log: called.usage.log,
+            fault: fault.map(|fault| fault.code.as_str().to_owned()),
+        });
+        called.result
+    }
+}
+
+/// The host's own backoff, with up to a fifth of jitter taken off.
+fn fall_back(number: u32, seed: u32) -> Ruling {
+    if number >= FALLBACK_ATTEMPTS {
+        return Ruling::GiveUp(format!("the retry policy did not answer, and {number} attempts were made"));
+    }
+    let doubled = FALLBACK_BASE.saturating_mul(1_u32.checked_shl(number.saturating_sub(1)).unwrap_or(u32::MAX));
+    let delay = doubled.min(FALLBACK_MAX);
+    Ruling::RetryAfter(delay - (delay / 5).mul_f64(f64::from(seed) / f64::from(u32::MAX)))
+}
+
+fn stood_in(step: &Step, fault: &Fault) -> AttemptError {
+    AttemptError { code: fault.code.as_str().to_owned(), message: format!("{} ({}): {}", step.role, step.name, fault.message) }
+}
+
+/// Whether a fault in front of the request means that this job can never be sent.
+#[must_use]
+pub fn is_fatal(fault: &Fault) -> bool {
+    fault.code == FaultCode::Declared && fault.blame == Blame::Job
+}
+
+fn outcome_of(outcome: judge_export::Outcome) -> Outcome {
+    match outcome {
+        judge_export::Outcome::Success => Outcome::Success,
+        judge_export::Outcome::Retryable => Outcome::Retryable,
+        judge_export::Outcome::Permanent => Outcome::Permanent,
+    }
+}
+
+fn past_of(past: &Past) -> retry_export::Past {
+    retry_export::Past {
+        number: past.number,
+        started_ms: past.started_at.as_u64(),
+        finished_ms: past.finished_at.as_u64(),
+        outcome: match past.outcome {
+            Outcome::Success => retry_export::Outcome::Success,
+            Outcome::Retryable => retry_export::Outcome::Retryable,
+            Outcome::Permanent => retry_export::Outcome::Permanent,
+        },
+        status: past.status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_fallback_stays_within_its_bounds(number in 1_u32.., seed: u32) {
+            match fall_back(number, seed) {
+                Ruling::RetryAfter(delay) => {
+                    prop_assert!(number < FALLBACK_ATTEMPTS);
+                    prop_assert!(delay >= FALLBACK_BASE * 4 / 5 && delay <= FALLBACK_MAX);
+                }
+                ruling => prop_assert!(matches!(ruling, Ruling::GiveUp(_)) && number >= FALLBACK_ATTEMPTS),
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a guest sees of the host during one call: a log, and handles of keys. No clock, no randomness, no I/O.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Resource, ResourceTable};
+
+use super::bindings::{keys_import, log_import, types};
+use super::keys::{GrantedKey, KeyMaterial, MacAlgorithm};
+use super::limits::{Limits, Meter};
+
+/// The data of the call's store.
+pub(super) struct CallState {
+    pub(super) meter: Meter,
+    pub(super) table: ResourceTable,
+    pub(super) log: LogLines,
+    key_operations_left: u32,
+}
+
+impl CallState {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            meter: Meter::new(limits),
+            table: ResourceTable::new(),
+            log: LogLines::new(limits),
+            key_operations_left: limits.key_operations,
+        }
+    }
+
+    /// Gives the guest handles of `keys`, for this call.
+    pub(super) fn grant(&mut self, keys: &[Arc<KeyMaterial>]) -> wasmtime::Result<Vec<Resource<GrantedKey>>> {
+        keys.iter().map(|key| Ok(self.table.push(GrantedKey(Arc::clone(key)))?)).collect()
+    }
+
+    fn key(&mut self, handle: &Resource<GrantedKey>) -> wasmtime::Result<Result<Arc<KeyMaterial>, keys_import::KeyError>> {
+        let Some(left) = self.key_operations_left.checked_sub(1) else {
+            return Ok(Err(keys_import::KeyError::TooManyOperations));
+        };
+        self.key_operations_left = left;
+        Ok(Ok(Arc::clone(&self.table.get(handle)?.0)))
+    }
+}
+
+/// The bounded log of one call.
+#[derive(Debug)]
+pub(super) struct LogLines {
+    lines: Vec<String>,
+    dropped: u64,
+    max_lines: usize,
+    max_length: usize,
+}
+
+impl LogLines {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            lines: Vec::new(),
+            dropped: 0,
+            max_lines: usize::try_from(limits.log_lines).unwrap_or(usize::MAX),
+            max_length: limits.log_line_length,
+        }
+    }
+
+    fn write(&mut self, level: log_import::Level, message: &str) {
+        if self.lines.len() >= self.max_lines {
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        }
+        let level = match level {
+            log_import::Level::Debug => "debug",
+            log_import::Level::Info => "info",
+            log_import::Level::Warn => "warn",
+            log_import::Level::Error => "error",
+        };
+        let end = message.floor_char_boundary(self.max_length);
+        let clean = message[..end].replace(char::is_control, "\u{fffd}");
+        self.lines.push(format!("{level}: {clean}"));
+    }
+
+    /// The lines, with a last one that counts what was dropped.
+    pub(super) fn finish(mut self) -> Vec<String> {
+        if self.dropped > 0 {
+            self.lines.push(format!("({} more lines were dropped)", self.dropped));
+        }
+        self.lines
+    }
+}
+
+impl log_import::Host for CallState {
+    fn write(&mut self, level: log_import::Level, message: String) -> wasmtime::Result<()> {
+        self.log.write(level, &message);
+        Ok(())
+    }
+}
+
+impl types::Host for CallState {}
+impl keys_import::Host for CallState {}
+
+impl keys_import::HostKey for CallState {
+    fn id(&mut self, handle: Resource<GrantedKey>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&handle)?.0.id().to_owned())
+    }
+
+    fn mac(
+        &mut self,
+        handle: Resource<GrantedKey>,
+        alg: keys_import::Mac,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Result<Vec<u8>, keys_import::KeyError>> {
+        let algorithm = match alg {
+            keys_import::Mac::HmacSha1 => MacAlgorithm::HmacSha1,
+            keys_import::Mac::HmacSha256 => MacAlgorithm::HmacSha256,
+            keys_import::Mac::HmacSha512 => MacAlgorithm::HmacSha512,
+        };
+        Ok(self.key(&handle)?.and_then(|key| {
+            key.mac(algorithm, &data).map_err(|_| keys_import::KeyError::WrongKind)
+        }))
+    }
+
+    fn sign(
+        &mut self,
+        handle: Resource<GrantedKey>,
+        alg: keys_import::Signature,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Result<Vec<u8>, keys_import::KeyError>> {
+        let keys_import::Signature::Ed25519 = alg;
+        Ok(self.key(&handle)?.and_then(|key| key.sign(&data).map_err(|_| keys_import::KeyError::WrongKind)))
+    }
+
+    fn drop(&mut self, handle: Resource<GrantedKey>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,448 @@
+//! A client of Carillon's own API, for the command line and the benchmarks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::output::visible;
+
+/// The longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The most characters of a foreign answer that an error shows.
+const EXCERPT: usize = 200;
+
+/// Talks to one server with one token. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Why a call failed. Each prints as one line that says what to do, where that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server's address is not one.
+    #[error("`{0}` is not the address of a server, such as http://127.0.0.1:7070")]
+    Address(String),
+    /// A name that no path can hold.
+    #[error("`{0}` cannot be a name")]
+    Name(String),
+    /// This machine cannot make requests, for instance because it has no root certificates.
+    #[error("no request can be made from here: {0}")]
+    Setup(reqwest::Error),
+    /// Nobody answered.
+    #[error("no server answers at {server} ({reason}): start one with `carillon serve`, or name another with --server")]
+    Unreachable {
+        /// The server's address.
+        server: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The answer did not arrive, or not whole: whether the server did what it was asked is not known.
+    #[error("the answer of {server} was lost: {reason}")]
+    Lost {
+        /// The server's address.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The server said no.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// Something answered that does not speak this API.
+    #[error("{server} answered {status} with something else than expected: {body}")]
+    Foreign {
+        /// The server's address.
+        server: String,
+        /// The status.
+        status: StatusCode,
+        /// The beginning of the body, or why it could not be read.
+        body: String,
+    },
+}
+
+/// A refusal, in the form of RFC 9457.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// Stable, for programs.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What kind of thing is wrong.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong this time.
+    pub detail: String,
+    /// A JSON pointer to the field that is meant, if it is only one.
+    pub pointer: Option<String>,
+    /// Each field that is wrong.
+    pub errors: Vec<FieldProblem>,
+}
+
+/// A field that is wrong.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FieldProblem {
+    /// A JSON pointer to it.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> =
+            [&self.title, &self.detail].into_iter().filter(|text| !text.is_empty()).cloned().collect();
+        parts.dedup();
+        parts.extend(self.pointer.clone());
+        let told = |field: &&FieldProblem| field.detail != self.detail || self.pointer.as_ref() != Some(&field.pointer);
+        parts.extend(self.errors.iter().filter(told).map(|field| format!("{} {}", field.pointer, field.detail)));
+        if self.status == StatusCode::UNAUTHORIZED.as_u16() {
+            parts.push("give a token with --token or CARILLON_TOKEN".to_owned());
+        }
+        f.write_str(&visible(&parts.join(": ")))
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Page {
+    /// The items.
+    pub items: Vec<Value>,
+    /// Where the next page begins, if there is one.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// A job that is to be created.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct JobInput {
+    /// Where to.
+    pub url: String,
+    /// `POST` if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// By name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+    /// RFC 3339, `+90s`, or seconds since 1970 as a number; at once if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Value>,
+    /// The client's own name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The client's own labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Overrides of the group's policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Value>,
+}
+
+/// A job's body.
+#[derive(Clone, Debug, Serialize)]
+pub enum Payload {
+    /// Sent as JSON.
+    #[serde(rename = "payload")]
+    Json(Value),
+    /// Sent as it is.
+    #[serde(rename = "payload_text")]
+    Text(String),
+    /// Decoded, then sent.
+    #[serde(rename = "payload_base64")]
+    Base64(String),
+}
+
+/// A job that was just created.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CreatedJob {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: String,
+    /// When it is due, in RFC 3339.
+    pub run_at: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct CreatedJobs {
+    ids: Vec<String>,
+}
+
+/// How many jobs of a group are in which state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Stats {
+    /// Waiting for their `run_at` or their next attempt.
+    pub scheduled: u64,
+    /// Being attempted.
+    pub running: u64,
+    /// Done.
+    pub succeeded: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Out of time.
+    pub expired: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// Due and not running.
+    pub available: u64,
+    /// Leased.
+    pub in_flight: u64,
+    /// Not due yet.
+    pub delayed: u64,
+}
+
+impl Client {
+    /// A client of the server at `server`, an `http` or `https` URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Address`], and [`ClientError::Setup`] if an `https` server cannot be checked from this machine.
+    pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let base = Url::parse(server).map_err(|_| ClientError::Address(server.to_owned()))?;
+        if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
+            return Err(ClientError::Address(server.to_owned()));
+        }
+        // An error says that another part of the program has chosen a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
+        if base.scheme() == "http" {
+            // The system's root certificates, which a small machine may lack, are not needed.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.redirect(reqwest::redirect::Policy::none()).build().map_err(ClientError::Setup)?;
+        Ok(Self { http, base, token })
+    }
+
+    /// Creates one job.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; so do all calls below.
+    pub async fn create_job(&self, group: &str, job: &JobInput) -> Result<CreatedJob, ClientError> {
+        self.post(&["groups", group, "jobs"], job).await
+    }
+
+    /// Creates all of `jobs` or none; gives their ids in the same order.
+    pub async fn create_jobs<J: Serialize>(&self, group: &str, jobs: &[J]) -> Result<Vec<String>, ClientError> {
+        let created: CreatedJobs = self.post(&["groups", group, "jobs", "batch"], &json!({ "jobs": jobs })).await?;
+        Ok(created.ids)
+    }
+
+    /// How many jobs of a group are in which state.
+    pub async fn stats(&self, group: &str) -> Result<Stats, ClientError> {
+        self.get(&["groups", group, "stats"], &[]).await
+    }
+
+    /// Creates or replaces a group.
+    pub async fn put_group(&self, group: &str, policy: &Value) -> Result<Value, ClientError> {
+        self.put(&["groups", group], policy).await
+    }
+
+    /// Creates or replaces a key.
+    pub async fn put_key(&self, name: &str, secret: &str) -> Result<Value, ClientError> {
+        self.put(&["keys", name], &json!({ "secret": secret })).await
+    }
+
+    /// `GET /v1/…`; like all of these, `path` holds the segments after `/v1`, not yet escaped.
+    pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, ClientError> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.exchange(self.http.get(url)).await
+    }
+
+    /// `POST /v1/…` with a JSON body.
+    pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
+        self.exchange(self.http.post(self.url(path)?).json(body)).await
+    }
+
+    /// `POST /v1/…` without a body.
+    pub async fn act(&self, path: &[&str]) -> Result<Value, ClientError> {
+        self.exchange(self.http.request(Method::POST, self.url(path)?)).await
+    }
+
+    /// `PUT /v1/…` with a JSON body.
+    pub async fn put<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
+        self.exchange(self.http.put(self.url(path)?).json(body)).await
+    }
+
+    /// `PUT /v1/…` with the bytes of a component.
+    pub async fn put_component(&self, path: &[&str], component: Vec<u8>) -> Result<Value, ClientError> {
+        let request = self.http.put(self.url(path)?).header(CONTENT_TYPE, "application/wasm");
+        self.exchange(request.body(component)).await
+    }
+
+    /// `DELETE /v1/…`.
+    pub async fn delete(&self, path: &[&str]) -> Result<Value, ClientError> {
+        self.exchange(self.http.delete(self.url(path)?)).await
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, ClientError> {
+        if let Some(name) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+            return Err(ClientError::Name((*name).to_owned()));
+        }
+        let mut url = self.base.clone();
+        let mut segments = url.path_segments_mut().map_err(|()| ClientError::Address(self.base.to_string()))?;
+        segments.pop_if_empty().push("v1").extend(path);
+        drop(segments);
+        Ok(url)
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let response = request.header(ACCEPT, "application/json").send().await.map_err(|error| self.failed(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.failed(&error))?;
+        self.understand(status, &body)
+    }
+
+    /// The value of a successful answer, where an empty body counts as `null`; the problem of another.
+    fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+        let foreign = |body: String| ClientError::Foreign { server: self.base.to_string(), status, body };
+        if status.is_success() {
+            let body = if body.is_empty() { b"null" } else { body };
+            return serde_json::from_slice(body).map_err(|error| foreign(error.to_string()));
+        }
+        match serde_json::from_slice::<Problem>(body) {
+            Ok(problem) if !problem.title.is_empty() || !problem.detail.is_empty() => {
+                Err(ClientError::Refused(Box::new(Problem { status: status.as_u16(), ..problem })))
+            }
+            _ => Err(foreign(
+                visible(&String::from_utf8_lossy(body).chars().take(EXCERPT).collect::<String>()).into_owned(),
+            )),
+        }
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> ClientError {
+        let (server, reason) = (self.base.to_string(), root_cause(error));
+        if error.is_connect() {
+            ClientError::Unreachable { server, reason }
+        } else {
+            ClientError::Lost { server, reason }
+        }
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::header::AUTHORIZATION;
+    use axum::response::IntoResponse;
+    use axum::routing::{get, post, put};
+
+    use super::*;
+
+    /// A client, with the token `t`, of a server with these routes.
+    async fn client_of(routes: Router) -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}/base/", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, Router::new().nest("/base/v1", routes)).await });
+        Client::new(&server, Some("t".into())).unwrap()
+    }
+
+    async fn refused(status: u16, body: &'static str) -> String {
+        let status = StatusCode::from_u16(status).unwrap();
+        let routes = Router::new().route("/jobs/x", get(move || async move { (status, body) }));
+        client_of(routes).await.get::<Value>(&["jobs", "x"], &[]).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn names_are_escaped_and_the_token_is_sent() {
+        let echo = |request: Request| async move {
+            let token = request.headers().get(AUTHORIZATION).cloned().unwrap();
+            (StatusCode::OK, format!("\"{} {}\"", request.uri(), token.to_str().unwrap())).into_response()
+        };
+        let client = client_of(Router::new().route("/groups/{name}", get(echo))).await;
+        let answer: Value = client.get(&["groups", "a/b c"], &[("cursor", "x&y".into())]).await.unwrap();
+        assert_eq!(answer, "/groups/a%2Fb%20c?cursor=x%26y Bearer t");
+        assert!(matches!(client.delete(&["groups", ".."]).await, Err(ClientError::Name(_))));
+    }
+
+    #[tokio::test]
+    async fn problems_are_one_clear_line() {
+        let body = r#"{"title": "Invalid input", "detail": "not a URL", "errors": [{"pointer": "/url", "detail": "no host"}]}"#;
+        assert_eq!(refused(422, body).await, "Invalid input: not a URL: /url no host");
+        let body = r#"{"title": "Invalid input", "detail": "not a\nURL", "pointer": "/url"}"#;
+        assert_eq!(refused(422, body).await, "Invalid input: not a\\nURL: /url");
+        let said = refused(401, r#"{"title": "Unauthorized"}"#).await;
+        assert_eq!(said, "Unauthorized: give a token with --token or CARILLON_TOKEN");
+        assert!(
+            refused(502, "<html>")
+                .await
+                .ends_with("answered 502 Bad Gateway with something else than expected: <html>")
+        );
+        assert!(refused(200, "<html>").await.contains("something else than expected"));
+    }
+
+    #[tokio::test]
+    async fn a_missing_server_is_told() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = Client::new(&server, None).unwrap().stats("g").await.unwrap_err().to_string();
+        assert!(error.contains("no server answers at") && error.contains("carillon serve"), "{error}");
+        assert!(matches!(Client::new("localhost:7070", None), Err(ClientError::Address(_))));
+    }
+
+    #[tokio::test]
+    async fn the_typed_calls_speak_the_api() {
+        let routes = Router::new()
+            .route(
+                "/groups/g/jobs",
+                post(|body: axum::Json<Value>| async move {
+                    assert_eq!(body.0, json!({"url": "http://x", "payload": {"a": 1}}));
+                    (StatusCode::CREATED, r#"{"id": "i", "state": "scheduled", "run_at": "2026-11-20T10:00:00.250Z"}"#)
+                }),
+            )
+            .route(
+                "/groups/g/jobs/batch",
+                post(|body: axum::Json<Value>| async move {
+                    assert_eq!(body.0, json!({"jobs": [{"url": "http://x"}]}));
+                    (StatusCode::CREATED, r#"{"ids": ["i"]}"#)
+                }),
+            )
+            .route("/groups/g/stats", get(|| async { r#"{"scheduled": 2, "succeeded": 1}"# }))
+            .route("/keys/k", put(|| async { StatusCode::NO_CONTENT }));
+        let client = client_of(routes).await;
+        let job = JobInput { url: "http://x".into(), ..JobInput::default() };
+        assert_eq!(client.create_jobs("g", std::slice::from_ref(&job)).await.unwrap(), ["i"]);
+        let job = JobInput { payload: Some(Payload::Json(json!({"a": 1}))), ..job };
+        assert_eq!(client.create_job("g", &job).await.unwrap().state, "scheduled");
+        assert_eq!(client.stats("g").await.unwrap().scheduled, 2);
+        client.put_key("k", "s").await.unwrap();
+    }
+}

@@ -1,0 +1,84 @@
+//! `carillon key`: keeps the keys that signers use.
+//!
+//! A secret is never an argument, because everybody on a machine can read the arguments of its processes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+
+use super::{Paging, Session, input};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Store a key, or replace it. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
+    /// one line break at its end does not count.
+    Put {
+        /// The key's name.
+        name: String,
+        /// Take the secret from this variable of the environment.
+        #[arg(long, value_name = "VARIABLE", conflicts_with = "file")]
+        env: Option<String>,
+        /// Take the secret from this file.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+    },
+    /// List the keys' names.
+    List {
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Delete a key.
+    Delete {
+        /// The key's name.
+        name: String,
+    },
+}
+
+const LIST: [(&str, &str); 3] = [("NAME", "/name"), ("CREATED", "/created_at"), ("UPDATED", "/updated_at")];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self {
+            Self::Put { name, env, file } => {
+                let secret = secret(env.as_deref(), file)?;
+                session.done(&session.client.put_key(&name, &secret).await?, &format!("{name}: stored"))
+            }
+            Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
+            Self::Delete { name } => {
+                session.done(&session.client.delete(&["keys", &name]).await?, &format!("{name}: deleted"))
+            }
+        }
+    }
+}
+
+fn secret(variable: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<String> {
+    let secret = match variable {
+        Some(variable) => std::env::var(variable).with_context(|| format!("{variable} cannot be read"))?,
+        None => {
+            let text = input::text(&file.unwrap_or_else(|| input::STDIN.into()))?;
+            let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+            line.unwrap_or(&text).to_owned()
+        }
+    };
+    if secret.is_empty() {
+        bail!("the secret is empty");
+    }
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_break_at_the_end_of_a_secret_does_not_count() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        for (text, expected) in [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), (" s \n\n", " s \n")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(secret(None, Some(path.to_path_buf())).unwrap(), expected);
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert!(secret(None, Some(path.to_path_buf())).is_err());
+    }
+}

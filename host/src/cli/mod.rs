@@ -1,0 +1,213 @@
+//! The command line: `carillon serve` runs the server, and everything else talks to a server over its API.
+//!
+//! What a command prints is for people, or with `--json` exactly what the server answered. A command that fails prints one line to
+//! standard error and exits with 1; one that was misused exits with 2.
+
+mod batch;
+pub mod client;
+mod group;
+mod input;
+mod job;
+mod key;
+mod output;
+mod plugin;
+mod policy;
+mod serve;
+mod tenant;
+mod token;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use client::Client;
+use output::Output;
+
+/// Makes HTTP callbacks on time and lets WebAssembly components decide how each is encoded, signed, judged and retried.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which server to talk to, and how to answer.
+#[derive(Debug, Args)]
+struct Remote {
+    /// The server's address.
+    #[arg(long, global = true, env = "CARILLON_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    server: String,
+    /// The API token.
+    #[arg(long, global = true, env = "CARILLON_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Print the server's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::Serve),
+    #[command(flatten)]
+    Remote(Box<RemoteCommand>),
+}
+
+/// The commands that talk to a server.
+#[derive(Debug, Subcommand)]
+enum RemoteCommand {
+    /// Schedule jobs and follow them.
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Bind policies and limits to groups of jobs.
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Keep the keys that signers use.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Manage tenants.
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Manage API tokens.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Try policies out.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Manage the components that policies are made of.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+}
+
+/// Runs the program with the process's own arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Err(error) if !is_broken_pipe(&error) => {
+            // Nothing is left to do if even this cannot be written.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.command {
+        Command::Serve(serve) => runtime.block_on(serve.run()),
+        Command::Remote(command) => runtime.block_on(ask(*command, cli.remote)),
+    }
+}
+
+async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
+    let session = Session {
+        client: Client::new(&remote.server, remote.token.filter(|token| !token.is_empty()))?,
+        out: Output::new(remote.json),
+    };
+    match command {
+        RemoteCommand::Job(command) => command.run(&session).await,
+        RemoteCommand::Group(command) => command.run(&session).await,
+        RemoteCommand::Key(command) => command.run(&session).await,
+        RemoteCommand::Tenant(command) => command.run(&session).await,
+        RemoteCommand::Token(command) => command.run(&session).await,
+        RemoteCommand::Policy(command) => command.run(&session).await,
+        RemoteCommand::Plugin(command) => command.run(&session).await,
+    }
+}
+
+/// Whoever read the output has seen enough, as `head` does: that is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// What every command that talks to a server needs.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    out: Output,
+}
+
+/// Which part of a list to show.
+#[derive(Debug, Args)]
+struct Paging {
+    /// The most items to show.
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    limit: Option<u32>,
+    /// Where to go on: what the last page said.
+    #[arg(long)]
+    cursor: Option<String>,
+    /// Show everything, page after page.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Session {
+    /// Prints a list: `columns` are headings and JSON pointers into an item.
+    async fn list(
+        &self,
+        path: &[&str],
+        mut query: Vec<(&str, String)>,
+        paging: &Paging,
+        columns: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        query.extend(paging.limit.map(|limit| ("limit", limit.to_string())));
+        let mut items = Vec::new();
+        let mut cursor = paging.cursor.clone();
+        loop {
+            let mut query = query.clone();
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let page: client::Page = self.client.get(path, &query).await?;
+            items.extend(page.items);
+            cursor = page.next_cursor;
+            if !paging.all || cursor.is_none() {
+                break;
+            }
+        }
+        if self.out.is_json() {
+            return self.out.json(&json!({ "items": items, "next_cursor": cursor }));
+        }
+        self.out.table(columns, &items)?;
+        match cursor {
+            Some(cursor) => self.out.note(&format!("There is more: --cursor {cursor}, or --all")),
+            None => Ok(()),
+        }
+    }
+
+    /// Prints `answer` if JSON is wanted, else `text`.
+    fn done(&self, answer: &Value, text: &str) -> anyhow::Result<()> {
+        if self.out.is_json() { self.out.json(answer) } else { self.out.line(text) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn misuse_is_told_from_failure() {
+        for arguments in [
+            vec!["carillon", "job", "create", "group"],
+            vec!["carillon", "job", "create", "group", "http://x", "--payload", "{"],
+            vec!["carillon", "job", "list", "group", "--state", "asleep"],
+            vec!["carillon", "serve", "--listen", "everywhere"],
+            vec!["carillon", "token", "create", "name", "--role", "king"],
+        ] {
+            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `carillon policy`: tries policies out.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::client::JobInput;
+use super::job::JobArgs;
+use super::output::visible;
+use super::{Session, input};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show the exact request that a job would send, and when it would be tried again. Nothing is sent or stored.
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Simulate {
+    /// The group whose policy is tried.
+    group: String,
+    #[command(flatten)]
+    job: JobArgs,
+    /// A policy to try instead of the group's own, in JSON or TOML; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    candidate: Option<PathBuf>,
+    /// How many attempts fail before one succeeds.
+    #[arg(long, value_name = "N")]
+    failures: Option<u32>,
+    /// What the next attempt is answered: `500`, `200:BODY`, or an error such as `timeout`. Can be repeated.
+    #[arg(long = "respond", value_name = "ANSWER", value_parser = response, conflicts_with = "failures")]
+    responses: Vec<Value>,
+    /// The source of randomness, as it is shown with a job.
+    #[arg(long)]
+    seed: Option<u32>,
+    /// The time at which it is tried: RFC 3339, or seconds since 1970.
+    #[arg(long, value_name = "TIME")]
+    now: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Trial {
+    job: JobInput,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    responses: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failures: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<Value>,
+}
+
+const TIMELINE: [(&str, &str); 5] = [
+    ("ATTEMPT", "/number"),
+    ("RUN AT", "/run_at"),
+    ("AFTER", "/after"),
+    ("DECISION", "/decision"),
+    ("REASON", "/reason"),
+];
+
+/// An answer in a word: `STATUS`, `STATUS:BODY`, or the name of an error.
+fn response(text: &str) -> Result<Value, String> {
+    let (status, body) = text.split_once(':').unwrap_or((text, ""));
+    match status.parse::<u16>() {
+        Ok(status @ 100..=599) => Ok(json!({ "status": status, "headers": {}, "body": body })),
+        Ok(status) => Err(format!("{status} is not an HTTP status")),
+        Err(_) => Ok(json!({ "error": text })),
+    }
+}
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let Self::Simulate(args) = self;
+        let trial = Trial {
+            job: args.job.input()?,
+            policy: args.candidate.map(|file| input::document(&file)).transpose()?,
+            responses: args.responses,
+            failures: args.failures,
+            seed: args.seed,
+            now: args.now.as_deref().map(input::time),
+        };
+        let outcome: Value = session.client.post(&["groups", &args.group, "policy", "simulate"], &trial).await?;
+        if session.out.is_json() {
+            return session.out.json(&outcome);
+        }
+        for line in request_lines(&outcome["request"]) {
+            session.out.line(&line)?;
+        }
+        session.out.line("")?;
+        session.out.table(&TIMELINE, outcome["attempts"].as_array().map_or(&[], Vec::as_slice))
+    }
+}
+
+/// The request as HTTP would have it, and its digest.
+fn request_lines(request: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = vec![format!("{} {}", text(&request["method"]), text(&request["url"]))];
+    let headers = request["headers"].as_array().into_iter().flatten();
+    lines.extend(headers.map(|header| visible(&format!("{}: {}", text(&header[0]), text(&header[1]))).into_owned()));
+    lines.push(String::new());
+    match (&request["body"], &request["body_base64"]) {
+        (Value::String(body), _) => lines.extend(body.lines().map(str::to_owned)),
+        (_, Value::String(body)) => lines.push(format!("(base64) {body}")),
+        _ => {}
+    }
+    lines.push(String::new());
+    lines.push(format!("digest {}", text(&request["digest"])));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        assert_eq!(response("500"), Ok(json!({"status": 500, "headers": {}, "body": ""})));
+        assert_eq!(response("200:{\"ok\": 1}"), Ok(json!({"status": 200, "headers": {}, "body": "{\"ok\": 1}"})));
+        assert_eq!(response("timeout"), Ok(json!({"error": "timeout"})));
+        assert!(response("700").is_err());
+    }
+
+    #[test]
+    fn a_request_is_shown_as_http() {
+        let request =
+            json!({"method": "POST", "url": "http://x/", "headers": [["A", "b"]], "body": "1\n2", "digest": "d"});
+        assert_eq!(request_lines(&request), ["POST http://x/", "A: b", "", "1", "2", "", "digest d"]);
+    }
+}

@@ -1,0 +1,230 @@
+//! Whether the values of a configuration are in range and fit together.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Config, Period, Size, TenantConfig};
+
+/// The size of a page of linear memory, below which no guest runs.
+const WASM_PAGE: usize = 65_536;
+/// The shortest administrator's token, in characters.
+const SHORTEST_TOKEN: usize = 16;
+/// The digits of a master key.
+const MASTER_KEY_DIGITS: usize = 64;
+/// The most threads, attempts and the like: past it, a number is more likely a mistake than a wish.
+const MANY: usize = 1_000_000;
+/// The longest period of any kind: about a hundred years.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Everything that is wrong with `config`: the key and what is wrong, for people.
+pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
+    let mut checks = Checks(Vec::new());
+    server(config, &mut checks);
+    secrets(config, &mut checks);
+    engine(config, &mut checks);
+    delivery(config, &mut checks);
+    policy(config, &mut checks);
+    retention(config, &mut checks);
+    groups(config, &mut checks);
+    checks.0
+}
+
+struct Checks(Vec<(&'static str, String)>);
+
+impl Checks {
+    fn require(&mut self, holds: bool, key: &'static str, message: impl Into<String>) {
+        if !holds {
+            self.0.push((key, message.into()));
+        }
+    }
+
+    fn between<T: PartialOrd + Display>(&mut self, key: &'static str, value: T, least: T, most: T) {
+        let message = format!("{value} is out of range: from {least} to {most} is possible");
+        self.require(value >= least && value <= most, key, message);
+    }
+
+    fn period(&mut self, key: &'static str, value: Period, least: Duration) {
+        self.between(key, value, Period::from(least), Period::from(CENTURY));
+    }
+
+    fn size(&mut self, key: &'static str, value: Size, least: usize) {
+        self.require(
+            value.get() >= least,
+            key,
+            format!("{value} is too small: {} or more is possible", Size::from(least)),
+        );
+    }
+
+    fn at_most<T: PartialOrd + Display>(&mut self, key: &'static str, value: T, bound_key: &str, bound: T) {
+        let message = format!("{value} is more than {bound_key}, which is {bound}");
+        self.require(value <= bound, key, message);
+    }
+}
+
+fn server(config: &Config, checks: &mut Checks) {
+    let server = &config.server;
+    checks.size("server.body_limit", server.body_limit, 1024);
+    checks.between("server.batch_limit", server.batch_limit, 1, MANY);
+    checks.size("server.payload_limit", server.payload_limit, 1);
+    checks.at_most("server.payload_limit", server.payload_limit, "server.body_limit", server.body_limit);
+    checks.period("server.header_read_timeout", server.header_read_timeout, MILLISECOND);
+    checks.period("server.request_timeout", server.request_timeout, MILLISECOND);
+    checks.between("server.concurrent_requests", server.concurrent_requests, 1, MANY);
+    checks.period("server.drain_timeout", server.drain_timeout, Duration::ZERO);
+}
+
+fn secrets(config: &Config, checks: &mut Checks) {
+    let open = !config.auth.enabled && !server_is_local(config);
+    let message =
+        format!("without authentication only a loopback address can be listened on, not {}", config.server.listen);
+    checks.require(!open, "auth.enabled", message);
+    if let Some(token) = &config.auth.admin_token {
+        let good = token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
+        checks.require(
+            good,
+            "auth.admin_token",
+            format!("a token has {SHORTEST_TOKEN} visible ASCII characters or more"),
+        );
+    }
+    checks.require(config.store.url.starts_with("sqlite:"), "store.url", "the URL of a store is sqlite:PATH");
+    if let Some(key) = &config.keys.master_key {
+        let good = key.len() == MASTER_KEY_DIGITS && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        checks.require(good, "keys.master_key", format!("a master key has {MASTER_KEY_DIGITS} hexadecimal digits"));
+        let single = config.keys.master_key_file.is_none();
+        checks.require(single, "keys.master_key_file", "keys.master_key is set already: set only one of the two");
+    }
+}
+
+fn server_is_local(config: &Config) -> bool {
+    config.server.listen.ip().to_canonical().is_loopback()
+}
+
+fn engine(config: &Config, checks: &mut Checks) {
+    let engine = &config.engine;
+    checks.between("engine.concurrency", engine.concurrency, 1, MANY);
+    checks.period("engine.lease", engine.lease, SECOND);
+    checks.period("engine.poll", engine.poll, MILLISECOND);
+    checks.between("engine.claim_batch", engine.claim_batch, 1, 10_000);
+    checks.period("engine.horizon", engine.horizon, SECOND);
+}
+
+fn delivery(config: &Config, checks: &mut Checks) {
+    let delivery = &config.delivery;
+    checks.period("delivery.connect_timeout", delivery.connect_timeout, MILLISECOND);
+    checks.period("delivery.timeout", delivery.timeout, MILLISECOND);
+    checks.at_most("delivery.timeout", delivery.timeout, "delivery.max_timeout", delivery.max_timeout);
+    let (record, judge) = (delivery.response_record_limit, delivery.response_judge_limit);
+    checks.at_most("delivery.response_record_limit", record, "delivery.response_judge_limit", judge);
+    let visible = delivery.user_agent.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let good = visible && !delivery.user_agent.trim().is_empty();
+    checks.require(good, "delivery.user_agent", "a user agent has visible ASCII characters and spaces only");
+}
+
+fn policy(config: &Config, checks: &mut Checks) {
+    let policy = &config.policy;
+    checks.between("policy.threads", policy.threads, 0, 1024);
+    checks.between("policy.queue", policy.queue, 1, MANY);
+    checks.size("policy.component_size", policy.component_size, 1024);
+    checks.size("policy.memory", policy.memory, WASM_PAGE);
+    checks.between("policy.fuel", policy.fuel, 1000, u64::MAX);
+    checks.period("policy.deadline", policy.deadline, MILLISECOND);
+    checks.between("policy.fault_threshold", policy.fault_threshold, 1, u32::MAX);
+    checks.period("policy.fault_window", policy.fault_window, MILLISECOND);
+    checks.period("policy.quarantine", policy.quarantine, MILLISECOND);
+    checks.period("policy.compile_timeout", policy.compile_timeout, SECOND);
+    checks.size("policy.compile_memory", policy.compile_memory, 64 << 20);
+}
+
+fn retention(config: &Config, checks: &mut Checks) {
+    let retention = &config.retention;
+    checks.period("retention.succeeded", retention.succeeded, Duration::ZERO);
+    checks.period("retention.dead", retention.dead, Duration::ZERO);
+    checks.period("retention.expired", retention.expired, Duration::ZERO);
+    checks.period("retention.cancelled", retention.cancelled, Duration::ZERO);
+    checks.period("retention.sweep_interval", retention.sweep_interval, MILLISECOND);
+}
+
+/// Only the outer form: what a group may say is known where groups are bound.
+fn groups(config: &Config, checks: &mut Checks) {
+    let mut object = |key: &'static str, name: &str, value: &Value| {
+        checks.require(value.is_object(), key, format!("`{name}` is not a table"));
+    };
+    for (name, group) in &config.groups {
+        object("groups", name, group);
+    }
+    for (tenant, TenantConfig { defaults, groups }) in &config.tenants {
+        object("tenants", &format!("{tenant}.defaults"), defaults);
+        for (name, group) in groups {
+            object("tenants", &format!("{tenant}.groups.{name}"), group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sources;
+    use super::*;
+
+    /// What is said of the defaults with `variables` over them.
+    fn refusal(variables: &[(&str, &str)]) -> String {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        match Config::load(Sources { environment, ..Sources::default() }) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn authentication_can_be_left_out_on_loopback_only() {
+        for (listen, refused) in
+            [("127.0.0.1:1", false), ("[::1]:1", false), ("0.0.0.0:1", true), ("[::]:1", true), ("10.0.0.1:1", true)]
+        {
+            let said = refusal(&[("CARILLON_AUTH__ENABLED", "false"), ("CARILLON_SERVER__LISTEN", listen)]);
+            assert_eq!(
+                said.contains("auth.enabled: without authentication only a loopback address"),
+                refused,
+                "{listen}: {said}"
+            );
+            assert_eq!(refusal(&[("CARILLON_SERVER__LISTEN", listen)]), "");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_with_the_range() {
+        for (name, value, expected) in [
+            ("CARILLON_SERVER__BATCH_LIMIT", "0", "server.batch_limit: 0 is out of range: from 1 to 1000000"),
+            ("CARILLON_ENGINE__LEASE", "1ms", "engine.lease: 1ms is out of range: from 1s"),
+            ("CARILLON_POLICY__MEMORY", "1KiB", "policy.memory: 1KiB is too small: 64KiB or more"),
+            (
+                "CARILLON_SERVER__PAYLOAD_LIMIT",
+                "32MiB",
+                "server.payload_limit: 32MiB is more than server.body_limit, which is 16MiB",
+            ),
+            (
+                "CARILLON_DELIVERY__TIMEOUT",
+                "1h",
+                "delivery.timeout: 1h is more than delivery.max_timeout, which is 10m",
+            ),
+            ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
+            ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: a master key has 64"),
+            ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH"),
+            ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: a user agent has visible"),
+            ("CARILLON_GROUPS__X", "1", "groups: `x` is not a table"),
+        ] {
+            let said = refusal(&[(name, value)]);
+            assert!(said.contains(expected), "{said}");
+            assert!(said.contains(&format!("environment variable {name}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_listed_at_once() {
+        let said = refusal(&[("CARILLON_SERVER__BATCH_LIMIT", "0"), ("CARILLON_ENGINE__CONCURRENCY", "0")]);
+        assert!(said.contains("server.batch_limit") && said.contains("engine.concurrency"), "{said}");
+    }
+}

@@ -1,0 +1,481 @@
+//! How the sources of a configuration are put together.
+//!
+//! Every source becomes a layer: a tree of values that knows where it came from. Its keys are compared with those of the compiled-in
+//! defaults, which hold every key there is, so that a misspelt key is named together with its source and never ignored.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::{Config, DEFAULTS, check};
+
+/// The file that is read if no other is named and it exists.
+const USUAL_FILE: &str = "carillon.toml";
+
+/// What variables of the environment begin with.
+const PREFIX: &str = "CARILLON_";
+
+/// The sections whose keys are names that users choose.
+const FREE_SECTIONS: [&str; 3] = ["defaults", "groups", "tenants"];
+
+/// The roles of `defaults`: naming the plugin of one replaces what other sources said of it.
+const ROLES: [&str; 3] = ["sign", "judge", "retry"];
+
+/// Where a configuration comes from, besides the defaults. Later fields override earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A TOML file that must exist.
+    pub file: Option<PathBuf>,
+    /// Variables of the environment, of which those named `CARILLON_SECTION__KEY` count.
+    pub environment: Vec<(String, String)>,
+    /// What the command line said.
+    pub flags: Vec<Flag>,
+}
+
+impl Sources {
+    /// The process's own environment, and the file: the named one, else `carillon.toml` if the working directory has one.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
+        let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self { file: file.or_else(usual), environment, flags }
+    }
+}
+
+/// A key that a flag sets.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag as it is written: `--listen`.
+    pub name: &'static str,
+    /// The key that it sets: `server.listen`.
+    pub key: &'static str,
+    /// The value.
+    pub value: Value,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where the value came from, if it is known: a file, a variable or a flag.
+    pub origin: Option<String>,
+    /// The key, such as `server.listen`; empty if the source as a whole is meant.
+    pub key: String,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// The configuration cannot be used. Lists everything that was found to be wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.as_slice() {
+            [problem] => write!(f, "the configuration is wrong: {problem}"),
+            problems => {
+                write!(f, "the configuration is wrong:")?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Puts the sources together over the defaults and checks the result.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, as far as it can be seen at once: unknown keys first, then the first value that cannot be read, then
+    /// values that are out of range or contradict each other.
+    pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        let defaults = Layer::parse("the built-in defaults", DEFAULTS).map_err(one)?;
+        let layers = layers(sources).map_err(one)?;
+
+        let unknown: Vec<Problem> = layers.iter().flat_map(|layer| layer.unknown_keys(&defaults)).collect();
+        if !unknown.is_empty() {
+            return Err(ConfigError { problems: unknown });
+        }
+
+        let figment = merge(defaults, layers);
+        let config: Self = figment.extract().map_err(|error| one(unreadable(&error)))?;
+        let problems: Vec<Problem> = check::check(&config)
+            .into_iter()
+            .map(|(key, message)| Problem { origin: origin(figment.find_metadata(key)), key: key.to_owned(), message })
+            .collect();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+}
+
+fn one(problem: Problem) -> ConfigError {
+    ConfigError { problems: vec![problem] }
+}
+
+/// The values of one source.
+#[derive(Clone, Debug)]
+struct Layer {
+    origin: String,
+    values: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.origin.clone())
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+impl Layer {
+    fn parse(origin: &str, text: &str) -> Result<Self, Problem> {
+        let values = Toml::from_str(text).map_err(|error: <Toml as Format>::Error| Problem {
+            origin: Some(origin.to_owned()),
+            key: String::new(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        Ok(Self { origin: origin.to_owned(), values })
+    }
+
+    /// A layer with the one value `value` at the dotted `key`.
+    fn single(origin: String, key: &str, value: Value) -> Self {
+        let (section, rest) = key.split_once('.').unwrap_or((key, ""));
+        let value = if rest.is_empty() { value } else { figment::util::nest(rest, value) };
+        Self { origin, values: Dict::from([(section.to_owned(), value)]) }
+    }
+
+    fn unknown_keys(&self, known: &Self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut unknown = |key: String, message: String| {
+            problems.push(Problem { origin: Some(self.origin.clone()), key, message });
+        };
+        for (section, value) in &self.values {
+            match (known.values.get(section), value.as_dict()) {
+                (None, _) => unknown(section.clone(), format!("there is no such section; {}", listed(&known.values))),
+                (Some(_), None) => {
+                    unknown(section.clone(), "this is a section: its keys need values, not itself".to_owned())
+                }
+                (Some(_), Some(_)) if FREE_SECTIONS.contains(&section.as_str()) => {}
+                (Some(in_known), Some(keys)) => {
+                    let known_keys = in_known.as_dict().cloned().unwrap_or_default();
+                    for key in keys.keys().filter(|key| !known_keys.contains_key(*key)) {
+                        unknown(format!("{section}.{key}"), format!("there is no such key; {}", listed(&known_keys)));
+                    }
+                }
+            }
+        }
+        problems
+    }
+
+    /// The roles whose plugin this layer names.
+    fn replaced_roles(&self) -> Vec<&'static str> {
+        let names_plugin = |role: &&str| {
+            let role = self.values.get("defaults").and_then(Value::as_dict).and_then(|defaults| defaults.get(*role));
+            role.and_then(Value::as_dict).is_some_and(|role| role.contains_key("plugin"))
+        };
+        ROLES.into_iter().filter(names_plugin).collect()
+    }
+
+    fn forget_role(&mut self, role: &str) {
+        if let Some(Value::Dict(_, defaults)) = self.values.get_mut("defaults") {
+            defaults.remove(role);
+        }
+    }
+}
+
+fn listed(keys: &Dict) -> String {
+    let keys: Vec<&str> = keys.keys().map(String::as_str).collect();
+    format!("there are {}", keys.join(", "))
+}
+
+/// The sources' layers, weakest first.
+fn layers(sources: Sources) -> Result<Vec<Layer>, Problem> {
+    let mut layers = Vec::new();
+    if let Some(path) = sources.file {
+        let origin = path.display().to_string();
+        let text = std::fs::read_to_string(&path).map_err(|error| Problem {
+            origin: Some(origin.clone()),
+            key: String::new(),
+            message: format!("the file cannot be read: {error}"),
+        })?;
+        layers.push(Layer::parse(&origin, &text)?);
+    }
+    let mut environment = sources.environment;
+    environment.sort();
+    for (name, text) in environment {
+        layers.extend(variable(&name, &text)?);
+    }
+    layers.extend(sources.flags.into_iter().map(|flag| Layer::single(flag.name.to_owned(), flag.key, flag.value)));
+    Ok(layers)
+}
+
+/// The layer of one variable of the environment, if it belongs to the configuration.
+///
+/// Variables without a double underscore are not read: the command line has some of its own, and an orchestrator sets some for a service
+/// named `carillon`. One that would be a key with a double underscore is most likely a mistake, and refused.
+fn variable(name: &str, text: &str) -> Result<Option<Layer>, Problem> {
+    let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
+    let defaults = Layer::parse("the built-in defaults", DEFAULTS)?;
+    let origin = format!("environment variable {name}");
+    let Some((section, rest)) = path.split_once("__") else {
+        return match meant_section(path, &defaults.values) {
+            Some(meant) => Err(Problem {
+                origin: Some(origin),
+                key: String::new(),
+                message: format!("this must be spelt {meant}"),
+            }),
+            None => Ok(None),
+        };
+    };
+    let key = format!("{section}.{}", rest.replace("__", ".")).to_lowercase();
+    // What is a string by default is taken as it is written, so that a token of digits stays a token.
+    let value = match Value::from(defaults.values).find_ref(&key) {
+        Some(Value::String(..)) => Value::from(text),
+        _ => text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
+    };
+    Ok(Some(Layer::single(origin, &key, value)))
+}
+
+fn meant_section(path: &str, defaults: &Dict) -> Option<String> {
+    let path = path.to_lowercase();
+    defaults.iter().find_map(|(section, keys)| {
+        let key = path.strip_prefix(section.as_str())?.strip_prefix('_')?;
+        keys.as_dict()?.contains_key(key).then(|| format!("{PREFIX}{section}__{key}").to_uppercase())
+    })
+}
+
+fn merge(defaults: Layer, layers: Vec<Layer>) -> Figment {
+    let mut all = vec![defaults];
+    for layer in layers {
+        for role in layer.replaced_roles() {
+            all.iter_mut().for_each(|weaker| weaker.forget_role(role));
+        }
+        all.push(layer);
+    }
+    all.into_iter().fold(Figment::new(), Figment::merge)
+}
+
+fn origin(metadata: Option<&Metadata>) -> Option<String> {
+    metadata.map(|metadata| metadata.name.clone().into_owned())
+}
+
+fn unreadable(error: &figment::Error) -> Problem {
+    Problem { origin: origin(error.metadata.as_ref()), key: error.path.join("."), message: error.kind.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Loads a file with this text, with the environment and the flags of `more`.
+    fn load_file(text: &str, more: Sources) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("carillon.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Sources { file: Some(path), ..more })
+    }
+
+    fn from_file(text: &str) -> Result<Config, ConfigError> {
+        load_file(text, Sources::default())
+    }
+
+    fn from_env(variables: &[(&str, &str)]) -> Sources {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Sources { environment, ..Sources::default() }
+    }
+
+    fn refusal(loaded: Result<Config, ConfigError>) -> String {
+        loaded.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_alone_load() {
+        let config = Config::load(Sources::default()).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:7070");
+        assert_eq!(config.engine.horizon.get(), Duration::from_secs(3660 * 86_400));
+        assert_eq!(config.policy.memory.get(), 16 << 20);
+        assert_eq!(config.auth.admin_token, None);
+        assert_eq!(config.policy.compiler, None);
+        assert_eq!(config.defaults["judge"], json!({"plugin": "expected-status", "config": {"expect": ["2xx"]}}));
+        assert_eq!(config.defaults["limits"], json!({"concurrency": 32, "timeout": "30s"}));
+    }
+
+    /// The defaults are the reference, so no field may be missing from them: serde says which fields a section has when it meets
+    /// one that it does not know.
+    #[test]
+    fn every_field_is_in_the_defaults() {
+        let defaults = Layer::parse("defaults", DEFAULTS).unwrap().values;
+        let fields_of = |key: &str| {
+            let figment = Figment::from(Layer::single("x".into(), key, Value::from(1)));
+            match figment.merge(Layer::parse("defaults", DEFAULTS).unwrap()).extract::<Config>().unwrap_err().kind {
+                figment::error::Kind::UnknownField(_, fields) => fields,
+                other => panic!("{key}: {other}"),
+            }
+        };
+        let sections = fields_of("zzz");
+        assert_eq!(sections.len(), defaults.len());
+        for section in sections.iter().filter(|section| !FREE_SECTIONS.contains(section)) {
+            let keys = defaults[*section].as_dict().unwrap();
+            for field in fields_of(&format!("{section}.zzz")) {
+                assert!(keys.contains_key(*field), "config.default.toml has no {section}.{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_override_the_environment_which_overrides_the_file_which_overrides_the_defaults() {
+        let file = "[server]\nlisten = \"127.0.0.1:1\"\nbatch_limit = 1\nbody_limit = \"1MiB\"";
+        let variables = [("CARILLON_SERVER__LISTEN", "127.0.0.1:2"), ("CARILLON_SERVER__BATCH_LIMIT", "2")];
+        let flags = vec![Flag { name: "--listen", key: "server.listen", value: Value::from("127.0.0.1:3") }];
+        let server = load_file(file, Sources { flags, ..from_env(&variables) }).unwrap().server;
+        assert_eq!(server.listen.port(), 3);
+        assert_eq!(server.batch_limit, 2);
+        assert_eq!(server.body_limit.get(), 1 << 20);
+        assert_eq!(server.concurrent_requests, 4096);
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_source() {
+        let message = refusal(from_file("[server]\nlisten_on = 1\n[serv]\nx = 1"));
+        assert!(
+            message.contains("carillon.toml: serv: there is no such section; there are auth, defaults"),
+            "{message}"
+        );
+        assert!(
+            message.contains("carillon.toml: server.listen_on: there is no such key; there are batch_limit"),
+            "{message}"
+        );
+
+        let message = refusal(Config::load(from_env(&[("CARILLON_STORE__URI", "sqlite:x")])));
+        assert!(
+            message.contains("environment variable CARILLON_STORE__URI: store.uri: there is no such key"),
+            "{message}"
+        );
+
+        let message = refusal(from_file("[tenants.acme]\ngroup = {}"));
+        assert!(message.contains("carillon.toml: tenants.acme.group: unknown field"), "{message}");
+    }
+
+    #[test]
+    fn the_command_lines_own_variables_and_foreign_ones_are_ignored() {
+        let variables = [
+            ("CARILLON_TOKEN", "t"),
+            ("CARILLON_SERVER", "http://x"),
+            ("CARILLON_LOG", "debug"),
+            ("SERVER__LISTEN", "x"),
+        ];
+        Config::load(from_env(&variables)).unwrap();
+        Config::load(from_env(&[("CARILLON_SERVICE_HOST", "10.0.0.1"), ("CARILLON_PORT_7070_TCP_ADDR", "10.0.0.1")]))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_single_underscore_is_noticed() {
+        let message = refusal(Config::load(from_env(&[("CARILLON_SERVER_LISTEN", "127.0.0.1:1")])));
+        assert!(message.contains("CARILLON_SERVER_LISTEN: this must be spelt CARILLON_SERVER__LISTEN"), "{message}");
+    }
+
+    #[test]
+    fn bad_values_are_named_with_their_source() {
+        for (text, expected) in [
+            (
+                "[engine]\npoll = 5",
+                "engine.poll: invalid type: found signed int `5`, expected a duration with its unit",
+            ),
+            ("[engine]\npoll = \"soon\"", "engine.poll: `soon` is not a duration with its unit"),
+            ("[policy]\nmemory = \"16 megs\"", "policy.memory: `16 megs` is not a size in bytes"),
+            ("[server]\nlisten = \"here\"", "server.listen: invalid socket address syntax"),
+            ("[store]\ndurability = \"some\"", "store.durability: unknown variant"),
+            ("[egress]\nallow = [\"10.0.0.0/40\"]", "egress.allow: `10.0.0.0/40` is not a network"),
+            ("server = 1", "server: this is a section"),
+            ("[server\n", "carillon.toml: TOML parse error at line 1"),
+        ] {
+            let message = refusal(from_file(text));
+            assert!(message.contains(expected), "{message}");
+            assert!(message.contains("carillon.toml: "), "{message}");
+        }
+        let message = refusal(Config::load(Sources { file: Some("/no/such/file".into()), ..Sources::default() }));
+        assert!(message.contains("/no/such/file: the file cannot be read"), "{message}");
+    }
+
+    #[test]
+    fn the_environment_keeps_strings_and_reads_lists() {
+        let digits = "1234567890123456";
+        let variables = [
+            ("CARILLON_AUTH__ADMIN_TOKEN", digits),
+            ("CARILLON_EGRESS__ALLOW", "127.0.0.0/8, ::1"),
+            ("CARILLON_EGRESS__DENY", "[\"10.1.2.3/8\"]"),
+            ("CARILLON_POLICY__LOG_LINES", "3"),
+            ("CARILLON_POLICY__MEMORY", "1048576"),
+        ];
+        let config = Config::load(from_env(&variables)).unwrap();
+        assert_eq!(config.auth.admin_token.as_deref(), Some(digits));
+        assert_eq!(config.egress.allow, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        assert_eq!(config.egress.deny, ["10.0.0.0/8".parse().unwrap()]);
+        assert_eq!(config.policy.log_lines, 3);
+        assert_eq!(config.policy.memory.get(), 1 << 20);
+    }
+
+    #[test]
+    fn a_default_role_is_replaced_with_its_plugin_and_tuned_without() {
+        let config = from_file("[defaults.retry.config]\nmax_attempts = 9").unwrap();
+        assert_eq!(config.defaults["retry"]["config"]["max_attempts"], 9);
+        assert_eq!(config.defaults["retry"]["config"]["base"], "2s");
+
+        let config = from_file("[defaults]\nretry = { plugin = \"mine\", config = { tries = 2 } }").unwrap();
+        assert_eq!(config.defaults["retry"], json!({"plugin": "mine", "config": {"tries": 2}}));
+        assert_eq!(config.defaults["judge"]["plugin"], "expected-status");
+    }
+
+    #[test]
+    fn groups_and_tenants_are_read() {
+        let text = r#"
+            [groups.reminders]
+            encode = [{ plugin = "base64-envelope" }]
+            limits = { rate = "100/s" }
+            [tenants.acme.groups.invoices]
+            sign = { plugin = "werkzeug-cookie", keys = ["k"] }
+        "#;
+        let config = from_file(text).unwrap();
+        assert_eq!(
+            config.groups["reminders"],
+            json!({"encode": [{"plugin": "base64-envelope"}], "limits": {"rate": "100/s"}})
+        );
+        assert_eq!(config.tenants["acme"].groups["invoices"]["sign"]["keys"], json!(["k"]));
+        assert_eq!(config.tenants["acme"].defaults, json!({}));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let variables =
+            [("CARILLON_AUTH__ADMIN_TOKEN", "very-secret-token"), ("CARILLON_KEYS__MASTER_KEY", &"5a".repeat(32))];
+        let text = format!("{:?}", Config::load(from_env(&variables)).unwrap());
+        assert!(!text.contains("very-secret-token") && !text.contains("5a5a"), "{text}");
+    }
+}

@@ -1,0 +1,255 @@
+//! What a node is told before it starts.
+//!
+//! `config.default.toml`, which is compiled in, says what every key means and what it is by default; the structs here say only
+//! what a program needs beyond that. [`Config::load`] puts the sources together and checks the whole: a [`Config`] that exists is
+//! complete and makes sense.
+
+mod check;
+mod load;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use load::{ConfigError, Flag, Problem, Sources};
+pub use values::{Period, Size};
+
+/// The defaults and their documentation.
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The API.
+    pub server: Server,
+    /// Who may use it.
+    pub auth: Auth,
+    /// Where jobs are kept.
+    pub store: StoreConfig,
+    /// How tenants' keys are kept.
+    pub keys: Keys,
+    /// How jobs become due.
+    pub engine: Engine,
+    /// How requests are made.
+    pub delivery: Delivery,
+    /// Where requests may go.
+    pub egress: Egress,
+    /// The bounds of policies.
+    pub policy: Policy,
+    /// How long finished jobs are kept.
+    pub retention: Retention,
+    /// What every group inherits, in the form of the API's groups. An object.
+    pub defaults: Value,
+    /// The groups of the default tenant that exist from the start, in the form of the API. Objects.
+    pub groups: BTreeMap<String, Value>,
+    /// The tenants that exist from the start.
+    pub tenants: BTreeMap<String, TenantConfig>,
+}
+
+/// `[server]`: the API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Its address and port.
+    pub listen: SocketAddr,
+    /// The largest request body.
+    pub body_limit: Size,
+    /// The most jobs in one batch.
+    pub batch_limit: usize,
+    /// The largest payload of one job.
+    pub payload_limit: Size,
+    /// The time for a request's headers.
+    pub header_read_timeout: Period,
+    /// The time for a request, body and answer included.
+    pub request_timeout: Period,
+    /// The most requests at once.
+    pub concurrent_requests: usize,
+    /// The time that running work has after the first signal to stop.
+    pub drain_timeout: Period,
+}
+
+/// `[auth]`: who may use the API.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// Whether a token is asked for; false only if `server.listen` is a loopback address.
+    pub enabled: bool,
+    /// The first administrator's token; if there is none, one is made at the first start.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub admin_token: Option<String>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let admin_token = self.admin_token.as_ref().map(|_| "…");
+        f.debug_struct("Auth").field("enabled", &self.enabled).field("admin_token", &admin_token).finish()
+    }
+}
+
+/// `[store]`: where jobs are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `sqlite:PATH`.
+    pub url: String,
+    /// What an answered write survives.
+    pub durability: Durability,
+}
+
+/// What an answered write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A loss of power.
+    Full,
+    /// A crash of the program.
+    Normal,
+}
+
+/// `[keys]`: the key over the tenants' keys. At most one of the two is set.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// The key itself: 64 hexadecimal digits.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub master_key: Option<String>,
+    /// The file that holds it; if neither is set, one next to the database.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub master_key_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let master_key = self.master_key.as_ref().map(|_| "…");
+        f.debug_struct("Keys").field("master_key", &master_key).field("master_key_file", &self.master_key_file).finish()
+    }
+}
+
+/// `[engine]`: how jobs become due.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// The most attempts at once.
+    pub concurrency: usize,
+    /// The length of a lease.
+    pub lease: Period,
+    /// The longest time between two looks at the store.
+    pub poll: Period,
+    /// The most jobs in one claim.
+    pub claim_batch: u32,
+    /// How far ahead a job can be scheduled.
+    pub horizon: Period,
+}
+
+/// `[delivery]`: how requests are made.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// The time for a connection, TLS included.
+    pub connect_timeout: Period,
+    /// The time for a request, answer body included, unless the job or its group says otherwise.
+    pub timeout: Period,
+    /// The most that they may ask for.
+    pub max_timeout: Period,
+    /// Bytes of an answer's body that the judge sees.
+    pub response_judge_limit: Size,
+    /// Bytes of an answer's body that are kept.
+    pub response_record_limit: Size,
+    /// Bytes of an answer's headers that the judge sees and that are kept.
+    pub response_header_limit: Size,
+    /// The `User-Agent` of a delivery that has none.
+    pub user_agent: String,
+}
+
+/// `[egress]`: where requests may go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Special networks that are allowed all the same.
+    #[serde(deserialize_with = "values::networks")]
+    pub allow: Vec<IpNet>,
+    /// Networks that are always refused.
+    #[serde(deserialize_with = "values::networks")]
+    pub deny: Vec<IpNet>,
+}
+
+/// `[policy]`: the bounds of policies.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Threads that run policies; 0 is one per core.
+    pub threads: usize,
+    /// The most calls that wait for a thread.
+    pub queue: usize,
+    /// The largest component.
+    pub component_size: Size,
+    /// Linear memory of a call.
+    pub memory: Size,
+    /// Fuel of a call.
+    pub fuel: u64,
+    /// The time of a call.
+    pub deadline: Period,
+    /// The most key operations of a call.
+    pub key_operations: u32,
+    /// The most log lines of a call.
+    pub log_lines: u32,
+    /// The longest of them.
+    pub log_line_length: Size,
+    /// The most headers that a call adds.
+    pub added_headers: u32,
+    /// Faults within `fault_window` that lead to quarantine.
+    pub fault_threshold: u32,
+    /// See `fault_threshold`.
+    pub fault_window: Period,
+    /// How long a quarantine lasts.
+    pub quarantine: Period,
+    /// The time for one compilation.
+    pub compile_timeout: Period,
+    /// The memory of one compilation.
+    pub compile_memory: Size,
+    /// The program that compiles; if unset, this one.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub compiler: Option<PathBuf>,
+    /// Where compiled components are kept; if unset, next to the database.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// `[retention]`: how long finished jobs are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// After success.
+    pub succeeded: Period,
+    /// As a dead letter.
+    pub dead: Period,
+    /// After the deadline.
+    pub expired: Period,
+    /// After it was cancelled.
+    pub cancelled: Period,
+    /// How often the rest is removed.
+    pub sweep_interval: Period,
+}
+
+/// `[tenants.NAME]`: a tenant that exists from the start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantConfig {
+    /// What the tenant's groups inherit, in the form of the API's groups. An object.
+    #[serde(default = "empty_object")]
+    pub defaults: Value,
+    /// The tenant's groups, in the form of the API. Objects.
+    #[serde(default)]
+    pub groups: BTreeMap<String, Value>,
+}
+
+fn empty_object() -> Value {
+    Value::Object(serde_json::Map::new())
+}

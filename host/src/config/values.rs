@@ -1,0 +1,215 @@
+//! The values that a configuration is written in: periods and sizes with units, networks, strings that may be unset.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// A length of time, written with its unit: `"250ms"`, `"15m"`, `"1h 30m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period(Duration);
+
+impl Period {
+    /// The length.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl From<Duration> for Period {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("`{text}` is not a duration with its unit, such as \"250ms\", \"30s\" or \"15m\""))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl Visitor<'_> for Words {
+            type Value = Period;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with its unit, such as \"250ms\", \"30s\" or \"15m\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Period, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
+/// A number of bytes, written as a number or with a unit: `65536`, `"64KiB"`, `"4MiB"`, `"1MB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(usize);
+
+impl Size {
+    /// The number of bytes.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl From<usize> for Size {
+    fn from(bytes: usize) -> Self {
+        Self(bytes)
+    }
+}
+
+/// The units of a [`Size`]; binary ones count in 1024, the others in 1000. The largest that divides a size is used to print it.
+const UNITS: [(&str, usize); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1000),
+    ("B", 1),
+];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit = match unit.trim() {
+            "" => Some(1),
+            unit => UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, bytes)| *bytes),
+        };
+        unit.zip(number.parse::<usize>().ok())
+            .and_then(|(unit, number)| number.checked_mul(unit))
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size in bytes, such as 65536, \"64KiB\" or \"4MiB\""))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes)) {
+            Some((name, bytes)) => write!(f, "{}{name}", self.0 / bytes),
+            None => f.write_str("0B"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl Visitor<'_> for Words {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size in bytes, such as 65536, \"64KiB\" or \"4MiB\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+                usize::try_from(bytes).map(Size).map_err(E::custom)
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
+                usize::try_from(bytes).map(Size).map_err(|_| E::custom("a size cannot be negative"))
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
+/// Reads a list of networks, or one string with commas between them. A bare address stands for itself alone.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Words;
+    impl<'de> Visitor<'de> for Words {
+        type Value = Vec<IpNet>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of networks, such as [\"10.1.0.0/16\", \"::1/128\"]")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut networks = Vec::new();
+            while let Some(text) = list.next_element::<String>()? {
+                networks.push(network(&text)?);
+            }
+            Ok(networks)
+        }
+    }
+    deserializer.deserialize_any(Words)
+}
+
+fn network<E: de::Error>(text: &str) -> Result<IpNet, E> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(|network| network.trunc())
+        .map_err(|_| E::custom(format!("`{text}` is not a network, such as 10.1.0.0/16 or ::1/128")))
+}
+
+/// Reads a string; the empty one means that there is none.
+pub(super) fn unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: From<String>,
+{
+    let text = String::deserialize(deserializer)?;
+    Ok((!text.is_empty()).then(|| T::from(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_printed() {
+        for (text, bytes) in
+            [("0", 0), ("1024", 1024), ("64KiB", 65_536), ("4 MiB", 4 << 20), ("2gib", 2 << 30), ("1MB", 1_000_000)]
+        {
+            let size: Size = text.parse().unwrap();
+            assert_eq!(size.get(), bytes, "{text}");
+            assert_eq!(size.to_string().parse(), Ok(size), "{text}");
+        }
+        assert_eq!(Size(16 << 20).to_string(), "16MiB");
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_refused() {
+        for text in ["", "MiB", "-1", "1.5MiB", "4MiBs", "99999999999999999999", "99999999999GiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_period_needs_its_unit() {
+        assert_eq!("1h 30m".parse(), Ok(Period(Duration::from_secs(5400))));
+        assert_eq!("0s".parse(), Ok(Period(Duration::ZERO)));
+        assert!("5".parse::<Period>().unwrap_err().contains("with its unit"));
+    }
+}

@@ -1,0 +1,139 @@
+//! Whether something that a tenant wrote can be taken: names, and policies by asking the plugins themselves.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Catalog, Tenant};
+use crate::job::GroupId;
+use crate::policy::LoadError;
+use crate::policy::binding::{Effective, Invalid, Use};
+use crate::store::StoreError;
+
+/// The longest name of a tenant, group, key or plugin.
+const NAME_LEN: usize = 64;
+
+/// The lane of the policy threads in which configs are checked: behind each other, in front of no group.
+const CHECK_LANE: GroupId = GroupId(0);
+
+/// Why something was not taken. Knows nothing of HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// A part of it makes no sense.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// It cannot be together with what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// The component is not a plugin.
+    #[error("{0}")]
+    Plugin(#[from] LoadError),
+    /// What was written has been removed by somebody else in the same moment.
+    #[error("it was removed in the same moment")]
+    Gone,
+    /// The store did not take it.
+    #[error("{0}")]
+    Store(StoreError),
+}
+
+impl From<StoreError> for Rejected {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(text) => Self::Conflict(text),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl Rejected {
+    /// The same about a part of something larger.
+    #[must_use]
+    pub fn within(self, prefix: &str) -> Self {
+        match self {
+            Self::Invalid(invalid) => Self::Invalid(invalid.within(prefix)),
+            other => other,
+        }
+    }
+
+    /// A job's overrides are configs: `/retry/config/base` in the group is `/retry/base` in the job.
+    pub(super) fn without_config(self) -> Self {
+        match self {
+            Self::Invalid(invalid) => {
+                Self::Invalid(Invalid { pointer: invalid.pointer.replacen("/config", "", 1), ..invalid })
+            }
+            other => other,
+        }
+    }
+}
+
+/// A name is 1 to 64 of `a-z A-Z 0-9 . _ -` and begins with a letter or a digit.
+pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
+    let fine = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if fine && begins && name.len() <= NAME_LEN {
+        return Ok(());
+    }
+    Err(Invalid::at(
+        "",
+        format!("`{}` is not a name for a {what}: 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, letter or digit first", name.escape_debug()),
+    ))
+}
+
+impl Catalog {
+    /// Asks every plugin of a policy whether it takes its config, and looks after keys and bounds.
+    pub(super) async fn check_policy(&self, tenant: &Tenant, effective: &Effective) -> Result<(), Rejected> {
+        for used in effective.uses() {
+            self.check_use(tenant, used).await?;
+        }
+        let limits = &effective.limits;
+        if limits.timeout > self.bounds.max_timeout {
+            let most = humantime::format_duration(self.bounds.max_timeout);
+            return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
+        }
+        if limits.concurrency > self.bounds.max_concurrency {
+            let most = self.bounds.max_concurrency;
+            return Err(Invalid::at("/limits/concurrency", format!("this server allows at most {most}")).into());
+        }
+        Ok(())
+    }
+
+    async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), Rejected> {
+        let at = |part: &str, message: String| Rejected::from(Invalid::at(format!("{}{part}", used.pointer), message));
+        let version = self.plugin(tenant.id, &used.plugin);
+        let version = version.ok_or_else(|| at("/plugin", format!("there is no plugin `{}`", used.plugin)))?;
+        if !version.doc.roles.contains(&used.role) {
+            let roles = version.doc.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(at("/plugin", format!("`{}` cannot {}; its roles are: {roles}", used.plugin, used.role)));
+        }
+        let config: Value = serde_json::from_str(&used.config).unwrap_or_default();
+        if let Err(error) = version.schema.validate(&config) {
+            let place = error.instance_path().to_string();
+            return Err(at(&format!("/config{place}"), error.to_string()));
+        }
+        for (index, key) in used.keys.iter().enumerate() {
+            if self.key(tenant.id, key).is_none() {
+                return Err(at(&format!("/keys/{index}"), format!("there is no key `{key}`")));
+            }
+        }
+        let plugin = self.runtime.registry.get(&used.digest, self).await?;
+        let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
+        let called = self.runtime.threads.run(CHECK_LANE, move || plugin.check(&limits, &text)).await;
+        let answer = called.and_then(|called| called.result);
+        answer.map_err(|fault| at("/config", fault.to_string()))?.map_err(|said| at("/config", said))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for good in ["a", "9", "Group.one_two-3", &"x".repeat(64)] {
+            assert!(name("group", good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "-a", "a/b", "ä", "a b", "a\n", &"x".repeat(65)] {
+            assert!(name("group", bad).is_err(), "{bad}");
+        }
+    }
+}

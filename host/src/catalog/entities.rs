@@ -1,0 +1,159 @@
+//! Tenants, groups, keys, tokens and plugins: what is stored of each, and what the server works with.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::secrets::Sealed;
+use crate::clock::UnixMs;
+use crate::job::{GroupId, TenantId};
+use crate::policy::binding::{Effective, Invalid};
+use crate::policy::{Digest, KeyKind, KeyMaterial, Plan, Role};
+
+/// An isolation boundary.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its number.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// What its groups inherit, in the form of a group's policy.
+    pub defaults: Value,
+    /// When it was made.
+    pub created_at: UnixMs,
+}
+
+/// What is stored of a tenant.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct TenantDoc {
+    #[serde(default)]
+    pub(super) defaults: Value,
+}
+
+/// A task group.
+#[derive(Debug)]
+pub struct Group {
+    /// Its number.
+    pub id: GroupId,
+    /// Its owner.
+    pub tenant: Arc<Tenant>,
+    /// Its name.
+    pub name: String,
+    /// One more with each change: the version of its binding.
+    pub version: i64,
+    /// Whether its jobs wait, whatever their time.
+    pub paused: bool,
+    /// What was put, with plugins pinned to versions.
+    pub own: Value,
+    /// What is in force; an error if something that it refers to has gone.
+    pub effective: Result<Arc<Effective>, Invalid>,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// When it was last changed.
+    pub updated_at: UnixMs,
+    pub(super) plan: OnceCell<Arc<Plan>>,
+}
+
+/// What is stored of a group.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GroupDoc {
+    pub(super) policy: Value,
+    #[serde(default)]
+    pub(super) paused: bool,
+}
+
+/// A signing key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: String,
+    /// One more with each new value.
+    pub version: i64,
+    /// What it can be used for.
+    pub kind: KeyKind,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// When it got its present value.
+    pub updated_at: UnixMs,
+    /// The value, if it could be decrypted.
+    pub material: Option<Arc<KeyMaterial>>,
+}
+
+/// What is stored of a key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeyDoc {
+    pub(super) kind: KeyKind,
+    pub(super) sealed: Sealed,
+}
+
+/// What a token lets its bearer do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessRole {
+    /// Read what is not secret.
+    Viewer,
+    /// Also make and cancel jobs.
+    Producer,
+    /// Also change groups, keys, plugins and tokens of the tenant.
+    Admin,
+}
+
+/// An API token.
+#[derive(Debug)]
+pub struct ApiToken {
+    /// Its public id.
+    pub id: String,
+    /// A note on whose it is.
+    pub name: String,
+    /// Whose data it opens.
+    pub tenant: Arc<Tenant>,
+    /// How far.
+    pub role: AccessRole,
+    /// Whether it also manages tenants and their tokens.
+    pub operator: bool,
+    /// When it was made.
+    pub created_at: UnixMs,
+}
+
+/// What is stored of a token.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TokenDoc {
+    pub(super) hash: String,
+    pub(super) name: String,
+    pub(super) role: AccessRole,
+    #[serde(default)]
+    pub(super) operator: bool,
+}
+
+/// A version of a plugin.
+pub struct PluginVersion {
+    /// What it is called.
+    pub name: String,
+    /// Its version.
+    pub version: semver::Version,
+    /// Whether it is one of the server's own.
+    pub builtin: bool,
+    /// What is known of it.
+    pub doc: PluginDoc,
+    /// Checks configs against the plugin's schema.
+    pub schema: jsonschema::Validator,
+    /// When it was uploaded.
+    pub created_at: UnixMs,
+}
+
+/// What is stored of a plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginDoc {
+    /// The sha-256 of the component.
+    pub digest: Digest,
+    /// What it can do.
+    pub roles: Vec<Role>,
+    /// What it is for.
+    pub summary: String,
+    /// A JSON Schema.
+    pub config_schema: Value,
+    /// Bytes of the component.
+    pub size: usize,
+}

@@ -1,0 +1,76 @@
+//! From a group to the code that runs: bindings turned into loaded plugins with their keys.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Catalog, Group};
+use crate::policy::binding::{Effective, Use};
+use crate::policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Step};
+
+impl Catalog {
+    /// The policy of a group's job, ready to be called. Without overrides it is made once for each version of the group.
+    ///
+    /// # Errors
+    /// If something that the binding names has gone or does not load. The job can wait until it is back.
+    pub async fn plan(&self, group: &Group, overrides: Option<&Value>) -> Result<Arc<Plan>, Fault> {
+        let unusable = |error: crate::policy::binding::Invalid| fault(FaultCode::Unavailable, error.to_string());
+        match overrides {
+            Some(overrides) => {
+                let effective = self.overridden(group, overrides).map_err(unusable)?;
+                self.make_plan(group, &effective).await
+            }
+            None => {
+                let effective = group.effective.as_ref().map_err(|error| unusable(error.clone()))?;
+                group.plan.get_or_try_init(|| self.make_plan(group, effective)).await.cloned()
+            }
+        }
+    }
+
+    /// The same for a policy that is not bound yet.
+    ///
+    /// # Errors
+    /// As for [`Catalog::plan`].
+    pub async fn make_plan(&self, group: &Group, effective: &Effective) -> Result<Arc<Plan>, Fault> {
+        let mut encode = Vec::with_capacity(effective.encode.len());
+        for used in &effective.encode {
+            encode.push(self.step(used).await?);
+        }
+        let sign = match &effective.sign {
+            Some(used) => Some((self.step(used).await?, self.granted(group, used)?)),
+            None => None,
+        };
+        let (judge, retry) = (self.step(&effective.judge).await?, self.step(&effective.retry).await?);
+        Ok(Arc::new(Plan { encode, sign, judge, retry }))
+    }
+
+    async fn step(&self, used: &Use) -> Result<Step, Fault> {
+        let plugin = match self.runtime.registry.loaded(&used.digest) {
+            Some(plugin) => plugin,
+            None => {
+                let loaded = self.runtime.registry.get(&used.digest, self).await;
+                loaded.map_err(|error| fault(FaultCode::Unavailable, format!("`{}`: {error}", used.plugin)))?
+            }
+        };
+        Ok(Step {
+            role: used.role,
+            name: used.plugin.to_string().into(),
+            plugin,
+            config: Arc::clone(&used.config),
+            config_digest: used.config_digest.clone(),
+        })
+    }
+
+    fn granted(&self, group: &Group, used: &Use) -> Result<Vec<Arc<KeyMaterial>>, Fault> {
+        let state = self.state();
+        let material = |name: &String| {
+            let key = state.key(group.tenant.id, name).and_then(|key| key.material.clone());
+            key.ok_or_else(|| fault(FaultCode::MissingKey, format!("the key `{name}` does not exist or cannot be decrypted")))
+        };
+        used.keys.iter().map(material).collect()
+    }
+}
+
+fn fault(code: FaultCode, message: String) -> Fault {
+    Fault { code, blame: Blame::Config, message }
+}

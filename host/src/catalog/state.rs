@@ -1,0 +1,311 @@
+//! The entities in memory, by the names and numbers that they are looked up by. Pure but for decryption.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::entities::{ApiToken, Group, GroupDoc, Key, KeyDoc, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::secrets::Vault;
+use crate::clock::UnixMs;
+use crate::job::{GroupId, TenantId};
+use crate::policy::binding::{Effective, PluginName, lay};
+use crate::policy::{Digest, KeyMaterial};
+use crate::store::{Entity, Kind};
+
+/// Everything that is configured.
+pub(super) struct State {
+    server_defaults: Value,
+    builtins: BTreeMap<String, Arc<PluginVersion>>,
+    tenants: HashMap<TenantId, Arc<Tenant>>,
+    tenant_names: BTreeMap<String, TenantId>,
+    groups: HashMap<GroupId, Arc<Group>>,
+    group_names: BTreeMap<(TenantId, String), GroupId>,
+    keys: BTreeMap<(TenantId, String), Arc<Key>>,
+    tokens: BTreeMap<(TenantId, String), (String, Arc<ApiToken>)>,
+    token_hashes: HashMap<String, Arc<ApiToken>>,
+    plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
+}
+
+impl State {
+    pub(super) fn new(server_defaults: Value, builtins: Vec<Arc<PluginVersion>>) -> Self {
+        Self {
+            server_defaults,
+            builtins: builtins.into_iter().map(|plugin| (plugin.name.clone(), plugin)).collect(),
+            tenants: HashMap::new(),
+            tenant_names: BTreeMap::new(),
+            groups: HashMap::new(),
+            group_names: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            token_hashes: HashMap::new(),
+            plugins: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over what a node finds at its start.
+    pub(super) fn apply_all(&mut self, mut entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<()> {
+        entities.sort_by_key(|entity| match entity.kind {
+            Kind::Tenant => 0,
+            Kind::Plugin => 1,
+            Kind::Key => 2,
+            Kind::Group => 3,
+            Kind::ApiToken => 4,
+        });
+        entities.into_iter().try_for_each(|entity| self.apply(entity, vault))
+    }
+
+    /// Takes over a new or changed entity.
+    pub(super) fn apply(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
+        let tenant = TenantId(entity.tenant);
+        match entity.kind {
+            Kind::Tenant => self.apply_tenant(entity)?,
+            Kind::Group => self.apply_group(&entity)?,
+            Kind::Key => {
+                let key = key_of(&entity, vault)?;
+                self.keys.insert((tenant, entity.name), Arc::new(key));
+                self.rebuild_groups(tenant);
+            }
+            Kind::ApiToken => self.apply_token(entity)?,
+            Kind::Plugin => {
+                let plugin = plugin_of(&entity)?;
+                self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a deleted entity.
+    pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
+        let slot = (tenant, name.to_owned());
+        match kind {
+            Kind::Tenant => {}
+            Kind::Group => {
+                if let Some(id) = self.group_names.remove(&slot) {
+                    self.groups.remove(&id);
+                }
+            }
+            Kind::Key => {
+                self.keys.remove(&slot);
+                self.rebuild_groups(tenant);
+            }
+            Kind::ApiToken => {
+                if let Some((hash, _)) = self.tokens.remove(&slot) {
+                    self.token_hashes.remove(&hash);
+                }
+            }
+            Kind::Plugin => {
+                if let Some(Ok(version)) = PluginName::from(name).version.map(|version| version.parse()) {
+                    self.plugins.remove(&(tenant, PluginName::from(name).name, version));
+                }
+            }
+        }
+    }
+
+    fn apply_tenant(&mut self, entity: Entity) -> anyhow::Result<()> {
+        let doc: TenantDoc = read(&entity)?;
+        let id = TenantId(entity.id);
+        self.tenant_names.insert(entity.name.clone(), id);
+        let tenant = Tenant { id, name: entity.name, defaults: doc.defaults, created_at: entity.created_at };
+        self.tenants.insert(id, Arc::new(tenant));
+        self.rebuild_groups(id);
+        Ok(())
+    }
+
+    fn apply_group(&mut self, entity: &Entity) -> anyhow::Result<()> {
+        let doc: GroupDoc = read(entity)?;
+        let id = GroupId(entity.id);
+        let tenant = self.tenant_of(entity)?;
+        let effective = self.effective(&tenant, &doc.policy).map(Arc::new);
+        self.group_names.insert((tenant.id, entity.name.clone()), id);
+        let group = Group {
+            id,
+            tenant,
+            name: entity.name.clone(),
+            version: entity.version,
+            paused: doc.paused,
+            own: doc.policy,
+            effective,
+            created_at: entity.created_at,
+            updated_at: entity.updated_at,
+            plan: OnceCell::new(),
+        };
+        self.groups.insert(id, Arc::new(group));
+        Ok(())
+    }
+
+    fn apply_token(&mut self, entity: Entity) -> anyhow::Result<()> {
+        let doc: TokenDoc = read(&entity)?;
+        let tenant = self.tenant_of(&entity)?;
+        let slot = (tenant.id, entity.name.clone());
+        let token = Arc::new(ApiToken {
+            id: entity.name,
+            name: doc.name,
+            tenant,
+            role: doc.role,
+            operator: doc.operator,
+            created_at: entity.created_at,
+        });
+        self.token_hashes.insert(doc.hash.clone(), Arc::clone(&token));
+        self.tokens.insert(slot, (doc.hash, token));
+        Ok(())
+    }
+
+    /// What a change of the tenant or of its keys means for its groups.
+    fn rebuild_groups(&mut self, tenant: TenantId) {
+        let ids: Vec<_> = self.groups_of(tenant).map(|group| group.id).collect();
+        for id in ids {
+            let (Some(old), Some(tenant)) = (self.groups.get(&id).cloned(), self.tenants.get(&tenant).cloned()) else {
+                continue;
+            };
+            let effective = self.effective(&tenant, &old.own).map(Arc::new);
+            let group = Group {
+                tenant,
+                name: old.name.clone(),
+                own: old.own.clone(),
+                effective,
+                plan: OnceCell::new(),
+                id: old.id,
+                version: old.version,
+                paused: old.paused,
+                created_at: old.created_at,
+                updated_at: old.updated_at,
+            };
+            self.groups.insert(id, Arc::new(group));
+        }
+    }
+
+    fn tenant_of(&self, entity: &Entity) -> anyhow::Result<Arc<Tenant>> {
+        let tenant = self.tenants.get(&TenantId(entity.tenant)).cloned();
+        tenant.ok_or_else(|| anyhow::anyhow!("the {} `{}` has no tenant", entity.kind.as_str(), entity.name))
+    }
+
+    /// The layers under a group of this tenant, lowest first.
+    pub(super) fn layers<'a>(&'a self, tenant: &'a Tenant, own: &'a Value) -> [(&'static str, &'a Value); 3] {
+        [("server", &self.server_defaults), ("tenant", &tenant.defaults), ("group", own)]
+    }
+
+    /// What is in force for a group with this own policy.
+    pub(super) fn effective(&self, tenant: &Tenant, own: &Value) -> Result<Effective, crate::policy::binding::Invalid> {
+        let mut doc = Value::Object(serde_json::Map::new());
+        for (_, layer) in self.layers(tenant, own) {
+            lay(&mut doc, layer);
+        }
+        Effective::parse(doc, &|name| self.digest_of(tenant.id, name))
+    }
+
+    pub(super) fn digest_of(&self, tenant: TenantId, name: &PluginName) -> Option<Digest> {
+        self.plugin(tenant, name).map(|plugin| plugin.doc.digest.clone())
+    }
+
+    /// A plugin that the tenant can see; the newest version if none is named.
+    pub(super) fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<&Arc<PluginVersion>> {
+        let version = match &name.version {
+            Some(version) => Some(version.parse::<semver::Version>().ok()?),
+            None => None,
+        };
+        if let Some(builtin) = self.builtins.get(&name.name) {
+            return version.is_none_or(|version| version == builtin.version).then_some(builtin);
+        }
+        match version {
+            Some(version) => self.plugins.get(&(tenant, name.name.clone(), version)),
+            None => self.versions(tenant, &name.name).last(),
+        }
+    }
+
+    /// The tenant's versions of a plugin, oldest first.
+    pub(super) fn versions(&self, tenant: TenantId, name: &str) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
+        let name = name.to_owned();
+        self.plugins.iter().filter(move |((id, other, _), _)| *id == tenant && *other == name).map(|(_, plugin)| plugin)
+    }
+
+    pub(super) fn plugins_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
+        let own = self.plugins.iter().filter(move |((id, _, _), _)| *id == tenant).map(|(_, plugin)| plugin);
+        self.builtins.values().chain(own)
+    }
+
+    pub(super) fn is_builtin(&self, name: &str) -> bool {
+        self.builtins.contains_key(name)
+    }
+
+    pub(super) fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.get(self.tenant_names.get(name)?)
+    }
+
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenant_names.values().filter_map(|id| self.tenants.get(id))
+    }
+
+    pub(super) fn group(&self, tenant: TenantId, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(self.group_names.get(&(tenant, name.to_owned()))?)
+    }
+
+    pub(super) fn group_by_id(&self, id: GroupId) -> Option<&Arc<Group>> {
+        self.groups.get(&id)
+    }
+
+    pub(super) fn groups_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Group>> {
+        let names = self.group_names.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
+        names.filter_map(|(_, id)| self.groups.get(id))
+    }
+
+    pub(super) fn key(&self, tenant: TenantId, name: &str) -> Option<&Arc<Key>> {
+        self.keys.get(&(tenant, name.to_owned()))
+    }
+
+    pub(super) fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Key>> {
+        self.keys.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant).map(|(_, key)| key)
+    }
+
+    pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {
+        self.token_hashes.get(hash)
+    }
+
+    pub(super) fn tokens_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<ApiToken>> {
+        let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
+        tokens.map(|(_, (_, token))| token)
+    }
+}
+
+fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
+    T::deserialize(&entity.doc)
+        .map_err(|error| anyhow::anyhow!("the {} `{}` cannot be read: {error}", entity.kind.as_str(), entity.name))
+}
+
+/// A key that cannot be decrypted is shown but not usable: the server starts, and the groups that need it wait.
+fn key_of(entity: &Entity, vault: &Vault) -> anyhow::Result<Key> {
+    let doc: KeyDoc = read(entity)?;
+    let opened = vault.open(&super::key_owner(TenantId(entity.tenant), &entity.name), &doc.sealed);
+    let id = format!("{}/{}", entity.name, entity.version);
+    let material = opened.and_then(|secret| KeyMaterial::new(id, doc.kind, secret).map_err(anyhow::Error::msg));
+    let material = material.inspect_err(|error| tracing::error!(key = entity.name, %error, "a key cannot be used")).ok();
+    Ok(Key {
+        name: entity.name.clone(),
+        version: entity.version,
+        kind: doc.kind,
+        created_at: entity.created_at,
+        updated_at: entity.updated_at,
+        material: material.map(Arc::new),
+    })
+}
+
+fn plugin_of(entity: &Entity) -> anyhow::Result<PluginVersion> {
+    let name = PluginName::from(entity.name.as_str());
+    plugin_version(name.name, &name.version.unwrap_or_default(), false, read(entity)?, entity.created_at)
+}
+
+/// Puts a plugin's parts together.
+pub(super) fn plugin_version(
+    name: String,
+    version: &str,
+    builtin: bool,
+    doc: PluginDoc,
+    created_at: UnixMs,
+) -> anyhow::Result<PluginVersion> {
+    let version = version.parse().map_err(|_| anyhow::anyhow!("`{version}` is not a semantic version such as `1.4.0`"))?;
+    let schema = jsonschema::validator_for(&doc.config_schema)
+        .map_err(|error| anyhow::anyhow!("the config schema is not a JSON Schema: {error}"))?;
+    Ok(PluginVersion { name, version, builtin, doc, schema, created_at })
+}

@@ -39,10 +39,24 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Remote {
     /// The server's address.
-    #[arg(long, global = true, env = "CARILLON_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Server to talk to",
+        env = "CARILLON_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7070"
+    )]
     server: String,
     /// The API token.
-    #[arg(long, global = true, env = "CARILLON_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Server to talk to",
+        env = "CARILLON_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     token: Option<String>,
     /// Print the server's answer as JSON.
     #[arg(long, global = true)]

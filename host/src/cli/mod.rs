@@ -1,6 +1,6 @@
 //! The command line: `carillon serve` runs the server, and everything else talks to a server over its API.
 //!
-//! What a command prints is for people, or with `--json` exactly what the server answered. A command that fails prints one line to
+//! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
 //! standard error and exits with 1; one that was misused exits with 2.
 
 mod batch;

@@ -1,6 +1,6 @@
 //! The command line: `carillon serve` runs the server, and everything else talks to a server over its API.
 //!
-//! What a command prints is for people, or with `--json` exactly what the server answered. A command that fails prints one line to
+//! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
 //! standard error and exits with 1; one that was misused exits with 2.
 
 mod batch;
@@ -39,10 +39,24 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Remote {
     /// The server's address.
-    #[arg(long, global = true, env = "CARILLON_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Server to talk to",
+        env = "CARILLON_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7070"
+    )]
     server: String,
     /// The API token.
-    #[arg(long, global = true, env = "CARILLON_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Server to talk to",
+        env = "CARILLON_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     token: Option<String>,
     /// Print the server's answer as JSON.
     #[arg(long, global = true)]

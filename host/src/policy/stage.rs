@@ -99,6 +99,20 @@ pub enum Ruling {
     GiveUp(String),
 }
 
+impl Decided {
+    /// What the host decides when it could ask nobody: another try may help, after its own backoff.
+    #[must_use]
+    pub fn by_host(number: u32, seed: u32, fault: &Fault) -> Self {
+        let error = AttemptError { code: fault.code.as_str().to_owned(), message: fault.message.clone() };
+        Self {
+            verdict: VerdictRecord { outcome: Outcome::Retryable, reason: "no judge could be asked".to_owned() },
+            ruling: fall_back(number, seed),
+            fault: Some(error),
+            uses: Vec::new(),
+        }
+    }
+}
+
 impl Caller<'_> {
     /// Encodes and signs. Stops at the first fault: nothing goes out half-made.
     #[must_use]

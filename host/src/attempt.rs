@@ -1,0 +1,309 @@
+//! One attempt, as a straight line: encode and sign, send, judge and ask about a retry, settle.
+//!
+//! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::{Catalog, Group};
+use crate::clock::{Clock, Stopwatch, UnixMs};
+use crate::config::Delivery;
+use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, Settlement, Timings};
+use crate::policy::{
+    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, Plan, Prepared, Request, Response, Role,
+    Runtime, TransportError,
+};
+use crate::send::{Answer, Envelope, Sender};
+use crate::settle;
+
+/// Makes attempts.
+pub struct Attempter {
+    catalog: Arc<Catalog>,
+    runtime: Arc<Runtime>,
+    sender: Sender,
+    clock: Arc<dyn Clock>,
+    delivery: Delivery,
+}
+
+/// What is written down about an attempt while it is made.
+struct Notes {
+    number: u32,
+    started_at: UnixMs,
+    detail: AttemptDetail,
+    status: Option<u16>,
+    body: bytes::Bytes,
+}
+
+impl Attempter {
+    /// With everything that an attempt needs.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        runtime: Arc<Runtime>,
+        sender: Sender,
+        clock: Arc<dyn Clock>,
+        delivery: Delivery,
+    ) -> Self {
+        Self { catalog, runtime, sender, clock, delivery }
+    }
+
+    /// Makes the attempt that `leased` is for, and says what becomes of the job.
+    pub async fn make(&self, leased: &Leased) -> Settlement {
+        let started_at = self.clock.now();
+        if settle::is_late(leased, started_at) {
+            return Settlement::expired(leased, started_at, None);
+        }
+        let Some(group) = self.catalog.group_by_id(leased.job.group) else {
+            return Settlement::released(leased, started_at);
+        };
+        let mut notes = Notes::new(leased, &group, started_at);
+        let facts = facts(&group, leased, started_at);
+        let plan = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
+            Ok(plan) => plan,
+            Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault),
+        };
+        let request = match self.prepare(leased, &plan, &facts, &mut notes).await {
+            Ok(request) => request,
+            Err((role, fault)) => return self.unsent(leased, notes, role, &fault),
+        };
+        let timeout = self.timeout(&group, leased);
+        let envelope = Envelope { job: leased.job.id, number: notes.number, timeout };
+        let Some(outgoing) = self.sender.complete(&request, envelope) else {
+            let fault = Fault::bad_answer("the request cannot be sent as it is");
+            return self.unsent(leased, notes, Role::Encode, &fault);
+        };
+        notes.detail.request_digest = Some(outgoing.digest());
+        let answer = self.sender.send(outgoing).await;
+        let decided = self.decide(leased, &plan, facts, &answer, &mut notes).await;
+        let ruling = decided.ruling.clone();
+        let at = self.clock.now();
+        settle::answered(leased, at, notes.answered(at, answer, decided, &self.delivery), ruling)
+    }
+
+    async fn prepare(
+        &self,
+        leased: &Leased,
+        plan: &Arc<Plan>,
+        facts: &Attempt,
+        notes: &mut Notes,
+    ) -> Result<Request, (Role, Fault)> {
+        let stopwatch = Stopwatch::start();
+        let request = request_of(leased);
+        let (plan, facts) = (Arc::clone(plan), facts.clone());
+        let prepared = self.on_policy_thread(leased, move |caller| caller.prepare(&plan, &facts, request)).await;
+        notes.detail.timings.prepare = micros(stopwatch.elapsed());
+        let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
+        notes.detail.plugins.extend(uses);
+        request
+    }
+
+    async fn decide(
+        &self,
+        leased: &Leased,
+        plan: &Arc<Plan>,
+        mut facts: Attempt,
+        answer: &Answer,
+        notes: &mut Notes,
+    ) -> Decided {
+        let stopwatch = Stopwatch::start();
+        let now = self.clock.now();
+        facts.now_ms = now.as_u64();
+        let retry_after = retry_after(answer, now);
+        let (exchange, history) = (exchange_of(answer), leased.history.clone());
+        let plan = Arc::clone(plan);
+        let decided = self
+            .on_policy_thread(leased, move |caller| caller.decide(&plan, &facts, &exchange, retry_after, &history))
+            .await
+            .unwrap_or_else(|fault| Decided::by_host(notes.number, notes.detail.seed, &fault));
+        notes.detail.timings.decide = micros(stopwatch.elapsed());
+        decided
+    }
+
+    async fn on_policy_thread<T: Send + 'static>(
+        &self,
+        leased: &Leased,
+        work: impl FnOnce(Caller<'_>) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
+        let now = self.clock.now();
+        let call = move || work(Caller { limits: &limits, quarantine: &quarantine, now });
+        self.runtime.threads.run(leased.job.group, call).await
+    }
+
+    fn unsent(&self, leased: &Leased, notes: Notes, role: Role, fault: &Fault) -> Settlement {
+        let at = self.clock.now();
+        settle::unsent(leased, at, notes.unsent(at), role, fault)
+    }
+
+    /// The job's own timeout, else its group's, never more than the server allows.
+    fn timeout(&self, group: &Group, leased: &Leased) -> Duration {
+        let own = leased.job.spec.timeout_ms.map(Duration::from_millis);
+        let groups = group.effective.as_ref().map(|effective| effective.limits.timeout).ok();
+        own.or(groups).unwrap_or(self.delivery.timeout.get()).min(self.delivery.max_timeout.get())
+    }
+}
+
+impl Notes {
+    fn new(leased: &Leased, group: &Group, started_at: UnixMs) -> Self {
+        let late = micros(started_at.since(leased.job.run_at));
+        let detail = AttemptDetail {
+            spent: true,
+            timings: Timings { late, ..Timings::default() },
+            seed: seed_of(leased.job.seed, leased.number()),
+            binding_version: group.version,
+            ..AttemptDetail::default()
+        };
+        Self { number: leased.number(), started_at, detail, status: None, body: bytes::Bytes::new() }
+    }
+
+    fn unsent(self, at: UnixMs) -> AttemptRecord {
+        self.record(at, Outcome::Retryable)
+    }
+
+    fn answered(mut self, at: UnixMs, answer: Answer, decided: Decided, delivery: &Delivery) -> AttemptRecord {
+        let detail = &mut self.detail;
+        match answer {
+            Answer::Response { status, headers, body, truncated, elapsed } => {
+                self.status = Some(status);
+                let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+                detail.response_headers = headers.into_iter().map(|(name, value)| (name, text(value))).collect();
+                self.body = body.slice(..body.len().min(delivery.response_record_limit.get()));
+                detail.response_truncated = truncated || self.body.len() < body.len();
+                detail.timings.exchange = micros(elapsed);
+            }
+            Answer::Failure { code, message, elapsed } => {
+                detail.error = Some(AttemptError { code: format!("send.{code}"), message });
+                detail.timings.exchange = micros(elapsed);
+            }
+        }
+        detail.error = decided.fault.or(detail.error.take());
+        detail.plugins.extend(decided.uses);
+        let outcome = decided.verdict.outcome;
+        detail.verdict = Some(decided.verdict);
+        self.record(at, outcome)
+    }
+
+    fn record(self, finished_at: UnixMs, outcome: Outcome) -> AttemptRecord {
+        AttemptRecord {
+            number: self.number,
+            started_at: self.started_at,
+            finished_at,
+            outcome,
+            status: self.status,
+            response_body: self.body,
+            detail: self.detail,
+        }
+    }
+}
+
+/// The job's request, before any policy has seen it.
+#[must_use]
+pub fn request_of(leased: &Leased) -> Request {
+    let target = &leased.job.spec.target;
+    let header = |(name, value): &(String, String)| Header { name: name.clone(), value: value.clone().into_bytes() };
+    Request {
+        method: target.method.clone(),
+        url: target.url.clone(),
+        headers: target.headers.iter().map(header).collect(),
+        body: leased.body.to_vec(),
+    }
+}
+
+/// What policies are told of an attempt.
+#[must_use]
+pub fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
+    let job = &leased.job;
+    let attribute = |key: String, value: &str| Attribute { key, value: value.to_owned() };
+    let mut attributes = vec![attribute("tenant".to_owned(), &group.tenant.name)];
+    attributes.extend(job.name.as_ref().map(|name| attribute("job-name".to_owned(), name)));
+    attributes.extend(job.spec.metadata.iter().map(|(key, value)| attribute(format!("metadata.{key}"), value)));
+    Attempt {
+        job_id: job.id.to_string(),
+        group: group.name.clone(),
+        number: leased.number(),
+        run_at_ms: job.run_at.as_u64(),
+        now_ms: now.as_u64(),
+        created_ms: job.created_at.as_u64(),
+        deadline_ms: job.deadline.map(UnixMs::as_u64),
+        seed: seed_of(job.seed, leased.number()),
+        attributes,
+    }
+}
+
+/// The seed of one attempt: the job's, mixed with the number by SplitMix64 (Steele, Lea, Flood 2014).
+fn seed_of(seed: u32, number: u32) -> u32 {
+    let mut mixed = (u64::from(seed) << 32 | u64::from(number)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a mixed word")]
+    let upper = ((mixed ^ (mixed >> 31)) >> 32) as u32;
+    upper
+}
+
+/// What the judge is shown.
+#[must_use]
+pub fn exchange_of(answer: &Answer) -> Exchange {
+    let ms = |elapsed: &Duration| u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+    match answer {
+        Answer::Response { status, headers, body, truncated, elapsed } => Exchange::Response(Response {
+            status: *status,
+            headers: headers.iter().map(|(name, value)| Header { name: name.clone(), value: value.clone() }).collect(),
+            body: body.to_vec(),
+            truncated: *truncated,
+            elapsed_ms: ms(elapsed),
+        }),
+        Answer::Failure { code, message, elapsed } => Exchange::TransportError(TransportError {
+            code: (*code).to_owned(),
+            message: message.clone(),
+            elapsed_ms: ms(elapsed),
+        }),
+    }
+}
+
+/// `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`.
+#[must_use]
+pub fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
+    let Answer::Response { headers, .. } = answer else { return None };
+    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(UnixMs(at.as_millisecond()).since(now))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(retry_after: &str) -> Answer {
+        Answer::Response {
+            status: 503,
+            headers: vec![("Retry-After".to_owned(), retry_after.as_bytes().to_vec())],
+            body: bytes::Bytes::new(),
+            truncated: false,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = UnixMs(784_111_777_000 - 90_000);
+        assert_eq!(retry_after(&answer("120"), now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(&answer("Sun, 06 Nov 1994 08:49:37 GMT"), now), Some(Duration::from_secs(90)));
+        assert_eq!(retry_after(&answer("soon"), now), None);
+        assert_eq!(retry_after(&answer("-1"), now), None);
+    }
+
+    #[test]
+    fn each_attempt_has_a_seed_of_its_own() {
+        let seeds: std::collections::HashSet<_> = (0..1_000).map(|number| seed_of(7, number)).collect();
+        assert_eq!(seeds.len(), 1_000);
+        assert_eq!(seed_of(7, 3), seed_of(7, 3));
+    }
+}

@@ -1,0 +1,258 @@
+//! Finds the jobs that are due, leases them and lets them run.
+//!
+//! The loop sleeps until the earliest `run_at` that it knows, is woken by inserts, by changes of groups and by attempts that end,
+//! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
+//! for the wake-up before it looks. Groups that are due share a claim equally, so that no backlog delays another group's next job.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::Attempter;
+use crate::catalog::Catalog;
+use crate::clock::{Clock, UnixMs};
+use crate::config;
+use crate::gate::{Gates, Opening};
+use crate::job::{GroupId, JobId, Leased, Settlement, Token};
+use crate::observe::Observer;
+use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
+
+/// The pause after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often a lease is extended within its own length.
+const EXTENSIONS: u32 = 3;
+
+/// What the loops work with.
+pub struct Node {
+    /// Where jobs are.
+    pub store: Arc<dyn Store>,
+    /// What is configured.
+    pub catalog: Arc<Catalog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes attempts.
+    pub attempter: Attempter,
+    /// Is told what happened.
+    pub observer: Arc<Observer>,
+    /// The bounds of the loops.
+    pub config: config::Engine,
+    /// What runs.
+    pub gates: Arc<Gates>,
+    /// The leases of the attempts that run.
+    pub leases: Leases,
+    /// Wakes [`Node::run_due`].
+    pub wake: Arc<Notify>,
+    /// Every attempt that runs.
+    pub attempts: TaskTracker,
+    /// Ends the attempts that run: their jobs go back untouched.
+    pub interrupt: CancellationToken,
+}
+
+/// The leases that this node holds and keeps from ending.
+#[derive(Default)]
+pub struct Leases(Mutex<HashMap<JobId, Token>>);
+
+impl Leases {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Token>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<(JobId, Token)> {
+        self.lock().iter().map(|(id, token)| (*id, *token)).collect()
+    }
+}
+
+/// What a look at the store says about the next one.
+struct Outlook {
+    quotas: Vec<(GroupId, u32)>,
+    next: UnixMs,
+}
+
+impl Node {
+    /// Lets jobs run as they become due, until `stop`.
+    pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let next = match self.look().await {
+                Ok(Outlook { quotas, next }) if quotas.is_empty() => next,
+                Ok(Outlook { quotas, next }) => match self.claim(quotas).await {
+                    Ok(0) => next,
+                    Ok(_) => continue,
+                    Err(error) => self.after_failure(&error),
+                },
+                Err(error) => self.after_failure(&error),
+            };
+            tokio::select! {
+                () = woken => {}
+                () = self.clock.sleep_until(next) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    fn after_failure(&self, error: &StoreError) -> UnixMs {
+        tracing::error!(%error, "cannot look for due jobs");
+        self.clock.now().plus(STORE_PAUSE)
+    }
+
+    async fn look(&self) -> Result<Outlook, StoreError> {
+        let waiting = self.store.waiting().await?;
+        let now = self.clock.now();
+        let mut next = now.plus(self.config.poll.get());
+        let mut open = Vec::new();
+        for Waiting { group, earliest } in waiting {
+            if earliest > now {
+                next = next.min(earliest);
+                continue;
+            }
+            match self.opening(group, now) {
+                Opening::Now(count) => open.push((group, count)),
+                Opening::NotBefore(at) => next = next.min(at),
+                Opening::Full => {}
+            }
+        }
+        let batch = usize::try_from(self.config.claim_batch).unwrap_or(usize::MAX).min(self.gates.free());
+        Ok(Outlook { quotas: share(open, batch, now), next })
+    }
+
+    /// A group that is gone, paused or broken in its config opens nothing; a change of the group wakes the loop.
+    fn opening(&self, group: GroupId, now: UnixMs) -> Opening {
+        let group = self.catalog.group_by_id(group).filter(|group| !group.paused);
+        let limits = group.as_ref().and_then(|group| Some((group.id, group.effective.as_ref().ok()?.limits)));
+        limits.map_or(Opening::Full, |(id, limits)| self.gates.opening(id, &limits, now))
+    }
+
+    async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let claim = ClaimDue { now, lease_until: now.plus(self.config.lease.get()), quotas };
+        let leased = self.store.claim_due(claim).await?;
+        let count = leased.len();
+        for leased in leased {
+            self.start(leased, now);
+        }
+        Ok(count)
+    }
+
+    fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
+        let slot = self.gates.enter(leased.job.group, now);
+        self.leases.lock().insert(leased.job.id, leased.token);
+        let node = Arc::clone(self);
+        self.attempts.spawn(async move {
+            let settlement = tokio::select! {
+                settlement = node.attempter.make(&leased) => settlement,
+                () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
+            };
+            node.settle(&leased, settlement).await;
+            node.leases.lock().remove(&leased.job.id);
+            drop(slot);
+            node.wake.notify_one();
+        });
+    }
+
+    /// Writes a settlement, and tries again while the store does not take it: the lease is kept alive meanwhile.
+    pub(crate) async fn settle(&self, leased: &Leased, settlement: Settlement) {
+        loop {
+            match self.store.settle(vec![settlement.clone()]).await {
+                Ok(settled) => {
+                    let settled = settled.first().copied().unwrap_or(Settled::LeaseLost);
+                    self.observer.settled(leased, &settlement, settled);
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(job = %leased.job.id, %error, "a settlement could not be written; trying again");
+                    if self.interrupt.is_cancelled() {
+                        return;
+                    }
+                    self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps the leases of running attempts from ending, until `stop`.
+    pub async fn run_leases(self: Arc<Self>, stop: CancellationToken) {
+        let period = self.config.lease.get() / EXTENSIONS;
+        loop {
+            tokio::select! {
+                () = self.clock.sleep_until(self.clock.now().plus(period)) => {}
+                () = stop.cancelled() => return,
+            }
+            let leases = self.leases.all();
+            if leases.is_empty() {
+                continue;
+            }
+            let until = self.clock.now().plus(self.config.lease.get());
+            match self.store.extend(leases.clone(), until).await {
+                Ok(ours) => {
+                    let lost = leases.iter().zip(ours).filter(|(_, ours)| !ours).count();
+                    if lost > 0 {
+                        tracing::debug!(lost, "leases ended before they could be extended");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "cannot extend leases"),
+            }
+        }
+    }
+}
+
+/// Divides `batch` among groups, none of which gets more than it may start. The order of the groups turns with the time, so that
+/// a batch that is smaller than their number reaches all of them.
+fn share(mut open: Vec<(GroupId, u32)>, batch: usize, now: UnixMs) -> Vec<(GroupId, u32)> {
+    if open.is_empty() || batch == 0 {
+        return Vec::new();
+    }
+    let turn = usize::try_from(now.as_u64()).unwrap_or(0) % open.len();
+    open.rotate_left(turn);
+    open.truncate(batch);
+    let mut left = u32::try_from(batch).unwrap_or(u32::MAX);
+    let mut shares: Vec<_> = open.iter().map(|(group, _)| (*group, 0)).collect();
+    while left > 0 {
+        let hungry = open.iter().zip(&shares).filter(|((_, most), (_, has))| has < most).count();
+        let Ok(hungry @ 1..) = u32::try_from(hungry) else { break };
+        let each = (left / hungry).max(1);
+        for ((_, most), (_, has)) in open.iter().zip(&mut shares) {
+            let more = each.min(most - *has).min(left);
+            *has += more;
+            left -= more;
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shares(open: &[(i64, u32)], batch: usize) -> HashMap<i64, u32> {
+        let open = open.iter().map(|(group, most)| (GroupId(*group), *most)).collect();
+        share(open, batch, UnixMs(0)).into_iter().map(|(group, count)| (group.0, count)).collect()
+    }
+
+    #[test]
+    fn a_backlog_leaves_the_others_their_part() {
+        assert_eq!(shares(&[(1, 1_000), (2, 1)], 100), HashMap::from([(1, 99), (2, 1)]));
+        assert_eq!(shares(&[(1, 1_000), (2, 1_000)], 100), HashMap::from([(1, 50), (2, 50)]));
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_fair_and_use_what_there_is(most in prop::collection::vec(1_u32..50, 1..20), batch in 0_usize..300) {
+            let open: Vec<_> = most.iter().enumerate().map(|(index, most)| (index as i64, *most)).collect();
+            let shares = shares(&open, batch);
+            let total: u32 = shares.values().sum();
+            prop_assert_eq!(total, most.iter().sum::<u32>().min(batch as u32));
+            let starved = open.iter().filter(|(group, most)| shares.get(group).unwrap_or(&0) < most);
+            let least = starved.map(|(group, _)| *shares.get(group).unwrap_or(&0)).min();
+            let largest = shares.values().max().copied().unwrap_or(0);
+            prop_assert!(least.is_none_or(|least| largest <= least + 1), "nobody waits for somebody who has more");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The numbers under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: nothing is labelled by group or job.
+
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::job::{PluginUse, Settlement};
+use crate::store::Settled;
+
+/// Upper bounds of the buckets for delays and exchanges, in seconds.
+const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Upper bounds of the buckets for policy calls, in seconds.
+const POLICY_SECONDS: [f64; 12] =
+    [0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1];
+
+/// Microseconds in a second.
+const MICROS: f64 = 1_000_000.0;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RoleLabel {
+    role: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FaultLabels {
+    role: String,
+    code: String,
+}
+
+/// What a request to the API is counted under.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The method.
+    pub method: String,
+    /// The route's pattern.
+    pub route: String,
+    /// The status of the answer.
+    pub status: u16,
+}
+
+/// All counters, gauges and histograms.
+pub struct Metrics {
+    registry: Registry,
+    accepted: Counter,
+    ended: Family<StateLabel, Counter>,
+    attempts: Family<OutcomeLabel, Counter>,
+    leases_lost: Counter,
+    lateness: Histogram,
+    exchange: Histogram,
+    policy: Family<RoleLabel, Histogram>,
+    faults: Family<FaultLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    running: Gauge,
+    policy_queue: Gauge<i64, AtomicI64>,
+    commits: Gauge,
+    commands: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("carillon"),
+            accepted: Counter::default(),
+            ended: Family::default(),
+            attempts: Family::default(),
+            leases_lost: Counter::default(),
+            lateness: Histogram::new(SECONDS),
+            exchange: Histogram::new(SECONDS),
+            policy: Family::new_with_constructor(|| Histogram::new(POLICY_SECONDS)),
+            faults: Family::default(),
+            requests: Family::default(),
+            running: Gauge::default(),
+            policy_queue: Gauge::default(),
+            commits: Gauge::default(),
+            commands: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("jobs_accepted", "Jobs that were stored", self.accepted.clone());
+        registry.register("jobs_ended", "Jobs that reached a final state", self.ended.clone());
+        registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
+        registry.register("leases_lost", "Settlements refused because the lease had ended", self.leases_lost.clone());
+        let (lateness, exchange, policy) = (self.lateness.clone(), self.exchange.clone(), self.policy.clone());
+        registry.register_with_unit("lateness", "From run_at to the start of the attempt", Unit::Seconds, lateness);
+        registry.register_with_unit("exchange", "From the request to the end of its answer", Unit::Seconds, exchange);
+        registry.register_with_unit("policy_call", "One call of a policy", Unit::Seconds, policy);
+        registry.register("policy_faults", "Policy calls without an answer", self.faults.clone());
+        registry.register("http_requests", "Requests to the API", self.requests.clone());
+        registry.register("attempts_running", "Attempts that run now", self.running.clone());
+        registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
+        registry.register("store_commits", "Transactions that the store's writer committed", self.commits.clone());
+        registry.register("store_commands", "Commands in those transactions", self.commands.clone());
+    }
+
+    /// Jobs were stored.
+    pub fn accepted(&self, jobs: u64) {
+        self.accepted.inc_by(jobs);
+    }
+
+    /// A request to the API was answered.
+    pub fn request(&self, labels: &RequestLabels) {
+        self.requests.get_or_create(labels).inc();
+    }
+
+    /// What is true at this moment.
+    pub fn now(&self, running: usize, policy_queue: usize) {
+        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
+    }
+
+    /// How well commits are shared: commands divided by commits is the mean size of a group commit.
+    pub fn store(&self, commits: u64, commands: u64) {
+        self.commits.set(i64::try_from(commits).unwrap_or(i64::MAX));
+        self.commands.set(i64::try_from(commands).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn settled(&self, settlement: &Settlement, settled: Settled) {
+        let state = match settled {
+            Settled::Applied(state) => state,
+            Settled::LeaseLost => {
+                self.leases_lost.inc();
+                return;
+            }
+        };
+        if state.is_final() {
+            self.ended.get_or_create(&StateLabel { state: state.as_str() }).inc();
+        }
+        let Some(attempt) = &settlement.attempt else { return };
+        let outcome = if attempt.detail.spent { attempt.outcome.as_str() } else { "unsent" };
+        self.attempts.get_or_create(&OutcomeLabel { outcome }).inc();
+        let timings = &attempt.detail.timings;
+        self.lateness.observe(seconds(timings.late));
+        if timings.exchange > 0 {
+            self.exchange.observe(seconds(timings.exchange));
+        }
+        attempt.detail.plugins.iter().for_each(|used| self.policy_call(used));
+    }
+
+    fn policy_call(&self, used: &PluginUse) {
+        self.policy.get_or_create(&RoleLabel { role: used.role.clone() }).observe(seconds(used.micros));
+        if let Some(code) = &used.fault {
+            self.faults.get_or_create(&FaultLabels { role: used.role.clone(), code: code.clone() }).inc();
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("the metrics cannot be written");
+        }
+        text
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 µs are 285 years")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / MICROS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_open_metrics() {
+        let metrics = Metrics::default();
+        metrics.accepted(3);
+        metrics.request(&RequestLabels { method: "GET".into(), route: "/v1/groups".into(), status: 200 });
+        let text = metrics.render();
+        assert!(text.contains("carillon_jobs_accepted_total 3\n"), "{text}");
+        assert!(text.contains(r#"carillon_http_requests_total{method="GET",route="/v1/groups",status="200"} 1"#));
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

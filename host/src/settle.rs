@@ -1,0 +1,210 @@
+//! What becomes of a job after an attempt. Pure: everything it depends on is an argument.
+
+use std::time::Duration;
+
+use crate::clock::UnixMs;
+use crate::job::{
+    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Leased, Outcome, Settlement, State, VerdictRecord,
+};
+use crate::policy::{Fault, Role, Ruling, is_fatal};
+
+/// The pause of a job that cannot be sent: 1 s, 2 s, 4 s, … up to a minute.
+const HOLD_BASE: Duration = Duration::from_secs(1);
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// A job that took its node down so often is not tried again: it may be the cause.
+const LOST_LEASES: u32 = 10;
+
+/// An attempt that was sent and answered, or not answered.
+#[must_use]
+pub fn answered(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
+    let next_run_at = match ruling {
+        Ruling::Done => {
+            decide(&mut attempt, State::Succeeded, None, "the answer was judged a success".to_owned());
+            return Settlement::succeeded(leased, at, attempt);
+        }
+        Ruling::GiveUp(reason) => {
+            decide(&mut attempt, State::Dead, None, reason);
+            return Settlement::dead(leased, at, attempt);
+        }
+        Ruling::RetryAfter(delay) => at.plus(delay),
+    };
+    if leased.job.deadline.is_some_and(|deadline| next_run_at > deadline) {
+        decide(&mut attempt, State::Expired, None, format!("the next attempt, at {next_run_at}, would be too late"));
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    decide(&mut attempt, State::Scheduled, Some(next_run_at), "the retry policy asked for another attempt".to_owned());
+    Settlement::retry(leased, at, attempt, next_run_at)
+}
+
+/// An attempt that was not sent, because `role` had no answer.
+#[must_use]
+pub fn unsent(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, role: Role, fault: &Fault) -> Settlement {
+    let code = fault.code.as_str().to_owned();
+    attempt.detail.error = Some(AttemptError { code, message: format!("{role}: {}", fault.message) });
+    if is_fatal(fault) {
+        attempt.outcome = Outcome::Permanent;
+        attempt.detail.spent = true;
+        decide(&mut attempt, State::Dead, None, format!("`{role}` says that this job can never be sent"));
+        return Settlement::dead(leased, at, attempt);
+    }
+    let run_at = at.plus(hold(leased.unspent_leases()));
+    if leased.job.deadline.is_some_and(|deadline| run_at > deadline) {
+        decide(&mut attempt, State::Expired, None, "its time ran out while it could not be sent".to_owned());
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
+    Settlement::held(leased, at, attempt, run_at)
+}
+
+/// A job whose lease ended without a settlement: its node stopped in the middle, and nobody knows whether a request went out.
+/// The attempt is spent, but no policy is asked about it: delivery is at least once.
+#[must_use]
+pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
+    let message = "the node stopped in the middle of the attempt; it may have been delivered".to_owned();
+    let mut attempt = AttemptRecord {
+        number: leased.number(),
+        started_at: leased.job.run_at,
+        finished_at: at,
+        outcome: Outcome::Retryable,
+        status: None,
+        response_body: bytes::Bytes::new(),
+        detail: AttemptDetail {
+            spent: true,
+            error: Some(AttemptError { code: "attempt.interrupted".to_owned(), message: message.clone() }),
+            verdict: Some(VerdictRecord { outcome: Outcome::Retryable, reason: message }),
+            ..AttemptDetail::default()
+        },
+    };
+    if leased.lost_leases >= LOST_LEASES {
+        decide(&mut attempt, State::Dead, None, format!("{} nodes stopped while they had this job", leased.lost_leases));
+        return Settlement::dead(leased, at, attempt);
+    }
+    if leased.job.deadline.is_some_and(|deadline| at > deadline) {
+        decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    decide(&mut attempt, State::Scheduled, Some(at), "it is tried again at once".to_owned());
+    Settlement::retry(leased, at, attempt, at)
+}
+
+/// Whether the job's time has run out.
+#[must_use]
+pub fn is_late(leased: &Leased, now: UnixMs) -> bool {
+    leased.job.deadline.is_some_and(|deadline| now > deadline)
+}
+
+fn decide(attempt: &mut AttemptRecord, state: State, next_run_at: Option<UnixMs>, reason: String) {
+    attempt.detail.decision = Some(DecisionRecord { state, next_run_at, reason });
+}
+
+fn hold(unspent: u32) -> Duration {
+    HOLD_BASE.saturating_mul(1_u32.checked_shl(unspent).unwrap_or(u32::MAX)).min(HOLD_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{GroupId, Job, JobId, Next, Spec, Target, TenantId, Token};
+    use crate::policy::{Blame, FaultCode};
+    use proptest::prelude::*;
+
+    fn leased(deadline: Option<i64>, attempt_count: u32, token: i64, lost_leases: u32) -> Leased {
+        let target = Target { method: "POST".into(), url: "http://a/".into(), headers: vec![] };
+        let job = Job {
+            id: JobId(uuid::Uuid::nil()),
+            tenant: TenantId(1),
+            group: GroupId(1),
+            name: None,
+            state: State::Running,
+            run_at: UnixMs(0),
+            created_at: UnixMs(0),
+            finished_at: None,
+            deadline: deadline.map(UnixMs),
+            seed: 0,
+            attempt_count,
+            last_status: None,
+            last_error: None,
+            cancel_requested: false,
+            spec: Spec { target, metadata: Default::default(), policy: None, timeout_ms: None },
+            body_len: 0,
+        };
+        Leased { job, token: Token(token), body: bytes::Bytes::new(), lost_leases, history: vec![] }
+    }
+
+    fn record() -> AttemptRecord {
+        AttemptRecord {
+            number: 1,
+            started_at: UnixMs(0),
+            finished_at: UnixMs(0),
+            outcome: Outcome::Retryable,
+            status: None,
+            response_body: bytes::Bytes::new(),
+            detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
+        }
+    }
+
+    fn rulings() -> impl Strategy<Value = Ruling> {
+        prop_oneof![
+            Just(Ruling::Done),
+            any::<String>().prop_map(Ruling::GiveUp),
+            any::<u64>().prop_map(|ms| Ruling::RetryAfter(Duration::from_millis(ms))),
+        ]
+    }
+
+    fn state_of(settlement: &Settlement) -> State {
+        match settlement.next() {
+            Next::Scheduled(_) => State::Scheduled,
+            Next::Final(state) => state,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_settlement_is_a_step_of_the_diagram(
+            ruling in rulings(), deadline: Option<u32>, at in 0_u32.., count in 0_u32..50, lost in 0_u32..20, fatal: bool,
+        ) {
+            let leased = leased(deadline.map(i64::from), count, i64::from(count) + 1, lost);
+            let at = UnixMs(i64::from(at));
+            let blame = if fatal { Blame::Job } else { Blame::Config };
+            let fault = Fault { code: FaultCode::Declared, blame, message: String::new() };
+            for settlement in [
+                answered(&leased, at, record(), ruling.clone()),
+                unsent(&leased, at, record(), Role::Sign, &fault),
+                interrupted(&leased, at),
+            ] {
+                prop_assert!(State::Running.can_become(state_of(&settlement)));
+                let decision = settlement.attempt.as_ref().and_then(|attempt| attempt.detail.decision.clone()).unwrap();
+                prop_assert_eq!(decision.state, state_of(&settlement), "what is recorded is what happens");
+                if let Next::Scheduled(run_at) = settlement.next() {
+                    prop_assert!(run_at >= at, "never into the past");
+                    prop_assert!(leased.job.deadline.is_none_or(|deadline| run_at <= deadline.max(at)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_success_is_a_success_even_past_the_deadline() {
+        let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), record(), Ruling::Done);
+        assert_eq!(state_of(&settlement), State::Succeeded);
+    }
+
+    #[test]
+    fn what_is_not_sent_is_not_spent_and_waits_longer_each_time() {
+        let fault = Fault { code: FaultCode::Trap, blame: Blame::Policy, message: String::new() };
+        let wait = |token| match unsent(&leased(None, 0, token, 0), UnixMs(0), record(), Role::Sign, &fault) {
+            settlement if settlement.spends() => panic!("spent"),
+            settlement => settlement.next(),
+        };
+        assert_eq!(wait(1), Next::Scheduled(UnixMs(1_000)));
+        assert_eq!(wait(2), Next::Scheduled(UnixMs(2_000)));
+        assert_eq!(wait(99), Next::Scheduled(UnixMs(60_000)));
+    }
+
+    #[test]
+    fn a_job_that_keeps_taking_nodes_down_is_isolated() {
+        assert_eq!(state_of(&interrupted(&leased(None, 3, 4, 1), UnixMs(0))), State::Scheduled);
+        assert_eq!(state_of(&interrupted(&leased(None, 12, 13, LOST_LEASES), UnixMs(0))), State::Dead);
+    }
+}

@@ -14,7 +14,7 @@ use crate::job::{HISTORY_LIMIT, JobId, Leased, Past, Token};
 use crate::store::ClaimDue;
 
 /// The most groups that one statement claims from.
-const GROUPS_PER_STATEMENT: usize = 32;
+pub(super) const GROUPS_PER_STATEMENT: usize = 32;
 
 /// `{groups}` is [`DUE_IN_GROUP`], once for each group. Each of them reads its limit of entries from the index `job_due`.
 pub(super) const CLAIM_DUE: &str = "
@@ -44,12 +44,13 @@ pub(super) const HISTORY: Sql = Sql {
     CROSS JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last",
 };
 
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
 pub(super) const EXTEND: Sql = Sql {
     columns: 3,
     text: "
     UPDATE job SET lease_until = lease.until
     FROM (SELECT column1 AS id, column2 AS token, column3 AS until FROM (VALUES {rows})) AS lease
-    WHERE job.id = lease.id AND job.token = lease.token AND job.state = 'running'
+    WHERE job.id = lease.id AND job.token = lease.token AND +job.state = 'running'
     RETURNING id, token",
 };
 

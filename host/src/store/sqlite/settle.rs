@@ -11,6 +11,7 @@ use crate::clock::UnixMs;
 use crate::job::{JobId, Next, Settlement, State, TenantId, Token};
 use crate::store::{Cancelled, Prune, Settled, StoreError};
 
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
 pub(super) const SETTLE: Sql = Sql {
     columns: 9,
     text: "
@@ -26,7 +27,7 @@ pub(super) const SETTLE: Sql = Sql {
         SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS state, column5 AS run_at,
             column6 AS spent, column7 AS tried, column8 AS status, column9 AS error
         FROM (VALUES {rows})) AS s
-    WHERE job.id = s.id AND job.token = s.token AND job.state = 'running'
+    WHERE job.id = s.id AND job.token = s.token AND +job.state = 'running'
     RETURNING id, token, state",
 };
 

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Settlement, State, TenantId, Token};
 
-pub use sqlite::{Durability, SqliteOptions, SqliteStore};
+pub use sqlite::{CommitStats, Durability, SqliteOptions, SqliteStore};
 
 /// The most jobs that one [`Jobs::insert`] takes.
 pub const INSERT_LIMIT: usize = 10_000;
 
 /// Why a verb failed. Knows nothing of HTTP.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The group is not there, or is being deleted.
     #[error("the group does not exist")]

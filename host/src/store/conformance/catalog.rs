@@ -1,0 +1,143 @@
+//! Configured things.
+
+use super::*;
+use crate::job::Settlement;
+use crate::store::StoreError;
+
+fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Conflict(_)))
+}
+
+async fn loaded(world: &World) -> Vec<Entity> {
+    world.store.load().await.unwrap().1
+}
+
+pub(crate) async fn put_counts_versions(world: &World) {
+    let tenant = world.tenant.0;
+    let first = world.put(tenant, Kind::Plugin, "p@1").await;
+    assert_eq!((first.version, first.tenant, first.kind, first.name.as_str()), (1, tenant, Kind::Plugin, "p@1"));
+    assert_eq!((first.created_at, first.updated_at, &first.doc), (NOW, NOW, &json!({"of": "p@1"})));
+    let later = NOW.plus(ms(3));
+    let doc = json!({"text": "ü \"quoted\"", "list": [1, 2.5, null]});
+    let put = PutEntity { now: later, doc: doc.clone(), ..an_entity(tenant, Kind::Plugin, "p@1", Expect::Anything) };
+    let second = world.store.put(put).await.unwrap();
+    assert_eq!(second, Entity { version: 2, updated_at: later, doc, ..first });
+    assert!(loaded(world).await.contains(&second));
+}
+
+pub(crate) async fn put_expects(world: &World) {
+    let put = |expect| world.store.put(an_entity(world.tenant.0, Kind::Key, "k", expect));
+    assert!(is_conflict(put(Expect::Version(1)).await));
+    let before = world.store.generation().await.unwrap();
+    assert_eq!(put(Expect::Nothing).await.unwrap().version, 1);
+    assert!(is_conflict(put(Expect::Nothing).await));
+    assert!(is_conflict(put(Expect::Version(2)).await));
+    assert_eq!(put(Expect::Version(1)).await.unwrap().version, 2);
+    assert!(is_conflict(put(Expect::Version(1)).await));
+    assert_eq!(world.store.generation().await.unwrap(), before + 2, "a conflict changes nothing");
+}
+
+pub(crate) async fn names_are_unique_per_tenant_and_kind(world: &World) {
+    let other = world.put(0, Kind::Tenant, "other").await.id;
+    let mut ids = Vec::new();
+    for tenant in [world.tenant.0, other] {
+        for kind in [Kind::Group, Kind::Key, Kind::ApiToken, Kind::Plugin] {
+            ids.push(world.store.put(an_entity(tenant, kind, "same", Expect::Nothing)).await.unwrap().id);
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 8);
+    assert_eq!(loaded(world).await.iter().filter(|entity| entity.name == "same").count(), 8);
+}
+
+pub(crate) async fn generation_rises_with_each_change(world: &World) {
+    let generation = || async {
+        let (loaded, _) = world.store.load().await.unwrap();
+        assert_eq!(loaded, world.store.generation().await.unwrap());
+        loaded
+    };
+    let first = generation().await;
+    assert_eq!(generation().await, first);
+    world.put(world.tenant.0, Kind::Key, "k").await;
+    let second = generation().await;
+    assert!(second > first);
+    world.put(world.tenant.0, Kind::Key, "k").await;
+    let third = generation().await;
+    assert!(third > second);
+    assert!(world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW).await.unwrap());
+    let fourth = generation().await;
+    assert!(fourth > third);
+    assert!(!world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW).await.unwrap());
+    assert_eq!(generation().await, fourth);
+}
+
+pub(crate) async fn delete_frees_the_name_and_not_the_id(world: &World) {
+    for kind in Kind::ALL {
+        let old = world.put(world.tenant.0, kind, "gone").await;
+        assert!(world.store.delete(world.tenant.0, kind, "gone".to_owned(), NOW).await.unwrap());
+        assert!(!loaded(world).await.iter().any(|entity| entity.id == old.id));
+        let new = world.store.put(an_entity(world.tenant.0, kind, "gone", Expect::Nothing)).await.unwrap();
+        assert!(new.id > old.id && new.version == 1, "{kind:?}");
+        let stranger = world.store.delete(world.tenant.0 + 1_000, kind, "gone".to_owned(), NOW).await.unwrap();
+        assert!(!stranger);
+    }
+}
+
+async fn delete_group(world: &World) -> Result<bool, StoreError> {
+    world.store.delete(world.tenant.0, Kind::Group, "reminders".to_owned(), NOW).await
+}
+
+pub(crate) async fn delete_waits_for_unfinished_jobs(world: &World) {
+    world.insert_due(1).await;
+    assert!(is_conflict(delete_group(world).await), "a job waits");
+    let leased = world.claim(NOW, 1).await.remove(0);
+    assert!(is_conflict(delete_group(world).await), "a job runs");
+    assert!(loaded(world).await.iter().any(|entity| entity.id == world.group.0));
+    world.store.settle(vec![Settlement::dead(&leased, NOW, an_attempt(&leased, None))]).await.unwrap();
+    assert!(delete_group(world).await.unwrap());
+    let refused = world.store.insert(vec![world.job(NOW)]).await;
+    assert!(matches!(refused, Err(StoreError::NoSuchGroup)), "{refused:?}");
+    assert!(!delete_group(world).await.unwrap());
+}
+
+pub(crate) async fn deleted_group_is_emptied_by_prune(world: &World) {
+    let jobs = world.insert_due(5).await;
+    let kept = world.new_group("kept").await;
+    let keeper = world.job_in(kept, NOW.plus(ms(1)));
+    world.store.insert(vec![keeper.clone()]).await.unwrap();
+    let end = |leased: &Leased| Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)));
+    world.store.settle(world.claim(NOW, 5).await.iter().map(end).collect()).await.unwrap();
+    assert!(delete_group(world).await.unwrap());
+    let namesake = world.new_group("reminders").await;
+    let stats = world.store.stats(world.tenant, namesake, NOW).await.unwrap();
+    assert_eq!(stats.succeeded, 0, "a group of the same name has none of the old jobs");
+
+    assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 3);
+    assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 2);
+    assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 0);
+    for id in jobs {
+        assert_eq!(world.store.job(world.tenant, id).await.unwrap(), None);
+        assert!(world.store.attempts(world.tenant, id, 0, 10).await.unwrap().is_empty());
+    }
+    assert_eq!(world.state(keeper.id).await, State::Scheduled);
+    assert!(loaded(world).await.iter().any(|entity| entity.id == namesake.0));
+}
+
+pub(crate) async fn components_are_kept(world: &World) {
+    let bytes = Bytes::from((0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>());
+    assert_eq!(world.store.component("d1").await.unwrap(), None);
+    world.store.put_component("d1".to_owned(), bytes.clone()).await.unwrap();
+    world.store.put_component("d1".to_owned(), bytes.clone()).await.unwrap();
+    assert_eq!(world.store.component("d1").await.unwrap(), Some(bytes));
+    assert_eq!(world.store.component("d2").await.unwrap(), None);
+}
+
+pub(crate) async fn survives_reopening(world: &World) {
+    world.put(world.tenant.0, Kind::ApiToken, "t").await;
+    world.store.put_component("d1".to_owned(), Bytes::from_static(b"\0asm")).await.unwrap();
+    let before = world.store.load().await.unwrap();
+    let store = world.reopened().await;
+    assert_eq!(store.load().await.unwrap(), before);
+    assert_eq!(store.component("d1").await.unwrap(), Some(Bytes::from_static(b"\0asm")));
+}

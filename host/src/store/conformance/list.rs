@@ -1,0 +1,150 @@
+//! Reading jobs, attempts and counts.
+
+use super::*;
+use crate::job::Settlement;
+use crate::store::{Cancelled, JobsQuery, Stats};
+
+/// All jobs of the world's group.
+pub(super) fn all(world: &World) -> JobsQuery {
+    JobsQuery { tenant: world.tenant, group: world.group, state: None, name: None, before: None, limit: 1_000 }
+}
+
+async fn listed(world: &World, query: JobsQuery) -> Vec<JobId> {
+    world.store.jobs(query).await.unwrap().into_iter().map(|job| job.id).collect()
+}
+
+pub(crate) async fn tenants_are_apart(world: &World) {
+    let stranger = TenantId(world.put(0, Kind::Tenant, "stranger").await.id);
+    let leased = world.leased().await;
+    let id = leased.job.id;
+    let settled = Settlement::retry(&leased, NOW, an_attempt(&leased, None), NOW);
+    world.store.settle(vec![settled]).await.unwrap();
+
+    assert_eq!(world.store.job(stranger, id).await.unwrap(), None);
+    assert_eq!(world.store.body(stranger, id).await.unwrap(), None);
+    assert!(world.store.attempts(stranger, id, 0, 10).await.unwrap().is_empty());
+    assert_eq!(world.store.cancel(stranger, id, NOW).await.unwrap(), Cancelled::Unknown);
+    assert_eq!(world.store.stats(stranger, world.group, NOW).await.unwrap(), Stats::default());
+    for (state, name) in [(None, None), (Some(State::Scheduled), None), (None, Some("n".to_owned()))] {
+        let query = JobsQuery { tenant: stranger, state, name, ..all(world) };
+        assert!(world.store.jobs(query).await.unwrap().is_empty());
+    }
+    let job = world.get(id).await;
+    assert!(job.state == State::Scheduled && !job.cancel_requested);
+    assert_eq!(listed(world, all(world)).await, [id]);
+}
+
+/// Two jobs in each state, the older ones named `one`, the younger `two`; ids from new to old with their states and names.
+async fn two_in_each_state(world: &World) -> Vec<(JobId, State, &'static str)> {
+    let mut made = Vec::new();
+    for name in ["one", "two"] {
+        for state in State::ALL {
+            let job = NewJob { name: Some(name.to_owned()), ..world.job(NOW) };
+            let id = job.id;
+            made.push((id, state, name));
+            world.store.insert(vec![job]).await.unwrap();
+            match state {
+                State::Scheduled => continue,
+                State::Cancelled => {
+                    world.store.cancel(world.tenant, id, NOW).await.unwrap();
+                    continue;
+                }
+                _ => {}
+            }
+            let leased = world.claim(NOW, 10).await;
+            let (this, others): (Vec<_>, Vec<_>) = leased.into_iter().partition(|leased| leased.job.id == id);
+            let mut settlements: Vec<_> = others.iter().map(|other| Settlement::released(other, NOW)).collect();
+            let attempt = an_attempt(&this[0], Some(200));
+            match state {
+                State::Succeeded => settlements.push(Settlement::succeeded(&this[0], NOW, attempt)),
+                State::Dead => settlements.push(Settlement::dead(&this[0], NOW, attempt)),
+                State::Expired => settlements.push(Settlement::expired(&this[0], NOW, None)),
+                _ => {}
+            }
+            world.store.settle(settlements).await.unwrap();
+        }
+    }
+    made.reverse();
+    made
+}
+
+pub(crate) async fn pages_go_from_new_to_old(world: &World) {
+    let made: Vec<JobId> = two_in_each_state(world).await.into_iter().map(|(id, ..)| id).collect();
+    let elsewhere = world.new_group("other").await;
+    world.store.insert(vec![world.job_in(elsewhere, NOW)]).await.unwrap();
+    assert_eq!(listed(world, all(world)).await, made);
+    let mut pages = Vec::new();
+    loop {
+        let page = listed(world, JobsQuery { before: pages.last().copied(), limit: 5, ..all(world) }).await;
+        assert!(page.len() <= 5);
+        if page.is_empty() {
+            break;
+        }
+        pages.extend(page);
+    }
+    assert_eq!(pages, made);
+    let one = world.store.jobs(JobsQuery { limit: 1, ..all(world) }).await.unwrap().remove(0);
+    assert_eq!(one, world.get(made[0]).await, "a list shows what a get shows");
+}
+
+pub(crate) async fn pages_filter_by_state_and_name(world: &World) {
+    let made = two_in_each_state(world).await;
+    let expected = |state: Option<State>, name: Option<&str>| -> Vec<JobId> {
+        let fits = |(id, its_state, its_name): &(JobId, State, &str)| {
+            (state.is_none_or(|state| state == *its_state) && name.is_none_or(|name| name == *its_name)).then_some(*id)
+        };
+        made.iter().filter_map(fits).collect()
+    };
+    for state in State::ALL.map(Some).into_iter().chain([None]) {
+        for name in [None, Some("one"), Some("two"), Some("on"), Some("One")] {
+            let query = JobsQuery { state, name: name.map(str::to_owned), ..all(world) };
+            let expected = expected(state, name);
+            assert_eq!(listed(world, query.clone()).await, expected, "{state:?} {name:?}");
+            let Some(first) = expected.first() else { continue };
+            let rest = JobsQuery { before: Some(*first), ..query };
+            assert_eq!(listed(world, rest).await, expected[1..], "{state:?} {name:?}");
+        }
+    }
+}
+
+pub(crate) async fn attempts_are_paged(world: &World) {
+    let mut leased = world.leased().await;
+    let mut made = Vec::new();
+    for status in [500, 501, 502, 503, 504] {
+        let attempt = an_attempt(&leased, Some(status));
+        made.push(attempt.clone());
+        world.store.settle(vec![Settlement::retry(&leased, NOW, attempt, NOW)]).await.unwrap();
+        leased = world.claim(NOW, 1).await.remove(0);
+    }
+    let page = |after, limit| world.store.attempts(world.tenant, leased.job.id, after, limit);
+    assert_eq!(page(0, 10).await.unwrap(), made);
+    assert_eq!(page(0, 2).await.unwrap(), made[..2]);
+    assert_eq!(page(2, 2).await.unwrap(), made[2..4]);
+    assert_eq!(page(4, 2).await.unwrap(), made[4..]);
+    assert!(page(5, 2).await.unwrap().is_empty());
+    assert!(world.store.attempts(world.tenant, JobId(Uuid::nil()), 0, 10).await.unwrap().is_empty());
+}
+
+pub(crate) async fn stats_are_exact(world: &World) {
+    let stats = |now| world.store.stats(world.tenant, world.group, now);
+    assert_eq!(stats(NOW).await.unwrap(), Stats::default());
+    two_in_each_state(world).await;
+    let later = [5, 5, 9].map(|at| world.job(NOW.plus(ms(at))));
+    world.store.insert(later.into()).await.unwrap();
+    let other = world.new_group("other").await;
+    world.store.insert(vec![world.job_in(other, NOW)]).await.unwrap();
+    let expected = Stats {
+        scheduled: 5,
+        running: 2,
+        succeeded: 2,
+        dead: 2,
+        expired: 2,
+        cancelled: 2,
+        available: 2,
+        in_flight: 2,
+        delayed: 3,
+    };
+    assert_eq!(stats(NOW).await.unwrap(), expected);
+    assert_eq!(stats(NOW.plus(ms(5))).await.unwrap(), Stats { available: 4, delayed: 1, ..expected });
+    assert_eq!(stats(NOW.minus(ms(1))).await.unwrap(), Stats { available: 0, delayed: 5, ..expected });
+}

@@ -1,0 +1,310 @@
+//! Random sequences of verbs against a small model of the state machine.
+//!
+//! After each verb every job is compared with the model, and every observed step with [`State::can_become`].
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+use super::*;
+use crate::job::{Settlement, Token};
+use crate::store::{Cancelled, Prune, Settled};
+
+const WALKS: u32 = 24;
+const STEPS: usize = 40;
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Succeed,
+    Die,
+    Expire,
+    Retry(u64),
+    Hold(u64),
+    Release,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert {
+        delay: u64,
+    },
+    Pass {
+        time: u64,
+    },
+    Claim {
+        quota: u32,
+    },
+    ClaimExpired,
+    /// Settles a few of all the leases that ever were, the lost ones included.
+    Settle(Vec<(usize, End)>),
+    Extend(usize),
+    Cancel(usize),
+    Prune(State),
+}
+
+fn an_end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        Just(End::Succeed),
+        Just(End::Die),
+        Just(End::Expire),
+        (0..50_u64).prop_map(End::Retry),
+        (0..50_u64).prop_map(End::Hold),
+        Just(End::Release),
+    ]
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..50_u64).prop_map(|delay| Step::Insert { delay }),
+        3 => (1..60_u64).prop_map(|time| Step::Pass { time }),
+        4 => (0..4_u32).prop_map(|quota| Step::Claim { quota }),
+        2 => Just(Step::ClaimExpired),
+        5 => vec((any::<prop::sample::Index>().prop_map(|index| index.index(1_000)), an_end()), 1..4).prop_map(Step::Settle),
+        1 => (0..1_000_usize).prop_map(Step::Extend),
+        2 => (0..1_000_usize).prop_map(Step::Cancel),
+        1 => prop::sample::select(State::ALL.to_vec()).prop_map(Step::Prune),
+    ]
+}
+
+/// How long the walks' leases last.
+const WALK_LEASE: Duration = ms(40);
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// What is expected of one job.
+#[derive(Clone, Debug)]
+struct Expected {
+    id: JobId,
+    state: State,
+    run_at: UnixMs,
+    lease_until: UnixMs,
+    token: Token,
+    lost_leases: u32,
+    attempt_count: u32,
+    cancel_requested: bool,
+    finished_at: Option<UnixMs>,
+    pruned: bool,
+}
+
+struct Walk<'w> {
+    world: &'w World,
+    group: GroupId,
+    now: UnixMs,
+    jobs: Vec<Expected>,
+    leases: Vec<Leased>,
+}
+
+pub(crate) async fn random_walks_follow_the_diagram(world: &World) {
+    let config = Config { cases: WALKS, failure_persistence: None, ..Config::default() };
+    let walks = AtomicU64::new(0);
+    let walk = |steps: Vec<Step>| {
+        let name = format!("walk-{}", walks.fetch_add(1, Ordering::Relaxed));
+        Handle::current().block_on(async {
+            let group = world.new_group(&name).await;
+            let mut walk = Walk { world, group, now: NOW, jobs: Vec::new(), leases: Vec::new() };
+            for step in steps {
+                walk.take(step).await;
+                walk.check().await;
+            }
+        });
+        Ok(())
+    };
+    block_in_place(|| TestRunner::new(config).run(&vec(a_step(), STEPS), walk)).unwrap();
+}
+
+impl Walk<'_> {
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Insert { delay } => self.insert(self.now.plus(ms(delay))).await,
+            Step::Pass { time } => self.now = self.now.plus(ms(time)),
+            Step::Claim { quota } => self.claim(quota).await,
+            Step::ClaimExpired => self.claim_expired().await,
+            Step::Settle(ends) => self.settle(ends).await,
+            Step::Extend(which) => self.extend(which).await,
+            Step::Cancel(which) => self.cancel(which).await,
+            Step::Prune(state) => self.prune(state).await,
+        }
+    }
+
+    async fn insert(&mut self, run_at: UnixMs) {
+        let job = self.world.job_in(self.group, run_at);
+        self.jobs.push(Expected {
+            id: job.id,
+            state: State::Scheduled,
+            run_at,
+            lease_until: UnixMs(0),
+            token: Token(0),
+            lost_leases: 0,
+            attempt_count: 0,
+            cancel_requested: false,
+            finished_at: None,
+            pruned: false,
+        });
+        self.world.store.insert(vec![job]).await.unwrap();
+    }
+
+    async fn claim(&mut self, quota: u32) {
+        let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
+        let claim = ClaimDue { now, lease_until, quotas: vec![(self.group, quota)] };
+        let leased = self.world.store.claim_due(claim).await.unwrap();
+        let mut due: Vec<&mut Expected> =
+            self.jobs.iter_mut().filter(|job| job.state == State::Scheduled && job.run_at <= now).collect();
+        due.sort_by_key(|job| (job.run_at, job.id));
+        due.truncate(quota as usize);
+        assert_eq!(ids(&leased), due.iter().map(|job| job.id).collect::<Vec<_>>());
+        for (job, leased) in due.into_iter().zip(leased) {
+            job.lease(lease_until, &leased);
+            self.leases.push(leased);
+        }
+    }
+
+    async fn claim_expired(&mut self) {
+        let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
+        let leased = self.world.store.claim_expired(now, lease_until, 1_000_000).await.unwrap();
+        // Other walks' jobs are in the same store.
+        let leased: Vec<Leased> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
+        let is_lost = |job: &&mut Expected| job.state == State::Running && job.lease_until <= now;
+        let mut lost: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_lost).collect();
+        lost.sort_by_key(|job| (job.run_at, job.id));
+        assert_eq!(ids(&leased), lost.iter().map(|job| job.id).collect::<Vec<_>>());
+        for (job, leased) in lost.into_iter().zip(leased) {
+            job.lost_leases += 1;
+            job.lease(lease_until, &leased);
+            self.leases.push(leased);
+        }
+    }
+
+    async fn settle(&mut self, ends: Vec<(usize, End)>) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let mut settlements = Vec::new();
+        let mut expected = Vec::new();
+        for (which, end) in ends {
+            let leased = &self.leases[which % self.leases.len()];
+            let job = self.jobs.iter_mut().find(|job| job.id == leased.job.id).unwrap();
+            settlements.push(end.of(leased, self.now));
+            expected.push(job.settle(leased.token, end, self.now));
+        }
+        assert_eq!(self.world.store.settle(settlements).await.unwrap(), expected);
+    }
+
+    async fn extend(&mut self, which: usize) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let leased = &self.leases[which % self.leases.len()];
+        let job = self.jobs.iter_mut().find(|job| job.id == leased.job.id).unwrap();
+        let ours = job.state == State::Running && job.token == leased.token;
+        let until = self.now.plus(WALK_LEASE);
+        if ours {
+            job.lease_until = until;
+        }
+        assert_eq!(self.world.store.extend(vec![(job.id, leased.token)], until).await.unwrap(), [ours]);
+    }
+
+    async fn cancel(&mut self, which: usize) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let which = which % self.jobs.len();
+        let job = &mut self.jobs[which];
+        let expected = match job.state {
+            _ if job.pruned => Cancelled::Unknown,
+            State::Scheduled => {
+                (job.state, job.finished_at) = (State::Cancelled, Some(self.now));
+                Cancelled::Now
+            }
+            State::Running => {
+                job.cancel_requested = true;
+                Cancelled::Requested
+            }
+            ended => Cancelled::Already(ended),
+        };
+        assert_eq!(self.world.store.cancel(self.world.tenant, job.id, self.now).await.unwrap(), expected);
+    }
+
+    async fn prune(&mut self, state: State) {
+        let before = self.now.minus(ms(20));
+        self.world.store.prune(vec![Prune { state, before }], 1_000_000).await.unwrap();
+        for job in self.jobs.iter_mut().filter(|job| job.state == state) {
+            job.pruned |= job.finished_at.is_some_and(|at| at <= before);
+        }
+    }
+
+    /// Compares every job with the model, and the model's last step with the diagram.
+    async fn check(&mut self) {
+        for expected in &self.jobs {
+            let found = self.world.store.job(self.world.tenant, expected.id).await.unwrap();
+            let Some(job) = found else {
+                assert!(expected.pruned, "{expected:?} is gone");
+                continue;
+            };
+            assert!(!expected.pruned, "{expected:?} should be gone");
+            let seen = (job.state, job.run_at, job.finished_at, job.attempt_count);
+            assert_eq!(seen, (expected.state, expected.run_at, expected.finished_at, expected.attempt_count));
+            assert!(!job.state.is_final() || job.finished_at.is_some());
+            if !job.state.is_final() {
+                assert_eq!(job.cancel_requested, expected.cancel_requested);
+            }
+        }
+    }
+}
+
+impl Expected {
+    fn become_(&mut self, next: State) {
+        assert!(self.state.can_become(next), "{} became {next}", self.state);
+        self.state = next;
+    }
+
+    fn lease(&mut self, until: UnixMs, leased: &Leased) {
+        if self.state == State::Scheduled {
+            self.become_(State::Running);
+        }
+        assert!(leased.token > self.token);
+        assert_eq!((leased.lost_leases, leased.number()), (self.lost_leases, self.attempt_count + 1));
+        assert_eq!(leased.history.len(), self.attempt_count as usize);
+        (self.lease_until, self.token) = (until, leased.token);
+    }
+
+    fn settle(&mut self, token: Token, end: End, now: UnixMs) -> Settled {
+        if self.state != State::Running || self.token != token {
+            return Settled::LeaseLost;
+        }
+        let (next, run_at, spent) = match end {
+            End::Succeed => (State::Succeeded, self.run_at, true),
+            End::Die => (State::Dead, self.run_at, true),
+            End::Expire => (State::Expired, self.run_at, false),
+            End::Retry(delay) => (State::Scheduled, now.plus(ms(delay)), true),
+            End::Hold(delay) => (State::Scheduled, now.plus(ms(delay)), false),
+            End::Release => (State::Scheduled, self.run_at, false),
+        };
+        self.attempt_count += u32::from(spent);
+        if next == State::Scheduled && self.cancel_requested {
+            self.become_(State::Cancelled);
+        } else {
+            self.become_(next);
+            self.run_at = run_at;
+        }
+        self.finished_at = self.state.is_final().then_some(now);
+        Settled::Applied(self.state)
+    }
+}
+
+impl End {
+    fn of(self, leased: &Leased, now: UnixMs) -> Settlement {
+        let attempt = an_attempt(leased, Some(503));
+        match self {
+            Self::Succeed => Settlement::succeeded(leased, now, attempt),
+            Self::Die => Settlement::dead(leased, now, attempt),
+            Self::Expire => Settlement::expired(leased, now, None),
+            Self::Retry(delay) => Settlement::retry(leased, now, attempt, now.plus(ms(delay))),
+            Self::Hold(delay) => Settlement::held(leased, now, attempt, now.plus(ms(delay))),
+            Self::Release => Settlement::released(leased, now),
+        }
+    }
+}

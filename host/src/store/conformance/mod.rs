@@ -1,0 +1,201 @@
+//! What every backend must do, as named cases against `dyn Store`.
+//!
+//! A backend runs them all with `conformance!(path::to::a_function)`; the function returns a [`Backend`] on an empty database.
+//! A case that is added to the list below runs on every backend.
+
+pub(super) mod catalog;
+pub(super) mod insert;
+pub(super) mod lease;
+pub(super) mod list;
+pub(super) mod machine;
+pub(super) mod settle;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{ClaimDue, Entity, Expect, Kind, PutEntity, Store};
+use crate::clock::UnixMs;
+use crate::job::{
+    AttemptDetail, AttemptError, AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Outcome, Spec, State, Target,
+    TenantId,
+};
+
+macro_rules! conformance {
+    ($backend:path) => {
+        conformance! { $backend:
+            insert: [
+                gives_everything_back, is_all_or_nothing_with_a_duplicate, refuses_an_id_twice_in_one_call,
+                refuses_a_group_that_is_not_there, refuses_too_many, fails_alone, survives_reopening,
+                is_seen_by_the_next_read, takes_the_most_that_is_allowed,
+            ]
+            lease: [
+                goes_to_the_earliest_within_the_quota, never_comes_early, comes_from_the_named_groups_only,
+                comes_from_many_groups_at_once, is_given_once, waiting_groups_are_named_with_their_earliest_job,
+                that_ran_out_is_given_anew, that_ran_out_cannot_settle_or_extend, can_be_prolonged,
+                shows_the_last_hundred_attempts, survives_reopening_or_ends,
+            ]
+            settle: [
+                success_ends_a_job, retry_puts_a_job_back, held_spends_nothing_and_is_replaced, released_leaves_no_trace,
+                answers_in_order, applies_the_first_of_two, many_at_once, cancel_in_every_state,
+                cancel_while_running_replaces_a_retry_only, prune_keeps_what_is_younger, prune_is_bounded,
+            ]
+            list: [
+                tenants_are_apart, pages_go_from_new_to_old, pages_filter_by_state_and_name, attempts_are_paged,
+                stats_are_exact,
+            ]
+            catalog: [
+                put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change,
+                delete_frees_the_name_and_not_the_id, delete_waits_for_unfinished_jobs, deleted_group_is_emptied_by_prune,
+                components_are_kept, survives_reopening,
+            ]
+            machine: [random_walks_follow_the_diagram]
+        }
+    };
+    ($backend:path: $($module:ident: [$($case:ident),* $(,)?])*) => { $(
+        mod $module { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let world = $crate::store::conformance::World::new(Box::new($backend().await)).await;
+                $crate::store::conformance::$module::$case(&world).await;
+            }
+        )* }
+    )* };
+}
+pub(super) use conformance;
+
+/// A database that can be closed and opened again.
+#[async_trait]
+pub(super) trait Backend: Send + Sync {
+    /// Closes the store that it opened before, if it did, and opens the same database.
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+/// Midday of the tests.
+pub(super) const NOW: UnixMs = UnixMs(1_795_168_800_000);
+
+/// How long leases last.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+pub(super) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A store with a tenant and a group.
+pub(super) struct World {
+    backend: Box<dyn Backend>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tenant: TenantId,
+    pub(super) group: GroupId,
+}
+
+impl World {
+    pub(super) async fn new(backend: Box<dyn Backend>) -> Self {
+        let store = backend.open().await;
+        let mut world = Self { backend, store, tenant: TenantId(0), group: GroupId(0) };
+        world.tenant = TenantId(world.put(0, Kind::Tenant, "acme").await.id);
+        world.group = world.new_group("reminders").await;
+        world
+    }
+
+    /// The store after a restart.
+    pub(super) async fn reopened(&self) -> Arc<dyn Store> {
+        self.backend.open().await
+    }
+
+    pub(super) async fn put(&self, tenant: i64, kind: Kind, name: &str) -> Entity {
+        self.store.put(an_entity(tenant, kind, name, Expect::Anything)).await.unwrap()
+    }
+
+    pub(super) async fn new_group(&self, name: &str) -> GroupId {
+        GroupId(self.put(self.tenant.0, Kind::Group, name).await.id)
+    }
+
+    /// A job of the group that is due at `run_at`.
+    pub(super) fn job(&self, run_at: UnixMs) -> NewJob {
+        self.job_in(self.group, run_at)
+    }
+
+    pub(super) fn job_in(&self, group: GroupId, run_at: UnixMs) -> NewJob {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = Uuid::from_u128(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64);
+        let target = Target { method: "POST".to_owned(), url: "https://example.org/".to_owned(), headers: Vec::new() };
+        NewJob {
+            id: JobId(id),
+            tenant: self.tenant,
+            group,
+            name: None,
+            run_at,
+            created_at: NOW,
+            deadline: None,
+            seed: 7,
+            spec: Spec { target, metadata: BTreeMap::new(), policy: None, timeout_ms: None },
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    /// Stores `count` jobs that are due now; their ids, in order.
+    pub(super) async fn insert_due(&self, count: usize) -> Vec<JobId> {
+        let jobs: Vec<NewJob> = (0..count).map(|_| self.job(NOW)).collect();
+        let ids = jobs.iter().map(|job| job.id).collect();
+        self.store.insert(jobs).await.unwrap();
+        ids
+    }
+
+    /// Leases at most `quota` jobs of the group that are due at `now`.
+    pub(super) async fn claim(&self, now: UnixMs, quota: u32) -> Vec<Leased> {
+        claim(&*self.store, self.group, now, quota).await
+    }
+
+    /// A job that is due now and leased.
+    pub(super) async fn leased(&self) -> Leased {
+        let [id] = self.insert_due(1).await[..] else { unreachable!() };
+        let leased = self.claim(NOW, 1_000).await;
+        leased.into_iter().find(|leased| leased.job.id == id).unwrap()
+    }
+
+    pub(super) async fn get(&self, id: JobId) -> Job {
+        self.store.job(self.tenant, id).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn state(&self, id: JobId) -> State {
+        self.get(id).await.state
+    }
+}
+
+pub(super) async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -> Vec<Leased> {
+    store.claim_due(ClaimDue { now, lease_until: now.plus(LEASE), quotas: vec![(group, quota)] }).await.unwrap()
+}
+
+pub(super) fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Expect) -> PutEntity {
+    PutEntity { tenant, kind, name: name.to_owned(), doc: json!({"of": name}), now: NOW, expect }
+}
+
+pub(super) fn ids(leased: &[Leased]) -> Vec<JobId> {
+    leased.iter().map(|leased| leased.job.id).collect()
+}
+
+/// An attempt with the next number that got `status`, or no answer.
+pub(super) fn an_attempt(leased: &Leased, status: Option<u16>) -> AttemptRecord {
+    let error = AttemptError { code: "send.timeout".to_owned(), message: "no answer within 10 s".to_owned() };
+    AttemptRecord {
+        number: leased.number(),
+        started_at: NOW,
+        finished_at: NOW.plus(ms(12)),
+        outcome: if status == Some(200) { Outcome::Success } else { Outcome::Retryable },
+        status,
+        response_body: Bytes::from_static(b"\xff\x00 not text"),
+        detail: AttemptDetail {
+            spent: true,
+            error: status.is_none().then_some(error),
+            response_headers: vec![("server".to_owned(), "test".to_owned())],
+            ..AttemptDetail::default()
+        },
+    }
+}

@@ -1,0 +1,159 @@
+//! [`Catalog`]: what is configured. There is little of it and it changes seldom: plain statements, one row at a time.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::SqliteStore;
+use super::error::Failure;
+use super::rows;
+use crate::clock::UnixMs;
+use crate::store::{Catalog, Entity, Expect, Kind, PutEntity, StoreError};
+
+#[async_trait]
+impl Catalog for SqliteStore {
+    async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
+        let rows = sqlx::query(LOAD).fetch_all(&self.readers).await.map_err(Failure::from)?;
+        Ok(loaded(&rows)?)
+    }
+
+    async fn generation(&self) -> Result<i64, StoreError> {
+        let row = sqlx::query(GENERATION).fetch_one(&self.readers).await.map_err(Failure::from)?;
+        Ok(rows::number(&row, "number")?)
+    }
+
+    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { write(db, &put).await })).await
+    }
+
+    async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { delete(db, tenant, kind, &name, now).await })).await
+    }
+
+    async fn put_component(&self, digest: String, component: Bytes) -> Result<(), StoreError> {
+        let work = self.writer.call(move |db| {
+            Box::pin(async move {
+                sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(db).await?;
+                Ok(())
+            })
+        });
+        work.await
+    }
+
+    async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
+        let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(&self.readers).await.map_err(Failure::from)?;
+        Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
+    }
+}
+
+/// One row even if there is no entity: then its columns are NULL.
+const LOAD: &str = "
+    SELECT generation.number, entity.* FROM generation LEFT JOIN entity ON entity.deleted_at IS NULL
+    ORDER BY entity.id";
+
+fn loaded(found: &[SqliteRow]) -> Result<(i64, Vec<Entity>), Failure> {
+    let first = found.first().ok_or_else(|| StoreError::Corrupt("the table `generation` is empty".to_owned()))?;
+    let mut entities = Vec::with_capacity(found.len());
+    for row in found {
+        if row.try_get::<Option<i64>, _>("id")?.is_some() {
+            entities.push(entity(row)?);
+        }
+    }
+    Ok((rows::number(first, "number")?, entities))
+}
+
+fn entity(row: &SqliteRow) -> Result<Entity, Failure> {
+    let kind: &str = row.try_get("kind")?;
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind)
+        .ok_or_else(|| StoreError::Corrupt(format!("`{kind}` is not a kind of entity")))?;
+    Ok(Entity {
+        id: row.try_get("id")?,
+        tenant: row.try_get("tenant")?,
+        kind,
+        name: row.try_get("name")?,
+        version: row.try_get("version")?,
+        doc: rows::document(row, "doc")?,
+        created_at: UnixMs(row.try_get("created_at")?),
+        updated_at: UnixMs(row.try_get("updated_at")?),
+    })
+}
+
+const GENERATION: &str = "SELECT number FROM generation";
+
+const NEXT_GENERATION: &str = "UPDATE generation SET number = number + 1";
+
+const FIND: &str = "
+    SELECT id, version FROM entity WHERE tenant = ?1 AND kind = ?2 AND name = ?3 AND deleted_at IS NULL";
+
+const CREATE: &str = "
+    INSERT INTO entity (tenant, kind, name, version, doc, created_at, updated_at)
+    VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5) RETURNING *";
+
+const REPLACE: &str = "
+    UPDATE entity SET version = version + 1, doc = ?2, updated_at = ?3 WHERE id = ?1 RETURNING *";
+
+async fn find(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str) -> Result<Option<(i64, i64)>, Failure> {
+    let query = sqlx::query(FIND).bind(tenant).bind(kind.as_str()).bind(name);
+    let found = query.fetch_optional(db).await?;
+    Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
+}
+
+async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Failure> {
+    let (kind, name) = (put.kind.as_str(), put.name.as_str());
+    let found = find(db, put.tenant, put.kind, name).await?;
+    match (put.expect, found) {
+        (Expect::Anything, _) | (Expect::Nothing, None) => {}
+        (Expect::Version(expected), Some((_, version))) if expected == version => {}
+        (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already"))?,
+        (Expect::Version(expected), Some((_, version))) => {
+            conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))?;
+        }
+        (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist"))?,
+    }
+    let doc = rows::to_json(&put.doc)?;
+    let row = match found {
+        Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0).fetch_one(&mut *db).await?,
+        None => {
+            let query = sqlx::query(CREATE).bind(put.tenant).bind(kind).bind(name).bind(doc).bind(put.now.0);
+            query.fetch_one(&mut *db).await?
+        }
+    };
+    sqlx::query(NEXT_GENERATION).execute(db).await?;
+    entity(&row)
+}
+
+fn conflict(text: String) -> Result<(), Failure> {
+    Err(Failure(StoreError::Conflict(text)))
+}
+
+pub(super) const UNFINISHED: &str = "
+    SELECT count(*) AS jobs FROM job WHERE grp = ?1 AND state IN ('scheduled', 'running')";
+
+const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1";
+
+const DELETE: &str = "DELETE FROM entity WHERE id = ?1";
+
+async fn delete(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str, now: UnixMs) -> Result<bool, Failure> {
+    let Some((id, _)) = find(db, tenant, kind, name).await? else {
+        return Ok(false);
+    };
+    if kind == Kind::Group {
+        let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
+        let jobs: u64 = rows::number(&row, "jobs")?;
+        if jobs > 0 {
+            conflict(format!("the group `{name}` has {jobs} waiting or running jobs"))?;
+        }
+        sqlx::query(DELETE_GROUP).bind(id).bind(now.0).execute(&mut *db).await?;
+    } else {
+        sqlx::query(DELETE).bind(id).execute(&mut *db).await?;
+    }
+    sqlx::query(NEXT_GENERATION).execute(db).await?;
+    Ok(true)
+}
+
+const PUT_COMPONENT: &str = "INSERT INTO component (digest, bytes) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING";
+
+const COMPONENT: &str = "SELECT bytes FROM component WHERE digest = ?1";

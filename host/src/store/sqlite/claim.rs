@@ -1,0 +1,167 @@
+//! Leases: taking them and prolonging them.
+//!
+//! The writer only finds and marks the jobs; their rows are read into a [`Leased`] in the caller's task.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::error::Failure;
+use super::rows::{self, Sql};
+use crate::clock::UnixMs;
+use crate::job::{HISTORY_LIMIT, JobId, Leased, Past, Token};
+use crate::store::ClaimDue;
+
+/// The most groups that one statement claims from.
+pub(super) const GROUPS_PER_STATEMENT: usize = 32;
+
+/// `{groups}` is [`DUE_IN_GROUP`], once for each group. Each of them reads its limit of entries from the index `job_due`.
+pub(super) const CLAIM_DUE: &str = "
+    UPDATE job SET state = 'running', token = token + 1, lease_until = ?
+    WHERE id IN ({groups})
+    RETURNING *,
+        (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body";
+
+const DUE_IN_GROUP: &str = "
+    SELECT * FROM (
+        SELECT id FROM job WHERE state = 'scheduled' AND grp = ? AND run_at <= ? ORDER BY run_at, id LIMIT ?)";
+
+pub(super) const CLAIM_EXPIRED: &str = "
+    UPDATE job SET token = token + 1, lease_until = ?, lost_leases = lost_leases + 1
+    WHERE id IN (SELECT id FROM job WHERE state = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?)
+    RETURNING *,
+        (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body";
+
+/// Of each job in the list, with the number of attempts that it has spent: the newest of these attempts.
+pub(super) const HISTORY: Sql = Sql {
+    columns: 3,
+    text: "
+    SELECT attempt.job, attempt.number, attempt.started_at, attempt.finished_at, attempt.outcome, attempt.status
+    FROM (SELECT column1 AS job, column2 AS first, column3 AS last FROM (VALUES {rows})) AS wanted
+    CROSS JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last",
+};
+
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+pub(super) const EXTEND: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET lease_until = lease.until
+    FROM (SELECT column1 AS id, column2 AS token, column3 AS until FROM (VALUES {rows})) AS lease
+    WHERE job.id = lease.id AND job.token = lease.token AND +job.state = 'running'
+    RETURNING id, token",
+};
+
+/// The rows of leased jobs and of their earlier attempts.
+#[derive(Default)]
+pub(super) struct Rows {
+    jobs: Vec<SqliteRow>,
+    history: Vec<SqliteRow>,
+}
+
+/// The statement that claims from at least `groups` groups.
+pub(super) fn claim_due_sql(groups: usize) -> String {
+    CLAIM_DUE.replace("{groups}", &vec![DUE_IN_GROUP; groups.next_power_of_two()].join(" UNION ALL "))
+}
+
+pub(super) async fn claim_due(connection: &mut SqliteConnection, claim: &ClaimDue) -> Result<Rows, Failure> {
+    let mut found = Rows::default();
+    for quotas in claim.quotas.chunks(GROUPS_PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(claim_due_sql(quotas.len()))).bind(claim.lease_until.0);
+        // The list is padded with quotas of none: a LIMIT may not be NULL.
+        let padding = quotas.len().next_power_of_two() - quotas.len();
+        for (group, quota) in quotas.iter().map(|(group, quota)| (group.0, *quota)).chain(vec![(0, 0); padding]) {
+            query = query.bind(group).bind(claim.now.0).bind(quota);
+        }
+        found.jobs.extend(query.fetch_all(&mut *connection).await?);
+    }
+    found.history = history(connection, &found.jobs).await?;
+    Ok(found)
+}
+
+pub(super) async fn claim_expired(
+    connection: &mut SqliteConnection,
+    now: UnixMs,
+    lease_until: UnixMs,
+    limit: u32,
+) -> Result<Rows, Failure> {
+    let query = sqlx::query(CLAIM_EXPIRED).bind(lease_until.0).bind(now.0).bind(limit);
+    let jobs = query.fetch_all(&mut *connection).await?;
+    let history = history(connection, &jobs).await?;
+    Ok(Rows { jobs, history })
+}
+
+async fn history(connection: &mut SqliteConnection, jobs: &[SqliteRow]) -> Result<Vec<SqliteRow>, Failure> {
+    let mut wanted: Vec<(Vec<u8>, i64, i64)> = Vec::new();
+    for row in jobs {
+        let last: i64 = row.try_get("attempt_count")?;
+        if last > 0 {
+            let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
+            wanted.push((row.try_get("id")?, last.saturating_sub(limit).saturating_add(1), last));
+        }
+    }
+    let mut found = Vec::new();
+    for chunk in wanted.chunks(rows::PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(HISTORY.with_rows(chunk.len())));
+        for (id, first, last) in chunk {
+            query = query.bind(id).bind(first).bind(last);
+        }
+        found.extend(query.fetch_all(&mut *connection).await?);
+    }
+    Ok(found)
+}
+
+/// Puts leased jobs together, in the order of `run_at` and id.
+///
+/// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
+pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
+    let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
+    for row in &rows.history {
+        match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
+            Ok((job, past)) => histories.entry(job).or_default().push(past),
+            Err(Failure(error)) => {
+                tracing::error!(%error, "an attempt cannot be read; the history is shown without it")
+            }
+        }
+    }
+    let mut leased = Vec::with_capacity(rows.jobs.len());
+    for row in &rows.jobs {
+        match one(row, &mut histories) {
+            Ok(one) => leased.push(one),
+            Err(Failure(error)) => {
+                let id = rows::job_id(row, "id").map(|id| id.to_string()).unwrap_or_default();
+                tracing::error!(%error, id, "a job cannot be read; it stays leased");
+            }
+        }
+    }
+    leased.sort_by_key(|leased| (leased.job.run_at, leased.job.id));
+    leased
+}
+
+fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Leased, Failure> {
+    let body = rows::payload(row, "body")?;
+    let job = rows::job_with(row, u64::try_from(body.len()).unwrap_or(u64::MAX))?;
+    let mut history = histories.remove(&job.id).unwrap_or_default();
+    history.sort_by_key(|past| past.number);
+    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, body, history, job })
+}
+
+pub(super) async fn extend(
+    connection: &mut SqliteConnection,
+    leases: &[(JobId, Token)],
+    lease_until: UnixMs,
+) -> Result<Vec<bool>, Failure> {
+    let mut ours: HashSet<(JobId, Token)> = HashSet::with_capacity(leases.len());
+    for chunk in leases.chunks(rows::PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(EXTEND.with_rows(chunk.len())));
+        for (id, token) in chunk {
+            query = query.bind(rows::id(*id)).bind(token.0).bind(lease_until.0);
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            ours.insert((rows::job_id(&row, "id")?, rows::token(&row)?));
+        }
+    }
+    Ok(leases.iter().map(|lease| ours.contains(lease)).collect())
+}

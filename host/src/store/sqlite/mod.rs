@@ -1,0 +1,63 @@
+//! The embedded database: one file, one process, no server.
+//!
+//! - **One writer** ([`writer`]): a task that owns the only writing connection and commits many callers' work together.
+//! - **Readers** on their own connections (write-ahead log): a read sees every write that was answered before it began, and never
+//!   waits for the writer.
+//! - **One process**: a lock file next to the database refuses a second one, so the leases found at the start are nobody's.
+//!
+//! When the disk is full or fails, verbs answer [`StoreError::Unavailable`] and nothing is changed; they work again as soon as the
+//! disk does. When the file is damaged or not ours, they answer [`StoreError::Corrupt`].
+
+mod catalog;
+mod claim;
+mod error;
+mod insert;
+mod jobs;
+mod open;
+#[cfg(test)]
+mod plans;
+mod reads;
+mod rows;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use sqlx::sqlite::SqlitePool;
+
+pub use open::{Durability, SqliteOptions};
+pub use writer::CommitStats;
+
+use super::StoreError;
+use writer::Writer;
+
+/// An open SQLite database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the database, creates or migrates its schema, and ends the leases that an earlier process left.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the file cannot be opened or another process uses it; [`StoreError::Corrupt`] if it is not a
+    /// database of this program, or of a newer version of it.
+    pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let opened = open::open(&options).await?;
+        Ok(Self { writer: Writer::start(opened.writer, opened.lock), readers: opened.readers })
+    }
+
+    /// Refuses further calls, answers those that were accepted, empties the write-ahead log and lets go of the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// How many commits there were, for how many calls.
+    #[must_use]
+    pub fn commit_stats(&self) -> CommitStats {
+        self.writer.stats()
+    }
+}

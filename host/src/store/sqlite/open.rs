@@ -1,0 +1,201 @@
+//! Opening a database: is it there, is it ours, is it free, is its schema the one this program knows?
+//!
+//! Everything that can be wrong with the file is found here, before a port opens, and said in one sentence.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Row as _};
+
+use super::error::Failure;
+use crate::store::StoreError;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// "Carl": what the first migration writes into the header of the file.
+const APPLICATION_ID: i64 = 0x4361_726c;
+
+/// The most connections that read at the same time.
+const READ_CONNECTIONS: u32 = 4;
+
+/// How long a read waits for a free connection.
+const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a statement waits for another process (a backup, a shell) to let go of the database.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// The page cache of the writer, in KiB.
+const WRITER_CACHE_KIB: u32 = 64 * 1024;
+
+/// The page cache of each reader, in KiB.
+const READER_CACHE_KIB: u32 = 16 * 1024;
+
+/// The write-ahead log is copied into the database when it has this many pages (of 4 KiB).
+const CHECKPOINT_PAGES: u32 = 4_000;
+
+/// To how many bytes the write-ahead log is cut after a checkpoint.
+const LOG_BYTES: u32 = 64 * 1024 * 1024;
+
+/// How many rows a connection's thread may be ahead of the task that reads them.
+const ROWS_AHEAD: usize = 512;
+
+/// What an answered write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// `kill -9` and a power cut: each commit is flushed to disk (`synchronous=FULL`).
+    #[default]
+    Full,
+    /// `kill -9`. A power cut can undo the commits since the last checkpoint, but damages nothing (`synchronous=NORMAL`).
+    Normal,
+}
+
+/// Where the database is and how it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// The file. Its directory must exist; the file is created if it does not.
+    pub path: PathBuf,
+    /// What an answered write survives.
+    pub durability: Durability,
+}
+
+impl SqliteOptions {
+    /// The file `path`, with full durability.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), durability: Durability::default() }
+    }
+}
+
+impl FromStr for SqliteOptions {
+    type Err = String;
+
+    /// Reads `sqlite:relative/path`, `sqlite:/absolute/path` or `sqlite:///absolute/path`.
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let path = url.strip_prefix("sqlite:").ok_or_else(|| format!("`{url}` does not begin with `sqlite:`"))?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path == ":memory:" || path.contains('?') {
+            return Err(format!("`{url}` must name a file, as in `sqlite:carillon.db`, and nothing else"));
+        }
+        Ok(Self::new(path))
+    }
+}
+
+/// What an open database consists of.
+pub(super) struct Opened {
+    pub(super) lock: File,
+    pub(super) writer: SqliteConnection,
+    pub(super) readers: SqlitePool,
+}
+
+pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> {
+    let path = &options.path;
+    let named = |Failure(error): Failure| match error {
+        StoreError::Corrupt(text) => StoreError::Corrupt(format!("`{}`: {text}", path.display())),
+        StoreError::Unavailable(text) => StoreError::Unavailable(format!("`{}`: {text}", path.display())),
+        other => other,
+    };
+    let lock = lock(path)?;
+    let writer = prepare(options).await.map_err(named)?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READ_CONNECTIONS)
+        .acquire_timeout(READ_WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(common(options, READER_CACHE_KIB).read_only(true));
+    Ok(Opened { lock, writer, readers })
+}
+
+/// Takes the lock that makes this process the only one, for as long as the file is open.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        return unavailable(format!("the directory `{}` does not exist", directory.display()));
+    }
+    let mut name = OsString::from(path);
+    name.push(".lock");
+    let shown = PathBuf::from(&name);
+    let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&name) {
+        Ok(file) => file,
+        Err(error) => return unavailable(format!("`{}` cannot be opened: {error}", shown.display())),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => unavailable(format!("another process uses `{}`", path.display())),
+        Err(TryLockError::Error(error)) => unavailable(format!("`{}` cannot be locked: {error}", shown.display())),
+    }
+}
+
+fn unavailable<T>(text: String) -> Result<T, StoreError> {
+    Err(StoreError::Unavailable(text))
+}
+
+fn common(options: &SqliteOptions, cache_kib: u32) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(&options.path)
+        .busy_timeout(BUSY_WAIT)
+        .foreign_keys(true)
+        .pragma("cache_size", format!("-{cache_kib}"))
+        .pragma("temp_store", "memory")
+        .row_buffer_size(ROWS_AHEAD)
+        .disable_statement_logging()
+}
+
+/// Connects the writer, brings the schema up to date and ends the leases of the process before.
+async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
+    let synchronous = match options.durability {
+        Durability::Full => SqliteSynchronous::Full,
+        Durability::Normal => SqliteSynchronous::Normal,
+    };
+    let mut writer = common(options, WRITER_CACHE_KIB)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+        .pragma("journal_size_limit", LOG_BYTES.to_string())
+        .connect()
+        .await?;
+    refuse_foreign(&mut writer).await?;
+    // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
+    MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(migration_failure)?;
+    sqlx::query(END_LEASES).execute(&mut writer).await?;
+    Ok(writer)
+}
+
+/// A database with tables that does not carry our mark. (A first start that was cut off leaves only the migrations' own table.)
+const FOREIGN_TABLES: &str = "
+    SELECT application_id AS application,
+        (SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations') AS tables
+    FROM pragma_application_id";
+
+async fn refuse_foreign(writer: &mut SqliteConnection) -> Result<(), Failure> {
+    let row = sqlx::query(FOREIGN_TABLES).fetch_one(writer).await?;
+    let (application, tables): (i64, i64) = (row.try_get("application")?, row.try_get("tables")?);
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(Failure(StoreError::Corrupt("the database belongs to another program".to_owned())));
+    }
+    Ok(())
+}
+
+fn migration_failure(error: MigrateError) -> Failure {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        MigrateError::VersionMissing(version) => {
+            let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+            let text =
+                format!("its schema has version {version}, but this program knows only {known}: use a newer program");
+            Failure(StoreError::Corrupt(text))
+        }
+        other => Failure(StoreError::Corrupt(other.to_string())),
+    }
+}
+
+/// Nobody else can hold a lease, because of the lock: those that are left belong to a process that has ended.
+pub(super) const END_LEASES: &str = "UPDATE job SET lease_until = 0 WHERE state = 'running' AND lease_until > 0";

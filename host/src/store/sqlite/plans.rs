@@ -1,0 +1,98 @@
+//! The plans of the statements whose cost must not grow with the number of jobs.
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::rows::{self, Sql};
+use super::{SqliteOptions, catalog, claim, insert, open, reads, settle};
+
+async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
+    let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+    explain.fetch_all(db).await.unwrap().iter().map(|row| row.get::<String, _>("detail")).collect()
+}
+
+/// A statement's name, its forms, and what each of their plans must contain.
+type Case = (&'static str, Vec<String>, &'static [&'static str]);
+
+/// For a short and for a long list of rows: SQLite knows the length and may plan differently.
+fn both(sql: &Sql) -> Vec<String> {
+    [1, rows::PER_STATEMENT].map(|count| sql.with_rows(count)).into()
+}
+
+fn one(sql: &str) -> Vec<String> {
+    vec![sql.to_owned()]
+}
+
+const BY_ID: &str = "SEARCH job USING PRIMARY KEY (id=?)";
+const DUE: &str = "SEARCH job USING COVERING INDEX job_due (grp=? AND run_at<?)";
+const PAGE: &str = "SEARCH job USING COVERING INDEX job_state (grp=? AND state=? AND id<?)";
+
+fn writes() -> Vec<Case> {
+    let claims = [1, claim::GROUPS_PER_STATEMENT].map(claim::claim_due_sql).into();
+    vec![
+        ("insert jobs", both(&insert::INSERT_JOBS), &[]),
+        ("insert specs", both(&insert::INSERT_SPECS), &[]),
+        ("live groups", one(insert::LIVE_GROUPS), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
+        ("claim due", claims, &[BY_ID, DUE]),
+        ("claim expired", one(claim::CLAIM_EXPIRED), &[BY_ID, "INDEX job_lease (lease_until<?)"]),
+        (
+            "history",
+            both(&claim::HISTORY),
+            &["SEARCH attempt USING INDEX sqlite_autoindex_attempt_1 (job=? AND number>?"],
+        ),
+        ("extend", both(&claim::EXTEND), &[BY_ID]),
+        ("settle", both(&settle::SETTLE), &[BY_ID]),
+        ("put attempts", both(&settle::PUT_ATTEMPTS), &[]),
+        ("cancel", one(settle::CANCEL), &[BY_ID]),
+        ("prune finished", one(settle::PRUNE_FINISHED), &[BY_ID, "INDEX job_finished (state=? AND finished_at<?)"]),
+        (
+            "prune deleted groups",
+            one(settle::PRUNE_DELETED_GROUPS),
+            &["INDEX entity_deleted", "INDEX job_state (grp=?)"],
+        ),
+        ("forget empty groups", one(settle::FORGET_EMPTY_GROUPS), &["INDEX entity_deleted", "INDEX job_state (grp=?)"]),
+        ("unfinished", one(catalog::UNFINISHED), &["COVERING INDEX job_state (grp=? AND state=?)"]),
+        ("end leases", one(open::END_LEASES), &["INDEX job_lease (lease_until>?)"]),
+    ]
+}
+
+fn reads() -> Vec<Case> {
+    vec![
+        ("waiting", one(reads::WAITING), &["COVERING INDEX job_due (grp>?)", "COVERING INDEX job_due (grp=?)"]),
+        ("job", one(reads::JOB), &[BY_ID, "SEARCH job_spec USING INDEX"]),
+        ("body", one(reads::BODY), &[BY_ID, "SEARCH job_spec USING INDEX"]),
+        ("jobs", one(reads::JOBS), &[PAGE, BY_ID]),
+        ("jobs in state", one(reads::JOBS_IN_STATE), &[PAGE, BY_ID]),
+        ("jobs of name", one(reads::JOBS_OF_NAME), &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID]),
+        ("attempts", one(reads::ATTEMPTS), &[BY_ID, "INDEX sqlite_autoindex_attempt_1 (job=? AND number>?)"]),
+        ("stats", one(reads::STATS), &["COVERING INDEX job_state (grp=?)", DUE]),
+    ]
+}
+
+/// Walks a table or an index from end to end, or sorts.
+fn is_expensive(step: &str) -> bool {
+    let table = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
+    // The index of deleted groups is as long as there are deleted groups.
+    let walks =
+        matches!(table, Some("job" | "job_spec" | "attempt" | "entity")) && !step.contains("INDEX entity_deleted");
+    walks || step.contains("TEMP B-TREE") || step.contains("AUTOMATIC")
+}
+
+#[tokio::test]
+async fn hot_statements_use_their_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut db = open::open(&SqliteOptions::new(directory.path().join("test.db"))).await.unwrap().writer;
+    let mut faults = Vec::new();
+    for (name, forms, wanted) in writes().into_iter().chain(reads()) {
+        for sql in forms {
+            let plan = plan(&mut db, &sql).await;
+            let missing = wanted.iter().filter(|wanted| !plan.iter().any(|step| step.contains(**wanted)));
+            let text = plan.join("\n  ");
+            faults.extend(missing.map(|missing| format!("{name}: does not `{missing}` but\n  {text}")));
+            faults.extend(
+                plan.iter().filter(|step| is_expensive(step)).map(|step| format!("{name}: `{step}` in\n  {text}")),
+            );
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

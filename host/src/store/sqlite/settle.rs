@@ -1,0 +1,183 @@
+//! The end of a lease: settlements, cancels, and what is removed at last.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteConnection;
+
+use super::error::Failure;
+use super::rows::{self, Sql};
+use crate::clock::UnixMs;
+use crate::job::{JobId, Next, Settlement, State, TenantId, Token};
+use crate::store::{Cancelled, Prune, Settled, StoreError};
+
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+pub(super) const SETTLE: Sql = Sql {
+    columns: 9,
+    text: "
+    UPDATE job SET
+        state         = CASE WHEN s.state = 'scheduled' AND cancel_requested THEN 'cancelled' ELSE s.state END,
+        run_at        = CASE WHEN s.state = 'scheduled' AND NOT cancel_requested THEN s.run_at ELSE job.run_at END,
+        finished_at   = CASE WHEN s.state = 'scheduled' AND NOT cancel_requested THEN NULL ELSE s.at END,
+        lease_until   = NULL,
+        attempt_count = coalesce(s.spent, attempt_count),
+        last_status   = CASE WHEN s.tried THEN s.status ELSE last_status END,
+        last_error    = CASE WHEN s.tried THEN s.error ELSE last_error END
+    FROM (
+        SELECT column1 AS id, column2 AS token, column3 AS at, column4 AS state, column5 AS run_at,
+            column6 AS spent, column7 AS tried, column8 AS status, column9 AS error
+        FROM (VALUES {rows})) AS s
+    WHERE job.id = s.id AND job.token = s.token AND +job.state = 'running'
+    RETURNING id, token, state",
+};
+
+pub(super) const PUT_ATTEMPTS: Sql = Sql {
+    columns: 8,
+    text: "
+    INSERT INTO attempt (job, number, started_at, finished_at, outcome, status, detail, response_body)
+    SELECT column1, column2, column3, column4, column5, column6, column7, column8
+    FROM (VALUES {rows}) WHERE column1 IS NOT NULL
+    ON CONFLICT (job, number) DO UPDATE SET
+        started_at = excluded.started_at, finished_at = excluded.finished_at, outcome = excluded.outcome,
+        status = excluded.status, detail = excluded.detail, response_body = excluded.response_body",
+};
+
+/// A settlement, with the detail of its attempt already written as JSON: the caller does that, not the writer.
+pub(super) struct Row {
+    settlement: Settlement,
+    detail: Option<String>,
+}
+
+/// Makes the rows, in the caller's task.
+pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
+    let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| rows::to_json(&it.detail)).transpose();
+    settlements.into_iter().map(|settlement| Ok(Row { detail: detail(&settlement)?, settlement })).collect()
+}
+
+pub(super) async fn settle(connection: &mut SqliteConnection, rows: &[Row]) -> Result<Vec<Settled>, Failure> {
+    // Of several settlements under one lease the first counts, and the job's newest token fits one lease only.
+    let mut leases = HashSet::new();
+    let firsts: Vec<bool> = rows.iter().map(|row| leases.insert((row.settlement.id, row.settlement.token))).collect();
+    let first = rows.iter().zip(&firsts).filter(|(_, first)| **first).map(|(row, _)| row).collect::<Vec<_>>();
+
+    let mut applied = HashMap::new();
+    for chunk in first.chunks(rows::PER_STATEMENT) {
+        write_settlements(connection, chunk, &mut applied).await?;
+    }
+    let is_applied = |row: &&Row| applied.contains_key(&(row.settlement.id, row.settlement.token));
+    let tried: Vec<&Row> = first.into_iter().filter(is_applied).filter(|row| row.detail.is_some()).collect();
+    for chunk in tried.chunks(rows::PER_STATEMENT) {
+        write_attempts(connection, chunk).await?;
+    }
+    let settled = |(row, first): (&Row, bool)| match applied.get(&(row.settlement.id, row.settlement.token)) {
+        Some(state) if first => Settled::Applied(*state),
+        _ => Settled::LeaseLost,
+    };
+    Ok(rows.iter().zip(firsts).map(settled).collect())
+}
+
+async fn write_settlements(
+    connection: &mut SqliteConnection,
+    rows: &[&Row],
+    applied: &mut HashMap<(JobId, Token), State>,
+) -> Result<(), Failure> {
+    let mut query = sqlx::query(AssertSqlSafe(SETTLE.with_rows(rows.len())));
+    for Row { settlement, .. } in rows {
+        let (state, run_at) = match settlement.next() {
+            Next::Scheduled(at) => (State::Scheduled, Some(at.0)),
+            Next::Final(state) => (state, None),
+        };
+        let attempt = settlement.attempt.as_ref();
+        let spent = attempt.filter(|_| settlement.spends()).map(|attempt| attempt.number);
+        let error = attempt.and_then(|attempt| attempt.detail.error.as_ref());
+        query = query
+            .bind(rows::id(settlement.id))
+            .bind(settlement.token.0)
+            .bind(settlement.at.0)
+            .bind(state.as_str())
+            .bind(run_at)
+            .bind(spent)
+            .bind(attempt.is_some())
+            .bind(attempt.and_then(|attempt| attempt.status))
+            .bind(error.map(|error| error.code.as_str()));
+    }
+    for row in query.fetch_all(connection).await? {
+        applied.insert((rows::job_id(&row, "id")?, rows::token(&row)?), rows::word(&row, "state")?);
+    }
+    Ok(())
+}
+
+async fn write_attempts(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
+    let mut query = sqlx::query(AssertSqlSafe(PUT_ATTEMPTS.with_rows(rows.len())));
+    for Row { settlement, detail } in rows {
+        if let (Some(attempt), Some(detail)) = (&settlement.attempt, detail) {
+            query = query
+                .bind(rows::id(settlement.id))
+                .bind(attempt.number)
+                .bind(attempt.started_at.0)
+                .bind(attempt.finished_at.0)
+                .bind(attempt.outcome.as_str())
+                .bind(attempt.status)
+                .bind(detail.as_str())
+                .bind(attempt.response_body.as_ref());
+        }
+    }
+    query.execute(connection).await?;
+    Ok(())
+}
+
+pub(super) const CANCEL: &str = "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN ?3 END,
+        cancel_requested = (state = 'running')
+    WHERE id = ?1 AND tenant = ?2 AND state IN ('scheduled', 'running')
+    RETURNING state";
+
+pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenant = ?2";
+
+pub(super) async fn cancel(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+    now: UnixMs,
+) -> Result<Cancelled, Failure> {
+    let query = sqlx::query(CANCEL).bind(rows::id(id)).bind(tenant.0).bind(now.0);
+    if let Some(row) = query.fetch_optional(&mut *connection).await? {
+        let now = rows::word::<State>(&row, "state")? == State::Cancelled;
+        return Ok(if now { Cancelled::Now } else { Cancelled::Requested });
+    }
+    let query = sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0);
+    match query.fetch_optional(connection).await? {
+        Some(row) => Ok(Cancelled::Already(rows::word(&row, "state")?)),
+        None => Ok(Cancelled::Unknown),
+    }
+}
+
+/// The spec and the attempts of a job go with it (`ON DELETE CASCADE`).
+pub(super) const PRUNE_FINISHED: &str = "
+    DELETE FROM job WHERE id IN (
+        SELECT id FROM job WHERE state = ?1 AND finished_at <= ?2 ORDER BY finished_at LIMIT ?3)";
+
+pub(super) const PRUNE_DELETED_GROUPS: &str = "
+    DELETE FROM job WHERE id IN (
+        SELECT job.id FROM entity CROSS JOIN job ON job.grp = entity.id
+        WHERE entity.deleted_at IS NOT NULL LIMIT ?1)";
+
+pub(super) const FORGET_EMPTY_GROUPS: &str = "
+    DELETE FROM entity
+    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
+
+pub(super) async fn prune(connection: &mut SqliteConnection, what: &[Prune], limit: u32) -> Result<u32, Failure> {
+    let limit = u64::from(limit);
+    let mut gone = 0;
+    let left = |gone: u64| i64::try_from(limit.saturating_sub(gone)).unwrap_or(i64::MAX);
+    for prune in what {
+        let query = sqlx::query(PRUNE_FINISHED).bind(prune.state.as_str()).bind(prune.before.0).bind(left(gone));
+        gone += query.execute(&mut *connection).await?.rows_affected();
+    }
+    gone += sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone)).execute(&mut *connection).await?.rows_affected();
+    sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *connection).await?;
+    u32::try_from(gone)
+        .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} jobs were removed; asked for {limit}"))))
+}

@@ -1,0 +1,198 @@
+//! The conformance suite on SQLite, and what only this backend promises.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use super::{Durability, SqliteOptions, SqliteStore};
+use crate::job::{Settlement, State};
+use crate::store::conformance::{self, Backend, LEASE, NOW, World, an_attempt, conformance};
+use crate::store::{Catalog, Settled, Store, StoreError};
+
+/// A database in a directory of its own.
+struct Sqlite {
+    directory: TempDir,
+    open: Mutex<Option<Arc<SqliteStore>>>,
+}
+
+impl Sqlite {
+    fn options(&self) -> SqliteOptions {
+        SqliteOptions::new(self.directory.path().join("test.db"))
+    }
+}
+
+#[async_trait]
+impl Backend for Arc<Sqlite> {
+    async fn open(&self) -> Arc<dyn Store> {
+        let mut open = self.open.lock().await;
+        if let Some(before) = open.take() {
+            before.close().await;
+        }
+        let store = Arc::new(SqliteStore::open(self.options()).await.unwrap());
+        *open = Some(Arc::clone(&store));
+        store
+    }
+}
+
+async fn empty() -> Arc<Sqlite> {
+    Arc::new(Sqlite { directory: tempfile::tempdir().unwrap(), open: Mutex::new(None) })
+}
+
+mod suite {
+    use super::conformance;
+
+    conformance!(super::super::empty);
+}
+
+async fn open_error(path: &Path) -> StoreError {
+    SqliteStore::open(SqliteOptions::new(path)).await.unwrap_err()
+}
+
+/// A connection of another program.
+async fn shell(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn leases_end_with_the_process_that_held_them() {
+    let world = World::new(Box::new(empty().await)).await;
+    let before = world.leased().await;
+    let store = world.reopened().await;
+    let after = store.claim_expired(NOW, NOW.plus(LEASE), 10).await.unwrap().remove(0);
+    assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
+    let settled = Settlement::succeeded(&after, NOW, an_attempt(&after, Some(200)));
+    assert_eq!(store.settle(vec![settled]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let sqlite = empty().await;
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
+    let error = open_error(&sqlite.options().path).await;
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("another process")), "{error}");
+    store.close().await;
+    SqliteStore::open(sqlite.options()).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_and_leaves_one_file() {
+    let sqlite = empty().await;
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
+    store.put_component("d".to_owned(), vec![1; 10_000].into()).await.unwrap();
+    store.close().await;
+    store.close().await;
+    assert!(matches!(store.put_component("e".to_owned(), vec![1].into()).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.component("d").await, Err(StoreError::Unavailable(_))));
+    let mut files: Vec<_> = sqlite
+        .directory
+        .path()
+        .read_dir()
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["test.db", "test.db.lock"]);
+}
+
+#[tokio::test]
+async fn what_is_not_our_database_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("text.db");
+    std::fs::write(
+        &text,
+        "this is a text, and it is long enough to be taken for a header of a database file. ".repeat(20),
+    )
+    .unwrap();
+    let error = open_error(&text).await;
+    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("not an SQLite database")), "{error}");
+
+    let foreign = directory.path().join("foreign.db");
+    let mut other = shell(&foreign).await;
+    sqlx::raw_sql("CREATE TABLE job (x)").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    let error = open_error(&foreign).await;
+    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("another program")), "{error}");
+
+    let error = open_error(&directory.path().join("missing/test.db")).await;
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("does not exist")), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let sqlite = empty().await;
+    SqliteStore::open(sqlite.options()).await.unwrap().close().await;
+    let path = sqlite.options().path;
+    let mut newer = shell(&path).await;
+    sqlx::raw_sql(
+        "INSERT INTO _sqlx_migrations SELECT 9999, 'x', installed_on, 1, x'00', 0 FROM _sqlx_migrations LIMIT 1",
+    )
+    .execute(&mut newer)
+    .await
+    .unwrap();
+    newer.close().await.unwrap();
+    let error = open_error(&path).await;
+    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("version 9999")), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_job_does_not_stop_the_others() {
+    let sqlite = empty().await;
+    let path = sqlite.options().path;
+    let world = World::new(Box::new(sqlite)).await;
+    let jobs = world.insert_due(3).await;
+    let mut other = shell(&path).await;
+    let damage = sqlx::query("UPDATE job_spec SET spec = '{' WHERE job = ?").bind(super::rows::id(jobs[1]));
+    damage.execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    assert!(matches!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Corrupt(_))));
+    assert_eq!(conformance::ids(&world.claim(NOW, 10).await), [jobs[0], jobs[2]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_inserts_share_commits() {
+    const CALLERS: usize = 64;
+    const EACH: usize = 20;
+    let sqlite = empty().await;
+    let world = World::new(Box::new(Arc::clone(&sqlite))).await;
+    let store = sqlite.open.lock().await.clone().unwrap();
+    let before = store.commit_stats();
+    let caller = |_| async {
+        for _ in 0..EACH {
+            world.store.insert(vec![world.job(NOW)]).await.unwrap();
+        }
+    };
+    join_all((0..CALLERS).map(caller)).await;
+    let after = store.commit_stats();
+    let (calls, commits) = (after.calls - before.calls, after.commits - before.commits);
+    assert_eq!(calls, (CALLERS * EACH) as u64);
+    assert!(commits * 2 < calls, "{commits} commits for {calls} calls");
+    assert!(after.largest > 1 && after.largest <= CALLERS as u64);
+}
+
+#[tokio::test]
+async fn normal_durability_is_a_choice() {
+    let directory = tempfile::tempdir().unwrap();
+    let options =
+        SqliteOptions { durability: Durability::Normal, ..SqliteOptions::new(directory.path().join("test.db")) };
+    let store = SqliteStore::open(options).await.unwrap();
+    store.put_component("d".to_owned(), vec![1].into()).await.unwrap();
+    assert!(store.component("d").await.unwrap().is_some());
+    store.close().await;
+}
+
+#[test]
+fn a_url_names_a_file() {
+    let path = |url: &str| url.parse().map(|options: SqliteOptions| options.path.display().to_string());
+    assert_eq!(path("sqlite:carillon.db").unwrap(), "carillon.db");
+    assert_eq!(path("sqlite:/var/lib/c.db").unwrap(), "/var/lib/c.db");
+    assert_eq!(path("sqlite:///var/lib/c.db").unwrap(), "/var/lib/c.db");
+    for bad in ["sqlite:", "sqlite::memory:", "sqlite:c.db?mode=ro", "postgres://x/y", "c.db"] {
+        assert!(path(bad).is_err(), "{bad}");
+    }
+}

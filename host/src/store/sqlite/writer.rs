@@ -1,0 +1,292 @@
+//! The one writer: a task that owns the only connection that writes, and commits many callers' work together.
+//!
+//! A commit costs a flush of the disk, whatever is in it. So the task takes all calls that wait (up to [`BATCH_CALLS`] and
+//! [`BATCH_ROWS`]), runs them in one transaction, commits once and then answers. Invariants:
+//!
+//! - No call is answered with `Ok` before its transaction is on disk.
+//! - Each call runs in a savepoint: one that fails undoes only itself. Waiting inserts are merged into one savepoint, and run one by
+//!   one only if the merged one fails.
+//! - If the transaction itself fails, every call in it fails and nothing of it remains.
+//! - The queue is bounded: callers wait when the disk is slower than they are.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::BoxFuture;
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::Failure;
+use super::insert::{self, InsertCall};
+use crate::store::StoreError;
+
+/// The most calls in one transaction.
+const BATCH_CALLS: usize = 512;
+
+/// No further call is taken into a transaction that inserts this many jobs.
+const BATCH_ROWS: usize = 10_000;
+
+/// The most calls that wait in the queue; further callers wait before it.
+const QUEUE_CALLS: usize = 1_024;
+
+/// What a verb does with the connection, inside of the transaction.
+pub(super) trait Work<T>:
+    for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>> + Send
+{
+}
+
+impl<T, F> Work<T> for F where F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>> + Send {}
+
+/// How many commits there were, and for how many calls: calls ÷ commits is the mean size of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitStats {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Calls that were answered by them, those that failed included.
+    pub calls: u64,
+    /// The most calls in one transaction so far.
+    pub largest: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    calls: AtomicU64,
+    largest: AtomicU64,
+}
+
+/// The callers' end.
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Call>,
+    closing: CancellationToken,
+    task: TaskTracker,
+    counters: Arc<Counters>,
+}
+
+impl Writer {
+    /// Starts the task. It holds `lock` until the connection is closed.
+    pub(super) fn start(connection: SqliteConnection, lock: File) -> Self {
+        let (queue, calls) = mpsc::channel(QUEUE_CALLS);
+        let closing = CancellationToken::new();
+        let counters = Arc::new(Counters::default());
+        let task = TaskTracker::new();
+        let loop_ = Loop { connection, calls, closing: closing.clone(), counters: Arc::clone(&counters) };
+        task.spawn(loop_.run(lock));
+        task.close();
+        Self { queue, closing, task, counters }
+    }
+
+    /// Runs `work` in a transaction; returns when it is committed.
+    pub(super) async fn call<T: Send + 'static>(&self, work: impl Work<T> + 'static) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let call = WorkCall { work: Some(work), done: None, reply };
+        self.submit(Call::Work(Box::new(call)), answer).await
+    }
+
+    /// Inserts, together with the other inserts that wait.
+    pub(super) async fn insert(&self, jobs: Vec<insert::Row>) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Call::Insert(InsertCall::new(jobs, reply)), answer).await
+    }
+
+    async fn submit<T>(&self, call: Call, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+        let shut_down = || StoreError::Unavailable("it is shutting down".to_owned());
+        self.queue.send(call).await.map_err(|_| shut_down())?;
+        answer.await.map_err(|_| shut_down())?
+    }
+
+    /// Refuses further calls, runs those that wait, and closes the connection.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.task.wait().await;
+    }
+
+    pub(super) fn stats(&self) -> CommitStats {
+        CommitStats {
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            calls: self.counters.calls.load(Ordering::Relaxed),
+            largest: self.counters.largest.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// One caller's request.
+enum Call {
+    Insert(InsertCall),
+    Work(Box<dyn Answerable>),
+}
+
+/// A [`WorkCall`] of any type.
+trait Answerable: Send {
+    /// Does the work inside of the open transaction and keeps the result.
+    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Result<(), Failure>>;
+
+    /// Tells the caller: the result, if the transaction was committed.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct WorkCall<T, W> {
+    work: Option<W>,
+    done: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, W: Work<T>> Answerable for WorkCall<T, W> {
+    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Result<(), Failure>> {
+        Box::pin(async move {
+            if let Some(work) = self.work.take() {
+                open_savepoint(connection).await?;
+                let result = work(&mut *connection).await;
+                self.done = Some(close_savepoint(connection, result).await?);
+            }
+            Ok(())
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let result = match (committed, self.done) {
+            (Ok(()), Some(done)) => done,
+            (Ok(()), None) => Err(StoreError::Unavailable("the call was not run".to_owned())),
+            (Err(error), _) => Err(error),
+        };
+        // A caller that has gone away does not want the answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Opens a savepoint: what follows can be undone by itself.
+pub(super) async fn open_savepoint(connection: &mut SqliteConnection) -> Result<(), Failure> {
+    sqlx::query("SAVEPOINT call").execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps what was done in the savepoint, or undoes it if `result` is an error. Fails itself if the whole transaction is lost.
+pub(super) async fn close_savepoint<T>(
+    connection: &mut SqliteConnection,
+    result: Result<T, Failure>,
+) -> Result<Result<T, StoreError>, Failure> {
+    if result.is_err() {
+        sqlx::query("ROLLBACK TO call").execute(&mut *connection).await?;
+    }
+    sqlx::query("RELEASE call").execute(connection).await?;
+    Ok(result.map_err(StoreError::from))
+}
+
+/// Calls that share a transaction.
+#[derive(Default)]
+struct Batch {
+    inserts: Vec<InsertCall>,
+    work: VecDeque<Box<dyn Answerable>>,
+    rows: usize,
+}
+
+impl Batch {
+    fn add(&mut self, call: Call) {
+        match call {
+            Call::Insert(insert) => {
+                self.rows += insert.len();
+                self.inserts.push(insert);
+            }
+            Call::Work(work) => self.work.push_back(work),
+        }
+    }
+
+    fn calls(&self) -> usize {
+        self.inserts.len() + self.work.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.calls() >= BATCH_CALLS || self.rows >= BATCH_ROWS
+    }
+
+    /// Inserts go first, so that a claim in the same transaction sees them.
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Failure> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        if !self.inserts.is_empty() {
+            insert::run(connection, &mut self.inserts).await?;
+        }
+        for work in &mut self.work {
+            work.run(connection).await?;
+        }
+        sqlx::query("COMMIT").execute(&mut *connection).await?;
+        Ok(())
+    }
+
+    fn answer(self, committed: &Result<(), StoreError>) {
+        for insert in self.inserts {
+            insert.answer(committed.clone());
+        }
+        for work in self.work {
+            work.answer(committed.clone());
+        }
+    }
+}
+
+/// The task's end.
+struct Loop {
+    connection: SqliteConnection,
+    calls: mpsc::Receiver<Call>,
+    closing: CancellationToken,
+    counters: Arc<Counters>,
+}
+
+impl Loop {
+    async fn run(mut self, lock: File) {
+        while let Some(batch) = self.next_batch().await {
+            self.commit(batch).await;
+        }
+        // Leaves a single file behind. A failure is harmless: the next open reads the log.
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
+            tracing::warn!(%error, "the last checkpoint failed; the next start does it");
+        }
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "closing the database failed");
+        }
+        drop(lock);
+    }
+
+    /// Waits for a call and takes those that wait behind it. None if no more can come.
+    async fn next_batch(&mut self) -> Option<Batch> {
+        let first = tokio::select! {
+            biased;
+            call = self.calls.recv() => call,
+            () = self.closing.cancelled() => {
+                self.calls.close();
+                self.calls.recv().await
+            }
+        };
+        let mut batch = Batch::default();
+        batch.add(first?);
+        while !batch.is_full() {
+            match self.calls.try_recv() {
+                Ok(call) => batch.add(call),
+                Err(_) => break,
+            }
+        }
+        Some(batch)
+    }
+
+    async fn commit(&mut self, mut batch: Batch) {
+        let calls = u64::try_from(batch.calls()).unwrap_or(u64::MAX);
+        let committed = batch.run(&mut self.connection).await.map_err(StoreError::from);
+        match &committed {
+            Ok(()) => {
+                self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                self.counters.calls.fetch_add(calls, Ordering::Relaxed);
+                self.counters.largest.fetch_max(calls, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(%error, calls, "a transaction failed");
+                // SQLite has rolled back by itself after some errors; then this one fails, and that is all right.
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+            }
+        }
+        batch.answer(&committed);
+    }
+}

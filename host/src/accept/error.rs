@@ -1,0 +1,201 @@
+//! The one place where an error becomes an HTTP answer: `application/problem+json` (RFC 9457) with a stable `type`, a sentence,
+//! and for bad input a JSON pointer (RFC 6901) to the field. What the log says is a separate text.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::catalog::Rejected;
+use crate::policy::binding::Invalid;
+use crate::policy::{Blame, Fault, LoadError};
+use crate::store::StoreError;
+
+/// What every `type` begins with.
+const TYPE_PREFIX: &str = "urn:carillon:problem:";
+
+/// An answer that is not what was asked for.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Identifies the kind of problem, for programs.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind in words; the same for all problems of one type.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong in this case, and what to do about it.
+    detail: String,
+    /// Which part of the request's body is meant (JSON pointer), if a part of it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("{TYPE_PREFIX}{kind}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            pointer: None,
+            retry_after: None,
+        }
+    }
+
+    /// 422: a field makes no sense.
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request makes no sense", detail);
+        Self { pointer: Some(pointer.into()), ..problem }
+    }
+
+    /// 400: not JSON, or not of the right shape.
+    pub fn malformed(pointer: Option<String>, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail);
+        Self { pointer, ..problem }
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        let detail = "a valid token is needed: `Authorization: Bearer …`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?", detail)
+    }
+
+    /// 403.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "The token does not allow this", detail)
+    }
+
+    /// 404: `what` has no `name`.
+    #[must_use]
+    pub fn unknown(what: &str, name: &str) -> Self {
+        let detail = format!("there is no {what} `{}`", name.escape_debug());
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    /// 404: no such route.
+    #[must_use]
+    pub fn no_route(path: &str) -> Self {
+        let detail = format!("nothing is served at `{}`; see /openapi.json", path.escape_debug());
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn wrong_method(method: &str, path: &str) -> Self {
+        let detail = format!("`{}` does not take {}", path.escape_debug(), method.escape_debug());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
+    }
+
+    /// 409.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "It conflicts with what is there", detail)
+    }
+
+    /// 413.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)
+    }
+
+    /// 408.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", "it did not arrive in time")
+    }
+
+    /// 503, try again soon.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now", detail);
+        Self { retry_after: Some(1), ..problem }
+    }
+
+    /// 500; the log says more.
+    #[must_use]
+    pub fn internal() -> Self {
+        let detail = "the server failed; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault", detail)
+    }
+
+    /// The same problem in a part of what was sent.
+    #[must_use]
+    pub fn within(mut self, prefix: &str) -> Self {
+        self.pointer = self.pointer.map(|pointer| format!("{prefix}{pointer}"));
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid(invalid.pointer, invalid.message)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSuchGroup => Self::conflict("the group is being deleted"),
+            StoreError::Conflict(text) => Self::conflict(text),
+            StoreError::Unavailable(text) => {
+                tracing::error!(error = text, "the store is unavailable");
+                Self::unavailable("the store does not answer; nothing was written")
+            }
+            StoreError::Corrupt(text) => {
+                tracing::error!(error = text, "the store is inconsistent");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::TooLarge { .. } => Self::too_large(error.to_string()),
+            error => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "not-a-plugin",
+                "The component is not a plugin",
+                error.to_string(),
+            ),
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Invalid(invalid) => invalid.into(),
+            Rejected::Conflict(text) => Self::conflict(text),
+            Rejected::Plugin(error) => error.into(),
+            Rejected::Gone => Self::conflict("it was removed in the same moment"),
+            Rejected::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault.blame {
+            Blame::Host => Self::unavailable(fault.message),
+            _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "policy", "A policy has no answer", fault.to_string()),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading what clients send: JSON with a pointer to what is wrong, and times in the three forms that are accepted.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::error::Problem;
+use crate::clock::UnixMs;
+
+/// A body of JSON, whatever its content type says.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = read(request, state).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// The bytes of a body.
+///
+/// # Errors
+/// If it is too large or breaks off.
+pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the body is larger than this server takes (`server.body_limit`)"),
+        _ => Problem::malformed(None, "the body broke off"),
+    })
+}
+
+/// Reads JSON. A second pass, which knows where it is, runs only for what the first has refused.
+///
+/// # Errors
+/// With a pointer to what cannot be read.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let first = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let found = serde_path_to_error::deserialize::<_, T>(&mut deserializer);
+    let pointer = found.err().map(|error| error.path().iter().map(token).collect::<String>());
+    if first.is_data() {
+        return Err(Problem::malformed(pointer, first.to_string()));
+    }
+    Err(Problem::malformed(pointer.filter(|pointer| !pointer.is_empty()), format!("the body is not JSON: {first}")))
+}
+
+fn token(segment: &Segment) -> String {
+    match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Unknown => String::new(),
+    }
+}
+
+/// A point in time: RFC 3339, Unix seconds, or `+` and a duration from `now`. What is past is now.
+///
+/// # Errors
+/// If it is none of these, or further ahead than `horizon`.
+pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<UnixMs, Problem> {
+    let invalid = |detail: String| Problem::invalid("/run_at", detail);
+    let at = match value {
+        None | Some(Value::Null) => now,
+        Some(Value::String(text)) => parse_time(text, now).map_err(invalid)?,
+        Some(Value::Number(seconds)) => {
+            let ms = seconds.as_f64().map(|seconds| (seconds * 1_000.0).ceil()).filter(|ms| ms.is_finite());
+            #[expect(clippy::cast_possible_truncation, reason = "a float that is too large becomes the largest integer")]
+            let at = ms.map(|ms| UnixMs(ms as i64));
+            at.ok_or_else(|| invalid("the number is not a time".to_owned()))?
+        }
+        Some(_) => return Err(invalid("a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned())),
+    };
+    if at > now.plus(horizon) {
+        let most = humantime::format_duration(horizon);
+        return Err(invalid(format!("the time is more than {most} ahead (`engine.horizon`)")));
+    }
+    Ok(at.max(now))
+}
+
+fn parse_time(text: &str, now: UnixMs) -> Result<UnixMs, String> {
+    if let Some(delay) = text.strip_prefix('+') {
+        let delay = humantime::parse_duration(delay);
+        return delay.map(|delay| now.plus(delay)).map_err(|error| format!("`{}` is not a duration such as `+90s`, `+6h` or `+2d`: {error}", text.escape_debug()));
+    }
+    let at: jiff::Timestamp = text.parse().map_err(|_| {
+        format!("`{}` is not a time such as `2026-11-20T10:00:00.250Z`, `+90s` or a number of Unix seconds", text.escape_debug())
+    })?;
+    let nanos = at.as_nanosecond();
+    let ms = nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0);
+    i64::try_from(ms).map(UnixMs).map_err(|_| "the time is out of range".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NOW: UnixMs = UnixMs(1_795_168_800_000);
+    const HORIZON: Duration = Duration::from_secs(3_660 * 86_400);
+
+    fn at(value: Value) -> Result<i64, String> {
+        run_at(Some(&value), NOW, HORIZON).map(|at| at.0 - NOW.0).map_err(|problem| format!("{problem:?}"))
+    }
+
+    #[test]
+    fn times_come_in_three_forms() {
+        assert_eq!(at(json!("2026-11-20T10:00:00.250Z")), Ok(250));
+        assert_eq!(at(json!("2026-11-20T12:00:01+02:00")), Ok(1_000));
+        assert_eq!(at(json!(1_795_168_802)), Ok(2_000));
+        assert_eq!(at(json!(1_795_168_800.5)), Ok(500));
+        assert_eq!(at(json!("+90s")), Ok(90_000));
+        assert_eq!(at(json!("+2d")), Ok(2 * 86_400_000));
+        assert_eq!(at(json!(null)), Ok(0));
+    }
+
+    #[test]
+    fn a_fraction_of_a_millisecond_is_never_early() {
+        assert_eq!(at(json!("2026-11-20T10:00:00.250001Z")), Ok(251));
+        assert_eq!(at(json!("+1us")), Ok(1));
+    }
+
+    #[test]
+    fn the_past_is_now_and_ten_years_are_not_too_far() {
+        assert_eq!(at(json!("1970-01-01T00:00:00Z")), Ok(0));
+        assert_eq!(at(json!(-5)), Ok(0));
+        assert!(at(json!("2036-11-20T10:00:00Z")).is_ok());
+    }
+
+    #[test]
+    fn absurd_times_are_refused() {
+        for absurd in [json!("9999-12-31T23:59:59Z"), json!(1e300), json!("+99999y"), json!("+1"), json!("+"), json!("tomorrow"), json!(true), json!({}), json!(9_223_372_036_854_775_807_i64), json!("+584942417355y")] {
+            assert!(at(absurd.clone()).is_err(), "{absurd}");
+        }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Doc {
+        jobs: Vec<std::collections::BTreeMap<String, u8>>,
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_pointed_at() {
+        let problem = |text: &[u8]| format!("{:?}", parse::<Doc>(text).unwrap_err());
+        assert!(problem(br#"{"jobs": [{}, {"a/b": "x"}]}"#).contains("/jobs/1/a~1b"));
+        assert!(problem(br#"{"jobs": [], "more": 1}"#).contains("/more"));
+        assert!(problem(br#"{"jobs": ["#).contains("not JSON"));
+        assert!(problem(b"{"jobs": "ÿ"}").contains("not JSON") || problem(b"{"jobs": "ÿ"}").contains("jobs"));
+    }
+}

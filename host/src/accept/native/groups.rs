@@ -1,0 +1,233 @@
+//! Groups: what policy and which limits their jobs have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::Body;
+use super::{Page, Paging};
+use crate::catalog::Group;
+use crate::policy::Suspect;
+use crate::policy::binding::LimitsDoc;
+use crate::store::Stats;
+
+/// A plugin in a role.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct UseDoc {
+    /// `name`, or `name@version` for one of the tenant's own.
+    plugin: String,
+    /// In the form of the plugin's own schema.
+    #[schema(value_type = Option<Object>)]
+    config: Option<Value>,
+    /// The keys that it may use; for `sign` only.
+    keys: Option<Vec<String>>,
+}
+
+/// What a group has of its own; the rest comes from its tenant and from the server.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[expect(dead_code, reason = "it describes the document; the merge works on JSON")]
+pub struct GroupDoc {
+    /// In order.
+    encode: Option<Vec<UseDoc>>,
+    /// Null takes an inherited signer away.
+    sign: Option<UseDoc>,
+    judge: Option<UseDoc>,
+    retry: Option<UseDoc>,
+    limits: Option<LimitsDoc>,
+}
+
+/// A group as it is shown.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct GroupView {
+    /// Its name.
+    name: String,
+    /// One more with each change.
+    version: i64,
+    /// Whether its jobs wait.
+    paused: bool,
+    /// When it was made.
+    created_at: String,
+    /// When it was last changed.
+    updated_at: String,
+    /// What it has of its own; with `?effective=true`, what is in force.
+    #[serde(flatten)]
+    #[schema(value_type = GroupDoc)]
+    policy: Value,
+    /// Which layer each value comes from (`server`, `tenant`, `group`), by JSON pointer; with `?effective=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<BTreeMap<String, String>>,
+    /// Why nothing of this group runs, if something that its policy refers to has gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
+    /// The policies that failed too often and are not called for a while.
+    quarantined: Vec<QuarantineView>,
+}
+
+/// A policy that is not called for a while.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct QuarantineView {
+    role: String,
+    plugin: String,
+    digest: String,
+    until: String,
+}
+
+impl Api {
+    fn group_view(&self, group: &Group, effective: bool) -> GroupView {
+        let policy = match &group.effective {
+            Ok(in_force) if effective => in_force.doc.clone(),
+            _ => group.own.clone(),
+        };
+        GroupView {
+            name: group.name.clone(),
+            version: group.version,
+            paused: group.paused,
+            created_at: group.created_at.to_string(),
+            updated_at: group.updated_at.to_string(),
+            policy,
+            sources: effective.then(|| self.catalog.provenance(group)),
+            broken: group.effective.as_ref().err().map(ToString::to_string),
+            quarantined: self.quarantined(group),
+        }
+    }
+
+    fn quarantined(&self, group: &Group) -> Vec<QuarantineView> {
+        let now = self.clock.now();
+        let uses = group.effective.iter().flat_map(|effective| effective.uses());
+        let quarantined = uses.filter_map(|used| {
+            let suspect = Suspect { plugin: used.digest.clone(), config: used.config_digest.clone() };
+            let until = self.runtime.quarantine.until(&suspect, now)?;
+            Some(QuarantineView {
+                role: used.role.to_string(),
+                plugin: used.plugin.to_string(),
+                digest: used.digest.to_string(),
+                until: until.to_string(),
+            })
+        });
+        quarantined.collect()
+    }
+}
+
+/// Makes a group, or replaces what it has of its own. Every plugin is asked whether it takes its config.
+#[utoipa::path(put, path = "/v1/groups/{group}", tag = "groups", request_body = GroupDoc,
+    responses((status = 200, body = GroupView), (status = 201, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<Value>,
+) -> Result<(StatusCode, Json<GroupView>), Problem> {
+    if !doc.is_object() {
+        return Err(Problem::malformed(None, "a group is a JSON object"));
+    }
+    let (group, is_new) = api.catalog.put_group(&access.tenant, &name, doc).await?;
+    api.wake.notify_one();
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(api.group_view(&group, false))))
+}
+
+/// What to show of a group.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Shown {
+    /// What is in force, and where each value comes from.
+    #[serde(default)]
+    effective: bool,
+}
+
+/// Shows a group.
+#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", params(Shown),
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(shown): Query<Shown>,
+) -> Result<Json<GroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    Ok(Json(api.group_view(&group, shown.effective)))
+}
+
+/// Lists the tenant's groups by name.
+#[utoipa::path(get, path = "/v1/groups", tag = "groups", params(Paging),
+    responses((status = 200, body = Page<GroupView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<GroupView>>, Problem> {
+    let page = Page::of_sorted(api.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
+    let items = page.items.iter().map(|group| api.group_view(group, false)).collect();
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}
+
+/// Removes a group. Refused while it has unfinished jobs; its finished ones go with it.
+#[utoipa::path(delete, path = "/v1/groups/{group}", tag = "groups",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_group(access.tenant.id, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("group", &name))
+}
+
+/// Lets a group's jobs wait. Attempts that run finish.
+#[utoipa::path(post, path = "/v1/groups/{group}/pause", tag = "groups",
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn pause(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    name: Path<String>,
+) -> Result<Json<GroupView>, Problem> {
+    set_paused(state, access, name, true).await
+}
+
+/// Lets a paused group's jobs go on.
+#[utoipa::path(post, path = "/v1/groups/{group}/resume", tag = "groups",
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn resume(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    name: Path<String>,
+) -> Result<Json<GroupView>, Problem> {
+    set_paused(state, access, name, false).await
+}
+
+async fn set_paused(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    paused: bool,
+) -> Result<Json<GroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    if group.paused != paused {
+        api.catalog.set_paused(&group, paused).await?;
+        api.wake.notify_one();
+    }
+    let group = api.group(&access, &name)?;
+    Ok(Json(api.group_view(&group, false)))
+}
+
+/// Counts a group's jobs, exactly.
+#[utoipa::path(get, path = "/v1/groups/{group}/stats", tag = "groups",
+    responses((status = 200, body = Stats), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn stats(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<Stats>, Problem> {
+    let group = api.group(&access, &name)?;
+    Ok(Json(api.store.stats(access.tenant.id, group.id, api.clock.now()).await?))
+}

@@ -1,0 +1,38 @@
+//! Is it alive, is it ready, how is it doing. Open to everybody who reaches the port.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::super::Api;
+use super::super::error::Problem;
+
+/// What `/metrics` is.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The process runs.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
+pub(in super::super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Jobs are accepted and delivered: the store answers and the server is not stopping.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, body = String), (status = 503, body = Problem)))]
+pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, Problem> {
+    if api.stopping.is_cancelled() {
+        return Err(Problem::unavailable("the server is stopping"));
+    }
+    api.store.generation().await?;
+    Ok("ready\n")
+}
+
+/// The server's numbers in the OpenMetrics text format.
+#[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, body = String)))]
+pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let metrics = &api.observer.metrics;
+    metrics.now(api.gates.running(), api.runtime.threads.waiting());
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
+}

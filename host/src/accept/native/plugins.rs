@@ -1,0 +1,117 @@
+//! Plugins: the server's own and the tenant's.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input;
+use super::{Page, Paging};
+use crate::catalog::PluginVersion;
+use crate::policy::binding::PluginName;
+use crate::policy::{Digest, Role};
+
+/// A version of a plugin.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PluginView {
+    name: String,
+    version: String,
+    /// The sha-256 of the component.
+    digest: Digest,
+    /// What it can do.
+    roles: Vec<Role>,
+    summary: String,
+    /// Whether it is one of the server's own.
+    builtin: bool,
+    /// Bytes of the component.
+    size: usize,
+    created_at: String,
+    /// A JSON Schema; in the answer about a single plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    config_schema: Option<Value>,
+}
+
+impl PluginView {
+    fn of(plugin: &PluginVersion, with_schema: bool) -> Self {
+        Self {
+            name: plugin.name.clone(),
+            version: plugin.version.to_string(),
+            digest: plugin.doc.digest.clone(),
+            roles: plugin.doc.roles.clone(),
+            summary: plugin.doc.summary.clone(),
+            builtin: plugin.builtin,
+            size: plugin.doc.size,
+            created_at: plugin.created_at.to_string(),
+            config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
+        }
+    }
+}
+
+/// Lists the plugins that the tenant can bind.
+#[utoipa::path(get, path = "/v1/plugins", tag = "plugins", params(Paging),
+    responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<PluginView>>, Problem> {
+    let mut plugins: Vec<_> = api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::of(plugin, false)).collect();
+    let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
+    plugins.sort_by_key(name);
+    Ok(Json(Page::of_sorted(plugins, &paging, name)?))
+}
+
+/// Shows the newest version of a plugin, with the schema of its config.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}", tag = "plugins",
+    responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<PluginView>, Problem> {
+    api.plugin_view(&access, &PluginName { name, version: None })
+}
+
+/// Shows a version of a plugin, with the schema of its config.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
+    responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Json<PluginView>, Problem> {
+    api.plugin_view(&access, &PluginName { name, version: Some(version) })
+}
+
+/// Uploads a version of a plugin: the body is the component. It is compiled, linked and asked to describe itself before it is
+/// accepted. A version never changes: other bytes under the same version are refused.
+#[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+    request: Request,
+) -> Result<(StatusCode, Json<PluginView>), Problem> {
+    let component: Bytes = input::read(request, &api).await?;
+    let (plugin, is_new) = api.catalog.put_plugin(access.tenant.id, &name, &version, component).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(PluginView::of(&plugin, true))))
+}
+
+impl Api {
+    fn plugin_view(&self, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
+        let plugin = self.catalog.plugin(access.tenant.id, name);
+        let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+        Ok(Json(PluginView::of(&plugin, true)))
+    }
+}

@@ -1,0 +1,81 @@
+//! Tenants. For operators.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::super::Api;
+use super::super::error::Problem;
+use super::super::input::Body;
+use super::{Page, Paging};
+use crate::catalog::Tenant;
+
+/// A tenant's own settings.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantDoc {
+    /// What its groups inherit, in the form of a group.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    defaults: Map<String, Value>,
+}
+
+/// A tenant as it is shown.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TenantView {
+    name: String,
+    /// What its groups inherit.
+    #[schema(value_type = Object)]
+    defaults: Value,
+    created_at: String,
+}
+
+impl From<Arc<Tenant>> for TenantView {
+    fn from(tenant: Arc<Tenant>) -> Self {
+        Self {
+            name: tenant.name.clone(),
+            defaults: tenant.defaults.clone(),
+            created_at: tenant.created_at.to_string(),
+        }
+    }
+}
+
+/// Makes or changes a tenant. Refused if one of its groups would no longer make sense.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantDoc,
+    responses((status = 200, body = TenantView), (status = 201, body = TenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Body(doc): Body<TenantDoc>,
+) -> Result<(StatusCode, Json<TenantView>), Problem> {
+    let status = if api.catalog.tenant(&name).is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    let tenant = api.catalog.put_tenant(&name, Value::Object(doc.defaults)).await?;
+    api.wake.notify_one();
+    Ok((status, Json(tenant.into())))
+}
+
+/// Shows a tenant.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Json<TenantView>, Problem> {
+    let tenant = api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
+    Ok(Json(tenant.into()))
+}
+
+/// Lists the tenants by name.
+#[utoipa::path(get, path = "/v1/tenants", tag = "tenants", params(Paging),
+    responses((status = 200, body = Page<TenantView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<TenantView>>, Problem> {
+    let tenants = api.catalog.tenants().into_iter().map(TenantView::from).collect();
+    Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
+}

@@ -1,0 +1,131 @@
+//! `base64-envelope`: wraps the body in a JSON object, as base64.
+//!
+//! Invariants: any bytes survive; the same attempt gives the same envelope everywhere; two attempts of a job have different
+//! request ids. Headers that describe the body which was wrapped do not go out with the envelope.
+//!
+//! It fails only on a config that does not parse.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use carillon_policy_sdk::{Attempt, Encode, Failure, Header, Plugin, Request, export, mix64};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Base64Envelope;
+
+/// The name of a field of the envelope, or `false` to leave it out. Not `null`, which a merge patch takes for "the default".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldName(Option<String>);
+
+impl<'de> Deserialize<'de> for FieldName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(name) => Ok(Self(Some(name))),
+            Value::Bool(false) => Ok(Self(None)),
+            other => Err(serde::de::Error::custom(format_args!(
+                "{other} is not a field name: write a text, or `false` to leave the field out"
+            ))),
+        }
+    }
+}
+
+/// What the fields are called.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fields {
+    /// The body, as base64; null if it is empty.
+    pub payload: FieldName,
+    /// The attempt's number, from 1.
+    pub tries: FieldName,
+    /// 12 hex digits that differ from attempt to attempt.
+    pub req_id: FieldName,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        let named = |name: &str| FieldName(Some(name.to_owned()));
+        Self { payload: named("payload"), tries: named("tries"), req_id: named("req_id") }
+    }
+}
+
+/// See the README for the meaning and the defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What the fields are called.
+    pub fields: Fields,
+    /// Further fields, the same in every envelope.
+    pub extra: Map<String, Value>,
+    /// The envelope's Content-Type; none sends none.
+    pub content_type: Option<String>,
+}
+
+export!(Base64Envelope: encode);
+
+impl Plugin for Base64Envelope {
+    type Config = Config;
+
+    const NAME: &'static str = "base64-envelope";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const SUMMARY: &'static str = "Wraps the payload as base64 in a JSON object that also tells the number of the try.";
+    const CONFIG_SCHEMA: &'static str = include_str!("../config.schema.json");
+
+    fn check(config: &Config) -> Result<(), String> {
+        let fields = [&config.fields.payload, &config.fields.tries, &config.fields.req_id];
+        let mut names: Vec<&str> = fields
+            .into_iter()
+            .filter_map(|field| field.0.as_deref())
+            .chain(config.extra.keys().map(String::as_str))
+            .collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("Two fields of the envelope are called `{}`.", twice[0]));
+        }
+        match &config.content_type {
+            Some(text) if text.is_empty() || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
+                Err("`content_type` must be printable ASCII text; leave it out to send none.".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Encode for Base64Envelope {
+    fn encode(attempt: &Attempt, config: &Config, mut request: Request) -> Result<Request, Failure> {
+        let payload = if request.body.is_empty() { Value::Null } else { Value::String(STANDARD.encode(&request.body)) };
+        let mut envelope = config.extra.clone();
+        for (field, value) in [
+            (&config.fields.payload, payload),
+            (&config.fields.tries, attempt.number.into()),
+            (&config.fields.req_id, request_id(attempt).into()),
+        ] {
+            if let Some(name) = &field.0 {
+                envelope.insert(name.clone(), value);
+            }
+        }
+        request.body = Value::Object(envelope).to_string().into_bytes();
+        request.headers.retain(|header| !describes_body(&header.name));
+        if let Some(value) = &config.content_type {
+            request.headers.push(Header { name: "content-type".to_owned(), value: value.clone().into_bytes() });
+        }
+        Ok(request)
+    }
+}
+
+/// Whether the header says something of the body that has just been wrapped (RFC 9110, section 8).
+fn describes_body(name: &str) -> bool {
+    ["content-type", "content-encoding", "content-length"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// 48 bits as hex, from the job, the number of the attempt and its seed.
+fn request_id(attempt: &Attempt) -> String {
+    const BITS: u32 = 48;
+    let job = attempt.job_id.bytes().fold(0, |state, byte| mix64(state ^ u64::from(byte)));
+    let word = mix64(job ^ mix64(u64::from(attempt.seed) << 32 | u64::from(attempt.number)));
+    format!("{:012x}", word >> (u64::BITS - BITS))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! Builds the default plugins. The nested cargo has its own target directory below `OUT_DIR`, which makes a second build quick.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use carillon_guest_build::{BuildRequest, build};
+
+/// The directories of the default plugins.
+const PLUGINS: [&str; 4] = ["backoff", "base64-envelope", "expected-status", "werkzeug-cookie"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let plugins = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    rerun_if_changed(&plugins);
+    for name in PLUGINS {
+        let request =
+            BuildRequest { manifest_dir: plugins.join(name), target_dir: out.join("guests"), toolchain: None };
+        fs::write(out.join(name).with_extension("wasm"), build(&request)?)?;
+    }
+    Ok(())
+}
+
+/// Everything that a component is made of.
+fn rerun_if_changed(plugins: &Path) {
+    let changed = |path: &Path| println!("cargo::rerun-if-changed={}", path.display());
+    for name in PLUGINS {
+        for part in ["src", "Cargo.toml", "config.schema.json"] {
+            changed(&plugins.join(name).join(part));
+        }
+    }
+    for part in
+        ["sdk/src", "sdk/Cargo.toml", "sdk/pair", "../wit", "../Cargo.toml", "../Cargo.lock", "defaults/build.rs"]
+    {
+        changed(&plugins.join(part));
+    }
+    println!("cargo::rerun-if-env-changed=CARILLON_GUEST_TOOLCHAIN");
+}

@@ -1,0 +1,103 @@
+//! Numbers and texts as Python's `json.dumps` writes them.
+
+use std::fmt::Write as _;
+
+/// Writes a JSON number as Python would after reading it: a whole number with all its digits, any other as a float.
+///
+/// What is too large for a float stays as it is; Python would write `Infinity`, which is no JSON.
+pub(super) fn push_number(out: &mut String, json: &str) {
+    let whole = !json.contains(['.', 'e', 'E']);
+    match json.parse::<f64>() {
+        _ if json == "-0" => out.push('0'),
+        Ok(float) if !whole && float.is_finite() => push_float(out, float),
+        _ => out.push_str(json),
+    }
+}
+
+/// Python's `repr` of a float: the shortest digits that read back as the same number, as a decimal fraction from 1e-4 up to
+/// 1e16 and with an exponent of at least two digits otherwise (`float_repr_style` "short", format code `r`).
+fn push_float(out: &mut String, float: f64) {
+    let scientific = format!("{float:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let power: i32 = exponent.parse().unwrap_or(0);
+    // Writing to a String cannot fail.
+    _ = if (-4..16).contains(&power) {
+        write!(out, "{float:?}")
+    } else {
+        write!(out, "{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.unsigned_abs())
+    };
+}
+
+/// Writes a text with its quotes. `ascii` is Python's `ensure_ascii`: UTF-16 escapes for everything but printable ASCII.
+pub(super) fn push_text(out: &mut String, text: &str, ascii: bool) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(character),
+            '\u{7f}'.. if !ascii => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{push_number, push_text};
+
+    fn number(json: &str) -> String {
+        let mut out = String::new();
+        push_number(&mut out, json);
+        out
+    }
+
+    #[test]
+    fn numbers_are_written_as_python_writes_them() {
+        for (json, expected) in [
+            ("0", "0"),
+            ("-0", "0"),
+            ("-7", "-7"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            ("1.0", "1.0"),
+            ("1.50", "1.5"),
+            ("-0.0", "-0.0"),
+            ("1e2", "100.0"),
+            ("1E5", "100000.0"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1e15", "1000000000000000.0"),
+            ("1e16", "1e+16"),
+            ("9999999999999998.0", "9999999999999998.0"),
+            ("12345678901234567.0", "1.2345678901234568e+16"),
+            ("1.5e300", "1.5e+300"),
+            ("5e-324", "5e-324"),
+            ("0.1", "0.1"),
+            ("3.14159", "3.14159"),
+            ("1e400", "1e400"),
+        ] {
+            assert_eq!(number(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn texts_are_escaped_to_ascii_or_left() {
+        let text = "a\"\\/\n\r\t\u{8}\u{c}\u{1}\u{7f}é€😀";
+        let mut ascii = String::new();
+        push_text(&mut ascii, text, true);
+        assert_eq!(ascii, r#""a\"\\/\n\r\t\b\f\u0001\u007f\u00e9\u20ac\ud83d\ude00""#);
+        let mut unicode = String::new();
+        push_text(&mut unicode, text, false);
+        assert_eq!(unicode, "\"a\\\"\\\\/\\n\\r\\t\\b\\f\\u0001\u{7f}é€😀\"");
+    }
+}

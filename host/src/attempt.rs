@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
-use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, Settlement, Timings};
+use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Timings};
 use crate::policy::{
     Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, Plan, Prepared, Request, Response, Role,
     Runtime, TransportError,
 };
-use crate::send::{Answer, Envelope, Sender};
+use crate::send::{Answer, Envelope, Outgoing, Sender};
 use crate::settle;
 
 /// Makes attempts.
@@ -26,7 +26,7 @@ pub struct Attempter {
 }
 
 /// What is written down about an attempt while it is made.
-struct Notes {
+pub(crate) struct Notes {
     number: u32,
     started_at: UnixMs,
     detail: AttemptDetail,
@@ -57,75 +57,74 @@ impl Attempter {
             return Settlement::released(leased, started_at);
         };
         let mut notes = Notes::new(leased, &group, started_at);
-        let facts = facts(&group, leased, started_at);
         let plan = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => plan,
             Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault),
         };
-        let request = match self.prepare(leased, &plan, &facts, &mut notes).await {
-            Ok(request) => request,
+        let outgoing = match self.prepared(&group, leased, &plan, started_at, &mut notes).await {
+            Ok(outgoing) => outgoing,
             Err((role, fault)) => return self.unsent(leased, notes, role, &fault),
-        };
-        let timeout = self.timeout(&group, leased);
-        let envelope = Envelope { job: leased.job.id, number: notes.number, timeout };
-        let Some(outgoing) = self.sender.complete(&request, envelope) else {
-            let fault = Fault::bad_answer("the request cannot be sent as it is");
-            return self.unsent(leased, notes, Role::Encode, &fault);
         };
         notes.detail.request_digest = Some(outgoing.digest());
         let answer = self.sender.send(outgoing).await;
-        let decided = self.decide(leased, &plan, facts, &answer, &mut notes).await;
+        let stopwatch = Stopwatch::start();
+        let decided = self.decided(&group, leased, &plan, self.clock.now(), &answer).await;
+        notes.detail.timings.decide = micros(stopwatch.elapsed());
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
-        settle::answered(leased, at, notes.answered(at, answer, decided, &self.delivery), ruling)
+        settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
     }
 
-    async fn prepare(
+    /// Encodes, signs, and puts the server's own headers on.
+    pub(crate) async fn prepared(
         &self,
+        group: &Group,
         leased: &Leased,
         plan: &Arc<Plan>,
-        facts: &Attempt,
+        now: UnixMs,
         notes: &mut Notes,
-    ) -> Result<Request, (Role, Fault)> {
+    ) -> Result<Outgoing, (Role, Fault)> {
         let stopwatch = Stopwatch::start();
-        let request = request_of(leased);
-        let (plan, facts) = (Arc::clone(plan), facts.clone());
-        let prepared = self.on_policy_thread(leased, move |caller| caller.prepare(&plan, &facts, request)).await;
+        let (request, facts) = (request_of(leased), facts(group, leased, now));
+        let plan = Arc::clone(plan);
+        let prepared = self.on_policy_thread(leased, now, move |caller| caller.prepare(&plan, &facts, request)).await;
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
-        request
+        let envelope = Envelope { job: leased.job.id, number: notes.number, timeout: self.timeout(group, leased) };
+        let outgoing = self.sender.complete(&request?, envelope);
+        outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }
 
-    async fn decide(
+    /// Judges an answer and asks about a retry.
+    pub(crate) async fn decided(
         &self,
+        group: &Group,
         leased: &Leased,
         plan: &Arc<Plan>,
-        mut facts: Attempt,
+        now: UnixMs,
         answer: &Answer,
-        notes: &mut Notes,
     ) -> Decided {
-        let stopwatch = Stopwatch::start();
-        let now = self.clock.now();
-        facts.now_ms = now.as_u64();
-        let retry_after = retry_after(answer, now);
-        let (exchange, history) = (exchange_of(answer), leased.history.clone());
-        let plan = Arc::clone(plan);
-        let decided = self
-            .on_policy_thread(leased, move |caller| caller.decide(&plan, &facts, &exchange, retry_after, &history))
-            .await
-            .unwrap_or_else(|fault| Decided::by_host(notes.number, notes.detail.seed, &fault));
-        notes.detail.timings.decide = micros(stopwatch.elapsed());
-        decided
+        let (facts, retry_after) = (facts(group, leased, now), retry_after(answer, now));
+        let (exchange, history, plan) = (exchange_of(answer), leased.history.clone(), Arc::clone(plan));
+        let decide = move |caller: Caller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
+        let decided = self.on_policy_thread(leased, now, decide).await;
+        let number = leased.number();
+        decided.unwrap_or_else(|fault| Decided::by_host(number, seed_of(leased.job.seed, number), &fault))
+    }
+
+    /// What is kept of an attempt that was answered.
+    pub(crate) fn recorded(&self, notes: Notes, at: UnixMs, answer: Answer, decided: Decided) -> AttemptRecord {
+        notes.answered(at, answer, decided, &self.delivery)
     }
 
     async fn on_policy_thread<T: Send + 'static>(
         &self,
         leased: &Leased,
+        now: UnixMs,
         work: impl FnOnce(Caller<'_>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
         let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
-        let now = self.clock.now();
         let call = move || work(Caller { limits: &limits, quarantine: &quarantine, now });
         self.runtime.threads.run(leased.job.group, call).await
     }
@@ -144,7 +143,7 @@ impl Attempter {
 }
 
 impl Notes {
-    fn new(leased: &Leased, group: &Group, started_at: UnixMs) -> Self {
+    pub(crate) fn new(leased: &Leased, group: &Group, started_at: UnixMs) -> Self {
         let late = micros(started_at.since(leased.job.run_at));
         let detail = AttemptDetail {
             spent: true,
@@ -154,6 +153,11 @@ impl Notes {
             ..AttemptDetail::default()
         };
         Self { number: leased.number(), started_at, detail, status: None, body: bytes::Bytes::new() }
+    }
+
+    /// Who was called so far.
+    pub(crate) fn uses(self) -> Vec<PluginUse> {
+        self.detail.plugins
     }
 
     fn unsent(self, at: UnixMs) -> AttemptRecord {
@@ -197,8 +201,7 @@ impl Notes {
 }
 
 /// The job's request, before any policy has seen it.
-#[must_use]
-pub fn request_of(leased: &Leased) -> Request {
+fn request_of(leased: &Leased) -> Request {
     let target = &leased.job.spec.target;
     let header = |(name, value): &(String, String)| Header { name: name.clone(), value: value.clone().into_bytes() };
     Request {
@@ -210,8 +213,7 @@ pub fn request_of(leased: &Leased) -> Request {
 }
 
 /// What policies are told of an attempt.
-#[must_use]
-pub fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
+fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
     let job = &leased.job;
     let attribute = |key: String, value: &str| Attribute { key, value: value.to_owned() };
     let mut attributes = vec![attribute("tenant".to_owned(), &group.tenant.name)];
@@ -241,8 +243,7 @@ fn seed_of(seed: u32, number: u32) -> u32 {
 }
 
 /// What the judge is shown.
-#[must_use]
-pub fn exchange_of(answer: &Answer) -> Exchange {
+fn exchange_of(answer: &Answer) -> Exchange {
     let ms = |elapsed: &Duration| u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
     match answer {
         Answer::Response { status, headers, body, truncated, elapsed } => Exchange::Response(Response {
@@ -261,8 +262,7 @@ pub fn exchange_of(answer: &Answer) -> Exchange {
 }
 
 /// `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`.
-#[must_use]
-pub fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
+fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
     let Answer::Response { headers, .. } = answer else { return None };
     let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
     let text = std::str::from_utf8(value).ok()?.trim();

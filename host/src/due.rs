@@ -36,7 +36,7 @@ pub struct Node {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
-    pub attempter: Attempter,
+    pub attempter: Arc<Attempter>,
     /// Is told what happened.
     pub observer: Arc<Observer>,
     /// The bounds of the loops.

@@ -118,6 +118,13 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault", detail)
     }
 
+    /// The same problem with another field.
+    #[must_use]
+    pub fn moved_to(mut self, pointer: &str) -> Self {
+        self.pointer = Some(pointer.to_owned());
+        self
+    }
+
     /// The same problem in a part of what was sent.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {

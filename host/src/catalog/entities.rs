@@ -56,6 +56,25 @@ pub struct Group {
     pub(super) plan: OnceCell<Arc<Plan>>,
 }
 
+impl Group {
+    /// The same group with another policy, which is not written anywhere.
+    #[must_use]
+    pub fn with_effective(&self, own: Value, effective: Effective) -> Self {
+        Self {
+            id: self.id,
+            tenant: Arc::clone(&self.tenant),
+            name: self.name.clone(),
+            version: self.version,
+            paused: self.paused,
+            own,
+            effective: Ok(Arc::new(effective)),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            plan: OnceCell::new(),
+        }
+    }
+}
+
 /// What is stored of a group.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct GroupDoc {

@@ -17,6 +17,7 @@ mod tenant;
 mod token;
 
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +25,8 @@ use serde_json::{Value, json};
 
 use client::Client;
 use output::Output;
+
+use crate::policy::{COMPILER_SUBCOMMAND, compiler_main};
 
 /// Makes HTTP callbacks on time and lets WebAssembly components decide how each is encoded, signed, judged and retried.
 #[derive(Debug, Parser)]
@@ -67,6 +70,14 @@ struct Remote {
 enum Command {
     /// Run the server.
     Serve(serve::Serve),
+    /// Turn a component into native code; the server calls this on itself.
+    #[command(name = COMPILER_SUBCOMMAND, hide = true)]
+    Compile {
+        /// Seconds of CPU.
+        seconds: u64,
+        /// Bytes of address space.
+        memory: u64,
+    },
     #[command(flatten)]
     Remote(Box<RemoteCommand>),
 }
@@ -111,10 +122,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let block_on = |task: Pin<Box<dyn Future<Output = anyhow::Result<()>>>>| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
+    };
     match cli.command {
-        Command::Serve(serve) => runtime.block_on(serve.run()),
-        Command::Remote(command) => runtime.block_on(ask(*command, cli.remote)),
+        Command::Compile { seconds, memory } => compiler_main(seconds, memory),
+        Command::Serve(serve) => block_on(Box::pin(serve.run())),
+        Command::Remote(command) => block_on(Box::pin(ask(*command, cli.remote))),
     }
 }
 

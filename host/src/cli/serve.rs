@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use figment::value::Value;
 use tracing_subscriber::EnvFilter;
 
+use crate::app;
 use crate::config::{Config, Flag, Sources};
 
 /// What is logged where `CARILLON_LOG` says nothing.
@@ -49,7 +50,7 @@ impl Serve {
         if let Some(file) = &sources.file {
             tracing::info!(file = %file.display(), "reading the configuration");
         }
-        run(Config::load(sources)?).await
+        app::run(Config::load(sources)?).await
     }
 
     fn flags(&self) -> Vec<Flag> {
@@ -61,16 +62,6 @@ impl Serve {
         let given = [listen, store, no_auth, networks].into_iter().flatten();
         given.map(|(name, key, value)| Flag { name, key, value }).collect()
     }
-}
-
-/// Runs the server until it is told to stop.
-///
-/// # Errors
-///
-/// Whatever keeps it from starting, or ends it before it was told to stop.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    // SEAM: crate::app::run(config).await
-    anyhow::bail!("this build has no server; it would listen on {}", config.server.listen)
 }
 
 fn start_log(format: LogFormat) -> anyhow::Result<()> {

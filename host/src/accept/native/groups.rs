@@ -33,7 +33,6 @@ pub struct UseDoc {
 
 /// What a group has of its own; the rest comes from its tenant and from the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-#[expect(dead_code, reason = "it describes the document; the merge works on JSON")]
 pub struct GroupDoc {
     /// In order.
     encode: Option<Vec<UseDoc>>,

@@ -1,0 +1,158 @@
+//! The way in: HTTP requests become verbs, and errors become problems.
+//!
+//! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
+
+pub mod auth;
+pub mod error;
+pub mod input;
+mod native;
+pub mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::error::Problem;
+use self::native::{groups, health, jobs, keys, plugins, simulate, tenants, tokens};
+use crate::attempt::Attempter;
+use crate::catalog::{AccessRole, Catalog};
+use crate::clock::Clock;
+use crate::gate::Gates;
+use crate::observe::{Observer, RequestLabels};
+use crate::policy::Runtime;
+use crate::store::Store;
+
+/// What handlers work with.
+pub struct Api {
+    /// What is configured.
+    pub catalog: Arc<Catalog>,
+    /// Where jobs are.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Foretells attempts.
+    pub attempter: Arc<Attempter>,
+    /// Knows which policies are quarantined.
+    pub runtime: Arc<Runtime>,
+    /// Counts.
+    pub observer: Arc<Observer>,
+    /// Knows what runs.
+    pub gates: Arc<Gates>,
+    /// Is woken when there may be something due.
+    pub wake: Arc<Notify>,
+    /// Whether a token is asked for.
+    pub auth: bool,
+    /// What is taken.
+    pub limits: ApiLimits,
+    /// Whether the server stops.
+    pub stopping: CancellationToken,
+}
+
+/// Bounds of what the API takes.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiLimits {
+    /// Bytes of a request's body.
+    pub body: usize,
+    /// Jobs of a batch.
+    pub batch: usize,
+    /// Bytes of a job's payload.
+    pub payload: usize,
+    /// How far ahead a job can be scheduled.
+    pub horizon: Duration,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Carillon", description = "HTTP callbacks on time, with policies in WebAssembly."),
+    security(("token" = []))
+)]
+struct Document;
+
+/// The whole API as a service.
+pub fn router(api: Arc<Api>) -> Router {
+    let (open, mut document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .split_for_parts();
+    let (closed, closed_document) = closed_routes(&api).split_for_parts();
+    document.merge(closed_document);
+    let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    document.components.get_or_insert_default().add_security_scheme("token", token);
+    let document = Arc::new(document);
+    let openapi = get(move || async move { Json(Arc::clone(&document)) });
+    Router::new()
+        .merge(open)
+        .merge(closed)
+        .route("/openapi.json", openapi)
+        .fallback(|request: Request| async move { Problem::no_route(request.uri().path()) })
+        .method_not_allowed_fallback(|request: Request| async move {
+            Problem::wrong_method(request.method().as_str(), request.uri().path())
+        })
+        .layer(DefaultBodyLimit::max(api.limits.body))
+        .layer(from_fn_with_state(Arc::clone(&api), count))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .with_state(api)
+}
+
+fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
+    let viewer = OpenApiRouter::new()
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::get))
+        .routes(routes!(groups::stats))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::attempts))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::get))
+        .routes(routes!(plugins::get_version))
+        .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require));
+    let producer = OpenApiRouter::new()
+        .routes(routes!(jobs::create))
+        .routes(routes!(jobs::create_batch))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(simulate::simulate))
+        .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
+    let admin = OpenApiRouter::new()
+        .routes(routes!(groups::put))
+        .routes(routes!(groups::delete))
+        .routes(routes!(groups::pause))
+        .routes(routes!(groups::resume))
+        .routes(routes!(keys::list))
+        .routes(routes!(keys::get))
+        .routes(routes!(keys::put))
+        .routes(routes!(keys::delete))
+        .routes(routes!(plugins::put_version))
+        .routes(routes!(tokens::create))
+        .routes(routes!(tokens::list))
+        .routes(routes!(tokens::delete))
+        .route_layer(from_fn_with_state(AccessRole::Admin, auth::require));
+    let operator = OpenApiRouter::new()
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::get))
+        .routes(routes!(tenants::put))
+        .route_layer(from_fn(auth::require_operator));
+    let closed = viewer.merge(producer).merge(admin).merge(operator);
+    closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
+}
+
+/// Counts requests by route, not by path, so that the numbers stay few.
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let method = request.method().to_string();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    api.observer.metrics.request(&RequestLabels { method, route, status: response.status().as_u16() });
+    response
+}

@@ -1,0 +1,93 @@
+//! Connections: bounded in number, in time and in what they may send before they are cut off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt as _, service_fn};
+
+use super::error::Problem;
+
+/// The pause after the operating system has refused a connection: it has run out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest head of a request, in bytes.
+const HEAD_LIMIT: usize = 64 << 10;
+
+/// Bounds of the server's connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// For the head of a request, and for a connection that says nothing.
+    pub header_read_timeout: Duration,
+    /// For a whole request.
+    pub request_timeout: Duration,
+    /// Requests at once.
+    pub concurrent_requests: usize,
+}
+
+/// Answers requests until `stop`, and then those that are under way.
+pub async fn serve(listener: TcpListener, router: Router, limits: ServeLimits, stop: CancellationToken) {
+    let graceful = GracefulShutdown::new();
+    let connections = Arc::new(Semaphore::new(limits.concurrent_requests));
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).max_buf_size(HEAD_LIMIT);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &connections) => accepted,
+            () = stop.cancelled() => break,
+        };
+        let Some((stream, permit)) = accepted else { continue };
+        let router = router.clone();
+        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            answer(router.clone(), request.map(axum::body::Body::new), limits.request_timeout)
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let watched = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Without it small answers wait for the client's acknowledgement; with it failing, they only do that.
+            drop(stream.set_nodelay(true));
+            Some((stream, permit))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn answer(
+    router: Router,
+    request: Request,
+    timeout: Duration,
+) -> Result<axum::response::Response, std::convert::Infallible> {
+    match tokio::time::timeout(timeout, router.oneshot(request)).await {
+        Ok(answered) => answered,
+        Err(_) => Ok(Problem::too_slow().into_response()),
+    }
+}

@@ -1,0 +1,315 @@
+//! Puts the parts together and takes them apart again. `main` and the tests come through this same door.
+//!
+//! Everything is checked before the port opens. A stop goes in the order of a job's way: no new requests, no new leases, then
+//! what runs may finish until the drain time is over; what is left goes back to the store untouched.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::serve::{ServeLimits, serve};
+use crate::accept::{Api, ApiLimits, router};
+use crate::attempt::Attempter;
+use crate::catalog::{AccessRole, Bounds, Catalog, CatalogOptions, DEFAULT_TENANT, Vault};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config};
+use crate::due::{Leases, Node};
+use crate::egress::Guard;
+use crate::gate::Gates;
+use crate::observe::Observer;
+use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
+use crate::send::Sender;
+use crate::store::{self, SqliteOptions, SqliteStore, Store};
+
+/// What the store's URL begins with.
+const SQLITE: &str = "sqlite:";
+
+/// The file next to the database that holds the master key, and the directory of compiled plugins there.
+const MASTER_KEY_FILE: &str = "master.key";
+const CACHE_DIR: &str = "plugin-cache";
+
+/// What the key of the cache is derived with.
+const CACHE_LABEL: &str = "carillon compiled plugins";
+
+/// A body that an encoder or a signer answers may be this many times as large as the largest payload.
+const ANSWER_GROWTH: usize = 4;
+
+/// A server that runs.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The first administrator's token, if it was made at this start.
+    pub first_token: Option<String>,
+    store: Arc<SqliteStore>,
+    node: Arc<Node>,
+    stop: CancellationToken,
+    loops: TaskTracker,
+    drain_timeout: std::time::Duration,
+}
+
+/// Runs a server until a signal to stop.
+///
+/// # Errors
+/// If it cannot be started.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let app = App::start(config, Arc::new(SystemClock)).await?;
+    tracing::info!(address = %app.address, "ready");
+    if let Some(token) = &app.first_token {
+        tracing::warn!("this is the administrator's token; it is not shown again: {token}");
+    }
+    signal().await?;
+    tracing::info!("stopping: running attempts may finish; a second signal interrupts them");
+    let interrupt = app.node.interrupt.clone();
+    tokio::select! {
+        () = app.stop() => {}
+        result = async { signal().await.map(|()| interrupt.cancel())?; std::future::pending().await } => return result,
+    }
+    Ok(())
+}
+
+impl App {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// If the configuration cannot be put in force; nothing listens then.
+    pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        // Another part of the program may have installed it already, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let home = Home::of(&config)?;
+        let store = Arc::new(open_store(&config, &home).await?);
+        let vault = open_vault(&config, &home, &*clock)?;
+        let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
+        let catalog = Arc::new(open_catalog(&config, Arc::clone(&store) as _, Arc::clone(&clock), &runtime, vault).await?);
+        declare(&config, &catalog).await?;
+        let first_token = admit_first_token(&config, &catalog).await?;
+        let sender = Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
+        let attempter = Attempter::new(
+            Arc::clone(&catalog),
+            Arc::clone(&runtime),
+            sender,
+            Arc::clone(&clock),
+            config.delivery.clone(),
+        );
+        let node = Arc::new(Node {
+            store: Arc::clone(&store) as _,
+            catalog: Arc::clone(&catalog),
+            clock: Arc::clone(&clock),
+            attempter: Arc::new(attempter),
+            observer: Arc::new(Observer::default()),
+            gates: Arc::new(Gates::new(config.engine.concurrency)),
+            config: config.engine.clone(),
+            leases: Leases::default(),
+            wake: Arc::new(Notify::new()),
+            attempts: TaskTracker::new(),
+            interrupt: CancellationToken::new(),
+        });
+        let listener = TcpListener::bind(config.server.listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}", config.server.listen))?;
+        let app = Self {
+            address: listener.local_addr()?,
+            first_token,
+            store,
+            node,
+            stop: CancellationToken::new(),
+            loops: TaskTracker::new(),
+            drain_timeout: config.server.drain_timeout.get(),
+        };
+        app.spawn(&config, &runtime, listener);
+        Ok(app)
+    }
+
+    fn spawn(&self, config: &Config, runtime: &Arc<Runtime>, listener: TcpListener) {
+        let (node, stop) = (&self.node, &self.stop);
+        let api = Arc::new(Api {
+            catalog: Arc::clone(&node.catalog),
+            store: Arc::clone(&node.store),
+            clock: Arc::clone(&node.clock),
+            attempter: Arc::clone(&node.attempter),
+            runtime: Arc::clone(runtime),
+            observer: Arc::clone(&node.observer),
+            gates: Arc::clone(&node.gates),
+            wake: Arc::clone(&node.wake),
+            auth: config.auth.enabled,
+            limits: ApiLimits {
+                body: config.server.body_limit.get(),
+                batch: config.server.batch_limit.min(store::INSERT_LIMIT),
+                payload: config.server.payload_limit.get(),
+                horizon: config.engine.horizon.get(),
+            },
+            stopping: stop.clone(),
+        });
+        let limits = ServeLimits {
+            header_read_timeout: config.server.header_read_timeout.get(),
+            request_timeout: config.server.request_timeout.get(),
+            concurrent_requests: config.server.concurrent_requests,
+        };
+        self.loops.spawn(serve(listener, router(api), limits, stop.clone()));
+        self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
+        self.loops.spawn(Arc::clone(node).run_recovery(stop.clone()));
+        self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
+        // Leases are kept alive while attempts finish, so this loop ends with the interrupt.
+        tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));
+        self.loops.close();
+    }
+
+    /// Stops: returns when every job is back in the store.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let drained = async {
+            self.loops.wait().await;
+            self.node.attempts.close();
+            self.node.attempts.wait().await;
+        };
+        if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
+            tracing::warn!("the drain time is over: the attempts that still run are interrupted");
+        }
+        self.node.interrupt.cancel();
+        self.node.attempts.close();
+        self.node.attempts.wait().await;
+        self.store.close().await;
+    }
+}
+
+/// Where the files of a server are.
+struct Home {
+    database: PathBuf,
+    dir: PathBuf,
+}
+
+impl Home {
+    fn of(config: &Config) -> anyhow::Result<Self> {
+        let path = config.store.url.strip_prefix(SQLITE);
+        let path = path.with_context(|| format!("`{}` is not a store: `{SQLITE}PATH` is", config.store.url))?;
+        let database = PathBuf::from(path.trim_start_matches("//"));
+        let dir = database.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned());
+        std::fs::create_dir_all(&dir).with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+        Ok(Self { database, dir })
+    }
+}
+
+async fn open_store(config: &Config, home: &Home) -> anyhow::Result<SqliteStore> {
+    let durability = match config.store.durability {
+        config::Durability::Full => store::Durability::Full,
+        config::Durability::Normal => store::Durability::Normal,
+    };
+    Ok(SqliteStore::open(SqliteOptions { path: home.database.clone(), durability }).await?)
+}
+
+fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result<Vault> {
+    match &config.keys.master_key {
+        Some(text) => Vault::from_hex(text),
+        None => {
+            let file = config.keys.master_key_file.clone().unwrap_or_else(|| home.dir.join(MASTER_KEY_FILE));
+            Vault::from_file(&file, clock)
+        }
+    }
+}
+
+fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {
+    let policy = &config.policy;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let program = match &policy.compiler {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("cannot find this program, which compiles plugins")?,
+    };
+    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.dir.join(CACHE_DIR));
+    Runtime::start(RuntimeOptions {
+        limits: Limits {
+            memory: policy.memory.get(),
+            fuel: policy.fuel,
+            deadline: policy.deadline.get(),
+            key_operations: policy.key_operations,
+            log_lines: policy.log_lines,
+            log_line_length: policy.log_line_length.get(),
+            added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
+            answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
+        },
+        threads: if policy.threads == 0 { cores } else { policy.threads },
+        queue: policy.queue,
+        quarantine: QuarantineRules {
+            threshold: policy.fault_threshold,
+            window: policy.fault_window.get(),
+            period: policy.quarantine.get(),
+        },
+        compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
+        cache: Some((cache, vault.derive(CACHE_LABEL))),
+        component_limit: policy.component_size.get(),
+    })
+}
+
+async fn open_catalog(
+    config: &Config,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    runtime: &Arc<Runtime>,
+    vault: Vault,
+) -> anyhow::Result<Catalog> {
+    let bounds = Bounds {
+        max_timeout: config.delivery.max_timeout.get(),
+        max_concurrency: u32::try_from(config.engine.concurrency).unwrap_or(u32::MAX),
+    };
+    let runtime = Arc::clone(runtime);
+    let server_defaults = config.defaults.clone();
+    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await
+}
+
+/// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
+async fn declare(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
+    for (name, tenant) in &config.tenants {
+        let known = catalog.tenant(name).filter(|known| known.defaults == tenant.defaults);
+        if known.is_none() {
+            catalog.put_tenant(name, tenant.defaults.clone()).await.with_context(|| format!("tenants.{name}"))?;
+        }
+        declare_groups(catalog, name, &tenant.groups).await.with_context(|| format!("tenants.{name}"))?;
+    }
+    declare_groups(catalog, DEFAULT_TENANT, &config.groups).await
+}
+
+async fn declare_groups(
+    catalog: &Catalog,
+    tenant: &str,
+    groups: &std::collections::BTreeMap<String, Value>,
+) -> anyhow::Result<()> {
+    let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
+    for (name, own) in groups {
+        if catalog.group(tenant.id, name).is_none_or(|known| known.own != *own) {
+            catalog.put_group(&tenant, name, own.clone()).await.with_context(|| format!("groups.{name}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that somebody can get in: with the configured token, or with a new one at the first start.
+async fn admit_first_token(config: &Config, catalog: &Catalog) -> anyhow::Result<Option<String>> {
+    if !config.auth.enabled {
+        return Ok(None);
+    }
+    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
+    const NAME: &str = "first administrator";
+    match &config.auth.admin_token {
+        Some(token) if catalog.token(token).is_some() => Ok(None),
+        Some(token) => {
+            catalog.add_token(tenant.id, NAME, AccessRole::Admin, true, token).await?;
+            Ok(None)
+        }
+        None if catalog.tokens(tenant.id).iter().any(|token| token.operator) => Ok(None),
+        None => Ok(Some(catalog.create_token(tenant.id, NAME, AccessRole::Admin, true).await?.1)),
+    }
+}
+
+async fn signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -29,8 +29,8 @@ use crate::store::StoreError;
 /// The most calls in one transaction.
 const BATCH_CALLS: usize = 512;
 
-/// No further call is taken into a transaction that inserts this many jobs.
-const BATCH_ROWS: usize = 10_000;
+/// No further call is taken into a transaction that inserts this many jobs: a claim behind them must not wait long.
+const BATCH_ROWS: usize = 2_000;
 
 /// The most calls that wait in the queue; further callers wait before it.
 const QUEUE_CALLS: usize = 1_024;
@@ -77,8 +77,8 @@ impl Writer {
         let closing = CancellationToken::new();
         let counters = Arc::new(Counters::default());
         let task = TaskTracker::new();
-        let loop_ = Loop { connection, calls, closing: closing.clone(), counters: Arc::clone(&counters) };
-        task.spawn(loop_.run(lock));
+        let writing = Loop { connection, calls, closing: closing.clone(), counters: Arc::clone(&counters) };
+        task.spawn(writing.run(lock));
         task.close();
         Self { queue, closing, task, counters }
     }

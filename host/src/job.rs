@@ -206,9 +206,9 @@ pub struct Job {
     pub seed: u32,
     /// How many attempts it has spent.
     pub attempt_count: u32,
-    /// The status of the newest answer.
+    /// The status that the newest attempt was answered with, if it was answered.
     pub last_status: Option<u16>,
-    /// The code of the newest error.
+    /// The code of the newest attempt's error, if it had one.
     pub last_error: Option<String>,
     /// Whether it will be cancelled instead of retried when its attempt is over.
     pub cancel_requested: bool,
@@ -234,7 +234,7 @@ pub struct Leased {
     pub body: Bytes,
     /// How many leases of this job ended without anybody settling them.
     pub lost_leases: u32,
-    /// Its earlier attempts, oldest first, at most [`HISTORY_LIMIT`].
+    /// Its newest spent attempts, oldest first, at most [`HISTORY_LIMIT`].
     pub history: Vec<Past>,
 }
 

@@ -129,13 +129,15 @@ pub struct Prune {
 /// The jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Stores jobs, all or none. At most [`INSERT_LIMIT`].
+    /// Stores jobs, all or none. Fails with [`StoreError::NoSuchGroup`] if a group is not there or not its job's tenant's, and with
+    /// [`StoreError::Conflict`] if an id is taken or there are more than [`INSERT_LIMIT`].
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<(), StoreError>;
 
     /// The groups that have waiting jobs, with the time of the first of each. Its cost grows with the groups, not with the jobs.
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
 
-    /// Leases due jobs in the order of `run_at` (then id) within each group: `scheduled` → `running`, with a new token.
+    /// Leases due jobs in the order of `run_at` (then id) within each group: `scheduled` → `running`, with a new token. A stored job
+    /// that cannot be read is logged and left out, so that it does not stop the others.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError>;
 
     /// Leases anew, at most `limit` of them, jobs whose lease ended at `now` or before without being settled; `lost_leases` rises.

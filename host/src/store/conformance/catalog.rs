@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::Settlement;
-use crate::store::StoreError;
+use crate::store::{Prune, StoreError};
 
 fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Conflict(_)))
@@ -113,7 +113,8 @@ pub(crate) async fn deleted_group_is_emptied_by_prune(world: &World) {
     let stats = world.store.stats(world.tenant, namesake, NOW).await.unwrap();
     assert_eq!(stats.succeeded, 0, "a group of the same name has none of the old jobs");
 
-    assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 3);
+    let ended = vec![Prune { state: State::Succeeded, before: NOW }];
+    assert_eq!(world.store.prune(ended, 3).await.unwrap(), 3, "one limit for old jobs and those of deleted groups");
     assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 2);
     assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 0);
     for id in jobs {

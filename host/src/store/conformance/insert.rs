@@ -1,6 +1,6 @@
 //! Inserting jobs.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::*;
 use crate::store::{INSERT_LIMIT, StoreError};
@@ -58,6 +58,21 @@ pub(crate) async fn is_all_or_nothing_with_a_duplicate(world: &World) {
     assert!(matches!(error, StoreError::Conflict(_)), "{error}");
     assert_eq!(world.store.job(world.tenant, new.id).await.unwrap(), None);
     assert_eq!(world.state(there.id).await, State::Scheduled);
+}
+
+/// The last of many jobs fails, after the others have gone to the database in statements of their own.
+pub(crate) async fn is_all_or_nothing_in_a_large_call(world: &World) {
+    let there = world.job(NOW);
+    world.store.insert(vec![there.clone()]).await.unwrap();
+    let mut jobs: Vec<NewJob> = (0..3_000).map(|_| world.job(NOW)).collect();
+    jobs.push(there.clone());
+    // Alone, and together with a neighbour that succeeds.
+    assert!(world.store.insert(jobs.clone()).await.is_err());
+    let neighbour = world.job(NOW);
+    let (failed, stored) = join(world.store.insert(jobs), world.store.insert(vec![neighbour.clone()])).await;
+    assert!(failed.is_err() && stored.is_ok());
+    let found: Vec<JobId> = world.store.jobs(list::all(world)).await.unwrap().into_iter().map(|job| job.id).collect();
+    assert_eq!(found, [neighbour.id, there.id]);
 }
 
 pub(crate) async fn refuses_an_id_twice_in_one_call(world: &World) {

@@ -256,14 +256,14 @@ impl Walk<'_> {
 }
 
 impl Expected {
-    fn become_(&mut self, next: State) {
+    fn step_to(&mut self, next: State) {
         assert!(self.state.can_become(next), "{} became {next}", self.state);
         self.state = next;
     }
 
     fn lease(&mut self, until: UnixMs, leased: &Leased) {
         if self.state == State::Scheduled {
-            self.become_(State::Running);
+            self.step_to(State::Running);
         }
         assert!(leased.token > self.token);
         assert_eq!((leased.lost_leases, leased.number()), (self.lost_leases, self.attempt_count + 1));
@@ -285,9 +285,9 @@ impl Expected {
         };
         self.attempt_count += u32::from(spent);
         if next == State::Scheduled && self.cancel_requested {
-            self.become_(State::Cancelled);
+            self.step_to(State::Cancelled);
         } else {
-            self.become_(next);
+            self.step_to(next);
             self.run_at = run_at;
         }
         self.finished_at = self.state.is_final().then_some(now);

@@ -31,7 +31,7 @@ macro_rules! conformance {
     ($backend:path) => {
         conformance! { $backend:
             insert: [
-                gives_everything_back, is_all_or_nothing_with_a_duplicate, refuses_an_id_twice_in_one_call,
+                gives_everything_back, is_all_or_nothing_with_a_duplicate, is_all_or_nothing_in_a_large_call, refuses_an_id_twice_in_one_call,
                 refuses_a_group_that_is_not_there, refuses_too_many, fails_alone, survives_reopening,
                 is_seen_by_the_next_read, takes_the_most_that_is_allowed,
             ]

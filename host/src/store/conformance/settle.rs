@@ -49,7 +49,10 @@ pub(crate) async fn retry_puts_a_job_back(world: &World) {
 
 pub(crate) async fn held_spends_nothing_and_is_replaced(world: &World) {
     let leased = world.leased().await;
-    let held = Settlement::held(&leased, NOW, an_attempt(&leased, None), NOW);
+    let mut unspent = an_attempt(&leased, None);
+    (unspent.started_at, unspent.finished_at) = (NOW.minus(ms(9)), NOW.minus(ms(8)));
+    unspent.response_body = Bytes::from_static(b"nothing of this stays");
+    let held = Settlement::held(&leased, NOW, unspent, NOW);
     assert_eq!(settle(world, held).await, Settled::Applied(State::Scheduled));
     let job = world.get(leased.job.id).await;
     assert_eq!((job.attempt_count, job.last_error.as_deref()), (0, Some("send.timeout")));

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::error::Failure;
 use super::rows::{self, Sql};
-use super::writer::{close_savepoint, open_savepoint};
+use super::transaction::Transaction;
 use crate::job::NewJob;
 use crate::store::{INSERT_LIMIT, StoreError};
 
@@ -70,26 +70,22 @@ impl InsertCall {
 }
 
 /// Runs all calls together; if that fails, one by one, so that each caller gets its own answer.
-pub(super) async fn run(connection: &mut SqliteConnection, calls: &mut [InsertCall]) -> Result<(), Failure> {
-    refuse_unknown_groups(connection, calls).await?;
+pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCall]) -> Result<(), Failure> {
+    refuse_unknown_groups(transaction.begin_call().await?, calls).await?;
     let all: Vec<&Row> = calls.iter().filter(|call| call.done.is_ok()).flat_map(|call| &call.rows).collect();
-    if write_in_savepoint(connection, &all).await?.is_ok() {
+    if write_call(transaction, &all).await?.is_ok() {
         return Ok(());
     }
     for call in calls.iter_mut().filter(|call| call.done.is_ok()) {
         let own: Vec<&Row> = call.rows.iter().collect();
-        call.done = write_in_savepoint(connection, &own).await?;
+        call.done = write_call(transaction, &own).await?;
     }
     Ok(())
 }
 
-async fn write_in_savepoint(
-    connection: &mut SqliteConnection,
-    rows: &[&Row],
-) -> Result<Result<(), StoreError>, Failure> {
-    open_savepoint(connection).await?;
-    let result = write(connection, rows).await;
-    close_savepoint(connection, result).await
+async fn write_call(transaction: &mut Transaction<'_>, rows: &[&Row]) -> Result<Result<(), StoreError>, Failure> {
+    let result = write(transaction.begin_call().await?, rows).await;
+    transaction.end_call(result).await
 }
 
 async fn refuse_unknown_groups(connection: &mut SqliteConnection, calls: &mut [InsertCall]) -> Result<(), Failure> {

@@ -21,6 +21,7 @@ mod rows;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod writer;
 
 use sqlx::sqlite::SqlitePool;

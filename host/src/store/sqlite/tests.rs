@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -152,6 +152,28 @@ async fn a_damaged_job_does_not_stop_the_others() {
     other.close().await.unwrap();
     assert!(matches!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Corrupt(_))));
     assert_eq!(conformance::ids(&world.claim(NOW, 10).await), [jobs[0], jobs[2]]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_begin_fails_all_its_calls_and_the_next_one_works() {
+    let sqlite = empty().await;
+    let path = sqlite.options().path;
+    let world = World::new(Box::new(sqlite)).await;
+    let mut other = shell(&path).await;
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let job = world.job(NOW);
+    let (insert, component) =
+        join(world.store.insert(vec![job.clone()]), world.store.put_component("d".to_owned(), vec![1].into())).await;
+    for result in [insert, component] {
+        assert!(
+            matches!(&result, Err(StoreError::Unavailable(text)) if text.contains("another process")),
+            "{result:?}"
+        );
+    }
+    assert_eq!(world.store.job(world.tenant, job.id).await.unwrap(), None, "reads go on");
+    other.close().await.unwrap();
+    world.store.insert(vec![job.clone()]).await.unwrap();
+    assert_eq!(world.state(job.id).await, State::Scheduled);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

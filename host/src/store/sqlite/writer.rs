@@ -4,8 +4,8 @@
 //! [`BATCH_ROWS`]), runs them in one transaction, commits once and then answers. Invariants:
 //!
 //! - No call is answered with `Ok` before its transaction is on disk.
-//! - Each call runs in a savepoint: one that fails undoes only itself. Waiting inserts are merged into one savepoint, and run one by
-//!   one only if the merged one fails.
+//! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and run one by one only if
+//!   that fails.
 //! - If the transaction itself fails, every call in it fails and nothing of it remains.
 //! - The queue is bounded: callers wait when the disk is slower than they are.
 
@@ -23,13 +23,14 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Failure;
 use super::insert::{self, InsertCall};
+use super::transaction::Transaction;
 use crate::store::StoreError;
 
 /// The most calls in one transaction.
 const BATCH_CALLS: usize = 512;
 
-/// No further call is taken into a transaction that inserts this many jobs.
-const BATCH_ROWS: usize = 10_000;
+/// No further call is taken into a transaction that inserts this many jobs: a claim behind them must not wait long.
+const BATCH_ROWS: usize = 2_000;
 
 /// The most calls that wait in the queue; further callers wait before it.
 const QUEUE_CALLS: usize = 1_024;
@@ -76,8 +77,8 @@ impl Writer {
         let closing = CancellationToken::new();
         let counters = Arc::new(Counters::default());
         let task = TaskTracker::new();
-        let loop_ = Loop { connection, calls, closing: closing.clone(), counters: Arc::clone(&counters) };
-        task.spawn(loop_.run(lock));
+        let writing = Loop { connection, calls, closing: closing.clone(), counters: Arc::clone(&counters) };
+        task.spawn(writing.run(lock));
         task.close();
         Self { queue, closing, task, counters }
     }
@@ -124,8 +125,8 @@ enum Call {
 
 /// A [`WorkCall`] of any type.
 trait Answerable: Send {
-    /// Does the work inside of the open transaction and keeps the result.
-    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Result<(), Failure>>;
+    /// Does the work in the transaction and keeps the result.
+    fn run<'c>(&'c mut self, transaction: &'c mut Transaction<'_>) -> BoxFuture<'c, Result<(), Failure>>;
 
     /// Tells the caller: the result, if the transaction was committed.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -138,12 +139,11 @@ struct WorkCall<T, W> {
 }
 
 impl<T: Send, W: Work<T>> Answerable for WorkCall<T, W> {
-    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Result<(), Failure>> {
+    fn run<'c>(&'c mut self, transaction: &'c mut Transaction<'_>) -> BoxFuture<'c, Result<(), Failure>> {
         Box::pin(async move {
             if let Some(work) = self.work.take() {
-                open_savepoint(connection).await?;
-                let result = work(&mut *connection).await;
-                self.done = Some(close_savepoint(connection, result).await?);
+                let result = work(transaction.begin_call().await?).await;
+                self.done = Some(transaction.end_call(result).await?);
             }
             Ok(())
         })
@@ -158,24 +158,6 @@ impl<T: Send, W: Work<T>> Answerable for WorkCall<T, W> {
         // A caller that has gone away does not want the answer.
         let _ = self.reply.send(result);
     }
-}
-
-/// Opens a savepoint: what follows can be undone by itself.
-pub(super) async fn open_savepoint(connection: &mut SqliteConnection) -> Result<(), Failure> {
-    sqlx::query("SAVEPOINT call").execute(connection).await?;
-    Ok(())
-}
-
-/// Keeps what was done in the savepoint, or undoes it if `result` is an error. Fails itself if the whole transaction is lost.
-pub(super) async fn close_savepoint<T>(
-    connection: &mut SqliteConnection,
-    result: Result<T, Failure>,
-) -> Result<Result<T, StoreError>, Failure> {
-    if result.is_err() {
-        sqlx::query("ROLLBACK TO call").execute(&mut *connection).await?;
-    }
-    sqlx::query("RELEASE call").execute(connection).await?;
-    Ok(result.map_err(StoreError::from))
 }
 
 /// Calls that share a transaction.
@@ -207,15 +189,14 @@ impl Batch {
 
     /// Inserts go first, so that a claim in the same transaction sees them.
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Failure> {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let mut transaction = Transaction::begin(connection).await?;
         if !self.inserts.is_empty() {
-            insert::run(connection, &mut self.inserts).await?;
+            insert::run(&mut transaction, &mut self.inserts).await?;
         }
         for work in &mut self.work {
-            work.run(connection).await?;
+            work.run(&mut transaction).await?;
         }
-        sqlx::query("COMMIT").execute(&mut *connection).await?;
-        Ok(())
+        transaction.commit().await
     }
 
     fn answer(self, committed: &Result<(), StoreError>) {

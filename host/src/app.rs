@@ -86,10 +86,12 @@ impl App {
         let store = Arc::new(open_store(&config, &home).await?);
         let vault = open_vault(&config, &home, &*clock)?;
         let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
-        let catalog = Arc::new(open_catalog(&config, Arc::clone(&store) as _, Arc::clone(&clock), &runtime, vault).await?);
+        let catalog =
+            Arc::new(open_catalog(&config, Arc::clone(&store) as _, Arc::clone(&clock), &runtime, vault).await?);
         declare(&config, &catalog).await?;
         let first_token = admit_first_token(&config, &catalog).await?;
-        let sender = Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
+        let sender =
+            Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
         let attempter = Attempter::new(
             Arc::clone(&catalog),
             Arc::clone(&runtime),

@@ -10,8 +10,8 @@ use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
 use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Timings};
 use crate::policy::{
-    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, Plan, Prepared, Request, Response, Role,
-    Runtime, TransportError,
+    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, Plan, Prepared, Request, Response, Role, Runtime,
+    TransportError,
 };
 use crate::send::{Answer, Envelope, Outgoing, Sender};
 use crate::settle;

@@ -77,7 +77,12 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
         },
     };
     if leased.lost_leases >= LOST_LEASES {
-        decide(&mut attempt, State::Dead, None, format!("{} nodes stopped while they had this job", leased.lost_leases));
+        decide(
+            &mut attempt,
+            State::Dead,
+            None,
+            format!("{} nodes stopped while they had this job", leased.lost_leases),
+        );
         return Settlement::dead(leased, at, attempt);
     }
     if leased.job.deadline.is_some_and(|deadline| at > deadline) {

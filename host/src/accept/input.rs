@@ -31,7 +31,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// If it is too large or breaks off.
 pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the body is larger than this server takes (`server.body_limit`)"),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::too_large("the body is larger than this server takes (`server.body_limit`)")
+        }
         _ => Problem::malformed(None, "the body broke off"),
     })
 }
@@ -57,7 +59,9 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn token(segment: &Segment) -> String {
     match segment {
         Segment::Seq { index } => format!("/{index}"),
-        Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Map { key } | Segment::Enum { variant: key } => {
+            format!("/{}", key.replace('~', "~0").replace('/', "~1"))
+        }
         Segment::Unknown => String::new(),
     }
 }
@@ -73,11 +77,18 @@ pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<U
         Some(Value::String(text)) => parse_time(text, now).map_err(invalid)?,
         Some(Value::Number(seconds)) => {
             let ms = seconds.as_f64().map(|seconds| (seconds * 1_000.0).ceil()).filter(|ms| ms.is_finite());
-            #[expect(clippy::cast_possible_truncation, reason = "a float that is too large becomes the largest integer")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a float that is too large becomes the largest integer"
+            )]
             let at = ms.map(|ms| UnixMs(ms as i64));
             at.ok_or_else(|| invalid("the number is not a time".to_owned()))?
         }
-        Some(_) => return Err(invalid("a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned())),
+        Some(_) => {
+            return Err(invalid(
+                "a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned(),
+            ));
+        }
     };
     if at > now.plus(horizon) {
         let most = humantime::format_duration(horizon);
@@ -89,10 +100,15 @@ pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<U
 fn parse_time(text: &str, now: UnixMs) -> Result<UnixMs, String> {
     if let Some(delay) = text.strip_prefix('+') {
         let delay = humantime::parse_duration(delay);
-        return delay.map(|delay| now.plus(delay)).map_err(|error| format!("`{}` is not a duration such as `+90s`, `+6h` or `+2d`: {error}", text.escape_debug()));
+        return delay.map(|delay| now.plus(delay)).map_err(|error| {
+            format!("`{}` is not a duration such as `+90s`, `+6h` or `+2d`: {error}", text.escape_debug())
+        });
     }
     let at: jiff::Timestamp = text.parse().map_err(|_| {
-        format!("`{}` is not a time such as `2026-11-20T10:00:00.250Z`, `+90s` or a number of Unix seconds", text.escape_debug())
+        format!(
+            "`{}` is not a time such as `2026-11-20T10:00:00.250Z`, `+90s` or a number of Unix seconds",
+            text.escape_debug()
+        )
     })?;
     let nanos = at.as_nanosecond();
     let ms = nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0);
@@ -137,7 +153,18 @@ mod tests {
 
     #[test]
     fn absurd_times_are_refused() {
-        for absurd in [json!("9999-12-31T23:59:59Z"), json!(1e300), json!("+99999y"), json!("+1"), json!("+"), json!("tomorrow"), json!(true), json!({}), json!(9_223_372_036_854_775_807_i64), json!("+584942417355y")] {
+        for absurd in [
+            json!("9999-12-31T23:59:59Z"),
+            json!(1e300),
+            json!("+99999y"),
+            json!("+1"),
+            json!("+"),
+            json!("tomorrow"),
+            json!(true),
+            json!({}),
+            json!(9_223_372_036_854_775_807_i64),
+            json!("+584942417355y"),
+        ] {
             assert!(at(absurd.clone()).is_err(), "{absurd}");
         }
     }

@@ -75,7 +75,10 @@ pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
     }
     Err(Invalid::at(
         "",
-        format!("`{}` is not a name for a {what}: 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, letter or digit first", name.escape_debug()),
+        format!(
+            "`{}` is not a name for a {what}: 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, letter or digit first",
+            name.escape_debug()
+        ),
     ))
 }
 

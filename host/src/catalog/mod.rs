@@ -100,7 +100,8 @@ impl Catalog {
     /// # Errors
     /// If the store does not answer, or holds what this version cannot read.
     pub async fn open(options: CatalogOptions) -> anyhow::Result<Self> {
-        let components = carillon_default_plugins::ALL.iter().map(|plugin| (Digest::of(plugin.component), plugin.component));
+        let components =
+            carillon_default_plugins::ALL.iter().map(|plugin| (Digest::of(plugin.component), plugin.component));
         let builtins = Builtins(components.collect());
         let now = options.clock.now();
         let mut versions = Vec::new();
@@ -181,8 +182,12 @@ impl Catalog {
     pub async fn put_tenant(&self, name: &str, defaults: Value) -> Result<Arc<Tenant>, Rejected> {
         check::name("tenant", name)?;
         let id = self.tenant(name).map(|tenant| tenant.id);
-        let candidate =
-            Tenant { id: id.unwrap_or(TenantId(NO_TENANT)), name: name.to_owned(), defaults, created_at: self.clock.now() };
+        let candidate = Tenant {
+            id: id.unwrap_or(TenantId(NO_TENANT)),
+            name: name.to_owned(),
+            defaults,
+            created_at: self.clock.now(),
+        };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
         let owns: Vec<_> = groups.iter().map(|group| group.own.clone()).chain([Value::Object(Map::new())]).collect();
         for own in owns {
@@ -443,14 +448,19 @@ impl Catalog {
             return if known.doc.digest == digest {
                 Ok((known, false))
             } else {
-                Err(Rejected::Conflict(format!("`{full}` exists with the digest {}; a version never changes", known.doc.digest)))
+                Err(Rejected::Conflict(format!(
+                    "`{full}` exists with the digest {}; a version never changes",
+                    known.doc.digest
+                )))
             };
         }
         let plugin = self.runtime.registry.admit(&component).await?;
         let described = describe(&self.runtime, &plugin, component.len()).await?;
         if described.name != name || described.version != version {
             let said = format!("{}@{}", described.name, described.version);
-            return Err(LoadError::Description(format!("it calls itself `{said}`, but was uploaded as `{full}`")).into());
+            return Err(
+                LoadError::Description(format!("it calls itself `{said}`, but was uploaded as `{full}`")).into()
+            );
         }
         plugin_version(described.name, version, false, described.doc.clone(), self.clock.now())
             .map_err(|error| LoadError::Description(error.to_string()))?;

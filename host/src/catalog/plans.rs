@@ -65,7 +65,9 @@ impl Catalog {
         let state = self.state();
         let material = |name: &String| {
             let key = state.key(group.tenant.id, name).and_then(|key| key.material.clone());
-            key.ok_or_else(|| fault(FaultCode::MissingKey, format!("the key `{name}` does not exist or cannot be decrypted")))
+            key.ok_or_else(|| {
+                fault(FaultCode::MissingKey, format!("the key `{name}` does not exist or cannot be decrypted"))
+            })
         };
         used.keys.iter().map(material).collect()
     }

@@ -67,8 +67,11 @@ impl Vault {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut random = Zeroizing::new([0; MASTER_KEY_LEN]);
                 clock.fill_random(random.as_mut_slice());
-                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-                file.write_all(hex::encode(random.as_slice()).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+                let mut file =
+                    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+                file.write_all(hex::encode(random.as_slice()).as_bytes())
+                    .and_then(|()| file.sync_all())
+                    .map_err(failed)?;
                 Ok(Self { master: random })
             }
             Err(error) => Err(failed(error)),

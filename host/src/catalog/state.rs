@@ -216,7 +216,11 @@ impl State {
     }
 
     /// The tenant's versions of a plugin, oldest first.
-    pub(super) fn versions(&self, tenant: TenantId, name: &str) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
+    pub(super) fn versions(
+        &self,
+        tenant: TenantId,
+        name: &str,
+    ) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
         let name = name.to_owned();
         self.plugins.iter().filter(move |((id, other, _), _)| *id == tenant && *other == name).map(|(_, plugin)| plugin)
     }
@@ -280,7 +284,8 @@ fn key_of(entity: &Entity, vault: &Vault) -> anyhow::Result<Key> {
     let opened = vault.open(&super::key_owner(TenantId(entity.tenant), &entity.name), &doc.sealed);
     let id = format!("{}/{}", entity.name, entity.version);
     let material = opened.and_then(|secret| KeyMaterial::new(id, doc.kind, secret).map_err(anyhow::Error::msg));
-    let material = material.inspect_err(|error| tracing::error!(key = entity.name, %error, "a key cannot be used")).ok();
+    let material =
+        material.inspect_err(|error| tracing::error!(key = entity.name, %error, "a key cannot be used")).ok();
     Ok(Key {
         name: entity.name.clone(),
         version: entity.version,
@@ -304,7 +309,8 @@ pub(super) fn plugin_version(
     doc: PluginDoc,
     created_at: UnixMs,
 ) -> anyhow::Result<PluginVersion> {
-    let version = version.parse().map_err(|_| anyhow::anyhow!("`{version}` is not a semantic version such as `1.4.0`"))?;
+    let version =
+        version.parse().map_err(|_| anyhow::anyhow!("`{version}` is not a semantic version such as `1.4.0`"))?;
     let schema = jsonschema::validator_for(&doc.config_schema)
         .map_err(|error| anyhow::anyhow!("the config schema is not a JSON Schema: {error}"))?;
     Ok(PluginVersion { name, version, builtin, doc, schema, created_at })

@@ -34,7 +34,9 @@ impl Observer {
             Next::Final(_) => None,
         };
         match state {
-            State::Dead | State::Expired => tracing::info!(job = %id, attempt = number, %state, status, error, "job ended"),
+            State::Dead | State::Expired => {
+                tracing::info!(job = %id, attempt = number, %state, status, error, "job ended")
+            }
             _ => tracing::debug!(job = %id, attempt = number, %state, status, error, run_at, "attempt settled"),
         }
     }

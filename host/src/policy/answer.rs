@@ -34,12 +34,17 @@ pub fn check_header(name: &str, value: &[u8]) -> Result<(), String> {
     if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
         return Err(format!("the header `{shown}` is set by the server"));
     }
-    HeaderValue::from_bytes(value).map_err(|_| format!("the value of the header `{shown}` has a line break or a control character"))?;
+    HeaderValue::from_bytes(value)
+        .map_err(|_| format!("the value of the header `{shown}` has a line break or a control character"))?;
     Ok(())
 }
 
 /// Accepts an encoder's answer.
-pub(super) fn check_encoded(limits: &Limits, before: &types::Request, after: types::Request) -> Result<types::Request, Fault> {
+pub(super) fn check_encoded(
+    limits: &Limits,
+    before: &types::Request,
+    after: types::Request,
+) -> Result<types::Request, Fault> {
     if after.headers.len() > before.headers.len().saturating_add(limits.added_headers) {
         return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
     }
@@ -106,7 +111,8 @@ mod tests {
     }
 
     fn request(url: &str, headers: &[(&str, &str)], body: &[u8]) -> types::Request {
-        let headers = headers.iter().map(|(name, value)| types::Header { name: (*name).into(), value: (*value).into() });
+        let headers =
+            headers.iter().map(|(name, value)| types::Header { name: (*name).into(), value: (*value).into() });
         types::Request { method: "POST".into(), url: url.into(), headers: headers.collect(), body: body.into() }
     }
 
@@ -137,7 +143,8 @@ mod tests {
             headers: vec![types::Header { name: "x-sig".into(), value: b"new".to_vec() }],
             body: None,
         };
-        let request = apply_signed(&limits(), request("http://a/", &[("X-Sig", "old"), ("X", "1")], b"kept"), signed).unwrap();
+        let request =
+            apply_signed(&limits(), request("http://a/", &[("X-Sig", "old"), ("X", "1")], b"kept"), signed).unwrap();
         let names: Vec<_> = request.headers.iter().map(|header| header.name.as_str()).collect();
         assert_eq!(names, ["X", "x-sig"]);
         assert_eq!(request.body, b"kept");

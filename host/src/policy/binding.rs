@@ -215,7 +215,10 @@ pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invali
     for (role, patch) in overrides {
         let pointer = format!("/{role}");
         if !patch.is_object() {
-            return Err(Invalid::at(pointer, "the overrides of a role are an object: its config, or the part to change"));
+            return Err(Invalid::at(
+                pointer,
+                "the overrides of a role are an object: its config, or the part to change",
+            ));
         }
         match role.as_str() {
             "encode" => override_encoders(doc, patch)?,
@@ -315,10 +318,12 @@ impl GroupLimits {
         let empty = Value::Object(Map::new());
         let doc = LimitsDoc::deserialize(if value.is_null() { &empty } else { value })
             .map_err(|error| Invalid::at("/limits", error.to_string()))?;
-        let timeout = doc.timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
+        let timeout =
+            doc.timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
         let concurrency = doc.concurrency.filter(|count| *count > 0);
         Ok(Self {
-            concurrency: concurrency.ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
+            concurrency: concurrency
+                .ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
             rate: doc.rate.as_deref().map(parse_rate).transpose()?,
             timeout: parse_period("/limits/timeout", &timeout)?,
             ttl: doc.ttl.as_deref().map(|ttl| parse_period("/limits/ttl", ttl)).transpose()?,
@@ -334,12 +339,15 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
     match humantime::parse_duration(text) {
         Ok(period) if !period.is_zero() => Ok(period),
         Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
-        Err(error) => Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}"))),
+        Err(error) => {
+            Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}")))
+        }
     }
 }
 
 fn parse_rate(text: &str) -> Result<Rate, Invalid> {
-    let invalid = || Invalid::at("/limits/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
+    let invalid =
+        || Invalid::at("/limits/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
     let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
     let seconds = match unit {
         "s" => 1,

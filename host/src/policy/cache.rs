@@ -40,7 +40,10 @@ impl Cache {
         let file = tokio::fs::read(self.dir.join(&name)).await.ok()?;
         let (mac, content) = file.split_at_checked(MAC_LEN)?;
         if self.mac(&name, content).verify_slice(mac).is_err() {
-            tracing::warn!(file = name, "a file in the cache of compiled plugins was not written by this server; ignored");
+            tracing::warn!(
+                file = name,
+                "a file in the cache of compiled plugins was not written by this server; ignored"
+            );
             return None;
         }
         Some(content.to_vec())

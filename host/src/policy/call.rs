@@ -41,7 +41,9 @@ impl Plugin {
 
     /// Whether the plugin accepts a config; the inner error is its own sentence.
     pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
-        self.call(limits, |store, instance| self.exports.meta.load(&mut *store, instance)?.call_check(store, config).map(Ok))
+        self.call(limits, |store, instance| {
+            self.exports.meta.load(&mut *store, instance)?.call_check(store, config).map(Ok)
+        })
     }
 
     /// Turns a request into another one.
@@ -73,7 +75,8 @@ impl Plugin {
         let called = self.call(limits, |store, instance| {
             let Some(exports) = &self.exports.sign else { return Ok(Err(lacks(Role::Sign))) };
             let handles = store.data_mut().grant(keys)?;
-            let borrows: Vec<_> = handles.iter().map(|key| wasmtime::component::Resource::new_borrow(key.rep())).collect();
+            let borrows: Vec<_> =
+                handles.iter().map(|key| wasmtime::component::Resource::new_borrow(key.rep())).collect();
             let answer = exports.load(&mut *store, instance)?.call_sign(store, attempt, config, &request, &borrows)?;
             Ok(answer.map_err(declared))
         });

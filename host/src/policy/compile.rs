@@ -77,7 +77,11 @@ impl Compiler {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim();
-        Err(failed(if said.is_empty() { format!("the compiler ended with {}", output.status) } else { said.to_owned() }))
+        Err(failed(if said.is_empty() {
+            format!("the compiler ended with {}", output.status)
+        } else {
+            said.to_owned()
+        }))
     }
 }
 

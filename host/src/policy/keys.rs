@@ -120,10 +120,7 @@ mod tests {
         let data = b"what do ya want for nothing?";
         let hex = |algorithm| hex::encode(key.mac(algorithm, data).unwrap());
         assert_eq!(hex(MacAlgorithm::HmacSha1), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
-        assert_eq!(
-            hex(MacAlgorithm::HmacSha256),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
+        assert_eq!(hex(MacAlgorithm::HmacSha256), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
         assert!(hex(MacAlgorithm::HmacSha512).starts_with("164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd6"));
     }
 

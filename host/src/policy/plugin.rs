@@ -143,10 +143,10 @@ impl Plugin {
     /// Links a compiled component.
     pub(super) fn link(engine: Arc<PolicyEngine>, digest: Digest, component: &Component) -> Result<Self, LoadError> {
         let names = Names::of(&engine, component)?;
-        let pre = engine.linker().instantiate_pre(component).map_err(|error| LoadError::WrongType {
-            name: "imports".to_owned(),
-            detail: format!("{error:#}"),
-        })?;
+        let pre = engine
+            .linker()
+            .instantiate_pre(component)
+            .map_err(|error| LoadError::WrongType { name: "imports".to_owned(), detail: format!("{error:#}") })?;
         let exports = Exports {
             meta: find(names.has("meta"), "meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
             encode: find(names.has("encode"), "encode", || encode_export::GuestIndices::new(&pre))?,

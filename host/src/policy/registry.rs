@@ -52,7 +52,8 @@ impl Registry {
         let slot = self.slot(digest);
         let load = || async {
             let component = source.component(digest).await;
-            let component = component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
+            let component =
+                component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
             self.load(digest, &component).await
         };
         slot.get_or_try_init(load).await.cloned()

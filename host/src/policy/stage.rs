@@ -232,7 +232,10 @@ fn fall_back(number: u32, seed: u32) -> Ruling {
 }
 
 fn stood_in(step: &Step, fault: &Fault) -> AttemptError {
-    AttemptError { code: fault.code.as_str().to_owned(), message: format!("{} ({}): {}", step.role, step.name, fault.message) }
+    AttemptError {
+        code: fault.code.as_str().to_owned(),
+        message: format!("{} ({}): {}", step.role, step.name, fault.message),
+    }
 }
 
 /// Whether a fault in front of the request means that this job can never be sent.

@@ -31,7 +31,10 @@ impl CallState {
         keys.iter().map(|key| Ok(self.table.push(GrantedKey(Arc::clone(key)))?)).collect()
     }
 
-    fn key(&mut self, handle: &Resource<GrantedKey>) -> wasmtime::Result<Result<Arc<KeyMaterial>, keys_import::KeyError>> {
+    fn key(
+        &mut self,
+        handle: &Resource<GrantedKey>,
+    ) -> wasmtime::Result<Result<Arc<KeyMaterial>, keys_import::KeyError>> {
         let Some(left) = self.key_operations_left.checked_sub(1) else {
             return Ok(Err(keys_import::KeyError::TooManyOperations));
         };
@@ -110,9 +113,7 @@ impl keys_import::HostKey for CallState {
             keys_import::Mac::HmacSha256 => MacAlgorithm::HmacSha256,
             keys_import::Mac::HmacSha512 => MacAlgorithm::HmacSha512,
         };
-        Ok(self.key(&handle)?.and_then(|key| {
-            key.mac(algorithm, &data).map_err(|_| keys_import::KeyError::WrongKind)
-        }))
+        Ok(self.key(&handle)?.and_then(|key| key.mac(algorithm, &data).map_err(|_| keys_import::KeyError::WrongKind)))
     }
 
     fn sign(

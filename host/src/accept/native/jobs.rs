@@ -233,7 +233,9 @@ pub(in super::super) async fn cancel(
     let status = match api.store.cancel(access.tenant.id, parsed, api.clock.now()).await? {
         Cancelled::Now | Cancelled::Already(JobState::Cancelled) => StatusCode::OK,
         Cancelled::Requested => StatusCode::ACCEPTED,
-        Cancelled::Already(state) => return Err(Problem::conflict(format!("the job has ended already: it is {state}"))),
+        Cancelled::Already(state) => {
+            return Err(Problem::conflict(format!("the job has ended already: it is {state}")));
+        }
         Cancelled::Unknown => return Err(Problem::unknown("job", &id)),
     };
     let Json(view) = get(State(api), Extension(access), Path(id)).await?;

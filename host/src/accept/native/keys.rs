@@ -66,9 +66,9 @@ pub(in super::super) async fn put(
 ) -> Result<StatusCode, Problem> {
     let secret = match (doc.secret, doc.secret_base64) {
         (Some(text), None) => text.into_bytes(),
-        (None, Some(text)) => {
-            STANDARD.decode(&text).map_err(|_| Problem::invalid("/secret_base64", "not base64 (standard alphabet, padded)"))?
-        }
+        (None, Some(text)) => STANDARD
+            .decode(&text)
+            .map_err(|_| Problem::invalid("/secret_base64", "not base64 (standard alphabet, padded)"))?,
         _ => return Err(Problem::invalid("/secret", "give one of `secret` and `secret_base64`")),
     };
     if secret.is_empty() {

@@ -104,7 +104,8 @@ impl Api {
         now: UnixMs,
         checked: &mut Checked,
     ) -> Result<NewJob, Problem> {
-        let effective = group.effective.as_ref().map_err(|error| Problem::conflict(format!("the group is broken: {error}")))?;
+        let effective =
+            group.effective.as_ref().map_err(|error| Problem::conflict(format!("the group is broken: {error}")))?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
         let (body, is_json) = payload(&doc)?;
         if body.len() > self.limits.payload {
@@ -113,7 +114,8 @@ impl Api {
         }
         let target = target(&doc, is_json)?;
         check_labels(&doc)?;
-        let period = |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
+        let period =
+            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         let timeout = period("/limits/timeout", &doc.limits.timeout)?;
         let ttl = period("/limits/ttl", &doc.limits.ttl)?.into_iter().chain(effective.limits.ttl).min();
         if let Some(overrides) = &doc.policy {
@@ -158,7 +160,8 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), Problem> {
         (None, Some(text), None) => Ok((Bytes::copy_from_slice(text.as_bytes()), false)),
         (None, None, Some(text)) => {
             let decoded = STANDARD.decode(text);
-            let decoded = decoded.map_err(|error| Problem::invalid("/payload_base64", format!("not base64: {error}")))?;
+            let decoded =
+                decoded.map_err(|error| Problem::invalid("/payload_base64", format!("not base64: {error}")))?;
             Ok((decoded.into(), false))
         }
         _ => Err(Problem::invalid("/payload", "give one of `payload`, `payload_text` and `payload_base64`")),

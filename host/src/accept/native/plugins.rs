@@ -63,7 +63,8 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
-    let mut plugins: Vec<_> = api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::of(plugin, false)).collect();
+    let mut plugins: Vec<_> =
+        api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::of(plugin, false)).collect();
     let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
     plugins.sort_by_key(name);
     Ok(Json(Page::of_sorted(plugins, &paging, name)?))

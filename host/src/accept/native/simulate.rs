@@ -17,7 +17,9 @@ use super::super::input::{Body, run_at};
 use super::new_job::{Checked, JobDoc};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord};
+use crate::job::{
+    AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord,
+};
 use crate::policy::Plan;
 use crate::policy::binding::lay;
 use crate::send::{Answer, Outgoing};
@@ -136,7 +138,8 @@ pub(in super::super) async fn simulate(
         Some(policy) => api.candidate(&group, policy).await?,
         None => group,
     };
-    let mut job = api.new_job(&group, doc.job, now, &mut Checked::default()).await.map_err(|problem| problem.within("/job"))?;
+    let mut job =
+        api.new_job(&group, doc.job, now, &mut Checked::default()).await.map_err(|problem| problem.within("/job"))?;
     job.seed = doc.seed.unwrap_or(job.seed);
     let plan = api.plan(&group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));

@@ -36,11 +36,7 @@ pub struct TenantView {
 
 impl From<Arc<Tenant>> for TenantView {
     fn from(tenant: Arc<Tenant>) -> Self {
-        Self {
-            name: tenant.name.clone(),
-            defaults: tenant.defaults.clone(),
-            created_at: tenant.created_at.to_string(),
-        }
+        Self { name: tenant.name.clone(), defaults: tenant.defaults.clone(), created_at: tenant.created_at.to_string() }
     }
 }
 

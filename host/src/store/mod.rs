@@ -260,7 +260,7 @@ pub enum Expect {
 
 /// The configured things.
 #[async_trait]
-pub trait Catalog: Send + Sync {
+pub trait Entities: Send + Sync {
     /// All entities, and the generation that they belong to. It rises with each change, so equal generations mean equal entities.
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError>;
 
@@ -282,6 +282,6 @@ pub trait Catalog: Send + Sync {
 }
 
 /// Everything that a backend must do.
-pub trait Store: Jobs + Catalog {}
+pub trait Store: Jobs + Entities {}
 
-impl<T: Jobs + Catalog> Store for T {}
+impl<T: Jobs + Entities> Store for T {}

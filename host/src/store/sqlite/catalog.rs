@@ -1,4 +1,4 @@
-//! [`Catalog`]: what is configured. There is little of it and it changes seldom: plain statements, one row at a time.
+//! [`Entities`]: what is configured. There is little of it and it changes seldom: plain statements, one row at a time.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,10 +9,10 @@ use super::SqliteStore;
 use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
-use crate::store::{Catalog, Entity, Expect, Kind, PutEntity, StoreError};
+use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
 
 #[async_trait]
-impl Catalog for SqliteStore {
+impl Entities for SqliteStore {
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
         let rows = sqlx::query(LOAD).fetch_all(&self.readers).await.map_err(Failure::from)?;
         Ok(loaded(&rows)?)

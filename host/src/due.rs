@@ -3,7 +3,8 @@
 //! The loop sleeps until the earliest `run_at` that it knows, is woken by inserts, by changes of groups and by attempts that end,
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
 //! for the wake-up before it looks. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
-//! a claim is worth its transaction. Groups that are due share a claim equally, so that no backlog delays another group's next job.
+//! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
+//! time: so a job is not late by the time that its claim takes, and many share one. Groups that are due share a claim equally, so that no backlog delays another group's next job.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,13 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// A claim takes the jobs along that become due within this time. They hold places of their group while they wait for it, so it
+/// bounds how long a job that is accepted meanwhile, and due at once, may wait behind them in a group whose places are all taken.
+const CLAIM_AHEAD: Duration = Duration::from_millis(25);
+
+/// The loop looks so long before the next job is due: longer than a claim takes, and much less than [`CLAIM_AHEAD`].
+const CLAIM_TIME: Duration = Duration::from_millis(5);
 
 /// How often a lease is extended within its own length.
 const EXTENSIONS: u32 = 3;
@@ -128,8 +136,8 @@ impl Node {
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut full) = (Vec::new(), false);
         for Waiting { group, earliest } in waiting {
-            if earliest > now {
-                next = next.min(earliest);
+            if earliest > now.plus(CLAIM_TIME) {
+                next = next.min(earliest.minus(CLAIM_TIME));
                 continue;
             }
             match self.opening(group, now) {
@@ -152,7 +160,7 @@ impl Node {
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let claim = ClaimDue { now, lease_until: now.plus(self.config.lease.get()), quotas };
+        let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until: now.plus(self.config.lease.get()), quotas };
         let leased = self.store.claim_due(claim).await?;
         let count = leased.len();
         for leased in leased {
@@ -162,12 +170,16 @@ impl Node {
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
-        let slot = self.gates.enter(leased.job.group, now);
+        let slot = self.gates.enter(leased.job.group, now.max(leased.job.run_at));
         self.leases.lock().insert(leased.job.id, leased.token);
         let node = Arc::clone(self);
         self.attempts.spawn(async move {
+            let attempt = async {
+                node.clock.sleep_until(leased.job.run_at).await;
+                node.attempter.make(&leased).await
+            };
             let settlement = tokio::select! {
-                settlement = node.attempter.make(&leased) => settlement,
+                settlement = attempt => settlement,
                 () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
             };
             let comes_back = matches!(settlement.next(), Next::Scheduled(_));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::{Body, parse};
+use super::super::input::{Body, Path, Query, parse};
 use super::new_job::{Checked, JobDoc};
 use super::{Page, Paging};
 use crate::clock::UnixMs;

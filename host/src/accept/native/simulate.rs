@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::{Body, run_at};
+use super::super::input::{Body, Path, run_at};
 use super::new_job::{Checked, JobDoc};
 use crate::catalog::Group;
 use crate::clock::UnixMs;

@@ -91,7 +91,8 @@ impl Attempter {
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
-        let envelope = Envelope { job: leased.job.id, number: notes.number, timeout: self.timeout(group, leased) };
+        let (seed, timeout) = (notes.detail.seed, self.timeout(group, leased));
+        let envelope = Envelope { job: leased.job.id, number: notes.number, seed, timeout };
         let outgoing = self.sender.complete(&request?, envelope);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }

@@ -18,6 +18,9 @@ use super::state::CallState;
 /// How often the epoch rises: the precision of a call's deadline.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
 
+/// The longest deadline, in ticks: added to the epoch it must not overflow.
+const MOST_TICKS: u64 = u64::MAX / 2;
+
 /// Memory that stays with an instance slot between calls; what a guest touches below this costs no page faults next time.
 const KEEP_RESIDENT: usize = 256 << 10;
 
@@ -78,7 +81,7 @@ impl PolicyEngine {
         store.set_fuel(limits.fuel)?;
         store.set_hostcall_fuel(HOSTCALL_FUEL);
         let ticks = limits.deadline.as_millis().div_ceil(EPOCH_TICK.as_millis()).saturating_add(1);
-        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX));
+        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).min(MOST_TICKS));
         Ok(store)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Client, Method, Url};
 use sha2::{Digest as _, Sha256};
 
@@ -115,6 +115,7 @@ impl Sender {
         headers.insert(HeaderName::from_static(IDEMPOTENCY_KEY), id.clone());
         headers.insert(HeaderName::from_static(JOB_ID_HEADER), id);
         headers.insert(HeaderName::from_static(ATTEMPT_HEADER), HeaderValue::from(envelope.number));
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         headers.entry(USER_AGENT).or_insert_with(|| self.user_agent.clone());
         Some(Outgoing {
             method: Method::from_bytes(request.method.as_bytes()).ok()?,

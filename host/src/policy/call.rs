@@ -158,16 +158,29 @@ impl Plugin {
 /// what ended it if it was stopped for its time or its fuel, but the cause of whatever else befell it.
 fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     // Only what happens while the guest runs, a misused import included, carries a trace of the guest's functions.
-    let ran = error.downcast_ref::<WasmBacktrace>().is_some();
+    let trace = error.downcast_ref::<WasmBacktrace>();
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Fault::of_policy(FaultCode::FuelExhausted, "the policy used up its fuel"),
         Some(Trap::Interrupt) => Fault::of_policy(FaultCode::Timeout, "the policy ran past its deadline"),
         _ if store.data().meter.refused => {
             Fault::of_policy(FaultCode::MemoryExceeded, "the policy asked for more memory than it may have")
         }
-        None if !ran => Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error))),
-        _ => Fault::of_policy(FaultCode::Trap, format!("the policy trapped: {}", one_line(error))),
+        None if trace.is_none() => {
+            Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error)))
+        }
+        _ => {
+            let text = format!("the policy trapped: {}{}", error.root_cause(), trace.map(place).unwrap_or_default());
+            Fault::of_policy(FaultCode::Trap, answer::readable(&text))
+        }
     }
+}
+
+/// Where the guest was, innermost function first.
+fn place(trace: &WasmBacktrace) -> String {
+    const FUNCTIONS: usize = 8;
+    let names =
+        trace.frames().iter().take(FUNCTIONS).map(|frame| frame.func_name().unwrap_or("a function without a name"));
+    format!(", in {}", names.collect::<Vec<_>>().join(", called by "))
 }
 
 /// Names what kept a call from starting: the guest's own start function, its demands, or else the server.
@@ -179,12 +192,9 @@ fn unstarted(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     Fault { code: FaultCode::Unavailable, blame: Blame::Host, message }
 }
 
-/// The causes of an error with the names of the guest's functions, without line breaks, cut to a readable length.
+/// An error with its causes, without line breaks, cut to a readable length.
 fn one_line(error: &wasmtime::Error) -> String {
-    const LONGEST: usize = 600;
-    let text = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-    let end = text.floor_char_boundary(LONGEST);
-    text[..end].to_owned()
+    answer::readable(&format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn declared(failure: types::Failure) -> Fault {

@@ -117,10 +117,7 @@ fn what_is_switched_off_does_not_compile() {
         "(func (param i64 i64) (result i64 i64) (i64.mul_wide_u (local.get 0) (local.get 1)))",
         "(memory $tiny 1 (pagesize 1))",
     ] {
-        let module = wat::parse_str(format!("(module {item})"));
-        let Ok(module) = module else { panic!("{item} is not WebAssembly text") };
-        let bytes: String = module.iter().map(|byte| format!("\\{byte:02x}")).collect();
-        let wrapped = component(&format!("(component (core module $m binary \"{bytes}\"))"));
+        let wrapped = component(&format!("(component (core module $m {item}))"));
         assert!(matches!(refusal(&wrapped), LoadError::Compile(_)), "{item}");
     }
 }
@@ -129,7 +126,7 @@ fn what_is_switched_off_does_not_compile() {
 fn demands_that_no_call_could_meet_are_refused_at_once() {
     let pages = Guest::new("judge", PLAIN).memory(r#"(memory (export "memory") 257)"#);
     assert!(refusal(&pages.build()).to_string().contains("memory"));
-    let memories = (0..3).fold(Guest::new("judge", PLAIN), |guest, _| guest.with("(memory 1)"));
+    let memories = (0..2).fold(Guest::new("judge", PLAIN), |guest, _| guest.with("(memory 1)"));
     assert!(refusal(&memories.build()).to_string().contains("memories"));
     let tables = (0..50).fold(Guest::new("judge", PLAIN), |guest, _| guest.with("(table 1 funcref)"));
     assert!(refusal(&tables.build()).to_string().contains("tables"));

@@ -223,16 +223,7 @@ fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<
     };
     let cache = policy.cache_dir.clone().unwrap_or_else(|| home.dir.join(CACHE_DIR));
     Runtime::start(RuntimeOptions {
-        limits: Limits {
-            memory: policy.memory.get(),
-            fuel: policy.fuel,
-            deadline: policy.deadline.get(),
-            key_operations: policy.key_operations,
-            log_lines: policy.log_lines,
-            log_line_length: policy.log_line_length.get(),
-            added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
-            answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
-        },
+        limits: policy_limits(config),
         threads: if policy.threads == 0 { cores } else { policy.threads },
         queue: policy.queue,
         quarantine: QuarantineRules {
@@ -244,6 +235,21 @@ fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<
         cache: Some((cache, vault.derive(CACHE_LABEL))),
         component_limit: policy.component_size.get(),
     })
+}
+
+/// What one policy call may use under this configuration.
+pub(crate) fn policy_limits(config: &Config) -> Limits {
+    let policy = &config.policy;
+    Limits {
+        memory: policy.memory.get(),
+        fuel: policy.fuel,
+        deadline: policy.deadline.get(),
+        key_operations: policy.key_operations,
+        log_lines: policy.log_lines,
+        log_line_length: policy.log_line_length.get(),
+        added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
+        answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
+    }
 }
 
 async fn open_catalog(

@@ -78,11 +78,19 @@ pub trait Clock: fmt::Debug + Send + Sync {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;
 
-impl Clock for SystemClock {
+impl SystemClock {
+    /// The wall-clock time in microseconds since 1970, for measurements of lateness that are finer than a clock's milliseconds.
+    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
-    fn now(&self) -> UnixMs {
+    pub fn now_micros(self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> UnixMs {
+        UnixMs(self.now_micros().div_euclid(1_000))
     }
 
     fn sleep_until(&self, at: UnixMs) -> Sleep<'_> {

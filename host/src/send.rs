@@ -84,6 +84,22 @@ pub struct Envelope {
     pub timeout: Duration,
 }
 
+/// The HTTP client that deliveries are made with.
+///
+/// # Errors
+/// If TLS does not start.
+pub fn client(delivery: &Delivery, guard: &Arc<Guard>) -> reqwest::Result<Client> {
+    Client::builder()
+        .dns_resolver(Arc::new(GuardedResolver(Arc::clone(guard))))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .tcp_nodelay(true)
+        .connect_timeout(delivery.connect_timeout.get())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build()
+}
+
 impl Sender {
     /// A client with the server's limits.
     ///
@@ -91,17 +107,8 @@ impl Sender {
     /// If the limits cannot be used, or TLS does not start.
     pub fn new(delivery: &Delivery, guard: Guard) -> anyhow::Result<Self> {
         let guard = Arc::new(guard);
-        let client = Client::builder()
-            .dns_resolver(Arc::new(GuardedResolver(Arc::clone(&guard))))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .http1_only()
-            .tcp_nodelay(true)
-            .connect_timeout(delivery.connect_timeout.get())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build()?;
         Ok(Self {
-            client,
+            client: client(delivery, &guard)?,
             guard,
             user_agent: HeaderValue::from_str(&delivery.user_agent)?,
             body_limit: delivery.response_judge_limit.get(),

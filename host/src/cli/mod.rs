@@ -4,11 +4,13 @@
 //! standard error and exits with 1; one that was misused exits with 2.
 
 mod batch;
+mod bench;
 pub mod client;
 mod group;
 mod input;
 mod job;
 mod key;
+mod local;
 mod output;
 mod plugin;
 mod policy;
@@ -78,6 +80,11 @@ enum Command {
         /// Bytes of address space.
         memory: u64,
     },
+    /// Measure how fast this machine accepts, delivers and decides.
+    Bench(bench::Bench),
+    /// Count requests; `bench` calls this.
+    #[command(name = bench::sink::SUBCOMMAND, hide = true)]
+    BenchSink,
     #[command(flatten)]
     Remote(Box<RemoteCommand>),
 }
@@ -127,6 +134,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     };
     match cli.command {
         Command::Compile { seconds, memory } => compiler_main(seconds, memory),
+        Command::Bench(bench) => block_on(Box::pin(bench.run(Output::new(cli.remote.json)))),
+        Command::BenchSink => bench::sink::main(),
         Command::Serve(serve) => block_on(Box::pin(serve.run())),
         Command::Remote(command) => block_on(Box::pin(ask(*command, cli.remote))),
     }

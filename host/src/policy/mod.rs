@@ -23,7 +23,10 @@ mod stage;
 mod threads;
 
 pub use self::answer::check_header;
-pub use self::bindings::judge_export::{Exchange, Response, TransportError};
+pub use self::bindings::judge_export::{Exchange, Outcome as JudgedOutcome, Response, TransportError, Verdict};
+pub use self::bindings::meta_export::Description;
+pub use self::bindings::observe_export::Event;
+pub use self::bindings::retry_export::{Decision, Past};
 pub use self::bindings::types::{Attempt, Attribute, Header, Request};
 pub use self::cache::Cache;
 pub use self::call::{Called, Usage};

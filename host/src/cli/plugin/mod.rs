@@ -1,12 +1,17 @@
-//! `carillon plugin`: manages the components that policies are made of.
+//! `carillon plugin`: makes, tries and manages the components that policies are made of.
 
-use std::path::PathBuf;
+mod build;
+mod call;
+
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Paging, Session, input};
+use super::{Paging, Session, input, local};
+use crate::config::{Config, Sources};
+use crate::policy::{Description, Plugin, Runtime};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -17,9 +22,14 @@ pub(super) enum Command {
     },
     /// Show what a plugin does and how it is configured.
     Describe {
-        /// NAME, or NAME@VERSION.
+        /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
         plugin: Reference,
     },
+    /// Build a crate to a component, and load it as an upload would.
+    Build(build::Build),
+    /// Make one call of a component on this machine, with the engine and the limits of the server.
+    #[command(after_long_help = call::EXAMPLES)]
+    Run(call::Call),
     /// Upload a component as a new version of a plugin.
     Push {
         /// NAME@VERSION. A version cannot be replaced.
@@ -34,6 +44,13 @@ pub(super) enum Command {
 pub(super) struct Reference {
     name: String,
     version: Option<String>,
+}
+
+impl Reference {
+    fn is_file(&self) -> bool {
+        let path = Path::new(&self.name);
+        self.version.is_none() && (self.name.contains('/') || path.extension().is_some_and(|it| it == "wasm"))
+    }
 }
 
 impl FromStr for Reference {
@@ -77,6 +94,14 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::List { paging } => session.list(&["plugins"], Vec::new(), &paging, &LIST).await,
+            Self::Describe { plugin } if plugin.is_file() => {
+                let runtime = runtime()?;
+                let file = PathBuf::from(plugin.name);
+                let loaded = local::load(&runtime, &file).await?;
+                session.out.answer(&record(&loaded, describe(&runtime, &loaded)?, std::fs::metadata(&file)?.len()))
+            }
+            Self::Build(build) => build.run(session).await,
+            Self::Run(call) => call.run(session).await,
             Self::Describe { plugin } => {
                 let mut path = vec!["plugins", plugin.name.as_str()];
                 path.extend(plugin.version.iter().flat_map(|version| ["versions", version]));
@@ -92,6 +117,29 @@ impl Command {
     }
 }
 
+/// A runtime for one call at a time, with the limits that the configuration of a server here would give it.
+fn runtime() -> anyhow::Result<Runtime> {
+    local::runtime(&Config::load(Sources::of_process(None, Vec::new()))?, 1)
+}
+
+fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<Description> {
+    plugin.describe(&runtime.limits).result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))
+}
+
+/// What a server would show of a component.
+fn record(plugin: &Plugin, said: Description, size: u64) -> Value {
+    let schema = serde_json::from_str(&said.config_schema).unwrap_or(Value::String(said.config_schema));
+    json!({
+        "name": said.name,
+        "version": said.version,
+        "roles": plugin.roles(),
+        "summary": said.summary,
+        "digest": plugin.digest,
+        "size": size,
+        "config_schema": schema,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +152,7 @@ mod tests {
         assert_eq!("a@1.0.0".parse(), Ok(reference("a", Some("1.0.0"))));
         assert!("a@".parse::<Reference>().is_err() && "@1".parse::<Reference>().is_err());
         assert!("a".parse::<Version>().is_err());
+        let is_file = |text: &str| text.parse::<Reference>().unwrap().is_file();
+        assert!(is_file("a.wasm") && is_file("./a") && !is_file("a") && !is_file("a@1.0.0"));
     }
 }

@@ -1,0 +1,156 @@
+//! `carillon bench`: how fast this machine accepts, delivers and decides, with a server, a receiver and a client of its own.
+//!
+//! Every figure comes with the settings it was made under, and with what the same machine does at best in the same run: compare
+//! ratios, not figures of two machines. Deliveries are encoded, signed and judged by components, and each attempt is recorded.
+
+mod limits;
+mod load;
+mod policy;
+mod server;
+pub(super) mod sink;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use super::output::Output;
+use server::Usage;
+use sink::Sink;
+
+/// Measure how fast this machine accepts, delivers and decides.
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// Jobs of a workload.
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    jobs: usize,
+    /// Connections of the workloads that send one thing at a time.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    connections: usize,
+    /// Bytes of a job's payload.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    payload_bytes: usize,
+    /// Jobs of the workload `lateness`.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    timed_jobs: usize,
+    /// The time over which these are spread.
+    #[arg(long, default_value = "20s", value_name = "PERIOD", value_parser = humantime::parse_duration)]
+    timed_spread: Duration,
+    /// Only these workloads.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOAD")]
+    only: Vec<Workload>,
+    /// Where the databases are made and removed; a file system in memory would make durability free.
+    #[arg(long, default_value_os_t = std::env::temp_dir(), value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// What the machine can do at best.
+    Limits,
+    /// Calls of policies.
+    Policy,
+    /// Accepting jobs.
+    Enqueue,
+    /// Accepting and delivering jobs.
+    Deliver,
+    /// Delivering jobs on time.
+    Lateness,
+}
+
+const COLUMNS: [(&str, &str); 15] = [
+    ("WORKLOAD", "/workload"),
+    ("COUNT", "/count"),
+    ("SECONDS", "/seconds"),
+    ("PER SECOND", "/per_second"),
+    ("P50 MS", "/p50_ms"),
+    ("P90 MS", "/p90_ms"),
+    ("P99 MS", "/p99_ms"),
+    ("MAX MS", "/max_ms"),
+    ("COLD US", "/cold_us"),
+    ("US", "/call_us"),
+    ("US, 2 THREADS", "/call_us_two_threads"),
+    ("2 : 1", "/two_to_one"),
+    ("SERVER CPU S", "/server_cpu_s"),
+    ("SERVER RSS MIB", "/server_rss_mib"),
+    ("SINK CPU S", "/sink_cpu_s"),
+];
+
+/// A line of the result.
+#[derive(Debug)]
+struct Row(Map<String, Value>);
+
+impl Row {
+    fn new(workload: &str) -> Self {
+        Self(Map::from_iter([("workload".to_owned(), json!(workload))]))
+    }
+
+    fn figure(mut self, name: &str, value: f64) -> Self {
+        self.0.insert(name.to_owned(), json!((value * 100.0).round() / 100.0));
+        self
+    }
+
+    fn count(mut self, count: usize) -> Self {
+        self.0.insert("count".to_owned(), json!(count));
+        self
+    }
+
+    fn rate(self, count: usize, elapsed: Duration) -> Self {
+        let seconds = elapsed.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a benchmark has far less than 2^52 jobs")]
+        let rate = count as f64 / seconds;
+        self.count(count).figure("seconds", seconds).figure("per_second", rate.round())
+    }
+
+    fn server(self, before: Usage, after: Usage) -> Self {
+        self.figure("server_cpu_s", after.cpu - before.cpu).figure("server_rss_mib", after.rss)
+    }
+}
+
+impl Bench {
+    pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        // Another part of the program may have installed it already, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let sink = Sink::start().await?;
+        let settings = self.settings();
+        let mut rows = Vec::new();
+        for workload in Workload::value_variants() {
+            if !self.only.is_empty() && !self.only.contains(workload) {
+                continue;
+            }
+            rows.extend(match workload {
+                Workload::Limits => self.limits(&sink).await?,
+                Workload::Policy => self.policy().await?,
+                Workload::Enqueue => self.enqueue(&sink).await?,
+                Workload::Deliver => self.deliver(&sink).await?,
+                Workload::Lateness => self.lateness(&sink).await?,
+            });
+        }
+        let rows: Vec<Value> = rows.into_iter().map(|row| Value::Object(row.0)).collect();
+        if out.is_json() {
+            return out.json(&json!({ "settings": settings, "results": rows }));
+        }
+        out.record(&settings)?;
+        out.line("")?;
+        out.table(&COLUMNS, &rows)
+    }
+
+    fn settings(&self) -> Value {
+        json!({
+            "cores": std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            "store": "sqlite, durability full",
+            "policy": "base64-envelope, werkzeug-cookie, expected-status, backoff",
+            "group_concurrency": server::CONCURRENCY,
+            "payload_bytes": self.payload_bytes,
+            "connections": self.connections,
+            "machine": "server, client and receiver share it",
+        })
+    }
+
+    fn bar(&self, workload: &str, length: usize) -> anyhow::Result<ProgressBar> {
+        let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed}")?;
+        Ok(ProgressBar::new(length as u64).with_style(style).with_message(workload.to_owned()))
+    }
+}

@@ -1,0 +1,150 @@
+//! The policy calls alone, in this process, through the runtime that the server uses: a fresh store for each call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use zeroize::Zeroizing;
+
+use super::super::local;
+use super::{Bench, Row};
+use crate::clock::Stopwatch;
+use crate::config::{Config, Sources};
+use crate::policy::{
+    Attempt, Attribute, Exchange, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Response, Role,
+    Verdict,
+};
+
+/// Warm calls of a round.
+const CALLS: u32 = 5_000;
+
+/// Rounds, of which the median counts.
+const ROUNDS: usize = 5;
+
+/// What the default plugins are called with: role, plugin, config.
+const CASES: [(Role, &str, &str); 4] = [
+    (Role::Encode, "base64-envelope", "{}"),
+    (Role::Sign, "werkzeug-cookie", "{}"),
+    (Role::Judge, "expected-status", r#"{"expect":["2xx"]}"#),
+    (Role::Retry, "backoff", r#"{"kind":"exponential","base":"2s","max":"15m","max_attempts":5,"jitter":0.2}"#),
+];
+
+/// One call, with everything that it takes.
+struct Case {
+    role: Role,
+    config: &'static str,
+    plugin: Arc<Plugin>,
+    limits: Arc<Limits>,
+    keys: Vec<Arc<KeyMaterial>>,
+    attempt: Attempt,
+    request: Request,
+}
+
+impl Bench {
+    /// Each role: the first call, and warm calls on one and on two threads.
+    pub(super) async fn policy(&self) -> anyhow::Result<Vec<Row>> {
+        let runtime = local::runtime(&Config::load(Sources::default())?, 2)?;
+        let bar = self.bar("policy", CASES.len())?;
+        let mut rows = Vec::new();
+        for (role, name, config) in CASES {
+            let embedded = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == name);
+            let component = bytes::Bytes::from_static(embedded.context("a default plugin is missing")?.component);
+            let plugin = runtime.registry.admit(&component).await?;
+            let (attempt, request) = (attempt(), self.request(role)?);
+            let keys = vec![Arc::new(key()?)];
+            let case = Case { role, config, plugin, limits: Arc::clone(&runtime.limits), keys, attempt, request };
+            let cold = case.run(1)?;
+            let (one, two) = (case.median(1)?, case.median(2)?);
+            let row = Row::new(&format!("policy, {role}")).figure("cold_us", micros(cold));
+            let row = row.figure("call_us", micros(one)).figure("call_us_two_threads", micros(two));
+            rows.push(row.figure("two_to_one", 2.0 * one.as_secs_f64() / two.as_secs_f64()));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(rows)
+    }
+
+    /// What the plugin of a role sees in a delivery: a signer sees the envelope that an encoder made.
+    fn request(&self, role: Role) -> anyhow::Result<Request> {
+        let body = match role {
+            Role::Sign => {
+                let payload = "A".repeat(self.payload_bytes.div_ceil(3) * 4);
+                let envelope = serde_json::json!({"payload": payload, "tries": 1, "req_id": "5c0a1f3b9d27"});
+                serde_json::to_vec(&envelope)?
+            }
+            _ => vec![b'x'; self.payload_bytes],
+        };
+        Ok(Request { method: "POST".to_owned(), url: "http://127.0.0.1:7071/".to_owned(), headers: Vec::new(), body })
+    }
+}
+
+impl Case {
+    /// The median time of a call while `threads` threads make calls.
+    fn median(&self, threads: usize) -> anyhow::Result<Duration> {
+        let round = || -> anyhow::Result<Duration> {
+            std::thread::scope(|scope| {
+                let callers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run(CALLS))).collect();
+                let joined =
+                    callers.into_iter().map(|caller| caller.join().map_err(|_| anyhow!("a caller panicked"))?);
+                let times: Vec<Duration> = joined.collect::<anyhow::Result<_>>()?;
+                Ok(times.iter().sum::<Duration>() / u32::try_from(threads)?)
+            })
+        };
+        let mut times = (0..ROUNDS).map(|_| round()).collect::<anyhow::Result<Vec<_>>>()?;
+        times.sort_unstable();
+        times.get(ROUNDS / 2).copied().context("no round was run")
+    }
+
+    /// The mean time of `calls` calls.
+    fn run(&self, calls: u32) -> anyhow::Result<Duration> {
+        let exchange = Exchange::Response(Response {
+            status: 200,
+            headers: vec![Header { name: "content-length".to_owned(), value: b"2".to_vec() }],
+            body: b"ok".to_vec(),
+            truncated: false,
+            elapsed_ms: 1,
+        });
+        let verdict = Verdict { outcome: JudgedOutcome::Retryable, reason: "status 503".to_owned() };
+        let (limits, attempt, config) = (&*self.limits, &self.attempt, self.config);
+        let mut spent = Duration::ZERO;
+        for _ in 0..calls {
+            let request = self.request.clone();
+            let stopwatch = Stopwatch::start();
+            let fault = match self.role {
+                Role::Encode => self.plugin.encode(limits, attempt, config, &request).result.err(),
+                Role::Sign => self.plugin.sign(limits, attempt, config, request, &self.keys).result.err(),
+                Role::Judge => self.plugin.judge(limits, attempt, config, &exchange).result.err(),
+                Role::Retry => self.plugin.retry(limits, attempt, config, &verdict, &[]).result.err(),
+                Role::Observe => self.plugin.observe(limits, config, &[]).result.err(),
+            };
+            spent += stopwatch.elapsed();
+            if let Some(fault) = fault {
+                return Err(anyhow!("{}: {fault}", self.role));
+            }
+        }
+        Ok(spent / calls)
+    }
+}
+
+fn key() -> anyhow::Result<KeyMaterial> {
+    let secret = Zeroizing::new(b"correct horse battery staple".to_vec());
+    KeyMaterial::new("bench/1".to_owned(), KeyKind::Secret, secret).map_err(|error| anyhow!(error))
+}
+
+fn attempt() -> Attempt {
+    Attempt {
+        job_id: "01a0f7a2-5f1c-7c3e-9f43-1b2f6a1d7c11".to_owned(),
+        group: "bench".to_owned(),
+        number: 1,
+        run_at_ms: 1_795_168_800_000,
+        now_ms: 1_795_168_800_001,
+        created_ms: 1_795_168_790_000,
+        deadline_ms: None,
+        seed: 7,
+        attributes: vec![Attribute { key: "tenant".to_owned(), value: "default".to_owned() }],
+    }
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}

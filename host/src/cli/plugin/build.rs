@@ -1,0 +1,41 @@
+//! `carillon plugin build`: from a crate to a component that a server would take.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use carillon_guest_build::{BuildRequest, build};
+use clap::Args;
+
+use super::super::Session;
+use super::{describe, record, runtime};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Build {
+    /// The directory of the crate.
+    #[arg(default_value = ".")]
+    directory: PathBuf,
+    /// Where to write the component; NAME.wasm in the working directory if it is not said.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Build {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        // A target directory of its own: a cargo that runs in the crate would be waited for.
+        let target_dir = self.directory.join("target").join("carillon");
+        let component = build(&BuildRequest { manifest_dir: self.directory, target_dir, toolchain: None })?;
+        let component = Bytes::from(component);
+        let runtime = runtime()?;
+        let plugin = runtime.registry.admit(&component).await?;
+        let said = describe(&runtime, &plugin)?;
+        let output = self.output.unwrap_or_else(|| PathBuf::from(format!("{}.wasm", said.name)));
+        std::fs::write(&output, &component).with_context(|| format!("{} cannot be written", output.display()))?;
+        let mut record = record(&plugin, said, component.len() as u64);
+        record["file"] = output.display().to_string().into();
+        if let Some(fields) = record.as_object_mut().filter(|_| !session.out.is_json()) {
+            fields.remove("config_schema");
+        }
+        session.out.answer(&record)
+    }
+}

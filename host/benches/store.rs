@@ -15,7 +15,7 @@ use carillon::clock::{Clock, Stopwatch, SystemClock, UnixMs};
 use carillon::job::{
     AttemptDetail, AttemptRecord, GroupId, JobId, Leased, NewJob, Outcome, Settlement, Spec, Target, TenantId,
 };
-use carillon::store::{Catalog, ClaimDue, Expect, INSERT_LIMIT, Jobs, Kind, PutEntity, SqliteOptions, SqliteStore};
+use carillon::store::{ClaimDue, Entities, Expect, INSERT_LIMIT, Jobs, Kind, PutEntity, SqliteOptions, SqliteStore};
 use futures_util::future::try_join_all;
 
 const SINGLE_CALLERS: usize = 64;

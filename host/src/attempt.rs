@@ -91,7 +91,8 @@ impl Attempter {
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
-        let envelope = Envelope { job: leased.job.id, number: notes.number, timeout: self.timeout(group, leased) };
+        let (seed, timeout) = (notes.detail.seed, self.timeout(group, leased));
+        let envelope = Envelope { job: leased.job.id, number: notes.number, seed, timeout };
         let outgoing = self.sender.complete(&request?, envelope);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }
@@ -237,9 +238,7 @@ fn seed_of(seed: u32, number: u32) -> u32 {
     let mut mixed = (u64::from(seed) << 32 | u64::from(number)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a mixed word")]
-    let upper = ((mixed ^ (mixed >> 31)) >> 32) as u32;
-    upper
+    ((mixed ^ (mixed >> 31)) >> 32) as u32
 }
 
 /// What the judge is shown.

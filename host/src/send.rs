@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Client, Method, Url};
 use sha2::{Digest as _, Sha256};
 
@@ -26,6 +26,10 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const JOB_ID_HEADER: &str = "carillon-job-id";
 /// Carries the attempt's number, from 1.
 pub const ATTEMPT_HEADER: &str = "carillon-attempt";
+
+/// Names the trace that the delivery belongs to (W3C Trace Context): the client's own if the job has one, else one whose id is the
+/// job's, with a span for each attempt.
+pub const TRACEPARENT: &str = "traceparent";
 
 /// How long a connection that is not needed stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,6 +78,8 @@ pub struct Envelope {
     pub job: JobId,
     /// The attempt, from 1.
     pub number: u32,
+    /// The attempt's randomness.
+    pub seed: u32,
     /// For all of it, body included.
     pub timeout: Duration,
 }
@@ -122,6 +128,10 @@ impl Sender {
         headers.insert(HeaderName::from_static(IDEMPOTENCY_KEY), id.clone());
         headers.insert(HeaderName::from_static(JOB_ID_HEADER), id);
         headers.insert(HeaderName::from_static(ATTEMPT_HEADER), HeaderValue::from(envelope.number));
+        let span = u64::from(envelope.number) << 32 | u64::from(envelope.seed);
+        let trace = HeaderValue::from_str(&format!("00-{}-{span:016x}-01", envelope.job.0.simple())).ok()?;
+        headers.entry(TRACEPARENT).or_insert(trace);
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         headers.entry(USER_AGENT).or_insert_with(|| self.user_agent.clone());
         Some(Outgoing {
             method: Method::from_bytes(request.method.as_bytes()).ok()?,

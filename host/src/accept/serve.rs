@@ -22,6 +22,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The longest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
+/// The most connections that are open at once, busy or idle.
+const CONNECTIONS: usize = 16_384;
+
 /// Bounds of the server's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
@@ -29,14 +32,15 @@ pub struct ServeLimits {
     pub header_read_timeout: Duration,
     /// For a whole request.
     pub request_timeout: Duration,
-    /// Requests at once.
+    /// Requests at once; more are told to come back.
     pub concurrent_requests: usize,
 }
 
 /// Answers requests until `stop`, and then those that are under way.
 pub async fn serve(listener: TcpListener, router: Router, limits: ServeLimits, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(limits.concurrent_requests));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let requests = Arc::new(Semaphore::new(limits.concurrent_requests));
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).max_buf_size(HEAD_LIMIT);
     loop {
@@ -45,9 +49,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServeLimits, s
             () = stop.cancelled() => break,
         };
         let Some((stream, permit)) = accepted else { continue };
-        let router = router.clone();
+        let (router, requests) = (router.clone(), Arc::clone(&requests));
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            answer(router.clone(), request.map(axum::body::Body::new), limits.request_timeout)
+            answer(router.clone(), request.map(axum::body::Body::new), limits.request_timeout, Arc::clone(&requests))
         });
         let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let watched = graceful.watch(connection);
@@ -85,7 +89,11 @@ async fn answer(
     router: Router,
     request: Request,
     timeout: Duration,
+    requests: Arc<Semaphore>,
 ) -> Result<axum::response::Response, std::convert::Infallible> {
+    let Ok(_permit) = requests.try_acquire() else {
+        return Ok(Problem::unavailable("too many requests at once (`server.concurrent_requests`)").into_response());
+    };
     match tokio::time::timeout(timeout, router.oneshot(request)).await {
         Ok(answered) => answered,
         Err(_) => Ok(Problem::too_slow().into_response()),

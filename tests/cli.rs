@@ -1,0 +1,125 @@
+//! The command line, as the program itself, against a host.
+
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN_TOKEN, Answer, Finished, Receiver, TestHost, run};
+
+async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
+    run(arguments, &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", ADMIN_TOKEN)], stdin).await
+}
+
+async fn json(host: &TestHost, arguments: &[&str], stdin: &str) -> Value {
+    cli(host, &[arguments, &["--json"]].concat(), stdin).await.json()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_and_keys_are_managed() {
+    let host = TestHost::start().await;
+    cli(&host, &["key", "put", "flask"], "s3cret\n").await.ok();
+    assert_eq!(host.api.get("/v1/keys/flask").await.expect(200)["name"], "flask");
+    let policy = "[sign]\nplugin = \"werkzeug-cookie\"\nkeys = [\"flask\"]\n";
+    cli(&host, &["group", "put", "g", "--file", "-"], policy).await.ok();
+    assert_eq!(host.api.get("/v1/groups/g").await.expect(200)["sign"]["keys"], json!(["flask"]));
+    cli(&host, &["group", "put", "h", "--file", "-"], r#"{"limits": {"ttl": "1h"}}"#).await.ok();
+
+    assert!(cli(&host, &["key", "list"], "").await.ok().contains("flask"));
+    let effective = json(&host, &["group", "get", "h", "--effective"], "").await;
+    assert_eq!((&effective["limits"]["ttl"], &effective["sources"]["/limits/ttl"]), (&json!("1h"), &json!("group")));
+    assert_eq!(json(&host, &["group", "list"], "").await["items"].as_array().unwrap().len(), 2);
+    cli(&host, &["group", "pause", "h"], "").await.ok();
+    assert_eq!(host.api.get("/v1/groups/h").await.expect(200)["paused"], true);
+    cli(&host, &["group", "resume", "h"], "").await.ok();
+    assert_eq!(json(&host, &["group", "stats", "h"], "").await["scheduled"], 0);
+    cli(&host, &["group", "delete", "h"], "").await.ok();
+    host.api.get("/v1/groups/h").await.problem(404);
+    assert!(cli(&host, &["key", "delete", "flask"], "").await.error(1).contains("signs with this key"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_created_followed_and_cancelled() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    receiver.on("/a", [Answer::body(200, "thanks")]);
+    host.api.put_group("g", json!({})).await;
+    let (url, create) = (receiver.url("/a"), ["job", "create", "g"]);
+    let flags = ["-X", "put", "-H", "X-A: b", "--payload-text", "hello", "--name", "n", "-m", "k=v", "--run-at", "+0s"];
+    let made = json(&host, &[&create[..], &[&url], &flags].concat(), "").await;
+    let id = made["id"].as_str().unwrap();
+    host.api.until_state(id, "succeeded").await;
+    let arrival = &receiver.arrivals("/a")[0];
+    assert_eq!((arrival.method.as_str(), arrival.text(), arrival.header("x-a")), ("PUT", "hello", Some("b")));
+
+    assert_eq!(json(&host, &["job", "get", id], "").await["metadata"], json!({"k": "v"}));
+    let attempts = json(&host, &["job", "attempts", id], "").await;
+    assert_eq!(attempts["items"][0]["response_body"], "thanks");
+    assert!(cli(&host, &["job", "attempts", id], "").await.ok().contains("success"));
+    let table = cli(&host, &["job", "list", "g", "--state", "succeeded", "--name", "n"], "").await;
+    assert!(table.ok().contains(id) && table.ok().starts_with("ID"), "{table:?}");
+
+    let later = json(&host, &[&create[..], &[&url, "--run-at", "+1h"]].concat(), "").await;
+    let later = later["id"].as_str().unwrap();
+    assert!(cli(&host, &["job", "cancel", later], "").await.ok().contains("cancelled"));
+    assert_eq!(host.api.job(later).await["state"], "cancelled");
+    assert!(cli(&host, &["job", "cancel", id], "").await.error(1).contains("succeeded"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_read_line_by_line() {
+    let host = TestHost::start().await;
+    host.api.put_group("g", json!({})).await;
+    let lines: String =
+        (0..25).map(|n| format!("{{\"url\": \"http://a/\", \"run_at\": \"+1h\", \"name\": \"{n}\"}}\n")).collect();
+    let made = json(&host, &["job", "batch", "g", "--size", "10"], &lines).await;
+    assert_eq!(made["ids"].as_array().unwrap().len(), 25, "{made}");
+    assert_eq!(host.api.stats("g").await["delayed"], 25);
+    let all = json(&host, &["job", "list", "g", "--all"], "").await;
+    assert_eq!(all["items"].as_array().unwrap().len(), 25);
+    let failed = cli(&host, &["job", "batch", "g"], "{\"url\": \"http://a/\"}\n{\"url\": \"ftp://a/\"}\n").await;
+    assert_ne!(failed.code, Some(0));
+    assert!(failed.stderr.contains("/jobs/1/url"), "{failed:?}");
+    assert_eq!(host.api.stats("g").await["delayed"], 25, "the bad batch left nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulation_is_printed() {
+    let host = TestHost::start().await;
+    host.api.put_group("g", json!({"encode": [{"plugin": "base64-envelope"}]})).await;
+    let arguments =
+        ["policy", "simulate", "g", "http://example.com/a", "-d", "{\"a\":1}", "--failures", "3", "--seed", "7"];
+    let text = cli(&host, &arguments, "").await;
+    assert!(text.ok().contains("POST") && text.ok().contains("tries"), "{text:?}");
+    let outcome = json(&host, &arguments, "").await;
+    assert_eq!((outcome["attempts"].as_array().unwrap().len(), &outcome["seed"]), (3, &json!(7)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plugins_are_listed_and_described() {
+    let host = TestHost::start().await;
+    let table = cli(&host, &["plugin", "list"], "").await;
+    for name in ["backoff", "base64-envelope", "expected-status", "werkzeug-cookie"] {
+        assert!(table.ok().contains(name), "{table:?}");
+    }
+    let described = json(&host, &["plugin", "describe", "backoff"], "").await;
+    assert_eq!(described["roles"], json!(["retry"]));
+    assert!(described["config_schema"]["properties"]["max_attempts"].is_object());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_one_line_and_an_exit_code() {
+    let host = TestHost::start().await;
+    for (arguments, code, says) in [
+        (&["group", "get", "none"][..], 1, "there is no group `none`"),
+        (&["plugin", "describe", "none"], 1, "there is no plugin `none`"),
+        (&["job", "create", "none", "http://a/"], 1, "there is no group `none`"),
+        (&["job", "create", "g"], 2, "Usage"),
+        (&["job", "list", "g", "--state", "asleep"], 2, "asleep"),
+        (&["nonsense"], 2, "nonsense"),
+    ] {
+        let finished = cli(&host, arguments, "").await;
+        assert!(finished.error(code).contains(says), "{finished:?}");
+        assert!(code == 2 || finished.stderr.lines().count() == 1, "{finished:?}");
+    }
+    let wrong = run(&["group", "list"], &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", "wrong")], "").await;
+    assert!(wrong.error(1).contains("token"), "{wrong:?}");
+    let nobody = run(&["group", "list", "--server", "http://127.0.0.1:1"], &[], "").await;
+    assert!(nobody.error(1).contains("no server answers"), "{nobody:?}");
+}

@@ -1,0 +1,131 @@
+//! How many at once, how many in a second, how long: a group's limits hold, and harm no other group.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};
+
+/// A backlog that is far above any concurrency.
+const BACKLOG: usize = 2_000;
+
+async fn post_many(host: &TestHost, group: &str, job: &Value, count: usize) {
+    let batch = json!({"jobs": vec![job; count]});
+    host.api.post(&format!("/v1/groups/{group}/jobs/batch"), batch).await.expect(201);
+}
+
+async fn until_succeeded(host: &TestHost, group: &str, count: usize) {
+    soon(&format!("{count} jobs succeed"), async {
+        while host.api.stats(group).await["succeeded"] != count {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_attempts_run_at_once_than_the_group_allows() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock).await;
+    let gate = Gate::closed();
+    receiver.on("/held", [Answer::status(200).held(&gate)]);
+    host.api.put_group("g", json!({"limits": {"concurrency": 3}})).await;
+    post_many(&host, "g", &json!({"url": receiver.url("/held")}), 10).await;
+    for released in 0..8 {
+        receiver.arrived("/held", released + 3).await;
+        host.looked(&receiver).await;
+        assert_eq!(receiver.count("/held"), released + 3, "three at once");
+        assert_eq!(host.api.stats("g").await["running"], 3);
+        gate.release(1);
+    }
+    gate.release(2);
+    until_succeeded(&host, "g", 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_start_at_the_rate_that_the_group_allows() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    host.api.put_group("g", json!({"limits": {"rate": "2/min"}})).await;
+    post_many(&host, "g", &json!({"url": receiver.url("/paced")}), 5).await;
+    receiver.arrived("/paced", 2).await;
+    for count in 2..5 {
+        until_succeeded(&host, "g", count).await;
+        clock.advance(Duration::from_millis(29_900));
+        host.looked(&receiver).await;
+        assert_eq!(receiver.count("/paced"), count, "one every thirty seconds");
+        clock.advance(Duration::from_millis(200));
+        receiver.arrived("/paced", count + 1).await;
+    }
+    until_succeeded(&host, "g", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backlog_of_a_group_does_not_keep_another_groups_job_waiting() {
+    let host = TestHost::start().await;
+    let receiver = Receiver::start().await;
+    let gate = Gate::closed();
+    receiver.on("/slow", [Answer::status(200).held(&gate)]);
+    host.api.put_group("slow", json!({})).await;
+    host.api.put_group("quick", json!({})).await;
+    post_many(&host, "slow", &json!({"url": receiver.url("/slow")}), BACKLOG).await;
+    receiver.arrived("/slow", 32).await;
+    let id = host.api.job_id("quick", json!({"url": receiver.url("/quick")})).await;
+    host.api.until_state(&id, "succeeded").await;
+    let stats = host.api.stats("slow").await;
+    assert_eq!((&stats["running"], &stats["available"]), (&json!(32), &json!(BACKLOG - 32)), "the backlog still waits");
+
+    gate.release(BACKLOG);
+    until_succeeded(&host, "slow", BACKLOG).await;
+    assert_eq!(receiver.count("/slow"), BACKLOG, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_full_gives_every_group_its_turn() {
+    let host = Setup::new().set("engine.concurrency", "4").start().await;
+    let receiver = Receiver::start().await;
+    host.api.put_group("many", json!({"limits": {"concurrency": 4}})).await;
+    host.api.put_group("one", json!({"limits": {"concurrency": 1}})).await;
+    let gate = Gate::closed();
+    receiver.on("/many", [Answer::status(200).held(&gate)]);
+    post_many(&host, "many", &json!({"url": receiver.url("/many")}), BACKLOG).await;
+    receiver.arrived("/many", 4).await;
+    let id = host.api.job_id("one", json!({"url": receiver.url("/one")})).await;
+    gate.release(BACKLOG);
+    host.api.until_state(&id, "succeeded").await;
+    let left = &host.api.stats("many").await["scheduled"];
+    assert!(left.as_u64().unwrap() > 0, "it did not have to wait for the end of the backlog");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_time_has_run_out_expires_without_a_request() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    host.api.put_group("g", json!({"limits": {"ttl": "1h"}})).await;
+    host.api.post("/v1/groups/g/pause", json!({})).await.expect(200);
+    let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
+    let own = host.api.post_job("g", json!({"url": receiver.url("/a"), "limits": {"ttl": "1m"}})).await;
+    assert_eq!(ms(&own["deadline"]).since(ms(&own["created_at"])).as_secs(), 60, "the shorter of the two");
+    clock.advance(Duration::from_secs(3_601));
+    host.api.post("/v1/groups/g/resume", json!({})).await.expect(200);
+    let expired = host.api.until_state(&id, "expired").await;
+    assert_eq!(expired["attempt_count"], 0);
+    assert!(host.api.attempts(&id).await.is_empty());
+    assert_eq!(receiver.count("/a"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_that_would_come_too_late_expires_the_job() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock).await;
+    receiver.on("/a", [Answer::status(500)]);
+    host.api.put_group("g", json!({"limits": {"ttl": "1m"}, "retry": {"config": {"base": "2m"}}})).await;
+    let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
+    let expired = host.api.until_state(&id, "expired").await;
+    assert_eq!((&expired["attempt_count"], &expired["last_status"]), (&json!(1), &json!(500)));
+    assert_eq!(host.api.attempts(&id).await[0]["decision"]["state"], "expired");
+}

@@ -1,0 +1,51 @@
+//! The end-to-end tests: the real application, a real receiver, and a clock that is moved by hand where time matters.
+//!
+//! They come in by the same door as `main`. The modules are in the order of a job's way.
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod auth;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tenants;
+
+#[cfg(test)]
+mod groups;
+#[cfg(test)]
+mod inheritance;
+#[cfg(test)]
+mod jobs;
+
+#[cfg(test)]
+mod deliver;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod retry;
+#[cfg(test)]
+mod simulate;
+
+#[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod custom_plugin;
+#[cfg(test)]
+mod egress;
+#[cfg(test)]
+mod limits;
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod openapi;
+#[cfg(test)]
+mod secrets;

@@ -1,0 +1,202 @@
+//! What the server says of itself: its API, its health, its numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Receiver, Reply, TestHost};
+
+/// Every operation that clients rely on.
+const OPERATIONS: [&str; 31] = [
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /v1/groups",
+    "GET /v1/groups/{group}",
+    "PUT /v1/groups/{group}",
+    "DELETE /v1/groups/{group}",
+    "POST /v1/groups/{group}/pause",
+    "POST /v1/groups/{group}/resume",
+    "GET /v1/groups/{group}/stats",
+    "GET /v1/groups/{group}/jobs",
+    "POST /v1/groups/{group}/jobs",
+    "POST /v1/groups/{group}/jobs/batch",
+    "POST /v1/groups/{group}/policy/simulate",
+    "GET /v1/jobs/{id}",
+    "DELETE /v1/jobs/{id}",
+    "GET /v1/jobs/{id}/attempts",
+    "GET /v1/keys",
+    "GET /v1/keys/{key}",
+    "PUT /v1/keys/{key}",
+    "DELETE /v1/keys/{key}",
+    "GET /v1/plugins",
+    "GET /v1/plugins/{plugin}",
+    "GET /v1/plugins/{plugin}/versions/{version}",
+    "PUT /v1/plugins/{plugin}/versions/{version}",
+    "GET /v1/tokens",
+    "POST /v1/tokens",
+    "DELETE /v1/tokens/{id}",
+    "GET /v1/tenants",
+    "GET /v1/tenants/{tenant}",
+    "PUT /v1/tenants/{tenant}",
+];
+
+/// Checks what the server says against its own document.
+struct Document(Value);
+
+impl Document {
+    async fn of(host: &TestHost) -> Self {
+        Self(host.api.without_token().get("/openapi.json").await.expect(200))
+    }
+
+    fn operation(&self, operation: &str) -> &Value {
+        let (method, path) = operation.split_once(' ').unwrap();
+        &self.0["paths"][path][method.to_lowercase()]
+    }
+
+    #[track_caller]
+    fn fits(&self, schema: &Value, value: &Value, about: &str) {
+        let mut root = schema.clone();
+        root["components"] = self.0["components"].clone();
+        let validator = jsonschema::validator_for(&root).unwrap_or_else(|error| panic!("{about}: {error}"));
+        let errors: Vec<_> =
+            validator.iter_errors(value).map(|error| format!("{} at {}", error, error.instance_path())).collect();
+        assert!(errors.is_empty(), "{about}: {errors:#?}\n{value:#}");
+    }
+
+    /// A JSON answer is of the schema that is documented for its status.
+    #[track_caller]
+    fn covers(&self, operation: &str, reply: &Reply) -> Value {
+        let status = reply.status.to_string();
+        let responses = &self.operation(operation)["responses"];
+        let documented = [status.as_str(), "4XX"]
+            .into_iter()
+            .find(|known| responses[known].is_object() && (*known == status || reply.status / 100 == 4));
+        let documented = documented.unwrap_or_else(|| panic!("{operation}: {status} is not documented"));
+        let value = reply.json();
+        let content = responses[documented]["content"].as_object().unwrap().values().next().unwrap();
+        self.fits(&content["schema"], &value, &format!("{operation} {status}"));
+        value
+    }
+
+    /// A body is of the schema that is documented for the request.
+    #[track_caller]
+    fn takes(&self, operation: &str, body: &Value) {
+        let schema = &self.operation(operation)["requestBody"]["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{operation}");
+        self.fits(schema, body, operation);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_has_exactly_the_operations_that_there_are() {
+    let host = TestHost::start().await;
+    let document = Document::of(&host).await;
+    let mut found = BTreeSet::new();
+    for (path, methods) in document.0["paths"].as_object().unwrap() {
+        found.extend(methods.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())));
+    }
+    assert_eq!(found, OPERATIONS.iter().map(|operation| (*operation).to_owned()).collect());
+    for operation in OPERATIONS {
+        let (method, path) = operation.split_once(' ').unwrap();
+        let reply = host.api.raw(method.parse().unwrap(), &path.replace(['{', '}'], ""), "{}").await;
+        assert!(reply.status != 405 && !reply.text().contains("nothing is served"), "{operation}: {}", reply.text());
+        assert!(document.operation(operation)["responses"].is_object(), "{operation}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_are_as_they_are_documented() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    receiver.on("/500", [Answer::body(500, "no")]);
+    let (api, document) = (&host.api, Document::of(&host).await);
+    api.put("/v1/keys/k", json!({"secret": "s"})).await.expect(204);
+    let policy = json!({"sign": {"plugin": "werkzeug-cookie", "keys": ["k"]}, "limits": {"ttl": "1h"}});
+    document.takes("PUT /v1/groups/{group}", &policy);
+    document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g", policy).await);
+    let job = json!({
+        "url": receiver.url("/500"), "payload": {"a": 1}, "policy": {"retry": {"max_attempts": 1}}, "headers": {"X-A": "b"},
+        "metadata": {"k": "v"}, "limits": {"timeout": "5s"}, "name": "n", "run_at": "+0s",
+    });
+    document.takes("POST /v1/groups/{group}/jobs", &job);
+    let made = document.covers("POST /v1/groups/{group}/jobs", &api.post("/v1/groups/g/jobs", job.clone()).await);
+    let id = made["id"].as_str().unwrap();
+    api.until_state(id, "dead").await;
+    let batch = json!({"jobs": [job]});
+    document.takes("POST /v1/groups/{group}/jobs/batch", &batch);
+    document.covers("POST /v1/groups/{group}/jobs/batch", &api.post("/v1/groups/g/jobs/batch", batch).await);
+    let trial = json!({"job": job, "failures": 2, "seed": 7});
+    document.takes("POST /v1/groups/{group}/policy/simulate", &trial);
+    let simulated = api.post("/v1/groups/g/policy/simulate", trial).await;
+    document.covers("POST /v1/groups/{group}/policy/simulate", &simulated);
+    document.covers("POST /v1/groups/{group}/pause", &api.post("/v1/groups/g/pause", json!({})).await);
+    document.covers("POST /v1/tokens", &api.post("/v1/tokens", json!({"role": "viewer"})).await);
+    for (operation, path) in [
+        ("GET /v1/groups", "/v1/groups"),
+        ("GET /v1/groups/{group}", "/v1/groups/g?effective=true"),
+        ("GET /v1/groups/{group}/stats", "/v1/groups/g/stats"),
+        ("GET /v1/groups/{group}/jobs", "/v1/groups/g/jobs"),
+        ("GET /v1/jobs/{id}", &format!("/v1/jobs/{id}")),
+        ("GET /v1/jobs/{id}/attempts", &format!("/v1/jobs/{id}/attempts")),
+        ("GET /v1/keys", "/v1/keys"),
+        ("GET /v1/keys/{key}", "/v1/keys/k"),
+        ("GET /v1/plugins", "/v1/plugins"),
+        ("GET /v1/plugins/{plugin}", "/v1/plugins/backoff"),
+        ("GET /v1/tokens", "/v1/tokens"),
+        ("GET /v1/tenants", "/v1/tenants"),
+        ("GET /v1/tenants/{tenant}", "/v1/tenants/default"),
+    ] {
+        let value = document.covers(operation, &api.get(path).await);
+        assert!(value.get("items").is_none_or(|items| !items.as_array().unwrap().is_empty()), "{operation}: {value}");
+    }
+    document.covers("GET /v1/groups/{group}", &api.get("/v1/groups/none").await);
+    document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g", json!({"sing": 1})).await);
+}
+
+/// The samples of an exposition in the OpenMetrics text format.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.strip_suffix("# EOF\n").expect("the text ends with its end").lines();
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+        (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("a number: {line}")))
+    };
+    lines.filter(|line| !line.starts_with('#')).map(sample).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_count_what_happens() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    receiver.on("/500", [Answer::status(500)]);
+    host.api.put_group("g", json!({"retry": {"config": {"max_attempts": 1}}})).await;
+    for (path, state) in [("/a", "succeeded"), ("/b", "succeeded"), ("/500", "dead")] {
+        let id = host.api.job_id("g", json!({"url": receiver.url(path)})).await;
+        host.api.until_state(&id, state).await;
+    }
+    let reply = host.api.without_token().get("/metrics").await;
+    assert!(reply.headers[CONTENT_TYPE].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let samples = samples(reply.text());
+    for (name, value) in [
+        ("carillon_jobs_accepted_total", 3.0),
+        (r#"carillon_jobs_ended_total{state="succeeded"}"#, 2.0),
+        (r#"carillon_jobs_ended_total{state="dead"}"#, 1.0),
+        (r#"carillon_attempts_total{outcome="success"}"#, 2.0),
+        (r#"carillon_attempts_total{outcome="retryable"}"#, 1.0),
+        ("carillon_lateness_seconds_count", 3.0),
+        ("carillon_exchange_seconds_count", 3.0),
+        (r#"carillon_policy_call_seconds_count{role="judge"}"#, 3.0),
+        (r#"carillon_http_requests_total{method="POST",route="/v1/groups/{group}/jobs",status="201"}"#, 3.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&value), "{name}: {samples:#?}");
+    }
+    assert!(samples["carillon_store_commits"] > 0.0, "{samples:#?}");
+    assert!(samples["carillon_store_commands"] >= samples["carillon_store_commits"], "{samples:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_runs_is_alive_and_ready() {
+    let host = TestHost::start().await;
+    let nobody = host.api.without_token();
+    assert_eq!(nobody.get("/healthz").await.text(), "ok\n");
+    assert_eq!(nobody.get("/readyz").await.text(), "ready\n");
+}

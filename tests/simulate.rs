@@ -1,0 +1,118 @@
+//! `simulate` shows what a delivery does, and does none of it.
+
+use serde_json::{Value, json};
+
+use crate::support::{ManualClock, Receiver, Setup, TestHost};
+
+/// The headers that differ from job to job, or that belong to the connection.
+const OF_THE_JOB: [&str; 4] = ["idempotency-key", "carillon-job-id", "host", "content-length"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bytes_that_are_foretold_are_the_bytes_that_arrive() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock).await;
+    host.api.put("/v1/keys/k", json!({"secret": "s"})).await.expect(204);
+    let cookie = json!({"plugin": "werkzeug-cookie", "config": {"expires": "1h"}, "keys": ["k"]});
+    host.api.put_group("g", json!({"sign": cookie})).await;
+    let job = json!({"url": receiver.url("/signed?a=b"), "payload": {"n": 1.50, "é": "ü"}, "headers": {"X-B": "2", "X-A": "1"}});
+    let simulation = host.api.post("/v1/groups/g/policy/simulate", json!({"job": job})).await.expect(200);
+    let posted = host.api.post_job("g", job).await;
+    host.api.until_state(posted["id"].as_str().unwrap(), "succeeded").await;
+
+    let (request, arrival) = (&simulation["request"], receiver.arrivals("/signed").remove(0));
+    assert_eq!(request["body"], arrival.text());
+    assert_eq!((&request["method"], &request["url"]), (&json!("POST"), &json!(receiver.url("/signed?a=b"))));
+    let shown = |(name, value): &(String, Vec<u8>)| (name.clone(), String::from_utf8(value.clone()).unwrap());
+    let own = |(name, _): &(String, String)| !OF_THE_JOB.contains(&name.as_str());
+    let arrived: Vec<_> = arrival.headers.iter().map(shown).filter(own).collect();
+    let foretold: Vec<(String, String)> = serde_json::from_value(request["headers"].clone()).unwrap();
+    assert_eq!(foretold.into_iter().filter(own).collect::<Vec<_>>(), arrived);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_stored_and_nothing_is_sent() {
+    let host = TestHost::start().await;
+    let receiver = Receiver::start().await;
+    host.api.put_group("g", json!({})).await;
+    let trial = json!({"job": {"url": receiver.url("/a")}, "failures": 10});
+    host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
+    host.looked(&receiver).await;
+    assert_eq!(receiver.count("/a"), 0);
+    assert!(host.api.get("/v1/groups/g/jobs").await.items().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_seed_foretells_the_same_times() {
+    let host = TestHost::start().await;
+    host.api.put_group("g", json!({})).await;
+    let times = async |seed: u32| {
+        let trial = json!({"job": {"url": "http://a/"}, "failures": 4, "seed": seed, "now": "2026-11-20T10:00:00Z"});
+        let simulation = host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
+        let attempts = simulation["attempts"].as_array().unwrap();
+        attempts.iter().map(|attempt| attempt["run_at"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(times(7).await, times(7).await);
+    assert_ne!(times(7).await, times(8).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_policy_and_imagined_answers_are_tried_out() {
+    let host = TestHost::start().await;
+    host.api.put_group("g", json!({})).await;
+    let trial = json!({
+        "job": {"url": "http://a/", "payload_base64": "/w=="},
+        "policy": {
+            "judge": {"config": {"expect": [204], "permanent": ["4xx"]}},
+            "retry": {"plugin": "backoff", "config": {"kind": "fixed", "base": "10s", "jitter": 0}},
+        },
+        "responses": [{"status": 200}, {"error": "timeout"}, {"status": 503, "headers": {"retry-after": "60"}}, {"status": 404}, {"status": 204}],
+        "now": "2026-11-20T10:00:00Z",
+    });
+    let simulation = host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
+    let attempts = simulation["attempts"].as_array().unwrap();
+    let column = |name: &str| attempts.iter().map(|attempt| attempt[name].clone()).collect::<Vec<Value>>();
+    assert_eq!(
+        column("run_at"),
+        [
+            "2026-11-20T10:00:00.000Z",
+            "2026-11-20T10:00:10.000Z",
+            "2026-11-20T10:00:20.000Z",
+            "2026-11-20T10:01:20.000Z",
+        ]
+    );
+    assert_eq!(column("after_ms"), [0, 10_000, 10_000, 60_000]);
+    assert_eq!(column("decision"), ["scheduled", "scheduled", "scheduled", "dead"]);
+    assert_eq!((&simulation["request"]["body"], &simulation["request"]["body_base64"]), (&Value::Null, &json!("/w==")));
+    let group = host.api.get("/v1/groups/g").await.expect(200);
+    assert_eq!(group["version"], 1, "the candidate is not bound");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_be_sent_says_why() {
+    let host = TestHost::start().await;
+    host.api.put_group("g", json!({"sign": {"plugin": "werkzeug-cookie"}})).await;
+    let trial = json!({"job": {"url": "http://a/", "payload": {}}, "failures": 2});
+    let simulation = host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
+    assert_eq!(simulation["request"], Value::Null);
+    assert_eq!(simulation["error"]["code"], "policy.declared", "{simulation}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn imagined_answers_that_make_no_sense_are_refused() {
+    let host = TestHost::start().await;
+    host.api.put_group("g", json!({})).await;
+    let job = json!({"url": "http://a/"});
+    for (field, value, status, pointer) in [
+        ("failures", json!(1_001), 422, "/failures"),
+        ("failures", json!(-1), 400, "/failures"),
+        ("responses", json!([{"status": 200}, {"error": "boredom"}]), 422, "/responses/1/error"),
+        ("responses", json!([{"status": 70_000}]), 400, "/responses/0/status"),
+        ("seed", json!(-1), 400, "/seed"),
+        ("now", json!("yesterday"), 422, "/now"),
+    ] {
+        let mut trial = json!({"job": job});
+        trial[field] = value;
+        host.api.post("/v1/groups/g/policy/simulate", trial).await.problem_at(status, pointer);
+    }
+}

@@ -1,0 +1,222 @@
+//! A client of the API that hides nothing: status, headers and body of every answer can be looked at.
+
+use axum::body::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use super::{LOOK_AGAIN, soon};
+
+/// Somebody who uses the API.
+#[derive(Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+    tenant: Option<String>,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    asked: String,
+}
+
+impl Api {
+    pub fn new(base: &str, token: Option<&str>) -> Self {
+        // Another test of this process may have installed it already.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        Self {
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            base: base.to_owned(),
+            token: token.map(str::to_owned),
+            tenant: None,
+        }
+    }
+
+    /// The same server with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    pub fn without_token(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
+    /// An operator who acts for a tenant.
+    pub fn for_tenant(&self, tenant: &str) -> Self {
+        Self { tenant: Some(tenant.to_owned()), ..self.clone() }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("carillon-tenant", tenant);
+        }
+        request
+    }
+
+    /// Sends a request; a connection that breaks off fails the test.
+    pub async fn send(&self, request: RequestBuilder) -> Reply {
+        let request = request.build().unwrap();
+        let asked = format!("{} {}", request.method(), request.url());
+        let answered = async {
+            let response = self.http.execute(request).await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Ok::<_, reqwest::Error>((status, headers, response.bytes().await?))
+        };
+        let (status, headers, body) =
+            soon(&asked, answered).await.unwrap_or_else(|error| panic!("{asked}: no answer: {error:?}"));
+        Reply { status, headers, body, asked }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// A request with a body as it is.
+    pub async fn raw(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        let request = self.request(method, path).header(CONTENT_TYPE, "application/json");
+        self.send(request.body(body)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.raw(Method::POST, path, body.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Reply {
+        self.raw(Method::PUT, path, body.to_string()).await
+    }
+
+    /// Makes or changes a group.
+    pub async fn put_group(&self, name: &str, policy: Value) -> Value {
+        self.put(&format!("/v1/groups/{name}"), policy).await.ok()
+    }
+
+    /// Makes a job and returns it.
+    pub async fn post_job(&self, group: &str, job: Value) -> Value {
+        self.post(&format!("/v1/groups/{group}/jobs"), job).await.expect(201)
+    }
+
+    /// Makes a job and returns its id.
+    pub async fn job_id(&self, group: &str, job: Value) -> String {
+        id_of(&self.post_job(group, job).await)
+    }
+
+    pub async fn job(&self, id: &str) -> Value {
+        self.get(&format!("/v1/jobs/{id}")).await.expect(200)
+    }
+
+    pub async fn attempts(&self, id: &str) -> Vec<Value> {
+        self.get(&format!("/v1/jobs/{id}/attempts")).await.items()
+    }
+
+    pub async fn stats(&self, group: &str) -> Value {
+        self.get(&format!("/v1/groups/{group}/stats")).await.expect(200)
+    }
+
+    /// Waits until a job is as `wanted` says.
+    pub async fn until(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        soon(&format!("job {id} {what}"), async {
+            loop {
+                let job = self.job(id).await;
+                if wanted(&job) {
+                    return job;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await
+    }
+
+    /// Waits until a job is in `state`.
+    pub async fn until_state(&self, id: &str, state: &str) -> Value {
+        self.until(id, state, |job| job["state"] == state).await
+    }
+
+    /// Waits until a job has spent `count` attempts and waits for the next.
+    pub async fn until_retry(&self, id: &str, count: u32) -> Value {
+        let waits = |job: &Value| job["state"] == "scheduled" && job["attempt_count"] == count;
+        self.until(id, &format!("has spent {count} attempts"), waits).await
+    }
+
+    /// Makes a tenant with its own administrator.
+    pub async fn tenant(&self, name: &str) -> Self {
+        self.put(&format!("/v1/tenants/{name}"), json!({})).await.ok();
+        self.with_token(&self.token(json!({"tenant": name, "role": "admin"})).await)
+    }
+
+    /// Makes a token and returns it.
+    pub async fn token(&self, token: Value) -> String {
+        let made = self.post("/v1/tokens", token).await.expect(201);
+        made["token"].as_str().expect("a token is shown when it is made").to_owned()
+    }
+}
+
+impl Reply {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("an answer is UTF-8")
+    }
+
+    /// The answer, which must have this status.
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}: {}", self.asked, self.text());
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// The answer, which must be a success.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert!((200..300).contains(&self.status), "{}: {} {}", self.asked, self.status, self.text());
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{}: {error}: {:?}", self.asked, self.body))
+    }
+
+    /// The entries of a list.
+    #[track_caller]
+    pub fn items(&self) -> Vec<Value> {
+        self.expect(200)["items"].as_array().expect("a list has items").clone()
+    }
+
+    /// The problem, which must have this status and all that a problem has.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> Value {
+        let about = format!("{}: {} {:?}", self.asked, self.status, self.body);
+        assert_eq!(self.status, status, "{about}");
+        assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json", "{about}");
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{about}");
+        for field in ["type", "title", "detail"] {
+            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {about}");
+        }
+        problem
+    }
+
+    /// The problem's pointer, too.
+    #[track_caller]
+    pub fn problem_at(&self, status: u16, pointer: &str) -> Value {
+        let problem = self.problem(status);
+        assert_eq!(problem["pointer"], pointer, "{}: {problem}", self.asked);
+        problem
+    }
+}
+
+/// The id of a thing that was answered.
+pub fn id_of(thing: &Value) -> String {
+    thing["id"].as_str().expect("it has an id").to_owned()
+}

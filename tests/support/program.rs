@@ -1,0 +1,118 @@
+//! The program itself, in a process of its own.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::{MASTER_KEY, shared_dir, soon};
+
+/// A `carillon` with nothing of this environment in its own but what it needs to run.
+fn carillon(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+    command.args(arguments).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// None if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The output as JSON; the command must have succeeded.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The output; the command must have succeeded.
+    #[track_caller]
+    pub fn ok(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        &self.stdout
+    }
+
+    /// The one line of the error; the command must have failed in this way.
+    #[track_caller]
+    pub fn error(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.stdout.is_empty(), "a failure prints no result: {self:?}");
+        &self.stderr
+    }
+}
+
+/// Runs a command to its end.
+pub async fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> Finished {
+    let mut child = carillon(arguments).envs(environment.iter().copied()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // A command that does not read its input may be gone by now.
+    drop(input.write_all(stdin.as_bytes()).await);
+    drop(input);
+    let output = soon(&format!("{arguments:?} ends"), child.wait_with_output()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A server that runs as a program.
+pub struct Program {
+    pub base: String,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// Starts `carillon serve` and waits until it is ready.
+    pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let cache = shared_dir().join("plugin-cache").display().to_string();
+        let mut child = carillon(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(arguments)
+            .envs([("CARILLON_KEYS__MASTER_KEY", MASTER_KEY), ("CARILLON_POLICY__CACHE_DIR", &cache)])
+            .env("CARILLON_LOG", "trace")
+            .envs(environment.iter().copied())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (ready, mut address) = watch::channel(None);
+        let (kept, mut lines) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()).lines());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+                if entry["message"] == "ready" {
+                    ready.send_replace(entry["address"].as_str().map(str::to_owned));
+                }
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let found = soon("the server is ready", address.wait_for(Option::is_some)).await.map(|found| found.clone());
+        let Ok(Some(found)) = found else { panic!("the server does not start: {}", log.lock().unwrap()) };
+        Self { base: format!("http://{found}"), child, log }
+    }
+
+    /// Sends it the signal to stop.
+    pub async fn terminate(&self) {
+        let id = self.child.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    }
+
+    /// Its exit code, when it has ended.
+    pub async fn ended(&mut self) -> Option<i32> {
+        soon("the server ends", self.child.wait()).await.unwrap().code()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+}

@@ -69,6 +69,7 @@ fn senseless_jobs() -> Vec<(Value, &'static str)> {
         (with("policy", json!({"wake": {}})), "/policy/wake"),
         (with("policy", json!({"sign": {}})), "/policy/sign"),
         (with("policy", json!([])), "/policy"),
+        (json!({"url": URL, "run_at": "+2h", "limits": {"ttl": "1h"}}), "/run_at"),
     ];
     let absurd = [json!("tomorrow"), json!("9999-12-31T23:59:59Z"), json!("+99999y"), json!(1e300), json!(true)];
     jobs.extend(absurd.into_iter().map(|time| (with("run_at", time), "/run_at")));

@@ -20,13 +20,13 @@ const CHECK_LANE: GroupId = GroupId(0);
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
     /// A part of it makes no sense.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] Invalid),
     /// It cannot be together with what is there.
     #[error("{0}")]
     Conflict(String),
     /// The component is not a plugin.
-    #[error("{0}")]
+    #[error(transparent)]
     Plugin(#[from] LoadError),
     /// What was written has been removed by somebody else in the same moment.
     #[error("it was removed in the same moment")]

@@ -56,9 +56,10 @@ pub(in crate::cli) struct Call {
 }
 
 fn role(text: &str) -> Result<Role, String> {
-    Role::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
-        format!("`{text}` is not a role; the roles are {}", Role::ALL.map(Role::as_str).join(", "))
-    })
+    Role::ALL
+        .into_iter()
+        .find(|role| role.as_str() == text)
+        .ok_or_else(|| format!("`{text}` is not a role; the roles are {}", Role::ALL.map(Role::as_str).join(", ")))
 }
 
 /// What a call takes. Each role looks at its own part.
@@ -227,9 +228,10 @@ impl Call {
             }
             Role::Judge => {
                 let exchange = exchange(input.response, input.error)?;
-                shown(plugin.judge(limits, &attempt, config, &exchange), |verdict| {
-                    json!({ "outcome": word(verdict.outcome), "reason": verdict.reason })
-                })
+                shown(
+                    plugin.judge(limits, &attempt, config, &exchange),
+                    |verdict| json!({ "outcome": word(verdict.outcome), "reason": verdict.reason }),
+                )
             }
             Role::Retry => {
                 let verdict = Verdict { outcome: input.verdict.outcome.outcome(), reason: input.verdict.reason };

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -107,6 +108,7 @@ impl App {
             observer: Arc::new(Observer::default()),
             gates: Arc::new(Gates::new(config.engine.concurrency)),
             config: config.engine.clone(),
+            crowded: AtomicBool::new(false),
             leases: Leases::default(),
             wake: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),

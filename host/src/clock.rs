@@ -96,11 +96,11 @@ impl Clock for SystemClock {
     fn sleep_until(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
             loop {
-                let left = at.since(self.now());
-                if left.is_zero() {
-                    return;
+                let left = at.0.saturating_mul(1_000).saturating_sub(self.now_micros());
+                match u64::try_from(left) {
+                    Ok(left @ 1..) => tokio::time::sleep(Duration::from_micros(left).min(LONGEST_NAP)).await,
+                    _ => return,
                 }
-                tokio::time::sleep(left.min(LONGEST_NAP)).await;
             }
         })
     }

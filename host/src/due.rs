@@ -2,9 +2,12 @@
 //!
 //! The loop sleeps until the earliest `run_at` that it knows, is woken by inserts, by changes of groups and by attempts that end,
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
-//! for the wake-up before it looks. Groups that are due share a claim equally, so that no backlog delays another group's next job.
+//! for the wake-up before it looks. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
+//! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
+//! time: so a job is not late by the time that its claim takes, and many share one. Groups that are due share a claim equally, so that no backlog delays another group's next job.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,12 +20,22 @@ use crate::catalog::Catalog;
 use crate::clock::{Clock, UnixMs};
 use crate::config;
 use crate::gate::{Gates, Opening};
-use crate::job::{GroupId, JobId, Leased, Settlement, Token};
+use crate::job::{GroupId, JobId, Leased, Next, Settlement, Token};
 use crate::observe::Observer;
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// A claim takes the jobs along that become due within this time. They hold places of their group while they wait for it, so it
+/// bounds how long a job that is accepted meanwhile, and due at once, may wait behind them in a group whose places are all taken.
+const CLAIM_AHEAD: Duration = Duration::from_millis(25);
+
+/// The loop looks so long before the next job is due: longer than a claim takes, and much less than [`CLAIM_AHEAD`].
+const CLAIM_TIME: Duration = Duration::from_millis(5);
 
 /// How often a lease is extended within its own length.
 const EXTENSIONS: u32 = 3;
@@ -43,6 +56,8 @@ pub struct Node {
     pub config: config::Engine,
     /// What runs.
     pub gates: Arc<Gates>,
+    /// Whether due jobs wait for attempts to end.
+    pub crowded: AtomicBool,
     /// The leases of the attempts that run.
     pub leases: Leases,
     /// Wakes [`Node::run_due`].
@@ -71,6 +86,8 @@ impl Leases {
 struct Outlook {
     quotas: Vec<(GroupId, u32)>,
     next: UnixMs,
+    /// Some jobs are due, but as many attempts run as may.
+    crowded: bool,
 }
 
 impl Node {
@@ -80,17 +97,28 @@ impl Node {
             let woken = self.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
+            // What ends while the store is asked counts, too.
+            self.crowded.store(true, Ordering::Relaxed);
             let next = match self.look().await {
-                Ok(Outlook { quotas, next }) if quotas.is_empty() => next,
-                Ok(Outlook { quotas, next }) => match self.claim(quotas).await {
+                Ok(Outlook { quotas, next, crowded }) if quotas.is_empty() => {
+                    self.crowded.store(crowded, Ordering::Relaxed);
+                    next
+                }
+                Ok(Outlook { quotas, next, .. }) => match self.claim(quotas).await {
                     Ok(0) => next,
                     Ok(_) => continue,
                     Err(error) => self.after_failure(&error),
                 },
                 Err(error) => self.after_failure(&error),
             };
+            let gathered = async {
+                woken.await;
+                if self.crowded.load(Ordering::Relaxed) {
+                    self.clock.sleep_until(self.clock.now().plus(GATHER)).await;
+                }
+            };
             tokio::select! {
-                () = woken => {}
+                () = gathered => {}
                 () = self.clock.sleep_until(next) => {}
                 () = stop.cancelled() => {}
             }
@@ -106,20 +134,21 @@ impl Node {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
-        let mut open = Vec::new();
+        let (mut open, mut full) = (Vec::new(), false);
         for Waiting { group, earliest } in waiting {
-            if earliest > now {
-                next = next.min(earliest);
+            if earliest > now.plus(CLAIM_TIME) {
+                next = next.min(earliest.minus(CLAIM_TIME));
                 continue;
             }
             match self.opening(group, now) {
                 Opening::Now(count) => open.push((group, count)),
                 Opening::NotBefore(at) => next = next.min(at),
-                Opening::Full => {}
+                Opening::Full => full = true,
             }
         }
         let batch = usize::try_from(self.config.claim_batch).unwrap_or(usize::MAX).min(self.gates.free());
-        Ok(Outlook { quotas: share(open, batch, now), next })
+        let crowded = full || (batch == 0 && !open.is_empty());
+        Ok(Outlook { quotas: share(open, batch, now), next, crowded })
     }
 
     /// A group that is gone, paused or broken in its config opens nothing; a change of the group wakes the loop.
@@ -131,7 +160,7 @@ impl Node {
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let claim = ClaimDue { now, lease_until: now.plus(self.config.lease.get()), quotas };
+        let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until: now.plus(self.config.lease.get()), quotas };
         let leased = self.store.claim_due(claim).await?;
         let count = leased.len();
         for leased in leased {
@@ -141,18 +170,25 @@ impl Node {
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
-        let slot = self.gates.enter(leased.job.group, now);
+        let slot = self.gates.enter(leased.job.group, now.max(leased.job.run_at));
         self.leases.lock().insert(leased.job.id, leased.token);
         let node = Arc::clone(self);
         self.attempts.spawn(async move {
+            let attempt = async {
+                node.clock.sleep_until(leased.job.run_at).await;
+                node.attempter.make(&leased).await
+            };
             let settlement = tokio::select! {
-                settlement = node.attempter.make(&leased) => settlement,
+                settlement = attempt => settlement,
                 () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
             };
+            let comes_back = matches!(settlement.next(), Next::Scheduled(_));
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
             drop(slot);
-            node.wake.notify_one();
+            if comes_back || node.crowded.load(Ordering::Relaxed) {
+                node.wake.notify_one();
+            }
         });
     }
 

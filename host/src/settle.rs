@@ -89,8 +89,10 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
         decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
         return Settlement::expired(leased, at, Some(attempt));
     }
-    decide(&mut attempt, State::Scheduled, Some(at), "it is tried again at once".to_owned());
-    Settlement::retry(leased, at, attempt, at)
+    // A lease is taken a moment before its job is due.
+    let run_at = at.max(leased.job.run_at);
+    decide(&mut attempt, State::Scheduled, Some(run_at), "it is tried again at once".to_owned());
+    Settlement::retry(leased, at, attempt, run_at)
 }
 
 /// Whether the job's time has run out.

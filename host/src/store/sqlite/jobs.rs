@@ -36,8 +36,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
-        let rows = settle::rows(settlements)?;
-        self.writer.call(move |db| Box::pin(async move { settle::settle(db, &rows).await })).await
+        self.writer.settle(settle::rows(settlements)?).await
     }
 
     async fn cancel(&self, tenant: TenantId, id: JobId, now: UnixMs) -> Result<Cancelled, StoreError> {

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
+use tokio::sync::oneshot;
 
 use super::error::Failure;
 use super::rows::{self, Sql};
+use super::transaction::Transaction;
 use crate::clock::UnixMs;
 use crate::job::{JobId, Next, Settlement, State, TenantId, Token};
 use crate::store::{Cancelled, Prune, Settled, StoreError};
@@ -54,11 +56,59 @@ pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError>
     settlements.into_iter().map(|settlement| Ok(Row { detail: detail(&settlement)?, settlement })).collect()
 }
 
-pub(super) async fn settle(connection: &mut SqliteConnection, rows: &[Row]) -> Result<Vec<Settled>, Failure> {
+/// One caller's settlements.
+pub(super) struct SettleCall {
+    rows: Vec<Row>,
+    done: Result<Vec<Settled>, StoreError>,
+    reply: oneshot::Sender<Result<Vec<Settled>, StoreError>>,
+}
+
+impl SettleCall {
+    pub(super) fn new(rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<Settled>, StoreError>>) -> Self {
+        Self { rows, done: Ok(Vec::new()), reply }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Tells the caller.
+    pub(super) fn answer(self, committed: Result<(), StoreError>) {
+        // A caller that has gone away does not want the answer.
+        let _ = self.reply.send(committed.and(self.done));
+    }
+}
+
+/// Runs all calls together; if that fails, one by one, so that each caller gets its own answer.
+pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [SettleCall]) -> Result<(), Failure> {
+    let all: Vec<&Row> = calls.iter().flat_map(|call| &call.rows).collect();
+    if let Ok(settled) = settle_call(transaction, &all).await? {
+        let mut settled = settled.into_iter();
+        for call in calls {
+            call.done = Ok(settled.by_ref().take(call.rows.len()).collect());
+        }
+        return Ok(());
+    }
+    for call in calls {
+        let own: Vec<&Row> = call.rows.iter().collect();
+        call.done = settle_call(transaction, &own).await?;
+    }
+    Ok(())
+}
+
+async fn settle_call(
+    transaction: &mut Transaction<'_>,
+    rows: &[&Row],
+) -> Result<Result<Vec<Settled>, StoreError>, Failure> {
+    let result = settle(transaction.begin_call().await?, rows).await;
+    transaction.end_call(result).await
+}
+
+async fn settle(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<Vec<Settled>, Failure> {
     // Of several settlements under one lease the first counts, and the job's newest token fits one lease only.
     let mut leases = HashSet::new();
     let firsts: Vec<bool> = rows.iter().map(|row| leases.insert((row.settlement.id, row.settlement.token))).collect();
-    let first = rows.iter().zip(&firsts).filter(|(_, first)| **first).map(|(row, _)| row).collect::<Vec<_>>();
+    let first = rows.iter().zip(&firsts).filter(|(_, first)| **first).map(|(row, _)| *row).collect::<Vec<_>>();
 
     let mut applied = HashMap::new();
     for chunk in first.chunks(rows::PER_STATEMENT) {
@@ -69,7 +119,7 @@ pub(super) async fn settle(connection: &mut SqliteConnection, rows: &[Row]) -> R
     for chunk in tried.chunks(rows::PER_STATEMENT) {
         write_attempts(connection, chunk).await?;
     }
-    let settled = |(row, first): (&Row, bool)| match applied.get(&(row.settlement.id, row.settlement.token)) {
+    let settled = |(row, first): (&&Row, bool)| match applied.get(&(row.settlement.id, row.settlement.token)) {
         Some(state) if first => Settled::Applied(*state),
         _ => Settled::LeaseLost,
     };

@@ -4,8 +4,8 @@
 //! [`BATCH_ROWS`]), runs them in one transaction, commits once and then answers. Invariants:
 //!
 //! - No call is answered with `Ok` before its transaction is on disk.
-//! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and run one by one only if
-//!   that fails.
+//! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and so are waiting
+//!   settlements; they run one by one only if that fails.
 //! - If the transaction itself fails, every call in it fails and nothing of it remains.
 //! - The queue is bounded: callers wait when the disk is slower than they are.
 
@@ -23,13 +23,14 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Failure;
 use super::insert::{self, InsertCall};
+use super::settle::{self, SettleCall};
 use super::transaction::Transaction;
-use crate::store::{CommitStats, StoreError};
+use crate::store::{CommitStats, Settled, StoreError};
 
 /// The most calls in one transaction.
 const BATCH_CALLS: usize = 512;
 
-/// No further call is taken into a transaction that inserts this many jobs: a claim behind them must not wait long.
+/// No further call is taken into a transaction that inserts or settles this many jobs: a claim behind them must not wait long.
 const BATCH_ROWS: usize = 2_000;
 
 /// The most calls that wait in the queue; further callers wait before it.
@@ -85,6 +86,12 @@ impl Writer {
         self.submit(Call::Insert(InsertCall::new(jobs, reply)), answer).await
     }
 
+    /// Settles, together with the other settlements that wait.
+    pub(super) async fn settle(&self, settlements: Vec<settle::Row>) -> Result<Vec<Settled>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Call::Settle(SettleCall::new(settlements, reply)), answer).await
+    }
+
     async fn submit<T>(&self, call: Call, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         let shut_down = || StoreError::Unavailable("it is shutting down".to_owned());
         self.queue.send(call).await.map_err(|_| shut_down())?;
@@ -109,6 +116,7 @@ impl Writer {
 /// One caller's request.
 enum Call {
     Insert(InsertCall),
+    Settle(SettleCall),
     Work(Box<dyn Answerable>),
 }
 
@@ -153,6 +161,7 @@ impl<T: Send, W: Work<T>> Answerable for WorkCall<T, W> {
 #[derive(Default)]
 struct Batch {
     inserts: Vec<InsertCall>,
+    settlements: Vec<SettleCall>,
     work: VecDeque<Box<dyn Answerable>>,
     rows: usize,
 }
@@ -164,23 +173,30 @@ impl Batch {
                 self.rows += insert.len();
                 self.inserts.push(insert);
             }
+            Call::Settle(settle) => {
+                self.rows += settle.len();
+                self.settlements.push(settle);
+            }
             Call::Work(work) => self.work.push_back(work),
         }
     }
 
     fn calls(&self) -> usize {
-        self.inserts.len() + self.work.len()
+        self.inserts.len() + self.settlements.len() + self.work.len()
     }
 
     fn is_full(&self) -> bool {
         self.calls() >= BATCH_CALLS || self.rows >= BATCH_ROWS
     }
 
-    /// Inserts go first, so that a claim in the same transaction sees them.
+    /// Inserts and settlements go first, so that a claim in the same transaction sees them.
     async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Failure> {
         let mut transaction = Transaction::begin(connection).await?;
         if !self.inserts.is_empty() {
             insert::run(&mut transaction, &mut self.inserts).await?;
+        }
+        if !self.settlements.is_empty() {
+            settle::run(&mut transaction, &mut self.settlements).await?;
         }
         for work in &mut self.work {
             work.run(&mut transaction).await?;
@@ -191,6 +207,9 @@ impl Batch {
     fn answer(self, committed: &Result<(), StoreError>) {
         for insert in self.inserts {
             insert.answer(committed.clone());
+        }
+        for settle in self.settlements {
+            settle.answer(committed.clone());
         }
         for work in self.work {
             work.answer(committed.clone());

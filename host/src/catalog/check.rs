@@ -93,10 +93,6 @@ impl Catalog {
             let most = humantime::format_duration(self.bounds.max_timeout);
             return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
         }
-        if limits.concurrency > self.bounds.max_concurrency {
-            let most = self.bounds.max_concurrency;
-            return Err(Invalid::at("/limits/concurrency", format!("this server allows at most {most}")).into());
-        }
         Ok(())
     }
 

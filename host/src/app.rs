@@ -264,6 +264,8 @@ async fn open_catalog(
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
 async fn declare(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
+    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
+    catalog.candidate(&tenant, &Value::Object(serde_json::Map::new())).await.context("defaults")?;
     for (name, tenant) in &config.tenants {
         let known = catalog.tenant(name).filter(|known| known.defaults == tenant.defaults);
         if known.is_none() {

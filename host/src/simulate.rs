@@ -15,7 +15,7 @@ use crate::send::{Answer, Outgoing};
 use crate::settle;
 
 /// The most attempts that are foretold.
-pub const ATTEMPTS: usize = 1_000;
+pub const ATTEMPTS: usize = 1_001;
 
 /// What would happen.
 pub struct Forecast {

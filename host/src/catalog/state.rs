@@ -281,7 +281,7 @@ fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
 /// A key that cannot be decrypted is shown but not usable: the server starts, and the groups that need it wait.
 fn key_of(entity: &Entity, vault: &Vault) -> anyhow::Result<Key> {
     let doc: KeyDoc = read(entity)?;
-    let opened = vault.open(&super::key_owner(TenantId(entity.tenant), &entity.name), &doc.sealed);
+    let opened = vault.open(&super::keys::key_owner(TenantId(entity.tenant), &entity.name), &doc.sealed);
     let id = format!("{}/{}", entity.name, entity.version);
     let material = opened.and_then(|secret| KeyMaterial::new(id, doc.kind, secret).map_err(anyhow::Error::msg));
     let material =

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Settlement, State, TenantId, Token};
 
-pub use sqlite::{CommitStats, Durability, SqliteOptions, SqliteStore};
+pub use sqlite::{Durability, SqliteOptions, SqliteStore};
 
 /// The most jobs that one [`Jobs::insert`] takes.
 pub const INSERT_LIMIT: usize = 10_000;
@@ -126,6 +126,17 @@ pub struct Prune {
     pub before: UnixMs,
 }
 
+/// How many commits there were, and for how many calls: calls ÷ commits is the mean size of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitStats {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Calls that were answered by them, those that failed included.
+    pub calls: u64,
+    /// The most calls in one transaction so far.
+    pub largest: u64,
+}
+
 /// The jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync {
@@ -172,6 +183,9 @@ pub trait Jobs: Send + Sync {
         after: u32,
         limit: u32,
     ) -> Result<Vec<AttemptRecord>, StoreError>;
+
+    /// How well the writer shares its commits; for the metrics.
+    fn commit_stats(&self) -> CommitStats;
 
     /// Counts a group's jobs.
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError>;

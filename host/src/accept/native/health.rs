@@ -33,6 +33,8 @@ pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'st
 #[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, body = String)))]
 pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let metrics = &api.observer.metrics;
+    let commits = api.store.commit_stats();
+    metrics.store(commits.commits, commits.calls);
     metrics.now(api.gates.running(), api.runtime.threads.waiting());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }

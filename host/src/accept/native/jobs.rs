@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::{Body, parse};
+use super::super::input::{Body, Path, Query, parse};
 use super::new_job::{Checked, JobDoc};
 use super::{Page, Paging};
 use crate::clock::UnixMs;
@@ -92,28 +92,6 @@ impl JobView {
             },
         }
     }
-
-    fn of_new(job: NewJob, group: String) -> Self {
-        let job = Job {
-            id: job.id,
-            tenant: job.tenant,
-            group: job.group,
-            name: job.name,
-            state: JobState::Scheduled,
-            run_at: job.run_at,
-            created_at: job.created_at,
-            finished_at: None,
-            deadline: job.deadline,
-            seed: job.seed,
-            attempt_count: 0,
-            last_status: None,
-            last_error: None,
-            cancel_requested: false,
-            spec: job.spec,
-            body_len: u64::try_from(job.body.len()).unwrap_or(u64::MAX),
-        };
-        Self::of(job, group)
-    }
 }
 
 /// Makes a job. When this has answered 201, the job is safe.
@@ -128,7 +106,7 @@ pub(in super::super) async fn create(
     let group = api.group(&access, &group)?;
     let job = api.new_job(&group, doc, api.clock.now(), &mut Checked::default()).await?;
     api.insert(vec![job.clone()]).await?;
-    Ok((StatusCode::CREATED, Json(JobView::of_new(job, group.name.clone()))))
+    Ok((StatusCode::CREATED, Json(JobView::of(job.shown(), group.name.clone()))))
 }
 
 /// Several jobs at once.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::Body;
+use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::Key;
 use crate::policy::KeyKind;

@@ -118,6 +118,10 @@ impl Api {
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         let timeout = period("/limits/timeout", &doc.limits.timeout)?;
         let ttl = period("/limits/ttl", &doc.limits.ttl)?.into_iter().chain(effective.limits.ttl).min();
+        let deadline = ttl.map(|ttl| now.plus(ttl));
+        if deadline.is_some_and(|deadline| run_at > deadline) {
+            return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
+        }
         if let Some(overrides) = &doc.policy {
             self.check_overrides(group, overrides, checked).await?;
         }
@@ -130,7 +134,7 @@ impl Api {
             name: doc.name,
             run_at,
             created_at: now,
-            deadline: ttl.map(|ttl| now.plus(ttl)),
+            deadline,
             seed: u32::from_le_bytes(seed),
             spec: Spec {
                 target,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input;
+use super::super::input::{self, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::PluginVersion;
 use crate::policy::binding::PluginName;

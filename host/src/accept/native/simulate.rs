@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::{Body, run_at};
+use super::super::input::{Body, Path, run_at};
 use super::new_job::{Checked, JobDoc};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
@@ -25,8 +25,9 @@ use crate::policy::binding::lay;
 use crate::send::{Answer, Outgoing};
 use crate::simulate::{ATTEMPTS, imagined_answer};
 
-/// The status of an imagined failure.
+/// The statuses of an imagined failure and of an imagined success.
 const FAILURE_STATUS: u16 = 500;
+const SUCCESS_STATUS: u16 = 200;
 
 /// The transport errors that can be imagined.
 const TRANSPORT_ERRORS: [&str; 7] = ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address"];
@@ -44,7 +45,7 @@ pub struct SimulateDoc {
     /// The answers of the receiver, one for each attempt.
     #[serde(default)]
     responses: Vec<ResponseDoc>,
-    /// Instead of `responses`: so many answers of 500.
+    /// Instead of `responses`: so many answers of 500, and then one of 200.
     #[serde(default)]
     failures: usize,
     /// The job's seed; one at random by default.
@@ -114,6 +115,8 @@ struct ForetoldAttempt {
     verdict: Option<VerdictRecord>,
     /// What would become of the job: `scheduled` for another attempt, or a final state.
     decision: JobState,
+    /// When the next attempt would be, if there is one.
+    next_run_at: Option<String>,
     reason: String,
     plugins: Vec<PluginUse>,
 }
@@ -188,7 +191,8 @@ fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
     }
     if doc.responses.is_empty() {
         let failure = imagined_answer(FAILURE_STATUS, Vec::new(), bytes::Bytes::new());
-        return Ok(vec![failure; doc.failures]);
+        let success = imagined_answer(SUCCESS_STATUS, Vec::new(), bytes::Bytes::new());
+        return Ok(std::iter::repeat_n(failure, doc.failures).chain([success]).collect());
     }
     doc.responses.iter().enumerate().map(|(index, response)| answer(index, response)).collect()
 }
@@ -196,7 +200,7 @@ fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
 fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
     let Some(error) = &response.error else {
         let headers = response.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        return Ok(imagined_answer(response.status.unwrap_or(200), headers, response.body.clone().into()));
+        return Ok(imagined_answer(response.status.unwrap_or(SUCCESS_STATUS), headers, response.body.clone().into()));
     };
     let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
         let known = TRANSPORT_ERRORS.join(", ");
@@ -207,26 +211,9 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
 
 /// The job as it would stand when its first attempt is due.
 fn leased(job: NewJob) -> Leased {
-    let body_len = u64::try_from(job.body.len()).unwrap_or(u64::MAX);
-    let shown = Job {
-        id: job.id,
-        tenant: job.tenant,
-        group: job.group,
-        name: job.name,
-        state: JobState::Running,
-        run_at: job.run_at,
-        created_at: job.created_at,
-        finished_at: None,
-        deadline: job.deadline,
-        seed: job.seed,
-        attempt_count: 0,
-        last_status: None,
-        last_error: None,
-        cancel_requested: false,
-        spec: job.spec,
-        body_len,
-    };
-    Leased { job: shown, token: Token(1), body: job.body, lost_leases: 0, history: Vec::new() }
+    let body = job.body.clone();
+    let shown = Job { state: JobState::Running, ..job.shown() };
+    Leased { job: shown, token: Token(1), body, lost_leases: 0, history: Vec::new() }
 }
 
 impl RequestView {
@@ -255,6 +242,7 @@ impl ForetoldAttempt {
             run_at: at.to_string(),
             after_ms: u64::try_from(at.since(before).as_millis()).unwrap_or(u64::MAX),
             verdict: detail.verdict,
+            next_run_at: decision.as_ref().and_then(|decision| decision.next_run_at).map(|at| at.to_string()),
             decision: decision.as_ref().map_or(JobState::Expired, |decision| decision.state),
             reason: decision.map(|decision| decision.reason).unwrap_or_default(),
             plugins: detail.plugins,

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::super::Api;
 use super::super::error::Problem;
-use super::super::input::Body;
+use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::Tenant;
 

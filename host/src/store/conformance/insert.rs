@@ -19,33 +19,15 @@ pub(crate) async fn gives_everything_back(world: &World) {
     bare.body = Bytes::new();
     world.store.insert(vec![full.clone(), bare.clone()]).await.unwrap();
 
-    let expected = |job: NewJob| Job {
-        id: job.id,
-        tenant: job.tenant,
-        group: job.group,
-        name: job.name,
-        state: State::Scheduled,
-        run_at: job.run_at,
-        created_at: job.created_at,
-        finished_at: None,
-        deadline: job.deadline,
-        seed: job.seed,
-        attempt_count: 0,
-        last_status: None,
-        last_error: None,
-        cancel_requested: false,
-        spec: job.spec,
-        body_len: job.body.len() as u64,
-    };
     for job in [&full, &bare] {
-        assert_eq!(world.get(job.id).await, expected(job.clone()));
+        assert_eq!(world.get(job.id).await, job.clone().shown());
         assert_eq!(world.store.body(world.tenant, job.id).await.unwrap(), Some(job.body.clone()));
     }
     let leased = world.claim(NOW.plus(ms(5)), 10).await;
     assert_eq!(leased.len(), 2);
     for (leased, job) in leased.into_iter().zip([bare, full]) {
         assert_eq!(leased.body, job.body);
-        assert_eq!(leased.job, Job { state: State::Running, ..expected(job) });
+        assert_eq!(leased.job, Job { state: State::Running, ..job.shown() });
         assert_eq!((leased.number(), leased.lost_leases, leased.history.len()), (1, 0, 0));
     }
 }

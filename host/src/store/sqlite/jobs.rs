@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{SqliteStore, claim, insert, reads, settle};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Settlement, TenantId, Token};
-use crate::store::{Cancelled, ClaimDue, Jobs, JobsQuery, Prune, Settled, Stats, StoreError, Waiting};
+use crate::store::{Cancelled, ClaimDue, CommitStats, Jobs, JobsQuery, Prune, Settled, Stats, StoreError, Waiting};
 
 #[async_trait]
 impl Jobs for SqliteStore {
@@ -68,6 +68,10 @@ impl Jobs for SqliteStore {
         limit: u32,
     ) -> Result<Vec<AttemptRecord>, StoreError> {
         Ok(reads::attempts(&self.readers, tenant, id, after, limit).await?)
+    }
+
+    fn commit_stats(&self) -> CommitStats {
+        self.writer.stats()
     }
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {

@@ -27,7 +27,6 @@ mod writer;
 use sqlx::sqlite::SqlitePool;
 
 pub use open::{Durability, SqliteOptions};
-pub use writer::CommitStats;
 
 use super::StoreError;
 use writer::Writer;
@@ -54,11 +53,5 @@ impl SqliteStore {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
-    }
-
-    /// How many commits there were, for how many calls.
-    #[must_use]
-    pub fn commit_stats(&self) -> CommitStats {
-        self.writer.stats()
     }
 }

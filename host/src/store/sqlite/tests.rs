@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::{Durability, SqliteOptions, SqliteStore};
 use crate::job::{Settlement, State};
 use crate::store::conformance::{self, Backend, LEASE, NOW, World, an_attempt, conformance};
-use crate::store::{Entities, Settled, Store, StoreError};
+use crate::store::{Entities, Jobs as _, Settled, Store, StoreError};
 
 /// A database in a directory of its own.
 struct Sqlite {

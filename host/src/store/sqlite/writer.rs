@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::error::Failure;
 use super::insert::{self, InsertCall};
 use super::transaction::Transaction;
-use crate::store::StoreError;
+use crate::store::{CommitStats, StoreError};
 
 /// The most calls in one transaction.
 const BATCH_CALLS: usize = 512;
@@ -42,17 +42,6 @@ pub(super) trait Work<T>:
 }
 
 impl<T, F> Work<T> for F where F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>> + Send {}
-
-/// How many commits there were, and for how many calls: calls ÷ commits is the mean size of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CommitStats {
-    /// Transactions committed.
-    pub commits: u64,
-    /// Calls that were answered by them, those that failed included.
-    pub calls: u64,
-    /// The most calls in one transaction so far.
-    pub largest: u64,
-}
 
 #[derive(Debug, Default)]
 struct Counters {

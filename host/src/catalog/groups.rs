@@ -1,0 +1,115 @@
+//! Groups in the catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::entities::GroupDoc;
+use super::{Catalog, Group, Rejected, Tenant, check, document};
+use crate::job::{GroupId, TenantId};
+use crate::policy::binding::{Effective, Invalid, PluginName, override_configs, provenance};
+use crate::store::{Expect, Kind};
+
+impl Catalog {
+    /// The tenant's group of this name.
+    #[must_use]
+    pub fn group(&self, tenant: TenantId, name: &str) -> Option<Arc<Group>> {
+        self.state().group(tenant, name).cloned()
+    }
+
+    /// The group with this number, whoever owns it.
+    #[must_use]
+    pub fn group_by_id(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.state().group_by_id(id).cloned()
+    }
+
+    /// The tenant's groups, by name.
+    #[must_use]
+    pub fn groups(&self, tenant: TenantId) -> Vec<Arc<Group>> {
+        self.state().groups_of(tenant).cloned().collect()
+    }
+
+    /// What would be in force for a group with this own policy, checked as for a put; nothing is written.
+    ///
+    /// # Errors
+    /// If it makes no sense, with a pointer to what does not.
+    pub async fn candidate(&self, tenant: &Tenant, own: &Value) -> Result<Effective, Rejected> {
+        let effective = self.state().effective(tenant, own)?;
+        self.check_policy(tenant, &effective).await?;
+        Ok(effective)
+    }
+
+    /// The layers that a group's policy is made of, lowest first, and their merger's provenance.
+    #[must_use]
+    pub fn provenance(&self, group: &Group) -> BTreeMap<String, String> {
+        let doc = group.effective.as_ref().map(|effective| effective.doc.clone()).unwrap_or_default();
+        let state = self.state();
+        provenance(&doc, &state.layers(&group.tenant, &group.own))
+    }
+
+    /// Makes or changes a group; the answer says whether it is new. A paused group stays paused.
+    ///
+    /// # Errors
+    /// If the policy makes no sense, with a pointer to what does not.
+    pub async fn put_group(&self, tenant: &Tenant, name: &str, own: Value) -> Result<(Arc<Group>, bool), Rejected> {
+        check::name("group", name)?;
+        let own = self.pin(tenant.id, own);
+        self.candidate(tenant, &own).await?;
+        let before = self.group(tenant.id, name);
+        let paused = before.as_ref().is_some_and(|group| group.paused);
+        self.write_group(tenant.id, name, &GroupDoc { policy: own, paused }, Expect::Anything).await?;
+        Ok((self.group(tenant.id, name).ok_or(Rejected::Gone)?, before.is_none()))
+    }
+
+    /// Lets a group's jobs wait, or go on.
+    ///
+    /// # Errors
+    /// If the group was changed at the same moment.
+    pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), Rejected> {
+        let doc = GroupDoc { policy: group.own.clone(), paused };
+        self.write_group(group.tenant.id, &group.name, &doc, Expect::Version(group.version)).await
+    }
+
+    /// Removes a group and, by and by, its finished jobs. False if there is none.
+    ///
+    /// # Errors
+    /// If it has unfinished jobs.
+    pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+        self.delete(tenant, Kind::Group, name).await
+    }
+
+    /// A group's policy with a job's overrides over it, checked.
+    ///
+    /// # Errors
+    /// If the overrides make no sense, with a pointer into them.
+    pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), Rejected> {
+        let effective = self.overridden(group, overrides)?;
+        self.check_policy(&group.tenant, &effective).await.map_err(Rejected::without_config)
+    }
+
+    pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {
+        let mut doc = group.effective.as_ref().map_err(Clone::clone)?.doc.clone();
+        override_configs(&mut doc, overrides)?;
+        Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))
+    }
+
+    async fn write_group(&self, tenant: TenantId, name: &str, doc: &GroupDoc, expect: Expect) -> Result<(), Rejected> {
+        self.put(self.entity(tenant, Kind::Group, name, document(doc), expect)).await.map(drop)
+    }
+
+    /// Writes the version of each of the tenant's own plugins into a policy, so that an upload changes no group.
+    fn pin(&self, tenant: TenantId, mut own: Value) -> Value {
+        let state = self.state();
+        let pin = |used: &mut Value| {
+            let Some(Value::String(text)) = used.get_mut("plugin") else { return };
+            let name = PluginName::from(text.as_str());
+            if let Some(plugin) = state.plugin(tenant, &name).filter(|plugin| !plugin.builtin) {
+                *text = format!("{}@{}", plugin.name, plugin.version);
+            }
+        };
+        ["sign", "judge", "retry"].into_iter().filter_map(|role| own.get_mut(role).map(&pin)).for_each(drop);
+        own.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten().for_each(pin);
+        own
+    }
+}

@@ -1,0 +1,65 @@
+//! Signing keys in the catalog.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::entities::KeyDoc;
+use super::{Catalog, Group, Key, Rejected, check, document};
+use crate::job::TenantId;
+use crate::policy::binding::Invalid;
+use crate::policy::{KeyKind, KeyMaterial};
+use crate::store::{Expect, Kind};
+
+impl Catalog {
+    /// The tenant's keys, by name.
+    #[must_use]
+    pub fn keys(&self, tenant: TenantId) -> Vec<Arc<Key>> {
+        self.state().keys_of(tenant).cloned().collect()
+    }
+
+    /// The tenant's key of this name.
+    #[must_use]
+    pub fn key(&self, tenant: TenantId, name: &str) -> Option<Arc<Key>> {
+        self.state().key(tenant, name).cloned()
+    }
+
+    /// Gives a key its value. It cannot be read again.
+    ///
+    /// # Errors
+    /// If the value is not of the kind.
+    pub async fn put_key(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        kind: KeyKind,
+        secret: Zeroizing<Vec<u8>>,
+    ) -> Result<(), Rejected> {
+        check::name("key", name)?;
+        KeyMaterial::new(name.to_owned(), kind, secret.clone()).map_err(|error| Invalid::at("/secret", error))?;
+        let sealed = self.vault.seal(&key_owner(tenant, name), &secret, &*self.clock);
+        let sealed = sealed.map_err(|error| Invalid::at("/secret", error.to_string()))?;
+        let doc = document(&KeyDoc { kind, sealed });
+        self.put(self.entity(tenant, Kind::Key, name, doc, Expect::Anything)).await.map(drop)
+    }
+
+    /// Removes a key; false if there is none.
+    ///
+    /// # Errors
+    /// If a group signs with it.
+    pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+        let signs = |group: &Arc<Group>| {
+            let sign = group.effective.as_ref().ok().and_then(|effective| effective.sign.as_ref());
+            sign.is_some_and(|sign| sign.keys.iter().any(|key| key == name))
+        };
+        if let Some(group) = self.groups(tenant).into_iter().find(signs) {
+            return Err(Rejected::Conflict(format!("the group `{}` signs with this key", group.name)));
+        }
+        self.delete(tenant, Kind::Key, name).await
+    }
+}
+
+/// Whom a sealed key belongs to.
+pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
+    format!("{}/{name}", tenant.0)
+}

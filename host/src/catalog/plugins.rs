@@ -1,0 +1,94 @@
+//! Plugins in the catalog.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::state::plugin_version;
+use super::{Catalog, PluginDoc, PluginVersion, Rejected, check, document};
+use crate::job::{GroupId, TenantId};
+use crate::policy::binding::PluginName;
+use crate::policy::{Digest, LoadError, Plugin, Runtime};
+use crate::store::{Expect, Kind};
+
+impl Catalog {
+    /// A plugin that the tenant can see; the newest version if none is named.
+    #[must_use]
+    pub fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<Arc<PluginVersion>> {
+        self.state().plugin(tenant, name).cloned()
+    }
+
+    /// Every plugin version that the tenant can see, the server's own first.
+    #[must_use]
+    pub fn plugins(&self, tenant: TenantId) -> Vec<Arc<PluginVersion>> {
+        self.state().plugins_of(tenant).cloned().collect()
+    }
+
+    /// Accepts a component as a version of one of the tenant's plugins; the answer says whether it is new. The same bytes again
+    /// are accepted again; other bytes under the same version are not.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being that plugin, as a sentence for its author.
+    pub async fn put_plugin(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        version: &str,
+        component: Bytes,
+    ) -> Result<(Arc<PluginVersion>, bool), Rejected> {
+        check::name("plugin", name)?;
+        if self.state().is_builtin(name) {
+            return Err(Rejected::Conflict(format!("`{name}` is one of the server's own plugins")));
+        }
+        let full = PluginName { name: name.to_owned(), version: Some(version.to_owned()) };
+        let digest = Digest::of(&component);
+        if let Some(known) = self.plugin(tenant, &full) {
+            return if known.doc.digest == digest {
+                Ok((known, false))
+            } else {
+                Err(Rejected::Conflict(format!(
+                    "`{full}` exists with the digest {}; a version never changes",
+                    known.doc.digest
+                )))
+            };
+        }
+        let plugin = self.runtime.registry.admit(&component).await?;
+        let described = describe(&self.runtime, &plugin, component.len()).await?;
+        if described.name != name || described.version != version {
+            let said = format!("{}@{}", described.name, described.version);
+            return Err(
+                LoadError::Description(format!("it calls itself `{said}`, but was uploaded as `{full}`")).into()
+            );
+        }
+        plugin_version(described.name, version, false, described.doc.clone(), self.clock.now())
+            .map_err(|error| LoadError::Description(error.to_string()))?;
+        self.store.put_component(digest.to_string(), component).await?;
+        let doc = document(&described.doc);
+        self.put(self.entity(tenant, Kind::Plugin, &full.to_string(), doc, Expect::Nothing)).await?;
+        Ok((self.plugin(tenant, &full).ok_or(Rejected::Gone)?, true))
+    }
+}
+
+/// A plugin's own words, read.
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) doc: PluginDoc,
+}
+
+pub(super) async fn describe(runtime: &Runtime, plugin: &Arc<Plugin>, size: usize) -> Result<Described, LoadError> {
+    let (asked, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
+    let called = runtime.threads.run(GroupId(0), move || asked.describe(&limits)).await;
+    let said = called.and_then(|called| called.result).map_err(|fault| LoadError::Description(fault.to_string()))?;
+    let schema: Value = serde_json::from_str(&said.config_schema)
+        .map_err(|error| LoadError::Description(format!("its config schema is not JSON: {error}")))?;
+    let doc = PluginDoc {
+        digest: plugin.digest.clone(),
+        roles: plugin.roles(),
+        summary: said.summary,
+        config_schema: schema,
+        size,
+    };
+    Ok(Described { name: said.name, version: said.version, doc })
+}

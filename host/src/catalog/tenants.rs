@@ -1,0 +1,48 @@
+//! Tenants in the catalog.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::entities::TenantDoc;
+use super::{Catalog, NO_TENANT, Rejected, Tenant, check, document};
+use crate::job::TenantId;
+use crate::store::{Expect, Kind};
+
+impl Catalog {
+    /// The tenant of this name.
+    #[must_use]
+    pub fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.state().tenant(name).cloned()
+    }
+
+    /// All tenants, by name.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.state().tenants().cloned().collect()
+    }
+
+    /// Makes or changes a tenant.
+    ///
+    /// # Errors
+    /// If the name is not a name, or one of the tenant's groups would no longer make sense.
+    pub async fn put_tenant(&self, name: &str, defaults: Value) -> Result<Arc<Tenant>, Rejected> {
+        check::name("tenant", name)?;
+        let id = self.tenant(name).map(|tenant| tenant.id);
+        let candidate = Tenant {
+            id: id.unwrap_or(TenantId(NO_TENANT)),
+            name: name.to_owned(),
+            defaults,
+            created_at: self.clock.now(),
+        };
+        let groups = id.map(|id| self.groups(id)).unwrap_or_default();
+        let owns: Vec<_> = groups.iter().map(|group| group.own.clone()).chain([Value::Object(Map::new())]).collect();
+        for own in owns {
+            let effective = self.state().effective(&candidate, &own).map_err(|error| error.within("/defaults"))?;
+            self.check_policy(&candidate, &effective).await.map_err(|error| error.within("/defaults"))?;
+        }
+        let doc = document(&TenantDoc { defaults: candidate.defaults });
+        self.put(self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, Expect::Anything)).await?;
+        self.tenant(name).ok_or(Rejected::Gone)
+    }
+}

@@ -1,0 +1,182 @@
+//! What is kept of an attempt.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use crate::clock::UnixMs;
+
+/// What an answer was judged to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The job is done.
+    Success,
+    /// Another try may help.
+    Retryable,
+    /// No further try can help.
+    Permanent,
+}
+
+impl Outcome {
+    /// The name in the API and in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Retryable => "retryable",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Success, Self::Retryable, Self::Permanent]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not an outcome"))
+    }
+}
+
+/// An earlier attempt, as a retry policy sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// From 1.
+    pub number: u32,
+    /// When it began.
+    pub started_at: UnixMs,
+    /// When it was over.
+    pub finished_at: UnixMs,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The answer's status, if there was an answer.
+    pub status: Option<u16>,
+}
+
+/// Everything that is kept of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptRecord {
+    /// From 1.
+    pub number: u32,
+    /// When it began.
+    pub started_at: UnixMs,
+    /// When it was over.
+    pub finished_at: UnixMs,
+    /// What it came to; an attempt that was not spent is `Retryable`.
+    pub outcome: Outcome,
+    /// The answer's status, if there was an answer.
+    pub status: Option<u16>,
+    /// The first bytes of the answer's body.
+    pub response_body: Bytes,
+    /// The rest, which only people and tools read.
+    pub detail: AttemptDetail,
+}
+
+/// The part of an attempt's record that is stored as one document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AttemptDetail {
+    /// False if nothing was sent, or it was interrupted by a stop: the number is used again.
+    pub spent: bool,
+    /// The sha-256 of the request as sent: method, URL, headers and body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
+    /// What went wrong, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<AttemptError>,
+    /// What the judge said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<VerdictRecord>,
+    /// What became of the job, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionRecord>,
+    /// Which component decided what, in the order of the calls.
+    #[serde(default)]
+    pub plugins: Vec<PluginUse>,
+    /// How long each stage took.
+    #[serde(default)]
+    pub timings: Timings,
+    /// The answer's headers.
+    #[serde(default)]
+    pub response_headers: Vec<(String, String)>,
+    /// Whether more of the body arrived than was kept.
+    #[serde(default)]
+    pub response_truncated: bool,
+    /// The randomness that the policies were given.
+    #[serde(default)]
+    pub seed: u32,
+    /// The version of the group's binding that was in force.
+    #[serde(default)]
+    pub binding_version: i64,
+}
+
+/// Something that went wrong in an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AttemptError {
+    /// Stable, for programs: `stage.reason`.
+    pub code: String,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// What a judge said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct VerdictRecord {
+    /// What it was judged to be.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
+}
+
+/// What became of the job after the attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DecisionRecord {
+    /// The state that the job went to.
+    pub state: State,
+    /// When the next attempt is due, if there is one (RFC 3339 in the API, milliseconds in the store).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub next_run_at: Option<UnixMs>,
+    /// Why.
+    pub reason: String,
+}
+
+/// One policy call of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PluginUse {
+    /// `encode`, `sign`, `judge` or `retry`.
+    pub role: String,
+    /// The plugin's name, with its version if it is not one of the server's own: `name@version`.
+    pub plugin: String,
+    /// The sha-256 of the component.
+    pub digest: String,
+    /// The sha-256 of the config that it was given.
+    pub config_digest: String,
+    /// How long the call took, in microseconds.
+    pub micros: u64,
+    /// How much fuel it burned.
+    pub fuel: u64,
+    /// What it logged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+    /// The fault's code, if it did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// How long the stages of an attempt took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Timings {
+    /// From `run_at` to the start of the attempt.
+    pub late: u64,
+    /// Encode and sign, with the wait for a policy thread.
+    pub prepare: u64,
+    /// From the start of the request to the end of the answer's body.
+    pub exchange: u64,
+    /// Judge and retry, with the wait for a policy thread.
+    pub decide: u64,
+}

@@ -1,0 +1,82 @@
+//! What becomes of a leased job.
+
+use super::{AttemptRecord, JobId, Leased, State, Token};
+use crate::clock::UnixMs;
+
+/// What becomes of a leased job. Made by the constructors only, so that every mix of fields makes sense.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settlement {
+    /// Which job.
+    pub id: JobId,
+    /// It applies only while this lease is the newest.
+    pub token: Token,
+    /// When it was decided.
+    pub at: UnixMs,
+    /// What is kept of the attempt, if one was made or tried.
+    pub attempt: Option<AttemptRecord>,
+    next: Next,
+}
+
+/// Where a settled job goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Back to `scheduled`, due at this time.
+    Scheduled(UnixMs),
+    /// To this final state.
+    Final(State),
+}
+
+impl Settlement {
+    /// The job is done.
+    #[must_use]
+    pub fn succeeded(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
+        Self::of(leased, at, Some(attempt), Next::Final(State::Succeeded))
+    }
+
+    /// The job will not be tried again.
+    #[must_use]
+    pub fn dead(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
+        Self::of(leased, at, Some(attempt), Next::Final(State::Dead))
+    }
+
+    /// The job's time ran out; `attempt` is the one that was made just before, if any.
+    #[must_use]
+    pub fn expired(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>) -> Self {
+        Self::of(leased, at, attempt, Next::Final(State::Expired))
+    }
+
+    /// The attempt failed and another one is due at `run_at`.
+    #[must_use]
+    pub fn retry(leased: &Leased, at: UnixMs, attempt: AttemptRecord, run_at: UnixMs) -> Self {
+        Self::of(leased, at, Some(attempt), Next::Scheduled(run_at))
+    }
+
+    /// Nothing could be sent: the job waits until `run_at` and the attempt is not spent (`attempt.detail.spent` is false).
+    #[must_use]
+    pub fn held(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, run_at: UnixMs) -> Self {
+        attempt.detail.spent = false;
+        Self::of(leased, at, Some(attempt), Next::Scheduled(run_at))
+    }
+
+    /// The node gives the job back untouched.
+    #[must_use]
+    pub fn released(leased: &Leased, at: UnixMs) -> Self {
+        Self::of(leased, at, None, Next::Scheduled(leased.job.run_at))
+    }
+
+    fn of(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
+        Self { id: leased.job.id, token: leased.token, at, attempt, next }
+    }
+
+    /// Where the job goes, unless it was asked to be cancelled.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        self.next
+    }
+
+    /// Whether an attempt of the job is spent.
+    #[must_use]
+    pub fn spends(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.detail.spent)
+    }
+}

@@ -49,3 +49,6 @@ mod drain;
 mod openapi;
 #[cfg(test)]
 mod secrets;
+
+#[cfg(test)]
+mod crash;

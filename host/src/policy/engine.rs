@@ -3,8 +3,8 @@
 //! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call gives the same answer
 //! on every node. Threads, garbage collection, exceptions and the asynchronous component model are not even compiled in.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use super::state::CallState;
 /// How often the epoch rises: the precision of a call's deadline.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
 
+/// The longest deadline, in ticks: added to the epoch it must not overflow.
+const MOST_TICKS: u64 = u64::MAX / 2;
+
 /// Memory that stays with an instance slot between calls; what a guest touches below this costs no page faults next time.
 const KEEP_RESIDENT: usize = 256 << 10;
 
@@ -30,6 +33,9 @@ const HOSTCALL_FUEL: usize = 32 << 20;
 /// Core instances in one component: the module itself and the shims around it.
 const CORE_INSTANCES: u32 = 20;
 
+/// Memories in one component.
+const MEMORIES: u32 = 2;
+
 /// Instance slots beyond one for each policy thread.
 const SPARE_SLOTS: u32 = 4;
 
@@ -37,6 +43,8 @@ const SPARE_SLOTS: u32 = 4;
 pub(super) struct PolicyEngine {
     engine: Engine,
     linker: Linker<CallState>,
+    limits: Limits,
+    trial: Mutex<()>,
     ticker: Ticker,
 }
 
@@ -49,7 +57,7 @@ impl PolicyEngine {
         log_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
         keys_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { engine, linker, ticker })
+        Ok(Self { engine, linker, limits: limits.clone(), trial: Mutex::default(), ticker })
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -71,6 +79,12 @@ impl PolicyEngine {
         }
     }
 
+    /// A store outside of the policy threads, for whoever links a component; one at a time, so that it takes one spare slot.
+    pub(super) fn trial<T>(&self, work: impl FnOnce(&mut Store<CallState>) -> T) -> wasmtime::Result<T> {
+        let _one = self.trial.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(work(&mut self.store(&self.limits)?))
+    }
+
     /// The only way to a store: with every limit set.
     pub(super) fn store(&self, limits: &Limits) -> wasmtime::Result<Store<CallState>> {
         let mut store = Store::new(&self.engine, CallState::new(limits));
@@ -78,7 +92,7 @@ impl PolicyEngine {
         store.set_fuel(limits.fuel)?;
         store.set_hostcall_fuel(HOSTCALL_FUEL);
         let ticks = limits.deadline.as_millis().div_ceil(EPOCH_TICK.as_millis()).saturating_add(1);
-        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX));
+        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).min(MOST_TICKS));
         Ok(store)
     }
 }
@@ -115,11 +129,13 @@ fn pool(limits: &Limits, threads: usize) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
-        .total_memories(slots.saturating_mul(2))
+        .total_memories(slots.saturating_mul(MEMORIES))
         .total_tables(slots.saturating_mul(CORE_INSTANCES))
         .max_core_instances_per_component(CORE_INSTANCES)
-        .max_memories_per_component(2)
+        .max_memories_per_component(MEMORIES)
+        .max_memories_per_module(MEMORIES)
         .max_tables_per_component(CORE_INSTANCES)
+        .max_tables_per_module(CORE_INSTANCES)
         .max_memory_size(limits.memory)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)

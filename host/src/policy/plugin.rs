@@ -156,7 +156,27 @@ impl Plugin {
             observe: find(names.has("observe"), "observe", || observe_export::GuestIndices::new(&pre))?,
         };
         let plugin = Self { digest, engine, pre, exports };
-        if plugin.roles().is_empty() { Err(LoadError::NoRole) } else { Ok(plugin) }
+        if plugin.roles().is_empty() {
+            return Err(LoadError::NoRole);
+        }
+        plugin.check_types()?;
+        Ok(plugin)
+    }
+
+    /// Compares the exports with `wit/`. That is done on an instance, so one is made. A component of which none can be made is let
+    /// through: each call of it ends in a fault that says why, and the first is made before an upload is accepted.
+    fn check_types(&self) -> Result<(), LoadError> {
+        let exports = &self.exports;
+        let checked = self.engine.trial(|store| {
+            let Ok(instance) = self.pre.instantiate(&mut *store) else { return Ok(()) };
+            typed("meta", exports.meta.load(&mut *store, &instance))?;
+            exports.encode.iter().try_for_each(|it| typed("encode", it.load(&mut *store, &instance)))?;
+            exports.sign.iter().try_for_each(|it| typed("sign", it.load(&mut *store, &instance)))?;
+            exports.judge.iter().try_for_each(|it| typed("judge", it.load(&mut *store, &instance)))?;
+            exports.retry.iter().try_for_each(|it| typed("retry", it.load(&mut *store, &instance)))?;
+            exports.observe.iter().try_for_each(|it| typed("observe", it.load(&mut *store, &instance)))
+        });
+        checked.map_err(|error| LoadError::Compile(format!("{error:#}")))?
     }
 
     /// The roles that its exports let it play.
@@ -238,10 +258,15 @@ fn find<T>(
     if !exported {
         return Ok(None);
     }
-    indices().map(Some).map_err(|error| LoadError::WrongType {
-        name: format!("{PACKAGE}{interface}{TRACK}0"),
-        detail: format!("{error:#}"),
-    })
+    indices().map(Some).map_err(|error| wrong_type(interface, &error))
+}
+
+fn typed<T>(interface: &str, loaded: wasmtime::Result<T>) -> Result<(), LoadError> {
+    loaded.map(drop).map_err(|error| wrong_type(interface, &error))
+}
+
+fn wrong_type(interface: &str, error: &wasmtime::Error) -> LoadError {
+    LoadError::WrongType { name: format!("{PACKAGE}{interface}{TRACK}0"), detail: format!("{error:#}") }
 }
 
 #[cfg(test)]

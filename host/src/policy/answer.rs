@@ -24,12 +24,37 @@ const RESERVED: [&str; 13] = [
     "carillon-attempt",
 ];
 
+/// The longest text of a policy (a reason, a message) that is kept, in bytes.
+const TEXT_LEN: usize = 1 << 10;
+
+/// The longest URL that an encoder may make, in bytes.
+const URL_LEN: usize = 8 << 10;
+
+/// The longest method that an encoder may set, in bytes.
+const METHOD_LEN: usize = 20;
+
+/// Names and values of the headers that one call adds, in sum, in bytes.
+const ADDED_HEADERS_LEN: usize = 32 << 10;
+
+/// A policy's text, fit to be kept and shown.
+pub(super) fn readable(text: &str) -> String {
+    printable(text, TEXT_LEN)
+}
+
+/// At most `limit` bytes of a guest's text, with its control characters replaced.
+pub(super) fn printable(text: &str, limit: usize) -> String {
+    let mut clean = text[..text.floor_char_boundary(limit)].replace(char::is_control, "\u{fffd}");
+    // The replacement has three bytes.
+    clean.truncate(clean.floor_char_boundary(limit));
+    clean
+}
+
 /// Whether a request may carry this header, whoever asks for it: a client, an encoder or a signer.
 ///
 /// # Errors
 /// One sentence that says what is wrong with it.
 pub fn check_header(name: &str, value: &[u8]) -> Result<(), String> {
-    let shown = name.escape_debug();
+    let shown = readable(name);
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{shown}` is not a header name"))?;
     if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
         return Err(format!("the header `{shown}` is set by the server"));
@@ -48,14 +73,32 @@ pub(super) fn check_encoded(
     if after.headers.len() > before.headers.len().saturating_add(limits.added_headers) {
         return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
     }
-    check_headers(&after.headers)?;
+    check_headers(&after.headers, length(&before.headers))?;
     check_body(limits, &after.body)?;
-    Method::from_bytes(after.method.as_bytes())
-        .map_err(|_| Fault::bad_answer(format!("`{}` is not a method", after.method.escape_debug())))?;
-    if after.url != before.url && origin(&after.url)? != origin(&before.url)? {
-        return Err(Fault::bad_answer("the URL's origin was changed; a policy may change the path and the query only"));
+    if after.method != before.method {
+        check_method(&after.method)?;
+    }
+    if after.url != before.url {
+        check_url(&before.url, &after.url)?;
     }
     Ok(after)
+}
+
+fn check_method(method: &str) -> Result<(), Fault> {
+    // CONNECT would make a tunnel of the connection.
+    let fine =
+        method.len() <= METHOD_LEN && Method::from_bytes(method.as_bytes()).is_ok_and(|it| it != Method::CONNECT);
+    if fine { Ok(()) } else { Err(Fault::bad_answer(format!("`{}` is not a method", readable(method)))) }
+}
+
+fn check_url(before: &str, after: &str) -> Result<(), Fault> {
+    if after.len() > URL_LEN {
+        return Err(Fault::bad_answer(format!("the URL has more than {URL_LEN} bytes")));
+    }
+    if origin(after)? != origin(before)? {
+        return Err(Fault::bad_answer("the URL's origin was changed; a policy may change the path and the query only"));
+    }
+    Ok(())
 }
 
 /// Accepts a signer's answer and puts it on the request.
@@ -67,7 +110,7 @@ pub(super) fn apply_signed(
     if signed.headers.len() > limits.added_headers {
         return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
     }
-    check_headers(&signed.headers)?;
+    check_headers(&signed.headers, 0)?;
     request.headers.retain(|old| !signed.headers.iter().any(|new| new.name.eq_ignore_ascii_case(&old.name)));
     request.headers.extend(signed.headers);
     if let Some(body) = signed.body {
@@ -77,8 +120,15 @@ pub(super) fn apply_signed(
     Ok(request)
 }
 
-fn check_headers(headers: &[types::Header]) -> Result<(), Fault> {
+fn check_headers(headers: &[types::Header], length_before: usize) -> Result<(), Fault> {
+    if length(headers) > length_before.saturating_add(ADDED_HEADERS_LEN) {
+        return Err(Fault::bad_answer(format!("more than {ADDED_HEADERS_LEN} bytes of headers were added")));
+    }
     headers.iter().try_for_each(|header| check_header(&header.name, &header.value).map_err(Fault::bad_answer))
+}
+
+fn length(headers: &[types::Header]) -> usize {
+    headers.iter().map(|header| header.name.len() + header.value.len()).sum()
 }
 
 fn check_body(limits: &Limits, body: &[u8]) -> Result<(), Fault> {

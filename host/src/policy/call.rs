@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, WasmBacktrace};
 
 use super::answer;
 use super::bindings::{judge_export, meta_export, observe_export, retry_export, types};
@@ -42,7 +42,8 @@ impl Plugin {
     /// Whether the plugin accepts a config; the inner error is its own sentence.
     pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
         self.call(limits, |store, instance| {
-            self.exports.meta.load(&mut *store, instance)?.call_check(store, config).map(Ok)
+            let answer = self.exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
+            Ok(Ok(answer.map_err(|said| answer::readable(&said))))
         })
     }
 
@@ -97,7 +98,8 @@ impl Plugin {
         self.call(limits, |store, instance| {
             let Some(exports) = &self.exports.judge else { return Ok(Err(lacks(Role::Judge))) };
             let answer = exports.load(&mut *store, instance)?.call_judge(store, attempt, config, exchange)?;
-            Ok(answer.map_err(declared))
+            let verdict = answer.map_err(declared);
+            Ok(verdict.map(|said| judge_export::Verdict { reason: answer::readable(&said.reason), ..said }))
         })
     }
 
@@ -113,7 +115,10 @@ impl Plugin {
         self.call(limits, |store, instance| {
             let Some(exports) = &self.exports.retry else { return Ok(Err(lacks(Role::Retry))) };
             let answer = exports.load(&mut *store, instance)?.call_next(store, attempt, config, verdict, history)?;
-            Ok(answer.map_err(declared))
+            Ok(answer.map_err(declared).map(|decision| match decision {
+                retry_export::Decision::GiveUp(reason) => retry_export::Decision::GiveUp(answer::readable(&reason)),
+                after => after,
+            }))
         })
     }
 
@@ -139,10 +144,9 @@ impl Plugin {
             }
         };
         let result = match self.pre.instantiate(&mut store) {
-            Ok(instance) => body(&mut store, &instance),
-            Err(error) => Err(error),
+            Ok(instance) => body(&mut store, &instance).unwrap_or_else(|error| Err(fault(&store, &error))),
+            Err(error) => Err(unstarted(&store, &error)),
         };
-        let result = result.unwrap_or_else(|error| Err(fault(&store, &error)));
         let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let log = store.into_data().log.finish();
         let micros = u64::try_from(stopwatch.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -150,25 +154,47 @@ impl Plugin {
     }
 }
 
-/// Names what ended a call.
+/// Names what ended a call. A guest that was refused memory may go on and end in some other way: what it ran out of first is not
+/// what ended it if it was stopped for its time or its fuel, but the cause of whatever else befell it.
 fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
-    if store.data().meter.refused {
-        return Fault::of_policy(FaultCode::MemoryExceeded, "the policy asked for more memory than it may have");
-    }
+    // Only what happens while the guest runs, a misused import included, carries a trace of the guest's functions.
+    let trace = error.downcast_ref::<WasmBacktrace>();
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Fault::of_policy(FaultCode::FuelExhausted, "the policy used up its fuel"),
         Some(Trap::Interrupt) => Fault::of_policy(FaultCode::Timeout, "the policy ran past its deadline"),
-        Some(_) => Fault::of_policy(FaultCode::Trap, format!("the policy trapped: {}", one_line(error))),
-        None => Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error))),
+        _ if store.data().meter.refused => {
+            Fault::of_policy(FaultCode::MemoryExceeded, "the policy asked for more memory than it may have")
+        }
+        None if trace.is_none() => {
+            Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error)))
+        }
+        _ => {
+            let text = format!("the policy trapped: {}{}", error.root_cause(), trace.map(place).unwrap_or_default());
+            Fault::of_policy(FaultCode::Trap, answer::readable(&text))
+        }
     }
 }
 
-/// The causes of an error with the names of the guest's functions, without line breaks, cut to a readable length.
+/// Where the guest was, innermost function first.
+fn place(trace: &WasmBacktrace) -> String {
+    const FUNCTIONS: usize = 8;
+    let names =
+        trace.frames().iter().take(FUNCTIONS).map(|frame| frame.func_name().unwrap_or("a function without a name"));
+    format!(", in {}", names.collect::<Vec<_>>().join(", called by "))
+}
+
+/// Names what kept a call from starting: the guest's own start function, its demands, or else the server.
+fn unstarted(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
+    if store.data().meter.refused || error.downcast_ref::<Trap>().is_some() {
+        return fault(store, error);
+    }
+    let message = format!("the server cannot start the policy: {}", one_line(error));
+    Fault { code: FaultCode::Unavailable, blame: Blame::Host, message }
+}
+
+/// An error with its causes, without line breaks, cut to a readable length.
 fn one_line(error: &wasmtime::Error) -> String {
-    const LONGEST: usize = 600;
-    let text = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-    let end = text.floor_char_boundary(LONGEST);
-    text[..end].to_owned()
+    answer::readable(&format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn declared(failure: types::Failure) -> Fault {
@@ -177,7 +203,8 @@ fn declared(failure: types::Failure) -> Fault {
         types::Blame::Config => Blame::Config,
         types::Blame::Policy => Blame::Policy,
     };
-    Fault { code: FaultCode::Declared, blame, message: format!("{}: {}", failure.code, failure.message) }
+    let message = answer::readable(&format!("{}: {}", failure.code, failure.message));
+    Fault { code: FaultCode::Declared, blame, message }
 }
 
 fn lacks(role: Role) -> Fault {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::component::{Resource, ResourceTable};
 
+use super::answer;
 use super::bindings::{keys_import, log_import, types};
 use super::keys::{GrantedKey, KeyMaterial, MacAlgorithm};
 use super::limits::{Limits, Meter};
@@ -73,9 +74,7 @@ impl LogLines {
             log_import::Level::Warn => "warn",
             log_import::Level::Error => "error",
         };
-        let end = message.floor_char_boundary(self.max_length);
-        let clean = message[..end].replace(char::is_control, "\u{fffd}");
-        self.lines.push(format!("{level}: {clean}"));
+        self.lines.push(format!("{level}: {}", answer::printable(message, self.max_length)));
     }
 
     /// The lines, with a last one that counts what was dropped.

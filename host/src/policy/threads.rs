@@ -41,10 +41,11 @@ struct Lanes {
 
 impl Lanes {
     fn push(&mut self, lane: GroupId, work: Work, capacity: usize) -> bool {
-        let queue = self.work.entry(lane).or_default();
-        if self.closed || self.len >= capacity || queue.len() >= (capacity / LANE_SHARE).max(1) {
+        let waiting = self.work.get(&lane).map_or(0, VecDeque::len);
+        if self.closed || self.len >= capacity || waiting >= (capacity / LANE_SHARE).max(1) {
             return false;
         }
+        let queue = self.work.entry(lane).or_default();
         if queue.is_empty() {
             self.turns.push_back(lane);
         }
@@ -83,7 +84,7 @@ impl PolicyThreads {
         Ok(Self { shared, handles })
     }
 
-    /// Runs `work` in `lane`'s turn.
+    /// Runs `work` in `lane`'s turn, unless nobody waits for it any more by then.
     ///
     /// # Errors
     /// [`FaultCode::Overloaded`] if the queue or the lane is full; `work` was not started then.
@@ -93,7 +94,11 @@ impl PolicyThreads {
         F: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let work: Work = Box::new(move || drop(sender.send(work())));
+        let work: Work = Box::new(move || {
+            if !sender.is_closed() {
+                drop(sender.send(work()));
+            }
+        });
         if !self.shared.lock().push(lane, work, self.shared.capacity) {
             return Err(Fault::overloaded());
         }
@@ -172,6 +177,31 @@ mod tests {
         let pushed = (0..100).filter(|_| lanes.push(GroupId(1), Box::new(|| ()), 40)).count();
         assert_eq!(pushed, 10);
         assert!(lanes.push(GroupId(2), Box::new(|| ()), 40));
+    }
+
+    #[test]
+    fn refused_work_leaves_nothing_behind() {
+        let mut lanes = Lanes { closed: true, ..Lanes::default() };
+        assert!(!lanes.push(GroupId(1), Box::new(|| ()), 40));
+        assert!(lanes.work.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_run() {
+        let threads = PolicyThreads::start(1, 8).unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let mut first = Box::pin(threads.run(GroupId(1), move || wait.recv()));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mark = Arc::clone(&ran);
+        let mut abandoned =
+            Box::pin(threads.run(GroupId(2), move || mark.store(true, std::sync::atomic::Ordering::SeqCst)));
+        assert!(futures_util::poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        go.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        threads.run(GroupId(2), || ()).await.unwrap();
+        assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ pub const SUBCOMMAND: &str = "compile-component";
 /// Stack of the compiling thread: deeply nested code recurses.
 const COMPILER_STACK: usize = 64 << 20;
 
+/// The most native code that is taken from a compilation, in bytes.
+const ARTEFACT_LIMIT: usize = 128 << 20;
+
 /// How many components are compiled at once.
 const AT_ONCE: usize = 2;
 
@@ -98,6 +101,7 @@ pub fn compiler_main(seconds: u64, memory: u64) -> anyhow::Result<()> {
         .stack_size(COMPILER_STACK)
         .spawn(move || engine::compile(&component).map_err(|error| anyhow::anyhow!("{error:#}")))?;
     let artefact = compiling.join().map_err(|_| anyhow::anyhow!("the compiler panicked"))??;
+    anyhow::ensure!(artefact.len() <= ARTEFACT_LIMIT, "it makes more than {ARTEFACT_LIMIT} bytes of native code");
     std::io::stdout().lock().write_all(&artefact)?;
     Ok(())
 }

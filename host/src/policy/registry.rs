@@ -79,8 +79,13 @@ impl Registry {
                 artefact
             }
         };
-        let compiled = self.engine.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        Plugin::link(Arc::clone(&self.engine), digest.clone(), &compiled).map(Arc::new)
+        let (engine, digest) = (Arc::clone(&self.engine), digest.clone());
+        // How long this takes is up to the component's author, so it is done beside the threads that serve.
+        let link = tokio::task::spawn_blocking(move || {
+            let compiled = engine.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+            Plugin::link(engine, digest, &compiled).map(Arc::new)
+        });
+        link.await.map_err(|error| LoadError::Compile(error.to_string()))?
     }
 
     async fn cached(&self, digest: &Digest) -> Option<Vec<u8>> {

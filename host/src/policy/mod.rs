@@ -12,6 +12,8 @@ mod call;
 mod compile;
 mod engine;
 mod fault;
+#[cfg(test)]
+mod hostile;
 mod keys;
 mod limits;
 mod plugin;

@@ -1,0 +1,209 @@
+//! What a fault does to the job: the rules of each role, from the call to the settlement.
+
+use proptest::prelude::*;
+
+use super::guest::{ECHO, ENDLESS, Guest, PLAIN, failure};
+use super::*;
+use crate::clock::UnixMs;
+use crate::job::{
+    AttemptDetail, AttemptRecord, GroupId, Job, JobId, Leased, Next, Outcome, Spec, State, Target, TenantId, Token,
+};
+use crate::policy::{Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Suspect};
+use crate::settle;
+
+const NOW: UnixMs = UnixMs(1_795_168_800_251);
+
+fn step(role: Role, plugin: &Arc<Plugin>, config: &str) -> Step {
+    Step {
+        role,
+        name: "guest@1.0.0".into(),
+        plugin: Arc::clone(plugin),
+        config: config.into(),
+        config_digest: Digest::of(config.as_bytes()),
+    }
+}
+
+/// A plan of good guests, one of whose roles is played by `guest`.
+fn plan(role: Role, guest: &Guest) -> Plan {
+    let good = Guest::new("encode", ECHO).role("sign", PLAIN).role("judge", PLAIN).role("retry", PLAIN);
+    let (good, bad) = (Arc::new(plugin(&good)), Arc::new(plugin(guest)));
+    let used = |own: Role| step(own, if own == role { &bad } else { &good }, "{}");
+    Plan {
+        encode: vec![used(Role::Encode)],
+        sign: Some((used(Role::Sign), vec![])),
+        judge: used(Role::Judge),
+        retry: used(Role::Retry),
+    }
+}
+
+fn quarantine() -> Quarantine {
+    Quarantine::new(QuarantineRules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) })
+}
+
+fn leased() -> Leased {
+    let target = Target { method: "POST".into(), url: "http://a.example/".into(), headers: vec![] };
+    let job = Job {
+        id: JobId(uuid::Uuid::nil()),
+        tenant: TenantId(1),
+        group: GroupId(1),
+        name: None,
+        state: State::Running,
+        run_at: NOW,
+        created_at: NOW,
+        finished_at: None,
+        deadline: None,
+        seed: 7,
+        attempt_count: 2,
+        last_status: None,
+        last_error: None,
+        cancel_requested: false,
+        spec: Spec { target, metadata: Default::default(), policy: None, timeout_ms: None },
+        body_len: 0,
+    };
+    Leased { job, token: Token(3), body: bytes::Bytes::new(), lost_leases: 0, history: vec![] }
+}
+
+fn record() -> AttemptRecord {
+    AttemptRecord {
+        number: 3,
+        started_at: NOW,
+        finished_at: NOW,
+        outcome: Outcome::Retryable,
+        status: None,
+        response_body: bytes::Bytes::new(),
+        detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
+    }
+}
+
+const BAD: [(&str, FaultCode); 3] =
+    [(ENDLESS, FaultCode::FuelExhausted), ("(unreachable)", FaultCode::Trap), ("(i32.const -8)", FaultCode::BadAnswer)];
+
+#[test]
+fn without_an_encoder_or_a_signer_the_job_waits_and_nothing_is_spent() {
+    for role in [Role::Encode, Role::Sign] {
+        for (body, code) in BAD {
+            let quarantine = quarantine();
+            let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+            let prepared = caller.prepare(&plan(role, &Guest::new(role.as_str(), body)), &attempt(), request());
+            let (blamed, fault) = prepared.request.unwrap_err();
+            assert_eq!((blamed, fault.code), (role, code));
+            assert_eq!(prepared.uses.last().unwrap().fault.as_deref(), Some(code.as_str()));
+            assert_eq!(prepared.uses.len(), if role == Role::Encode { 1 } else { 2 }, "nobody is called after a fault");
+
+            let settlement = settle::unsent(&leased(), NOW, record(), blamed, &fault);
+            assert!(!settlement.spends());
+            assert!(matches!(settlement.next(), Next::Scheduled(at) if at > NOW));
+            let detail = settlement.attempt.unwrap().detail;
+            assert_eq!(detail.error.unwrap().code, code.as_str());
+        }
+    }
+}
+
+#[test]
+fn only_a_job_that_can_never_be_sent_dies_of_it() {
+    for (blame, next) in [(0, Some(State::Dead)), (1, None), (2, None)] {
+        let guest = Guest::new("sign", PLAIN).with(&failure(4, blame, "wrong-payload", "not an object"));
+        let quarantine = quarantine();
+        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let (role, fault) = caller.prepare(&plan(Role::Sign, &guest), &attempt(), request()).request.unwrap_err();
+        let settlement = settle::unsent(&leased(), NOW, record(), role, &fault);
+        match next {
+            Some(state) => assert_eq!(settlement.next(), Next::Final(state)),
+            None => assert!(matches!(settlement.next(), Next::Scheduled(_))),
+        }
+    }
+}
+
+#[test]
+fn without_a_judge_another_try_may_help() {
+    for (body, code) in BAD {
+        let quarantine = quarantine();
+        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let decided = caller.decide(&plan(Role::Judge, &Guest::new("judge", body)), &attempt(), &exchange(), None, &[]);
+        assert_eq!(decided.verdict.outcome, Outcome::Retryable);
+        assert_eq!(decided.fault.unwrap().code, code.as_str());
+        assert_eq!(decided.ruling, Ruling::RetryAfter(Duration::ZERO), "the retry policy is asked all the same");
+        assert_eq!(decided.uses.len(), 2);
+        let settlement = settle::answered(&leased(), NOW, record(), decided.ruling);
+        assert!(settlement.spends() && matches!(settlement.next(), Next::Scheduled(_)));
+    }
+}
+
+#[test]
+fn without_a_retry_policy_the_host_backs_off_by_itself() {
+    let refuses = Guest::new("judge", PLAIN).with(&guest::words(guest::ANSWER, &[0, 1]));
+    for (body, code) in BAD {
+        let quarantine = quarantine();
+        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let mut plan = plan(Role::Retry, &Guest::new("retry", body));
+        plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
+        let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
+        assert_eq!(decided.fault.unwrap().code, code.as_str());
+        // The third attempt: 8 s, less up to a fifth.
+        let Ruling::RetryAfter(delay) = decided.ruling else { panic!("{:?}", decided.ruling) };
+        assert!(delay > Duration::from_millis(6_399) && delay <= Duration::from_secs(8), "{delay:?}");
+    }
+}
+
+#[test]
+fn the_longest_delay_of_a_retry_policy_is_bounded() {
+    let refuses = Guest::new("judge", PLAIN).with(&guest::words(guest::ANSWER, &[0, 1]));
+    let never = Guest::new("retry", PLAIN).with(&guest::words(guest::ANSWER + 16, &[u32::MAX, u32::MAX]));
+    let quarantine = quarantine();
+    let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+    let mut plan = plan(Role::Retry, &never);
+    plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
+    let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
+    assert_eq!(decided.ruling, Ruling::RetryAfter(Duration::from_secs(3_660 * 24 * 60 * 60)));
+}
+
+#[test]
+fn three_faults_quarantine_the_component_with_that_config_only() {
+    let quarantine = quarantine();
+    let bad = Arc::new(plugin(&Guest::new("sign", "(unreachable)")));
+    let mut plan = plan(Role::Encode, &Guest::new("encode", ECHO));
+    let mut call = |config: &str, now: UnixMs| {
+        plan.sign = Some((step(Role::Sign, &bad, config), vec![]));
+        let prepared = Caller { limits: &limits(), quarantine: &quarantine, now }.prepare(&plan, &attempt(), request());
+        (prepared.request.unwrap_err().1.code, prepared.uses.last().unwrap().fuel)
+    };
+    for _ in 0..3 {
+        assert_eq!(call("{}", NOW).0, FaultCode::Trap);
+    }
+    assert_eq!(call("{}", NOW), (FaultCode::Quarantined, 0), "it is not even called");
+    assert_eq!(call(r#"{"a":1}"#, NOW).0, FaultCode::Trap, "another config is another matter");
+    assert_eq!(call("{}", NOW.plus(Duration::from_secs(300))).0, FaultCode::Trap, "after its time it is called again");
+    let suspect = |config: &str| Suspect { plugin: bad.digest.clone(), config: Digest::of(config.as_bytes()) };
+    assert!(quarantine.until(&suspect("{}"), NOW).is_some());
+    assert!(quarantine.until(&suspect(r#"{"a":1}"#), NOW).is_none());
+}
+
+#[test]
+fn a_failure_that_is_not_the_plugins_does_not_quarantine_it() {
+    let quarantine = quarantine();
+    let plan = plan(Role::Sign, &Guest::new("sign", PLAIN).with(&failure(4, 1, "no-key", "a key is needed")));
+    for _ in 0..5 {
+        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        assert_eq!(caller.prepare(&plan, &attempt(), request()).request.unwrap_err().1.code, FaultCode::Declared);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever bytes stand where the answer should be, the call ends, and as an answer or as one of two faults.
+    #[test]
+    fn any_answer_is_an_answer_or_a_fault(bytes: [u8; 48], role in 0_usize..4) {
+        let role = ["encode", "sign", "judge", "retry"][role];
+        let guest = plugin(&Guest::new(role, PLAIN).with(&guest::bytes(guest::ANSWER, &bytes)));
+        let fault = match role {
+            "encode" => encode(&guest).result.err(),
+            "sign" => sign(&guest, &[]).result.err(),
+            "judge" => judge(&guest).result.err(),
+            _ => retry(&guest).result.err(),
+        };
+        if let Some(fault) = fault {
+            prop_assert!(matches!(fault.code, FaultCode::BadAnswer | FaultCode::Declared), "{fault}");
+        }
+    }
+}

@@ -52,3 +52,6 @@ mod secrets;
 
 #[cfg(test)]
 mod crash;
+
+#[cfg(test)]
+mod tidy;

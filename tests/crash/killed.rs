@@ -60,11 +60,6 @@ async fn every_accepted_job_ends_once_however_often_the_server_is_killed() {
     let answered = promises.iter().filter(|promise| promise.id.is_some()).count();
     let arrivals = receiver.arrivals();
     let interrupted = check(&client, "ledger", &promises, &arrivals, MAX_ATTEMPTS).await;
-    println!(
-        "{answered} of {} jobs accepted, {} requests, {interrupted} attempts interrupted",
-        promises.len(),
-        arrivals.len()
-    );
     assert!(answered > JOBS / 2, "the test is one of jobs that were accepted: {answered}");
     assert!(interrupted > 0, "no kill came in the middle of an attempt");
 

@@ -117,7 +117,8 @@ impl Node {
             let gathered = async {
                 woken.await;
                 if self.crowded.load(Ordering::Relaxed) {
-                    self.clock.sleep_until(self.clock.now().plus(GATHER)).await;
+                    // No decision depends on this pause, so it is not the clock's.
+                    tokio::time::sleep(GATHER).await;
                 }
             };
             tokio::select! {

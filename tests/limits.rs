@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use carillon::clock::{Clock as _, UnixMs};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};
@@ -48,15 +49,17 @@ async fn attempts_start_at_the_rate_that_the_group_allows() {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;
     let receiver = Receiver::with_clock(clock.clone()).await;
+    let start = clock.now();
     host.api.put_group("g", json!({"limits": {"rate": "2/min"}})).await;
     post_many(&host, "g", &json!({"url": receiver.url("/paced")}), 5).await;
     receiver.arrived("/paced", 2).await;
-    for count in 2..5 {
+    for (count, seconds) in [(2, 30), (3, 60), (4, 90)] {
         until_succeeded(&host, "g", count).await;
-        clock.advance(Duration::from_millis(29_900));
+        let next = start.plus(Duration::from_secs(seconds));
+        clock.set(UnixMs(next.0 - 1));
         host.looked(&receiver).await;
         assert_eq!(receiver.count("/paced"), count, "one every thirty seconds");
-        clock.advance(Duration::from_millis(200));
+        clock.set(UnixMs(next.0 + 1));
         receiver.arrived("/paced", count + 1).await;
     }
     until_succeeded(&host, "g", 5).await;
@@ -84,7 +87,7 @@ async fn the_backlog_of_a_group_does_not_keep_another_groups_job_waiting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_full_gives_every_group_its_turn() {
-    let host = Setup::new().set("engine.concurrency", "4").start().await;
+    let host = Setup::new().set("engine.concurrency", "4").file("[defaults.limits]\nconcurrency = 4").start().await;
     let receiver = Receiver::start().await;
     host.api.put_group("many", json!({"limits": {"concurrency": 4}})).await;
     host.api.put_group("one", json!({"limits": {"concurrency": 1}})).await;

@@ -49,3 +49,9 @@ mod drain;
 mod openapi;
 #[cfg(test)]
 mod secrets;
+
+#[cfg(test)]
+mod crash;
+
+#[cfg(test)]
+mod tidy;

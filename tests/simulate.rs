@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{ManualClock, Receiver, Setup, TestHost};
 
 /// The headers that differ from job to job, or that belong to the connection.
-const OF_THE_JOB: [&str; 4] = ["idempotency-key", "carillon-job-id", "host", "content-length"];
+const OF_THE_JOB: [&str; 5] = ["idempotency-key", "carillon-job-id", "traceparent", "host", "content-length"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bytes_that_are_foretold_are_the_bytes_that_arrive() {
@@ -104,7 +104,7 @@ async fn imagined_answers_that_make_no_sense_are_refused() {
     host.api.put_group("g", json!({})).await;
     let job = json!({"url": "http://a/"});
     for (field, value, status, pointer) in [
-        ("failures", json!(1_001), 422, "/failures"),
+        ("failures", json!(5_000), 422, "/failures"),
         ("failures", json!(-1), 400, "/failures"),
         ("responses", json!([{"status": 200}, {"error": "boredom"}]), 422, "/responses/1/error"),
         ("responses", json!([{"status": 70_000}]), 400, "/responses/0/status"),

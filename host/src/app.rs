@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -109,6 +109,7 @@ impl App {
             gates: Arc::new(Gates::new(config.engine.concurrency)),
             config: config.engine.clone(),
             crowded: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
             leases: Leases::default(),
             wake: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),
@@ -261,10 +262,7 @@ async fn open_catalog(
     runtime: &Arc<Runtime>,
     vault: Vault,
 ) -> anyhow::Result<Catalog> {
-    let bounds = Bounds {
-        max_timeout: config.delivery.max_timeout.get(),
-        max_concurrency: u32::try_from(config.engine.concurrency).unwrap_or(u32::MAX),
-    };
+    let bounds = Bounds { max_timeout: config.delivery.max_timeout.get() };
     let runtime = Arc::clone(runtime);
     let server_defaults = config.defaults.clone();
     Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await

@@ -4,10 +4,11 @@
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
 //! for the wake-up before it looks. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
 //! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
-//! time: so a job is not late by the time that its claim takes, and many share one. Groups that are due share a claim equally, so that no backlog delays another group's next job.
+//! time: so a job is not late by the time that its claim takes, and many share one. Groups that are due share a claim equally, so
+//! that no backlog delays another group's next job.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct Node {
     pub gates: Arc<Gates>,
     /// Whether due jobs wait for attempts to end.
     pub crowded: AtomicBool,
+    /// Rises with each look at the store.
+    pub turn: AtomicUsize,
     /// The leases of the attempts that run.
     pub leases: Leases,
     /// Wakes [`Node::run_due`].
@@ -142,21 +145,23 @@ impl Node {
                 continue;
             }
             match self.opening(group, now) {
-                Opening::Now(count) => open.push((group, count)),
-                Opening::NotBefore(at) => next = next.min(at),
-                Opening::Full => full = true,
+                Some(Opening::Now(count)) => open.push((group, count)),
+                Some(Opening::NotBefore(at)) => next = next.min(at),
+                Some(Opening::Full) => full = true,
+                None => {}
             }
         }
         let batch = usize::try_from(self.config.claim_batch).unwrap_or(usize::MAX).min(self.gates.free());
         let crowded = full || (batch == 0 && !open.is_empty());
-        Ok(Outlook { quotas: share(open, batch, now), next, crowded })
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        Ok(Outlook { quotas: share(open, batch, turn), next, crowded })
     }
 
-    /// A group that is gone, paused or broken in its config opens nothing; a change of the group wakes the loop.
-    fn opening(&self, group: GroupId, now: UnixMs) -> Opening {
-        let group = self.catalog.group_by_id(group).filter(|group| !group.paused);
-        let limits = group.as_ref().and_then(|group| Some((group.id, group.effective.as_ref().ok()?.limits)));
-        limits.map_or(Opening::Full, |(id, limits)| self.gates.opening(id, &limits, now))
+    /// How much a group may start; nothing at all if it is gone, paused or broken in its config, until a change of it wakes the loop.
+    fn opening(&self, group: GroupId, now: UnixMs) -> Option<Opening> {
+        let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
+        let limits = &group.effective.as_ref().ok()?.limits;
+        Some(self.gates.opening(group.id, limits, now))
     }
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
@@ -239,14 +244,14 @@ impl Node {
     }
 }
 
-/// Divides `batch` among groups, none of which gets more than it may start. The order of the groups turns with the time, so that
-/// a batch that is smaller than their number reaches all of them.
-fn share(mut open: Vec<(GroupId, u32)>, batch: usize, now: UnixMs) -> Vec<(GroupId, u32)> {
+/// Divides `batch` among groups, none of which gets more than it may start. With each turn another group comes first, so that a
+/// batch that is smaller than their number reaches all of them.
+fn share(mut open: Vec<(GroupId, u32)>, batch: usize, turn: usize) -> Vec<(GroupId, u32)> {
     if open.is_empty() || batch == 0 {
         return Vec::new();
     }
-    let turn = usize::try_from(now.as_u64()).unwrap_or(0) % open.len();
-    open.rotate_left(turn);
+    let first = turn % open.len();
+    open.rotate_left(first);
     open.truncate(batch);
     let mut left = u32::try_from(batch).unwrap_or(u32::MAX);
     let mut shares: Vec<_> = open.iter().map(|(group, _)| (*group, 0)).collect();
@@ -270,7 +275,7 @@ mod tests {
 
     fn shares(open: &[(i64, u32)], batch: usize) -> HashMap<i64, u32> {
         let open = open.iter().map(|(group, most)| (GroupId(*group), *most)).collect();
-        share(open, batch, UnixMs(0)).into_iter().map(|(group, count)| (group.0, count)).collect()
+        share(open, batch, 0).into_iter().map(|(group, count)| (group.0, count)).collect()
     }
 
     #[test]

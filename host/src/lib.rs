@@ -1,20 +1,55 @@
 //! Carillon makes HTTP callbacks on time and lets WebAssembly components decide how each is encoded, signed, judged and retried.
+//!
+//! The modules stand in the order of a job's way. Each imports only those below it; `tests/tidy.rs` sees to that.
 
-pub mod accept;
-pub mod app;
-pub mod attempt;
-pub mod catalog;
+// Who starts the program, and with which settings.
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod due;
-pub mod egress;
-pub mod gate;
-pub mod job;
-pub mod observe;
-pub mod policy;
-pub mod send;
-pub mod settle;
+
+// Puts the parts together and takes them apart.
+pub mod app;
+
+// The way in: requests become jobs.
+pub mod accept;
+
+// A job's way, foretold.
 pub mod simulate;
-pub mod store;
+
+// Jobs of nodes that died, and jobs that were kept long enough.
 pub mod sweep;
+
+// Which jobs start now.
+pub mod due;
+
+// How many of a group may.
+pub mod gate;
+
+// One attempt: encode, sign, send, judge, retry, settle.
+pub mod attempt;
+
+// The way out.
+pub mod send;
+
+// What becomes of the job.
+pub mod settle;
+
+// What is configured: tenants, groups, keys, plugins.
+pub mod catalog;
+
+// Where the tenants' code decides.
+pub mod policy;
+
+// Where requests may go.
+pub mod egress;
+
+// What happened, in numbers.
+pub mod observe;
+
+// What is durable.
+pub mod store;
+
+// What everything above is given, and what it speaks of.
+pub mod config;
+
+pub mod job;
+
+pub mod clock;

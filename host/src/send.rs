@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Client, Method, Url};
 use sha2::{Digest as _, Sha256};
 
@@ -30,6 +30,9 @@ pub const ATTEMPT_HEADER: &str = "carillon-attempt";
 /// Names the trace that the delivery belongs to (W3C Trace Context): the client's own if the job has one, else one whose id is the
 /// job's, with a span for each attempt.
 pub const TRACEPARENT: &str = "traceparent";
+
+/// The methods whose requests usually have a body, and say so when they have none (RFC 9110, section 8.6).
+const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 /// How long a connection that is not needed stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -155,7 +158,10 @@ impl Sender {
 
     async fn exchange(&self, outgoing: Outgoing, stopwatch: Stopwatch) -> Result<Answer, Failure> {
         self.check_literal(&outgoing.url)?;
-        let request = self.client.request(outgoing.method, outgoing.url).headers(outgoing.headers);
+        let mut request = self.client.request(outgoing.method.clone(), outgoing.url).headers(outgoing.headers);
+        if outgoing.body.is_empty() && WITH_BODY.contains(&outgoing.method) {
+            request = request.header(CONTENT_LENGTH, 0);
+        }
         let mut response = request.body(outgoing.body).timeout(outgoing.timeout).send().await?;
         let status = response.status().as_u16();
         let headers = self.kept_headers(response.headers());
@@ -271,9 +277,12 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-/// TLS errors arrive inside an I/O error.
+/// TLS errors arrive inside an I/O error, or inside an I/O error inside an I/O error.
 fn is_tls(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+    let nested = |inner: &(dyn std::error::Error + Send + Sync + 'static)| {
+        inner.is::<rustls::Error>() || inner.downcast_ref::<std::io::Error>().is_some_and(is_tls)
+    };
+    error.get_ref().is_some_and(nested)
 }
 
 /// Resolves names and drops the addresses that the guard refuses.

@@ -141,7 +141,9 @@ impl Api {
 
     /// Waits until a job is in `state`.
     pub async fn until_state(&self, id: &str, state: &str) -> Value {
-        self.until(id, state, |job| job["state"] == state).await
+        let ended = self.until(id, state, |job| job["state"] == state || !job["finished_at"].is_null()).await;
+        assert_eq!(ended["state"], state, "{ended}");
+        ended
     }
 
     /// Waits until a job has spent `count` attempts and waits for the next.

@@ -65,6 +65,7 @@ impl Setup {
     /// Sets a key of the configuration, as a variable of the environment would.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let variable = format!("CARILLON_{}", key.replace('.', "__").to_uppercase());
+        self.settings.retain(|(known, _)| *known != variable);
         self.settings.push((variable, value.to_owned()));
         self
     }

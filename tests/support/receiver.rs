@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Request, Response};
@@ -18,6 +19,9 @@ use super::soon;
 
 /// Bytes of one piece of a long body.
 const PIECE: usize = 64 << 10;
+
+/// How long it takes at most until what was written is on its way.
+const FLUSHED: Duration = Duration::from_millis(100);
 
 /// What was received.
 #[derive(Clone, Debug)]
@@ -135,7 +139,12 @@ impl Answer {
                 Body::from_stream(stream::iter([Ok::<_, Infallible>(beginning)]).chain(stream::pending()))
             }
             Content::BrokenOff(beginning) => {
-                Body::from_stream(stream::iter([Ok(beginning), Err(io::Error::other("broken off"))]))
+                let end = stream::once(async {
+                    // The beginning goes out first.
+                    tokio::time::sleep(FLUSHED).await;
+                    Err(io::Error::other("broken off"))
+                });
+                Body::from_stream(stream::iter([Ok(beginning)]).chain(end))
             }
             Content::Nothing => return Err(io::Error::other("nothing")),
         };

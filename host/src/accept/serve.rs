@@ -1,11 +1,19 @@
 //! Connections: bounded in number, in time and in what they may send before they are cut off.
+//!
+//! A request may be answered before all of it has arrived: it is too large, or nobody may send it. The rest of it is then read and
+//! thrown away, because a connection that is closed on unread bytes is reset, and the client never sees why it was refused.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Request;
+use axum::http::header::EXPECT;
 use axum::response::IntoResponse;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -24,6 +32,10 @@ const HEAD_LIMIT: usize = 64 << 10;
 
 /// The most connections that are open at once, busy or idle.
 const CONNECTIONS: usize = 16_384;
+
+/// How much of a request that has been answered is thrown away, and for how long, before its connection is cut off.
+const REST_LIMIT: usize = 64 << 20;
+const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bounds of the server's connections.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +62,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServeLimits, s
         };
         let Some((stream, permit)) = accepted else { continue };
         let (router, requests) = (router.clone(), Arc::clone(&requests));
-        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            answer(router.clone(), request.map(axum::body::Body::new), limits.request_timeout, Arc::clone(&requests))
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let request = with_rest_thrown_away(request);
+            answer(router.clone(), request, limits.request_timeout, Arc::clone(&requests))
         });
         let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let watched = graceful.watch(connection);
@@ -97,5 +110,53 @@ async fn answer(
     match tokio::time::timeout(timeout, router.oneshot(request)).await {
         Ok(answered) => answered,
         Err(_) => Ok(Problem::too_slow().into_response()),
+    }
+}
+
+/// A client that waits to be told to go on sends nothing more when it is told no, so that nothing is thrown away.
+fn with_rest_thrown_away(request: hyper::Request<Incoming>) -> Request {
+    let waits = request.headers().contains_key(EXPECT);
+    request.map(|body| if waits { axum::body::Body::new(body) } else { axum::body::Body::new(WholeBody(Some(body))) })
+}
+
+/// A request's body that is read to its end, whether or not anybody wants it.
+struct WholeBody(Option<Incoming>);
+
+impl Body for WholeBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for WholeBody {
+    fn drop(&mut self) {
+        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(REST_TIMEOUT, throw_away(body)));
+        }
+    }
+}
+
+async fn throw_away(mut body: Incoming) {
+    let mut left = REST_LIMIT;
+    while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
     }
 }

@@ -20,13 +20,13 @@ const CHECK_LANE: GroupId = GroupId(0);
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
     /// A part of it makes no sense.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] Invalid),
     /// It cannot be together with what is there.
     #[error("{0}")]
     Conflict(String),
     /// The component is not a plugin.
-    #[error("{0}")]
+    #[error(transparent)]
     Plugin(#[from] LoadError),
     /// What was written has been removed by somebody else in the same moment.
     #[error("it was removed in the same moment")]
@@ -92,10 +92,6 @@ impl Catalog {
         if limits.timeout > self.bounds.max_timeout {
             let most = humantime::format_duration(self.bounds.max_timeout);
             return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
-        }
-        if limits.concurrency > self.bounds.max_concurrency {
-            let most = self.bounds.max_concurrency;
-            return Err(Invalid::at("/limits/concurrency", format!("this server allows at most {most}")).into());
         }
         Ok(())
     }

@@ -44,8 +44,6 @@ const NO_TENANT: i64 = 0;
 pub struct Bounds {
     /// Of [`crate::policy::binding::GroupLimits::timeout`].
     pub max_timeout: std::time::Duration,
-    /// Of [`crate::policy::binding::GroupLimits::concurrency`].
-    pub max_concurrency: u32,
 }
 
 /// Everything that is configured.

@@ -70,6 +70,12 @@ impl Catalog {
     }
 }
 
+/// The longest summary of a plugin, in bytes.
+const SUMMARY_LEN: usize = 1 << 10;
+
+/// The longest config schema of a plugin, in bytes.
+const SCHEMA_LEN: usize = 64 << 10;
+
 /// A plugin's own words, read.
 pub(super) struct Described {
     pub(super) name: String,
@@ -81,6 +87,11 @@ pub(super) async fn describe(runtime: &Runtime, plugin: &Arc<Plugin>, size: usiz
     let (asked, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
     let called = runtime.threads.run(GroupId(0), move || asked.describe(&limits)).await;
     let said = called.and_then(|called| called.result).map_err(|fault| LoadError::Description(fault.to_string()))?;
+    if said.summary.len() > SUMMARY_LEN || said.config_schema.len() > SCHEMA_LEN {
+        let text =
+            format!("its summary has more than {SUMMARY_LEN} bytes, or its config schema more than {SCHEMA_LEN}");
+        return Err(LoadError::Description(text));
+    }
     let schema: Value = serde_json::from_str(&said.config_schema)
         .map_err(|error| LoadError::Description(format!("its config schema is not JSON: {error}")))?;
     let doc = PluginDoc {

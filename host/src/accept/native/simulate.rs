@@ -77,7 +77,7 @@ pub struct ResponseDoc {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SimulationView {
     /// The first request, if it can be made.
-    request: Option<RequestView>,
+    request: Option<ForetoldRequest>,
     /// Why it cannot.
     error: Option<AttemptError>,
     /// Which policies made it.
@@ -90,7 +90,7 @@ pub struct SimulationView {
 
 /// The exact request.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-struct RequestView {
+struct ForetoldRequest {
     method: String,
     url: String,
     /// All but those of the connection (`Host`, `Content-Length`).
@@ -148,7 +148,7 @@ pub(in super::super) async fn simulate(
     let (seed, leased) = (job.seed, leased(job));
     let forecast = api.attempter.foretell(&group, &plan, leased, answers).await;
     let (request, error) = match forecast.request {
-        Ok(request) => (Some(RequestView::of(&request)), None),
+        Ok(request) => (Some(ForetoldRequest::of(&request)), None),
         Err((role, fault)) => {
             let code = fault.code.as_str().to_owned();
             (None, Some(AttemptError { code, message: format!("{role}: {}", fault.message) }))
@@ -171,6 +171,10 @@ impl Api {
         }
         let mut own = group.own.clone();
         lay(&mut own, policy);
+        // As in a put, null takes away what would be inherited; the merge alone would leave it to the layer below.
+        for (field, _) in policy.as_object().into_iter().flatten().filter(|(_, patch)| patch.is_null()) {
+            own[field] = Value::Null;
+        }
         let effective = self.catalog.candidate(&group.tenant, &own).await;
         let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
         Ok(Arc::new(group.with_effective(own, effective)))
@@ -216,7 +220,7 @@ fn leased(job: NewJob) -> Leased {
     Leased { job: shown, token: Token(1), body, lost_leases: 0, history: Vec::new() }
 }
 
-impl RequestView {
+impl ForetoldRequest {
     fn of(outgoing: &Outgoing) -> Self {
         let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())

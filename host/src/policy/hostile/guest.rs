@@ -114,12 +114,6 @@ impl Guest {
         self
     }
 
-    /// With another name and version.
-    pub fn named(mut self, name: &str, version: &str) -> Self {
-        self.description[..2].clone_from_slice(&[name.to_owned(), version.to_owned()]);
-        self
-    }
-
     /// Answers `check` with `body`.
     pub fn check(mut self, body: &str) -> Self {
         body.clone_into(&mut self.check);

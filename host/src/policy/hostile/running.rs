@@ -28,14 +28,21 @@ fn more_fuel_than_time_ends_at_the_deadline() {
 }
 
 #[test]
-fn work_that_the_host_does_for_a_guest_is_bounded() {
+fn bulk_work_costs_fuel_by_the_byte() {
     let fill = "(loop $again (memory.fill (i32.const 0) (i32.const 0) (i32.const 15728640)) (br $again)) (unreachable)";
-    let logs = "(loop $again (call $log (i32.const 1) (i32.const 0) (i32.const 15728640)) (br $again)) (unreachable)";
-    for (body, code) in [(fill, FaultCode::FuelExhausted), (logs, FaultCode::Trap)] {
-        let fault = fault_of(&Guest::new("judge", body).memory(r#"(memory (export "memory") 240)"#));
-        assert_eq!(fault.code, code, "{fault}");
-        println!("{fault}");
-    }
+    let fault = fault_of(&Guest::new("judge", fill).memory(r#"(memory (export "memory") 240)"#));
+    assert_eq!(fault.code, FaultCode::FuelExhausted);
+}
+
+#[test]
+fn work_that_the_host_does_for_a_guest_ends_at_the_deadline() {
+    let bounds = Limits { deadline: Duration::from_millis(30), ..limits() };
+    let logs =
+        "(loop $again (call $log (i32.const 1) (i32.const 1048576) (i32.const 8388608)) (br $again)) (unreachable)";
+    let guest = plugin(&Guest::new("judge", logs).memory(r#"(memory (export "memory") 240)"#));
+    let called = guest.judge(&bounds, &attempt(), "{}", &exchange());
+    assert_eq!(called.result.unwrap_err().code, FaultCode::Timeout);
+    all_is_well();
 }
 
 #[test]

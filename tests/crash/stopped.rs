@@ -1,0 +1,41 @@
+//! SIGTERM under load.
+
+use std::time::Duration;
+
+use carillon::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use super::ledger::{Promise, check};
+use super::process::Server;
+use super::receiver::Receiver;
+use super::until;
+
+const JOBS: usize = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_finishes_what_it_began() {
+    let mut server = Server::start(&[("policy.deadline", "5s")]);
+    let receiver = Receiver::start().await;
+    server.client().put("/v1/groups/drained", &json!({"limits": {"concurrency": 16, "timeout": "10s"}})).await;
+    let mut promises = Vec::new();
+    for index in 0..JOBS {
+        let (name, run_at) = (index.to_string(), SystemClock.now());
+        let job = json!({"name": name, "url": receiver.url(0, 40), "payload_text": name, "run_at": run_at.to_string()});
+        let id = Some(server.client().post_job("drained", &job).await);
+        promises.push(Promise { name, run_at, id });
+    }
+    until("a third of the deliveries", async || (receiver.arrivals().len() >= JOBS / 3).then_some(())).await;
+
+    assert!(server.stop().success());
+    let before = receiver.arrivals().len();
+    assert!(before < JOBS, "the stop came too late");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(receiver.arrivals().len(), before, "a server that has stopped sends nothing");
+    server.restart();
+    let client = server.client();
+    client.until_done("drained").await;
+
+    let arrivals = receiver.arrivals();
+    assert_eq!(check(&client, "drained", &promises, &arrivals, 1).await, 0, "nothing was interrupted");
+    assert_eq!(arrivals.len(), JOBS, "each job is delivered once");
+}

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use crate::accept::serve::{ServeLimits, serve};
 use crate::accept::{Api, ApiLimits, router};
@@ -220,14 +221,25 @@ fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result
 fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {
     let policy = &config.policy;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.dir.join(CACHE_DIR));
+    let threads = if policy.threads == 0 { cores } else { policy.threads };
+    Runtime::start(runtime_options(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
+}
+
+/// A policy runtime under this configuration, with room for `threads` calls at once; `cache` keeps what it compiles.
+pub(crate) fn runtime_options(
+    config: &Config,
+    threads: usize,
+    cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
+) -> anyhow::Result<RuntimeOptions> {
+    let policy = &config.policy;
     let program = match &policy.compiler {
         Some(program) => program.clone(),
         None => std::env::current_exe().context("cannot find this program, which compiles plugins")?,
     };
-    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.dir.join(CACHE_DIR));
-    Runtime::start(RuntimeOptions {
+    Ok(RuntimeOptions {
         limits: policy_limits(config),
-        threads: if policy.threads == 0 { cores } else { policy.threads },
+        threads,
         queue: policy.queue,
         quarantine: QuarantineRules {
             threshold: policy.fault_threshold,
@@ -235,13 +247,13 @@ fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<
             period: policy.quarantine.get(),
         },
         compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
-        cache: Some((cache, vault.derive(CACHE_LABEL))),
+        cache,
         component_limit: policy.component_size.get(),
     })
 }
 
 /// What one policy call may use under this configuration.
-pub(crate) fn policy_limits(config: &Config) -> Limits {
+fn policy_limits(config: &Config) -> Limits {
     let policy = &config.policy;
     Limits {
         memory: policy.memory.get(),

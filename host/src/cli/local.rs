@@ -6,27 +6,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 
-use crate::app::policy_limits;
+use crate::app::runtime_options;
 use crate::config::Config;
-use crate::policy::{Compiler, Plugin, QuarantineRules, Runtime, RuntimeOptions};
+use crate::policy::{Plugin, Runtime};
 
 /// A runtime with the limits of `config` and room for `threads` calls at once. It keeps no compiled component.
 pub(super) fn runtime(config: &Config, threads: usize) -> anyhow::Result<Runtime> {
-    let policy = &config.policy;
-    let program = std::env::current_exe().context("cannot find this program, which compiles plugins")?;
-    Runtime::start(RuntimeOptions {
-        limits: policy_limits(config),
-        threads,
-        queue: policy.queue,
-        quarantine: QuarantineRules {
-            threshold: policy.fault_threshold,
-            window: policy.fault_window.get(),
-            period: policy.quarantine.get(),
-        },
-        compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
-        cache: None,
-        component_limit: policy.component_size.get(),
-    })
+    Runtime::start(runtime_options(config, threads, None)?)
 }
 
 /// Loads the component in `file` as an upload would.

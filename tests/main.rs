@@ -15,14 +15,22 @@ mod fuzz;
 mod tenants;
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
 mod inheritance;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
+mod once;
 
 #[cfg(test)]
 mod deliver;
+#[cfg(test)]
+mod ordering;
+#[cfg(test)]
+mod pull;
 #[cfg(test)]
 mod python;
 #[cfg(test)]

@@ -26,13 +26,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-use self::native::{attempts, groups, health, job_changes, jobs, keys, plugins, simulate, tenants, tokens};
+use self::native::{
+    attempts, bulk, groups, health, job_changes, jobs, keys, leases, plugins, simulate, tenants, tokens,
+};
 use crate::attempt::Attempter;
+use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
 use crate::policy::Runtime;
+use crate::pull::Puller;
 use crate::store::Store;
 
 /// What handlers work with.
@@ -53,8 +57,10 @@ pub struct Api {
     pub gates: Arc<Gates>,
     /// Is woken when there may be something due.
     pub wake: Arc<Notify>,
-    /// Says that there may be something to pull.
-    pub pulled: Arc<Notify>,
+    /// Leases jobs to consumers.
+    pub pull: Puller,
+    /// Changes many jobs.
+    pub bulks: Arc<Bulks>,
     /// Whether a token is asked for.
     pub auth: bool,
     /// What is taken.
@@ -74,6 +80,8 @@ pub struct ApiLimits {
     pub payload: usize,
     /// How far ahead a job can be scheduled.
     pub horizon: Duration,
+    /// How long a consumer can wait for a job.
+    pub wait: Duration,
 }
 
 #[derive(OpenApi)]
@@ -118,6 +126,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(attempts::list))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::get))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
@@ -130,6 +140,15 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(job_changes::run))
         .routes(routes!(job_changes::retry))
         .routes(routes!(job_changes::reschedule))
+        .routes(routes!(bulk::change))
+        .routes(routes!(bulk::redrive))
+        .routes(routes!(bulk::purge))
+        .routes(routes!(bulk::flush))
+        .routes(routes!(leases::lease))
+        .routes(routes!(leases::extend))
+        .routes(routes!(leases::complete))
+        .routes(routes!(leases::fail))
+        .routes(routes!(leases::release))
         .routes(routes!(simulate::simulate))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()

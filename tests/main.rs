@@ -20,6 +20,8 @@ mod groups;
 mod inheritance;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
+mod metadata;
 
 #[cfg(test)]
 mod deliver;

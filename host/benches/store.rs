@@ -3,7 +3,6 @@
 //! `cargo bench -p carillon --bench store`, with `TMPDIR` on the disk to be measured. Every commit waits for that disk, so the table
 //! begins with the time of one flush: figures from two machines can only be compared with it next to them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -132,7 +131,13 @@ impl Bench {
             created_at: SystemClock.now(),
             deadline: None,
             seed: 1,
-            spec: Spec { target, metadata: BTreeMap::new(), policy: None, timeout_ms: None },
+            spec: Spec {
+                target,
+                metadata: Default::default(),
+                metadata_headers: false,
+                policy: None,
+                timeout_ms: None,
+            },
             body: PAYLOAD,
         }
     }

@@ -9,7 +9,7 @@ mod receiver;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use client::{Api, Reply};
+pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
 pub use program::{Finished, Program, run};

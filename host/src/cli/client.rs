@@ -151,8 +151,11 @@ pub struct JobInput {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The client's own labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, Value>,
+    /// Whether they go out as headers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub metadata_headers: bool,
     /// Overrides of the group's policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Value>,

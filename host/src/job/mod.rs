@@ -11,11 +11,11 @@
 //!
 //! `succeeded`, `dead`, `expired` and `cancelled` are final: a job reaches exactly one of them.
 
+mod metadata;
 mod record;
 mod settlement;
 mod state;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMs};
 
+pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::record::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Outcome, Past, PluginUse, Timings, VerdictRecord,
 };
@@ -87,8 +88,11 @@ pub struct Spec {
     /// Where to deliver.
     pub target: Target,
     /// The client's own labels; policies see them as attributes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
+    /// Whether the metadata goes out as headers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metadata_headers: bool,
     /// A merge patch (RFC 7396) over the group's policy, if the job overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<serde_json::Value>,

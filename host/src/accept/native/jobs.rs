@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 
 use super::super::Api;
 use super::super::auth::Access;
@@ -18,7 +17,7 @@ use super::super::input::{Body, Path, Query, parse};
 use super::new_job::{Checked, JobDoc};
 use super::{Page, Paging};
 use crate::clock::UnixMs;
-use crate::job::{AttemptDetail, AttemptRecord, Job, JobId, NewJob, State as JobState};
+use crate::job::{AttemptDetail, AttemptRecord, Job, JobId, Metadata, NewJob, State as JobState};
 use crate::store::{Cancelled, JobsQuery};
 
 /// A job as it is shown.
@@ -49,7 +48,9 @@ pub struct JobView {
     /// Whether it will be cancelled instead of retried.
     cancel_requested: bool,
     /// The client's labels.
-    metadata: BTreeMap<String, String>,
+    metadata: Metadata,
+    /// Whether they go out as headers.
+    metadata_headers: bool,
     /// The source of its attempts' randomness; a simulation with the same seed foretells the same times.
     seed: u32,
     /// What is to be delivered, before any policy.
@@ -83,6 +84,7 @@ impl JobView {
             last_error: job.last_error,
             cancel_requested: job.cancel_requested,
             metadata: job.spec.metadata,
+            metadata_headers: job.spec.metadata_headers,
             seed: job.seed,
             request: RequestView {
                 method: target.method,

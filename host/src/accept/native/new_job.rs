@@ -1,6 +1,6 @@
 //! From what a client posts to a [`NewJob`], checked field by field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::http::Method;
@@ -17,7 +17,7 @@ use super::super::error::Problem;
 use super::super::input::run_at;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{JobId, NewJob, Spec, Target};
+use crate::job::{JobId, Metadata, NewJob, Spec, Target, Text};
 use crate::policy::binding::{Invalid, parse_period};
 use crate::policy::check_header;
 
@@ -32,6 +32,9 @@ const ENTRIES: usize = 64;
 
 /// The most metadata in sum, in bytes.
 const METADATA_LEN: usize = 8 << 10;
+
+/// The most metadata in sum as headers, names and values, in bytes: receivers take 8 to 16 KiB of headers in all.
+const METADATA_HEADERS_LEN: usize = 8 << 10;
 
 /// The longest method, in bytes.
 const METHOD_LEN: usize = 20;
@@ -65,9 +68,13 @@ pub struct JobDoc {
     /// A name of the client's own choosing.
     #[serde(default)]
     name: Option<String>,
-    /// Labels; policies see them as attributes `metadata.<key>`.
+    /// Labels, texts or one level of namespace: `{"k": "v", "billing": {"invoice": "17"}}`. Policies see them as attributes
+    /// `metadata.k` and `metadata.billing.invoice`.
     #[serde(default)]
-    metadata: BTreeMap<String, String>,
+    metadata: Metadata,
+    /// Whether each of them goes out as a header: `Carillon-Metadata-k`, `Carillon-Metadata-billing-invoice`.
+    #[serde(default)]
+    metadata_headers: bool,
     /// Overrides of the group's policy configs, by role: `{"retry": {"max_attempts": 3}}`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -92,7 +99,7 @@ pub struct JobLimits {
 /// What the jobs of one request have been checked for already.
 #[derive(Default)]
 pub(in super::super) struct Checked {
-    overrides: std::collections::HashSet<String>,
+    overrides: HashSet<String>,
 }
 
 impl Api {
@@ -139,6 +146,7 @@ impl Api {
             spec: Spec {
                 target,
                 metadata: doc.metadata,
+                metadata_headers: doc.metadata_headers,
                 policy: doc.policy,
                 timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
             },
@@ -204,9 +212,48 @@ fn check_labels(doc: &JobDoc) -> Result<(), Problem> {
     if doc.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_LEN || name.contains('\0')) {
         return Err(Problem::invalid("/name", format!("a name has 1 to {NAME_LEN} bytes, none of them zero")));
     }
-    let len = doc.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-    if doc.metadata.len() > ENTRIES || len > METADATA_LEN {
+    check_metadata(&doc.metadata)?;
+    if doc.metadata_headers { check_metadata_headers(&doc.metadata) } else { Ok(()) }
+}
+
+fn check_metadata(metadata: &Metadata) -> Result<(), Problem> {
+    let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
+    let names = metadata.0.keys().map(String::len).sum::<usize>();
+    if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
         return Err(Problem::invalid("/metadata", format!("more than {ENTRIES} entries or {METADATA_LEN} bytes")));
     }
+    let mut seen = HashSet::new();
+    match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
+        Some(text) => {
+            let detail = format!("policies would see two values of `metadata.{}`", text.flat_name().escape_debug());
+            Err(Problem::invalid(place_of(&text), detail))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_metadata_headers(metadata: &Metadata) -> Result<(), Problem> {
+    let (mut seen, mut len) = (HashSet::new(), 0);
+    for text in metadata.texts() {
+        let name = text.header_name().ok_or_else(|| {
+            let detail =
+                "this name cannot be a header's: with `metadata_headers` it has letters, digits, `.`, `_` and `-` only";
+            Problem::invalid(place_of(&text), detail)
+        })?;
+        len += name.len() + text.header_value().len();
+        if !seen.insert(name.to_ascii_lowercase()) {
+            return Err(Problem::invalid(place_of(&text), format!("there would be two headers `{name}`")));
+        }
+    }
+    if len > METADATA_HEADERS_LEN {
+        return Err(Problem::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
+    }
     Ok(())
+}
+
+/// Where a text stands in a job's document.
+fn place_of(text: &Text<'_>) -> String {
+    let token = |name: &str| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+    let parts = text.namespace.into_iter().chain([text.name]);
+    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &token(part))
 }

@@ -57,7 +57,7 @@ fn leased() -> Leased {
         last_status: None,
         last_error: None,
         cancel_requested: false,
-        spec: Spec { target, metadata: Default::default(), policy: None, timeout_ms: None },
+        spec: Spec { target, metadata: Default::default(), metadata_headers: false, policy: None, timeout_ms: None },
         body_len: 0,
     };
     Leased { job, token: Token(3), body: bytes::Bytes::new(), lost_leases: 0, history: vec![] }

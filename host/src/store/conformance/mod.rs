@@ -10,7 +10,6 @@ pub(super) mod list;
 pub(super) mod machine;
 pub(super) mod settle;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -135,7 +134,13 @@ impl World {
             created_at: NOW,
             deadline: None,
             seed: 7,
-            spec: Spec { target, metadata: BTreeMap::new(), policy: None, timeout_ms: None },
+            spec: Spec {
+                target,
+                metadata: Default::default(),
+                metadata_headers: false,
+                policy: None,
+                timeout_ms: None,
+            },
             body: Bytes::from_static(b"{}"),
         }
     }

@@ -40,6 +40,8 @@ mod custom_plugin;
 mod egress;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod presets;
 
 #[cfg(test)]
 mod cli;

@@ -39,9 +39,15 @@ mod custom_plugin;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod observers;
+#[cfg(test)]
 mod presets;
+#[cfg(test)]
+mod streams;
 
 #[cfg(test)]
 mod cli;

@@ -22,7 +22,7 @@ use crate::clock::{Clock, UnixMs};
 use crate::config;
 use crate::gate::{Gates, Opening};
 use crate::job::{GroupId, JobId, Leased, Next, Settlement, Token};
-use crate::observe::Observer;
+use crate::observe::{Fact, Observer};
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 
 /// The pause after the store has failed.
@@ -182,6 +182,7 @@ impl Node {
         self.attempts.spawn(async move {
             let attempt = async {
                 node.clock.sleep_until(leased.job.run_at).await;
+                node.observer.tell(Fact::pop(&leased, node.clock.now()));
                 node.attempter.make(&leased).await
             };
             let settlement = tokio::select! {

@@ -17,6 +17,9 @@ pub mod simulate;
 // Jobs of nodes that died, and jobs that were kept long enough.
 pub mod sweep;
 
+// The tenants' code that watches.
+pub mod observers;
+
 // Which jobs start now.
 pub mod due;
 

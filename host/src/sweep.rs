@@ -43,7 +43,7 @@ impl Node {
         let settlements = leased.iter().map(|leased| settle::interrupted(leased, now)).collect::<Vec<_>>();
         let settled = self.store.settle(settlements.clone()).await?;
         for ((leased, settlement), settled) in leased.iter().zip(&settlements).zip(settled) {
-            self.observer.settled(leased, settlement, settled);
+            self.observer.interrupted(leased, settlement, settled);
         }
         Ok(leased.len())
     }

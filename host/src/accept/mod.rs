@@ -16,7 +16,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -25,12 +25,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-use self::native::{groups, health, jobs, keys, plugins, simulate, tenants, tokens};
+use self::native::{events, groups, health, jobs, keys, plugins, simulate, tenants, tokens};
 use crate::attempt::Attempter;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
+use crate::observers::Observers;
 use crate::policy::Runtime;
 use crate::store::Store;
 
@@ -52,12 +53,20 @@ pub struct Api {
     pub gates: Arc<Gates>,
     /// Is woken when there may be something due.
     pub wake: Arc<Notify>,
+    /// What the tenants' observers have done.
+    pub observers: Arc<Observers>,
+    /// Places for open event streams.
+    pub streams: Arc<Semaphore>,
+    /// How many there are.
+    pub event_streams: usize,
     /// Whether a token is asked for.
     pub auth: bool,
     /// What is taken.
     pub limits: ApiLimits,
     /// Whether the server stops.
     pub stopping: CancellationToken,
+    /// Whether everything else has stopped, so that streams end.
+    pub end: CancellationToken,
 }
 
 /// Bounds of what the API takes.
@@ -115,6 +124,7 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::attempts))
+        .routes(routes!(events::events))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))

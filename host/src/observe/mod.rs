@@ -1,20 +1,53 @@
-//! Is told what happened, and decides nothing: log lines and metrics.
+//! Is told what happened, and decides nothing: log lines, metrics, and the events that clients and observers follow.
+//!
+//! Whoever tells does so after the store has committed, and waits for nobody who listens.
 
+mod event;
 mod metrics;
+mod ring;
 
+use crate::clock::UnixMs;
 use crate::job::{Leased, Next, Settlement, State};
 use crate::store::Settled;
 
-pub use self::metrics::{Metrics, RequestLabels};
+pub use self::event::{Details, Event, Fact, Kind, Subject};
+pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels};
+pub use self::ring::{Bounds, Cursor, Found, Ring};
 
 /// Where facts go.
-#[derive(Default)]
 pub struct Observer {
     /// The numbers.
     pub metrics: Metrics,
+    /// The newest events.
+    pub events: Ring,
 }
 
 impl Observer {
+    /// For a server that starts `now` and keeps this many events.
+    #[must_use]
+    pub fn new(events: Bounds, now: UnixMs) -> Self {
+        Self { metrics: Metrics::default(), events: Ring::new(events, now) }
+    }
+
+    /// Something happened that is no part of an attempt.
+    pub fn tell(&self, fact: Fact) {
+        self.events.record([fact]);
+    }
+
+    /// Jobs were stored; `pushed` has a fact for each.
+    pub fn accepted(&self, pushed: Vec<Fact>) {
+        self.metrics.accepted(u64::try_from(pushed.len()).unwrap_or(u64::MAX));
+        self.events.record(pushed);
+    }
+
+    /// A lease ended without a settlement, and its job was taken back: [`Observer::settled`] tells what became of it.
+    pub fn interrupted(&self, leased: &Leased, settlement: &Settlement, settled: Settled) {
+        if matches!(settled, Settled::Applied(_)) {
+            self.events.record([Fact::interrupt(leased, settlement.at)]);
+        }
+        self.settled(leased, settlement, settled);
+    }
+
     /// An attempt is over and its settlement was, or was not, applied.
     pub fn settled(&self, leased: &Leased, settlement: &Settlement, settled: Settled) {
         self.metrics.settled(settlement, settled);
@@ -26,6 +59,7 @@ impl Observer {
                 return;
             }
         };
+        self.events.record([Fact::settled(leased, settlement, state)]);
         let attempt = settlement.attempt.as_ref();
         let error = attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.as_str());
         let status = attempt.and_then(|attempt| attempt.status);

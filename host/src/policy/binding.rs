@@ -16,7 +16,10 @@ use serde_json::{Map, Value};
 use super::plugin::{Digest, Role};
 
 /// The roles that one plugin plays at most.
-const SINGLE_ROLES: [&str; 3] = ["sign", "judge", "retry"];
+const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
+
+/// The single roles whose config a job can override. Whoever watches a group sees all of its jobs under one config.
+const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
 /// The most encoders in a chain.
 const ENCODERS: usize = 8;
@@ -92,6 +95,8 @@ pub struct Effective {
     pub judge: Use,
     /// Always there.
     pub retry: Use,
+    /// Absent if nobody watches.
+    pub observe: Option<Use>,
     /// How much, how fast, how long.
     pub limits: GroupLimits,
 }
@@ -222,11 +227,16 @@ pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invali
         }
         match role.as_str() {
             "encode" => override_encoders(doc, patch)?,
-            role if SINGLE_ROLES.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
+            role if OVERRIDABLE.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
                 Some(used) => patch_config(used, patch),
                 None => return Err(Invalid::at(pointer, format!("the group has no policy for `{role}`"))),
             },
-            _ => return Err(Invalid::at(pointer, "not a role; the roles are encode, sign, judge and retry")),
+            _ => {
+                return Err(Invalid::at(
+                    pointer,
+                    "not a role that a job overrides: it overrides encode, sign, judge and retry",
+                ));
+            }
         }
     }
     Ok(())
@@ -257,10 +267,10 @@ impl Effective {
     /// With a pointer into the document.
     pub fn parse(doc: Value, digest_of: &dyn Fn(&PluginName) -> Option<Digest>) -> Result<Self, Invalid> {
         for field in doc.as_object().map(Map::keys).into_iter().flatten() {
-            if !["encode", "sign", "judge", "retry", "limits"].contains(&field.as_str()) {
+            if !["encode", "sign", "judge", "retry", "observe", "limits"].contains(&field.as_str()) {
                 return Err(Invalid::at(
                     format!("/{field}"),
-                    "unknown field; a policy has encode, sign, judge, retry and limits",
+                    "unknown field; a policy has encode, sign, judge, retry, observe and limits",
                 ));
             }
         }
@@ -272,14 +282,15 @@ impl Effective {
             one(role)?.ok_or_else(|| Invalid::at(format!("/{role}"), format!("a group needs a policy for `{role}`")))
         };
         let (sign, judge, retry) = (one(Role::Sign)?, required(Role::Judge)?, required(Role::Retry)?);
+        let observe = one(Role::Observe)?;
         let encode = parse_chain(doc.get("encode"), digest_of)?;
         let limits = GroupLimits::parse(doc.get("limits").unwrap_or(&Value::Null))?;
-        Ok(Self { encode, sign, judge, retry, limits, doc })
+        Ok(Self { encode, sign, judge, retry, observe, limits, doc })
     }
 
     /// Every use, in the order of an attempt.
     pub fn uses(&self) -> impl Iterator<Item = &Use> {
-        self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry])
+        self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry]).chain(&self.observe)
     }
 }
 
@@ -435,6 +446,7 @@ mod tests {
         let refused = |overrides: Value| override_configs(&mut server(), &overrides).unwrap_err().pointer;
         assert_eq!(refused(json!({"sign": {}})), "/sign");
         assert_eq!(refused(json!({"wake": {}})), "/wake");
+        assert_eq!(refused(json!({"observe": {}})), "/observe");
         assert_eq!(refused(json!({"retry": 3})), "/retry");
         assert_eq!(refused(json!({"encode": {"x": {}}})), "/encode/x");
     }

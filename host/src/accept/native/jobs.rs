@@ -18,6 +18,7 @@ use super::new_job::{Checked, JobDoc};
 use super::{Page, Paging};
 use crate::clock::UnixMs;
 use crate::job::{AttemptDetail, AttemptRecord, Job, JobId, Metadata, NewJob, State as JobState};
+use crate::observe::Fact;
 use crate::store::{Cancelled, JobsQuery};
 
 /// A job as it is shown.
@@ -210,7 +211,12 @@ pub(in super::super) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     let parsed = id.parse().map_err(|_| Problem::unknown("job", &id))?;
-    let status = match api.store.cancel(access.tenant.id, parsed, api.clock.now()).await? {
+    let now = api.clock.now();
+    let cancelled = api.store.cancel(access.tenant.id, parsed, now).await?;
+    if cancelled == Cancelled::Now {
+        api.observer.tell(Fact::cancel(&api.job(&access, &id).await?, now));
+    }
+    let status = match cancelled {
         Cancelled::Now | Cancelled::Already(JobState::Cancelled) => StatusCode::OK,
         Cancelled::Requested => StatusCode::ACCEPTED,
         Cancelled::Already(state) => {
@@ -304,9 +310,9 @@ impl Api {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<(), Problem> {
-        let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
+        let pushed = jobs.iter().map(Fact::push).collect();
         self.store.insert(jobs).await?;
-        self.observer.metrics.accepted(count);
+        self.observer.accepted(pushed);
         self.wake.notify_one();
         Ok(())
     }

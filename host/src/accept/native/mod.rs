@@ -1,6 +1,7 @@
 //! The native API under `/v1`: one file for each noun. Every handler takes what its route needs, calls one verb, and shapes the
 //! answer; nothing is decided here.
 
+pub(super) mod events;
 pub(super) mod groups;
 pub(super) mod health;
 pub(super) mod jobs;

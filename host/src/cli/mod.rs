@@ -6,6 +6,7 @@
 mod batch;
 mod bench;
 pub mod client;
+mod events;
 mod group;
 mod input;
 mod job;
@@ -98,6 +99,8 @@ enum RemoteCommand {
     /// Bind policies and limits to groups of jobs.
     #[command(subcommand)]
     Group(group::Command),
+    /// Follow what happens to jobs.
+    Events(events::Events),
     /// Keep the keys that signers use.
     #[command(subcommand)]
     Key(key::Command),
@@ -149,6 +152,7 @@ async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
     match command {
         RemoteCommand::Job(command) => command.run(&session).await,
         RemoteCommand::Group(command) => command.run(&session).await,
+        RemoteCommand::Events(command) => command.run(&session).await,
         RemoteCommand::Key(command) => command.run(&session).await,
         RemoteCommand::Tenant(command) => command.run(&session).await,
         RemoteCommand::Token(command) => command.run(&session).await,
@@ -240,6 +244,7 @@ mod tests {
             vec!["carillon", "job", "create", "group"],
             vec!["carillon", "job", "create", "group", "http://x", "--payload", "{"],
             vec!["carillon", "job", "list", "group", "--state", "asleep"],
+            vec!["carillon", "events", "--kind", "push,nonsense"],
             vec!["carillon", "serve", "--listen", "everywhere"],
             vec!["carillon", "token", "create", "name", "--role", "king"],
         ] {

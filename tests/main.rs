@@ -22,6 +22,9 @@ mod inheritance;
 mod jobs;
 
 #[cfg(test)]
+mod timetable;
+
+#[cfg(test)]
 mod deliver;
 #[cfg(test)]
 mod python;

@@ -52,4 +52,7 @@ pub mod config;
 
 pub mod job;
 
+// When a schedule ticks.
+pub mod timetable;
+
 pub mod clock;

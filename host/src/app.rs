@@ -113,6 +113,7 @@ impl App {
             turn: AtomicUsize::new(0),
             leases: Leases::default(),
             wake: Arc::new(Notify::new()),
+            pulled: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),
             interrupt: CancellationToken::new(),
         });
@@ -142,6 +143,7 @@ impl App {
             observer: Arc::clone(&node.observer),
             gates: Arc::clone(&node.gates),
             wake: Arc::clone(&node.wake),
+            pulled: Arc::clone(&node.pulled),
             auth: config.auth.enabled,
             limits: ApiLimits {
                 body: config.server.body_limit.get(),
@@ -158,7 +160,7 @@ impl App {
         };
         self.loops.spawn(serve(listener, router(api), limits, stop.clone()));
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
-        self.loops.spawn(Arc::clone(node).run_recovery(stop.clone()));
+        self.loops.spawn(Arc::clone(node).run_late(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
         // Leases are kept alive while attempts finish, so this loop ends with the interrupt.
         tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));

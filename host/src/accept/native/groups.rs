@@ -41,6 +41,8 @@ pub struct GroupDoc {
     judge: Option<UseDoc>,
     retry: Option<UseDoc>,
     limits: Option<LimitsDoc>,
+    /// The group that copies of dead letters go to, for consumers to pull.
+    dead_letters: Option<String>,
 }
 
 /// A group as it is shown.

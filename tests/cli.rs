@@ -80,6 +80,32 @@ async fn a_batch_is_read_line_by_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_is_put_shown_run_and_deleted() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("g", json!({})).await;
+    let doc = format!("group = \"g\"\ncron = \"0 4 1 1 *\"\njob = {{ url = \"{}\" }}\n", receiver.url("/a"));
+    let put = cli(&host, &["schedule", "put", "s", "--file", "-"], &doc).await;
+    assert!(put.ok().contains("s: stored, runs next: 20") && put.ok().contains("-01-01T04:00:00.000Z"), "{put:?}");
+    assert_eq!(json(&host, &["schedule", "get", "s"], "").await["cron"], "0 4 1 1 *");
+    let table = cli(&host, &["schedule", "list"], "").await;
+    assert!(table.ok().starts_with("NAME") && table.ok().contains("NEXT RUN"), "{table:?}");
+    assert_eq!(cli(&host, &["schedule", "next", "s"], "").await.ok().lines().count(), 10);
+    assert_eq!(json(&host, &["schedule", "next", "s"], "").await.as_array().unwrap().len(), 10);
+    let id = cli(&host, &["schedule", "run", "s"], "").await.ok().trim().to_owned();
+    host.api.until_state(&id, "succeeded").await;
+    cli(&host, &["schedule", "pause", "s"], "").await.ok();
+    assert_eq!(host.api.get("/v1/schedules/s").await.expect(200)["paused"], true);
+    cli(&host, &["schedule", "resume", "s"], "").await.ok();
+    let range = ["--from", "1", "--to", "2"];
+    assert!(cli(&host, &[&["schedule", "backfill", "s"], &range[..]].concat(), "").await.error(1).contains("90 days"));
+    let bad = doc.replace("0 4 1 1", "0 24 1 1");
+    let refused = cli(&host, &["schedule", "put", "s", "--file", "-"], &bad).await;
+    assert!(refused.error(1).contains("field 2 (hour): `24` is not within 0 to 23"), "{refused:?}");
+    cli(&host, &["schedule", "delete", "s"], "").await.ok();
+    host.api.get("/v1/schedules/s").await.problem(404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_simulation_is_printed() {
     let host = TestHost::start().await;
     host.api.put_group("g", json!({"encode": [{"plugin": "base64-envelope"}]})).await;

@@ -22,6 +22,8 @@ mod inheritance;
 mod jobs;
 
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod timetable;
 
 #[cfg(test)]

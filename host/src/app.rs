@@ -22,6 +22,7 @@ use crate::attempt::Attempter;
 use crate::catalog::{AccessRole, Bounds, Catalog, CatalogOptions, DEFAULT_TENANT, Vault};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
+use crate::cron::Cron;
 use crate::due::{Leases, Node};
 use crate::egress::Guard;
 use crate::gate::Gates;
@@ -158,6 +159,7 @@ impl App {
             request_timeout: config.server.request_timeout.get(),
             concurrent_requests: config.server.concurrent_requests,
         };
+        self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
         self.loops.spawn(serve(listener, router(api), limits, stop.clone()));
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_late(stop.clone()));

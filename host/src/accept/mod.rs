@@ -26,7 +26,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-use self::native::{attempts, groups, health, job_changes, jobs, keys, plugins, simulate, tenants, tokens};
+pub use self::native::ticks::{Mould, Why};
+use self::native::{attempts, groups, health, job_changes, jobs, keys, plugins, schedules, simulate, tenants, tokens};
 use crate::attempt::Attempter;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
@@ -118,6 +119,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(attempts::list))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::get))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
@@ -130,6 +133,12 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(job_changes::run))
         .routes(routes!(job_changes::retry))
         .routes(routes!(job_changes::reschedule))
+        .routes(routes!(schedules::put))
+        .routes(routes!(schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::backfill))
         .routes(routes!(simulate::simulate))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::entities::{ApiToken, Group, GroupDoc, Key, KeyDoc, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::schedules::Schedule;
 use super::secrets::Vault;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
@@ -27,6 +28,7 @@ pub(super) struct State {
     tokens: BTreeMap<(TenantId, String), (String, Arc<ApiToken>)>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
+    schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
 }
 
 impl State {
@@ -42,6 +44,7 @@ impl State {
             tokens: BTreeMap::new(),
             token_hashes: HashMap::new(),
             plugins: BTreeMap::new(),
+            schedules: BTreeMap::new(),
         }
     }
 
@@ -75,7 +78,11 @@ impl State {
                 let plugin = plugin_of(&entity)?;
                 self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
             }
-            Kind::Schedule | Kind::Bulk => {}
+            Kind::Schedule => {
+                let schedule = Schedule::of(&entity, read(&entity)?);
+                self.schedules.insert((tenant, schedule.name.clone()), Arc::new(schedule));
+            }
+            Kind::Bulk => {}
         }
         Ok(())
     }
@@ -84,7 +91,8 @@ impl State {
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
         let slot = (tenant, name.to_owned());
         match kind {
-            Kind::Tenant | Kind::Schedule | Kind::Bulk => {}
+            Kind::Tenant | Kind::Bulk => {}
+            Kind::Schedule => drop(self.schedules.remove(&slot)),
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
@@ -264,6 +272,14 @@ impl State {
 
     pub(super) fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Key>> {
         self.keys.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant).map(|(_, key)| key)
+    }
+
+    pub(super) fn schedule(&self, tenant: TenantId, name: &str) -> Option<&Arc<Schedule>> {
+        self.schedules.get(&(tenant, name.to_owned()))
+    }
+
+    pub(super) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
+        self.schedules.values()
     }
 
     pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {

@@ -14,6 +14,7 @@ mod local;
 mod output;
 mod plugin;
 mod policy;
+mod schedule;
 mod serve;
 mod tenant;
 mod token;
@@ -98,6 +99,9 @@ enum RemoteCommand {
     /// Bind policies and limits to groups of jobs.
     #[command(subcommand)]
     Group(group::Command),
+    /// Make jobs again and again.
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Keep the keys that signers use.
     #[command(subcommand)]
     Key(key::Command),
@@ -149,6 +153,7 @@ async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
     match command {
         RemoteCommand::Job(command) => command.run(&session).await,
         RemoteCommand::Group(command) => command.run(&session).await,
+        RemoteCommand::Schedule(command) => command.run(&session).await,
         RemoteCommand::Key(command) => command.run(&session).await,
         RemoteCommand::Tenant(command) => command.run(&session).await,
         RemoteCommand::Token(command) => command.run(&session).await,

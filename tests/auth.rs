@@ -12,21 +12,25 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 10] = [
+const VIEWERS: [&str; 14] = [
     "GET /v1/events",
+    "GET /v1/bulk",
+    "GET /v1/bulk/x",
     "GET /v1/groups",
     "GET /v1/groups/x",
     "GET /v1/groups/x/stats",
     "GET /v1/groups/x/jobs",
     "GET /v1/jobs/x",
     "GET /v1/jobs/x/attempts",
+    "GET /v1/schedules",
+    "GET /v1/schedules/x",
     "GET /v1/plugins",
     "GET /v1/plugins/x",
     "GET /v1/plugins/x/versions/x",
 ];
 
 /// What a producer may do, besides.
-const PRODUCERS: [&str; 17] = [
+const PRODUCERS: [&str; 23] = [
     "POST /v1/groups/x/jobs",
     "POST /v1/groups/x/jobs/batch",
     "DELETE /v1/jobs/x",
@@ -43,6 +47,12 @@ const PRODUCERS: [&str; 17] = [
     "POST /v1/leases/x/complete",
     "POST /v1/leases/x/fail",
     "POST /v1/leases/x/release",
+    "PUT /v1/schedules/x",
+    "DELETE /v1/schedules/x",
+    "POST /v1/schedules/x/pause",
+    "POST /v1/schedules/x/resume",
+    "POST /v1/schedules/x/run",
+    "POST /v1/schedules/x/backfill",
     "POST /v1/groups/x/policy/simulate",
 ];
 

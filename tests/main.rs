@@ -28,6 +28,11 @@ mod metadata;
 mod once;
 
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
+mod timetable;
+
+#[cfg(test)]
 mod deliver;
 #[cfg(test)]
 mod ordering;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 32] = [
+const OPERATIONS: [&str; 55] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -26,7 +26,19 @@ const OPERATIONS: [&str; 32] = [
     "POST /v1/groups/{group}/policy/simulate",
     "GET /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
+    "PATCH /v1/jobs/{id}",
+    "POST /v1/jobs/{id}/run",
+    "POST /v1/jobs/{id}/retry",
+    "POST /v1/jobs/{id}/reschedule",
     "GET /v1/jobs/{id}/attempts",
+    "GET /v1/schedules",
+    "GET /v1/schedules/{schedule}",
+    "PUT /v1/schedules/{schedule}",
+    "DELETE /v1/schedules/{schedule}",
+    "POST /v1/schedules/{schedule}/pause",
+    "POST /v1/schedules/{schedule}/resume",
+    "POST /v1/schedules/{schedule}/run",
+    "POST /v1/schedules/{schedule}/backfill",
     "GET /v1/keys",
     "GET /v1/keys/{key}",
     "PUT /v1/keys/{key}",
@@ -41,6 +53,17 @@ const OPERATIONS: [&str; 32] = [
     "GET /v1/tenants",
     "GET /v1/tenants/{tenant}",
     "PUT /v1/tenants/{tenant}",
+    "GET /v1/bulk",
+    "GET /v1/bulk/{id}",
+    "POST /v1/groups/{group}/bulk",
+    "POST /v1/groups/{group}/redrive",
+    "POST /v1/groups/{group}/purge",
+    "POST /v1/groups/{group}/flush",
+    "POST /v1/groups/{group}/leases",
+    "POST /v1/leases/{token}/extend",
+    "POST /v1/leases/{token}/complete",
+    "POST /v1/leases/{token}/fail",
+    "POST /v1/leases/{token}/release",
 ];
 
 /// Checks what the server says against its own document.
@@ -131,6 +154,14 @@ async fn answers_are_as_they_are_documented() {
     document.takes("POST /v1/groups/{group}/policy/simulate", &trial);
     let simulated = api.post("/v1/groups/g/policy/simulate", trial).await;
     document.covers("POST /v1/groups/{group}/policy/simulate", &simulated);
+    let schedule = json!({"group": "g", "cron": "@every 90s", "time_zone": "Asia/Tehran", "start": "+1h", "end": "2099-01-01T00:00:00Z",
+        "max_runs": 5, "jitter": "5s", "overlap": "queue", "catch_up": "0", "catch_up_all": true, "job": {"url": receiver.url("/")}});
+    document.takes("PUT /v1/schedules/{schedule}", &schedule);
+    document.covers("PUT /v1/schedules/{schedule}", &api.put("/v1/schedules/s", schedule).await);
+    document.covers("POST /v1/schedules/{schedule}/run", &api.post("/v1/schedules/s/run", json!({})).await);
+    let range = json!({"from": "+0s", "to": "+0s"});
+    document.takes("POST /v1/schedules/{schedule}/backfill", &range);
+    document.covers("POST /v1/schedules/{schedule}/backfill", &api.post("/v1/schedules/s/backfill", range).await);
     document.covers("POST /v1/groups/{group}/pause", &api.post("/v1/groups/g/pause", json!({})).await);
     document.covers("POST /v1/tokens", &api.post("/v1/tokens", json!({"role": "viewer"})).await);
     for (operation, path) in [
@@ -140,6 +171,8 @@ async fn answers_are_as_they_are_documented() {
         ("GET /v1/groups/{group}/jobs", "/v1/groups/g/jobs"),
         ("GET /v1/jobs/{id}", &format!("/v1/jobs/{id}")),
         ("GET /v1/jobs/{id}/attempts", &format!("/v1/jobs/{id}/attempts")),
+        ("GET /v1/schedules", "/v1/schedules"),
+        ("GET /v1/schedules/{schedule}", "/v1/schedules/s"),
         ("GET /v1/keys", "/v1/keys"),
         ("GET /v1/keys/{key}", "/v1/keys/k"),
         ("GET /v1/plugins", "/v1/plugins"),

@@ -41,19 +41,23 @@ fn interpreter() -> PathBuf {
     path
 }
 
-/// What the library reads.
-async fn read(format: &str, text: &str, secret: &str) -> Value {
+/// What a program that reads JSON and writes JSON answers.
+pub async fn ask(program: &str, asked: &Value) -> Value {
     let mut command = tokio::process::Command::new(interpreter());
-    command.args(["-c", READER]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command.args(["-c", program]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut child = command.kill_on_drop(true).spawn().unwrap();
-    let asked = json!({"format": format, "text": text, "secret": secret}).to_string();
-    child.stdin.take().unwrap().write_all(asked.as_bytes()).await.unwrap();
+    child.stdin.take().unwrap().write_all(asked.to_string().as_bytes()).await.unwrap();
     let output = soon("python answers", child.wait_with_output()).await.unwrap();
     assert!(
         output.status.success(),
         "python fails; its libraries are in tests/requirements.txt: `script/bootstrap test`"
     );
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What the library reads.
+async fn read(format: &str, text: &str, secret: &str) -> Value {
+    ask(READER, &json!({"format": format, "text": text, "secret": secret})).await
 }
 
 fn payload() -> Value {

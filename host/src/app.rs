@@ -25,6 +25,7 @@ use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Bounds, Catalog, CatalogOptions, DEFAULT_TENANT, Vault};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
+use crate::cron::Cron;
 use crate::due::{Leases, Node};
 use crate::egress::Guard;
 use crate::gate::Gates;
@@ -200,6 +201,7 @@ impl App {
             request_timeout: config.server.request_timeout.get(),
             concurrent_requests: config.server.concurrent_requests,
         };
+        self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
         self.serving.spawn(serve(listener, router(api), limits, stop.clone(), self.end.clone()));
         self.serving.close();
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));

@@ -8,6 +8,9 @@ pub mod cli;
 // Puts the parts together and takes them apart.
 pub mod app;
 
+// What posts jobs by the clock.
+pub mod cron;
+
 // The way in: requests become jobs.
 pub mod accept;
 
@@ -63,5 +66,8 @@ pub mod store;
 pub mod config;
 
 pub mod job;
+
+// When a schedule ticks.
+pub mod timetable;
 
 pub mod clock;

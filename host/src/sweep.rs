@@ -18,7 +18,7 @@ use crate::store::{Prune, StoreError};
 const LATE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the ticks of schedules are kept: a backfill further back does not know what has run.
-const TICKS_KEPT: Duration = Duration::from_secs(90 * 86_400);
+pub const TICKS_KEPT: Duration = Duration::from_secs(90 * 86_400);
 
 /// How many jobs are taken back, or removed, in one transaction.
 const BATCH: u32 = 500;

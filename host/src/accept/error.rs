@@ -118,6 +118,12 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault", detail)
     }
 
+    /// What is wrong in this case.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The same problem with another field.
     #[must_use]
     pub fn moved_to(mut self, pointer: &str) -> Self {

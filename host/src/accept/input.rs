@@ -109,29 +109,33 @@ fn token(segment: &Segment) -> String {
 /// If it is none of these, or further ahead than `horizon`.
 pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<UnixMs, Problem> {
     let invalid = |detail: String| Problem::invalid("/run_at", detail);
-    let at = match value {
-        None | Some(Value::Null) => now,
-        Some(Value::String(text)) => parse_time(text, now).map_err(invalid)?,
-        Some(Value::Number(seconds)) => {
+    let given = value.filter(|value| !value.is_null());
+    let at = given.map_or(Ok(now), |value| time(value, now)).map_err(invalid)?;
+    if at > now.plus(horizon) {
+        let most = humantime::format_duration(horizon);
+        return Err(invalid(format!("the time is more than {most} ahead (`engine.horizon`)")));
+    }
+    Ok(at.max(now))
+}
+
+/// A point in time in one of the three forms, past or future.
+///
+/// # Errors
+/// In one sentence, if it is none of them.
+pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
+    match value {
+        Value::String(text) => parse_time(text, now),
+        Value::Number(seconds) => {
             let ms = seconds.as_f64().map(|seconds| (seconds * 1_000.0).ceil()).filter(|ms| ms.is_finite());
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "a float that is too large becomes the largest integer"
             )]
             let at = ms.map(|ms| UnixMs(ms as i64));
-            at.ok_or_else(|| invalid("the number is not a time".to_owned()))?
+            at.ok_or_else(|| "the number is not a time".to_owned())
         }
-        Some(_) => {
-            return Err(invalid(
-                "a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned(),
-            ));
-        }
-    };
-    if at > now.plus(horizon) {
-        let most = humantime::format_duration(horizon);
-        return Err(invalid(format!("the time is more than {most} ahead (`engine.horizon`)")));
+        _ => Err("a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned()),
     }
-    Ok(at.max(now))
 }
 
 /// Whether a time counts from now.

@@ -26,8 +26,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
+pub use self::native::ticks::{Mould, Why};
 use self::native::{
-    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, plugins, simulate, tenants, tokens,
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, plugins, schedules, simulate, tenants,
+    tokens,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -138,6 +140,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(bulk::list))
         .routes(routes!(bulk::get))
         .routes(routes!(events::events))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::get))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
@@ -159,6 +163,12 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(leases::complete))
         .routes(routes!(leases::fail))
         .routes(routes!(leases::release))
+        .routes(routes!(schedules::put))
+        .routes(routes!(schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::backfill))
         .routes(routes!(simulate::simulate))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()

@@ -80,13 +80,16 @@ impl Catalog {
     /// Removes a group and, by and by, its finished jobs. False if there is none.
     ///
     /// # Errors
-    /// If it has unfinished jobs, or takes another group's dead letters.
+    /// If it has unfinished jobs, takes another group's dead letters, or a schedule uses it.
     pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
         let takes_from = |group: &Arc<Group>| {
             group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
         };
         if let Some(user) = self.groups(tenant).into_iter().find(takes_from) {
             return Err(Rejected::Conflict(format!("the dead letters of the group `{}` go there", user.name)));
+        }
+        if let Some(user) = self.schedules(tenant).into_iter().find(|schedule| schedule.spec.group == name) {
+            return Err(Rejected::Conflict(format!("the schedule `{}` makes its jobs there", user.name)));
         }
         self.delete(tenant, Kind::Group, name).await
     }

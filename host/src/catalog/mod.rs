@@ -1,4 +1,4 @@
-//! What is configured: tenants, groups, keys, tokens, plugins. All of it is in memory; the store has the durable copy.
+//! What is configured: tenants, groups, schedules, keys, tokens, plugins. All of it is in memory; the store has the durable copy.
 //!
 //! A write goes to the store first and is in force when it returns. Reads touch no database, so the way of a job pays nothing
 //! for the number of groups.
@@ -10,6 +10,7 @@ mod groups;
 mod keys;
 mod plans;
 mod plugins;
+mod schedules;
 mod secrets;
 mod state;
 mod tenants;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 pub use self::bulks::{Bulk, BulkAction, BulkDoc, BulkFilter};
 pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, PluginDoc, PluginVersion, Tenant};
+pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 
 use self::plugins::describe;

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::bulks::Bulk;
 use super::entities::{ApiToken, Group, GroupDoc, Key, KeyDoc, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::schedules::Schedule;
 use super::secrets::Vault;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
@@ -29,6 +30,7 @@ pub(super) struct State {
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
+    schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
 }
 
 impl State {
@@ -45,6 +47,7 @@ impl State {
             token_hashes: HashMap::new(),
             plugins: BTreeMap::new(),
             bulks: BTreeMap::new(),
+            schedules: BTreeMap::new(),
         }
     }
 
@@ -78,7 +81,10 @@ impl State {
                 let plugin = plugin_of(&entity)?;
                 self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
             }
-            Kind::Schedule => {}
+            Kind::Schedule => {
+                let schedule = Schedule::of(&entity, read(&entity)?);
+                self.schedules.insert((tenant, schedule.name.clone()), Arc::new(schedule));
+            }
             Kind::Bulk => {
                 let bulk = Bulk { id: entity.name.clone(), tenant, created_at: entity.created_at, doc: read(&entity)? };
                 self.bulks.insert((tenant, entity.name), Arc::new(bulk));
@@ -91,8 +97,9 @@ impl State {
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
         let slot = (tenant, name.to_owned());
         match kind {
-            Kind::Tenant | Kind::Schedule => {}
+            Kind::Tenant => {}
             Kind::Bulk => drop(self.bulks.remove(&slot)),
+            Kind::Schedule => drop(self.schedules.remove(&slot)),
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
@@ -295,6 +302,14 @@ impl State {
 
     pub(super) fn bulks(&self) -> impl Iterator<Item = &Arc<Bulk>> {
         self.bulks.values()
+    }
+
+    pub(super) fn schedule(&self, tenant: TenantId, name: &str) -> Option<&Arc<Schedule>> {
+        self.schedules.get(&(tenant, name.to_owned()))
+    }
+
+    pub(super) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
+        self.schedules.values()
     }
 
     pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {

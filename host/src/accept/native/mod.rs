@@ -15,8 +15,11 @@ pub(super) mod keys;
 pub(super) mod leases;
 pub(super) mod new_job;
 pub(super) mod plugins;
+mod schedule_view;
+pub(super) mod schedules;
 pub(super) mod simulate;
 pub(super) mod tenants;
+pub(super) mod ticks;
 pub(super) mod tokens;
 
 use std::sync::Arc;

@@ -49,6 +49,14 @@ const FLOW_DEPTH: u32 = 5;
 #[derive(Default)]
 pub(in super::super) struct Checked {
     overrides: HashSet<(String, String)>,
+    before: bool,
+}
+
+impl Checked {
+    /// Everything was, when it was put.
+    pub(super) fn before() -> Self {
+        Self { before: true, ..Self::default() }
+    }
 }
 
 /// The parts of a job that do not depend on when it is posted.
@@ -211,7 +219,7 @@ impl Api {
 
     async fn check_overrides(&self, group: &Group, overrides: &Value, checked: &mut Checked) -> Result<(), Problem> {
         let known = (group.name.clone(), overrides.to_string());
-        if checked.overrides.contains(&known) {
+        if checked.before || checked.overrides.contains(&known) {
             return Ok(());
         }
         self.catalog.check_overrides(group, overrides).await.map_err(|error| Problem::from(error).within("/policy"))?;

@@ -178,6 +178,19 @@ pub(crate) async fn a_schedule_stops_at_its_most_runs(world: &World) {
     assert_eq!(world.store.ticked().await.unwrap()[0].runs, 2);
 }
 
+pub(crate) async fn a_schedule_that_has_gone_leaves_no_count(world: &World) {
+    let schedule = world.put(world.tenant.0, Kind::Schedule, "s").await.id;
+    let mut job = tick(world, 5, Overlap::Allow);
+    if let Admission::Tick(tick) = &mut job.admission {
+        tick.schedule = schedule;
+    }
+    assert_eq!(placed(world, &job).await, stored_at(NOW.plus(ms(5))));
+    assert_eq!(world.store.ticked().await.unwrap().len(), 1);
+    assert!(world.store.delete(world.tenant.0, Kind::Schedule, "s".to_owned(), NOW).await.unwrap());
+    assert!(world.store.ticked().await.unwrap().is_empty());
+    assert_eq!(world.state(job.id).await, State::Scheduled, "its jobs stay");
+}
+
 pub(crate) async fn what_is_remembered_is_pruned(world: &World) {
     let request = |now| Insert { jobs: vec![world.job(NOW)], once: once(world, "k", "f", now) };
     world.store.insert(request(NOW)).await.unwrap();

@@ -56,7 +56,7 @@ macro_rules! conformance {
                 a_request_is_carried_out_once, a_key_of_another_request_is_refused, a_dedupe_key_holds_for_its_window,
                 of_many_debounced_producers_one_pushes_now_and_one_later, a_debounced_job_that_was_cancelled_skips_nothing,
                 kinds_of_keys_are_apart, a_tick_makes_one_job, a_tick_skips_queues_or_cancels,
-                a_schedule_stops_at_its_most_runs, what_is_remembered_is_pruned,
+                a_schedule_stops_at_its_most_runs, a_schedule_that_has_gone_leaves_no_count, what_is_remembered_is_pruned,
             ]
             change: [
                 each_change_in_each_state, a_redrive_begins_a_new_series, an_edit_replaces_and_counts, many_are_changed_in_order,

@@ -136,6 +136,9 @@ const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 W
 
 const DELETE: &str = "DELETE FROM entity WHERE id = ?1";
 
+/// Its ticks go with time, as those of all schedules do.
+const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
+
 async fn delete(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str, now: UnixMs) -> Result<bool, Failure> {
     let Some((id, _)) = find(db, tenant, kind, name).await? else {
         return Ok(false);
@@ -149,6 +152,9 @@ async fn delete(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str, 
         sqlx::query(DELETE_GROUP).bind(id).bind(now.0).execute(&mut *db).await?;
     } else {
         sqlx::query(DELETE).bind(id).execute(&mut *db).await?;
+    }
+    if kind == Kind::Schedule {
+        sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
     }
     sqlx::query(NEXT_GENERATION).execute(db).await?;
     Ok(true)

@@ -1,0 +1,311 @@
+//! Schedules: what makes jobs again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, Path, Query, time};
+use super::job_view::JobView;
+use super::new_job::Checked;
+use super::schedule_view::ScheduleView;
+use super::ticks::Why;
+use super::{Page, Paging};
+use crate::catalog::{Schedule, ScheduleSpec};
+use crate::clock::UnixMs;
+use crate::job::Overlap;
+use crate::sweep::TICKS_KEPT;
+
+/// The most ticks that one backfill may create.
+const BACKFILL_TICKS: usize = 10_000;
+
+/// The catch-up window if the client does not say, and the longest.
+const CATCH_UP: Duration = Duration::from_secs(60);
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
+
+/// The most jitter.
+const LONGEST_JITTER: Duration = Duration::from_secs(86_400);
+
+/// Between which times a schedule can run.
+const EARLIEST: UnixMs = UnixMs(0);
+const LATEST: UnixMs = UnixMs(4_133_980_799_999);
+
+/// How often a run that was asked for is tried, if others are asked for in the same millisecond.
+const ASKED_TRIES: i64 = 100;
+
+/// A schedule as a client puts it.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleDoc {
+    /// The group whose policy and limits its jobs have.
+    group: String,
+    /// When, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, `@hourly` and its like, or
+    /// `@every 90s`.
+    cron: String,
+    /// An IANA time zone; `UTC` by default. A local time that it skips runs once right after the gap, one that it repeats runs once.
+    #[serde(default)]
+    time_zone: Option<String>,
+    /// No run is before this: RFC 3339, Unix seconds, or `+90s`. `@every` counts from here.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    start: Option<Value>,
+    /// No run is after this.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    end: Option<Value>,
+    /// It makes no more jobs than this.
+    #[serde(default)]
+    max_runs: Option<u64>,
+    /// Each run is later by something less than this, such as `30s`; the same run always by as much. At most a day.
+    #[serde(default)]
+    jitter: Option<String>,
+    /// What happens when a run comes while an earlier one is unfinished: `skip` by default.
+    #[serde(default)]
+    overlap: Overlap,
+    /// Runs that were missed, such as while the server was down, are made up for this long; `1m` by default, `0` for none.
+    #[serde(default)]
+    catch_up: Option<String>,
+    /// Whether all runs that were missed within `catch_up` are made up for, not the newest alone.
+    #[serde(default)]
+    catch_up_all: bool,
+    /// What is to run: a job as it is posted, without `run_at`.
+    #[schema(value_type = super::job_doc::JobDoc)]
+    job: Box<RawValue>,
+}
+
+impl ScheduleDoc {
+    fn spec(self, now: UnixMs) -> Result<ScheduleSpec, Problem> {
+        let at = |pointer, value: Option<Value>| {
+            let value = value.filter(|value| !value.is_null());
+            let at =
+                value.map(|value| time(&value, now)).transpose().map_err(|detail| Problem::invalid(pointer, detail))?;
+            match at {
+                Some(at) if !(EARLIEST..=LATEST).contains(&at) => {
+                    Err(Problem::invalid(pointer, "a time between 1970 and 2100 is needed"))
+                }
+                at => Ok(at),
+            }
+        };
+        let (start, end) = (at("/start", self.start)?, at("/end", self.end)?);
+        if start.zip(end).is_some_and(|(start, end)| end < start) {
+            return Err(Problem::invalid("/end", "it ends before it starts"));
+        }
+        if self.max_runs == Some(0) {
+            return Err(Problem::invalid("/max_runs", "a schedule that never runs is no schedule"));
+        }
+        Ok(ScheduleSpec {
+            group: self.group,
+            cron: self.cron,
+            time_zone: self.time_zone.unwrap_or_else(|| "UTC".to_owned()),
+            start,
+            end,
+            max_runs: self.max_runs,
+            jitter: period("/jitter", self.jitter, Duration::ZERO, LONGEST_JITTER)?,
+            overlap: self.overlap,
+            catch_up: period("/catch_up", self.catch_up, CATCH_UP, LONGEST_CATCH_UP)?,
+            catch_up_all: self.catch_up_all,
+            job: self.job.get().to_owned(),
+        })
+    }
+}
+
+/// A period that may be nothing.
+fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration) -> Result<Duration, Problem> {
+    let Some(text) = text else { return Ok(default) };
+    let period = if text.trim() == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(&text) };
+    let invalid = |detail: String| Problem::invalid(pointer, detail);
+    let period =
+        period.map_err(|_| invalid(format!("`{}` is not a period such as `30s` or `0`", text.escape_debug())))?;
+    if period > most {
+        return Err(invalid(format!("at most {}", humantime::format_duration(most))));
+    }
+    Ok(period)
+}
+
+impl Api {
+    fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
+        self.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
+    }
+
+    async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
+        let ticked = self.store.ticked().await?;
+        Ok(Json(self.schedule_view(&*self.schedule(access, name)?, &ticked)?))
+    }
+}
+
+/// Makes or replaces a schedule. A paused one stays paused. Where the new one ticks otherwise than the old one, nothing is caught up.
+#[utoipa::path(put, path = "/v1/schedules/{schedule}", tag = "schedules", request_body = ScheduleDoc,
+    responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<ScheduleDoc>,
+) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
+    let spec = doc.spec(api.clock.now())?;
+    api.job_of(access.tenant.id, &spec, &mut Checked::default()).await?;
+    let (_, is_new) = api.catalog.put_schedule(access.tenant.id, &name, spec).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, api.schedule_shown(&access, &name).await?))
+}
+
+/// Shows a schedule, with its next ten runs.
+#[utoipa::path(get, path = "/v1/schedules/{schedule}", tag = "schedules",
+    responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<ScheduleView>, Problem> {
+    api.schedule_shown(&access, &name).await
+}
+
+/// Lists the tenant's schedules by name.
+#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", params(Paging),
+    responses((status = 200, body = Page<ScheduleView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<ScheduleView>>, Problem> {
+    let schedules = api.catalog.schedules(access.tenant.id);
+    let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
+    let ticked = api.store.ticked().await?;
+    let items = page.items.iter().map(|schedule| api.schedule_view(schedule, &ticked)).collect::<Result<_, _>>()?;
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}
+
+/// Removes a schedule. The jobs that it has made stay.
+#[utoipa::path(delete, path = "/v1/schedules/{schedule}", tag = "schedules",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_schedule(access.tenant.id, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("schedule", &name))
+}
+
+/// Lets a schedule make no jobs.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/pause", tag = "schedules",
+    responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn pause(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<ScheduleView>, Problem> {
+    api.pause_schedule(&access, &name, true).await
+}
+
+/// Lets a paused schedule make jobs again. The runs of the time between are not caught up.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/resume", tag = "schedules",
+    responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<ScheduleView>, Problem> {
+    api.pause_schedule(&access, &name, false).await
+}
+
+/// Makes one of the schedule's jobs at once, whether it is paused, at its end, or has an unfinished one. With `queue` it waits for
+/// that one.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/run", tag = "schedules",
+    responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn run(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<JobView>), Problem> {
+    let schedule = api.schedule(&access, &name)?;
+    let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
+    let now = api.clock.now();
+    for later in 0..ASKED_TRIES {
+        let tick = UnixMs(now.0.saturating_add(later));
+        let jobs = mould.cast(&[tick], Why::Asked, &*api.clock);
+        if api.insert_ticks(jobs.clone()).await? == [true] {
+            let job = jobs.into_iter().next().ok_or_else(Problem::internal)?;
+            return Ok((StatusCode::CREATED, Json(api.job_view(job.shown()))));
+        }
+    }
+    Err(Problem::unavailable("too many runs were asked for in one moment"))
+}
+
+/// A range of the past.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillDoc {
+    /// The first time that belongs to it: RFC 3339 or Unix seconds.
+    #[schema(value_type = String)]
+    from: Value,
+    /// The last time that belongs to it; not in the future.
+    #[schema(value_type = String)]
+    to: Value,
+}
+
+/// What a backfill did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BackfillView {
+    /// How many runs the range has.
+    ticks: usize,
+    /// How many jobs were made. The others had run already, or are more than `max_runs`.
+    created: usize,
+}
+
+/// Makes the jobs of a range of the past that were not made then. Unless the schedule's jobs may overlap, they run one after the
+/// other.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", tag = "schedules", request_body = BackfillDoc,
+    responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn backfill(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<BackfillDoc>,
+) -> Result<Json<BackfillView>, Problem> {
+    let (schedule, now) = (api.schedule(&access, &name)?, api.clock.now());
+    let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));
+    let (from, to) = (at("/from", &doc.from)?, at("/to", &doc.to)?);
+    if to > now {
+        return Err(Problem::invalid("/to", "what is still to come runs by itself"));
+    }
+    if to < from {
+        return Err(Problem::invalid("/to", "it is before `from`"));
+    }
+    if from <= now.minus(TICKS_KEPT) {
+        let days = TICKS_KEPT.as_secs() / 86_400;
+        return Err(Problem::invalid("/from", format!("what ran more than {days} days ago is not known any more")));
+    }
+    let timetable = schedule.timetable.as_ref().map_err(|error| Problem::conflict(error.to_string()))?;
+    let range = timetable.after(UnixMs(from.0.saturating_sub(1))).take_while(|tick| *tick <= to);
+    let ticks: Vec<_> = range.take(BACKFILL_TICKS + 1).collect();
+    if ticks.len() > BACKFILL_TICKS {
+        return Err(Problem::invalid(
+            "/to",
+            format!("the range has more than {BACKFILL_TICKS} runs; take a part of it"),
+        ));
+    }
+    let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
+    let made = api.insert_ticks(mould.cast(&ticks, Why::Backfill, &*api.clock)).await?;
+    Ok(Json(BackfillView { ticks: ticks.len(), created: made.into_iter().filter(|made| *made).count() }))
+}
+
+impl Api {
+    async fn pause_schedule(&self, access: &Access, name: &str, paused: bool) -> Result<Json<ScheduleView>, Problem> {
+        let schedule = self.schedule(access, name)?;
+        if schedule.paused != paused {
+            self.catalog.pause_schedule(&schedule, paused).await?;
+        }
+        self.schedule_shown(access, name).await
+    }
+}

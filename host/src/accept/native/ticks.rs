@@ -1,0 +1,204 @@
+//! From a schedule's tick to a job. The schedule's document is read like one that a client posts, so that it can say the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::super::Api;
+use super::super::error::Problem;
+use super::super::input::parse;
+use super::job_doc::JobDoc;
+use super::new_job::Checked;
+use crate::catalog::{Group, Schedule, ScheduleSpec};
+use crate::clock::{Clock, UnixMs};
+use crate::job::{Admission, JobId, Label, NewJob, Overlap, TenantId, Tick};
+use crate::observe::{Fact, Subject, Told};
+use crate::store::{Inserted, Placed, StoreError};
+
+/// What a schedule's jobs are made of, as long as neither it nor its group changes.
+#[derive(Clone)]
+pub struct Mould {
+    schedule: Arc<Schedule>,
+    group: Arc<Group>,
+    job: NewJob,
+    ttl: Option<Duration>,
+}
+
+/// Why a tick is to make a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its time has come.
+    Time,
+    /// A range of the past was asked for.
+    Backfill,
+    /// Somebody wants a job now. It takes no tick's place.
+    Asked,
+}
+
+impl Mould {
+    /// Whether it is still what this schedule's jobs are made of.
+    #[must_use]
+    pub fn fits(&self, schedule: &Arc<Schedule>, group: Option<&Arc<Group>>) -> bool {
+        Arc::ptr_eq(&self.schedule, schedule) && group.is_some_and(|group| Arc::ptr_eq(&self.group, group))
+    }
+
+    /// The jobs of these ticks, in their order.
+    #[must_use]
+    pub fn cast(&self, ticks: &[UnixMs], why: Why, clock: &dyn Clock) -> Vec<NewJob> {
+        let mut ids: Vec<_> = ticks.iter().map(|_| JobId::new(clock)).collect();
+        // Jobs of one order key go in the order of their ids.
+        ids.sort_unstable();
+        let now = clock.now();
+        ticks.iter().zip(ids).map(|(tick, id)| self.one(*tick, why, id, now, clock)).collect()
+    }
+
+    fn one(&self, tick: UnixMs, why: Why, id: JobId, now: UnixMs, clock: &dyn Clock) -> NewJob {
+        let (schedule, spec) = (&self.schedule, &self.schedule.spec);
+        let overlap = match (why, spec.overlap) {
+            (Why::Time, overlap) => overlap,
+            // One after the other, unless they may run side by side.
+            (Why::Backfill, Overlap::Allow) | (Why::Asked, Overlap::Allow | Overlap::Skip | Overlap::Cancel) => {
+                Overlap::Allow
+            }
+            (Why::Backfill | Why::Asked, _) => Overlap::Queue,
+        };
+        let run_at = match why {
+            Why::Time => now.max(tick.plus(jitter(schedule.id, tick, spec.jitter))),
+            Why::Backfill | Why::Asked => now,
+        };
+        // Time before 1970 is on no timetable.
+        let at = if why == Why::Asked { UnixMs(tick.0.saturating_neg()) } else { tick };
+        let max_runs = spec.max_runs.filter(|_| why != Why::Asked);
+        let mut seed = [0; 4];
+        clock.fill_random(&mut seed);
+        let mut job = NewJob {
+            id,
+            run_at,
+            created_at: now,
+            deadline: self.ttl.map(|ttl| run_at.plus(ttl)),
+            seed: u32::from_le_bytes(seed),
+            admission: Admission::Tick(Tick { schedule: schedule.id, at, overlap, max_runs, again: why != Why::Time }),
+            ..self.job.clone()
+        };
+        if overlap == Overlap::Queue && job.order_key.is_none() {
+            job.order_key = Some(order_key(&schedule.name));
+        }
+        self.label(&mut job, tick);
+        job
+    }
+
+    /// Says which tick of which schedule it is: to receivers, to policies, and in lists. The client's own words go first.
+    fn label(&self, job: &mut NewJob, tick: UnixMs) {
+        let (name, tick) = (&self.schedule.name, tick.to_string());
+        job.name.get_or_insert_with(|| name.clone());
+        for (key, value) in [("schedule", name), ("tick", &tick)] {
+            job.spec.metadata.0.entry(key.to_owned()).or_insert_with(|| Label::Text(value.clone()));
+        }
+        if let Some(target) = &mut job.spec.target {
+            target.headers.push(("Carillon-Schedule".to_owned(), name.clone()));
+            target.headers.push(("Carillon-Tick".to_owned(), tick));
+        }
+    }
+}
+
+fn tick_of(job: &NewJob) -> Option<Tick> {
+    match job.admission {
+        Admission::Tick(tick) => Some(tick),
+        _ => None,
+    }
+}
+
+/// The order key of a schedule's jobs, if they wait for each other.
+fn order_key(schedule: &str) -> String {
+    format!("schedule:{schedule}")
+}
+
+/// How long after its tick a job is due: less than `most`, and always the same for the same tick.
+fn jitter(schedule: i64, tick: UnixMs, most: Duration) -> Duration {
+    let digest = Sha256::new().chain_update(schedule.to_be_bytes()).chain_update(tick.0.to_be_bytes()).finalize();
+    let random = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(random.checked_rem(most).unwrap_or(0))
+}
+
+impl Api {
+    /// What a schedule's jobs are made of. Overrides were checked when it was put; if they do not fit any more, its jobs say so.
+    ///
+    /// # Errors
+    /// If its group is broken or has gone, or this server no longer takes such jobs.
+    pub async fn mould(&self, schedule: &Arc<Schedule>) -> Result<Mould, Problem> {
+        let (group, job) = self.job_of(schedule.tenant, &schedule.spec, &mut Checked::before()).await?;
+        let ttl = job.deadline.map(|deadline| deadline.since(job.created_at));
+        Ok(Mould { schedule: Arc::clone(schedule), group, job, ttl })
+    }
+
+    /// A schedule's job as if it were posted now, with its group.
+    ///
+    /// # Errors
+    /// If it makes no sense, with a pointer into the schedule.
+    pub(super) async fn job_of(
+        &self,
+        tenant: TenantId,
+        spec: &ScheduleSpec,
+        checked: &mut Checked,
+    ) -> Result<(Arc<Group>, NewJob), Problem> {
+        let unknown = || Problem::invalid("/group", format!("there is no group `{}`", spec.group.escape_debug()));
+        let group = self.catalog.group(tenant, &spec.group).ok_or_else(unknown)?;
+        let within = |problem: Problem| problem.within("/job");
+        let doc: JobDoc = parse(spec.job.as_bytes()).map_err(within)?;
+        if doc.run_at.is_some() {
+            return Err(Problem::invalid("/job/run_at", "the schedule says when"));
+        }
+        if spec.overlap == Overlap::Queue && doc.order_key.is_some() {
+            let detail = "with `\"overlap\": \"queue\"` the schedule's jobs have an order key of their own";
+            return Err(Problem::invalid("/job/order_key", detail));
+        }
+        let job = self.new_job(&group, doc, self.clock.now(), checked).await.map_err(within)?;
+        if job.admission != Admission::Always {
+            return Err(Problem::invalid("/job", "a schedule's job is neither deduplicated nor debounced"));
+        }
+        Ok((group, job))
+    }
+
+    /// Stores the jobs of ticks; says for each whether it was made.
+    ///
+    /// # Errors
+    /// If the store does not take them; then none was made.
+    pub async fn insert_ticks(&self, jobs: Vec<NewJob>) -> Result<Vec<bool>, StoreError> {
+        let told: Vec<Told> = jobs.iter().map(Told::of).collect();
+        let ticks: Vec<_> = jobs.iter().map(|job| (Subject::group(job.tenant, job.group), tick_of(job))).collect();
+        let Inserted::Placed(placed) = self.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
+        self.observer.placed(told, &placed);
+        let skipped = ticks.into_iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Skipped);
+        for (about, tick) in skipped.filter_map(|((about, tick), _)| Some((about, tick?))) {
+            self.tell_skipped(about, tick);
+        }
+        self.wake.notify_one();
+        Ok(placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect())
+    }
+
+    fn tell_skipped(&self, about: Subject, tick: Tick) {
+        let schedules = self.catalog.all_schedules();
+        let name = schedules.iter().find(|schedule| schedule.id == tick.schedule).map(|schedule| schedule.name.clone());
+        let reason = "an earlier job is unfinished, or the tick was dealt with before".to_owned();
+        self.observer.tell(Fact::skip(about, self.clock.now(), name.unwrap_or_default(), tick.at, reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_less_than_asked_for_and_the_same_every_time() {
+        let most = Duration::from_secs(60);
+        let all: Vec<_> = (0..1_000).map(|tick| jitter(7, UnixMs(tick * 60_000), most)).collect();
+        assert!(all.iter().all(|jitter| *jitter < most));
+        let mean = all.iter().sum::<Duration>() / 1_000;
+        assert!((25..35).contains(&mean.as_secs()), "{mean:?}");
+        assert_eq!(all[5], jitter(7, UnixMs(300_000), most));
+        assert_ne!(all[5], jitter(8, UnixMs(300_000), most));
+        assert_eq!(jitter(7, UnixMs(300_000), Duration::ZERO), Duration::ZERO);
+    }
+}

@@ -1,0 +1,172 @@
+//! The instants at which a schedule ticks, one after the other.
+
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Expression, Zone};
+use crate::clock::UnixMs;
+
+/// When a schedule ticks.
+#[derive(Clone, Debug)]
+pub struct Timetable {
+    /// When, in local time or in elapsed time.
+    pub expression: Expression,
+    /// Whose local time.
+    pub zone: Zone,
+    /// What `@every` counts from: this instant, and whole periods before and after it.
+    pub anchor: UnixMs,
+    /// No tick is before this.
+    pub start: Option<UnixMs>,
+    /// No tick is after this.
+    pub end: Option<UnixMs>,
+}
+
+impl Timetable {
+    /// The ticks after an instant, in order.
+    #[must_use]
+    pub fn after(&self, instant: UnixMs) -> Ticks<'_> {
+        // Nothing ticks before 1970, and what `start` excludes need not be looked at.
+        let start = self.start.map_or(UnixMs(0), |start| start.max(UnixMs(0)));
+        let last = instant.max(UnixMs(start.0 - 1));
+        // A local time of the same second is not later.
+        let cursor = Timestamp::from_millisecond(last.0).ok().map(|last| self.zone.local(last));
+        Ticks { timetable: self, last, cursor }
+    }
+}
+
+/// See [`Timetable::after`].
+#[derive(Debug)]
+pub struct Ticks<'a> {
+    timetable: &'a Timetable,
+    last: UnixMs,
+    cursor: Option<DateTime>,
+}
+
+impl Ticks<'_> {
+    fn local_tick(&mut self) -> Option<UnixMs> {
+        loop {
+            let local = self.timetable.expression.next_local(self.cursor?)?;
+            let instant = self.timetable.zone.place(local)?;
+            // All that a gap skips is placed at its end: go on there, not with the next skipped second.
+            let end_of_gap = self.timetable.zone.local(instant).checked_sub(SignedDuration::from_secs(1)).ok()?;
+            self.cursor = Some(local.max(end_of_gap));
+            let tick = UnixMs(instant.as_millisecond());
+            // Not later than the last one: another one of the gap, or one that was repeated and has had its first time.
+            if tick > self.last {
+                return Some(tick);
+            }
+        }
+    }
+
+    fn elapsed_tick(&self, period: Duration) -> Option<UnixMs> {
+        // A period of a fraction of a millisecond more is rounded up: nothing is early.
+        let period = UnixMs(0).plus(period).0.max(1);
+        let anchor = self.timetable.anchor.0;
+        let periods = self.last.0.checked_sub(anchor)?.div_euclid(period).checked_add(1)?;
+        periods.checked_mul(period)?.checked_add(anchor).map(UnixMs)
+    }
+}
+
+impl Iterator for Ticks<'_> {
+    type Item = UnixMs;
+
+    fn next(&mut self) -> Option<UnixMs> {
+        let tick = match self.timetable.expression {
+            Expression::Calendar(_) => self.local_tick(),
+            Expression::Every(period) => self.elapsed_tick(period),
+        }?;
+        self.last = tick;
+        self.timetable.end.is_none_or(|end| tick <= end).then_some(tick)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn at(text: &str) -> UnixMs {
+        UnixMs(text.parse::<Timestamp>().unwrap().as_millisecond())
+    }
+
+    pub(crate) fn timetable(expression: &str, zone: &str) -> Timetable {
+        let (expression, zone) = (expression.parse().unwrap(), zone.parse().unwrap());
+        Timetable { expression, zone, anchor: UnixMs(0), start: None, end: None }
+    }
+
+    fn ticks(timetable: &Timetable, after: &str, count: usize) -> Vec<String> {
+        let ticks = timetable.after(at(after)).take(count);
+        ticks.map(|tick| tick.to_string().replace(":00.000Z", "").replacen("2026-", "", 1)).collect()
+    }
+
+    #[test]
+    fn what_a_gap_skips_runs_once_at_its_end_also_with_a_regular_tick_there() {
+        let berlin = |text: &str, count| ticks(&timetable(text, "Europe/Berlin"), "2026-03-29T00:30:00Z", count);
+        assert_eq!(berlin("30 2 * * *", 2), ["03-29T01:00", "03-30T00:30"]);
+        assert_eq!(berlin("*/20 2 * * *", 2), ["03-29T01:00", "03-30T00:00"]);
+        assert_eq!(berlin("*/30 * * * *", 3), ["03-29T01:00", "03-29T01:30", "03-29T02:00"]);
+        assert_eq!(berlin("0 2,3 * * *", 2), ["03-29T01:00", "03-30T00:00"]);
+    }
+
+    #[test]
+    fn what_is_repeated_runs_the_first_time_only() {
+        let berlin = |text: &str, after: &str, count| ticks(&timetable(text, "Europe/Berlin"), after, count);
+        assert_eq!(berlin("30 2 * * *", "2026-10-25T00:00:00Z", 2), ["10-25T00:30", "10-26T01:30"]);
+        assert_eq!(berlin("30 2 * * *", "2026-10-25T00:45:00Z", 1), ["10-26T01:30"], "asked between the two");
+        assert_eq!(berlin("30 2 * * *", "2026-10-25T01:15:00Z", 1), ["10-26T01:30"], "asked in the second hour");
+        assert_eq!(berlin("*/30 * * * *", "2026-10-25T00:00:00Z", 2), ["10-25T00:30", "10-25T02:00"]);
+    }
+
+    #[test]
+    fn every_counts_elapsed_time_from_its_anchor() {
+        let mut table = timetable("@every 90m", "Europe/Berlin");
+        table.anchor = at("2026-03-29T00:10:00Z");
+        assert_eq!(ticks(&table, "2026-03-29T00:10:00Z", 2), ["03-29T01:40", "03-29T03:10"]);
+        assert_eq!(ticks(&table, "2026-03-28T22:00:00Z", 2), ["03-28T22:40", "03-29T00:10"], "before it, too");
+        table.start = Some(table.anchor);
+        assert_eq!(ticks(&table, "2026-03-28T22:00:00Z", 1), ["03-29T00:10"]);
+    }
+
+    #[test]
+    fn start_and_end_belong_to_it() {
+        let mut table = timetable("0 * * * *", "UTC");
+        (table.start, table.end) = (Some(at("2026-05-01T10:00:00Z")), Some(at("2026-05-01T12:00:00Z")));
+        assert_eq!(ticks(&table, "2020-01-01T00:00:00Z", 9), ["05-01T10:00", "05-01T11:00", "05-01T12:00"]);
+        assert_eq!(ticks(&table, "2026-05-01T10:00:00Z", 1), ["05-01T11:00"]);
+        assert!(ticks(&table, "2026-05-01T12:00:00Z", 1).is_empty());
+    }
+
+    #[test]
+    fn a_tick_is_after_the_instant_to_the_millisecond() {
+        let table = timetable("* * * * * *", "Asia/Kathmandu");
+        let tick = at("2026-05-01T10:00:01Z");
+        assert_eq!(table.after(UnixMs(tick.0 - 1)).next(), Some(tick));
+        assert_eq!(table.after(UnixMs(tick.0 - 1_000)).next(), Some(tick));
+        assert_eq!(table.after(tick).next(), Some(UnixMs(tick.0 + 1_000)));
+    }
+
+    #[test]
+    fn the_ends_of_time_have_no_ticks() {
+        for text in ["* * * * * *", "@yearly", "@every 1s"] {
+            for zone in ["UTC", "Pacific/Kiritimati", "America/New_York"] {
+                let mut table = timetable(text, zone);
+                for instant in [UnixMs(i64::MIN), UnixMs(-1), UnixMs(0), UnixMs(4_133_980_799_000), UnixMs::MAX] {
+                    assert!(table.after(instant).take(3).all(|tick| tick > instant && tick.0 >= 0), "{text} {zone}");
+                }
+                assert!(table.after(UnixMs::MAX).next().is_none());
+                (table.start, table.anchor) = (Some(UnixMs::MAX), UnixMs::MAX);
+                let _ = table.after(UnixMs(0)).next();
+                (table.start, table.anchor) = (Some(UnixMs(i64::MIN)), UnixMs(i64::MIN));
+                let _ = table.after(UnixMs(0)).next();
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_that_is_skipped_costs_one_tick() {
+        let table = timetable("* * * * * *", "Pacific/Apia");
+        let ticks: Vec<_> = table.after(at("2011-12-30T09:59:58Z")).take(3).collect();
+        assert_eq!(ticks, ["2011-12-30T09:59:59Z", "2011-12-30T10:00:00Z", "2011-12-30T10:00:01Z"].map(at));
+    }
+}

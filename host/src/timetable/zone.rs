@@ -1,0 +1,123 @@
+//! Which instant a local time is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+
+/// The longest name of a zone, in bytes; the longest that there is has 32.
+const NAME_LEN: usize = 64;
+
+/// No time zone has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not an IANA time zone such as `Europe/Berlin`, `America/New_York` or `UTC`", .0.escape_debug())]
+pub struct UnknownZone(String);
+
+/// A time zone of the IANA database: the system's, or the one that the program brings along where the system has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(TimeZone);
+
+impl FromStr for Zone {
+    type Err = UnknownZone;
+
+    fn from_str(name: &str) -> Result<Self, UnknownZone> {
+        let zone = (name.len() <= NAME_LEN).then(|| TimeZone::get(name).ok()).flatten();
+        // `Etc/Unknown` is a name for not knowing.
+        zone.filter(|zone| !zone.is_unknown())
+            .map(Self)
+            .ok_or_else(|| UnknownZone(name.chars().take(NAME_LEN).collect()))
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.iana_name().unwrap_or("UTC"))
+    }
+}
+
+impl Zone {
+    /// What clocks on walls show at `instant`.
+    #[must_use]
+    pub fn local(&self, instant: Timestamp) -> DateTime {
+        self.0.to_datetime(instant)
+    }
+
+    /// The instant of a local time: the first of two, or the end of the gap that it falls into. None at the ends of time.
+    #[must_use]
+    pub fn place(&self, local: DateTime) -> Option<Timestamp> {
+        match self.0.to_ambiguous_timestamp(local).offset() {
+            AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+                offset.to_timestamp(local).ok()
+            }
+            AmbiguousOffset::Gap { after, .. } => {
+                // Under the offset that comes with the gap's end, the local time lies before it.
+                let earlier = after.to_timestamp(local).ok()?;
+                self.0.following(earlier).find(|next| next.offset() == after).map(|next| next.timestamp())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(zone: &str, local: &str) -> String {
+        zone.parse::<Zone>().unwrap().place(local.parse().unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_skipped_local_time_is_placed_at_the_end_of_the_gap() {
+        for skipped in ["02:00:00", "02:30:00", "02:59:59", "03:00:00"] {
+            assert_eq!(place("Europe/Berlin", &format!("2026-03-29T{skipped}")), "2026-03-29T01:00:00Z", "{skipped}");
+        }
+        assert_eq!(place("Europe/Berlin", "2026-03-29T01:59:59"), "2026-03-29T00:59:59Z");
+        assert_eq!(place("Europe/Berlin", "2026-03-29T03:00:01"), "2026-03-29T01:00:01Z");
+        // Half an hour on Lord Howe Island, midnight in Havana, a whole day on Samoa.
+        assert_eq!(place("Australia/Lord_Howe", "2026-10-04T02:10:00"), "2026-10-03T15:30:00Z");
+        assert_eq!(place("America/Havana", "2026-03-08T00:00:00"), "2026-03-08T05:00:00Z");
+        assert_eq!(place("Pacific/Apia", "2011-12-30T12:00:00"), "2011-12-30T10:00:00Z");
+    }
+
+    #[test]
+    fn a_repeated_local_time_is_the_first_one() {
+        assert_eq!(place("Europe/Berlin", "2026-10-25T02:30:00"), "2026-10-25T00:30:00Z");
+        assert_eq!(place("Europe/Berlin", "2026-10-25T03:00:00"), "2026-10-25T02:00:00Z");
+        assert_eq!(place("Australia/Lord_Howe", "2026-04-05T01:45:00"), "2026-04-04T14:45:00Z");
+    }
+
+    #[test]
+    fn a_zone_is_known_by_its_iana_name() {
+        for name in ["UTC", "Europe/Berlin", "europe/berlin", "Asia/Kathmandu", "America/Argentina/ComodRivadavia"] {
+            assert!(name.parse::<Zone>().is_ok(), "{name}");
+        }
+        let long = "x".repeat(1_000_000);
+        for name in [
+            "",
+            "Europe/Berln",
+            "Etc/Unknown",
+            "+02:00",
+            "../../etc/passwd",
+            "/etc/localtime",
+            "UTC\0",
+            "CEST-2",
+            &long,
+        ] {
+            let error = name.parse::<Zone>().unwrap_err().to_string();
+            assert!(error.contains("not an IANA time zone") && error.len() < 1_000, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time_are_no_panic() {
+        for zone in ["UTC", "Pacific/Kiritimati", "America/New_York"] {
+            let zone: Zone = zone.parse().unwrap();
+            for end in [DateTime::MIN, DateTime::MAX] {
+                let _ = zone.place(end);
+            }
+            assert_eq!(zone.place(zone.local(Timestamp::UNIX_EPOCH)), Some(Timestamp::UNIX_EPOCH));
+        }
+    }
+}

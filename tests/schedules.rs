@@ -1,0 +1,398 @@
+//! Schedules: jobs again and again, each run once.
+
+use carillon::clock::UnixMs;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Arrival, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};
+
+/// A host with a group `g`, a receiver, and a clock at 2026-11-20T10:00:00Z, a Friday.
+async fn started() -> (std::sync::Arc<ManualClock>, Setup, TestHost, Receiver) {
+    let clock = ManualClock::new();
+    let setup = Setup::with_clock(&clock);
+    let host = setup.start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    host.api.put_group("g", json!({"retry": {"config": {"kind": "fixed", "base": "1s", "jitter": 0}}})).await;
+    (clock, setup, host, receiver)
+}
+
+fn at(text: &str) -> UnixMs {
+    let text = format!("2026-11-20T{text}Z");
+    UnixMs(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
+}
+
+/// A schedule that calls `path`, with these other fields.
+async fn put(host: &TestHost, receiver: &Receiver, path: &str, cron: &str, more: Value) -> Value {
+    let mut doc = json!({"group": "g", "cron": cron, "job": {"url": receiver.url(&format!("/{path}"))}});
+    doc.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    host.api.put(&format!("/v1/schedules/{path}"), doc).await.ok()
+}
+
+async fn shown(host: &TestHost, name: &str) -> Value {
+    host.api.get(&format!("/v1/schedules/{name}")).await.expect(200)
+}
+
+/// The times of the ticks that arrived for a schedule's path.
+fn ticks(receiver: &Receiver, path: &str) -> Vec<String> {
+    let arrivals = receiver.arrivals(&format!("/{path}"));
+    let tick = |arrival: &Arrival| arrival.header("carillon-tick").unwrap()[11..19].to_owned();
+    arrivals.iter().map(tick).collect()
+}
+
+/// Ticks every other second, in the same look and the same transaction as all that ticks then: see [`tick`].
+async fn put_sentinel(host: &TestHost, receiver: &Receiver) {
+    put(host, receiver, "sentinel", "*/2 * * * * *", json!({"overlap": "allow", "catch_up": "0"})).await;
+}
+
+/// Moves the clock to an even second. Returns when all that ticks then was decided, and what is due then has arrived.
+async fn tick(clock: &ManualClock, host: &TestHost, receiver: &Receiver, to: &str) {
+    clock.set(at(to));
+    soon(&format!("what ticks at {to} is decided"), async {
+        while shown(host, "sentinel").await["last_run"] != at(to).to_string() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    host.looked(receiver).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_runs_at_its_times_and_says_which() {
+    let (clock, _, host, receiver) = started().await;
+    let payload = r#"{ "b":  1.0, "a": [ ] }"#;
+    let text = format!(
+        r#"{{"group": "g", "cron": "*/20 10 * * *", "job": {{"url": "{}", "payload": {payload}, "method": "put"}}}}"#,
+        receiver.url("/a")
+    );
+    let made = host.api.raw(reqwest::Method::PUT, "/v1/schedules/a", text).await.expect(201);
+    let next: Vec<_> = made["next_runs"].as_array().unwrap().iter().map(|at| at.as_str().unwrap()).collect();
+    assert_eq!((next.len(), next[0], next[2]), (10, "2026-11-20T10:20:00.000Z", "2026-11-21T10:00:00.000Z"));
+    assert_eq!(
+        (&made["time_zone"], &made["overlap"], &made["catch_up"]),
+        (&json!("UTC"), &json!("skip"), &json!("1m"))
+    );
+    assert_eq!((&made["runs"], &made["last_run"], &made["paused"]), (&json!(0), &Value::Null, &json!(false)));
+
+    clock.set(UnixMs(at("10:20:00").0 - 1));
+    host.looked(&receiver).await;
+    assert_eq!(receiver.count("/a"), 0, "a millisecond before");
+    for (number, time) in ["10:20:00", "10:40:00"].into_iter().enumerate() {
+        clock.set(at(time));
+        let arrival = receiver.arrived("/a", number + 1).await.remove(number);
+        assert_eq!((arrival.at, arrival.text(), arrival.method.as_str()), (at(time), payload, "PUT"));
+        assert_eq!(arrival.header("carillon-schedule"), Some("a"));
+        assert_eq!(arrival.header("carillon-tick"), Some(at(time).to_string().as_str()));
+        host.api.until_state(arrival.header("idempotency-key").unwrap(), "succeeded").await;
+    }
+    let schedule = shown(&host, "a").await;
+    assert_eq!((&schedule["runs"], &schedule["last_run"]), (&json!(2), &json!("2026-11-20T10:40:00.000Z")));
+    let jobs = host.api.get("/v1/groups/g/jobs?name=a").await.items();
+    assert_eq!(jobs.len(), 2, "they have the schedule's name");
+    assert_eq!(jobs[0]["metadata"], json!({"schedule": "a", "tick": "2026-11-20T10:40:00.000Z"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_times_follow_the_zone() {
+    let (_, _, host, receiver) = started().await;
+    let berlin = json!({"time_zone": "Europe/Berlin"});
+    let schedule = put(&host, &receiver, "a", "30 2 27-29 3 *", berlin).await;
+    let next: Vec<_> = schedule["next_runs"].as_array().unwrap()[..3].iter().map(|at| at.as_str().unwrap()).collect();
+    assert_eq!(next, ["2027-03-27T01:30:00.000Z", "2027-03-28T01:00:00.000Z", "2027-03-29T00:30:00.000Z"]);
+    let every = put(&host, &receiver, "b", "@every 90s", json!({"start": "+1h"})).await;
+    assert_eq!(every["next_runs"][0], every["start"]);
+    assert_eq!(every["next_runs"][1], "2026-11-20T11:01:30.000Z");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_doubles_nothing_and_catches_up_the_newest() {
+    let (clock, setup, host, receiver) = started().await;
+    put(&host, &receiver, "hour", "*/10 * * * *", json!({"catch_up": "1h"})).await;
+    put(&host, &receiver, "all", "*/10 * * * *", json!({"catch_up": "30m", "catch_up_all": true, "overlap": "allow"}))
+        .await;
+    put(&host, &receiver, "minute", "*/10 * * * *", json!({})).await;
+    put(&host, &receiver, "none", "*/10 * * * *", json!({"catch_up": "0"})).await;
+    let all = ["hour", "all", "minute", "none"];
+    clock.set(at("10:10:00"));
+    for path in all {
+        receiver.arrived(&format!("/{path}"), 1).await;
+    }
+    host.stop().await;
+    let host = setup.start().await;
+    host.looked(&receiver).await;
+    host.stop().await;
+
+    clock.set(at("11:00:30"));
+    let host = setup.start().await;
+    receiver.arrived("/hour", 2).await;
+    receiver.arrived("/minute", 2).await;
+    receiver.arrived("/all", 4).await;
+    clock.set(at("11:10:00"));
+    for (path, count) in [("hour", 3), ("all", 5), ("minute", 3), ("none", 2)] {
+        receiver.arrived(&format!("/{path}"), count).await;
+    }
+    host.looked(&receiver).await;
+    assert_eq!(ticks(&receiver, "hour"), ["10:10:00", "11:00:00", "11:10:00"]);
+    assert_eq!(ticks(&receiver, "minute"), ["10:10:00", "11:00:00", "11:10:00"], "30 s are within a minute");
+    assert_eq!(ticks(&receiver, "none"), ["10:10:00", "11:10:00"]);
+    let mut caught_up = ticks(&receiver, "all");
+    caught_up.sort_unstable();
+    assert_eq!(caught_up, ["10:10:00", "10:40:00", "10:50:00", "11:00:00", "11:10:00"]);
+    assert_eq!(shown(&host, "hour").await["runs"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_to_a_run_that_overlaps_is_the_schedules_policy() {
+    let (clock, _, host, receiver) = started().await;
+    let gate = Gate::closed();
+    for path in ["skip", "queue", "cancel", "allow"] {
+        receiver.on(&format!("/{path}"), [Answer::status(500).held(&gate), Answer::status(200)]);
+        put(&host, &receiver, path, "*/4 * * * * *", json!({"overlap": path})).await;
+    }
+    put_sentinel(&host, &receiver).await;
+    tick(&clock, &host, &receiver, "10:00:04").await;
+    for path in ["/skip", "/queue", "/cancel", "/allow"] {
+        receiver.arrived(path, 1).await;
+    }
+    tick(&clock, &host, &receiver, "10:00:08").await;
+    receiver.arrived("/allow", 2).await;
+    receiver.arrived("/cancel", 2).await;
+    host.looked(&receiver).await;
+    assert_eq!((receiver.count("/skip"), receiver.count("/queue")), (1, 1), "the first still runs");
+    assert_eq!(shown(&host, "skip").await["runs"], 1);
+    assert_eq!(shown(&host, "queue").await["runs"], 2);
+    let first = receiver.arrivals("/cancel")[0].header("idempotency-key").unwrap().to_owned();
+    assert_eq!(host.api.job(&first).await["cancel_requested"], true);
+
+    gate.release(4);
+    host.api.until_state(&first, "cancelled").await;
+    for path in ["/skip", "/queue", "/allow"] {
+        let first = receiver.arrivals(path)[0].header("idempotency-key").unwrap().to_owned();
+        host.api.until_retry(&first, 1).await;
+    }
+    tick(&clock, &host, &receiver, "10:00:10").await;
+    for (path, retried) in [("/skip", 2), ("/queue", 3), ("/allow", 3)] {
+        receiver.arrived(path, retried).await;
+    }
+    for path in ["/skip", "/queue", "/allow"] {
+        for arrival in receiver.arrivals(path) {
+            host.api.until_state(arrival.header("idempotency-key").unwrap(), "succeeded").await;
+        }
+    }
+    assert_eq!(ticks(&receiver, "skip"), ["10:00:04", "10:00:04"]);
+    assert_eq!(ticks(&receiver, "queue"), ["10:00:04", "10:00:04", "10:00:08"], "after the first's second attempt");
+    tick(&clock, &host, &receiver, "10:00:12").await;
+    receiver.arrived("/skip", 3).await;
+    assert_eq!(ticks(&receiver, "skip")[2], "10:00:12");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_schedule_makes_nothing_and_catches_nothing_up() {
+    let (clock, _, host, receiver) = started().await;
+    put_sentinel(&host, &receiver).await;
+    put(&host, &receiver, "a", "*/10 * * * *", json!({"catch_up": "1d", "catch_up_all": true})).await;
+    let paused = host.api.post("/v1/schedules/a/pause", json!({})).await.expect(200);
+    assert_eq!((&paused["paused"], &paused["next_runs"]), (&json!(true), &json!([])));
+    let changed = put(&host, &receiver, "a", "*/10 * * * *", json!({"catch_up": "2d", "catch_up_all": true})).await;
+    assert_eq!(changed["paused"], true, "a paused schedule stays paused when it is changed");
+    tick(&clock, &host, &receiver, "10:10:00").await;
+    tick(&clock, &host, &receiver, "10:25:00").await;
+    let resumed = host.api.post("/v1/schedules/a/resume", json!({})).await.expect(200);
+    assert_eq!(resumed["next_runs"][0], "2026-11-20T10:30:00.000Z");
+    tick(&clock, &host, &receiver, "10:30:00").await;
+    receiver.arrived("/a", 1).await;
+    assert_eq!(ticks(&receiver, "a"), ["10:30:00"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_expression_leaves_no_past_and_another_change_does() {
+    let (clock, setup, host, receiver) = started().await;
+    let day = json!({"catch_up": "1d", "overlap": "allow"});
+    put(&host, &receiver, "a", "0 12 * * *", day.clone()).await;
+    put(&host, &receiver, "b", "0 10 * * *", day.clone()).await;
+    clock.set(at("10:30:00"));
+    put(&host, &receiver, "b", "15 10 * * *", day.clone()).await;
+    put(&host, &receiver, "a", "0 12 * * *", json!({"catch_up": "1d", "jitter": "0"})).await;
+    host.stop().await;
+    clock.set(at("12:30:00"));
+    let host = setup.start().await;
+    receiver.arrived("/a", 1).await;
+    host.looked(&receiver).await;
+    assert_eq!((ticks(&receiver, "a"), receiver.count("/b")), (vec!["12:00:00".to_owned()], 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_runs_between_start_and_end_and_so_many_times() {
+    let (clock, _, host, receiver) = started().await;
+    put_sentinel(&host, &receiver).await;
+    let some =
+        put(&host, &receiver, "some", "*/10 * * * * *", json!({"start": "+20s", "end": at("10:00:40").to_string()}))
+            .await;
+    assert_eq!(some["next_runs"].as_array().unwrap().len(), 3);
+    let two = put(&host, &receiver, "two", "*/10 * * * * *", json!({"max_runs": 2})).await;
+    assert_eq!(two["next_runs"].as_array().unwrap().len(), 2);
+    for second in [10, 20, 30, 40, 50] {
+        tick(&clock, &host, &receiver, &format!("10:00:{second}")).await;
+    }
+    host.looked(&receiver).await;
+    assert_eq!(ticks(&receiver, "some"), ["10:00:20", "10:00:30", "10:00:40"]);
+    assert_eq!(ticks(&receiver, "two"), ["10:00:10", "10:00:20"]);
+    assert_eq!(shown(&host, "two").await["next_runs"], json!([]));
+    let more = put(&host, &receiver, "two", "*/10 * * * * *", json!({"max_runs": 3})).await;
+    assert_eq!((&more["runs"], &more["next_runs"]), (&json!(2), &json!(["2026-11-20T10:01:00.000Z"])));
+    tick(&clock, &host, &receiver, "10:01:00").await;
+    receiver.arrived("/two", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jitter_delays_and_never_hurries() {
+    let (clock, _, host, receiver) = started().await;
+    put(&host, &receiver, "a", "*/10 * * * * *", json!({"jitter": "9s", "overlap": "allow"})).await;
+    put_sentinel(&host, &receiver).await;
+    for second in [10, 20, 30, 40, 50] {
+        tick(&clock, &host, &receiver, &format!("10:00:{second}")).await;
+    }
+    clock.set(at("10:00:59"));
+    receiver.arrived("/a", 5).await;
+    let jobs = host.api.get("/v1/groups/g/jobs?name=a").await.items();
+    let delays: Vec<_> = jobs.iter().map(|job| ms(&job["run_at"]).0 - ms(&job["metadata"]["tick"]).0).collect();
+    assert!(delays.iter().all(|delay| (0..9_000).contains(delay)), "{delays:?}");
+    assert!(delays.iter().any(|delay| *delay > 0) && delays.iter().any(|delay| *delay != delays[0]), "{delays:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_makes_what_was_not_made() {
+    let (clock, _, host, receiver) = started().await;
+    clock.set(at("10:00:01"));
+    put(&host, &receiver, "a", "*/10 * * * *", json!({})).await;
+    clock.set(at("10:10:00"));
+    receiver.arrived("/a", 1).await;
+    let range = |from: &str, to: &str| json!({"from": at(from).to_string(), "to": at(to).to_string()});
+    let backfill = async |range| host.api.post("/v1/schedules/a/backfill", range).await;
+    let done = backfill(range("09:30:00", "10:10:00")).await.expect(200);
+    assert_eq!(done, json!({"ticks": 5, "created": 4}));
+    receiver.arrived("/a", 5).await;
+    assert_eq!(ticks(&receiver, "a"), ["10:10:00", "09:30:00", "09:40:00", "09:50:00", "10:00:00"], "in order");
+    assert_eq!(backfill(range("09:30:00", "10:10:00")).await.expect(200), json!({"ticks": 5, "created": 0}));
+    assert_eq!(backfill(range("09:31:00", "09:32:00")).await.expect(200), json!({"ticks": 0, "created": 0}));
+
+    backfill(range("10:00:00", "10:20:00")).await.problem_at(422, "/to");
+    backfill(range("10:00:00", "09:00:00")).await.problem_at(422, "/to");
+    backfill(json!({"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"})).await.problem_at(422, "/from");
+    backfill(json!({"from": "soon", "to": 5})).await.problem_at(422, "/from");
+    backfill(json!({"to": 5})).await.problem(400);
+    put(&host, &receiver, "b", "* * * * * *", json!({})).await;
+    let long = json!({"from": "2026-11-20T01:00:00Z", "to": "2026-11-20T04:00:00Z"});
+    host.api.post("/v1/schedules/b/backfill", long).await.problem_at(422, "/to");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_skipped_can_be_backfilled() {
+    let (clock, _, host, receiver) = started().await;
+    let gate = Gate::closed();
+    receiver.on("/a", [Answer::status(200).held(&gate), Answer::status(200)]);
+    put_sentinel(&host, &receiver).await;
+    put(&host, &receiver, "a", "*/4 * * * * *", json!({})).await;
+    tick(&clock, &host, &receiver, "10:00:04").await;
+    receiver.arrived("/a", 1).await;
+    tick(&clock, &host, &receiver, "10:00:08").await;
+    gate.release(1);
+    let id = receiver.arrivals("/a")[0].header("idempotency-key").unwrap().to_owned();
+    host.api.until_state(&id, "succeeded").await;
+    let range = json!({"from": at("10:00:04").to_string(), "to": at("10:00:08").to_string()});
+    let done = host.api.post("/v1/schedules/a/backfill", range).await.expect(200);
+    assert_eq!(done, json!({"ticks": 2, "created": 1}));
+    receiver.arrived("/a", 2).await;
+    assert_eq!(ticks(&receiver, "a"), ["10:00:04", "10:00:08"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_by_hand_takes_no_runs_place() {
+    let (clock, _, host, receiver) = started().await;
+    put(&host, &receiver, "a", "*/10 * * * *", json!({})).await;
+    host.api.post("/v1/schedules/a/pause", json!({})).await.expect(200);
+    for number in 1..=3 {
+        let job = host.api.post("/v1/schedules/a/run", json!({})).await.expect(201);
+        host.api.until_state(job["id"].as_str().unwrap(), "succeeded").await;
+        assert_eq!(receiver.count("/a"), number, "also in the same millisecond");
+    }
+    let resumed = host.api.post("/v1/schedules/a/resume", json!({})).await.expect(200);
+    assert_eq!((&resumed["runs"], &resumed["last_run"]), (&json!(3), &Value::Null));
+    clock.set(at("10:10:00"));
+    receiver.arrived("/a", 4).await;
+    assert_eq!(ticks(&receiver, "a")[3], "10:10:00");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_kept_while_a_schedule_uses_it_and_jobs_outlive_their_schedule() {
+    let (clock, _, host, receiver) = started().await;
+    put(&host, &receiver, "a", "*/10 * * * *", json!({"jitter": "5m"})).await;
+    let problem = host.api.delete("/v1/groups/g").await.problem(409);
+    assert!(problem["detail"].as_str().unwrap().contains("schedule `a`"), "{problem}");
+    let job = host.api.post("/v1/schedules/a/run", json!({})).await.expect(201);
+    assert_eq!(host.api.delete("/v1/schedules/a").await.status, 204);
+    host.api.until_state(job["id"].as_str().unwrap(), "succeeded").await;
+    for reply in [
+        host.api.get("/v1/schedules/a").await,
+        host.api.delete("/v1/schedules/a").await,
+        host.api.post("/v1/schedules/a/pause", json!({})).await,
+        host.api.post("/v1/schedules/a/run", json!({})).await,
+        host.api.post("/v1/schedules/a/backfill", json!({"from": 1, "to": 2})).await,
+    ] {
+        reply.problem(404);
+    }
+    put(&host, &receiver, "a", "*/10 * * * *", json!({})).await;
+    assert_eq!(shown(&host, "a").await["runs"], 0, "a new schedule of that name starts anew");
+    clock.set(at("10:10:00"));
+    receiver.arrived("/a", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_that_makes_no_sense_is_refused_by_field() {
+    let (_, _, host, _) = started().await;
+    let url = "http://127.0.0.1:1/";
+    for (field, value, pointer) in [
+        ("cron", json!("60 * * * *"), "/cron"),
+        ("cron", json!("0 0 30 2 *"), "/cron"),
+        ("cron", json!(""), "/cron"),
+        ("cron", json!("* ".repeat(1_000)), "/cron"),
+        ("cron", json!("@every 1ms"), "/cron"),
+        ("time_zone", json!("Europe/Berln"), "/time_zone"),
+        ("time_zone", json!("../../etc/passwd"), "/time_zone"),
+        ("group", json!("none"), "/group"),
+        ("start", json!("tomorrow"), "/start"),
+        ("end", json!("2020-01-01T00:00:00Z"), "/end"),
+        ("max_runs", json!(0), "/max_runs"),
+        ("jitter", json!("5"), "/jitter"),
+        ("jitter", json!("2d"), "/jitter"),
+        ("catch_up", json!("99999y"), "/catch_up"),
+        ("job", json!({"url": "ftp://a/"}), "/job/url"),
+        ("job", json!({"url": url, "run_at": "+1s"}), "/job/run_at"),
+        ("job", json!({"url": url, "dedupe_key": "k"}), "/job"),
+        ("job", json!({"url": url, "order_key": "k"}), "/job/order_key"),
+        ("job", json!({"url": url, "policy": {"retry": {"max_attempts": "many"}}}), "/job/policy/retry/max_attempts"),
+    ] {
+        let mut doc =
+            json!({"group": "g", "cron": "* * * * *", "start": "+1h", "overlap": "queue", "job": {"url": url}});
+        doc[field] = value;
+        let problem = host.api.put("/v1/schedules/a", doc.clone()).await.problem_at(422, pointer);
+        assert_eq!(problem["type"], "urn:carillon:problem:invalid", "{doc}");
+    }
+    for (doc, pointer) in [
+        (json!({"cron": "* * * * *", "job": {"url": url}, "group": 5}), Some("/group")),
+        (json!({"group": "g", "cron": "* * * * *", "job": {"url": 5}}), Some("/job/url")),
+        (json!({"group": "g", "cron": "* * * * *", "job": {"url": url}, "overlap": "never"}), Some("/overlap")),
+        (json!({"group": "g", "cron": "* * * * *", "job": {"url": url}, "surprise": 1}), Some("/surprise")),
+        (json!({"group": "g", "cron": "* * * * *"}), None),
+        (json!([]), None),
+    ] {
+        let reply = host.api.put("/v1/schedules/a", doc).await;
+        match pointer {
+            Some(pointer) => reply.problem_at(400, pointer),
+            None => reply.problem(400),
+        };
+    }
+    let good = json!({"group": "g", "cron": "* * * * *", "job": {"url": url}});
+    host.api.put("/v1/schedules/bad%20name", good).await.problem(422);
+    assert!(host.api.get("/v1/schedules").await.items().is_empty(), "nothing was written");
+    let field = host.api.put("/v1/schedules/a", json!({"group": "g", "cron": "0 25 * * *", "job": {"url": url}})).await;
+    assert_eq!(field.problem(422)["detail"], "field 2 (hour): `25` is not within 0 to 23");
+}

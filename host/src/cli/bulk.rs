@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::{Paging, Session, input};
+use crate::job::State;
 
 /// How often the progress is asked for.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -27,7 +28,7 @@ pub(super) enum Command {
     },
     /// Try dead letters and expired jobs again.
     Redrive(Change),
-    /// Remove dead letters.
+    /// Remove dead letters, or with `--state` other jobs that have ended.
     Purge(Change),
     /// Show how far a change has come.
     Get {
@@ -46,6 +47,9 @@ pub(super) enum Command {
 pub(super) struct Change {
     /// The group.
     group: String,
+    /// Only jobs in this state.
+    #[arg(long)]
+    state: Option<State>,
     /// Only jobs of this name.
     #[arg(long)]
     name: Option<String>,
@@ -98,6 +102,7 @@ impl Change {
         let metadata: Map<String, Value> =
             self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
         let filter = json!({
+            "state": self.state,
             "name": self.name,
             "name_prefix": self.name_prefix,
             "metadata": metadata,

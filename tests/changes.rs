@@ -14,7 +14,7 @@ async fn host() -> (std::sync::Arc<ManualClock>, TestHost, Receiver) {
     host.api
         .put_group(
             "g",
-            json!({"retry": {"plugin": "backoff", "config": {"kind": "fixed", "base": "1s", "max_attempts": 2}}}),
+            json!({"retry": {"plugin": "backoff", "config": {"kind": "fixed", "base": "1s", "jitter": 0, "max_attempts": 2}}}),
         )
         .await;
     (clock, host, receiver)
@@ -98,6 +98,7 @@ async fn an_edit_that_makes_no_sense_changes_nothing() {
         (json!({"run_at": "+3h"}), "/run_at"),
         (json!({"order_key": "k"}), "/order_key"),
         (json!({"dedupe_key": "k"}), "/dedupe_key"),
+        (json!({"limits": {"ttl": "5h"}}), "/limits/ttl"),
         (json!({"headers": {"Host": "elsewhere"}}), "/headers/Host"),
         (json!({"payload": 1, "payload_text": "1"}), "/payload"),
         (json!({"policy": {"wake": {}}}), "/policy/wake"),

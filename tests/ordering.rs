@@ -36,7 +36,8 @@ async fn the_most_urgent_go_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_one_key_go_one_by_one_and_hold_nobody_else_up() {
-    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "10s", "max_attempts": 2}});
+    let retry =
+        json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "10s", "jitter": 0, "max_attempts": 2}});
     let (clock, host, receiver) = host(json!({"retry": retry})).await;
     let gate = Gate::closed();
     receiver.on("/k", [Answer::status(500).held(&gate), Answer::status(500), Answer::status(200)]);
@@ -128,7 +129,7 @@ async fn a_job_that_cannot_start_in_time_expires_without_a_request_and_says_so()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_is_late_only_by_its_own_time() {
-    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1h", "max_attempts": 3}});
+    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1h", "jitter": 0, "max_attempts": 3}});
     let (clock, host, receiver) = host(json!({"limits": {"max_delay": "1m"}, "retry": retry})).await;
     receiver.on("/a", [Answer::status(500), Answer::status(200)]);
     let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;

@@ -15,7 +15,7 @@ async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
     host.api
         .put_group(
             "q",
-            json!({"retry": {"plugin": "backoff", "config": {"kind": "fixed", "base": "10s", "max_attempts": 3}}}),
+            json!({"retry": {"plugin": "backoff", "config": {"kind": "fixed", "base": "10s", "jitter": 0, "max_attempts": 3}}}),
         )
         .await;
     (clock, host)
@@ -238,6 +238,7 @@ async fn dead_letters_go_to_the_error_queue_with_the_same_verbs() {
     assert_eq!(letter["job"]["parent"], id.as_str());
     let metadata = &letter["job"]["metadata"];
     assert_eq!((&metadata["k"], &metadata["carillon"]["error"]), (&json!("v"), &json!("bad data")), "{metadata}");
+    assert_eq!(metadata["carillon"]["state"], "dead");
     assert_eq!(host.api.stats("errors").await["in_flight"], 1);
     say(&host.api, letter, "complete", json!({})).await.expect(200);
     assert_eq!(host.api.stats("errors").await["succeeded"], 1);

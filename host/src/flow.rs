@@ -47,7 +47,12 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &S
     let detail = settlement.attempt.as_ref().map(|attempt| &attempt.detail);
     let error = detail.and_then(|detail| detail.error.as_ref());
     let reason = detail.and_then(|detail| detail.decision.as_ref()).map(|decision| decision.reason.clone());
+    let state = match settlement.next() {
+        Next::Final(state) => Some(state.to_string()),
+        Next::Scheduled(_) => None,
+    };
     let facts = [
+        ("state", state),
         ("error_code", error.map(|error| error.code.clone())),
         ("error", error.map(|error| error.message.clone()).or(reason)),
         ("url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),

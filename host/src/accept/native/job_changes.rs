@@ -136,6 +136,9 @@ impl Api {
             let detail = format!("this cannot be edited; {} can", EDITABLE.join(", "));
             return Err(Problem::invalid(format!("/{}", field.replace('~', "~0").replace('/', "~1")), detail));
         }
+        if let Some(limit) = ["ttl", "max_delay"].into_iter().find(|limit| !patch["limits"][limit].is_null()) {
+            return Err(Problem::invalid(format!("/limits/{limit}"), "of the limits, only `timeout` can be edited"));
+        }
         let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("its group was deleted"))?;
         let mut doc = document(job);
         json_patch::merge(&mut doc, patch);

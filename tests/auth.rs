@@ -27,7 +27,7 @@ const VIEWERS: [&str; 11] = [
 ];
 
 /// What a producer may do, besides.
-const PRODUCERS: [&str; 14] = [
+const PRODUCERS: [&str; 23] = [
     "POST /v1/groups/x/jobs",
     "POST /v1/groups/x/jobs/batch",
     "DELETE /v1/jobs/x",
@@ -41,6 +41,15 @@ const PRODUCERS: [&str; 14] = [
     "POST /v1/schedules/x/resume",
     "POST /v1/schedules/x/run",
     "POST /v1/schedules/x/backfill",
+    "POST /v1/groups/x/bulk",
+    "POST /v1/groups/x/redrive",
+    "POST /v1/groups/x/purge",
+    "POST /v1/groups/x/flush",
+    "POST /v1/groups/x/leases",
+    "POST /v1/leases/x/extend",
+    "POST /v1/leases/x/complete",
+    "POST /v1/leases/x/fail",
+    "POST /v1/leases/x/release",
     "POST /v1/groups/x/policy/simulate",
 ];
 

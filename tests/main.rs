@@ -15,12 +15,18 @@ mod fuzz;
 mod tenants;
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
 mod inheritance;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
+mod once;
 
+#[cfg(test)]
+mod schedule_verbs;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
@@ -28,6 +34,10 @@ mod timetable;
 
 #[cfg(test)]
 mod deliver;
+#[cfg(test)]
+mod ordering;
+#[cfg(test)]
+mod pull;
 #[cfg(test)]
 mod python;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 43] = [
+const OPERATIONS: [&str; 54] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -30,6 +30,17 @@ const OPERATIONS: [&str; 43] = [
     "POST /v1/jobs/{id}/retry",
     "POST /v1/jobs/{id}/reschedule",
     "GET /v1/jobs/{id}/attempts",
+    "POST /v1/groups/{group}/bulk",
+    "POST /v1/groups/{group}/redrive",
+    "POST /v1/groups/{group}/purge",
+    "POST /v1/groups/{group}/flush",
+    "GET /v1/bulk",
+    "GET /v1/bulk/{id}",
+    "POST /v1/groups/{group}/leases",
+    "POST /v1/leases/{token}/extend",
+    "POST /v1/leases/{token}/complete",
+    "POST /v1/leases/{token}/fail",
+    "POST /v1/leases/{token}/release",
     "GET /v1/schedules",
     "GET /v1/schedules/{schedule}",
     "PUT /v1/schedules/{schedule}",

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::accept::serve::{ServeLimits, serve};
 use crate::accept::{Api, ApiLimits, router};
 use crate::attempt::Attempter;
+use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Bounds, Catalog, CatalogOptions, DEFAULT_TENANT, Vault};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
@@ -28,6 +29,7 @@ use crate::egress::Guard;
 use crate::gate::Gates;
 use crate::observe::Observer;
 use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
+use crate::pull::Puller;
 use crate::send::Sender;
 use crate::store::{self, SqliteOptions, SqliteStore, Store};
 
@@ -135,7 +137,14 @@ impl App {
 
     fn spawn(&self, config: &Config, runtime: &Arc<Runtime>, listener: TcpListener) {
         let (node, stop) = (&self.node, &self.stop);
+        let bulks = Arc::new(Bulks {
+            store: Arc::clone(&node.store),
+            catalog: Arc::clone(&node.catalog),
+            clock: Arc::clone(&node.clock),
+            wake: Arc::clone(&node.wake),
+        });
         let api = Arc::new(Api {
+            bulks: Arc::clone(&bulks),
             catalog: Arc::clone(&node.catalog),
             store: Arc::clone(&node.store),
             clock: Arc::clone(&node.clock),
@@ -144,13 +153,23 @@ impl App {
             observer: Arc::clone(&node.observer),
             gates: Arc::clone(&node.gates),
             wake: Arc::clone(&node.wake),
-            pulled: Arc::clone(&node.pulled),
+            pull: Puller {
+                store: Arc::clone(&node.store),
+                catalog: Arc::clone(&node.catalog),
+                clock: Arc::clone(&node.clock),
+                attempter: Arc::clone(&node.attempter),
+                observer: Arc::clone(&node.observer),
+                pulled: Arc::clone(&node.pulled),
+                wake: Arc::clone(&node.wake),
+                stopping: stop.clone(),
+            },
             auth: config.auth.enabled,
             limits: ApiLimits {
                 body: config.server.body_limit.get(),
                 batch: config.server.batch_limit.min(store::INSERT_LIMIT),
                 payload: config.server.payload_limit.get(),
                 horizon: config.engine.horizon.get(),
+                wait: config.server.request_timeout.get() * 2 / 3,
             },
             stopping: stop.clone(),
         });
@@ -162,6 +181,7 @@ impl App {
         self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
         self.loops.spawn(serve(listener, router(api), limits, stop.clone()));
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
+        self.loops.spawn(bulks.run(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_late(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
         // Leases are kept alive while attempts finish, so this loop ends with the interrupt.

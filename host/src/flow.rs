@@ -65,7 +65,7 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &S
         order_key: None,
         admission: Admission::Always,
         seed: u32::from_le_bytes(seed),
-        spec: Spec { metadata, parent: Some(job.id), ..Spec::default() },
+        spec: Spec { metadata, parent: Some(job.id), is_json: job.spec.is_json, ..Spec::default() },
         body: leased.body.clone(),
     }
 }

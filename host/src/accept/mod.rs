@@ -27,13 +27,17 @@ use utoipa_axum::routes;
 
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Why};
-use self::native::{attempts, groups, health, job_changes, jobs, keys, plugins, schedules, simulate, tenants, tokens};
+use self::native::{
+    attempts, bulk, groups, health, job_changes, jobs, keys, leases, plugins, schedules, simulate, tenants, tokens,
+};
 use crate::attempt::Attempter;
+use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
 use crate::policy::Runtime;
+use crate::pull::Puller;
 use crate::store::Store;
 
 /// What handlers work with.
@@ -54,8 +58,10 @@ pub struct Api {
     pub gates: Arc<Gates>,
     /// Is woken when there may be something due.
     pub wake: Arc<Notify>,
-    /// Says that there may be something to pull.
-    pub pulled: Arc<Notify>,
+    /// Leases jobs to consumers.
+    pub pull: Puller,
+    /// Changes many jobs.
+    pub bulks: Arc<Bulks>,
     /// Whether a token is asked for.
     pub auth: bool,
     /// What is taken.
@@ -75,6 +81,8 @@ pub struct ApiLimits {
     pub payload: usize,
     /// How far ahead a job can be scheduled.
     pub horizon: Duration,
+    /// How long a consumer can wait for a job.
+    pub wait: Duration,
 }
 
 #[derive(OpenApi)]
@@ -121,6 +129,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(attempts::list))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::get))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::get))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
@@ -139,6 +149,15 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(schedules::resume))
         .routes(routes!(schedules::run))
         .routes(routes!(schedules::backfill))
+        .routes(routes!(bulk::change))
+        .routes(routes!(bulk::redrive))
+        .routes(routes!(bulk::purge))
+        .routes(routes!(bulk::flush))
+        .routes(routes!(leases::lease))
+        .routes(routes!(leases::extend))
+        .routes(routes!(leases::complete))
+        .routes(routes!(leases::fail))
+        .routes(routes!(leases::release))
         .routes(routes!(simulate::simulate))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use super::bulks::Bulk;
 use super::entities::{ApiToken, Group, GroupDoc, Key, KeyDoc, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::schedules::Schedule;
 use super::secrets::Vault;
@@ -29,6 +30,7 @@ pub(super) struct State {
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
     schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
+    bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
 }
 
 impl State {
@@ -45,6 +47,7 @@ impl State {
             token_hashes: HashMap::new(),
             plugins: BTreeMap::new(),
             schedules: BTreeMap::new(),
+            bulks: BTreeMap::new(),
         }
     }
 
@@ -82,7 +85,10 @@ impl State {
                 let schedule = Schedule::of(&entity, read(&entity)?);
                 self.schedules.insert((tenant, schedule.name.clone()), Arc::new(schedule));
             }
-            Kind::Bulk => {}
+            Kind::Bulk => {
+                let bulk = Bulk { id: entity.name.clone(), tenant, created_at: entity.created_at, doc: read(&entity)? };
+                self.bulks.insert((tenant, entity.name), Arc::new(bulk));
+            }
         }
         Ok(())
     }
@@ -91,8 +97,9 @@ impl State {
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
         let slot = (tenant, name.to_owned());
         match kind {
-            Kind::Tenant | Kind::Bulk => {}
+            Kind::Tenant => {}
             Kind::Schedule => drop(self.schedules.remove(&slot)),
+            Kind::Bulk => drop(self.bulks.remove(&slot)),
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
@@ -280,6 +287,14 @@ impl State {
 
     pub(super) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
         self.schedules.values()
+    }
+
+    pub(super) fn bulk(&self, tenant: TenantId, id: &str) -> Option<&Arc<Bulk>> {
+        self.bulks.get(&(tenant, id.to_owned()))
+    }
+
+    pub(super) fn bulks(&self) -> impl Iterator<Item = &Arc<Bulk>> {
+        self.bulks.values()
     }
 
     pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {

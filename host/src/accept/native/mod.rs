@@ -2,6 +2,7 @@
 //! answer; nothing is decided here.
 
 pub(super) mod attempts;
+pub(super) mod bulk;
 mod condition;
 pub(super) mod groups;
 pub(super) mod health;
@@ -10,6 +11,7 @@ mod job_doc;
 mod job_view;
 pub(super) mod jobs;
 pub(super) mod keys;
+pub(super) mod leases;
 pub(super) mod new_job;
 pub(super) mod plugins;
 mod schedule_view;

@@ -141,6 +141,7 @@ impl Api {
             timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
             on_success: on_success.map(Box::new),
             on_failure: on_failure.map(Box::new),
+            is_json,
             parent: None,
         };
         Ok(Draft { spec, body, ttl, max_delay })

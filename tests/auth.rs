@@ -12,7 +12,8 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 11] = [
+const VIEWERS: [&str; 12] = [
+    "GET /v1/events",
     "GET /v1/groups",
     "GET /v1/groups/x",
     "GET /v1/groups/x/stats",

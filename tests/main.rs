@@ -23,6 +23,8 @@ mod inheritance;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod metadata;
+#[cfg(test)]
 mod once;
 
 #[cfg(test)]
@@ -52,7 +54,15 @@ mod custom_plugin;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod observers;
+#[cfg(test)]
+mod presets;
+#[cfg(test)]
+mod streams;
 
 #[cfg(test)]
 mod cli;

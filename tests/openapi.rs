@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 54] = [
+const OPERATIONS: [&str; 55] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
+    "GET /v1/events",
     "GET /v1/groups",
     "GET /v1/groups/{group}",
     "PUT /v1/groups/{group}",
@@ -183,6 +184,11 @@ async fn answers_are_as_they_are_documented() {
         let value = document.covers(operation, &api.get(path).await);
         assert!(value.get("items").is_none_or(|items| !items.as_array().unwrap().is_empty()), "{operation}: {value}");
     }
+    let schema = &document.operation("GET /v1/events")["responses"]["200"]["content"]["text/event-stream"]["schema"];
+    for event in api.follow("?last_event_id=1").await.take(4).await {
+        document.fits(schema, &event, "GET /v1/events");
+    }
+    document.covers("GET /v1/events", &api.get("/v1/events?kind=nonsense").await);
     document.covers("GET /v1/groups/{group}", &api.get("/v1/groups/none").await);
     document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g", json!({"sing": 1})).await);
 }

@@ -237,7 +237,7 @@ async fn dead_letters_go_to_the_error_queue_with_the_same_verbs() {
     assert_eq!((&letter["payload"], &letter["job"]["name"]), (&json!({"a": 1}), &json!("n")));
     assert_eq!(letter["job"]["parent"], id.as_str());
     let metadata = &letter["job"]["metadata"];
-    assert_eq!((&metadata["k"], &metadata["carillon.error"]), (&json!("v"), &json!("bad data")), "{metadata}");
+    assert_eq!((&metadata["k"], &metadata["carillon"]["error"]), (&json!("v"), &json!("bad data")), "{metadata}");
     assert_eq!(host.api.stats("errors").await["in_flight"], 1);
     say(&host.api, letter, "complete", json!({})).await.expect(200);
     assert_eq!(host.api.stats("errors").await["succeeded"], 1);

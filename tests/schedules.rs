@@ -87,7 +87,7 @@ async fn a_schedule_runs_at_its_times_and_says_which() {
     assert_eq!((&schedule["runs"], &schedule["last_run"]), (&json!(2), &json!("2026-11-20T10:40:00.000Z")));
     let jobs = host.api.get("/v1/groups/g/jobs?name=a").await.items();
     assert_eq!(jobs.len(), 2, "they have the schedule's name");
-    assert_eq!(jobs[0]["metadata"], json!({"schedule": "a", "tick": "2026-11-20T10:40:00.000Z"}));
+    assert_eq!(jobs[0]["metadata"], json!({"schedule": {"name": "a", "tick": "2026-11-20T10:40:00.000Z"}}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -253,7 +253,8 @@ async fn jitter_delays_and_never_hurries() {
     clock.set(at("10:00:59"));
     receiver.arrived("/a", 5).await;
     let jobs = host.api.get("/v1/groups/g/jobs?name=a").await.items();
-    let delays: Vec<_> = jobs.iter().map(|job| ms(&job["run_at"]).0 - ms(&job["metadata"]["tick"]).0).collect();
+    let delays: Vec<_> =
+        jobs.iter().map(|job| ms(&job["run_at"]).0 - ms(&job["metadata"]["schedule"]["tick"]).0).collect();
     assert!(delays.iter().all(|delay| (0..9_000).contains(delay)), "{delays:?}");
     assert!(delays.iter().any(|delay| *delay > 0) && delays.iter().any(|delay| *delay != delays[0]), "{delays:?}");
 }

@@ -1,17 +1,19 @@
 //! Puts the parts together and takes them apart again. `main` and the tests come through this same door.
 //!
 //! Everything is checked before the port opens. A stop goes in the order of a job's way: no new requests, no new leases, then
-//! what runs may finish until the drain time is over; what is left goes back to the store untouched.
+//! what runs may finish until the drain time is over; what is left goes back to the store untouched. Streams of events end last, so
+//! that they tell of all of it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
@@ -27,7 +29,8 @@ use crate::cron::Cron;
 use crate::due::{Leases, Node};
 use crate::egress::Guard;
 use crate::gate::Gates;
-use crate::observe::Observer;
+use crate::observe::{Bounds as EventBounds, Observer};
+use crate::observers::Observers;
 use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
 use crate::pull::Puller;
 use crate::send::Sender;
@@ -46,6 +49,9 @@ const CACHE_LABEL: &str = "carillon compiled plugins";
 /// A body that an encoder or a signer answers may be this many times as large as the largest payload.
 const ANSWER_GROWTH: usize = 4;
 
+/// After the drain time: how long streams have to tell what became of the attempts that were interrupted.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A server that runs.
 pub struct App {
     /// Where it listens.
@@ -55,8 +61,11 @@ pub struct App {
     store: Arc<SqliteStore>,
     node: Arc<Node>,
     stop: CancellationToken,
+    /// Ends what has no end of its own.
+    end: CancellationToken,
     loops: TaskTracker,
-    drain_timeout: std::time::Duration,
+    serving: TaskTracker,
+    drain_timeout: Duration,
 }
 
 /// Runs a server until a signal to stop.
@@ -109,7 +118,7 @@ impl App {
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
             attempter: Arc::new(attempter),
-            observer: Arc::new(Observer::default()),
+            observer: Arc::new(Observer::new(event_bounds(&config), clock.now())),
             gates: Arc::new(Gates::new(config.engine.concurrency)),
             config: config.engine.clone(),
             crowded: AtomicBool::new(false),
@@ -128,7 +137,9 @@ impl App {
             store,
             node,
             stop: CancellationToken::new(),
+            end: CancellationToken::new(),
             loops: TaskTracker::new(),
+            serving: TaskTracker::new(),
             drain_timeout: config.server.drain_timeout.get(),
         };
         app.spawn(&config, &runtime, listener);
@@ -141,8 +152,16 @@ impl App {
             store: Arc::clone(&node.store),
             catalog: Arc::clone(&node.catalog),
             clock: Arc::clone(&node.clock),
+            observer: Arc::clone(&node.observer),
             wake: Arc::clone(&node.wake),
         });
+        let observers = Arc::new(Observers::new(
+            Arc::clone(&node.catalog),
+            Arc::clone(runtime),
+            Arc::clone(&node.clock),
+            Arc::clone(&node.observer),
+            config.policy.observer_queue,
+        ));
         let api = Arc::new(Api {
             bulks: Arc::clone(&bulks),
             catalog: Arc::clone(&node.catalog),
@@ -151,6 +170,9 @@ impl App {
             attempter: Arc::clone(&node.attempter),
             runtime: Arc::clone(runtime),
             observer: Arc::clone(&node.observer),
+            observers: Arc::clone(&observers),
+            streams: Arc::new(Semaphore::new(config.events.streams)),
+            event_streams: config.events.streams,
             gates: Arc::clone(&node.gates),
             wake: Arc::clone(&node.wake),
             pull: Puller {
@@ -172,6 +194,7 @@ impl App {
                 wait: config.server.request_timeout.get() * 2 / 3,
             },
             stopping: stop.clone(),
+            end: self.end.clone(),
         });
         let limits = ServeLimits {
             header_read_timeout: config.server.header_read_timeout.get(),
@@ -179,13 +202,15 @@ impl App {
             concurrent_requests: config.server.concurrent_requests,
         };
         self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
-        self.loops.spawn(serve(listener, router(api), limits, stop.clone()));
+        self.serving.spawn(serve(listener, router(api), limits, stop.clone(), self.end.clone()));
+        self.serving.close();
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
         self.loops.spawn(bulks.run(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_late(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
-        // Leases are kept alive while attempts finish, so this loop ends with the interrupt.
+        // Leases are kept alive, and events shown, while attempts finish, so these loops end with the interrupt.
         tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));
+        tokio::spawn(observers.run(node.interrupt.clone()));
         self.loops.close();
     }
 
@@ -196,6 +221,8 @@ impl App {
             self.loops.wait().await;
             self.node.attempts.close();
             self.node.attempts.wait().await;
+            self.end.cancel();
+            self.serving.wait().await;
         };
         if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
             tracing::warn!("the drain time is over: the attempts that still run are interrupted");
@@ -203,6 +230,10 @@ impl App {
         self.node.interrupt.cancel();
         self.node.attempts.close();
         self.node.attempts.wait().await;
+        self.end.cancel();
+        if tokio::time::timeout(LAST_WORDS, self.serving.wait()).await.is_err() {
+            tracing::warn!("some requests were not answered to the end");
+        }
         self.store.close().await;
     }
 }
@@ -250,6 +281,10 @@ fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<
     Runtime::start(runtime_options(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
 }
 
+fn event_bounds(config: &Config) -> EventBounds {
+    EventBounds { events: config.events.keep, memory: config.events.memory.get() }
+}
+
 /// A policy runtime under this configuration, with room for `threads` calls at once; `cache` keeps what it compiles.
 pub(crate) fn runtime_options(
     config: &Config,
@@ -265,6 +300,7 @@ pub(crate) fn runtime_options(
         limits: policy_limits(config),
         threads,
         queue: policy.queue,
+        observer_threads: policy.observer_threads,
         quarantine: QuarantineRules {
             threshold: policy.fault_threshold,
             window: policy.fault_window.get(),

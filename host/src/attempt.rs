@@ -97,7 +97,9 @@ impl Attempter {
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
         let (seed, timeout) = (notes.detail.seed, self.timeout(group, leased));
-        let envelope = Envelope { job: leased.job.id, number: notes.number, seed, timeout };
+        let spec = &leased.job.spec;
+        let metadata = spec.metadata_headers.then_some(&spec.metadata);
+        let envelope = Envelope { job: leased.job.id, number: notes.number, seed, timeout, metadata };
         let outgoing = self.sender.complete(&request?, envelope);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }
@@ -265,7 +267,8 @@ fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
     let attribute = |key: String, value: &str| Attribute { key, value: value.to_owned() };
     let mut attributes = vec![attribute("tenant".to_owned(), &group.tenant.name)];
     attributes.extend(job.name.as_ref().map(|name| attribute("job-name".to_owned(), name)));
-    attributes.extend(job.spec.metadata.iter().map(|(key, value)| attribute(format!("metadata.{key}"), value)));
+    attributes
+        .extend(job.spec.metadata.texts().map(|text| attribute(format!("metadata.{}", text.flat_name()), text.value)));
     Attempt {
         job_id: job.id.to_string(),
         group: group.name.clone(),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Bulk, BulkAction, Catalog, Rejected};
 use crate::clock::Clock;
 use crate::job::{Job, JobId};
+use crate::observe::Observer;
 use crate::store::{Change, Changed, JobsQuery, Store, StoreError};
 
 /// How many jobs are changed in one transaction.
@@ -33,6 +34,8 @@ pub struct Bulks {
     pub catalog: Arc<Catalog>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Is told what happened.
+    pub observer: Arc<Observer>,
     /// Is woken when jobs may be due.
     pub wake: Arc<tokio::sync::Notify>,
 }
@@ -115,7 +118,8 @@ impl Bulks {
             BulkAction::Redrive => Change::Redrive(now),
             BulkAction::Purge => Change::Purge,
         };
-        let changed = self.store.change(bulk.tenant, ids, change, now).await?;
+        let changed = self.store.change(bulk.tenant, ids, change.clone(), now).await?;
+        self.observer.changed(&jobs, &change, &changed, now);
         let done = changed.iter().filter(|changed| matches!(changed, Changed::Done | Changed::Requested)).count();
         bulk.doc.done += u64::try_from(done).unwrap_or(u64::MAX);
         bulk.doc.skipped += u64::try_from(changed.len() - done).unwrap_or(u64::MAX);

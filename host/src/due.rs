@@ -23,7 +23,7 @@ use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening};
 use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
-use crate::observe::Observer;
+use crate::observe::{Fact, Observer};
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 
 /// The pause after the store has failed.
@@ -193,6 +193,7 @@ impl Node {
         self.attempts.spawn(async move {
             let attempt = async {
                 node.clock.sleep_until(leased.job.run_at).await;
+                node.observer.tell(Fact::pop(&leased, node.clock.now()));
                 node.attempter.make(&leased).await
             };
             let settlement = tokio::select! {

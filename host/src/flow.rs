@@ -1,11 +1,12 @@
 //! What follows from the end of a job: the job that its template describes, and the copy of a dead letter for its group's dead-letter
 //! group. They are stored in the transaction that ends the job, so they exist if and only if it has ended so.
 
-use std::collections::BTreeMap;
-
 use crate::catalog::{Catalog, Group};
 use crate::clock::Clock;
-use crate::job::{Admission, JobId, Leased, NewJob, Next, Settlement, Spec, State, Target};
+use crate::job::{Admission, JobId, Label, Leased, NewJob, Next, Settlement, Spec, State, Target};
+
+/// The namespace of the metadata in which a dead letter says why it is one.
+const NAMESPACE: &str = "carillon";
 
 /// The settlement, with the jobs that follow from it.
 #[must_use]
@@ -42,16 +43,17 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &S
     let job = &leased.job;
     let mut seed = [0; 4];
     clock.fill_random(&mut seed);
-    let mut metadata: BTreeMap<String, String> = job.spec.metadata.clone();
+    let mut metadata = job.spec.metadata.clone();
     let detail = settlement.attempt.as_ref().map(|attempt| &attempt.detail);
     let error = detail.and_then(|detail| detail.error.as_ref());
     let reason = detail.and_then(|detail| detail.decision.as_ref()).map(|decision| decision.reason.clone());
     let facts = [
-        ("carillon.error_code", error.map(|error| error.code.clone())),
-        ("carillon.error", error.map(|error| error.message.clone()).or(reason)),
-        ("carillon.url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),
+        ("error_code", error.map(|error| error.code.clone())),
+        ("error", error.map(|error| error.message.clone()).or(reason)),
+        ("url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),
     ];
-    metadata.extend(facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    let facts = facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    metadata.0.insert(NAMESPACE.to_owned(), Label::Namespace(facts.collect()));
     NewJob {
         id: JobId::new(clock),
         tenant: job.tenant,

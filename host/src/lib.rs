@@ -23,6 +23,9 @@ pub mod bulk;
 // Jobs of nodes that died, and jobs that were kept long enough.
 pub mod sweep;
 
+// The tenants' code that watches.
+pub mod observers;
+
 // Which jobs start now.
 pub mod due;
 

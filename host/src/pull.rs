@@ -14,7 +14,7 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::flow;
 use crate::job::{JobId, Leased, Settlement, State, TenantId, Token};
-use crate::observe::Observer;
+use crate::observe::{Fact, Observer};
 use crate::policy::JudgedOutcome;
 use crate::settle;
 use crate::store::{ClaimDue, Settled, Store, StoreError};
@@ -108,7 +108,11 @@ impl Puller {
             tokio::pin!(woken);
             woken.as_mut().enable();
             let leased = self.claim(group, ask).await?;
-            if !leased.is_empty() || self.clock.now() >= until || self.stopping.is_cancelled() {
+            if !leased.is_empty() {
+                return Ok(leased);
+            }
+            if self.clock.now() >= until || self.stopping.is_cancelled() {
+                self.observer.tell(Fact::empty(group.tenant.id, group.id, self.clock.now()));
                 return Ok(leased);
             }
             tokio::select! {
@@ -130,6 +134,9 @@ impl Puller {
             self.store.claim_due(claim).await?.into_iter().partition(|leased| settle::is_late(leased, now));
         for leased in &late {
             self.settle(leased, Settlement::expired(leased, now, None)).await?;
+        }
+        for leased in &leased {
+            self.observer.tell(Fact::pop(leased, now));
         }
         let ticket = |leased: &Leased| Ticket { job: leased.job.id, token: leased.token, since: now };
         Ok(leased.into_iter().map(|leased| (ticket(&leased), leased)).collect())

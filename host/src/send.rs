@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clock::Stopwatch;
 use crate::config::Delivery;
 use crate::egress::{Guard, Refused};
-use crate::job::JobId;
+use crate::job::{JobId, Metadata};
 use crate::policy::Request;
 
 /// Carries the job's id: the same for all attempts.
@@ -76,7 +76,7 @@ pub enum Answer {
 
 /// What is on a request besides what policies made.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope {
+pub struct Envelope<'a> {
     /// The job.
     pub job: JobId,
     /// The attempt, from 1.
@@ -85,6 +85,8 @@ pub struct Envelope {
     pub seed: u32,
     /// For all of it, body included.
     pub timeout: Duration,
+    /// What goes out as headers of its own.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// The HTTP client that deliveries are made with.
@@ -121,7 +123,7 @@ impl Sender {
 
     /// Puts the server's own headers on a request.
     #[must_use]
-    pub fn complete(&self, request: &Request, envelope: Envelope) -> Option<Outgoing> {
+    pub fn complete(&self, request: &Request, envelope: Envelope<'_>) -> Option<Outgoing> {
         let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
         for header in &request.headers {
             let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
@@ -131,6 +133,10 @@ impl Sender {
         headers.insert(HeaderName::from_static(IDEMPOTENCY_KEY), id.clone());
         headers.insert(HeaderName::from_static(JOB_ID_HEADER), id);
         headers.insert(HeaderName::from_static(ATTEMPT_HEADER), HeaderValue::from(envelope.number));
+        for text in envelope.metadata.into_iter().flat_map(Metadata::texts) {
+            let name = HeaderName::from_bytes(text.header_name()?.as_bytes()).ok()?;
+            headers.insert(name, HeaderValue::from_str(&text.header_value()).ok()?);
+        }
         let span = u64::from(envelope.number) << 32 | u64::from(envelope.seed);
         let trace = HeaderValue::from_str(&format!("00-{}-{span:016x}-01", envelope.job.0.simple())).ok()?;
         headers.entry(TRACEPARENT).or_insert(trace);

@@ -10,6 +10,7 @@ use crate::config::Retention;
 use crate::due::Node;
 use crate::flow;
 use crate::job::{Leased, Settlement, State};
+use crate::observe::Fact;
 use crate::settle;
 use crate::store::{Prune, StoreError};
 
@@ -46,6 +47,9 @@ impl Node {
     async fn recover(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let leased = self.store.claim_lost(now, now.plus(self.config.lease.get()), BATCH).await?;
+        for leased in &leased {
+            self.observer.tell(Fact::interrupt(leased, now));
+        }
         self.settle_all(&leased, |leased: &Leased| settle::interrupted(leased, now)).await
     }
 

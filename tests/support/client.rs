@@ -69,7 +69,10 @@ impl Api {
         let answered = async {
             let response = self.http.execute(request).await?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            Ok::<_, reqwest::Error>((status, headers, response.bytes().await?))
+            // A stream has no end.
+            let is_stream = headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+            let body = if is_stream { Bytes::new() } else { response.bytes().await? };
+            Ok::<_, reqwest::Error>((status, headers, body))
         };
         let (status, headers, body) =
             soon(&asked, answered).await.unwrap_or_else(|error| panic!("{asked}: no answer: {error:?}"));

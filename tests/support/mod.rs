@@ -5,15 +5,17 @@ mod clock;
 mod host;
 mod program;
 mod receiver;
+mod stream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use client::{Api, Reply};
+pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
 pub use program::{Finished, Program, run};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
+pub use stream::kinds;
 
 /// The longest that a test waits for something that must happen. Nothing depends on how long it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);

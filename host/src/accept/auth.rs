@@ -57,7 +57,8 @@ pub(super) async fn require_operator(request: Request, next: Next) -> Result<Res
 }
 
 impl Api {
-    fn access(&self, headers: &HeaderMap) -> Result<Access, Problem> {
+    /// What a request with these headers may do.
+    pub(super) fn access(&self, headers: &HeaderMap) -> Result<Access, Problem> {
         let access = if self.auth {
             let token = token_of(headers).and_then(|token| self.catalog.token(&token));
             let token = token.ok_or_else(Problem::unauthenticated)?;

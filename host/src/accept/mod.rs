@@ -17,7 +17,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -26,9 +26,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-pub use self::native::ticks::{Mould, Why};
+pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
-    attempts, bulk, groups, health, job_changes, jobs, keys, leases, plugins, schedules, simulate, tenants, tokens,
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, plugins, schedules, simulate, tenants,
+    tokens,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -36,6 +37,7 @@ use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
+use crate::observers::Observers;
 use crate::policy::Runtime;
 use crate::pull::Puller;
 use crate::store::Store;
@@ -62,12 +64,20 @@ pub struct Api {
     pub pull: Puller,
     /// Changes many jobs.
     pub bulks: Arc<Bulks>,
+    /// What the tenants' observers have done.
+    pub observers: Arc<Observers>,
+    /// Places for open event streams.
+    pub streams: Arc<Semaphore>,
+    /// How many there are.
+    pub event_streams: usize,
     /// Whether a token is asked for.
     pub auth: bool,
     /// What is taken.
     pub limits: ApiLimits,
     /// Whether the server stops.
     pub stopping: CancellationToken,
+    /// Whether everything else has stopped, so that streams end.
+    pub end: CancellationToken,
 }
 
 /// Bounds of what the API takes.
@@ -131,6 +141,7 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(schedules::get))
         .routes(routes!(bulk::list))
         .routes(routes!(bulk::get))
+        .routes(routes!(events::events))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))

@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::header::EXPECT;
 use axum::response::IntoResponse;
+use futures_util::TryFutureExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -48,8 +50,22 @@ pub struct ServeLimits {
     pub concurrent_requests: usize,
 }
 
-/// Answers requests until `stop`, and then those that are under way.
-pub async fn serve(listener: TcpListener, router: Router, limits: ServeLimits, stop: CancellationToken) {
+/// Marks an answer whose body ends when its sender wants it to. When everything else has ended its connection is cut off after
+/// a moment: the sender has ended it by then, but a client that does not read would never see that.
+#[derive(Clone, Copy, Debug)]
+pub struct Endless;
+
+/// How long the last of an endless answer has to reach its client.
+const ENDLESS_GRACE: Duration = Duration::from_secs(1);
+
+/// Answers requests until `stop`, and then those that are under way; answers without an end last until `end`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ServeLimits,
+    stop: CancellationToken,
+    end: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let requests = Arc::new(Semaphore::new(limits.concurrent_requests));
@@ -61,22 +77,42 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServeLimits, s
             () = stop.cancelled() => break,
         };
         let Some((stream, permit)) = accepted else { continue };
-        let (router, requests) = (router.clone(), Arc::clone(&requests));
+        let (router, requests, endless) = (router.clone(), Arc::clone(&requests), Arc::new(AtomicBool::new(false)));
+        let is_endless = Arc::clone(&endless);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let request = with_rest_thrown_away(request);
-            answer(router.clone(), request, limits.request_timeout, Arc::clone(&requests))
+            let answer = answer(router.clone(), request, limits.request_timeout, Arc::clone(&requests));
+            let is_endless = Arc::clone(&is_endless);
+            answer.inspect_ok(move |answer| {
+                is_endless.store(answer.extensions().get::<Endless>().is_some(), Ordering::Relaxed);
+            })
         });
         let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let watched = graceful.watch(connection);
+        let end = end.clone();
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection ended early");
+            tokio::select! {
+                ended = watched => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                }
+                () = cut_off(&end, &endless) => tracing::debug!("a client did not read its stream to the end"),
             }
             drop(permit);
         });
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Returns when a connection with an endless answer is not waited for any longer.
+async fn cut_off(end: &CancellationToken, endless: &AtomicBool) {
+    end.cancelled().await;
+    if !endless.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(ENDLESS_GRACE).await;
 }
 
 async fn accept(

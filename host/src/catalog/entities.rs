@@ -57,6 +57,12 @@ pub struct Group {
 }
 
 impl Group {
+    /// Whether somebody watches what happens to its jobs.
+    #[must_use]
+    pub fn has_observer(&self) -> bool {
+        self.effective.as_ref().is_ok_and(|effective| effective.observe.is_some())
+    }
+
     /// The same group with another policy, which is not written anywhere.
     #[must_use]
     pub fn with_effective(&self, own: Value, effective: Effective) -> Self {
@@ -120,7 +126,7 @@ pub enum AccessRole {
 }
 
 /// An API token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiToken {
     /// Its public id.
     pub id: String,

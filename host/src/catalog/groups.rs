@@ -62,6 +62,12 @@ impl Catalog {
         Ok((self.group(tenant.id, name).ok_or(Rejected::Gone)?, before.is_none()))
     }
 
+    /// Whether any group has an observer.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.state().groups().any(|group| group.has_observer())
+    }
+
     /// Lets a group's jobs wait, or go on.
     ///
     /// # Errors
@@ -117,7 +123,7 @@ impl Catalog {
                 *text = format!("{}@{}", plugin.name, plugin.version);
             }
         };
-        ["sign", "judge", "retry"].into_iter().filter_map(|role| own.get_mut(role).map(&pin)).for_each(drop);
+        ["sign", "judge", "retry", "observe"].into_iter().filter_map(|role| own.get_mut(role).map(&pin)).for_each(drop);
         own.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten().for_each(pin);
         own
     }

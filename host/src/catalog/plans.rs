@@ -44,6 +44,17 @@ impl Catalog {
         Ok(Arc::new(Plan { encode, sign, judge, retry }))
     }
 
+    /// The group's observer, if it has one. Not part of the plan: a delivery does not depend on it.
+    ///
+    /// # Errors
+    /// If it has gone or does not load.
+    pub async fn observer(&self, group: &Group) -> Result<Option<Step>, Fault> {
+        match group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref()) {
+            Some(used) => self.step(used).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     async fn step(&self, used: &Use) -> Result<Step, Fault> {
         let plugin = match self.runtime.registry.loaded(&used.digest) {
             Some(plugin) => plugin,

@@ -127,8 +127,10 @@ impl State {
         let id = TenantId(entity.id);
         self.tenant_names.insert(entity.name.clone(), id);
         let tenant = Tenant { id, name: entity.name, defaults: doc.defaults, created_at: entity.created_at };
-        self.tenants.insert(id, Arc::new(tenant));
+        let tenant = Arc::new(tenant);
+        self.tenants.insert(id, Arc::clone(&tenant));
         self.rebuild_groups(id);
+        self.rebuild_tokens(&tenant);
         Ok(())
     }
 
@@ -192,6 +194,15 @@ impl State {
                 updated_at: old.updated_at,
             };
             self.groups.insert(id, Arc::new(group));
+        }
+    }
+
+    /// Whoever comes with a token acts for the tenant as it is now.
+    fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
+        let tokens = self.tokens.iter_mut().filter(|((owner, _), _)| *owner == tenant.id);
+        for (_, (hash, token)) in tokens {
+            *token = Arc::new(ApiToken { tenant: Arc::clone(tenant), ..ApiToken::clone(token) });
+            self.token_hashes.insert(hash.clone(), Arc::clone(token));
         }
     }
 
@@ -266,6 +277,10 @@ impl State {
 
     pub(super) fn group_by_id(&self, id: GroupId) -> Option<&Arc<Group>> {
         self.groups.get(&id)
+    }
+
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
     }
 
     pub(super) fn groups_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Group>> {

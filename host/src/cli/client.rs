@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use super::output::visible;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than anybody follows a stream.
+const NO_END: Duration = Duration::from_secs(3_660 * 86_400);
 /// The most characters of a foreign answer that an error shows.
 const EXCERPT: usize = 200;
 
@@ -151,8 +153,11 @@ pub struct JobInput {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The client's own labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, Value>,
+    /// Whether they go out as headers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub metadata_headers: bool,
     /// Overrides of the group's policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Value>,
@@ -273,6 +278,32 @@ impl Client {
         self.exchange(self.http.get(url)).await
     }
 
+    /// `GET /v1/…` for a stream of events, which is read as it comes in; `seen` is the id of the last event that was seen.
+    pub async fn open(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        seen: Option<&str>,
+    ) -> Result<Response, ClientError> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.http.get(url).timeout(NO_END);
+        if let Some(id) = seen {
+            request = request.header("last-event-id", id);
+        }
+        let request = self.authorized(request).header(ACCEPT, "text/event-stream");
+        let response = request.send().await.map_err(|error| self.failed(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(|error| self.failed(&error))?;
+        self.understand::<Value>(status, &body)
+            .and_then(|_| Err(ClientError::Foreign { server: self.base.to_string(), status, body: String::new() }))
+    }
+
     /// `POST /v1/…` with a JSON body.
     pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
         self.exchange(self.http.post(self.url(path)?).json(body)).await
@@ -311,14 +342,18 @@ impl Client {
     }
 
     async fn exchange<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let request = match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        };
+        let request = self.authorized(request);
         let response = request.header(ACCEPT, "application/json").send().await.map_err(|error| self.failed(&error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.failed(&error))?;
         self.understand(status, &body)
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// The value of a successful answer, where an empty body counts as `null`; the problem of another.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client::{JobInput, Payload};
 use super::{Paging, Session, batch, input};
@@ -78,6 +78,12 @@ pub(super) struct JobArgs {
     /// A label, `KEY=VALUE`. Can be repeated.
     #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
     metadata: Vec<(String, String)>,
+    /// Labels as a JSON object of texts, or of namespaces of texts: `{"billing": {"invoice": "17"}}`.
+    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
+    metadata_json: Option<Value>,
+    /// Send each label as a header `Carillon-Metadata-<Key>`.
+    #[arg(long)]
+    metadata_headers: bool,
     /// Overrides of the group's policy, as JSON: `{"retry": {"max_attempts": 3}}`.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
     policy: Option<Value>,
@@ -101,6 +107,11 @@ struct PayloadArgs {
 impl JobArgs {
     /// The job that the flags describe.
     pub(super) fn input(self) -> anyhow::Result<JobInput> {
+        let mut metadata = match self.metadata_json {
+            Some(Value::Object(labels)) => labels,
+            _ => Map::new(),
+        };
+        metadata.extend(self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))));
         Ok(JobInput {
             url: self.url,
             method: self.method,
@@ -108,7 +119,8 @@ impl JobArgs {
             payload: self.payload.read()?,
             run_at: self.run_at.as_deref().map(input::time),
             name: self.name,
-            metadata: self.metadata.into_iter().collect(),
+            metadata,
+            metadata_headers: self.metadata_headers,
             policy: self.policy,
         })
     }

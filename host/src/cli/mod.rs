@@ -6,6 +6,7 @@
 mod batch;
 mod bench;
 pub mod client;
+mod events;
 mod group;
 mod input;
 mod job;
@@ -102,6 +103,8 @@ enum RemoteCommand {
     /// Make jobs again and again.
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// Follow what happens to jobs.
+    Events(events::Events),
     /// Keep the keys that signers use.
     #[command(subcommand)]
     Key(key::Command),
@@ -154,6 +157,7 @@ async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
         RemoteCommand::Job(command) => command.run(&session).await,
         RemoteCommand::Group(command) => command.run(&session).await,
         RemoteCommand::Schedule(command) => command.run(&session).await,
+        RemoteCommand::Events(command) => command.run(&session).await,
         RemoteCommand::Key(command) => command.run(&session).await,
         RemoteCommand::Tenant(command) => command.run(&session).await,
         RemoteCommand::Token(command) => command.run(&session).await,
@@ -245,6 +249,7 @@ mod tests {
             vec!["carillon", "job", "create", "group"],
             vec!["carillon", "job", "create", "group", "http://x", "--payload", "{"],
             vec!["carillon", "job", "list", "group", "--state", "asleep"],
+            vec!["carillon", "events", "--kind", "push,nonsense"],
             vec!["carillon", "serve", "--listen", "everywhere"],
             vec!["carillon", "token", "create", "name", "--role", "king"],
         ] {

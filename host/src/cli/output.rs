@@ -34,6 +34,11 @@ impl Output {
         print(&format!("{value:#}\n"))
     }
 
+    /// Prints `value` on one line.
+    pub(super) fn json_line(self, value: &Value) -> anyhow::Result<()> {
+        print(&format!("{value}\n"))
+    }
+
     /// Prints one line.
     pub(super) fn line(self, text: &str) -> anyhow::Result<()> {
         print(&format!("{}\n", visible(text)))

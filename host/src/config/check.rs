@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     engine(config, &mut checks);
     delivery(config, &mut checks);
     policy(config, &mut checks);
+    events(config, &mut checks);
     retention(config, &mut checks);
     groups(config, &mut checks);
     checks.0
@@ -129,6 +130,8 @@ fn policy(config: &Config, checks: &mut Checks) {
     let policy = &config.policy;
     checks.between("policy.threads", policy.threads, 0, 1024);
     checks.between("policy.queue", policy.queue, 1, MANY);
+    checks.between("policy.observer_threads", policy.observer_threads, 1, 1024);
+    checks.between("policy.observer_queue", policy.observer_queue, 1, MANY);
     checks.size("policy.component_size", policy.component_size, 1024);
     checks.size("policy.memory", policy.memory, WASM_PAGE);
     checks.between("policy.fuel", policy.fuel, 1000, u64::MAX);
@@ -138,6 +141,12 @@ fn policy(config: &Config, checks: &mut Checks) {
     checks.period("policy.quarantine", policy.quarantine, MILLISECOND);
     checks.period("policy.compile_timeout", policy.compile_timeout, SECOND);
     checks.size("policy.compile_memory", policy.compile_memory, 64 << 20);
+}
+
+fn events(config: &Config, checks: &mut Checks) {
+    checks.between("events.keep", config.events.keep, 1, 10 * MANY);
+    checks.size("events.memory", config.events.memory, 1 << 16);
+    checks.between("events.streams", config.events.streams, 0, MANY);
 }
 
 fn retention(config: &Config, checks: &mut Checks) {

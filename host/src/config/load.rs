@@ -22,7 +22,7 @@ const PREFIX: &str = "CARILLON_";
 const FREE_SECTIONS: [&str; 3] = ["defaults", "groups", "tenants"];
 
 /// The roles of `defaults`: naming the plugin of one replaces what other sources said of it.
-const ROLES: [&str; 3] = ["sign", "judge", "retry"];
+const ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 
 /// Where a configuration comes from, besides the defaults. Later fields override earlier ones.
 #[derive(Clone, Debug, Default)]

@@ -43,6 +43,8 @@ pub struct Config {
     pub egress: Egress,
     /// The bounds of policies.
     pub policy: Policy,
+    /// What is kept of what happens.
+    pub events: Events,
     /// How long finished jobs are kept.
     pub retention: Retention,
     /// What every group inherits, in the form of the API's groups. An object.
@@ -188,6 +190,10 @@ pub struct Policy {
     pub threads: usize,
     /// The most calls that wait for a thread.
     pub queue: usize,
+    /// Threads that run observers.
+    pub observer_threads: usize,
+    /// The most events that wait to be shown to observers.
+    pub observer_queue: usize,
     /// The largest component.
     pub component_size: Size,
     /// Linear memory of a call.
@@ -220,6 +226,18 @@ pub struct Policy {
     /// Where compiled components are kept; if unset, next to the database.
     #[serde(deserialize_with = "values::unless_empty")]
     pub cache_dir: Option<PathBuf>,
+}
+
+/// `[events]`: what is kept of what happens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// The most events that are kept.
+    pub keep: usize,
+    /// The most memory that they take.
+    pub memory: Size,
+    /// The most streams that are open at once.
+    pub streams: usize,
 }
 
 /// `[retention]`: how long finished jobs are kept.

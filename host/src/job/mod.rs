@@ -13,12 +13,12 @@
 //! ask for, brings a `dead` or `expired` job back to `scheduled`: it begins a second life with a fresh series of attempts.
 
 mod admission;
+mod metadata;
 mod record;
 mod settlement;
 mod state;
 mod template;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -31,6 +31,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, UnixMs};
 
 pub use self::admission::{Admission, Debounce, Debounced, LastPush, Overlap, Tick};
+pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::record::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Outcome, Past, PluginUse, Timings, VerdictRecord,
 };
@@ -116,8 +117,11 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// The client's own labels; policies see them as attributes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
+    /// Whether the metadata goes out as headers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metadata_headers: bool,
     /// A merge patch (RFC 7396) over the group's policy, if the job overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<serde_json::Value>,

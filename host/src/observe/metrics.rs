@@ -45,6 +45,17 @@ struct FaultLabels {
     code: String,
 }
 
+/// What became of an event that an observer was to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObserverOutcome {
+    /// It was shown.
+    Shown,
+    /// The call that showed it ended in a fault.
+    Failed,
+    /// It was not shown.
+    Dropped,
+}
+
 /// What a request to the API is counted under.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -68,6 +79,8 @@ pub struct Metrics {
     policy: Family<RoleLabel, Histogram>,
     faults: Family<FaultLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    observed: Family<OutcomeLabel, Counter>,
+    streams: Gauge,
     running: Gauge,
     policy_queue: Gauge<i64, AtomicI64>,
     commits: Gauge,
@@ -87,6 +100,8 @@ impl Default for Metrics {
             policy: Family::new_with_constructor(|| Histogram::new(POLICY_SECONDS)),
             faults: Family::default(),
             requests: Family::default(),
+            observed: Family::default(),
+            streams: Gauge::default(),
             running: Gauge::default(),
             policy_queue: Gauge::default(),
             commits: Gauge::default(),
@@ -110,6 +125,12 @@ impl Metrics {
         registry.register_with_unit("policy_call", "One call of a policy", Unit::Seconds, policy);
         registry.register("policy_faults", "Policy calls without an answer", self.faults.clone());
         registry.register("http_requests", "Requests to the API", self.requests.clone());
+        registry.register(
+            "observer_events",
+            "Events by what became of them on the way to observers",
+            self.observed.clone(),
+        );
+        registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
         registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
         registry.register("store_commits", "Transactions that the store's writer committed", self.commits.clone());
@@ -127,7 +148,8 @@ impl Metrics {
     }
 
     /// What is true at this moment.
-    pub fn now(&self, running: usize, policy_queue: usize) {
+    pub fn now(&self, running: usize, policy_queue: usize, streams: usize) {
+        self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
     }
@@ -160,7 +182,18 @@ impl Metrics {
         attempt.detail.plugins.iter().for_each(|used| self.policy_call(used));
     }
 
-    fn policy_call(&self, used: &PluginUse) {
+    /// Events were shown to an observer, or not.
+    pub fn observed(&self, outcome: ObserverOutcome, events: u64) {
+        let outcome = match outcome {
+            ObserverOutcome::Shown => "shown",
+            ObserverOutcome::Failed => "failed",
+            ObserverOutcome::Dropped => "dropped",
+        };
+        self.observed.get_or_create(&OutcomeLabel { outcome }).inc_by(events);
+    }
+
+    /// A policy was called.
+    pub fn policy_call(&self, used: &PluginUse) {
         self.policy.get_or_create(&RoleLabel { role: used.role.clone() }).observe(seconds(used.micros));
         if let Some(code) = &used.fault {
             self.faults.get_or_create(&FaultLabels { role: used.role.clone(), code: code.clone() }).inc();

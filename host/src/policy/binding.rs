@@ -16,10 +16,13 @@ use serde_json::{Map, Value};
 use super::plugin::{Digest, Role};
 
 /// The roles that one plugin plays at most.
-const SINGLE_ROLES: [&str; 3] = ["sign", "judge", "retry"];
+const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
+
+/// The single roles whose config a job can override. Whoever watches a group sees all of its jobs under one config.
+const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
 /// What a group can say.
-const FIELDS: [&str; 6] = ["encode", "sign", "judge", "retry", "limits", "dead_letters"];
+const FIELDS: [&str; 7] = ["encode", "sign", "judge", "retry", "observe", "limits", "dead_letters"];
 
 /// The most encoders in a chain.
 const ENCODERS: usize = 8;
@@ -95,6 +98,8 @@ pub struct Effective {
     pub judge: Use,
     /// Always there.
     pub retry: Use,
+    /// Absent if nobody watches.
+    pub observe: Option<Use>,
     /// How much, how fast, how long.
     pub limits: GroupLimits,
     /// The group, of the same tenant, that copies of dead letters go to, for consumers to pull.
@@ -231,11 +236,16 @@ pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invali
         }
         match role.as_str() {
             "encode" => override_encoders(doc, patch)?,
-            role if SINGLE_ROLES.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
+            role if OVERRIDABLE.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
                 Some(used) => patch_config(used, patch),
                 None => return Err(Invalid::at(pointer, format!("the group has no policy for `{role}`"))),
             },
-            _ => return Err(Invalid::at(pointer, "not a role; the roles are encode, sign, judge and retry")),
+            _ => {
+                return Err(Invalid::at(
+                    pointer,
+                    "not a role that a job overrides: it overrides encode, sign, judge and retry",
+                ));
+            }
         }
     }
     Ok(())
@@ -279,6 +289,7 @@ impl Effective {
             one(role)?.ok_or_else(|| Invalid::at(format!("/{role}"), format!("a group needs a policy for `{role}`")))
         };
         let (sign, judge, retry) = (one(Role::Sign)?, required(Role::Judge)?, required(Role::Retry)?);
+        let observe = one(Role::Observe)?;
         let encode = parse_chain(doc.get("encode"), digest_of)?;
         let limits = GroupLimits::parse(doc.get("limits").unwrap_or(&Value::Null))?;
         let dead_letters = match doc.get("dead_letters") {
@@ -286,12 +297,12 @@ impl Effective {
             Some(Value::String(group)) => Some(group.clone()),
             Some(_) => return Err(Invalid::at("/dead_letters", "the name of a group is needed")),
         };
-        Ok(Self { encode, sign, judge, retry, limits, dead_letters, doc })
+        Ok(Self { encode, sign, judge, retry, observe, limits, dead_letters, doc })
     }
 
     /// Every use, in the order of an attempt.
     pub fn uses(&self) -> impl Iterator<Item = &Use> {
-        self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry])
+        self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry]).chain(&self.observe)
     }
 }
 
@@ -450,6 +461,7 @@ mod tests {
         let refused = |overrides: Value| override_configs(&mut server(), &overrides).unwrap_err().pointer;
         assert_eq!(refused(json!({"sign": {}})), "/sign");
         assert_eq!(refused(json!({"wake": {}})), "/wake");
+        assert_eq!(refused(json!({"observe": {}})), "/observe");
         assert_eq!(refused(json!({"retry": 3})), "/retry");
         assert_eq!(refused(json!({"encode": {"x": {}}})), "/encode/x");
     }

@@ -55,6 +55,8 @@ pub struct RuntimeOptions {
     pub threads: usize,
     /// How many calls wait at most.
     pub queue: usize,
+    /// How many calls of observers run at once, besides.
+    pub observer_threads: usize,
     /// When a policy is no longer called.
     pub quarantine: QuarantineRules,
     /// Compiles components.
@@ -71,6 +73,8 @@ pub struct Runtime {
     pub limits: Arc<Limits>,
     /// Where calls run.
     pub threads: PolicyThreads,
+    /// Where observers run.
+    pub observer_threads: PolicyThreads,
     /// Who is not called.
     pub quarantine: Arc<Quarantine>,
     /// The loaded plugins.
@@ -83,12 +87,13 @@ impl Runtime {
     /// # Errors
     /// If the machine has no room for them.
     pub fn start(options: RuntimeOptions) -> anyhow::Result<Self> {
-        let engine = PolicyEngine::new(&options.limits, options.threads)
+        let engine = PolicyEngine::new(&options.limits, options.threads.saturating_add(options.observer_threads))
             .map_err(|error| anyhow::anyhow!("the policy engine does not start: {error:#}"))?;
         let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engine.engine()));
         Ok(Self {
             limits: Arc::new(options.limits),
             threads: PolicyThreads::start(options.threads, options.queue)?,
+            observer_threads: PolicyThreads::start(options.observer_threads, options.queue)?,
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
             registry: Registry::new(Arc::new(engine), options.compiler, cache, options.component_limit),
         })

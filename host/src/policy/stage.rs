@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bindings::{judge_export, retry_export, types};
+use super::bindings::{judge_export, observe_export, retry_export, types};
 use super::call::Called;
 use super::fault::{Blame, Fault, FaultCode};
 use super::keys::KeyMaterial;
@@ -191,6 +191,13 @@ impl Caller<'_> {
         Decided { verdict, ruling, fault, uses }
     }
 
+    /// Shows events to an observer.
+    #[must_use]
+    pub fn observe(&self, step: &Step, events: &[observe_export::Event]) -> PluginUse {
+        let (used, _) = self.called(step, |plugin| plugin.observe(self.limits, &step.config, events));
+        used
+    }
+
     fn ask_retry(
         &self,
         step: &Step,
@@ -220,6 +227,12 @@ impl Caller<'_> {
         uses: &mut Vec<PluginUse>,
         call: impl FnOnce(&Plugin) -> Called<T>,
     ) -> Result<T, Fault> {
+        let (used, result) = self.called(step, call);
+        uses.push(used);
+        result
+    }
+
+    fn called<T>(&self, step: &Step, call: impl FnOnce(&Plugin) -> Called<T>) -> (PluginUse, Result<T, Fault>) {
         let suspect = Suspect { plugin: step.plugin.digest.clone(), config: step.config_digest.clone() };
         let called = match self.quarantine.admit(&suspect, self.now) {
             Ok(()) => call(&step.plugin),
@@ -229,7 +242,7 @@ impl Caller<'_> {
         if fault.is_some_and(Fault::is_the_plugins) && self.quarantine.report(&suspect, self.now) {
             tracing::warn!(plugin = %step.name, digest = %suspect.plugin, role = %step.role, "policy quarantined");
         }
-        uses.push(PluginUse {
+        let used = PluginUse {
             role: step.role.as_str().to_owned(),
             plugin: step.name.to_string(),
             digest: suspect.plugin.to_string(),
@@ -238,8 +251,8 @@ impl Caller<'_> {
             fuel: called.usage.fuel,
             log: called.usage.log,
             fault: fault.map(|fault| fault.code.as_str().to_owned()),
-        });
-        called.result
+        };
+        (used, called.result)
     }
 }
 

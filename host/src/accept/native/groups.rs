@@ -15,6 +15,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::Group;
+use crate::observers::Report;
 use crate::policy::Suspect;
 use crate::policy::binding::LimitsDoc;
 use crate::store::Stats;
@@ -40,6 +41,8 @@ pub struct GroupDoc {
     sign: Option<UseDoc>,
     judge: Option<UseDoc>,
     retry: Option<UseDoc>,
+    /// Watches what happens to the group's jobs; null takes an inherited one away.
+    observe: Option<UseDoc>,
     limits: Option<LimitsDoc>,
     /// The group that copies of dead letters go to, for consumers to pull.
     dead_letters: Option<String>,
@@ -70,6 +73,31 @@ pub struct GroupView {
     broken: Option<String>,
     /// The policies that failed too often and are not called for a while.
     quarantined: Vec<QuarantineView>,
+    /// What its observer has done since the server started, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observer: Option<ObserverView>,
+}
+
+/// What an observer has done since the server started.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ObserverView {
+    /// Events that it was shown.
+    shown: u64,
+    /// Events of calls that ended in a fault.
+    failed: u64,
+    /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
+    dropped: u64,
+    /// The code of its newest fault.
+    last_fault: Option<String>,
+    /// The newest lines that it logged, oldest first.
+    log: Vec<String>,
+}
+
+impl From<Report> for ObserverView {
+    fn from(report: Report) -> Self {
+        let Report { shown, failed, dropped, last_fault, log } = report;
+        Self { shown, failed, dropped, last_fault, log: log.into() }
+    }
 }
 
 /// A policy that is not called for a while.
@@ -97,6 +125,7 @@ impl Api {
             sources: effective.then(|| self.catalog.provenance(group)),
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
+            observer: group.has_observer().then(|| self.observers.report(group.id).into()),
         }
     }
 

@@ -35,6 +35,7 @@ pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoR
     let metrics = &api.observer.metrics;
     let commits = api.store.commit_stats();
     metrics.store(commits.commits, commits.calls);
-    metrics.now(api.gates.running(), api.runtime.threads.waiting());
+    let streams = api.event_streams - api.streams.available_permits();
+    metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams);
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }

@@ -107,7 +107,7 @@ pub(in super::super) async fn edit(
 }
 
 /// The parts of a job that can be edited.
-const EDITABLE: [&str; 12] = [
+const EDITABLE: [&str; 13] = [
     "url",
     "method",
     "headers",
@@ -117,6 +117,7 @@ const EDITABLE: [&str; 12] = [
     "run_at",
     "name",
     "metadata",
+    "metadata_headers",
     "policy",
     "priority",
     "limits",
@@ -166,7 +167,9 @@ impl Api {
 
     /// Asks the store for one change.
     async fn change(&self, access: &Access, job: &Job, change: Change) -> Result<Changed, Problem> {
-        let changed = self.store.change(access.tenant.id, vec![job.id], change, self.clock.now()).await?;
+        let now = self.clock.now();
+        let changed = self.store.change(access.tenant.id, vec![job.id], change.clone(), now).await?;
+        self.observer.changed(std::slice::from_ref(job), &change, &changed, now);
         self.wake.notify_one();
         Ok(changed.first().copied().unwrap_or(Changed::Unknown))
     }
@@ -202,6 +205,7 @@ fn document(job: &Job) -> Value {
     let mut doc = serde_json::json!({
         "name": job.name,
         "metadata": spec.metadata,
+        "metadata_headers": spec.metadata_headers,
         "policy": spec.policy,
         "priority": u8::from(job.priority),
         "limits": {"timeout": timeout},

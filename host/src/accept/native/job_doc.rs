@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::job::Priority;
+use crate::job::{Metadata, Priority};
 
 /// A job as a client posts it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -38,9 +38,13 @@ pub struct JobDoc {
     /// A name of the client's own choosing.
     #[serde(default)]
     pub(super) name: Option<String>,
-    /// Labels; policies see them as attributes `metadata.<key>`.
+    /// Labels, texts or one level of namespace: `{"k": "v", "billing": {"invoice": "17"}}`. Policies see them as attributes
+    /// `metadata.k` and `metadata.billing.invoice`.
     #[serde(default)]
-    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) metadata: Metadata,
+    /// Whether each of them goes out as a header: `Carillon-Metadata-k`, `Carillon-Metadata-billing-invoice`.
+    #[serde(default)]
+    pub(super) metadata_headers: bool,
     /// Overrides of the group's policy configs, by role: `{"retry": {"max_attempts": 3}}`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]

@@ -1,11 +1,9 @@
 //! A job as it is shown.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::clock::UnixMs;
-use crate::job::{Job, NewJob, Priority, State as JobState, Target};
+use crate::job::{Job, Metadata, NewJob, Priority, State as JobState, Target};
 use crate::store::Placed;
 
 /// A job as it is shown.
@@ -40,7 +38,9 @@ pub struct JobView {
     /// Whether it will be cancelled instead of retried.
     cancel_requested: bool,
     /// The client's labels.
-    metadata: BTreeMap<String, String>,
+    metadata: Metadata,
+    /// Whether they go out as headers.
+    metadata_headers: bool,
     /// The source of its attempts' randomness; a simulation with the same seed foretells the same times.
     seed: u32,
     /// The job that it follows.
@@ -84,6 +84,7 @@ impl JobView {
             last_error: job.last_error,
             cancel_requested: job.cancel_requested,
             metadata: job.spec.metadata,
+            metadata_headers: job.spec.metadata_headers,
             seed: job.seed,
             parent: job.spec.parent.map(|id| id.to_string()),
             request: job.spec.target.map(request),

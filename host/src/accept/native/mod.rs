@@ -4,6 +4,7 @@
 pub(super) mod attempts;
 pub(super) mod bulk;
 mod condition;
+pub(super) mod events;
 pub(super) mod groups;
 pub(super) mod health;
 pub(super) mod job_changes;

@@ -1,5 +1,6 @@
 //! From what a client posts to a [`NewJob`], checked field by field.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::condition::admission;
 use super::job_doc::JobDoc;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{Admission, JobId, NewJob, Spec, Target, Template};
+use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text};
 use crate::policy::binding::{Invalid, parse_period};
 use crate::policy::check_header;
 
@@ -35,6 +36,9 @@ const ENTRIES: usize = 64;
 /// The most metadata in sum, in bytes.
 const METADATA_LEN: usize = 8 << 10;
 
+/// The most metadata in sum as headers, names and values, in bytes: receivers take 8 to 16 KiB of headers in all.
+const METADATA_HEADERS_LEN: usize = 8 << 10;
+
 /// The longest method, in bytes.
 const METHOD_LEN: usize = 20;
 
@@ -44,7 +48,7 @@ const FLOW_DEPTH: u32 = 5;
 /// What the jobs of one request have been checked for already.
 #[derive(Default)]
 pub(in super::super) struct Checked {
-    overrides: std::collections::HashSet<(String, String)>,
+    overrides: HashSet<(String, String)>,
     before: bool,
 }
 
@@ -137,6 +141,7 @@ impl Api {
         let spec = Spec {
             target,
             metadata: doc.metadata.clone(),
+            metadata_headers: doc.metadata_headers,
             policy: doc.policy.clone(),
             timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
             on_success: on_success.map(Box::new),
@@ -277,9 +282,41 @@ fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
 fn check_labels(doc: &JobDoc) -> Result<(), Problem> {
     check_key("/name", doc.name.as_deref())?;
     check_key("/order_key", doc.order_key.as_deref())?;
-    let len = doc.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-    if doc.metadata.len() > ENTRIES || len > METADATA_LEN {
+    check_metadata(&doc.metadata)?;
+    if doc.metadata_headers { check_metadata_headers(&doc.metadata) } else { Ok(()) }
+}
+
+fn check_metadata(metadata: &Metadata) -> Result<(), Problem> {
+    let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
+    let names = metadata.0.keys().map(String::len).sum::<usize>();
+    if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
         return Err(Problem::invalid("/metadata", format!("more than {ENTRIES} entries or {METADATA_LEN} bytes")));
+    }
+    let mut seen = HashSet::new();
+    match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
+        Some(text) => {
+            let detail = format!("policies would see two values of `metadata.{}`", text.flat_name().escape_debug());
+            Err(Problem::invalid(place_of(&text), detail))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_metadata_headers(metadata: &Metadata) -> Result<(), Problem> {
+    let (mut seen, mut len) = (HashSet::new(), 0);
+    for text in metadata.texts() {
+        let name = text.header_name().ok_or_else(|| {
+            let detail =
+                "this name cannot be a header's: with `metadata_headers` it has letters, digits, `.`, `_` and `-` only";
+            Problem::invalid(place_of(&text), detail)
+        })?;
+        len += name.len() + text.header_value().len();
+        if !seen.insert(name.to_ascii_lowercase()) {
+            return Err(Problem::invalid(place_of(&text), format!("there would be two headers `{name}`")));
+        }
+    }
+    if len > METADATA_HEADERS_LEN {
+        return Err(Problem::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
     }
     Ok(())
 }
@@ -290,4 +327,11 @@ pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), Problem>
         return Err(Problem::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));
     }
     Ok(())
+}
+
+/// Where a text stands in a job's document.
+fn place_of(text: &Text<'_>) -> String {
+    let token = |name: &str| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+    let parts = text.namespace.into_iter().chain([text.name]);
+    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &token(part))
 }

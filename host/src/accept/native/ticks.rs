@@ -12,7 +12,8 @@ use super::job_doc::JobDoc;
 use super::new_job::Checked;
 use crate::catalog::{Group, Schedule, ScheduleSpec};
 use crate::clock::{Clock, UnixMs};
-use crate::job::{Admission, JobId, NewJob, Overlap, TenantId, Tick};
+use crate::job::{Admission, JobId, Label, NewJob, Overlap, TenantId, Tick};
+use crate::observe::{Fact, Subject, Told};
 use crate::store::{Inserted, Placed, StoreError};
 
 /// What a schedule's jobs are made of, as long as neither it nor its group changes.
@@ -22,6 +23,18 @@ pub struct Mould {
     group: Arc<Group>,
     job: NewJob,
     ttl: Option<Duration>,
+}
+
+/// A tick with its job, which is about to be stored.
+#[derive(Clone)]
+pub struct Ticking {
+    /// Whose tick.
+    pub schedule: Arc<Schedule>,
+    /// When.
+    pub tick: UnixMs,
+    why: Why,
+    /// Its job.
+    pub job: NewJob,
 }
 
 /// Why a tick is to make a job.
@@ -44,12 +57,16 @@ impl Mould {
 
     /// The jobs of these ticks, in their order.
     #[must_use]
-    pub fn cast(&self, ticks: &[UnixMs], why: Why, clock: &dyn Clock) -> Vec<NewJob> {
+    pub fn cast(&self, ticks: &[UnixMs], why: Why, clock: &dyn Clock) -> Vec<Ticking> {
         let mut ids: Vec<_> = ticks.iter().map(|_| JobId::new(clock)).collect();
         // Jobs of one order key go in the order of their ids.
         ids.sort_unstable();
         let now = clock.now();
-        ticks.iter().zip(ids).map(|(tick, id)| self.one(*tick, why, id, now, clock)).collect()
+        let one = |(&tick, id)| {
+            let job = self.one(tick, why, id, now, clock);
+            Ticking { schedule: Arc::clone(&self.schedule), tick, why, job }
+        };
+        ticks.iter().zip(ids).map(one).collect()
     }
 
     fn one(&self, tick: UnixMs, why: Why, id: JobId, now: UnixMs, clock: &dyn Clock) -> NewJob {
@@ -91,9 +108,9 @@ impl Mould {
     fn label(&self, job: &mut NewJob, tick: UnixMs) {
         let (name, tick) = (&self.schedule.name, tick.to_string());
         job.name.get_or_insert_with(|| name.clone());
-        for (key, value) in [("schedule", name), ("tick", &tick)] {
-            job.spec.metadata.entry(key.to_owned()).or_insert_with(|| value.clone());
-        }
+        let labels = [("name", name), ("tick", &tick)].map(|(key, value)| (key.to_owned(), value.clone()));
+        let labels = Label::Namespace(labels.into_iter().collect());
+        job.spec.metadata.0.entry("schedule".to_owned()).or_insert(labels);
         if let Some(target) = &mut job.spec.target {
             target.headers.push(("Carillon-Schedule".to_owned(), name.clone()));
             target.headers.push(("Carillon-Tick".to_owned(), tick));
@@ -157,15 +174,33 @@ impl Api {
     ///
     /// # Errors
     /// If the store does not take them; then none was made.
-    pub async fn insert_ticks(&self, jobs: Vec<NewJob>) -> Result<Vec<bool>, StoreError> {
+    pub async fn insert_ticks(&self, ticking: &[Ticking]) -> Result<Vec<bool>, StoreError> {
+        let jobs: Vec<_> = ticking.iter().map(|ticking| ticking.job.clone()).collect();
         let Inserted::Placed(placed) = self.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
-        let made: Vec<_> = placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect();
-        let count = made.iter().filter(|made| **made).count();
-        self.observer.metrics.accepted(u64::try_from(count).unwrap_or(u64::MAX));
-        if count > 0 {
-            self.wake.notify_one();
+        self.observer.placed(ticking.iter().map(|ticking| Told::of(&ticking.job)).collect(), &placed);
+        ticking.iter().zip(&placed).for_each(|(ticking, placed)| self.tell_of(ticking, placed));
+        self.wake.notify_one();
+        Ok(placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect())
+    }
+
+    /// What else there is to say of a tick.
+    fn tell_of(&self, ticking: &Ticking, placed: &Placed) {
+        let Ticking { schedule, tick, why, job } = ticking;
+        let about = Subject::group(job.tenant, job.group);
+        match placed {
+            Placed::Stored { cancelled, .. } => {
+                for id in cancelled {
+                    let about = Subject { job: Some(*id), name: job.name.clone(), ..about.clone() };
+                    self.observer.tell(Fact::cancel(about, job.created_at));
+                }
+            }
+            Placed::Skipped if *why == Why::Time => {
+                let reason =
+                    "an earlier job is unfinished, there are no more runs, or it was dealt with before".to_owned();
+                self.observer.tell(Fact::skip(about, job.created_at, schedule.name.clone(), *tick, reason));
+            }
+            Placed::Skipped | Placed::Duplicate(_) | Placed::Debounced(_) => {}
         }
-        Ok(made)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) const EXAMPLES: &str = r#"The input is a JSON object. What is left ou
                 {"error": {"code": "timeout", "message": "no answer within 10s"}}
   retry         {"attempt": {"number": 2}, "verdict": {"outcome": "retryable", "reason": "status 503"},
                  "history": [{"number": 1, "started_ms": 0, "finished_ms": 90, "outcome": "retryable", "status": 503}]}
-  observe       {"events": [{"id": 1, "kind": "job.dead", "at_ms": 0, "group": "g", "job_id": "x", "attributes": {}}]}
+  observe       {"events": [{"id": 1, "kind": "error", "at_ms": 0, "group": "g", "job_id": "x", "attributes": {}}]}
 
 A body that is not text is given as `body_base64`.
 

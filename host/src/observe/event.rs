@@ -1,0 +1,346 @@
+//! What happened to a job, as a fact: one constructor for each kind, so that no mix of fields is made that means nothing.
+//!
+//! A fact is made from what has been decided and committed; nothing is decided here.
+
+use crate::clock::UnixMs;
+use crate::job::{GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, State, TenantId};
+
+/// The kinds of events, and their names in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A job was accepted.
+    Push,
+    /// An attempt begins, or a pull consumer got the job.
+    Pop,
+    /// A pull consumer found nothing.
+    Empty,
+    /// An attempt succeeded.
+    Complete,
+    /// The job's time ran out.
+    Expire,
+    /// An attempt failed and another one is due.
+    Retry,
+    /// The job became a dead letter.
+    Error,
+    /// A job was left out, because one that waits already does its work.
+    DebounceHit,
+    /// A job with a debounce window was accepted.
+    DebounceMiss,
+    /// Whether a job could be left out was not to be found out.
+    DebounceError,
+    /// A job was left out, because it had been accepted before.
+    DedupeHit,
+    /// The job could not be sent and waits; the attempt is not spent.
+    Hold,
+    /// The job was given back untouched.
+    Release,
+    /// A lease ended without a settlement.
+    Interrupt,
+    /// The job was cancelled.
+    Cancel,
+    /// The job was changed.
+    Edit,
+    /// The job's next attempt was moved.
+    Reschedule,
+    /// Dead letters are tried again.
+    Redrive,
+    /// Jobs were removed.
+    Purge,
+    /// A tick of a schedule made no job.
+    Skip,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 20] = [
+        Self::Push,
+        Self::Pop,
+        Self::Empty,
+        Self::Complete,
+        Self::Expire,
+        Self::Retry,
+        Self::Error,
+        Self::DebounceHit,
+        Self::DebounceMiss,
+        Self::DebounceError,
+        Self::DedupeHit,
+        Self::Hold,
+        Self::Release,
+        Self::Interrupt,
+        Self::Cancel,
+        Self::Edit,
+        Self::Reschedule,
+        Self::Redrive,
+        Self::Purge,
+        Self::Skip,
+    ];
+
+    /// The kind's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Pop => "pop",
+            Self::Empty => "empty",
+            Self::Complete => "complete",
+            Self::Expire => "expire",
+            Self::Retry => "retry",
+            Self::Error => "error",
+            Self::DebounceHit => "debounce_hit",
+            Self::DebounceMiss => "debounce_miss",
+            Self::DebounceError => "debounce_error",
+            Self::DedupeHit => "dedupe_hit",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Interrupt => "interrupt",
+            Self::Cancel => "cancel",
+            Self::Edit => "edit",
+            Self::Reschedule => "reschedule",
+            Self::Redrive => "redrive",
+            Self::Purge => "purge",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            format!("`{}` is not a kind of event; the kinds are {known}", text.escape_debug())
+        })
+    }
+}
+
+/// Whom a fact is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The owner.
+    pub tenant: TenantId,
+    /// The group.
+    pub group: GroupId,
+    /// The job, if it is about one.
+    pub job: Option<JobId>,
+    /// The job's name.
+    pub name: Option<String>,
+    /// The job's labels.
+    pub metadata: Metadata,
+}
+
+impl Subject {
+    /// A group as a whole.
+    #[must_use]
+    pub fn group(tenant: TenantId, group: GroupId) -> Self {
+        Self { tenant, group, job: None, name: None, metadata: Metadata::default() }
+    }
+}
+
+impl From<&Job> for Subject {
+    fn from(job: &Job) -> Self {
+        let metadata = job.spec.metadata.clone();
+        Self { tenant: job.tenant, group: job.group, job: Some(job.id), name: job.name.clone(), metadata }
+    }
+}
+
+impl From<&NewJob> for Subject {
+    fn from(job: &NewJob) -> Self {
+        let metadata = job.spec.metadata.clone();
+        Self { tenant: job.tenant, group: job.group, job: Some(job.id), name: job.name.clone(), metadata }
+    }
+}
+
+/// What else there is to say. Which of it is there depends on the kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The attempt's number, from 1.
+    pub attempt: Option<u32>,
+    /// The status that it was answered with.
+    pub status: Option<u16>,
+    /// The code of what went wrong.
+    pub error: Option<String>,
+    /// When the next attempt is due; of a skipped tick, when it would have been.
+    pub run_at: Option<UnixMs>,
+    /// Why, in one sentence.
+    pub reason: Option<String>,
+    /// How many jobs, if it is about several.
+    pub count: Option<u64>,
+    /// The schedule that it is about.
+    pub schedule: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// Which kind of thing.
+    pub kind: Kind,
+    /// When.
+    pub at: UnixMs,
+    /// To whom.
+    pub about: Subject,
+    /// The rest.
+    pub details: Details,
+}
+
+/// A fact with its place among all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Rises for ever, also over a restart.
+    pub id: u64,
+    /// What happened.
+    pub fact: Fact,
+}
+
+impl Fact {
+    fn new(kind: Kind, at: UnixMs, about: impl Into<Subject>, details: Details) -> Self {
+        Self { kind, at, about: about.into(), details }
+    }
+
+    /// A job was accepted.
+    #[must_use]
+    pub fn push(job: &NewJob) -> Self {
+        let details = Details { run_at: Some(job.run_at), ..Details::default() };
+        Self::new(Kind::Push, job.created_at, job, details)
+    }
+
+    /// An attempt begins, or a pull consumer got the job.
+    #[must_use]
+    pub fn pop(leased: &Leased, at: UnixMs) -> Self {
+        let details = Details { attempt: Some(leased.number()), ..Details::default() };
+        Self::new(Kind::Pop, at, &leased.job, details)
+    }
+
+    /// A pull consumer found nothing in a group.
+    #[must_use]
+    pub fn empty(tenant: TenantId, group: GroupId, at: UnixMs) -> Self {
+        Self::new(Kind::Empty, at, Subject::group(tenant, group), Details::default())
+    }
+
+    /// A lease is over: what became of its job, which is now in `state`.
+    #[must_use]
+    pub fn settled(leased: &Leased, settlement: &Settlement, state: State) -> Self {
+        let attempt = settlement.attempt.as_ref();
+        let spent = attempt.is_some_and(|attempt| attempt.detail.spent);
+        let decision = attempt.and_then(|attempt| attempt.detail.decision.as_ref());
+        let kind = match state {
+            State::Succeeded => Kind::Complete,
+            State::Dead => Kind::Error,
+            State::Expired => Kind::Expire,
+            State::Cancelled => Kind::Cancel,
+            State::Scheduled | State::Running if spent => Kind::Retry,
+            State::Scheduled | State::Running if attempt.is_some() => Kind::Hold,
+            State::Scheduled | State::Running => Kind::Release,
+        };
+        let run_at = match settlement.next() {
+            Next::Scheduled(at) if !state.is_final() => Some(at),
+            _ => None,
+        };
+        let details = Details {
+            attempt: attempt.map(|attempt| attempt.number),
+            status: attempt.and_then(|attempt| attempt.status),
+            error: attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.clone()),
+            run_at,
+            // What was decided is not what became of a job that was cancelled meanwhile.
+            reason: decision.filter(|decision| decision.state == state).map(|decision| decision.reason.clone()),
+            ..Details::default()
+        };
+        Self::new(kind, settlement.at, &leased.job, details)
+    }
+
+    /// A lease ended without a settlement: its node, or its consumer, is gone.
+    #[must_use]
+    pub fn interrupt(leased: &Leased, at: UnixMs) -> Self {
+        let details = Details { attempt: Some(leased.number()), ..Details::default() };
+        Self::new(Kind::Interrupt, at, &leased.job, details)
+    }
+
+    /// A job that waited was cancelled.
+    #[must_use]
+    pub fn cancel(about: impl Into<Subject>, at: UnixMs) -> Self {
+        Self::new(Kind::Cancel, at, about, Details::default())
+    }
+
+    /// A job was left out: `about` is the one that does its work.
+    #[must_use]
+    pub fn debounce_hit(about: impl Into<Subject>, at: UnixMs) -> Self {
+        Self::new(Kind::DebounceHit, at, about, Details::default())
+    }
+
+    /// A job with a debounce window was accepted, to run at `run_at`.
+    #[must_use]
+    pub fn debounce_miss(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
+        Self::new(Kind::DebounceMiss, at, about, Details { run_at: Some(run_at), ..Details::default() })
+    }
+
+    /// Whether a job could be left out was not to be found out.
+    #[must_use]
+    pub fn debounce_error(about: impl Into<Subject>, at: UnixMs, reason: String) -> Self {
+        Self::new(Kind::DebounceError, at, about, Details { reason: Some(reason), ..Details::default() })
+    }
+
+    /// A job was left out: `about` is the same job, accepted before.
+    #[must_use]
+    pub fn dedupe_hit(about: impl Into<Subject>, at: UnixMs) -> Self {
+        Self::new(Kind::DedupeHit, at, about, Details::default())
+    }
+
+    /// A job was changed.
+    #[must_use]
+    pub fn edit(about: impl Into<Subject>, at: UnixMs) -> Self {
+        Self::new(Kind::Edit, at, about, Details::default())
+    }
+
+    /// A job's next attempt was moved to `run_at`.
+    #[must_use]
+    pub fn reschedule(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
+        Self::new(Kind::Reschedule, at, about, Details { run_at: Some(run_at), ..Details::default() })
+    }
+
+    /// `count` dead letters are tried again at `run_at`; `about` is the job, or the group.
+    #[must_use]
+    pub fn redrive(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs, count: u64) -> Self {
+        let details = Details { run_at: Some(run_at), count: Some(count), ..Details::default() };
+        Self::new(Kind::Redrive, at, about, details)
+    }
+
+    /// `count` jobs of a group were removed.
+    #[must_use]
+    pub fn purge(about: impl Into<Subject>, at: UnixMs, count: u64) -> Self {
+        Self::new(Kind::Purge, at, about, Details { count: Some(count), ..Details::default() })
+    }
+
+    /// The tick of a schedule that was due at `tick` made no job.
+    #[must_use]
+    pub fn skip(about: impl Into<Subject>, at: UnixMs, schedule: String, tick: UnixMs, reason: String) -> Self {
+        let (schedule, reason) = (Some(schedule), Some(reason));
+        Self::new(Kind::Skip, at, about, Details { run_at: Some(tick), schedule, reason, ..Details::default() })
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let details = &self.details;
+        let words = [&self.about.name, &details.error, &details.reason, &details.schedule];
+        let words = words.into_iter().flatten().map(String::len).sum::<usize>();
+        let labels = self.about.metadata.texts().map(|text| LABEL_SIZE + text.flat_name().len() + text.value.len());
+        size_of::<Event>() + words + labels.sum::<usize>()
+    }
+}
+
+/// What a label takes besides its bytes, in bytes.
+const LABEL_SIZE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names: std::collections::HashSet<_> = Kind::ALL.map(Kind::as_str).into();
+        assert_eq!(names.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+        }
+        assert!("nonsense".parse::<Kind>().unwrap_err().contains("debounce_hit"));
+    }
+}

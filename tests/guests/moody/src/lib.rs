@@ -1,0 +1,53 @@
+//! Does as its config says: as an observer it talks, traps or never ends; as a judge it says what it is told of the attempt.
+
+use carillon_policy_sdk::{Attempt, Event, Exchange, Failure, Judge, Observe, Plugin, Verdict, export, log};
+use serde::Deserialize;
+
+struct Moody;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    mood: Mood,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mood {
+    #[default]
+    Talk,
+    Trap,
+    Spin,
+}
+
+export!(Moody: judge, observe);
+
+impl Plugin for Moody {
+    type Config = Config;
+    const NAME: &'static str = "moody";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const SUMMARY: &'static str = "Does as its config says.";
+    const CONFIG_SCHEMA: &'static str = r#"{
+        "type": "object", "additionalProperties": false, "properties": {"mood": {"enum": ["talk", "trap", "spin"]}}
+    }"#;
+}
+
+impl Judge for Moody {
+    fn judge(attempt: &Attempt, _config: &Config, _exchange: Exchange) -> Result<Verdict, Failure> {
+        let told = attempt.attributes.iter().map(|attribute| format!("{}={}", attribute.key, attribute.value));
+        Ok(Verdict::success(told.collect::<Vec<_>>().join(" ")))
+    }
+}
+
+impl Observe for Moody {
+    fn observe(config: &Config, events: &[Event]) {
+        match config.mood {
+            Mood::Talk => log::info(&format!("{} events", events.len())),
+            Mood::Trap => panic!("in a bad mood"),
+            Mood::Spin => loop {
+                std::hint::black_box(events);
+            },
+        }
+    }
+}

@@ -12,8 +12,10 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 12] = [
+const VIEWERS: [&str; 14] = [
     "GET /v1/events",
+    "GET /v1/bulk",
+    "GET /v1/bulk/x",
     "GET /v1/groups",
     "GET /v1/groups/x",
     "GET /v1/groups/x/stats",
@@ -36,12 +38,6 @@ const PRODUCERS: [&str; 23] = [
     "POST /v1/jobs/x/run",
     "POST /v1/jobs/x/retry",
     "POST /v1/jobs/x/reschedule",
-    "PUT /v1/schedules/x",
-    "DELETE /v1/schedules/x",
-    "POST /v1/schedules/x/pause",
-    "POST /v1/schedules/x/resume",
-    "POST /v1/schedules/x/run",
-    "POST /v1/schedules/x/backfill",
     "POST /v1/groups/x/bulk",
     "POST /v1/groups/x/redrive",
     "POST /v1/groups/x/purge",
@@ -51,6 +47,12 @@ const PRODUCERS: [&str; 23] = [
     "POST /v1/leases/x/complete",
     "POST /v1/leases/x/fail",
     "POST /v1/leases/x/release",
+    "PUT /v1/schedules/x",
+    "DELETE /v1/schedules/x",
+    "POST /v1/schedules/x/pause",
+    "POST /v1/schedules/x/resume",
+    "POST /v1/schedules/x/run",
+    "POST /v1/schedules/x/backfill",
     "POST /v1/groups/x/policy/simulate",
 ];
 

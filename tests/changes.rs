@@ -165,6 +165,9 @@ async fn many_jobs_are_counted_and_then_changed_by_filter() {
     receiver.arrived("/m", 3).await;
     host.looked(&receiver).await;
     assert_eq!((receiver.count("/m"), receiver.count("/s")), (3, 0));
+    let purged = bulk(&host, json!({"action": "purge", "filter": {"state": "cancelled"}})).await;
+    assert_eq!(purged["done"], 3);
+    assert_eq!(host.api.stats("g").await["cancelled"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,7 +235,10 @@ async fn a_change_that_makes_no_sense_is_refused_by_field() {
         (json!({"action": "reschedule", "run_at": "soon"}), 422, "/run_at"),
         (json!({"action": "cancel", "filter": {"created_from": "yesterday"}}), 422, "/filter/created_from"),
         (json!({"action": "cancel", "filter": {"metadata": {"a\"b": "c"}}}), 422, "/filter/metadata"),
-        (json!({"action": "cancel", "filter": {"state": "dead"}}), 400, "/filter/state"),
+        (json!({"action": "cancel", "filter": {"state": "dead"}}), 422, "/filter/state"),
+        (json!({"action": "purge", "filter": {"state": "scheduled"}}), 422, "/filter/state"),
+        (json!({"action": "cancel", "filter": {"state": "odd"}}), 400, "/filter/state"),
+        (json!({"action": "cancel", "filter": {"surprise": 1}}), 400, "/filter/surprise"),
     ] {
         host.api.post("/v1/groups/g/bulk", change).await.problem_at(status, pointer);
     }

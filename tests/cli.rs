@@ -106,6 +106,54 @@ async fn a_schedule_is_put_shown_run_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_changed_one_by_one_and_many_at_once() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("g", json!({})).await;
+    let url = receiver.url("/a");
+    let create = ["job", "create", "g", &url, "--run-at", "+1h", "--name", "mail-1", "--priority", "9", "--ttl", "3h"];
+    let flags = ["--dedupe-key", "k", "--idempotency-key", "once", "-m", "plan=free"];
+    let made = json(&host, &[&create[..], &flags].concat(), "").await;
+    assert_eq!((&made["priority"], &made["name"]), (&json!(9), &json!("mail-1")));
+    assert_eq!(json(&host, &[&create[..], &flags].concat(), "").await["id"], made["id"], "the same request");
+    let again = json(&host, &[&create[..], &flags[..2]].concat(), "").await;
+    assert_eq!((&again["id"], &again["instead"]), (&made["id"], &json!("duplicate")));
+    let by_name = ["mail-1", "--group", "g"];
+    let moved = json(&host, &[&["job", "reschedule"], &by_name[..], &["--run-at", "+2h"]].concat(), "").await;
+    assert_ne!(moved["run_at"], made["run_at"]);
+    let edited =
+        json(&host, &[&["job", "edit"], &by_name[..], &[r#"{"metadata": {"plan": "paid"}}"#]].concat(), "").await;
+    assert_eq!(edited["metadata"]["plan"], "paid");
+    assert!(cli(&host, &["job", "list", "g", "-m", "plan=paid"], "").await.ok().contains("mail-1"));
+    assert_eq!(
+        cli(&host, &["bulk", "cancel", "g", "--name-prefix", "mail", "--dry-run"], "").await.ok().trim(),
+        "1 jobs"
+    );
+    cli(&host, &[&["job", "run"], &by_name[..]].concat(), "").await.ok();
+    let id = made["id"].as_str().unwrap();
+    host.api.until_state(id, "succeeded").await;
+    assert!(cli(&host, &["job", "retry", id], "").await.error(1).contains("the job is succeeded"));
+    host.api.job_id("g", json!({"url": url, "run_at": "+1h"})).await;
+    assert_eq!(cli(&host, &["bulk", "cancel", "g"], "").await.ok().trim(), "1 jobs: cancel");
+    assert!(cli(&host, &["bulk", "list"], "").await.ok().contains("cancel"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_works_from_the_shell() {
+    let host = TestHost::start().await;
+    host.api.put_group("q", json!({})).await;
+    for text in ["one", "two"] {
+        cli(&host, &["job", "create", "q", "--payload-text", text], "").await.ok();
+    }
+    let taken = json(&host, &["lease", "take", "q", "--max", "5"], "").await;
+    let token = |index: usize| taken["leases"][index]["token"].as_str().unwrap().to_owned();
+    assert_eq!(taken["leases"][1]["payload_text"], "two");
+    cli(&host, &["lease", "extend", &token(0), "--lease", "1m"], "").await.ok();
+    assert_eq!(cli(&host, &["lease", "complete", &token(0)], "").await.ok().trim(), "succeeded");
+    assert!(cli(&host, &["lease", "fail", &token(1), "--error", "no"], "").await.ok().starts_with("scheduled, due "));
+    assert!(cli(&host, &["lease", "release", &token(1)], "").await.error(1).contains("the lease has ended"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_simulation_is_printed() {
     let host = TestHost::start().await;
     host.api.put_group("g", json!({"encode": [{"plugin": "base64-envelope"}]})).await;

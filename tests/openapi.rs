@@ -31,17 +31,6 @@ const OPERATIONS: [&str; 55] = [
     "POST /v1/jobs/{id}/retry",
     "POST /v1/jobs/{id}/reschedule",
     "GET /v1/jobs/{id}/attempts",
-    "POST /v1/groups/{group}/bulk",
-    "POST /v1/groups/{group}/redrive",
-    "POST /v1/groups/{group}/purge",
-    "POST /v1/groups/{group}/flush",
-    "GET /v1/bulk",
-    "GET /v1/bulk/{id}",
-    "POST /v1/groups/{group}/leases",
-    "POST /v1/leases/{token}/extend",
-    "POST /v1/leases/{token}/complete",
-    "POST /v1/leases/{token}/fail",
-    "POST /v1/leases/{token}/release",
     "GET /v1/schedules",
     "GET /v1/schedules/{schedule}",
     "PUT /v1/schedules/{schedule}",
@@ -64,6 +53,17 @@ const OPERATIONS: [&str; 55] = [
     "GET /v1/tenants",
     "GET /v1/tenants/{tenant}",
     "PUT /v1/tenants/{tenant}",
+    "GET /v1/bulk",
+    "GET /v1/bulk/{id}",
+    "POST /v1/groups/{group}/bulk",
+    "POST /v1/groups/{group}/redrive",
+    "POST /v1/groups/{group}/purge",
+    "POST /v1/groups/{group}/flush",
+    "POST /v1/groups/{group}/leases",
+    "POST /v1/leases/{token}/extend",
+    "POST /v1/leases/{token}/complete",
+    "POST /v1/leases/{token}/fail",
+    "POST /v1/leases/{token}/release",
 ];
 
 /// Checks what the server says against its own document.
@@ -191,6 +191,62 @@ async fn answers_are_as_they_are_documented() {
     document.covers("GET /v1/events", &api.get("/v1/events?kind=nonsense").await);
     document.covers("GET /v1/groups/{group}", &api.get("/v1/groups/none").await);
     document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g", json!({"sing": 1})).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_and_leases_are_as_they_are_documented() {
+    let host = TestHost::start().await;
+    let (api, document) = (&host.api, Document::of(&host).await);
+    api.put_group("g", json!({})).await;
+    let next = json!({"url": "http://127.0.0.1:1/", "run_at": "+5s"});
+    let job = json!({
+        "url": "http://127.0.0.1:1/", "run_at": "+1h", "priority": 9, "order_key": "k", "dedupe_key": "d", "dedupe_window": "1m",
+        "limits": {"ttl": "2h", "max_delay": "1m"}, "on_success": next, "on_failure": next, "metadata_headers": true,
+        "metadata": {"billing": {"invoice": "17"}},
+    });
+    document.takes("POST /v1/groups/{group}/jobs", &job);
+    let made = document.covers("POST /v1/groups/{group}/jobs", &api.post("/v1/groups/g/jobs", job.clone()).await);
+    document.covers("POST /v1/groups/{group}/jobs", &api.post("/v1/groups/g/jobs", job).await);
+    let debounced = json!({"debounce_seconds": 5, "debounce_key": "k", "debounce_always_delay": true});
+    document.takes("POST /v1/groups/{group}/jobs", &debounced);
+    document.covers("POST /v1/groups/{group}/jobs", &api.post("/v1/groups/g/jobs", debounced).await);
+    let job = format!("/v1/jobs/{}", made["id"].as_str().unwrap());
+    let patch = json!({"name": "n", "priority": 1});
+    document.takes("PATCH /v1/jobs/{id}", &patch);
+    document.covers("PATCH /v1/jobs/{id}", &api.raw(reqwest::Method::PATCH, &job, patch.to_string()).await);
+    let moved = json!({"run_at": "+30m"});
+    document.takes("POST /v1/jobs/{id}/reschedule", &moved);
+    document.covers("POST /v1/jobs/{id}/reschedule", &api.post(&format!("{job}/reschedule"), moved).await);
+    document.covers("POST /v1/jobs/{id}/retry", &api.post(&format!("{job}/retry"), json!({})).await);
+    let change = json!({"action": "reschedule", "run_at": "+1h", "dry_run": false,
+        "filter": {"state": "scheduled", "name_prefix": "n", "metadata": {"billing.invoice": "17"}}});
+    document.takes("POST /v1/groups/{group}/bulk", &change);
+    let bulk = document.covers("POST /v1/groups/{group}/bulk", &api.post("/v1/groups/g/bulk", change).await);
+    assert_eq!(bulk["done"], 1, "{bulk}");
+    let shown = api.get(&format!("/v1/bulk/{}", bulk["id"].as_str().unwrap())).await;
+    document.covers("GET /v1/bulk/{id}", &shown);
+    document.covers("GET /v1/bulk", &api.get("/v1/bulk").await);
+    for verb in ["redrive", "purge", "flush"] {
+        let operation = format!("POST /v1/groups/{{group}}/{verb}");
+        document.covers(&operation, &api.post(&format!("/v1/groups/g/{verb}"), json!({})).await);
+    }
+
+    for _ in 0..3 {
+        api.job_id("g", json!({"payload": {"a": 1}})).await;
+    }
+    let ask = json!({"max": 3, "lease": "30s", "wait": "1s"});
+    document.takes("POST /v1/groups/{group}/leases", &ask);
+    let taken = document.covers("POST /v1/groups/{group}/leases", &api.post("/v1/groups/g/leases", ask).await);
+    let path =
+        |index: usize, verb: &str| format!("/v1/leases/{}/{verb}", taken["leases"][index]["token"].as_str().unwrap());
+    let extended = api.post(&path(0, "extend"), json!({"lease": "1m"})).await;
+    document.covers("POST /v1/leases/{token}/extend", &extended);
+    document.covers("POST /v1/leases/{token}/complete", &api.post(&path(0, "complete"), json!({})).await);
+    let failed = json!({"error": "no", "permanent": false, "retry_after": "5s"});
+    document.takes("POST /v1/leases/{token}/fail", &failed);
+    document.covers("POST /v1/leases/{token}/fail", &api.post(&path(1, "fail"), failed).await);
+    document.covers("POST /v1/leases/{token}/release", &api.post(&path(2, "release"), json!({})).await);
+    document.covers("POST /v1/leases/{token}/release", &api.post(&path(2, "release"), json!({})).await);
 }
 
 /// The samples of an exposition in the OpenMetrics text format.

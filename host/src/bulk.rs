@@ -47,7 +47,7 @@ impl Bulks {
     /// If the store does not answer.
     pub async fn count(&self, bulk: &Bulk) -> Result<u64, StoreError> {
         let mut total = 0;
-        for state in bulk.doc.action.states() {
+        for state in bulk.states() {
             total += self.store.count(bulk.filter(*state)).await?;
         }
         Ok(total)
@@ -101,12 +101,12 @@ impl Bulks {
     async fn page(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
         let (index, last) = bulk.doc.cursor;
         let now = self.clock.now();
-        let Some(state) = bulk.doc.action.states().get(index) else {
+        let Some(state) = bulk.states().get(index).copied() else {
             bulk.doc.finished_at = Some(now);
             return Ok(());
         };
         let before = Some(last.unwrap_or(bulk.doc.before));
-        let jobs = self.store.jobs(JobsQuery { filter: bulk.filter(*state), before, limit: PAGE }).await?;
+        let jobs = self.store.jobs(JobsQuery { filter: bulk.filter(state), before, limit: PAGE }).await?;
         let ids: Vec<JobId> = jobs.iter().map(|job: &Job| job.id).collect();
         let Some(last) = ids.last().copied() else {
             bulk.doc.cursor = (index + 1, None);

@@ -73,7 +73,7 @@ impl Gates {
             state.pace = limits.rate.map(|rate| Pace::new(rate, now));
         }
         let free = limits.concurrency.saturating_sub(state.running);
-        let paced = state.pace.map_or(Opening::Now(u32::MAX), |pace| pace.opening(now));
+        let paced = state.pace.as_mut().map_or(Opening::Now(u32::MAX), |pace| pace.opening(now));
         match paced {
             _ if free == 0 => Opening::Full,
             Opening::Now(count) => Opening::Now(count.min(free)),
@@ -131,9 +131,11 @@ impl Pace {
         i128::try_from((self.rate.period / self.rate.count.get()).as_nanos()).unwrap_or(i128::MAX).max(1)
     }
 
-    fn opening(&self, now: UnixMs) -> Opening {
+    fn opening(&mut self, now: UnixMs) -> Opening {
         let (now, interval) = (i128::from(now.0) * NANOS, self.interval());
         let burst = interval * i128::from(self.rate.count.get());
+        // It is never further ahead than that, unless the clock has been set back.
+        self.ahead = self.ahead.min(now + burst);
         let room = (burst - (self.ahead - now).max(0)) / interval;
         match u32::try_from(room) {
             Ok(count) if count > 0 => Opening::Now(count),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use carillon::clock::{Clock as _, SystemClock};
+use reqwest::Method;
 use serde_json::json;
 
 use super::ledger::{Promise, check};

@@ -27,6 +27,11 @@ impl ManualClock {
         });
     }
 
+    /// Sets it to an earlier time, as an operator might who corrects a mistake.
+    pub fn turn_back(&self, to: UnixMs) {
+        self.0.send_modify(|now| *now = to);
+    }
+
     pub fn advance(&self, by: Duration) {
         self.set(self.now().plus(by));
     }

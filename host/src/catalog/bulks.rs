@@ -22,12 +22,12 @@ pub enum BulkAction {
     },
     /// Dead letters and expired jobs are tried again.
     Redrive,
-    /// Dead letters are removed.
+    /// Dead letters, or jobs that have ended otherwise, are removed.
     Purge,
 }
 
 impl BulkAction {
-    /// The states of the jobs that it is for.
+    /// The states of the jobs that it is for if nothing is said of states.
     #[must_use]
     pub fn states(self) -> &'static [State] {
         match self {
@@ -36,6 +36,12 @@ impl BulkAction {
             Self::Redrive => &[State::Dead, State::Expired],
             Self::Purge => &[State::Dead],
         }
+    }
+
+    /// Whether it can be done to jobs in this state.
+    #[must_use]
+    pub fn fits(self, state: State) -> bool {
+        self.states().contains(&state) || (self == Self::Purge && state.is_final())
     }
 }
 
@@ -63,10 +69,11 @@ pub struct BulkDoc {
     pub finished_at: Option<UnixMs>,
 }
 
-/// A [`JobFilter`] without its owner and state, as it is stored.
+/// A [`JobFilter`] without its owner, as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as in JobFilter")]
 pub struct BulkFilter {
+    pub state: Option<State>,
     pub name: Option<String>,
     pub name_prefix: Option<String>,
     pub created_from: Option<UnixMs>,
@@ -88,10 +95,16 @@ pub struct Bulk {
 }
 
 impl Bulk {
+    /// The states of its jobs, in the order in which they are gone through.
+    #[must_use]
+    pub fn states(&self) -> &[State] {
+        self.doc.filter.state.as_ref().map_or(self.doc.action.states(), std::slice::from_ref)
+    }
+
     /// Its jobs in one state.
     #[must_use]
     pub fn filter(&self, state: State) -> JobFilter {
-        let BulkFilter { name, name_prefix, created_from, created_before, metadata } = self.doc.filter.clone();
+        let BulkFilter { name, name_prefix, created_from, created_before, metadata, .. } = self.doc.filter.clone();
         let all = JobFilter::all(self.tenant, self.doc.group);
         JobFilter { state: Some(state), name, name_prefix, created_from, created_before, metadata, ..all }
     }

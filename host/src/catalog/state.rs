@@ -29,8 +29,8 @@ pub(super) struct State {
     tokens: BTreeMap<(TenantId, String), (String, Arc<ApiToken>)>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
-    schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
+    schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
 }
 
 impl State {
@@ -46,8 +46,8 @@ impl State {
             tokens: BTreeMap::new(),
             token_hashes: HashMap::new(),
             plugins: BTreeMap::new(),
-            schedules: BTreeMap::new(),
             bulks: BTreeMap::new(),
+            schedules: BTreeMap::new(),
         }
     }
 
@@ -98,8 +98,8 @@ impl State {
         let slot = (tenant, name.to_owned());
         match kind {
             Kind::Tenant => {}
-            Kind::Schedule => drop(self.schedules.remove(&slot)),
             Kind::Bulk => drop(self.bulks.remove(&slot)),
+            Kind::Schedule => drop(self.schedules.remove(&slot)),
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
@@ -296,20 +296,20 @@ impl State {
         self.keys.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant).map(|(_, key)| key)
     }
 
-    pub(super) fn schedule(&self, tenant: TenantId, name: &str) -> Option<&Arc<Schedule>> {
-        self.schedules.get(&(tenant, name.to_owned()))
-    }
-
-    pub(super) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
-        self.schedules.values()
-    }
-
     pub(super) fn bulk(&self, tenant: TenantId, id: &str) -> Option<&Arc<Bulk>> {
         self.bulks.get(&(tenant, id.to_owned()))
     }
 
     pub(super) fn bulks(&self) -> impl Iterator<Item = &Arc<Bulk>> {
         self.bulks.values()
+    }
+
+    pub(super) fn schedule(&self, tenant: TenantId, name: &str) -> Option<&Arc<Schedule>> {
+        self.schedules.get(&(tenant, name.to_owned()))
+    }
+
+    pub(super) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
+        self.schedules.values()
     }
 
     pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {

@@ -135,8 +135,9 @@ pub struct Page {
 /// A job that is to be created.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobInput {
-    /// Where to.
-    pub url: String,
+    /// Where to; nowhere if it is to be pulled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// `POST` if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -161,6 +162,9 @@ pub struct JobInput {
     /// Overrides of the group's policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Value>,
+    /// Everything else that the API knows of a job.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, Value>,
 }
 
 /// A job's body.
@@ -271,11 +275,7 @@ impl Client {
 
     /// `GET /v1/…`; like all of these, `path` holds the segments after `/v1`, not yet escaped.
     pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, ClientError> {
-        let mut url = self.url(path)?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        self.exchange(self.http.get(url)).await
+        self.exchange(self.http.get(self.url_with(path, query)?)).await
     }
 
     /// `GET /v1/…` for a stream of events, which is read as it comes in; `seen` is the id of the last event that was seen.
@@ -285,11 +285,7 @@ impl Client {
         query: &[(&str, String)],
         seen: Option<&str>,
     ) -> Result<Response, ClientError> {
-        let mut url = self.url(path)?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let mut request = self.http.get(url).timeout(NO_END);
+        let mut request = self.http.get(self.url_with(path, query)?).timeout(NO_END);
         if let Some(id) = seen {
             request = request.header("last-event-id", id);
         }
@@ -307,6 +303,41 @@ impl Client {
     /// `POST /v1/…` with a JSON body.
     pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
         self.exchange(self.http.post(self.url(path)?).json(body)).await
+    }
+
+    /// `POST /v1/…` with a key: sent again, it is not carried out again.
+    pub async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.exchange(self.http.post(self.url(path)?).header("idempotency-key", key).json(body)).await
+    }
+
+    /// `POST /v1/…?…` with a JSON body.
+    pub async fn post_to(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Value, ClientError> {
+        self.exchange(self.http.post(self.url_with(path, query)?).json(body)).await
+    }
+
+    /// `PATCH /v1/…?…` with a JSON body.
+    pub async fn patch(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Value, ClientError> {
+        self.exchange(self.http.patch(self.url_with(path, query)?).json(body)).await
+    }
+
+    /// `DELETE /v1/…?…`.
+    pub async fn delete_from(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, ClientError> {
+        self.exchange(self.http.delete(self.url_with(path, query)?)).await
     }
 
     /// `POST /v1/…` without a body.
@@ -328,6 +359,14 @@ impl Client {
     /// `DELETE /v1/…`.
     pub async fn delete(&self, path: &[&str]) -> Result<Value, ClientError> {
         self.exchange(self.http.delete(self.url(path)?)).await
+    }
+
+    fn url_with(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url, ClientError> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, ClientError> {
@@ -473,7 +512,7 @@ mod tests {
             .route("/groups/g/stats", get(|| async { r#"{"scheduled": 2, "succeeded": 1}"# }))
             .route("/keys/k", put(|| async { StatusCode::NO_CONTENT }));
         let client = client_of(routes).await;
-        let job = JobInput { url: "http://x".into(), ..JobInput::default() };
+        let job = JobInput { url: Some("http://x".into()), ..JobInput::default() };
         assert_eq!(client.create_jobs("g", std::slice::from_ref(&job)).await.unwrap(), ["i"]);
         let job = JobInput { payload: Some(Payload::Json(json!({"a": 1}))), ..job };
         assert_eq!(client.create_job("g", &job).await.unwrap().state, "scheduled");

@@ -1,14 +1,10 @@
 //! `carillon job`: schedules jobs and follows them.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
-use super::client::{JobInput, Payload};
+use super::job_args::JobArgs;
 use super::{Paging, Session, batch, input};
 use crate::job::State;
 
@@ -18,16 +14,16 @@ pub(super) enum Command {
     Create {
         /// The group whose policy and limits apply.
         group: String,
+        /// Sent again with the same key within 24 hours, it makes no second job.
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
         #[command(flatten)]
-        job: JobArgs,
+        job: Box<JobArgs>,
     },
     /// Schedule many callbacks from a file with a job in JSON to a line.
     Batch(batch::Batch),
     /// Show a job.
-    Get {
-        /// The job's id.
-        id: String,
-    },
+    Get(Target),
     /// List the jobs of a group.
     List {
         /// The group.
@@ -38,6 +34,12 @@ pub(super) enum Command {
         /// Only jobs of this name.
         #[arg(long)]
         name: Option<String>,
+        /// Only jobs whose name begins with this.
+        #[arg(long)]
+        name_prefix: Option<String>,
+        /// Only jobs with this label, `KEY=VALUE`. Can be repeated.
+        #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
+        metadata: Vec<(String, String)>,
         #[command(flatten)]
         paging: Paging,
     },
@@ -46,92 +48,52 @@ pub(super) enum Command {
         /// The jobs' ids.
         #[arg(required = true)]
         ids: Vec<String>,
+        /// These are not ids but names in this group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// Let a waiting job run now.
+    Run(Target),
+    /// Try a dead letter or an expired job again.
+    Retry(Target),
+    /// Move a waiting job to another time.
+    Reschedule {
+        #[command(flatten)]
+        target: Target,
+        /// When: RFC 3339, `+90s`, or seconds since 1970.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        run_at: String,
+    },
+    /// Change a waiting job.
+    Edit {
+        #[command(flatten)]
+        target: Target,
+        /// What to replace, as JSON: `{"url": "…", "headers": {"X-Old": null}}`.
+        #[arg(value_name = "JSON", value_parser = input::json_object)]
+        patch: Value,
     },
     /// List what was tried for a job, and what came of it.
     Attempts {
-        /// The job's id.
-        id: String,
+        #[command(flatten)]
+        target: Target,
         #[command(flatten)]
         paging: Paging,
     },
 }
 
-/// A job, as flags.
+/// Which job.
 #[derive(Debug, Args)]
-pub(super) struct JobArgs {
-    /// Where the callback goes.
-    url: String,
-    /// The HTTP method; the server's default is POST.
-    #[arg(short = 'X', long)]
-    method: Option<String>,
-    /// A header, `Name: value`. Can be repeated.
-    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = input::header)]
-    headers: Vec<(String, String)>,
-    #[command(flatten)]
-    payload: PayloadArgs,
-    /// When: RFC 3339, `+90s`, or seconds since 1970; at once if it is not said.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    run_at: Option<String>,
-    /// A name of your own for it.
+pub(super) struct Target {
+    /// The job's id.
+    id: String,
+    /// This is not an id but the name of a job in this group.
     #[arg(long)]
-    name: Option<String>,
-    /// A label, `KEY=VALUE`. Can be repeated.
-    #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
-    metadata: Vec<(String, String)>,
-    /// Labels as a JSON object of texts, or of namespaces of texts: `{"billing": {"invoice": "17"}}`.
-    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    metadata_json: Option<Value>,
-    /// Send each label as a header `Carillon-Metadata-<Key>`.
-    #[arg(long)]
-    metadata_headers: bool,
-    /// Overrides of the group's policy, as JSON: `{"retry": {"max_attempts": 3}}`.
-    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    policy: Option<Value>,
+    group: Option<String>,
 }
 
-/// A job's body, in one of three forms.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-struct PayloadArgs {
-    /// The body, as JSON.
-    #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json)]
-    payload: Option<Value>,
-    /// The body, as text.
-    #[arg(long, value_name = "TEXT")]
-    payload_text: Option<String>,
-    /// The body: the bytes of a file, or of standard input for `-`.
-    #[arg(long, value_name = "FILE")]
-    payload_file: Option<PathBuf>,
-}
-
-impl JobArgs {
-    /// The job that the flags describe.
-    pub(super) fn input(self) -> anyhow::Result<JobInput> {
-        let mut metadata = match self.metadata_json {
-            Some(Value::Object(labels)) => labels,
-            _ => Map::new(),
-        };
-        metadata.extend(self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))));
-        Ok(JobInput {
-            url: self.url,
-            method: self.method,
-            headers: self.headers.into_iter().collect(),
-            payload: self.payload.read()?,
-            run_at: self.run_at.as_deref().map(input::time),
-            name: self.name,
-            metadata,
-            metadata_headers: self.metadata_headers,
-            policy: self.policy,
-        })
-    }
-}
-
-impl PayloadArgs {
-    fn read(self) -> anyhow::Result<Option<Payload>> {
-        if let Some(path) = self.payload_file {
-            return Ok(Some(Payload::Base64(STANDARD.encode(input::bytes(&path)?))));
-        }
-        Ok(self.payload.map(Payload::Json).or_else(|| self.payload_text.map(Payload::Text)))
+impl Target {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        self.group.iter().map(|group| ("group", group.clone())).collect()
     }
 }
 
@@ -158,37 +120,62 @@ const ATTEMPTS: [(&str, &str); 8] = [
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
         match self {
-            Self::Create { group, job } => create(session, &group, job).await,
+            Self::Create { group, idempotency_key, job } => {
+                let (path, job) = (["groups", &group, "jobs"], job.input()?);
+                let made: Value = match idempotency_key {
+                    Some(key) => client.post_once(&path, &key, &job).await?,
+                    None => client.post(&path, &job).await?,
+                };
+                session.out.answer(&made)
+            }
             Self::Batch(batch) => batch.run(session).await,
-            Self::Get { id } => {
-                let job: Value = session.client.get(&["jobs", &id], &[]).await?;
+            Self::Get(target) => {
+                let job: Value = client.get(&["jobs", &target.id], &target.query()).await?;
                 session.out.answer(&job)
             }
-            Self::List { group, state, name, paging } => {
+            Self::List { group, state, name, name_prefix, metadata, paging } => {
+                let labels: Vec<_> =
+                    metadata.into_iter().map(|(key, value)| (format!("metadata.{key}"), value)).collect();
                 let state = state.map(|state| ("state", state.to_string()));
-                let query = state.into_iter().chain(name.map(|name| ("name", name))).collect();
+                let named = [("name", name), ("name_prefix", name_prefix)];
+                let named = named.into_iter().filter_map(|(key, value)| Some((key, value?)));
+                let labels = labels.iter().map(|(key, value)| (key.as_str(), value.clone()));
+                let query = state.into_iter().chain(named).chain(labels).collect();
                 session.list(&["groups", &group, "jobs"], query, &paging, &LIST).await
             }
-            Self::Cancel { ids } => cancel(session, &ids).await,
-            Self::Attempts { id, paging } => {
-                session.list(&["jobs", &id, "attempts"], Vec::new(), &paging, &ATTEMPTS).await
+            Self::Cancel { ids, group } => cancel(session, ids, group).await,
+            Self::Run(target) => act(session, &target, "run", &json!({})).await,
+            Self::Retry(target) => act(session, &target, "retry", &json!({})).await,
+            Self::Reschedule { target, run_at } => {
+                act(session, &target, "reschedule", &json!({"run_at": input::time(&run_at)})).await
+            }
+            Self::Edit { target, patch } => {
+                let job = client.patch(&["jobs", &target.id], &target.query(), &patch).await?;
+                session.out.answer(&job)
+            }
+            Self::Attempts { target, paging } => {
+                session.list(&["jobs", &target.id, "attempts"], target.query(), &paging, &ATTEMPTS).await
             }
         }
     }
 }
 
-async fn create(session: &Session, group: &str, job: JobArgs) -> anyhow::Result<()> {
-    let created: Value = session.client.post(&["groups", group, "jobs"], &job.input()?).await?;
-    session.out.answer(&created)
+async fn act(session: &Session, target: &Target, verb: &str, body: &Value) -> anyhow::Result<()> {
+    let job = session.client.post_to(&["jobs", &target.id, verb], &target.query(), body).await?;
+    let text = |field: &str| job[field].as_str().unwrap_or_default().to_owned();
+    session.done(&job, &format!("{}: {}, due {}", text("id"), text("state"), text("run_at")))
 }
 
 /// Cancels one after the other and stops at the first that cannot be.
-async fn cancel(session: &Session, ids: &[String]) -> anyhow::Result<()> {
+async fn cancel(session: &Session, ids: Vec<String>, group: Option<String>) -> anyhow::Result<()> {
     for id in ids {
-        let job = session.client.delete(&["jobs", id]).await.with_context(|| format!("{id} is not cancelled"))?;
+        let target = Target { id, group: group.clone() };
+        let job = session.client.delete_from(&["jobs", &target.id], &target.query()).await;
+        let job = job.with_context(|| format!("{} is not cancelled", target.id))?;
         let state = job["state"].as_str().unwrap_or("cancelled");
-        session.done(&job, &format!("{id}: {state}"))?;
+        session.done(&job, &format!("{}: {state}", target.id))?;
     }
     Ok(())
 }

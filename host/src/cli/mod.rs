@@ -5,12 +5,15 @@
 
 mod batch;
 mod bench;
+mod bulk;
 pub mod client;
 mod events;
 mod group;
 mod input;
 mod job;
+mod job_args;
 mod key;
+mod lease;
 mod local;
 mod output;
 mod plugin;
@@ -96,15 +99,21 @@ enum Command {
 enum RemoteCommand {
     /// Schedule jobs and follow them.
     #[command(subcommand)]
-    Job(job::Command),
+    Job(Box<job::Command>),
     /// Bind policies and limits to groups of jobs.
     #[command(subcommand)]
     Group(group::Command),
+    /// Follow what happens to jobs.
+    Events(events::Events),
     /// Make jobs again and again.
     #[command(subcommand)]
     Schedule(schedule::Command),
-    /// Follow what happens to jobs.
-    Events(events::Events),
+    /// Change many jobs of a group.
+    #[command(subcommand)]
+    Bulk(Box<bulk::Command>),
+    /// Work on jobs that have no target.
+    #[command(subcommand)]
+    Lease(lease::Command),
     /// Keep the keys that signers use.
     #[command(subcommand)]
     Key(key::Command),
@@ -156,8 +165,10 @@ async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
     match command {
         RemoteCommand::Job(command) => command.run(&session).await,
         RemoteCommand::Group(command) => command.run(&session).await,
-        RemoteCommand::Schedule(command) => command.run(&session).await,
         RemoteCommand::Events(command) => command.run(&session).await,
+        RemoteCommand::Schedule(command) => command.run(&session).await,
+        RemoteCommand::Bulk(command) => command.run(&session).await,
+        RemoteCommand::Lease(command) => command.run(&session).await,
         RemoteCommand::Key(command) => command.run(&session).await,
         RemoteCommand::Tenant(command) => command.run(&session).await,
         RemoteCommand::Token(command) => command.run(&session).await,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::client::JobInput;
-use super::job::JobArgs;
+use super::job_args::JobArgs;
 use super::output::visible;
 use super::{Session, input};
 

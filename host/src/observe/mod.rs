@@ -7,7 +7,7 @@ mod metrics;
 mod ring;
 
 use crate::clock::UnixMs;
-use crate::job::{Admission, Job, Leased, NewJob, Next, Settlement, State};
+use crate::job::{Admission, Job, JobId, Leased, NewJob, Next, Settlement, State};
 use crate::store::{Change, Changed, Placed, Settled};
 
 pub use self::event::{Details, Event, Fact, Kind, Subject};
@@ -31,12 +31,14 @@ impl Told {
         let Self { mut push, debounced } = self;
         let (now, about) = (push.at, push.about.clone());
         match placed {
-            Placed::Stored { run_at, forgotten, .. } => {
+            Placed::Stored { run_at, forgotten, cancelled } => {
                 push.details.run_at = Some(*run_at);
+                let other = |id: &JobId| Subject { job: Some(*id), ..Subject::group(about.tenant, about.group) };
+                let cancelled: Vec<Fact> = cancelled.iter().map(|id| Fact::cancel(other(id), now)).collect();
                 let unreadable = || "what was known of its key could not be read".to_owned();
                 let error = forgotten.then(|| Fact::debounce_error(about.clone(), now, unreadable()));
                 let miss = debounced.then(|| Fact::debounce_miss(about, now, *run_at));
-                error.into_iter().chain(miss).chain([push]).collect()
+                cancelled.into_iter().chain(error).chain(miss).chain([push]).collect()
             }
             Placed::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
             Placed::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],

@@ -70,7 +70,9 @@ impl Quarantine {
     /// The end of the quarantine, if there is one.
     #[must_use]
     pub fn until(&self, suspect: &Suspect, now: UnixMs) -> Option<UnixMs> {
-        self.lock().get(suspect)?.until.filter(|until| *until > now)
+        // Longer than a period from now it cannot be, unless the clock has been set back.
+        let latest = now.plus(self.rules.period);
+        self.lock().get(suspect)?.until.filter(|until| *until > now && *until <= latest)
     }
 
     /// Counts a fault. True if it was the one too many.

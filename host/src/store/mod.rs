@@ -62,6 +62,9 @@ impl From<Vec<NewJob>> for Insert {
     }
 }
 
+/// Writes the answer to a request whose jobs were placed.
+pub type WriteAnswer = Arc<dyn Fn(&[Placed]) -> String + Send + Sync>;
+
 /// A request that is carried out once, however often it is sent.
 #[derive(Clone)]
 pub struct Once {
@@ -76,7 +79,7 @@ pub struct Once {
     /// How long it is remembered.
     pub expires_at: UnixMs,
     /// Writes the answer, which is kept with the jobs: what became of them is known only inside of the transaction.
-    pub answer: Arc<dyn Fn(&[Placed]) -> String + Send + Sync>,
+    pub answer: WriteAnswer,
 }
 
 impl std::fmt::Debug for Once {

@@ -30,7 +30,7 @@ enum ActionDoc {
     Reschedule,
     /// Dead letters and expired jobs are tried again.
     Redrive,
-    /// Dead letters are removed.
+    /// Dead letters, or with `state` other jobs that have ended, are removed.
     Purge,
 }
 
@@ -115,6 +115,9 @@ impl Api {
         dry_run: bool,
     ) -> Result<(StatusCode, Json<BulkView>), Problem> {
         let filter = filter.of(access, group).map_err(|problem| problem.within("/filter"))?;
+        if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
+            return Err(Problem::invalid("/filter/state", format!("this cannot be done to jobs that are {state}")));
+        }
         // The id is above those of all jobs that were accepted so far.
         let id = JobId::new(&*self.clock);
         let mut bulk = Bulk {
@@ -125,6 +128,7 @@ impl Api {
                 action,
                 group: group.id,
                 filter: BulkFilter {
+                    state: filter.state,
                     name: filter.name,
                     name_prefix: filter.name_prefix,
                     created_from: filter.created_from,
@@ -190,7 +194,7 @@ pub(in super::super) async fn redrive(
     api.change_many(&access, &group, BulkAction::Redrive, doc.filter, doc.dry_run).await
 }
 
-/// Removes a group's dead letters.
+/// Removes a group's dead letters, or with a filter's `state` other jobs that have ended.
 #[utoipa::path(post, path = "/v1/groups/{group}/purge", tag = "bulk", request_body = SomeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn purge(

@@ -130,27 +130,29 @@ pub(in super::super) async fn list(
     let group = api.group(&access, &group)?;
     let limit = paging.limit()?;
     let labels = all.into_iter().filter_map(|(key, value)| Some((key.strip_prefix("metadata.")?.to_owned(), value)));
+    let state = params.state.as_deref().map(str::parse).transpose();
     let filter = FilterDoc {
+        state: state.map_err(|error| Problem::malformed(None, error))?,
         name: params.name,
         name_prefix: params.name_prefix,
         created_from: params.created_from,
         created_before: params.created_before,
         metadata: labels.collect(),
     };
-    let state = params.state.as_deref().map(str::parse).transpose();
     let before = paging.cursor.as_deref().map(str::parse::<JobId>).transpose();
-    let mut filter = filter.of(&access, &group)?;
-    filter.state = state.map_err(|error| Problem::malformed(None, error))?;
+    let filter = filter.of(&access, &group)?;
     let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
     let jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
     let views = jobs.into_iter().map(|job| JobView::of(job, group.name.clone())).collect();
     Ok(Json(Page::cut(views, limit, JobView::cursor)))
 }
 
-/// Which jobs, whatever their state.
+/// Which jobs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterDoc {
+    /// Those in this state.
+    pub state: Option<crate::job::State>,
     /// Those of exactly this name.
     pub name: Option<String>,
     /// Those whose name begins with this.
@@ -164,7 +166,7 @@ pub struct FilterDoc {
 }
 
 impl FilterDoc {
-    /// The filter, for jobs of all states.
+    /// The filter.
     pub(super) fn of(self, access: &Access, group: &crate::catalog::Group) -> Result<JobFilter, Problem> {
         let time = |pointer: &str, text: Option<String>| {
             let parsed = text.map(|text| text.parse::<jiff::Timestamp>()).transpose();
@@ -176,6 +178,7 @@ impl FilterDoc {
             return Err(Problem::invalid("/metadata", detail));
         }
         Ok(JobFilter {
+            state: self.state,
             name: self.name,
             name_prefix: self.name_prefix,
             created_from: time("/created_from", self.created_from)?,

@@ -178,29 +178,20 @@ impl Api {
         let jobs: Vec<_> = ticking.iter().map(|ticking| ticking.job.clone()).collect();
         let Inserted::Placed(placed) = self.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
         self.observer.placed(ticking.iter().map(|ticking| Told::of(&ticking.job)).collect(), &placed);
-        ticking.iter().zip(&placed).for_each(|(ticking, placed)| self.tell_of(ticking, placed));
+        for (ticking, placed) in ticking.iter().zip(&placed) {
+            if ticking.why == Why::Time && *placed == Placed::Skipped {
+                self.tell_skipped(ticking);
+            }
+        }
         self.wake.notify_one();
         Ok(placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect())
     }
 
-    /// What else there is to say of a tick.
-    fn tell_of(&self, ticking: &Ticking, placed: &Placed) {
-        let Ticking { schedule, tick, why, job } = ticking;
+    fn tell_skipped(&self, ticking: &Ticking) {
+        let Ticking { schedule, tick, job, .. } = ticking;
         let about = Subject::group(job.tenant, job.group);
-        match placed {
-            Placed::Stored { cancelled, .. } => {
-                for id in cancelled {
-                    let about = Subject { job: Some(*id), name: job.name.clone(), ..about.clone() };
-                    self.observer.tell(Fact::cancel(about, job.created_at));
-                }
-            }
-            Placed::Skipped if *why == Why::Time => {
-                let reason =
-                    "an earlier job is unfinished, there are no more runs, or it was dealt with before".to_owned();
-                self.observer.tell(Fact::skip(about, job.created_at, schedule.name.clone(), *tick, reason));
-            }
-            Placed::Skipped | Placed::Duplicate(_) | Placed::Debounced(_) => {}
-        }
+        let reason = "an earlier job is unfinished, there are no more runs, or it was dealt with before".to_owned();
+        self.observer.tell(Fact::skip(about, job.created_at, schedule.name.clone(), *tick, reason));
     }
 }
 

@@ -99,7 +99,7 @@ impl Bench {
 
     fn job(&self, sink: &Sink) -> JobInput {
         let payload = Some(Payload::Text("x".repeat(self.payload_bytes)));
-        JobInput { url: sink.url.clone(), payload, ..JobInput::default() }
+        JobInput { url: Some(sink.url.clone()), payload, ..JobInput::default() }
     }
 
     fn timed_job(&self, sink: &Sink, at: UnixMs) -> JobInput {

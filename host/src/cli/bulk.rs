@@ -1,0 +1,128 @@
+//! `carillon bulk`: changes many jobs of a group, with a progress bar.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use super::{Paging, Session, input};
+use crate::job::State;
+
+/// How often the progress is asked for.
+const PERIOD: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Cancel waiting and running jobs.
+    Cancel(Change),
+    /// Let waiting jobs run now.
+    Run(Change),
+    /// Move waiting jobs to another time.
+    Reschedule {
+        #[command(flatten)]
+        change: Change,
+        /// When: RFC 3339, `+90s`, or seconds since 1970.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        run_at: String,
+    },
+    /// Try dead letters and expired jobs again.
+    Redrive(Change),
+    /// Remove dead letters, or with `--state` other jobs that have ended.
+    Purge(Change),
+    /// Show how far a change has come.
+    Get {
+        /// The change's id.
+        id: String,
+    },
+    /// List the changes of the last week.
+    List {
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+/// Which jobs.
+#[derive(Debug, Args)]
+pub(super) struct Change {
+    /// The group.
+    group: String,
+    /// Only jobs in this state.
+    #[arg(long)]
+    state: Option<State>,
+    /// Only jobs of this name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Only jobs whose name begins with this.
+    #[arg(long)]
+    name_prefix: Option<String>,
+    /// Only jobs with this label, `KEY=VALUE`. Can be repeated.
+    #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
+    metadata: Vec<(String, String)>,
+    /// Only jobs accepted at this time or later.
+    #[arg(long, value_name = "TIME")]
+    created_from: Option<String>,
+    /// Only jobs accepted before this time.
+    #[arg(long, value_name = "TIME")]
+    created_before: Option<String>,
+    /// Only count them.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const LIST: [(&str, &str); 6] = [
+    ("ID", "/id"),
+    ("ACTION", "/action"),
+    ("GROUP", "/group"),
+    ("DONE", "/done"),
+    ("TOTAL", "/total"),
+    ("FINISHED", "/finished_at"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self {
+            Self::Cancel(change) => change.run(session, "cancel", None).await,
+            Self::Run(change) => change.run(session, "run", None).await,
+            Self::Reschedule { change, run_at } => change.run(session, "reschedule", Some(input::time(&run_at))).await,
+            Self::Redrive(change) => change.run(session, "redrive", None).await,
+            Self::Purge(change) => change.run(session, "purge", None).await,
+            Self::Get { id } => {
+                let bulk: Value = session.client.get(&["bulk", &id], &[]).await?;
+                session.out.answer(&bulk)
+            }
+            Self::List { paging } => session.list(&["bulk"], Vec::new(), &paging, &LIST).await,
+        }
+    }
+}
+
+impl Change {
+    /// Asks for the change, and waits for its end.
+    async fn run(self, session: &Session, action: &str, run_at: Option<Value>) -> anyhow::Result<()> {
+        let metadata: Map<String, Value> =
+            self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
+        let filter = json!({
+            "state": self.state,
+            "name": self.name,
+            "name_prefix": self.name_prefix,
+            "metadata": metadata,
+            "created_from": self.created_from,
+            "created_before": self.created_before,
+        });
+        let change = json!({"action": action, "filter": filter, "run_at": run_at, "dry_run": self.dry_run});
+        let mut bulk: Value = session.client.post(&["groups", &self.group, "bulk"], &change).await?;
+        if self.dry_run {
+            return session.done(&bulk, &format!("{} jobs", bulk["total"]));
+        }
+        let bar = ProgressBar::new(bulk["total"].as_u64().unwrap_or(0));
+        bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} jobs, {eta} left")?);
+        let id = bulk["id"].as_str().unwrap_or_default().to_owned();
+        while bulk["finished"] != true {
+            tokio::time::sleep(PERIOD).await;
+            bulk = session.client.get(&["bulk", &id], &[]).await?;
+            bar.set_position(bulk["done"].as_u64().unwrap_or(0));
+        }
+        bar.finish_and_clear();
+        session.done(&bulk, &format!("{} jobs: {action}", bulk["done"]))
+    }
+}

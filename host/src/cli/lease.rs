@@ -1,0 +1,97 @@
+//! `carillon lease`: works on jobs that have no target.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Session;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lease jobs of a group.
+    Take {
+        /// The group.
+        group: String,
+        /// At most so many jobs.
+        #[arg(long, default_value_t = 1)]
+        max: u32,
+        /// How long each lease lasts.
+        #[arg(long, default_value = "30s", value_name = "PERIOD")]
+        lease: String,
+        /// How long to wait for the first job.
+        #[arg(long, default_value = "0s", value_name = "PERIOD")]
+        wait: String,
+    },
+    /// Move the end of a lease.
+    Extend {
+        /// The lease's token.
+        token: String,
+        /// How long it lasts from now.
+        #[arg(long, default_value = "30s", value_name = "PERIOD")]
+        lease: String,
+    },
+    /// The job is done.
+    Complete {
+        /// The lease's token.
+        token: String,
+    },
+    /// The job failed: the group's retry policy decides.
+    Fail {
+        /// The lease's token.
+        token: String,
+        /// What went wrong.
+        #[arg(long)]
+        error: Option<String>,
+        /// No other try can help.
+        #[arg(long)]
+        permanent: bool,
+        /// When another try makes sense at the earliest.
+        #[arg(long, value_name = "PERIOD")]
+        retry_after: Option<String>,
+    },
+    /// The job was not tried: it is available again.
+    Release {
+        /// The lease's token.
+        token: String,
+    },
+}
+
+const LEASES: [(&str, &str); 7] = [
+    ("TOKEN", "/token"),
+    ("JOB", "/job/id"),
+    ("NAME", "/job/name"),
+    ("ATTEMPT", "/attempt"),
+    ("ENDS", "/expires_at"),
+    ("PAYLOAD", "/payload"),
+    ("TEXT", "/payload_text"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
+        let (token, verb, body) = match self {
+            Self::Take { group, max, lease, wait } => {
+                let ask = json!({"max": max, "lease": lease, "wait": wait});
+                let taken: Value = client.post(&["groups", &group, "leases"], &ask).await?;
+                if session.out.is_json() {
+                    return session.out.json(&taken);
+                }
+                return session.out.table(&LEASES, taken["leases"].as_array().map_or(&[], Vec::as_slice));
+            }
+            Self::Extend { token, lease } => {
+                let extended: Value = client.post(&["leases", &token, "extend"], &json!({"lease": lease})).await?;
+                let until = extended["expires_at"].as_str().unwrap_or_default().to_owned();
+                return session.done(&extended, &format!("ends {until}"));
+            }
+            Self::Complete { token } => (token, "complete", json!({})),
+            Self::Fail { token, error, permanent, retry_after } => {
+                let said = json!({"error": error, "permanent": permanent, "retry_after": retry_after});
+                (token, "fail", said)
+            }
+            Self::Release { token } => (token, "release", json!({})),
+        };
+        let ended: Value = client.post(&["leases", &token, verb], &body).await?;
+        let state = ended["state"].as_str().unwrap_or_default();
+        let next = ended["next_run_at"].as_str().map(|at| format!(", due {at}")).unwrap_or_default();
+        session.done(&ended, &format!("{state}{next}"))
+    }
+}

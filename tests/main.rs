@@ -28,6 +28,8 @@ mod metadata;
 mod once;
 
 #[cfg(test)]
+mod schedule_verbs;
+#[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod timetable;

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Api, Mould, Why};
+use crate::accept::{Api, Mould, Ticking, Why};
 use crate::catalog::Schedule;
 use crate::clock::UnixMs;
-use crate::job::NewJob;
 use crate::store::StoreError;
 use crate::timetable::Timetable;
 
@@ -170,7 +169,7 @@ impl Cron {
     }
 
     /// The jobs that a schedule owes. If it cannot make any, what it owes is left for when it can again.
-    async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<(i64, UnixMs, NewJob)> {
+    async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<Ticking> {
         let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
         let group = self.api.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
         known.mould = known.mould.take().filter(|mould| mould.fits(&known.schedule, group.as_ref()));
@@ -187,12 +186,11 @@ impl Cron {
                 }
             }
         }
-        let jobs = known.mould.iter().flat_map(|mould| mould.cast(&known.owed, Why::Time, &*self.api.clock));
-        known.owed.iter().copied().zip(jobs).map(|(tick, job)| (id, tick, job)).collect()
+        known.mould.iter().flat_map(|mould| mould.cast(&known.owed, Why::Time, &*self.api.clock)).collect()
     }
 
     /// Stores jobs, together if that goes, else those of each schedule for themselves: the group of one may just have gone.
-    async fn store(&mut self, ready: Vec<(i64, UnixMs, NewJob)>) -> Result<(), StoreError> {
+    async fn store(&mut self, ready: Vec<Ticking>) -> Result<(), StoreError> {
         for batch in ready.chunks(BATCH) {
             match self.store_batch(batch).await {
                 Err(StoreError::NoSuchGroup) => {}
@@ -201,7 +199,7 @@ impl Cron {
                     continue;
                 }
             }
-            for of_one in batch.chunk_by(|one, next| one.0 == next.0) {
+            for of_one in batch.chunk_by(|one, next| one.schedule.id == next.schedule.id) {
                 match self.store_batch(of_one).await {
                     Err(StoreError::NoSuchGroup) => self.forget(of_one),
                     other => other?,
@@ -211,13 +209,13 @@ impl Cron {
         Ok(())
     }
 
-    async fn store_batch(&mut self, batch: &[(i64, UnixMs, NewJob)]) -> Result<(), StoreError> {
+    async fn store_batch(&mut self, batch: &[Ticking]) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let made = self.api.insert_ticks(batch.iter().map(|(_, _, job)| job.clone()).collect()).await?;
-        for ((id, tick, _), made) in batch.iter().zip(made) {
-            if let Some(known) = self.known.get_mut(id) {
+        let made = self.api.insert_ticks(batch).await?;
+        for (Ticking { schedule, tick, .. }, made) in batch.iter().zip(made) {
+            if let Some(known) = self.known.get_mut(&schedule.id) {
                 known.owed.retain(|owed| owed != tick);
                 known.runs += u64::from(made);
                 self.recount |= !made && known.schedule.spec.max_runs.is_some();
@@ -228,9 +226,9 @@ impl Cron {
     }
 
     /// These ticks cannot make jobs.
-    fn forget(&mut self, of_one: &[(i64, UnixMs, NewJob)]) {
-        for (id, tick, _) in of_one {
-            if let Some(known) = self.known.get_mut(id) {
+    fn forget(&mut self, of_one: &[Ticking]) {
+        for Ticking { schedule, tick, .. } in of_one {
+            if let Some(known) = self.known.get_mut(&schedule.id) {
                 tracing::warn!(schedule = known.schedule.name, %tick, "the group of a schedule has gone");
                 known.owed.retain(|owed| owed != tick);
             }

@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-pub use self::native::ticks::{Mould, Why};
+pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
     attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, plugins, schedules, simulate, tenants,
     tokens,

@@ -233,10 +233,10 @@ pub(in super::super) async fn run(
     let now = api.clock.now();
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
-        let jobs = mould.cast(&[tick], Why::Asked, &*api.clock);
-        if api.insert_ticks(jobs.clone()).await? == [true] {
-            let job = jobs.into_iter().next().ok_or_else(Problem::internal)?;
-            return Ok((StatusCode::CREATED, Json(api.job_view(job.shown()))));
+        let ticking = mould.cast(&[tick], Why::Asked, &*api.clock);
+        if api.insert_ticks(&ticking).await? == [true] {
+            let made = ticking.into_iter().next().ok_or_else(Problem::internal)?;
+            return Ok((StatusCode::CREATED, Json(api.job_view(made.job.shown()))));
         }
     }
     Err(Problem::unavailable("too many runs were asked for in one moment"))
@@ -296,7 +296,7 @@ pub(in super::super) async fn backfill(
         ));
     }
     let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
-    let made = api.insert_ticks(mould.cast(&ticks, Why::Backfill, &*api.clock)).await?;
+    let made = api.insert_ticks(&mould.cast(&ticks, Why::Backfill, &*api.clock)).await?;
     Ok(Json(BackfillView { ticks: ticks.len(), created: made.into_iter().filter(|made| *made).count() }))
 }
 

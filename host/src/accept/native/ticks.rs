@@ -25,6 +25,18 @@ pub struct Mould {
     ttl: Option<Duration>,
 }
 
+/// A tick with its job, which is about to be stored.
+#[derive(Clone)]
+pub struct Ticking {
+    /// Whose tick.
+    pub schedule: Arc<Schedule>,
+    /// When.
+    pub tick: UnixMs,
+    why: Why,
+    /// Its job.
+    pub job: NewJob,
+}
+
 /// Why a tick is to make a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -45,12 +57,16 @@ impl Mould {
 
     /// The jobs of these ticks, in their order.
     #[must_use]
-    pub fn cast(&self, ticks: &[UnixMs], why: Why, clock: &dyn Clock) -> Vec<NewJob> {
+    pub fn cast(&self, ticks: &[UnixMs], why: Why, clock: &dyn Clock) -> Vec<Ticking> {
         let mut ids: Vec<_> = ticks.iter().map(|_| JobId::new(clock)).collect();
         // Jobs of one order key go in the order of their ids.
         ids.sort_unstable();
         let now = clock.now();
-        ticks.iter().zip(ids).map(|(tick, id)| self.one(*tick, why, id, now, clock)).collect()
+        let one = |(&tick, id)| {
+            let job = self.one(tick, why, id, now, clock);
+            Ticking { schedule: Arc::clone(&self.schedule), tick, why, job }
+        };
+        ticks.iter().zip(ids).map(one).collect()
     }
 
     fn one(&self, tick: UnixMs, why: Why, id: JobId, now: UnixMs, clock: &dyn Clock) -> NewJob {
@@ -92,20 +108,13 @@ impl Mould {
     fn label(&self, job: &mut NewJob, tick: UnixMs) {
         let (name, tick) = (&self.schedule.name, tick.to_string());
         job.name.get_or_insert_with(|| name.clone());
-        for (key, value) in [("schedule", name), ("tick", &tick)] {
-            job.spec.metadata.0.entry(key.to_owned()).or_insert_with(|| Label::Text(value.clone()));
-        }
+        let labels = [("name", name), ("tick", &tick)].map(|(key, value)| (key.to_owned(), value.clone()));
+        let labels = Label::Namespace(labels.into_iter().collect());
+        job.spec.metadata.0.entry("schedule".to_owned()).or_insert(labels);
         if let Some(target) = &mut job.spec.target {
             target.headers.push(("Carillon-Schedule".to_owned(), name.clone()));
             target.headers.push(("Carillon-Tick".to_owned(), tick));
         }
-    }
-}
-
-fn tick_of(job: &NewJob) -> Option<Tick> {
-    match job.admission {
-        Admission::Tick(tick) => Some(tick),
-        _ => None,
     }
 }
 
@@ -165,24 +174,24 @@ impl Api {
     ///
     /// # Errors
     /// If the store does not take them; then none was made.
-    pub async fn insert_ticks(&self, jobs: Vec<NewJob>) -> Result<Vec<bool>, StoreError> {
-        let told: Vec<Told> = jobs.iter().map(Told::of).collect();
-        let ticks: Vec<_> = jobs.iter().map(|job| (Subject::group(job.tenant, job.group), tick_of(job))).collect();
+    pub async fn insert_ticks(&self, ticking: &[Ticking]) -> Result<Vec<bool>, StoreError> {
+        let jobs: Vec<_> = ticking.iter().map(|ticking| ticking.job.clone()).collect();
         let Inserted::Placed(placed) = self.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
-        self.observer.placed(told, &placed);
-        let skipped = ticks.into_iter().zip(&placed).filter(|(_, placed)| **placed == Placed::Skipped);
-        for (about, tick) in skipped.filter_map(|((about, tick), _)| Some((about, tick?))) {
-            self.tell_skipped(about, tick);
+        self.observer.placed(ticking.iter().map(|ticking| Told::of(&ticking.job)).collect(), &placed);
+        for (ticking, placed) in ticking.iter().zip(&placed) {
+            if ticking.why == Why::Time && *placed == Placed::Skipped {
+                self.tell_skipped(ticking);
+            }
         }
         self.wake.notify_one();
         Ok(placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect())
     }
 
-    fn tell_skipped(&self, about: Subject, tick: Tick) {
-        let schedules = self.catalog.all_schedules();
-        let name = schedules.iter().find(|schedule| schedule.id == tick.schedule).map(|schedule| schedule.name.clone());
-        let reason = "an earlier job is unfinished, or the tick was dealt with before".to_owned();
-        self.observer.tell(Fact::skip(about, self.clock.now(), name.unwrap_or_default(), tick.at, reason));
+    fn tell_skipped(&self, ticking: &Ticking) {
+        let Ticking { schedule, tick, job, .. } = ticking;
+        let about = Subject::group(job.tenant, job.group);
+        let reason = "an earlier job is unfinished, there are no more runs, or it was dealt with before".to_owned();
+        self.observer.tell(Fact::skip(about, job.created_at, schedule.name.clone(), *tick, reason));
     }
 }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon::clock::{Clock, Stopwatch, SystemClock, UnixMs};
 use carillon::job::{
-    AttemptDetail, AttemptRecord, GroupId, JobId, Leased, NewJob, Outcome, Settlement, Spec, Target, TenantId,
+    Admission, AttemptDetail, AttemptRecord, GroupId, JobId, Leased, NewJob, Outcome, Priority, Settlement, Spec,
+    Target, TenantId,
 };
 use carillon::store::{ClaimDue, Entities, Expect, INSERT_LIMIT, Jobs, Kind, PutEntity, SqliteOptions, SqliteStore};
 use futures_util::future::try_join_all;
@@ -130,14 +131,12 @@ impl Bench {
             run_at,
             created_at: SystemClock.now(),
             deadline: None,
+            max_delay: None,
+            priority: Priority::default(),
+            order_key: None,
+            admission: Admission::Always,
             seed: 1,
-            spec: Spec {
-                target,
-                metadata: Default::default(),
-                metadata_headers: false,
-                policy: None,
-                timeout_ms: None,
-            },
+            spec: Spec { target: Some(target), ..Spec::default() },
             body: PAYLOAD,
         }
     }
@@ -165,7 +164,10 @@ impl Bench {
             tokio::spawn(async move {
                 for _ in 0..each {
                     let now = SystemClock.now();
-                    bench.store.insert((0..batch).map(|_| bench.job(bench.group, now)).collect()).await?;
+                    bench
+                        .store
+                        .insert((0..batch).map(|_| bench.job(bench.group, now)).collect::<Vec<_>>().into())
+                        .await?;
                 }
                 Outcomes::Ok(())
             })
@@ -175,7 +177,7 @@ impl Bench {
 
     async fn claim(&self, quota: u32) -> Outcomes<Vec<Leased>> {
         let now = SystemClock.now();
-        let claim = ClaimDue { now, lease_until: now.plus(LEASE), quotas: vec![(self.group, quota)] };
+        let claim = ClaimDue { now, lease_until: now.plus(LEASE), pull: false, quotas: vec![(self.group, quota)] };
         Ok(self.store.claim_due(claim).await?)
     }
 
@@ -216,7 +218,9 @@ impl Bench {
         let now = SystemClock.now();
         for (group, run_at) in [(other, now), (self.group, now.plus(LEASE))] {
             for _ in 0..BACKLOG / INSERT_LIMIT {
-                self.store.insert((0..INSERT_LIMIT).map(|_| self.job(group, run_at)).collect()).await?;
+                self.store
+                    .insert((0..INSERT_LIMIT).map(|_| self.job(group, run_at)).collect::<Vec<_>>().into())
+                    .await?;
             }
         }
         Ok(())
@@ -225,7 +229,7 @@ impl Bench {
     async fn claim_latency(&self, what: &str) -> Outcomes<()> {
         let (mut claims, mut waits) = (Vec::new(), Vec::new());
         for _ in 0..SAMPLES {
-            self.store.insert(vec![self.job(self.group, SystemClock.now())]).await?;
+            self.store.insert(vec![self.job(self.group, SystemClock.now())].into()).await?;
             let watch = Stopwatch::start();
             self.store.waiting().await?;
             waits.push(watch.elapsed());

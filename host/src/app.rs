@@ -122,6 +122,7 @@ impl App {
             turn: AtomicUsize::new(0),
             leases: Leases::default(),
             wake: Arc::new(Notify::new()),
+            pulled: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),
             interrupt: CancellationToken::new(),
         });
@@ -163,6 +164,7 @@ impl App {
             event_streams: config.events.streams,
             gates: Arc::clone(&node.gates),
             wake: Arc::clone(&node.wake),
+            pulled: Arc::clone(&node.pulled),
             auth: config.auth.enabled,
             limits: ApiLimits {
                 body: config.server.body_limit.get(),
@@ -181,7 +183,7 @@ impl App {
         self.serving.spawn(serve(listener, router(api), limits, stop.clone(), self.end.clone()));
         self.serving.close();
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
-        self.loops.spawn(Arc::clone(node).run_recovery(stop.clone()));
+        self.loops.spawn(Arc::clone(node).run_late(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
         // Leases are kept alive, and events shown, while attempts finish, so these loops end with the interrupt.
         tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));

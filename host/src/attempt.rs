@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
-use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Timings};
+use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
 use crate::policy::{
     Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, Plan, Prepared, Request, Response, Role, Runtime,
     TransportError,
@@ -85,7 +85,9 @@ impl Attempter {
         notes: &mut Notes,
     ) -> Result<Outgoing, (Role, Fault)> {
         let stopwatch = Stopwatch::start();
-        let (request, facts) = (request_of(leased), facts(group, leased, now));
+        let no_target = || (Role::Encode, Fault::bad_answer("the job has no target"));
+        let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
+        let facts = facts(group, leased, now);
         let plan = Arc::clone(plan);
         let prepared = self.on_policy_thread(leased, now, move |caller| caller.prepare(&plan, &facts, request)).await;
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
@@ -112,8 +114,8 @@ impl Attempter {
         let (exchange, history, plan) = (exchange_of(answer), leased.history.clone(), Arc::clone(plan));
         let decide = move |caller: Caller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
         let decided = self.on_policy_thread(leased, now, decide).await;
-        let number = leased.number();
-        decided.unwrap_or_else(|fault| Decided::by_host(number, seed_of(leased.job.seed, number), &fault))
+        let seed = seed_of(leased.job.seed, leased.number());
+        decided.unwrap_or_else(|fault| Decided::by_host(leased.number_in_series(), seed, &fault))
     }
 
     /// What is kept of an attempt that was answered.
@@ -203,9 +205,8 @@ impl Notes {
     }
 }
 
-/// The job's request, before any policy has seen it.
-fn request_of(leased: &Leased) -> Request {
-    let target = &leased.job.spec.target;
+/// The job's request, before any policy has seen it. A job without a target is never claimed for delivery.
+fn request_of(leased: &Leased, target: &Target) -> Request {
     let header = |(name, value): &(String, String)| Header { name: name.clone(), value: value.clone().into_bytes() };
     Request {
         method: target.method.clone(),
@@ -226,11 +227,11 @@ fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
     Attempt {
         job_id: job.id.to_string(),
         group: group.name.clone(),
-        number: leased.number(),
+        number: leased.number_in_series(),
         run_at_ms: job.run_at.as_u64(),
         now_ms: now.as_u64(),
         created_ms: job.created_at.as_u64(),
-        deadline_ms: job.deadline.map(UnixMs::as_u64),
+        deadline_ms: job.expires_at().map(UnixMs::as_u64),
         seed: seed_of(job.seed, leased.number()),
         attributes,
     }

@@ -20,8 +20,9 @@ use crate::attempt::Attempter;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, UnixMs};
 use crate::config;
+use crate::flow;
 use crate::gate::{Gates, Opening};
-use crate::job::{GroupId, JobId, Leased, Next, Settlement, Token};
+use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
 use crate::observe::{Fact, Observer};
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 
@@ -65,6 +66,8 @@ pub struct Node {
     pub leases: Leases,
     /// Wakes [`Node::run_due`].
     pub wake: Arc<Notify>,
+    /// Wakes the consumers that wait for jobs to pull.
+    pub pulled: Arc<Notify>,
     /// Every attempt that runs.
     pub attempts: TaskTracker,
     /// Ends the attempts that run: their jobs go back untouched.
@@ -139,7 +142,14 @@ impl Node {
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut full) = (Vec::new(), false);
-        for Waiting { group, earliest } in waiting {
+        for Waiting { group, pull, earliest } in waiting {
+            if pull {
+                match earliest > now {
+                    true => next = next.min(earliest),
+                    false => self.pulled.notify_waiters(),
+                }
+                continue;
+            }
             if earliest > now.plus(CLAIM_TIME) {
                 next = next.min(earliest.minus(CLAIM_TIME));
                 continue;
@@ -166,7 +176,8 @@ impl Node {
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until: now.plus(self.config.lease.get()), quotas };
+        let lease_until = now.plus(self.config.lease.get());
+        let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until, pull: false, quotas };
         let leased = self.store.claim_due(claim).await?;
         let count = leased.len();
         for leased in leased {
@@ -189,7 +200,7 @@ impl Node {
                 settlement = attempt => settlement,
                 () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
             };
-            let comes_back = matches!(settlement.next(), Next::Scheduled(_));
+            let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
             drop(slot);
@@ -201,6 +212,7 @@ impl Node {
 
     /// Writes a settlement, and tries again while the store does not take it: the lease is kept alive meanwhile.
     pub(crate) async fn settle(&self, leased: &Leased, settlement: Settlement) {
+        let settlement = flow::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         loop {
             match self.store.settle(vec![settlement.clone()]).await {
                 Ok(settled) => {
@@ -243,6 +255,11 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether the end of this job may let another one go: the next of its key, or one that follows.
+fn wakes_others(job: &Job) -> bool {
+    job.order_key.is_some() || job.spec.on_success.is_some() || job.spec.on_failure.is_some()
 }
 
 /// Divides `batch` among groups, none of which gets more than it may start. With each turn another group comes first, so that a

@@ -158,7 +158,7 @@ mod tests {
 
     fn limits(concurrency: u32, rate: Option<u32>) -> GroupLimits {
         let rate = rate.map(|count| Rate { count: count.try_into().unwrap(), period: Duration::from_secs(1) });
-        GroupLimits { concurrency, rate, timeout: Duration::from_secs(1), ttl: None }
+        GroupLimits { concurrency, rate, timeout: Duration::from_secs(1), ttl: None, max_delay: None }
     }
 
     fn start(gates: &Arc<Gates>, count: usize, now: UnixMs) {

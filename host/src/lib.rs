@@ -35,6 +35,9 @@ pub mod send;
 // What becomes of the job.
 pub mod settle;
 
+// What follows from its end.
+pub mod flow;
+
 // What is configured: tenants, groups, keys, plugins.
 pub mod catalog;
 

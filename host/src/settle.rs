@@ -98,7 +98,7 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
 /// Whether the job's time has run out.
 #[must_use]
 pub fn is_late(leased: &Leased, now: UnixMs) -> bool {
-    leased.job.deadline.is_some_and(|deadline| now > deadline)
+    leased.job.expires_at().is_some_and(|end| now > end)
 }
 
 fn decide(attempt: &mut AttemptRecord, state: State, next_run_at: Option<UnixMs>, reason: String) {
@@ -112,12 +112,11 @@ fn hold(unspent: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{GroupId, Job, JobId, Next, Spec, Target, TenantId, Token};
+    use crate::job::{GroupId, Job, JobId, Next, Priority, Spec, TenantId, Token};
     use crate::policy::{Blame, FaultCode};
     use proptest::prelude::*;
 
     fn leased(deadline: Option<i64>, attempt_count: u32, token: i64, lost_leases: u32) -> Leased {
-        let target = Target { method: "POST".into(), url: "http://a/".into(), headers: vec![] };
         let job = Job {
             id: JobId(uuid::Uuid::nil()),
             tenant: TenantId(1),
@@ -128,21 +127,20 @@ mod tests {
             created_at: UnixMs(0),
             finished_at: None,
             deadline: deadline.map(UnixMs),
+            max_delay: None,
+            priority: Priority::default(),
+            order_key: None,
+            attempt_base: 0,
+            revision: 0,
             seed: 0,
             attempt_count,
             last_status: None,
             last_error: None,
             cancel_requested: false,
-            spec: Spec {
-                target,
-                metadata: Default::default(),
-                metadata_headers: false,
-                policy: None,
-                timeout_ms: None,
-            },
+            spec: Spec::default(),
             body_len: 0,
         };
-        Leased { job, token: Token(token), body: bytes::Bytes::new(), lost_leases, history: vec![] }
+        Leased { job, token: Token(token), body: bytes::Bytes::new(), lost_leases, until: UnixMs::MAX, history: vec![] }
     }
 
     fn record() -> AttemptRecord {

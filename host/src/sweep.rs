@@ -8,42 +8,65 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::UnixMs;
 use crate::config::Retention;
 use crate::due::Node;
-use crate::job::State;
+use crate::flow;
+use crate::job::{Leased, Settlement, State};
+use crate::observe::Observer;
 use crate::settle;
-use crate::store::{Prune, StoreError};
+use crate::store::{Prune, Settled, StoreError};
 
-/// How often leases that have ended are looked for, at most.
-const LOST_LEASE_PERIOD: Duration = Duration::from_secs(5);
+/// How often leases that have ended, and jobs whose time has run out, are looked for.
+const LATE_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the ticks of schedules are kept: a backfill further back does not know what has run.
+const TICKS_KEPT: Duration = Duration::from_secs(90 * 86_400);
 
 /// How many jobs are taken back, or removed, in one transaction.
 const BATCH: u32 = 500;
 
 impl Node {
-    /// Takes back jobs whose lease ended, until `stop`. The first time at once: after a crash they are waiting.
-    pub async fn run_recovery(self: Arc<Self>, stop: CancellationToken) {
-        let period = LOST_LEASE_PERIOD.min(self.config.lease.get());
+    /// Takes back jobs whose lease ended, and ends waiting jobs whose time has run out, until `stop`. The first time at once: after
+    /// a crash they are waiting.
+    pub async fn run_late(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let found = self.recover().await;
-            match found {
-                Ok(0) => {}
-                Ok(found) => {
-                    tracing::warn!(found, "jobs of a node that stopped were taken back");
+            let found = async { Ok::<_, StoreError>((self.recover().await?, self.expire().await?)) };
+            match found.await {
+                Ok((0, 0)) => {}
+                Ok((recovered, _)) => {
+                    if recovered > 0 {
+                        tracing::warn!(recovered, "jobs were taken back whose lease had ended");
+                    }
                     self.wake.notify_one();
                     continue;
                 }
-                Err(error) => tracing::error!(%error, "cannot look for leases that ended"),
+                Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),
             }
-            self.pause(period, &stop).await;
+            self.pause(LATE_PERIOD, &stop).await;
         }
     }
 
     async fn recover(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let leased = self.store.claim_expired(now, now.plus(self.config.lease.get()), BATCH).await?;
-        let settlements = leased.iter().map(|leased| settle::interrupted(leased, now)).collect::<Vec<_>>();
+        let leased = self.store.claim_lost(now, now.plus(self.config.lease.get()), BATCH).await?;
+        self.settle_all(&leased, Observer::interrupted, |leased: &Leased| settle::interrupted(leased, now)).await
+    }
+
+    async fn expire(&self) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let leased = self.store.claim_overdue(now, now.plus(self.config.lease.get()), BATCH).await?;
+        self.settle_all(&leased, Observer::settled, |leased: &Leased| Settlement::expired(leased, now, None)).await
+    }
+
+    async fn settle_all(
+        &self,
+        leased: &[Leased],
+        tell: fn(&Observer, &Leased, &Settlement, Settled),
+        settle: impl Fn(&Leased) -> Settlement,
+    ) -> Result<usize, StoreError> {
+        let settlement = |leased: &Leased| flow::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
+        let settlements = leased.iter().map(settlement).collect::<Vec<_>>();
         let settled = self.store.settle(settlements.clone()).await?;
         for ((leased, settlement), settled) in leased.iter().zip(&settlements).zip(settled) {
-            self.observer.interrupted(leased, settlement, settled);
+            tell(&self.observer, leased, settlement, settled);
         }
         Ok(leased.len())
     }
@@ -51,7 +74,7 @@ impl Node {
     /// Removes finished jobs as `retention` says, until `stop`.
     pub async fn run_retention(self: Arc<Self>, retention: Retention, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.store.prune(cutoffs(&retention, self.clock.now()), BATCH).await {
+            match self.store.prune(cutoffs(&retention, self.clock.now())).await {
                 Ok(removed) if removed >= BATCH => {
                     tokio::task::yield_now().await;
                     continue;
@@ -71,13 +94,17 @@ impl Node {
     }
 }
 
-fn cutoffs(retention: &Retention, now: UnixMs) -> Vec<Prune> {
-    [
+fn cutoffs(retention: &Retention, now: UnixMs) -> Prune {
+    let ended = [
         (State::Succeeded, retention.succeeded),
         (State::Dead, retention.dead),
         (State::Expired, retention.expired),
         (State::Cancelled, retention.cancelled),
-    ]
-    .map(|(state, kept)| Prune { state, before: now.minus(kept.get()) })
-    .to_vec()
+    ];
+    Prune {
+        ended: ended.map(|(state, kept)| (state, now.minus(kept.get()))).to_vec(),
+        ticks: now.minus(TICKS_KEPT),
+        recent: now,
+        limit: BATCH,
+    }
 }

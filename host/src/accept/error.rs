@@ -160,6 +160,12 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::NoSuchGroup => Self::conflict("the group is being deleted"),
             StoreError::Conflict(text) => Self::conflict(text),
+            StoreError::KeyReused => Self::new(
+                StatusCode::CONFLICT,
+                "idempotency-key-reused",
+                "The idempotency key belongs to another request",
+                "this `Idempotency-Key` was used for a request with another body or path: take a new key",
+            ),
             StoreError::Unavailable(text) => {
                 tracing::error!(error = text, "the store is unavailable");
                 Self::unavailable("the store does not answer; nothing was written")

@@ -122,6 +122,15 @@ pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<U
     Ok(at.max(now))
 }
 
+/// Whether a time counts from now.
+pub fn is_relative(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.starts_with('+'),
+        Some(_) => false,
+    }
+}
+
 fn parse_time(text: &str, now: UnixMs) -> Result<UnixMs, String> {
     if let Some(delay) = text.strip_prefix('+') {
         let delay = humantime::parse_duration(delay);

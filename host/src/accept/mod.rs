@@ -4,6 +4,7 @@
 
 pub mod auth;
 pub mod error;
+pub mod idempotency;
 pub mod input;
 mod native;
 pub mod serve;
@@ -25,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-use self::native::{events, groups, health, jobs, keys, plugins, simulate, tenants, tokens};
+use self::native::{attempts, events, groups, health, job_changes, jobs, keys, plugins, simulate, tenants, tokens};
 use crate::attempt::Attempter;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
@@ -59,6 +60,8 @@ pub struct Api {
     pub streams: Arc<Semaphore>,
     /// How many there are.
     pub event_streams: usize,
+    /// Says that there may be something to pull.
+    pub pulled: Arc<Notify>,
     /// Whether a token is asked for.
     pub auth: bool,
     /// What is taken.
@@ -123,8 +126,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::stats))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
-        .routes(routes!(jobs::attempts))
         .routes(routes!(events::events))
+        .routes(routes!(attempts::list))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
@@ -132,7 +135,11 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
     let producer = OpenApiRouter::new()
         .routes(routes!(jobs::create))
         .routes(routes!(jobs::create_batch))
-        .routes(routes!(jobs::cancel))
+        .routes(routes!(job_changes::cancel))
+        .routes(routes!(job_changes::edit))
+        .routes(routes!(job_changes::run))
+        .routes(routes!(job_changes::retry))
+        .routes(routes!(job_changes::reschedule))
         .routes(routes!(simulate::simulate))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()

@@ -93,7 +93,12 @@ impl Catalog {
             let most = humantime::format_duration(self.bounds.max_timeout);
             return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
         }
-        Ok(())
+        match &effective.dead_letters {
+            Some(group) if self.group(tenant.id, group).is_none() => {
+                Err(Invalid::at("/dead_letters", format!("there is no group `{}`", group.escape_debug())).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), Rejected> {

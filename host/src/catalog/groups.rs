@@ -80,8 +80,14 @@ impl Catalog {
     /// Removes a group and, by and by, its finished jobs. False if there is none.
     ///
     /// # Errors
-    /// If it has unfinished jobs.
+    /// If it has unfinished jobs, or takes another group's dead letters.
     pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+        let takes_from = |group: &Arc<Group>| {
+            group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
+        };
+        if let Some(user) = self.groups(tenant).into_iter().find(takes_from) {
+            return Err(Rejected::Conflict(format!("the dead letters of the group `{}` go there", user.name)));
+        }
         self.delete(tenant, Kind::Group, name).await
     }
 

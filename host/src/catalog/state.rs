@@ -53,6 +53,8 @@ impl State {
             Kind::Key => 2,
             Kind::Group => 3,
             Kind::ApiToken => 4,
+            Kind::Schedule => 5,
+            Kind::Bulk => 6,
         });
         entities.into_iter().try_for_each(|entity| self.apply(entity, vault))
     }
@@ -73,6 +75,7 @@ impl State {
                 let plugin = plugin_of(&entity)?;
                 self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
             }
+            Kind::Schedule | Kind::Bulk => {}
         }
         Ok(())
     }
@@ -81,7 +84,7 @@ impl State {
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
         let slot = (tenant, name.to_owned());
         match kind {
-            Kind::Tenant => {}
+            Kind::Tenant | Kind::Schedule | Kind::Bulk => {}
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);

@@ -9,15 +9,20 @@
 //!                 └──► expired   ◄──────────────────────────────────┘
 //! ```
 //!
-//! `succeeded`, `dead`, `expired` and `cancelled` are final: a job reaches exactly one of them.
+//! `succeeded`, `dead`, `expired` and `cancelled` are final: a job reaches exactly one of them. Only a redrive, which somebody must
+//! ask for, brings a `dead` or `expired` job back to `scheduled`: it begins a second life with a fresh series of attempts.
 
+mod admission;
 mod metadata;
 mod record;
 mod settlement;
 mod state;
+mod template;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,12 +30,14 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMs};
 
+pub use self::admission::{Admission, Debounce, Debounced, LastPush, Overlap, Tick};
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::record::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Outcome, Past, PluginUse, Timings, VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
 pub use self::state::State;
+pub use self::template::Template;
 
 /// A tenant's number in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,13 +54,34 @@ pub struct GroupId(pub i64);
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
 
+/// The newest time that an id was made at, and how many there were in that millisecond.
+static NEWEST: Mutex<(i64, u32)> = Mutex::new((0, 0));
+
+/// Bits of an id that count the ids of one millisecond: the 12 of `rand_a` and the first 14 of `rand_b`.
+const COUNTER_BITS: u32 = 26;
+
 impl JobId {
-    /// A new id, unique without asking anybody.
+    /// A new id, unique without asking anybody, and above every one that this process made before: so jobs that are accepted in
+    /// one millisecond keep their order, and so they do when the clock is set back (RFC 9562, section 6.2, method 1).
     #[must_use]
     pub fn new(clock: &dyn Clock) -> Self {
         let mut random = [0; 10];
         clock.fill_random(&mut random);
-        Self(uuid::Builder::from_unix_timestamp_millis(clock.now().as_u64(), &random).into_uuid())
+        let (ms, count) = {
+            let mut newest = NEWEST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let now = clock.now().0.max(0);
+            *newest = match *newest {
+                (ms, _) if ms < now => (now, 0),
+                (ms, count) if count + 1 < 1 << COUNTER_BITS => (ms, count + 1),
+                (ms, _) => (ms + 1, 0),
+            };
+            *newest
+        };
+        // The first four bits of each pair are overwritten by the version, and two by the variant.
+        random[0..2].copy_from_slice(&((count >> 14) as u16).to_be_bytes());
+        random[2..4].copy_from_slice(&((count & 0x3fff) as u16).to_be_bytes());
+        let ms = u64::try_from(ms).unwrap_or(0);
+        Self(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
     }
 }
 
@@ -82,11 +110,12 @@ pub struct Target {
     pub headers: Vec<(String, String)>,
 }
 
-/// The part of a job that never changes and that only the attempt looks at.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The part of a job that only the attempt looks at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// Where to deliver.
-    pub target: Target,
+    /// Where to deliver. A job without one waits for a consumer to pull it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
     /// The client's own labels; policies see them as attributes.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
@@ -99,6 +128,52 @@ pub struct Spec {
     /// The job's own limit on one request, in milliseconds, body included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What follows if it succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_success: Option<Box<Template>>,
+    /// What follows if it ends as a dead letter or expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Box<Template>>,
+    /// The job that this one follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
+}
+
+/// How urgent a job is within its group: 0 to 9, and the due jobs of 9 go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Priority(u8);
+
+impl Priority {
+    /// The most urgent.
+    pub const MAX: Self = Self(9);
+
+    /// None if there is no such priority.
+    #[must_use]
+    pub fn new(level: u8) -> Option<Self> {
+        (level <= Self::MAX.0).then_some(Self(level))
+    }
+}
+
+impl Default for Priority {
+    /// 4, as in the Java Message Service: there is room on both sides.
+    fn default() -> Self {
+        Self(4)
+    }
+}
+
+impl From<Priority> for u8 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+impl TryFrom<u8> for Priority {
+    type Error = String;
+
+    fn try_from(level: u8) -> Result<Self, Self::Error> {
+        Self::new(level).ok_or_else(|| format!("a priority is 0 to {}, the most urgent; this is {level}", Self::MAX.0))
+    }
 }
 
 /// A job that is about to be stored.
@@ -118,6 +193,14 @@ pub struct NewJob {
     pub created_at: UnixMs,
     /// No attempt starts after this.
     pub deadline: Option<UnixMs>,
+    /// No attempt starts so long after the `run_at` that it was due at.
+    pub max_delay: Option<Duration>,
+    /// Which of the group's due jobs go first.
+    pub priority: Priority,
+    /// The group's jobs of one key are tried one at a time, in the order of their ids.
+    pub order_key: Option<String>,
+    /// Under what condition it is stored.
+    pub admission: Admission,
     /// The source of its attempts' randomness.
     pub seed: u32,
     /// The rest of it.
@@ -140,8 +223,13 @@ impl NewJob {
             created_at: self.created_at,
             finished_at: None,
             deadline: self.deadline,
+            max_delay: self.max_delay,
+            priority: self.priority,
+            order_key: self.order_key,
             seed: self.seed,
             attempt_count: 0,
+            attempt_base: 0,
+            revision: 0,
             last_status: None,
             last_error: None,
             cancel_requested: false,
@@ -173,9 +261,19 @@ pub struct Job {
     /// See [`NewJob`].
     pub deadline: Option<UnixMs>,
     /// See [`NewJob`].
+    pub max_delay: Option<Duration>,
+    /// See [`NewJob`].
+    pub priority: Priority,
+    /// See [`NewJob`].
+    pub order_key: Option<String>,
+    /// See [`NewJob`].
     pub seed: u32,
     /// How many attempts it has spent.
     pub attempt_count: u32,
+    /// How many of them it had spent when it was redriven: its retry policy sees those after them.
+    pub attempt_base: u32,
+    /// Rises with each edit.
+    pub revision: i64,
     /// The status that the newest attempt was answered with, if it was answered.
     pub last_status: Option<u16>,
     /// The code of the newest attempt's error, if it had one.
@@ -186,6 +284,15 @@ pub struct Job {
     pub spec: Spec,
     /// The length of its payload in bytes.
     pub body_len: u64,
+}
+
+impl Job {
+    /// When it ends `expired` unless an attempt has begun: at its deadline, or `max_delay` after it was due.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<UnixMs> {
+        let too_late = self.max_delay.map(|delay| self.run_at.plus(delay));
+        self.deadline.into_iter().chain(too_late).min()
+    }
 }
 
 /// The fencing token of a lease: each lease of a job has a higher one than the lease before.
@@ -204,7 +311,9 @@ pub struct Leased {
     pub body: Bytes,
     /// How many leases of this job ended without anybody settling them.
     pub lost_leases: u32,
-    /// Its newest spent attempts, oldest first, at most [`HISTORY_LIMIT`].
+    /// When the lease ends, unless it is extended.
+    pub until: UnixMs,
+    /// Its newest spent attempts since it was accepted or redriven, oldest first, at most [`HISTORY_LIMIT`].
     pub history: Vec<Past>,
 }
 
@@ -213,6 +322,12 @@ impl Leased {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.job.attempt_count.saturating_add(1)
+    }
+
+    /// The same number as policies see it: a redriven job begins at 1 again.
+    #[must_use]
+    pub fn number_in_series(&self) -> u32 {
+        self.number().saturating_sub(self.job.attempt_base)
     }
 
     /// How many leases before this one were given back without spending an attempt.

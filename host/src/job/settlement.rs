@@ -1,6 +1,6 @@
 //! What becomes of a leased job.
 
-use super::{AttemptRecord, JobId, Leased, State, Token};
+use super::{AttemptRecord, JobId, Leased, NewJob, State, Token};
 use crate::clock::UnixMs;
 
 /// What becomes of a leased job. Made by the constructors only, so that every mix of fields makes sense.
@@ -14,6 +14,8 @@ pub struct Settlement {
     pub at: UnixMs,
     /// What is kept of the attempt, if one was made or tried.
     pub attempt: Option<AttemptRecord>,
+    /// The jobs that follow: stored together with the settlement, or not at all.
+    pub follow_ups: Vec<NewJob>,
     next: Next,
 }
 
@@ -65,7 +67,7 @@ impl Settlement {
     }
 
     fn of(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
-        Self { id: leased.job.id, token: leased.token, at, attempt, next }
+        Self { id: leased.job.id, token: leased.token, at, attempt, follow_ups: Vec::new(), next }
     }
 
     /// Where the job goes, unless it was asked to be cancelled.

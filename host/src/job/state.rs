@@ -34,11 +34,13 @@ impl State {
         match self {
             Self::Scheduled => matches!(next, Self::Running | Self::Cancelled | Self::Expired),
             Self::Running => next != Self::Running,
-            Self::Succeeded | Self::Dead | Self::Expired | Self::Cancelled => false,
+            // By a redrive only.
+            Self::Dead | Self::Expired => next == Self::Scheduled,
+            Self::Succeeded | Self::Cancelled => false,
         }
     }
 
-    /// Whether a job stays in this state for good.
+    /// Whether a job stays in this state for good, unless somebody redrives it.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Scheduled | Self::Running)

@@ -4,6 +4,7 @@
 
 use crate::clock::UnixMs;
 use crate::job::{GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, State, TenantId};
+use crate::store::Change;
 
 /// The kinds of events, and their names in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,11 +198,10 @@ impl Fact {
         Self { kind, at, about: about.into(), details }
     }
 
-    /// A job was accepted.
+    /// A job was accepted, to run at `run_at`.
     #[must_use]
-    pub fn push(job: &NewJob) -> Self {
-        let details = Details { run_at: Some(job.run_at), ..Details::default() };
-        Self::new(Kind::Push, job.created_at, job, details)
+    pub fn push(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
+        Self::new(Kind::Push, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
     /// An attempt begins, or a pull consumer got the job.
@@ -253,6 +253,18 @@ impl Fact {
     pub fn interrupt(leased: &Leased, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
         Self::new(Kind::Interrupt, at, &leased.job, details)
+    }
+
+    /// Something was done to a job: one that was cancelled waited.
+    #[must_use]
+    pub fn changed(about: impl Into<Subject>, change: &Change, at: UnixMs) -> Self {
+        match change {
+            Change::Cancel => Self::cancel(about, at),
+            Change::Reschedule(run_at) => Self::reschedule(about, at, *run_at),
+            Change::Redrive(run_at) => Self::redrive(about, at, *run_at, 1),
+            Change::Purge => Self::purge(about, at, 1),
+            Change::Edit(_) => Self::edit(about, at),
+        }
     }
 
     /// A job that waited was cancelled.

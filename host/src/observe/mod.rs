@@ -2,14 +2,16 @@
 //!
 //! Whoever tells does so after the store has committed, and waits for nobody who listens.
 
+mod asked;
 mod event;
 mod metrics;
 mod ring;
 
 use crate::clock::UnixMs;
 use crate::job::{Leased, Next, Settlement, State};
-use crate::store::Settled;
+use crate::store::{Placed, Settled};
 
+pub use self::asked::Asked;
 pub use self::event::{Details, Event, Fact, Kind, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels};
 pub use self::ring::{Bounds, Cursor, Found, Ring};
@@ -34,10 +36,11 @@ impl Observer {
         self.events.record([fact]);
     }
 
-    /// Jobs were stored; `pushed` has a fact for each.
-    pub fn accepted(&self, pushed: Vec<Fact>) {
-        self.metrics.accepted(u64::try_from(pushed.len()).unwrap_or(u64::MAX));
-        self.events.record(pushed);
+    /// Jobs were to be stored: what became of each.
+    pub fn placed(&self, asked: Vec<Asked>, placed: &[Placed]) {
+        let stored = placed.iter().filter(|placed| matches!(placed, Placed::Stored { .. })).count();
+        self.metrics.accepted(u64::try_from(stored).unwrap_or(u64::MAX));
+        self.events.record(asked.into_iter().zip(placed).flat_map(|(asked, placed)| asked.facts(placed)));
     }
 
     /// A lease ended without a settlement, and its job was taken back: [`Observer::settled`] tells what became of it.
@@ -59,7 +62,8 @@ impl Observer {
                 return;
             }
         };
-        self.events.record([Fact::settled(leased, settlement, state)]);
+        let follow = settlement.follow_ups.iter().map(|job| Fact::push(job, settlement.at, job.run_at));
+        self.events.record([Fact::settled(leased, settlement, state)].into_iter().chain(follow));
         let attempt = settlement.attempt.as_ref();
         let error = attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.as_str());
         let status = attempt.and_then(|attempt| attempt.status);

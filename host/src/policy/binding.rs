@@ -21,6 +21,9 @@ const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 /// The single roles whose config a job can override. Whoever watches a group sees all of its jobs under one config.
 const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
+/// What a group can say.
+const FIELDS: [&str; 7] = ["encode", "sign", "judge", "retry", "observe", "limits", "dead_letters"];
+
 /// The most encoders in a chain.
 const ENCODERS: usize = 8;
 
@@ -99,6 +102,8 @@ pub struct Effective {
     pub observe: Option<Use>,
     /// How much, how fast, how long.
     pub limits: GroupLimits,
+    /// The group, of the same tenant, that copies of dead letters go to, for consumers to pull.
+    pub dead_letters: Option<String>,
 }
 
 /// A plugin in a role, with its config.
@@ -131,6 +136,8 @@ pub struct GroupLimits {
     pub timeout: Duration,
     /// How long after its acceptance a job is tried.
     pub ttl: Option<Duration>,
+    /// How long after it was due an attempt may still start.
+    pub max_delay: Option<Duration>,
 }
 
 /// So many in a period, such as `100/s`.
@@ -162,8 +169,10 @@ pub struct LimitsDoc {
     pub rate: Option<String>,
     /// How long one request may take, such as `10s`.
     pub timeout: Option<String>,
-    /// How long after its acceptance a job is tried, such as `1h`.
+    /// How long after its acceptance a job is tried, such as `1h`. Retries do not restart it.
     pub ttl: Option<String>,
+    /// How long after it was due an attempt may still start, such as `10m`.
+    pub max_delay: Option<String>,
 }
 
 /// Lays `over` on `base`.
@@ -267,11 +276,9 @@ impl Effective {
     /// With a pointer into the document.
     pub fn parse(doc: Value, digest_of: &dyn Fn(&PluginName) -> Option<Digest>) -> Result<Self, Invalid> {
         for field in doc.as_object().map(Map::keys).into_iter().flatten() {
-            if !["encode", "sign", "judge", "retry", "observe", "limits"].contains(&field.as_str()) {
-                return Err(Invalid::at(
-                    format!("/{field}"),
-                    "unknown field; a policy has encode, sign, judge, retry, observe and limits",
-                ));
+            if !FIELDS.contains(&field.as_str()) {
+                let known = FIELDS.join(", ");
+                return Err(Invalid::at(format!("/{field}"), format!("unknown field; a group has {known}")));
             }
         }
         let one = |role: Role| match doc.get(role.as_str()) {
@@ -285,7 +292,12 @@ impl Effective {
         let observe = one(Role::Observe)?;
         let encode = parse_chain(doc.get("encode"), digest_of)?;
         let limits = GroupLimits::parse(doc.get("limits").unwrap_or(&Value::Null))?;
-        Ok(Self { encode, sign, judge, retry, observe, limits, doc })
+        let dead_letters = match doc.get("dead_letters") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(group)) => Some(group.clone()),
+            Some(_) => return Err(Invalid::at("/dead_letters", "the name of a group is needed")),
+        };
+        Ok(Self { encode, sign, judge, retry, observe, limits, dead_letters, doc })
     }
 
     /// Every use, in the order of an attempt.
@@ -332,12 +344,15 @@ impl GroupLimits {
         let timeout =
             doc.timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
         let concurrency = doc.concurrency.filter(|count| *count > 0);
+        let period =
+            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         Ok(Self {
             concurrency: concurrency
                 .ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
             rate: doc.rate.as_deref().map(parse_rate).transpose()?,
             timeout: parse_period("/limits/timeout", &timeout)?,
-            ttl: doc.ttl.as_deref().map(|ttl| parse_period("/limits/ttl", ttl)).transpose()?,
+            ttl: period("/limits/ttl", &doc.ttl)?,
+            max_delay: period("/limits/max_delay", &doc.max_delay)?,
         })
     }
 }

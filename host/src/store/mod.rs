@@ -1,17 +1,24 @@
 //! What is kept. Each verb is one transaction, takes and returns facts, and decides nothing.
 //!
 //! A verb that has returned `Ok` is durable: it survives `kill -9` and a power cut. A verb that has failed has changed nothing.
+//! Where the answer to "may I?" must be the same for every producer and every node, a verb carries the question along as data
+//! ([`crate::job::Admission`]) and a pure function of [`crate::job`] answers it inside of the transaction.
 //! The module `conformance` states the rest of the contract as tests that run against every backend.
 
 #[cfg(test)]
 mod conformance;
 mod sqlite;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Settlement, State, TenantId, Token};
+use crate::job::{
+    AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Priority, Settlement, Spec, State, TenantId, Token,
+};
 
 pub use sqlite::{Durability, SqliteOptions, SqliteStore};
 
@@ -19,7 +26,7 @@ pub use sqlite::{Durability, SqliteOptions, SqliteStore};
 pub const INSERT_LIMIT: usize = 10_000;
 
 /// Why a verb failed. Knows nothing of HTTP.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The group is not there, or is being deleted.
     #[error("the group does not exist")]
@@ -27,6 +34,9 @@ pub enum StoreError {
     /// The entity exists already, or its version is not the expected one.
     #[error("{0}")]
     Conflict(String),
+    /// The idempotency key belongs to a request with another body.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// The database cannot be reached, is full, or is shutting down. The same call may go through later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
@@ -35,11 +45,80 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+/// The jobs of one request, stored all or none.
+#[derive(Clone, Debug, Default)]
+pub struct Insert {
+    /// In the order in which they are placed.
+    pub jobs: Vec<NewJob>,
+    /// Answers a repetition of the request without storing anything.
+    pub once: Option<Once>,
+}
+
+impl From<Vec<NewJob>> for Insert {
+    fn from(jobs: Vec<NewJob>) -> Self {
+        Self { jobs, once: None }
+    }
+}
+
+/// A request that is carried out once, however often it is sent.
+#[derive(Clone)]
+pub struct Once {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What the producer calls it.
+    pub key: String,
+    /// Differs between requests that are not the same.
+    pub fingerprint: String,
+    /// When it was made.
+    pub now: UnixMs,
+    /// How long it is remembered.
+    pub expires_at: UnixMs,
+    /// Writes the answer, which is kept with the jobs: what became of them is known only inside of the transaction.
+    pub answer: Arc<dyn Fn(&[Placed]) -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for Once {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Once").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What became of a request to store jobs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inserted {
+    /// What became of each job, in order.
+    Placed(Vec<Placed>),
+    /// It was carried out before, and answered with this.
+    Replayed(String),
+}
+
+/// What became of a job that was to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placed {
+    /// It is stored.
+    Stored {
+        /// When it is due: later than asked for if it was debounced.
+        run_at: UnixMs,
+        /// What was remembered of its debounce key could not be read, and was taken for nothing.
+        forgotten: bool,
+        /// The waiting jobs of its schedule that it has ended.
+        cancelled: Vec<JobId>,
+    },
+    /// Another job has its key.
+    Duplicate(Box<Job>),
+    /// Another job waits that will do its work.
+    Debounced(Box<Job>),
+    /// The schedule's policy, or a tick that was dealt with before, keeps it out.
+    Skipped,
+}
+
 /// A group that has jobs waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// Which.
     pub group: GroupId,
+    /// Whether they are to be pulled, not delivered.
+    pub pull: bool,
     /// When the first of them is due.
     pub earliest: UnixMs,
 }
@@ -51,6 +130,8 @@ pub struct ClaimDue {
     pub now: UnixMs,
     /// When the leases end.
     pub lease_until: UnixMs,
+    /// Those to be pulled instead of those to be delivered.
+    pub pull: bool,
     /// From which groups, and how many at most from each.
     pub quotas: Vec<(GroupId, u32)>,
 }
@@ -64,22 +145,56 @@ pub enum Settled {
     LeaseLost,
 }
 
-/// What a cancel did.
+/// What is to be done to jobs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// `scheduled` → `cancelled`. A `running` job is cancelled when its attempt is over, unless that succeeds.
+    Cancel,
+    /// A `scheduled` job becomes due at this time.
+    Reschedule(UnixMs),
+    /// `dead` or `expired` → `scheduled`, due at this time. What had a deadline gets as much time again.
+    Redrive(UnixMs),
+    /// Removes a job that has ended, with its attempts.
+    Purge,
+    /// Replaces parts of a `scheduled` job.
+    Edit(Box<Edit>),
+}
+
+/// The parts of a job that are replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// The revision of the job that the edit was made from.
+    pub revision: i64,
+    /// See [`NewJob`].
+    pub name: Option<String>,
+    /// See [`NewJob`].
+    pub run_at: UnixMs,
+    /// See [`NewJob`].
+    pub priority: Priority,
+    /// See [`NewJob`].
+    pub spec: Spec,
+    /// The payload, if that changes.
+    pub body: Option<Bytes>,
+}
+
+/// What a change did to one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    /// It waited and is now `cancelled`.
-    Now,
+pub enum Changed {
+    /// What was asked for.
+    Done,
     /// An attempt is being made; unless it succeeds, the job will be `cancelled` when it is over.
     Requested,
-    /// It had already ended, in this state.
-    Already(State),
+    /// Nothing: the job is in a state in which this cannot be done.
+    Not(State),
+    /// Nothing: the job was edited meanwhile.
+    Stale,
     /// The tenant has no such job.
     Unknown,
 }
 
-/// A page of a group's jobs, newest first.
-#[derive(Clone, Debug)]
-pub struct JobsQuery {
+/// Which of a group's jobs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobFilter {
     /// Whose.
     pub tenant: TenantId,
     /// Of which group.
@@ -88,10 +203,53 @@ pub struct JobsQuery {
     pub state: Option<State>,
     /// Only those of exactly this name.
     pub name: Option<String>,
+    /// Only those whose name begins with this.
+    pub name_prefix: Option<String>,
+    /// Only those accepted at this time or later.
+    pub created_from: Option<UnixMs>,
+    /// Only those accepted before this time.
+    pub created_before: Option<UnixMs>,
+    /// Only those with all of these labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl JobFilter {
+    /// All jobs of a group.
+    #[must_use]
+    pub fn all(tenant: TenantId, group: GroupId) -> Self {
+        Self {
+            tenant,
+            group,
+            state: None,
+            name: None,
+            name_prefix: None,
+            created_from: None,
+            created_before: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+}
+
+/// A page of a group's jobs, newest first.
+#[derive(Clone, Debug)]
+pub struct JobsQuery {
+    /// Which jobs.
+    pub filter: JobFilter,
     /// Only those accepted before this one.
     pub before: Option<JobId>,
     /// At most this many.
     pub limit: u32,
+}
+
+/// How far a schedule has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticked {
+    /// The schedule's number.
+    pub schedule: i64,
+    /// Its newest tick that was dealt with, whether it made a job or was skipped.
+    pub last: UnixMs,
+    /// How many jobs its ticks have made.
+    pub runs: u64,
 }
 
 /// Exact counts of a group's jobs.
@@ -117,13 +275,17 @@ pub struct Stats {
     pub delayed: u64,
 }
 
-/// Jobs that ended in `state` before `before` may go.
-#[derive(Clone, Copy, Debug)]
+/// What may go.
+#[derive(Clone, Debug, Default)]
 pub struct Prune {
-    /// A final state.
-    pub state: State,
-    /// The newest `finished_at` that goes.
-    pub before: UnixMs,
+    /// Jobs that ended in this state at this time or before.
+    pub ended: Vec<(State, UnixMs)>,
+    /// Ticks up to this time; how far each schedule has come stays known.
+    pub ticks: UnixMs,
+    /// What was remembered of producers until this time.
+    pub recent: UnixMs,
+    /// At most this many jobs, and as many of the rest.
+    pub limit: u32,
 }
 
 /// How many commits there were, and for how many calls: calls ÷ commits is the mean size of a batch.
@@ -140,31 +302,46 @@ pub struct CommitStats {
 /// The jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Stores jobs, all or none. Fails with [`StoreError::NoSuchGroup`] if a group is not there or not its job's tenant's, and with
-    /// [`StoreError::Conflict`] if an id is taken or there are more than [`INSERT_LIMIT`].
-    async fn insert(&self, jobs: Vec<NewJob>) -> Result<(), StoreError>;
+    /// Stores jobs, all or none, each as its [`crate::job::Admission`] says. Fails with [`StoreError::NoSuchGroup`] if a group is
+    /// not there or not its job's tenant's, with [`StoreError::Conflict`] if an id is taken or there are more than
+    /// [`INSERT_LIMIT`], and with [`StoreError::KeyReused`] if the request's key belongs to another one.
+    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError>;
 
-    /// The groups that have waiting jobs, with the time of the first of each. Its cost grows with the groups, not with the jobs.
+    /// The groups that have jobs waiting which no earlier one of their key blocks, with the time of the first of each. Its cost
+    /// grows with the groups and the priorities in use, not with the jobs.
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
 
-    /// Leases due jobs in the order of `run_at` (then id) within each group: `scheduled` → `running`, with a new token. A stored job
-    /// that cannot be read is logged and left out, so that it does not stop the others.
+    /// Leases due jobs, within each group by priority, then `run_at`, then id: `scheduled` → `running`, with a new token. A stored
+    /// job that cannot be read is logged and left out, so that it does not stop the others.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError>;
 
     /// Leases anew, at most `limit` of them, jobs whose lease ended at `now` or before without being settled; `lost_leases` rises.
-    async fn claim_expired(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError>;
+    async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError>;
+
+    /// Leases at most `limit` waiting jobs whose time ran out before `now`: they are to be settled as expired.
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError>;
+
+    /// The job that a tenant's consumer holds under this lease, if it is the newest one and does not end before `now`.
+    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError>;
 
     /// Moves the end of leases. The answer says for each whether it was still ours.
     async fn extend(&self, leases: Vec<(JobId, Token)>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes settlements with their attempts, each only if its lease is still the newest. Answers in the order of the input.
+    /// Writes settlements with their attempts and the jobs that follow, each only if its lease is still the newest. A job that
+    /// would follow in a group that has gone is left out. Answers in the order of the input.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError>;
 
-    /// Cancels a tenant's job.
-    async fn cancel(&self, tenant: TenantId, id: JobId, now: UnixMs) -> Result<Cancelled, StoreError>;
+    /// Does the same to several of a tenant's jobs; says for each what came of it.
+    async fn change(
+        &self,
+        tenant: TenantId,
+        ids: Vec<JobId>,
+        change: Change,
+        now: UnixMs,
+    ) -> Result<Vec<Changed>, StoreError>;
 
-    /// Removes jobs with their attempts that ended long enough ago, and those of deleted groups; at most `limit`. Returns how many.
-    async fn prune(&self, what: Vec<Prune>, limit: u32) -> Result<u32, StoreError>;
+    /// Removes what may go, jobs with their attempts, and jobs of deleted groups. Returns how many jobs.
+    async fn prune(&self, what: Prune) -> Result<u32, StoreError>;
 
     /// A tenant's job.
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError>;
@@ -174,6 +351,12 @@ pub trait Jobs: Send + Sync {
 
     /// A page of jobs.
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
+
+    /// How many jobs there are.
+    async fn count(&self, filter: JobFilter) -> Result<u64, StoreError>;
+
+    /// How far each schedule has come that has had a tick.
+    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError>;
 
     /// The attempts of a tenant's job with a number above `after`, in order, at most `limit`.
     async fn attempts(
@@ -204,11 +387,16 @@ pub enum Kind {
     ApiToken,
     /// A version of a plugin: its name is `name@version`.
     Plugin,
+    /// A schedule.
+    Schedule,
+    /// A change of many jobs that goes on in the background.
+    Bulk,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk];
 
     /// The name in the store.
     #[must_use]
@@ -219,6 +407,8 @@ impl Kind {
             Self::Key => "key",
             Self::ApiToken => "token",
             Self::Plugin => "plugin",
+            Self::Schedule => "schedule",
+            Self::Bulk => "bulk",
         }
     }
 }

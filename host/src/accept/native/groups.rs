@@ -44,6 +44,8 @@ pub struct GroupDoc {
     /// Watches what happens to the group's jobs; null takes an inherited one away.
     observe: Option<UseDoc>,
     limits: Option<LimitsDoc>,
+    /// The group that copies of dead letters go to, for consumers to pull.
+    dead_letters: Option<String>,
 }
 
 /// A group as it is shown.

@@ -1,115 +1,48 @@
-//! Jobs: make them, look at them, cancel them.
+//! Jobs: make them and look at them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::{Body, Path, Query, parse};
-use super::new_job::{Checked, JobDoc};
+use super::super::idempotency::{Answer, Idempotent};
+use super::super::input::{Path, Query, parse};
+use super::job_doc::JobDoc;
+use super::job_view::JobView;
+use super::new_job::Checked;
 use super::{Page, Paging};
-use crate::clock::UnixMs;
-use crate::job::{AttemptDetail, AttemptRecord, Job, JobId, Metadata, NewJob, State as JobState};
-use crate::observe::Fact;
-use crate::store::{Cancelled, JobsQuery};
+use crate::job::{Job, JobId, NewJob};
+use crate::observe::Asked;
+use crate::store::{Inserted, JobFilter, JobsQuery, Placed};
 
-/// A job as it is shown.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct JobView {
-    /// The job's id, which is also its `Idempotency-Key` with every attempt.
-    id: String,
-    /// Its group.
-    group: String,
-    /// The client's own name for it.
-    name: Option<String>,
-    /// Where it stands.
-    state: JobState,
-    /// When its next attempt is, or its last one was, due.
-    run_at: String,
-    /// When it was accepted.
-    created_at: String,
-    /// When it reached its final state.
-    finished_at: Option<String>,
-    /// No attempt starts after this.
-    deadline: Option<String>,
-    /// How many attempts it has spent.
-    attempt_count: u32,
-    /// The status of the newest answer.
-    last_status: Option<u16>,
-    /// The code of the newest error.
-    last_error: Option<String>,
-    /// Whether it will be cancelled instead of retried.
-    cancel_requested: bool,
-    /// The client's labels.
-    metadata: Metadata,
-    /// Whether they go out as headers.
-    metadata_headers: bool,
-    /// The source of its attempts' randomness; a simulation with the same seed foretells the same times.
-    seed: u32,
-    /// What is to be delivered, before any policy.
-    request: RequestView,
-}
-
-/// What is to be delivered.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct RequestView {
-    method: String,
-    url: String,
-    headers: Vec<(String, String)>,
-    payload_bytes: u64,
-}
-
-impl JobView {
-    fn of(job: Job, group: String) -> Self {
-        let time = |at: UnixMs| at.to_string();
-        let target = job.spec.target;
-        Self {
-            id: job.id.to_string(),
-            group,
-            name: job.name,
-            state: job.state,
-            run_at: time(job.run_at),
-            created_at: time(job.created_at),
-            finished_at: job.finished_at.map(time),
-            deadline: job.deadline.map(time),
-            attempt_count: job.attempt_count,
-            last_status: job.last_status,
-            last_error: job.last_error,
-            cancel_requested: job.cancel_requested,
-            metadata: job.spec.metadata,
-            metadata_headers: job.spec.metadata_headers,
-            seed: job.seed,
-            request: RequestView {
-                method: target.method,
-                url: target.url,
-                headers: target.headers,
-                payload_bytes: job.body_len,
-            },
-        }
-    }
-}
-
-/// Makes a job. When this has answered 201, the job is safe.
+/// Makes a job. When this has answered 201, the job is safe; 200 says that another job stands for it. Repeated with the same
+/// `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
 #[utoipa::path(post, path = "/v1/groups/{group}/jobs", tag = "jobs", request_body = JobDoc,
-    responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    responses((status = 201, body = JobView), (status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    Body(doc): Body<JobDoc>,
-) -> Result<(StatusCode, Json<JobView>), Problem> {
+    request: Idempotent<JobDoc>,
+) -> Result<Response, Problem> {
     let group = api.group(&access, &group)?;
-    let job = api.new_job(&group, doc, api.clock.now(), &mut Checked::default()).await?;
-    api.insert(vec![job.clone()]).await?;
-    Ok((StatusCode::CREATED, Json(JobView::of(job.shown(), group.name.clone()))))
+    let job = api.new_job(&group, request.doc, api.clock.now(), &mut Checked::default()).await?;
+    let (name, posted) = (group.name.clone(), job.clone());
+    let answer = move |placed: &[Placed]| {
+        let stored = placed.iter().all(|placed| matches!(placed, Placed::Stored { .. }));
+        let view = placed.first().map(|placed| JobView::placed(posted.clone(), placed, name.clone()));
+        Answer::new(if stored { StatusCode::CREATED } else { StatusCode::OK }, &view)
+    };
+    api.insert(&access, vec![job], request.key, answer).await
 }
 
 /// Several jobs at once.
@@ -125,18 +58,33 @@ pub struct BatchDoc {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BatchView {
     ids: Vec<String>,
+    /// How many of them are those of other jobs, which stand for the posted ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instead: Option<usize>,
 }
 
-/// Makes many jobs, all or none.
+impl BatchView {
+    fn of(posted: &[JobId], placed: &[Placed]) -> Self {
+        let id = |(posted, placed): (&JobId, &Placed)| match placed {
+            Placed::Stored { .. } | Placed::Skipped => posted.to_string(),
+            Placed::Duplicate(other) | Placed::Debounced(other) => other.id.to_string(),
+        };
+        let instead = placed.iter().filter(|placed| !matches!(placed, Placed::Stored { .. })).count();
+        Self { ids: posted.iter().zip(placed).map(id).collect(), instead: (instead > 0).then_some(instead) }
+    }
+}
+
+/// Makes many jobs, all or none. `Idempotency-Key` holds for the whole batch.
 #[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", tag = "jobs", request_body = BatchDoc,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = BatchView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create_batch(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    Body(batch): Body<BatchDoc>,
-) -> Result<(StatusCode, Json<BatchView>), Problem> {
-    let group = api.group(&access, &group)?;
+    request: Idempotent<BatchDoc>,
+) -> Result<Response, Problem> {
+    let (group, batch) = (api.group(&access, &group)?, request.doc);
     if batch.jobs.is_empty() || batch.jobs.len() > api.limits.batch {
         return Err(Problem::invalid("/jobs", format!("a batch has 1 to {} jobs", api.limits.batch)));
     }
@@ -147,173 +95,163 @@ pub(in super::super) async fn create_batch(
         let doc = parse(doc.get().as_bytes()).map_err(|problem| problem.within(&place))?;
         jobs.push(api.new_job(&group, doc, now, &mut checked).await.map_err(|problem| problem.within(&place))?);
     }
-    let ids = jobs.iter().map(|job| job.id.to_string()).collect();
-    api.insert(jobs).await?;
-    Ok((StatusCode::CREATED, Json(BatchView { ids })))
+    let posted: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    let answer = move |placed: &[Placed]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
+    api.insert(&access, jobs, request.key, answer).await
 }
 
-/// Which jobs of a group.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+/// Which jobs of a group. Labels are asked for as `metadata.KEY=VALUE`.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(in super::super) struct Filter {
+pub(in super::super) struct FilterParams {
     /// Only those in this state.
     state: Option<String>,
     /// Only those of exactly this name.
     name: Option<String>,
+    /// Only those whose name begins with this.
+    name_prefix: Option<String>,
+    /// Only those accepted at this time or later: RFC 3339.
+    created_from: Option<String>,
+    /// Only those accepted before this time: RFC 3339.
+    created_before: Option<String>,
 }
 
-/// Lists a group's jobs, newest first.
-#[utoipa::path(get, path = "/v1/groups/{group}/jobs", tag = "jobs", params(Filter, Paging),
+/// Lists a group's jobs, newest first. A label is asked for with a parameter `metadata.KEY=VALUE`.
+#[utoipa::path(get, path = "/v1/groups/{group}/jobs", tag = "jobs", params(FilterParams, Paging),
     responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
-    Query(filter): Query<Filter>,
+    Query(params): Query<FilterParams>,
+    Query(all): Query<BTreeMap<String, String>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<JobView>>, Problem> {
     let group = api.group(&access, &group)?;
     let limit = paging.limit()?;
-    let state = filter.state.as_deref().map(str::parse).transpose();
-    let before = paging.cursor.as_deref().map(str::parse::<JobId>).transpose();
-    let query = JobsQuery {
-        tenant: access.tenant.id,
-        group: group.id,
-        state: state.map_err(|error| Problem::malformed(None, error))?,
-        name: filter.name,
-        before: before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?,
-        limit: limit + 1,
+    let labels = all.into_iter().filter_map(|(key, value)| Some((key.strip_prefix("metadata.")?.to_owned(), value)));
+    let filter = FilterDoc {
+        name: params.name,
+        name_prefix: params.name_prefix,
+        created_from: params.created_from,
+        created_before: params.created_before,
+        metadata: labels.collect(),
     };
-    let jobs = api.store.jobs(query).await?;
+    let state = params.state.as_deref().map(str::parse).transpose();
+    let before = paging.cursor.as_deref().map(str::parse::<JobId>).transpose();
+    let mut filter = filter.of(&access, &group)?;
+    filter.state = state.map_err(|error| Problem::malformed(None, error))?;
+    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+    let jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
     let views = jobs.into_iter().map(|job| JobView::of(job, group.name.clone())).collect();
-    Ok(Json(Page::cut(views, limit, |job| job.id.clone())))
+    Ok(Json(Page::cut(views, limit, JobView::cursor)))
+}
+
+/// Which jobs, whatever their state.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterDoc {
+    /// Those of exactly this name.
+    pub name: Option<String>,
+    /// Those whose name begins with this.
+    pub name_prefix: Option<String>,
+    /// Those accepted at this time or later: RFC 3339.
+    pub created_from: Option<String>,
+    /// Those accepted before this time: RFC 3339.
+    pub created_before: Option<String>,
+    /// Those with all of these labels; `a.b` means `b` in the namespace `a`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl FilterDoc {
+    /// The filter, for jobs of all states.
+    pub(super) fn of(self, access: &Access, group: &crate::catalog::Group) -> Result<JobFilter, Problem> {
+        let time = |pointer: &str, text: Option<String>| {
+            let parsed = text.map(|text| text.parse::<jiff::Timestamp>()).transpose();
+            let parsed = parsed.map_err(|_| Problem::invalid(pointer, "not a time such as `2026-11-20T10:00:00Z`"))?;
+            Ok::<_, Problem>(parsed.map(|at| crate::clock::UnixMs(at.as_millisecond())))
+        };
+        if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
+            let detail = format!("a label that is asked for has no quotes in it: `{}`", label.escape_debug());
+            return Err(Problem::invalid("/metadata", detail));
+        }
+        Ok(JobFilter {
+            name: self.name,
+            name_prefix: self.name_prefix,
+            created_from: time("/created_from", self.created_from)?,
+            created_before: time("/created_before", self.created_before)?,
+            metadata: self.metadata,
+            ..JobFilter::all(access.tenant.id, group.id)
+        })
+    }
+}
+
+/// How a job is named in a path.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Named {
+    /// With it, the path has a job's name, not its id: the newest job of that name in this group is meant, an unfinished one first.
+    group: Option<String>,
 }
 
 /// Shows a job.
-#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs",
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
+    Query(named): Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
-    let job = api.job(&access, &id).await?;
-    let group = api.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
-    Ok(Json(JobView::of(job, group)))
-}
-
-/// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
-#[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs",
-    responses((status = 200, body = JobView), (status = 202, body = JobView), (status = "4XX", body = Problem)))]
-pub(in super::super) async fn cancel(
-    State(api): State<Arc<Api>>,
-    Extension(access): Extension<Access>,
-    Path(id): Path<String>,
-) -> Result<(StatusCode, Json<JobView>), Problem> {
-    let parsed = id.parse().map_err(|_| Problem::unknown("job", &id))?;
-    let now = api.clock.now();
-    let cancelled = api.store.cancel(access.tenant.id, parsed, now).await?;
-    if cancelled == Cancelled::Now {
-        api.observer.tell(Fact::cancel(&api.job(&access, &id).await?, now));
-    }
-    let status = match cancelled {
-        Cancelled::Now | Cancelled::Already(JobState::Cancelled) => StatusCode::OK,
-        Cancelled::Requested => StatusCode::ACCEPTED,
-        Cancelled::Already(state) => {
-            return Err(Problem::conflict(format!("the job has ended already: it is {state}")));
-        }
-        Cancelled::Unknown => return Err(Problem::unknown("job", &id)),
-    };
-    let Json(view) = get(State(api), Extension(access), Path(id)).await?;
-    Ok((status, Json(view)))
-}
-
-/// An attempt as it is shown.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct AttemptView {
-    /// From 1.
-    number: u32,
-    /// When it began.
-    started_at: String,
-    /// When it was over.
-    finished_at: String,
-    /// The answer's status, if there was an answer.
-    status: Option<u16>,
-    /// The first bytes of the answer's body, if they are text.
-    response_body: Option<String>,
-    /// The same as base64, if they are not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response_body_base64: Option<String>,
-    /// The rest of what is known of it.
-    #[serde(flatten)]
-    detail: AttemptDetail,
-    /// What became of the job, with the time of the next attempt.
-    decision: Option<DecisionView>,
-}
-
-/// What became of the job after the attempt.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct DecisionView {
-    /// The state that the job went to.
-    state: JobState,
-    /// When the next attempt is due.
-    next_run_at: Option<String>,
-    /// Why.
-    reason: String,
-}
-
-impl AttemptView {
-    fn of(mut attempt: AttemptRecord) -> Self {
-        let text = String::from_utf8(attempt.response_body.to_vec());
-        let base64 = text.is_err().then(|| STANDARD.encode(&attempt.response_body));
-        let decision = attempt.detail.decision.take().map(|decision| DecisionView {
-            state: decision.state,
-            next_run_at: decision.next_run_at.map(|at| at.to_string()),
-            reason: decision.reason,
-        });
-        Self {
-            number: attempt.number,
-            started_at: attempt.started_at.to_string(),
-            finished_at: attempt.finished_at.to_string(),
-            status: attempt.status,
-            response_body: text.ok(),
-            response_body_base64: base64,
-            detail: attempt.detail,
-            decision,
-        }
-    }
-}
-
-/// Lists a job's attempts, oldest first.
-#[utoipa::path(get, path = "/v1/jobs/{id}/attempts", tag = "jobs", params(Paging),
-    responses((status = 200, body = Page<AttemptView>), (status = "4XX", body = Problem)))]
-pub(in super::super) async fn attempts(
-    State(api): State<Arc<Api>>,
-    Extension(access): Extension<Access>,
-    Path(id): Path<String>,
-    Query(paging): Query<Paging>,
-) -> Result<Json<Page<AttemptView>>, Problem> {
-    let job = api.job(&access, &id).await?;
-    let limit = paging.limit()?;
-    let after = paging.cursor.as_deref().map(str::parse).transpose();
-    let after = after.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
-    let attempts = api.store.attempts(access.tenant.id, job.id, after.unwrap_or(0), limit + 1).await?;
-    let views = attempts.into_iter().map(AttemptView::of).collect();
-    Ok(Json(Page::cut(views, limit, |attempt| attempt.number.to_string())))
+    let job = api.job(&access, &id, &named).await?;
+    Ok(Json(api.job_view(job)))
 }
 
 impl Api {
-    async fn job(&self, access: &Access, id: &str) -> Result<Job, Problem> {
-        let unknown = || Problem::unknown("job", id);
-        let parsed = id.parse().map_err(|_| unknown())?;
-        self.store.job(access.tenant.id, parsed).await?.ok_or_else(unknown)
+    pub(super) fn job_view(&self, job: Job) -> JobView {
+        let group = self.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
+        JobView::of(job, group)
     }
 
-    async fn insert(&self, jobs: Vec<NewJob>) -> Result<(), Problem> {
-        let pushed = jobs.iter().map(Fact::push).collect();
-        self.store.insert(jobs).await?;
-        self.observer.accepted(pushed);
-        self.wake.notify_one();
-        Ok(())
+    /// The job that a path means.
+    pub(super) async fn job(&self, access: &Access, id: &str, named: &Named) -> Result<Job, Problem> {
+        let unknown = || Problem::unknown("job", id);
+        let Some(group) = &named.group else {
+            let parsed = id.parse().map_err(|_| unknown())?;
+            return self.store.job(access.tenant.id, parsed).await?.ok_or_else(unknown);
+        };
+        let group = self.group(access, group)?;
+        let all = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(access.tenant.id, group.id) };
+        use crate::job::State::{Running, Scheduled};
+        for state in [Some(Running), Some(Scheduled), None] {
+            let filter = JobFilter { state, ..all.clone() };
+            if let Some(job) = self.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
+                return Ok(job);
+            }
+        }
+        Err(unknown())
+    }
+
+    /// Stores the jobs of one request, and answers it.
+    pub(super) async fn insert(
+        &self,
+        access: &Access,
+        jobs: Vec<NewJob>,
+        key: Option<super::super::idempotency::Key>,
+        answer: impl Fn(&[Placed]) -> Answer + Send + Sync + 'static,
+    ) -> Result<Response, Problem> {
+        let now = self.clock.now();
+        let answer = Arc::new(answer);
+        let kept = Arc::clone(&answer);
+        let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
+        let asked = jobs.iter().map(Asked::from).collect();
+        match self.store.insert(crate::store::Insert { jobs, once }).await? {
+            Inserted::Placed(placed) => {
+                self.observer.placed(asked, &placed);
+                self.wake.notify_one();
+                Ok(answer(&placed).into_response())
+            }
+            Inserted::Replayed(kept) => Answer::replay(&kept),
+        }
     }
 }

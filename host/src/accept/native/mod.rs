@@ -1,11 +1,17 @@
 //! The native API under `/v1`: one file for each noun. Every handler takes what its route needs, calls one verb, and shapes the
 //! answer; nothing is decided here.
 
+pub(super) mod attempts;
+mod condition;
 pub(super) mod events;
 pub(super) mod groups;
 pub(super) mod health;
+pub(super) mod job_changes;
+mod job_doc;
+mod job_view;
 pub(super) mod jobs;
 pub(super) mod keys;
+mod metadata;
 pub(super) mod new_job;
 pub(super) mod plugins;
 pub(super) mod simulate;

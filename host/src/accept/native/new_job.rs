@@ -1,105 +1,56 @@
 //! From what a client posts to a [`NewJob`], checked field by field.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use url::Url;
 
 use super::super::Api;
 use super::super::error::Problem;
-use super::super::input::run_at;
+use super::super::input::{is_relative, run_at};
+use super::condition::admission;
+use super::job_doc::JobDoc;
+use super::metadata::{check_metadata, check_metadata_headers};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{JobId, Metadata, NewJob, Spec, Target, Text};
+use crate::job::{Admission, JobId, NewJob, Spec, Target, Template};
 use crate::policy::binding::{Invalid, parse_period};
 use crate::policy::check_header;
 
 /// The longest URL, in bytes.
 const URL_LEN: usize = 8 << 10;
 
-/// The longest name, in bytes.
-const NAME_LEN: usize = 255;
+/// The longest name or key, in bytes.
+pub(super) const NAME_LEN: usize = 255;
 
-/// The most headers, and the most metadata entries.
+/// The most headers.
 const ENTRIES: usize = 64;
-
-/// The most metadata in sum, in bytes.
-const METADATA_LEN: usize = 8 << 10;
-
-/// The most metadata in sum as headers, names and values, in bytes: receivers take 8 to 16 KiB of headers in all.
-const METADATA_HEADERS_LEN: usize = 8 << 10;
 
 /// The longest method, in bytes.
 const METHOD_LEN: usize = 20;
 
-/// A job as a client posts it.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JobDoc {
-    /// Where to deliver: an absolute `http` or `https` URL.
-    url: String,
-    /// The method; `POST` by default.
-    #[serde(default)]
-    method: Option<String>,
-    /// Headers to send. `Content-Type` is `application/json` by default where `payload` is given.
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    /// The body as JSON, sent byte for byte as it is written here. At most one of the three payloads.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    payload: Option<Box<RawValue>>,
-    /// The body as text.
-    #[serde(default)]
-    payload_text: Option<String>,
-    /// The body as base64 (standard alphabet, padded), for any bytes.
-    #[serde(default)]
-    payload_base64: Option<String>,
-    /// When: RFC 3339, Unix seconds, or `+90s`; now by default, and now if it is past.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    run_at: Option<Value>,
-    /// A name of the client's own choosing.
-    #[serde(default)]
-    name: Option<String>,
-    /// Labels, texts or one level of namespace: `{"k": "v", "billing": {"invoice": "17"}}`. Policies see them as attributes
-    /// `metadata.k` and `metadata.billing.invoice`.
-    #[serde(default)]
-    metadata: Metadata,
-    /// Whether each of them goes out as a header: `Carillon-Metadata-k`, `Carillon-Metadata-billing-invoice`.
-    #[serde(default)]
-    metadata_headers: bool,
-    /// Overrides of the group's policy configs, by role: `{"retry": {"max_attempts": 3}}`.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    policy: Option<Value>,
-    /// Overrides of the group's limits.
-    #[serde(default)]
-    limits: JobLimits,
-}
-
-/// A job's own limits.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JobLimits {
-    /// For one request, such as `5s`.
-    #[serde(default)]
-    timeout: Option<String>,
-    /// From now until the job is given up, such as `1h`.
-    #[serde(default)]
-    ttl: Option<String>,
-}
+/// How many jobs can follow one another.
+const FLOW_DEPTH: u32 = 5;
 
 /// What the jobs of one request have been checked for already.
 #[derive(Default)]
 pub(in super::super) struct Checked {
-    overrides: HashSet<String>,
+    overrides: std::collections::HashSet<(String, String)>,
+}
+
+/// The parts of a job that do not depend on when it is posted.
+pub(super) struct Draft {
+    pub(super) spec: Spec,
+    pub(super) body: Bytes,
+    pub(super) ttl: Option<Duration>,
+    pub(super) max_delay: Option<Duration>,
 }
 
 impl Api {
@@ -111,26 +62,19 @@ impl Api {
         now: UnixMs,
         checked: &mut Checked,
     ) -> Result<NewJob, Problem> {
-        let effective =
-            group.effective.as_ref().map_err(|error| Problem::conflict(format!("the group is broken: {error}")))?;
+        if doc.group.as_ref().is_some_and(|name| *name != group.name) {
+            return Err(Problem::invalid("/group", "the group is named by the path"));
+        }
+        let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
-        let (body, is_json) = payload(&doc)?;
-        if body.len() > self.limits.payload {
-            let detail = format!("the payload has {} bytes; this server takes {}", body.len(), self.limits.payload);
-            return Err(Problem::invalid("/payload", detail));
-        }
-        let target = target(&doc, is_json)?;
-        check_labels(&doc)?;
-        let period =
-            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
-        let timeout = period("/limits/timeout", &doc.limits.timeout)?;
-        let ttl = period("/limits/ttl", &doc.limits.ttl)?.into_iter().chain(effective.limits.ttl).min();
-        let deadline = ttl.map(|ttl| now.plus(ttl));
-        if deadline.is_some_and(|deadline| run_at > deadline) {
+        let admission = admission(&doc, &draft)?;
+        let deadline = draft.ttl.map(|ttl| now.plus(ttl));
+        let delay = match &admission {
+            Admission::Debounced(debounce) => debounce.window,
+            _ => Duration::ZERO,
+        };
+        if deadline.is_some_and(|deadline| run_at.plus(delay) > deadline) {
             return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
-        }
-        if let Some(overrides) = &doc.policy {
-            self.check_overrides(group, overrides, checked).await?;
         }
         let mut seed = [0; 4];
         self.clock.fill_random(&mut seed);
@@ -142,25 +86,129 @@ impl Api {
             run_at,
             created_at: now,
             deadline,
+            max_delay: draft.max_delay,
+            priority: doc.priority.unwrap_or_default(),
+            order_key: doc.order_key,
+            admission,
             seed: u32::from_le_bytes(seed),
-            spec: Spec {
-                target,
-                metadata: doc.metadata,
-                metadata_headers: doc.metadata_headers,
-                policy: doc.policy,
-                timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
-            },
-            body,
+            spec: draft.spec,
+            body: draft.body,
+        })
+    }
+
+    /// Checks what does not depend on the time. `depth` is how many jobs may still follow one another.
+    pub(super) async fn draft(
+        &self,
+        group: &Arc<Group>,
+        doc: &JobDoc,
+        checked: &mut Checked,
+        depth: u32,
+    ) -> Result<Draft, Problem> {
+        let effective =
+            group.effective.as_ref().map_err(|error| Problem::conflict(format!("the group is broken: {error}")))?;
+        let (body, is_json) = payload(doc)?;
+        if body.len() > self.limits.payload {
+            let detail = format!("the payload has {} bytes; this server takes {}", body.len(), self.limits.payload);
+            return Err(Problem::invalid("/payload", detail));
+        }
+        let target = target(doc, is_json)?;
+        check_labels(doc)?;
+        let period =
+            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
+        let timeout = period("/limits/timeout", &doc.limits.timeout)?;
+        let ttl = period("/limits/ttl", &doc.limits.ttl)?.into_iter().chain(effective.limits.ttl).min();
+        let own_delay = period("/limits/max_delay", &doc.limits.max_delay)?;
+        let max_delay = own_delay.into_iter().chain(effective.limits.max_delay).min();
+        if let Some(overrides) = &doc.policy {
+            self.check_overrides(group, overrides, checked).await?;
+        }
+        let on_success = self.template(group, "/on_success", doc.on_success.as_deref(), checked, depth).await?;
+        let on_failure = self.template(group, "/on_failure", doc.on_failure.as_deref(), checked, depth).await?;
+        let spec = Spec {
+            target,
+            metadata: doc.metadata.clone(),
+            metadata_headers: doc.metadata_headers,
+            policy: doc.policy.clone(),
+            timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
+            on_success: on_success.map(Box::new),
+            on_failure: on_failure.map(Box::new),
+            parent: None,
+        };
+        Ok(Draft { spec, body, ttl, max_delay })
+    }
+
+    /// The job that is to follow, checked as if it were posted now.
+    fn template<'a>(
+        &'a self,
+        group: &'a Arc<Group>,
+        pointer: &'static str,
+        doc: Option<&'a JobDoc>,
+        checked: &'a mut Checked,
+        depth: u32,
+    ) -> BoxFuture<'a, Result<Option<Template>, Problem>> {
+        async move {
+            let Some(doc) = doc else { return Ok(None) };
+            if depth == 0 {
+                let detail = format!("more than {FLOW_DEPTH} jobs would follow one another");
+                return Err(Problem::invalid(pointer, detail));
+            }
+            let template = self.one_template(group, doc, checked, depth - 1).await;
+            let template = template.map_err(|problem| problem.within(pointer))?;
+            let len = serde_json::to_string(&template).map_or(usize::MAX, |text| text.len());
+            if len > self.limits.payload {
+                let detail =
+                    format!("with what follows it, it has {len} bytes; this server takes {}", self.limits.payload);
+                return Err(Problem::invalid(pointer, detail));
+            }
+            Ok(Some(template))
+        }
+        .boxed()
+    }
+
+    async fn one_template(
+        &self,
+        group: &Arc<Group>,
+        doc: &JobDoc,
+        checked: &mut Checked,
+        depth: u32,
+    ) -> Result<Template, Problem> {
+        let target = match &doc.group {
+            Some(name) => {
+                let known = self.catalog.group(group.tenant.id, name);
+                known
+                    .ok_or_else(|| Problem::invalid("/group", format!("there is no group `{}`", name.escape_debug())))?
+            }
+            None => Arc::clone(group),
+        };
+        if !is_relative(doc.run_at.as_ref()) {
+            let detail = "a job that follows another one is due after it: `+90s`, or nothing for at once";
+            return Err(Problem::invalid("/run_at", detail));
+        }
+        let draft = self.draft(&target, doc, checked, depth).await?;
+        if admission(doc, &draft)? != Admission::Always {
+            return Err(Problem::invalid("", "a job that follows another one is neither deduplicated nor debounced"));
+        }
+        let delay = run_at(doc.run_at.as_ref(), UnixMs(0), self.limits.horizon)?.since(UnixMs(0));
+        Ok(Template {
+            group: target.id,
+            name: doc.name.clone(),
+            delay,
+            ttl: draft.ttl,
+            max_delay: draft.max_delay,
+            priority: doc.priority.unwrap_or_default(),
+            order_key: doc.order_key.clone(),
+            spec: draft.spec,
+            body: draft.body,
         })
     }
 
     async fn check_overrides(&self, group: &Group, overrides: &Value, checked: &mut Checked) -> Result<(), Problem> {
-        let text = overrides.to_string();
-        if checked.overrides.contains(&text) {
+        let known = (group.name.clone(), overrides.to_string());
+        if checked.overrides.contains(&known) {
             return Ok(());
         }
         self.catalog.check_overrides(group, overrides).await.map_err(|error| Problem::from(error).within("/policy"))?;
-        checked.overrides.insert(text);
+        checked.overrides.insert(known);
         Ok(())
     }
 }
@@ -180,13 +228,21 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), Problem> {
     }
 }
 
-fn target(doc: &JobDoc, is_json: bool) -> Result<Target, Problem> {
+/// Where the job goes; none if it is to be pulled.
+fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
+    let Some(text) = &doc.url else {
+        if doc.method.is_some() || !doc.headers.is_empty() {
+            let detail = "a job without `url` is pulled, not sent: it has neither method nor headers";
+            return Err(Problem::invalid("/url", detail));
+        }
+        return Ok(None);
+    };
     let invalid = |detail: String| Problem::invalid("/url", detail);
-    let url = Url::parse(&doc.url).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
+    let url = Url::parse(text).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
     if !["http", "https"].contains(&url.scheme()) {
         return Err(invalid(format!("`{}` URLs are not delivered to; use http or https", url.scheme())));
     }
-    if doc.url.len() > URL_LEN {
+    if text.len() > URL_LEN {
         return Err(invalid(format!("longer than {URL_LEN} bytes")));
     }
     let method = doc.method.as_deref().unwrap_or("POST").to_ascii_uppercase();
@@ -205,55 +261,20 @@ fn target(doc: &JobDoc, is_json: bool) -> Result<Target, Problem> {
     if is_json && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
         headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
     }
-    Ok(Target { method, url: url.into(), headers })
+    Ok(Some(Target { method, url: url.into(), headers }))
 }
 
 fn check_labels(doc: &JobDoc) -> Result<(), Problem> {
-    if doc.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_LEN || name.contains('\0')) {
-        return Err(Problem::invalid("/name", format!("a name has 1 to {NAME_LEN} bytes, none of them zero")));
-    }
+    check_key("/name", doc.name.as_deref())?;
+    check_key("/order_key", doc.order_key.as_deref())?;
     check_metadata(&doc.metadata)?;
     if doc.metadata_headers { check_metadata_headers(&doc.metadata) } else { Ok(()) }
 }
 
-fn check_metadata(metadata: &Metadata) -> Result<(), Problem> {
-    let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
-    let names = metadata.0.keys().map(String::len).sum::<usize>();
-    if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
-        return Err(Problem::invalid("/metadata", format!("more than {ENTRIES} entries or {METADATA_LEN} bytes")));
-    }
-    let mut seen = HashSet::new();
-    match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
-        Some(text) => {
-            let detail = format!("policies would see two values of `metadata.{}`", text.flat_name().escape_debug());
-            Err(Problem::invalid(place_of(&text), detail))
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_metadata_headers(metadata: &Metadata) -> Result<(), Problem> {
-    let (mut seen, mut len) = (HashSet::new(), 0);
-    for text in metadata.texts() {
-        let name = text.header_name().ok_or_else(|| {
-            let detail =
-                "this name cannot be a header's: with `metadata_headers` it has letters, digits, `.`, `_` and `-` only";
-            Problem::invalid(place_of(&text), detail)
-        })?;
-        len += name.len() + text.header_value().len();
-        if !seen.insert(name.to_ascii_lowercase()) {
-            return Err(Problem::invalid(place_of(&text), format!("there would be two headers `{name}`")));
-        }
-    }
-    if len > METADATA_HEADERS_LEN {
-        return Err(Problem::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
+/// Names and keys are short texts.
+pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), Problem> {
+    if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
+        return Err(Problem::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));
     }
     Ok(())
-}
-
-/// Where a text stands in a job's document.
-fn place_of(text: &Text<'_>) -> String {
-    let token = |name: &str| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-    let parts = text.namespace.into_iter().chain([text.name]);
-    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &token(part))
 }

@@ -14,7 +14,8 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
-use super::new_job::{Checked, JobDoc};
+use super::job_doc::JobDoc;
+use super::new_job::Checked;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{
@@ -217,7 +218,7 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
 fn leased(job: NewJob) -> Leased {
     let body = job.body.clone();
     let shown = Job { state: JobState::Running, ..job.shown() };
-    Leased { job: shown, token: Token(1), body, lost_leases: 0, history: Vec::new() }
+    Leased { job: shown, token: Token(1), body, lost_leases: 0, until: UnixMs::MAX, history: Vec::new() }
 }
 
 impl ForetoldRequest {

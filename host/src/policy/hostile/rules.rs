@@ -6,7 +6,8 @@ use super::guest::{ECHO, ENDLESS, Guest, PLAIN, failure};
 use super::*;
 use crate::clock::UnixMs;
 use crate::job::{
-    AttemptDetail, AttemptRecord, GroupId, Job, JobId, Leased, Next, Outcome, Spec, State, Target, TenantId, Token,
+    AttemptDetail, AttemptRecord, GroupId, Job, JobId, Leased, Next, Outcome, Priority, Spec, State, Target, TenantId,
+    Token,
 };
 use crate::policy::{Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Suspect};
 use crate::settle;
@@ -52,15 +53,20 @@ fn leased() -> Leased {
         created_at: NOW,
         finished_at: None,
         deadline: None,
+        max_delay: None,
+        priority: Priority::default(),
+        order_key: None,
+        attempt_base: 0,
+        revision: 0,
         seed: 7,
         attempt_count: 2,
         last_status: None,
         last_error: None,
         cancel_requested: false,
-        spec: Spec { target, metadata: Default::default(), metadata_headers: false, policy: None, timeout_ms: None },
+        spec: Spec { target: Some(target), ..Spec::default() },
         body_len: 0,
     };
-    Leased { job, token: Token(3), body: bytes::Bytes::new(), lost_leases: 0, history: vec![] }
+    Leased { job, token: Token(3), body: bytes::Bytes::new(), lost_leases: 0, until: UnixMs::MAX, history: vec![] }
 }
 
 fn record() -> AttemptRecord {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::Settlement;
-use crate::store::{Prune, StoreError};
+use crate::store::StoreError;
 
 fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Conflict(_)))
@@ -96,7 +96,7 @@ pub(crate) async fn delete_waits_for_unfinished_jobs(world: &World) {
     assert!(loaded(world).await.iter().any(|entity| entity.id == world.group.0));
     world.store.settle(vec![Settlement::dead(&leased, NOW, an_attempt(&leased, None))]).await.unwrap();
     assert!(delete_group(world).await.unwrap());
-    let refused = world.store.insert(vec![world.job(NOW)]).await;
+    let refused = world.store.insert(vec![world.job(NOW)].into()).await;
     assert!(matches!(refused, Err(StoreError::NoSuchGroup)), "{refused:?}");
     assert!(!delete_group(world).await.unwrap());
 }
@@ -105,7 +105,7 @@ pub(crate) async fn deleted_group_is_emptied_by_prune(world: &World) {
     let jobs = world.insert_due(5).await;
     let kept = world.new_group("kept").await;
     let keeper = world.job_in(kept, NOW.plus(ms(1)));
-    world.store.insert(vec![keeper.clone()]).await.unwrap();
+    world.store.insert(vec![keeper.clone()].into()).await.unwrap();
     let end = |leased: &Leased| Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)));
     world.store.settle(world.claim(NOW, 5).await.iter().map(end).collect()).await.unwrap();
     assert!(delete_group(world).await.unwrap());
@@ -113,10 +113,13 @@ pub(crate) async fn deleted_group_is_emptied_by_prune(world: &World) {
     let stats = world.store.stats(world.tenant, namesake, NOW).await.unwrap();
     assert_eq!(stats.succeeded, 0, "a group of the same name has none of the old jobs");
 
-    let ended = vec![Prune { state: State::Succeeded, before: NOW }];
-    assert_eq!(world.store.prune(ended, 3).await.unwrap(), 3, "one limit for old jobs and those of deleted groups");
-    assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 2);
-    assert_eq!(world.store.prune(Vec::new(), 3).await.unwrap(), 0);
+    assert_eq!(
+        world.prune(&[(State::Succeeded, NOW)], 3).await,
+        3,
+        "one limit for old jobs and those of deleted groups"
+    );
+    assert_eq!(world.prune(&[], 3).await, 2);
+    assert_eq!(world.prune(&[], 3).await, 0);
     for id in jobs {
         assert_eq!(world.store.job(world.tenant, id).await.unwrap(), None);
         assert!(world.store.attempts(world.tenant, id, 0, 10).await.unwrap().is_empty());

@@ -9,7 +9,7 @@ use crate::store::{Settled, Waiting};
 pub(crate) async fn goes_to_the_earliest_within_the_quota(world: &World) {
     // Stored from the latest to the earliest; the two earliest share their time.
     let jobs: Vec<NewJob> = [40, 30, 20, 10, 10].map(|late| world.job(NOW.minus(ms(100 - late)))).into();
-    world.store.insert(jobs.clone()).await.unwrap();
+    world.store.insert(jobs.clone().into()).await.unwrap();
     assert_eq!(ids(&world.claim(NOW, 3).await), [jobs[3].id, jobs[4].id, jobs[2].id]);
     assert_eq!(ids(&world.claim(NOW, 3).await), [jobs[1].id, jobs[0].id]);
     assert!(world.claim(NOW, 3).await.is_empty());
@@ -18,7 +18,7 @@ pub(crate) async fn goes_to_the_earliest_within_the_quota(world: &World) {
 
 pub(crate) async fn never_comes_early(world: &World) {
     let job = world.job(NOW.plus(ms(1)));
-    world.store.insert(vec![job.clone()]).await.unwrap();
+    world.store.insert(vec![job.clone()].into()).await.unwrap();
     assert!(world.claim(NOW, 10).await.is_empty());
     assert_eq!(world.state(job.id).await, State::Scheduled);
     assert_eq!(ids(&world.claim(NOW.plus(ms(1)), 10).await), [job.id]);
@@ -29,12 +29,12 @@ pub(crate) async fn comes_from_the_named_groups_only(world: &World) {
     let other = world.new_group("other").await;
     let third = world.new_group("third").await;
     let jobs = [world.group, other, third].map(|group| [world.job_in(group, NOW), world.job_in(group, NOW)]);
-    world.store.insert(jobs.concat()).await.unwrap();
+    world.store.insert(jobs.concat().into()).await.unwrap();
     let quotas = vec![(other, 1), (third, 5)];
-    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), quotas };
+    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas };
     let claimed: HashSet<JobId> = ids(&world.store.claim_due(claim).await.unwrap()).into_iter().collect();
     assert_eq!(claimed, HashSet::from([jobs[1][0].id, jobs[2][0].id, jobs[2][1].id]));
-    let none = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), quotas: Vec::new() };
+    let none = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: Vec::new() };
     assert!(world.store.claim_due(none).await.unwrap().is_empty());
 }
 
@@ -42,11 +42,11 @@ pub(crate) async fn comes_from_many_groups_at_once(world: &World) {
     let mut quotas = Vec::new();
     for n in 0..70 {
         let group = world.new_group(&format!("group-{n}")).await;
-        world.store.insert((0..3).map(|_| world.job_in(group, NOW)).collect()).await.unwrap();
+        world.store.insert((0..3).map(|_| world.job_in(group, NOW)).collect::<Vec<_>>().into()).await.unwrap();
         quotas.push((group, n % 3));
     }
     let expected: u32 = quotas.iter().map(|(_, quota)| quota).sum();
-    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), quotas: quotas.clone() };
+    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: quotas.clone() };
     let leased = world.store.claim_due(claim).await.unwrap();
     assert_eq!(leased.len(), expected as usize);
     for (group, quota) in quotas {
@@ -87,8 +87,8 @@ pub(crate) async fn waiting_groups_are_named_with_their_earliest_job(world: &Wor
     let mut jobs: Vec<NewJob> = [70, 50, 60].map(|at| world.job(NOW.plus(ms(at)))).into();
     jobs.push(world.job_in(other, NOW));
     jobs.push(world.job_in(other, NOW.plus(ms(90))));
-    world.store.insert(jobs).await.unwrap();
-    let waiting = |group, at| Waiting { group, earliest: NOW.plus(ms(at)) };
+    world.store.insert(jobs.into()).await.unwrap();
+    let waiting = |group, at| Waiting { group, pull: false, earliest: NOW.plus(ms(at)) };
     assert_eq!(world.store.waiting().await.unwrap(), [waiting(world.group, 50), waiting(other, 0)]);
     claim(&*world.store, other, NOW, 1).await;
     assert_eq!(world.store.waiting().await.unwrap(), [waiting(world.group, 50), waiting(other, 90)]);
@@ -100,7 +100,7 @@ pub(crate) async fn that_ran_out_is_given_anew(world: &World) {
     world.insert_due(3).await;
     let first = world.claim(NOW, 3).await;
     let end = NOW.plus(LEASE);
-    let again = |now, limit| world.store.claim_expired(now, end.plus(LEASE), limit);
+    let again = |now, limit| world.store.claim_lost(now, end.plus(LEASE), limit);
     assert!(again(end.minus(ms(1)), 10).await.unwrap().is_empty());
 
     let second = again(end, 2).await.unwrap();
@@ -114,14 +114,14 @@ pub(crate) async fn that_ran_out_is_given_anew(world: &World) {
     let rest = again(end, 10).await.unwrap();
     assert_eq!(rest.len(), 1);
     assert!(again(end, 10).await.unwrap().is_empty(), "the new leases have not ended");
-    let third = world.store.claim_expired(end.plus(LEASE), end.plus(LEASE).plus(LEASE), 10).await.unwrap();
+    let third = world.store.claim_lost(end.plus(LEASE), end.plus(LEASE).plus(LEASE), 10).await.unwrap();
     assert_eq!(third.iter().map(|leased| leased.lost_leases).collect::<Vec<_>>(), [2, 2, 2]);
 }
 
 pub(crate) async fn that_ran_out_cannot_settle_or_extend(world: &World) {
     let late = world.leased().await;
     let end = NOW.plus(LEASE);
-    let new = world.store.claim_expired(end, end.plus(LEASE), 10).await.unwrap().remove(0);
+    let new = world.store.claim_lost(end, end.plus(LEASE), 10).await.unwrap().remove(0);
     let settle = |leased: &Leased| Settlement::succeeded(leased, end, an_attempt(leased, Some(200)));
 
     assert_eq!(world.store.extend(vec![(late.job.id, late.token)], UnixMs::MAX).await.unwrap(), [false]);
@@ -146,8 +146,8 @@ pub(crate) async fn can_be_prolonged(world: &World) {
     ];
     assert_eq!(world.store.extend(prolong, end.plus(ms(1))).await.unwrap(), [true, false, false, true]);
     assert_eq!(world.store.extend(Vec::new(), end).await.unwrap(), Vec::<bool>::new());
-    assert_eq!(ids(&world.store.claim_expired(end, UnixMs::MAX, 10).await.unwrap()), [leased[1].job.id]);
-    assert_eq!(ids(&world.store.claim_expired(end.plus(ms(1)), UnixMs::MAX, 10).await.unwrap()), [leased[0].job.id]);
+    assert_eq!(ids(&world.store.claim_lost(end, UnixMs::MAX, 10).await.unwrap()), [leased[1].job.id]);
+    assert_eq!(ids(&world.store.claim_lost(end.plus(ms(1)), UnixMs::MAX, 10).await.unwrap()), [leased[0].job.id]);
 }
 
 pub(crate) async fn shows_the_last_hundred_attempts(world: &World) {
@@ -177,7 +177,7 @@ pub(crate) async fn survives_reopening_or_ends(world: &World) {
     let before = world.leased().await;
     let store = world.reopened().await;
     let settle = |leased: &Leased| vec![Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)))];
-    match store.claim_expired(NOW, NOW.plus(LEASE), 10).await.unwrap().pop() {
+    match store.claim_lost(NOW, NOW.plus(LEASE), 10).await.unwrap().pop() {
         Some(after) => {
             assert!(after.token > before.token);
             assert_eq!(store.settle(settle(&before)).await.unwrap(), [Settled::LeaseLost]);

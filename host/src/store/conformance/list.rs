@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::job::Settlement;
-use crate::store::{Cancelled, JobsQuery, Stats};
+use crate::store::{JobFilter, JobsQuery, Stats};
 
 /// All jobs of the world's group.
 pub(super) fn all(world: &World) -> JobsQuery {
-    JobsQuery { tenant: world.tenant, group: world.group, state: None, name: None, before: None, limit: 1_000 }
+    JobsQuery { filter: JobFilter::all(world.tenant, world.group), before: None, limit: 1_000 }
 }
 
 async fn listed(world: &World, query: JobsQuery) -> Vec<JobId> {
@@ -23,10 +23,12 @@ pub(crate) async fn tenants_are_apart(world: &World) {
     assert_eq!(world.store.job(stranger, id).await.unwrap(), None);
     assert_eq!(world.store.body(stranger, id).await.unwrap(), None);
     assert!(world.store.attempts(stranger, id, 0, 10).await.unwrap().is_empty());
-    assert_eq!(world.store.cancel(stranger, id, NOW).await.unwrap(), Cancelled::Unknown);
+    assert_eq!(world.store.change(stranger, vec![id], Change::Cancel, NOW).await.unwrap(), [Changed::Unknown]);
     assert_eq!(world.store.stats(stranger, world.group, NOW).await.unwrap(), Stats::default());
     for (state, name) in [(None, None), (Some(State::Scheduled), None), (None, Some("n".to_owned()))] {
-        let query = JobsQuery { tenant: stranger, state, name, ..all(world) };
+        let filter = JobFilter { state, name, ..JobFilter::all(stranger, world.group) };
+        assert_eq!(world.store.count(filter.clone()).await.unwrap(), 0);
+        let query = JobsQuery { filter, ..all(world) };
         assert!(world.store.jobs(query).await.unwrap().is_empty());
     }
     let job = world.get(id).await;
@@ -42,11 +44,11 @@ async fn two_in_each_state(world: &World) -> Vec<(JobId, State, &'static str)> {
             let job = NewJob { name: Some(name.to_owned()), ..world.job(NOW) };
             let id = job.id;
             made.push((id, state, name));
-            world.store.insert(vec![job]).await.unwrap();
+            world.store.insert(vec![job].into()).await.unwrap();
             match state {
                 State::Scheduled => continue,
                 State::Cancelled => {
-                    world.store.cancel(world.tenant, id, NOW).await.unwrap();
+                    world.change(id, Change::Cancel).await;
                     continue;
                 }
                 _ => {}
@@ -71,7 +73,7 @@ async fn two_in_each_state(world: &World) -> Vec<(JobId, State, &'static str)> {
 pub(crate) async fn pages_go_from_new_to_old(world: &World) {
     let made: Vec<JobId> = two_in_each_state(world).await.into_iter().map(|(id, ..)| id).collect();
     let elsewhere = world.new_group("other").await;
-    world.store.insert(vec![world.job_in(elsewhere, NOW)]).await.unwrap();
+    world.store.insert(vec![world.job_in(elsewhere, NOW)].into()).await.unwrap();
     assert_eq!(listed(world, all(world)).await, made);
     let mut pages = Vec::new();
     loop {
@@ -97,7 +99,8 @@ pub(crate) async fn pages_filter_by_state_and_name(world: &World) {
     };
     for state in State::ALL.map(Some).into_iter().chain([None]) {
         for name in [None, Some("one"), Some("two"), Some("on"), Some("One")] {
-            let query = JobsQuery { state, name: name.map(str::to_owned), ..all(world) };
+            let filter = JobFilter { state, name: name.map(str::to_owned), ..all(world).filter };
+            let query = JobsQuery { filter, ..all(world) };
             let expected = expected(state, name);
             assert_eq!(listed(world, query.clone()).await, expected, "{state:?} {name:?}");
             let Some(first) = expected.first() else { continue };
@@ -130,9 +133,9 @@ pub(crate) async fn stats_are_exact(world: &World) {
     assert_eq!(stats(NOW).await.unwrap(), Stats::default());
     two_in_each_state(world).await;
     let later = [5, 5, 9].map(|at| world.job(NOW.plus(ms(at))));
-    world.store.insert(later.into()).await.unwrap();
+    world.store.insert(Vec::from(later).into()).await.unwrap();
     let other = world.new_group("other").await;
-    world.store.insert(vec![world.job_in(other, NOW)]).await.unwrap();
+    world.store.insert(vec![world.job_in(other, NOW)].into()).await.unwrap();
     let expected = Stats {
         scheduled: 5,
         running: 2,
@@ -147,4 +150,44 @@ pub(crate) async fn stats_are_exact(world: &World) {
     assert_eq!(stats(NOW).await.unwrap(), expected);
     assert_eq!(stats(NOW.plus(ms(5))).await.unwrap(), Stats { available: 4, delayed: 1, ..expected });
     assert_eq!(stats(NOW.minus(ms(1))).await.unwrap(), Stats { available: 0, delayed: 5, ..expected });
+}
+
+pub(crate) async fn filters_find_and_count(world: &World) {
+    let labelled = |key: &str, value: &str| Spec {
+        metadata: [(key.to_owned(), value.to_owned())].into_iter().collect(),
+        ..world.job(NOW).spec
+    };
+    let jobs = [
+        NewJob { name: Some("mail-1".to_owned()), spec: labelled("plan", "free"), ..world.job(NOW) },
+        NewJob {
+            name: Some("mail-2".to_owned()),
+            spec: labelled("plan", "paid"),
+            created_at: NOW.plus(ms(5)),
+            ..world.job(NOW)
+        },
+        NewJob { name: Some("sms_1".to_owned()), spec: labelled("a.b", "paid"), ..world.job(NOW) },
+        world.job(NOW),
+    ];
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    world.store.insert(jobs.to_vec().into()).await.unwrap();
+    world.change(ids[0], Change::Cancel).await;
+    let none = || all(world).filter;
+    let metadata = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+    let cases = [
+        (none(), vec![3, 2, 1, 0]),
+        (JobFilter { name_prefix: Some("mail-".to_owned()), ..none() }, vec![1, 0]),
+        (JobFilter { name_prefix: Some("%".to_owned()), ..none() }, vec![]),
+        (JobFilter { name_prefix: Some("mail".to_owned()), state: Some(State::Scheduled), ..none() }, vec![1]),
+        (JobFilter { name: Some("mail-2".to_owned()), metadata: metadata("plan", "free"), ..none() }, vec![]),
+        (JobFilter { metadata: metadata("plan", "paid"), ..none() }, vec![1]),
+        (JobFilter { metadata: metadata("a.b", "paid"), ..none() }, vec![2]),
+        (JobFilter { created_from: Some(NOW.plus(ms(1))), ..none() }, vec![1]),
+        (JobFilter { created_before: Some(NOW.plus(ms(5))), ..none() }, vec![3, 2, 0]),
+    ];
+    for (filter, expected) in cases {
+        let expected: Vec<JobId> = expected.into_iter().map(|index: usize| ids[index]).collect();
+        assert_eq!(world.store.count(filter.clone()).await.unwrap(), expected.len() as u64, "{filter:?}");
+        let query = JobsQuery { filter: filter.clone(), ..all(world) };
+        assert_eq!(listed(world, query).await, expected, "{filter:?}");
+    }
 }

@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 
 use super::*;
 use crate::job::{Settlement, Token};
-use crate::store::{Cancelled, Prune, Settled};
+use crate::store::Settled;
 
 const WALKS: u32 = 24;
 const STEPS: usize = 40;
@@ -41,6 +41,7 @@ enum Step {
     Settle(Vec<(usize, End)>),
     Extend(usize),
     Cancel(usize),
+    Redrive(usize),
     Prune(State),
 }
 
@@ -64,6 +65,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         5 => vec((any::<prop::sample::Index>().prop_map(|index| index.index(1_000)), an_end()), 1..4).prop_map(Step::Settle),
         1 => (0..1_000_usize).prop_map(Step::Extend),
         2 => (0..1_000_usize).prop_map(Step::Cancel),
+        2 => (0..1_000_usize).prop_map(Step::Redrive),
         1 => prop::sample::select(State::ALL.to_vec()).prop_map(Step::Prune),
     ]
 }
@@ -85,6 +87,7 @@ struct Expected {
     token: Token,
     lost_leases: u32,
     attempt_count: u32,
+    attempt_base: u32,
     cancel_requested: bool,
     finished_at: Option<UnixMs>,
     pruned: bool,
@@ -122,10 +125,11 @@ impl Walk<'_> {
             Step::Insert { delay } => self.insert(self.now.plus(ms(delay))).await,
             Step::Pass { time } => self.now = self.now.plus(ms(time)),
             Step::Claim { quota } => self.claim(quota).await,
-            Step::ClaimExpired => self.claim_expired().await,
+            Step::ClaimExpired => self.claim_lost().await,
             Step::Settle(ends) => self.settle(ends).await,
             Step::Extend(which) => self.extend(which).await,
             Step::Cancel(which) => self.cancel(which).await,
+            Step::Redrive(which) => self.redrive(which).await,
             Step::Prune(state) => self.prune(state).await,
         }
     }
@@ -140,16 +144,17 @@ impl Walk<'_> {
             token: Token(0),
             lost_leases: 0,
             attempt_count: 0,
+            attempt_base: 0,
             cancel_requested: false,
             finished_at: None,
             pruned: false,
         });
-        self.world.store.insert(vec![job]).await.unwrap();
+        self.world.store.insert(vec![job].into()).await.unwrap();
     }
 
     async fn claim(&mut self, quota: u32) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let claim = ClaimDue { now, lease_until, quotas: vec![(self.group, quota)] };
+        let claim = ClaimDue { now, lease_until, pull: false, quotas: vec![(self.group, quota)] };
         let leased = self.world.store.claim_due(claim).await.unwrap();
         let mut due: Vec<&mut Expected> =
             self.jobs.iter_mut().filter(|job| job.state == State::Scheduled && job.run_at <= now).collect();
@@ -162,9 +167,9 @@ impl Walk<'_> {
         }
     }
 
-    async fn claim_expired(&mut self) {
+    async fn claim_lost(&mut self) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let leased = self.world.store.claim_expired(now, lease_until, 1_000_000).await.unwrap();
+        let leased = self.world.store.claim_lost(now, lease_until, 1_000_000).await.unwrap();
         // Other walks' jobs are in the same store.
         let leased: Vec<Leased> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
         let is_lost = |job: &&mut Expected| job.state == State::Running && job.lease_until <= now;
@@ -214,23 +219,47 @@ impl Walk<'_> {
         let which = which % self.jobs.len();
         let job = &mut self.jobs[which];
         let expected = match job.state {
-            _ if job.pruned => Cancelled::Unknown,
+            _ if job.pruned => Changed::Unknown,
             State::Scheduled => {
                 (job.state, job.finished_at) = (State::Cancelled, Some(self.now));
-                Cancelled::Now
+                Changed::Done
             }
             State::Running => {
                 job.cancel_requested = true;
-                Cancelled::Requested
+                Changed::Requested
             }
-            ended => Cancelled::Already(ended),
+            ended => Changed::Not(ended),
         };
-        assert_eq!(self.world.store.cancel(self.world.tenant, job.id, self.now).await.unwrap(), expected);
+        assert_eq!(self.change(which, Change::Cancel).await, expected);
+    }
+
+    async fn redrive(&mut self, which: usize) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let (which, now) = (which % self.jobs.len(), self.now);
+        let job = &mut self.jobs[which];
+        let expected = match job.state {
+            _ if job.pruned => Changed::Unknown,
+            State::Dead | State::Expired => {
+                job.step_to(State::Scheduled);
+                (job.run_at, job.finished_at, job.lost_leases, job.attempt_base) = (now, None, 0, job.attempt_count);
+                job.cancel_requested = false;
+                Changed::Done
+            }
+            other => Changed::Not(other),
+        };
+        assert_eq!(self.change(which, Change::Redrive(now)).await, expected);
+    }
+
+    async fn change(&self, which: usize, change: Change) -> Changed {
+        let ids = vec![self.jobs[which].id];
+        self.world.store.change(self.world.tenant, ids, change, self.now).await.unwrap()[0]
     }
 
     async fn prune(&mut self, state: State) {
         let before = self.now.minus(ms(20));
-        self.world.store.prune(vec![Prune { state, before }], 1_000_000).await.unwrap();
+        self.world.prune(&[(state, before)], 1_000_000).await;
         for job in self.jobs.iter_mut().filter(|job| job.state == state) {
             job.pruned |= job.finished_at.is_some_and(|at| at <= before);
         }
@@ -267,7 +296,7 @@ impl Expected {
         }
         assert!(leased.token > self.token);
         assert_eq!((leased.lost_leases, leased.number()), (self.lost_leases, self.attempt_count + 1));
-        assert_eq!(leased.history.len(), self.attempt_count as usize);
+        assert_eq!(leased.history.len(), (self.attempt_count - self.attempt_base) as usize);
         (self.lease_until, self.token) = (until, leased.token);
     }
 

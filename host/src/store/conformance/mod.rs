@@ -3,11 +3,14 @@
 //! A backend runs them all with `conformance!(path::to::a_function)`; the function returns a [`Backend`] on an empty database.
 //! A case that is added to the list below runs on every backend.
 
+pub(super) mod admit;
 pub(super) mod catalog;
+pub(super) mod change;
 pub(super) mod insert;
 pub(super) mod lease;
 pub(super) mod list;
 pub(super) mod machine;
+pub(super) mod order;
 pub(super) mod settle;
 
 use std::sync::Arc;
@@ -19,11 +22,11 @@ use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{ClaimDue, Entity, Expect, Kind, PutEntity, Store};
+use super::{Change, Changed, ClaimDue, Entity, Expect, Kind, Prune, PutEntity, Store};
 use crate::clock::UnixMs;
 use crate::job::{
-    AttemptDetail, AttemptError, AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Outcome, Spec, State, Target,
-    TenantId,
+    Admission, AttemptDetail, AttemptError, AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Outcome, Priority,
+    Spec, State, Target, TenantId,
 };
 
 macro_rules! conformance {
@@ -45,9 +48,23 @@ macro_rules! conformance {
                 answers_in_order, applies_the_first_of_two, many_at_once, cancel_in_every_state,
                 cancel_while_running_replaces_a_retry_only, prune_keeps_what_is_younger, prune_is_bounded,
             ]
+            order: [
+                priority_goes_first, one_of_a_key_at_a_time_in_order, a_key_is_free_after_each_kind_of_end, a_redriven_job_waits_for_its_key,
+                jobs_to_pull_are_apart,
+            ]
+            admit: [
+                a_request_is_carried_out_once, a_key_of_another_request_is_refused, a_dedupe_key_holds_for_its_window,
+                of_many_debounced_producers_one_pushes_now_and_one_later, a_debounced_job_that_was_cancelled_skips_nothing,
+                kinds_of_keys_are_apart, a_tick_makes_one_job, a_tick_skips_queues_or_cancels,
+                a_schedule_stops_at_its_most_runs, what_is_remembered_is_pruned,
+            ]
+            change: [
+                each_change_in_each_state, a_redrive_begins_a_new_series, an_edit_replaces_and_counts, many_are_changed_in_order,
+                overdue_jobs_are_found, follow_ups_come_with_the_settlement, a_lease_is_held_by_its_newest_token,
+            ]
             list: [
                 tenants_are_apart, pages_go_from_new_to_old, pages_filter_by_state_and_name, attempts_are_paged,
-                stats_are_exact,
+                stats_are_exact, filters_find_and_count,
             ]
             catalog: [
                 put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change,
@@ -133,14 +150,12 @@ impl World {
             run_at,
             created_at: NOW,
             deadline: None,
+            max_delay: None,
+            priority: Priority::default(),
+            order_key: None,
+            admission: Admission::Always,
             seed: 7,
-            spec: Spec {
-                target,
-                metadata: Default::default(),
-                metadata_headers: false,
-                policy: None,
-                timeout_ms: None,
-            },
+            spec: Spec { target: Some(target), ..Spec::default() },
             body: Bytes::from_static(b"{}"),
         }
     }
@@ -149,7 +164,7 @@ impl World {
     pub(super) async fn insert_due(&self, count: usize) -> Vec<JobId> {
         let jobs: Vec<NewJob> = (0..count).map(|_| self.job(NOW)).collect();
         let ids = jobs.iter().map(|job| job.id).collect();
-        self.store.insert(jobs).await.unwrap();
+        self.store.insert(jobs.into()).await.unwrap();
         ids
     }
 
@@ -165,6 +180,15 @@ impl World {
         leased.into_iter().find(|leased| leased.job.id == id).unwrap()
     }
 
+    pub(super) async fn change(&self, id: JobId, change: Change) -> Changed {
+        self.store.change(self.tenant, vec![id], change, NOW).await.unwrap()[0]
+    }
+
+    /// Removes what ended in these states until then.
+    pub(super) async fn prune(&self, ended: &[(State, UnixMs)], limit: u32) -> u32 {
+        self.store.prune(Prune { ended: ended.to_vec(), limit, ..Prune::default() }).await.unwrap()
+    }
+
     pub(super) async fn get(&self, id: JobId) -> Job {
         self.store.job(self.tenant, id).await.unwrap().unwrap()
     }
@@ -175,7 +199,10 @@ impl World {
 }
 
 pub(super) async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -> Vec<Leased> {
-    store.claim_due(ClaimDue { now, lease_until: now.plus(LEASE), quotas: vec![(group, quota)] }).await.unwrap()
+    store
+        .claim_due(ClaimDue { now, lease_until: now.plus(LEASE), pull: false, quotas: vec![(group, quota)] })
+        .await
+        .unwrap()
 }
 
 pub(super) fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Expect) -> PutEntity {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::{Settlement, Token};
-use crate::store::{Cancelled, Prune, Settled};
+use crate::store::Settled;
 
 async fn settle(world: &World, settlement: Settlement) -> Settled {
     world.store.settle(vec![settlement]).await.unwrap()[0]
@@ -25,7 +25,7 @@ pub(crate) async fn success_ends_a_job(world: &World) {
     };
     assert_eq!(job, expected);
     assert_eq!(world.store.attempts(world.tenant, job.id, 0, 10).await.unwrap(), [attempt]);
-    assert!(world.store.claim_expired(UnixMs::MAX, UnixMs::MAX, 10).await.unwrap().is_empty());
+    assert!(world.store.claim_lost(UnixMs::MAX, UnixMs::MAX, 10).await.unwrap().is_empty());
 }
 
 pub(crate) async fn retry_puts_a_job_back(world: &World) {
@@ -134,20 +134,20 @@ pub(crate) async fn many_at_once(world: &World) {
 
 pub(crate) async fn cancel_in_every_state(world: &World) {
     let waiting = world.job(NOW.plus(ms(1)));
-    world.store.insert(vec![waiting.clone()]).await.unwrap();
-    let cancel = |id| world.store.cancel(world.tenant, id, NOW);
-    assert_eq!(cancel(waiting.id).await.unwrap(), Cancelled::Now);
+    world.store.insert(vec![waiting.clone()].into()).await.unwrap();
+    let cancel = |id| world.change(id, Change::Cancel);
+    assert_eq!(cancel(waiting.id).await, Changed::Done);
     let job = world.get(waiting.id).await;
     assert_eq!((job.state, job.finished_at), (State::Cancelled, Some(NOW)));
-    assert_eq!(cancel(waiting.id).await.unwrap(), Cancelled::Already(State::Cancelled));
+    assert_eq!(cancel(waiting.id).await, Changed::Not(State::Cancelled));
     assert!(world.claim(NOW.plus(ms(1)), 10).await.is_empty());
 
     let running = world.leased().await;
-    assert_eq!(cancel(running.job.id).await.unwrap(), Cancelled::Requested);
-    assert_eq!(cancel(running.job.id).await.unwrap(), Cancelled::Requested);
+    assert_eq!(cancel(running.job.id).await, Changed::Requested);
+    assert_eq!(cancel(running.job.id).await, Changed::Requested);
     let job = world.get(running.job.id).await;
     assert!(job.cancel_requested && job.state == State::Running && job.finished_at.is_none());
-    assert_eq!(cancel(JobId(Uuid::nil())).await.unwrap(), Cancelled::Unknown);
+    assert_eq!(cancel(JobId(Uuid::nil())).await, Changed::Unknown);
 
     type End = fn(&Leased, AttemptRecord) -> Settlement;
     let ends: [(State, End); 3] = [
@@ -159,7 +159,7 @@ pub(crate) async fn cancel_in_every_state(world: &World) {
         let leased = world.leased().await;
         settle(world, end(&leased, an_attempt(&leased, Some(200)))).await;
         let before = world.get(leased.job.id).await;
-        assert_eq!(cancel(leased.job.id).await.unwrap(), Cancelled::Already(state));
+        assert_eq!(cancel(leased.job.id).await, Changed::Not(state));
         assert_eq!(world.get(leased.job.id).await, before);
     }
 }
@@ -176,7 +176,7 @@ pub(crate) async fn cancel_while_running_replaces_a_retry_only(world: &World) {
     ];
     for (state, end) in cases {
         let leased = world.leased().await;
-        world.store.cancel(world.tenant, leased.job.id, NOW).await.unwrap();
+        world.change(leased.job.id, Change::Cancel).await;
         assert_eq!(settle(world, end(&leased)).await, Settled::Applied(state));
         let job = world.get(leased.job.id).await;
         assert_eq!((job.state, job.finished_at, job.run_at), (state, Some(NOW), NOW));
@@ -201,21 +201,21 @@ pub(crate) async fn prune_keeps_what_is_younger(world: &World) {
     let young = ended(world, State::Succeeded, NOW.plus(ms(1))).await;
     let dead = ended(world, State::Dead, NOW).await;
     let running = world.leased().await.job.id;
-    let what = vec![Prune { state: State::Succeeded, before: NOW }];
-    assert_eq!(world.store.prune(what.clone(), 100).await.unwrap(), 1);
+    let what = [(State::Succeeded, NOW)];
+    assert_eq!(world.prune(&what, 100).await, 1);
     assert_eq!(world.store.job(world.tenant, old).await.unwrap(), None);
     assert_eq!(world.store.body(world.tenant, old).await.unwrap(), None);
     assert!(world.store.attempts(world.tenant, old, 0, 10).await.unwrap().is_empty());
     assert_eq!(world.state(young).await, State::Succeeded);
     assert_eq!(world.state(dead).await, State::Dead);
     assert_eq!(world.store.attempts(world.tenant, dead, 0, 10).await.unwrap().len(), 1);
-    assert_eq!(world.store.prune(what, 100).await.unwrap(), 0);
+    assert_eq!(world.prune(&what, 100).await, 0);
 
-    let unfinished = [State::Scheduled, State::Running].map(|state| Prune { state, before: UnixMs::MAX });
-    assert_eq!(world.store.prune(unfinished.into(), 100).await.unwrap(), 0);
+    let unfinished = [State::Scheduled, State::Running].map(|state| (state, UnixMs::MAX));
+    assert_eq!(world.prune(&unfinished, 100).await, 0);
     assert_eq!(world.state(running).await, State::Running);
-    let both = [State::Succeeded, State::Dead].map(|state| Prune { state, before: NOW.plus(ms(1)) });
-    assert_eq!(world.store.prune(both.into(), 100).await.unwrap(), 2);
+    let both = [State::Succeeded, State::Dead].map(|state| (state, NOW.plus(ms(1))));
+    assert_eq!(world.prune(&both, 100).await, 2);
 }
 
 pub(crate) async fn prune_is_bounded(world: &World) {
@@ -223,11 +223,11 @@ pub(crate) async fn prune_is_bounded(world: &World) {
     for n in 0..5 {
         jobs.push(ended(world, if n < 3 { State::Succeeded } else { State::Dead }, NOW.plus(ms(n))).await);
     }
-    let what = || [State::Succeeded, State::Dead].map(|state| Prune { state, before: UnixMs::MAX }).into();
-    assert_eq!(world.store.prune(what(), 2).await.unwrap(), 2);
+    let what = [State::Succeeded, State::Dead].map(|state| (state, UnixMs::MAX));
+    assert_eq!(world.prune(&what, 2).await, 2);
     assert_eq!(world.store.job(world.tenant, jobs[0]).await.unwrap(), None, "the oldest go first");
     assert!(world.store.job(world.tenant, jobs[2]).await.unwrap().is_some());
-    assert_eq!(world.store.prune(what(), 2).await.unwrap(), 2, "the limit is for all states together");
-    assert_eq!(world.store.prune(what(), 0).await.unwrap(), 0);
-    assert_eq!(world.store.prune(what(), 2).await.unwrap(), 1);
+    assert_eq!(world.prune(&what, 2).await, 2, "the limit is for all states together");
+    assert_eq!(world.prune(&what, 0).await, 0);
+    assert_eq!(world.prune(&what, 2).await, 1);
 }

@@ -2,21 +2,24 @@
 //!
 //! The writer only finds and marks the jobs; their rows are read into a [`Leased`] in the caller's task.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::error::Failure;
+use super::lane;
 use super::rows::{self, Sql};
 use crate::clock::UnixMs;
-use crate::job::{HISTORY_LIMIT, JobId, Leased, Past, Token};
+use crate::job::{GroupId, HISTORY_LIMIT, JobId, Leased, Past, TenantId, Token};
 use crate::store::ClaimDue;
 
 /// The most groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
 
-/// `{groups}` is [`DUE_IN_GROUP`], once for each group. Each of them reads its limit of entries from the index `job_due`.
+/// `{groups}` is [`DUE_IN_GROUP`], once for each group. Each of them reads its limit of entries from the index `job_due`, lane after
+/// lane.
 pub(super) const CLAIM_DUE: &str = "
     UPDATE job SET state = 'running', token = token + 1, lease_until = ?
     WHERE id IN ({groups})
@@ -26,9 +29,22 @@ pub(super) const CLAIM_DUE: &str = "
 
 const DUE_IN_GROUP: &str = "
     SELECT * FROM (
-        SELECT id FROM job WHERE state = 'scheduled' AND grp = ? AND run_at <= ? ORDER BY run_at, id LIMIT ?)";
+        SELECT job.id FROM level CROSS JOIN job ON job.lane = ? + level.number
+        WHERE state = 'scheduled' AND blocked = 0 AND run_at <= ?
+        ORDER BY level.number, run_at, id LIMIT ?)";
 
-pub(super) const CLAIM_EXPIRED: &str = "
+pub(super) const CLAIM_OVERDUE: &str = "
+    UPDATE job SET state = 'running', token = token + 1, lease_until = ?
+    WHERE id IN (SELECT id FROM job WHERE state = 'scheduled' AND expires_at < ? ORDER BY expires_at LIMIT ?)
+    RETURNING *,
+        (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body";
+
+pub(super) const HELD: &str = "
+    SELECT job.*, spec, body FROM job JOIN job_spec ON job_spec.job = job.id
+    WHERE job.id = ?1 AND tenant = ?2 AND token = ?3 AND +state = 'running' AND lease_until > ?4";
+
+pub(super) const CLAIM_LOST: &str = "
     UPDATE job SET token = token + 1, lease_until = ?, lost_leases = lost_leases + 1
     WHERE id IN (SELECT id FROM job WHERE state = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?)
     RETURNING *,
@@ -72,8 +88,8 @@ pub(super) async fn claim_due(connection: &mut SqliteConnection, claim: &ClaimDu
         let mut query = sqlx::query(AssertSqlSafe(claim_due_sql(quotas.len()))).bind(claim.lease_until.0);
         // The list is padded with quotas of none: a LIMIT may not be NULL.
         let padding = quotas.len().next_power_of_two() - quotas.len();
-        for (group, quota) in quotas.iter().map(|(group, quota)| (group.0, *quota)).chain(vec![(0, 0); padding]) {
-            query = query.bind(group).bind(claim.now.0).bind(quota);
+        for (group, quota) in quotas.iter().copied().chain(vec![(GroupId(0), 0); padding]) {
+            query = query.bind(lane::first(group, claim.pull)).bind(claim.now.0).bind(quota);
         }
         found.jobs.extend(query.fetch_all(&mut *connection).await?);
     }
@@ -81,13 +97,29 @@ pub(super) async fn claim_due(connection: &mut SqliteConnection, claim: &ClaimDu
     Ok(found)
 }
 
-pub(super) async fn claim_expired(
+/// With [`CLAIM_LOST`] or [`CLAIM_OVERDUE`].
+pub(super) async fn claim_late(
     connection: &mut SqliteConnection,
+    sql: &'static str,
     now: UnixMs,
     lease_until: UnixMs,
     limit: u32,
 ) -> Result<Rows, Failure> {
-    let query = sqlx::query(CLAIM_EXPIRED).bind(lease_until.0).bind(now.0).bind(limit);
+    let query = sqlx::query(sql).bind(lease_until.0).bind(now.0).bind(limit);
+    let jobs = query.fetch_all(&mut *connection).await?;
+    let history = history(connection, &jobs).await?;
+    Ok(Rows { jobs, history })
+}
+
+/// The job under a lease.
+pub(super) async fn held(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+    token: Token,
+    now: UnixMs,
+) -> Result<Rows, Failure> {
+    let query = sqlx::query(HELD).bind(rows::id(id)).bind(tenant.0).bind(token.0).bind(now.0);
     let jobs = query.fetch_all(&mut *connection).await?;
     let history = history(connection, &jobs).await?;
     Ok(Rows { jobs, history })
@@ -96,10 +128,10 @@ pub(super) async fn claim_expired(
 async fn history(connection: &mut SqliteConnection, jobs: &[SqliteRow]) -> Result<Vec<SqliteRow>, Failure> {
     let mut wanted: Vec<(Vec<u8>, i64, i64)> = Vec::new();
     for row in jobs {
-        let last: i64 = row.try_get("attempt_count")?;
-        if last > 0 {
+        let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
+        if last > base {
             let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
-            wanted.push((row.try_get("id")?, last.saturating_sub(limit).saturating_add(1), last));
+            wanted.push((row.try_get("id")?, base.max(last.saturating_sub(limit)).saturating_add(1), last));
         }
     }
     let mut found = Vec::new();
@@ -113,7 +145,7 @@ async fn history(connection: &mut SqliteConnection, jobs: &[SqliteRow]) -> Resul
     Ok(found)
 }
 
-/// Puts leased jobs together, in the order of `run_at` and id.
+/// Puts leased jobs together, in the order of priority, `run_at` and id.
 ///
 /// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
 pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
@@ -136,7 +168,7 @@ pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
             }
         }
     }
-    leased.sort_by_key(|leased| (leased.job.run_at, leased.job.id));
+    leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
     leased
 }
 
@@ -145,7 +177,10 @@ fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Lea
     let job = rows::job_with(row, u64::try_from(body.len()).unwrap_or(u64::MAX))?;
     let mut history = histories.remove(&job.id).unwrap_or_default();
     history.sort_by_key(|past| past.number);
-    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, body, history, job })
+    // Policies count from the last redrive.
+    history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
+    let until = UnixMs(row.try_get("lease_until")?);
+    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
 }
 
 pub(super) async fn extend(

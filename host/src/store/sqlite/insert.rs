@@ -1,4 +1,7 @@
 //! Inserts: many callers' jobs in few statements.
+//!
+//! Jobs that are stored whatever else is there are merged over all callers. The others, which [`admit`] must ask about, come after
+//! them, one caller at a time.
 
 use std::collections::HashSet;
 
@@ -6,11 +9,13 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::oneshot;
 
+use super::admit;
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
-use crate::job::NewJob;
-use crate::store::{INSERT_LIMIT, StoreError};
+use super::{lane, order};
+use crate::job::{Admission, NewJob};
+use crate::store::{INSERT_LIMIT, Insert, Inserted, Once, Placed, StoreError};
 
 /// The groups among a JSON list that take jobs, with their tenants.
 pub(super) const LIVE_GROUPS: &str = "
@@ -18,10 +23,12 @@ pub(super) const LIVE_GROUPS: &str = "
     WHERE id IN (SELECT value FROM json_each(?)) AND kind = 'group' AND deleted_at IS NULL";
 
 pub(super) const INSERT_JOBS: Sql = Sql {
-    columns: 8,
+    columns: 12,
     text: "
-    INSERT INTO job (id, tenant, grp, name, run_at, created_at, deadline, seed, state)
-    SELECT column1, column2, column3, column4, column5, column6, column7, column8, 'scheduled'
+    INSERT INTO job (id, tenant, grp, name, run_at, created_at, deadline, seed, lane, order_key, max_delay, schedule, blocked,
+        state)
+    SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
+        column10 IS NOT NULL, 'scheduled'
     FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
 };
 
@@ -33,8 +40,9 @@ pub(super) const INSERT_SPECS: Sql = Sql {
 };
 
 /// A job, with its spec already written as JSON: the caller does that, not the writer.
+#[derive(Clone)]
 pub(super) struct Row {
-    job: NewJob,
+    pub(super) job: NewJob,
     spec: String,
 }
 
@@ -48,18 +56,28 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
 
 /// One caller's insert.
 pub(super) struct InsertCall {
-    rows: Vec<Row>,
-    done: Result<(), StoreError>,
-    reply: oneshot::Sender<Result<(), StoreError>>,
+    pub(super) rows: Vec<Row>,
+    pub(super) once: Option<Once>,
+    done: Result<Inserted, StoreError>,
+    reply: oneshot::Sender<Result<Inserted, StoreError>>,
 }
 
 impl InsertCall {
-    pub(super) fn new(rows: Vec<Row>, reply: oneshot::Sender<Result<(), StoreError>>) -> Self {
-        Self { rows, done: Ok(()), reply }
+    pub(super) fn new(
+        insert: Insert,
+        reply: oneshot::Sender<Result<Inserted, StoreError>>,
+    ) -> Result<Self, StoreError> {
+        let done = Ok(Inserted::Placed(Vec::new()));
+        Ok(Self { rows: rows(insert.jobs)?, once: insert.once, done, reply })
     }
 
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Whether its jobs are stored whatever else is there.
+    fn is_plain(&self) -> bool {
+        self.once.is_none() && self.rows.iter().all(|row| row.job.admission == Admission::Always)
     }
 
     /// Tells the caller.
@@ -69,33 +87,40 @@ impl InsertCall {
     }
 }
 
-/// Runs all calls together; if that fails, one by one, so that each caller gets its own answer.
+/// Runs the plain calls together and, if that fails, one by one, so that each caller gets its own answer; then the others.
 pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCall]) -> Result<(), Failure> {
     refuse_unknown_groups(transaction.begin_call().await?, calls).await?;
-    let all: Vec<&Row> = calls.iter().filter(|call| call.done.is_ok()).flat_map(|call| &call.rows).collect();
-    if write_call(transaction, &all).await?.is_ok() {
-        return Ok(());
-    }
-    for call in calls.iter_mut().filter(|call| call.done.is_ok()) {
+    let is_live_and_plain = |call: &&mut InsertCall| call.done.is_ok() && call.is_plain();
+    let mut plain: Vec<&mut InsertCall> = calls.iter_mut().filter(is_live_and_plain).collect();
+    let all: Vec<&Row> = plain.iter().flat_map(|call| &call.rows).collect();
+    let together = write_call(transaction, &all).await?;
+    for call in &mut plain {
         let own: Vec<&Row> = call.rows.iter().collect();
-        call.done = write_call(transaction, &own).await?;
+        let done = if together.is_ok() { Ok(()) } else { write_call(transaction, &own).await? };
+        call.done = done.map(|()| Inserted::Placed(call.rows.iter().map(stored).collect()));
+    }
+    for call in calls.iter_mut().filter(|call| call.done.is_ok() && !call.is_plain()) {
+        let result = admit::place(transaction.begin_call().await?, call).await;
+        call.done = transaction.end_call(result).await?;
     }
     Ok(())
 }
 
+/// What is said of a job that is stored as it came.
+pub(super) fn stored(row: &Row) -> Placed {
+    Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
+}
+
 async fn write_call(transaction: &mut Transaction<'_>, rows: &[&Row]) -> Result<Result<(), StoreError>, Failure> {
+    if rows.is_empty() {
+        return Ok(Ok(()));
+    }
     let result = write(transaction.begin_call().await?, rows).await;
     transaction.end_call(result).await
 }
 
 async fn refuse_unknown_groups(connection: &mut SqliteConnection, calls: &mut [InsertCall]) -> Result<(), Failure> {
-    let groups: HashSet<i64> = calls.iter().flat_map(|call| &call.rows).map(|row| row.job.group.0).collect();
-    let list = rows::to_json(&groups)?;
-    let found = sqlx::query(LIVE_GROUPS).bind(list).fetch_all(connection).await?;
-    let live = found
-        .iter()
-        .map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)))
-        .collect::<Result<HashSet<_>, sqlx::Error>>()?;
+    let live = live_groups(connection, calls.iter().flat_map(|call| &call.rows)).await?;
     for call in calls {
         if !call.rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0))) {
             call.done = Err(StoreError::NoSuchGroup);
@@ -104,11 +129,28 @@ async fn refuse_unknown_groups(connection: &mut SqliteConnection, calls: &mut [I
     Ok(())
 }
 
-async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
+/// The groups of these jobs that take jobs, each with its tenant.
+pub(super) async fn live_groups(
+    connection: &mut SqliteConnection,
+    rows: impl Iterator<Item = &Row>,
+) -> Result<HashSet<(i64, i64)>, Failure> {
+    let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
+    let list = rows::to_json(&groups)?;
+    let found = sqlx::query(LIVE_GROUPS).bind(list).fetch_all(connection).await?;
+    let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
+    live.collect()
+}
+
+/// Inserts jobs, and lets those go first whose order key was free.
+pub(super) async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
     for chunk in rows.chunks(rows::PER_STATEMENT) {
         let mut jobs = sqlx::query(AssertSqlSafe(INSERT_JOBS.with_rows(chunk.len())));
         let mut specs = sqlx::query(AssertSqlSafe(INSERT_SPECS.with_rows(chunk.len())));
         for Row { job, spec } in chunk {
+            let schedule = match &job.admission {
+                Admission::Tick(tick) => Some(tick.schedule),
+                _ => None,
+            };
             jobs = jobs
                 .bind(rows::id(job.id))
                 .bind(job.tenant.0)
@@ -117,13 +159,18 @@ async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), F
                 .bind(job.run_at.0)
                 .bind(job.created_at.0)
                 .bind(job.deadline.map(|at| at.0))
-                .bind(job.seed);
+                .bind(job.seed)
+                .bind(lane::of(job.group, job.spec.target.is_none(), job.priority))
+                .bind(job.order_key.as_deref())
+                .bind(job.max_delay.map(rows::millis))
+                .bind(schedule);
             specs = specs.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
         }
         jobs.execute(&mut *connection).await.map_err(duplicate)?;
         specs.execute(&mut *connection).await?;
     }
-    Ok(())
+    let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
+    order::advance(connection, keys).await
 }
 
 fn duplicate(error: sqlx::Error) -> Failure {

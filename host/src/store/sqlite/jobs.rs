@@ -3,18 +3,21 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{SqliteStore, claim, insert, reads, settle};
+use super::{SqliteStore, change, claim, reads, settle};
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Settlement, TenantId, Token};
-use crate::store::{Cancelled, ClaimDue, CommitStats, Jobs, JobsQuery, Prune, Settled, Stats, StoreError, Waiting};
+use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
+use crate::store::{
+    Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, Prune, Settled, Stats,
+    StoreError, Ticked, Waiting,
+};
 
 #[async_trait]
 impl Jobs for SqliteStore {
-    async fn insert(&self, jobs: Vec<NewJob>) -> Result<(), StoreError> {
-        if jobs.is_empty() {
-            return Ok(());
+    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
+        if insert.jobs.is_empty() {
+            return Ok(Inserted::Placed(Vec::new()));
         }
-        self.writer.insert(insert::rows(jobs)?).await
+        self.writer.insert(insert).await
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
@@ -26,9 +29,18 @@ impl Jobs for SqliteStore {
         Ok(claim::leased(&work.await?))
     }
 
-    async fn claim_expired(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        let work = self.writer.call(move |db| Box::pin(claim::claim_expired(db, now, lease_until, limit)));
-        Ok(claim::leased(&work.await?))
+    async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+        self.claim_late(claim::CLAIM_LOST, now, lease_until, limit).await
+    }
+
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+        self.claim_late(claim::CLAIM_OVERDUE, now, lease_until, limit).await
+    }
+
+    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
+        let mut reader = reads::reader(&self.readers).await?;
+        let rows = claim::held(&mut reader, tenant, id, token, now).await?;
+        Ok(claim::leased(&rows).pop())
     }
 
     async fn extend(&self, leases: Vec<(JobId, Token)>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
@@ -39,12 +51,20 @@ impl Jobs for SqliteStore {
         self.writer.settle(settle::rows(settlements)?).await
     }
 
-    async fn cancel(&self, tenant: TenantId, id: JobId, now: UnixMs) -> Result<Cancelled, StoreError> {
-        self.writer.call(move |db| Box::pin(settle::cancel(db, tenant, id, now))).await
+    async fn change(
+        &self,
+        tenant: TenantId,
+        ids: Vec<JobId>,
+        change: Change,
+        now: UnixMs,
+    ) -> Result<Vec<Changed>, StoreError> {
+        let work =
+            self.writer.call(move |db| Box::pin(async move { change::change(db, tenant, &ids, &change, now).await }));
+        work.await
     }
 
-    async fn prune(&self, what: Vec<Prune>, limit: u32) -> Result<u32, StoreError> {
-        self.writer.call(move |db| Box::pin(async move { settle::prune(db, &what, limit).await })).await
+    async fn prune(&self, what: Prune) -> Result<u32, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { change::prune(db, &what).await })).await
     }
 
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -57,6 +77,14 @@ impl Jobs for SqliteStore {
 
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
         Ok(reads::jobs(&self.readers, &query).await?)
+    }
+
+    async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
+        Ok(reads::count(&self.readers, &filter).await?)
+    }
+
+    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
+        Ok(reads::ticked(&self.readers).await?)
     }
 
     async fn attempts(
@@ -75,5 +103,18 @@ impl Jobs for SqliteStore {
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
         Ok(reads::stats(&self.readers, tenant, group, now).await?)
+    }
+}
+
+impl SqliteStore {
+    async fn claim_late(
+        &self,
+        sql: &'static str,
+        now: UnixMs,
+        lease_until: UnixMs,
+        limit: u32,
+    ) -> Result<Vec<Leased>, StoreError> {
+        let work = self.writer.call(move |db| Box::pin(claim::claim_late(db, sql, now, lease_until, limit)));
+        Ok(claim::leased(&work.await?))
     }
 }

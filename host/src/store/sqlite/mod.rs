@@ -8,12 +8,16 @@
 //! When the disk is full or fails, verbs answer [`StoreError::Unavailable`] and nothing is changed; they work again as soon as the
 //! disk does. When the file is damaged or not ours, they answer [`StoreError::Corrupt`].
 
+mod admit;
 mod catalog;
+mod change;
 mod claim;
 mod error;
 mod insert;
 mod jobs;
+mod lane;
 mod open;
+mod order;
 #[cfg(test)]
 mod plans;
 mod reads;

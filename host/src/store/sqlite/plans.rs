@@ -4,7 +4,8 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
-use super::{SqliteOptions, catalog, claim, insert, open, reads, settle};
+use super::{SqliteOptions, admit, catalog, change, claim, insert, open, order, reads, settle};
+use crate::job::State;
 
 async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
     let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
@@ -24,8 +25,9 @@ fn one(sql: &str) -> Vec<String> {
 }
 
 const BY_ID: &str = "SEARCH job USING PRIMARY KEY (id=?)";
-const DUE: &str = "SEARCH job USING COVERING INDEX job_due (grp=? AND run_at<?)";
-const PAGE: &str = "SEARCH job USING COVERING INDEX job_state (grp=? AND state=? AND id<?)";
+const DUE: &str = "SEARCH job USING COVERING INDEX job_due (lane=? AND run_at<?)";
+const PAGE: &str = "SEARCH job USING INDEX job_state (grp=? AND state=? AND id<?)";
+const OF_KEY: &str = "job_order (grp=? AND order_key=? AND blocked=?)";
 
 fn writes() -> Vec<Case> {
     let claims = [1, claim::GROUPS_PER_STATEMENT].map(claim::claim_due_sql).into();
@@ -34,7 +36,8 @@ fn writes() -> Vec<Case> {
         ("insert specs", both(&insert::INSERT_SPECS), &[]),
         ("live groups", one(insert::LIVE_GROUPS), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
         ("claim due", claims, &[BY_ID, DUE]),
-        ("claim expired", one(claim::CLAIM_EXPIRED), &[BY_ID, "INDEX job_lease (lease_until<?)"]),
+        ("claim lost", one(claim::CLAIM_LOST), &[BY_ID, "INDEX job_lease (lease_until<?)"]),
+        ("claim overdue", one(claim::CLAIM_OVERDUE), &[BY_ID, "INDEX job_expiry (expires_at<?)"]),
         (
             "history",
             both(&claim::HISTORY),
@@ -43,14 +46,29 @@ fn writes() -> Vec<Case> {
         ("extend", both(&claim::EXTEND), &[BY_ID]),
         ("settle", both(&settle::SETTLE), &[BY_ID]),
         ("put attempts", both(&settle::PUT_ATTEMPTS), &[]),
-        ("cancel", one(settle::CANCEL), &[BY_ID]),
-        ("prune finished", one(settle::PRUNE_FINISHED), &[BY_ID, "INDEX job_finished (state=? AND finished_at<?)"]),
+        ("advance", one(order::ADVANCE), &[BY_ID, OF_KEY]),
+        ("recall", one(admit::RECALL), &["INDEX sqlite_autoindex_recent_1 (tenant=? AND kind=? AND key=?)"]),
+        ("remember", one(admit::REMEMBER), &[]),
+        ("tick", one(admit::TICK), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at=?)"]),
+        ("runs", one(admit::RUNS), &["SEARCH ticked USING INTEGER PRIMARY KEY"]),
+        ("unfinished of schedule", one(admit::UNFINISHED_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
+        ("cancel of schedule", one(admit::CANCEL_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
+        ("put tick", one(admit::PUT_TICK), &[]),
+        ("put ticked", one(admit::PUT_TICKED), &[]),
+        ("cancel", both(&change::CANCEL), &[BY_ID]),
+        ("reschedule", both(&change::RESCHEDULE), &[BY_ID]),
+        ("redrive", both(&change::REDRIVE), &[BY_ID]),
+        ("purge", both(&change::PURGE), &[BY_ID]),
+        ("edit", one(change::EDIT), &[BY_ID]),
+        ("prune finished", one(change::PRUNE_FINISHED), &[BY_ID, "INDEX job_finished (state=? AND finished_at<?)"]),
         (
             "prune deleted groups",
-            one(settle::PRUNE_DELETED_GROUPS),
+            one(change::PRUNE_DELETED_GROUPS),
             &["INDEX entity_deleted", "INDEX job_state (grp=?)"],
         ),
-        ("forget empty groups", one(settle::FORGET_EMPTY_GROUPS), &["INDEX entity_deleted", "INDEX job_state (grp=?)"]),
+        ("forget empty groups", one(change::FORGET_EMPTY_GROUPS), &["INDEX entity_deleted", "INDEX job_state (grp=?)"]),
+        ("prune recent", one(change::PRUNE_RECENT), &["INDEX recent_expiry (expires_at<?)"]),
+        ("prune ticks", one(change::PRUNE_TICKS), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at<?)"]),
         ("unfinished", one(catalog::UNFINISHED), &["COVERING INDEX job_state (grp=? AND state=?)"]),
         ("end leases", one(open::END_LEASES), &["INDEX job_lease (lease_until>?)"]),
     ]
@@ -58,12 +76,13 @@ fn writes() -> Vec<Case> {
 
 fn reads() -> Vec<Case> {
     vec![
-        ("waiting", one(reads::WAITING), &["COVERING INDEX job_due (grp>?)", "COVERING INDEX job_due (grp=?)"]),
+        ("waiting", one(reads::WAITING), &["COVERING INDEX job_due (lane>?)", "COVERING INDEX job_due (lane=?)"]),
         ("job", one(reads::JOB), &[BY_ID, "SEARCH job_spec USING INDEX"]),
         ("body", one(reads::BODY), &[BY_ID, "SEARCH job_spec USING INDEX"]),
-        ("jobs", one(reads::JOBS), &[PAGE, BY_ID]),
-        ("jobs in state", one(reads::JOBS_IN_STATE), &[PAGE, BY_ID]),
-        ("jobs of name", one(reads::JOBS_OF_NAME), &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID]),
+        ("held", one(claim::HELD), &[BY_ID]),
+        ("jobs", vec![reads::jobs_sql(None, false)], &[PAGE, BY_ID]),
+        ("jobs in state", vec![reads::jobs_sql(Some(State::Dead), false)], &[PAGE, BY_ID]),
+        ("jobs of name", vec![reads::jobs_sql(None, true)], &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID]),
         ("attempts", one(reads::ATTEMPTS), &[BY_ID, "INDEX sqlite_autoindex_attempt_1 (job=? AND number>?)"]),
         ("stats", one(reads::STATS), &["COVERING INDEX job_state (grp=?)", DUE]),
     ]

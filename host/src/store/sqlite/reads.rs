@@ -1,36 +1,53 @@
 //! Reads, on connections that cannot write. Each is one statement, so that it sees one state of the database.
 
 use bytes::Bytes;
-use sqlx::sqlite::SqlitePool;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
 use super::error::Failure;
-use super::rows;
+use super::{lane, rows};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use crate::store::{JobsQuery, Stats, Waiting};
+use crate::store::{JobFilter, JobsQuery, Stats, Ticked, Waiting};
 
-/// Jumps from group to group in the index `job_due`: its cost does not depend on the number of jobs.
+/// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
-    WITH RECURSIVE waiting (grp) AS (
-        SELECT min(grp) FROM job WHERE state = 'scheduled'
+    WITH RECURSIVE waiting (lane) AS (
+        SELECT min(lane) FROM job WHERE state = 'scheduled' AND blocked = 0
         UNION ALL
-        SELECT (SELECT min(grp) FROM job WHERE state = 'scheduled' AND grp > waiting.grp)
-        FROM waiting WHERE waiting.grp IS NOT NULL)
-    SELECT grp, (SELECT min(run_at) FROM job WHERE state = 'scheduled' AND grp = waiting.grp) AS earliest
-    FROM waiting WHERE grp IS NOT NULL";
+        SELECT (SELECT min(lane) FROM job WHERE state = 'scheduled' AND blocked = 0 AND lane > waiting.lane)
+        FROM waiting WHERE waiting.lane IS NOT NULL)
+    SELECT lane, (SELECT min(run_at) FROM job WHERE state = 'scheduled' AND blocked = 0 AND lane = waiting.lane) AS earliest
+    FROM waiting WHERE lane IS NOT NULL";
 
 pub(super) async fn waiting(pool: &SqlitePool) -> Result<Vec<Waiting>, Failure> {
-    let found = sqlx::query(WAITING).fetch_all(pool).await?;
-    let waiting = |row| {
-        Ok(Waiting { group: GroupId(rows::number(row, "grp")?), earliest: UnixMs(rows::number(row, "earliest")?) })
-    };
-    found.iter().map(waiting).collect()
+    let mut groups: Vec<Waiting> = Vec::new();
+    for row in &sqlx::query(WAITING).fetch_all(pool).await? {
+        let (group, pull) = lane::group(row.try_get("lane")?);
+        let earliest = UnixMs(rows::number(row, "earliest")?);
+        match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
+            Some(last) => last.earliest = last.earliest.min(earliest),
+            None => groups.push(Waiting { group, pull, earliest }),
+        }
+    }
+    Ok(groups)
+}
+
+/// A connection for several statements.
+pub(super) async fn reader(pool: &SqlitePool) -> Result<PoolConnection<Sqlite>, Failure> {
+    Ok(pool.acquire().await?)
 }
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = ?1 AND tenant = ?2";
 
 pub(super) async fn job(pool: &SqlitePool, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
-    let row = sqlx::query(JOB).bind(rows::id(id)).bind(tenant.0).fetch_optional(pool).await?;
+    job_on(&mut *reader(pool).await?, tenant, id).await
+}
+
+/// On a connection that may have changed it.
+pub(super) async fn job_on(db: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
+    let row = sqlx::query(JOB).bind(rows::id(id)).bind(tenant.0).fetch_optional(db).await?;
     row.as_ref().map(rows::job).transpose()
 }
 
@@ -42,53 +59,101 @@ pub(super) async fn body(pool: &SqlitePool, tenant: TenantId, id: JobId) -> Resu
     row.as_ref().map(|row| rows::payload(row, "body")).transpose()
 }
 
-/// Merges the lists of all states, each of which the index `job_state` has in order.
-pub(super) const JOBS: &str = "
-    SELECT job_shown.* FROM (
-        SELECT id FROM job WHERE grp = ?1 AND state = 'scheduled' AND id < ?3
-        UNION ALL SELECT id FROM job WHERE grp = ?1 AND state = 'running' AND id < ?3
-        UNION ALL SELECT id FROM job WHERE grp = ?1 AND state = 'succeeded' AND id < ?3
-        UNION ALL SELECT id FROM job WHERE grp = ?1 AND state = 'dead' AND id < ?3
-        UNION ALL SELECT id FROM job WHERE grp = ?1 AND state = 'expired' AND id < ?3
-        UNION ALL SELECT id FROM job WHERE grp = ?1 AND state = 'cancelled' AND id < ?3
-        ORDER BY id DESC LIMIT ?4) AS page
-    CROSS JOIN job_shown ON job_shown.id = page.id
-    WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
+/// A filter's jobs in one state, in the order of the index `job_state`.
+const IN_STATE: &str = "
+    SELECT id FROM job
+    WHERE grp = ?1 AND state = '{state}' AND id < ?3 {filter}";
 
-pub(super) const JOBS_IN_STATE: &str = "
-    SELECT job_shown.* FROM (
-        SELECT id FROM job WHERE grp = ?1 AND state = ?5 AND id < ?3 ORDER BY id DESC LIMIT ?4) AS page
-    CROSS JOIN job_shown ON job_shown.id = page.id
-    WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
+const OF_NAME: &str = "
+    SELECT id FROM job
+    WHERE grp = ?1 AND name = ?5 AND (?4 IS NULL OR state = ?4) AND id < ?3 {filter}";
 
-pub(super) const JOBS_OF_NAME: &str = "
-    SELECT job_shown.* FROM (
-        SELECT id FROM job WHERE grp = ?1 AND name = ?6 AND (?5 IS NULL OR state = ?5) AND id < ?3
-        ORDER BY id DESC LIMIT ?4) AS page
-    CROSS JOIN job_shown ON job_shown.id = page.id
-    WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
+/// The rest of a filter. What is asked of labels is a list of paths into the spec, with values.
+const FILTER: &str = "
+    AND (?6 IS NULL OR substr(name, 1, length(?6)) = ?6)
+    AND (?7 IS NULL OR created_at >= ?7) AND (?8 IS NULL OR created_at < ?8)
+    AND (?9 IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(?9) AS wanted CROSS JOIN job_spec ON job_spec.job = job.id
+        WHERE wanted.value ->> 'value' IS NOT coalesce(
+            spec ->> (wanted.value ->> 'path'), spec ->> (wanted.value ->> 'nested'))))";
+
+/// The ids of a filter's jobs: by name, in one state, or by merging the lists of all states.
+fn ids_sql(state: Option<State>, of_name: bool) -> String {
+    let in_state = |state: State| IN_STATE.replace("{state}", state.as_str());
+    match state {
+        _ if of_name => OF_NAME.to_owned(),
+        Some(state) => in_state(state),
+        None => State::ALL.map(in_state).join(" UNION ALL "),
+    }
+    .replace("{filter}", FILTER)
+}
+
+/// The statement for a page.
+pub(super) fn jobs_sql(state: Option<State>, of_name: bool) -> String {
+    let ids = ids_sql(state, of_name);
+    format!(
+        "SELECT job_shown.* FROM ({ids} ORDER BY id DESC LIMIT ?10) AS page
+        CROSS JOIN job_shown ON job_shown.id = page.id
+        WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)"
+    )
+}
+
+/// The statement that counts.
+pub(super) fn count_sql(state: Option<State>, of_name: bool) -> String {
+    let ids = ids_sql(state, of_name);
+    format!("SELECT count(*) AS jobs FROM ({ids}) WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)")
+}
 
 /// Sorts after the 16 bytes of every id.
 const AFTER_EVERY_ID: [u8; 17] = [0xff; 17];
 
-pub(super) async fn jobs(pool: &SqlitePool, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    let sql = match (&query.name, query.state) {
-        (Some(_), _) => JOBS_OF_NAME,
-        (None, Some(_)) => JOBS_IN_STATE,
-        (None, None) => JOBS,
+type Bound<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+
+fn bind<'q>(sql: String, filter: &'q JobFilter, before: Option<JobId>) -> Bound<'q> {
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(filter.group.0)
+        .bind(filter.tenant.0)
+        .bind(before.map_or(AFTER_EVERY_ID.to_vec(), rows::id))
+        .bind(filter.state.map(State::as_str))
+        .bind(filter.name.as_deref())
+        .bind(filter.name_prefix.as_deref())
+        .bind(filter.created_from.map(|at| at.0))
+        .bind(filter.created_before.map(|at| at.0))
+        .bind(wanted(filter))
+}
+
+/// The labels as paths into the spec: a label `a.b` is a key of that name, or `b` in the namespace `a`.
+fn wanted(filter: &JobFilter) -> Option<String> {
+    let path = |key: &str, value: &str| {
+        let nested = key.split_once('.').map(|(space, key)| format!("$.metadata.\"{space}\".\"{key}\""));
+        let path = format!("$.metadata.\"{key}\"");
+        serde_json::json!({"nested": nested.unwrap_or_else(|| path.clone()), "path": path, "value": value})
     };
-    let found = sqlx::query(sql)
-        .bind(query.group.0)
-        .bind(query.tenant.0)
-        .bind(query.before.map_or(AFTER_EVERY_ID.to_vec(), rows::id))
-        .bind(query.limit)
-        .bind(query.state.map(State::as_str))
-        .bind(query.name.as_deref())
-        .fetch_all(pool)
-        .await?;
+    let paths: Vec<_> = filter.metadata.iter().map(|(key, value)| path(key, value)).collect();
+    (!paths.is_empty()).then(|| serde_json::Value::from(paths).to_string())
+}
+
+pub(super) async fn jobs(pool: &SqlitePool, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    let sql = jobs_sql(query.filter.state, query.filter.name.is_some());
+    let found = bind(sql, &query.filter, query.before).bind(query.limit).fetch_all(pool).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
+}
+
+pub(super) async fn count(pool: &SqlitePool, filter: &JobFilter) -> Result<u64, Failure> {
+    let sql = count_sql(filter.state, filter.name.is_some());
+    rows::number(&bind(sql, filter, None).fetch_one(pool).await?, "jobs")
+}
+
+const TICKED: &str = "SELECT schedule, last, runs FROM ticked";
+
+pub(super) async fn ticked(pool: &SqlitePool) -> Result<Vec<Ticked>, Failure> {
+    let ticked = |row: &SqliteRow| {
+        let (schedule, last) = (row.try_get("schedule")?, UnixMs(row.try_get("last")?));
+        Ok(Ticked { schedule, last, runs: rows::number(row, "runs")? })
+    };
+    sqlx::query(TICKED).fetch_all(pool).await?.iter().map(ticked).collect()
 }
 
 pub(super) const ATTEMPTS: &str = "
@@ -111,15 +176,15 @@ pub(super) const STATS: &str = "
     SELECT state, count(*) AS jobs FROM job
     WHERE grp = ?1 AND EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2) GROUP BY state
     UNION ALL
-    SELECT 'available', count(*) FROM job
-    WHERE state = 'scheduled' AND grp = ?1 AND run_at <= ?3
+    SELECT 'available', count(*) FROM level CROSS JOIN job ON job.lane IN (?1 * 20 + level.number, ?1 * 20 + 10 + level.number)
+    WHERE state = 'scheduled' AND blocked = 0 AND run_at <= ?3
         AND EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
 
 pub(super) async fn stats(pool: &SqlitePool, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
     let mut stats = Stats::default();
     for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(pool).await? {
         let jobs = rows::number(&row, "jobs")?;
-        if sqlx::Row::try_get::<&str, _>(&row, "state")? == "available" {
+        if row.try_get::<&str, _>("state")? == "available" {
             stats.available = jobs;
             continue;
         }

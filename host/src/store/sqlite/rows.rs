@@ -1,6 +1,7 @@
 //! Between rows and the words of [`crate::job`]. What does not fit is [`StoreError::Corrupt`], never a panic.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -10,11 +11,12 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::error::Failure;
+use super::lane;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Past, TenantId, Token};
 use crate::store::StoreError;
 
-/// The most rows that go into one statement. SQLite takes 32,766 parameters; a row has at most 11.
+/// The most rows that go into one statement. SQLite takes 32,766 parameters; a row has at most 12.
 pub(super) const PER_STATEMENT: usize = 512;
 
 /// A statement that takes a list of rows in place of `{rows}`.
@@ -71,6 +73,17 @@ pub(super) fn word<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> R
     row.try_get::<&str, _>(column)?.parse().map_err(|error: String| corrupt(column, &error))
 }
 
+/// The order key of a row of `job`, with its group.
+pub(super) fn order_key(row: &SqliteRow) -> Result<Option<(i64, String)>, Failure> {
+    let (group, key): (i64, Option<String>) = (row.try_get("grp")?, row.try_get("order_key")?);
+    Ok(key.map(|key| (group, key)))
+}
+
+/// A duration as it is stored.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Reads a column that holds a document.
 pub(super) fn document<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, Failure> {
     serde_json::from_str(row.try_get(column)?).map_err(|error| corrupt(column, &error.to_string()))
@@ -108,8 +121,13 @@ pub(super) fn job_with(row: &SqliteRow, body_len: u64) -> Result<Job, Failure> {
         created_at: time(row, "created_at")?,
         finished_at: optional_time(row, "finished_at")?,
         deadline: optional_time(row, "deadline")?,
+        max_delay: optional_number(row, "max_delay")?.map(Duration::from_millis),
+        priority: lane::priority(row.try_get("lane")?),
+        order_key: row.try_get("order_key")?,
         seed: number(row, "seed")?,
         attempt_count: number(row, "attempt_count")?,
+        attempt_base: number(row, "attempt_base")?,
+        revision: row.try_get("revision")?,
         last_status: optional_number(row, "last_status")?,
         last_error: row.try_get("last_error")?,
         cancel_requested: row.try_get("cancel_requested")?,

@@ -1,4 +1,4 @@
-//! The end of a lease: settlements, cancels, and what is removed at last.
+//! The end of a lease: settlements, with their attempts and the jobs that follow.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
-use crate::clock::UnixMs;
-use crate::job::{JobId, Next, Settlement, State, TenantId, Token};
-use crate::store::{Cancelled, Prune, Settled, StoreError};
+use super::{insert, order};
+use crate::job::{JobId, Next, Settlement, State, Token};
+use crate::store::{Settled, StoreError};
 
 /// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
 pub(super) const SETTLE: Sql = Sql {
@@ -30,7 +30,7 @@ pub(super) const SETTLE: Sql = Sql {
             column6 AS spent, column7 AS tried, column8 AS status, column9 AS error
         FROM (VALUES {rows})) AS s
     WHERE job.id = s.id AND job.token = s.token AND +job.state = 'running'
-    RETURNING id, token, state",
+    RETURNING id, token, state, grp, order_key",
 };
 
 pub(super) const PUT_ATTEMPTS: Sql = Sql {
@@ -44,16 +44,21 @@ pub(super) const PUT_ATTEMPTS: Sql = Sql {
         status = excluded.status, detail = excluded.detail, response_body = excluded.response_body",
 };
 
-/// A settlement, with the detail of its attempt already written as JSON: the caller does that, not the writer.
+/// A settlement, with its documents already written as JSON: the caller does that, not the writer.
 pub(super) struct Row {
     settlement: Settlement,
     detail: Option<String>,
+    follow_ups: Vec<insert::Row>,
 }
 
 /// Makes the rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
     let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| rows::to_json(&it.detail)).transpose();
-    settlements.into_iter().map(|settlement| Ok(Row { detail: detail(&settlement)?, settlement })).collect()
+    let row = |mut settlement: Settlement| {
+        let follow_ups = insert::rows(std::mem::take(&mut settlement.follow_ups))?;
+        Ok(Row { detail: detail(&settlement)?, follow_ups, settlement })
+    };
+    settlements.into_iter().map(row).collect()
 }
 
 /// One caller's settlements.
@@ -115,10 +120,12 @@ async fn settle(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<Vec<
         write_settlements(connection, chunk, &mut applied).await?;
     }
     let is_applied = |row: &&Row| applied.contains_key(&(row.settlement.id, row.settlement.token));
-    let tried: Vec<&Row> = first.into_iter().filter(is_applied).filter(|row| row.detail.is_some()).collect();
+    let done: Vec<&Row> = first.into_iter().filter(is_applied).collect();
+    let tried: Vec<&Row> = done.iter().copied().filter(|row| row.detail.is_some()).collect();
     for chunk in tried.chunks(rows::PER_STATEMENT) {
         write_attempts(connection, chunk).await?;
     }
+    write_follow_ups(connection, done.iter().flat_map(|row| &row.follow_ups).collect()).await?;
     let settled = |(row, first): (&&Row, bool)| match applied.get(&(row.settlement.id, row.settlement.token)) {
         Some(state) if first => Settled::Applied(*state),
         _ => Settled::LeaseLost,
@@ -151,15 +158,34 @@ async fn write_settlements(
             .bind(attempt.and_then(|attempt| attempt.status))
             .bind(error.map(|error| error.code.as_str()));
     }
-    for row in query.fetch_all(connection).await? {
-        applied.insert((rows::job_id(&row, "id")?, rows::token(&row)?), rows::word(&row, "state")?);
+    let mut freed = Vec::new();
+    for row in query.fetch_all(&mut *connection).await? {
+        let state: State = rows::word(&row, "state")?;
+        if state.is_final() {
+            freed.extend(rows::order_key(&row)?);
+        }
+        applied.insert((rows::job_id(&row, "id")?, rows::token(&row)?), state);
     }
-    Ok(())
+    order::advance(connection, freed.into_iter()).await
+}
+
+/// Stores the jobs that follow. The end of the job before them must not fail because their group has gone.
+async fn write_follow_ups(connection: &mut SqliteConnection, jobs: Vec<&insert::Row>) -> Result<(), Failure> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let live = insert::live_groups(connection, jobs.iter().copied()).await?;
+    let (stored, left): (Vec<&insert::Row>, Vec<_>) =
+        jobs.into_iter().partition(|row| live.contains(&(row.job.group.0, row.job.tenant.0)));
+    if !left.is_empty() {
+        tracing::error!(jobs = left.len(), "jobs that were to follow others are lost: their group was deleted");
+    }
+    insert::write(connection, &stored).await
 }
 
 async fn write_attempts(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
     let mut query = sqlx::query(AssertSqlSafe(PUT_ATTEMPTS.with_rows(rows.len())));
-    for Row { settlement, detail } in rows {
+    for Row { settlement, detail, .. } in rows {
         if let (Some(attempt), Some(detail)) = (&settlement.attempt, detail) {
             query = query
                 .bind(rows::id(settlement.id))
@@ -174,60 +200,4 @@ async fn write_attempts(connection: &mut SqliteConnection, rows: &[&Row]) -> Res
     }
     query.execute(connection).await?;
     Ok(())
-}
-
-pub(super) const CANCEL: &str = "
-    UPDATE job SET
-        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
-        finished_at      = CASE state WHEN 'scheduled' THEN ?3 END,
-        cancel_requested = (state = 'running')
-    WHERE id = ?1 AND tenant = ?2 AND state IN ('scheduled', 'running')
-    RETURNING state";
-
-pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenant = ?2";
-
-pub(super) async fn cancel(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    id: JobId,
-    now: UnixMs,
-) -> Result<Cancelled, Failure> {
-    let query = sqlx::query(CANCEL).bind(rows::id(id)).bind(tenant.0).bind(now.0);
-    if let Some(row) = query.fetch_optional(&mut *connection).await? {
-        let now = rows::word::<State>(&row, "state")? == State::Cancelled;
-        return Ok(if now { Cancelled::Now } else { Cancelled::Requested });
-    }
-    let query = sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0);
-    match query.fetch_optional(connection).await? {
-        Some(row) => Ok(Cancelled::Already(rows::word(&row, "state")?)),
-        None => Ok(Cancelled::Unknown),
-    }
-}
-
-/// The spec and the attempts of a job go with it (`ON DELETE CASCADE`).
-pub(super) const PRUNE_FINISHED: &str = "
-    DELETE FROM job WHERE id IN (
-        SELECT id FROM job WHERE state = ?1 AND finished_at <= ?2 ORDER BY finished_at LIMIT ?3)";
-
-pub(super) const PRUNE_DELETED_GROUPS: &str = "
-    DELETE FROM job WHERE id IN (
-        SELECT job.id FROM entity CROSS JOIN job ON job.grp = entity.id
-        WHERE entity.deleted_at IS NOT NULL LIMIT ?1)";
-
-pub(super) const FORGET_EMPTY_GROUPS: &str = "
-    DELETE FROM entity
-    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
-
-pub(super) async fn prune(connection: &mut SqliteConnection, what: &[Prune], limit: u32) -> Result<u32, Failure> {
-    let limit = u64::from(limit);
-    let mut gone = 0;
-    let left = |gone: u64| i64::try_from(limit.saturating_sub(gone)).unwrap_or(i64::MAX);
-    for prune in what {
-        let query = sqlx::query(PRUNE_FINISHED).bind(prune.state.as_str()).bind(prune.before.0).bind(left(gone));
-        gone += query.execute(&mut *connection).await?.rows_affected();
-    }
-    gone += sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone)).execute(&mut *connection).await?.rows_affected();
-    sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *connection).await?;
-    u32::try_from(gone)
-        .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} jobs were removed; asked for {limit}"))))
 }

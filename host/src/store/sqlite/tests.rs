@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::{Durability, SqliteOptions, SqliteStore};
-use crate::job::{Settlement, State};
+use crate::job::{Admission, Debounce, NewJob, Settlement, State};
 use crate::store::conformance::{self, Backend, LEASE, NOW, World, an_attempt, conformance};
-use crate::store::{Entities, Jobs as _, Settled, Store, StoreError};
+use crate::store::{Entities, Inserted, Jobs as _, Placed, Settled, Store, StoreError};
 
 /// A database in a directory of its own.
 struct Sqlite {
@@ -64,7 +64,7 @@ async fn leases_end_with_the_process_that_held_them() {
     let world = World::new(Box::new(empty().await)).await;
     let before = world.leased().await;
     let store = world.reopened().await;
-    let after = store.claim_expired(NOW, NOW.plus(LEASE), 10).await.unwrap().remove(0);
+    let after = store.claim_lost(NOW, NOW.plus(LEASE), 10).await.unwrap().remove(0);
     assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
     let settled = Settlement::succeeded(&after, NOW, an_attempt(&after, Some(200)));
     assert_eq!(store.settle(vec![settled]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
@@ -163,8 +163,9 @@ async fn a_transaction_that_cannot_begin_fails_all_its_calls_and_the_next_one_wo
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let job = world.job(NOW);
     let (insert, component) =
-        join(world.store.insert(vec![job.clone()]), world.store.put_component("d".to_owned(), vec![1].into())).await;
-    for result in [insert, component] {
+        join(world.store.insert(vec![job.clone()].into()), world.store.put_component("d".to_owned(), vec![1].into()))
+            .await;
+    for result in [insert.map(drop), component] {
         assert!(
             matches!(&result, Err(StoreError::Unavailable(text)) if text.contains("another process")),
             "{result:?}"
@@ -172,7 +173,7 @@ async fn a_transaction_that_cannot_begin_fails_all_its_calls_and_the_next_one_wo
     }
     assert_eq!(world.store.job(world.tenant, job.id).await.unwrap(), None, "reads go on");
     other.close().await.unwrap();
-    world.store.insert(vec![job.clone()]).await.unwrap();
+    world.store.insert(vec![job.clone()].into()).await.unwrap();
     assert_eq!(world.state(job.id).await, State::Scheduled);
 }
 
@@ -186,7 +187,7 @@ async fn concurrent_inserts_share_commits() {
     let before = store.commit_stats();
     let caller = |_| async {
         for _ in 0..EACH {
-            world.store.insert(vec![world.job(NOW)]).await.unwrap();
+            world.store.insert(vec![world.job(NOW)].into()).await.unwrap();
         }
     };
     join_all((0..CALLERS).map(caller)).await;
@@ -217,4 +218,19 @@ fn a_url_names_a_file() {
     for bad in ["sqlite:", "sqlite::memory:", "sqlite:c.db?mode=ro", "postgres://x/y", "c.db"] {
         assert!(path(bad).is_err(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn a_debounced_key_that_cannot_be_read_is_forgotten() {
+    let sqlite = empty().await;
+    let world = World::new(Box::new(Arc::clone(&sqlite))).await;
+    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true };
+    let job = || NewJob { admission: Admission::Debounced(debounce.clone()), ..world.job(NOW) };
+    world.store.insert(vec![job()].into()).await.unwrap();
+    let mut shell = shell(&sqlite.options().path).await;
+    sqlx::query("UPDATE recent SET doc = '?'").execute(&mut shell).await.unwrap();
+    shell.close().await.unwrap();
+    let inserted = world.store.insert(vec![job()].into()).await.unwrap();
+    let stored = Placed::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
+    assert_eq!(inserted, Inserted::Placed(vec![stored]), "nothing that is asked for is lost");
 }

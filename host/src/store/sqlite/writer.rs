@@ -25,7 +25,7 @@ use super::error::Failure;
 use super::insert::{self, InsertCall};
 use super::settle::{self, SettleCall};
 use super::transaction::Transaction;
-use crate::store::{CommitStats, Settled, StoreError};
+use crate::store::{CommitStats, Insert, Inserted, Settled, StoreError};
 
 /// The most calls in one transaction.
 const BATCH_CALLS: usize = 512;
@@ -81,9 +81,9 @@ impl Writer {
     }
 
     /// Inserts, together with the other inserts that wait.
-    pub(super) async fn insert(&self, jobs: Vec<insert::Row>) -> Result<(), StoreError> {
+    pub(super) async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Call::Insert(InsertCall::new(jobs, reply)), answer).await
+        self.submit(Call::Insert(InsertCall::new(insert, reply)?), answer).await
     }
 
     /// Settles, together with the other settlements that wait.

@@ -1,0 +1,118 @@
+//! `Idempotency-Key`: a request that makes jobs is carried out once, however often a client that got no answer sends it again.
+//!
+//! The answer is stored in the transaction that stores the jobs, so there is no moment in which only one of them is there. A
+//! repetition with the same body and path gets it again, with the header `Idempotency-Replayed: true`; with another body or path, 409.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::error::Problem;
+use super::input::{parse, read};
+use crate::clock::UnixMs;
+use crate::job::TenantId;
+use crate::store::{Once, Placed, StoreError};
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// The longest key, in bytes.
+const KEY_LEN: usize = 255;
+
+/// A body of JSON, with what makes its request the same as another one.
+pub struct Idempotent<T> {
+    /// The body.
+    pub doc: T,
+    /// The client's key, if it gave one.
+    pub key: Option<Key>,
+}
+
+/// A client's key, with the digest of the request that it belongs to.
+pub struct Key {
+    key: String,
+    fingerprint: String,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Idempotent<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let key = key_of(request.headers())?;
+        let path = request.uri().path().to_owned();
+        let body = read(request, state).await?;
+        let fingerprint = |key| {
+            let digest = Sha256::new().chain_update(path.as_bytes()).chain_update([0]).chain_update(&body).finalize();
+            Key { key, fingerprint: hex::encode(digest) }
+        };
+        Ok(Self { doc: parse(&body)?, key: key.map(fingerprint) })
+    }
+}
+
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=KEY_LEN).contains(&text.len()));
+    let detail = format!("an `Idempotency-Key` is 1 to {KEY_LEN} visible ASCII characters");
+    text.map(|text| Some(text.to_owned())).ok_or_else(|| Problem::malformed(None, detail))
+}
+
+impl Key {
+    /// What the store needs to carry the request out once.
+    pub fn once(
+        self,
+        tenant: TenantId,
+        now: UnixMs,
+        answer: impl Fn(&[Placed]) -> String + Send + Sync + 'static,
+    ) -> Once {
+        let Self { key, fingerprint } = self;
+        Once { tenant, key, fingerprint, now, expires_at: now.plus(KEPT), answer: Arc::new(answer) }
+    }
+}
+
+/// An answer that can be kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    status: u16,
+    body: Box<RawValue>,
+}
+
+impl Answer {
+    /// With a body of JSON.
+    pub fn new(status: StatusCode, body: &impl Serialize) -> Self {
+        #[expect(clippy::expect_used, reason = "views have string keys only, so they are JSON")]
+        let body = serde_json::value::to_raw_value(body).expect("a view is JSON");
+        Self { status: status.as_u16(), body }
+    }
+
+    /// The answer that was kept.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn replay(kept: &str) -> Result<Response, Problem> {
+        let answer: Self = serde_json::from_str(kept).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let mut response = answer.into_response();
+        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+        Ok(response)
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let json = HeaderValue::from_static("application/json");
+        (status, [(header::CONTENT_TYPE, json)], self.body.get().to_owned()).into_response()
+    }
+}

@@ -1,0 +1,80 @@
+//! Under what condition a posted job is taken in: deduplicated, debounced, or always.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::super::error::Problem;
+use super::job_doc::JobDoc;
+use super::new_job::{Draft, check_key};
+use crate::job::{Admission, Debounce, Target};
+use crate::policy::binding::parse_period;
+
+/// How long a dedupe key is remembered if the client does not say, and at most.
+const DEDUPE_WINDOW: Duration = Duration::from_secs(5 * 60);
+const LONGEST_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+
+/// The longest window of a debounced key.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Reads the condition.
+///
+/// # Errors
+/// If it makes no sense.
+pub(super) fn admission(doc: &JobDoc, draft: &Draft) -> Result<Admission, Problem> {
+    check_key("/dedupe_key", doc.dedupe_key.as_deref())?;
+    check_key("/debounce_key", doc.debounce_key.as_deref())?;
+    let window = doc.debounce_seconds.map(debounce_window).transpose()?.filter(|window| !window.is_zero());
+    let Some(window) = window else {
+        if doc.debounce_always_delay || doc.debounce_key.is_some() {
+            return Err(Problem::invalid("/debounce_seconds", "a window of more than nothing is needed to debounce"));
+        }
+        return dedupe(doc);
+    };
+    if doc.dedupe_key.is_some() {
+        return Err(Problem::invalid("/dedupe_key", "a job is deduplicated or debounced, not both"));
+    }
+    if doc.run_at.as_ref().is_some_and(|at| !at.is_null()) {
+        return Err(Problem::invalid("/run_at", "the time of a debounced job follows from `debounce_seconds`"));
+    }
+    if draft.ttl.is_some_and(|ttl| window > ttl) {
+        return Err(Problem::invalid("/debounce_seconds", "the job would expire (`limits.ttl`) before it is due"));
+    }
+    let key = doc.debounce_key.clone().unwrap_or_else(|| content_key(draft));
+    Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay }))
+}
+
+fn debounce_window(seconds: f64) -> Result<Duration, Problem> {
+    let window = Duration::try_from_secs_f64(seconds).ok().filter(|window| *window <= LONGEST_DEBOUNCE);
+    window.ok_or_else(|| {
+        let most = LONGEST_DEBOUNCE.as_secs();
+        Problem::invalid("/debounce_seconds", format!("a number of seconds from 0 to {most} is needed"))
+    })
+}
+
+fn dedupe(doc: &JobDoc) -> Result<Admission, Problem> {
+    let window = doc.dedupe_window.as_deref().map(|text| parse_period("/dedupe_window", text)).transpose()?;
+    match (&doc.dedupe_key, window) {
+        (None, None) => Ok(Admission::Always),
+        (None, Some(_)) => Err(Problem::invalid("/dedupe_window", "it says for how long a `dedupe_key` is remembered")),
+        (Some(_), Some(window)) if window > LONGEST_DEDUPE_WINDOW => {
+            let most = humantime::format_duration(LONGEST_DEDUPE_WINDOW);
+            Err(Problem::invalid("/dedupe_window", format!("at most {most}")))
+        }
+        (Some(key), window) => Ok(Admission::Unique { key: key.clone(), window: window.unwrap_or(DEDUPE_WINDOW) }),
+    }
+}
+
+/// Jobs that would send the same are one. The length of each part keeps different parts from adding up to the same.
+fn content_key(draft: &Draft) -> String {
+    let (method, url) = match &draft.spec.target {
+        Some(Target { method, url, .. }) => (method.as_str(), url.as_str()),
+        None => ("", ""),
+    };
+    let mut hash = Sha256::new();
+    for part in [method.as_bytes(), url.as_bytes(), &draft.body[..]] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}

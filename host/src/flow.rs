@@ -1,0 +1,69 @@
+//! What follows from the end of a job: the job that its template describes, and the copy of a dead letter for its group's dead-letter
+//! group. They are stored in the transaction that ends the job, so they exist if and only if it has ended so.
+
+use crate::catalog::{Catalog, Group};
+use crate::clock::Clock;
+use crate::job::{Admission, JobId, Label, Leased, NewJob, Next, Settlement, Spec, State, Target};
+
+/// The settlement, with the jobs that follow from it.
+#[must_use]
+pub fn with_follow_ups(
+    catalog: &Catalog,
+    clock: &dyn Clock,
+    leased: &Leased,
+    mut settlement: Settlement,
+) -> Settlement {
+    let job = &leased.job;
+    let (template, is_failure) = match settlement.next() {
+        Next::Final(State::Succeeded) => (&job.spec.on_success, false),
+        Next::Final(State::Dead | State::Expired) => (&job.spec.on_failure, true),
+        Next::Final(_) | Next::Scheduled(_) => return settlement,
+    };
+    let mut follow_ups: Vec<NewJob> = template.iter().map(|template| template.job(job, settlement.at, clock)).collect();
+    if is_failure {
+        follow_ups
+            .extend(dead_letter_group(catalog, leased).map(|group| dead_letter(&group, clock, leased, &settlement)));
+    }
+    settlement.follow_ups = follow_ups;
+    settlement
+}
+
+/// Where copies of the group's dead letters go. A group that is gone, or that names itself, gets none.
+fn dead_letter_group(catalog: &Catalog, leased: &Leased) -> Option<std::sync::Arc<Group>> {
+    let group = catalog.group_by_id(leased.job.group)?;
+    let name = group.effective.as_ref().ok()?.dead_letters.as_ref()?;
+    catalog.group(leased.job.tenant, name).filter(|target| target.id != group.id)
+}
+
+/// A copy of a dead letter for consumers to pull: the same payload and labels, and why it came here.
+fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &Settlement) -> NewJob {
+    let job = &leased.job;
+    let mut seed = [0; 4];
+    clock.fill_random(&mut seed);
+    let mut metadata = job.spec.metadata.clone();
+    let detail = settlement.attempt.as_ref().map(|attempt| &attempt.detail);
+    let error = detail.and_then(|detail| detail.error.as_ref());
+    let reason = detail.and_then(|detail| detail.decision.as_ref()).map(|decision| decision.reason.clone());
+    let facts = [
+        ("carillon.error_code", error.map(|error| error.code.clone())),
+        ("carillon.error", error.map(|error| error.message.clone()).or(reason)),
+        ("carillon.url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),
+    ];
+    metadata.0.extend(facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Label::Text(value?)))));
+    NewJob {
+        id: JobId::new(clock),
+        tenant: job.tenant,
+        group: group.id,
+        name: job.name.clone(),
+        run_at: settlement.at,
+        created_at: settlement.at,
+        deadline: None,
+        max_delay: None,
+        priority: job.priority,
+        order_key: None,
+        admission: Admission::Always,
+        seed: u32::from_le_bytes(seed),
+        spec: Spec { metadata, parent: Some(job.id), ..Spec::default() },
+        body: leased.body.clone(),
+    }
+}

@@ -1,0 +1,190 @@
+//! Jobs that are stored under a condition.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::job::{Debounce, Overlap, Settlement, Tick};
+use crate::store::{Insert, Inserted, Once, Placed, StoreError, Ticked};
+
+/// The only job's fate.
+async fn placed(world: &World, job: &NewJob) -> Placed {
+    match world.store.insert(vec![job.clone()].into()).await.unwrap() {
+        Inserted::Placed(mut placed) => placed.remove(0),
+        Inserted::Replayed(answer) => panic!("{answer}"),
+    }
+}
+
+fn stored_at(run_at: UnixMs) -> Placed {
+    Placed::Stored { run_at, forgotten: false, cancelled: Vec::new() }
+}
+
+fn once(world: &World, key: &str, fingerprint: &str, now: UnixMs) -> Option<Once> {
+    let answer = |placed: &[Placed]| format!("{} jobs", placed.len());
+    let (key, fingerprint) = (key.to_owned(), fingerprint.to_owned());
+    let expires_at = now.plus(ms(1_000));
+    Some(Once { tenant: world.tenant, key, fingerprint, now, expires_at, answer: Arc::new(answer) })
+}
+
+pub(crate) async fn a_request_is_carried_out_once(world: &World) {
+    let request = |now| Insert { jobs: vec![world.job(NOW), world.job(NOW)], once: once(world, "k", "f", now) };
+    let results = join_all((0..16).map(|_| world.store.insert(request(NOW)))).await;
+    let placed = results.iter().filter(|result| matches!(result, Ok(Inserted::Placed(_)))).count();
+    let replayed = results.iter().filter(|result| **result == Ok(Inserted::Replayed("2 jobs".to_owned()))).count();
+    assert_eq!((placed, replayed), (1, 15));
+    assert_eq!(world.claim(NOW, 99).await.len(), 2);
+    let later = world.store.insert(request(NOW.plus(ms(1_000)))).await.unwrap();
+    assert!(matches!(later, Inserted::Placed(_)), "a key is forgotten");
+}
+
+pub(crate) async fn a_key_of_another_request_is_refused(world: &World) {
+    let request = |key, fingerprint| Insert { jobs: vec![world.job(NOW)], once: once(world, key, fingerprint, NOW) };
+    world.store.insert(request("k", "f")).await.unwrap();
+    assert_eq!(world.store.insert(request("k", "g")).await, Err(StoreError::KeyReused));
+    assert!(matches!(world.store.insert(request("l", "g")).await, Ok(Inserted::Placed(_))));
+    let broken = Insert { jobs: vec![NewJob { group: GroupId(77), ..world.job(NOW) }], ..request("m", "f") };
+    assert_eq!(world.store.insert(broken).await, Err(StoreError::NoSuchGroup));
+    assert!(matches!(world.store.insert(request("m", "g")).await, Ok(Inserted::Placed(_))), "a failure takes no key");
+    assert_eq!(world.claim(NOW, 99).await.len(), 3);
+}
+
+pub(crate) async fn a_dedupe_key_holds_for_its_window(world: &World) {
+    let with_key = |key: &str, at: u64| NewJob {
+        admission: Admission::Unique { key: key.to_owned(), window: ms(100) },
+        created_at: NOW.plus(ms(at)),
+        ..world.job(NOW)
+    };
+    let first = with_key("k", 0);
+    assert_eq!(placed(world, &first).await, stored_at(NOW));
+    for at in [0, 50, 99] {
+        let Placed::Duplicate(job) = placed(world, &with_key("k", at)).await else { panic!("stored at {at}") };
+        assert_eq!(job.id, first.id);
+    }
+    assert_eq!(placed(world, &with_key("l", 0)).await, stored_at(NOW));
+    let elsewhere = NewJob { group: world.new_group("other").await, ..with_key("k", 0) };
+    assert_eq!(placed(world, &elsewhere).await, stored_at(NOW), "a key is the group's own");
+    assert_eq!(placed(world, &with_key("k", 100)).await, stored_at(NOW));
+    let twice = vec![with_key("m", 0), with_key("m", 0)];
+    let Inserted::Placed(both) = world.store.insert(twice.clone().into()).await.unwrap() else { unreachable!() };
+    assert!(matches!(&both[1], Placed::Duplicate(job) if job.id == twice[0].id), "within one call, too");
+}
+
+fn debounced(world: &World, at: u64, always_delay: bool) -> NewJob {
+    let debounce = Debounce { key: "k".to_owned(), window: ms(30_000), always_delay };
+    let now = NOW.plus(ms(at));
+    NewJob { admission: Admission::Debounced(debounce), created_at: now, run_at: now, ..world.job(now) }
+}
+
+pub(crate) async fn of_many_debounced_producers_one_pushes_now_and_one_later(world: &World) {
+    let jobs: Vec<NewJob> = (0..64).map(|_| debounced(world, 0, false)).collect();
+    let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
+    let (mut times, mut instead) = (Vec::new(), HashSet::new());
+    for result in results {
+        let Inserted::Placed(placed) = result.unwrap() else { unreachable!() };
+        match &placed[0] {
+            Placed::Stored { run_at, .. } => times.push(*run_at),
+            Placed::Debounced(other) => drop(instead.insert(other.id)),
+            other => panic!("{other:?}"),
+        }
+    }
+    times.sort();
+    assert_eq!(times, [NOW, NOW.plus(ms(30_000))]);
+    assert_eq!(instead.len(), 1, "all others are told of the one that waits");
+    assert!(matches!(placed(world, &debounced(world, 29_999, false)).await, Placed::Debounced(_)));
+    assert_eq!(placed(world, &debounced(world, 30_000, false)).await, stored_at(NOW.plus(ms(60_000))));
+}
+
+pub(crate) async fn a_debounced_job_that_was_cancelled_skips_nothing(world: &World) {
+    let first = debounced(world, 0, true);
+    assert_eq!(placed(world, &first).await, stored_at(NOW.plus(ms(30_000))));
+    assert!(matches!(placed(world, &debounced(world, 10, true)).await, Placed::Debounced(job) if job.id == first.id));
+    world.change(first.id, Change::Cancel).await;
+    assert_eq!(placed(world, &debounced(world, 20, true)).await, stored_at(NOW.plus(ms(30_020))));
+}
+
+pub(crate) async fn kinds_of_keys_are_apart(world: &World) {
+    let unique = Admission::Unique { key: "k".to_owned(), window: ms(30_000) };
+    placed(world, &NewJob { admission: unique, ..world.job(NOW) }).await;
+    assert_eq!(placed(world, &debounced(world, 0, false)).await, stored_at(NOW));
+}
+
+fn tick(world: &World, at: u64, overlap: Overlap) -> NewJob {
+    let at = NOW.plus(ms(at));
+    let tick = Tick { schedule: 7, at, overlap, max_runs: None, again: false };
+    NewJob { admission: Admission::Tick(tick), run_at: at, ..world.job(at) }
+}
+
+pub(crate) async fn a_tick_makes_one_job(world: &World) {
+    let jobs: Vec<NewJob> = (0..16).map(|_| tick(world, 5, Overlap::Allow)).collect();
+    let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
+    let skipped = results.iter().filter(|result| **result == Ok(Inserted::Placed(vec![Placed::Skipped]))).count();
+    assert_eq!(skipped, 15);
+    let ticked = Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1 };
+    assert_eq!(world.store.ticked().await.unwrap(), [ticked]);
+    let store = world.reopened().await;
+    let again = store.insert(vec![tick(world, 5, Overlap::Allow)].into()).await.unwrap();
+    assert_eq!(again, Inserted::Placed(vec![Placed::Skipped]), "after a restart, too");
+    assert_eq!(store.ticked().await.unwrap(), [ticked]);
+}
+
+pub(crate) async fn a_tick_skips_queues_or_cancels(world: &World) {
+    assert_eq!(placed(world, &tick(world, 0, Overlap::Skip)).await, stored_at(NOW));
+    let running = world.claim(NOW, 1).await.remove(0);
+    assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, Placed::Skipped);
+    let waiting = tick(world, 2, Overlap::Queue);
+    assert_eq!(placed(world, &waiting).await, stored_at(NOW.plus(ms(2))));
+    let Placed::Stored { cancelled, .. } = placed(world, &tick(world, 3, Overlap::Cancel)).await else { panic!() };
+    assert_eq!(cancelled, [waiting.id]);
+    assert!(world.get(running.job.id).await.cancel_requested);
+    assert_eq!(world.state(waiting.id).await, State::Cancelled);
+    let ticked = world.store.ticked().await.unwrap().remove(0);
+    assert_eq!((ticked.last, ticked.runs), (NOW.plus(ms(3)), 3), "a skipped tick is dealt with");
+
+    let settlement = Settlement::retry(&running, NOW, an_attempt(&running, None), NOW);
+    world.store.settle(vec![settlement]).await.unwrap();
+    world
+        .store
+        .settle(
+            world
+                .claim(NOW.plus(ms(9)), 9)
+                .await
+                .iter()
+                .map(|it| Settlement::succeeded(it, NOW, an_attempt(it, Some(200))))
+                .collect(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, Placed::Skipped, "it was skipped for good");
+    let mut again = tick(world, 1, Overlap::Skip);
+    if let Admission::Tick(tick) = &mut again.admission {
+        tick.again = true;
+    }
+    assert_eq!(placed(world, &again).await, stored_at(NOW.plus(ms(1))), "unless it is asked for again");
+    assert_eq!(world.store.ticked().await.unwrap()[0].last, NOW.plus(ms(3)));
+}
+
+pub(crate) async fn a_schedule_stops_at_its_most_runs(world: &World) {
+    let at_most_two = |at| {
+        let mut job = tick(world, at, Overlap::Allow);
+        if let Admission::Tick(tick) = &mut job.admission {
+            tick.max_runs = Some(2);
+        }
+        job
+    };
+    let results = join_all((0..8).map(|at| world.store.insert(vec![at_most_two(at)].into()))).await;
+    let stored = |result: &Result<Inserted, StoreError>| matches!(result, Ok(Inserted::Placed(placed)) if placed[0] != Placed::Skipped);
+    assert_eq!(results.iter().filter(|result| stored(result)).count(), 2);
+    assert_eq!(world.store.ticked().await.unwrap()[0].runs, 2);
+}
+
+pub(crate) async fn what_is_remembered_is_pruned(world: &World) {
+    let request = |now| Insert { jobs: vec![world.job(NOW)], once: once(world, "k", "f", now) };
+    world.store.insert(request(NOW)).await.unwrap();
+    placed(world, &tick(world, 5, Overlap::Allow)).await;
+    let until = NOW.plus(ms(1_000));
+    world.store.prune(Prune { recent: until, ticks: until, limit: 10, ..Prune::default() }).await.unwrap();
+    let forgotten = world.store.insert(request(NOW)).await.unwrap();
+    assert!(matches!(forgotten, Inserted::Placed(_)), "the answer has gone");
+    assert_eq!(placed(world, &tick(world, 5, Overlap::Allow)).await, stored_at(NOW.plus(ms(5))), "the tick has gone");
+}

@@ -1,0 +1,234 @@
+//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's tick.
+//!
+//! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
+
+use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::error::Failure;
+use super::insert::{self, InsertCall, Row};
+use super::{order, reads, rows};
+use crate::clock::UnixMs;
+use crate::job::{Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, State, TenantId, Tick};
+use crate::store::{Inserted, Once, Placed, StoreError};
+
+const IDEMPOTENCY: &str = "idempotency";
+const DEDUPE: &str = "dedupe";
+const DEBOUNCE: &str = "debounce";
+
+/// What is kept of a request that was carried out.
+#[derive(Serialize, Deserialize)]
+struct Answered {
+    fingerprint: String,
+    answer: String,
+}
+
+/// Places the jobs of one call, in order.
+pub(super) async fn place(db: &mut SqliteConnection, call: &InsertCall) -> Result<Inserted, Failure> {
+    if let Some(once) = &call.once
+        && let Some(answer) = replay(db, once).await?
+    {
+        return Ok(Inserted::Replayed(answer));
+    }
+    let mut placed = Vec::with_capacity(call.rows.len());
+    if call.rows.iter().all(|row| row.job.admission == Admission::Always) {
+        insert::write(db, &call.rows.iter().collect::<Vec<_>>()).await?;
+        placed.extend(call.rows.iter().map(insert::stored));
+    } else {
+        for row in &call.rows {
+            placed.push(one(db, row).await?);
+        }
+    }
+    if let Some(once) = &call.once {
+        let answered = Answered { fingerprint: once.fingerprint.clone(), answer: (once.answer)(&placed) };
+        let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+        memory.write(db, once.expires_at, None, &rows::to_json(&answered)?).await?;
+    }
+    Ok(Inserted::Placed(placed))
+}
+
+async fn replay(db: &mut SqliteConnection, once: &Once) -> Result<Option<String>, Failure> {
+    let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+    let Some(found) = memory.read(db, once.now).await? else { return Ok(None) };
+    let answered: Answered = serde_json::from_str(&found.doc)
+        .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
+    if answered.fingerprint == once.fingerprint {
+        return Ok(Some(answered.answer));
+    }
+    Err(Failure(StoreError::KeyReused))
+}
+
+async fn one(db: &mut SqliteConnection, row: &Row) -> Result<Placed, Failure> {
+    match &row.job.admission {
+        Admission::Always => {
+            insert::write(db, &[row]).await?;
+            Ok(insert::stored(row))
+        }
+        Admission::Unique { key, window } => {
+            let key = format!("{}/{key}", row.job.group.0);
+            let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
+            if let Some(first) = memory.job(db, row.job.created_at).await? {
+                return Ok(Placed::Duplicate(Box::new(first)));
+            }
+            memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
+            insert::write(db, &[row]).await?;
+            Ok(insert::stored(row))
+        }
+        Admission::Debounced(debounce) => debounced(db, row, debounce).await,
+        Admission::Tick(tick) => tick_of(db, row, tick).await,
+    }
+}
+
+async fn debounced(db: &mut SqliteConnection, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
+    let now = row.job.created_at;
+    let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
+    let found = memory.read(db, now).await?;
+    let last = found.as_ref().map(|found| serde_json::from_str::<LastPush>(&found.doc)).transpose();
+    let forgotten = last.is_err();
+    let waiting = match found.and_then(|found| found.job) {
+        Some(job) => reads::job_on(db, row.job.tenant, job).await?.filter(waits),
+        None => None,
+    };
+    match (debounce.decide(now, last.unwrap_or_default(), waiting.is_some()), waiting) {
+        (Debounced::Hit, Some(job)) => Ok(Placed::Debounced(Box::new(job))),
+        (Debounced::Hit, None) => {
+            Err(Failure(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned())))
+        }
+        (Debounced::Miss(run_at), _) => {
+            let doc = rows::to_json(&LastPush { at: run_at })?;
+            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
+            let mut row = row.clone();
+            row.job.run_at = run_at;
+            insert::write(db, &[&row]).await?;
+            Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
+        }
+    }
+}
+
+/// Whether a job will still do the work of one that is skipped.
+fn waits(job: &Job) -> bool {
+    job.state == State::Scheduled && job.attempt_count == 0
+}
+
+/// Something that is remembered of a producer.
+struct Memory<'a> {
+    tenant: TenantId,
+    kind: &'static str,
+    key: &'a str,
+}
+
+struct Remembered {
+    job: Option<JobId>,
+    doc: String,
+}
+
+pub(super) const RECALL: &str = "
+    SELECT job, doc FROM recent WHERE tenant = ?1 AND kind = ?2 AND key = ?3 AND expires_at > ?4";
+
+pub(super) const REMEMBER: &str = "
+    INSERT INTO recent (tenant, kind, key, expires_at, job, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (tenant, kind, key) DO UPDATE SET
+        expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
+
+impl Memory<'_> {
+    async fn read(&self, db: &mut SqliteConnection, now: UnixMs) -> Result<Option<Remembered>, Failure> {
+        let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
+        let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
+        let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
+        let job = if job { Some(rows::job_id(&row, "job")?) } else { None };
+        Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
+    }
+
+    /// The job that is remembered, if it is still there.
+    async fn job(&self, db: &mut SqliteConnection, now: UnixMs) -> Result<Option<Job>, Failure> {
+        match self.read(db, now).await?.and_then(|found| found.job) {
+            Some(job) => reads::job_on(db, self.tenant, job).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn write(
+        &self,
+        db: &mut SqliteConnection,
+        until: UnixMs,
+        job: Option<JobId>,
+        doc: &str,
+    ) -> Result<(), Failure> {
+        let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
+        query.bind(job.map(rows::id)).bind(doc).execute(db).await?;
+        Ok(())
+    }
+}
+
+pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = ?1 AND at = ?2";
+
+pub(super) const RUNS: &str = "SELECT runs FROM ticked WHERE schedule = ?1";
+
+pub(super) const UNFINISHED_OF_SCHEDULE: &str = "
+    SELECT EXISTS (SELECT 1 FROM job WHERE schedule = ?1 AND finished_at IS NULL) AS unfinished";
+
+/// Jobs that run are cancelled when their attempt is over.
+pub(super) const CANCEL_OF_SCHEDULE: &str = "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN ?2 END,
+        cancel_requested = (state = 'running')
+    WHERE schedule = ?1 AND finished_at IS NULL
+    RETURNING id, state, grp, order_key";
+
+pub(super) const PUT_TICK: &str = "
+    INSERT INTO tick (schedule, at, job) VALUES (?1, ?2, ?3)
+    ON CONFLICT (schedule, at) DO UPDATE SET job = excluded.job";
+
+pub(super) const PUT_TICKED: &str = "
+    INSERT INTO ticked (schedule, last, runs) VALUES (?1, ?2, ?3)
+    ON CONFLICT (schedule) DO UPDATE SET last = max(last, excluded.last), runs = runs + excluded.runs";
+
+async fn tick_of(db: &mut SqliteConnection, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
+    let found = sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0).fetch_optional(&mut *db).await?;
+    let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
+    if ran.is_some_and(|ran| ran || !tick.again) {
+        return Ok(Placed::Skipped);
+    }
+    let runs = sqlx::query(RUNS).bind(tick.schedule).fetch_optional(&mut *db).await?;
+    let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
+    let exhausted = tick.max_runs.is_some_and(|most| runs >= most);
+    if exhausted || (tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await?) {
+        put_tick(db, tick, None).await?;
+        return Ok(Placed::Skipped);
+    }
+    let cancelled = match tick.overlap {
+        Overlap::Cancel => cancel_earlier(db, tick.schedule, row.job.created_at).await?,
+        Overlap::Skip | Overlap::Queue | Overlap::Allow => Vec::new(),
+    };
+    insert::write(db, &[row]).await?;
+    put_tick(db, tick, Some(row.job.id)).await?;
+    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+}
+
+async fn has_unfinished(db: &mut SqliteConnection, schedule: i64) -> Result<bool, Failure> {
+    Ok(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule).fetch_one(db).await?.try_get("unfinished")?)
+}
+
+/// Cancels the unfinished jobs of a schedule; returns those that have ended by it.
+async fn cancel_earlier(db: &mut SqliteConnection, schedule: i64, now: UnixMs) -> Result<Vec<JobId>, Failure> {
+    let found = sqlx::query(CANCEL_OF_SCHEDULE).bind(schedule).bind(now.0).fetch_all(&mut *db).await?;
+    let mut cancelled = Vec::new();
+    for row in &found {
+        if rows::word::<State>(row, "state")? == State::Cancelled {
+            cancelled.push(rows::job_id(row, "id")?);
+        }
+    }
+    let keys = found.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+    order::advance(db, keys.into_iter().flatten()).await?;
+    Ok(cancelled)
+}
+
+async fn put_tick(db: &mut SqliteConnection, tick: &Tick, job: Option<JobId>) -> Result<(), Failure> {
+    let query = sqlx::query(PUT_TICK).bind(tick.schedule).bind(tick.at.0).bind(job.map(rows::id));
+    query.execute(&mut *db).await?;
+    let query = sqlx::query(PUT_TICKED).bind(tick.schedule).bind(tick.at.0).bind(i64::from(job.is_some()));
+    query.execute(db).await?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! What people do to jobs: cancel, reschedule, redrive, purge, edit. Also what is removed because it is old.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::error::Failure;
+use super::rows::{self, Sql};
+use super::{lane, order};
+use crate::clock::UnixMs;
+use crate::job::{GroupId, JobId, State, TenantId};
+use crate::store::{Change, Changed, Edit, Prune, StoreError};
+
+pub(super) const CANCEL: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN c.at END,
+        cancel_requested = (state = 'running')
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state IN ('scheduled', 'running')
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const RESCHEDULE: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET run_at = c.at
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state = 'scheduled'
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const REDRIVE: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET
+        state            = 'scheduled',
+        run_at           = c.at,
+        finished_at      = NULL,
+        deadline         = c.at + (deadline - created_at),
+        attempt_base     = attempt_count,
+        lost_leases      = 0,
+        cancel_requested = 0,
+        blocked          = order_key IS NOT NULL
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state IN ('dead', 'expired')
+    RETURNING id, state, grp, order_key",
+};
+
+/// The spec and the attempts of a job go with it (`ON DELETE CASCADE`).
+pub(super) const PURGE: Sql = Sql {
+    columns: 3,
+    text: "
+    DELETE FROM job
+    WHERE (id, tenant) IN (SELECT column1, column2 FROM (VALUES {rows})) AND finished_at IS NOT NULL
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const EDIT: &str = "
+    UPDATE job SET name = ?4, run_at = ?5, lane = grp * 20 + ?6, revision = revision + 1
+    WHERE id = ?1 AND tenant = ?2 AND revision = ?3 AND state = 'scheduled'
+    RETURNING id, state, grp, order_key";
+
+pub(super) const EDIT_SPEC: &str = "UPDATE job_spec SET spec = ?2, body = coalesce(?3, body) WHERE job = ?1";
+
+pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenant = ?2";
+
+/// Does `change` to each job that is in a state for it.
+pub(super) async fn change(
+    db: &mut SqliteConnection,
+    tenant: TenantId,
+    ids: &[JobId],
+    change: &Change,
+    now: UnixMs,
+) -> Result<Vec<Changed>, Failure> {
+    let mut changed = Vec::new();
+    for chunk in ids.chunks(rows::PER_STATEMENT) {
+        changed.extend(match change {
+            Change::Cancel => many(db, &CANCEL, tenant, chunk, now).await?,
+            Change::Reschedule(at) => many(db, &RESCHEDULE, tenant, chunk, *at).await?,
+            Change::Redrive(at) => many(db, &REDRIVE, tenant, chunk, *at).await?,
+            Change::Purge => many(db, &PURGE, tenant, chunk, now).await?,
+            Change::Edit(edit) => edit_all(db, tenant, chunk, edit).await?,
+        });
+    }
+    let keys = changed.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+    order::advance(db, keys.into_iter().flatten()).await?;
+    let mut done = HashMap::new();
+    for row in &changed {
+        // A job that runs can only be asked to be cancelled.
+        let running = rows::word::<State>(row, "state")? == State::Running;
+        done.insert(rows::job_id(row, "id")?, if running { Changed::Requested } else { Changed::Done });
+    }
+    let mut answers = Vec::with_capacity(ids.len());
+    for id in ids {
+        answers.push(match done.get(id) {
+            Some(changed) => *changed,
+            None => unchanged(db, tenant, *id, change).await?,
+        });
+    }
+    Ok(answers)
+}
+
+async fn many(
+    db: &mut SqliteConnection,
+    sql: &Sql,
+    tenant: TenantId,
+    ids: &[JobId],
+    at: UnixMs,
+) -> Result<Vec<SqliteRow>, Failure> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.with_rows(ids.len())));
+    for id in ids.iter().collect::<HashSet<_>>() {
+        query = query.bind(rows::id(*id)).bind(tenant.0).bind(at.0);
+    }
+    Ok(query.fetch_all(db).await?)
+}
+
+async fn edit_all(
+    db: &mut SqliteConnection,
+    tenant: TenantId,
+    ids: &[JobId],
+    edit: &Edit,
+) -> Result<Vec<SqliteRow>, Failure> {
+    let spec = rows::to_json(&edit.spec)?;
+    let mut edited = Vec::new();
+    for id in ids {
+        let query = sqlx::query(EDIT).bind(rows::id(*id)).bind(tenant.0).bind(edit.revision);
+        let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);
+        let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
+        let Some(row) = query.fetch_optional(&mut *db).await? else { continue };
+        let query = sqlx::query(EDIT_SPEC).bind(rows::id(*id)).bind(&spec).bind(edit.body.as_deref());
+        query.execute(&mut *db).await?;
+        edited.push(row);
+    }
+    Ok(edited)
+}
+
+/// Why nothing was done to a job.
+async fn unchanged(
+    db: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+    change: &Change,
+) -> Result<Changed, Failure> {
+    let row = sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0).fetch_optional(db).await?;
+    let Some(row) = row else { return Ok(Changed::Unknown) };
+    match (rows::word(&row, "state")?, change) {
+        (State::Scheduled, Change::Edit(_)) => Ok(Changed::Stale),
+        (state, _) => Ok(Changed::Not(state)),
+    }
+}
+
+pub(super) const PRUNE_FINISHED: &str = "
+    DELETE FROM job WHERE id IN (
+        SELECT id FROM job WHERE state = ?1 AND finished_at <= ?2 ORDER BY finished_at LIMIT ?3)";
+
+pub(super) const PRUNE_DELETED_GROUPS: &str = "
+    DELETE FROM job WHERE id IN (
+        SELECT job.id FROM entity CROSS JOIN job ON job.grp = entity.id
+        WHERE entity.deleted_at IS NOT NULL LIMIT ?1)";
+
+pub(super) const FORGET_EMPTY_GROUPS: &str = "
+    DELETE FROM entity
+    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
+
+pub(super) const PRUNE_RECENT: &str = "
+    DELETE FROM recent WHERE rowid IN (SELECT rowid FROM recent WHERE expires_at <= ?1 LIMIT ?2)";
+
+pub(super) const PRUNE_TICKS: &str = "
+    DELETE FROM tick WHERE (schedule, at) IN (
+        SELECT tick.schedule, tick.at FROM ticked CROSS JOIN tick ON tick.schedule = ticked.schedule
+        WHERE tick.at <= ?1 LIMIT ?2)";
+
+pub(super) const FORGET_DELETED_SCHEDULES: &str = "
+    DELETE FROM ticked
+    WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
+        AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
+
+pub(super) async fn prune(db: &mut SqliteConnection, what: &Prune) -> Result<u32, Failure> {
+    let limit = u64::from(what.limit);
+    let mut gone = 0;
+    let left = |gone: u64| i64::try_from(limit.saturating_sub(gone)).unwrap_or(i64::MAX);
+    for (state, before) in &what.ended {
+        let query = sqlx::query(PRUNE_FINISHED).bind(state.as_str()).bind(before.0).bind(left(gone));
+        gone += query.execute(&mut *db).await?.rows_affected();
+    }
+    gone += sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone)).execute(&mut *db).await?.rows_affected();
+    sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *db).await?;
+    sqlx::query(PRUNE_RECENT).bind(what.recent.0).bind(what.limit).execute(&mut *db).await?;
+    sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit).execute(&mut *db).await?;
+    sqlx::query(FORGET_DELETED_SCHEDULES).execute(&mut *db).await?;
+    u32::try_from(gone)
+        .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} jobs were removed; asked for {limit}"))))
+}

@@ -1,0 +1,44 @@
+//! Lanes: the numbers by which the index `job_due` orders what waits. A group has ten for its jobs to deliver, one for each priority,
+//! the most urgent first, and then ten for its jobs to pull.
+
+use crate::job::{GroupId, Priority};
+
+/// How many lanes a group has, and where those of its jobs to pull begin.
+const LANES: i64 = 20;
+const PULL: i64 = 10;
+
+/// The lane of a job.
+pub(super) fn of(group: GroupId, pull: bool, priority: Priority) -> i64 {
+    first(group, pull) + i64::from(u8::from(Priority::MAX) - u8::from(priority))
+}
+
+/// The first of a group's ten lanes.
+pub(super) fn first(group: GroupId, pull: bool) -> i64 {
+    group.0.saturating_mul(LANES) + if pull { PULL } else { 0 }
+}
+
+/// The group of a lane, and whether its jobs are pulled.
+pub(super) fn group(lane: i64) -> (GroupId, bool) {
+    (GroupId(lane.div_euclid(LANES)), lane.rem_euclid(LANES) >= PULL)
+}
+
+/// The priority of a lane.
+pub(super) fn priority(lane: i64) -> Priority {
+    let level = u8::from(Priority::MAX) - u8::try_from(lane.rem_euclid(PULL)).unwrap_or(0);
+    Priority::new(level).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_says_what_it_was_made_of() {
+        for (group_id, pull, level) in [(1, false, 0), (1, true, 9), (7, false, 4), (1 << 40, true, 0)] {
+            let (group_id, level) = (GroupId(group_id), Priority::new(level).unwrap());
+            let lane = of(group_id, pull, level);
+            assert_eq!((group(lane), priority(lane)), ((group_id, pull), level));
+        }
+        assert!(of(GroupId(3), false, Priority::MAX) < of(GroupId(3), false, Priority::default()));
+    }
+}

@@ -26,10 +26,23 @@ const VIEWERS: [&str; 10] = [
 ];
 
 /// What a producer may do, besides.
-const PRODUCERS: [&str; 4] = [
+const PRODUCERS: [&str; 17] = [
     "POST /v1/groups/x/jobs",
     "POST /v1/groups/x/jobs/batch",
     "DELETE /v1/jobs/x",
+    "PATCH /v1/jobs/x",
+    "POST /v1/jobs/x/run",
+    "POST /v1/jobs/x/retry",
+    "POST /v1/jobs/x/reschedule",
+    "POST /v1/groups/x/bulk",
+    "POST /v1/groups/x/redrive",
+    "POST /v1/groups/x/purge",
+    "POST /v1/groups/x/flush",
+    "POST /v1/groups/x/leases",
+    "POST /v1/leases/x/extend",
+    "POST /v1/leases/x/complete",
+    "POST /v1/leases/x/fail",
+    "POST /v1/leases/x/release",
     "POST /v1/groups/x/policy/simulate",
 ];
 

@@ -33,6 +33,11 @@ async fn still_works(host: &TestHost) {
     host.api.until_state(&id, "succeeded").await;
 }
 
+/// A job with so many to follow it.
+fn nested_flow(depth: usize) -> Value {
+    (0..depth).fold(json!({"url": URL}), |next, _| json!({"url": URL, "on_success": next}))
+}
+
 /// Jobs that are read but make no sense: status 422, and where.
 fn senseless_jobs() -> Vec<(Value, &'static str)> {
     let long = "x".repeat(LARGE_PAYLOAD);
@@ -70,6 +75,26 @@ fn senseless_jobs() -> Vec<(Value, &'static str)> {
         (with("policy", json!({"sign": {}})), "/policy/sign"),
         (with("policy", json!([])), "/policy"),
         (json!({"url": URL, "run_at": "+2h", "limits": {"ttl": "1h"}}), "/run_at"),
+        (json!({"method": "PUT"}), "/url"),
+        (json!({"headers": {"X-A": "b"}}), "/url"),
+        (with("limits", json!({"max_delay": "soon"})), "/limits/max_delay"),
+        (with("order_key", json!("")), "/order_key"),
+        (with("group", json!("other")), "/group"),
+        (with("dedupe_key", json!("x".repeat(256))), "/dedupe_key"),
+        (with("dedupe_window", json!("1h")), "/dedupe_window"),
+        (json!({"url": URL, "dedupe_key": "k", "dedupe_window": "31d"}), "/dedupe_window"),
+        (with("debounce_seconds", json!(-1)), "/debounce_seconds"),
+        (with("debounce_seconds", json!(1e300)), "/debounce_seconds"),
+        (with("debounce_always_delay", json!(true)), "/debounce_seconds"),
+        (with("debounce_key", json!("k")), "/debounce_seconds"),
+        (json!({"url": URL, "debounce_seconds": 5, "run_at": "+5s"}), "/run_at"),
+        (json!({"url": URL, "debounce_seconds": 5, "dedupe_key": "k"}), "/dedupe_key"),
+        (json!({"url": URL, "debounce_seconds": 5, "limits": {"ttl": "4s"}}), "/debounce_seconds"),
+        (with("on_success", json!({"url": "ftp://a/"})), "/on_success/url"),
+        (with("on_failure", json!({"url": URL, "group": "nowhere"})), "/on_failure/group"),
+        (with("on_failure", json!({"url": URL, "run_at": "2026-11-20T10:00:00Z"})), "/on_failure/run_at"),
+        (with("on_failure", json!({"url": URL, "dedupe_key": "k"})), "/on_failure"),
+        (with("on_success", nested_flow(5)), "/on_success/on_success/on_success/on_success/on_success/on_success"),
     ];
     let absurd = [json!("tomorrow"), json!("9999-12-31T23:59:59Z"), json!("+99999y"), json!(1e300), json!(true)];
     jobs.extend(absurd.into_iter().map(|time| (with("run_at", time), "/run_at")));
@@ -109,7 +134,12 @@ async fn a_job_that_cannot_be_read_is_refused_by_field() {
         (br#"{"url": "http://a/", "metadata": {"k": null}}"#, Some("/metadata/k")),
         (br#"{"url": "http://a/", "limits": {"timeout": 5}}"#, Some("/limits/timeout")),
         (br#"{"url": "http://a/", "surprise": 1}"#, Some("/surprise")),
-        (br#"{"payload": 1}"#, None),
+        (br#"{"url": "http://a/", "priority": 10}"#, Some("/priority")),
+        (br#"{"url": "http://a/", "priority": -1}"#, Some("/priority")),
+        (br#"{"url": "http://a/", "order_key": 1}"#, Some("/order_key")),
+        (br#"{"url": "http://a/", "debounce_seconds": "1"}"#, Some("/debounce_seconds")),
+        (br#"{"url": "http://a/", "on_success": []}"#, Some("/on_success")),
+        (br#"{"url": "http://a/", "on_success": {"surprise": 1}}"#, Some("/on_success/surprise")),
         (b"{\"url\": \"http://a/\xff\"}", None),
         (b"{\"url\": \"http://a/\", \"payload_text\": \"\xc3\x28\"}", None),
     ] {

@@ -37,7 +37,7 @@ async fn a_job_is_shown_as_it_was_posted() {
     assert_eq!(made["request"]["method"], "PUT");
     assert_eq!(made["request"]["url"], "http://example.com/a?b=c");
     assert_eq!(made["request"]["headers"], json!([["X-A", "b"]]));
-    assert_eq!(made["request"]["payload_bytes"], 5);
+    assert_eq!(made["payload_bytes"], 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

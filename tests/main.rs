@@ -15,6 +15,8 @@ mod fuzz;
 mod tenants;
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
 mod inheritance;
@@ -22,9 +24,15 @@ mod inheritance;
 mod jobs;
 #[cfg(test)]
 mod metadata;
+#[cfg(test)]
+mod once;
 
 #[cfg(test)]
 mod deliver;
+#[cfg(test)]
+mod ordering;
+#[cfg(test)]
+mod pull;
 #[cfg(test)]
 mod python;
 #[cfg(test)]

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 const FILE_LINES: usize = 400;
 
 /// Who may speak to the store, and why. `app` opens it; nobody else knows of it.
-const STORE_USERS: [(&str, &str); 6] = [
+const STORE_USERS: [(&str, &str); 8] = [
     ("app", "opens and closes it"),
     ("accept", "writes new jobs and shows what is there"),
     ("sweep", "takes back and removes"),
     ("due", "leases and settles"),
+    ("bulk", "changes many jobs"),
+    ("pull", "leases and settles for consumers"),
     ("catalog", "keeps the durable copy of what is configured"),
     ("observe", "reads facts, writes nothing"),
 ];

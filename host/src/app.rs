@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::accept::serve::{ServeLimits, serve};
 use crate::accept::{Api, ApiLimits, router};
 use crate::attempt::Attempter;
+use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Bounds, Catalog, CatalogOptions, DEFAULT_TENANT, Vault};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
@@ -30,6 +31,7 @@ use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::Observers;
 use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
+use crate::pull::Puller;
 use crate::send::Sender;
 use crate::store::{self, SqliteOptions, SqliteStore, Store};
 
@@ -145,6 +147,13 @@ impl App {
 
     fn spawn(&self, config: &Config, runtime: &Arc<Runtime>, listener: TcpListener) {
         let (node, stop) = (&self.node, &self.stop);
+        let bulks = Arc::new(Bulks {
+            store: Arc::clone(&node.store),
+            catalog: Arc::clone(&node.catalog),
+            clock: Arc::clone(&node.clock),
+            observer: Arc::clone(&node.observer),
+            wake: Arc::clone(&node.wake),
+        });
         let observers = Arc::new(Observers::new(
             Arc::clone(&node.catalog),
             Arc::clone(runtime),
@@ -153,6 +162,7 @@ impl App {
             config.policy.observer_queue,
         ));
         let api = Arc::new(Api {
+            bulks: Arc::clone(&bulks),
             catalog: Arc::clone(&node.catalog),
             store: Arc::clone(&node.store),
             clock: Arc::clone(&node.clock),
@@ -164,13 +174,23 @@ impl App {
             event_streams: config.events.streams,
             gates: Arc::clone(&node.gates),
             wake: Arc::clone(&node.wake),
-            pulled: Arc::clone(&node.pulled),
+            pull: Puller {
+                store: Arc::clone(&node.store),
+                catalog: Arc::clone(&node.catalog),
+                clock: Arc::clone(&node.clock),
+                attempter: Arc::clone(&node.attempter),
+                observer: Arc::clone(&node.observer),
+                pulled: Arc::clone(&node.pulled),
+                wake: Arc::clone(&node.wake),
+                stopping: stop.clone(),
+            },
             auth: config.auth.enabled,
             limits: ApiLimits {
                 body: config.server.body_limit.get(),
                 batch: config.server.batch_limit.min(store::INSERT_LIMIT),
                 payload: config.server.payload_limit.get(),
                 horizon: config.engine.horizon.get(),
+                wait: config.server.request_timeout.get() * 2 / 3,
             },
             stopping: stop.clone(),
             end: self.end.clone(),
@@ -183,6 +203,7 @@ impl App {
         self.serving.spawn(serve(listener, router(api), limits, stop.clone(), self.end.clone()));
         self.serving.close();
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
+        self.loops.spawn(bulks.run(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_late(stop.clone()));
         self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
         // Leases are kept alive, and events shown, while attempts finish, so these loops end with the interrupt.

@@ -10,11 +10,14 @@ use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
 use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
 use crate::policy::{
-    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, Plan, Prepared, Request, Response, Role, Runtime,
-    TransportError,
+    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Response,
+    Role, Runtime, TransportError, Verdict,
 };
 use crate::send::{Answer, Envelope, Outgoing, Sender};
 use crate::settle;
+
+/// The code of an error that a consumer reported.
+const CONSUMER_ERROR: &str = "consumer.failed";
 
 /// Makes attempts.
 pub struct Attempter {
@@ -123,6 +126,40 @@ impl Attempter {
         notes.answered(at, answer, decided, &self.delivery)
     }
 
+    /// The settlement of a job that a consumer has worked on since `started_at`, and what it said of it.
+    pub async fn consumed(
+        &self,
+        leased: &Leased,
+        started_at: UnixMs,
+        (outcome, reason): (JudgedOutcome, String),
+        retry_after: Option<Duration>,
+    ) -> Settlement {
+        let at = self.clock.now();
+        let Some(group) = self.catalog.group_by_id(leased.job.group) else {
+            return Settlement::released(leased, at);
+        };
+        let mut notes = Notes::new(leased, &group, started_at);
+        let error = (outcome != JudgedOutcome::Success)
+            .then(|| AttemptError { code: CONSUMER_ERROR.to_owned(), message: reason.clone() });
+        let verdict = Verdict { outcome, reason };
+        let decided = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
+            Ok(plan) => {
+                let (facts, history) = (facts(&group, leased, at), leased.history.clone());
+                let rule = move |caller: Caller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
+                self.on_policy_thread(leased, at, rule).await
+            }
+            // A job that is done is done, whatever has become of its policy.
+            Err(_) if outcome == JudgedOutcome::Success => Ok(Decided::done(verdict.reason)),
+            Err(fault) => Err(fault),
+        };
+        let decided = decided.unwrap_or_else(|fault| {
+            Decided::by_host(leased.number_in_series(), seed_of(leased.job.seed, leased.number()), &fault)
+        });
+        notes.detail.timings.exchange = micros(at.since(started_at));
+        let ruling = decided.ruling.clone();
+        settle::answered(leased, at, notes.consumed(at, error, decided), ruling)
+    }
+
     async fn on_policy_thread<T: Send + 'static>(
         &self,
         leased: &Leased,
@@ -189,6 +226,14 @@ impl Notes {
         detail.plugins.extend(decided.uses);
         let outcome = decided.verdict.outcome;
         detail.verdict = Some(decided.verdict);
+        self.record(at, outcome)
+    }
+
+    fn consumed(mut self, at: UnixMs, error: Option<AttemptError>, decided: Decided) -> AttemptRecord {
+        let outcome = decided.verdict.outcome;
+        self.detail.error = decided.fault.or(error);
+        self.detail.plugins = decided.uses;
+        self.detail.verdict = Some(decided.verdict);
         self.record(at, outcome)
     }
 

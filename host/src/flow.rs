@@ -5,6 +5,9 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::Clock;
 use crate::job::{Admission, JobId, Label, Leased, NewJob, Next, Settlement, Spec, State, Target};
 
+/// The namespace of the metadata in which a dead letter says why it is one.
+const NAMESPACE: &str = "carillon";
+
 /// The settlement, with the jobs that follow from it.
 #[must_use]
 pub fn with_follow_ups(
@@ -45,11 +48,12 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &S
     let error = detail.and_then(|detail| detail.error.as_ref());
     let reason = detail.and_then(|detail| detail.decision.as_ref()).map(|decision| decision.reason.clone());
     let facts = [
-        ("carillon.error_code", error.map(|error| error.code.clone())),
-        ("carillon.error", error.map(|error| error.message.clone()).or(reason)),
-        ("carillon.url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),
+        ("error_code", error.map(|error| error.code.clone())),
+        ("error", error.map(|error| error.message.clone()).or(reason)),
+        ("url", job.spec.target.as_ref().map(|Target { url, .. }| url.clone())),
     ];
-    metadata.0.extend(facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Label::Text(value?)))));
+    let facts = facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    metadata.0.insert(NAMESPACE.to_owned(), Label::Namespace(facts.collect()));
     NewJob {
         id: JobId::new(clock),
         tenant: job.tenant,
@@ -63,7 +67,7 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &S
         order_key: None,
         admission: Admission::Always,
         seed: u32::from_le_bytes(seed),
-        spec: Spec { metadata, parent: Some(job.id), ..Spec::default() },
+        spec: Spec { metadata, parent: Some(job.id), is_json: job.spec.is_json, ..Spec::default() },
         body: leased.body.clone(),
     }
 }

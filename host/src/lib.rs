@@ -14,6 +14,9 @@ pub mod accept;
 // A job's way, foretold.
 pub mod simulate;
 
+// Changes of many jobs.
+pub mod bulk;
+
 // Jobs of nodes that died, and jobs that were kept long enough.
 pub mod sweep;
 
@@ -22,6 +25,9 @@ pub mod observers;
 
 // Which jobs start now.
 pub mod due;
+
+// Jobs that consumers fetch.
+pub mod pull;
 
 // How many of a group may.
 pub mod gate;

@@ -10,9 +10,9 @@ use crate::config::Retention;
 use crate::due::Node;
 use crate::flow;
 use crate::job::{Leased, Settlement, State};
-use crate::observe::Observer;
+use crate::observe::Fact;
 use crate::settle;
-use crate::store::{Prune, Settled, StoreError};
+use crate::store::{Prune, StoreError};
 
 /// How often leases that have ended, and jobs whose time has run out, are looked for.
 const LATE_PERIOD: Duration = Duration::from_secs(1);
@@ -47,26 +47,24 @@ impl Node {
     async fn recover(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let leased = self.store.claim_lost(now, now.plus(self.config.lease.get()), BATCH).await?;
-        self.settle_all(&leased, Observer::interrupted, |leased: &Leased| settle::interrupted(leased, now)).await
+        for leased in &leased {
+            self.observer.tell(Fact::interrupt(leased, now));
+        }
+        self.settle_all(&leased, |leased: &Leased| settle::interrupted(leased, now)).await
     }
 
     async fn expire(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let leased = self.store.claim_overdue(now, now.plus(self.config.lease.get()), BATCH).await?;
-        self.settle_all(&leased, Observer::settled, |leased: &Leased| Settlement::expired(leased, now, None)).await
+        self.settle_all(&leased, |leased: &Leased| Settlement::expired(leased, now, None)).await
     }
 
-    async fn settle_all(
-        &self,
-        leased: &[Leased],
-        tell: fn(&Observer, &Leased, &Settlement, Settled),
-        settle: impl Fn(&Leased) -> Settlement,
-    ) -> Result<usize, StoreError> {
+    async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) -> Result<usize, StoreError> {
         let settlement = |leased: &Leased| flow::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
         let settlements = leased.iter().map(settlement).collect::<Vec<_>>();
         let settled = self.store.settle(settlements.clone()).await?;
         for ((leased, settlement), settled) in leased.iter().zip(&settlements).zip(settled) {
-            tell(&self.observer, leased, settlement, settled);
+            self.observer.settled(leased, settlement, settled);
         }
         Ok(leased.len())
     }

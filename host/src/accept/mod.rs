@@ -26,14 +26,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::error::Problem;
-use self::native::{attempts, events, groups, health, job_changes, jobs, keys, plugins, simulate, tenants, tokens};
+use self::native::{
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, plugins, simulate, tenants, tokens,
+};
 use crate::attempt::Attempter;
+use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
 use crate::observers::Observers;
 use crate::policy::Runtime;
+use crate::pull::Puller;
 use crate::store::Store;
 
 /// What handlers work with.
@@ -54,14 +58,16 @@ pub struct Api {
     pub gates: Arc<Gates>,
     /// Is woken when there may be something due.
     pub wake: Arc<Notify>,
+    /// Leases jobs to consumers.
+    pub pull: Puller,
+    /// Changes many jobs.
+    pub bulks: Arc<Bulks>,
     /// What the tenants' observers have done.
     pub observers: Arc<Observers>,
     /// Places for open event streams.
     pub streams: Arc<Semaphore>,
     /// How many there are.
     pub event_streams: usize,
-    /// Says that there may be something to pull.
-    pub pulled: Arc<Notify>,
     /// Whether a token is asked for.
     pub auth: bool,
     /// What is taken.
@@ -83,6 +89,8 @@ pub struct ApiLimits {
     pub payload: usize,
     /// How far ahead a job can be scheduled.
     pub horizon: Duration,
+    /// How long a consumer can wait for a job.
+    pub wait: Duration,
 }
 
 #[derive(OpenApi)]
@@ -126,8 +134,10 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::stats))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
-        .routes(routes!(events::events))
         .routes(routes!(attempts::list))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::get))
+        .routes(routes!(events::events))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
@@ -140,6 +150,15 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(job_changes::run))
         .routes(routes!(job_changes::retry))
         .routes(routes!(job_changes::reschedule))
+        .routes(routes!(bulk::change))
+        .routes(routes!(bulk::redrive))
+        .routes(routes!(bulk::purge))
+        .routes(routes!(bulk::flush))
+        .routes(routes!(leases::lease))
+        .routes(routes!(leases::extend))
+        .routes(routes!(leases::complete))
+        .routes(routes!(leases::fail))
+        .routes(routes!(leases::release))
         .routes(routes!(simulate::simulate))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()

@@ -3,6 +3,7 @@
 //! A write goes to the store first and is in force when it returns. Reads touch no database, so the way of a job pays nothing
 //! for the number of groups.
 
+mod bulks;
 mod check;
 mod entities;
 mod groups;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+pub use self::bulks::{Bulk, BulkAction, BulkDoc, BulkFilter};
 pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, PluginDoc, PluginVersion, Tenant};
 pub use self::secrets::{Vault, token_hash};

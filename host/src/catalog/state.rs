@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use super::bulks::Bulk;
 use super::entities::{ApiToken, Group, GroupDoc, Key, KeyDoc, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::secrets::Vault;
 use crate::clock::UnixMs;
@@ -27,6 +28,7 @@ pub(super) struct State {
     tokens: BTreeMap<(TenantId, String), (String, Arc<ApiToken>)>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
+    bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
 }
 
 impl State {
@@ -42,6 +44,7 @@ impl State {
             tokens: BTreeMap::new(),
             token_hashes: HashMap::new(),
             plugins: BTreeMap::new(),
+            bulks: BTreeMap::new(),
         }
     }
 
@@ -75,7 +78,11 @@ impl State {
                 let plugin = plugin_of(&entity)?;
                 self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
             }
-            Kind::Schedule | Kind::Bulk => {}
+            Kind::Schedule => {}
+            Kind::Bulk => {
+                let bulk = Bulk { id: entity.name.clone(), tenant, created_at: entity.created_at, doc: read(&entity)? };
+                self.bulks.insert((tenant, entity.name), Arc::new(bulk));
+            }
         }
         Ok(())
     }
@@ -84,7 +91,8 @@ impl State {
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
         let slot = (tenant, name.to_owned());
         match kind {
-            Kind::Tenant | Kind::Schedule | Kind::Bulk => {}
+            Kind::Tenant | Kind::Schedule => {}
+            Kind::Bulk => drop(self.bulks.remove(&slot)),
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
@@ -279,6 +287,14 @@ impl State {
 
     pub(super) fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Key>> {
         self.keys.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant).map(|(_, key)| key)
+    }
+
+    pub(super) fn bulk(&self, tenant: TenantId, id: &str) -> Option<&Arc<Bulk>> {
+        self.bulks.get(&(tenant, id.to_owned()))
+    }
+
+    pub(super) fn bulks(&self) -> impl Iterator<Item = &Arc<Bulk>> {
+        self.bulks.values()
     }
 
     pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {

@@ -19,7 +19,7 @@ pub(super) enum Command {
         /// The group whose policy and limits apply.
         group: String,
         #[command(flatten)]
-        job: JobArgs,
+        job: Box<JobArgs>,
     },
     /// Schedule many callbacks from a file with a job in JSON to a line.
     Batch(batch::Batch),
@@ -159,7 +159,7 @@ const ATTEMPTS: [(&str, &str); 8] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Create { group, job } => create(session, &group, job).await,
+            Self::Create { group, job } => create(session, &group, *job).await,
             Self::Batch(batch) => batch.run(session).await,
             Self::Get { id } => {
                 let job: Value = session.client.get(&["jobs", &id], &[]).await?;

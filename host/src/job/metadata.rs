@@ -49,12 +49,6 @@ impl Metadata {
     }
 }
 
-impl FromIterator<(String, String)> for Metadata {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(texts: I) -> Self {
-        Self(texts.into_iter().map(|(name, text)| (name, Label::Text(text))).collect())
-    }
-}
-
 /// A text of the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a> {

@@ -134,6 +134,9 @@ pub struct Spec {
     /// What follows if it ends as a dead letter or expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<Box<Template>>,
+    /// Whether the payload was given as JSON, so that a consumer gets it as such.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_json: bool,
     /// The job that this one follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,

@@ -28,6 +28,17 @@ pub enum Next {
     Final(State),
 }
 
+impl Next {
+    /// When the next attempt is due, if there is one.
+    #[must_use]
+    pub fn run_at(self) -> Option<UnixMs> {
+        match self {
+            Self::Scheduled(at) => Some(at),
+            Self::Final(_) => None,
+        }
+    }
+}
+
 impl Settlement {
     /// The job is done.
     #[must_use]

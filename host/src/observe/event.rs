@@ -4,7 +4,6 @@
 
 use crate::clock::UnixMs;
 use crate::job::{GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, State, TenantId, Text};
-use crate::store::Change;
 
 /// The kinds of events, and their names in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,10 +197,11 @@ impl Fact {
         Self { kind, at, about: about.into(), details }
     }
 
-    /// A job was accepted, to run at `run_at`.
+    /// A job was accepted.
     #[must_use]
-    pub fn push(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
-        Self::new(Kind::Push, at, about, Details { run_at: Some(run_at), ..Details::default() })
+    pub fn push(job: &NewJob) -> Self {
+        let details = Details { run_at: Some(job.run_at), ..Details::default() };
+        Self::new(Kind::Push, job.created_at, job, details)
     }
 
     /// An attempt begins, or a pull consumer got the job.
@@ -255,18 +255,6 @@ impl Fact {
     pub fn interrupt(leased: &Leased, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
         Self::new(Kind::Interrupt, at, &leased.job, details)
-    }
-
-    /// Something was done to a job: one that was cancelled waited.
-    #[must_use]
-    pub fn changed(about: impl Into<Subject>, change: &Change, at: UnixMs) -> Self {
-        match change {
-            Change::Cancel => Self::cancel(about, at),
-            Change::Reschedule(run_at) => Self::reschedule(about, at, *run_at),
-            Change::Redrive(run_at) => Self::redrive(about, at, *run_at, 1),
-            Change::Purge => Self::purge(about, at, 1),
-            Change::Edit(_) => Self::edit(about, at),
-        }
     }
 
     /// A job that waited was cancelled.

@@ -2,19 +2,48 @@
 //!
 //! Whoever tells does so after the store has committed, and waits for nobody who listens.
 
-mod asked;
 mod event;
 mod metrics;
 mod ring;
 
 use crate::clock::UnixMs;
-use crate::job::{Leased, Next, Settlement, State};
-use crate::store::{Placed, Settled};
+use crate::job::{Admission, Job, Leased, NewJob, Next, Settlement, State};
+use crate::store::{Change, Changed, Placed, Settled};
 
-pub use self::asked::Asked;
 pub use self::event::{Details, Event, Fact, Kind, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels};
 pub use self::ring::{Bounds, Cursor, Found, Ring};
+
+/// What is remembered of a job that is to be stored, to tell what became of it.
+pub struct Told {
+    push: Fact,
+    debounced: bool,
+}
+
+impl Told {
+    /// Of this one.
+    #[must_use]
+    pub fn of(job: &NewJob) -> Self {
+        Self { push: Fact::push(job), debounced: matches!(job.admission, Admission::Debounced(_)) }
+    }
+
+    fn facts(self, placed: &Placed) -> Vec<Fact> {
+        let Self { mut push, debounced } = self;
+        let (now, about) = (push.at, push.about.clone());
+        match placed {
+            Placed::Stored { run_at, forgotten, .. } => {
+                push.details.run_at = Some(*run_at);
+                let unreadable = || "what was known of its key could not be read".to_owned();
+                let error = forgotten.then(|| Fact::debounce_error(about.clone(), now, unreadable()));
+                let miss = debounced.then(|| Fact::debounce_miss(about, now, *run_at));
+                error.into_iter().chain(miss).chain([push]).collect()
+            }
+            Placed::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
+            Placed::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],
+            Placed::Skipped => Vec::new(),
+        }
+    }
+}
 
 /// Where facts go.
 pub struct Observer {
@@ -36,19 +65,23 @@ impl Observer {
         self.events.record([fact]);
     }
 
-    /// Jobs were to be stored: what became of each.
-    pub fn placed(&self, asked: Vec<Asked>, placed: &[Placed]) {
+    /// This became of jobs that were to be stored.
+    pub fn placed(&self, jobs: Vec<Told>, placed: &[Placed]) {
         let stored = placed.iter().filter(|placed| matches!(placed, Placed::Stored { .. })).count();
         self.metrics.accepted(u64::try_from(stored).unwrap_or(u64::MAX));
-        self.events.record(asked.into_iter().zip(placed).flat_map(|(asked, placed)| asked.facts(placed)));
+        self.events.record(jobs.into_iter().zip(placed).flat_map(|(job, placed)| job.facts(placed)));
     }
 
-    /// A lease ended without a settlement, and its job was taken back: [`Observer::settled`] tells what became of it.
-    pub fn interrupted(&self, leased: &Leased, settlement: &Settlement, settled: Settled) {
-        if matches!(settled, Settled::Applied(_)) {
-            self.events.record([Fact::interrupt(leased, settlement.at)]);
-        }
-        self.settled(leased, settlement, settled);
+    /// This came of a change of jobs.
+    pub fn changed(&self, jobs: &[Job], change: &Change, changed: &[Changed], now: UnixMs) {
+        let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == Changed::Done).map(|(job, _)| job);
+        self.events.record(done.map(|job| match change {
+            Change::Cancel => Fact::cancel(job, now),
+            Change::Reschedule(at) => Fact::reschedule(job, now, *at),
+            Change::Redrive(at) => Fact::redrive(job, now, *at, 1),
+            Change::Purge => Fact::purge(job, now, 1),
+            Change::Edit(_) => Fact::edit(job, now),
+        }));
     }
 
     /// An attempt is over and its settlement was, or was not, applied.
@@ -62,8 +95,8 @@ impl Observer {
                 return;
             }
         };
-        let follow = settlement.follow_ups.iter().map(|job| Fact::push(job, settlement.at, job.run_at));
-        self.events.record([Fact::settled(leased, settlement, state)].into_iter().chain(follow));
+        self.events.record([Fact::settled(leased, settlement, state)]);
+        self.events.record(settlement.follow_ups.iter().map(Fact::push));
         let attempt = settlement.attempt.as_ref();
         let error = attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.as_str());
         let status = attempt.and_then(|attempt| attempt.status);

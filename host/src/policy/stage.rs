@@ -100,6 +100,13 @@ pub enum Ruling {
 }
 
 impl Decided {
+    /// Somebody who needs no judge says that the job is done.
+    #[must_use]
+    pub fn done(reason: String) -> Self {
+        let verdict = VerdictRecord { outcome: Outcome::Success, reason };
+        Self { verdict, ruling: Ruling::Done, fault: None, uses: Vec::new() }
+    }
+
     /// What the host decides when it could ask nobody: another try may help, after its own backoff.
     #[must_use]
     pub fn by_host(number: u32, seed: u32, fault: &Fault) -> Self {
@@ -143,8 +150,7 @@ impl Caller<'_> {
         retry_after: Option<Duration>,
         history: &[Past],
     ) -> Decided {
-        let mut uses = Vec::with_capacity(2);
-        let mut fault = None;
+        let (mut uses, mut fault) = (Vec::with_capacity(2), None);
         let judge = &plan.judge;
         let judged = self.call(judge, &mut uses, |plugin| plugin.judge(self.limits, attempt, &judge.config, exchange));
         let verdict = judged.unwrap_or_else(|error| {
@@ -154,6 +160,22 @@ impl Caller<'_> {
                 reason: format!("the judge did not answer ({}), so another try may help", error.code.as_str()),
             }
         });
+        let ruled = self.rule(plan, attempt, verdict, retry_after, history);
+        uses.extend(ruled.uses);
+        Decided { fault: ruled.fault.or(fault), uses, ..ruled }
+    }
+
+    /// What follows from a verdict: if another try may help, the retry policy is asked whether and when.
+    #[must_use]
+    pub fn rule(
+        &self,
+        plan: &Plan,
+        attempt: &types::Attempt,
+        verdict: judge_export::Verdict,
+        retry_after: Option<Duration>,
+        history: &[Past],
+    ) -> Decided {
+        let (mut uses, mut fault) = (Vec::with_capacity(1), None);
         let ruling = match verdict.outcome {
             judge_export::Outcome::Success => Ruling::Done,
             judge_export::Outcome::Permanent => Ruling::GiveUp(verdict.reason.clone()),

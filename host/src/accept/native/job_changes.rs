@@ -17,7 +17,6 @@ use super::job_view::JobView;
 use super::jobs::Named;
 use super::new_job::Checked;
 use crate::job::{Job, State as JobState, Target};
-use crate::observe::Fact;
 use crate::store::{Change, Changed, Edit};
 
 /// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
@@ -159,6 +158,7 @@ impl Api {
                 on_success: job.spec.on_success.clone(),
                 on_failure: job.spec.on_failure.clone(),
                 parent: job.spec.parent,
+                is_json: if has_payload { draft.spec.is_json } else { job.spec.is_json },
                 ..draft.spec
             },
             body: has_payload.then_some(draft.body),
@@ -168,14 +168,10 @@ impl Api {
     /// Asks the store for one change.
     async fn change(&self, access: &Access, job: &Job, change: Change) -> Result<Changed, Problem> {
         let now = self.clock.now();
-        let fact = Fact::changed(job, &change, now);
-        let changed = self.store.change(access.tenant.id, vec![job.id], change, now).await?;
-        let changed = changed.first().copied().unwrap_or(Changed::Unknown);
-        if changed == Changed::Done {
-            self.observer.tell(fact);
-        }
+        let changed = self.store.change(access.tenant.id, vec![job.id], change.clone(), now).await?;
+        self.observer.changed(std::slice::from_ref(job), &change, &changed, now);
         self.wake.notify_one();
-        Ok(changed)
+        Ok(changed.first().copied().unwrap_or(Changed::Unknown))
     }
 
     /// Makes a change, and shows the job after it.

@@ -27,8 +27,8 @@ pub struct JobView {
     created_at: String,
     /// When it reached its final state.
     finished_at: Option<String>,
-    /// It ends as `expired` if no attempt has begun by then.
-    expires_at: Option<String>,
+    /// It ends as `expired` if no attempt has begun by then: its time to live is over, or it is too long after `run_at`.
+    deadline: Option<String>,
     /// How many attempts it has spent.
     attempt_count: u32,
     /// The status of the newest answer.
@@ -66,7 +66,7 @@ struct RequestView {
 impl JobView {
     pub(super) fn of(job: Job, group: String) -> Self {
         let time = |at: UnixMs| at.to_string();
-        let expires_at = job.expires_at().map(time);
+        let deadline = job.expires_at().map(time);
         let request = |target: Target| RequestView { method: target.method, url: target.url, headers: target.headers };
         Self {
             id: job.id.to_string(),
@@ -78,7 +78,7 @@ impl JobView {
             order_key: job.order_key,
             created_at: time(job.created_at),
             finished_at: job.finished_at.map(time),
-            expires_at,
+            deadline,
             attempt_count: job.attempt_count,
             last_status: job.last_status,
             last_error: job.last_error,

@@ -20,8 +20,8 @@ use super::job_view::JobView;
 use super::new_job::Checked;
 use super::{Page, Paging};
 use crate::job::{Job, JobId, NewJob};
-use crate::observe::Asked;
-use crate::store::{Inserted, JobFilter, JobsQuery, Placed};
+use crate::observe::Told;
+use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed};
 
 /// Makes a job. When this has answered 201, the job is safe; 200 says that another job stands for it. Repeated with the same
 /// `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
@@ -244,10 +244,10 @@ impl Api {
         let answer = Arc::new(answer);
         let kept = Arc::clone(&answer);
         let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
-        let asked = jobs.iter().map(Asked::from).collect();
-        match self.store.insert(crate::store::Insert { jobs, once }).await? {
+        let told: Vec<Told> = jobs.iter().map(Told::of).collect();
+        match self.store.insert(Insert { jobs, once }).await? {
             Inserted::Placed(placed) => {
-                self.observer.placed(asked, &placed);
+                self.observer.placed(told, &placed);
                 self.wake.notify_one();
                 Ok(answer(&placed).into_response())
             }

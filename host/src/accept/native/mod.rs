@@ -2,6 +2,7 @@
 //! answer; nothing is decided here.
 
 pub(super) mod attempts;
+pub(super) mod bulk;
 mod condition;
 pub(super) mod events;
 pub(super) mod groups;
@@ -11,7 +12,7 @@ mod job_doc;
 mod job_view;
 pub(super) mod jobs;
 pub(super) mod keys;
-mod metadata;
+pub(super) mod leases;
 pub(super) mod new_job;
 pub(super) mod plugins;
 pub(super) mod simulate;

@@ -1,5 +1,6 @@
 //! From what a client posts to a [`NewJob`], checked field by field.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,9 @@ use super::super::error::Problem;
 use super::super::input::{is_relative, run_at};
 use super::condition::admission;
 use super::job_doc::JobDoc;
-use super::metadata::{check_metadata, check_metadata_headers};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{Admission, JobId, NewJob, Spec, Target, Template};
+use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text};
 use crate::policy::binding::{Invalid, parse_period};
 use crate::policy::check_header;
 
@@ -30,8 +30,14 @@ const URL_LEN: usize = 8 << 10;
 /// The longest name or key, in bytes.
 pub(super) const NAME_LEN: usize = 255;
 
-/// The most headers.
+/// The most headers, and the most metadata entries.
 const ENTRIES: usize = 64;
+
+/// The most metadata in sum, in bytes.
+const METADATA_LEN: usize = 8 << 10;
+
+/// The most metadata in sum as headers, names and values, in bytes: receivers take 8 to 16 KiB of headers in all.
+const METADATA_HEADERS_LEN: usize = 8 << 10;
 
 /// The longest method, in bytes.
 const METHOD_LEN: usize = 20;
@@ -42,7 +48,7 @@ const FLOW_DEPTH: u32 = 5;
 /// What the jobs of one request have been checked for already.
 #[derive(Default)]
 pub(in super::super) struct Checked {
-    overrides: std::collections::HashSet<(String, String)>,
+    overrides: HashSet<(String, String)>,
 }
 
 /// The parts of a job that do not depend on when it is posted.
@@ -132,6 +138,7 @@ impl Api {
             timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
             on_success: on_success.map(Box::new),
             on_failure: on_failure.map(Box::new),
+            is_json,
             parent: None,
         };
         Ok(Draft { spec, body, ttl, max_delay })
@@ -271,10 +278,52 @@ fn check_labels(doc: &JobDoc) -> Result<(), Problem> {
     if doc.metadata_headers { check_metadata_headers(&doc.metadata) } else { Ok(()) }
 }
 
+fn check_metadata(metadata: &Metadata) -> Result<(), Problem> {
+    let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
+    let names = metadata.0.keys().map(String::len).sum::<usize>();
+    if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
+        return Err(Problem::invalid("/metadata", format!("more than {ENTRIES} entries or {METADATA_LEN} bytes")));
+    }
+    let mut seen = HashSet::new();
+    match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
+        Some(text) => {
+            let detail = format!("policies would see two values of `metadata.{}`", text.flat_name().escape_debug());
+            Err(Problem::invalid(place_of(&text), detail))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_metadata_headers(metadata: &Metadata) -> Result<(), Problem> {
+    let (mut seen, mut len) = (HashSet::new(), 0);
+    for text in metadata.texts() {
+        let name = text.header_name().ok_or_else(|| {
+            let detail =
+                "this name cannot be a header's: with `metadata_headers` it has letters, digits, `.`, `_` and `-` only";
+            Problem::invalid(place_of(&text), detail)
+        })?;
+        len += name.len() + text.header_value().len();
+        if !seen.insert(name.to_ascii_lowercase()) {
+            return Err(Problem::invalid(place_of(&text), format!("there would be two headers `{name}`")));
+        }
+    }
+    if len > METADATA_HEADERS_LEN {
+        return Err(Problem::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
+    }
+    Ok(())
+}
+
 /// Names and keys are short texts.
 pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), Problem> {
     if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
         return Err(Problem::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));
     }
     Ok(())
+}
+
+/// Where a text stands in a job's document.
+fn place_of(text: &Text<'_>) -> String {
+    let token = |name: &str| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+    let parts = text.namespace.into_iter().chain([text.name]);
+    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &token(part))
 }

@@ -11,7 +11,7 @@ pub(crate) async fn gives_everything_back(world: &World) {
     full.deadline = Some(NOW.plus(ms(500)));
     full.seed = u32::MAX;
     full.spec.target.as_mut().unwrap().headers = vec![("X-A".to_owned(), "b\"c".to_owned())];
-    full.spec.metadata = serde_json::from_value(json!({"k": "v", "n": {"k": "w"}})).unwrap();
+    full.spec.metadata = serde_json::from_value(serde_json::json!({"k": "v", "n": {"k": "w"}})).unwrap();
     full.spec.metadata_headers = true;
     full.spec.policy = Some(json!({"retry": {"max_attempts": 3}}));
     full.spec.timeout_ms = Some(1_500);

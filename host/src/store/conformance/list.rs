@@ -154,7 +154,7 @@ pub(crate) async fn stats_are_exact(world: &World) {
 
 pub(crate) async fn filters_find_and_count(world: &World) {
     let labelled = |key: &str, value: &str| Spec {
-        metadata: [(key.to_owned(), value.to_owned())].into_iter().collect(),
+        metadata: serde_json::from_value(json!({key: value, "space": {"in": value}})).unwrap(),
         ..world.job(NOW).spec
     };
     let jobs = [
@@ -181,6 +181,7 @@ pub(crate) async fn filters_find_and_count(world: &World) {
         (JobFilter { name: Some("mail-2".to_owned()), metadata: metadata("plan", "free"), ..none() }, vec![]),
         (JobFilter { metadata: metadata("plan", "paid"), ..none() }, vec![1]),
         (JobFilter { metadata: metadata("a.b", "paid"), ..none() }, vec![2]),
+        (JobFilter { metadata: metadata("space.in", "paid"), ..none() }, vec![2, 1]),
         (JobFilter { created_from: Some(NOW.plus(ms(1))), ..none() }, vec![1]),
         (JobFilter { created_before: Some(NOW.plus(ms(5))), ..none() }, vec![3, 2, 0]),
     ];

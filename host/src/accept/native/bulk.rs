@@ -1,0 +1,242 @@
+//! Changes of many jobs of a group.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, OptionalBody, Path, Query, run_at};
+use super::jobs::FilterDoc;
+use super::{Page, Paging};
+use crate::bulk::AT_ONCE;
+use crate::catalog::{Bulk, BulkAction, BulkDoc, BulkFilter, Group};
+use crate::job::JobId;
+
+/// What can be done to many jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ActionDoc {
+    /// Waiting and running jobs are cancelled.
+    Cancel,
+    /// Waiting jobs become due now.
+    Run,
+    /// Waiting jobs become due at `run_at`.
+    Reschedule,
+    /// Dead letters and expired jobs are tried again.
+    Redrive,
+    /// Dead letters are removed.
+    Purge,
+}
+
+/// A change of many jobs.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeDoc {
+    action: ActionDoc,
+    /// Which jobs: all that the action is for by default.
+    #[serde(default)]
+    filter: FilterDoc,
+    /// With `reschedule`: RFC 3339, Unix seconds, or `+90s`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    run_at: Option<Value>,
+    /// Only count.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Which jobs.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SomeDoc {
+    /// All by default.
+    filter: FilterDoc,
+    /// Only count.
+    dry_run: bool,
+}
+
+/// How far a change of many jobs has come.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BulkView {
+    /// Names it in `/v1/bulk/{id}`; null for a dry run.
+    id: Option<String>,
+    /// What is done: `cancel`, `reschedule`, `redrive` or `purge`.
+    action: &'static str,
+    /// The group.
+    group: String,
+    /// How many jobs there were when it was asked for.
+    total: u64,
+    /// How many were changed so far.
+    done: u64,
+    /// How many were in another state when they were reached.
+    skipped: u64,
+    /// Whether it is over.
+    finished: bool,
+    /// When it was asked for.
+    created_at: String,
+    /// When it was over.
+    finished_at: Option<String>,
+}
+
+impl Api {
+    fn bulk_view(&self, bulk: &Bulk) -> BulkView {
+        let doc = &bulk.doc;
+        BulkView {
+            id: Some(bulk.id.clone()),
+            action: match doc.action {
+                BulkAction::Cancel => "cancel",
+                BulkAction::Reschedule { .. } => "reschedule",
+                BulkAction::Redrive => "redrive",
+                BulkAction::Purge => "purge",
+            },
+            group: self.catalog.group_by_id(doc.group).map(|group| group.name.clone()).unwrap_or_default(),
+            total: doc.total,
+            done: doc.done,
+            skipped: doc.skipped,
+            finished: doc.finished_at.is_some(),
+            created_at: bulk.created_at.to_string(),
+            finished_at: doc.finished_at.map(|at| at.to_string()),
+        }
+    }
+
+    /// Makes a change at once if it is for few jobs; else it goes on in the background (202).
+    async fn change_many(
+        &self,
+        access: &Access,
+        group: &Group,
+        action: BulkAction,
+        filter: FilterDoc,
+        dry_run: bool,
+    ) -> Result<(StatusCode, Json<BulkView>), Problem> {
+        let filter = filter.of(access, group).map_err(|problem| problem.within("/filter"))?;
+        // The id is above those of all jobs that were accepted so far.
+        let id = JobId::new(&*self.clock);
+        let mut bulk = Bulk {
+            id: id.to_string(),
+            tenant: access.tenant.id,
+            created_at: self.clock.now(),
+            doc: BulkDoc {
+                action,
+                group: group.id,
+                filter: BulkFilter {
+                    name: filter.name,
+                    name_prefix: filter.name_prefix,
+                    created_from: filter.created_from,
+                    created_before: filter.created_before,
+                    metadata: filter.metadata,
+                },
+                before: id,
+                total: 0,
+                done: 0,
+                skipped: 0,
+                cursor: (0, None),
+                finished_at: None,
+            },
+        };
+        bulk.doc.total = self.bulks.count(&bulk).await?;
+        if dry_run {
+            return Ok((StatusCode::OK, Json(BulkView { id: None, ..self.bulk_view(&bulk) })));
+        }
+        if bulk.doc.total <= AT_ONCE {
+            self.bulks.finish(&mut bulk).await?;
+        }
+        self.catalog.put_bulk(&bulk).await?;
+        let status = if bulk.doc.finished_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok((status, Json(self.bulk_view(&bulk))))
+    }
+}
+
+/// Changes all jobs of a group that fit a filter. Up to 1,000 are changed before this answers 200; with 202 it goes on in the
+/// background, and its id says how far it has come.
+#[utoipa::path(post, path = "/v1/groups/{group}/bulk", tag = "bulk", request_body = ChangeDoc,
+    responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn change(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    Body(doc): Body<ChangeDoc>,
+) -> Result<(StatusCode, Json<BulkView>), Problem> {
+    let group = api.group(&access, &group)?;
+    let now = api.clock.now();
+    if doc.run_at.is_some() != (doc.action == ActionDoc::Reschedule) {
+        return Err(Problem::invalid("/run_at", "it goes with `reschedule`, which needs it"));
+    }
+    let action = match doc.action {
+        ActionDoc::Cancel => BulkAction::Cancel,
+        ActionDoc::Run => BulkAction::Reschedule { at: now },
+        ActionDoc::Reschedule => BulkAction::Reschedule { at: run_at(doc.run_at.as_ref(), now, api.limits.horizon)? },
+        ActionDoc::Redrive => BulkAction::Redrive,
+        ActionDoc::Purge => BulkAction::Purge,
+    };
+    api.change_many(&access, &group, action, doc.filter, doc.dry_run).await
+}
+
+/// Tries a group's dead letters and expired jobs again.
+#[utoipa::path(post, path = "/v1/groups/{group}/redrive", tag = "bulk", request_body = SomeDoc,
+    responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn redrive(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    OptionalBody(doc): OptionalBody<SomeDoc>,
+) -> Result<(StatusCode, Json<BulkView>), Problem> {
+    let group = api.group(&access, &group)?;
+    api.change_many(&access, &group, BulkAction::Redrive, doc.filter, doc.dry_run).await
+}
+
+/// Removes a group's dead letters.
+#[utoipa::path(post, path = "/v1/groups/{group}/purge", tag = "bulk", request_body = SomeDoc,
+    responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn purge(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    OptionalBody(doc): OptionalBody<SomeDoc>,
+) -> Result<(StatusCode, Json<BulkView>), Problem> {
+    let group = api.group(&access, &group)?;
+    api.change_many(&access, &group, BulkAction::Purge, doc.filter, doc.dry_run).await
+}
+
+/// Cancels everything of a group that waits, whether it is due or not. What is being worked on is cancelled unless it succeeds.
+#[utoipa::path(post, path = "/v1/groups/{group}/flush", tag = "bulk", request_body = SomeDoc,
+    responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn flush(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    OptionalBody(doc): OptionalBody<SomeDoc>,
+) -> Result<(StatusCode, Json<BulkView>), Problem> {
+    let group = api.group(&access, &group)?;
+    api.change_many(&access, &group, BulkAction::Cancel, doc.filter, doc.dry_run).await
+}
+
+/// Says how far a change of many jobs has come. It is remembered for a week after its end.
+#[utoipa::path(get, path = "/v1/bulk/{id}", tag = "bulk",
+    responses((status = 200, body = BulkView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Result<Json<BulkView>, Problem> {
+    let bulk = api.catalog.bulk(access.tenant.id, &id).ok_or_else(|| Problem::unknown("bulk change", &id))?;
+    Ok(Json(api.bulk_view(&bulk)))
+}
+
+/// Lists the tenant's changes of many jobs, oldest first.
+#[utoipa::path(get, path = "/v1/bulk", tag = "bulk", params(Paging),
+    responses((status = 200, body = Page<BulkView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<BulkView>>, Problem> {
+    let page = Page::of_sorted(api.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
+    let items = page.items.iter().map(|bulk| api.bulk_view(bulk)).collect();
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}

@@ -1,0 +1,130 @@
+//! Changes of many jobs: page by page, each page one transaction, with the progress written down after it.
+//!
+//! What has been acknowledged goes on after a restart from the last page that was written down; a page that was done but not written
+//! down finds its jobs in another state and counts them as neither. Small changes are made before the request is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Bulk, BulkAction, Catalog, Rejected};
+use crate::clock::Clock;
+use crate::job::{Job, JobId};
+use crate::observe::Observer;
+use crate::store::{Change, Changed, JobsQuery, Store, StoreError};
+
+/// How many jobs are changed in one transaction.
+const PAGE: u32 = 500;
+
+/// How many jobs are changed before the request is answered.
+pub const AT_ONCE: u64 = 1_000;
+
+/// The pause after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long those that are over are remembered.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// Makes changes of many jobs.
+pub struct Bulks {
+    /// Where jobs are.
+    pub store: Arc<dyn Store>,
+    /// Knows what is asked for.
+    pub catalog: Arc<Catalog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Is told what happened.
+    pub observer: Arc<Observer>,
+    /// Is woken when jobs may be due.
+    pub wake: Arc<tokio::sync::Notify>,
+}
+
+impl Bulks {
+    /// How many jobs a change is for, now.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn count(&self, bulk: &Bulk) -> Result<u64, StoreError> {
+        let mut total = 0;
+        for state in bulk.doc.action.states() {
+            total += self.store.count(bulk.filter(*state)).await?;
+        }
+        Ok(total)
+    }
+
+    /// Goes on with all that is unfinished, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let changed = self.catalog.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let unfinished = self.catalog.unfinished_bulks();
+            if unfinished.is_empty() {
+                tokio::select! {
+                    () = changed => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            for bulk in unfinished {
+                if let Err(error) = self.one(&bulk, &stop).await {
+                    tracing::error!(bulk = bulk.id, %error, "a change of many jobs stopped; it goes on soon");
+                    tokio::select! {
+                        () = self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn one(&self, bulk: &Bulk, stop: &CancellationToken) -> Result<(), Rejected> {
+        let mut bulk = bulk.clone();
+        while bulk.doc.finished_at.is_none() && !stop.is_cancelled() {
+            self.page(&mut bulk).await?;
+            self.catalog.put_bulk(&bulk).await?;
+        }
+        self.catalog.forget_bulks(self.clock.now().minus(KEPT)).await
+    }
+
+    /// Changes all jobs at once; for those that are few.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn finish(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
+        while bulk.doc.finished_at.is_none() {
+            self.page(bulk).await?;
+        }
+        Ok(())
+    }
+
+    async fn page(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
+        let (index, last) = bulk.doc.cursor;
+        let now = self.clock.now();
+        let Some(state) = bulk.doc.action.states().get(index) else {
+            bulk.doc.finished_at = Some(now);
+            return Ok(());
+        };
+        let before = Some(last.unwrap_or(bulk.doc.before));
+        let jobs = self.store.jobs(JobsQuery { filter: bulk.filter(*state), before, limit: PAGE }).await?;
+        let ids: Vec<JobId> = jobs.iter().map(|job: &Job| job.id).collect();
+        let Some(last) = ids.last().copied() else {
+            bulk.doc.cursor = (index + 1, None);
+            return Ok(());
+        };
+        let change = match bulk.doc.action {
+            BulkAction::Cancel => Change::Cancel,
+            BulkAction::Reschedule { at } => Change::Reschedule(at),
+            BulkAction::Redrive => Change::Redrive(now),
+            BulkAction::Purge => Change::Purge,
+        };
+        let changed = self.store.change(bulk.tenant, ids, change.clone(), now).await?;
+        self.observer.changed(&jobs, &change, &changed, now);
+        let done = changed.iter().filter(|changed| matches!(changed, Changed::Done | Changed::Requested)).count();
+        bulk.doc.done += u64::try_from(done).unwrap_or(u64::MAX);
+        bulk.doc.skipped += u64::try_from(changed.len() - done).unwrap_or(u64::MAX);
+        bulk.doc.cursor = (index, Some(last));
+        self.wake.notify_one();
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! Changes of many jobs in the catalog: what is asked for, and how far it has come.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Catalog, Rejected, document};
+use crate::clock::UnixMs;
+use crate::job::{GroupId, JobId, State, TenantId};
+use crate::store::{Expect, JobFilter, Kind};
+
+/// What is done to each job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "action")]
+pub enum BulkAction {
+    /// Waiting and running jobs are cancelled.
+    Cancel,
+    /// Waiting jobs become due at this time.
+    Reschedule {
+        /// When.
+        at: UnixMs,
+    },
+    /// Dead letters and expired jobs are tried again.
+    Redrive,
+    /// Dead letters are removed.
+    Purge,
+}
+
+impl BulkAction {
+    /// The states of the jobs that it is for.
+    #[must_use]
+    pub fn states(self) -> &'static [State] {
+        match self {
+            Self::Cancel => &[State::Scheduled, State::Running],
+            Self::Reschedule { .. } => &[State::Scheduled],
+            Self::Redrive => &[State::Dead, State::Expired],
+            Self::Purge => &[State::Dead],
+        }
+    }
+}
+
+/// What is stored of a change of many jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BulkDoc {
+    /// What is done.
+    #[serde(flatten)]
+    pub action: BulkAction,
+    /// Which group's jobs.
+    pub group: GroupId,
+    /// Which of them.
+    pub filter: BulkFilter,
+    /// Only jobs that were accepted before this one.
+    pub before: JobId,
+    /// How many there were when it was asked for.
+    pub total: u64,
+    /// How many were changed so far.
+    pub done: u64,
+    /// How many were in another state by the time they were reached.
+    pub skipped: u64,
+    /// Which of the action's states is worked on, and the last job of it that was reached.
+    pub cursor: (usize, Option<JobId>),
+    /// When it was over.
+    pub finished_at: Option<UnixMs>,
+}
+
+/// A [`JobFilter`] without its owner and state, as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "as in JobFilter")]
+pub struct BulkFilter {
+    pub name: Option<String>,
+    pub name_prefix: Option<String>,
+    pub created_from: Option<UnixMs>,
+    pub created_before: Option<UnixMs>,
+    pub metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// A change of many jobs.
+#[derive(Clone, Debug)]
+pub struct Bulk {
+    /// Its public id.
+    pub id: String,
+    /// Whose.
+    pub tenant: TenantId,
+    /// When it was asked for.
+    pub created_at: UnixMs,
+    /// The rest.
+    pub doc: BulkDoc,
+}
+
+impl Bulk {
+    /// Its jobs in one state.
+    #[must_use]
+    pub fn filter(&self, state: State) -> JobFilter {
+        let BulkFilter { name, name_prefix, created_from, created_before, metadata } = self.doc.filter.clone();
+        let all = JobFilter::all(self.tenant, self.doc.group);
+        JobFilter { state: Some(state), name, name_prefix, created_from, created_before, metadata, ..all }
+    }
+}
+
+impl Catalog {
+    /// A tenant's change of many jobs.
+    #[must_use]
+    pub fn bulk(&self, tenant: TenantId, id: &str) -> Option<Arc<Bulk>> {
+        self.state().bulk(tenant, id).cloned()
+    }
+
+    /// A tenant's, in the order of their ids, which is that of their time.
+    #[must_use]
+    pub fn bulks(&self, tenant: TenantId) -> Vec<Arc<Bulk>> {
+        self.state().bulks().filter(|bulk| bulk.tenant == tenant).cloned().collect()
+    }
+
+    /// Those of all tenants that are not over.
+    #[must_use]
+    pub fn unfinished_bulks(&self) -> Vec<Arc<Bulk>> {
+        self.state().bulks().filter(|bulk| bulk.doc.finished_at.is_none()).cloned().collect()
+    }
+
+    /// Writes down how far one has come.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn put_bulk(&self, bulk: &Bulk) -> Result<(), Rejected> {
+        let entity = self.entity(bulk.tenant, Kind::Bulk, &bulk.id, document(&bulk.doc), Expect::Anything);
+        self.put(entity).await.map(drop)
+    }
+
+    /// Forgets those that were over before this time.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn forget_bulks(&self, before: UnixMs) -> Result<(), Rejected> {
+        let is_old = |bulk: &&Arc<Bulk>| bulk.doc.finished_at.is_some_and(|at| at <= before);
+        let old: Vec<_> = self.state().bulks().filter(is_old).cloned().collect();
+        for bulk in old {
+            self.delete(bulk.tenant, Kind::Bulk, &bulk.id).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! What is configured, not scheduled.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::StoreError;
+use crate::clock::UnixMs;
+
+/// What kind of thing an [`Entity`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Its own tenant column is 0.
+    Tenant,
+    /// A task group.
+    Group,
+    /// A signing key, encrypted.
+    Key,
+    /// An API token, hashed.
+    ApiToken,
+    /// A version of a plugin: its name is `name@version`.
+    Plugin,
+    /// A schedule.
+    Schedule,
+    /// A change of many jobs that goes on in the background.
+    Bulk,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk];
+
+    /// The name in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Group => "group",
+            Self::Key => "key",
+            Self::ApiToken => "token",
+            Self::Plugin => "plugin",
+            Self::Schedule => "schedule",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// Something that is configured, not scheduled. There are few of them, and every node holds all of them in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entity {
+    /// Unique among all entities, never used again; a group's [`GroupId`] and a tenant's [`TenantId`].
+    pub id: i64,
+    /// The owner, 0 for a tenant.
+    pub tenant: i64,
+    /// What it is.
+    pub kind: Kind,
+    /// Unique among the tenant's entities of this kind.
+    pub name: String,
+    /// 1 at first, one more with each change.
+    pub version: i64,
+    /// Its content.
+    pub doc: serde_json::Value,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// When it was last changed.
+    pub updated_at: UnixMs,
+}
+
+/// A new or changed entity.
+#[derive(Clone, Debug)]
+pub struct PutEntity {
+    /// See [`Entity`].
+    pub tenant: i64,
+    /// See [`Entity`].
+    pub kind: Kind,
+    /// See [`Entity`].
+    pub name: String,
+    /// See [`Entity`].
+    pub doc: serde_json::Value,
+    /// The time of the change.
+    pub now: UnixMs,
+    /// What must be there now.
+    pub expect: Expect,
+}
+
+/// What a put expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever.
+    Anything,
+    /// Nothing.
+    Nothing,
+    /// The entity in exactly this version.
+    Version(i64),
+}
+
+/// The configured things.
+#[async_trait]
+pub trait Entities: Send + Sync {
+    /// All entities, and the generation that they belong to. It rises with each change, so equal generations mean equal entities.
+    async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError>;
+
+    /// The generation of the newest change.
+    async fn generation(&self) -> Result<i64, StoreError>;
+
+    /// Writes an entity. Fails with [`StoreError::Conflict`] if `expect` does not hold.
+    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
+
+    /// Removes an entity; false if it was not there. A group's jobs go with it, a bounded number at each [`Jobs::prune`];
+    /// fails with [`StoreError::Conflict`] while the group has waiting or running jobs.
+    async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError>;
+
+    /// Stores the bytes of a component under their sha-256 in hex; storing them again changes nothing.
+    async fn put_component(&self, digest: String, component: Bytes) -> Result<(), StoreError>;
+
+    /// The bytes of a component.
+    async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;
+}

@@ -1,0 +1,155 @@
+//! A request that is sent again, a job that is asked for again: carried out once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use carillon::clock::Clock as _;
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Api, ManualClock, Receiver, Reply, Setup, TestHost, id_of, ms};
+
+/// The producers that ask at the same time.
+const PRODUCERS: usize = 64;
+
+async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    host.api.put_group("g", json!({})).await;
+    (clock, host)
+}
+
+async fn with_key(api: &Api, key: &str, path: &str, body: &Value) -> Reply {
+    let request = api.request(Method::POST, path).header("Idempotency-Key", key).body(body.to_string());
+    api.send(request).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_a_key_is_carried_out_once() {
+    let (clock, host) = host().await;
+    let (jobs, batch) = ("/v1/groups/g/jobs", "/v1/groups/g/jobs/batch");
+    let job = json!({"url": "http://127.0.0.1:1/", "run_at": "+1h"});
+    let first = with_key(&host.api, "k", jobs, &job).await;
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    let made = first.expect(201);
+    clock.advance(Duration::from_secs(60));
+    let again = with_key(&host.api, "k", jobs, &job).await;
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!((again.expect(201), &again.body), (made, &first.body), "the same answer");
+    assert_eq!(host.api.stats("g").await["scheduled"], 1);
+
+    let other = json!({"url": "http://127.0.0.1:1/", "run_at": "+2h"});
+    let problem = with_key(&host.api, "k", jobs, &other).await.problem(409);
+    assert_eq!(problem["type"], "urn:carillon:problem:idempotency-key-reused");
+    host.api.put_group("h", json!({})).await;
+    with_key(&host.api, "k", "/v1/groups/h/jobs", &job).await.problem(409);
+    with_key(&host.api, "l", batch, &json!({"jobs": [job, job]})).await.expect(201);
+    let ids = with_key(&host.api, "l", batch, &json!({"jobs": [job, job]})).await.expect(201)["ids"].clone();
+    assert_eq!(ids.as_array().unwrap().len(), 2);
+    assert_eq!(host.api.stats("g").await["scheduled"], 3);
+
+    let acme = host.api.tenant("acme").await;
+    acme.put_group("g", json!({})).await;
+    with_key(&acme, "k", jobs, &other).await.expect(201);
+    with_key(&host.api, "", jobs, &job).await.problem(400);
+    with_key(&host.api, &"k".repeat(256), jobs, &job).await.problem(400);
+    with_key(&host.api, "m", jobs, &json!({"url": "nonsense"})).await.problem(422);
+    with_key(&host.api, "m", jobs, &job).await.expect(201);
+
+    clock.advance(Duration::from_secs(24 * 3_600));
+    with_key(&host.api, "k", jobs, &other).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_survives_a_restart_and_a_crowd() {
+    let (clock, host) = host().await;
+    let job = json!({"url": "http://127.0.0.1:1/", "run_at": "+1h"});
+    let replies = join_all((0..PRODUCERS).map(|_| with_key(&host.api, "k", "/v1/groups/g/jobs", &job))).await;
+    let ids: BTreeSet<_> = replies.iter().map(|reply| id_of(&reply.expect(201))).collect();
+    assert_eq!(ids.len(), 1);
+    let dir = std::sync::Arc::clone(&host.dir);
+    host.stop().await;
+    let host = Setup::with_clock(&clock).in_dir(&dir).start().await;
+    let again = id_of(&with_key(&host.api, "k", "/v1/groups/g/jobs", &job).await.expect(201));
+    assert!(ids.contains(&again));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dedupe_key_answers_with_the_job_that_is_there() {
+    let (clock, host) = host().await;
+    let job = json!({"url": "http://127.0.0.1:1/", "run_at": "+1h", "dedupe_key": "k", "dedupe_window": "1m"});
+    let post = async || host.api.post("/v1/groups/g/jobs", job.clone()).await;
+    let first = id_of(&post().await.expect(201));
+    let again = post().await.expect(200);
+    assert_eq!((id_of(&again), &again["instead"]), (first.clone(), &json!("duplicate")));
+    host.api.delete(&format!("/v1/jobs/{first}")).await.expect(200);
+    assert_eq!(id_of(&post().await.expect(200)), first, "also when it has ended");
+    let batch = json!({"jobs": [job, {"url": "http://127.0.0.1:1/"}]});
+    let batch = host.api.post("/v1/groups/g/jobs/batch", batch).await.expect(201);
+    assert_eq!((batch["ids"][0].as_str(), &batch["instead"]), (Some(first.as_str()), &json!(1)));
+    clock.advance(Duration::from_secs(60));
+    assert_ne!(id_of(&post().await.expect(201)), first);
+}
+
+fn debounced(receiver: &Receiver, extra: Value) -> Value {
+    let mut job = json!({"url": receiver.url("/d"), "payload": {"user": 1}, "debounce_seconds": 30});
+    job.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    job
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_producers_one_runs_now_and_one_when_the_window_is_over() {
+    let (clock, host) = host().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    let job = debounced(&receiver, json!({}));
+    let replies = join_all((0..PRODUCERS).map(|_| host.api.post("/v1/groups/g/jobs", job.clone()))).await;
+    let made: Vec<Value> = replies.iter().filter(|reply| reply.status == 201).map(Reply::json).collect();
+    assert_eq!(made.len(), 2);
+    let mut times: Vec<_> = made.iter().map(|job| ms(&job["run_at"])).collect();
+    times.sort();
+    assert_eq!(times, [clock.now(), clock.now().plus(Duration::from_secs(30))]);
+    let skipped = replies.iter().filter(|reply| reply.status == 200).map(Reply::json);
+    assert!(skipped.clone().all(|job| job["instead"] == "debounced"));
+    assert_eq!(skipped.count(), PRODUCERS - 2);
+    receiver.arrived("/d", 1).await;
+    clock.advance(Duration::from_secs(30));
+    receiver.arrived("/d", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_after_the_delayed_job_has_run_is_not_lost() {
+    let (clock, host) = host().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    let start = clock.now();
+    let post = async |status| {
+        let made = host.api.post("/v1/groups/g/jobs", debounced(&receiver, json!({}))).await.expect(status);
+        ms(&made["run_at"]).since(start).as_secs()
+    };
+    assert_eq!(post(201).await, 0);
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(post(201).await, 30);
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(post(200).await, 30, "it is told of the one that waits");
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(post(201).await, 60, "the delayed one has run: this is new work");
+    receiver.arrived("/d", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_counts_as_the_same_job_is_the_callers_choice() {
+    let (clock, host) = host().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    host.api.put_group("h", json!({})).await;
+    let post = async |group: &str, extra: Value| {
+        host.api.post(&format!("/v1/groups/{group}/jobs"), debounced(&receiver, extra)).await.status
+    };
+    let delayed = json!({"debounce_always_delay": true});
+    assert_eq!(post("g", delayed.clone()).await, 201);
+    assert_eq!(post("g", delayed.clone()).await, 200);
+    assert_eq!(post("h", delayed.clone()).await, 200, "whatever the group");
+    assert_eq!(post("g", json!({"debounce_always_delay": true, "payload": {"user": 2}})).await, 201);
+    assert_eq!(post("g", json!({"debounce_always_delay": true, "debounce_key": "k"})).await, 201);
+    assert_eq!(post("g", json!({"debounce_always_delay": true, "debounce_key": "k", "payload": 3})).await, 200);
+    assert_eq!(receiver.count("/d"), 0, "with always_delay the first waits, too");
+}

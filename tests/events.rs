@@ -98,6 +98,54 @@ async fn each_way_in_which_a_job_goes_on_or_ends_has_its_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_does_to_a_job_has_its_kind() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    receiver.on("/500", [Answer::status(500)]);
+    host.api.put_group("g", json!({})).await;
+    let mut stream = host.api.follow("").await;
+    let post = async |job: Value| host.api.post("/v1/groups/g/jobs", job).await.ok();
+
+    let first = post(json!({"url": NOWHERE, "run_at": "+1h", "dedupe_key": "k"})).await;
+    post(json!({"url": NOWHERE, "run_at": "+1h", "dedupe_key": "k"})).await;
+    let events = stream.take(2).await;
+    assert_eq!(kinds(&events), ["push", "dedupe_hit"]);
+    assert_eq!(events[1]["job"], first["id"], "a hit names the job that stands for it");
+
+    let path = format!("/v1/jobs/{}", first["id"].as_str().unwrap());
+    host.api.raw(Method::PATCH, &path, json!({"name": "n"}).to_string()).await.expect(200);
+    let moved = host.api.post(&format!("{path}/reschedule"), json!({"run_at": "+2h"})).await.expect(200);
+    let events = stream.take(2).await;
+    assert_eq!(kinds(&events), ["edit", "reschedule"]);
+    assert_eq!((&events[1]["run_at"], &events[1]["name"]), (&moved["run_at"], &json!("n")));
+
+    let debounced = json!({"url": NOWHERE, "debounce_key": "d", "debounce_seconds": 30, "debounce_always_delay": true});
+    let waits = post(debounced.clone()).await;
+    post(debounced).await;
+    let events = stream.take(3).await;
+    assert_eq!(kinds(&events), ["debounce_miss", "push", "debounce_hit"]);
+    assert_eq!((&events[0]["run_at"], &events[1]["run_at"]), (&waits["run_at"], &waits["run_at"]));
+    assert_eq!(events[2]["job"], waits["id"]);
+    host.api.delete(&format!("/v1/jobs/{}", waits["id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(stream.next().await["kind"], "cancel");
+
+    let once = json!({"retry": {"max_attempts": 1}});
+    let dead = post(json!({"url": receiver.url("/500"), "policy": once})).await;
+    assert_eq!(kinds(&stream.take(3).await), ["push", "pop", "error"]);
+    host.api.post(&format!("/v1/jobs/{}/retry", dead["id"].as_str().unwrap()), json!({})).await.expect(200);
+    let events = stream.take(3).await;
+    assert_eq!(kinds(&events), ["redrive", "pop", "error"]);
+    assert_eq!((&events[0]["count"], &events[1]["attempt"]), (&json!(1), &json!(2)));
+
+    let follows = json!({"url": receiver.url("/a"), "name": "follows"});
+    post(json!({"url": receiver.url("/a"), "on_success": follows})).await;
+    let events = stream.take(6).await;
+    assert_eq!(kinds(&events), ["push", "pop", "complete", "push", "pop", "complete"]);
+    assert_eq!((&events[0]["name"], &events[3]["name"]), (&Value::Null, &json!("follows")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_back_gets_exactly_what_was_missed() {
     let host = TestHost::start().await;
     host.api.put_group("g", json!({})).await;

@@ -94,8 +94,9 @@ async fn an_observer_is_shown_each_event_of_its_group_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_that_hangs_delays_no_delivery_and_what_does_not_fit_is_counted() {
     // It would hang for ever, but for a deadline that no delivery of this test comes near.
-    let setup = Setup::new().set("policy.deadline", "15s").set("policy.fuel", "18446744073709551615");
-    let host = setup.set("policy.threads", "1").set("policy.observer_queue", "8").start().await;
+    let setup = Setup::new().set("policy.deadline", "10s").set("policy.fuel", "18446744073709551615");
+    let setup = setup.set("policy.threads", "1").set("policy.observer_queue", "8").set("policy.fault_threshold", "1");
+    let host = setup.start().await;
     let receiver = Receiver::start().await;
     upload(&host.api, "tests/guests/moody", "moody").await;
     host.api.put_group("g", moody("spin")).await;

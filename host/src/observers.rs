@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{GroupId, PluginUse};
-use crate::observe::{Cursor, Event, Found, Observer, ObserverOutcome};
+use crate::observe::{Cursor, Event, Fact, Found, Observer, ObserverOutcome};
 use crate::policy::{Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Runtime};
 
 /// The most events of one call.
@@ -71,7 +71,7 @@ pub struct Report {
 
 /// The events that wait, by group.
 struct Waiting {
-    queues: HashMap<GroupId, VecDeque<Arc<Event>>>,
+    queues: HashMap<GroupId, VecDeque<Event>>,
     len: usize,
     capacity: usize,
     /// The groups whose observer is being called.
@@ -80,18 +80,18 @@ struct Waiting {
 
 impl Waiting {
     /// False if there is no room.
-    fn push(&mut self, event: &Arc<Event>) -> bool {
+    fn push(&mut self, event: Event) -> bool {
         let queue = self.queues.entry(event.fact.about.group).or_default();
         if self.len >= self.capacity || queue.len() >= (self.capacity / GROUP_SHARE).max(1) {
             return false;
         }
-        queue.push_back(Arc::clone(event));
+        queue.push_back(event);
         self.len += 1;
         true
     }
 
     /// A batch of each group that is not being shown one.
-    fn batches(&mut self) -> Vec<(GroupId, Vec<Arc<Event>>)> {
+    fn batches(&mut self) -> Vec<(GroupId, Vec<Event>)> {
         let Self { queues, len, busy, .. } = self;
         queues.retain(|_, queue| !queue.is_empty());
         let free = queues.iter_mut().filter(|(group, _)| !busy.contains(group));
@@ -152,26 +152,31 @@ impl Observers {
 
     /// Takes over the new events of groups that are observed.
     fn look(&self, cursor: &mut Cursor, waiting: &mut Waiting) {
+        let observed = self.catalog.observed_groups();
+        if observed.is_empty() {
+            *cursor = self.observer.events.newest();
+            return;
+        }
         loop {
-            let Found { lost, events, .. } = self.observer.events.read(cursor);
-            if lost > 0 && self.catalog.is_observed() {
+            let is_observed = |fact: &Fact| observed.contains(&fact.about.group);
+            let Found { lost, events, more, .. } = self.observer.events.read(cursor, is_observed);
+            if lost > 0 {
                 self.count(None, ObserverOutcome::Dropped, lost);
             }
-            if events.is_empty() {
-                return;
-            }
-            for event in &events {
+            for event in events {
                 let group = event.fact.about.group;
-                let observed = self.catalog.group_by_id(group).is_some_and(|group| group.has_observer());
-                if observed && !waiting.push(event) {
+                if !waiting.push(event) {
                     self.count(Some(group), ObserverOutcome::Dropped, 1);
                 }
+            }
+            if !more {
+                return;
             }
         }
     }
 
     /// Shows a group's observer a batch, and returns the group.
-    async fn show(self: Arc<Self>, id: GroupId, batch: Vec<Arc<Event>>) -> GroupId {
+    async fn show(self: Arc<Self>, id: GroupId, batch: Vec<Event>) -> GroupId {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let Some(group) = self.catalog.group_by_id(id) else {
             self.lock().reports.remove(&id);
@@ -198,7 +203,7 @@ impl Observers {
     }
 
     /// None if the group has no observer any more.
-    async fn call(&self, group: &Group, batch: Vec<Arc<Event>>) -> Result<Option<PluginUse>, Fault> {
+    async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<PluginUse>, Fault> {
         let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
         let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
         let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());

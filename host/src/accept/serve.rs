@@ -91,13 +91,10 @@ pub async fn serve(
         let watched = graceful.watch(connection);
         let end = end.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                ended = watched => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                }
-                () = cut_off(&end, &endless) => tracing::debug!("a client did not read its stream to the end"),
+            match until_cut_off(watched, &endless, &end).await {
+                Some(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+                Some(Ok(())) => {}
+                None => tracing::debug!("a client did not read its stream to the end"),
             }
             drop(permit);
         });
@@ -106,13 +103,28 @@ pub async fn serve(
     graceful.shutdown().await;
 }
 
-/// Returns when a connection with an endless answer is not waited for any longer.
-async fn cut_off(end: &CancellationToken, endless: &AtomicBool) {
-    end.cancelled().await;
-    if !endless.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
-    }
-    tokio::time::sleep(ENDLESS_GRACE).await;
+/// The end of a connection; none if it has an endless answer and is not waited for any longer. The other connections, which are most,
+/// pay nothing for this.
+async fn until_cut_off<T>(
+    connection: impl Future<Output = T>,
+    endless: &AtomicBool,
+    end: &CancellationToken,
+) -> Option<T> {
+    let cut_off = async {
+        end.cancelled().await;
+        tokio::time::sleep(ENDLESS_GRACE).await;
+    };
+    let (mut connection, mut cut_off) = (std::pin::pin!(connection), std::pin::pin!(cut_off));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        if endless.load(Ordering::Relaxed) && cut_off.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn accept(

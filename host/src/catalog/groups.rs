@@ -1,6 +1,6 @@
 //! Groups in the catalog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -62,10 +62,10 @@ impl Catalog {
         Ok((self.group(tenant.id, name).ok_or(Rejected::Gone)?, before.is_none()))
     }
 
-    /// Whether any group has an observer.
+    /// The groups that have an observer.
     #[must_use]
-    pub fn is_observed(&self) -> bool {
-        self.state().groups().any(|group| group.has_observer())
+    pub fn observed_groups(&self) -> HashSet<GroupId> {
+        self.state().groups().filter(|group| group.has_observer()).map(|group| group.id).collect()
     }
 
     /// Lets a group's jobs wait, or go on.

@@ -22,7 +22,7 @@ pub(super) struct Simulate {
     /// The group whose policy is tried.
     group: String,
     #[command(flatten)]
-    job: JobArgs,
+    job: Box<JobArgs>,
     /// A policy to try instead of the group's own, in JSON or TOML; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     candidate: Option<PathBuf>,

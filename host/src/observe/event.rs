@@ -3,7 +3,7 @@
 //! A fact is made from what has been decided and committed; nothing is decided here.
 
 use crate::clock::UnixMs;
-use crate::job::{GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, State, TenantId};
+use crate::job::{GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, State, TenantId, Text};
 
 /// The kinds of events, and their names in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -241,8 +241,10 @@ impl Fact {
             status: attempt.and_then(|attempt| attempt.status),
             error: attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.clone()),
             run_at,
-            // What was decided is not what became of a job that was cancelled meanwhile.
-            reason: decision.filter(|decision| decision.state == state).map(|decision| decision.reason.clone()),
+            // What was decided is not what became of a job that was cancelled meanwhile; and a success needs no reason.
+            reason: decision
+                .filter(|decision| decision.state == state && kind != Kind::Complete)
+                .map(|decision| decision.reason.clone()),
             ..Details::default()
         };
         Self::new(kind, settlement.at, &leased.job, details)
@@ -322,7 +324,9 @@ impl Fact {
         let details = &self.details;
         let words = [&self.about.name, &details.error, &details.reason, &details.schedule];
         let words = words.into_iter().flatten().map(String::len).sum::<usize>();
-        let labels = self.about.metadata.texts().map(|text| LABEL_SIZE + text.flat_name().len() + text.value.len());
+        let label =
+            |text: Text<'_>| LABEL_SIZE + text.namespace.map_or(0, str::len) + text.name.len() + text.value.len();
+        let labels = self.about.metadata.texts().map(label);
         size_of::<Event>() + words + labels.sum::<usize>()
     }
 }

@@ -5,7 +5,7 @@
 //! events and is told so.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -16,8 +16,8 @@ use crate::clock::UnixMs;
 /// those of a later start, unless the clock was set back by more than it ran.
 const ID_BITS: u32 = 20;
 
-/// The most events that are read in one go.
-const CHUNK: usize = 256;
+/// The most events that are looked at in one go, so that nobody holds the lock for long.
+const CHUNK: usize = 512;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,9 @@ pub struct Ring {
     recorded: Notify,
 }
 
+/// Events stand side by side in one block: many small allocations that live long would make all others slower.
 struct Kept {
-    events: VecDeque<(Arc<Event>, usize)>,
+    events: VecDeque<Event>,
     size: usize,
     next: u64,
 }
@@ -52,8 +53,10 @@ pub struct Found {
     pub lost_until: Option<u64>,
     /// How many of this run were lost.
     pub lost: u64,
-    /// In order, at most some hundreds.
-    pub events: Vec<Arc<Event>>,
+    /// Those that are wanted, in order.
+    pub events: Vec<Event>,
+    /// Whether there are more to look at.
+    pub more: bool,
 }
 
 impl Ring {
@@ -61,7 +64,8 @@ impl Ring {
     #[must_use]
     pub fn new(bounds: Bounds, now: UnixMs) -> Self {
         let next = (now.as_u64() << ID_BITS) + 1;
-        let kept = Kept { events: VecDeque::new(), size: 0, next };
+        let most = bounds.events.min(bounds.memory / size_of::<Event>()) + 1;
+        let kept = Kept { events: VecDeque::with_capacity(most), size: 0, next };
         Self { bounds, kept: Mutex::new(kept), recorded: Notify::new() }
     }
 
@@ -69,15 +73,14 @@ impl Ring {
     pub fn record(&self, facts: impl IntoIterator<Item = Fact>) {
         let mut kept = self.lock();
         for fact in facts {
-            let size = fact.size();
-            let event = Event { id: kept.next, fact };
+            kept.size += fact.size();
+            let id = kept.next;
             kept.next += 1;
-            kept.size += size;
-            kept.events.push_back((Arc::new(event), size));
-        }
-        while kept.events.len() > self.bounds.events || kept.size > self.bounds.memory {
-            let Some((_, size)) = kept.events.pop_front() else { break };
-            kept.size -= size;
+            kept.events.push_back(Event { id, fact });
+            while kept.events.len() > self.bounds.events || kept.size > self.bounds.memory {
+                let Some(oldest) = kept.events.pop_front() else { break };
+                kept.size -= oldest.fact.size();
+            }
         }
         drop(kept);
         self.recorded.notify_waiters();
@@ -95,19 +98,26 @@ impl Ring {
         Cursor(self.lock().next - 1)
     }
 
-    /// What follows `cursor`, which is moved behind what is found. A cursor of another run, or ahead of this one, has lost events.
-    pub fn read(&self, cursor: &mut Cursor) -> Found {
+    /// What follows `cursor`, which is moved behind what was looked at. A cursor of another run, or ahead of this one, has lost
+    /// events. `wanted` is quick and asks nobody, since it holds up whoever records.
+    pub fn read(&self, cursor: &mut Cursor, wanted: impl Fn(&Fact) -> bool) -> Found {
         let kept = self.lock();
-        let first = kept.next - u64::try_from(kept.events.len()).unwrap_or(0);
+        let newest = kept.next - 1;
+        let oldest = kept.next - u64::try_from(kept.events.len()).unwrap_or(0);
         let mut found = Found::default();
-        if cursor.0 < first - 1 || cursor.0 >= kept.next {
-            found.lost = (first - 1).saturating_sub(cursor.0);
-            *cursor = Cursor(first - 1);
+        if cursor.0 < oldest - 1 || cursor.0 > newest {
+            found.lost = (oldest - 1).saturating_sub(cursor.0);
+            *cursor = Cursor(oldest - 1);
             found.lost_until = Some(cursor.0);
         }
-        let seen = usize::try_from(cursor.0 + 1 - first).unwrap_or(usize::MAX);
-        found.events = kept.events.iter().skip(seen).take(CHUNK).map(|(event, _)| Arc::clone(event)).collect();
-        *cursor = found.events.last().map_or(*cursor, |event| Cursor(event.id));
+        let seen = usize::try_from(cursor.0 + 1 - oldest).unwrap_or(usize::MAX);
+        for event in kept.events.iter().skip(seen).take(CHUNK) {
+            *cursor = Cursor(event.id);
+            if wanted(&event.fact) {
+                found.events.push(event.clone());
+            }
+        }
+        found.more = cursor.0 < newest;
         found
     }
 
@@ -132,6 +142,10 @@ mod tests {
         ring.record((0..count).map(|_| Fact::empty(TenantId(1), GroupId(1), NOW)));
     }
 
+    fn all(ring: &Ring, cursor: &mut Cursor) -> Found {
+        ring.read(cursor, |_| true)
+    }
+
     fn ids(found: &Found) -> Vec<u64> {
         found.events.iter().map(|event| event.id).collect()
     }
@@ -142,10 +156,10 @@ mod tests {
         let mut cursor = ring.newest();
         let base = cursor.0;
         record(&ring, 3);
-        assert_eq!(ids(&ring.read(&mut cursor)), [base + 1, base + 2, base + 3]);
-        assert_eq!(ring.read(&mut cursor), Found::default());
+        assert_eq!(ids(&all(&ring, &mut cursor)), [base + 1, base + 2, base + 3]);
+        assert_eq!(all(&ring, &mut cursor), Found::default());
         record(&ring, 1);
-        assert_eq!(ids(&ring.read(&mut cursor)), [base + 4]);
+        assert_eq!(ids(&all(&ring, &mut cursor)), [base + 4]);
         assert_eq!(cursor, ring.newest());
     }
 
@@ -154,8 +168,13 @@ mod tests {
         let ring = ring(1_000, usize::MAX);
         let mut cursor = ring.newest();
         record(&ring, CHUNK + 1);
-        assert_eq!(ring.read(&mut cursor).events.len(), CHUNK);
-        assert_eq!(ring.read(&mut cursor).events.len(), 1);
+        let mut other = cursor;
+        let found = all(&ring, &mut cursor);
+        assert_eq!((found.events.len(), found.more), (CHUNK, true));
+        let found = all(&ring, &mut cursor);
+        assert_eq!((found.events.len(), found.more), (1, false));
+        let none = ring.read(&mut other, |_| false);
+        assert_eq!((none.events.len(), none.more), (0, true), "what is not wanted is looked at in pieces, too");
     }
 
     #[test]
@@ -164,9 +183,9 @@ mod tests {
         let (mut slow, base) = (ring.newest(), ring.newest().0);
         record(&ring, 10);
         let mut just_in_time = slow;
-        assert_eq!(ring.read(&mut just_in_time).lost_until, None);
+        assert_eq!(all(&ring, &mut just_in_time).lost_until, None);
         record(&ring, 5);
-        let found = ring.read(&mut slow);
+        let found = all(&ring, &mut slow);
         assert_eq!((found.lost_until, found.lost), (Some(base + 5), 5));
         assert_eq!(ids(&found), (base + 6..=base + 15).collect::<Vec<_>>());
     }
@@ -177,11 +196,11 @@ mod tests {
             let ring = ring(10, usize::MAX);
             let base = ring.newest().0;
             let mut cursor = Cursor(base.saturating_add_signed(ahead));
-            let found = ring.read(&mut cursor);
+            let found = all(&ring, &mut cursor);
             assert_eq!((found.lost_until, found.events.len()), (Some(base), 0), "{ahead}");
             assert!(ahead == i64::MIN || found.lost == lost, "{ahead}");
             record(&ring, 1);
-            let found = ring.read(&mut cursor);
+            let found = all(&ring, &mut cursor);
             assert_eq!((found.lost_until, found.events.len()), (None, 1), "{ahead}");
         }
     }
@@ -191,12 +210,12 @@ mod tests {
         let ring = ring(1_000, 10 * size_of::<Event>());
         let mut cursor = ring.newest();
         record(&ring, 20);
-        assert_eq!(ring.read(&mut cursor).events.len(), 10);
+        assert_eq!(all(&ring, &mut cursor).events.len(), 10);
         let mut named = Subject::group(TenantId(1), GroupId(1));
         named.name = Some("x".repeat(size_of::<Event>()));
         ring.record([Fact::cancel(named, NOW)]);
         let mut cursor = Cursor(0);
-        assert_eq!(ring.read(&mut cursor).events.len(), 9, "a long name takes the place of two");
+        assert_eq!(all(&ring, &mut cursor).events.len(), 9, "a long name takes the place of two");
     }
 
     #[test]

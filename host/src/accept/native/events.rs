@@ -25,7 +25,7 @@ use super::super::input::Query;
 use super::super::serve::Endless;
 use crate::clock::UnixMs;
 use crate::job::{JobId, Metadata};
-use crate::observe::{Cursor, Event, Found, Kind};
+use crate::observe::{Cursor, Event, Fact, Found, Kind};
 
 /// How long a stream says nothing, at most: proxies close connections that are silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -117,7 +117,7 @@ struct Live {
     wanted: Wanted,
     cursor: Cursor,
     /// What was read and is not yet sent.
-    pending: VecDeque<Arc<Event>>,
+    pending: VecDeque<Event>,
     /// What is sent before all events.
     greeting: Option<Message>,
     _place: OwnedSemaphorePermit,
@@ -180,6 +180,12 @@ impl Wanted {
             group: filter.group,
         })
     }
+
+    /// Whether the fact is of a wanted kind and job; its group has a name only once it is shown.
+    fn has(&self, fact: &Fact) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&fact.kind))
+            && self.job.is_none_or(|job| fact.about.job == Some(job))
+    }
 }
 
 impl Live {
@@ -204,13 +210,15 @@ impl Live {
             let recorded = api.observer.events.recorded().notified();
             tokio::pin!(recorded);
             recorded.as_mut().enable();
-            let Found { lost_until, events, .. } = api.observer.events.read(&mut self.cursor);
+            let (tenant, wanted) = (self.access.tenant.id, &self.wanted);
+            let is_wanted = |fact: &Fact| fact.about.tenant == tenant && wanted.has(fact);
+            let Found { lost_until, events, more, .. } = api.observer.events.read(&mut self.cursor, is_wanted);
             self.pending.extend(events);
             if let Some(id) = lost_until {
                 return gap(id, api.clock.now());
             }
-            if !self.pending.is_empty() {
-                // Whatever others do: one stream does not keep a thread for itself.
+            if more || !self.pending.is_empty() {
+                // However much there is: one stream does not keep a thread for itself.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -236,15 +244,8 @@ impl Live {
 
     /// The event as a message, if the client wants to see it.
     fn message(&self, event: &Event) -> Option<Message> {
-        let (fact, wanted) = (&event.fact, &self.wanted);
-        let unwanted = fact.about.tenant != self.access.tenant.id
-            || wanted.kinds.as_ref().is_some_and(|kinds| !kinds.contains(&fact.kind))
-            || wanted.job.is_some_and(|job| fact.about.job != Some(job));
-        if unwanted {
-            return None;
-        }
-        let group = self.api.catalog.group_by_id(fact.about.group).map(|group| group.name.clone());
-        if wanted.group.is_some() && wanted.group != group {
+        let group = self.api.catalog.group_by_id(event.fact.about.group).map(|group| group.name.clone());
+        if self.wanted.group.is_some() && self.wanted.group != group {
             return None;
         }
         message(&EventView::of(event, group))

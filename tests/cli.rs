@@ -184,7 +184,7 @@ async fn failures_are_one_line_and_an_exit_code() {
         (&["group", "get", "none"][..], 1, "there is no group `none`"),
         (&["plugin", "describe", "none"], 1, "there is no plugin `none`"),
         (&["job", "create", "none", "http://a/"], 1, "there is no group `none`"),
-        (&["job", "create", "g"], 2, "Usage"),
+        (&["job", "create"], 2, "Usage"),
         (&["job", "list", "g", "--state", "asleep"], 2, "asleep"),
         (&["nonsense"], 2, "nonsense"),
     ] {

@@ -129,11 +129,12 @@ async fn a_job_that_cannot_start_in_time_expires_without_a_request_and_says_so()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_is_late_only_by_its_own_time() {
-    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1h", "jitter": 0, "max_attempts": 3}});
+    let retry =
+        json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "10m", "jitter": 0, "max_attempts": 3}});
     let (clock, host, receiver) = host(json!({"limits": {"max_delay": "1m"}, "retry": retry})).await;
     receiver.on("/a", [Answer::status(500), Answer::status(200)]);
     let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
     host.api.until_retry(&id, 1).await;
-    clock.advance(Duration::from_secs(3_600));
+    clock.advance(Duration::from_secs(600));
     host.api.until_state(&id, "succeeded").await;
 }

@@ -129,12 +129,18 @@ impl Puller {
             return Ok(Vec::new());
         }
         let now = self.clock.now();
-        let claim = ClaimDue { now, lease_until: now.plus(ask.lease), pull: true, quotas: vec![(group.id, ask.max)] };
-        let (late, leased): (Vec<_>, Vec<_>) =
-            self.store.claim_due(claim).await?.into_iter().partition(|leased| settle::is_late(leased, now));
-        for leased in &late {
-            self.settle(leased, Settlement::expired(leased, now, None)).await?;
-        }
+        let (lease_until, quotas) = (now.plus(ask.lease), vec![(group.id, ask.max)]);
+        let leased = loop {
+            let claim = ClaimDue { now, lease_until, pull: true, quotas: quotas.clone() };
+            let claimed = self.store.claim_due(claim).await?;
+            let (late, leased): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|leased| settle::is_late(leased, now));
+            for leased in &late {
+                self.settle(leased, Settlement::expired(leased, now, None)).await?;
+            }
+            if late.is_empty() || !leased.is_empty() {
+                break leased;
+            }
+        };
         for leased in &leased {
             self.observer.tell(Fact::pop(leased, now));
         }

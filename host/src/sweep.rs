@@ -28,6 +28,8 @@ impl Node {
     /// a crash they are waiting.
     pub async fn run_late(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            // What comes while this looks is found a period after it began, not after it ended.
+            let looked = self.clock.now();
             let found = async { Ok::<_, StoreError>((self.recover().await?, self.expire().await?)) };
             match found.await {
                 Ok((0, 0)) => {}
@@ -40,7 +42,7 @@ impl Node {
                 }
                 Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),
             }
-            self.pause(LATE_PERIOD, &stop).await;
+            self.pause_until(looked.plus(LATE_PERIOD), &stop).await;
         }
     }
 
@@ -80,13 +82,13 @@ impl Node {
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "cannot remove old jobs"),
             }
-            self.pause(retention.sweep_interval.get(), &stop).await;
+            self.pause_until(self.clock.now().plus(retention.sweep_interval.get()), &stop).await;
         }
     }
 
-    async fn pause(&self, period: Duration, stop: &CancellationToken) {
+    async fn pause_until(&self, at: UnixMs, stop: &CancellationToken) {
         tokio::select! {
-            () = self.clock.sleep_until(self.clock.now().plus(period)) => {}
+            () = self.clock.sleep_until(at) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -131,6 +131,13 @@ impl Problem {
         self
     }
 
+    /// The same problem in a part of what was sent, which is pointed at even if nothing in it is.
+    #[must_use]
+    pub fn inside(mut self, prefix: &str) -> Self {
+        self.pointer = Some(format!("{prefix}{}", self.pointer.unwrap_or_default()));
+        self
+    }
+
     /// The same problem in a part of what was sent.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {

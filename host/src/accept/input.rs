@@ -81,6 +81,10 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
 /// With a pointer to what cannot be read.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let first = match serde_json::from_slice(bytes) {
+        // A list would be taken for the fields of an object in their order.
+        Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => {
+            return Err(Problem::malformed(None, "a JSON object is needed"));
+        }
         Ok(value) => return Ok(value),
         Err(error) => error,
     };

@@ -24,7 +24,8 @@ pub(super) enum Command {
     /// Move the end of a lease.
     Extend {
         /// The lease's token.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        ticket: String,
         /// How long it lasts from now.
         #[arg(long, default_value = "30s", value_name = "PERIOD")]
         lease: String,
@@ -32,12 +33,14 @@ pub(super) enum Command {
     /// The job is done.
     Complete {
         /// The lease's token.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        ticket: String,
     },
     /// The job failed: the group's retry policy decides.
     Fail {
         /// The lease's token.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        ticket: String,
         /// What went wrong.
         #[arg(long)]
         error: Option<String>,
@@ -51,7 +54,8 @@ pub(super) enum Command {
     /// The job was not tried: it is available again.
     Release {
         /// The lease's token.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        ticket: String,
     },
 }
 
@@ -68,7 +72,7 @@ const LEASES: [(&str, &str); 7] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
-        let (token, verb, body) = match self {
+        let (ticket, verb, body) = match self {
             Self::Take { group, max, lease, wait } => {
                 let ask = json!({"max": max, "lease": lease, "wait": wait});
                 let taken: Value = client.post(&["groups", &group, "leases"], &ask).await?;
@@ -77,19 +81,19 @@ impl Command {
                 }
                 return session.out.table(&LEASES, taken["leases"].as_array().map_or(&[], Vec::as_slice));
             }
-            Self::Extend { token, lease } => {
-                let extended: Value = client.post(&["leases", &token, "extend"], &json!({"lease": lease})).await?;
+            Self::Extend { ticket, lease } => {
+                let extended: Value = client.post(&["leases", &ticket, "extend"], &json!({"lease": lease})).await?;
                 let until = extended["expires_at"].as_str().unwrap_or_default().to_owned();
                 return session.done(&extended, &format!("ends {until}"));
             }
-            Self::Complete { token } => (token, "complete", json!({})),
-            Self::Fail { token, error, permanent, retry_after } => {
+            Self::Complete { ticket } => (ticket, "complete", json!({})),
+            Self::Fail { ticket, error, permanent, retry_after } => {
                 let said = json!({"error": error, "permanent": permanent, "retry_after": retry_after});
-                (token, "fail", said)
+                (ticket, "fail", said)
             }
-            Self::Release { token } => (token, "release", json!({})),
+            Self::Release { ticket } => (ticket, "release", json!({})),
         };
-        let ended: Value = client.post(&["leases", &token, verb], &body).await?;
+        let ended: Value = client.post(&["leases", &ticket, verb], &body).await?;
         let state = ended["state"].as_str().unwrap_or_default();
         let next = ended["next_run_at"].as_str().map(|at| format!(", due {at}")).unwrap_or_default();
         session.done(&ended, &format!("{state}{next}"))

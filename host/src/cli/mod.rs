@@ -18,6 +18,7 @@ mod local;
 mod output;
 mod plugin;
 mod policy;
+mod problem;
 mod schedule;
 mod serve;
 mod tenant;
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn misuse_is_told_from_failure() {
         for arguments in [
-            vec!["carillon", "job", "create", "group"],
+            vec!["carillon", "job", "create"],
             vec!["carillon", "job", "create", "group", "http://x", "--payload", "{"],
             vec!["carillon", "job", "list", "group", "--state", "asleep"],
             vec!["carillon", "events", "--kind", "push,nonsense"],

@@ -76,12 +76,12 @@ pub struct JobDoc {
     pub(super) debounce_key: Option<String>,
     /// A job that is made when this one succeeds.
     #[serde(default)]
-    #[schema(no_recursion)]
-    pub(super) on_success: Option<Box<JobDoc>>,
+    #[schema(value_type = Option<JobDoc>, no_recursion)]
+    pub(super) on_success: Option<Box<RawValue>>,
     /// A job that is made when this one ends as a dead letter or expires.
     #[serde(default)]
-    #[schema(no_recursion)]
-    pub(super) on_failure: Option<Box<JobDoc>>,
+    #[schema(value_type = Option<JobDoc>, no_recursion)]
+    pub(super) on_failure: Option<Box<RawValue>>,
     /// In `on_success` and `on_failure`: the group of the job that is made, if it is another one.
     #[serde(default)]
     pub(super) group: Option<String>,

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::super::Api;
 use super::super::error::Problem;
-use super::super::input::{is_relative, run_at};
+use super::super::input::{is_relative, parse, run_at};
 use super::condition::admission;
 use super::job_doc::JobDoc;
 use crate::catalog::Group;
@@ -157,7 +158,7 @@ impl Api {
         &'a self,
         group: &'a Arc<Group>,
         pointer: &'static str,
-        doc: Option<&'a JobDoc>,
+        doc: Option<&'a RawValue>,
         checked: &'a mut Checked,
         depth: u32,
     ) -> BoxFuture<'a, Result<Option<Template>, Problem>> {
@@ -167,8 +168,11 @@ impl Api {
                 let detail = format!("more than {FLOW_DEPTH} jobs would follow one another");
                 return Err(Problem::invalid(pointer, detail));
             }
-            let template = self.one_template(group, doc, checked, depth - 1).await;
-            let template = template.map_err(|problem| problem.within(pointer))?;
+            let template = match parse(doc.get().as_bytes()) {
+                Ok(doc) => self.one_template(group, &doc, checked, depth - 1).await,
+                Err(problem) => Err(problem),
+            };
+            let template = template.map_err(|problem| problem.inside(pointer))?;
             let len = serde_json::to_string(&template).map_or(usize::MAX, |text| text.len());
             if len > self.limits.payload {
                 let detail =

@@ -224,7 +224,9 @@ impl Observers {
         report.log.extend(used.log);
         let surplus = report.log.len().saturating_sub(LOG_LINES);
         report.log.drain(..surplus);
-        report.last_fault = used.fault.or(report.last_fault.take());
+        // That it is quarantined says the group; what it is quarantined for is said here.
+        let fault = used.fault.filter(|code| code != FaultCode::Quarantined.as_str());
+        report.last_fault = fault.or(report.last_fault.take());
     }
 
     fn count(&self, group: Option<GroupId>, outcome: ObserverOutcome, events: u64) {

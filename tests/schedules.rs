@@ -31,6 +31,16 @@ pub async fn shown(host: &TestHost, name: &str) -> Value {
     host.api.get(&format!("/v1/schedules/{name}")).await.expect(200)
 }
 
+/// Waits until no job is unfinished: what comes next overlaps with nothing.
+async fn all_over(host: &TestHost) {
+    soon("all jobs are over", async {
+        while host.api.stats("g").await["scheduled"] != 0 || host.api.stats("g").await["running"] != 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+}
+
 /// The times of the ticks that arrived for a schedule's path.
 pub fn ticks(receiver: &Receiver, path: &str) -> Vec<String> {
     let arrivals = receiver.arrivals(&format!("/{path}"));
@@ -125,6 +135,7 @@ async fn a_restart_doubles_nothing_and_catches_up_the_newest() {
     receiver.arrived("/hour", 2).await;
     receiver.arrived("/minute", 2).await;
     receiver.arrived("/all", 4).await;
+    all_over(&host).await;
     clock.set(at("11:10:00"));
     for (path, count) in [("hour", 3), ("all", 5), ("minute", 3), ("none", 2)] {
         receiver.arrived(&format!("/{path}"), count).await;
@@ -223,20 +234,27 @@ async fn a_change_of_the_expression_leaves_no_past_and_another_change_does() {
 async fn it_runs_between_start_and_end_and_so_many_times() {
     let (clock, _, host, receiver) = started().await;
     put_sentinel(&host, &receiver).await;
-    let some =
-        put(&host, &receiver, "some", "*/10 * * * * *", json!({"start": "+20s", "end": at("10:00:40").to_string()}))
-            .await;
+    let some = put(
+        &host,
+        &receiver,
+        "some",
+        "*/10 * * * * *",
+        json!({"start": "+20s", "end": at("10:00:40").to_string(), "overlap": "allow"}),
+    )
+    .await;
     assert_eq!(some["next_runs"].as_array().unwrap().len(), 3);
-    let two = put(&host, &receiver, "two", "*/10 * * * * *", json!({"max_runs": 2})).await;
+    let two = put(&host, &receiver, "two", "*/10 * * * * *", json!({"max_runs": 2, "overlap": "allow"})).await;
     assert_eq!(two["next_runs"].as_array().unwrap().len(), 2);
     for second in [10, 20, 30, 40, 50] {
         tick(&clock, &host, &receiver, &format!("10:00:{second}")).await;
     }
+    receiver.arrived("/some", 3).await;
+    receiver.arrived("/two", 2).await;
     host.looked(&receiver).await;
     assert_eq!(ticks(&receiver, "some"), ["10:00:20", "10:00:30", "10:00:40"]);
     assert_eq!(ticks(&receiver, "two"), ["10:00:10", "10:00:20"]);
     assert_eq!(shown(&host, "two").await["next_runs"], json!([]));
-    let more = put(&host, &receiver, "two", "*/10 * * * * *", json!({"max_runs": 3})).await;
+    let more = put(&host, &receiver, "two", "*/10 * * * * *", json!({"max_runs": 3, "overlap": "allow"})).await;
     assert_eq!((&more["runs"], &more["next_runs"]), (&json!(2), &json!(["2026-11-20T10:01:00.000Z"])));
     tick(&clock, &host, &receiver, "10:01:00").await;
     receiver.arrived("/two", 3).await;

@@ -140,7 +140,11 @@ impl Cron {
             self.api.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
         for schedule in fresh {
             let ticked = ticked.get(&schedule.id);
-            let handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
+            let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
+            if self.known.get(&schedule.id).is_some_and(|before| before.left() == 0) {
+                // It had no more runs; those that it is given now are for what is to come.
+                handled = handled.max(schedule.updated_at);
+            }
             let known = Known {
                 handled,
                 runs: ticked.map_or(0, |ticked| ticked.runs),

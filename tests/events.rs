@@ -235,8 +235,7 @@ async fn a_lease_that_was_lost_is_told() {
     api.put_group("g", json!({})).await;
     let id = api.job_id("g", json!({"url": receiver.url("/held")})).await;
     receiver.arrived("/held", 1).await;
-    // It is killed.
-    drop(program);
+    program.kill().await;
 
     let program = Program::serve(&["--store", &store], &environment).await;
     let api = Api::new(&program.base, Some(ADMIN_TOKEN));

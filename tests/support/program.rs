@@ -106,6 +106,11 @@ impl Program {
         assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
     }
 
+    /// SIGKILL; returns when it is gone, and its files are free.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Its exit code, when it has ended.
     pub async fn ended(&mut self) -> Option<i32> {
         soon("the server ends", self.child.wait()).await.unwrap().code()

@@ -345,7 +345,8 @@ pub trait Jobs: Send + Sync {
         now: UnixMs,
     ) -> Result<Vec<Changed>, StoreError>;
 
-    /// Removes what may go, jobs with their attempts, and jobs of deleted groups. Returns how many jobs.
+    /// Removes what may go, jobs with their attempts, and jobs of deleted groups. Returns how much: as long as it is `limit` or more,
+    /// there may be more to remove.
     async fn prune(&self, what: Prune) -> Result<u32, StoreError>;
 
     /// A tenant's job.

@@ -196,7 +196,8 @@ pub(crate) async fn what_is_remembered_is_pruned(world: &World) {
     world.store.insert(request(NOW)).await.unwrap();
     placed(world, &tick(world, 5, Overlap::Allow)).await;
     let until = NOW.plus(ms(1_000));
-    world.store.prune(Prune { recent: until, ticks: until, limit: 10, ..Prune::default() }).await.unwrap();
+    let gone = world.store.prune(Prune { recent: until, ticks: until, limit: 10, ..Prune::default() }).await.unwrap();
+    assert_eq!(gone, 2);
     let forgotten = world.store.insert(request(NOW)).await.unwrap();
     assert!(matches!(forgotten, Inserted::Placed(_)), "the answer has gone");
     assert_eq!(placed(world, &tick(world, 5, Overlap::Allow)).await, stored_at(NOW.plus(ms(5))), "the tick has gone");

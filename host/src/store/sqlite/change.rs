@@ -189,9 +189,10 @@ pub(super) async fn prune(db: &mut SqliteConnection, what: &Prune) -> Result<u32
     }
     gone += sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone)).execute(&mut *db).await?.rows_affected();
     sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *db).await?;
-    sqlx::query(PRUNE_RECENT).bind(what.recent.0).bind(what.limit).execute(&mut *db).await?;
-    sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit).execute(&mut *db).await?;
+    let recent = sqlx::query(PRUNE_RECENT).bind(what.recent.0).bind(what.limit).execute(&mut *db).await?;
+    let ticks = sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit).execute(&mut *db).await?;
     sqlx::query(FORGET_DELETED_SCHEDULES).execute(&mut *db).await?;
+    gone += recent.rows_affected() + ticks.rows_affected();
     u32::try_from(gone)
-        .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} jobs were removed; asked for {limit}"))))
+        .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} rows were removed; asked for {limit} of a kind"))))
 }

@@ -17,7 +17,7 @@ use sqlx::{ConnectOptions, Row as _};
 use super::error::Failure;
 use crate::store::StoreError;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// "Carl": what the first migration writes into the header of the file.
 const APPLICATION_ID: i64 = 0x4361_726c;

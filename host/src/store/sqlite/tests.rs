@@ -11,9 +11,12 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::{Durability, SqliteOptions, SqliteStore};
-use crate::job::{Admission, Debounce, NewJob, Settlement, State};
+use crate::clock::UnixMs;
+use crate::job::{Admission, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
 use crate::store::conformance::{self, Backend, LEASE, NOW, World, an_attempt, conformance};
-use crate::store::{Entities, Inserted, Jobs as _, Placed, Settled, Store, StoreError};
+use crate::store::{
+    Change, Changed, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store, StoreError, Waiting,
+};
 
 /// A database in a directory of its own.
 struct Sqlite {
@@ -233,4 +236,38 @@ async fn a_debounced_key_that_cannot_be_read_is_forgotten() {
     let inserted = world.store.insert(vec![job()].into()).await.unwrap();
     let stored = Placed::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
     assert_eq!(inserted, Inserted::Placed(vec![stored]), "nothing that is asked for is lost");
+}
+
+/// What a program of the first version left.
+const OLD: &str = r#"
+    INSERT INTO entity (id, tenant, kind, name, version, doc, created_at, updated_at)
+        VALUES (1, 0, 'tenant', 'acme', 1, '{}', 0, 0), (2, 1, 'group', 'g', 1, '{}', 0, 0);
+    INSERT INTO job (id, tenant, grp, state, run_at, created_at, seed, finished_at)
+        VALUES (x'00000000000000000000000000000001', 1, 2, 'scheduled', 5, 1, 7, NULL),
+               (x'00000000000000000000000000000002', 1, 2, 'dead', 5, 1, 7, 9);
+    INSERT INTO job_spec (job, spec, body)
+        SELECT id, '{"target": {"method": "POST", "url": "http://a/", "headers": []}, "metadata": {"k": "v"}}', x'01' FROM job"#;
+
+#[tokio::test]
+async fn a_database_of_the_first_version_goes_on() {
+    let sqlite = empty().await;
+    let mut before = shell(&sqlite.options().path).await;
+    super::open::MIGRATIONS.run_direct(Some(1), &mut before, false).await.unwrap();
+    sqlx::raw_sql(OLD).execute(&mut before).await.unwrap();
+    before.close().await.unwrap();
+    let store = sqlite.open().await;
+    let waiting = Waiting { group: GroupId(2), pull: false, earliest: UnixMs(5) };
+    assert_eq!(store.waiting().await.unwrap(), [waiting]);
+    let dead = store.jobs(JobsQuery { filter: dead_of(GroupId(2)), before: None, limit: 9 }).await.unwrap().remove(0);
+    assert_eq!(
+        store.change(TenantId(1), vec![dead.id], Change::Redrive(UnixMs(5)), NOW).await.unwrap(),
+        [Changed::Done]
+    );
+    let leased = conformance::claim(&*store, GroupId(2), NOW, 9).await;
+    assert_eq!(leased.len(), 2);
+    assert!(leased.iter().all(|leased| leased.job.priority == Priority::default() && leased.body == vec![1]));
+}
+
+fn dead_of(group: GroupId) -> JobFilter {
+    JobFilter { state: Some(State::Dead), ..JobFilter::all(TenantId(1), group) }
 }

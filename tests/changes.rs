@@ -65,18 +65,19 @@ async fn a_waiting_job_is_edited() {
     let id = host.api.job_id("g", job).await;
     let path = format!("/v1/jobs/{id}");
     let patch = json!({
-        "url": receiver.url("/new"), "method": "PUT", "headers": {"X-Old": null, "X-New": "2"}, "payload": {"new": [1]},
+        "url": receiver.url("/new"), "method": "PUT", "headers": {"X-Old": null, "X-New": "2"}, "payload": "PAYLOAD",
         "metadata": {"gone": null, "more": "y"}, "name": "renamed", "priority": 9, "run_at": "+10m",
     });
-    let edited =
-        host.api.send(host.api.request(reqwest::Method::PATCH, &path).body(patch.to_string())).await.expect(200);
+    let payload = r#"{ "new": [1.50] }"#;
+    let patch = patch.to_string().replace("\"PAYLOAD\"", payload);
+    let edited = host.api.send(host.api.request(reqwest::Method::PATCH, &path).body(patch)).await.expect(200);
     assert_eq!(edited["metadata"], json!({"k": "v", "more": "y"}));
     assert_eq!((&edited["name"], &edited["priority"]), (&json!("renamed"), &json!(9)));
     assert_eq!(ms(&edited["run_at"]), clock.now().plus(Duration::from_secs(600)));
     assert_eq!(ms(&edited["deadline"]), clock.now().plus(Duration::from_secs(7_200)), "it keeps its time to live");
     clock.advance(Duration::from_secs(600));
     let request = receiver.arrived("/new", 1).await.remove(0);
-    assert_eq!((request.method.as_str(), &request.body[..]), ("PUT", br#"{"new":[1]}"#.as_slice()));
+    assert_eq!((request.method.as_str(), request.text()), ("PUT", payload), "byte for byte");
     assert_eq!((request.header("x-new"), request.header("x-old")), (Some("2"), None));
     host.api.until_state(&id, "succeeded").await;
     let too_late = host.api.request(reqwest::Method::PATCH, &path).body("{}");

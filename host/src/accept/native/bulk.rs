@@ -185,39 +185,47 @@ pub(in super::super) async fn change(
 #[utoipa::path(post, path = "/v1/groups/{group}/redrive", tag = "bulk", request_body = SomeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn redrive(
-    State(api): State<Arc<Api>>,
-    Extension(access): Extension<Access>,
-    Path(group): Path<String>,
-    OptionalBody(doc): OptionalBody<SomeDoc>,
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    group: Path<String>,
+    doc: OptionalBody<SomeDoc>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-    let group = api.group(&access, &group)?;
-    api.change_many(&access, &group, BulkAction::Redrive, doc.filter, doc.dry_run).await
+    change_some(state, access, group, doc, BulkAction::Redrive).await
 }
 
 /// Removes a group's dead letters, or with a filter's `state` other jobs that have ended.
 #[utoipa::path(post, path = "/v1/groups/{group}/purge", tag = "bulk", request_body = SomeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn purge(
-    State(api): State<Arc<Api>>,
-    Extension(access): Extension<Access>,
-    Path(group): Path<String>,
-    OptionalBody(doc): OptionalBody<SomeDoc>,
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    group: Path<String>,
+    doc: OptionalBody<SomeDoc>,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-    let group = api.group(&access, &group)?;
-    api.change_many(&access, &group, BulkAction::Purge, doc.filter, doc.dry_run).await
+    change_some(state, access, group, doc, BulkAction::Purge).await
 }
 
 /// Cancels everything of a group that waits, whether it is due or not. What is being worked on is cancelled unless it succeeds.
 #[utoipa::path(post, path = "/v1/groups/{group}/flush", tag = "bulk", request_body = SomeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn flush(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    group: Path<String>,
+    doc: OptionalBody<SomeDoc>,
+) -> Result<(StatusCode, Json<BulkView>), Problem> {
+    change_some(state, access, group, doc, BulkAction::Cancel).await
+}
+
+async fn change_some(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     OptionalBody(doc): OptionalBody<SomeDoc>,
+    action: BulkAction,
 ) -> Result<(StatusCode, Json<BulkView>), Problem> {
     let group = api.group(&access, &group)?;
-    api.change_many(&access, &group, BulkAction::Cancel, doc.filter, doc.dry_run).await
+    api.change_many(&access, &group, action, doc.filter, doc.dry_run).await
 }
 
 /// Says how far a change of many jobs has come. It is remembered for a week after its end.

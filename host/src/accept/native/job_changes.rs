@@ -1,12 +1,15 @@
 //! What can be done to a job that exists: cancel it, move it, run it now, try it again, edit it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::super::Api;
 use super::super::auth::Access;
@@ -16,7 +19,8 @@ use super::job_doc::JobDoc;
 use super::job_view::JobView;
 use super::jobs::Named;
 use super::new_job::Checked;
-use crate::job::{Job, State as JobState, Target};
+use crate::clock::UnixMs;
+use crate::job::{Job, Spec, State as JobState, Target};
 use crate::store::{Change, Changed, Edit};
 
 /// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
@@ -41,26 +45,35 @@ pub(in super::super) async fn cancel(
 #[utoipa::path(post, path = "/v1/jobs/{id}/run", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
-    State(api): State<Arc<Api>>,
-    Extension(access): Extension<Access>,
-    Path(id): Path<String>,
-    Query(named): Query<Named>,
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    id: Path<String>,
+    named: Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
-    let job = api.job(&access, &id, &named).await?;
-    api.changed(&access, &job, Change::Reschedule(api.clock.now())).await
+    due_now(state, access, id, named, Change::Reschedule).await
 }
 
 /// Redrives a dead letter or an expired job: it is tried again from now on, with a fresh series of attempts.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn retry(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    id: Path<String>,
+    named: Query<Named>,
+) -> Result<Json<JobView>, Problem> {
+    due_now(state, access, id, named, Change::Redrive).await
+}
+
+async fn due_now(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
+    change: fn(UnixMs) -> Change,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    api.changed(&access, &job, Change::Redrive(api.clock.now())).await
+    api.changed(&access, &job, change(api.clock.now())).await
 }
 
 /// When a job is to be due.
@@ -99,12 +112,15 @@ pub(in super::super) async fn edit(
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
-    Body(patch): Body<Value>,
+    Body(patch): Body<Patch>,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
     let edit = api.edit(&job, &patch).await?;
     api.changed(&access, &job, Change::Edit(Box::new(edit))).await
 }
+
+/// The fields of a patch, as they are written: a payload is sent byte for byte.
+type Patch = BTreeMap<String, Box<RawValue>>;
 
 /// The parts of a job that can be edited.
 const EDITABLE: [&str; 13] = [
@@ -128,10 +144,8 @@ const PAYLOADS: [&str; 3] = ["payload", "payload_text", "payload_base64"];
 
 impl Api {
     /// The edit that a patch means: the job's own document, patched, and checked as a new one is.
-    async fn edit(&self, job: &Job, patch: &Value) -> Result<Edit, Problem> {
-        let Value::Object(fields) = patch else {
-            return Err(Problem::malformed(None, "a patch is a JSON object"));
-        };
+    async fn edit(&self, job: &Job, fields: &Patch) -> Result<Edit, Problem> {
+        let patch: Value = parse(&serde_json::to_vec(fields).unwrap_or_default())?;
         if let Some(field) = fields.keys().find(|field| !EDITABLE.contains(&field.as_str())) {
             let detail = format!("this cannot be edited; {} can", EDITABLE.join(", "));
             return Err(Problem::invalid(format!("/{}", field.replace('~', "~0").replace('/', "~1")), detail));
@@ -141,10 +155,10 @@ impl Api {
         }
         let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("its group was deleted"))?;
         let mut doc = document(job);
-        json_patch::merge(&mut doc, patch);
+        json_patch::merge(&mut doc, &patch);
         let doc: JobDoc = parse(doc.to_string().as_bytes())?;
         let draft = self.draft(&group, &doc, &mut Checked::default(), 0).await?;
-        let at = match fields.get("run_at") {
+        let at = match patch.get("run_at") {
             Some(at) => run_at(Some(at), self.clock.now(), self.limits.horizon)?,
             None => job.run_at,
         };
@@ -152,19 +166,24 @@ impl Api {
             return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
         }
         let has_payload = fields.keys().any(|field| PAYLOADS.contains(&field.as_str()));
+        let as_written = fields.get("payload").filter(|payload| payload.get() != "null" && draft.spec.is_json);
+        let body = as_written.map_or(draft.body, |payload| Bytes::copy_from_slice(payload.get().as_bytes()));
+        if body.len() > self.limits.payload {
+            return Err(Problem::invalid("/payload", format!("this server takes {} bytes", self.limits.payload)));
+        }
         Ok(Edit {
             revision: job.revision,
             name: doc.name,
             run_at: at,
             priority: doc.priority.unwrap_or_default(),
-            spec: crate::job::Spec {
+            spec: Spec {
                 on_success: job.spec.on_success.clone(),
                 on_failure: job.spec.on_failure.clone(),
                 parent: job.spec.parent,
                 is_json: if has_payload { draft.spec.is_json } else { job.spec.is_json },
                 ..draft.spec
             },
-            body: has_payload.then_some(draft.body),
+            body: has_payload.then_some(body),
         })
     }
 

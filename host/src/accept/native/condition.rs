@@ -5,9 +5,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::super::error::Problem;
-use super::job_doc::JobDoc;
-use super::new_job::{Draft, check_key};
-use crate::job::{Admission, Debounce, Target};
+use super::job_doc::{JobDoc, check_key};
+use crate::job::{Admission, Debounce, Spec, Target};
 use crate::policy::binding::parse_period;
 
 /// How long a dedupe key is remembered if the client does not say, and at most.
@@ -21,7 +20,7 @@ const LONGEST_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
 ///
 /// # Errors
 /// If it makes no sense.
-pub(super) fn admission(doc: &JobDoc, draft: &Draft) -> Result<Admission, Problem> {
+pub(super) fn admission(doc: &JobDoc, spec: &Spec, body: &[u8], ttl: Option<Duration>) -> Result<Admission, Problem> {
     check_key("/dedupe_key", doc.dedupe_key.as_deref())?;
     check_key("/debounce_key", doc.debounce_key.as_deref())?;
     let window = doc.debounce_seconds.map(debounce_window).transpose()?.filter(|window| !window.is_zero());
@@ -37,10 +36,10 @@ pub(super) fn admission(doc: &JobDoc, draft: &Draft) -> Result<Admission, Proble
     if doc.run_at.as_ref().is_some_and(|at| !at.is_null()) {
         return Err(Problem::invalid("/run_at", "the time of a debounced job follows from `debounce_seconds`"));
     }
-    if draft.ttl.is_some_and(|ttl| window > ttl) {
+    if ttl.is_some_and(|ttl| window > ttl) {
         return Err(Problem::invalid("/debounce_seconds", "the job would expire (`limits.ttl`) before it is due"));
     }
-    let key = doc.debounce_key.clone().unwrap_or_else(|| content_key(draft));
+    let key = doc.debounce_key.clone().unwrap_or_else(|| content_key(spec, body));
     Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay }))
 }
 
@@ -66,13 +65,13 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, Problem> {
 }
 
 /// Jobs that would send the same are one. The length of each part keeps different parts from adding up to the same.
-fn content_key(draft: &Draft) -> String {
-    let (method, url) = match &draft.spec.target {
+fn content_key(spec: &Spec, body: &[u8]) -> String {
+    let (method, url) = match &spec.target {
         Some(Target { method, url, .. }) => (method.as_str(), url.as_str()),
         None => ("", ""),
     };
     let mut hash = Sha256::new();
-    for part in [method.as_bytes(), url.as_bytes(), &draft.body[..]] {
+    for part in [method.as_bytes(), url.as_bytes(), body] {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }

@@ -6,7 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::super::error::Problem;
 use crate::job::{Metadata, Priority};
+
+/// The longest name or key, in bytes.
+const NAME_LEN: usize = 255;
 
 /// A job as a client posts it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -100,4 +104,12 @@ pub struct JobLimits {
     /// How long after it was due an attempt may still start, such as `10m`.
     #[serde(default)]
     pub(super) max_delay: Option<String>,
+}
+
+/// Names and keys are short texts.
+pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), Problem> {
+    if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
+        return Err(Problem::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));
+    }
+    Ok(())
 }

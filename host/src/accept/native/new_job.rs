@@ -18,7 +18,7 @@ use super::super::Api;
 use super::super::error::Problem;
 use super::super::input::{is_relative, parse, run_at};
 use super::condition::admission;
-use super::job_doc::JobDoc;
+use super::job_doc::{JobDoc, check_key};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text};
@@ -27,9 +27,6 @@ use crate::policy::check_header;
 
 /// The longest URL, in bytes.
 const URL_LEN: usize = 8 << 10;
-
-/// The longest name or key, in bytes.
-pub(super) const NAME_LEN: usize = 255;
 
 /// The most headers, and the most metadata entries.
 const ENTRIES: usize = 64;
@@ -82,7 +79,7 @@ impl Api {
         }
         let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
-        let admission = admission(&doc, &draft)?;
+        let admission = admission(&doc, &draft.spec, &draft.body, draft.ttl)?;
         let deadline = draft.ttl.map(|ttl| now.plus(ttl));
         let delay = match &admission {
             Admission::Debounced(debounce) => debounce.window,
@@ -204,7 +201,7 @@ impl Api {
             return Err(Problem::invalid("/run_at", detail));
         }
         let draft = self.draft(&target, doc, checked, depth).await?;
-        if admission(doc, &draft)? != Admission::Always {
+        if admission(doc, &draft.spec, &draft.body, draft.ttl)? != Admission::Always {
             return Err(Problem::invalid("", "a job that follows another one is neither deduplicated nor debounced"));
         }
         let delay = run_at(doc.run_at.as_ref(), UnixMs(0), self.limits.horizon)?.since(UnixMs(0));
@@ -321,14 +318,6 @@ fn check_metadata_headers(metadata: &Metadata) -> Result<(), Problem> {
     }
     if len > METADATA_HEADERS_LEN {
         return Err(Problem::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
-    }
-    Ok(())
-}
-
-/// Names and keys are short texts.
-pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), Problem> {
-    if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
-        return Err(Problem::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::error::Failure;
-use super::insert::{self, InsertCall, Row};
+use super::job_rows::{self, Row};
 use super::{order, reads, rows};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, State, TenantId, Tick};
@@ -25,22 +25,22 @@ struct Answered {
 }
 
 /// Places the jobs of one call, in order.
-pub(super) async fn place(db: &mut SqliteConnection, call: &InsertCall) -> Result<Inserted, Failure> {
-    if let Some(once) = &call.once
+pub(super) async fn place(db: &mut SqliteConnection, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+    if let Some(once) = once
         && let Some(answer) = replay(db, once).await?
     {
         return Ok(Inserted::Replayed(answer));
     }
-    let mut placed = Vec::with_capacity(call.rows.len());
-    if call.rows.iter().all(|row| row.job.admission == Admission::Always) {
-        insert::write(db, &call.rows.iter().collect::<Vec<_>>()).await?;
-        placed.extend(call.rows.iter().map(insert::stored));
+    let mut placed = Vec::with_capacity(jobs.len());
+    if jobs.iter().all(|row| row.job.admission == Admission::Always) {
+        job_rows::write(db, &jobs.iter().collect::<Vec<_>>()).await?;
+        placed.extend(jobs.iter().map(job_rows::stored));
     } else {
-        for row in &call.rows {
+        for row in jobs {
             placed.push(one(db, row).await?);
         }
     }
-    if let Some(once) = &call.once {
+    if let Some(once) = once {
         let answered = Answered { fingerprint: once.fingerprint.clone(), answer: (once.answer)(&placed) };
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
         memory.write(db, once.expires_at, None, &rows::to_json(&answered)?).await?;
@@ -62,8 +62,8 @@ async fn replay(db: &mut SqliteConnection, once: &Once) -> Result<Option<String>
 async fn one(db: &mut SqliteConnection, row: &Row) -> Result<Placed, Failure> {
     match &row.job.admission {
         Admission::Always => {
-            insert::write(db, &[row]).await?;
-            Ok(insert::stored(row))
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
         }
         Admission::Unique { key, window } => {
             let key = format!("{}/{key}", row.job.group.0);
@@ -72,8 +72,8 @@ async fn one(db: &mut SqliteConnection, row: &Row) -> Result<Placed, Failure> {
                 return Ok(Placed::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
-            insert::write(db, &[row]).await?;
-            Ok(insert::stored(row))
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
         }
         Admission::Debounced(debounce) => debounced(db, row, debounce).await,
         Admission::Tick(tick) => tick_of(db, row, tick).await,
@@ -100,7 +100,7 @@ async fn debounced(db: &mut SqliteConnection, row: &Row, debounce: &Debounce) ->
             memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
             let mut row = row.clone();
             row.job.run_at = run_at;
-            insert::write(db, &[&row]).await?;
+            job_rows::write(db, &[&row]).await?;
             Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
         }
     }
@@ -202,7 +202,7 @@ async fn tick_of(db: &mut SqliteConnection, row: &Row, tick: &Tick) -> Result<Pl
         Overlap::Cancel => cancel_earlier(db, tick.schedule, row.job.created_at).await?,
         Overlap::Skip | Overlap::Queue | Overlap::Allow => Vec::new(),
     };
-    insert::write(db, &[row]).await?;
+    job_rows::write(db, &[row]).await?;
     put_tick(db, tick, Some(row.job.id)).await?;
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }

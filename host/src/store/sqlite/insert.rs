@@ -3,56 +3,15 @@
 //! Jobs that are stored whatever else is there are merged over all callers. The others, which [`admit`] must ask about, come after
 //! them, one caller at a time.
 
-use std::collections::HashSet;
-
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::oneshot;
 
 use super::admit;
 use super::error::Failure;
-use super::rows::{self, Sql};
+use super::job_rows::{self, Row};
 use super::transaction::Transaction;
-use super::{lane, order};
-use crate::job::{Admission, NewJob};
-use crate::store::{INSERT_LIMIT, Insert, Inserted, Once, Placed, StoreError};
-
-/// The groups among a JSON list that take jobs, with their tenants.
-pub(super) const LIVE_GROUPS: &str = "
-    SELECT id, tenant FROM entity
-    WHERE id IN (SELECT value FROM json_each(?)) AND kind = 'group' AND deleted_at IS NULL";
-
-pub(super) const INSERT_JOBS: Sql = Sql {
-    columns: 12,
-    text: "
-    INSERT INTO job (id, tenant, grp, name, run_at, created_at, deadline, seed, lane, order_key, max_delay, schedule, blocked,
-        state)
-    SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
-        column10 IS NOT NULL, 'scheduled'
-    FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
-};
-
-pub(super) const INSERT_SPECS: Sql = Sql {
-    columns: 3,
-    text: "
-    INSERT INTO job_spec (job, spec, body)
-    SELECT column1, column2, column3 FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
-};
-
-/// A job, with its spec already written as JSON: the caller does that, not the writer.
-#[derive(Clone)]
-pub(super) struct Row {
-    pub(super) job: NewJob,
-    spec: String,
-}
-
-/// Makes the rows, in the caller's task.
-pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
-    if jobs.len() > INSERT_LIMIT {
-        return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
-    }
-    jobs.into_iter().map(|job| Ok(Row { spec: rows::to_json(&job.spec)?, job })).collect()
-}
+use crate::job::Admission;
+use crate::store::{Insert, Inserted, Once, StoreError};
 
 /// One caller's insert.
 pub(super) struct InsertCall {
@@ -68,7 +27,7 @@ impl InsertCall {
         reply: oneshot::Sender<Result<Inserted, StoreError>>,
     ) -> Result<Self, StoreError> {
         let done = Ok(Inserted::Placed(Vec::new()));
-        Ok(Self { rows: rows(insert.jobs)?, once: insert.once, done, reply })
+        Ok(Self { rows: job_rows::rows(insert.jobs)?, once: insert.once, done, reply })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -97,87 +56,29 @@ pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCa
     for call in &mut plain {
         let own: Vec<&Row> = call.rows.iter().collect();
         let done = if together.is_ok() { Ok(()) } else { write_call(transaction, &own).await? };
-        call.done = done.map(|()| Inserted::Placed(call.rows.iter().map(stored).collect()));
+        call.done = done.map(|()| Inserted::Placed(call.rows.iter().map(job_rows::stored).collect()));
     }
     for call in calls.iter_mut().filter(|call| call.done.is_ok() && !call.is_plain()) {
-        let result = admit::place(transaction.begin_call().await?, call).await;
+        let result = admit::place(transaction.begin_call().await?, &call.rows, call.once.as_ref()).await;
         call.done = transaction.end_call(result).await?;
     }
     Ok(())
-}
-
-/// What is said of a job that is stored as it came.
-pub(super) fn stored(row: &Row) -> Placed {
-    Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
 }
 
 async fn write_call(transaction: &mut Transaction<'_>, rows: &[&Row]) -> Result<Result<(), StoreError>, Failure> {
     if rows.is_empty() {
         return Ok(Ok(()));
     }
-    let result = write(transaction.begin_call().await?, rows).await;
+    let result = job_rows::write(transaction.begin_call().await?, rows).await;
     transaction.end_call(result).await
 }
 
 async fn refuse_unknown_groups(connection: &mut SqliteConnection, calls: &mut [InsertCall]) -> Result<(), Failure> {
-    let live = live_groups(connection, calls.iter().flat_map(|call| &call.rows)).await?;
+    let live = job_rows::live_groups(connection, calls.iter().flat_map(|call| &call.rows)).await?;
     for call in calls {
         if !call.rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0))) {
             call.done = Err(StoreError::NoSuchGroup);
         }
     }
     Ok(())
-}
-
-/// The groups of these jobs that take jobs, each with its tenant.
-pub(super) async fn live_groups(
-    connection: &mut SqliteConnection,
-    rows: impl Iterator<Item = &Row>,
-) -> Result<HashSet<(i64, i64)>, Failure> {
-    let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
-    let list = rows::to_json(&groups)?;
-    let found = sqlx::query(LIVE_GROUPS).bind(list).fetch_all(connection).await?;
-    let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
-    live.collect()
-}
-
-/// Inserts jobs, and lets those go first whose order key was free.
-pub(super) async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
-    for chunk in rows.chunks(rows::PER_STATEMENT) {
-        let mut jobs = sqlx::query(AssertSqlSafe(INSERT_JOBS.with_rows(chunk.len())));
-        let mut specs = sqlx::query(AssertSqlSafe(INSERT_SPECS.with_rows(chunk.len())));
-        for Row { job, spec } in chunk {
-            let schedule = match &job.admission {
-                Admission::Tick(tick) => Some(tick.schedule),
-                _ => None,
-            };
-            jobs = jobs
-                .bind(rows::id(job.id))
-                .bind(job.tenant.0)
-                .bind(job.group.0)
-                .bind(job.name.as_deref())
-                .bind(job.run_at.0)
-                .bind(job.created_at.0)
-                .bind(job.deadline.map(|at| at.0))
-                .bind(job.seed)
-                .bind(lane::of(job.group, job.spec.target.is_none(), job.priority))
-                .bind(job.order_key.as_deref())
-                .bind(job.max_delay.map(rows::millis))
-                .bind(schedule);
-            specs = specs.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
-        }
-        jobs.execute(&mut *connection).await.map_err(duplicate)?;
-        specs.execute(&mut *connection).await?;
-    }
-    let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
-    order::advance(connection, keys).await
-}
-
-fn duplicate(error: sqlx::Error) -> Failure {
-    match Failure::from(error) {
-        Failure(StoreError::Conflict(_)) => {
-            Failure(StoreError::Conflict("a job with this id exists already".to_owned()))
-        }
-        other => other,
-    }
 }

@@ -14,6 +14,7 @@ mod change;
 mod claim;
 mod error;
 mod insert;
+mod job_rows;
 mod jobs;
 mod lane;
 mod open;

@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
-use super::{SqliteOptions, admit, catalog, change, claim, insert, open, order, reads, settle};
+use super::{SqliteOptions, admit, catalog, change, claim, job_rows, open, order, reads, settle};
 use crate::job::State;
 
 async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
@@ -32,9 +32,9 @@ const OF_KEY: &str = "job_order (grp=? AND order_key=? AND blocked=?)";
 fn writes() -> Vec<Case> {
     let claims = [1, claim::GROUPS_PER_STATEMENT].map(claim::claim_due_sql).into();
     vec![
-        ("insert jobs", both(&insert::INSERT_JOBS), &[]),
-        ("insert specs", both(&insert::INSERT_SPECS), &[]),
-        ("live groups", one(insert::LIVE_GROUPS), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
+        ("insert jobs", both(&job_rows::INSERT_JOBS), &[]),
+        ("insert specs", both(&job_rows::INSERT_SPECS), &[]),
+        ("live groups", one(job_rows::LIVE_GROUPS), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
         ("claim due", claims, &[BY_ID, DUE]),
         ("claim lost", one(claim::CLAIM_LOST), &[BY_ID, "INDEX job_lease (lease_until<?)"]),
         ("claim overdue", one(claim::CLAIM_OVERDUE), &[BY_ID, "INDEX job_expiry (expires_at<?)"]),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
-use super::{insert, order};
+use super::{job_rows, order};
 use crate::job::{JobId, Next, Settlement, State, Token};
 use crate::store::{Settled, StoreError};
 
@@ -48,14 +48,14 @@ pub(super) const PUT_ATTEMPTS: Sql = Sql {
 pub(super) struct Row {
     settlement: Settlement,
     detail: Option<String>,
-    follow_ups: Vec<insert::Row>,
+    follow_ups: Vec<job_rows::Row>,
 }
 
 /// Makes the rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
     let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| rows::to_json(&it.detail)).transpose();
     let row = |mut settlement: Settlement| {
-        let follow_ups = insert::rows(std::mem::take(&mut settlement.follow_ups))?;
+        let follow_ups = job_rows::rows(std::mem::take(&mut settlement.follow_ups))?;
         Ok(Row { detail: detail(&settlement)?, follow_ups, settlement })
     };
     settlements.into_iter().map(row).collect()
@@ -170,17 +170,17 @@ async fn write_settlements(
 }
 
 /// Stores the jobs that follow. The end of the job before them must not fail because their group has gone.
-async fn write_follow_ups(connection: &mut SqliteConnection, jobs: Vec<&insert::Row>) -> Result<(), Failure> {
+async fn write_follow_ups(connection: &mut SqliteConnection, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());
     }
-    let live = insert::live_groups(connection, jobs.iter().copied()).await?;
-    let (stored, left): (Vec<&insert::Row>, Vec<_>) =
+    let live = job_rows::live_groups(connection, jobs.iter().copied()).await?;
+    let (stored, left): (Vec<&job_rows::Row>, Vec<_>) =
         jobs.into_iter().partition(|row| live.contains(&(row.job.group.0, row.job.tenant.0)));
     if !left.is_empty() {
         tracing::error!(jobs = left.len(), "jobs that were to follow others are lost: their group was deleted");
     }
-    insert::write(connection, &stored).await
+    job_rows::write(connection, &stored).await
 }
 
 async fn write_attempts(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {

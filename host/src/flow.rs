@@ -3,7 +3,7 @@
 
 use crate::catalog::{Catalog, Group};
 use crate::clock::Clock;
-use crate::job::{Admission, JobId, Label, Leased, NewJob, Next, Settlement, Spec, State, Target};
+use crate::job::{Admission, JobId, Label, Leased, NewJob, Next, Settlement, Spec, State, Target, new_seed};
 
 /// The namespace of the metadata in which a dead letter says why it is one.
 const NAMESPACE: &str = "carillon";
@@ -41,8 +41,6 @@ fn dead_letter_group(catalog: &Catalog, leased: &Leased) -> Option<std::sync::Ar
 /// A copy of a dead letter for consumers to pull: the same payload and labels, and why it came here.
 fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &Settlement) -> NewJob {
     let job = &leased.job;
-    let mut seed = [0; 4];
-    clock.fill_random(&mut seed);
     let mut metadata = job.spec.metadata.clone();
     let detail = settlement.attempt.as_ref().map(|attempt| &attempt.detail);
     let error = detail.and_then(|detail| detail.error.as_ref());
@@ -71,7 +69,7 @@ fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &S
         priority: job.priority,
         order_key: None,
         admission: Admission::Always,
-        seed: u32::from_le_bytes(seed),
+        seed: new_seed(clock),
         spec: Spec { metadata, parent: Some(job.id), is_json: job.spec.is_json, ..Spec::default() },
         body: leased.body.clone(),
     }

@@ -13,6 +13,7 @@ use serde_path_to_error::Segment;
 
 use super::error::Problem;
 use crate::clock::UnixMs;
+use crate::policy::binding::pointer_to;
 
 /// A body of JSON, whatever its content type says.
 pub struct Body<T>(pub T);
@@ -100,9 +101,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn token(segment: &Segment) -> String {
     match segment {
         Segment::Seq { index } => format!("/{index}"),
-        Segment::Map { key } | Segment::Enum { variant: key } => {
-            format!("/{}", key.replace('~', "~0").replace('/', "~1"))
-        }
+        Segment::Map { key } | Segment::Enum { variant: key } => pointer_to(key),
         Segment::Unknown => String::new(),
     }
 }

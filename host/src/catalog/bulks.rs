@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Catalog, Rejected, document};
 use crate::clock::UnixMs;
-use crate::job::{GroupId, JobId, State, TenantId};
+use crate::job::{JobId, State, TenantId};
 use crate::store::{Expect, JobFilter, Kind};
 
 /// What is done to each job.
@@ -51,10 +51,8 @@ pub struct BulkDoc {
     /// What is done.
     #[serde(flatten)]
     pub action: BulkAction,
-    /// Which group's jobs.
-    pub group: GroupId,
-    /// Which of them.
-    pub filter: BulkFilter,
+    /// Which jobs.
+    pub filter: JobFilter,
     /// Only jobs that were accepted before this one.
     pub before: JobId,
     /// How many there were when it was asked for.
@@ -67,18 +65,6 @@ pub struct BulkDoc {
     pub cursor: (usize, Option<JobId>),
     /// When it was over.
     pub finished_at: Option<UnixMs>,
-}
-
-/// A [`JobFilter`] without its owner, as it is stored.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "as in JobFilter")]
-pub struct BulkFilter {
-    pub state: Option<State>,
-    pub name: Option<String>,
-    pub name_prefix: Option<String>,
-    pub created_from: Option<UnixMs>,
-    pub created_before: Option<UnixMs>,
-    pub metadata: std::collections::BTreeMap<String, String>,
 }
 
 /// A change of many jobs.
@@ -104,9 +90,7 @@ impl Bulk {
     /// Its jobs in one state.
     #[must_use]
     pub fn filter(&self, state: State) -> JobFilter {
-        let BulkFilter { name, name_prefix, created_from, created_before, metadata, .. } = self.doc.filter.clone();
-        let all = JobFilter::all(self.tenant, self.doc.group);
-        JobFilter { state: Some(state), name, name_prefix, created_from, created_before, metadata, ..all }
+        JobFilter { state: Some(state), ..self.doc.filter.clone() }
     }
 }
 

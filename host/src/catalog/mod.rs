@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-pub use self::bulks::{Bulk, BulkAction, BulkDoc, BulkFilter};
+pub use self::bulks::{Bulk, BulkAction, BulkDoc};
 pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, PluginDoc, PluginVersion, Tenant};
 pub use self::schedules::{Schedule, ScheduleSpec};

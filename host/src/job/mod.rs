@@ -85,6 +85,14 @@ impl JobId {
     }
 }
 
+/// A seed for the randomness of a new job's attempts.
+#[must_use]
+pub fn new_seed(clock: &dyn Clock) -> u32 {
+    let mut seed = [0; 4];
+    clock.fill_random(&mut seed);
+    u32::from_le_bytes(seed)
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Admission, GroupId, Job, JobId, NewJob, Priority, Spec};
+use super::{Admission, GroupId, Job, JobId, NewJob, Priority, Spec, new_seed};
 use crate::clock::{Clock, UnixMs};
 
 /// A job that is made when another one ends. Times count from that moment.
@@ -44,8 +44,6 @@ impl Template {
     /// The job that follows `parent`, which ends at `now`.
     #[must_use]
     pub fn job(&self, parent: &Job, now: UnixMs, clock: &dyn Clock) -> NewJob {
-        let mut seed = [0; 4];
-        clock.fill_random(&mut seed);
         NewJob {
             id: JobId::new(clock),
             tenant: parent.tenant,
@@ -58,7 +56,7 @@ impl Template {
             priority: self.priority,
             order_key: self.order_key.clone(),
             admission: Admission::Always,
-            seed: u32::from_le_bytes(seed),
+            seed: new_seed(clock),
             spec: Spec { parent: Some(parent.id), ..self.spec.clone() },
             body: self.body.clone(),
         }

@@ -50,6 +50,12 @@ impl Invalid {
     }
 }
 
+/// A step of a JSON pointer: to the field of this name (RFC 6901, section 3).
+#[must_use]
+pub fn pointer_to(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.pointer, self.message)
@@ -209,8 +215,7 @@ fn collect(value: &Value, pointer: String, leaf: &mut impl FnMut(&str)) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             for (name, field) in fields {
-                let token = name.replace('~', "~0").replace('/', "~1");
-                collect(field, format!("{pointer}/{token}"), leaf);
+                collect(field, pointer.clone() + &pointer_to(name), leaf);
             }
         }
         _ => leaf(&pointer),

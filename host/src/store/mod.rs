@@ -198,7 +198,7 @@ pub enum Changed {
 }
 
 /// Which of a group's jobs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct JobFilter {
     /// Whose.
     pub tenant: TenantId,

@@ -15,7 +15,7 @@ use super::super::input::{Body, OptionalBody, Path, Query, run_at};
 use super::jobs::FilterDoc;
 use super::{Page, Paging};
 use crate::bulk::AT_ONCE;
-use crate::catalog::{Bulk, BulkAction, BulkDoc, BulkFilter, Group};
+use crate::catalog::{Bulk, BulkAction, BulkDoc, Group};
 use crate::job::JobId;
 
 /// What can be done to many jobs.
@@ -95,7 +95,7 @@ impl Api {
                 BulkAction::Redrive => "redrive",
                 BulkAction::Purge => "purge",
             },
-            group: self.catalog.group_by_id(doc.group).map(|group| group.name.clone()).unwrap_or_default(),
+            group: self.catalog.group_by_id(doc.filter.group).map(|group| group.name.clone()).unwrap_or_default(),
             total: doc.total,
             done: doc.done,
             skipped: doc.skipped,
@@ -126,15 +126,7 @@ impl Api {
             created_at: self.clock.now(),
             doc: BulkDoc {
                 action,
-                group: group.id,
-                filter: BulkFilter {
-                    state: filter.state,
-                    name: filter.name,
-                    name_prefix: filter.name_prefix,
-                    created_from: filter.created_from,
-                    created_before: filter.created_before,
-                    metadata: filter.metadata,
-                },
+                filter,
                 before: id,
                 total: 0,
                 done: 0,

@@ -21,6 +21,7 @@ use super::jobs::Named;
 use super::new_job::Checked;
 use crate::clock::UnixMs;
 use crate::job::{Job, Spec, State as JobState, Target};
+use crate::policy::binding::pointer_to;
 use crate::store::{Change, Changed, Edit};
 
 /// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
@@ -148,7 +149,7 @@ impl Api {
         let patch: Value = parse(&serde_json::to_vec(fields).unwrap_or_default())?;
         if let Some(field) = fields.keys().find(|field| !EDITABLE.contains(&field.as_str())) {
             let detail = format!("this cannot be edited; {} can", EDITABLE.join(", "));
-            return Err(Problem::invalid(format!("/{}", field.replace('~', "~0").replace('/', "~1")), detail));
+            return Err(Problem::invalid(pointer_to(field), detail));
         }
         if let Some(limit) = ["ttl", "max_delay"].into_iter().find(|limit| !patch["limits"][limit].is_null()) {
             return Err(Problem::invalid(format!("/limits/{limit}"), "of the limits, only `timeout` can be edited"));

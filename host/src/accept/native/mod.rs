@@ -31,6 +31,7 @@ use super::Api;
 use super::auth::Access;
 use super::error::Problem;
 use crate::catalog::Group;
+use crate::job::TenantId;
 
 /// Entries of a page if the client does not say.
 const PAGE: u32 = 100;
@@ -88,5 +89,11 @@ impl<T> Page<T> {
 impl Api {
     fn group(&self, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
         self.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
+    }
+
+    /// The group that a document names in its field `group`.
+    fn named_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, Problem> {
+        let unknown = || Problem::invalid("/group", format!("there is no group `{}`", name.escape_debug()));
+        self.catalog.group(tenant, name).ok_or_else(unknown)
     }
 }

@@ -21,8 +21,8 @@ use super::condition::admission;
 use super::job_doc::{JobDoc, check_key};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text};
-use crate::policy::binding::{Invalid, parse_period};
+use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
+use crate::policy::binding::{Invalid, parse_period, pointer_to};
 use crate::policy::check_header;
 
 /// The longest URL, in bytes.
@@ -88,8 +88,6 @@ impl Api {
         if deadline.is_some_and(|deadline| run_at.plus(delay) > deadline) {
             return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
         }
-        let mut seed = [0; 4];
-        self.clock.fill_random(&mut seed);
         Ok(NewJob {
             id: JobId::new(&*self.clock),
             tenant: group.tenant.id,
@@ -102,7 +100,7 @@ impl Api {
             priority: doc.priority.unwrap_or_default(),
             order_key: doc.order_key,
             admission,
-            seed: u32::from_le_bytes(seed),
+            seed: new_seed(&*self.clock),
             spec: draft.spec,
             body: draft.body,
         })
@@ -189,11 +187,7 @@ impl Api {
         depth: u32,
     ) -> Result<Template, Problem> {
         let target = match &doc.group {
-            Some(name) => {
-                let known = self.catalog.group(group.tenant.id, name);
-                known
-                    .ok_or_else(|| Problem::invalid("/group", format!("there is no group `{}`", name.escape_debug())))?
-            }
+            Some(name) => self.named_group(group.tenant.id, name)?,
             None => Arc::clone(group),
         };
         if !is_relative(doc.run_at.as_ref()) {
@@ -270,7 +264,7 @@ fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
     }
     let mut headers = Vec::with_capacity(doc.headers.len() + 1);
     for (name, value) in &doc.headers {
-        let pointer = || format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = || format!("/headers{}", pointer_to(name));
         check_header(name, value.as_bytes()).map_err(|message| Invalid::at(pointer(), message))?;
         headers.push((name.clone(), value.clone()));
     }
@@ -324,7 +318,6 @@ fn check_metadata_headers(metadata: &Metadata) -> Result<(), Problem> {
 
 /// Where a text stands in a job's document.
 fn place_of(text: &Text<'_>) -> String {
-    let token = |name: &str| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
     let parts = text.namespace.into_iter().chain([text.name]);
-    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &token(part))
+    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &pointer_to(part))
 }

@@ -12,7 +12,7 @@ use super::job_doc::JobDoc;
 use super::new_job::Checked;
 use crate::catalog::{Group, Schedule, ScheduleSpec};
 use crate::clock::{Clock, UnixMs};
-use crate::job::{Admission, JobId, Label, NewJob, Overlap, TenantId, Tick};
+use crate::job::{Admission, JobId, Label, NewJob, Overlap, TenantId, Tick, new_seed};
 use crate::observe::{Fact, Subject, Told};
 use crate::store::{Inserted, Placed, StoreError};
 
@@ -58,18 +58,15 @@ impl Mould {
     /// The jobs of these ticks, in their order.
     #[must_use]
     pub fn cast(&self, ticks: &[UnixMs], why: Why, clock: &dyn Clock) -> Vec<Ticking> {
-        let mut ids: Vec<_> = ticks.iter().map(|_| JobId::new(clock)).collect();
-        // Jobs of one order key go in the order of their ids.
-        ids.sort_unstable();
         let now = clock.now();
-        let one = |(&tick, id)| {
-            let job = self.one(tick, why, id, now, clock);
+        let one = |&tick| {
+            let job = self.one(tick, why, now, clock);
             Ticking { schedule: Arc::clone(&self.schedule), tick, why, job }
         };
-        ticks.iter().zip(ids).map(one).collect()
+        ticks.iter().map(one).collect()
     }
 
-    fn one(&self, tick: UnixMs, why: Why, id: JobId, now: UnixMs, clock: &dyn Clock) -> NewJob {
+    fn one(&self, tick: UnixMs, why: Why, now: UnixMs, clock: &dyn Clock) -> NewJob {
         let (schedule, spec) = (&self.schedule, &self.schedule.spec);
         let overlap = match (why, spec.overlap) {
             (Why::Time, overlap) => overlap,
@@ -86,14 +83,13 @@ impl Mould {
         // Time before 1970 is on no timetable.
         let at = if why == Why::Asked { UnixMs(tick.0.saturating_neg()) } else { tick };
         let max_runs = spec.max_runs.filter(|_| why != Why::Asked);
-        let mut seed = [0; 4];
-        clock.fill_random(&mut seed);
         let mut job = NewJob {
-            id,
+            // Ids rise, and jobs of one order key go in the order of their ids.
+            id: JobId::new(clock),
             run_at,
             created_at: now,
             deadline: self.ttl.map(|ttl| run_at.plus(ttl)),
-            seed: u32::from_le_bytes(seed),
+            seed: new_seed(clock),
             admission: Admission::Tick(Tick { schedule: schedule.id, at, overlap, max_runs, again: why != Why::Time }),
             ..self.job.clone()
         };
@@ -152,8 +148,7 @@ impl Api {
         spec: &ScheduleSpec,
         checked: &mut Checked,
     ) -> Result<(Arc<Group>, NewJob), Problem> {
-        let unknown = || Problem::invalid("/group", format!("there is no group `{}`", spec.group.escape_debug()));
-        let group = self.catalog.group(tenant, &spec.group).ok_or_else(unknown)?;
+        let group = self.named_group(tenant, &spec.group)?;
         let within = |problem: Problem| problem.within("/job");
         let doc: JobDoc = parse(spec.job.as_bytes()).map_err(within)?;
         if doc.run_at.is_some() {

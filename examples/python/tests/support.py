@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,11 +30,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def until(what: str, found: Callable[[], Optional[T]], deadline: float = DEADLINE) -> T:
-    """Asks until there is an answer that is neither None nor False."""
+    """Asks until the answer is true in the sense of ``if``."""
     end = time.monotonic() + deadline
     while True:
         answer = found()
-        if answer is not None and answer is not False:
+        if answer:
             return answer
         assert time.monotonic() < end, f"not within {deadline} s: {what}"
         time.sleep(0.01)
@@ -78,6 +80,10 @@ class Server:
         )
         self._listen = self._address()
         self.url = f"http://{self._listen}"
+
+    @property
+    def port(self) -> int:
+        return int(self._listen.rpartition(":")[2])
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
@@ -146,6 +152,57 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Proxy:
+    """A relay to a server, whose connections can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        #: How many connections there were.
+        self.accepted = 0
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Breaks all connections off."""
+        with self._lock:
+            for each in self._open:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            self._open.clear()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        self._thread.join(DEADLINE)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                far = socket.create_connection(("127.0.0.1", self._port))
+                with self._lock:
+                    self.accepted += 1
+                    self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._relay, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _relay(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError), source:
+            while True:
+                chunk = source.recv(1 << 16)
+                if not chunk:
+                    break
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_RDWR)
+
+
 class Receiver:
     """An HTTP server which remembers what it is sent, and answers what it was told to, by path; 200 when it was told nothing."""
 
@@ -174,7 +231,12 @@ class Receiver:
 
     def arrived(self, path: str, count: int = 1) -> list[Arrival]:
         """Waits for so many requests."""
-        return until(f"{count} requests for {path}", lambda: (lambda all: all if len(all) >= count else None)(self.all(path)))
+
+        def enough() -> Optional[list[Arrival]]:
+            arrivals = self.all(path)
+            return arrivals if len(arrivals) >= count else None
+
+        return until(f"{count} requests for {path}", enough)
 
     def close(self) -> None:
         self._server.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
@@ -47,7 +48,7 @@ class Place:
         if auth is not None and token is not None:
             raise ValueError("the address has user information and there is a token, too: one of them is meant")
         limit = seconds(timeout)
-        if limit is None or limit <= 0:
+        if limit is None or not 0 < limit < math.inf:
             raise ValueError("the timeout is a positive number of seconds or a timedelta")
         headers = {"User-Agent": _USER_AGENT, "Accept": "application/json"}
         if token is not None:

@@ -23,6 +23,7 @@ MAX_ERROR_TEXT = 16 << 10
 #: What an item of a function call has at least, with its type.
 _NEEDED: dict[str, tuple[type, ...]] = {
     "method": (str,),
+    "serializer": (str,),
     "args": (list, str),
     "kwargs": (list, str),
     "attempts": (int,),

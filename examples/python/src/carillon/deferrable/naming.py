@@ -36,7 +36,8 @@ def _module_name(name: str) -> str:
 
 def check_function(function: Callable[..., Any]) -> None:
     """Raises TypeError for what cannot be deferred, and ValueError for a function that another program cannot find."""
-    if not callable(function) or not hasattr(function, "__qualname__"):
+    named = callable(function) and hasattr(function, "__qualname__") and hasattr(function, "__dict__")
+    if not named or isinstance(function, type):
         raise TypeError(f"only functions can be deferred, not {function!r}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{function.__qualname__} is a coroutine function: nobody would await it; defer a function that runs it")

@@ -78,6 +78,10 @@ pub struct JobDoc {
     /// With `debounce_seconds`: which jobs count as one, whatever their group. By default those with the same method, URL and payload.
     #[serde(default)]
     pub(super) debounce_key: Option<String>,
+    /// This job takes the place of the group's unfinished jobs of the same `name`: those that wait are cancelled, and one that runs is
+    /// when its attempt is over.
+    #[serde(default)]
+    pub(super) replace: bool,
     /// A job that is made when this one succeeds.
     #[serde(default)]
     #[schema(value_type = Option<JobDoc>, no_recursion)]

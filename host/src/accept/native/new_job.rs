@@ -196,7 +196,10 @@ impl Api {
         }
         let draft = self.draft(&target, doc, checked, depth).await?;
         if admission(doc, &draft.spec, &draft.body, draft.ttl)? != Admission::Always {
-            return Err(Problem::invalid("", "a job that follows another one is neither deduplicated nor debounced"));
+            return Err(Problem::invalid(
+                "",
+                "a job that follows another one is stored without a condition: `dedupe_key`, debounce, `replace`",
+            ));
         }
         let delay = run_at(doc.run_at.as_ref(), UnixMs(0), self.limits.horizon)?.since(UnixMs(0));
         Ok(Template {

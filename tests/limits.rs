@@ -66,6 +66,32 @@ async fn attempts_start_at_the_rate_that_the_group_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_starts_at_once_and_the_rate_follows() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    let start = clock.now();
+    host.api.put("/v1/groups/g", json!({"limits": {"burst": 5}})).await.problem_at(422, "/limits/burst");
+    host.api
+        .put("/v1/groups/g", json!({"limits": {"rate": "2/min", "burst": 0}}))
+        .await
+        .problem_at(422, "/limits/burst");
+    host.api.put_group("g", json!({"limits": {"rate": "2/min", "burst": 5}})).await;
+    post_many(&host, "g", &json!({"url": receiver.url("/burst")}), 7).await;
+    receiver.arrived("/burst", 5).await;
+    until_succeeded(&host, "g", 5).await;
+    for (count, seconds) in [(5, 30), (6, 60)] {
+        let next = start.plus(Duration::from_secs(seconds));
+        clock.set(UnixMs(next.0 - 1));
+        host.looked(&receiver).await;
+        assert_eq!(receiver.count("/burst"), count, "one every thirty seconds");
+        clock.set(UnixMs(next.0 + 1));
+        receiver.arrived("/burst", count + 1).await;
+        until_succeeded(&host, "g", count + 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backlog_of_a_group_does_not_keep_another_groups_job_waiting() {
     let host = TestHost::start().await;
     let receiver = Receiver::start().await;

@@ -153,3 +153,25 @@ async fn what_counts_as_the_same_job_is_the_callers_choice() {
     assert_eq!(post("g", json!({"debounce_always_delay": true, "debounce_key": "k", "payload": 3})).await, 200);
     assert_eq!(receiver.count("/d"), 0, "with always_delay the first waits, too");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_job_of_a_name_takes_the_place_of_the_others() {
+    let (clock, host) = host().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    let reminder = |minutes: u64| {
+        let run_at = format!("+{minutes}m");
+        json!({"url": receiver.url("/r"), "payload": minutes, "name": "milk", "run_at": run_at, "replace": true})
+    };
+    let first = host.api.post_job("g", reminder(1)).await;
+    let second = host.api.post_job("g", reminder(2)).await;
+    host.api.until_state(&id_of(&first), "cancelled").await;
+    let posts = join_all((3..35).map(|minutes| host.api.post("/v1/groups/g/jobs", reminder(minutes)))).await;
+    assert!(posts.iter().all(|answer| answer.status == 201));
+    host.api.until_state(&id_of(&second), "cancelled").await;
+    let waiting = host.api.get("/v1/groups/g/jobs?name=milk&state=scheduled").await.expect(200);
+    assert_eq!(waiting["items"].as_array().unwrap().len(), 1, "of 34");
+    clock.advance(Duration::from_secs(36 * 60));
+    receiver.arrived("/r", 1).await;
+    host.api.until_state(&id_of(&waiting["items"][0]), "succeeded").await;
+    assert_eq!(receiver.count("/r"), 1);
+}

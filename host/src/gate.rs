@@ -133,7 +133,7 @@ impl Pace {
 
     fn opening(&mut self, now: UnixMs) -> Opening {
         let (now, interval) = (i128::from(now.0) * NANOS, self.interval());
-        let burst = interval * i128::from(self.rate.count.get());
+        let burst = interval * i128::from(self.rate.burst.get());
         // It is never further ahead than that, unless the clock has been set back.
         self.ahead = self.ahead.min(now + burst);
         let room = (burst - (self.ahead - now).max(0)) / interval;
@@ -159,7 +159,10 @@ mod tests {
     const GROUP: GroupId = GroupId(1);
 
     fn limits(concurrency: u32, rate: Option<u32>) -> GroupLimits {
-        let rate = rate.map(|count| Rate { count: count.try_into().unwrap(), period: Duration::from_secs(1) });
+        let rate = rate.map(|count| {
+            let count = count.try_into().unwrap();
+            Rate { count, period: Duration::from_secs(1), burst: count }
+        });
         GroupLimits { concurrency, rate, timeout: Duration::from_secs(1), ttl: None, max_delay: None }
     }
 
@@ -193,6 +196,22 @@ mod tests {
         assert!((100..=101).contains(&at.0), "{at:?}");
         assert_eq!(opening(350), Opening::Now(3));
         assert_eq!(opening(100_000), Opening::Now(10), "a pause saves up one burst, no more");
+    }
+
+    #[test]
+    fn a_burst_of_its_own_changes_the_beginning_and_not_the_pace() {
+        for burst in [1, 4, 25] {
+            let gates = Arc::new(Gates::new(1_000));
+            let mut limits = limits(1_000, Some(10));
+            limits.rate.as_mut().unwrap().burst = burst.try_into().unwrap();
+            let opening = |now| gates.opening(GROUP, &limits, UnixMs(now));
+            assert_eq!(opening(0), Opening::Now(burst));
+            start(&gates, burst as usize, UnixMs(0));
+            let Opening::NotBefore(at) = opening(0) else { panic!("open") };
+            assert!((100..=101).contains(&at.0), "{at:?}");
+            assert_eq!(opening(350), Opening::Now(burst.min(3)));
+            assert_eq!(opening(100_000), Opening::Now(burst), "a pause saves up one burst, no more");
+        }
     }
 
     #[test]

@@ -68,6 +68,9 @@ pub(super) struct JobArgs {
     /// The first job of a kind waits, too.
     #[arg(long, requires = "debounce_seconds")]
     debounce_always_delay: bool,
+    /// In place of the group's unfinished jobs of the same name.
+    #[arg(long, requires = "name")]
+    replace: bool,
     /// A job that is made when this one succeeds, as JSON.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
     on_success: Option<Value>,
@@ -121,6 +124,7 @@ impl JobArgs {
                 ("debounce_seconds", self.debounce_seconds.map(Value::from)),
                 ("debounce_key", self.debounce_key.map(Value::from)),
                 ("debounce_always_delay", self.debounce_always_delay.then_some(Value::Bool(true))),
+                ("replace", self.replace.then_some(Value::Bool(true))),
                 ("on_success", self.on_success),
                 ("on_failure", self.on_failure),
             ]),

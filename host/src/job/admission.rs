@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::JobId;
 use crate::clock::UnixMs;
 
 /// Under what condition a new job is stored.
@@ -24,6 +25,13 @@ pub enum Admission {
     Debounced(Debounce),
     /// Once for each tick of a schedule.
     Tick(Tick),
+    /// In place of the group's unfinished jobs of the same name. Those that wait are cancelled; one that runs is when its attempt is
+    /// over, unless that succeeds.
+    Replace {
+        /// Also in place of this job: it is cancelled if it waits and removed if it has ended. If it runs or is not there, the new
+        /// one is not stored.
+        moved: Option<JobId>,
+    },
 }
 
 /// At most one job of a key runs within a window, and none is lost: work that is asked for while a delayed job waits is done by it.

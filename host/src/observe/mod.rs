@@ -78,7 +78,7 @@ impl Observer {
     pub fn changed(&self, jobs: &[Job], change: &Change, changed: &[Changed], now: UnixMs) {
         let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == Changed::Done).map(|(job, _)| job);
         self.events.record(done.map(|job| match change {
-            Change::Cancel => Fact::cancel(job, now),
+            Change::Cancel | Change::Withdraw => Fact::cancel(job, now),
             Change::Reschedule(at) => Fact::reschedule(job, now, *at),
             Change::Redrive(at) => Fact::redrive(job, now, *at, 1),
             Change::Purge => Fact::purge(job, now, 1),

@@ -106,14 +106,14 @@ pub enum Placed {
         run_at: UnixMs,
         /// What was remembered of its debounce key could not be read, and was taken for nothing.
         forgotten: bool,
-        /// The waiting jobs of its schedule that it has ended.
+        /// The waiting jobs of its schedule, or of its name, that it has ended.
         cancelled: Vec<JobId>,
     },
     /// Another job has its key.
     Duplicate(Box<Job>),
     /// Another job waits that will do its work.
     Debounced(Box<Job>),
-    /// The schedule's policy, or a tick that was dealt with before, keeps it out.
+    /// The schedule's policy, a tick that was dealt with before, or the state of the job that it was to replace keeps it out.
     Skipped,
 }
 
@@ -155,6 +155,8 @@ pub enum Settled {
 pub enum Change {
     /// `scheduled` → `cancelled`. A `running` job is cancelled when its attempt is over, unless that succeeds.
     Cancel,
+    /// `scheduled` → `cancelled`. A `running` job goes on as if nobody had asked.
+    Withdraw,
     /// A `scheduled` job becomes due at this time.
     Reschedule(UnixMs),
     /// `dead` or `expired` → `scheduled`, due at this time. What had a deadline gets as much time again.
@@ -242,6 +244,21 @@ pub struct JobsQuery {
     pub filter: JobFilter,
     /// Only those accepted before this one.
     pub before: Option<JobId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A page of the newest jobs of each name, in the order of the names.
+#[derive(Clone, Debug)]
+pub struct NamesQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which group.
+    pub group: GroupId,
+    /// Only names that begin with this.
+    pub prefix: String,
+    /// Only names after this one, byte for byte.
+    pub after: String,
     /// At most this many.
     pub limit: u32,
 }
@@ -357,6 +374,9 @@ pub trait Jobs: Send + Sync {
 
     /// A page of jobs.
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
+
+    /// The newest job of each name, whatever its state, by name. Its cost does not grow with the jobs of other names.
+    async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError>;
 
     /// How many jobs there are.
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError>;

@@ -1,4 +1,4 @@
-//! Under what condition a posted job is taken in: deduplicated, debounced, or always.
+//! Under what condition a posted job is taken in: deduplicated, debounced, in place of others, or always.
 
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub(super) fn admission(doc: &JobDoc, spec: &Spec, body: &[u8], ttl: Option<Dura
     check_key("/dedupe_key", doc.dedupe_key.as_deref())?;
     check_key("/debounce_key", doc.debounce_key.as_deref())?;
     let window = doc.debounce_seconds.map(debounce_window).transpose()?.filter(|window| !window.is_zero());
+    if doc.replace {
+        return replace(doc, window.is_some());
+    }
     let Some(window) = window else {
         if doc.debounce_always_delay || doc.debounce_key.is_some() {
             return Err(Problem::invalid("/debounce_seconds", "a window of more than nothing is needed to debounce"));
@@ -41,6 +44,16 @@ pub(super) fn admission(doc: &JobDoc, spec: &Spec, body: &[u8], ttl: Option<Dura
     }
     let key = doc.debounce_key.clone().unwrap_or_else(|| content_key(spec, body));
     Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay }))
+}
+
+fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, Problem> {
+    if doc.name.is_none() {
+        return Err(Problem::invalid("/replace", "a `name` is needed: jobs of the same one are replaced"));
+    }
+    if is_debounced || doc.dedupe_key.is_some() {
+        return Err(Problem::invalid("/replace", "a job replaces others, or is deduplicated, or debounced"));
+    }
+    Ok(Admission::Replace { moved: None })
 }
 
 fn debounce_window(seconds: f64) -> Result<Duration, Problem> {

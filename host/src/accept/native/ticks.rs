@@ -160,7 +160,10 @@ impl Api {
         }
         let job = self.new_job(&group, doc, self.clock.now(), checked).await.map_err(within)?;
         if job.admission != Admission::Always {
-            return Err(Problem::invalid("/job", "a schedule's job is neither deduplicated nor debounced"));
+            return Err(Problem::invalid(
+                "/job",
+                "a schedule's job is stored without a condition: `dedupe_key`, debounce, `replace`",
+            ));
         }
         Ok((group, job))
     }

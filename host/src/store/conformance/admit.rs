@@ -202,3 +202,52 @@ pub(crate) async fn what_is_remembered_is_pruned(world: &World) {
     assert!(matches!(forgotten, Inserted::Placed(_)), "the answer has gone");
     assert_eq!(placed(world, &tick(world, 5, Overlap::Allow)).await, stored_at(NOW.plus(ms(5))), "the tick has gone");
 }
+
+/// A job that takes the place of those of its name, and of `moved`.
+fn replacing(world: &World, name: &str, moved: Option<JobId>) -> NewJob {
+    NewJob { name: Some(name.to_owned()), admission: Admission::Replace { moved }, ..world.job(NOW) }
+}
+
+pub(crate) async fn jobs_of_one_name_are_replaced(world: &World) {
+    let first = replacing(world, "n", None);
+    assert_eq!(placed(world, &first).await, stored_at(NOW));
+    let others = [replacing(world, "nn", None), NewJob { group: world.new_group("other").await, ..first.clone() }];
+    for other in others {
+        let other = NewJob { id: world.job(NOW).id, ..other };
+        assert_eq!(placed(world, &other).await, stored_at(NOW), "another name, another group");
+    }
+    let leased = world.claim(NOW, 1).await.remove(0);
+    assert_eq!(leased.job.id, first.id);
+    let second = replacing(world, "n", None);
+    assert_eq!(placed(world, &second).await, stored_at(NOW), "the first runs");
+    assert!(world.get(first.id).await.cancel_requested);
+    let third = replacing(world, "n", None);
+    let Placed::Stored { cancelled, .. } = placed(world, &third).await else { panic!("not stored") };
+    assert_eq!(cancelled, [second.id]);
+    let settlement = Settlement::retry(&leased, NOW, an_attempt(&leased, None), NOW);
+    world.store.settle(vec![settlement]).await.unwrap();
+    let states = [world.state(first.id).await, world.state(second.id).await, world.state(third.id).await];
+    assert_eq!(states, [State::Cancelled, State::Cancelled, State::Scheduled]);
+
+    let rivals: Vec<_> = (0..32).map(|_| replacing(world, "n", None)).collect();
+    join_all(rivals.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
+    let waiting = world.claim(NOW, 99).await.into_iter().filter(|leased| leased.job.name.as_deref() == Some("n"));
+    assert_eq!(waiting.count(), 1, "of 32 at once");
+}
+
+pub(crate) async fn a_job_is_moved_unless_it_runs(world: &World) {
+    let first = replacing(world, "a", None);
+    placed(world, &first).await;
+    let second = replacing(world, "b", Some(first.id));
+    let Placed::Stored { cancelled, .. } = placed(world, &second).await else { panic!("not stored") };
+    assert_eq!((cancelled, world.state(first.id).await), (vec![first.id], State::Cancelled));
+    let leased = world.claim(NOW, 1).await.remove(0);
+    assert_eq!(placed(world, &replacing(world, "c", Some(second.id))).await, Placed::Skipped, "it runs");
+    let settlement = Settlement::dead(&leased, NOW, an_attempt(&leased, None));
+    world.store.settle(vec![settlement]).await.unwrap();
+    let third = replacing(world, "c", Some(second.id));
+    assert_eq!(placed(world, &third).await, stored_at(NOW));
+    assert_eq!(world.store.job(world.tenant, second.id).await.unwrap(), None, "what has ended is removed");
+    assert_eq!(placed(world, &replacing(world, "d", Some(second.id))).await, Placed::Skipped, "it is not there");
+    assert_eq!(world.state(third.id).await, State::Scheduled);
+}

@@ -35,8 +35,9 @@ fn edit(job: &Job) -> Edit {
 pub(crate) async fn each_change_in_each_state(world: &World) {
     use State::{Cancelled, Dead, Expired, Running, Scheduled, Succeeded};
     let later = NOW.plus(ms(5));
-    let cases: [(Change, &[State], State); 4] = [
+    let cases: [(Change, &[State], State); 5] = [
         (Change::Cancel, &[Scheduled], Cancelled),
+        (Change::Withdraw, &[Scheduled], Cancelled),
         (Change::Reschedule(later), &[Scheduled], Scheduled),
         (Change::Redrive(later), &[Dead, Expired], Scheduled),
         (Change::Purge, &[Succeeded, Dead, Expired, Cancelled], Succeeded),
@@ -51,7 +52,7 @@ pub(crate) async fn each_change_in_each_state(world: &World) {
                 None => assert!(change == Change::Purge && from.contains(&state), "{context}"),
                 Some(job) if from.contains(&state) => {
                     assert_eq!((changed, job.state), (Changed::Done, to), "{context}");
-                    assert!(change == Change::Cancel || job.run_at == later, "{context}");
+                    assert!(to == Cancelled || job.run_at == later, "{context}");
                     assert_eq!(job.finished_at.is_some(), to.is_final(), "{context}");
                 }
                 Some(job) if (state, &change) == (Running, &Change::Cancel) => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::Settlement;
-use crate::store::{JobFilter, JobsQuery, Stats};
+use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats};
 
 /// All jobs of the world's group.
 pub(super) fn all(world: &World) -> JobsQuery {
@@ -191,4 +191,42 @@ pub(crate) async fn filters_find_and_count(world: &World) {
         let query = JobsQuery { filter: filter.clone(), ..all(world) };
         assert_eq!(listed(world, query).await, expected, "{filter:?}");
     }
+}
+
+pub(crate) async fn the_newest_of_each_name_in_order(world: &World) {
+    let mut newest = Vec::new();
+    for name in ["b@2", "a@1", "b@1", "a@1", "b", "\u{10ffff}", "a@2", "ü"] {
+        let job = NewJob { name: Some(name.to_owned()), ..world.job(NOW) };
+        newest.retain(|(known, _)| *known != name);
+        newest.push((name, job.id));
+        world.store.insert(vec![job, world.job(NOW)].into()).await.unwrap();
+    }
+    newest.sort_by_key(|(name, _)| *name);
+    let page = async |prefix: &str, after: &str, limit: u32| {
+        let query = NamesQuery {
+            tenant: world.tenant,
+            group: world.group,
+            prefix: prefix.to_owned(),
+            after: after.to_owned(),
+            limit,
+        };
+        let jobs = world.store.newest_of_names(query).await.unwrap();
+        jobs.into_iter().map(|job| (job.name.unwrap(), job.id)).collect::<Vec<_>>()
+    };
+    let expected = |names: std::ops::Range<usize>| {
+        newest[names].iter().map(|(name, id)| ((*name).to_owned(), *id)).collect::<Vec<_>>()
+    };
+    assert_eq!(page("", "", 99).await, expected(0..7));
+    assert_eq!(page("", "a@2", 2).await, expected(2..4));
+    assert_eq!(page("b@", "", 99).await, expected(3..5));
+    assert_eq!(page("b@", "b@1", 99).await, expected(4..5));
+    assert_eq!(page("c", "", 99).await, []);
+    let elsewhere = NamesQuery {
+        tenant: TenantId(world.tenant.0 + 77),
+        group: world.group,
+        prefix: String::new(),
+        after: String::new(),
+        limit: 9,
+    };
+    assert_eq!(world.store.newest_of_names(elsewhere).await.unwrap(), []);
 }

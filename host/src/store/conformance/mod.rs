@@ -56,7 +56,7 @@ macro_rules! conformance {
                 a_request_is_carried_out_once, a_key_of_another_request_is_refused, a_dedupe_key_holds_for_its_window,
                 of_many_debounced_producers_one_pushes_now_and_one_later, a_debounced_job_that_was_cancelled_skips_nothing,
                 kinds_of_keys_are_apart, a_tick_makes_one_job, a_tick_skips_queues_or_cancels,
-                a_schedule_stops_at_its_most_runs, a_schedule_that_has_gone_leaves_no_count, what_is_remembered_is_pruned,
+                a_schedule_stops_at_its_most_runs, jobs_of_one_name_are_replaced, a_job_is_moved_unless_it_runs, a_schedule_that_has_gone_leaves_no_count, what_is_remembered_is_pruned,
             ]
             change: [
                 each_change_in_each_state, a_redrive_begins_a_new_series, an_edit_replaces_and_counts, many_are_changed_in_order,
@@ -64,7 +64,7 @@ macro_rules! conformance {
             ]
             list: [
                 tenants_are_apart, pages_go_from_new_to_old, pages_filter_by_state_and_name, attempts_are_paged,
-                stats_are_exact, filters_find_and_count,
+                stats_are_exact, filters_find_and_count, the_newest_of_each_name_in_order,
             ]
             catalog: [
                 put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change,

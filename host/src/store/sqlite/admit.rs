@@ -1,17 +1,18 @@
-//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's tick.
+//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's
+//! tick; or in place of others.
 //!
 //! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
 
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::error::Failure;
 use super::job_rows::{self, Row};
-use super::{order, reads, rows};
+use super::{change, order, reads, rows};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, State, TenantId, Tick};
-use crate::store::{Inserted, Once, Placed, StoreError};
+use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
 
 const IDEMPOTENCY: &str = "idempotency";
 const DEDUPE: &str = "dedupe";
@@ -77,7 +78,36 @@ async fn one(db: &mut SqliteConnection, row: &Row) -> Result<Placed, Failure> {
         }
         Admission::Debounced(debounce) => debounced(db, row, debounce).await,
         Admission::Tick(tick) => tick_of(db, row, tick).await,
+        Admission::Replace { moved } => replace(db, row, *moved).await,
     }
+}
+
+/// Jobs that run are cancelled when their attempt is over.
+pub(super) const CANCEL_OF_NAME: &str = "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN ?3 END,
+        cancel_requested = (state = 'running')
+    WHERE grp = ?1 AND name = ?2 AND finished_at IS NULL
+    RETURNING id, state, grp, order_key";
+
+async fn replace(db: &mut SqliteConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+    let mut cancelled = Vec::new();
+    if let Some(moved) = moved {
+        let (tenant, now) = (row.job.tenant, row.job.created_at);
+        match change::change(db, tenant, &[moved], &Change::Withdraw, now).await?[..] {
+            [Changed::Done] => cancelled.push(moved),
+            [Changed::Not(state)] if state.is_final() => {
+                change::change(db, tenant, &[moved], &Change::Purge, now).await?;
+            }
+            _ => return Ok(Placed::Skipped),
+        }
+    }
+    let query = sqlx::query(CANCEL_OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref());
+    let found = query.bind(row.job.created_at.0).fetch_all(&mut *db).await?;
+    cancelled.extend(cancelled_of(db, &found).await?);
+    job_rows::write(db, &[row]).await?;
+    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
 async fn debounced(db: &mut SqliteConnection, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
@@ -214,8 +244,13 @@ async fn has_unfinished(db: &mut SqliteConnection, schedule: i64) -> Result<bool
 /// Cancels the unfinished jobs of a schedule; returns those that have ended by it.
 async fn cancel_earlier(db: &mut SqliteConnection, schedule: i64, now: UnixMs) -> Result<Vec<JobId>, Failure> {
     let found = sqlx::query(CANCEL_OF_SCHEDULE).bind(schedule).bind(now.0).fetch_all(&mut *db).await?;
+    cancelled_of(db, &found).await
+}
+
+/// Those of the jobs that somebody asked to cancel that have ended by it; what waited behind them may go.
+async fn cancelled_of(db: &mut SqliteConnection, found: &[SqliteRow]) -> Result<Vec<JobId>, Failure> {
     let mut cancelled = Vec::new();
-    for row in &found {
+    for row in found {
         if rows::word::<State>(row, "state")? == State::Cancelled {
             cancelled.push(rows::job_id(row, "id")?);
         }

@@ -24,6 +24,15 @@ pub(super) const CANCEL: Sql = Sql {
     RETURNING id, state, grp, order_key",
 };
 
+pub(super) const WITHDRAW: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET state = 'cancelled', finished_at = c.at
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state = 'scheduled'
+    RETURNING id, state, grp, order_key",
+};
+
 pub(super) const RESCHEDULE: Sql = Sql {
     columns: 3,
     text: "
@@ -80,6 +89,7 @@ pub(super) async fn change(
     for chunk in ids.chunks(rows::PER_STATEMENT) {
         changed.extend(match change {
             Change::Cancel => many(db, &CANCEL, tenant, chunk, now).await?,
+            Change::Withdraw => many(db, &WITHDRAW, tenant, chunk, now).await?,
             Change::Reschedule(at) => many(db, &RESCHEDULE, tenant, chunk, *at).await?,
             Change::Redrive(at) => many(db, &REDRIVE, tenant, chunk, *at).await?,
             Change::Purge => many(db, &PURGE, tenant, chunk, now).await?,

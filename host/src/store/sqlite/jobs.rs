@@ -7,8 +7,8 @@ use super::{SqliteStore, change, claim, reads, settle};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
 use crate::store::{
-    Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, Prune, Settled, Stats,
-    StoreError, Ticked, Waiting,
+    Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
+    Stats, StoreError, Ticked, Waiting,
 };
 
 #[async_trait]
@@ -77,6 +77,10 @@ impl Jobs for SqliteStore {
 
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
         Ok(reads::jobs(&self.readers, &query).await?)
+    }
+
+    async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(reads::newest_of_names(&self.readers, &query).await?)
     }
 
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {

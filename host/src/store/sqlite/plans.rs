@@ -55,7 +55,9 @@ fn writes() -> Vec<Case> {
         ("cancel of schedule", one(admit::CANCEL_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
         ("put tick", one(admit::PUT_TICK), &[]),
         ("put ticked", one(admit::PUT_TICKED), &[]),
+        ("cancel of name", one(admit::CANCEL_OF_NAME), &["INDEX job_name (grp=? AND name=?)"]),
         ("cancel", both(&change::CANCEL), &[BY_ID]),
+        ("withdraw", both(&change::WITHDRAW), &[BY_ID]),
         ("reschedule", both(&change::RESCHEDULE), &[BY_ID]),
         ("redrive", both(&change::REDRIVE), &[BY_ID]),
         ("purge", both(&change::PURGE), &[BY_ID]),
@@ -83,6 +85,11 @@ fn reads() -> Vec<Case> {
         ("jobs", vec![reads::jobs_sql(None, false)], &[PAGE, BY_ID]),
         ("jobs in state", vec![reads::jobs_sql(Some(State::Dead), false)], &[PAGE, BY_ID]),
         ("jobs of name", vec![reads::jobs_sql(None, true)], &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID]),
+        (
+            "newest of names",
+            one(reads::NEWEST_OF_NAMES),
+            &["COVERING INDEX job_name (grp=? AND name>? AND name<?)", BY_ID],
+        ),
         ("attempts", one(reads::ATTEMPTS), &[BY_ID, "INDEX sqlite_autoindex_attempt_1 (job=? AND number>?)"]),
         ("stats", one(reads::STATS), &["COVERING INDEX job_state (grp=?)", DUE]),
     ]

@@ -9,7 +9,7 @@ use super::error::Failure;
 use super::{lane, rows};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use crate::store::{JobFilter, JobsQuery, Stats, Ticked, Waiting};
+use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked, Waiting};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -144,6 +144,26 @@ pub(super) async fn jobs(pool: &SqlitePool, query: &JobsQuery) -> Result<Vec<Job
 pub(super) async fn count(pool: &SqlitePool, filter: &JobFilter) -> Result<u64, Failure> {
     let sql = count_sql(filter.state, filter.name.is_some());
     rows::number(&bind(sql, filter, None).fetch_one(pool).await?, "jobs")
+}
+
+/// As long as the longest name.
+const LAST_CHARACTERS: usize = 64;
+
+/// Jumps from name to name in the index `job_name`.
+pub(super) const NEWEST_OF_NAMES: &str = "
+    SELECT job_shown.* FROM (
+        SELECT name, max(id) AS id FROM job
+        WHERE grp = ?1 AND name > ?3 AND name >= ?4 AND name <= ?5 GROUP BY name ORDER BY name LIMIT ?6) AS page
+    CROSS JOIN job_shown ON job_shown.id = page.id
+    WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)
+    ORDER BY page.name";
+
+pub(super) async fn newest_of_names(pool: &SqlitePool, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
+    // Behind every name with the prefix, which are not longer: no character comes after this one.
+    let end = query.prefix.clone() + &"\u{10ffff}".repeat(LAST_CHARACTERS);
+    let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
+    let asked = asked.bind(&query.after).bind(&query.prefix).bind(end).bind(query.limit);
+    asked.fetch_all(pool).await?.iter().map(rows::job).collect()
 }
 
 const TICKED: &str = "SELECT schedule, last, runs FROM ticked";

@@ -4,15 +4,16 @@
 //! overrides go over the configs at the end. One rule is added: a layer that names another plugin for a role starts from that
 //! plugin's defaults instead of inheriting a config that was meant for the old one.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use self::limits::{GroupLimits, LimitsDoc, Rate, parse_period};
 use super::plugin::{Digest, Role};
 
 /// The roles that one plugin plays at most.
@@ -131,30 +132,6 @@ pub struct Use {
     pub keys: Vec<String>,
 }
 
-/// A group's limits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GroupLimits {
-    /// How many attempts run at once.
-    pub concurrency: u32,
-    /// How many attempts start in a period.
-    pub rate: Option<Rate>,
-    /// How long one request may take, body included.
-    pub timeout: Duration,
-    /// How long after its acceptance a job is tried.
-    pub ttl: Option<Duration>,
-    /// How long after it was due an attempt may still start.
-    pub max_delay: Option<Duration>,
-}
-
-/// So many in a period, such as `100/s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// How many, which is also how many may come at once after a pause.
-    pub count: NonZeroU32,
-    /// In how long.
-    pub period: Duration,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UseDoc {
@@ -163,22 +140,6 @@ struct UseDoc {
     config: Map<String, Value>,
     #[serde(default)]
     keys: Vec<String>,
-}
-
-/// Limits as they are written.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LimitsDoc {
-    /// How many attempts of the group run at once.
-    pub concurrency: Option<u32>,
-    /// How many start in a period: `100/s`, `600/min`, `5000/h`.
-    pub rate: Option<String>,
-    /// How long one request may take, such as `10s`.
-    pub timeout: Option<String>,
-    /// How long after its acceptance a job is tried, such as `1h`. Retries do not restart it.
-    pub ttl: Option<String>,
-    /// How long after it was due an attempt may still start, such as `10m`.
-    pub max_delay: Option<String>,
 }
 
 /// Lays `over` on `base`.
@@ -339,55 +300,6 @@ impl Use {
         let config_digest = Digest::of(config.as_bytes());
         Ok(Self { role, pointer, plugin, digest, config, config_digest, keys: doc.keys })
     }
-}
-
-impl GroupLimits {
-    fn parse(value: &Value) -> Result<Self, Invalid> {
-        let empty = Value::Object(Map::new());
-        let doc = LimitsDoc::deserialize(if value.is_null() { &empty } else { value })
-            .map_err(|error| Invalid::at("/limits", error.to_string()))?;
-        let timeout =
-            doc.timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
-        let concurrency = doc.concurrency.filter(|count| *count > 0);
-        let period =
-            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
-        Ok(Self {
-            concurrency: concurrency
-                .ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
-            rate: doc.rate.as_deref().map(parse_rate).transpose()?,
-            timeout: parse_period("/limits/timeout", &timeout)?,
-            ttl: period("/limits/ttl", &doc.ttl)?,
-            max_delay: period("/limits/max_delay", &doc.max_delay)?,
-        })
-    }
-}
-
-/// A duration such as `1h 30m`, longer than nothing.
-///
-/// # Errors
-/// With `pointer`.
-pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
-    match humantime::parse_duration(text) {
-        Ok(period) if !period.is_zero() => Ok(period),
-        Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
-        Err(error) => {
-            Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}")))
-        }
-    }
-}
-
-fn parse_rate(text: &str) -> Result<Rate, Invalid> {
-    let invalid =
-        || Invalid::at("/limits/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
-    let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(invalid()),
-    };
-    Ok(Rate { count: count.parse().map_err(|_| invalid())?, period: Duration::from_secs(seconds) })
 }
 
 #[cfg(test)]

@@ -1,0 +1,137 @@
+//! A group's limits: how they are written, and what they come to.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Invalid;
+
+/// A group's limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupLimits {
+    /// How many attempts run at once.
+    pub concurrency: u32,
+    /// How many attempts start in a period.
+    pub rate: Option<Rate>,
+    /// How long one request may take, body included.
+    pub timeout: Duration,
+    /// How long after its acceptance a job is tried.
+    pub ttl: Option<Duration>,
+    /// How long after it was due an attempt may still start.
+    pub max_delay: Option<Duration>,
+}
+
+/// So many in a period, such as `100/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In how long.
+    pub period: Duration,
+    /// How many may come at once after a pause.
+    pub burst: NonZeroU32,
+}
+
+/// Limits as they are written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsDoc {
+    /// How many attempts of the group run at once.
+    pub concurrency: Option<u32>,
+    /// How many start in a period: `100/s`, `600/min`, `5000/h`.
+    pub rate: Option<String>,
+    /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
+    pub burst: Option<u32>,
+    /// How long one request may take, such as `10s`.
+    pub timeout: Option<String>,
+    /// How long after its acceptance a job is tried, such as `1h`. Retries do not restart it.
+    pub ttl: Option<String>,
+    /// How long after it was due an attempt may still start, such as `10m`.
+    pub max_delay: Option<String>,
+}
+
+impl GroupLimits {
+    pub(super) fn parse(value: &Value) -> Result<Self, Invalid> {
+        let empty = Value::Object(Map::new());
+        let doc = LimitsDoc::deserialize(if value.is_null() { &empty } else { value })
+            .map_err(|error| Invalid::at("/limits", error.to_string()))?;
+        let timeout = doc.timeout.as_deref();
+        let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
+        let concurrency = doc.concurrency.filter(|count| *count > 0);
+        let period =
+            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
+        Ok(Self {
+            concurrency: concurrency
+                .ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
+            rate: rate(&doc)?,
+            timeout: parse_period("/limits/timeout", timeout)?,
+            ttl: period("/limits/ttl", &doc.ttl)?,
+            max_delay: period("/limits/max_delay", &doc.max_delay)?,
+        })
+    }
+}
+
+/// A duration such as `1h 30m`, longer than nothing.
+///
+/// # Errors
+/// With `pointer`.
+pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
+    match humantime::parse_duration(text) {
+        Ok(period) if !period.is_zero() => Ok(period),
+        Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
+        Err(error) => {
+            Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}")))
+        }
+    }
+}
+
+fn rate(doc: &LimitsDoc) -> Result<Option<Rate>, Invalid> {
+    let invalid = |message: &str| Invalid::at("/limits/burst", message);
+    let burst =
+        doc.burst.map(|burst| NonZeroU32::new(burst).ok_or_else(|| invalid("a number of at least 1 is needed")));
+    match (doc.rate.as_deref().map(parse_rate).transpose()?, burst.transpose()?) {
+        (None, Some(_)) => Err(invalid("a burst belongs to a rate, and there is no `rate`")),
+        (rate, burst) => Ok(rate.map(|rate| Rate { burst: burst.unwrap_or(rate.burst), ..rate })),
+    }
+}
+
+/// With a burst of the whole count.
+fn parse_rate(text: &str) -> Result<Rate, Invalid> {
+    let invalid =
+        || Invalid::at("/limits/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
+    let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(invalid()),
+    };
+    let count = count.parse().map_err(|_| invalid())?;
+    Ok(Rate { count, period: Duration::from_secs(seconds), burst: count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parsed(extra: Value) -> Result<GroupLimits, Invalid> {
+        let mut doc = json!({"concurrency": 1, "timeout": "1s"});
+        json_patch::merge(&mut doc, &extra);
+        GroupLimits::parse(&doc)
+    }
+
+    #[test]
+    fn a_burst_is_the_rates_count_unless_it_is_said() {
+        let burst = |extra| parsed(extra).unwrap().rate.unwrap().burst.get();
+        assert_eq!(burst(json!({"rate": "3/s"})), 3);
+        assert_eq!(burst(json!({"rate": "3/s", "burst": 5})), 5);
+        assert_eq!(burst(json!({"rate": "3/s", "burst": 1})), 1);
+        for refused in [json!({"rate": "3/s", "burst": 0}), json!({"burst": 5})] {
+            assert_eq!(parsed(refused).unwrap_err().pointer, "/limits/burst");
+        }
+    }
+}

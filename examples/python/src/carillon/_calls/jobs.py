@@ -40,6 +40,8 @@ class JobFields(TypedDict, total=False):
     #: Now by default.
     run_at: Optional[When]
     name: Optional[str]
+    #: Takes the place of the group's unfinished jobs of the same name.
+    replace: Optional[bool]
     #: Labels: texts, or one level of namespaces. With ``metadata_headers`` they go out as headers.
     metadata: Optional[Metadata]
     metadata_headers: Optional[bool]

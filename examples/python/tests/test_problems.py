@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -154,3 +155,13 @@ def test_two_credentials_are_one_too_many() -> None:
     for make in (Client, AsyncClient):
         with pytest.raises(ValueError, match="one of them"):
             make("http://:a@host", "b")
+
+
+@pytest.mark.parametrize(("scheme", "mode"), [("https", ssl.CERT_REQUIRED), ("http", ssl.CERT_NONE)])
+def test_certificates_are_verified_where_there_are_any(scheme: str, mode: ssl.VerifyMode) -> None:
+    with Client(f"{scheme}://example.org") as client:
+        transport = client._http._transport
+        assert isinstance(transport, httpx.HTTPTransport)
+        context = transport._pool._ssl_context
+        assert context is not None
+        assert context.verify_mode == mode

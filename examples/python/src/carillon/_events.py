@@ -69,9 +69,7 @@ class _Reading:
         return event
 
     def _failed(self) -> float:
-        """How long to wait before the next try. Events that were read and not yet handed out are kept."""
-        if self._pending:
-            self.last_event_id = self._pending[-1].id
+        """How long to wait before the next try, in seconds."""
         self._failures += 1
         return min(self._pause * 2.0 ** min(self._failures - 1, 10), _LONGEST_PAUSE)
 
@@ -92,7 +90,11 @@ class Events(_Reading):
         self._stack = ExitStack()
         self._chunks: Optional[Iterator[bytes]] = None
         self._is_closed = False
-        self._connect()
+        try:
+            self._connect()
+        except BaseException:
+            self._disconnect()
+            raise
 
     def __enter__(self) -> Events:
         return self

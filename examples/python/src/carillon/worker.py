@@ -30,7 +30,7 @@ from carillon.problem import Problem
 WAIT_SECONDS = 3.0
 
 #: The first and the longest pause between two tries to reach the server, in seconds.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 
 _LOG = logging.getLogger("carillon.worker")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from deferred import CALLS, delays, divide, errors_of, look_up, module, note, popped, queue_of, run_all_now, waiting
+from readme import blocks
+from readme import run as execute
+from support import Server
 
 from carillon import Client
 from carillon.deferrable import Deferrable
@@ -271,3 +275,15 @@ deferrable_instance.run_once()
     run(f"events_{name}", snippet, deferrable_instance=app)
     assert capsys.readouterr().out == "Pushed [1, 'two']\n"
     assert CALLS == [(1, "two")]
+
+
+def test_the_blocks_of_our_own_page_run(fresh_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "deferrable.md"
+    names: dict[str, Any] = {"__name__": "shop"}
+    found = blocks(page)
+    assert len(found) == 6
+    for block in found:
+        execute(block.replace("http://127.0.0.1:7070", fresh_server.url), page, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["stats of 5f43a1", "stats of 5f43a1", "shop:divide division by zero", "Pushed shop:run_some_stats"]
+    queue_of(names["stats"])._client.close()

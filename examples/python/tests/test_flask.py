@@ -40,7 +40,7 @@ def listening(doppler: Doppler) -> Iterator[Make]:
         def make(function: Callable[..., Any], **options: Any) -> Callback:
             app = Flask("shop")
             app.config["SECRET_KEY"] = "foo"
-            callback = doppler.listen(f"/{function.__name__}", **options)(function)
+            callback = doppler.listen("/callback", **options)(function)
             doppler.register(app)
             stack.enter_context(serving(app))
             return callback
@@ -72,16 +72,17 @@ def test_the_result_is_still_the_function(listening: Make) -> None:
     callback = listening(double)
     assert (callback(3), callback(n=4)) == (6, 8)
     assert (callback.__name__, callback.__doc__) == ("double", "Doubles.")  # type: ignore[attr-defined]
-    assert callback.url.endswith("/_callbacks/double")
+    assert callback.url.endswith("/_callbacks/callback")
 
 
 def test_a_job_has_the_attributes_of_doppler(listening: Make) -> None:
     before = time.time()
     job = listening(lambda: None, max_retries=3).delay(3600)
     assert (job.status, job.state, job.last_retry, job.retries_left) == ("early", "early", None, 3)
-    assert job.run_at == job.scheduled_at
     assert job.run_at is not None
     assert before + 3600 <= job.run_at <= time.time() + 3601
+    assert job.scheduled_at is not None
+    assert int(before) <= job.scheduled_at <= time.time()
     assert len(job.request_id) == 36
     job.cancel()
 

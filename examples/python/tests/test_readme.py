@@ -19,9 +19,8 @@ def test_the_blocks_of_the_readme_run(fresh_server: Server, receiver: Receiver, 
     for block in found:
         here = block.replace("http://127.0.0.1:7070", fresh_server.url).replace("http://127.0.0.1:8000", receiver.url("").rstrip("/"))
         run(here, README, names)
-    bells = [arrival.json() for arrival in receiver.arrived("/bell", 102)]
-    assert {"user": 7, "loud": True} in bells
-    assert set(range(100)) <= {bell for bell in bells if isinstance(bell, int)}
+    bells = [arrival.body for arrival in receiver.arrived("/bell", 102)]
+    assert sorted(bells) == sorted([b'{"user":7,"loud":true}', b"", *(b"%d" % n for n in range(100))])
     assert receiver.arrived("/report")[0].json() == {"kind": "daily"}
     output = capsys.readouterr().out
     assert "{'resize': 7} 1" in output

@@ -100,7 +100,7 @@ class Job:
         self.status: str = document["status"]
         #: When its next try is, or its last one was, due; in Unix seconds, like all times here.
         self.run_at: Optional[float] = document["run_at"]
-        #: When it was scheduled for at first.
+        #: When it was scheduled.
         self.scheduled_at: Optional[float] = document["scheduled_at"]
         #: When the last try failed, if one did.
         self.last_retry: Optional[float] = document["last_retry"]

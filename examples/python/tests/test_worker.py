@@ -354,6 +354,7 @@ def test_a_worker_can_be_run_by_a_program(backend: Backend) -> None:
     worker.run()
     assert deferred.CALLS == [((1,), {})]
     assert counts(app) == (0, 0, 0)
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("carillon-")] == []
 
 
 class Late(httpx.HTTPTransport):

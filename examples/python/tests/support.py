@@ -68,7 +68,13 @@ class Server:
         store = f"sqlite:{self._directory / 'carillon.db'}"
         command = [str(binary()), "serve", "--listen", self._listen, "--store", store, "--log-format", "json"]
         command += ["--egress-allow", "127.0.0.0/8", *self._arguments]
-        environment = {"CARILLON_KEYS__MASTER_KEY": "00" * 32, "CARILLON_LOG": "info", **self._environment}
+        environment = {
+            "CARILLON_KEYS__MASTER_KEY": "00" * 32,
+            "CARILLON_LOG": "info",
+            # Plugins are compiled once for all servers of a run.
+            "CARILLON_POLICY__CACHE_DIR": str(self._directory.parent / "plugin-cache"),
+            **self._environment,
+        }
         self._process = subprocess.Popen(
             command,
             cwd=self._directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,23 @@ from support import Receiver, Server
 from carillon import Client
 
 _NUMBERS = itertools.count(1)
+
+#: A test that takes longer than this hangs, in seconds.
+_LONGEST = 60
+
+
+@pytest.fixture(autouse=True)
+def _deadline() -> Iterator[None]:
+    """Fails a test that waits for what never comes."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"the test hangs: {_LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(_LONGEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from support import Proxy, Server
+from support import Answer, Proxy, Receiver, Server
 
 from carillon import AsyncClient, Client, Event, Problem
 from carillon._sse import Message, Parser
@@ -108,6 +108,16 @@ def test_a_stream_ends_when_its_group_is_no_more(client: Client, name: str, prox
             next(events)
         assert caught.value.status == 404
         assert list(events) == []
+
+
+def test_a_message_that_broke_off_is_read_anew(receiver: Receiver) -> None:
+    """What stands in for the server ends the stream in the middle of a message."""
+    event = b'event: push\nid: 2\ndata: {"id": "2", "kind": "push", "at": "2026-11-21T10:00:00Z", "name": "whole"}\n\n'
+    receiver.script("/v1/events", Answer(200, b"retry: 1\nid: 1\n\n" + event[:60]), Answer(200, event))
+    with Client(receiver.url("/")) as client, client.events() as events:
+        assert next(events).name == "whole"
+        assert events.last_event_id == "2"
+    assert [arrival.headers.get("last-event-id") for arrival in receiver.all("/v1/events")][:2] == [None, "1"]
 
 
 def test_events_for_asyncio(client: Client, group: str, proxy: Proxy) -> None:

@@ -60,7 +60,10 @@ async fn a_scheduled_callback_has_six_attributes() {
     assert_eq!(reply.headers["content-type"], "application/json");
     let job = reply.expect(200);
     assert_eq!(fields(&job), FIELDS);
-    assert_eq!((&job["status"], &job["run_at"], &job["scheduled_at"]), (&json!("early"), &json!(run_at), &json!(at.second())));
+    assert_eq!(
+        (&job["status"], &job["run_at"], &job["scheduled_at"]),
+        (&json!("early"), &json!(run_at), &json!(at.second()))
+    );
     assert_eq!((&job["last_retry"], &job["retries_left"]), (&Value::Null, &json!(3)));
     let id = request_id(&job);
     assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 4);
@@ -69,7 +72,10 @@ async fn a_scheduled_callback_has_six_attributes() {
     assert_eq!(fields(&shown), FIELDS);
     assert!(shown["run_at"].is_f64(), "{shown}");
     assert_eq!(shown["run_at"].as_f64(), Some(run_at as f64));
-    assert_eq!((&shown["request_id"], &shown["status"], &shown["retries_left"]), (&json!(id), &json!("early"), &json!(3)));
+    assert_eq!(
+        (&shown["request_id"], &shown["status"], &shown["retries_left"]),
+        (&json!(id), &json!("early"), &json!(3))
+    );
 
     let default = at.scheduled(at.callback("/a", run_at)).await;
     assert_eq!(default["retries_left"], 0);
@@ -146,7 +152,8 @@ async fn every_status_below_400_is_a_success_and_redirects_are_followed() {
     }
     at.receiver.on("/loop", [Answer::status(302).header("location", "/loop")]);
     let id = at.retried("/loop", 1, 10).await;
-    at.until(&format!("/{id}"), "a loop is a failure", |job| job["retries_left"] == 0 && job["status"] == "early").await;
+    at.until(&format!("/{id}"), "a loop is a failure", |job| job["retries_left"] == 0 && job["status"] == "early")
+        .await;
     assert_eq!(at.receiver.count("/loop"), 6, "five redirects");
     at.host.looked(&at.receiver).await;
     for path in ["/200", "/204", "/304", "/399"] {
@@ -161,7 +168,8 @@ async fn a_failure_is_retried_after_a_constant_pause_and_counted_down() {
     let first = at.second();
     let id = at.retried("/a", 3, 7).await;
     for left in [2, 1, 0] {
-        let job = at.until(&format!("/{id}"), "waits", |job| job["status"] == "early" && job["retries_left"] == left).await;
+        let job =
+            at.until(&format!("/{id}"), "waits", |job| job["status"] == "early" && job["retries_left"] == left).await;
         let failed = at.second();
         assert_eq!((&job["last_retry"], &job["scheduled_at"]), (&json!(failed), &json!(first)));
         assert_eq!(job["run_at"].as_f64(), Some((failed + 7) as f64));
@@ -205,7 +213,10 @@ async fn callbacks_are_made_one_after_the_other() {
     let second = request_id(&at.scheduled(at.callback("/b", 0)).await);
     at.host.looked(&at.receiver).await;
     let shown = at.api.get(&format!("/{first}")).await.expect(200);
-    assert_eq!((&shown["status"], &shown["run_at"], &shown["retries_left"]), (&json!("started"), &Value::Null, &json!(0)));
+    assert_eq!(
+        (&shown["status"], &shown["run_at"], &shown["retries_left"]),
+        (&json!("started"), &Value::Null, &json!(0))
+    );
     assert_eq!(at.api.get(&format!("/{second}")).await.expect(200)["status"], "waiting");
     assert_eq!(at.receiver.count("/b"), 0);
     gate.release(1);
@@ -330,10 +341,18 @@ async fn a_json_content_type_is_needed() {
         let request = at.api.request(Method::POST, "").body(at.callback("/a", at.second() + 5).to_string());
         at.api.send(kind.into_iter().fold(request, |request, kind| request.header("content-type", kind))).await
     };
-    for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json", "application/problem+JSON"] {
+    for kind in
+        ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json", "application/problem+JSON"]
+    {
         with(Some(kind)).await.expect(200);
     }
-    for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("text/json"), Some("application/jsonp")] {
+    for kind in [
+        None,
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("text/json"),
+        Some("application/jsonp"),
+    ] {
         refused(&with(kind).await, 415);
     }
 }

@@ -5,6 +5,7 @@ mod crons;
 mod doppler;
 mod mounts;
 mod poussetaches;
+mod readme;
 
 use std::sync::Arc;
 use std::time::Duration;

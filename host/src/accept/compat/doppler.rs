@@ -53,12 +53,12 @@ struct View {
 
 async fn schedule(call: &Call) -> Result<Response, Refusal> {
     let asked = Asked::read(call)?;
-    let group = call.group().await?;
     let now = call.api.clock.now();
     let run_at = asked.run_at.map_or(now, |seconds| UnixMs(seconds.saturating_mul(1_000)));
     if run_at > now.plus(call.api.limits.horizon) {
         return Err(wrong("`run_at` is too far ahead"));
     }
+    let group = call.group().await?;
     let mut doc = JobDoc {
         url: Some(asked.callback_url),
         any_scheme: true,

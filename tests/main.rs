@@ -66,6 +66,8 @@ mod observers;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]
+mod redirects;
+#[cfg(test)]
 mod streams;
 
 #[cfg(test)]

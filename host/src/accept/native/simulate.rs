@@ -31,7 +31,8 @@ const FAILURE_STATUS: u16 = 500;
 const SUCCESS_STATUS: u16 = 200;
 
 /// The transport errors that can be imagined.
-const TRANSPORT_ERRORS: [&str; 7] = ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address"];
+const TRANSPORT_ERRORS: [&str; 8] =
+    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect"];
 
 /// What is to be foretold.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

@@ -136,7 +136,7 @@ async fn what_is_configured_of_a_group_is_put_in_force_at_each_start_and_the_res
     let at = Mounted::start("poussetaches").await;
     make(&at.api, "poussetaches", &at.receiver.url("/a")).await;
     let group = at.host.api.get("/v1/groups/poussetaches").await.expect(200);
-    let limits = json!({"concurrency": 2, "rate": "3/s", "burst": 5, "redirects": 5, "timeout": "30s"});
+    let limits = json!({"concurrency": 2, "rate": "3/s", "burst": 5, "redirects": 5});
     assert_eq!(group["limits"], limits);
     let mut own =
         json!({"encode": group["encode"], "judge": group["judge"], "retry": group["retry"], "limits": group["limits"]});

@@ -37,7 +37,7 @@ use crate::job::{Admission, AttemptRecord, Job, NewJob};
 use crate::observe::Told;
 use crate::store::{Inserted, Placed};
 
-pub use self::group::{group_doc, group_patch};
+pub use self::group::{AUTH_KEY, group_doc, group_patch};
 
 /// One of the APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

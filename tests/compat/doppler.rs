@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Mounted, fields, refused};
-use crate::support::{Answer, Gate, Reply, id_of};
+use super::{Mounted, fields};
+use crate::support::{Answer, Gate, id_of};
 
 const FIELDS: [&str; 6] = ["last_retry", "request_id", "retries_left", "run_at", "scheduled_at", "status"];
 

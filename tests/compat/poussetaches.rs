@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Mounted, fields, refused};
+use super::{Mounted, fields};
 use crate::support::{Answer, Gate, Receiver, Reply, TestHost};
 
 pub(super) const FIELDS: [&str; 11] = [

@@ -52,6 +52,8 @@ mod simulate;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod auth_headers;
+#[cfg(test)]
 mod compat;
 #[cfg(test)]
 mod custom_plugin;

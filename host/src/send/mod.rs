@@ -150,8 +150,9 @@ impl Sender {
     /// One request of an exchange that began with `stopwatch`.
     async fn response(&self, outgoing: &Outgoing, stopwatch: Stopwatch) -> Result<Response, Failure> {
         self.check_literal(&outgoing.url)?;
-        let request = self.client.request(outgoing.method.clone(), outgoing.url.clone());
-        let mut request = request.headers(outgoing.headers.clone());
+        let mut headers = outgoing.headers.clone();
+        headers.extend(outgoing.auth_headers.iter().map(|(header, value)| (header.name.clone(), value.clone())));
+        let mut request = self.client.request(outgoing.method.clone(), outgoing.url.clone()).headers(headers);
         if outgoing.body.is_empty() && WITH_BODY.contains(&outgoing.method) {
             request = request.header(CONTENT_LENGTH, 0);
         }

@@ -1,5 +1,6 @@
 //! A request as it goes out: what the policies made of it, and the server's own headers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use reqwest::{Method, Url};
 use sha2::{Digest as _, Sha256};
 
 use crate::job::{JobId, Metadata};
-use crate::policy::Request;
+use crate::policy::binding::AuthHeader;
+use crate::policy::{KeyMaterial, Request};
 
 /// Carries the job's id: the same for all attempts.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -36,6 +38,8 @@ pub struct Envelope<'a> {
     pub redirects: usize,
     /// What goes out as headers of its own.
     pub metadata: Option<&'a Metadata>,
+    /// The headers whose values are keys. They replace headers of the same name.
+    pub auth_headers: &'a [(AuthHeader, Arc<KeyMaterial>)],
 }
 
 /// A request that is ready to go.
@@ -45,8 +49,10 @@ pub struct Outgoing {
     pub method: Method,
     /// The target.
     pub url: Url,
-    /// All headers but those of the connection.
+    /// All headers but those of the connection, and the ones below.
     pub headers: HeaderMap,
+    /// The headers whose values are keys, apart from the others because nobody but the receiver sees them.
+    pub auth_headers: Vec<(AuthHeader, HeaderValue)>,
     /// The body.
     pub body: Bytes,
     /// For all of it, redirects and body included.
@@ -56,8 +62,9 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The sha-256, in hex, of everything that the receiver sees: method, URL, each header's name and value in order, body; each
-    /// with its length in front (8 bytes, big-endian), so that no two requests share one.
+    /// The sha-256, in hex, of what the receiver sees: method, URL, each header's name and value in order, body; each with its
+    /// length in front (8 bytes, big-endian), so that no two requests share one. Without the headers whose values are keys, which
+    /// could be guessed from it.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hasher = Sha256::new();
@@ -96,12 +103,58 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
     headers.entry(TRACEPARENT).or_insert(trace);
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
     headers.entry(USER_AGENT).or_insert_with(|| user_agent.clone());
+    let mut auth_headers = Vec::with_capacity(envelope.auth_headers.len());
+    for (header, key) in envelope.auth_headers {
+        headers.remove(&header.name);
+        auth_headers.push((header.clone(), key.header().ok()?));
+    }
     Some(Outgoing {
         method: Method::from_bytes(request.method.as_bytes()).ok()?,
         url: Url::parse(&request.url).ok()?,
         headers,
+        auth_headers,
         body: Bytes::copy_from_slice(&request.body),
         timeout: envelope.timeout,
         redirects: envelope.redirects,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::policy::{Header, KeyKind};
+
+    fn with_key(secret: &str) -> Outgoing {
+        let key = KeyMaterial::new("k/1".to_owned(), KeyKind::Header, Zeroizing::new(secret.into())).unwrap();
+        let name = HeaderName::from_static("x-key");
+        let auth = [(AuthHeader { name, key: "k".to_owned(), pointer: String::new() }, Arc::new(key))];
+        let header = |name: &str| Header { name: name.to_owned(), value: b"own".to_vec() };
+        let request = Request {
+            method: "POST".to_owned(),
+            url: "http://a/".to_owned(),
+            headers: vec![header("X-Key"), header("X-Other"), header("X-KEY")],
+            body: Vec::new(),
+        };
+        let envelope = Envelope {
+            job: JobId(uuid::Uuid::nil()),
+            number: 1,
+            seed: 1,
+            timeout: Duration::from_secs(1),
+            redirects: 0,
+            metadata: None,
+            auth_headers: &auth,
+        };
+        complete(&request, envelope, &HeaderValue::from_static("me")).unwrap()
+    }
+
+    #[test]
+    fn a_key_replaces_headers_and_leaves_no_trace() {
+        let (one, other) = (with_key("hunter2"), with_key("hunter3"));
+        assert!(!one.headers.contains_key("x-key") && one.headers.contains_key("x-other"));
+        assert_eq!(one.auth_headers[0].1, "hunter2");
+        assert!(!format!("{one:?}").contains("hunter2"));
+        assert_eq!(one.digest(), other.digest(), "nobody can guess at the value");
+    }
 }

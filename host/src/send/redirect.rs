@@ -58,6 +58,7 @@ pub(super) fn onward(
     }
     if next.url.origin() != request.url.origin() {
         keep_headers(&mut next, travels);
+        next.auth_headers.clear();
     }
     Ok(Some(next))
 }
@@ -113,14 +114,17 @@ mod tests {
     use reqwest::header::HeaderMap;
 
     use super::*;
+    use crate::policy::binding::AuthHeader;
 
     fn request(method: Method, url: &str) -> Outgoing {
         let names = ["authorization", "cookie", "content-type", "x-signature", "accept-language", "user-agent"];
         let own = ["idempotency-key", "carillon-attempt", "carillon-metadata-a", "carillon-signature", "traceparent"];
         let header = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static("v"));
         let headers: HeaderMap = names.iter().chain(&own).map(header).collect();
+        let auth = AuthHeader { name: HeaderName::from_static("x-key"), key: "k".to_owned(), pointer: String::new() };
         let (url, timeout) = (Url::parse(url).unwrap(), Duration::from_secs(1));
-        Outgoing { method, url, headers, body: "body".into(), timeout, redirects: 3 }
+        let auth_headers = vec![(auth, HeaderValue::from_static("v"))];
+        Outgoing { method, url, headers, auth_headers, body: "body".into(), timeout, redirects: 3 }
     }
 
     fn onward_to(request: &Outgoing, status: u16, location: &str) -> Option<Outgoing> {
@@ -215,8 +219,10 @@ mod tests {
             "user-agent",
         ];
         assert_eq!(names(&other), travelled);
+        assert_eq!((home.auth_headers.len(), same.auth_headers.len(), other.auth_headers.len()), (1, 1, 0));
         let back = onward_to(&other, 307, "http://a/z").unwrap();
         assert_eq!((back.url.as_str(), names(&back)), ("http://a/z", travelled.to_vec()));
+        assert!(back.auth_headers.is_empty());
         let secure = request(Method::GET, "https://a/x");
         for location in ["http://a/x", "https://b/x", "https://a:444/x"] {
             assert!(!onward_to(&secure, 302, location).unwrap().headers.contains_key("authorization"), "{location}");

@@ -54,6 +54,8 @@ mod answers;
 #[cfg(test)]
 mod auth_headers;
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod custom_plugin;
 #[cfg(test)]
 mod egress;

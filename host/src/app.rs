@@ -4,6 +4,8 @@
 //! what runs may finish until the drain time is over; what is left goes back to the store untouched. Streams of events end last, so
 //! that they tell of all of it.
 
+mod declare;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +20,10 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::accept::serve::{ServeLimits, serve};
-use crate::accept::{Api, ApiLimits, router};
+use crate::accept::{Api, ApiLimits, Mount, mount_router, router};
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
-use crate::catalog::{AccessRole, Bounds, Catalog, CatalogOptions, DEFAULT_TENANT, Vault};
+use crate::catalog::{Bounds, Catalog, CatalogOptions, Vault};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::cron::Cron;
@@ -56,6 +57,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct App {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it serves other schedulers' APIs by themselves.
+    pub mounts: Vec<(Mount, SocketAddr)>,
     /// The first administrator's token, if it was made at this start.
     pub first_token: Option<String>,
     store: Arc<SqliteStore>,
@@ -74,6 +77,9 @@ pub struct App {
 /// If it cannot be started.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = App::start(config, Arc::new(SystemClock)).await?;
+    for (mount, address) in &app.mounts {
+        tracing::info!(%address, "serves {}", mount.name());
+    }
     tracing::info!(address = %app.address, "ready");
     if let Some(token) = &app.first_token {
         tracing::warn!("this is the administrator's token; it is not shown again: {token}");
@@ -102,8 +108,8 @@ impl App {
         let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
         let catalog =
             Arc::new(open_catalog(&config, Arc::clone(&store) as _, Arc::clone(&clock), &runtime, vault).await?);
-        declare(&config, &catalog).await?;
-        let first_token = admit_first_token(&config, &catalog).await?;
+        declare::configured(&config, &catalog).await?;
+        let first_token = declare::first_token(&config, &catalog).await?;
         let sender =
             Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
         let attempter = Attempter::new(
@@ -129,10 +135,18 @@ impl App {
             attempts: TaskTracker::new(),
             interrupt: CancellationToken::new(),
         });
-        let listener = TcpListener::bind(config.server.listen).await;
-        let listener = listener.with_context(|| format!("cannot listen on {}", config.server.listen))?;
+        let listener = listen(config.server.listen).await?;
+        let mut mounts = Vec::new();
+        for mount in Mount::ALL {
+            let settings = mount.settings(&config.compat);
+            if let Some(address) = settings.listen.filter(|_| settings.enabled) {
+                mounts.push((mount, listen(address).await?));
+            }
+        }
+        let addresses = mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?)));
         let app = Self {
             address: listener.local_addr()?,
+            mounts: addresses.collect::<anyhow::Result<_>>()?,
             first_token,
             store,
             node,
@@ -142,11 +156,11 @@ impl App {
             serving: TaskTracker::new(),
             drain_timeout: config.server.drain_timeout.get(),
         };
-        app.spawn(&config, &runtime, listener);
+        app.spawn(&config, &runtime, listener, mounts);
         Ok(app)
     }
 
-    fn spawn(&self, config: &Config, runtime: &Arc<Runtime>, listener: TcpListener) {
+    fn spawn(&self, config: &Config, runtime: &Arc<Runtime>, listener: TcpListener, mounts: Vec<(Mount, TcpListener)>) {
         let (node, stop) = (&self.node, &self.stop);
         let bulks = Arc::new(Bulks {
             store: Arc::clone(&node.store),
@@ -193,6 +207,7 @@ impl App {
                 horizon: config.engine.horizon.get(),
                 wait: config.server.request_timeout.get() * 2 / 3,
             },
+            compat: config.compat.clone(),
             stopping: stop.clone(),
             end: self.end.clone(),
         });
@@ -202,6 +217,10 @@ impl App {
             concurrent_requests: config.server.concurrent_requests,
         };
         self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
+        for (mount, listener) in mounts {
+            let router = mount_router(mount, Arc::clone(&api));
+            self.serving.spawn(serve(listener, router, limits, stop.clone(), self.end.clone()));
+        }
         self.serving.spawn(serve(listener, router(api), limits, stop.clone(), self.end.clone()));
         self.serving.close();
         self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
@@ -236,6 +255,10 @@ impl App {
         }
         self.store.close().await;
     }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Where the files of a server are.
@@ -338,52 +361,6 @@ async fn open_catalog(
     let runtime = Arc::clone(runtime);
     let server_defaults = config.defaults.clone();
     Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await
-}
-
-/// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
-async fn declare(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
-    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
-    catalog.candidate(&tenant, &Value::Object(serde_json::Map::new())).await.context("defaults")?;
-    for (name, tenant) in &config.tenants {
-        let known = catalog.tenant(name).filter(|known| known.defaults == tenant.defaults);
-        if known.is_none() {
-            catalog.put_tenant(name, tenant.defaults.clone()).await.with_context(|| format!("tenants.{name}"))?;
-        }
-        declare_groups(catalog, name, &tenant.groups).await.with_context(|| format!("tenants.{name}"))?;
-    }
-    declare_groups(catalog, DEFAULT_TENANT, &config.groups).await
-}
-
-async fn declare_groups(
-    catalog: &Catalog,
-    tenant: &str,
-    groups: &std::collections::BTreeMap<String, Value>,
-) -> anyhow::Result<()> {
-    let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
-    for (name, own) in groups {
-        if catalog.group(tenant.id, name).is_none_or(|known| known.own != *own) {
-            catalog.put_group(&tenant, name, own.clone()).await.with_context(|| format!("groups.{name}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes sure that somebody can get in: with the configured token, or with a new one at the first start.
-async fn admit_first_token(config: &Config, catalog: &Catalog) -> anyhow::Result<Option<String>> {
-    if !config.auth.enabled {
-        return Ok(None);
-    }
-    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
-    const NAME: &str = "first administrator";
-    match &config.auth.admin_token {
-        Some(token) if catalog.token(token).is_some() => Ok(None),
-        Some(token) => {
-            catalog.add_token(tenant.id, NAME, AccessRole::Admin, true, token).await?;
-            Ok(None)
-        }
-        None if catalog.tokens(tenant.id).iter().any(|token| token.operator) => Ok(None),
-        None => Ok(Some(catalog.create_token(tenant.id, NAME, AccessRole::Admin, true).await?.1)),
-    }
 }
 
 async fn signal() -> anyhow::Result<()> {

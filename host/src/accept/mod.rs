@@ -3,6 +3,7 @@
 //! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
 
 pub mod auth;
+mod compat;
 pub mod error;
 pub mod idempotency;
 pub mod input;
@@ -25,6 +26,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
@@ -35,6 +37,7 @@ use crate::attempt::Attempter;
 use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
+use crate::config::Compat;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
 use crate::observers::Observers;
@@ -74,6 +77,8 @@ pub struct Api {
     pub auth: bool,
     /// What is taken.
     pub limits: ApiLimits,
+    /// How other schedulers' APIs are served.
+    pub compat: Compat,
     /// Whether the server stops.
     pub stopping: CancellationToken,
     /// Whether everything else has stopped, so that streams end.
@@ -115,14 +120,24 @@ pub fn router(api: Arc<Api>) -> Router {
     document.components.get_or_insert_default().add_security_scheme("token", token);
     let document = Arc::new(document);
     let openapi = get(move || async move { Json(Arc::clone(&document)) });
-    Router::new()
-        .merge(open)
-        .merge(closed)
-        .route("/openapi.json", openapi)
+    let routes = Router::new().merge(open).merge(closed).route("/openapi.json", openapi);
+    let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, &api)));
+    let routes = routes
         .fallback(|request: Request| async move { Problem::no_route(request.uri().path()) })
         .method_not_allowed_fallback(|request: Request| async move {
             Problem::wrong_method(request.method().as_str(), request.uri().path())
-        })
+        });
+    layered(routes, api)
+}
+
+/// Another scheduler's API by itself, without a path in front.
+pub fn mount_router(mount: Mount, api: Arc<Api>) -> Router {
+    layered(compat::at_the_root(mount), api)
+}
+
+/// What holds for every request.
+fn layered(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+    routes
         .layer(DefaultBodyLimit::max(api.limits.body))
         .layer(from_fn_with_state(Arc::clone(&api), count))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))

@@ -1,6 +1,7 @@
 //! Whether the values of a configuration are in range and fit together.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -80,10 +81,10 @@ fn server(config: &Config, checks: &mut Checks) {
 }
 
 fn secrets(config: &Config, checks: &mut Checks) {
-    let open = !config.auth.enabled && !server_is_local(config);
-    let message =
-        format!("without authentication only a loopback address can be listened on, not {}", config.server.listen);
-    checks.require(!open, "auth.enabled", message);
+    if let Some(listen) = foreign(config).filter(|_| !config.auth.enabled) {
+        let message = format!("without authentication only a loopback address can be listened on, not {listen}");
+        checks.require(false, "auth.enabled", message);
+    }
     if let Some(token) = &config.auth.admin_token {
         let good = token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
         checks.require(
@@ -101,8 +102,10 @@ fn secrets(config: &Config, checks: &mut Checks) {
     }
 }
 
-fn server_is_local(config: &Config) -> bool {
-    config.server.listen.ip().to_canonical().is_loopback()
+/// An address that others than this machine can reach.
+fn foreign(config: &Config) -> Option<SocketAddr> {
+    let mounts = config.compat.mounts().into_iter().filter_map(|(_, mount)| mount.listen);
+    mounts.chain([config.server.listen]).find(|listen| !listen.ip().to_canonical().is_loopback())
 }
 
 fn engine(config: &Config, checks: &mut Checks) {

@@ -21,6 +21,9 @@ const PREFIX: &str = "CARILLON_";
 /// The sections whose keys are names that users choose.
 const FREE_SECTIONS: [&str; 3] = ["defaults", "groups", "tenants"];
 
+/// The variable of the environment that the original poussetaches reads, and what it is here.
+const POUSSETACHES_AUTH_KEY: (&str, &str) = ("POUSSETACHES_AUTH_KEY", "compat.poussetaches.auth_key");
+
 /// The roles of `defaults`: naming the plugin of one replaces what other sources said of it.
 const ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 
@@ -172,18 +175,12 @@ impl Layer {
             problems.push(Problem { origin: Some(self.origin.clone()), key, message });
         };
         for (section, value) in &self.values {
-            match (known.values.get(section), value.as_dict()) {
-                (None, _) => unknown(section.clone(), format!("there is no such section; {}", listed(&known.values))),
-                (Some(_), None) => {
-                    unknown(section.clone(), "this is a section: its keys need values, not itself".to_owned())
-                }
-                (Some(_), Some(_)) if FREE_SECTIONS.contains(&section.as_str()) => {}
-                (Some(in_known), Some(keys)) => {
-                    let known_keys = in_known.as_dict().cloned().unwrap_or_default();
-                    for key in keys.keys().filter(|key| !known_keys.contains_key(*key)) {
-                        unknown(format!("{section}.{key}"), format!("there is no such key; {}", listed(&known_keys)));
-                    }
-                }
+            if FREE_SECTIONS.contains(&section.as_str()) && value.as_dict().is_some() {
+                continue;
+            }
+            match known.values.get(section) {
+                None => unknown(section.clone(), format!("there is no such section; {}", listed(&known.values))),
+                Some(known) => unknown_within(section, value, known, &mut unknown),
             }
         }
         problems
@@ -205,6 +202,21 @@ impl Layer {
     }
 }
 
+/// Names what a section has that the known one has not. A section may hold sections.
+fn unknown_within(section: &str, value: &Value, known: &Value, unknown: &mut impl FnMut(String, String)) {
+    let Some(known) = known.as_dict() else { return };
+    let Some(keys) = value.as_dict() else {
+        return unknown(section.to_owned(), "this is a section: its keys need values, not itself".to_owned());
+    };
+    for (key, value) in keys {
+        let path = format!("{section}.{key}");
+        match known.get(key) {
+            None => unknown(path, format!("there is no such key; {}", listed(known))),
+            Some(known) => unknown_within(&path, value, known, unknown),
+        }
+    }
+}
+
 fn listed(keys: &Dict) -> String {
     let keys: Vec<&str> = keys.keys().map(String::as_str).collect();
     format!("there are {}", keys.join(", "))
@@ -212,7 +224,12 @@ fn listed(keys: &Dict) -> String {
 
 /// The sources' layers, weakest first.
 fn layers(sources: Sources) -> Result<Vec<Layer>, Problem> {
-    let mut layers = Vec::new();
+    let (variable_name, key) = POUSSETACHES_AUTH_KEY;
+    let original = sources.environment.iter().find(|(name, _)| name == variable_name);
+    let mut layers: Vec<_> = original
+        .map(|(_, text)| Layer::single(format!("environment variable {variable_name}"), key, text.as_str().into()))
+        .into_iter()
+        .collect();
     if let Some(path) = sources.file {
         let origin = path.display().to_string();
         let text = std::fs::read_to_string(&path).map_err(|error| Problem {
@@ -362,9 +379,13 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_source() {
+        let message = refusal(from_file("[compat.callme]\nport = 1\n[compat.sidekiq]\nx = 1\n[compat]\ndoppler = 1"));
+        assert!(message.contains("compat.callme.port: there is no such key; there are burst, enabled"), "{message}");
+        assert!(message.contains("compat.sidekiq: there is no such key; there are callme, doppler"), "{message}");
+        assert!(message.contains("compat.doppler: this is a section"), "{message}");
         let message = refusal(from_file("[server]\nlisten_on = 1\n[serv]\nx = 1"));
         assert!(
-            message.contains("carillon.toml: serv: there is no such section; there are auth, defaults"),
+            message.contains("carillon.toml: serv: there is no such section; there are auth, compat, defaults"),
             "{message}"
         );
         assert!(
@@ -393,6 +414,15 @@ mod tests {
         Config::load(from_env(&variables)).unwrap();
         Config::load(from_env(&[("CARILLON_SERVICE_HOST", "10.0.0.1"), ("CARILLON_PORT_7070_TCP_ADDR", "10.0.0.1")]))
             .unwrap();
+    }
+
+    #[test]
+    fn the_originals_variable_is_the_weakest_source() {
+        let key = |variables: &[(&str, &str)]| Config::load(from_env(variables)).unwrap().compat.poussetaches.auth_key;
+        assert_eq!(key(&[]), None);
+        assert_eq!(key(&[("POUSSETACHES_AUTH_KEY", "original")]).as_deref(), Some("original"));
+        let both = [("POUSSETACHES_AUTH_KEY", "original"), ("CARILLON_COMPAT__POUSSETACHES__AUTH_KEY", "ours")];
+        assert_eq!(key(&both).as_deref(), Some("ours"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! complete and makes sense.
 
 mod check;
+mod compat;
 mod load;
 mod values;
 
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use compat::{Compat, Mount, Poussetaches};
 pub use load::{ConfigError, Flag, Problem, Sources};
 pub use values::{Period, Size};
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub events: Events,
     /// How long finished jobs are kept.
     pub retention: Retention,
+    /// The APIs of other schedulers.
+    pub compat: Compat,
     /// What every group inherits, in the form of the API's groups. An object.
     pub defaults: Value,
     /// The groups of the default tenant that exist from the start, in the form of the API. Objects.

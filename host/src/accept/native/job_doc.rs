@@ -13,86 +13,89 @@ use crate::job::{Metadata, Priority};
 const NAME_LEN: usize = 255;
 
 /// A job as a client posts it.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobDoc {
     /// Where to deliver: an absolute `http` or `https` URL. A job without one waits for a consumer to pull it.
     #[serde(default)]
-    pub(super) url: Option<String>,
+    pub(in super::super) url: Option<String>,
     /// The method; `POST` by default.
     #[serde(default)]
-    pub(super) method: Option<String>,
+    pub(in super::super) method: Option<String>,
     /// Headers to send. `Content-Type` is `application/json` by default where `payload` is given.
     #[serde(default)]
-    pub(super) headers: BTreeMap<String, String>,
+    pub(in super::super) headers: BTreeMap<String, String>,
     /// The body as JSON, sent byte for byte as it is written here. At most one of the three payloads.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub(super) payload: Option<Box<RawValue>>,
+    pub(in super::super) payload: Option<Box<RawValue>>,
     /// The body as text.
     #[serde(default)]
-    pub(super) payload_text: Option<String>,
+    pub(in super::super) payload_text: Option<String>,
     /// The body as base64 (standard alphabet, padded), for any bytes.
     #[serde(default)]
-    pub(super) payload_base64: Option<String>,
+    pub(in super::super) payload_base64: Option<String>,
     /// When: RFC 3339, Unix seconds, or `+90s`; now by default, and now if it is past.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    pub(super) run_at: Option<Value>,
+    pub(in super::super) run_at: Option<Value>,
     /// A name of the client's own choosing.
     #[serde(default)]
-    pub(super) name: Option<String>,
+    pub(in super::super) name: Option<String>,
     /// Labels, texts or one level of namespace: `{"k": "v", "billing": {"invoice": "17"}}`. Policies see them as attributes
     /// `metadata.k` and `metadata.billing.invoice`.
     #[serde(default)]
-    pub(super) metadata: Metadata,
+    pub(in super::super) metadata: Metadata,
     /// Whether each of them goes out as a header: `Carillon-Metadata-k`, `Carillon-Metadata-billing-invoice`.
     #[serde(default)]
-    pub(super) metadata_headers: bool,
+    pub(in super::super) metadata_headers: bool,
     /// Overrides of the group's policy configs, by role: `{"retry": {"max_attempts": 3}}`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    pub(super) policy: Option<Value>,
+    pub(in super::super) policy: Option<Value>,
     /// Overrides of the group's limits.
     #[serde(default)]
-    pub(super) limits: JobLimits,
+    pub(in super::super) limits: JobLimits,
     /// Which of the group's due jobs go first: 0 to 9, the most urgent; 4 by default.
     #[serde(default)]
-    pub(super) priority: Option<Priority>,
+    pub(in super::super) priority: Option<Priority>,
     /// The group's jobs of one key are tried one at a time, in the order in which they were accepted.
     #[serde(default)]
-    pub(super) order_key: Option<String>,
+    pub(in super::super) order_key: Option<String>,
     /// If the group has accepted a job with this key within `dedupe_window`, that one is answered instead (200).
     #[serde(default)]
-    pub(super) dedupe_key: Option<String>,
+    pub(in super::super) dedupe_key: Option<String>,
     /// How long `dedupe_key` is remembered; `5m` by default, at most `30d`.
     #[serde(default)]
-    pub(super) dedupe_window: Option<String>,
+    pub(in super::super) dedupe_window: Option<String>,
     /// At most one job of a key runs in so many seconds: the first now, the next when they are over, and those between are skipped
     /// (200), because that one does their work.
     #[serde(default)]
-    pub(super) debounce_seconds: Option<f64>,
+    pub(in super::super) debounce_seconds: Option<f64>,
     /// With `debounce_seconds`: the first waits, too.
     #[serde(default)]
-    pub(super) debounce_always_delay: bool,
+    pub(in super::super) debounce_always_delay: bool,
     /// With `debounce_seconds`: which jobs count as one, whatever their group. By default those with the same method, URL and payload.
     #[serde(default)]
-    pub(super) debounce_key: Option<String>,
+    pub(in super::super) debounce_key: Option<String>,
     /// This job takes the place of the group's unfinished jobs of the same `name`: those that wait are cancelled, and one that runs is
     /// when its attempt is over.
     #[serde(default)]
-    pub(super) replace: bool,
+    pub(in super::super) replace: bool,
     /// A job that is made when this one succeeds.
     #[serde(default)]
     #[schema(value_type = Option<JobDoc>, no_recursion)]
-    pub(super) on_success: Option<Box<RawValue>>,
+    pub(in super::super) on_success: Option<Box<RawValue>>,
     /// A job that is made when this one ends as a dead letter or expires.
     #[serde(default)]
     #[schema(value_type = Option<JobDoc>, no_recursion)]
-    pub(super) on_failure: Option<Box<RawValue>>,
+    pub(in super::super) on_failure: Option<Box<RawValue>>,
+    /// Whether URLs of any scheme are taken, of which only `http` and `https` can be delivered to; not a client's to say.
+    #[serde(skip)]
+    pub(in super::super) any_scheme: bool,
     /// In `on_success` and `on_failure`: the group of the job that is made, if it is another one.
     #[serde(default)]
-    pub(super) group: Option<String>,
+    pub(in super::super) group: Option<String>,
 }
 
 /// A job's own limits.
@@ -101,13 +104,13 @@ pub struct JobDoc {
 pub struct JobLimits {
     /// For one request, such as `5s`.
     #[serde(default)]
-    pub(super) timeout: Option<String>,
+    pub(in super::super) timeout: Option<String>,
     /// From now until the job is given up, such as `1h`. Retries do not restart it.
     #[serde(default)]
-    pub(super) ttl: Option<String>,
+    pub(in super::super) ttl: Option<String>,
     /// How long after it was due an attempt may still start, such as `10m`.
     #[serde(default)]
-    pub(super) max_delay: Option<String>,
+    pub(in super::super) max_delay: Option<String>,
 }
 
 /// Names and keys are short texts.

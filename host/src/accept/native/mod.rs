@@ -8,7 +8,7 @@ pub(super) mod events;
 pub(super) mod groups;
 pub(super) mod health;
 pub(super) mod job_changes;
-mod job_doc;
+pub(super) mod job_doc;
 mod job_view;
 pub(super) mod jobs;
 pub(super) mod keys;

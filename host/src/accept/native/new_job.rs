@@ -67,7 +67,7 @@ pub(super) struct Draft {
 
 impl Api {
     /// Turns a document into a job of `group`.
-    pub(super) async fn new_job(
+    pub(in super::super) async fn new_job(
         &self,
         group: &Arc<Group>,
         doc: JobDoc,
@@ -252,7 +252,7 @@ fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
     };
     let invalid = |detail: String| Problem::invalid("/url", detail);
     let url = Url::parse(text).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
-    if !["http", "https"].contains(&url.scheme()) {
+    if !doc.any_scheme && !["http", "https"].contains(&url.scheme()) {
         return Err(invalid(format!("`{}` URLs are not delivered to; use http or https", url.scheme())));
     }
     if text.len() > URL_LEN {

@@ -29,7 +29,7 @@ const BACKFILL_TICKS: usize = 10_000;
 
 /// The catch-up window if the client does not say, and the longest.
 const CATCH_UP: Duration = Duration::from_secs(60);
-const LONGEST_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
+pub(in super::super) const LONGEST_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
 
 /// The most jitter.
 const LONGEST_JITTER: Duration = Duration::from_secs(86_400);
@@ -151,8 +151,7 @@ pub(in super::super) async fn put(
     Body(doc): Body<ScheduleDoc>,
 ) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
     let spec = doc.spec(api.clock.now())?;
-    api.job_of(access.tenant.id, &spec, &mut Checked::default()).await?;
-    let (_, is_new) = api.catalog.put_schedule(access.tenant.id, &name, spec).await?;
+    let is_new = api.put_schedule(&access, &name, spec).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, api.schedule_shown(&access, &name).await?))
 }
@@ -301,6 +300,17 @@ pub(in super::super) async fn backfill(
 }
 
 impl Api {
+    /// Puts a schedule whose job makes sense; the answer says whether it is new.
+    pub(in super::super) async fn put_schedule(
+        &self,
+        access: &Access,
+        name: &str,
+        spec: ScheduleSpec,
+    ) -> Result<bool, Problem> {
+        self.job_of(access.tenant.id, &spec, &mut Checked::default()).await?;
+        Ok(self.catalog.put_schedule(access.tenant.id, name, spec).await?.1)
+    }
+
     async fn pause_schedule(&self, access: &Access, name: &str, paused: bool) -> Result<Json<ScheduleView>, Problem> {
         let schedule = self.schedule(access, name)?;
         if schedule.paused != paused {

@@ -1,0 +1,6 @@
+"""The same real server as in the tests of the package."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python" / "tests"))

@@ -1,0 +1,87 @@
+"""What administrators do: keys, plugins, tokens, tenants."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Optional, Union
+
+from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
+from carillon.models import Key, Plugin, Tenant, Token
+
+
+def put_key(name: str, secret: Union[str, bytes], *, kind: Optional[str] = None) -> Call[None]:
+    """Keeps a key for signers, or a new version of it. An ``ed25519`` key is its seed of 32 bytes."""
+    if isinstance(secret, str):
+        body: dict[str, Any] = {"secret": secret}
+    else:
+        body = {"secret_base64": base64.b64encode(secret).decode()}
+    if kind is not None:
+        body["kind"] = kind
+    return request("PUT", path("keys", name), nothing, body=body)
+
+
+def get_key(name: str) -> Call[Key]:
+    """Shows what is known of a key; never its secret."""
+    return request("GET", path("keys", name), reading(Key))
+
+
+def list_keys(*, page_size: Optional[int] = None) -> Call[Page[Key]]:
+    """The tenant's keys by name."""
+    return listing(path("keys"), Key, {}, page_size)
+
+
+def delete_key(name: str) -> Call[None]:
+    """Removes a key. Groups that sign with it send nothing until it is there again."""
+    return request("DELETE", path("keys", name), nothing)
+
+
+def list_plugins(*, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
+    """The plugins that the tenant can use."""
+    return listing(path("plugins"), Plugin, {}, page_size)
+
+
+def get_plugin(name: str, version: Optional[str] = None) -> Call[Plugin]:
+    """Shows a plugin with the schema of its config; its newest version by default."""
+    segments = ["plugins", name] if version is None else ["plugins", name, "versions", version]
+    return request("GET", path(*segments), reading(Plugin))
+
+
+def upload_plugin(name: str, version: str, component: bytes) -> Call[Plugin]:
+    """Uploads a WebAssembly component. A version never changes: another one under the same name is a 409."""
+    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), patience=60.0)
+    return replace(call, content=component, headers={"Content-Type": "application/wasm"})
+
+
+def create_token(role: str, *, name: str = "", tenant: Optional[str] = None) -> Call[Token]:
+    """Makes an API token: ``viewer``, ``producer`` or ``admin``. Its ``token`` is shown this once."""
+    body = {"role": role, "name": name}
+    if tenant is not None:
+        body["tenant"] = tenant
+    return request("POST", path("tokens"), reading(Token), body=body)
+
+
+def list_tokens(*, page_size: Optional[int] = None) -> Call[Page[Token]]:
+    """The tenant's tokens, without the texts that open anything."""
+    return listing(path("tokens"), Token, {}, page_size)
+
+
+def delete_token(id: str) -> Call[None]:
+    """Makes a token useless at once."""
+    return request("DELETE", path("tokens", id), nothing)
+
+
+def put_tenant(name: str, defaults: Optional[Mapping[str, Any]] = None) -> Call[Tenant]:
+    """Makes a tenant, or replaces what its groups inherit."""
+    return request("PUT", path("tenants", name), reading(Tenant), body={"defaults": dict(defaults or {})})
+
+
+def get_tenant(name: str) -> Call[Tenant]:
+    """Shows a tenant."""
+    return request("GET", path("tenants", name), reading(Tenant))
+
+
+def list_tenants(*, page_size: Optional[int] = None) -> Call[Page[Tenant]]:
+    """All tenants by name."""
+    return listing(path("tenants"), Tenant, {}, page_size)

@@ -1,0 +1,141 @@
+"""Groups, and changes of many of their jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
+
+from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
+from carillon._calls.jobs import JobFields, job_document
+from carillon.models import Bulk, Group, Stats
+from carillon.times import When, when
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class GroupFields(TypedDict, total=False):
+    """What a group has of its own; the rest comes from its tenant and from the server. docs/policies.md has the rules."""
+
+    #: Plugins in order, each ``{"plugin": NAME, "config": {…}, "keys": […]}``.
+    encode: Optional[Sequence[Mapping[str, Any]]]
+    #: None takes an inherited signer or observer away.
+    sign: Optional[Mapping[str, Any]]
+    judge: Optional[Mapping[str, Any]]
+    retry: Optional[Mapping[str, Any]]
+    observe: Optional[Mapping[str, Any]]
+    #: ``concurrency``, ``rate``, ``timeout``, ``ttl``, ``max_delay``.
+    limits: Optional[Mapping[str, Any]]
+    #: The group that copies of dead letters go to.
+    dead_letters: Optional[str]
+
+
+class Filter(TypedDict, total=False):
+    """Which of a group's jobs; all by default."""
+
+    state: str
+    name: str
+    name_prefix: str
+    #: Absolute times.
+    created_from: When
+    created_before: When
+    #: All of these labels; ``a.b`` means ``b`` in the namespace ``a``.
+    metadata: Mapping[str, str]
+
+
+def put(group: str, **fields: Unpack[GroupFields]) -> Call[Group]:
+    """Makes a group, or replaces what it has of its own."""
+    check_fields(fields, GroupFields, "a group")
+    return request("PUT", path("groups", group), reading(Group), body=fields)
+
+
+def get(group: str, *, effective: bool = False) -> Call[Group]:
+    """Shows what a group has of its own; with ``effective``, what is in force and where it comes from."""
+    return request("GET", path("groups", group), reading(Group), params={"effective": effective or None})
+
+
+def list_(*, page_size: Optional[int] = None) -> Call[Page[Group]]:
+    """The tenant's groups by name."""
+    return listing(path("groups"), Group, {}, page_size)
+
+
+def delete(group: str) -> Call[None]:
+    """Removes a group with its jobs. Raises Problem (409) while some are unfinished or a schedule uses it."""
+    return request("DELETE", path("groups", group), nothing)
+
+
+def pause(group: str) -> Call[Group]:
+    """Lets the group's jobs wait."""
+    return request("POST", path("groups", group, "pause"), reading(Group))
+
+
+def resume(group: str) -> Call[Group]:
+    """Lets them go on."""
+    return request("POST", path("groups", group, "resume"), reading(Group))
+
+
+def stats(group: str) -> Call[Stats]:
+    """How many of the group's jobs are where; exact."""
+    return request("GET", path("groups", group, "stats"), reading(Stats))
+
+
+def flush(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call[Bulk]:
+    """Cancels everything that waits, delayed or not."""
+    return _some(group, "flush", dry_run, which)
+
+
+def redrive(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call[Bulk]:
+    """Tries dead letters and expired jobs again."""
+    return _some(group, "redrive", dry_run, which)
+
+
+def purge(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call[Bulk]:
+    """Removes dead letters, or with ``state`` other jobs that have ended."""
+    return _some(group, "purge", dry_run, which)
+
+
+def change(
+    group: str,
+    action: str,
+    *,
+    run_at: Optional[When] = None,
+    dry_run: bool = False,
+    **which: Unpack[Filter],
+) -> Call[Bulk]:
+    """Changes many jobs: ``cancel``, ``run``, ``reschedule`` (needs ``run_at``), ``redrive`` or ``purge``.
+
+    Up to 1,000 are changed before this returns; with more, ``finished`` is false and ``changed`` says how far it has come.
+    """
+    body: dict[str, Any] = {"action": action, "filter": _filter(which), "dry_run": dry_run}
+    if run_at is not None:
+        body["run_at"] = when(run_at)
+    return request("POST", path("groups", group, "bulk"), reading(Bulk), body=body)
+
+
+def changed(id: str) -> Call[Bulk]:
+    """How far a change of many jobs has come; remembered for a week after its end."""
+    return request("GET", path("bulk", id), reading(Bulk))
+
+
+def changes(*, page_size: Optional[int] = None) -> Call[Page[Bulk]]:
+    """The tenant's changes of many jobs, oldest first."""
+    return listing(path("bulk"), Bulk, {}, page_size)
+
+
+def simulate(group: str, job: JobFields, **options: Any) -> Call[dict[str, Any]]:
+    """Foretells a job's request and attempts, as the API says them; nothing is sent or stored.
+
+    Options are those of the API: ``failures``, ``responses``, ``policy``, ``seed``, ``now``.
+    """
+    body = {"job": job_document(job), **options}
+    return request("POST", path("groups", group, "policy", "simulate"), dict, body=body)
+
+
+def _some(group: str, verb: str, dry_run: bool, which: Mapping[str, Any]) -> Call[Bulk]:
+    body = {"filter": _filter(which), "dry_run": dry_run}
+    return request("POST", path("groups", group, verb), reading(Bulk), body=body)
+
+
+def _filter(which: Mapping[str, Any]) -> dict[str, Any]:
+    check_fields(which, Filter, "a filter")
+    return {name: when(value) if name.startswith("created_") else value for name, value in which.items()}

@@ -1,0 +1,187 @@
+"""Jobs: make them, look at them, change them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
+
+from carillon._calls.call import Call, Page, check_fields, listing, path, reading, request
+from carillon.models import Attempt, Batch, Job, Metadata
+from carillon.times import Period, When, period, when
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Limits(TypedDict, total=False):
+    """A job's own limits; the shorter one of these and its group's holds."""
+
+    #: For one request.
+    timeout: Period
+    #: From acceptance until the job is given up. Retries do not restart it.
+    ttl: Period
+    #: How long after it was due an attempt may still start.
+    max_delay: Period
+
+
+class JobFields(TypedDict, total=False):
+    """A job as it is made. All fields are optional; docs/jobs.md has the rules."""
+
+    #: Where to deliver. A job without one waits for a consumer to lease it.
+    url: Optional[str]
+    #: ``POST`` by default.
+    method: Optional[str]
+    headers: Optional[Mapping[str, str]]
+    #: The body: what JSON can hold, a text, or bytes. At most one of the three.
+    payload: Any
+    payload_text: Optional[str]
+    payload_bytes: Optional[bytes]
+    #: Now by default.
+    run_at: Optional[When]
+    name: Optional[str]
+    #: Takes the place of the group's unfinished jobs of the same name.
+    replace: Optional[bool]
+    #: Labels: texts, or one level of namespaces. With ``metadata_headers`` they go out as headers.
+    metadata: Optional[Metadata]
+    metadata_headers: Optional[bool]
+    #: Overrides of the group's policy configs, by role: ``{"retry": {"max_attempts": 3}}``.
+    policy: Optional[Mapping[str, Any]]
+    limits: Optional[Limits]
+    #: 0 to 9, the most urgent; 4 by default.
+    priority: Optional[int]
+    #: The group's jobs of one key are tried one at a time.
+    order_key: Optional[str]
+    #: If the group accepted a job with this key within ``dedupe_window`` (5 minutes by default), that one is answered instead.
+    dedupe_key: Optional[str]
+    dedupe_window: Optional[Period]
+    #: At most one job of a kind runs in so many seconds, and none is lost.
+    debounce_seconds: Optional[float]
+    debounce_always_delay: Optional[bool]
+    #: Which jobs are of a kind: by default those with the same method, URL and payload.
+    debounce_key: Optional[str]
+    #: A job that is made when this one succeeds, or ends without success.
+    on_success: Optional[FollowUp]
+    on_failure: Optional[FollowUp]
+
+
+class FollowUp(JobFields, total=False):
+    """A job that is made when another one has ended. Its ``run_at`` counts from that moment."""
+
+    #: Its group, if it is another one.
+    group: Optional[str]
+
+
+def job_document(fields: Mapping[str, Any], known: type[Any] = JobFields, *, with_nulls: bool = False) -> dict[str, Any]:
+    """A job as the API reads it. Without ``with_nulls``, fields that are None are left out.
+
+    Raises TypeError for an unknown field or a value of a wrong type, ValueError for one that cannot be meant.
+    """
+    check_fields(fields, known, "a job")
+    doc = {name: _value(name, value) for name, value in fields.items() if with_nulls or value is not None}
+    if "payload_bytes" in doc:
+        doc["payload_base64"] = doc.pop("payload_bytes")
+    return doc
+
+
+def _value(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name == "run_at":
+        return when(value)
+    if name == "dedupe_window":
+        return period(value)
+    if name == "payload_bytes":
+        return base64.b64encode(value).decode()
+    if name == "limits":
+        check_fields(value, Limits, "limits")
+        return {limit: None if given is None else period(given) for limit, given in value.items()}
+    return job_document(value, FollowUp) if name in ("on_success", "on_failure") else value
+
+
+def create(group: str, *, idempotency_key: Optional[str] = None, **fields: Unpack[JobFields]) -> Call[Job]:
+    """Makes a job; ``JobFields`` says what it can be. When this returns, the job is safe.
+
+    Sent again with the same ``idempotency_key`` within 24 hours, it answers the same job and makes none.
+    """
+    return request(
+        "POST",
+        path("groups", group, "jobs"),
+        reading(Job),
+        body=job_document(fields),
+        headers=_once(idempotency_key),
+    )
+
+
+def create_many(group: str, jobs: Iterable[JobFields], *, idempotency_key: Optional[str] = None) -> Call[Batch]:
+    """Makes up to 10,000 jobs, all or none. The key holds for the whole batch."""
+    docs = [job_document(job) for job in jobs]
+    headers = _once(idempotency_key)
+    return request("POST", path("groups", group, "jobs", "batch"), reading(Batch), body={"jobs": docs}, headers=headers)
+
+
+def get(id: str, *, group: Optional[str] = None) -> Call[Job]:
+    """Shows a job. With ``group``, ``id`` is a name: the newest job of that name, an unfinished one first."""
+    return request("GET", path("jobs", id), reading(Job), params={"group": group})
+
+
+def list_(
+    group: str,
+    *,
+    state: Optional[str] = None,
+    name: Optional[str] = None,
+    name_prefix: Optional[str] = None,
+    created_from: Optional[When] = None,
+    created_before: Optional[When] = None,
+    metadata: Optional[Mapping[str, str]] = None,
+    page_size: Optional[int] = None,
+) -> Call[Page[Job]]:
+    """A group's jobs, newest first. A label in a namespace is ``namespace.key``. Times are absolute."""
+    params = {
+        "state": state,
+        "name": name,
+        "name_prefix": name_prefix,
+        "created_from": None if created_from is None else when(created_from),
+        "created_before": None if created_before is None else when(created_before),
+        **{f"metadata.{key}": value for key, value in (metadata or {}).items()},
+    }
+    return listing(path("groups", group, "jobs"), Job, params, page_size)
+
+
+def attempts(id: str, *, group: Optional[str] = None, page_size: Optional[int] = None) -> Call[Page[Attempt]]:
+    """A job's attempts, oldest first."""
+    return listing(path("jobs", id, "attempts"), Attempt, {"group": group}, page_size)
+
+
+def cancel(id: str, *, group: Optional[str] = None) -> Call[Job]:
+    """Cancels a job. A running one is cancelled unless its attempt succeeds; its ``cancel_requested`` is true.
+
+    Raises Problem (409) for one that has ended otherwise.
+    """
+    return request("DELETE", path("jobs", id), reading(Job), params={"group": group})
+
+
+def run(id: str, *, group: Optional[str] = None) -> Call[Job]:
+    """Lets a waiting job run now."""
+    return request("POST", path("jobs", id, "run"), reading(Job), params={"group": group})
+
+
+def retry(id: str, *, group: Optional[str] = None) -> Call[Job]:
+    """Tries a dead letter or an expired job again, with a fresh series of attempts."""
+    return request("POST", path("jobs", id, "retry"), reading(Job), params={"group": group})
+
+
+def reschedule(id: str, run_at: When, *, group: Optional[str] = None) -> Call[Job]:
+    """Moves a waiting job to another time."""
+    body = {"run_at": when(run_at)}
+    return request("POST", path("jobs", id, "reschedule"), reading(Job), body=body, params={"group": group})
+
+
+def edit(id: str, *, group: Optional[str] = None, **changes: Unpack[JobFields]) -> Call[Job]:
+    """Changes parts of a waiting job; None takes a part away. With ``group``, ``id`` is a name in that group."""
+    body = job_document(changes, with_nulls=True)
+    return request("PATCH", path("jobs", id), reading(Job), body=body, params={"group": group})
+
+
+def _once(key: Optional[str]) -> Mapping[str, str]:
+    return {} if key is None else {"Idempotency-Key": key}

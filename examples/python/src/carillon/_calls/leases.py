@@ -1,0 +1,81 @@
+"""Leases: how consumers get jobs without a URL, and say what came of them.
+
+Under a lease that has ended, every verb is a Problem with status 409; under one that never was, 404.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Optional, Union
+
+from carillon._calls.call import Call, path, reading, request
+from carillon.models import Ended, Lease
+from carillon.times import Period, period, read_time, seconds
+
+#: How long the server waits at most by its defaults, in seconds, for a `wait` that only it can read.
+_LONGEST_WAIT = 20.0
+
+
+def take(
+    group: str,
+    *,
+    limit: int = 1,
+    wait: Optional[Period] = None,
+    lease: Optional[Period] = None,
+) -> Call[list[Lease]]:
+    """Leases up to ``limit`` jobs (1 to 1000) for ``lease`` (1 s to 12 h, 30 s by default).
+
+    If there is none, it waits for the first one for ``wait``, and answers an empty list.
+    """
+    body: dict[str, Any] = {"max": limit}
+    patience = 0.0
+    if wait is not None:
+        body["wait"] = period(wait)
+        exact = seconds(wait)
+        patience = _LONGEST_WAIT if exact is None else exact
+    if lease is not None:
+        body["lease"] = period(lease)
+    return request("POST", path("groups", group, "leases"), _leases, body=body, patience=patience)
+
+
+def extend(lease: Union[str, Lease], duration: Optional[Period] = None) -> Call[datetime]:
+    """Lets a lease end so long from now (30 s by default). Returns when that is."""
+    body = {} if duration is None else {"lease": period(duration)}
+    return request("POST", _verb(lease, "extend"), lambda doc: read_time(doc["expires_at"]), body=body)
+
+
+def complete(lease: Union[str, Lease]) -> Call[Ended]:
+    """The job is done."""
+    return request("POST", _verb(lease, "complete"), reading(Ended))
+
+
+def fail(
+    lease: Union[str, Lease],
+    error: Optional[str] = None,
+    *,
+    permanent: bool = False,
+    retry_after: Optional[Period] = None,
+) -> Call[Ended]:
+    """The job failed: the group's retry policy decides whether and when it is tried again.
+
+    The first 4 KiB of ``error`` are kept. ``permanent`` makes it a dead letter at once.
+    """
+    body: dict[str, Any] = {"permanent": permanent}
+    if error is not None:
+        body["error"] = error
+    if retry_after is not None:
+        body["retry_after"] = period(retry_after)
+    return request("POST", _verb(lease, "fail"), reading(Ended), body=body)
+
+
+def release(lease: Union[str, Lease]) -> Call[Ended]:
+    """The job was not tried: it is available again at once, and the attempt is not spent."""
+    return request("POST", _verb(lease, "release"), reading(Ended))
+
+
+def _leases(doc: Any) -> list[Lease]:
+    return [Lease.of(lease) for lease in doc["leases"]]
+
+
+def _verb(lease: Union[str, Lease], verb: str) -> str:
+    return path("leases", lease.token if isinstance(lease, Lease) else lease, verb)

@@ -1,0 +1,85 @@
+"""Schedules, which make jobs again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
+
+from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
+from carillon._calls.jobs import JobFields, job_document
+from carillon.models import Backfill, Job, Schedule
+from carillon.times import Period, When, period, when
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class ScheduleFields(TypedDict, total=False):
+    """What is optional in a schedule. docs/schedules.md has the rules."""
+
+    #: An IANA name; ``UTC`` by default.
+    time_zone: Optional[str]
+    start: Optional[When]
+    end: Optional[When]
+    max_runs: Optional[int]
+    jitter: Optional[Period]
+    #: ``skip`` (by default), ``queue``, ``cancel`` or ``allow``.
+    overlap: Optional[str]
+    #: How long missed runs are made up for; a minute by default.
+    catch_up: Optional[Period]
+    catch_up_all: Optional[bool]
+
+
+_TIMES = ("start", "end")
+_PERIODS = ("jitter", "catch_up")
+
+
+def put(name: str, *, group: str, cron: str, job: JobFields, **options: Unpack[ScheduleFields]) -> Call[Schedule]:
+    """Makes or replaces a schedule: ``cron`` says when, ``job`` what. A paused one stays paused."""
+    check_fields(options, ScheduleFields, "a schedule")
+    body: dict[str, Any] = {"group": group, "cron": cron, "job": job_document(job)}
+    for option, value in options.items():
+        if value is None:
+            continue
+        if option in _TIMES:
+            body[option] = when(value)  # type: ignore[arg-type]
+        elif option in _PERIODS:
+            body[option] = period(value)  # type: ignore[arg-type]
+        else:
+            body[option] = value
+    return request("PUT", path("schedules", name), reading(Schedule), body=body)
+
+
+def get(name: str) -> Call[Schedule]:
+    """Shows a schedule, with its next ten runs."""
+    return request("GET", path("schedules", name), reading(Schedule))
+
+
+def list_(*, page_size: Optional[int] = None) -> Call[Page[Schedule]]:
+    """The tenant's schedules by name."""
+    return listing(path("schedules"), Schedule, {}, page_size)
+
+
+def delete(name: str) -> Call[None]:
+    """Removes a schedule. The jobs that it has made stay."""
+    return request("DELETE", path("schedules", name), nothing)
+
+
+def pause(name: str) -> Call[Schedule]:
+    """Lets a schedule make no jobs."""
+    return request("POST", path("schedules", name, "pause"), reading(Schedule))
+
+
+def resume(name: str) -> Call[Schedule]:
+    """Lets it make jobs again. The runs of the time between are not made up for."""
+    return request("POST", path("schedules", name, "resume"), reading(Schedule))
+
+
+def run(name: str) -> Call[Job]:
+    """Makes one of its jobs now, whether it is time or not; it takes no run's place."""
+    return request("POST", path("schedules", name, "run"), reading(Job))
+
+
+def backfill(name: str, start: When, end: When) -> Call[Backfill]:
+    """Makes the jobs of this range of the past that were not made; both ends belong to it."""
+    body = {"from": when(start), "to": when(end)}
+    return request("POST", path("schedules", name, "backfill"), reading(Backfill), body=body)

@@ -1,0 +1,385 @@
+"""What the server answers, as frozen dataclasses; their times have a time zone (UTC).
+
+They are read from the answer's JSON by their types. A field that a later server adds is ignored; one that should be there and is not
+raises ``KeyError``, which a client turns into a ``Problem``.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from datetime import datetime
+from functools import cache, partial
+from typing import Any, Callable, Optional, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from carillon.times import read_time
+
+#: A job's labels: texts, or one level of namespaces.
+Metadata = dict[str, Union[str, dict[str, str]]]
+
+_M = TypeVar("_M")
+
+#: Turns a part of an answer's JSON into the value of a field.
+_Reader = Callable[[Any], Any]
+
+
+def read(model: type[_M], doc: Any) -> _M:
+    """An instance of the dataclass ``model`` from a JSON object.
+
+    Raises KeyError for a field that is missing, and TypeError or ValueError for what is something else.
+    """
+    if not isinstance(doc, Mapping):
+        raise TypeError(f"a JSON object was expected, not {type(doc).__name__}")
+    values: dict[str, Any] = {}
+    for name, (is_needed, reader) in _readers(cast("Hashable", model)).items():
+        if name in doc:
+            values[name] = reader(doc[name])
+        elif is_needed:
+            raise KeyError(name)
+    return model(**values)
+
+
+@cache
+def _readers(model: Any) -> Mapping[str, tuple[bool, _Reader]]:
+    """How each field of a dataclass is read, and whether the answer must have it."""
+    hints = get_type_hints(model)
+    is_needed = {part.name: part.default is MISSING and part.default_factory is MISSING for part in fields(model)}
+    return {name: (needed, _reader(hints[name])) for name, needed in is_needed.items()}
+
+
+def _reader(hint: Any) -> _Reader:
+    """How a field of this type is read: times and dataclasses are converted, lists become tuples."""
+    parts = get_args(hint)
+    if hint is datetime:
+        return read_time
+    if isinstance(hint, type) and is_dataclass(hint):
+        return partial(read, hint)
+    if get_origin(hint) is Union and type(None) in parts and len(parts) == 2:
+        some = _reader(parts[0])
+        return lambda value: None if value is None else some(value)
+    if get_origin(hint) is tuple:
+        each = _reader(parts[0])
+        return lambda values: tuple(each(value) for value in values)
+    return lambda value: value
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be delivered, before any policy."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it was when the server answered."""
+
+    #: Its id, which is also its ``Idempotency-Key`` with every attempt.
+    id: str
+    group: str
+    #: ``scheduled``, ``running``, ``succeeded``, ``dead``, ``expired`` or ``cancelled``.
+    state: str
+    #: When its next attempt is, or its last one was, due.
+    run_at: datetime
+    #: When it was accepted.
+    created_at: datetime
+    #: When it reached its final state.
+    finished_at: Optional[datetime]
+    #: It ends as ``expired`` if no attempt has begun by then.
+    deadline: Optional[datetime]
+    #: How many attempts it has spent.
+    attempt_count: int
+    #: The status of the newest answer, and the code of the newest error.
+    last_status: Optional[int]
+    last_error: Optional[str]
+    #: Whether it will be cancelled instead of retried.
+    cancel_requested: bool
+    priority: int
+    order_key: Optional[str]
+    name: Optional[str]
+    metadata: Metadata
+    metadata_headers: bool
+    seed: int
+    payload_bytes: int
+    #: None for a job to be pulled.
+    request: Optional[Request]
+    #: The job that it follows.
+    parent: Optional[str] = None
+    #: Whether this is another job than the posted one, and why: ``duplicate`` or ``debounced``.
+    instead: Optional[str] = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has reached a final state."""
+        return self.state not in ("scheduled", "running")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a batch."""
+
+    #: In the order of the batch; those of other jobs where they stand for the posted ones.
+    ids: tuple[str, ...]
+    #: How many are those of other jobs.
+    instead: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a job after an attempt."""
+
+    state: str
+    reason: str
+    next_run_at: Optional[datetime] = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an answer was judged to be: ``success``, ``retryable`` or ``permanent``."""
+
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AttemptError:
+    """What went wrong: a stable code, ``stage.reason``, and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a job."""
+
+    #: From 1.
+    number: int
+    started_at: datetime
+    finished_at: datetime
+    #: The answer's status, and the first 4 KiB of its body if they are text; None if there was none.
+    status: Optional[int]
+    response_body: Optional[str]
+    #: False if nothing was sent, or a stop interrupted it: the number is used again.
+    spent: bool
+    decision: Optional[Decision]
+    verdict: Optional[Verdict] = None
+    error: Optional[AttemptError] = None
+    response_headers: tuple[tuple[str, str], ...] = ()
+    response_truncated: bool = False
+    #: The sha-256 of the request as it was sent.
+    request_digest: Optional[str] = None
+    #: Milliseconds of each stage: ``late``, ``prepare``, ``exchange``, ``decide``.
+    timings: Mapping[str, int] = field(default_factory=dict)
+    #: Which component decided what, in the order of the calls.
+    plugins: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group: what policy and which limits its jobs have."""
+
+    name: str
+    version: int
+    paused: bool
+    created_at: datetime
+    updated_at: datetime
+    encode: Optional[list[Mapping[str, Any]]] = None
+    sign: Optional[Mapping[str, Any]] = None
+    judge: Optional[Mapping[str, Any]] = None
+    retry: Optional[Mapping[str, Any]] = None
+    observe: Optional[Mapping[str, Any]] = None
+    limits: Optional[Mapping[str, Any]] = None
+    dead_letters: Optional[str] = None
+    #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
+    sources: Optional[Mapping[str, str]] = None
+    #: Why nothing of this group runs, if something that its policy refers to has gone.
+    broken: Optional[str] = None
+    quarantined: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How many of a group's jobs are where; exact."""
+
+    #: Can be leased or delivered now.
+    available: int
+    #: Waits for its time, or for its order key.
+    delayed: int
+    #: Leased, or being delivered.
+    in_flight: int
+    scheduled: int
+    running: int
+    succeeded: int
+    dead: int
+    expired: int
+    cancelled: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule, which makes jobs again and again."""
+
+    name: str
+    version: int
+    group: str
+    cron: str
+    time_zone: str
+    overlap: str
+    jitter: str
+    catch_up: str
+    catch_up_all: bool
+    paused: bool
+    #: How many jobs it has made.
+    runs: int
+    #: What runs: a job as it is posted.
+    job: Mapping[str, Any]
+    #: At most ten; none while it is paused or broken.
+    next_runs: tuple[datetime, ...]
+    created_at: datetime
+    updated_at: datetime
+    last_run: Optional[datetime] = None
+    start: Optional[datetime] = None
+    end: Optional[datetime] = None
+    max_runs: Optional[int] = None
+    broken: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What a backfill made: of ``ticks`` runs in the range, ``created`` jobs."""
+
+    ticks: int
+    created: int
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """How far a change of many jobs has come."""
+
+    #: None for a dry run.
+    id: Optional[str]
+    action: str
+    group: str
+    #: How many jobs there were when it was asked for, how many were changed, and how many were in another state by then.
+    total: int
+    done: int
+    skipped: int
+    finished: bool
+    created_at: datetime
+    finished_at: Optional[datetime]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A leased job."""
+
+    #: Names the lease.
+    token: str
+    #: When it ends, unless it is extended.
+    expires_at: datetime
+    #: Which try this is, from 1.
+    attempt: int
+    job: Job
+    #: The payload: the JSON value, a text, or bytes.
+    payload: Any
+    #: Which of them: ``json``, ``text`` or ``bytes``.
+    form: str
+
+    @classmethod
+    def of(cls, doc: Mapping[str, Any]) -> Lease:
+        """The lease that a JSON object means. Raises KeyError if a field is missing."""
+        if "payload" in doc:
+            form, payload = "json", doc["payload"]
+        elif "payload_text" in doc:
+            form, payload = "text", doc["payload_text"]
+        else:
+            form, payload = "bytes", base64.b64decode(doc["payload_base64"], validate=True)
+        expires_at = read_time(doc["expires_at"])
+        return cls(doc["token"], expires_at, doc["attempt"], read(Job, doc["job"]), payload, form)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Where a job stands after its lease was ended, and when it is tried again, if it is."""
+
+    state: str
+    next_run_at: Optional[datetime]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. Which fields are set depends on the kind."""
+
+    #: Rises for ever; to be given back as ``last_event_id``.
+    id: str
+    #: ``push``, ``pop``, ``complete``, ``retry``, …; ``gap`` says that events before this one are missing. More may be added.
+    kind: str
+    at: datetime
+    group: Optional[str] = None
+    job: Optional[str] = None
+    name: Optional[str] = None
+    attempt: Optional[int] = None
+    status: Optional[int] = None
+    error: Optional[str] = None
+    run_at: Optional[datetime] = None
+    reason: Optional[str] = None
+    count: Optional[int] = None
+    schedule: Optional[str] = None
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that signers use; its secret never comes back."""
+
+    name: str
+    kind: str
+    version: int
+    #: False if the server's master key is not the one that it was encrypted under.
+    usable: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Token:
+    """An API token."""
+
+    id: str
+    name: str
+    #: ``viewer``, ``producer`` or ``admin``.
+    role: str
+    tenant: str
+    operator: bool
+    created_at: datetime
+    #: The token itself: in the answer to its making, and never again.
+    token: Optional[str] = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A component that policies are made of."""
+
+    name: str
+    version: str
+    digest: str
+    roles: tuple[str, ...]
+    summary: str
+    size: int
+    builtin: bool
+    created_at: datetime
+    #: A JSON Schema; in the answer about a single plugin.
+    config_schema: Optional[Mapping[str, Any]] = None
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant, and what its groups inherit."""
+
+    name: str
+    defaults: Mapping[str, Any]
+    created_at: datetime

@@ -1,0 +1,57 @@
+"""The server and the receiver that the tests share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import Receiver, Server
+
+from carillon import Client
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without tokens that all tests share; what they make has names of its own (``name``)."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fresh_server(tmp_path: Path) -> Iterator[Server]:
+    """A server for this test only, which it may kill and start again."""
+    server = Server(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"n{next(_NUMBERS)}"
+
+
+@pytest.fixture
+def group(client: Client, name: str) -> str:
+    """A group of this test's own, which tries again at once and often."""
+    retry = {"plugin": "backoff", "config": {"kind": "fixed", "base": "10ms", "max_attempts": 5}}
+    return client.groups.put(name, retry=retry).name
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver of this test's own."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()

@@ -1,0 +1,187 @@
+//! What a client puts: a task's definition, and times.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::super::refusal::Refusal;
+use super::entry::EntryKey;
+use crate::accept::native::job_doc::JobDoc;
+use crate::clock::UnixMs;
+
+/// Seconds of a minute, the resolution of times.
+pub(super) const MINUTE: i64 = 60;
+
+/// What a client gets if it does not say, or says 0.
+const STATUS: u16 = 200;
+const RETRIES: u32 = 1;
+const MAX_DELAY_MINUTES: u32 = 10;
+
+/// The methods that are taken, in capitals.
+const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
+
+/// Fields that an answer has as well, such as `task_state`, are ignored, and so is the name, which the path says.
+#[derive(Deserialize)]
+struct TaskDoc {
+    trigger_at: Option<String>,
+    callback: Option<String>,
+    #[serde(default)]
+    callback_method: Option<String>,
+    #[serde(default)]
+    payload: Option<String>,
+    #[serde(default)]
+    expected_http_status: Option<u16>,
+    #[serde(default)]
+    retry: Option<u32>,
+    #[serde(default)]
+    max_delay: Option<u32>,
+}
+
+/// A task that is to be registered.
+pub(super) struct Asked {
+    /// The minute at which it runs, in Unix seconds.
+    pub(super) minute: i64,
+    callback: String,
+    method: String,
+    payload: String,
+    status: u16,
+    retries: u32,
+    max_delay_minutes: u32,
+}
+
+/// Reads a task's definition, whatever its content type says.
+pub(super) fn read(body: &[u8], now: UnixMs) -> Result<Asked, Refusal> {
+    let doc: TaskDoc = crate::accept::input::parse(body)?;
+    let missing = |name: &str| Refusal::bad(format!("`{name}` is missing"));
+    let minute = time(&doc.trigger_at.ok_or_else(|| missing("trigger_at"))?, now)?;
+    let callback = doc.callback.ok_or_else(|| missing("callback"))?;
+    let method = doc.callback_method.filter(|method| !method.is_empty()).unwrap_or_else(|| METHODS[0].to_owned());
+    if !METHODS.contains(&method.as_str()) {
+        let known = METHODS.join(", ");
+        return Err(Refusal::bad(format!("`{}` is not a callback method: {known}", method.escape_debug())));
+    }
+    let status = doc.expected_http_status.filter(|status| *status != 0).unwrap_or(STATUS);
+    if !(100..=599).contains(&status) {
+        return Err(Refusal::bad("`expected_http_status` is not an HTTP status"));
+    }
+    let retries = doc.retry.filter(|count| *count != 0).unwrap_or(RETRIES);
+    let max_delay_minutes = doc.max_delay.filter(|minutes| *minutes != 0).unwrap_or(MAX_DELAY_MINUTES);
+    let payload = doc.payload.unwrap_or_default();
+    Ok(Asked { minute, callback, method, payload, status, retries, max_delay_minutes })
+}
+
+impl Asked {
+    /// The job of the entry `key`.
+    pub(super) fn job(self, key: &EntryKey) -> JobDoc {
+        let mut doc = JobDoc {
+            url: Some(self.callback),
+            payload_text: Some(self.payload),
+            run_at: Some(self.minute.into()),
+            name: Some(key.to_string()),
+            policy: Some(json!({
+                "judge": {"expect": self.status},
+                "retry": {"max_attempts": self.retries.saturating_add(1)},
+            })),
+            ..JobDoc::default()
+        };
+        if self.method == "POST" {
+            doc.headers.insert("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned());
+        }
+        doc.method = Some(self.method);
+        doc.limits.max_delay = Some(format!("{}m", self.max_delay_minutes));
+        doc
+    }
+}
+
+/// The start of the minute that `now` is in, in Unix seconds.
+pub(super) fn minute_of(now: UnixMs) -> i64 {
+    now.0.div_euclid(1_000 * MINUTE) * MINUTE
+}
+
+/// A Unix time that begins a minute after this one; or `+` and a number of minutes, hours or days from the start of this one, which may be
+/// none.
+pub(super) fn time(text: &str, now: UnixMs) -> Result<i64, Refusal> {
+    let current = minute_of(now);
+    let Some(delay) = text.strip_prefix('+') else {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let at: Option<i64> = text.parse().ok().filter(|_| digits);
+        let at = at.ok_or_else(|| not_a_time(text))?;
+        if at % MINUTE != 0 {
+            return Err(Refusal::bad(format!("`trigger_at` must be a multiple of {MINUTE} seconds, not {at}")));
+        }
+        if at <= current {
+            return Err(Refusal::bad("`trigger_at` must be later than the current minute"));
+        }
+        return Ok(at);
+    };
+    let unit = match delay.chars().last() {
+        Some('m') => MINUTE,
+        Some('h') => 60 * MINUTE,
+        Some('d') => 24 * 60 * MINUTE,
+        _ => return Err(not_a_time(text)),
+    };
+    let count = &delay[..delay.len() - 1];
+    let digits = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+    let count: Option<i64> = count.parse().ok().filter(|_| digits);
+    let at = count.and_then(|count| current.checked_add(count.checked_mul(unit)?));
+    at.ok_or_else(|| not_a_time(text))
+}
+
+fn not_a_time(text: &str) -> Refusal {
+    let text = text.escape_debug();
+    Refusal::bad(format!("`trigger_at` is not a time: `{text}`; a Unix time or `+<integer>{{m,h,d}}` is needed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 90 seconds into a quarter of an hour.
+    const NOW: UnixMs = UnixMs(1_795_168_890_500);
+
+    #[test]
+    fn times_begin_minutes() {
+        let at = |text: &str| time(text, NOW).map_err(|refusal| refusal.message);
+        let current = 1_795_168_860;
+        assert_eq!(at("1795168920"), Ok(current + 60));
+        assert_eq!(
+            (at("+0m"), at("+1m"), at("+6h"), at("+2d")),
+            (Ok(current), Ok(current + 60), Ok(current + 21_600), Ok(current + 172_800))
+        );
+        for bad in [
+            "1795168860",
+            "1795168921",
+            "0",
+            "-60",
+            "",
+            "+",
+            "m",
+            "+m",
+            "+1",
+            "+1s",
+            "+-1m",
+            "+1.5h",
+            "+ 1m",
+            " 60",
+            "tomorrow",
+            "+ä",
+        ] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+        assert!(at("+99999999999999999999m").is_err());
+        assert!(at("+9223372036854775807d").is_err());
+    }
+
+    #[test]
+    fn nothing_and_zero_are_the_defaults() {
+        for more in
+            ["", r#", "retry": 0, "max_delay": 0, "expected_http_status": 0, "callback_method": "", "payload": ""#]
+        {
+            let quote = if more.is_empty() { "" } else { "\"" };
+            let text = format!(r#"{{"trigger_at": "+1m", "callback": "http://a/"{more}{quote}}}"#);
+            let asked = read(text.as_bytes(), NOW).map_err(|refusal| refusal.message).unwrap();
+            let found =
+                (asked.method.as_str(), asked.status, asked.retries, asked.max_delay_minutes, asked.payload.as_str());
+            assert_eq!(found, ("GET", 200, 1, 10, ""));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `POST /reschedule/…`: entries move to another minute. The old one no longer runs, and the new one knows nothing of its answers.
+//!
+//! A move is one transaction: the new job is stored in place of the old one, unless that runs. Entries that are moved to one minute are
+//! spread over that and the minutes after it, and go around entries that are there already, so that none takes another's place.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::Call;
+use super::super::refusal::Refusal;
+use super::doc::{MINUTE, minute_of, time};
+use super::entry::{EntryKey, Which};
+use crate::accept::input::parse;
+use crate::clock::UnixMs;
+use crate::job::{Admission, Job, JobId, NewJob, State, new_seed};
+use crate::store::Placed;
+
+#[derive(Deserialize)]
+struct MoveDoc {
+    trigger_at: Option<String>,
+}
+
+impl Call {
+    /// Moves the entries that a path means: those that failed, or all. Answers with what they have become.
+    pub(super) async fn reschedule(&self, path: &str) -> Result<Value, Refusal> {
+        let now = self.api.clock.now();
+        let minute = match self.asked_time()? {
+            Some(text) => time(&text, now)?,
+            None => minute_of(now) + MINUTE,
+        };
+        if UnixMs(minute.saturating_mul(1_000)) > now.plus(self.api.limits.horizon) {
+            return Err(Refusal::bad("`trigger_at` is too far ahead"));
+        }
+        let all = self.param("all").is_some();
+        let (name, mut entries) = match self.which(path).await? {
+            Which::One(key) => {
+                let job = self.entry(&key).await?.ok_or_else(|| key.unknown())?;
+                (key.name, vec![job])
+            }
+            Which::All(name) => (name.clone(), self.entries_of(&name).await?),
+        };
+        entries.retain(|job| job.state == State::Dead || (all && job.state != State::Running));
+        self.spread(&name, entries, minute).await
+    }
+
+    /// The new time: of the JSON body, else of a form, else of the query.
+    fn asked_time(&self) -> Result<Option<String>, Refusal> {
+        if self.body.trim_ascii_start().starts_with(b"{") {
+            let doc: MoveDoc = parse(&self.body)?;
+            if doc.trigger_at.is_some() {
+                return Ok(doc.trigger_at);
+            }
+        } else if !self.body.trim_ascii().is_empty() {
+            let mut form = url::form_urlencoded::parse(&self.body);
+            match form.find(|(key, _)| key == "trigger_at") {
+                Some((_, at)) => return Ok(Some(at.into_owned())),
+                None => return Err(Refusal::bad("the body is neither a JSON object nor a form with `trigger_at`")),
+            }
+        }
+        Ok(self.param("trigger_at").map(|at| at.into_owned()))
+    }
+
+    /// Moves entries of a name, the earliest first, to a minute and those after it.
+    async fn spread(&self, name: &str, entries: Vec<Job>, mut minute: i64) -> Result<Value, Refusal> {
+        let Some(group) = self.known_group() else { return Ok(Value::Array(Vec::new())) };
+        let moving: HashSet<JobId> = entries.iter().map(|job| job.id).collect();
+        let stay: HashSet<Option<String>> = self
+            .entries_of(name)
+            .await?
+            .into_iter()
+            .filter(|job| !moving.contains(&job.id))
+            .map(|job| job.name)
+            .collect();
+        let mut moved = Vec::with_capacity(entries.len());
+        for old in entries {
+            let mut key = EntryKey { name: name.to_owned(), minute };
+            while stay.contains(&Some(key.to_string())) {
+                key.minute += MINUTE;
+            }
+            if let Some(new) = self.moved(&old, &key).await? {
+                moved.push(self.shown(&group, &new, key.clone()).await?);
+                minute = key.minute + MINUTE;
+            }
+        }
+        serde_json::to_value(moved).map_err(|_| Refusal::bad("the tasks cannot be shown"))
+    }
+
+    /// Stores the job of `key` in place of `old`; none if that runs or has gone meanwhile.
+    async fn moved(&self, old: &Job, key: &EntryKey) -> Result<Option<Job>, Refusal> {
+        let Some(body) = self.api.store.body(old.tenant, old.id).await? else { return Ok(None) };
+        let (clock, now) = (&*self.api.clock, self.api.clock.now());
+        let new = NewJob {
+            id: JobId::new(clock),
+            tenant: old.tenant,
+            group: old.group,
+            name: Some(key.to_string()),
+            run_at: UnixMs(key.minute * 1_000).max(now),
+            created_at: now,
+            deadline: old.deadline.map(|deadline| now.plus(deadline.since(old.created_at))),
+            max_delay: old.max_delay,
+            priority: old.priority,
+            order_key: old.order_key.clone(),
+            admission: Admission::Replace { moved: Some(old.id) },
+            seed: new_seed(clock),
+            spec: old.spec.clone(),
+            body,
+        };
+        let shown = new.clone().shown();
+        let placed = self.insert(vec![new]).await?;
+        Ok(matches!(placed[..], [Placed::Stored { .. }]).then_some(shown))
+    }
+}

@@ -1,0 +1,222 @@
+//! The APIs of other schedulers in front of the same jobs, for clients that were written for them.
+//!
+//! Each is a translation: an old request becomes a [`crate::job::NewJob`], a job becomes an old answer. What is different about how such jobs
+//! are delivered, judged and retried is data: the policy and the limits of the mount's group, and overrides on the job. Nothing
+//! behind this module knows of them, and they keep nothing of their own.
+//!
+//! A mount answers with and without slashes at the end of a path, and never redirects, because its clients build URLs by gluing.
+//! What cannot be done is answered with `{"error": …}` and a status in the 400s.
+
+mod callme;
+mod doppler;
+mod group;
+mod poussetaches;
+mod refusal;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use self::refusal::Refusal;
+use super::Api;
+use super::auth::Access;
+use super::error::Problem;
+use super::input::read;
+use super::native::job_doc::JobDoc;
+use super::native::new_job::Checked;
+use crate::catalog::{AccessRole, Group};
+use crate::job::{Admission, AttemptRecord, Job, NewJob};
+use crate::observe::Told;
+use crate::store::{Inserted, Placed};
+
+pub use self::group::{AUTH_KEY, group_doc, group_patch};
+
+/// One of the APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// Callbacks of Flask applications.
+    Doppler,
+    /// Tasks that are pushed, and crons.
+    Poussetaches,
+    /// Calls by name and minute.
+    Callme,
+}
+
+impl Mount {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Doppler, Self::Poussetaches, Self::Callme];
+
+    /// Its name, which is the last part of its path.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Doppler => "doppler",
+            Self::Poussetaches => "poussetaches",
+            Self::Callme => "callme",
+        }
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(self, compat: &crate::config::Compat) -> &crate::config::Mount {
+        match self {
+            Self::Doppler => &compat.doppler,
+            Self::Poussetaches => &compat.poussetaches.mount,
+            Self::Callme => &compat.callme,
+        }
+    }
+}
+
+/// A mount's routes under `/compat`; none if it is switched off.
+pub(super) fn below_its_path(mount: Mount, api: &Api) -> Router<Arc<Api>> {
+    if !mount.settings(&api.compat).enabled {
+        return Router::new();
+    }
+    let path = format!("/compat/{}", mount.name());
+    let handler = |prefix: usize| {
+        any(move |State(api): State<Arc<Api>>, request: Request| async move {
+            let rest = request.uri().path()[prefix..].to_owned();
+            answer(mount, api, rest, request).await
+        })
+    };
+    Router::new()
+        .route(&path, handler(path.len()))
+        .route(&format!("{path}/"), handler(path.len()))
+        .route(&format!("{path}/{{*rest}}"), handler(path.len()))
+}
+
+/// A mount's routes on a port of its own.
+pub(super) fn at_the_root(mount: Mount) -> Router<Arc<Api>> {
+    Router::new().fallback(move |State(api): State<Arc<Api>>, request: Request| async move {
+        let rest = request.uri().path().to_owned();
+        answer(mount, api, rest, request).await
+    })
+}
+
+async fn answer(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Response {
+    let call = match Call::of(mount, api, rest, request).await {
+        Ok(call) => call,
+        Err(problem) => return Refusal::from(problem).into_response(),
+    };
+    let answer = match mount {
+        Mount::Doppler => doppler::answer(&call).await,
+        Mount::Poussetaches => poussetaches::answer(&call).await,
+        Mount::Callme => Ok(callme::answer(&call).await),
+    };
+    answer.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// A request to a mount.
+struct Call {
+    mount: Mount,
+    api: Arc<Api>,
+    access: Access,
+    method: Method,
+    /// What follows the mount in the path, as it was sent: nothing, or it begins with a slash.
+    rest: String,
+    /// As it was sent.
+    query: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Call {
+    async fn of(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Result<Self, Problem> {
+        let access = api.access(request.headers())?;
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        let needed = if method == Method::GET { AccessRole::Viewer } else { AccessRole::Producer };
+        if access.role < needed {
+            return Err(Problem::forbidden("the token's role is viewer; this takes producer"));
+        }
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let headers = request.headers().clone();
+        let body = read(request, &()).await?;
+        Ok(Self { mount, api, access, method, rest, query, headers, body })
+    }
+
+    /// What follows the mount in the path, without slashes around it.
+    fn path(&self) -> &str {
+        self.rest.trim_matches('/')
+    }
+
+    /// The parameters behind the path.
+    fn params(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        url::form_urlencoded::parse(self.query.as_bytes())
+    }
+
+    /// The first value of a parameter.
+    fn param(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.params().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// The method is not one of this path's.
+    fn wrong_method(&self) -> Refusal {
+        Problem::wrong_method(self.method.as_str(), &decoded(&self.rest)).into()
+    }
+
+    /// The mount's group, if it has been used.
+    fn known_group(&self) -> Option<Arc<Group>> {
+        let name = &self.mount.settings(&self.api.compat).group;
+        self.api.catalog.group(self.access.tenant.id, name)
+    }
+
+    /// The mount's group, which is made if this is its first use.
+    async fn group(&self) -> Result<Arc<Group>, Refusal> {
+        if let Some(group) = self.known_group() {
+            return Ok(group);
+        }
+        let name = &self.mount.settings(&self.api.compat).group;
+        let doc = group_doc(self.mount, &self.api.compat, &self.api.catalog, self.access.tenant.id);
+        let made = self.api.catalog.put_group(&self.access.tenant, name, doc).await;
+        Ok(made.map_err(Problem::from)?.0)
+    }
+
+    /// A job as if it were posted to the mount's group, under a condition.
+    async fn job(&self, group: &Arc<Group>, doc: JobDoc, admission: Admission) -> Result<NewJob, Refusal> {
+        let job = self.api.new_job(group, doc, self.api.clock.now(), &mut Checked::default()).await?;
+        Ok(NewJob { admission, ..job })
+    }
+
+    /// Stores jobs; the answer comes after the commit.
+    async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Placed>, Refusal> {
+        let told: Vec<Told> = jobs.iter().map(Told::of).collect();
+        let Inserted::Placed(placed) = self.api.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
+        self.api.observer.placed(told, &placed);
+        self.api.wake.notify_one();
+        Ok(placed)
+    }
+
+    /// The job's newest attempts, at most so many, in order.
+    async fn newest_attempts(&self, job: &Job, count: u32) -> Result<Vec<AttemptRecord>, Refusal> {
+        let after = job.attempt_count.saturating_sub(count);
+        if job.attempt_count == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(self.api.store.attempts(self.access.tenant.id, job.id, after, count).await?)
+    }
+}
+
+/// Text with percent-encoding taken off.
+fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy()
+}
+
+/// A value in a job's overrides, else in its group's policy: `/retry`, `/max_attempts`.
+fn configured<'a>(job: &'a Job, group: &'a Group, role: &str, key: &str) -> Option<&'a Value> {
+    let own = job.spec.policy.as_ref().and_then(|policy| policy.get(role)?.get(key));
+    own.or_else(|| group.effective.as_ref().ok()?.doc.get(role)?.get("config")?.get(key))
+}
+
+/// How many attempts a job may make in all.
+fn max_attempts(job: &Job, group: &Group) -> u32 {
+    let found = configured(job, group, "retry", "max_attempts").and_then(Value::as_u64);
+    found.and_then(|count| u32::try_from(count).ok()).unwrap_or(1)
+}

@@ -1,0 +1,128 @@
+//! Crons: schedules whose runs wait for each other, and are all made up for when they were missed.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use sha1::{Digest as _, Sha1};
+
+use super::super::Call;
+use super::super::refusal::Refusal;
+use super::{Asked, SCHEDULE, robfig};
+use crate::accept::error::Problem;
+use crate::accept::native::schedules::LONGEST_CATCH_UP;
+use crate::accept::native::ticks::Why;
+use crate::catalog::{Schedule, ScheduleSpec};
+use crate::clock::UnixMs;
+use crate::job::{Job, Overlap};
+use crate::store::{Change, JobFilter, JobsQuery};
+use crate::timetable::Timetable;
+
+/// Where times are local if nothing says where the server is.
+const UTC: &str = "UTC";
+
+/// The most waiting runs that are cancelled with their cron.
+const RUNS: u32 = 10_000;
+
+impl Call {
+    /// Makes a cron, unless it is there.
+    pub(super) async fn push_cron(&self, asked: &Asked) -> Result<String, Refusal> {
+        let bad = |error: String| Refusal::bad(format!("`schedule`: {error}"));
+        let cron = robfig::translated(&asked.schedule).map_err(bad)?;
+        let id = id_of(asked);
+        self.group().await?;
+        if self.api.catalog.schedule(self.access.tenant.id, &id).is_some() {
+            return Ok(id);
+        }
+        let now = self.api.clock.now();
+        // The periods of `@every` begin with whole seconds.
+        let anchor = UnixMs(now.0.div_euclid(1_000) * 1_000);
+        let timetable = Timetable {
+            expression: cron.parse().map_err(|error: crate::timetable::BadExpression| bad(error.to_string()))?,
+            zone: self.time_zone().parse().map_err(|error: crate::timetable::UnknownZone| bad(error.to_string()))?,
+            anchor,
+            start: None,
+            end: None,
+        };
+        let next = timetable.after(now).next().ok_or_else(|| bad("it never comes".to_owned()))?;
+        let first = UnixMs(next.0 + i64::from(asked.delay_minutes) * 60_000);
+        let spec = ScheduleSpec {
+            group: self.mount.settings(&self.api.compat).group.clone(),
+            cron,
+            time_zone: self.time_zone(),
+            start: Some(first),
+            end: None,
+            max_runs: None,
+            jitter: std::time::Duration::ZERO,
+            overlap: Overlap::Queue,
+            catch_up: LONGEST_CATCH_UP,
+            catch_up_all: true,
+            job: asked.job(json!({SCHEDULE: asked.schedule})).to_string(),
+        };
+        match self.api.put_schedule(&self.access, &id, spec).await {
+            // Somebody else has just made the same one.
+            Err(problem) if problem.status() == StatusCode::CONFLICT => return Ok(id),
+            put => put?,
+        };
+        if asked.delay_minutes > 0 {
+            self.plan_first(&id, first).await?;
+        }
+        Ok(id)
+    }
+
+    /// A delayed first run need not be one of the cron's times.
+    async fn plan_first(&self, id: &str, first: UnixMs) -> Result<(), Refusal> {
+        let schedule = self.api.catalog.schedule(self.access.tenant.id, id);
+        let schedule = schedule.ok_or_else(|| Refusal::from(Problem::conflict("the cron has just been dropped")))?;
+        let mould = self.api.mould(&schedule).await?;
+        self.api.insert_ticks(&mould.cast(&[first], Why::Time, &*self.api.clock)).await?;
+        Ok(())
+    }
+
+    fn time_zone(&self) -> String {
+        let configured = self.api.compat.poussetaches.time_zone.clone();
+        let here = || jiff::tz::TimeZone::system().iana_name().map(str::to_owned);
+        configured.or_else(here).unwrap_or_else(|| UTC.to_owned())
+    }
+
+    /// The crons of the mount's group.
+    pub(super) fn cron_schedules(&self) -> Vec<Arc<Schedule>> {
+        let group = &self.mount.settings(&self.api.compat).group;
+        let schedules = self.api.catalog.schedules(self.access.tenant.id).into_iter();
+        schedules.filter(|schedule| schedule.spec.group == *group && is_id(&schedule.name)).collect()
+    }
+
+    /// Removes all crons, with the runs that wait. What is under way is not tried again.
+    pub(super) async fn drop_crons(&self) -> Result<Response, Refusal> {
+        for schedule in self.cron_schedules() {
+            let deleted = self.api.catalog.delete_schedule(self.access.tenant.id, &schedule.name).await;
+            deleted.map_err(Problem::from)?;
+            let unfinished = self.runs_of(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());
+            let runs: Vec<Job> = unfinished.collect();
+            let (ids, now) = (runs.iter().map(|job| job.id).collect(), self.api.clock.now());
+            let changed = self.api.store.change(self.access.tenant.id, ids, Change::Cancel, now).await?;
+            self.api.observer.changed(&runs, &Change::Cancel, &changed, now);
+        }
+        Ok(StatusCode::OK.into_response())
+    }
+
+    /// The newest runs of a cron, newest first.
+    pub(super) async fn runs_of(&self, id: &str, limit: u32) -> Result<Vec<Job>, Refusal> {
+        let Some(group) = self.known_group() else { return Ok(Vec::new()) };
+        let filter = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(self.access.tenant.id, group.id) };
+        Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
+    }
+}
+
+/// The SHA-1 of URL, payload and expression, in hex.
+fn id_of(asked: &Asked) -> String {
+    let digest =
+        Sha1::new().chain_update(&asked.url).chain_update(&asked.payload).chain_update(&asked.schedule).finalize();
+    hex::encode(digest)
+}
+
+/// Whether a name is a cron's.
+pub(super) fn is_id(name: &str) -> bool {
+    name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

@@ -94,6 +94,15 @@ async fn the_first_of_six_fields_are_seconds_and_five_are_not_those_of_crontab()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crons_are_read_in_the_configured_time_zone() {
+    let at = Mounted::with("poussetaches", |setup| setup.set("compat.poussetaches.time_zone", "Asia/Tokyo")).await;
+    let id = at.push(at.cron("/a", "0 30 20 * * *")).await;
+    // It is 19:00 in Tokyo.
+    let next = at.nanos() + 90 * 60 * 1_000_000_000;
+    assert_eq!(at.until_listed("cron", &id, |_| true).await["next_run"], next);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_again_changes_nothing() {
     let at = Mounted::poussetaches().await;
     let task = at.cron("/a", "@every 10s");

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Mounted, fields};

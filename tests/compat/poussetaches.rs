@@ -253,6 +253,7 @@ async fn pausing_lets_running_deliveries_finish_and_outlives_a_restart() {
         assert_eq!((reply.status, reply.body.len()), (200, 0), "{path}");
     }
     assert_eq!(at.api.get("/").await.expect(200), json!({"paused": true, "in_flight": 1}));
+    assert_eq!(at.list("waiting").await[0]["id"], running, "what is under way is listed as waiting");
     let waits = at.push(at.task_for("/b")).await;
     gate.release(1);
     at.until_listed("success", &running, |_| true).await;

@@ -17,7 +17,7 @@ from flask import request as req
 from support import Server, until
 from website import serving
 
-HANDLER = '''
+HANDLER = """
 @app.route("/task/my_task", methods=["POST"])
 def task_my_task():
     # Ensure poussetaches is the author of the request
@@ -36,7 +36,7 @@ def task_my_task():
 
     # Return a successfull status code to let pousssetaches knows the task is done
     return ""
-'''
+"""
 
 KEY = "shared-by-the-app-and-the-server"
 
@@ -54,7 +54,7 @@ class Log:
 def application(key: str) -> tuple[Flask, Log]:
     """The README's application, which expects this key."""
     app, log = Flask("poussetaches-readme"), Log()
-    app.logger = log  # type: ignore[assignment, misc]
+    app.logger = log  # type: ignore[assignment]
     exec(HANDLER, {"app": app, "req": req, "json": json, "base64": base64, "POUSSETACHES_AUTH_KEY": key})
     return app, log
 

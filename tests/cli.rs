@@ -23,6 +23,9 @@ async fn groups_and_keys_are_managed() {
     cli(&host, &["group", "put", "h", "--file", "-"], r#"{"limits": {"ttl": "1h"}}"#).await.ok();
 
     assert!(cli(&host, &["key", "list"], "").await.ok().contains("flask"));
+    cli(&host, &["key", "put", "token", "--kind", "header", "--base64"], "c2VjcmV0\n").await.ok();
+    assert_eq!(host.api.get("/v1/keys/token").await.expect(200)["kind"], "header");
+    assert!(cli(&host, &["key", "list"], "").await.ok().contains("header"));
     let effective = json(&host, &["group", "get", "h", "--effective"], "").await;
     assert_eq!((&effective["limits"]["ttl"], &effective["sources"]["/limits/ttl"]), (&json!("1h"), &json!("group")));
     assert_eq!(json(&host, &["group", "list"], "").await["items"].as_array().unwrap().len(), 2);
@@ -32,7 +35,7 @@ async fn groups_and_keys_are_managed() {
     assert_eq!(json(&host, &["group", "stats", "h"], "").await["scheduled"], 0);
     cli(&host, &["group", "delete", "h"], "").await.ok();
     host.api.get("/v1/groups/h").await.problem(404);
-    assert!(cli(&host, &["key", "delete", "flask"], "").await.error(1).contains("signs with this key"));
+    assert!(cli(&host, &["key", "delete", "flask"], "").await.error(1).contains("uses this key"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

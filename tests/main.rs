@@ -52,6 +52,10 @@ mod simulate;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod auth_headers;
+#[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod custom_plugin;
 #[cfg(test)]
 mod egress;
@@ -63,6 +67,8 @@ mod limits;
 mod observers;
 #[cfg(test)]
 mod presets;
+#[cfg(test)]
+mod redirects;
 #[cfg(test)]
 mod streams;
 

@@ -30,7 +30,8 @@ else:
         print("null")
 "#;
 
-fn interpreter() -> PathBuf {
+/// A Python that has the libraries of tests/requirements.txt; their programs are next to it.
+pub fn interpreter() -> PathBuf {
     let named = std::env::var_os(INTERPRETER).map(PathBuf::from);
     let path = named.unwrap_or_else(|| repository().join(".venv/bin/python3"));
     assert!(

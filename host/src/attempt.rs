@@ -13,7 +13,7 @@ use crate::policy::{
     Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Response,
     Role, Runtime, TransportError, Verdict,
 };
-use crate::send::{Answer, Envelope, Outgoing, Sender};
+use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
 use crate::settle;
 
 /// The code of an error that a consumer reported.
@@ -69,7 +69,8 @@ impl Attempter {
             Err((role, fault)) => return self.unsent(leased, notes, role, &fault),
         };
         notes.detail.request_digest = Some(outgoing.digest());
-        let answer = self.sender.send(outgoing).await;
+        let Sent { answer, redirects } = self.sender.send(outgoing).await;
+        notes.detail.redirects = redirects;
         let stopwatch = Stopwatch::start();
         let decided = self.decided(&group, leased, &plan, self.clock.now(), &answer).await;
         notes.detail.timings.decide = micros(stopwatch.elapsed());
@@ -78,7 +79,7 @@ impl Attempter {
         settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
     }
 
-    /// Encodes, signs, and puts the server's own headers on.
+    /// Encodes, signs, and puts the server's own headers and the group's keys on.
     pub(crate) async fn prepared(
         &self,
         group: &Group,
@@ -91,15 +92,17 @@ impl Attempter {
         let no_target = || (Role::Encode, Fault::bad_answer("the job has no target"));
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
         let facts = facts(group, leased, now);
-        let plan = Arc::clone(plan);
-        let prepared = self.on_policy_thread(leased, now, move |caller| caller.prepare(&plan, &facts, request)).await;
+        let shared = Arc::clone(plan);
+        let prepared = self.on_policy_thread(leased, now, move |caller| caller.prepare(&shared, &facts, request)).await;
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
         let (seed, timeout) = (notes.detail.seed, self.timeout(group, leased));
+        let redirects = group.effective.as_ref().map_or(0, |effective| effective.limits.redirects);
         let spec = &leased.job.spec;
         let metadata = spec.metadata_headers.then_some(&spec.metadata);
-        let envelope = Envelope { job: leased.job.id, number: notes.number, seed, timeout, metadata };
+        let (job, number, auth_headers) = (leased.job.id, notes.number, plan.auth_headers.as_slice());
+        let envelope = Envelope { job, number, seed, timeout, redirects, metadata, auth_headers };
         let outgoing = self.sender.complete(&request?, envelope);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }

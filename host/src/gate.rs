@@ -163,7 +163,8 @@ mod tests {
             let count = count.try_into().unwrap();
             Rate { count, period: Duration::from_secs(1), burst: count }
         });
-        GroupLimits { concurrency, rate, timeout: Duration::from_secs(1), ttl: None, max_delay: None }
+        let timeout = Duration::from_secs(1);
+        GroupLimits { concurrency, rate, timeout, ttl: None, max_delay: None, redirects: 0 }
     }
 
     fn start(gates: &Arc<Gates>, count: usize, now: UnixMs) {

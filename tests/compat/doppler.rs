@@ -3,24 +3,23 @@
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Mounted, fields, refused};
-use crate::support::{Answer, Gate, Reply, id_of};
+use super::{Mounted, fields};
+use crate::support::{Answer, Gate, id_of};
 
 const FIELDS: [&str; 6] = ["last_retry", "request_id", "retries_left", "run_at", "scheduled_at", "status"];
 
 impl Mounted {
-    async fn doppler() -> Self {
+    pub(super) async fn doppler() -> Self {
         Self::start("doppler").await
     }
 
-    fn callback(&self, path: &str, run_at: i64) -> Value {
+    pub(super) fn callback(&self, path: &str, run_at: i64) -> Value {
         json!({"callback_url": self.receiver.url(path), "message": "hello", "run_at": run_at})
     }
 
-    async fn scheduled(&self, job: Value) -> Value {
+    pub(super) async fn scheduled(&self, job: Value) -> Value {
         self.api.post("", job).await.expect(200)
     }
 
@@ -41,7 +40,7 @@ impl Mounted {
     }
 }
 
-fn request_id(job: &Value) -> String {
+pub(super) fn request_id(job: &Value) -> String {
     job["request_id"].as_str().unwrap().to_owned()
 }
 
@@ -60,7 +59,10 @@ async fn a_scheduled_callback_has_six_attributes() {
     assert_eq!(reply.headers["content-type"], "application/json");
     let job = reply.expect(200);
     assert_eq!(fields(&job), FIELDS);
-    assert_eq!((&job["status"], &job["run_at"], &job["scheduled_at"]), (&json!("early"), &json!(run_at), &json!(at.second())));
+    assert_eq!(
+        (&job["status"], &job["run_at"], &job["scheduled_at"]),
+        (&json!("early"), &json!(run_at), &json!(at.second()))
+    );
     assert_eq!((&job["last_retry"], &job["retries_left"]), (&Value::Null, &json!(3)));
     let id = request_id(&job);
     assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 4);
@@ -69,7 +71,10 @@ async fn a_scheduled_callback_has_six_attributes() {
     assert_eq!(fields(&shown), FIELDS);
     assert!(shown["run_at"].is_f64(), "{shown}");
     assert_eq!(shown["run_at"].as_f64(), Some(run_at as f64));
-    assert_eq!((&shown["request_id"], &shown["status"], &shown["retries_left"]), (&json!(id), &json!("early"), &json!(3)));
+    assert_eq!(
+        (&shown["request_id"], &shown["status"], &shown["retries_left"]),
+        (&json!(id), &json!("early"), &json!(3))
+    );
 
     let default = at.scheduled(at.callback("/a", run_at)).await;
     assert_eq!(default["retries_left"], 0);
@@ -146,7 +151,8 @@ async fn every_status_below_400_is_a_success_and_redirects_are_followed() {
     }
     at.receiver.on("/loop", [Answer::status(302).header("location", "/loop")]);
     let id = at.retried("/loop", 1, 10).await;
-    at.until(&format!("/{id}"), "a loop is a failure", |job| job["retries_left"] == 0 && job["status"] == "early").await;
+    at.until(&format!("/{id}"), "a loop is a failure", |job| job["retries_left"] == 0 && job["status"] == "early")
+        .await;
     assert_eq!(at.receiver.count("/loop"), 6, "five redirects");
     at.host.looked(&at.receiver).await;
     for path in ["/200", "/204", "/304", "/399"] {
@@ -161,7 +167,8 @@ async fn a_failure_is_retried_after_a_constant_pause_and_counted_down() {
     let first = at.second();
     let id = at.retried("/a", 3, 7).await;
     for left in [2, 1, 0] {
-        let job = at.until(&format!("/{id}"), "waits", |job| job["status"] == "early" && job["retries_left"] == left).await;
+        let job =
+            at.until(&format!("/{id}"), "waits", |job| job["status"] == "early" && job["retries_left"] == left).await;
         let failed = at.second();
         assert_eq!((&job["last_retry"], &job["scheduled_at"]), (&json!(failed), &json!(first)));
         assert_eq!(job["run_at"].as_f64(), Some((failed + 7) as f64));
@@ -205,7 +212,10 @@ async fn callbacks_are_made_one_after_the_other() {
     let second = request_id(&at.scheduled(at.callback("/b", 0)).await);
     at.host.looked(&at.receiver).await;
     let shown = at.api.get(&format!("/{first}")).await.expect(200);
-    assert_eq!((&shown["status"], &shown["run_at"], &shown["retries_left"]), (&json!("started"), &Value::Null, &json!(0)));
+    assert_eq!(
+        (&shown["status"], &shown["run_at"], &shown["retries_left"]),
+        (&json!("started"), &Value::Null, &json!(0))
+    );
     assert_eq!(at.api.get(&format!("/{second}")).await.expect(200)["status"], "waiting");
     assert_eq!(at.receiver.count("/b"), 0);
     gate.release(1);
@@ -255,104 +265,6 @@ async fn a_callback_is_cancelled_unless_it_has_started() {
     }
     at.host.looked(&at.receiver).await;
     assert_eq!((at.receiver.count("/early"), at.receiver.count("/retried")), (0, 1));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_id_is_not_found() {
-    let at = Mounted::doppler().await;
-    let unknown = "/00000000-0000-4000-8000-000000000000";
-    refused(&at.api.get(unknown).await, 404);
-    at.scheduled(at.callback("/a", at.second() + 5)).await;
-    for path in [unknown, "/%ff", "/a/b/c", "/a%2Fb"] {
-        refused(&at.api.get(path).await, 404);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_requests_are_refused_with_the_original_statuses() {
-    let at = Mounted::doppler().await;
-    let with = |field: &str, value: Value| {
-        let mut job = at.callback("/never", at.second() + 5);
-        job[field] = value;
-        job.to_string()
-    };
-    let without = |field: &str| {
-        let mut job = at.callback("/never", at.second() + 5);
-        job.as_object_mut().unwrap().remove(field);
-        job
-    };
-    let mut untyped = without("message");
-    untyped["callback_url"] = 7.into();
-    let cases = [
-        (with("callback_url", json!(1)), 422),
-        (with("message", Value::Null), 422),
-        (with("message", json!({})), 422),
-        (with("run_at", json!("soon")), 422),
-        (with("run_at", json!(1.5)), 422),
-        (with("run_at", json!(9_223_372_036_854_775_808_u64)), 422),
-        (with("run_at", json!(9_223_372_036_854_775_807_i64)), 422),
-        (with("run_at", json!(1_i64 << 53)), 422),
-        (with("max_retries", Value::Null), 422),
-        (with("max_retries", json!("3")), 422),
-        (with("max_retries", json!(1_i64 << 40)), 422),
-        (with("retry_delay", json!([])), 422),
-        (with("retry_delay", json!(2.5)), 422),
-        (with("retry_delay", json!(i64::MAX)), 422),
-        (without("callback_url").to_string(), 400),
-        (without("message").to_string(), 400),
-        (untyped.to_string(), 422),
-        (with("callback_url", json!("/relative")), 422),
-        (with("callback_url", json!("localhost:5000/x")), 422),
-        (with("callback_url", json!("http://")), 422),
-        (with("callback_url", json!("http://[::1")), 422),
-        (with("callback_url", json!("")), 422),
-        ("{".to_owned(), 400),
-        ("{\"message\": \"\u{1}\"}".to_owned(), 400),
-        (String::new(), 400),
-        ("null".to_owned(), 415),
-        ("[]".to_owned(), 422),
-        ("\"x\"".to_owned(), 422),
-        ("17".to_owned(), 422),
-    ];
-    for (body, status) in cases {
-        let reply = at.api.raw(Method::POST, "", body.clone()).await;
-        assert_eq!(reply.status, status, "{body}");
-        refused(&reply, status);
-    }
-    refused(&at.api.raw(Method::POST, "", b"{\"message\": \"\xff\"}".to_vec()).await, 400);
-    assert_eq!(at.host.api.get("/v1/groups/doppler").await.status, 404, "nothing was made of them");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_json_content_type_is_needed() {
-    let at = Mounted::doppler().await;
-    let with = async |kind: Option<&str>| -> Reply {
-        let request = at.api.request(Method::POST, "").body(at.callback("/a", at.second() + 5).to_string());
-        at.api.send(kind.into_iter().fold(request, |request, kind| request.header("content-type", kind))).await
-    };
-    for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json", "application/problem+JSON"] {
-        with(Some(kind)).await.expect(200);
-    }
-    for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("text/json"), Some("application/jsonp")] {
-        refused(&with(kind).await, 415);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_methods_are_not_allowed() {
-    let at = Mounted::doppler().await;
-    let id = request_id(&at.scheduled(at.callback("/a", at.second() + 5)).await);
-    for (method, path) in [
-        (Method::GET, String::new()),
-        (Method::GET, "/".to_owned()),
-        (Method::DELETE, "/".to_owned()),
-        (Method::PUT, "/".to_owned()),
-        (Method::POST, format!("/{id}")),
-        (Method::PUT, format!("/{id}")),
-        (Method::PATCH, format!("/{id}")),
-    ] {
-        refused(&at.api.raw(method, &path, "{}").await, 405);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

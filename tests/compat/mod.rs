@@ -1,10 +1,14 @@
 //! The APIs of other schedulers, driven over HTTP as their own clients drive them.
 
 mod callme;
+mod callme_entries;
 mod crons;
 mod doppler;
+mod doppler_refusals;
 mod mounts;
 mod poussetaches;
+mod poussetaches_refusals;
+mod readme;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The application as `main` starts it, in this process, on a database of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use carillon::app::App;
@@ -70,6 +71,13 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of the environment.
+    pub fn variable(&self, name: &str, value: &str) -> Self {
+        let mut setup = self.clone();
+        setup.settings.push((name.to_owned(), value.to_owned()));
+        setup
+    }
+
     /// The text of the configuration file.
     pub fn file(self, text: &str) -> Self {
         Self { file: Some(text.to_owned()), ..self }
@@ -106,6 +114,12 @@ impl Setup {
 impl TestHost {
     pub async fn start() -> Self {
         Setup::new().start().await
+    }
+
+    /// Where it serves other schedulers' APIs by themselves.
+    pub fn mounts(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mounts = self.app.iter().flat_map(|app| &app.mounts);
+        mounts.map(|(mount, address)| (mount.name(), *address)).collect()
     }
 
     /// Stops it as a signal would.

@@ -105,6 +105,11 @@ impl Answer {
         Self::of(200, Content::Stalled(beginning.into()))
     }
 
+    /// A redirect whose body never ends.
+    pub fn stalled_redirect(to: &str) -> Self {
+        Self::of(302, Content::Stalled("it has".into())).header("location", to)
+    }
+
     pub fn broken_off(beginning: &'static str) -> Self {
         Self::of(200, Content::BrokenOff(beginning.into()))
     }
@@ -157,6 +162,7 @@ struct Inner {
     /// The answers that are left of each path; the last one stays.
     scripts: HashMap<String, Vec<Answer>>,
     arrivals: HashMap<String, Vec<Arrival>>,
+    connections: usize,
 }
 
 /// A server that receives callbacks.
@@ -199,6 +205,11 @@ impl Receiver {
     /// How many requests for `path` have arrived.
     pub fn count(&self, path: &str) -> usize {
         self.shared.lock().arrivals.get(path).map_or(0, Vec::len)
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.shared.lock().connections
     }
 
     /// What has arrived for `path`.
@@ -256,6 +267,7 @@ impl Shared {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
+        shared.lock().connections += 1;
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request| shared.answer(request));

@@ -85,11 +85,14 @@ def test_an_unsigned_contract_is_tried_once_and_five_times_more(site: Site) -> N
 
 
 def test_a_contract_that_is_signed_between_two_tries_expires(server: Server) -> None:
-    site = Site(server, LIFETIME="0", RETRY_DELAY="1")
+    site = Site(server, LIFETIME="0", RETRY_DELAY="2")
     job = site.ask("POST", "/contracts/late")["job"]
-    until("a try has failed", lambda: site.ask("GET", f"/jobs/{job}")["last_retry"] is not None)
-    look = site.ask("GET", f"/jobs/{job}")
-    assert look["retries_left"] == 4
+
+    def failed() -> Any:
+        look = site.ask("GET", f"/jobs/{job}")
+        return look if look["last_retry"] is not None else None
+
+    assert until("a try has failed", failed)["retries_left"] == 4
     site.ask("POST", "/contracts/late/sign")
     until("it expires", lambda: site.ask("GET", "/contracts/late")["expired"])
     assert site.ask("GET", "/contracts/late")["tries"] == 2

@@ -26,7 +26,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use self::compat::{Mount, group_doc, group_patch};
+pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
-use crate::accept::{Mount, group_doc, group_patch};
+use crate::accept::{AUTH_KEY, Mount, group_doc, group_patch};
 use crate::catalog::{AccessRole, Catalog, DEFAULT_TENANT, Tenant};
 use crate::config::Config;
+use crate::policy::KeyKind;
+use crate::timetable::Zone;
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
 pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
@@ -34,8 +37,26 @@ async fn declare_groups(catalog: &Catalog, tenant: &str, groups: &BTreeMap<Strin
     Ok(())
 }
 
+/// Puts what receivers of poussetaches' tasks know the server by, unless it is there.
+async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
+    let Some(secret) = &config.compat.poussetaches.auth_key else { return Ok(()) };
+    let known = catalog.key(tenant.id, AUTH_KEY).and_then(|key| key.material.as_ref()?.header().ok());
+    if known.is_none_or(|known| known.as_bytes() != secret.as_bytes()) {
+        let secret = Zeroizing::new(secret.clone().into_bytes());
+        let put = catalog.put_key(tenant.id, AUTH_KEY, KeyKind::Header, secret).await;
+        put.context("compat.poussetaches.auth_key")?;
+    }
+    Ok(())
+}
+
 /// Checks what the groups of the mounts would be made with, and lays what is configured over those of the default tenant that exist.
 async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
+    if let Some(zone) = &config.compat.poussetaches.time_zone {
+        zone.parse::<Zone>().context("compat.poussetaches.time_zone")?;
+    }
+    if config.compat.poussetaches.mount.enabled {
+        declare_auth_key(config, catalog, tenant).await?;
+    }
     for mount in Mount::ALL {
         let settings = mount.settings(&config.compat);
         if !settings.enabled {

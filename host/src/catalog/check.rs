@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{Catalog, Tenant};
 use crate::job::GroupId;
-use crate::policy::LoadError;
-use crate::policy::binding::{Effective, Invalid, Use};
+use crate::policy::binding::{AuthHeader, Effective, Invalid, Use};
+use crate::policy::{KeyKind, LoadError};
 use crate::store::StoreError;
 
 /// The longest name of a tenant, group, key or plugin.
@@ -88,6 +88,7 @@ impl Catalog {
         for used in effective.uses() {
             self.check_use(tenant, used).await?;
         }
+        self.check_keys(tenant, effective)?;
         let limits = &effective.limits;
         if limits.timeout > self.bounds.max_timeout {
             let most = humantime::format_duration(self.bounds.max_timeout);
@@ -99,6 +100,27 @@ impl Catalog {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Keys that sign do not go out, and those that go out do not sign.
+    fn check_keys(&self, tenant: &Tenant, effective: &Effective) -> Result<(), Invalid> {
+        let kind = |key: &str, pointer: &str| match self.key(tenant.id, key) {
+            Some(key) => Ok(key.kind),
+            None => Err(Invalid::at(pointer, format!("there is no key `{}`", key.escape_debug()))),
+        };
+        for (index, key) in effective.sign.iter().flat_map(|used| &used.keys).enumerate() {
+            let pointer = format!("/sign/keys/{index}");
+            if kind(key, &pointer)? == KeyKind::Header {
+                return Err(Invalid::at(pointer, format!("the key `{key}` is for headers and does not sign")));
+            }
+        }
+        for AuthHeader { key, pointer, .. } in &effective.auth_headers {
+            if kind(key, pointer)? != KeyKind::Header {
+                let message = format!("the key `{key}` signs and is not sent; put one with `\"kind\": \"header\"`");
+                return Err(Invalid::at(pointer, message));
+            }
+        }
+        Ok(())
     }
 
     async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), Rejected> {
@@ -113,11 +135,6 @@ impl Catalog {
         if let Err(error) = version.schema.validate(&config) {
             let place = error.instance_path().to_string();
             return Err(at(&format!("/config{place}"), error.to_string()));
-        }
-        for (index, key) in used.keys.iter().enumerate() {
-            if self.key(tenant.id, key).is_none() {
-                return Err(at(&format!("/keys/{index}"), format!("there is no key `{key}`")));
-            }
         }
         let plugin = self.runtime.registry.get(&used.digest, self).await?;
         let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));

@@ -89,7 +89,7 @@ pub(super) struct GroupDoc {
     pub(super) paused: bool,
 }
 
-/// A signing key.
+/// A key.
 #[derive(Debug)]
 pub struct Key {
     /// Its name.

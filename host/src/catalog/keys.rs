@@ -1,4 +1,4 @@
-//! Signing keys in the catalog.
+//! Keys in the catalog: those that sign, and those that are sent.
 
 use std::sync::Arc;
 
@@ -46,14 +46,11 @@ impl Catalog {
     /// Removes a key; false if there is none.
     ///
     /// # Errors
-    /// If a group signs with it.
+    /// If a group uses it.
     pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
-        let signs = |group: &Arc<Group>| {
-            let sign = group.effective.as_ref().ok().and_then(|effective| effective.sign.as_ref());
-            sign.is_some_and(|sign| sign.keys.iter().any(|key| key == name))
-        };
-        if let Some(group) = self.groups(tenant).into_iter().find(signs) {
-            return Err(Rejected::Conflict(format!("the group `{}` signs with this key", group.name)));
+        let uses = |group: &Arc<Group>| group.effective.iter().any(|effective| effective.uses_key(name));
+        if let Some(group) = self.groups(tenant).into_iter().find(uses) {
+            return Err(Rejected::Conflict(format!("the group `{}` uses this key", group.name)));
         }
         self.delete(tenant, Kind::Key, name).await
     }

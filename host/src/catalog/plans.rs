@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Catalog, Group};
-use crate::policy::binding::{Effective, Use};
+use crate::policy::binding::{AuthHeader, Effective, Use};
 use crate::policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Step};
 
 impl Catalog {
@@ -37,11 +37,16 @@ impl Catalog {
             encode.push(self.step(used).await?);
         }
         let sign = match &effective.sign {
-            Some(used) => Some((self.step(used).await?, self.granted(group, used)?)),
+            Some(used) => {
+                let keys = used.keys.iter().map(|key| self.granted(group, key)).collect::<Result<_, _>>()?;
+                Some((self.step(used).await?, keys))
+            }
             None => None,
         };
+        let sendable = |header: &AuthHeader| Ok((header.clone(), self.sendable(group, &header.key)?));
+        let auth_headers = effective.auth_headers.iter().map(sendable).collect::<Result<_, _>>()?;
         let (judge, retry) = (self.step(&effective.judge).await?, self.step(&effective.retry).await?);
-        Ok(Arc::new(Plan { encode, sign, judge, retry }))
+        Ok(Arc::new(Plan { encode, sign, auth_headers, judge, retry }))
     }
 
     /// The group's observer, if it has one. Not part of the plan: a delivery does not depend on it.
@@ -72,15 +77,20 @@ impl Catalog {
         })
     }
 
-    fn granted(&self, group: &Group, used: &Use) -> Result<Vec<Arc<KeyMaterial>>, Fault> {
-        let state = self.state();
-        let material = |name: &String| {
-            let key = state.key(group.tenant.id, name).and_then(|key| key.material.clone());
-            key.ok_or_else(|| {
-                fault(FaultCode::MissingKey, format!("the key `{name}` does not exist or cannot be decrypted"))
-            })
-        };
-        used.keys.iter().map(material).collect()
+    fn granted(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
+        let material = self.state().key(group.tenant.id, key).and_then(|key| key.material.clone());
+        material.ok_or_else(|| {
+            fault(FaultCode::MissingKey, format!("the key `{key}` does not exist or cannot be decrypted"))
+        })
+    }
+
+    /// A key that was put again may be one that signs by now, which must not go out.
+    fn sendable(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
+        let material = self.granted(group, key)?;
+        match material.header() {
+            Ok(_) => Ok(material),
+            Err(_) => Err(fault(FaultCode::MissingKey, format!("the key `{key}` is not of the kind `header`"))),
+        }
     }
 }
 

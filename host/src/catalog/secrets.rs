@@ -1,6 +1,6 @@
-//! What must not be readable in the database: signing keys are encrypted, API tokens are hashed.
+//! What must not be readable in the database: keys are encrypted, API tokens are hashed.
 //!
-//! One master key encrypts all signing keys (XChaCha20-Poly1305, a random nonce for each, bound to the tenant and the name so
+//! One master key encrypts all keys (XChaCha20-Poly1305, a random nonce for each, bound to the tenant and the name so
 //! that a row cannot be copied under another one). From the same master key comes, by HMAC with a label, the key that
 //! authenticates the cache of compiled plugins.
 
@@ -36,7 +36,7 @@ pub struct Sealed {
     ciphertext: String,
 }
 
-/// Encrypts and decrypts signing keys.
+/// Encrypts and decrypts keys.
 pub struct Vault {
     master: Zeroizing<[u8; MASTER_KEY_LEN]>,
 }

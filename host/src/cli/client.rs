@@ -226,8 +226,8 @@ impl Client {
     }
 
     /// Creates or replaces a key.
-    pub async fn put_key(&self, name: &str, secret: &str) -> Result<Value, ClientError> {
-        self.put(&["keys", name], &json!({ "secret": secret })).await
+    pub async fn put_key(&self, name: &str, key: &Value) -> Result<Value, ClientError> {
+        self.put(&["keys", name], key).await
     }
 
     /// `GET /v1/…`; like all of these, `path` holds the segments after `/v1`, not yet escaped.
@@ -474,6 +474,6 @@ mod tests {
         let job = JobInput { payload: Some(Payload::Json(json!({"a": 1}))), ..job };
         assert_eq!(client.create_job("g", &job).await.unwrap().state, "scheduled");
         assert_eq!(client.stats("g").await.unwrap().scheduled, 2);
-        client.put_key("k", "s").await.unwrap();
+        client.put_key("k", &json!({"secret": "s"})).await.unwrap();
     }
 }

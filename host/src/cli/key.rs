@@ -1,4 +1,4 @@
-//! `carillon key`: keeps the keys that signers use.
+//! `carillon key`: keeps the keys that signers use, and those that go out as headers.
 //!
 //! A secret is never an argument, because everybody on a machine can read the arguments of its processes.
 
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use serde_json::json;
 
 use super::{Paging, Session, input};
 
@@ -22,6 +23,12 @@ pub(super) enum Command {
         /// Take the secret from this file.
         #[arg(short, long)]
         file: Option<PathBuf>,
+        /// What it is for: `secret` and `ed25519` sign, a `header` goes out under a group's `auth_headers`.
+        #[arg(long, default_value = "secret", value_parser = ["secret", "ed25519", "header"])]
+        kind: String,
+        /// The secret is given as base64, for any bytes.
+        #[arg(long)]
+        base64: bool,
     },
     /// List the keys' names.
     List {
@@ -35,14 +42,16 @@ pub(super) enum Command {
     },
 }
 
-const LIST: [(&str, &str); 3] = [("NAME", "/name"), ("CREATED", "/created_at"), ("UPDATED", "/updated_at")];
+const LIST: [(&str, &str); 4] =
+    [("NAME", "/name"), ("KIND", "/kind"), ("CREATED", "/created_at"), ("UPDATED", "/updated_at")];
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, env, file } => {
-                let secret = secret(env.as_deref(), file)?;
-                session.done(&session.client.put_key(&name, &secret).await?, &format!("{name}: stored"))
+            Self::Put { name, env, file, kind, base64 } => {
+                let field = if base64 { "secret_base64" } else { "secret" };
+                let key = json!({field: secret(env.as_deref(), file)?, "kind": kind});
+                session.done(&session.client.put_key(&name, &key).await?, &format!("{name}: stored"))
             }
             Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
             Self::Delete { name } => {

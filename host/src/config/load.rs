@@ -379,9 +379,13 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_source() {
+        let message = refusal(from_file("[compat.callme]\nport = 1\n[compat.sidekiq]\nx = 1\n[compat]\ndoppler = 1"));
+        assert!(message.contains("compat.callme.port: there is no such key; there are burst, enabled"), "{message}");
+        assert!(message.contains("compat.sidekiq: there is no such key; there are callme, doppler"), "{message}");
+        assert!(message.contains("compat.doppler: this is a section"), "{message}");
         let message = refusal(from_file("[server]\nlisten_on = 1\n[serv]\nx = 1"));
         assert!(
-            message.contains("carillon.toml: serv: there is no such section; there are auth, defaults"),
+            message.contains("carillon.toml: serv: there is no such section; there are auth, compat, defaults"),
             "{message}"
         );
         assert!(
@@ -410,6 +414,15 @@ mod tests {
         Config::load(from_env(&variables)).unwrap();
         Config::load(from_env(&[("CARILLON_SERVICE_HOST", "10.0.0.1"), ("CARILLON_PORT_7070_TCP_ADDR", "10.0.0.1")]))
             .unwrap();
+    }
+
+    #[test]
+    fn the_originals_variable_is_the_weakest_source() {
+        let key = |variables: &[(&str, &str)]| Config::load(from_env(variables)).unwrap().compat.poussetaches.auth_key;
+        assert_eq!(key(&[]), None);
+        assert_eq!(key(&[("POUSSETACHES_AUTH_KEY", "original")]).as_deref(), Some("original"));
+        let both = [("POUSSETACHES_AUTH_KEY", "original"), ("CARILLON_COMPAT__POUSSETACHES__AUTH_KEY", "ours")];
+        assert_eq!(key(&both).as_deref(), Some("ours"));
     }
 
     #[test]

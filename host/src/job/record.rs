@@ -82,9 +82,13 @@ pub struct AttemptRecord {
 pub struct AttemptDetail {
     /// False if nothing was sent, or it was interrupted by a stop: the number is used again.
     pub spent: bool,
-    /// The sha-256 of the request as sent: method, URL, headers and body.
+    /// The sha-256 of the request as sent: method, URL, headers (but those whose values are keys) and body. If it was redirected,
+    /// of the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
+    /// The URLs that it was sent on to, in order, without user info; the beginnings of very long ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<String>,
     /// What went wrong, if something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<AttemptError>,

@@ -1,10 +1,12 @@
 //! Keys, and the operations that a signer may ask for.
 //!
 //! The material lives in host memory only and is wiped when it is dropped; a guest holds a handle. Nothing here can be printed.
+//! What goes out as a header is a kind of its own: receivers see it, so it proves nothing that a signature is to prove.
 
 use std::fmt;
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
 use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit};
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,12 @@ pub enum KeyKind {
     Secret,
     /// A private key of 32 bytes, for Ed25519 (RFC 8032).
     Ed25519,
+    /// A text that goes out as the value of a header (`auth_headers`), and signs nothing.
+    Header,
 }
+
+/// The longest value of a header, in bytes.
+const HEADER_LEN: usize = 4 << 10;
 
 /// A message authentication code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +40,9 @@ pub enum MacAlgorithm {
     HmacSha512,
 }
 
-/// The key is not of the kind that the algorithm needs.
+/// The key is not of the kind that its use needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the key is not of the kind that this algorithm works with")]
+#[error("the key is not of the kind that this works with")]
 pub struct WrongKind;
 
 /// One version of a key, decrypted.
@@ -49,10 +56,15 @@ impl KeyMaterial {
     /// `id` is the public name, `name/version`. The secret of an Ed25519 key is its 32 byte seed.
     ///
     /// # Errors
-    /// If the secret's length does not fit the kind.
+    /// If the secret does not fit the kind.
     pub fn new(id: String, kind: KeyKind, secret: Zeroizing<Vec<u8>>) -> Result<Self, String> {
         if kind == KeyKind::Ed25519 && secret.len() != ed25519_dalek::SECRET_KEY_LENGTH {
             return Err(format!("an ed25519 key is 32 bytes long, this is {}", secret.len()));
+        }
+        if kind == KeyKind::Header && !is_header(&secret) {
+            return Err(format!(
+                "the value of a header is 1 to {HEADER_LEN} visible ASCII characters, with spaces between them only"
+            ));
         }
         Ok(Self { id, kind, secret })
     }
@@ -61,6 +73,19 @@ impl KeyMaterial {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The value of a header, marked so that it is not printed.
+    ///
+    /// # Errors
+    /// If this key is not for headers.
+    pub fn header(&self) -> Result<HeaderValue, WrongKind> {
+        if self.kind != KeyKind::Header {
+            return Err(WrongKind);
+        }
+        let mut value = HeaderValue::from_bytes(&self.secret).map_err(|_| WrongKind)?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 
     /// The code of `data`.
@@ -89,6 +114,11 @@ impl KeyMaterial {
         let seed: &[u8; 32] = self.secret.as_slice().try_into().map_err(|_| WrongKind)?;
         Ok(SigningKey::from_bytes(seed).sign(data).to_bytes().to_vec())
     }
+}
+
+fn is_header(secret: &[u8]) -> bool {
+    let visible = secret.iter().all(|byte| *byte == b' ' || byte.is_ascii_graphic());
+    visible && secret.trim_ascii().len() == secret.len() && (1..=HEADER_LEN).contains(&secret.len())
 }
 
 fn code<M: hmac::Mac + KeyInit>(secret: &[u8], data: &[u8]) -> Result<Vec<u8>, WrongKind> {
@@ -136,10 +166,30 @@ mod tests {
         assert_eq!(key(KeyKind::Secret, b"x").sign(b""), Err(WrongKind));
         assert_eq!(key(KeyKind::Ed25519, &[1; 32]).mac(MacAlgorithm::HmacSha1, b""), Err(WrongKind));
         assert!(KeyMaterial::new("k".into(), KeyKind::Ed25519, Zeroizing::new(vec![1; 31])).is_err());
+        assert_eq!(key(KeyKind::Secret, b"x").header(), Err(WrongKind));
+        assert_eq!(key(KeyKind::Ed25519, &[b'x'; 32]).header(), Err(WrongKind));
+        let header = key(KeyKind::Header, &[b'x'; 32]);
+        assert_eq!(header.header().unwrap().as_bytes(), [b'x'; 32]);
+        assert_eq!((header.mac(MacAlgorithm::HmacSha256, b""), header.sign(b"")), (Err(WrongKind), Err(WrongKind)));
+    }
+
+    #[test]
+    fn a_headers_value_is_visible_text() {
+        let taken = |secret: &[u8]| {
+            KeyMaterial::new("k".into(), KeyKind::Header, Zeroizing::new(secret.to_vec()))
+                .is_ok_and(|key| key.header().is_ok())
+        };
+        assert!(taken(b"x") && taken(b"Bearer a.b-c=") && taken(&[b'x'; HEADER_LEN]));
+        for secret in
+            [&b""[..], b" x", b"x ", b"x\n", b"a\r\nb: c", b"a\tb", b"\xc3\xa4", b"\0", &[b'x'; HEADER_LEN + 1]]
+        {
+            assert!(!taken(secret), "{secret:?}");
+        }
     }
 
     #[test]
     fn a_key_cannot_be_printed() {
         assert!(!format!("{:?}", key(KeyKind::Secret, b"hunter2")).contains("hunter2"));
+        assert!(!format!("{:?}", key(KeyKind::Header, b"hunter2").header()).contains("hunter2"));
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::binding::AuthHeader;
 use super::bindings::{judge_export, observe_export, retry_export, types};
 use super::call::Called;
 use super::fault::{Blame, Fault, FaultCode};
@@ -49,6 +50,8 @@ pub struct Plan {
     pub encode: Vec<Step>,
     /// With the keys that it is granted.
     pub sign: Option<(Step, Vec<Arc<KeyMaterial>>)>,
+    /// With their keys, each of the kind for headers. No policy is given them.
+    pub auth_headers: Vec<(AuthHeader, Arc<KeyMaterial>)>,
     /// Always there.
     pub judge: Step,
     /// Always there.

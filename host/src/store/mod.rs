@@ -8,9 +8,9 @@
 #[cfg(test)]
 mod conformance;
 mod entities;
+mod queries;
 mod sqlite;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use crate::job::{
 };
 
 pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
+pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked};
 pub use sqlite::{Durability, SqliteOptions, SqliteStore};
 
 /// The most jobs that one [`Jobs::insert`] takes.
@@ -197,104 +198,6 @@ pub enum Changed {
     Stale,
     /// The tenant has no such job.
     Unknown,
-}
-
-/// Which of a group's jobs.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct JobFilter {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Of which group.
-    pub group: GroupId,
-    /// Only those in this state.
-    pub state: Option<State>,
-    /// Only those of exactly this name.
-    pub name: Option<String>,
-    /// Only those whose name begins with this.
-    pub name_prefix: Option<String>,
-    /// Only those accepted at this time or later.
-    pub created_from: Option<UnixMs>,
-    /// Only those accepted before this time.
-    pub created_before: Option<UnixMs>,
-    /// Only those with all of these labels.
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl JobFilter {
-    /// All jobs of a group.
-    #[must_use]
-    pub fn all(tenant: TenantId, group: GroupId) -> Self {
-        Self {
-            tenant,
-            group,
-            state: None,
-            name: None,
-            name_prefix: None,
-            created_from: None,
-            created_before: None,
-            metadata: BTreeMap::new(),
-        }
-    }
-}
-
-/// A page of a group's jobs, newest first.
-#[derive(Clone, Debug)]
-pub struct JobsQuery {
-    /// Which jobs.
-    pub filter: JobFilter,
-    /// Only those accepted before this one.
-    pub before: Option<JobId>,
-    /// At most this many.
-    pub limit: u32,
-}
-
-/// A page of the newest jobs of each name, in the order of the names.
-#[derive(Clone, Debug)]
-pub struct NamesQuery {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Of which group.
-    pub group: GroupId,
-    /// Only names that begin with this.
-    pub prefix: String,
-    /// Only names after this one, byte for byte.
-    pub after: String,
-    /// At most this many.
-    pub limit: u32,
-}
-
-/// How far a schedule has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticked {
-    /// The schedule's number.
-    pub schedule: i64,
-    /// Its newest tick that was dealt with, whether it made a job or was skipped.
-    pub last: UnixMs,
-    /// How many jobs its ticks have made.
-    pub runs: u64,
-}
-
-/// Exact counts of a group's jobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-pub struct Stats {
-    /// Waiting, due or not.
-    pub scheduled: u64,
-    /// Leased.
-    pub running: u64,
-    /// Ended well.
-    pub succeeded: u64,
-    /// Dead letters.
-    pub dead: u64,
-    /// Ended because their time ran out.
-    pub expired: u64,
-    /// Ended because somebody cancelled them.
-    pub cancelled: u64,
-    /// Waiting and due.
-    pub available: u64,
-    /// The same as `running`: the queue's word for it.
-    pub in_flight: u64,
-    /// Waiting and not yet due.
-    pub delayed: u64,
 }
 
 /// What may go.

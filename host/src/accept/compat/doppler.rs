@@ -53,12 +53,12 @@ struct View {
 
 async fn schedule(call: &Call) -> Result<Response, Refusal> {
     let asked = Asked::read(call)?;
-    let group = call.group().await?;
     let now = call.api.clock.now();
     let run_at = asked.run_at.map_or(now, |seconds| UnixMs(seconds.saturating_mul(1_000)));
     if run_at > now.plus(call.api.limits.horizon) {
         return Err(wrong("`run_at` is too far ahead"));
     }
+    let group = call.group().await?;
     let mut doc = JobDoc {
         url: Some(asked.callback_url),
         any_scheme: true,
@@ -86,10 +86,7 @@ fn random_id(call: &Call) -> String {
 /// True only if it waited. A callback that is under way goes on, and is tried again if it fails.
 async fn cancel(call: &Call, id: &str) -> Result<bool, Refusal> {
     let Some((job, _)) = call.named(id).await? else { return Ok(false) };
-    let now = call.api.clock.now();
-    let changed = call.api.store.change(job.tenant, vec![job.id], Change::Withdraw, now).await?;
-    call.api.observer.changed(&[job], &Change::Withdraw, &changed, now);
-    Ok(changed == [Changed::Done])
+    Ok(call.change(&[job], &Change::Withdraw).await? == [Changed::Done])
 }
 
 impl Call {

@@ -6,9 +6,10 @@ use super::Mount;
 use crate::catalog::Catalog;
 use crate::config::Compat;
 use crate::job::TenantId;
+use crate::policy::KeyKind;
 
 /// The key that holds what receivers of poussetaches' tasks know the server by, and the header that it is sent in.
-const AUTH_KEY: &str = "poussetaches-auth-key";
+pub const AUTH_KEY: &str = "poussetaches-auth-key";
 const AUTH_HEADER: &str = "Poussetaches-Auth-Key";
 
 /// The group of a mount as it is made at its first use, in the form of the API's groups.
@@ -30,7 +31,8 @@ pub fn group_patch(mount: Mount, compat: &Compat, catalog: &Catalog, tenant: Ten
     let settings = mount.settings(compat);
     let burst = Some(settings.burst).filter(|burst| *burst > 0);
     let limits = json!({"concurrency": settings.workers, "rate": settings.rate, "burst": burst});
-    if mount == Mount::Poussetaches && catalog.key(tenant, AUTH_KEY).is_some() {
+    let auth_key = catalog.key(tenant, AUTH_KEY).filter(|key| key.kind == KeyKind::Header);
+    if mount == Mount::Poussetaches && auth_key.is_some() {
         return json!({"limits": limits, "auth_headers": {AUTH_HEADER: AUTH_KEY}});
     }
     json!({"limits": limits})

@@ -35,9 +35,12 @@ use super::native::new_job::Checked;
 use crate::catalog::{AccessRole, Group};
 use crate::job::{Admission, AttemptRecord, Job, NewJob};
 use crate::observe::Told;
-use crate::store::{Inserted, Placed};
+use crate::store::{Change, Changed, Inserted, Placed};
 
-pub use self::group::{group_doc, group_patch};
+pub use self::group::{AUTH_KEY, group_doc, group_patch};
+
+/// How many jobs are changed in one transaction.
+const CHANGED_AT_ONCE: usize = 1_000;
 
 /// One of the APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,8 +135,8 @@ impl Call {
     async fn of(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Result<Self, Problem> {
         let access = api.access(request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-        let needed = if method == Method::GET { AccessRole::Viewer } else { AccessRole::Producer };
-        if access.role < needed {
+        // Lists show payloads, which viewers do not see elsewhere.
+        if access.role < AccessRole::Producer {
             return Err(Problem::forbidden("the token's role is viewer; this takes producer"));
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
@@ -192,6 +195,18 @@ impl Call {
         self.api.observer.placed(told, &placed);
         self.api.wake.notify_one();
         Ok(placed)
+    }
+
+    /// Does the same to several of the tenant's jobs; says for each what came of it.
+    async fn change(&self, jobs: &[Job], change: &Change) -> Result<Vec<Changed>, Refusal> {
+        let mut all = Vec::with_capacity(jobs.len());
+        for jobs in jobs.chunks(CHANGED_AT_ONCE) {
+            let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.api.clock.now());
+            let changed = self.api.store.change(self.access.tenant.id, ids, change.clone(), now).await?;
+            self.api.observer.changed(jobs, change, &changed, now);
+            all.extend(changed);
+        }
+        Ok(all)
     }
 
     /// The job's newest attempts, at most so many, in order.

@@ -14,12 +14,12 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) message: String,
     /// What a client is told besides: who may ask, when to come back.
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), headers: HeaderMap::new() }
+        Self { status, message: message.into(), headers: Box::default() }
     }
 
     /// 400.
@@ -46,7 +46,7 @@ impl From<Problem> for Refusal {
         let mut headers = problem.into_response().headers().clone();
         headers.remove(header::CONTENT_TYPE);
         headers.remove(header::CONTENT_LENGTH);
-        Self { status, message, headers }
+        Self { status, message, headers: Box::new(headers) }
     }
 }
 
@@ -58,6 +58,6 @@ impl From<StoreError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, self.headers, Json(json!({"error": self.message}))).into_response()
+        (self.status, *self.headers, Json(json!({"error": self.message}))).into_response()
     }
 }

@@ -39,6 +39,8 @@ pub struct GroupDoc {
     encode: Option<Vec<UseDoc>>,
     /// Null takes an inherited signer away.
     sign: Option<UseDoc>,
+    /// Headers of every request whose values are keys of the kind `header`: header → the key's name.
+    auth_headers: Option<BTreeMap<String, String>>,
     judge: Option<UseDoc>,
     retry: Option<UseDoc>,
     /// Watches what happens to the group's jobs; null takes an inherited one away.

@@ -1,4 +1,4 @@
-//! Signing keys: written, never read.
+//! Keys: written, never read.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct KeyDoc {
     secret: Option<String>,
     /// As base64: any bytes. An `ed25519` key is its 32 byte seed.
     secret_base64: Option<String>,
-    /// `secret` (for HMAC) by default.
+    /// `secret` (for HMAC) by default; `ed25519` signs, too; a `header` goes out under a group's `auth_headers`.
     kind: Option<KeyKind>,
 }
 
@@ -104,7 +104,7 @@ pub(in super::super) async fn list(
     Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?))
 }
 
-/// Removes a key. Refused while a group signs with it.
+/// Removes a key. Refused while a group uses it.
 #[utoipa::path(delete, path = "/v1/keys/{key}", tag = "keys", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,

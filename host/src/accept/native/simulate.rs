@@ -31,7 +31,8 @@ const FAILURE_STATUS: u16 = 500;
 const SUCCESS_STATUS: u16 = 200;
 
 /// The transport errors that can be imagined.
-const TRANSPORT_ERRORS: [&str; 7] = ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address"];
+const TRANSPORT_ERRORS: [&str; 8] =
+    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect"];
 
 /// What is to be foretold.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -94,7 +95,7 @@ pub struct SimulationView {
 struct ForetoldRequest {
     method: String,
     url: String,
-    /// All but those of the connection (`Host`, `Content-Length`).
+    /// All but those of the connection (`Host`, `Content-Length`). Where the value is a key, `(key NAME)` stands for it.
     headers: Vec<(String, String)>,
     /// The body, if it is text.
     body: Option<String>,
@@ -226,11 +227,13 @@ impl ForetoldRequest {
         let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
+        let keys = outgoing.auth_headers.iter();
+        let keys = keys.map(|(header, _)| (header.name.to_string(), format!("(key {})", header.key)));
         let body = String::from_utf8(outgoing.body.to_vec());
         Self {
             method: outgoing.method.to_string(),
             url: outgoing.url.to_string(),
-            headers: outgoing.headers.iter().map(header).collect(),
+            headers: outgoing.headers.iter().map(header).chain(keys).collect(),
             body_base64: body.is_err().then(|| STANDARD.encode(&outgoing.body)),
             body: body.ok(),
             digest: outgoing.digest(),

@@ -60,7 +60,7 @@ impl Server {
         let client = Client::new(&format!("http://{address}"), Some(TOKEN.to_owned()))?;
         let mut server = Self { client, child, home };
         server.ready().await?;
-        server.client.put_key("bench", "correct horse battery staple").await?;
+        server.client.put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
         server.client.put_group(GROUP, &policy()).await?;
         Ok(server)
     }

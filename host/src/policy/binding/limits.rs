@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use super::Invalid;
 
+/// The most redirects that a group can follow.
+const MOST_REDIRECTS: u32 = 10;
+
 /// A group's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupLimits {
@@ -21,6 +24,8 @@ pub struct GroupLimits {
     pub ttl: Option<Duration>,
     /// How long after it was due an attempt may still start.
     pub max_delay: Option<Duration>,
+    /// How many redirects one delivery follows.
+    pub redirects: usize,
 }
 
 /// So many in a period, such as `100/s`.
@@ -50,6 +55,8 @@ pub struct LimitsDoc {
     pub ttl: Option<String>,
     /// How long after it was due an attempt may still start, such as `10m`.
     pub max_delay: Option<String>,
+    /// How many redirects one delivery follows: 0 (the default: the redirect itself is the answer) to 10.
+    pub redirects: Option<u32>,
 }
 
 impl GroupLimits {
@@ -69,6 +76,7 @@ impl GroupLimits {
             timeout: parse_period("/limits/timeout", timeout)?,
             ttl: period("/limits/ttl", &doc.ttl)?,
             max_delay: period("/limits/max_delay", &doc.max_delay)?,
+            redirects: redirects(&doc)?,
         })
     }
 }
@@ -94,6 +102,13 @@ fn rate(doc: &LimitsDoc) -> Result<Option<Rate>, Invalid> {
     match (doc.rate.as_deref().map(parse_rate).transpose()?, burst.transpose()?) {
         (None, Some(_)) => Err(invalid("a burst belongs to a rate, and there is no `rate`")),
         (rate, burst) => Ok(rate.map(|rate| Rate { burst: burst.unwrap_or(rate.burst), ..rate })),
+    }
+}
+
+fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
+    match doc.redirects.unwrap_or(0) {
+        count @ 0..=MOST_REDIRECTS => Ok(count as usize),
+        _ => Err(Invalid::at("/limits/redirects", format!("at most {MOST_REDIRECTS} redirects can be followed"))),
     }
 }
 
@@ -133,5 +148,13 @@ mod tests {
         for refused in [json!({"rate": "3/s", "burst": 0}), json!({"burst": 5})] {
             assert_eq!(parsed(refused).unwrap_err().pointer, "/limits/burst");
         }
+    }
+
+    #[test]
+    fn redirects_are_followed_up_to_a_bound_and_only_if_asked_for() {
+        let redirects = |extra| parsed(extra).map(|limits| limits.redirects).map_err(|error| error.pointer);
+        assert_eq!(redirects(json!({})), Ok(0));
+        assert_eq!(redirects(json!({"redirects": 10})), Ok(10));
+        assert_eq!(redirects(json!({"redirects": 11})), Err("/limits/redirects".to_owned()));
     }
 }

@@ -4,6 +4,7 @@
 //! overrides go over the configs at the end. One rule is added: a layer that names another plugin for a role starts from that
 //! plugin's defaults instead of inheriting a config that was meant for the old one.
 
+mod auth;
 mod limits;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use self::auth::AuthHeader;
 pub use self::limits::{GroupLimits, LimitsDoc, Rate, parse_period};
 use super::plugin::{Digest, Role};
 
@@ -23,7 +25,7 @@ const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
 /// What a group can say.
-const FIELDS: [&str; 7] = ["encode", "sign", "judge", "retry", "observe", "limits", "dead_letters"];
+const FIELDS: [&str; 8] = ["encode", "sign", "auth_headers", "judge", "retry", "observe", "limits", "dead_letters"];
 
 /// The most encoders in a chain.
 const ENCODERS: usize = 8;
@@ -101,6 +103,8 @@ pub struct Effective {
     pub encode: Vec<Use>,
     /// Absent if requests go out unsigned.
     pub sign: Option<Use>,
+    /// What the server puts on every request at the end.
+    pub auth_headers: Vec<AuthHeader>,
     /// Always there.
     pub judge: Use,
     /// Always there.
@@ -257,18 +261,26 @@ impl Effective {
         let (sign, judge, retry) = (one(Role::Sign)?, required(Role::Judge)?, required(Role::Retry)?);
         let observe = one(Role::Observe)?;
         let encode = parse_chain(doc.get("encode"), digest_of)?;
+        let auth_headers = auth::parse(doc.get("auth_headers"))?;
         let limits = GroupLimits::parse(doc.get("limits").unwrap_or(&Value::Null))?;
         let dead_letters = match doc.get("dead_letters") {
             None | Some(Value::Null) => None,
             Some(Value::String(group)) => Some(group.clone()),
             Some(_) => return Err(Invalid::at("/dead_letters", "the name of a group is needed")),
         };
-        Ok(Self { encode, sign, judge, retry, observe, limits, dead_letters, doc })
+        Ok(Self { encode, sign, auth_headers, judge, retry, observe, limits, dead_letters, doc })
     }
 
     /// Every use, in the order of an attempt.
     pub fn uses(&self) -> impl Iterator<Item = &Use> {
         self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry]).chain(&self.observe)
+    }
+
+    /// Whether it signs with this key, or sends it.
+    #[must_use]
+    pub fn uses_key(&self, name: &str) -> bool {
+        let signs = self.sign.iter().flat_map(|used| &used.keys);
+        signs.chain(self.auth_headers.iter().map(|header| &header.key)).any(|key| key == name)
     }
 }
 
@@ -347,6 +359,18 @@ mod tests {
     }
 
     #[test]
+    fn auth_headers_are_laid_over_each_other_one_by_one() {
+        let doc = merged(&[
+            json!({"auth_headers": {"X-A": "a", "X-B": "b"}}),
+            json!({"auth_headers": {"X-A": null, "X-C": "c"}}),
+        ]);
+        let effective = Effective::parse(doc, &known).unwrap();
+        assert!(effective.uses_key("b") && effective.uses_key("c") && !effective.uses_key("a"));
+        let doc = merged(&[json!({"auth_headers": {"X-A": "a"}}), json!({"auth_headers": null})]);
+        assert_eq!(Effective::parse(doc, &known).unwrap().auth_headers, []);
+    }
+
+    #[test]
     fn provenance_names_the_topmost_layer() {
         let (server, group) = (server(), json!({"retry": {"config": {"max": "1m"}}}));
         let doc = merged(std::slice::from_ref(&group));
@@ -379,6 +403,7 @@ mod tests {
         assert_eq!(refused(json!({"sign": {}})), "/sign");
         assert_eq!(refused(json!({"wake": {}})), "/wake");
         assert_eq!(refused(json!({"observe": {}})), "/observe");
+        assert_eq!(refused(json!({"auth_headers": {}})), "/auth_headers");
         assert_eq!(refused(json!({"retry": 3})), "/retry");
         assert_eq!(refused(json!({"encode": {"x": {}}})), "/encode/x");
     }

@@ -32,6 +32,7 @@ fn plan(role: Role, guest: &Guest) -> Plan {
     Plan {
         encode: vec![used(Role::Encode)],
         sign: Some((used(Role::Sign), vec![])),
+        auth_headers: vec![],
         judge: used(Role::Judge),
         retry: used(Role::Retry),
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::refusal::Refusal;
 use super::super::{Call, configured, max_attempts};
-use super::doc::MINUTE;
+use super::minute::MINUTE;
 use crate::catalog::Group;
 use crate::job::{AttemptRecord, Job, State};
 

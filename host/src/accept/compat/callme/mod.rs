@@ -5,6 +5,7 @@
 
 mod doc;
 mod entry;
+mod minute;
 mod pages;
 mod reschedule;
 
@@ -82,9 +83,9 @@ async fn delete(call: &Call, path: &str) -> Result<Value, Refusal> {
     if entries.is_empty() {
         return Err(Refusal::unknown("task not found"));
     }
-    for job in entries {
-        call.remove(&job).await?;
-    }
+    let (ended, unfinished): (Vec<Job>, Vec<Job>) = entries.into_iter().partition(|job| job.state.is_final());
+    call.change(&unfinished, &Change::Cancel).await?;
+    call.change(&ended, &Change::Purge).await?;
     Ok(message("task successfully deleted"))
 }
 
@@ -107,14 +108,6 @@ impl Call {
         let filter = JobFilter { name: Some(key.to_string()), ..JobFilter::all(self.access.tenant.id, group.id) };
         let newest = self.api.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop();
         Ok(newest.filter(is_entry))
-    }
-
-    async fn remove(&self, job: &Job) -> Result<(), Refusal> {
-        let change = if job.state.is_final() { Change::Purge } else { Change::Cancel };
-        let now = self.api.clock.now();
-        let changed = self.api.store.change(job.tenant, vec![job.id], change.clone(), now).await?;
-        self.api.observer.changed(std::slice::from_ref(job), &change, &changed, now);
-        Ok(())
     }
 }
 

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::super::Call;
 use super::super::refusal::Refusal;
-use super::doc::minute_of;
 use super::entry::{EntryKey, View, Which};
 use super::is_entry;
+use super::minute::minute_of;
 use crate::job::Job;
 use crate::store::NamesQuery;
 

@@ -1,6 +1,6 @@
 //! `POST /reschedule/…`: entries move to another minute. The old one no longer runs, and the new one knows nothing of its answers.
 //!
-//! A move is one transaction: the new job is stored in place of the old one, unless that runs. Entries that are moved to one minute are
+//! The moves are one transaction: each new job is stored in place of its old one, unless that runs. Entries that are moved to one minute are
 //! spread over that and the minutes after it, and go around entries that are there already, so that none takes another's place.
 
 use std::collections::HashSet;
@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::super::Call;
 use super::super::refusal::Refusal;
-use super::doc::{MINUTE, minute_of, time};
 use super::entry::{EntryKey, Which};
+use super::minute::{MINUTE, minute_of, time};
+use crate::accept::error::Problem;
 use crate::accept::input::parse;
 use crate::clock::UnixMs;
 use crate::job::{Admission, Job, JobId, NewJob, State, new_seed};
@@ -73,25 +74,33 @@ impl Call {
             .filter(|job| !moving.contains(&job.id))
             .map(|job| job.name)
             .collect();
-        let mut moved = Vec::with_capacity(entries.len());
+        let mut moves: Vec<(EntryKey, NewJob)> = Vec::with_capacity(entries.len());
         for old in entries {
             let mut key = EntryKey { name: name.to_owned(), minute };
             while stay.contains(&Some(key.to_string())) {
                 key.minute += MINUTE;
             }
-            if let Some(new) = self.moved(&old, &key).await? {
-                moved.push(self.shown(&group, &new, key.clone()).await?);
+            if let Some(new) = self.in_place_of(&old, &key).await? {
                 minute = key.minute + MINUTE;
+                moves.push((key, new));
             }
         }
-        serde_json::to_value(moved).map_err(|_| Refusal::bad("the tasks cannot be shown"))
+        // One may move to where another one still is, so all of them move in one transaction.
+        let placed = self.insert(moves.iter().map(|(_, new)| new.clone()).collect()).await?;
+        let mut moved = Vec::with_capacity(moves.len());
+        for ((key, new), placed) in moves.into_iter().zip(placed) {
+            if matches!(placed, Placed::Stored { .. }) {
+                moved.push(self.shown(&group, &new.shown(), key).await?);
+            }
+        }
+        serde_json::to_value(moved).map_err(|_| Problem::internal().into())
     }
 
-    /// Stores the job of `key` in place of `old`; none if that runs or has gone meanwhile.
-    async fn moved(&self, old: &Job, key: &EntryKey) -> Result<Option<Job>, Refusal> {
+    /// The job of `key` that takes the place of `old`, unless that runs or has gone meanwhile.
+    async fn in_place_of(&self, old: &Job, key: &EntryKey) -> Result<Option<NewJob>, Refusal> {
         let Some(body) = self.api.store.body(old.tenant, old.id).await? else { return Ok(None) };
         let (clock, now) = (&*self.api.clock, self.api.clock.now());
-        let new = NewJob {
+        Ok(Some(NewJob {
             id: JobId::new(clock),
             tenant: old.tenant,
             group: old.group,
@@ -106,9 +115,6 @@ impl Call {
             seed: new_seed(clock),
             spec: old.spec.clone(),
             body,
-        };
-        let shown = new.clone().shown();
-        let placed = self.insert(vec![new]).await?;
-        Ok(matches!(placed[..], [Placed::Stored { .. }]).then_some(shown))
+        }))
     }
 }

@@ -100,9 +100,7 @@ impl Call {
             deleted.map_err(Problem::from)?;
             let unfinished = self.runs_of(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());
             let runs: Vec<Job> = unfinished.collect();
-            let (ids, now) = (runs.iter().map(|job| job.id).collect(), self.api.clock.now());
-            let changed = self.api.store.change(self.access.tenant.id, ids, Change::Cancel, now).await?;
-            self.api.observer.changed(&runs, &Change::Cancel, &changed, now);
+            self.change(&runs, &Change::Cancel).await?;
         }
         Ok(StatusCode::OK.into_response())
     }

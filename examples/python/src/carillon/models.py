@@ -170,8 +170,14 @@ class Attempt:
     error: Optional[AttemptError] = None
     response_headers: tuple[tuple[str, str], ...] = ()
     response_truncated: bool = False
-    #: The sha-256 of the request as it was sent.
+    #: The body as base64, if it is not text.
+    response_body_base64: Optional[str] = None
+    #: The sha-256 of the request as it was sent, and where redirects led.
     request_digest: Optional[str] = None
+    redirects: tuple[str, ...] = ()
+    #: The randomness that the policies were given, and the version of the group's binding that was in force.
+    seed: Optional[int] = None
+    binding_version: Optional[int] = None
     #: Milliseconds of each stage: ``late``, ``prepare``, ``exchange``, ``decide``.
     timings: Mapping[str, int] = field(default_factory=dict)
     #: Which component decided what, in the order of the calls.
@@ -193,12 +199,16 @@ class Group:
     retry: Optional[Mapping[str, Any]] = None
     observe: Optional[Mapping[str, Any]] = None
     limits: Optional[Mapping[str, Any]] = None
+    #: Headers of every request whose values are keys: header to name of the key.
+    auth_headers: Optional[Mapping[str, str]] = None
     dead_letters: Optional[str] = None
     #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
     sources: Optional[Mapping[str, str]] = None
     #: Why nothing of this group runs, if something that its policy refers to has gone.
     broken: Optional[str] = None
     quarantined: tuple[Mapping[str, Any], ...] = ()
+    #: What its observer has done since the server started, if it has one.
+    observer: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)

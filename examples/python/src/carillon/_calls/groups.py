@@ -21,10 +21,12 @@ class GroupFields(TypedDict, total=False):
     encode: Optional[Sequence[Mapping[str, Any]]]
     #: None takes an inherited signer or observer away.
     sign: Optional[Mapping[str, Any]]
+    #: Headers of every request whose values are keys of the kind ``header``: header to name of the key.
+    auth_headers: Optional[Mapping[str, str]]
     judge: Optional[Mapping[str, Any]]
     retry: Optional[Mapping[str, Any]]
     observe: Optional[Mapping[str, Any]]
-    #: ``concurrency``, ``rate``, ``timeout``, ``ttl``, ``max_delay``.
+    #: ``concurrency``, ``rate``, ``burst``, ``timeout``, ``ttl``, ``max_delay``, ``redirects``.
     limits: Optional[Mapping[str, Any]]
     #: The group that copies of dead letters go to.
     dead_letters: Optional[str]

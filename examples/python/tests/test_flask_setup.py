@@ -68,6 +68,7 @@ def test_an_application_can_be_given_at_once() -> None:
         ({"DOPPLER_CALLBACK_URL": "http://inside:81"}, None, "http://inside:81/_callbacks/x"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Current server name")  # so says Flask before 3.1
 def test_where_the_server_calls(config: Any, callback_url: Any, url: str) -> None:
     doppler = Doppler(URL)
     callback = doppler.listen("/x")(lambda: None)

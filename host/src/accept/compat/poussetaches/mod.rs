@@ -7,6 +7,8 @@ mod crons;
 mod robfig;
 mod task;
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -21,8 +23,7 @@ use super::refusal::Refusal;
 use crate::accept::error::Problem;
 use crate::accept::input::parse;
 use crate::accept::native::job_doc::JobDoc;
-use crate::clock::UnixMs;
-use crate::job::{Admission, State};
+use crate::job::{Admission, Label, State};
 use crate::store::JobFilter;
 
 /// Tells the client the id of its task.
@@ -158,11 +159,12 @@ async fn push(call: &Call) -> Result<Response, Refusal> {
 }
 
 async fn push_task(call: &Call, asked: &Asked) -> Result<String, Refusal> {
-    let run_at = UnixMs(call.api.clock.now().0.saturating_add(i64::from(asked.delay_minutes) * 60_000));
     let group = call.group().await?;
-    let mut doc: JobDoc = parse(asked.job(json!({PLANNED: run_at.0.to_string()})).to_string().as_bytes())?;
+    let mut doc: JobDoc = parse(asked.job(json!({})).to_string().as_bytes())?;
     doc.run_at = (asked.delay_minutes > 0).then(|| format!("+{}m", asked.delay_minutes).into());
-    let job = call.job(&group, doc, Admission::Always).await?;
+    let mut job = call.job(&group, doc, Admission::Always).await?;
+    let planned = BTreeMap::from([(PLANNED.to_owned(), job.run_at.0.to_string())]);
+    job.spec.metadata.0.insert(NAMESPACE.to_owned(), Label::Namespace(planned));
     let id = job.id.0.simple().to_string();
     call.insert(vec![job]).await?;
     Ok(id)

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Bulk, BulkAction, Catalog, Rejected};
 use crate::clock::Clock;
-use crate::job::{Job, JobId};
+use crate::job::{Job, TenantId};
 use crate::observe::Observer;
 use crate::store::{Change, Changed, JobsQuery, Store, StoreError};
 
@@ -107,8 +107,7 @@ impl Bulks {
         };
         let before = Some(last.unwrap_or(bulk.doc.before));
         let jobs = self.store.jobs(JobsQuery { filter: bulk.filter(state), before, limit: PAGE }).await?;
-        let ids: Vec<JobId> = jobs.iter().map(|job: &Job| job.id).collect();
-        let Some(last) = ids.last().copied() else {
+        let Some(last) = jobs.last().map(|job| job.id) else {
             bulk.doc.cursor = (index + 1, None);
             return Ok(());
         };
@@ -118,13 +117,24 @@ impl Bulks {
             BulkAction::Redrive => Change::Redrive(now),
             BulkAction::Purge => Change::Purge,
         };
-        let changed = self.store.change(bulk.tenant, ids, change.clone(), now).await?;
-        self.observer.changed(&jobs, &change, &changed, now);
+        let changed = self.change(bulk.tenant, &jobs, &change).await?;
         let done = changed.iter().filter(|changed| matches!(changed, Changed::Done | Changed::Requested)).count();
         bulk.doc.done += u64::try_from(done).unwrap_or(u64::MAX);
         bulk.doc.skipped += u64::try_from(changed.len() - done).unwrap_or(u64::MAX);
         bulk.doc.cursor = (index, Some(last));
-        self.wake.notify_one();
         Ok(())
+    }
+
+    /// Does the same to a tenant's jobs in one transaction, and says for each what came of it. When it returns, that is safe, listeners
+    /// are told, and who waits for due jobs is woken.
+    ///
+    /// # Errors
+    /// If the store does not answer; then nothing was done.
+    pub async fn change(&self, tenant: TenantId, jobs: &[Job], change: &Change) -> Result<Vec<Changed>, StoreError> {
+        let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
+        let changed = self.store.change(tenant, ids, change.clone(), now).await?;
+        self.observer.changed(jobs, change, &changed, now);
+        self.wake.notify_one();
+        Ok(changed)
     }
 }

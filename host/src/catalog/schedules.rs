@@ -85,8 +85,11 @@ impl ScheduleSpec {
         (&self.cron, &self.time_zone, self.start) == (&other.cron, &other.time_zone, other.start)
     }
 
-    /// `@every` counts from the start, or else from `anchor`.
-    pub(super) fn timetable(&self, anchor: UnixMs) -> Result<Timetable, Invalid> {
+    /// When it ticks. `@every` counts from the start, or else from `anchor`.
+    ///
+    /// # Errors
+    /// If the expression or the time zone is none.
+    pub fn timetable(&self, anchor: UnixMs) -> Result<Timetable, Invalid> {
         let expression = self.cron.parse();
         let zone = self.time_zone.parse();
         Ok(Timetable {

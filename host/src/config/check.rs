@@ -104,7 +104,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
 
 /// An address that others than this machine can reach.
 fn foreign(config: &Config) -> Option<SocketAddr> {
-    let mounts = config.compat.mounts().into_iter().filter_map(|(_, mount)| mount.listen);
+    let mounts = config.compat.mounts().into_iter().filter_map(|mount| mount.listen);
     mounts.chain([config.server.listen]).find(|listen| !listen.ip().to_canonical().is_loopback())
 }
 

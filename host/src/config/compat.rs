@@ -64,9 +64,9 @@ impl fmt::Debug for Poussetaches {
 }
 
 impl Compat {
-    /// All of them, with their names.
+    /// All of them.
     #[must_use]
-    pub fn mounts(&self) -> [(&'static str, &Mount); 3] {
-        [("doppler", &self.doppler), ("poussetaches", &self.poussetaches.mount), ("callme", &self.callme)]
+    pub fn mounts(&self) -> [&Mount; 3] {
+        [&self.doppler, &self.poussetaches.mount, &self.callme]
     }
 }

@@ -133,31 +133,31 @@ impl Sender {
         stopwatch: Stopwatch,
         redirects: &mut Vec<String>,
     ) -> Result<Answer, Failure> {
-        loop {
-            let response = self.response(&outgoing, stopwatch).await?;
+        while outgoing.redirects > 0 {
+            let response = self.response(outgoing.clone(), stopwatch).await?;
             let location = response.headers().get(LOCATION);
-            match redirect::onward(&outgoing, redirects.len(), response.status(), location)? {
-                None => return self.answer(response, stopwatch).await,
-                Some(next) => {
-                    redirects.push(redirect::shown(&next.url));
-                    outgoing = next;
-                }
-            }
+            let next = redirect::onward(&outgoing, redirects.len(), response.status(), location)?;
+            let Some(next) = next else { return self.answer(response, stopwatch).await };
+            redirects.push(redirect::shown(&next.url));
+            outgoing = next;
             discard(response).await?;
         }
+        // Most requests follow none, and are not copied.
+        let response = self.response(outgoing, stopwatch).await?;
+        self.answer(response, stopwatch).await
     }
 
     /// One request of an exchange that began with `stopwatch`.
-    async fn response(&self, outgoing: &Outgoing, stopwatch: Stopwatch) -> Result<Response, Failure> {
+    async fn response(&self, outgoing: Outgoing, stopwatch: Stopwatch) -> Result<Response, Failure> {
         self.check_literal(&outgoing.url)?;
-        let mut headers = outgoing.headers.clone();
-        headers.extend(outgoing.auth_headers.iter().map(|(header, value)| (header.name.clone(), value.clone())));
-        let mut request = self.client.request(outgoing.method.clone(), outgoing.url.clone()).headers(headers);
+        let mut headers = outgoing.headers;
+        headers.extend(outgoing.auth_headers.into_iter().map(|(header, value)| (header.name, value)));
+        let mut request = self.client.request(outgoing.method.clone(), outgoing.url).headers(headers);
         if outgoing.body.is_empty() && WITH_BODY.contains(&outgoing.method) {
             request = request.header(CONTENT_LENGTH, 0);
         }
         let left = outgoing.timeout.saturating_sub(stopwatch.elapsed());
-        Ok(request.body(outgoing.body.clone()).timeout(left).send().await?)
+        Ok(request.body(outgoing.body).timeout(left).send().await?)
     }
 
     async fn answer(&self, mut response: Response, stopwatch: Stopwatch) -> Result<Answer, Failure> {

@@ -16,7 +16,7 @@ use crate::accept::native::job_doc::JobDoc;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{Admission, Job, State};
-use crate::store::{Change, Changed, JobFilter, JobsQuery};
+use crate::store::{Change, Changed};
 
 /// What a client gets if it does not say.
 const RETRY_DELAY: i64 = 10;
@@ -92,10 +92,8 @@ async fn cancel(call: &Call, id: &str) -> Result<bool, Refusal> {
 impl Call {
     /// The job with this id.
     async fn named(&self, id: &str) -> Result<Option<(Job, std::sync::Arc<Group>)>, Refusal> {
-        let Some(group) = self.known_group() else { return Ok(None) };
-        let filter = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(self.access.tenant.id, group.id) };
-        let found = self.api.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop();
-        Ok(found.map(|job| (job, group)))
+        let found = self.jobs_named(id, 1).await?.pop();
+        Ok(found.zip(self.known_group()))
     }
 
     /// Of a job that is under way, or over, Doppler forgets all but the state.

@@ -34,8 +34,7 @@ use super::native::job_doc::JobDoc;
 use super::native::new_job::Checked;
 use crate::catalog::{AccessRole, Group};
 use crate::job::{Admission, AttemptRecord, Job, NewJob};
-use crate::observe::Told;
-use crate::store::{Change, Changed, Inserted, Placed};
+use crate::store::{Change, Changed, Inserted, JobFilter, JobsQuery, Placed};
 
 pub use self::group::{AUTH_KEY, group_doc, group_patch};
 
@@ -165,10 +164,14 @@ impl Call {
         Problem::wrong_method(self.method.as_str(), &decoded(&self.rest)).into()
     }
 
+    /// What the mount's group is called.
+    fn group_name(&self) -> &str {
+        &self.mount.settings(&self.api.compat).group
+    }
+
     /// The mount's group, if it has been used.
     fn known_group(&self) -> Option<Arc<Group>> {
-        let name = &self.mount.settings(&self.api.compat).group;
-        self.api.catalog.group(self.access.tenant.id, name)
+        self.api.catalog.group(self.access.tenant.id, self.group_name())
     }
 
     /// The mount's group, which is made if this is its first use.
@@ -176,9 +179,8 @@ impl Call {
         if let Some(group) = self.known_group() {
             return Ok(group);
         }
-        let name = &self.mount.settings(&self.api.compat).group;
         let doc = group_doc(self.mount, &self.api.compat, &self.api.catalog, self.access.tenant.id);
-        let made = self.api.catalog.put_group(&self.access.tenant, name, doc).await;
+        let made = self.api.catalog.put_group(&self.access.tenant, self.group_name(), doc).await;
         Ok(made.map_err(Problem::from)?.0)
     }
 
@@ -190,23 +192,34 @@ impl Call {
 
     /// Stores jobs; the answer comes after the commit.
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Placed>, Refusal> {
-        let told: Vec<Told> = jobs.iter().map(Told::of).collect();
-        let Inserted::Placed(placed) = self.api.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
-        self.api.observer.placed(told, &placed);
-        self.api.wake.notify_one();
-        Ok(placed)
+        match self.api.place(jobs.into()).await? {
+            Inserted::Placed(placed) => Ok(placed),
+            Inserted::Replayed(_) => Ok(Vec::new()),
+        }
     }
 
     /// Does the same to several of the tenant's jobs; says for each what came of it.
     async fn change(&self, jobs: &[Job], change: &Change) -> Result<Vec<Changed>, Refusal> {
         let mut all = Vec::with_capacity(jobs.len());
         for jobs in jobs.chunks(CHANGED_AT_ONCE) {
-            let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.api.clock.now());
-            let changed = self.api.store.change(self.access.tenant.id, ids, change.clone(), now).await?;
-            self.api.observer.changed(jobs, change, &changed, now);
-            all.extend(changed);
+            all.extend(self.api.bulks.change(self.access.tenant.id, jobs, change).await?);
         }
         Ok(all)
+    }
+
+    /// The newest jobs of a name, newest first.
+    async fn jobs_named(&self, name: &str, limit: u32) -> Result<Vec<Job>, Refusal> {
+        let Some(group) = self.known_group() else { return Ok(Vec::new()) };
+        let filter = JobFilter { name: Some(name.to_owned()), ..JobFilter::all(self.access.tenant.id, group.id) };
+        Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
+    }
+
+    /// A job's payload, unless it is empty.
+    async fn payload(&self, job: &Job) -> Result<Option<Bytes>, Refusal> {
+        match job.body_len {
+            0 => Ok(None),
+            _ => Ok(self.api.store.body(job.tenant, job.id).await?),
+        }
     }
 
     /// The job's newest attempts, at most so many, in order.
@@ -222,6 +235,14 @@ impl Call {
 /// Text with percent-encoding taken off.
 fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
+}
+
+/// What an attempt was answered with; without an answer, why there was none.
+fn answered(attempt: &AttemptRecord) -> &[u8] {
+    match (attempt.status, &attempt.detail.error) {
+        (None, Some(error)) => error.message.as_bytes(),
+        _ => &attempt.response_body,
+    }
 }
 
 /// A value in a job's overrides, else in its group's policy: `/retry`, `/max_attempts`.

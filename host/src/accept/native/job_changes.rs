@@ -190,10 +190,7 @@ impl Api {
 
     /// Asks the store for one change.
     async fn change(&self, access: &Access, job: &Job, change: Change) -> Result<Changed, Problem> {
-        let now = self.clock.now();
-        let changed = self.store.change(access.tenant.id, vec![job.id], change.clone(), now).await?;
-        self.observer.changed(std::slice::from_ref(job), &change, &changed, now);
-        self.wake.notify_one();
+        let changed = self.bulks.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
         Ok(changed.first().copied().unwrap_or(Changed::Unknown))
     }
 

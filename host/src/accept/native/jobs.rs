@@ -21,7 +21,7 @@ use super::new_job::Checked;
 use super::{Page, Paging};
 use crate::job::{Job, JobId, NewJob};
 use crate::observe::Told;
-use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed};
+use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
 
 /// Makes a job. When this has answered 201, the job is safe; 200 says that another job stands for it. Repeated with the same
 /// `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
@@ -247,14 +247,20 @@ impl Api {
         let answer = Arc::new(answer);
         let kept = Arc::clone(&answer);
         let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
-        let told: Vec<Told> = jobs.iter().map(Told::of).collect();
-        match self.store.insert(Insert { jobs, once }).await? {
-            Inserted::Placed(placed) => {
-                self.observer.placed(told, &placed);
-                self.wake.notify_one();
-                Ok(answer(&placed).into_response())
-            }
+        match self.place(Insert { jobs, once }).await? {
+            Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
             Inserted::Replayed(kept) => Answer::replay(&kept),
         }
+    }
+
+    /// Stores jobs. When it returns, they are safe, listeners are told, and who waits for due jobs is woken.
+    pub(in super::super) async fn place(&self, insert: Insert) -> Result<Inserted, StoreError> {
+        let told: Vec<Told> = insert.jobs.iter().map(Told::of).collect();
+        let inserted = self.store.insert(insert).await?;
+        if let Inserted::Placed(placed) = &inserted {
+            self.observer.placed(told, placed);
+            self.wake.notify_one();
+        }
+        Ok(inserted)
     }
 }

@@ -13,7 +13,7 @@ use super::new_job::Checked;
 use crate::catalog::{Group, Schedule, ScheduleSpec};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{Admission, JobId, Label, NewJob, Overlap, TenantId, Tick, new_seed};
-use crate::observe::{Fact, Subject, Told};
+use crate::observe::{Fact, Subject};
 use crate::store::{Inserted, Placed, StoreError};
 
 /// What a schedule's jobs are made of, as long as neither it nor its group changes.
@@ -174,14 +174,12 @@ impl Api {
     /// If the store does not take them; then none was made.
     pub async fn insert_ticks(&self, ticking: &[Ticking]) -> Result<Vec<bool>, StoreError> {
         let jobs: Vec<_> = ticking.iter().map(|ticking| ticking.job.clone()).collect();
-        let Inserted::Placed(placed) = self.store.insert(jobs.into()).await? else { return Ok(Vec::new()) };
-        self.observer.placed(ticking.iter().map(|ticking| Told::of(&ticking.job)).collect(), &placed);
+        let Inserted::Placed(placed) = self.place(jobs.into()).await? else { return Ok(Vec::new()) };
         for (ticking, placed) in ticking.iter().zip(&placed) {
             if ticking.why == Why::Time && *placed == Placed::Skipped {
                 self.tell_skipped(ticking);
             }
         }
-        self.wake.notify_one();
         Ok(placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect())
     }
 

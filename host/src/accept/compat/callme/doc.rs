@@ -22,15 +22,10 @@ const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 struct TaskDoc {
     trigger_at: Option<String>,
     callback: Option<String>,
-    #[serde(default)]
     callback_method: Option<String>,
-    #[serde(default)]
     payload: Option<String>,
-    #[serde(default)]
     expected_http_status: Option<u16>,
-    #[serde(default)]
     retry: Option<u32>,
-    #[serde(default)]
     max_delay: Option<u32>,
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::super::refusal::Refusal;
-use super::super::{Call, configured, max_attempts};
-use super::minute::MINUTE;
+use super::super::{Call, answered, configured, max_attempts};
+use super::minute::{self, MINUTE};
 use crate::catalog::Group;
 use crate::job::{AttemptRecord, Job, State};
 
@@ -37,9 +37,7 @@ impl EntryKey {
     /// What `name@minute` names: the last `@` with nothing but digits behind it divides them.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (name, digits) = text.rsplit_once('@')?;
-        let digits =
-            Some(digits).filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-        Some(Self { name: name.to_owned(), minute: digits.parse().ok()? })
+        Some(Self { name: name.to_owned(), minute: minute::digits(digits)? })
     }
 
     /// Whether it can be the name of a job.
@@ -93,11 +91,7 @@ impl Call {
     /// How the entry of a job is shown.
     pub(super) async fn shown(&self, group: &Group, job: &Job, key: EntryKey) -> Result<View, Refusal> {
         let last = self.newest_attempts(job, 1).await?.pop();
-        let payload = match job.body_len {
-            0 => None,
-            _ => self.api.store.body(job.tenant, job.id).await?,
-        };
-        let payload = payload.map(|payload| String::from_utf8_lossy(&payload).into_owned());
+        let payload = self.payload(job).await?.map(|payload| String::from_utf8_lossy(&payload).into_owned());
         Ok(View::of(group, job, key, last.as_ref(), payload.unwrap_or_default()))
     }
 }
@@ -139,15 +133,10 @@ fn state(job: &Job) -> &'static str {
     }
 }
 
-/// The first bytes of the answer; without one, why there was none.
+/// The first bytes of the answer; without one, the whole of why there was none.
 fn response_body(attempt: &AttemptRecord) -> String {
-    match (attempt.status, &attempt.detail.error) {
-        (None, Some(error)) => error.message.clone(),
-        _ => {
-            let body = &attempt.response_body;
-            String::from_utf8_lossy(&body[..body.len().min(BODY_LEN)]).into_owned()
-        }
-    }
+    let (body, len) = (answered(attempt), if attempt.status.is_some() { BODY_LEN } else { usize::MAX });
+    String::from_utf8_lossy(&body[..body.len().min(len)]).into_owned()
 }
 
 #[cfg(test)]

@@ -11,14 +11,17 @@ pub(super) fn minute_of(now: UnixMs) -> i64 {
     now.0.div_euclid(1_000 * MINUTE) * MINUTE
 }
 
+/// The number that a text of nothing but digits is.
+pub(super) fn digits(text: &str) -> Option<i64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 /// A Unix time that begins a minute after this one; or `+` and a number of minutes, hours or days from the start of this one, which may be
 /// none.
 pub(super) fn time(text: &str, now: UnixMs) -> Result<i64, Refusal> {
     let current = minute_of(now);
     let Some(delay) = text.strip_prefix('+') else {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let at: Option<i64> = text.parse().ok().filter(|_| digits);
-        let at = at.ok_or_else(|| not_a_time(text))?;
+        let at = digits(text).ok_or_else(|| not_a_time(text))?;
         if at % MINUTE != 0 {
             return Err(Refusal::bad(format!("`trigger_at` must be a multiple of {MINUTE} seconds, not {at}")));
         }
@@ -33,10 +36,7 @@ pub(super) fn time(text: &str, now: UnixMs) -> Result<i64, Refusal> {
         Some('d') => 24 * 60 * MINUTE,
         _ => return Err(not_a_time(text)),
     };
-    let count = &delay[..delay.len() - 1];
-    let digits = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
-    let count: Option<i64> = count.parse().ok().filter(|_| digits);
-    let at = count.and_then(|count| current.checked_add(count.checked_mul(unit)?));
+    let at = digits(&delay[..delay.len() - 1]).and_then(|count| current.checked_add(count.checked_mul(unit)?));
     at.ok_or_else(|| not_a_time(text))
 }
 

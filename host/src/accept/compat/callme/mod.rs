@@ -19,7 +19,7 @@ use self::entry::{EntryKey, Which};
 use super::refusal::Refusal;
 use super::{Call, decoded};
 use crate::job::{Admission, Job, State};
-use crate::store::{Change, JobFilter, JobsQuery};
+use crate::store::Change;
 
 /// How far JSON is indented when it is to be pretty.
 const INDENT: &[u8] = b"    ";
@@ -104,10 +104,7 @@ impl Call {
 
     /// The job of an entry.
     async fn entry(&self, key: &EntryKey) -> Result<Option<Job>, Refusal> {
-        let Some(group) = self.known_group() else { return Ok(None) };
-        let filter = JobFilter { name: Some(key.to_string()), ..JobFilter::all(self.access.tenant.id, group.id) };
-        let newest = self.api.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop();
-        Ok(newest.filter(is_entry))
+        Ok(self.jobs_named(&key.to_string(), 1).await?.pop().filter(is_entry))
     }
 }
 

@@ -35,15 +35,18 @@ impl Call {
             return Err(Refusal::bad("`trigger_at` is too far ahead"));
         }
         let all = self.param("all").is_some();
-        let (name, mut entries) = match self.which(path).await? {
-            Which::One(key) => {
-                let job = self.entry(&key).await?.ok_or_else(|| key.unknown())?;
-                (key.name, vec![job])
-            }
-            Which::All(name) => (name.clone(), self.entries_of(&name).await?),
+        let (name, only) = match self.which(path).await? {
+            Which::One(key) => (key.name.clone(), Some(key)),
+            Which::All(name) => (name, None),
         };
-        entries.retain(|job| job.state == State::Dead || (all && job.state != State::Running));
-        self.spread(&name, entries, minute).await
+        let entries = self.entries_of(&name).await?;
+        let is_meant = |job: &Job| only.as_ref().is_none_or(|key| job.name == Some(key.to_string()));
+        if let Some(key) = only.as_ref().filter(|_| !entries.iter().any(is_meant)) {
+            return Err(key.unknown());
+        }
+        let moves = |job: &Job| is_meant(job) && (job.state == State::Dead || (all && job.state != State::Running));
+        let (moving, staying) = entries.into_iter().partition(moves);
+        self.spread(&name, moving, staying, minute).await
     }
 
     /// The new time: of the JSON body, else of a form, else of the query.
@@ -63,21 +66,14 @@ impl Call {
         Ok(self.param("trigger_at").map(|at| at.into_owned()))
     }
 
-    /// Moves entries of a name, the earliest first, to a minute and those after it.
-    async fn spread(&self, name: &str, entries: Vec<Job>, mut minute: i64) -> Result<Value, Refusal> {
+    /// Moves entries of a name, the earliest first, to a minute and those after it, around those that stay.
+    async fn spread(&self, name: &str, moving: Vec<Job>, staying: Vec<Job>, mut minute: i64) -> Result<Value, Refusal> {
         let Some(group) = self.known_group() else { return Ok(Value::Array(Vec::new())) };
-        let moving: HashSet<JobId> = entries.iter().map(|job| job.id).collect();
-        let stay: HashSet<Option<String>> = self
-            .entries_of(name)
-            .await?
-            .into_iter()
-            .filter(|job| !moving.contains(&job.id))
-            .map(|job| job.name)
-            .collect();
-        let mut moves: Vec<(EntryKey, NewJob)> = Vec::with_capacity(entries.len());
-        for old in entries {
+        let taken: HashSet<Option<String>> = staying.into_iter().map(|job| job.name).collect();
+        let mut moves: Vec<(EntryKey, NewJob)> = Vec::with_capacity(moving.len());
+        for old in moving {
             let mut key = EntryKey { name: name.to_owned(), minute };
-            while stay.contains(&Some(key.to_string())) {
+            while taken.contains(&Some(key.to_string())) {
                 key.minute += MINUTE;
             }
             if let Some(new) = self.in_place_of(&old, &key).await? {

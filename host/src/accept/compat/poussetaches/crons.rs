@@ -1,6 +1,7 @@
 //! Crons: schedules whose runs wait for each other, and are all made up for when they were missed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -16,8 +17,7 @@ use crate::accept::native::ticks::Why;
 use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
 use crate::job::{Job, Overlap};
-use crate::store::{Change, JobFilter, JobsQuery};
-use crate::timetable::Timetable;
+use crate::store::Change;
 
 /// Where times are local if nothing says where the server is.
 const UTC: &str = "UTC";
@@ -38,28 +38,23 @@ impl Call {
         let now = self.api.clock.now();
         // The periods of `@every` begin with whole seconds.
         let anchor = UnixMs(now.0.div_euclid(1_000) * 1_000);
-        let timetable = Timetable {
-            expression: cron.parse().map_err(|error: crate::timetable::BadExpression| bad(error.to_string()))?,
-            zone: self.time_zone().parse().map_err(|error: crate::timetable::UnknownZone| bad(error.to_string()))?,
-            anchor,
-            start: None,
-            end: None,
-        };
-        let next = timetable.after(now).next().ok_or_else(|| bad("it never comes".to_owned()))?;
-        let first = UnixMs(next.0 + i64::from(asked.delay_minutes) * 60_000);
-        let spec = ScheduleSpec {
-            group: self.mount.settings(&self.api.compat).group.clone(),
+        let mut spec = ScheduleSpec {
+            group: self.group_name().to_owned(),
             cron,
             time_zone: self.time_zone(),
-            start: Some(first),
+            start: None,
             end: None,
             max_runs: None,
-            jitter: std::time::Duration::ZERO,
+            jitter: Duration::ZERO,
             overlap: Overlap::Queue,
             catch_up: LONGEST_CATCH_UP,
             catch_up_all: true,
             job: asked.job(json!({SCHEDULE: asked.schedule})).to_string(),
         };
+        let timetable = spec.timetable(anchor).map_err(|error| bad(error.message))?;
+        let next = timetable.after(now).next().ok_or_else(|| bad("it never comes".to_owned()))?;
+        let first = UnixMs(next.0 + i64::from(asked.delay_minutes) * 60_000);
+        spec.start = Some(first);
         match self.api.put_schedule(&self.access, &id, spec).await {
             // Somebody else has just made the same one.
             Err(problem) if problem.status() == StatusCode::CONFLICT => return Ok(id),
@@ -88,9 +83,8 @@ impl Call {
 
     /// The crons of the mount's group.
     pub(super) fn cron_schedules(&self) -> Vec<Arc<Schedule>> {
-        let group = &self.mount.settings(&self.api.compat).group;
         let schedules = self.api.catalog.schedules(self.access.tenant.id).into_iter();
-        schedules.filter(|schedule| schedule.spec.group == *group && is_id(&schedule.name)).collect()
+        schedules.filter(|schedule| schedule.spec.group == self.group_name() && is_id(&schedule.name)).collect()
     }
 
     /// Removes all crons, with the runs that wait. What is under way is not tried again.
@@ -98,18 +92,12 @@ impl Call {
         for schedule in self.cron_schedules() {
             let deleted = self.api.catalog.delete_schedule(self.access.tenant.id, &schedule.name).await;
             deleted.map_err(Problem::from)?;
-            let unfinished = self.runs_of(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());
+            let unfinished =
+                self.jobs_named(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());
             let runs: Vec<Job> = unfinished.collect();
             self.change(&runs, &Change::Cancel).await?;
         }
         Ok(StatusCode::OK.into_response())
-    }
-
-    /// The newest runs of a cron, newest first.
-    pub(super) async fn runs_of(&self, id: &str, limit: u32) -> Result<Vec<Job>, Refusal> {
-        let Some(group) = self.known_group() else { return Ok(Vec::new()) };
-        let filter = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(self.access.tenant.id, group.id) };
-        Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
     }
 }
 

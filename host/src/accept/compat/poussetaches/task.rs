@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::refusal::Refusal;
-use super::super::{Call, configured};
+use super::super::{Call, answered, configured};
 use super::crons::is_id;
 use super::{BASE64, EXPECTED, NAMESPACE, PLANNED, SCHEDULE};
 use crate::catalog::{Group, Schedule};
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, Job, Label, Outcome, State};
+use crate::job::{Job, Label, Outcome, State};
 use crate::store::{JobFilter, JobsQuery};
 use base64::Engine as _;
 
@@ -66,13 +66,11 @@ impl Call {
     /// Tasks that wait or run, and crons.
     pub(super) async fn waiting(&self) -> Result<Response, Refusal> {
         let Some(group) = self.known_group() else { return Ok(listed(Vec::new())) };
-        let mut tasks = self.cron_tasks(&group).await?;
-        for state in [State::Running, State::Scheduled] {
-            for job in self.jobs_in(&group, state, OTHERS).await? {
-                if cron_of(&job).is_none() {
-                    tasks.push(self.task(&group, &job).await?);
-                }
-            }
+        let (runs, once): (Vec<Job>, Vec<Job>) =
+            self.unfinished(&group).await?.into_iter().partition(|job| cron_of(job).is_some());
+        let mut tasks = self.cron_tasks(&group, runs).await?;
+        for job in once {
+            tasks.push(self.task(&group, &job).await?);
         }
         Ok(listed(tasks))
     }
@@ -80,7 +78,8 @@ impl Call {
     /// Crons.
     pub(super) async fn crons(&self) -> Result<Response, Refusal> {
         let Some(group) = self.known_group() else { return Ok(listed(Vec::new())) };
-        Ok(listed(self.cron_tasks(&group).await?))
+        let runs = self.unfinished(&group).await?;
+        Ok(listed(self.cron_tasks(&group, runs).await?))
     }
 
     /// Tasks that have ended so. Of a cron only the last run is listed.
@@ -102,15 +101,22 @@ impl Call {
         Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
     }
 
-    /// Each cron as its run that waits or is under way, else as its next one.
-    async fn cron_tasks(&self, group: &Group) -> Result<Vec<Task>, Refusal> {
-        let mut unfinished: BTreeMap<String, Job> = BTreeMap::new();
+    /// The jobs that wait or run, oldest first. One that begins between the two looks runs.
+    async fn unfinished(&self, group: &Group) -> Result<Vec<Job>, Refusal> {
+        let mut jobs = BTreeMap::new();
         for state in [State::Scheduled, State::Running] {
-            // Newest first: what is left in the end is the oldest, which is the one that the others wait for.
-            for job in self.jobs_in(group, state, OTHERS).await? {
-                if let Some(id) = cron_of(&job) {
-                    unfinished.insert(id.to_owned(), job);
-                }
+            jobs.extend(self.jobs_in(group, state, OTHERS).await?.into_iter().map(|job| (job.id, job)));
+        }
+        Ok(jobs.into_values().collect())
+    }
+
+    /// Each cron as its run that waits or is under way, else as its next one.
+    async fn cron_tasks(&self, group: &Group, runs: Vec<Job>) -> Result<Vec<Task>, Refusal> {
+        let mut unfinished: BTreeMap<String, Job> = BTreeMap::new();
+        for job in runs {
+            // The others wait for the one that runs, or else for the oldest.
+            if let Some(id) = cron_of(&job).filter(|id| job.state == State::Running || !unfinished.contains_key(*id)) {
+                unfinished.insert(id.to_owned(), job);
             }
         }
         let ticked = self.api.store.ticked().await?;
@@ -121,7 +127,7 @@ impl Call {
                 None => {
                     let known = ticked.iter().find(|ticked| ticked.schedule == schedule.id);
                     let handled = known.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
-                    let last = self.runs_of(&schedule.name, 1).await?.pop().and_then(|job| job.finished_at);
+                    let last = self.jobs_named(&schedule.name, 1).await?.pop().and_then(|job| job.finished_at);
                     next_run(&schedule, handled, last)
                 }
             });
@@ -137,10 +143,6 @@ impl Call {
         // The newest try that failed is the newest of all, or the one before a success.
         let newest = self.newest_attempts(job, 2).await?;
         let failed = newest.iter().rev().find(|attempt| attempt.outcome != Outcome::Success);
-        let body = match job.body_len {
-            0 => None,
-            _ => self.api.store.body(job.tenant, job.id).await?,
-        };
         let tick = job.spec.metadata.texts().find(|text| text.namespace == Some("schedule") && text.name == "tick");
         let tick =
             tick.and_then(|text| text.value.parse::<jiff::Timestamp>().ok()).map(|at| UnixMs(at.as_millisecond()));
@@ -148,24 +150,16 @@ impl Call {
         Ok(Task {
             id: cron_of(job).map_or_else(|| job.id.0.simple().to_string(), str::to_owned),
             url: job.spec.target.as_ref().map(|target| target.url.clone()).unwrap_or_default(),
-            payload: body.map(|body| BASE64.encode(body)),
+            payload: self.payload(job).await?.map(|payload| BASE64.encode(payload)),
             expected: configured(job, group, "judge", "expect").and_then(Value::as_u64).unwrap_or(EXPECTED.into()),
             schedule: label(job, SCHEDULE).unwrap_or_default().to_owned(),
             next_scheduled_run: nanos(planned.unwrap_or(job.run_at)),
             next_run: nanos(job.run_at),
             tries: job.attempt_count,
             last_run: newest.last().map_or(0, |attempt| nanos(attempt.finished_at)),
-            last_error_body: failed.map(error_body).map(|body| BASE64.encode(body)),
+            last_error_body: failed.map(|attempt| BASE64.encode(answered(attempt))),
             last_error_status_code: failed.map_or(0, |attempt| attempt.status.map_or(NO_ANSWER, i32::from)),
         })
-    }
-}
-
-/// What the newest failure was answered with; without an answer, why there was none.
-fn error_body(attempt: &AttemptRecord) -> Vec<u8> {
-    match (attempt.status, &attempt.detail.error) {
-        (None, Some(error)) => error.message.clone().into_bytes(),
-        _ => attempt.response_body.to_vec(),
     }
 }
 

@@ -7,7 +7,9 @@
 
 #[cfg(test)]
 mod conformance;
+mod documents;
 mod entities;
+mod lane;
 mod queries;
 mod sqlite;
 

@@ -3,7 +3,6 @@
 //!
 //! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
 
-use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
@@ -12,18 +11,8 @@ use super::job_rows::{self, Row};
 use super::{change, order, reads, rows};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, State, TenantId, Tick};
+use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json, waits};
 use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
-
-const IDEMPOTENCY: &str = "idempotency";
-const DEDUPE: &str = "dedupe";
-const DEBOUNCE: &str = "debounce";
-
-/// What is kept of a request that was carried out.
-#[derive(Serialize, Deserialize)]
-struct Answered {
-    fingerprint: String,
-    answer: String,
-}
 
 /// Places the jobs of one call, in order.
 pub(super) async fn place(db: &mut SqliteConnection, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
@@ -42,9 +31,9 @@ pub(super) async fn place(db: &mut SqliteConnection, jobs: &[Row], once: Option<
         }
     }
     if let Some(once) = once {
-        let answered = Answered { fingerprint: once.fingerprint.clone(), answer: (once.answer)(&placed) };
+        let answered = Answered::to(once, &placed);
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
-        memory.write(db, once.expires_at, None, &rows::to_json(&answered)?).await?;
+        memory.write(db, once.expires_at, None, &to_json(&answered)?).await?;
     }
     Ok(Inserted::Placed(placed))
 }
@@ -52,12 +41,7 @@ pub(super) async fn place(db: &mut SqliteConnection, jobs: &[Row], once: Option<
 async fn replay(db: &mut SqliteConnection, once: &Once) -> Result<Option<String>, Failure> {
     let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
     let Some(found) = memory.read(db, once.now).await? else { return Ok(None) };
-    let answered: Answered = serde_json::from_str(&found.doc)
-        .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
-    if answered.fingerprint == once.fingerprint {
-        return Ok(Some(answered.answer));
-    }
-    Err(Failure(StoreError::KeyReused))
+    Ok(Some(Answered::replay(&found.doc, once)?))
 }
 
 async fn one(db: &mut SqliteConnection, row: &Row) -> Result<Placed, Failure> {
@@ -126,7 +110,7 @@ async fn debounced(db: &mut SqliteConnection, row: &Row, debounce: &Debounce) ->
             Err(Failure(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned())))
         }
         (Debounced::Miss(run_at), _) => {
-            let doc = rows::to_json(&LastPush { at: run_at })?;
+            let doc = to_json(&LastPush { at: run_at })?;
             memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
             let mut row = row.clone();
             row.job.run_at = run_at;
@@ -134,11 +118,6 @@ async fn debounced(db: &mut SqliteConnection, row: &Row, debounce: &Debounce) ->
             Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
         }
     }
-}
-
-/// Whether a job will still do the work of one that is skipped.
-fn waits(job: &Job) -> bool {
-    job.state == State::Scheduled && job.attempt_count == 0
 }
 
 /// Something that is remembered of a producer.

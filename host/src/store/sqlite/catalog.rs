@@ -9,6 +9,7 @@ use super::SqliteStore;
 use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
+use crate::store::documents::to_json;
 use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
 
 #[async_trait]
@@ -113,7 +114,7 @@ async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Fai
         }
         (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist"))?,
     }
-    let doc = rows::to_json(&put.doc)?;
+    let doc = to_json(&put.doc)?;
     let row = match found {
         Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0).fetch_one(&mut *db).await?,
         None => {

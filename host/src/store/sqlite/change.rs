@@ -6,11 +6,12 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::error::Failure;
+use super::order;
 use super::rows::{self, Sql};
-use super::{lane, order};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, JobId, State, TenantId};
-use crate::store::{Change, Changed, Edit, Prune, StoreError};
+use crate::store::documents::to_json;
+use crate::store::{Change, Changed, Edit, Prune, StoreError, lane};
 
 pub(super) const CANCEL: Sql = Sql {
     columns: 3,
@@ -134,7 +135,7 @@ async fn edit_all(
     ids: &[JobId],
     edit: &Edit,
 ) -> Result<Vec<SqliteRow>, Failure> {
-    let spec = rows::to_json(&edit.spec)?;
+    let spec = to_json(&edit.spec)?;
     let mut edited = Vec::new();
     for id in ids {
         let query = sqlx::query(EDIT).bind(rows::id(*id)).bind(tenant.0).bind(edit.revision);

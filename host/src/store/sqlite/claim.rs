@@ -9,11 +9,10 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::error::Failure;
-use super::lane;
 use super::rows::{self, Sql};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, HISTORY_LIMIT, JobId, Leased, Past, TenantId, Token};
-use crate::store::ClaimDue;
+use crate::store::{ClaimDue, lane};
 
 /// The most groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;

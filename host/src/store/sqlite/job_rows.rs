@@ -6,10 +6,11 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::error::Failure;
+use super::order;
 use super::rows::{self, Sql};
-use super::{lane, order};
 use crate::job::{Admission, NewJob};
-use crate::store::{INSERT_LIMIT, Placed, StoreError};
+use crate::store::documents::{millis, to_json};
+use crate::store::{INSERT_LIMIT, Placed, StoreError, lane};
 
 /// The groups among a JSON list that take jobs, with their tenants.
 pub(super) const LIVE_GROUPS: &str = "
@@ -45,7 +46,7 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
     if jobs.len() > INSERT_LIMIT {
         return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
     }
-    jobs.into_iter().map(|job| Ok(Row { spec: rows::to_json(&job.spec)?, job })).collect()
+    jobs.into_iter().map(|job| Ok(Row { spec: to_json(&job.spec)?, job })).collect()
 }
 
 /// What is said of a job that is stored as it came.
@@ -59,7 +60,7 @@ pub(super) async fn live_groups(
     rows: impl Iterator<Item = &Row>,
 ) -> Result<HashSet<(i64, i64)>, Failure> {
     let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
-    let list = rows::to_json(&groups)?;
+    let list = to_json(&groups)?;
     let found = sqlx::query(LIVE_GROUPS).bind(list).fetch_all(connection).await?;
     let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
     live.collect()
@@ -86,7 +87,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> R
                 .bind(job.seed)
                 .bind(lane::of(job.group, job.spec.target.is_none(), job.priority))
                 .bind(job.order_key.as_deref())
-                .bind(job.max_delay.map(rows::millis))
+                .bind(job.max_delay.map(millis))
                 .bind(schedule);
             specs = specs.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
         }

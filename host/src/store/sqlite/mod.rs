@@ -16,7 +16,6 @@ mod error;
 mod insert;
 mod job_rows;
 mod jobs;
-mod lane;
 mod open;
 mod order;
 #[cfg(test)]

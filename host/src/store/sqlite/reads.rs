@@ -6,10 +6,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
 use super::error::Failure;
-use super::{lane, rows};
+use super::rows;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked, Waiting};
+use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked, Waiting, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "

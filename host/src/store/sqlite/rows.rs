@@ -4,17 +4,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::lane;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Past, TenantId, Token};
-use crate::store::StoreError;
+use crate::store::{StoreError, lane};
 
 /// The most rows that go into one statement. SQLite takes 32,766 parameters; a row has at most 12.
 pub(super) const PER_STATEMENT: usize = 512;
@@ -42,11 +40,6 @@ impl Sql {
 /// A job's id as it is stored.
 pub(super) fn id(id: JobId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
-}
-
-/// A document as it is stored.
-pub(super) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Corrupt(format!("a document cannot be written: {error}")))
 }
 
 /// Reads a column that holds a number of another type.
@@ -77,11 +70,6 @@ pub(super) fn word<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> R
 pub(super) fn order_key(row: &SqliteRow) -> Result<Option<(i64, String)>, Failure> {
     let (group, key): (i64, Option<String>) = (row.try_get("grp")?, row.try_get("order_key")?);
     Ok(key.map(|key| (group, key)))
-}
-
-/// A duration as it is stored.
-pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Reads a column that holds a document.

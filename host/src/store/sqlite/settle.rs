@@ -11,6 +11,7 @@ use super::rows::{self, Sql};
 use super::transaction::Transaction;
 use super::{job_rows, order};
 use crate::job::{JobId, Next, Settlement, State, Token};
+use crate::store::documents::to_json;
 use crate::store::{Settled, StoreError};
 
 /// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
@@ -53,7 +54,7 @@ pub(super) struct Row {
 
 /// Makes the rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
-    let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| rows::to_json(&it.detail)).transpose();
+    let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| to_json(&it.detail)).transpose();
     let row = |mut settlement: Settlement| {
         let follow_ups = job_rows::rows(std::mem::take(&mut settlement.follow_ups))?;
         Ok(Row { detail: detail(&settlement)?, follow_ups, settlement })

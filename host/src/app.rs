@@ -25,7 +25,7 @@ use crate::attempt::Attempter;
 use crate::bulk::Bulks;
 use crate::catalog::{Bounds, Catalog, CatalogOptions, Vault};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Place};
 use crate::cron::Cron;
 use crate::due::{Leases, Node};
 use crate::egress::Guard;
@@ -35,12 +35,12 @@ use crate::observers::Observers;
 use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
 use crate::pull::Puller;
 use crate::send::Sender;
-use crate::store::{self, SqliteOptions, SqliteStore, Store};
+use crate::store::{self, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store};
 
-/// What the store's URL begins with.
-const SQLITE: &str = "sqlite:";
+/// Where the files of a node are whose database is elsewhere, from the working directory.
+const DATA_DIR: &str = "data";
 
-/// The file next to the database that holds the master key, and the directory of compiled plugins there.
+/// The file next to an embedded database that holds the master key, and the directory of compiled plugins.
 const MASTER_KEY_FILE: &str = "master.key";
 const CACHE_DIR: &str = "plugin-cache";
 
@@ -61,7 +61,7 @@ pub struct App {
     pub mounts: Vec<(Mount, SocketAddr)>,
     /// The first administrator's token, if it was made at this start.
     pub first_token: Option<String>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     node: Arc<Node>,
     stop: CancellationToken,
     /// Ends what has no end of its own.
@@ -103,11 +103,10 @@ impl App {
         // Another part of the program may have installed it already, which is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
         let home = Home::of(&config)?;
-        let store = Arc::new(open_store(&config, &home).await?);
+        let store = open_store(&config).await?;
         let vault = open_vault(&config, &home, &*clock)?;
         let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
-        let catalog =
-            Arc::new(open_catalog(&config, Arc::clone(&store) as _, Arc::clone(&clock), &runtime, vault).await?);
+        let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
         declare::configured(&config, &catalog).await?;
         let first_token = declare::first_token(&config, &catalog).await?;
         let sender =
@@ -120,7 +119,7 @@ impl App {
             config.delivery.clone(),
         );
         let node = Arc::new(Node {
-            store: Arc::clone(&store) as _,
+            store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
             attempter: Arc::new(attempter),
@@ -261,36 +260,46 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Where the files of a server are.
-struct Home {
-    database: PathBuf,
-    dir: PathBuf,
-}
+/// Where the files of a server are: next to its database, if that is a file.
+struct Home(PathBuf);
 
 impl Home {
     fn of(config: &Config) -> anyhow::Result<Self> {
-        let path = config.store.url.strip_prefix(SQLITE);
-        let path = path.with_context(|| format!("`{}` is not a store: `{SQLITE}PATH` is", config.store.url))?;
-        let database = PathBuf::from(path.trim_start_matches("//"));
-        let dir = database.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned());
-        std::fs::create_dir_all(&dir).with_context(|| format!("the directory {} cannot be made", dir.display()))?;
-        Ok(Self { database, dir })
+        let dir = match config.store.place()? {
+            Place::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
+            Place::Server => PathBuf::from(DATA_DIR),
+        };
+        Ok(Self(dir))
     }
 }
 
-async fn open_store(config: &Config, home: &Home) -> anyhow::Result<SqliteStore> {
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let durability = match config.store.durability {
         config::Durability::Full => store::Durability::Full,
         config::Durability::Normal => store::Durability::Normal,
     };
-    Ok(SqliteStore::open(SqliteOptions { path: home.database.clone(), durability }).await?)
+    match config.store.place()? {
+        Place::File(path) => {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)
+                    .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+            }
+            Ok(Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?))
+        }
+        Place::Server => {
+            // The URL may have a password in it: no message repeats it.
+            let options =
+                config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
+            Ok(Arc::new(PostgresStore::open(options.with(durability)).await?))
+        }
+    }
 }
 
 fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result<Vault> {
     match &config.keys.master_key {
         Some(text) => Vault::from_hex(text),
         None => {
-            let file = config.keys.master_key_file.clone().unwrap_or_else(|| home.dir.join(MASTER_KEY_FILE));
+            let file = config.keys.master_key_file.clone().unwrap_or_else(|| home.0.join(MASTER_KEY_FILE));
             Vault::from_file(&file, clock)
         }
     }
@@ -299,7 +308,7 @@ fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result
 fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {
     let policy = &config.policy;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.dir.join(CACHE_DIR));
+    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.0.join(CACHE_DIR));
     let threads = if policy.threads == 0 { cores } else { policy.threads };
     Runtime::start(runtime_options(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
 }

@@ -18,7 +18,7 @@ pub(super) struct Serve {
     /// The address and port to listen on.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Where jobs are kept: sqlite:PATH.
+    /// Where jobs are kept: sqlite:PATH or postgres://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// The configuration; `carillon.toml` in the working directory if it is not said and there is one.

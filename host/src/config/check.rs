@@ -93,7 +93,13 @@ fn secrets(config: &Config, checks: &mut Checks) {
             format!("a token has {SHORTEST_TOKEN} visible ASCII characters or more"),
         );
     }
-    checks.require(config.store.url.starts_with("sqlite:"), "store.url", "the URL of a store is sqlite:PATH");
+    if let Err(error) = config.store.place() {
+        checks.require(false, "store.url", error.to_string());
+    }
+    let has_key = config.keys.master_key.is_some() || config.keys.master_key_file.is_some();
+    let message =
+        "nodes that share a database share the master key, too: set this, or keys.master_key_file, to the same on each";
+    checks.require(has_key || !config.store.is_shared(), "keys.master_key", message);
     if let Some(key) = &config.keys.master_key {
         let good = key.len() == MASTER_KEY_DIGITS && key.bytes().all(|byte| byte.is_ascii_hexdigit());
         checks.require(good, "keys.master_key", format!("a master key has {MASTER_KEY_DIGITS} hexadecimal digits"));
@@ -224,7 +230,8 @@ mod tests {
             ),
             ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: a master key has 64"),
-            ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH"),
+            ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH or postgres://…"),
+            ("CARILLON_STORE__URL", "postgres://x", "store.url: nodes that share a database share the master key"),
             ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: a user agent has visible"),
             ("CARILLON_GROUPS__X", "1", "groups: `x` is not a table"),
         ] {

@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
@@ -100,13 +101,53 @@ impl fmt::Debug for Auth {
 }
 
 /// `[store]`: where jobs are kept.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// `sqlite:PATH`.
+    /// `sqlite:PATH` or `postgres://…`.
     pub url: String,
     /// What an answered write survives.
     pub durability: Durability,
+}
+
+/// A URL may have a password in it.
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.url.split(':').next().unwrap_or_default();
+        f.debug_struct("StoreConfig")
+            .field("url", &format!("{scheme}:…"))
+            .field("durability", &self.durability)
+            .finish()
+    }
+}
+
+/// Where the jobs are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file of this machine, for this process alone.
+    File(PathBuf),
+    /// In a database server that other nodes may use, too.
+    Server,
+}
+
+impl StoreConfig {
+    /// Where the URL points.
+    ///
+    /// # Errors
+    /// If it is not the URL of a store.
+    pub fn place(&self) -> anyhow::Result<Place> {
+        if self.is_shared() {
+            return Ok(Place::Server);
+        }
+        let path = self.url.strip_prefix("sqlite:").context("the URL of a store is sqlite:PATH or postgres://…")?;
+        Ok(Place::File(PathBuf::from(path.trim_start_matches("//"))))
+    }
+
+    /// Whether other nodes may use the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme))
+    }
 }
 
 /// What an answered write survives.

@@ -10,6 +10,7 @@ mod conformance;
 mod documents;
 mod entities;
 mod lane;
+mod postgres;
 mod queries;
 mod sqlite;
 
@@ -24,8 +25,9 @@ use crate::job::{
 };
 
 pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked};
-pub use sqlite::{Durability, SqliteOptions, SqliteStore};
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// The most jobs that one [`Jobs::insert`] takes.
 pub const INSERT_LIMIT: usize = 10_000;
@@ -48,6 +50,16 @@ pub enum StoreError {
     /// The database holds something that this program did not write.
     #[error("the store is inconsistent: {0}")]
     Corrupt(String),
+}
+
+/// What an answered write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The crash of a program or of the database, and a loss of power: each commit is flushed to disk.
+    #[default]
+    Full,
+    /// The crash of a program. A loss of power can undo the last moments, but damages nothing.
+    Normal,
 }
 
 /// The jobs of one request, stored all or none.
@@ -303,6 +315,9 @@ pub trait Jobs: Send + Sync {
 
     /// Counts a group's jobs.
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError>;
+
+    /// Refuses further calls, answers those that were accepted, and lets go of the database.
+    async fn close(&self);
 }
 
 /// Everything that a backend must do.

@@ -1,6 +1,7 @@
 //! What every backend must do, as named cases against `dyn Store`.
 //!
-//! A backend runs them all with `conformance!(path::to::a_function)`; the function returns a [`Backend`] on an empty database.
+//! A backend runs them all with `conformance!(path::to::a_function)`, each as a test of its own; the function returns a [`Backend`] on
+//! an empty database. Where a test of its own would cost a server of its own, `conformance!(as list)` is the same cases as a list.
 //! A case that is added to the list below runs on every backend.
 
 pub(super) mod admit;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -30,8 +32,10 @@ use crate::job::{
 };
 
 macro_rules! conformance {
-    ($backend:path) => {
-        conformance! { $backend:
+    (as list) => { conformance! { cases list } };
+    ($backend:path) => { conformance! { cases $backend } };
+    (cases $($form:tt)+) => {
+        conformance! { ($($form)+)
             insert: [
                 gives_everything_back, is_all_or_nothing_with_a_duplicate, is_all_or_nothing_in_a_large_call, refuses_an_id_twice_in_one_call,
                 refuses_a_group_that_is_not_there, refuses_too_many, fails_alone, survives_reopening,
@@ -74,7 +78,13 @@ macro_rules! conformance {
             machine: [random_walks_follow_the_diagram]
         }
     };
-    ($backend:path: $($module:ident: [$($case:ident),* $(,)?])*) => { $(
+    ((list) $($module:ident: [$($case:ident),* $(,)?])*) => {
+        [$( $( $crate::store::conformance::Case {
+            name: concat!(stringify!($module), "::", stringify!($case)),
+            run: |world| Box::pin($crate::store::conformance::$module::$case(world)),
+        }, )* )*]
+    };
+    (($backend:path) $($module:ident: [$($case:ident),* $(,)?])*) => { $(
         mod $module { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
@@ -85,6 +95,12 @@ macro_rules! conformance {
     )* };
 }
 pub(super) use conformance;
+
+/// A case by its name.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) run: for<'w> fn(&'w World) -> LocalBoxFuture<'w, ()>,
+}
 
 /// A database that can be closed and opened again.
 #[async_trait]

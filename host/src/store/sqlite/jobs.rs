@@ -108,6 +108,12 @@ impl Jobs for SqliteStore {
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
         Ok(reads::stats(&self.readers, tenant, group, now).await?)
     }
+
+    /// Also empties the write-ahead log.
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
 }
 
 impl SqliteStore {

@@ -30,7 +30,7 @@ mod writer;
 
 use sqlx::sqlite::SqlitePool;
 
-pub use open::{Durability, SqliteOptions};
+pub use open::SqliteOptions;
 
 use super::StoreError;
 use writer::Writer;
@@ -51,11 +51,5 @@ impl SqliteStore {
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
         Ok(Self { writer: Writer::start(opened.writer, opened.lock), readers: opened.readers })
-    }
-
-    /// Refuses further calls, answers those that were accepted, empties the write-ahead log and lets go of the file.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
     }
 }

@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Row as _};
 
 use super::error::Failure;
-use crate::store::StoreError;
+use crate::store::{Durability, StoreError};
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -43,22 +43,12 @@ const LOG_BYTES: u32 = 64 * 1024 * 1024;
 /// How many rows a connection's thread may be ahead of the task that reads them.
 const ROWS_AHEAD: usize = 512;
 
-/// What an answered write survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// `kill -9` and a power cut: each commit is flushed to disk (`synchronous=FULL`).
-    #[default]
-    Full,
-    /// `kill -9`. A power cut can undo the commits since the last checkpoint, but damages nothing (`synchronous=NORMAL`).
-    Normal,
-}
-
 /// Where the database is and how it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteOptions {
     /// The file. Its directory must exist; the file is created if it does not.
     pub path: PathBuf,
-    /// What an answered write survives.
+    /// What an answered write survives. Normal is `synchronous=NORMAL`.
     pub durability: Durability,
 }
 

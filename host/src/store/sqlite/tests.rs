@@ -10,12 +10,13 @@ use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::{Durability, SqliteOptions, SqliteStore};
+use super::{SqliteOptions, SqliteStore};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
 use crate::store::conformance::{self, Backend, LEASE, NOW, World, an_attempt, conformance};
 use crate::store::{
-    Change, Changed, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store, StoreError, Waiting,
+    Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store,
+    StoreError, Waiting,
 };
 
 /// A database in a directory of its own.

@@ -1,0 +1,124 @@
+//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's
+//! tick; or in place of others.
+//!
+//! Every name that a condition is about is locked before the first question ([`names`]), so what is read here still holds when the
+//! transaction is committed, whatever other nodes do.
+
+use sqlx::postgres::PgConnection;
+
+use super::error::Failure;
+use super::job_rows::{self, Row};
+use super::locks::Name;
+use super::memory::Memory;
+use super::{change, done, reads, ticks};
+use crate::clock::UnixMs;
+use crate::job::{Admission, Debounce, Debounced, JobId, LastPush};
+use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json, waits};
+use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
+
+/// What is to be locked: a dedupe key is locked without its group, which costs nothing but a little waiting.
+pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a Once>) -> impl Iterator<Item = Name<'a>> {
+    let of_job = |row: &'a Row| match &row.job.admission {
+        Admission::Always => None,
+        Admission::Unique { key, .. } => Some(Name::Recent(row.job.tenant.0, DEDUPE, key)),
+        Admission::Debounced(debounce) => Some(Name::Recent(row.job.tenant.0, DEBOUNCE, &debounce.key)),
+        Admission::Tick(tick) => Some(Name::Schedule(tick.schedule)),
+        Admission::Replace { .. } => Some(Name::Replaced(row.job.group.0, row.job.name.as_deref().unwrap_or_default())),
+    };
+    let of_request = once.map(|once| Name::Recent(once.tenant.0, IDEMPOTENCY, &once.key));
+    jobs.iter().filter_map(of_job).chain(of_request)
+}
+
+/// Places the jobs of one call, in order.
+pub(super) async fn place(db: &mut PgConnection, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+    if let Some(once) = once {
+        let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+        if let Some(found) = memory.read(db, once.now).await? {
+            return Ok(Inserted::Replayed(Answered::replay(&found.doc, once)?));
+        }
+    }
+    let mut placed = Vec::with_capacity(jobs.len());
+    if jobs.iter().all(|row| row.job.admission == Admission::Always) {
+        job_rows::write(db, &jobs.iter().collect::<Vec<_>>()).await?;
+        placed.extend(jobs.iter().map(job_rows::stored));
+    } else {
+        for row in jobs {
+            placed.push(one(db, row).await?);
+        }
+    }
+    if let Some(once) = once {
+        let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+        memory.write(db, once.expires_at, None, &to_json(&Answered::to(once, &placed))?).await?;
+    }
+    Ok(Inserted::Placed(placed))
+}
+
+async fn one(db: &mut PgConnection, row: &Row) -> Result<Placed, Failure> {
+    match &row.job.admission {
+        Admission::Always => {
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
+        }
+        Admission::Unique { key, window } => {
+            let key = format!("{}/{key}", row.job.group.0);
+            let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
+            if let Some(first) = memory.job(db, row.job.created_at).await? {
+                return Ok(Placed::Duplicate(Box::new(first)));
+            }
+            memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
+        }
+        Admission::Debounced(debounce) => debounced(db, row, debounce).await,
+        Admission::Tick(tick) => ticks::place(db, row, tick).await,
+        Admission::Replace { moved } => replace(db, row, *moved).await,
+    }
+}
+
+/// The unfinished jobs of a name. The lock keeps them as they are until they are dealt with.
+pub(super) const OF_NAME: &str = "
+    SELECT id, state, grp, order_key FROM job WHERE grp = $1 AND name = $2 ORDER BY id FOR UPDATE";
+
+async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+    let mut cancelled = Vec::new();
+    let now = row.job.created_at;
+    if let Some(moved) = moved {
+        match change::change(db, row.job.tenant, &[moved], &Change::Withdraw, now).await?[..] {
+            [Changed::Done] => cancelled.push(moved),
+            [Changed::Not(state)] if state.is_final() => {
+                change::change(db, row.job.tenant, &[moved], &Change::Purge, now).await?;
+            }
+            _ => return Ok(Placed::Skipped),
+        }
+    }
+    let found = sqlx::query(OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref()).fetch_all(&mut *db).await?;
+    cancelled.extend(done::cancel(db, &found, now).await?);
+    job_rows::write(db, &[row]).await?;
+    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+}
+
+async fn debounced(db: &mut PgConnection, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
+    let now: UnixMs = row.job.created_at;
+    let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
+    let found = memory.read(db, now).await?;
+    let last = found.as_ref().map(|found| serde_json::from_str::<LastPush>(&found.doc)).transpose();
+    let forgotten = last.is_err();
+    let waiting = match found.and_then(|found| found.job) {
+        Some(job) => reads::job_on(db, row.job.tenant, job).await?.filter(waits),
+        None => None,
+    };
+    match (debounce.decide(now, last.unwrap_or_default(), waiting.is_some()), waiting) {
+        (Debounced::Hit, Some(job)) => Ok(Placed::Debounced(Box::new(job))),
+        (Debounced::Hit, None) => {
+            Err(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned()).into())
+        }
+        (Debounced::Miss(run_at), _) => {
+            let doc = to_json(&LastPush { at: run_at })?;
+            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
+            let mut row = row.clone();
+            row.job.run_at = run_at;
+            job_rows::write(db, &[&row]).await?;
+            Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! [`Entities`]: what is configured. There is little of it and it changes seldom: plain statements, one change at a time.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::error::Failure;
+use super::transaction::Verb;
+use super::{PostgresStore, locks, rows};
+use crate::clock::UnixMs;
+use crate::store::documents::to_json;
+use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
+
+#[async_trait]
+impl Entities for PostgresStore {
+    async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
+        let rows = sqlx::query(LOAD).fetch_all(&self.database.pool).await.map_err(Failure::from)?;
+        Ok(loaded(&rows)?)
+    }
+
+    async fn generation(&self) -> Result<i64, StoreError> {
+        let row = sqlx::query(GENERATION).fetch_one(&self.database.pool).await.map_err(Failure::from)?;
+        Ok(rows::number(&row, "generation")?)
+    }
+
+    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
+        self.database.call(&put).await
+    }
+
+    async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError> {
+        self.database.call(&Delete { tenant, kind, name, now }).await
+    }
+
+    async fn put_component(&self, digest: String, component: Bytes) -> Result<(), StoreError> {
+        self.database.call(&PutComponent { digest, component }).await
+    }
+
+    async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
+        let query = sqlx::query(COMPONENT).bind(digest);
+        let row = query.fetch_optional(&self.database.pool).await.map_err(Failure::from)?;
+        Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
+    }
+}
+
+/// One row even if there is no entity: then its columns are NULL.
+const LOAD: &str = "
+    SELECT carillon.generation, entity.* FROM carillon LEFT JOIN entity ON entity.deleted_at IS NULL
+    ORDER BY entity.id";
+
+fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
+    let first = found.first().ok_or_else(|| StoreError::Corrupt("the table `carillon` is empty".to_owned()))?;
+    let mut entities = Vec::with_capacity(found.len());
+    for row in found {
+        if row.try_get::<Option<i64>, _>("id")?.is_some() {
+            entities.push(entity(row)?);
+        }
+    }
+    Ok((rows::number(first, "generation")?, entities))
+}
+
+fn entity(row: &PgRow) -> Result<Entity, Failure> {
+    let kind: &str = row.try_get("kind")?;
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind)
+        .ok_or_else(|| StoreError::Corrupt(format!("`{kind}` is not a kind of entity")))?;
+    Ok(Entity {
+        id: row.try_get("id")?,
+        tenant: row.try_get("tenant")?,
+        kind,
+        name: row.try_get("name")?,
+        version: row.try_get("version")?,
+        doc: rows::document(row, "doc")?,
+        created_at: UnixMs(row.try_get("created_at")?),
+        updated_at: UnixMs(row.try_get("updated_at")?),
+    })
+}
+
+const GENERATION: &str = "SELECT generation FROM carillon";
+
+const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1";
+
+const FIND: &str = "
+    SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL";
+
+/// The lock waits for inserts into a group that are on their way, and keeps new ones waiting.
+const FIND_TO_DELETE: &str = "
+    SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL FOR UPDATE";
+
+const CREATE: &str = "
+    INSERT INTO entity (tenant, kind, name, version, doc, created_at, updated_at)
+    VALUES ($1, $2, $3, 1, $4, $5, $5) RETURNING *";
+
+const REPLACE: &str = "
+    UPDATE entity SET version = version + 1, doc = $2, updated_at = $3 WHERE id = $1 RETURNING *";
+
+async fn find(
+    db: &mut PgConnection,
+    sql: &'static str,
+    tenant: i64,
+    kind: Kind,
+    name: &str,
+) -> Result<Option<(i64, i64)>, Failure> {
+    let found = sqlx::query(sql).bind(tenant).bind(kind.as_str()).bind(name).fetch_optional(db).await?;
+    Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
+}
+
+#[async_trait]
+impl Verb for PutEntity {
+    type Done = Entity;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Entity, Failure> {
+        locks::take_entities(db).await?;
+        let (kind, name) = (self.kind.as_str(), self.name.as_str());
+        let found = find(db, FIND, self.tenant, self.kind, name).await?;
+        match (self.expect, found) {
+            (Expect::Anything, _) | (Expect::Nothing, None) => {}
+            (Expect::Version(expected), Some((_, version))) if expected == version => {}
+            (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already"))?,
+            (Expect::Version(expected), Some((_, version))) => {
+                conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))?;
+            }
+            (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist"))?,
+        }
+        let doc = to_json(&self.doc)?;
+        let row = match found {
+            Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(self.now.0).fetch_one(&mut *db).await?,
+            None => {
+                let query = sqlx::query(CREATE).bind(self.tenant).bind(kind).bind(name).bind(doc).bind(self.now.0);
+                query.fetch_one(&mut *db).await?
+            }
+        };
+        sqlx::query(NEXT_GENERATION).execute(db).await?;
+        entity(&row)
+    }
+}
+
+fn conflict(text: String) -> Result<(), Failure> {
+    Err(StoreError::Conflict(text).into())
+}
+
+const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
+
+const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
+
+const DELETE: &str = "DELETE FROM entity WHERE id = $1";
+
+/// Its ticks go with time, as those of all schedules do.
+const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
+
+/// See [`Entities::delete`].
+struct Delete {
+    tenant: i64,
+    kind: Kind,
+    name: String,
+    now: UnixMs,
+}
+
+#[async_trait]
+impl Verb for Delete {
+    type Done = bool;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
+        locks::take_entities(db).await?;
+        let Some((id, _)) = find(db, FIND_TO_DELETE, self.tenant, self.kind, &self.name).await? else {
+            return Ok(false);
+        };
+        if self.kind == Kind::Group {
+            let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
+            let jobs: u64 = rows::number(&row, "jobs")?;
+            if jobs > 0 {
+                conflict(format!("the group `{}` has {jobs} waiting or running jobs", self.name))?;
+            }
+            sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
+        } else {
+            sqlx::query(DELETE).bind(id).execute(&mut *db).await?;
+        }
+        if self.kind == Kind::Schedule {
+            sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
+        }
+        sqlx::query(NEXT_GENERATION).execute(db).await?;
+        Ok(true)
+    }
+}
+
+const PUT_COMPONENT: &str = "INSERT INTO component (digest, bytes) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING";
+
+/// See [`Entities::put_component`].
+struct PutComponent {
+    digest: String,
+    component: Bytes,
+}
+
+#[async_trait]
+impl Verb for PutComponent {
+    type Done = ();
+
+    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
+        sqlx::query(PUT_COMPONENT).bind(&self.digest).bind(self.component.as_ref()).execute(db).await?;
+        Ok(())
+    }
+}
+
+const COMPONENT: &str = "SELECT bytes FROM component WHERE digest = $1";

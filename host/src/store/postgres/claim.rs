@@ -1,0 +1,234 @@
+//! Leases: taking them and prolonging them.
+//!
+//! A claim passes over rows that another node is just taking (`SKIP LOCKED`), so claims never wait for each other. What belongs to a
+//! job is read by a statement of its own, after its row is locked: the statement that claims sees everything else as it was when it
+//! began, and a job may have been edited since.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::rows;
+use super::transaction::Verb;
+use crate::clock::UnixMs;
+use crate::job::{HISTORY_LIMIT, JobId, Leased, Past, TenantId, Token};
+use crate::store::{ClaimDue, lane};
+
+/// Of each group its quota: lane after lane, each in the order of the index `job_due`. A lane is entered only if those before it have
+/// not filled the quota.
+pub(super) const CLAIM_DUE: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS quota (lane, most)
+        CROSS JOIN LATERAL (
+            SELECT in_lane.id FROM generate_series(0, 9) AS level (number)
+            CROSS JOIN LATERAL (
+                SELECT job.id FROM job
+                WHERE job.lane = quota.lane + level.number AND state = 'scheduled' AND NOT blocked AND run_at <= $3
+                ORDER BY run_at, id LIMIT quota.most FOR UPDATE SKIP LOCKED
+            ) AS in_lane
+            LIMIT quota.most
+        ) AS picked
+    )
+    UPDATE job SET state = 'running', token = token + 1, lease_until = $4
+    FROM due WHERE job.id = due.id
+    RETURNING job.*";
+
+pub(super) const CLAIM_OVERDUE: &str = "
+    WITH overdue AS MATERIALIZED (
+        SELECT id FROM job WHERE state = 'scheduled' AND expires_at < $1
+        ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE job SET state = 'running', token = token + 1, lease_until = $2
+    FROM overdue WHERE job.id = overdue.id
+    RETURNING job.*";
+
+pub(super) const CLAIM_LOST: &str = "
+    WITH lost AS MATERIALIZED (
+        SELECT id FROM job WHERE state = 'running' AND lease_until <= $1
+        ORDER BY lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE job SET token = token + 1, lease_until = $2, lost_leases = lost_leases + 1
+    FROM lost WHERE job.id = lost.id
+    RETURNING job.*";
+
+pub(super) const HELD: &str = "
+    SELECT * FROM job WHERE id = $1 AND tenant = $2 AND token = $3 AND state = 'running' AND lease_until > $4";
+
+pub(super) const SPECS: &str = "SELECT job, spec, body FROM job_spec WHERE job = ANY($1)";
+
+/// Of each job, with the number of attempts that it has spent: the newest of these attempts.
+pub(super) const HISTORY: &str = "
+    SELECT attempt.job, attempt.number, attempt.started_at, attempt.finished_at, attempt.outcome, attempt.status
+    FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[]) AS wanted (job, first, last)
+    JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last";
+
+/// Locks in the order of the ids, as every other verb does.
+pub(super) const EXTEND: &str = "
+    WITH ours AS MATERIALIZED (
+        SELECT job.id FROM job JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token) ON job.id = lease.id
+        WHERE job.token = lease.token AND job.state = 'running'
+        ORDER BY job.id FOR UPDATE OF job
+    )
+    UPDATE job SET lease_until = $3 FROM ours WHERE job.id = ours.id
+    RETURNING job.id, job.token";
+
+/// The rows of leased jobs, and what belongs to them.
+#[derive(Default)]
+pub(super) struct Rows {
+    jobs: Vec<PgRow>,
+    specs: Vec<PgRow>,
+    history: Vec<PgRow>,
+}
+
+#[async_trait]
+impl Verb for ClaimDue {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let lanes: Vec<i64> = self.quotas.iter().map(|(group, _)| lane::first(*group, self.pull)).collect();
+        let most: Vec<i64> = self.quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
+        let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(self.now.0).bind(self.lease_until.0);
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
+}
+
+/// Which leases are taken by their time.
+pub(super) enum Late {
+    Lost,
+    Overdue,
+}
+
+/// Leases by their time, at most `limit`.
+pub(super) struct ClaimLate {
+    pub(super) late: Late,
+    pub(super) now: UnixMs,
+    pub(super) lease_until: UnixMs,
+    pub(super) limit: u32,
+}
+
+#[async_trait]
+impl Verb for ClaimLate {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let sql = match self.late {
+            Late::Lost => CLAIM_LOST,
+            Late::Overdue => CLAIM_OVERDUE,
+        };
+        let query = sqlx::query(sql).bind(self.now.0).bind(self.lease_until.0).bind(i64::from(self.limit));
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
+}
+
+/// The job under a lease.
+pub(super) async fn held(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    id: JobId,
+    token: Token,
+    now: UnixMs,
+) -> Result<Rows, Failure> {
+    let query = sqlx::query(HELD).bind(id.0).bind(tenant.0).bind(token.0).bind(now.0);
+    with_rest(query.fetch_all(&mut *db).await?, db).await
+}
+
+/// Reads what belongs to leased jobs. Nobody else writes it as long as they are.
+async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Failure> {
+    if jobs.is_empty() {
+        return Ok(Rows::default());
+    }
+    let (mut ids, mut spent, mut firsts, mut lasts) = (Vec::<Uuid>::new(), Vec::<Uuid>::new(), Vec::new(), Vec::new());
+    for row in &jobs {
+        let id = row.try_get("id")?;
+        ids.push(id);
+        let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
+        if last > base {
+            let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
+            spent.push(id);
+            firsts.push(base.max(last.saturating_sub(limit)).saturating_add(1));
+            lasts.push(last);
+        }
+    }
+    let specs = sqlx::query(SPECS).bind(ids).fetch_all(&mut *db).await?;
+    let history = match spent.is_empty() {
+        true => Vec::new(),
+        false => sqlx::query(HISTORY).bind(spent).bind(firsts).bind(lasts).fetch_all(db).await?,
+    };
+    Ok(Rows { jobs, specs, history })
+}
+
+/// Puts leased jobs together, in the order of priority, `run_at` and id.
+///
+/// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
+pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
+    let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
+    for row in &rows.history {
+        match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
+            Ok((job, past)) => histories.entry(job).or_default().push(past),
+            Err(failure) => {
+                tracing::error!(error = %failure.error, "an attempt cannot be read; the history is shown without it");
+            }
+        }
+    }
+    let specs: HashMap<JobId, &PgRow> =
+        rows.specs.iter().filter_map(|row| Some((rows::job_id(row, "job").ok()?, row))).collect();
+    let mut leased = Vec::with_capacity(rows.jobs.len());
+    for row in &rows.jobs {
+        match one(row, &specs, &mut histories) {
+            Ok(one) => leased.push(one),
+            Err(failure) => {
+                let id = rows::job_id(row, "id").map(|id| id.to_string()).unwrap_or_default();
+                tracing::error!(error = %failure.error, id, "a job cannot be read; it stays leased");
+            }
+        }
+    }
+    leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
+    leased
+}
+
+fn one(
+    row: &PgRow,
+    specs: &HashMap<JobId, &PgRow>,
+    histories: &mut HashMap<JobId, Vec<Past>>,
+) -> Result<Leased, Failure> {
+    let id = rows::job_id(row, "id")?;
+    let missing = || crate::store::StoreError::Corrupt("the job has no spec".to_owned());
+    let rest = specs.get(&id).ok_or_else(missing)?;
+    let body: Bytes = rows::payload(rest, "body")?;
+    let body_len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    let job = rows::job_with(row, None, rows::document(rest, "spec")?, body_len)?;
+    let mut history = histories.remove(&job.id).unwrap_or_default();
+    history.sort_by_key(|past| past.number);
+    // Policies count from the last redrive.
+    history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
+    let until = UnixMs(row.try_get("lease_until")?);
+    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
+}
+
+/// Moves the end of leases.
+pub(super) struct Extend {
+    pub(super) leases: Vec<(JobId, Token)>,
+    pub(super) lease_until: UnixMs,
+}
+
+#[async_trait]
+impl Verb for Extend {
+    type Done = Vec<bool>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Vec<bool>, Failure> {
+        let leases: HashSet<(JobId, Token)> = self.leases.iter().copied().collect();
+        let (ids, tokens): (Vec<Uuid>, Vec<i64>) = leases.into_iter().map(|(id, token)| (id.0, token.0)).unzip();
+        let mut ours: HashSet<(JobId, Token)> = HashSet::with_capacity(ids.len());
+        let query = sqlx::query(EXTEND).bind(ids).bind(tokens).bind(self.lease_until.0);
+        for row in &query.fetch_all(db).await? {
+            ours.insert((rows::job_id(row, "id")?, rows::token(row)?));
+        }
+        Ok(self.leases.iter().map(|lease| ours.contains(lease)).collect())
+    }
+}

@@ -1,0 +1,135 @@
+//! [`Jobs`]: which verb runs where. JSON is written and read in the caller's task, outside of the transaction.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::claim::{ClaimLate, Extend, Late};
+use super::error::Failure;
+use super::insert::{Conditional, Plain};
+use super::settle::Settle;
+use super::{PostgresStore, change, claim, insert, job_rows, lists, reads, settle, ticks};
+use crate::clock::UnixMs;
+use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
+use crate::store::{
+    Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
+    Stats, StoreError, Ticked, Waiting,
+};
+
+#[async_trait]
+impl Jobs for PostgresStore {
+    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
+        if insert.jobs.is_empty() {
+            return Ok(Inserted::Placed(Vec::new()));
+        }
+        let rows = job_rows::rows(insert.jobs)?;
+        if insert::is_plain(&rows, insert.once.as_ref()) {
+            self.inserts.call(Plain(rows)).await
+        } else {
+            self.database.call(&Conditional { rows, once: insert.once }).await
+        }
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+        Ok(reads::waiting(&self.database.pool).await?)
+    }
+
+    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
+        if claim.quotas.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(claim::leased(&self.database.call(&claim).await?))
+    }
+
+    async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+        let claim = ClaimLate { late: Late::Lost, now, lease_until, limit };
+        Ok(claim::leased(&self.database.call(&claim).await?))
+    }
+
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+        let claim = ClaimLate { late: Late::Overdue, now, lease_until, limit };
+        Ok(claim::leased(&self.database.call(&claim).await?))
+    }
+
+    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
+        let mut connection = self.database.pool.acquire().await.map_err(Failure::from)?;
+        let rows = claim::held(&mut connection, tenant, id, token, now).await?;
+        Ok(claim::leased(&rows).pop())
+    }
+
+    async fn extend(&self, leases: Vec<(JobId, Token)>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.database.call(&Extend { leases, lease_until }).await
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
+        if settlements.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.settlements.call(Settle(settle::rows(settlements)?)).await
+    }
+
+    async fn change(
+        &self,
+        tenant: TenantId,
+        ids: Vec<JobId>,
+        change: Change,
+        now: UnixMs,
+    ) -> Result<Vec<Changed>, StoreError> {
+        self.database.call(&change::ChangeJobs { tenant, ids, change, now }).await
+    }
+
+    async fn prune(&self, what: Prune) -> Result<u32, StoreError> {
+        self.database.call(&what).await
+    }
+
+    async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
+        let mut connection = self.database.pool.acquire().await.map_err(Failure::from)?;
+        Ok(reads::job_on(&mut connection, tenant, id).await?)
+    }
+
+    async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError> {
+        Ok(reads::body(&self.database.pool, tenant, id).await?)
+    }
+
+    async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(lists::jobs(&self.database.pool, &query).await?)
+    }
+
+    async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(lists::newest_of_names(&self.database.pool, &query).await?)
+    }
+
+    async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
+        Ok(lists::count(&self.database.pool, &filter).await?)
+    }
+
+    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
+        Ok(ticks::ticked(&self.database.pool).await?)
+    }
+
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Vec<AttemptRecord>, StoreError> {
+        Ok(reads::attempts(&self.database.pool, tenant, id, after, limit).await?)
+    }
+
+    fn commit_stats(&self) -> CommitStats {
+        self.database.stats()
+    }
+
+    async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
+        Ok(reads::stats(&self.database.pool, tenant, group, now).await?)
+    }
+
+    async fn close(&self) {
+        self.inserts.close().await;
+        self.settlements.close().await;
+        self.database.pool.close().await;
+    }
+}

@@ -1,0 +1,69 @@
+//! Many nodes, one database: PostgreSQL is the only thing that nodes share.
+//!
+//! - **Each verb is one transaction** ([`transaction`]), at `READ COMMITTED`. What must not change between a question and its answer is
+//!   locked: rows by `FOR UPDATE`, in the order of their ids; what is not there yet by an advisory lock ([`locks`]). A transaction
+//!   that lost a deadlock is run again, unseen by the caller.
+//! - **Callers share transactions** ([`batch`]): plain inserts and settlements that wait are written together, on several connections.
+//! - **A job that is over moves away**, from `job` to `job_done`, in the statement that ends it ([`done`]). So what is claimed from,
+//!   and vacuumed all the time, stays as small as the work that is left.
+//! - **A lease ends by its time only.** Nobody knows whether another node is alive, and nothing needs to: the token of the next lease
+//!   makes what comes late ineffective.
+//!
+//! When the database cannot be reached, verbs answer [`StoreError::Unavailable`]; they work again as soon as it can. A write whose
+//! connection breaks during the commit may or may not have been made.
+
+mod admit;
+mod batch;
+mod catalog;
+mod change;
+mod claim;
+mod done;
+mod error;
+mod insert;
+mod job_rows;
+mod jobs;
+mod lists;
+mod locks;
+mod memory;
+mod open;
+mod order;
+#[cfg(test)]
+mod plans;
+mod prune;
+mod reads;
+mod rows;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod ticks;
+mod transaction;
+
+use std::sync::Arc;
+
+pub use open::PostgresOptions;
+
+use super::StoreError;
+use batch::Batcher;
+use transaction::Database;
+
+/// An open PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    database: Arc<Database>,
+    inserts: Batcher<insert::Plain>,
+    settlements: Batcher<settle::Settle>,
+}
+
+impl PostgresStore {
+    /// Connects, and creates or migrates the schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database cannot be reached; [`StoreError::Corrupt`] if it is not one of this program, or of a
+    /// newer version of it, or its server is too old.
+    pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
+        let database = Arc::new(Database::new(open::open(&options).await?));
+        let inserts = Batcher::start(&database);
+        let settlements = Batcher::start(&database);
+        Ok(Self { database, inserts, settlements })
+    }
+}

@@ -1,0 +1,106 @@
+//! Reads of single jobs and of counts. Each is one statement, so that it sees one state of the database: a job that just moves from
+//! `job` to `job_done` is seen in one of them.
+
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgPool};
+
+use super::error::Failure;
+use super::rows;
+use crate::clock::UnixMs;
+use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
+use crate::store::{Stats, Waiting, lane};
+
+/// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
+pub(super) const WAITING: &str = "
+    WITH RECURSIVE waiting (lane) AS (
+        SELECT min(lane) FROM job WHERE state = 'scheduled' AND NOT blocked
+        UNION ALL
+        SELECT (SELECT min(job.lane) FROM job WHERE state = 'scheduled' AND NOT blocked AND job.lane > waiting.lane)
+        FROM waiting WHERE waiting.lane IS NOT NULL)
+    SELECT lane, (
+        SELECT min(run_at) FROM job WHERE state = 'scheduled' AND NOT blocked AND job.lane = waiting.lane) AS earliest
+    FROM waiting WHERE lane IS NOT NULL";
+
+pub(super) async fn waiting(pool: &PgPool) -> Result<Vec<Waiting>, Failure> {
+    let mut groups: Vec<Waiting> = Vec::new();
+    for row in &sqlx::query(WAITING).fetch_all(pool).await? {
+        let (group, pull) = lane::group(row.try_get("lane")?);
+        let earliest = UnixMs(rows::number(row, "earliest")?);
+        match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
+            Some(last) => last.earliest = last.earliest.min(earliest),
+            None => groups.push(Waiting { group, pull, earliest }),
+        }
+    }
+    Ok(groups)
+}
+
+pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = $1 AND tenant = $2";
+
+/// On a connection that may have changed it.
+pub(super) async fn job_on(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
+    let row = sqlx::query(JOB).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
+    row.as_ref().map(rows::job).transpose()
+}
+
+pub(super) const BODY: &str = "
+    SELECT body FROM job_spec
+    WHERE job = $1 AND (
+        EXISTS (SELECT 1 FROM job WHERE id = $1 AND tenant = $2)
+        OR EXISTS (SELECT 1 FROM job_done WHERE id = $1 AND tenant = $2))";
+
+pub(super) async fn body(pool: &PgPool, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(BODY).bind(id.0).bind(tenant.0).fetch_optional(pool).await?;
+    row.as_ref().map(|row| rows::payload(row, "body")).transpose()
+}
+
+pub(super) const ATTEMPTS: &str = "
+    SELECT * FROM attempt
+    WHERE job = $1 AND number > $3 AND (
+        EXISTS (SELECT 1 FROM job WHERE id = $1 AND tenant = $2)
+        OR EXISTS (SELECT 1 FROM job_done WHERE id = $1 AND tenant = $2))
+    ORDER BY number LIMIT $4";
+
+pub(super) async fn attempts(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: JobId,
+    after: u32,
+    limit: u32,
+) -> Result<Vec<AttemptRecord>, Failure> {
+    let query = sqlx::query(ATTEMPTS).bind(id.0).bind(tenant.0).bind(i64::from(after)).bind(i64::from(limit));
+    query.fetch_all(pool).await?.iter().map(rows::attempt).collect()
+}
+
+/// Counts entries of `job_state` and `job_done_state`, and those of `job_due` that are due; reads no job.
+pub(super) const STATS: &str = "
+    WITH mine AS (SELECT id FROM entity WHERE id = $1 AND tenant = $2)
+    SELECT job.state, count(*) AS jobs FROM job JOIN mine ON job.grp = mine.id GROUP BY job.state
+    UNION ALL
+    SELECT job_done.state, count(*) FROM job_done JOIN mine ON job_done.grp = mine.id GROUP BY job_done.state
+    UNION ALL
+    SELECT 'available', count(*) FROM mine CROSS JOIN generate_series(0, 19) AS level (number)
+    JOIN job ON job.lane = mine.id * 20 + level.number
+    WHERE job.state = 'scheduled' AND NOT job.blocked AND job.run_at <= $3";
+
+pub(super) async fn stats(pool: &PgPool, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
+    let mut stats = Stats::default();
+    for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(pool).await? {
+        let jobs = rows::number(&row, "jobs")?;
+        if row.try_get::<&str, _>("state")? == "available" {
+            stats.available = jobs;
+            continue;
+        }
+        match rows::word::<State>(&row, "state")? {
+            State::Scheduled => stats.scheduled = jobs,
+            State::Running => stats.running = jobs,
+            State::Succeeded => stats.succeeded = jobs,
+            State::Dead => stats.dead = jobs,
+            State::Expired => stats.expired = jobs,
+            State::Cancelled => stats.cancelled = jobs,
+        }
+    }
+    stats.in_flight = stats.running;
+    stats.delayed = stats.scheduled.saturating_sub(stats.available);
+    Ok(stats)
+}

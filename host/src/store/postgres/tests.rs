@@ -1,0 +1,398 @@
+//! The conformance suite on a real PostgreSQL, and what only this backend promises.
+//!
+//! A test runs in a process of its own, and a server takes seconds to start: so one test runs the whole suite, and another one all that
+//! is about several nodes.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+
+use super::{PostgresOptions, PostgresStore};
+use crate::job::{Admission, AttemptError, Debounce, JobId, Label, Metadata, NewJob, Overlap, Settlement, State, Tick};
+use crate::store::conformance::{self, Backend, Case, LEASE, NOW, World, an_attempt, conformance};
+use crate::store::{ClaimDue, Inserted, JobFilter, Jobs as _, Placed, Settled, Store, StoreError};
+
+#[path = "../../../../tests/support/postgres.rs"]
+mod cluster;
+
+use cluster::Cluster;
+
+/// How many cases run at the same time.
+const AT_ONCE: usize = 4;
+
+/// The database that the others are copies of: empty, with its schema.
+const TEMPLATE: &str = "template_of_ours";
+
+/// A database of its own on a server.
+struct Postgres {
+    url: String,
+    open: Mutex<Option<Arc<PostgresStore>>>,
+}
+
+impl Postgres {
+    fn new(url: String) -> Arc<Self> {
+        Arc::new(Self { url, open: Mutex::new(None) })
+    }
+
+    async fn close(&self) {
+        if let Some(store) = self.open.lock().await.take() {
+            store.close().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Arc<Postgres> {
+    async fn open(&self) -> Arc<dyn Store> {
+        let mut open = self.open.lock().await;
+        if let Some(before) = open.take() {
+            before.close().await;
+        }
+        let store = Arc::new(node(&self.url).await);
+        *open = Some(Arc::clone(&store));
+        store
+    }
+}
+
+async fn node(url: &str) -> PostgresStore {
+    PostgresStore::open(options(url)).await.unwrap()
+}
+
+fn options(url: &str) -> PostgresOptions {
+    url.parse().unwrap()
+}
+
+/// A server with a template that has our schema.
+pub(super) fn cluster() -> Cluster {
+    let cluster = Cluster::start();
+    cluster.create(TEMPLATE, None);
+    runtime().block_on(async { node(&cluster.url(TEMPLATE)).await.close().await });
+    cluster
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Runs a case on a database of its own; false if it fails.
+fn passes(cluster: &Cluster, case: &Case) -> bool {
+    let database = case.name.replace("::", "__");
+    cluster.create(&database, Some(TEMPLATE));
+    runtime().block_on(async {
+        let backend = Postgres::new(cluster.url(&database));
+        let run = async {
+            let world = World::new(Box::new(Arc::clone(&backend))).await;
+            (case.run)(&world).await;
+        };
+        let result = AssertUnwindSafe(run).catch_unwind().await;
+        backend.close().await;
+        result.is_ok()
+    })
+}
+
+#[test]
+fn the_suite() {
+    const ALL: &[Case] = &conformance!(as list);
+    let wanted = std::env::var("CARILLON_TEST_CASE").unwrap_or_default();
+    let cases: Vec<&Case> = ALL.iter().filter(|case| case.name.contains(&wanted)).collect();
+    let cluster = cluster();
+    let next = AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if !passes(&cluster, case) {
+                        eprintln!("this was {}", case.name);
+                        failed.lock().unwrap().push(case.name);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} cases failed: {}", failed.len(), cases.len(), failed.join(", "));
+    assert!(cases.len() > 60 || !wanted.is_empty(), "{} cases", cases.len());
+}
+
+async fn open_error(url: &str) -> StoreError {
+    PostgresStore::open(options(url)).await.unwrap_err()
+}
+
+/// Databases of a cluster, by number.
+pub(super) struct Fresh<'a> {
+    cluster: &'a Cluster,
+    next: AtomicUsize,
+}
+
+impl<'a> Fresh<'a> {
+    pub(super) fn of(cluster: &'a Cluster) -> Self {
+        Self { cluster, next: AtomicUsize::new(0) }
+    }
+
+    /// Where an empty database with our schema is, and its name.
+    pub(super) fn url(&self) -> (String, String) {
+        let database = format!("fresh_{}", self.next.fetch_add(1, Ordering::Relaxed));
+        self.cluster.create(&database, Some(TEMPLATE));
+        (self.cluster.url(&database), database)
+    }
+
+    /// A store with a tenant and a group, and another node on the same database.
+    async fn two(&self) -> (World, Arc<PostgresStore>) {
+        let (url, _) = self.url();
+        let world = World::new(Box::new(Postgres::new(url.clone()))).await;
+        (world, Arc::new(node(&url).await))
+    }
+}
+
+#[test]
+fn several_nodes() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    runtime().block_on(async {
+        each_job_is_leased_by_one_node(&fresh).await;
+        conditions_hold_across_nodes(&fresh).await;
+        one_of_a_key_at_a_time_across_nodes(&fresh).await;
+        a_lease_outlives_its_node_and_ends_by_time(&fresh).await;
+        concurrent_inserts_share_commits(&fresh).await;
+    });
+}
+
+async fn each_job_is_leased_by_one_node(fresh: &Fresh<'_>) {
+    let (world, other) = fresh.two().await;
+    let inserted: HashSet<JobId> = world.insert_due(600).await.into_iter().collect();
+    let stores = [Arc::clone(&world.store), other as Arc<dyn Store>];
+    let claimer = |n: usize| {
+        let (store, group) = (Arc::clone(&stores[n % 2]), world.group);
+        tokio::spawn(async move {
+            let mut got = Vec::new();
+            loop {
+                match conformance::ids(&conformance::claim(&*store, group, NOW, 7).await) {
+                    none if none.is_empty() => return got,
+                    some => got.extend(some),
+                }
+            }
+        })
+    };
+    let claimed = join_all((0..12).map(claimer)).await;
+    let claimed: Vec<JobId> = claimed.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(claimed.len(), 600);
+    assert_eq!(claimed.into_iter().collect::<HashSet<_>>(), inserted);
+}
+
+/// Of many that ask two nodes at once, as many are told yes as may be.
+async fn conditions_hold_across_nodes(fresh: &Fresh<'_>) {
+    let (world, other) = fresh.two().await;
+    let unique = || Admission::Unique { key: "k".to_owned(), window: LEASE };
+    let debounced = || Admission::Debounced(Debounce { key: "k".to_owned(), window: LEASE, always_delay: false });
+    let tick = || Admission::Tick(Tick { schedule: 7, at: NOW, overlap: Overlap::Allow, max_runs: None, again: false });
+    for (admission, yes) in [(unique as fn() -> Admission, 1), (debounced, 2), (tick, 1)] {
+        let jobs: Vec<NewJob> = (0..40).map(|_| NewJob { admission: admission(), ..world.job(NOW) }).collect();
+        let ask = |(n, job): (usize, &NewJob)| match n % 2 {
+            0 => world.store.insert(vec![job.clone()].into()),
+            _ => other.insert(vec![job.clone()].into()),
+        };
+        let answers = join_all(jobs.iter().enumerate().map(ask)).await;
+        let is_stored = |answer: &Result<Inserted, StoreError>| match answer.as_ref().unwrap() {
+            Inserted::Placed(placed) => matches!(placed[0], Placed::Stored { .. }),
+            Inserted::Replayed(_) => false,
+        };
+        assert_eq!(answers.iter().filter(|answer| is_stored(answer)).count(), yes, "{:?}", admission());
+    }
+    let replace = || NewJob {
+        name: Some("n".to_owned()),
+        order_key: Some("o".to_owned()),
+        admission: Admission::Replace { moved: None },
+        ..world.job(NOW)
+    };
+    let rivals: Vec<NewJob> = (0..40).map(|_| replace()).collect();
+    let ask = |(n, job): (usize, &NewJob)| match n % 2 {
+        0 => world.store.insert(vec![job.clone()].into()),
+        _ => other.insert(vec![job.clone()].into()),
+    };
+    join_all(rivals.iter().enumerate().map(ask)).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    let named = world.claim(NOW, 99).await.into_iter().filter(|leased| leased.job.name.is_some()).count();
+    assert_eq!(named, 1, "one of a name is left, and its order key is free");
+}
+
+/// Producers and nodes at the same time on few keys: nothing overtakes, nothing is stuck.
+async fn one_of_a_key_at_a_time_across_nodes(fresh: &Fresh<'_>) {
+    const KEYS: usize = 3;
+    const EACH: usize = 40;
+    let (world, other) = fresh.two().await;
+    let world = Arc::new(world);
+    let produced = AtomicUsize::new(0);
+    let running: std::sync::Mutex<HashSet<String>> = std::sync::Mutex::default();
+    let producer = |key: usize| {
+        let (world, produced) = (&world, &produced);
+        async move {
+            for _ in 0..EACH {
+                let job = NewJob { order_key: Some(format!("key-{key}")), ..world.job(NOW) };
+                world.store.insert(vec![job].into()).await.unwrap();
+                produced.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let stores = [Arc::clone(&world.store), other as Arc<dyn Store>];
+    let worker = |n: usize| {
+        let (store, world, produced, running) = (&stores[n % 2], &world, &produced, &running);
+        async move {
+            let mut ended = 0;
+            loop {
+                let complete = produced.load(Ordering::Relaxed) == KEYS * EACH;
+                let leased = conformance::claim(&**store, world.group, NOW, 5).await;
+                if leased.is_empty() && complete {
+                    let stats = store.stats(world.tenant, world.group, NOW).await.unwrap();
+                    if stats.running + stats.scheduled == 0 {
+                        return ended;
+                    }
+                    assert!(stats.running > 0 || stats.available > 0, "a key is stuck: {stats:?}");
+                }
+                for leased in leased {
+                    let key = leased.job.order_key.clone().unwrap();
+                    assert!(running.lock().unwrap().insert(key.clone()), "two of {key} run");
+                    tokio::task::yield_now().await;
+                    running.lock().unwrap().remove(&key);
+                    let end = Settlement::succeeded(&leased, NOW, an_attempt(&leased, Some(200)));
+                    store.settle(vec![end]).await.unwrap();
+                    ended += 1;
+                }
+            }
+        }
+    };
+    let (_, ended) = tokio::join!(join_all((0..KEYS).map(producer)), join_all((0..4).map(worker)));
+    assert_eq!(ended.into_iter().sum::<usize>(), KEYS * EACH);
+}
+
+async fn a_lease_outlives_its_node_and_ends_by_time(fresh: &Fresh<'_>) {
+    let (world, other) = fresh.two().await;
+    let before = world.leased().await;
+    world.store.close().await;
+    assert!(matches!(world.store.generation().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(world.store.insert(vec![world.job(NOW)].into()).await, Err(StoreError::Unavailable(_))));
+    assert!(other.claim_lost(NOW, NOW.plus(LEASE), 9).await.unwrap().is_empty());
+    let end = NOW.plus(LEASE);
+    let after = other.claim_lost(end, end.plus(LEASE), 9).await.unwrap().remove(0);
+    assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
+    let late = Settlement::succeeded(&before, end, an_attempt(&before, Some(200)));
+    assert_eq!(other.settle(vec![late]).await.unwrap(), [Settled::LeaseLost]);
+}
+
+async fn concurrent_inserts_share_commits(fresh: &Fresh<'_>) {
+    let (url, _) = fresh.url();
+    let postgres = Postgres::new(url);
+    let world = World::new(Box::new(Arc::clone(&postgres))).await;
+    let before = world.store.commit_stats();
+    let caller = |_| async {
+        for _ in 0..20 {
+            world.store.insert(vec![world.job(NOW)].into()).await.unwrap();
+        }
+    };
+    join_all((0..64).map(caller)).await;
+    let after = world.store.commit_stats();
+    let (calls, commits) = (after.calls - before.calls, after.commits - before.commits);
+    assert_eq!(calls, 64 * 20);
+    assert!(commits * 2 < calls, "{commits} commits for {calls} calls");
+    postgres.close().await;
+}
+
+#[test]
+fn other_databases_and_damage() {
+    let mut cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    runtime().block_on(async {
+        what_is_not_our_database_is_refused(&fresh).await;
+        what_is_damaged_does_not_stop_the_rest(&fresh).await;
+        texts_with_the_character_zero_are_kept(&fresh).await;
+    });
+    let (url, database) = fresh.url();
+    let runtime = runtime();
+    let world = runtime.block_on(World::new(Box::new(Postgres::new(url))));
+    let ids = runtime.block_on(world.insert_due(5));
+    let connected = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    cluster.sql(&database, connected);
+    let all = |ids: &[JobId]| runtime.block_on(until_claimed(&world, ids.len()));
+    assert_eq!(all(&ids), ids, "after every connection was killed");
+    let ids = runtime.block_on(world.insert_due(5));
+    cluster.crash();
+    assert_eq!(runtime.block_on(until_claimed(&world, ids.len())), ids, "after a crash of the server");
+}
+
+/// Claims until the database answers again.
+async fn until_claimed(world: &World, count: usize) -> Vec<JobId> {
+    let mut got = Vec::new();
+    while got.len() < count {
+        let quotas = vec![(world.group, 99)];
+        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas };
+        match world.store.claim_due(claim).await {
+            Ok(leased) => got.extend(conformance::ids(&leased)),
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    got
+}
+
+async fn what_is_not_our_database_is_refused(fresh: &Fresh<'_>) {
+    fresh.cluster.create("foreign_db", None);
+    fresh.cluster.sql("foreign_db", "CREATE TABLE job (x INTEGER)");
+    let error = open_error(&fresh.cluster.url("foreign_db")).await;
+    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("another program")), "{error}");
+    let error = open_error(&fresh.cluster.url("no_such_db")).await;
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("does not exist")), "{error}");
+    let (url, database) = fresh.url();
+    fresh.cluster.sql(
+        &database,
+        "INSERT INTO _sqlx_migrations SELECT 9999, 'x', installed_on, TRUE, '\\x00', 0 FROM _sqlx_migrations LIMIT 1",
+    );
+    let error = open_error(&url).await;
+    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("version 9999")), "{error}");
+    for bad in ["postgres://user:secret@host:port/x", "mysql://x", "sqlite:x"] {
+        let error = bad.parse::<PostgresOptions>().unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+async fn what_is_damaged_does_not_stop_the_rest(fresh: &Fresh<'_>) {
+    let (url, database) = fresh.url();
+    let world = World::new(Box::new(Postgres::new(url))).await;
+    let jobs = world.insert_due(3).await;
+    fresh.cluster.sql(&database, &format!("UPDATE job_spec SET spec = '{{' WHERE job = '{}'", jobs[1]));
+    assert!(matches!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Corrupt(_))));
+    assert_eq!(conformance::ids(&world.claim(NOW, 10).await), [jobs[0], jobs[2]]);
+    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true };
+    let job = || NewJob { admission: Admission::Debounced(debounce.clone()), ..world.job(NOW) };
+    world.store.insert(vec![job()].into()).await.unwrap();
+    fresh.cluster.sql(&database, "UPDATE recent SET doc = '?'");
+    let inserted = world.store.insert(vec![job()].into()).await.unwrap();
+    let stored = Placed::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
+    assert_eq!(inserted, Inserted::Placed(vec![stored]), "nothing that is asked for is lost");
+}
+
+/// PostgreSQL has no such texts; what a client sends must neither fail nor change.
+async fn texts_with_the_character_zero_are_kept(fresh: &Fresh<'_>) {
+    let (url, _) = fresh.url();
+    let world = World::new(Box::new(Postgres::new(url))).await;
+    let metadata = [("k".to_owned(), Label::Text("a\0b".to_owned()))].into();
+    let mut job = world.job(NOW);
+    job.spec.metadata = Metadata(metadata);
+    world.store.insert(vec![job.clone()].into()).await.unwrap();
+    let leased = world.claim(NOW, 1).await.remove(0);
+    assert_eq!(leased.job.spec, job.spec);
+    let mut attempt = an_attempt(&leased, None);
+    attempt.detail.error = Some(AttemptError { code: "a\0b".to_owned(), message: "\0".to_owned() });
+    let dead = Settlement::dead(&leased, NOW, attempt.clone());
+    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [Settled::Applied(State::Dead)]);
+    assert_eq!(world.store.attempts(world.tenant, job.id, 0, 9).await.unwrap(), [attempt]);
+    let all = || JobFilter::all(world.tenant, world.group);
+    let labelled = JobFilter { metadata: [("k".to_owned(), "a\0b".to_owned())].into(), ..all() };
+    assert_eq!(world.store.count(labelled).await.unwrap(), 1);
+    let named = JobFilter { name: Some("\0".to_owned()), ..all() };
+    assert_eq!(world.store.count(named).await.unwrap(), 0);
+}

@@ -85,6 +85,8 @@ mod secrets;
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod postgres;
 
 #[cfg(test)]
 mod tidy;

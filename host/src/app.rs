@@ -216,6 +216,9 @@ impl App {
             concurrent_requests: config.server.concurrent_requests,
         };
         self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
+        if config.store.is_shared() {
+            self.loops.spawn(Arc::clone(&node.catalog).run_refresh(Arc::clone(&node.wake), stop.clone()));
+        }
         for (mount, listener) in mounts {
             let router = mount_router(mount, Arc::clone(&api));
             self.serving.spawn(serve(listener, router, limits, stop.clone(), self.end.clone()));

@@ -17,6 +17,9 @@ pub const ADMIN_TOKEN: &str = "the-first-administrators-token";
 /// The key of every test's vault. It is always the same because the cache of compiled plugins is authenticated with it.
 pub const MASTER_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
+/// Where the jobs are, unless a test says so, in a file of its own.
+const STORE_URL: &str = "CARILLON_STORE__URL";
+
 /// The group and the path of the jobs that only show that time has come.
 const PROBES: &str = "probes";
 
@@ -95,8 +98,10 @@ impl Setup {
             path
         });
         let mut environment = self.settings.clone();
-        let url = format!("sqlite:{}", self.dir.path().join("carillon.db").display());
-        environment.push(("CARILLON_STORE__URL".to_owned(), url));
+        if !environment.iter().any(|(variable, _)| variable == STORE_URL) {
+            let url = format!("sqlite:{}", self.dir.path().join("carillon.db").display());
+            environment.push((STORE_URL.to_owned(), url));
+        }
         Config::load(Sources { file, environment, flags: Vec::new() })
     }
 

@@ -3,6 +3,7 @@
 mod client;
 mod clock;
 mod host;
+mod postgres;
 mod program;
 mod receiver;
 mod stream;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
+pub use postgres::Cluster;
 pub use program::{Finished, Program, run};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
 pub use stream::kinds;

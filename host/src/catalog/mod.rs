@@ -10,12 +10,14 @@ mod groups;
 mod keys;
 mod plans;
 mod plugins;
+mod refresh;
 mod schedules;
 mod secrets;
 mod state;
 mod tenants;
 mod tokens;
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
@@ -59,6 +61,8 @@ pub struct Catalog {
     bounds: Bounds,
     builtins: Builtins,
     state: RwLock<State>,
+    /// Of what was last taken over from the store.
+    generation: AtomicI64,
     writing: tokio::sync::Mutex<()>,
     changed: Notify,
 }
@@ -115,7 +119,7 @@ impl Catalog {
             let described = describe(&options.runtime, &plugin, component.len()).await?;
             versions.push(Arc::new(plugin_version(described.name, &described.version, true, described.doc, now)?));
         }
-        let (_, entities) = options.store.load().await?;
+        let (generation, entities) = options.store.load().await?;
         let mut state = State::new(options.server_defaults, versions);
         state.apply_all(entities, &options.vault)?;
         let catalog = Self {
@@ -126,6 +130,7 @@ impl Catalog {
             bounds: options.bounds,
             builtins,
             state: RwLock::new(state),
+            generation: AtomicI64::new(generation),
             writing: tokio::sync::Mutex::new(()),
             changed: Notify::new(),
         };

@@ -1,6 +1,6 @@
 //! The entities in memory, by the names and numbers that they are looked up by. Pure but for decryption.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -20,6 +20,8 @@ use crate::store::{Entity, Kind};
 /// Everything that is configured.
 pub(super) struct State {
     server_defaults: Value,
+    /// The version of each entity that is here, with what it is removed by.
+    known: HashMap<i64, (i64, TenantId, Kind, String)>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
     tenants: HashMap<TenantId, Arc<Tenant>>,
     tenant_names: BTreeMap<String, TenantId>,
@@ -37,6 +39,7 @@ impl State {
     pub(super) fn new(server_defaults: Value, builtins: Vec<Arc<PluginVersion>>) -> Self {
         Self {
             server_defaults,
+            known: HashMap::new(),
             builtins: builtins.into_iter().map(|plugin| (plugin.name.clone(), plugin)).collect(),
             tenants: HashMap::new(),
             tenant_names: BTreeMap::new(),
@@ -51,8 +54,14 @@ impl State {
         }
     }
 
-    /// Takes over what a node finds at its start.
+    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone.
     pub(super) fn apply_all(&mut self, mut entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<()> {
+        let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
+        let gone: Vec<_> = self.known.iter().filter(|(id, _)| !there.contains(id)).map(|(_, it)| it.clone()).collect();
+        for (_, tenant, kind, name) in gone {
+            self.remove(tenant, kind, &name);
+        }
+        entities.retain(|entity| self.known.get(&entity.id).is_none_or(|(version, ..)| *version < entity.version));
         entities.sort_by_key(|entity| match entity.kind {
             Kind::Tenant => 0,
             Kind::Plugin => 1,
@@ -68,6 +77,7 @@ impl State {
     /// Takes over a new or changed entity.
     pub(super) fn apply(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
         let tenant = TenantId(entity.tenant);
+        self.known.insert(entity.id, (entity.version, tenant, entity.kind, entity.name.clone()));
         match entity.kind {
             Kind::Tenant => self.apply_tenant(entity)?,
             Kind::Group => self.apply_group(&entity)?,
@@ -96,6 +106,7 @@ impl State {
     /// Forgets a deleted entity.
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
         let slot = (tenant, name.to_owned());
+        self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
         match kind {
             Kind::Tenant => {}
             Kind::Bulk => drop(self.bulks.remove(&slot)),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 55] = [
+const OPERATIONS: [&str; 56] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -50,6 +50,7 @@ const OPERATIONS: [&str; 55] = [
     "GET /v1/tokens",
     "POST /v1/tokens",
     "DELETE /v1/tokens/{id}",
+    "GET /v1/nodes",
     "GET /v1/tenants",
     "GET /v1/tenants/{tenant}",
     "PUT /v1/tenants/{tenant}",
@@ -178,6 +179,7 @@ async fn answers_are_as_they_are_documented() {
         ("GET /v1/plugins", "/v1/plugins"),
         ("GET /v1/plugins/{plugin}", "/v1/plugins/backoff"),
         ("GET /v1/tokens", "/v1/tokens"),
+        ("GET /v1/nodes", "/v1/nodes"),
         ("GET /v1/tenants", "/v1/tenants"),
         ("GET /v1/tenants/{tenant}", "/v1/tenants/default"),
     ] {
@@ -293,5 +295,5 @@ async fn a_server_that_runs_is_alive_and_ready() {
     let host = TestHost::start().await;
     let nobody = host.api.without_token();
     assert_eq!(nobody.get("/healthz").await.text(), "ok\n");
-    assert_eq!(nobody.get("/readyz").await.text(), "ready\n");
+    assert_eq!(nobody.get("/readyz").await.text(), "ready\nnodes 1\n");
 }

@@ -7,9 +7,10 @@ use serde_json::json;
 use crate::support::{Answer, Cluster, LOOK_AGAIN, Receiver, Setup, TestHost, soon};
 
 /// The database of a test.
-const DATABASE: &str = "carillon_test";
+pub const DATABASE: &str = "carillon_test";
 
-fn cluster() -> Cluster {
+/// A server with an empty database.
+pub fn cluster() -> Cluster {
     let cluster = Cluster::start();
     cluster.create(DATABASE, None);
     cluster

@@ -5,9 +5,9 @@
 //! that they tell of all of it.
 
 mod declare;
+mod open;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
@@ -17,38 +17,27 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use zeroize::Zeroizing;
 
 use crate::accept::serve::{ServeLimits, serve};
 use crate::accept::{Api, ApiLimits, Mount, mount_router, router};
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
-use crate::catalog::{Bounds, Catalog, CatalogOptions, Vault};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, Place};
+use crate::cluster::{Cluster, Describe, Link};
+use crate::config::Config;
 use crate::cron::Cron;
 use crate::due::{Leases, Node};
 use crate::egress::Guard;
 use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::Observers;
-use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
+use crate::policy::Runtime;
 use crate::pull::Puller;
 use crate::send::Sender;
-use crate::store::{self, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store};
+use crate::store::{self, NodeDoc, Store};
 
-/// Where the files of a node are whose database is elsewhere, from the working directory.
-const DATA_DIR: &str = "data";
-
-/// The file next to an embedded database that holds the master key, and the directory of compiled plugins.
-const MASTER_KEY_FILE: &str = "master.key";
-const CACHE_DIR: &str = "plugin-cache";
-
-/// What the key of the cache is derived with.
-const CACHE_LABEL: &str = "carillon compiled plugins";
-
-/// A body that an encoder or a signer answers may be this many times as large as the largest payload.
-const ANSWER_GROWTH: usize = 4;
+pub(crate) use self::open::runtime_options;
+use self::open::{Home, Opened, Shared, open_catalog, open_store, open_vault, start_runtime};
 
 /// After the drain time: how long streams have to tell what became of the attempts that were interrupted.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -68,6 +57,8 @@ pub struct App {
     end: CancellationToken,
     loops: TaskTracker,
     serving: TaskTracker,
+    /// What keeps in touch with other nodes.
+    link: TaskTracker,
     drain_timeout: Duration,
 }
 
@@ -103,7 +94,7 @@ impl App {
         // Another part of the program may have installed it already, which is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
         let home = Home::of(&config)?;
-        let store = open_store(&config).await?;
+        let Opened { store, clock, shared } = open_store(&config, clock).await?;
         let vault = open_vault(&config, &home, &*clock)?;
         let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
         let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
@@ -118,23 +109,28 @@ impl App {
             Arc::clone(&clock),
             config.delivery.clone(),
         );
+        let listener = listen(config.server.listen).await?;
+        let address = listener.local_addr()?;
+        let (gates, stop) = (Arc::new(Gates::new(config.engine.concurrency)), CancellationToken::new());
+        let describe = describe(&config, address, &gates, &stop);
+        let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
         let node = Arc::new(Node {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
             attempter: Arc::new(attempter),
             observer: Arc::new(Observer::new(event_bounds(&config), clock.now())),
-            gates: Arc::new(Gates::new(config.engine.concurrency)),
+            gates,
+            cluster,
             config: config.engine.clone(),
             crowded: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             leases: Leases::default(),
-            wake: Arc::new(Notify::new()),
+            wake: Arc::default(),
             pulled: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),
             interrupt: CancellationToken::new(),
         });
-        let listener = listen(config.server.listen).await?;
         let mut mounts = Vec::new();
         for mount in Mount::ALL {
             let settings = mount.settings(&config.compat);
@@ -144,18 +140,23 @@ impl App {
         }
         let addresses = mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?)));
         let app = Self {
-            address: listener.local_addr()?,
+            address,
             mounts: addresses.collect::<anyhow::Result<_>>()?,
             first_token,
             store,
             node,
-            stop: CancellationToken::new(),
+            stop,
             end: CancellationToken::new(),
             loops: TaskTracker::new(),
             serving: TaskTracker::new(),
+            link: TaskTracker::new(),
             drain_timeout: config.server.drain_timeout.get(),
         };
         app.spawn(&config, &runtime, listener, mounts);
+        if let Some(shared) = shared {
+            app.spawn_link(shared);
+        }
+        app.link.close();
         Ok(app)
     }
 
@@ -187,6 +188,7 @@ impl App {
             streams: Arc::new(Semaphore::new(config.events.streams)),
             event_streams: config.events.streams,
             gates: Arc::clone(&node.gates),
+            cluster: Arc::clone(&node.cluster),
             wake: Arc::clone(&node.wake),
             pull: Puller {
                 store: Arc::clone(&node.store),
@@ -216,9 +218,6 @@ impl App {
             concurrent_requests: config.server.concurrent_requests,
         };
         self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
-        if config.store.is_shared() {
-            self.loops.spawn(Arc::clone(&node.catalog).run_refresh(Arc::clone(&node.wake), stop.clone()));
-        }
         for (mount, listener) in mounts {
             let router = mount_router(mount, Arc::clone(&api));
             self.serving.spawn(serve(listener, router, limits, stop.clone(), self.end.clone()));
@@ -233,6 +232,22 @@ impl App {
         tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));
         tokio::spawn(observers.run(node.interrupt.clone()));
         self.loops.close();
+    }
+
+    /// Keeps in touch with the other nodes. To them this one lives as long as attempts run.
+    fn spawn_link(&self, shared: Shared) {
+        let (node, configured) = (&self.node, Arc::new(Notify::new()));
+        let refresh =
+            Arc::clone(&node.catalog).run_refresh(Arc::clone(&configured), Arc::clone(&node.wake), self.stop.clone());
+        let link = Link {
+            peers: shared.peers,
+            clock: shared.clock,
+            cluster: Arc::clone(&node.cluster),
+            wake: Arc::clone(&node.wake),
+            configured,
+        };
+        self.link.spawn(refresh);
+        self.link.spawn(link.run(node.interrupt.clone()));
     }
 
     /// Stops: returns when every job is back in the store.
@@ -255,124 +270,34 @@ impl App {
         if tokio::time::timeout(LAST_WORDS, self.serving.wait()).await.is_err() {
             tracing::warn!("some requests were not answered to the end");
         }
+        if tokio::time::timeout(LAST_WORDS, self.link.wait()).await.is_err() {
+            tracing::warn!("the other nodes do not know yet that this one has gone");
+        }
         self.store.close().await;
     }
+}
+
+/// What the other nodes, and people, are told of this one.
+fn describe(config: &Config, address: SocketAddr, gates: &Arc<Gates>, stop: &CancellationToken) -> Describe {
+    let (name, capacity) = (config.server.name(), config.engine.concurrency);
+    let (gates, stop) = (Arc::clone(gates), stop.clone());
+    Box::new(move || NodeDoc {
+        name: name.clone(),
+        address: address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        process: std::process::id(),
+        running: gates.running(),
+        capacity,
+        stopping: stop.is_cancelled(),
+    })
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Where the files of a server are: next to its database, if that is a file.
-struct Home(PathBuf);
-
-impl Home {
-    fn of(config: &Config) -> anyhow::Result<Self> {
-        let dir = match config.store.place()? {
-            Place::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
-            Place::Server => PathBuf::from(DATA_DIR),
-        };
-        Ok(Self(dir))
-    }
-}
-
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let durability = match config.store.durability {
-        config::Durability::Full => store::Durability::Full,
-        config::Durability::Normal => store::Durability::Normal,
-    };
-    match config.store.place()? {
-        Place::File(path) => {
-            if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir)
-                    .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
-            }
-            Ok(Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?))
-        }
-        Place::Server => {
-            // The URL may have a password in it: no message repeats it.
-            let options =
-                config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
-            Ok(Arc::new(PostgresStore::open(options.with(durability)).await?))
-        }
-    }
-}
-
-fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result<Vault> {
-    match &config.keys.master_key {
-        Some(text) => Vault::from_hex(text),
-        None => {
-            let file = config.keys.master_key_file.clone().unwrap_or_else(|| home.0.join(MASTER_KEY_FILE));
-            Vault::from_file(&file, clock)
-        }
-    }
-}
-
-fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {
-    let policy = &config.policy;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.0.join(CACHE_DIR));
-    let threads = if policy.threads == 0 { cores } else { policy.threads };
-    Runtime::start(runtime_options(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
-}
-
 fn event_bounds(config: &Config) -> EventBounds {
     EventBounds { events: config.events.keep, memory: config.events.memory.get() }
-}
-
-/// A policy runtime under this configuration, with room for `threads` calls at once; `cache` keeps what it compiles.
-pub(crate) fn runtime_options(
-    config: &Config,
-    threads: usize,
-    cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
-) -> anyhow::Result<RuntimeOptions> {
-    let policy = &config.policy;
-    let program = match &policy.compiler {
-        Some(program) => program.clone(),
-        None => std::env::current_exe().context("cannot find this program, which compiles plugins")?,
-    };
-    Ok(RuntimeOptions {
-        limits: policy_limits(config),
-        threads,
-        queue: policy.queue,
-        observer_threads: policy.observer_threads,
-        quarantine: QuarantineRules {
-            threshold: policy.fault_threshold,
-            window: policy.fault_window.get(),
-            period: policy.quarantine.get(),
-        },
-        compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
-        cache,
-        component_limit: policy.component_size.get(),
-    })
-}
-
-/// What one policy call may use under this configuration.
-fn policy_limits(config: &Config) -> Limits {
-    let policy = &config.policy;
-    Limits {
-        memory: policy.memory.get(),
-        fuel: policy.fuel,
-        deadline: policy.deadline.get(),
-        key_operations: policy.key_operations,
-        log_lines: policy.log_lines,
-        log_line_length: policy.log_line_length.get(),
-        added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
-        answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
-    }
-}
-
-async fn open_catalog(
-    config: &Config,
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    runtime: &Arc<Runtime>,
-    vault: Vault,
-) -> anyhow::Result<Catalog> {
-    let bounds = Bounds { max_timeout: config.delivery.max_timeout.get() };
-    let runtime = Arc::clone(runtime);
-    let server_defaults = config.defaults.clone();
-    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await
 }
 
 async fn signal() -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::job::{Job, TenantId};
 use crate::observe::Observer;
 use crate::store::{Change, Changed, JobsQuery, Store, StoreError};
+use crate::wake::Wake;
 
 /// How many jobs are changed in one transaction.
 const PAGE: u32 = 500;
@@ -37,7 +38,7 @@ pub struct Bulks {
     /// Is told what happened.
     pub observer: Arc<Observer>,
     /// Is woken when jobs may be due.
-    pub wake: Arc<tokio::sync::Notify>,
+    pub wake: Arc<Wake>,
 }
 
 impl Bulks {
@@ -134,7 +135,7 @@ impl Bulks {
         let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
         let changed = self.store.change(tenant, ids, change.clone(), now).await?;
         self.observer.changed(jobs, change, &changed, now);
-        self.wake.notify_one();
+        self.wake.everywhere();
         Ok(changed)
     }
 }

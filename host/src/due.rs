@@ -19,12 +19,14 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::Attempter;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, UnixMs};
+use crate::cluster::{Cluster, Limited};
 use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening};
 use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
 use crate::observe::{Fact, Observer};
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
+use crate::wake::Wake;
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -58,6 +60,8 @@ pub struct Node {
     pub config: config::Engine,
     /// What runs.
     pub gates: Arc<Gates>,
+    /// The other nodes.
+    pub cluster: Arc<Cluster>,
     /// Whether due jobs wait for attempts to end.
     pub crowded: AtomicBool,
     /// Rises with each look at the store.
@@ -65,7 +69,7 @@ pub struct Node {
     /// The leases of the attempts that run.
     pub leases: Leases,
     /// Wakes [`Node::run_due`].
-    pub wake: Arc<Notify>,
+    pub wake: Arc<Wake>,
     /// Wakes the consumers that wait for jobs to pull.
     pub pulled: Arc<Notify>,
     /// Every attempt that runs.
@@ -100,7 +104,7 @@ impl Node {
     /// Lets jobs run as they become due, until `stop`.
     pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let woken = self.wake.notified();
+            let woken = self.wake.woken();
             tokio::pin!(woken);
             woken.as_mut().enable();
             // What ends while the store is asked counts, too.
@@ -167,11 +171,14 @@ impl Node {
         Ok(Outlook { quotas: share(open, batch, turn), next, crowded })
     }
 
-    /// How much a group may start; nothing at all if it is gone, paused or broken in its config, until a change of it wakes the loop.
+    /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
+    /// jobs, until a change of that wakes the loop.
     fn opening(&self, group: GroupId, now: UnixMs) -> Option<Opening> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let limits = &group.effective.as_ref().ok()?.limits;
-        Some(self.gates.opening(group.id, limits, now))
+        let share = self.cluster.share(Limited::Group(group.id.0));
+        let (concurrency, rate) = share.of_limits(limits.concurrency, limits.rate)?;
+        Some(self.gates.opening(group.id, concurrency, rate, now))
     }
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
@@ -205,7 +212,7 @@ impl Node {
             node.leases.lock().remove(&leased.job.id);
             drop(slot);
             if comes_back || node.crowded.load(Ordering::Relaxed) {
-                node.wake.notify_one();
+                node.wake.here();
             }
         });
     }

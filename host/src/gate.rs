@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::UnixMs;
 use crate::job::GroupId;
-use crate::policy::binding::{GroupLimits, Rate};
+use crate::policy::binding::Rate;
 
 /// Nanoseconds in a millisecond.
 const NANOS: i128 = 1_000_000;
@@ -66,13 +66,12 @@ impl Gates {
 
     /// How much the group may start now. Takes nothing: [`Gates::enter`] does.
     #[must_use]
-    pub fn opening(&self, group: GroupId, limits: &GroupLimits, now: UnixMs) -> Opening {
+    pub fn opening(&self, group: GroupId, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Opening {
         let mut inner = self.lock();
         let state = inner.groups.entry(group).or_default();
-        if state.pace.map(|pace| pace.rate) != limits.rate {
-            state.pace = limits.rate.map(|rate| Pace::new(rate, now));
-        }
-        let free = limits.concurrency.saturating_sub(state.running);
+        // What was spent before a change of the rate stays spent.
+        state.pace = rate.map(|rate| Pace { rate, ..state.pace.unwrap_or(Pace::new(rate, now)) });
+        let free = concurrency.saturating_sub(state.running);
         let paced = state.pace.as_mut().map_or(Opening::Now(u32::MAX), |pace| pace.opening(now));
         match paced {
             _ if free == 0 => Opening::Full,
@@ -158,13 +157,9 @@ mod tests {
 
     const GROUP: GroupId = GroupId(1);
 
-    fn limits(concurrency: u32, rate: Option<u32>) -> GroupLimits {
-        let rate = rate.map(|count| {
-            let count = count.try_into().unwrap();
-            Rate { count, period: Duration::from_secs(1), burst: count }
-        });
-        let timeout = Duration::from_secs(1);
-        GroupLimits { concurrency, rate, timeout, ttl: None, max_delay: None, redirects: 0 }
+    fn per_second(count: u32) -> Rate {
+        let count = count.try_into().unwrap();
+        Rate { count, period: Duration::from_secs(1), burst: count }
     }
 
     fn start(gates: &Arc<Gates>, count: usize, now: UnixMs) {
@@ -174,21 +169,19 @@ mod tests {
     #[test]
     fn concurrency_is_given_back_with_the_slot() {
         let gates = Arc::new(Gates::new(10));
-        let limits = limits(2, None);
-        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Now(2));
+        assert_eq!(gates.opening(GROUP, 2, None, UnixMs(0)), Opening::Now(2));
         let slots = [gates.enter(GROUP, UnixMs(0)), gates.enter(GROUP, UnixMs(0))];
-        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Full);
+        assert_eq!(gates.opening(GROUP, 2, None, UnixMs(0)), Opening::Full);
         assert_eq!(gates.free(), 8);
         drop(slots);
-        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Now(2));
+        assert_eq!(gates.opening(GROUP, 2, None, UnixMs(0)), Opening::Now(2));
         assert_eq!(gates.free(), 10);
     }
 
     #[test]
     fn a_rate_allows_a_burst_and_then_its_pace() {
         let gates = Arc::new(Gates::new(1_000));
-        let limits = limits(1_000, Some(10));
-        let opening = |now| gates.opening(GROUP, &limits, UnixMs(now));
+        let opening = |now| gates.opening(GROUP, 1_000, Some(per_second(10)), UnixMs(now));
         assert_eq!(opening(0), Opening::Now(10));
         start(&gates, 10, UnixMs(0));
         let Opening::NotBefore(at) = opening(0) else { panic!("open") };
@@ -203,9 +196,8 @@ mod tests {
     fn a_burst_of_its_own_changes_the_beginning_and_not_the_pace() {
         for burst in [1, 4, 25] {
             let gates = Arc::new(Gates::new(1_000));
-            let mut limits = limits(1_000, Some(10));
-            limits.rate.as_mut().unwrap().burst = burst.try_into().unwrap();
-            let opening = |now| gates.opening(GROUP, &limits, UnixMs(now));
+            let rate = Rate { burst: burst.try_into().unwrap(), ..per_second(10) };
+            let opening = |now| gates.opening(GROUP, 1_000, Some(rate), UnixMs(now));
             assert_eq!(opening(0), Opening::Now(burst));
             start(&gates, burst as usize, UnixMs(0));
             let Opening::NotBefore(at) = opening(0) else { panic!("open") };
@@ -216,13 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_spent_stays_spent_when_the_rate_changes() {
+        let gates = Arc::new(Gates::new(1_000));
+        let opening = |rate, now| gates.opening(GROUP, 1_000, Some(per_second(rate)), UnixMs(now));
+        assert_eq!(opening(10, 0), Opening::Now(10));
+        start(&gates, 10, UnixMs(0));
+        assert!(matches!(opening(20, 0), Opening::NotBefore(_)), "another rate is no new burst");
+        assert_eq!(opening(20, 500), Opening::Now(10));
+    }
+
+    #[test]
     fn a_clock_that_jumps_back_gives_nothing_away_and_holds_nothing_up() {
         let gates = Arc::new(Gates::new(1_000));
-        let limits = limits(1_000, Some(1));
-        assert_eq!(gates.opening(GROUP, &limits, UnixMs(5_000)), Opening::Now(1));
+        let opening = |now| gates.opening(GROUP, 1_000, Some(per_second(1)), now);
+        assert_eq!(opening(UnixMs(5_000)), Opening::Now(1));
         start(&gates, 1, UnixMs(5_000));
-        let Opening::NotBefore(at) = gates.opening(GROUP, &limits, UnixMs(0)) else { panic!("open") };
+        let Opening::NotBefore(at) = opening(UnixMs(0)) else { panic!("open") };
         assert!((1_000..=1_001).contains(&at.0), "a period, not until the time that was left: {at:?}");
-        assert_eq!(gates.opening(GROUP, &limits, at), Opening::Now(1));
+        assert_eq!(opening(at), Opening::Now(1));
     }
 }

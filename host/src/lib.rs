@@ -32,6 +32,9 @@ pub mod due;
 // Jobs that consumers fetch.
 pub mod pull;
 
+// The other nodes, and this one's part of what all may do.
+pub mod cluster;
+
 // How many of a group may.
 pub mod gate;
 
@@ -69,5 +72,11 @@ pub mod job;
 
 // When a schedule ticks.
 pub mod timetable;
+
+// Who is woken for jobs.
+pub mod wake;
+
+// What all nodes and versions hash alike.
+pub mod fnv;
 
 pub mod clock;

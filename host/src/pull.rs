@@ -18,6 +18,7 @@ use crate::observe::{Fact, Observer};
 use crate::policy::JudgedOutcome;
 use crate::settle;
 use crate::store::{ClaimDue, Settled, Store, StoreError};
+use crate::wake::Wake;
 
 /// Leases jobs to consumers.
 pub struct Puller {
@@ -34,7 +35,7 @@ pub struct Puller {
     /// Says that there may be something to pull.
     pub pulled: Arc<Notify>,
     /// Is woken when there may be something due.
-    pub wake: Arc<Notify>,
+    pub wake: Arc<Wake>,
     /// Ends the waiting of consumers.
     pub stopping: CancellationToken,
 }
@@ -203,7 +204,7 @@ impl Puller {
         let settled = self.store.settle(vec![settlement.clone()]).await?;
         let settled = settled.first().copied().unwrap_or(Settled::LeaseLost);
         self.observer.settled(leased, &settlement, settled);
-        self.wake.notify_one();
+        self.wake.everywhere();
         Ok(settled)
     }
 }

@@ -37,7 +37,7 @@ impl Node {
                     if recovered > 0 {
                         tracing::warn!(recovered, "jobs were taken back whose lease had ended");
                     }
-                    self.wake.notify_one();
+                    self.wake.here();
                     continue;
                 }
                 Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),

@@ -54,6 +54,33 @@ impl Clock for ManualClock {
     }
 }
 
+/// The system's clock, set wrong.
+#[derive(Debug)]
+pub struct SkewedClock {
+    ahead: i64,
+}
+
+impl SkewedClock {
+    /// So many milliseconds ahead of the right time.
+    pub fn new(ahead: i64) -> Arc<Self> {
+        Arc::new(Self { ahead })
+    }
+}
+
+impl Clock for SkewedClock {
+    fn now(&self) -> UnixMs {
+        UnixMs(SystemClock.now().0 + self.ahead)
+    }
+
+    fn sleep_until(&self, at: UnixMs) -> Sleep<'_> {
+        Box::pin(async move { SystemClock.sleep_until(UnixMs(at.0 - self.ahead)).await })
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        SystemClock.fill_random(bytes);
+    }
+}
+
 /// A time as the API writes it.
 pub fn ms(text: &Value) -> UnixMs {
     let text = text.as_str().expect("a time is a text");

@@ -66,6 +66,11 @@ impl Setup {
         Self { clock: Arc::clone(clock) as _, ..Self::new() }
     }
 
+    /// Time is what this clock says.
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Sets a key of the configuration, as a variable of the environment would.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let variable = format!("CARILLON_{}", key.replace('.', "__").to_uppercase());

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use client::{Api, Reply, id_of};
-pub use clock::{ManualClock, ms};
+pub use clock::{ManualClock, SkewedClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
 pub use postgres::Cluster;
 pub use program::{Finished, Program, run};

@@ -61,6 +61,7 @@ def test_what_can_be_asked_for(document: dict[str, Any], name: str, known: froze
         ("TokenView", models.Token),
         ("PluginView", models.Plugin),
         ("TenantView", models.Tenant),
+        ("NodeView", models.Node),
         ("BatchView", models.Batch),
     ],
 )

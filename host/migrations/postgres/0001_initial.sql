@@ -9,6 +9,14 @@ CREATE TABLE carillon (
 );
 INSERT INTO carillon DEFAULT VALUES;
 
+-- The nodes that live, or did a short while ago. Jobs do not depend on it.
+CREATE TABLE node (
+    id      UUID   PRIMARY KEY,
+    since   BIGINT NOT NULL,
+    beat_at BIGINT NOT NULL,
+    doc     TEXT   NOT NULL
+);
+
 -- What is configured. Only groups are deleted in two steps: `deleted_at` frees the name at once, the row goes with its last job.
 CREATE TABLE entity (
     id         BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -18,7 +18,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -30,13 +30,14 @@ pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
-    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, plugins, schedules, simulate, tenants,
-    tokens,
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, schedules, simulate,
+    tenants, tokens,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::config::Compat;
 use crate::gate::Gates;
 use crate::observe::{Observer, RequestLabels};
@@ -44,6 +45,7 @@ use crate::observers::Observers;
 use crate::policy::Runtime;
 use crate::pull::Puller;
 use crate::store::Store;
+use crate::wake::Wake;
 
 /// What handlers work with.
 pub struct Api {
@@ -62,7 +64,9 @@ pub struct Api {
     /// Knows what runs.
     pub gates: Arc<Gates>,
     /// Is woken when there may be something due.
-    pub wake: Arc<Notify>,
+    pub wake: Arc<Wake>,
+    /// The nodes.
+    pub cluster: Arc<Cluster>,
     /// Leases jobs to consumers.
     pub pull: Puller,
     /// Changes many jobs.
@@ -204,6 +208,7 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get))
         .routes(routes!(tenants::put))
+        .routes(routes!(nodes::list))
         .route_layer(from_fn(auth::require_operator));
     let closed = viewer.merge(producer).merge(admin).merge(operator);
     closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))

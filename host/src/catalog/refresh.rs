@@ -9,24 +9,26 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Catalog;
+use crate::wake::Wake;
 
-/// How often the number is looked at: so what changes on one node is in force on all within a second.
+/// How often the number is looked at even if nobody says that it has changed.
 const PERIOD: Duration = Duration::from_millis(500);
 
 impl Catalog {
-    /// Takes over what other nodes change, until `stop`. Wakes `wake` when something has changed: a group may have jobs that nobody
-    /// here looked at.
-    pub async fn run_refresh(self: Arc<Self>, wake: Arc<Notify>, stop: CancellationToken) {
+    /// Takes over what other nodes change, whenever `configured` says so and from time to time, until `stop`. Wakes `wake` when
+    /// something has changed: a group may have jobs that nobody here looked at.
+    pub async fn run_refresh(self: Arc<Self>, configured: Arc<Notify>, wake: Arc<Wake>, stop: CancellationToken) {
         while !stop.is_cancelled() {
             match self.refresh().await {
                 Ok(true) => {
                     self.changed.notify_waiters();
-                    wake.notify_one();
+                    wake.here();
                 }
                 Ok(false) => {}
                 Err(error) => tracing::error!(error = format!("{error:#}"), "cannot see what is configured elsewhere"),
             }
             tokio::select! {
+                () = configured.notified() => {}
                 () = self.clock.sleep_until(self.now().plus(PERIOD)) => {}
                 () = stop.cancelled() => {}
             }

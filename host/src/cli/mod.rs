@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod bulk;
 pub mod client;
+mod cluster;
 mod events;
 mod group;
 mod input;
@@ -121,6 +122,9 @@ enum RemoteCommand {
     /// Manage tenants.
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// See the nodes that share a database.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Manage API tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -172,6 +176,7 @@ async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
         RemoteCommand::Lease(command) => command.run(&session).await,
         RemoteCommand::Key(command) => command.run(&session).await,
         RemoteCommand::Tenant(command) => command.run(&session).await,
+        RemoteCommand::Cluster(command) => command.run(&session).await,
         RemoteCommand::Token(command) => command.run(&session).await,
         RemoteCommand::Policy(command) => command.run(&session).await,
         RemoteCommand::Plugin(command) => command.run(&session).await,
@@ -193,7 +198,7 @@ struct Session {
 }
 
 /// Which part of a list to show.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Paging {
     /// The most items to show.
     #[arg(long, value_name = "N", conflicts_with = "all")]

@@ -66,6 +66,9 @@ pub struct Config {
 pub struct Server {
     /// Its address and port.
     pub listen: SocketAddr,
+    /// What the node is called; none if it is called like its host.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub name: Option<String>,
     /// The largest request body.
     pub body_limit: Size,
     /// The most jobs in one batch.
@@ -80,6 +83,14 @@ pub struct Server {
     pub concurrent_requests: usize,
     /// The time that running work has after the first signal to stop.
     pub drain_timeout: Period,
+}
+
+impl Server {
+    /// What the node is called.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| hostname::get().unwrap_or_default().to_string_lossy().into_owned())
+    }
 }
 
 /// `[auth]`: who may use the API.

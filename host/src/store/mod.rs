@@ -10,6 +10,7 @@ mod conformance;
 mod documents;
 mod entities;
 mod lane;
+mod peers;
 mod postgres;
 mod queries;
 mod sqlite;
@@ -25,6 +26,7 @@ use crate::job::{
 };
 
 pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
+pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked};
 pub use sqlite::{SqliteOptions, SqliteStore};

@@ -265,6 +265,18 @@ class AsyncTenants(_AsyncVerbs):
     list = _all_soon(admin.list_tenants)
 
 
+class Nodes(_Verbs):
+    """Nodes, for operators."""
+
+    list = _all_now(admin.list_nodes)
+
+
+class AsyncNodes(_AsyncVerbs):
+    """Nodes, for operators."""
+
+    list = _all_soon(admin.list_nodes)
+
+
 class Client:
     """A client of the server at ``url``, such as ``http://127.0.0.1:7070``. Threads can share it.
 
@@ -291,6 +303,7 @@ class Client:
         self.plugins = Plugins(self)
         self.tokens = Tokens(self)
         self.tenants = Tenants(self)
+        self.nodes = Nodes(self)
 
     @property
     def url(self) -> str:
@@ -356,6 +369,7 @@ class AsyncClient:
         self.plugins = AsyncPlugins(self)
         self.tokens = AsyncTokens(self)
         self.tenants = AsyncTenants(self)
+        self.nodes = AsyncNodes(self)
 
     @property
     def url(self) -> str:

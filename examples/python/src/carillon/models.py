@@ -393,3 +393,20 @@ class Tenant:
     name: str
     defaults: Mapping[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that shares the server's database, or did so a few minutes ago."""
+
+    id: str
+    name: str
+    address: str
+    version: str
+    process: int
+    running: int
+    capacity: int
+    stopping: bool
+    alive: bool
+    since: datetime
+    last_seen_at: datetime

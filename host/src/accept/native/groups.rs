@@ -161,7 +161,7 @@ pub(in super::super) async fn put(
         return Err(Problem::malformed(None, "a group is a JSON object"));
     }
     let (group, is_new) = api.catalog.put_group(&access.tenant, &name, doc).await?;
-    api.wake.notify_one();
+    api.wake.here();
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(api.group_view(&group, false))))
 }
@@ -246,7 +246,7 @@ async fn set_paused(
     let group = api.group(&access, &name)?;
     if group.paused != paused {
         api.catalog.set_paused(&group, paused).await?;
-        api.wake.notify_one();
+        api.wake.here();
     }
     let group = api.group(&access, &name)?;
     Ok(Json(api.group_view(&group, false)))

@@ -18,15 +18,16 @@ pub(in super::super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Jobs are accepted and delivered: the store answers and the server is not stopping.
+/// Jobs are accepted and delivered: the store answers and the server is not stopping. The second line says how many nodes live.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = String), (status = 503, body = Problem)))]
-pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, Problem> {
+pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<String, Problem> {
     if api.stopping.is_cancelled() {
         return Err(Problem::unavailable("the server is stopping"));
     }
     api.store.generation().await?;
-    Ok("ready\n")
+    let alive = api.cluster.members().into_iter().filter(|(_, alive)| *alive).count();
+    Ok(format!("ready\nnodes {alive}\n"))
 }
 
 /// The server's numbers in the OpenMetrics text format.

@@ -259,7 +259,7 @@ impl Api {
         let inserted = self.store.insert(insert).await?;
         if let Inserted::Placed(placed) = &inserted {
             self.observer.placed(told, placed);
-            self.wake.notify_one();
+            self.wake.everywhere();
         }
         Ok(inserted)
     }

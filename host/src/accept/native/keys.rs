@@ -76,7 +76,7 @@ pub(in super::super) async fn put(
     }
     let kind = doc.kind.unwrap_or(KeyKind::Secret);
     api.catalog.put_key(access.tenant.id, &name, kind, Zeroizing::new(secret)).await?;
-    api.wake.notify_one();
+    api.wake.here();
     Ok(StatusCode::NO_CONTENT)
 }
 

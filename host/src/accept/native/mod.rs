@@ -14,6 +14,7 @@ pub(super) mod jobs;
 pub(super) mod keys;
 pub(super) mod leases;
 pub(super) mod new_job;
+pub(super) mod nodes;
 pub(super) mod plugins;
 mod schedule_view;
 pub(super) mod schedules;

@@ -50,7 +50,7 @@ pub(in super::super) async fn put(
 ) -> Result<(StatusCode, Json<TenantView>), Problem> {
     let status = if api.catalog.tenant(&name).is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let tenant = api.catalog.put_tenant(&name, Value::Object(doc.defaults)).await?;
-    api.wake.notify_one();
+    api.wake.here();
     Ok((status, Json(tenant.into())))
 }
 

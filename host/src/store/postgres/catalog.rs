@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::Failure;
 use super::transaction::Verb;
-use super::{PostgresStore, locks, rows};
+use super::{PostgresStore, locks, peers, rows};
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
 use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
@@ -81,6 +81,12 @@ const GENERATION: &str = "SELECT generation FROM carillon";
 
 const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1";
 
+/// Lets the other nodes see that something has changed.
+async fn changed(db: &mut PgConnection) -> Result<(), Failure> {
+    sqlx::query(NEXT_GENERATION).execute(&mut *db).await?;
+    peers::notify_catalog(db).await
+}
+
 const FIND: &str = "
     SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL";
 
@@ -131,7 +137,7 @@ impl Verb for PutEntity {
                 query.fetch_one(&mut *db).await?
             }
         };
-        sqlx::query(NEXT_GENERATION).execute(db).await?;
+        changed(db).await?;
         entity(&row)
     }
 }
@@ -179,7 +185,7 @@ impl Verb for Delete {
         if self.kind == Kind::Schedule {
             sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
         }
-        sqlx::query(NEXT_GENERATION).execute(db).await?;
+        changed(db).await?;
         Ok(true)
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use sqlx::postgres::PgConnection;
 
 use super::error::Failure;
+use crate::fnv::fnv;
 
 /// "Carl": sets our advisory locks apart from other programs' in the same database.
 const CLASS: i32 = 0x4361_726c;
@@ -16,8 +17,9 @@ const CLASS: i32 = 0x4361_726c;
 /// How many locks the names share.
 const STRIPES: u64 = 256;
 
-/// The lock of all changes of what is configured. Not one of the stripes.
+/// The locks of all changes of what is configured, and of the list of nodes. None of the stripes.
 const ENTITIES: i32 = -1;
+const NODES: i32 = -2;
 
 /// UNNEST keeps the order of the array.
 const TAKE: &str = "SELECT pg_advisory_xact_lock($1, stripe) FROM UNNEST($2::INTEGER[]) AS stripe";
@@ -48,11 +50,6 @@ impl Name<'_> {
     }
 }
 
-/// FNV-1a, from http://www.isthe.com/chongo/tech/comp/fnv/: all nodes and versions must agree.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 /// Takes the locks of these names, until the end of the transaction.
 pub(super) async fn take(db: &mut PgConnection, names: impl Iterator<Item = Name<'_>>) -> Result<(), Failure> {
     let stripes: BTreeSet<i32> = names.map(Name::stripe).collect();
@@ -67,19 +64,12 @@ pub(super) async fn take_entities(db: &mut PgConnection) -> Result<(), Failure> 
     take_stripes(db, vec![ENTITIES]).await
 }
 
+/// Takes the lock of the list of nodes.
+pub(super) async fn take_nodes(db: &mut PgConnection) -> Result<(), Failure> {
+    take_stripes(db, vec![NODES]).await
+}
+
 async fn take_stripes(db: &mut PgConnection, stripes: Vec<i32>) -> Result<(), Failure> {
     sqlx::query(TAKE).bind(CLASS).bind(stripes).execute(db).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hash_is_the_same_everywhere() {
-        // From the reference's test vectors.
-        assert_eq!(fnv("a".bytes()), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(fnv("foobar".bytes()), 0x8594_4171_f739_67e8);
-    }
 }

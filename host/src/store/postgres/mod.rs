@@ -27,6 +27,7 @@ mod locks;
 mod memory;
 mod open;
 mod order;
+mod peers;
 #[cfg(test)]
 mod plans;
 mod prune;

@@ -1,4 +1,4 @@
-"""What administrators do: keys, plugins, tokens, tenants."""
+"""What administrators do: keys, plugins, tokens, tenants, nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Optional, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
-from carillon.models import Key, Plugin, Tenant, Token
+from carillon.models import Key, Node, Plugin, Tenant, Token
 
 
 def put_key(name: str, secret: Union[str, bytes], *, kind: Optional[str] = None) -> Call[None]:
@@ -85,3 +85,8 @@ def get_tenant(name: str) -> Call[Tenant]:
 def list_tenants(*, page_size: Optional[int] = None) -> Call[Page[Tenant]]:
     """All tenants by name."""
     return listing(path("tenants"), Tenant, {}, page_size)
+
+
+def list_nodes(*, page_size: Optional[int] = None) -> Call[Page[Node]]:
+    """The nodes that share the server's database."""
+    return listing(path("nodes"), Node, {}, page_size)

@@ -1,0 +1,152 @@
+//! Opens what a server is made of, as the configuration says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use zeroize::Zeroizing;
+
+use crate::catalog::{Bounds, Catalog, CatalogOptions, Vault};
+use crate::clock::Clock;
+use crate::cluster::SharedClock;
+use crate::config::{self, Config, Place};
+use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
+use crate::store::{self, Peers, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store};
+
+/// Where the files of a node are whose database is elsewhere, from the working directory.
+const DATA_DIR: &str = "data";
+
+/// The file next to an embedded database that holds the master key, and the directory of compiled plugins.
+const MASTER_KEY_FILE: &str = "master.key";
+const CACHE_DIR: &str = "plugin-cache";
+
+/// What the key of the cache is derived with.
+const CACHE_LABEL: &str = "carillon compiled plugins";
+
+/// A body that an encoder or a signer answers may be this many times as large as the largest payload.
+const ANSWER_GROWTH: usize = 4;
+
+/// Where the files of a server are: next to its database, if that is a file.
+pub(super) struct Home(PathBuf);
+
+impl Home {
+    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
+        let dir = match config.store.place()? {
+            Place::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
+            Place::Server => PathBuf::from(DATA_DIR),
+        };
+        Ok(Self(dir))
+    }
+}
+
+/// An open database, and the time that is kept in it.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shared: Option<Shared>,
+}
+
+/// What nodes have in common that use one database.
+pub(super) struct Shared {
+    pub(super) peers: Arc<dyn Peers>,
+    pub(super) clock: Arc<SharedClock>,
+}
+
+pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    let durability = match config.store.durability {
+        config::Durability::Full => store::Durability::Full,
+        config::Durability::Normal => store::Durability::Normal,
+    };
+    match config.store.place()? {
+        Place::File(path) => {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)
+                    .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+            }
+            let store = Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?);
+            Ok(Opened { store, clock, shared: None })
+        }
+        Place::Server => {
+            // The URL may have a password in it: no message repeats it.
+            let options =
+                config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
+            let store = Arc::new(PostgresStore::open(options.with(durability)).await?);
+            let clock = Arc::new(SharedClock::start(clock, &*store).await?);
+            let shared = Shared { peers: Arc::clone(&store) as _, clock: Arc::clone(&clock) };
+            Ok(Opened { store, clock, shared: Some(shared) })
+        }
+    }
+}
+
+pub(super) fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result<Vault> {
+    match &config.keys.master_key {
+        Some(text) => Vault::from_hex(text),
+        None => {
+            let file = config.keys.master_key_file.clone().unwrap_or_else(|| home.0.join(MASTER_KEY_FILE));
+            Vault::from_file(&file, clock)
+        }
+    }
+}
+
+pub(super) fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {
+    let policy = &config.policy;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.0.join(CACHE_DIR));
+    let threads = if policy.threads == 0 { cores } else { policy.threads };
+    Runtime::start(runtime_options(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
+}
+
+/// A policy runtime under this configuration, with room for `threads` calls at once; `cache` keeps what it compiles.
+pub(crate) fn runtime_options(
+    config: &Config,
+    threads: usize,
+    cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
+) -> anyhow::Result<RuntimeOptions> {
+    let policy = &config.policy;
+    let program = match &policy.compiler {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("cannot find this program, which compiles plugins")?,
+    };
+    Ok(RuntimeOptions {
+        limits: policy_limits(config),
+        threads,
+        queue: policy.queue,
+        observer_threads: policy.observer_threads,
+        quarantine: QuarantineRules {
+            threshold: policy.fault_threshold,
+            window: policy.fault_window.get(),
+            period: policy.quarantine.get(),
+        },
+        compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
+        cache,
+        component_limit: policy.component_size.get(),
+    })
+}
+
+/// What one policy call may use under this configuration.
+fn policy_limits(config: &Config) -> Limits {
+    let policy = &config.policy;
+    Limits {
+        memory: policy.memory.get(),
+        fuel: policy.fuel,
+        deadline: policy.deadline.get(),
+        key_operations: policy.key_operations,
+        log_lines: policy.log_lines,
+        log_line_length: policy.log_line_length.get(),
+        added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
+        answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
+    }
+}
+
+pub(super) async fn open_catalog(
+    config: &Config,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    runtime: &Arc<Runtime>,
+    vault: Vault,
+) -> anyhow::Result<Catalog> {
+    let bounds = Bounds { max_timeout: config.delivery.max_timeout.get() };
+    let runtime = Arc::clone(runtime);
+    let server_defaults = config.defaults.clone();
+    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await
+}

@@ -1,0 +1,30 @@
+//! `carillon cluster`: the nodes that share the database.
+
+use clap::Subcommand;
+
+use super::{Paging, Session};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the nodes: who lives, and how much each does.
+    Status,
+}
+
+const LIST: [(&str, &str); 8] = [
+    ("NAME", "/name"),
+    ("ADDRESS", "/address"),
+    ("VERSION", "/version"),
+    ("ALIVE", "/alive"),
+    ("STOPPING", "/stopping"),
+    ("RUNNING", "/running"),
+    ("CAPACITY", "/capacity"),
+    ("LAST SEEN", "/last_seen_at"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self {
+            Self::Status => session.list(&["nodes"], Vec::new(), &Paging::default(), &LIST).await,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Several nodes on one PostgreSQL: what they know of each other, what they may do together, and what time it is.
+
+use std::time::Duration;
+
+use carillon::clock::{Clock, SystemClock, UnixMs};
+use serde_json::{Value, json};
+
+use crate::postgres::{DATABASE, cluster};
+use crate::support::{Answer, Cluster, Gate, LOOK_AGAIN, Receiver, Setup, SkewedClock, TestHost, ms, soon};
+
+/// A node that came takes its part after 3 s; one that is silent loses it after 6 s.
+const SETTLED: Duration = Duration::from_secs(4);
+
+fn setup(cluster: &Cluster, name: &str) -> Setup {
+    Setup::new().set("store.url", &cluster.url(DATABASE)).set("server.name", name)
+}
+
+/// Three nodes that have all taken their parts.
+async fn three(cluster: &Cluster) -> [TestHost; 3] {
+    let node = async |name| setup(cluster, name).start().await;
+    let nodes = [node("a").await, node("b").await, node("c").await];
+    for node in &nodes {
+        until_alive(node, &["a", "b", "c"]).await;
+    }
+    tokio::time::sleep(SETTLED).await;
+    nodes
+}
+
+async fn alive(node: &TestHost) -> Vec<String> {
+    let nodes = node.api.get("/v1/nodes").await.items();
+    let mut names: Vec<_> = nodes.iter().filter(|node| node["alive"] == true).map(|node| text(&node["name"])).collect();
+    names.sort();
+    names
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+async fn until_alive(node: &TestHost, names: &[&str]) {
+    let seen = async {
+        while alive(node).await != names {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    soon(&format!("{names:?} are seen"), seen).await;
+}
+
+async fn until_known(node: &TestHost, group: &str) {
+    let known = async {
+        while node.api.get(&format!("/v1/groups/{group}")).await.status != 200 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    soon(&format!("the group {group} is known"), known).await;
+}
+
+async fn until_succeeded(node: &TestHost, group: &str, count: u64) {
+    let all = async {
+        while node.api.stats(group).await["succeeded"] != count {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    soon(&format!("{count} jobs succeed"), all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_seen_as_long_as_they_live() {
+    let cluster = cluster();
+    let (one, two) = (setup(&cluster, "one").start().await, setup(&cluster, "two").start().await);
+    until_alive(&one, &["one", "two"]).await;
+    until_alive(&two, &["one", "two"]).await;
+    assert_eq!(one.api.without_token().get("/readyz").await.text(), "ready\nnodes 2\n");
+    let nodes = one.api.get("/v1/nodes").await.items();
+    let shown = nodes.iter().find(|node| node["name"] == "two").unwrap();
+    assert_eq!(text(&shown["address"]), two.base.trim_start_matches("http://"));
+    assert_eq!((&shown["capacity"], &shown["running"], &shown["stopping"]), (&json!(512), &json!(0), &json!(false)));
+    two.stop().await;
+    until_alive(&one, &["one"]).await;
+    assert_eq!(one.api.get("/v1/nodes").await.items().len(), 1, "who leaves is not on the list");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrency_holds_across_nodes() {
+    let cluster = cluster();
+    let nodes = three(&cluster).await;
+    let (receiver, gate) = (Receiver::start().await, Gate::closed());
+    for concurrency in [1, 2, 7] {
+        let (group, path) = (format!("g{concurrency}"), format!("/{concurrency}"));
+        receiver.on(&path, [Answer::status(200).held(&gate)]);
+        nodes[0].api.put_group(&group, json!({"limits": {"concurrency": concurrency}})).await;
+        for node in &nodes {
+            until_known(node, &group).await;
+            for _ in 0..10 {
+                node.api.post_job(&group, json!({"url": receiver.url(&path)})).await;
+            }
+        }
+        // As many as may; and as time passes, no more. Then one by one.
+        for released in 0..30 - concurrency {
+            receiver.arrived(&path, released + concurrency).await;
+            if released == 0 {
+                tokio::time::sleep(SETTLED / 2).await;
+            }
+            assert_eq!(receiver.count(&path), released + concurrency);
+            assert_eq!(nodes[0].api.stats(&group).await["running"], concurrency);
+            gate.release(1);
+        }
+        gate.release(concurrency);
+        until_succeeded(&nodes[1], &group, 30).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rates_hold_across_nodes() {
+    const JOBS: usize = 60;
+    let cluster = cluster();
+    let nodes = three(&cluster).await;
+    let receiver = Receiver::start().await;
+    let mut ids = Vec::new();
+    nodes[0].api.put_group("g", json!({"limits": {"rate": "20/s", "burst": 10, "concurrency": 30}})).await;
+    for node in &nodes {
+        until_known(node, "g").await;
+        for _ in 0..JOBS / nodes.len() {
+            ids.push(node.api.job_id("g", json!({"url": receiver.url("/")})).await);
+        }
+    }
+    until_succeeded(&nodes[2], "g", JOBS as u64).await;
+    let mut started = Vec::new();
+    for id in &ids {
+        let attempts = nodes[0].api.attempts(id).await;
+        assert_eq!(attempts.len(), 1);
+        started.push(attempts[0]["started_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond());
+    }
+    started.sort_unstable();
+    // In no second does more start than the burst and the rate allow. An attempt may begin a moment after it was let go.
+    const LATE: i64 = 250;
+    for (index, first) in started.iter().enumerate() {
+        let within = started[index..].iter().take_while(|at| **at < first + 1_000 - LATE).count();
+        assert!(within <= 30, "{within} within a second from the attempt {index} on: {started:?}");
+    }
+    // The last one is let go when the rate has come to it.
+    let least = 1_000 * (JOBS as i64 - 10) / 20 - LATE;
+    assert!(started[JOBS - 1] - started[0] >= least, "{started:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_taken_by_who_has_the_part_for_it() {
+    let cluster = cluster();
+    let nodes = three(&cluster).await;
+    let receiver = Receiver::start().await;
+    // Each of these groups is one node's: none of the jobs waits for the node that accepted it.
+    for group in 0..12 {
+        nodes[0].api.put_group(&format!("g{group}"), json!({"limits": {"concurrency": 1}})).await;
+    }
+    for group in 0..12 {
+        nodes[0].api.post_job(&format!("g{group}"), json!({"url": receiver.url("/")})).await;
+    }
+    receiver.arrived("/", 12).await;
+    let [one, two, three] = nodes;
+    // Who goes leaves its part to the others.
+    two.stop().await;
+    three.stop().await;
+    for group in 0..12 {
+        one.api.post_job(&format!("g{group}"), json!({"url": receiver.url("/")})).await;
+    }
+    receiver.arrived("/", 24).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_are_far_apart_make_nothing_early_or_late() {
+    const APART: i64 = 5_000;
+    let cluster = cluster();
+    let node = async |name, skew| setup(&cluster, name).clock(SkewedClock::new(skew)).start().await;
+    let nodes = [node("slow", -APART).await, node("right", 0).await, node("fast", APART).await];
+    let receiver = Receiver::start().await;
+    nodes[0].api.put_group("g", json!({})).await;
+    let mut ids = Vec::new();
+    for node in &nodes {
+        until_known(node, "g").await;
+        for _ in 0..20 {
+            ids.push(node.api.job_id("g", json!({"url": receiver.url("/"), "run_at": "+2s"})).await);
+        }
+    }
+    let last = SystemClock.now();
+    let arrivals = receiver.arrived("/", ids.len()).await;
+    let mut latest = UnixMs(0);
+    for arrival in &arrivals {
+        let id = arrival.header("idempotency-key").unwrap();
+        let due = ms(&nodes[1].api.job(id).await["run_at"]);
+        assert!(due <= last.plus(Duration::from_secs(3)), "`+2s` is two seconds from now for every node: {due}");
+        // The nodes' idea of the database's time is that exact.
+        assert!(
+            arrival.at.plus(Duration::from_millis(50)) >= due,
+            "{id} was due at {due} and arrived at {}",
+            arrival.at
+        );
+        latest = latest.max(due);
+    }
+    until_succeeded(&nodes[0], "g", ids.len() as u64).await;
+    assert_eq!(arrivals.len(), ids.len());
+}

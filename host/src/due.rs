@@ -4,8 +4,10 @@
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
 //! for the wake-up before it looks. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
 //! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
-//! time: so a job is not late by the time that its claim takes, and many share one. Groups that are due share a claim equally, so
-//! that no backlog delays another group's next job.
+//! time: so a job is not late by the time that its claim takes, and many share one. Tenants that have jobs due share a claim equally, and
+//! so do the groups of each ([`fair`]), so that no backlog delays another's next job.
+
+mod fair;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::fair::{Open, share};
 use crate::attempt::Attempter;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, UnixMs};
@@ -23,7 +26,7 @@ use crate::cluster::{Cluster, Limited};
 use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening};
-use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
+use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, TenantId, Token};
 use crate::observe::{Fact, Observer};
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 use crate::wake::Wake;
@@ -159,26 +162,26 @@ impl Node {
                 continue;
             }
             match self.opening(group, now) {
-                Some(Opening::Now(count)) => open.push((group, count)),
-                Some(Opening::NotBefore(at)) => next = next.min(at),
-                Some(Opening::Full) => full = true,
+                Some((tenant, Opening::Now(most))) => open.push(Open { tenant, group, most }),
+                Some((_, Opening::NotBefore(at))) => next = next.min(at),
+                Some((_, Opening::Full)) => full = true,
                 None => {}
             }
         }
-        let batch = usize::try_from(self.config.claim_batch).unwrap_or(usize::MAX).min(self.gates.free());
+        let batch = u32::try_from(self.gates.free()).unwrap_or(u32::MAX).min(self.config.claim_batch);
         let crowded = full || (batch == 0 && !open.is_empty());
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        Ok(Outlook { quotas: share(open, batch, turn), next, crowded })
+        Ok(Outlook { quotas: share(&open, batch, turn), next, crowded })
     }
 
     /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
     /// jobs, until a change of that wakes the loop.
-    fn opening(&self, group: GroupId, now: UnixMs) -> Option<Opening> {
+    fn opening(&self, group: GroupId, now: UnixMs) -> Option<(TenantId, Opening)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let limits = &group.effective.as_ref().ok()?.limits;
         let share = self.cluster.share(Limited::Group(group.id.0));
         let (concurrency, rate) = share.of_limits(limits.concurrency, limits.rate)?;
-        Some(self.gates.opening(group.id, concurrency, rate, now))
+        Some((group.tenant.id, self.gates.opening(group.id, concurrency, rate, now)))
     }
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
@@ -267,59 +270,4 @@ impl Node {
 /// Whether the end of this job may let another one go: the next of its key, or one that follows.
 fn wakes_others(job: &Job) -> bool {
     job.order_key.is_some() || job.spec.on_success.is_some() || job.spec.on_failure.is_some()
-}
-
-/// Divides `batch` among groups, none of which gets more than it may start. With each turn another group comes first, so that a
-/// batch that is smaller than their number reaches all of them.
-fn share(mut open: Vec<(GroupId, u32)>, batch: usize, turn: usize) -> Vec<(GroupId, u32)> {
-    if open.is_empty() || batch == 0 {
-        return Vec::new();
-    }
-    let first = turn % open.len();
-    open.rotate_left(first);
-    open.truncate(batch);
-    let mut left = u32::try_from(batch).unwrap_or(u32::MAX);
-    let mut shares: Vec<_> = open.iter().map(|(group, _)| (*group, 0)).collect();
-    while left > 0 {
-        let hungry = open.iter().zip(&shares).filter(|((_, most), (_, has))| has < most).count();
-        let Ok(hungry @ 1..) = u32::try_from(hungry) else { break };
-        let each = (left / hungry).max(1);
-        for ((_, most), (_, has)) in open.iter().zip(&mut shares) {
-            let more = each.min(most - *has).min(left);
-            *has += more;
-            left -= more;
-        }
-    }
-    shares
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn shares(open: &[(i64, u32)], batch: usize) -> HashMap<i64, u32> {
-        let open = open.iter().map(|(group, most)| (GroupId(*group), *most)).collect();
-        share(open, batch, 0).into_iter().map(|(group, count)| (group.0, count)).collect()
-    }
-
-    #[test]
-    fn a_backlog_leaves_the_others_their_part() {
-        assert_eq!(shares(&[(1, 1_000), (2, 1)], 100), HashMap::from([(1, 99), (2, 1)]));
-        assert_eq!(shares(&[(1, 1_000), (2, 1_000)], 100), HashMap::from([(1, 50), (2, 50)]));
-    }
-
-    proptest! {
-        #[test]
-        fn shares_are_fair_and_use_what_there_is(most in prop::collection::vec(1_u32..50, 1..20), batch in 0_usize..300) {
-            let open: Vec<_> = most.iter().enumerate().map(|(index, most)| (index as i64, *most)).collect();
-            let shares = shares(&open, batch);
-            let total: u32 = shares.values().sum();
-            prop_assert_eq!(total, most.iter().sum::<u32>().min(batch as u32));
-            let starved = open.iter().filter(|(group, most)| shares.get(group).unwrap_or(&0) < most);
-            let least = starved.map(|(group, _)| *shares.get(group).unwrap_or(&0)).min();
-            let largest = shares.values().max().copied().unwrap_or(0);
-            prop_assert!(least.is_none_or(|least| largest <= least + 1), "nobody waits for somebody who has more");
-        }
-    }
 }

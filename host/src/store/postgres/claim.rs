@@ -20,16 +20,17 @@ use crate::clock::UnixMs;
 use crate::job::{HISTORY_LIMIT, JobId, Leased, Past, TenantId, Token};
 use crate::store::{ClaimDue, lane};
 
-/// Of each group its quota: lane after lane, each in the order of the index `job_due`. A lane is entered only if those before it have
+/// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
 /// not filled the quota.
 pub(super) const CLAIM_DUE: &str = "
     WITH due AS MATERIALIZED (
-        SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS quota (lane, most)
+        SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[]) WITH ORDINALITY AS quota (lane, most, number)
         CROSS JOIN LATERAL (
             SELECT in_lane.id FROM generate_series(0, 9) AS level (number)
             CROSS JOIN LATERAL (
                 SELECT job.id FROM job
-                WHERE job.lane = quota.lane + level.number AND state = 'scheduled' AND NOT blocked AND run_at <= $3
+                WHERE job.lane = quota.lane + level.number AND state = 'scheduled' AND NOT blocked
+                    AND run_at >= ($5::BIGINT[])[(quota.number - 1) * 10 + level.number + 1] AND run_at <= $3
                 ORDER BY run_at, id LIMIT quota.most FOR UPDATE SKIP LOCKED
             ) AS in_lane
             LIMIT quota.most
@@ -41,7 +42,7 @@ pub(super) const CLAIM_DUE: &str = "
 
 pub(super) const CLAIM_OVERDUE: &str = "
     WITH overdue AS MATERIALIZED (
-        SELECT id FROM job WHERE state = 'scheduled' AND expires_at < $1
+        SELECT id FROM job WHERE state = 'scheduled' AND expires_at >= $4 AND expires_at < $1
         ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
     )
     UPDATE job SET state = 'running', token = token + 1, lease_until = $2
@@ -50,7 +51,7 @@ pub(super) const CLAIM_OVERDUE: &str = "
 
 pub(super) const CLAIM_LOST: &str = "
     WITH lost AS MATERIALIZED (
-        SELECT id FROM job WHERE state = 'running' AND lease_until <= $1
+        SELECT id FROM job WHERE state = 'running' AND lease_until >= $4 AND lease_until <= $1
         ORDER BY lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
     )
     UPDATE job SET token = token + 1, lease_until = $2, lost_leases = lost_leases + 1
@@ -86,14 +87,27 @@ pub(super) struct Rows {
     history: Vec<PgRow>,
 }
 
+impl Rows {
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+}
+
+/// A claim, and for each of its groups the fronts of its ten lanes.
+pub(super) struct ClaimFrom {
+    pub(super) claim: ClaimDue,
+    pub(super) fronts: Vec<i64>,
+}
+
 #[async_trait]
-impl Verb for ClaimDue {
+impl Verb for ClaimFrom {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
-        let lanes: Vec<i64> = self.quotas.iter().map(|(group, _)| lane::first(*group, self.pull)).collect();
-        let most: Vec<i64> = self.quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
-        let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(self.now.0).bind(self.lease_until.0);
+        let ClaimDue { now, lease_until, pull, quotas } = &self.claim;
+        let lanes: Vec<i64> = quotas.iter().map(|(group, _)| lane::first(*group, *pull)).collect();
+        let most: Vec<i64> = quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
+        let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(now.0).bind(lease_until.0).bind(&self.fronts);
         with_rest(query.fetch_all(&mut *db).await?, db).await
     }
 }
@@ -104,9 +118,10 @@ pub(super) enum Late {
     Overdue,
 }
 
-/// Leases by their time, at most `limit`.
+/// Leases by their time, from this time on, at most `limit`.
 pub(super) struct ClaimLate {
     pub(super) late: Late,
+    pub(super) front: UnixMs,
     pub(super) now: UnixMs,
     pub(super) lease_until: UnixMs,
     pub(super) limit: u32,
@@ -121,7 +136,7 @@ impl Verb for ClaimLate {
             Late::Lost => CLAIM_LOST,
             Late::Overdue => CLAIM_OVERDUE,
         };
-        let query = sqlx::query(sql).bind(self.now.0).bind(self.lease_until.0).bind(i64::from(self.limit));
+        let query = sqlx::query(sql).bind(self.now.0).bind(self.lease_until.0).bind(i64::from(self.limit)).bind(self.front.0);
         with_rest(query.fetch_all(&mut *db).await?, db).await
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::error::Failure;
 use super::order;
+use crate::clock::UnixMs;
 use crate::job::{Admission, Metadata, NewJob};
 use crate::store::documents::{millis, to_json};
 use crate::store::{INSERT_LIMIT, Placed, StoreError, lane};
@@ -41,6 +42,13 @@ pub(super) struct Row {
     pub(super) job: NewJob,
     spec: String,
     labels: Option<String>,
+}
+
+impl Row {
+    /// Where it waits.
+    pub(super) fn place(&self) -> (i64, UnixMs) {
+        (lane::of(self.job.group, self.job.spec.target.is_none(), self.job.priority), self.job.run_at)
+    }
 }
 
 /// Makes the rows, in the caller's task.
@@ -103,7 +111,7 @@ pub(super) async fn write(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Fa
         .bind(rows.iter().map(|row| row.job.id.0).collect::<Vec<Uuid>>())
         .bind(numbers(|job| job.tenant.0))
         .bind(numbers(|job| job.group.0))
-        .bind(numbers(|job| lane::of(job.group, job.spec.target.is_none(), job.priority)))
+        .bind(rows.iter().map(|row| row.place().0).collect::<Vec<i64>>())
         .bind(numbers(|job| job.run_at.0))
         .bind(numbers(|job| job.created_at.0))
         .bind(optional(|job| job.deadline.map(|at| at.0)))

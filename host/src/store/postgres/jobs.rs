@@ -1,19 +1,41 @@
 //! [`Jobs`]: which verb runs where. JSON is written and read in the caller's task, outside of the transaction.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::claim::{ClaimLate, Extend, Late};
+use super::claim::{ClaimFrom, ClaimLate, Extend, Late};
 use super::error::Failure;
+use super::fronts::LateFront;
 use super::insert::{Conditional, Plain};
+use super::job_rows::Row;
 use super::settle::Settle;
 use super::{PostgresStore, change, claim, insert, job_rows, lists, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, Ticked, Waiting,
+    Stats, StoreError, Ticked, Waiting, lane,
 };
+
+impl PostgresStore {
+    async fn claim_late(
+        &self,
+        late: Late,
+        front: &LateFront,
+        now: UnixMs,
+        lease_until: UnixMs,
+        limit: u32,
+    ) -> Result<Vec<Leased>, StoreError> {
+        let (from, whole) = front.look();
+        let rows = self.database.call(&ClaimLate { late, front: from, now, lease_until, limit }).await?;
+        if rows.len() < limit as usize {
+            front.found_all(whole, now);
+        }
+        Ok(claim::leased(&rows))
+    }
+}
 
 #[async_trait]
 impl Jobs for PostgresStore {
@@ -22,32 +44,37 @@ impl Jobs for PostgresStore {
             return Ok(Inserted::Placed(Vec::new()));
         }
         let rows = job_rows::rows(insert.jobs)?;
-        if insert::is_plain(&rows, insert.once.as_ref()) {
+        let places: HashSet<(i64, UnixMs)> = rows.iter().map(Row::place).collect();
+        let inserted = if insert::is_plain(&rows, insert.once.as_ref()) {
             self.inserts.call(Plain(rows)).await
         } else {
             self.database.call(&Conditional { rows, once: insert.once }).await
-        }
+        };
+        // Also if it seems to have failed: its connection may have broken after the commit.
+        places.into_iter().for_each(|(lane, run_at)| self.fronts.written(lane, run_at));
+        inserted
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        Ok(reads::waiting(&self.database.pool).await?)
+        Ok(reads::waiting(&self.database.pool, &self.fronts).await?)
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
         if claim.quotas.is_empty() {
             return Ok(Vec::new());
         }
+        self.fronts.claim(claim.now);
+        let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.pull)));
+        let claim = ClaimFrom { fronts: fronts.collect(), claim };
         Ok(claim::leased(&self.database.call(&claim).await?))
     }
 
     async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        let claim = ClaimLate { late: Late::Lost, now, lease_until, limit };
-        Ok(claim::leased(&self.database.call(&claim).await?))
+        self.claim_late(Late::Lost, &self.lost, now, lease_until, limit).await
     }
 
     async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        let claim = ClaimLate { late: Late::Overdue, now, lease_until, limit };
-        Ok(claim::leased(&self.database.call(&claim).await?))
+        self.claim_late(Late::Overdue, &self.overdue, now, lease_until, limit).await
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
@@ -67,7 +94,11 @@ impl Jobs for PostgresStore {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        self.settlements.call(Settle(settle::rows(settlements)?)).await
+        let settled = self.settlements.call(Settle(settle::rows(settlements)?)).await?;
+        if settled.lets_others_go {
+            self.fronts.forget();
+        }
+        Ok(settled.settled)
     }
 
     async fn change(
@@ -77,7 +108,9 @@ impl Jobs for PostgresStore {
         change: Change,
         now: UnixMs,
     ) -> Result<Vec<Changed>, StoreError> {
-        self.database.call(&change::ChangeJobs { tenant, ids, change, now }).await
+        let changed = self.database.call(&change::ChangeJobs { tenant, ids, change, now }).await;
+        self.fronts.forget();
+        changed
     }
 
     async fn prune(&self, what: Prune) -> Result<u32, StoreError> {

@@ -6,6 +6,8 @@
 //! - **Callers share transactions** ([`batch`]): plain inserts and settlements that wait are written together, on several connections.
 //! - **A job that is over moves away**, from `job` to `job_done`, in the statement that ends it ([`done`]). So what is claimed from,
 //!   and vacuumed all the time, stays as small as the work that is left.
+//! - **Claims begin where the last ones found nothing more** ([`fronts`]), so that they do not wade through what other transactions keep
+//!   vacuum from removing.
 //! - **A lease ends by its time only.** Nobody knows whether another node is alive, and nothing needs to: the token of the next lease
 //!   makes what comes late ineffective.
 //!
@@ -19,6 +21,7 @@ mod change;
 mod claim;
 mod done;
 mod error;
+mod fronts;
 mod insert;
 mod job_rows;
 mod jobs;
@@ -45,6 +48,7 @@ pub use open::PostgresOptions;
 
 use super::StoreError;
 use batch::Batcher;
+use fronts::{Fronts, LateFront};
 use transaction::Database;
 
 /// An open PostgreSQL database.
@@ -53,6 +57,9 @@ pub struct PostgresStore {
     database: Arc<Database>,
     inserts: Batcher<insert::Plain>,
     settlements: Batcher<settle::Settle>,
+    fronts: Fronts,
+    lost: LateFront,
+    overdue: LateFront,
 }
 
 impl PostgresStore {
@@ -65,6 +72,7 @@ impl PostgresStore {
         let database = Arc::new(Database::new(open::open(&options).await?));
         let inserts = Batcher::start(&database);
         let settlements = Batcher::start(&database);
-        Ok(Self { database, inserts, settlements })
+        let (lost, overdue) = (LateFront::new(), LateFront::new());
+        Ok(Self { database, inserts, settlements, fronts: Fronts::new(), lost, overdue })
     }
 }

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::{PgConnection, PgPool, PgRow};
 
 use super::error::Failure;
+use super::fronts::{Fronts, Look};
 use super::rows;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
@@ -22,17 +23,38 @@ pub(super) const WAITING: &str = "
         SELECT min(run_at) FROM job WHERE state = 'scheduled' AND NOT blocked AND job.lane = waiting.lane) AS earliest
     FROM waiting WHERE lane IS NOT NULL";
 
-pub(super) async fn waiting(pool: &PgPool) -> Result<Vec<Waiting>, Failure> {
+/// The same of some lanes, each from its front on.
+pub(super) const WAITING_IN: &str = "
+    SELECT lane, (
+        SELECT min(run_at) FROM job
+        WHERE state = 'scheduled' AND NOT blocked AND job.lane = known.lane AND run_at >= known.front) AS earliest
+    FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS known (lane, front)
+    ORDER BY lane";
+
+pub(super) async fn waiting(pool: &PgPool, fronts: &Fronts) -> Result<Vec<Waiting>, Failure> {
+    let look = fronts.look();
+    let query = match &look {
+        Look::Whole(_) => sqlx::query(WAITING),
+        Look::Lanes(lanes, from) => sqlx::query(WAITING_IN).bind(lanes).bind(from),
+    };
+    let lane = |row: &PgRow| Ok((row.try_get("lane")?, row.try_get("earliest")?));
+    let lanes: Vec<(i64, Option<i64>)> =
+        query.fetch_all(pool).await?.iter().map(lane).collect::<Result<_, sqlx::Error>>()?;
+    fronts.found(look, lanes.iter().copied());
+    Ok(groups(&lanes))
+}
+
+/// Puts the lanes of each group together; they are in order.
+fn groups(lanes: &[(i64, Option<i64>)]) -> Vec<Waiting> {
     let mut groups: Vec<Waiting> = Vec::new();
-    for row in &sqlx::query(WAITING).fetch_all(pool).await? {
-        let (group, pull) = lane::group(row.try_get("lane")?);
-        let earliest = UnixMs(rows::number(row, "earliest")?);
+    for (lane, earliest) in lanes {
+        let (Some(earliest), (group, pull)) = (earliest.map(UnixMs), lane::group(*lane)) else { continue };
         match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
             Some(last) => last.earliest = last.earliest.min(earliest),
             None => groups.push(Waiting { group, pull, earliest }),
         }
     }
-    Ok(groups)
+    groups
 }
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = $1 AND tenant = $2";

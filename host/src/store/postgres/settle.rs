@@ -63,18 +63,27 @@ pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError>
 /// One caller's settlements.
 pub(super) struct Settle(pub(super) Vec<Row>);
 
+/// What they came to.
+pub(super) struct Done {
+    pub(super) settled: Vec<Settled>,
+    /// Jobs may go now that were due long ago.
+    pub(super) lets_others_go: bool,
+}
+
 #[async_trait]
 impl Shared for Settle {
-    type Done = Vec<Settled>;
+    type Done = Done;
 
     fn rows(&self) -> usize {
         self.0.len()
     }
 
-    async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<Vec<Settled>, StoreError>>, Failure> {
+    async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<Done, StoreError>>, Failure> {
         let rows: Vec<&Row> = calls.iter().flat_map(|call| &call.0).collect();
-        let mut settled = settle(db, &rows).await?.into_iter();
-        Ok(calls.iter().map(|call| Ok(settled.by_ref().take(call.0.len()).collect())).collect())
+        let Done { settled, lets_others_go } = settle(db, &rows).await?;
+        let mut settled = settled.into_iter();
+        let mut of = |call: &&Self| Done { settled: settled.by_ref().take(call.0.len()).collect(), lets_others_go };
+        Ok(calls.iter().map(|call| Ok(of(call))).collect())
     }
 }
 
@@ -90,7 +99,7 @@ enum Step {
     End(State),
 }
 
-async fn settle(db: &mut PgConnection, rows: &[&Row]) -> Result<Vec<Settled>, Failure> {
+async fn settle(db: &mut PgConnection, rows: &[&Row]) -> Result<Done, Failure> {
     let mut leases = locked(db, rows).await?;
     let mut settled = Vec::with_capacity(rows.len());
     let (mut ended, mut back, mut freed, mut applied) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -120,8 +129,10 @@ async fn settle(db: &mut PgConnection, rows: &[&Row]) -> Result<Vec<Settled>, Fa
     put_back(db, &back).await?;
     put_attempts(db, &applied).await?;
     write_follow_ups(db, applied.iter().flat_map(|row| &row.follow_ups).collect()).await?;
+    // A job that goes back untouched is as old as it was.
+    let lets_others_go = !freed.is_empty() || back.iter().any(|(row, at)| *at <= row.settlement.at);
     order::advance(db, freed.into_iter()).await?;
-    Ok(settled)
+    Ok(Done { settled, lets_others_go })
 }
 
 /// The leases that are the newest of their jobs.

@@ -200,6 +200,12 @@ impl Client {
         Ok(Self { http, base, token })
     }
 
+    /// The same server with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
     /// Creates one job.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::super::client::{Client, JobInput, Payload};
-use super::server::{GROUP, LOOK, Server, Usage};
+use super::server::{LOOK, Server, Usage};
 use super::sink::{RUN_AT_HEADER, Sink};
 use super::{Bench, Row};
 use crate::clock::{Clock as _, Stopwatch, SystemClock, UnixMs};
@@ -25,6 +25,12 @@ const BATCH_CONNECTIONS: usize = 16;
 
 /// A job that is due so much later waits for the whole benchmark.
 const NOT_NOW: &str = "+1h";
+
+/// The same for a job that waits behind others in all workloads.
+const ANOTHER_DAY: &str = "+30days";
+
+/// How many of these are written at once.
+const CHUNK: usize = 10_000;
 
 /// How long before the first job is due the jobs of a timed workload are begun to be accepted.
 const LEAD: Duration = Duration::from_secs(3);
@@ -41,11 +47,11 @@ impl Bench {
         for (name, size, connections) in
             [("enqueue, batches of 100", BATCH, BATCH_CONNECTIONS), ("enqueue, one by one", 1, self.connections)]
         {
-            let server = Server::start(&self.dir).await?;
+            let server = self.server().await?;
             let requests = requests(&jobs, size)?;
             let before = server.usage();
             let bar = self.bar(name, self.jobs)?;
-            let elapsed = send(&server.client, requests, size, connections, &bar).await?;
+            let elapsed = send(&server.clients, &server.group, requests, size, connections, &bar).await?;
             bar.finish_and_clear();
             rows.push(Row::new(name).rate(self.jobs, elapsed).server(before, server.usage()));
         }
@@ -54,14 +60,15 @@ impl Bench {
 
     /// From the first request until every delivery has arrived and every job is `succeeded`.
     pub(super) async fn deliver(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
-        let server = Server::start(&self.dir).await?;
+        let server = self.server().await?;
+        self.wait_behind(&server, sink).await?;
         let requests = requests(&vec![self.job(sink); self.jobs], BATCH)?;
         sink.reset().await?;
         let (before, sink_before) = (server.usage(), Usage::of(sink.pid));
         let bar = self.bar("deliver", self.jobs)?;
         let stopwatch = Stopwatch::start();
-        let accepting = send(&server.client, requests, BATCH, BATCH_CONNECTIONS, &ProgressBar::hidden()).await?;
-        settled(&server.client, sink, self.jobs, &bar).await?;
+        let accepting = self.send_batches(&server, requests).await?;
+        settled(&server, sink, self.jobs, &bar).await?;
         let elapsed = stopwatch.elapsed();
         bar.finish_and_clear();
         let tally = sink.tally().await?;
@@ -73,28 +80,86 @@ impl Bench {
 
     /// Jobs at distinct milliseconds, spread evenly; none may be early.
     pub(super) async fn lateness(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
-        let server = Server::start(&self.dir).await?;
+        let server = self.server().await?;
+        self.wait_behind(&server, sink).await?;
+        sink.reset().await?;
+        let before = server.usage();
+        let bar = self.bar("lateness", self.timed_jobs)?;
+        self.send_timed(&server, sink).await?;
+        settled(&server, sink, self.timed_jobs, &bar).await?;
+        bar.finish_and_clear();
+        Ok(vec![self.timed(Row::new("lateness"), sink).await?.server(before, server.usage())])
+    }
+
+    /// The same while another tenant has a backlog that is due. The order of the jobs of both is the store's and the loop's to find.
+    pub(super) async fn fairness(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
+        let server = self.server().await?;
+        let other = server.other_tenant().await?;
+        let bar = self.bar("fairness: the backlog", self.backlog)?;
+        let backlog = requests(&vec![self.job(sink); self.backlog], BATCH)?;
+        send(&other, &server.group, backlog, BATCH, BATCH_CONNECTIONS, &bar).await?;
+        sink.reset().await?;
+        let before = server.usage();
+        self.send_timed(&server, sink).await?;
+        other[0].act(&["groups", &server.group, "resume"]).await?;
+        while server.client().stats(&server.group).await?.succeeded < self.timed_jobs as u64 {
+            bar.set_position(sink.tally().await?.count);
+            tokio::time::sleep(LOOK).await;
+        }
+        let left = other[0].stats(&server.group).await?.available;
+        ensure!(left > 0, "the backlog was worked off before the last timed job: make it larger");
+        bar.finish_and_clear();
+        let row = self.timed(Row::new("lateness beside a backlog"), sink).await?.server(before, server.usage());
+        let others = sink.tally().await?.count - self.timed_jobs as u64;
+        #[expect(clippy::cast_precision_loss, reason = "a benchmark has far less than 2^52 jobs")]
+        Ok(vec![row.figure("per_second", (others as f64 / self.timed_spread.as_secs_f64()).round())])
+    }
+
+    async fn server(&self) -> anyhow::Result<Server> {
+        Server::start(&self.dir, self.store.as_deref(), self.nodes).await
+    }
+
+    /// Jobs in another group that are due on another day.
+    async fn wait_behind(&self, server: &Server, sink: &Sink) -> anyhow::Result<()> {
+        if self.waiting == 0 {
+            return Ok(());
+        }
+        let bar = self.bar("what waits", self.waiting)?;
+        let job = JobInput { run_at: Some(json!(ANOTHER_DAY)), ..self.job(sink) };
+        let group = format!("{}-waiting", server.group);
+        server.client().put_group(&group, &json!({})).await?;
+        // The requests of all of them would not fit into memory.
+        let chunk = requests(&vec![job; CHUNK.min(self.waiting)], BATCH)?;
+        for _ in 0..self.waiting.div_ceil(CHUNK) {
+            send(&server.clients[..1], &group, chunk.clone(), BATCH, BATCH_CONNECTIONS, &bar).await?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    async fn send_batches(&self, server: &Server, requests: Vec<Box<RawValue>>) -> anyhow::Result<Duration> {
+        send(&server.clients, &server.group, requests, BATCH, BATCH_CONNECTIONS, &ProgressBar::hidden()).await
+    }
+
+    async fn send_timed(&self, server: &Server, sink: &Sink) -> anyhow::Result<()> {
         let (count, spread) = (self.timed_jobs, self.timed_spread);
         let step = u64::try_from(spread.as_millis())? / u64::try_from(count)?.max(1);
         ensure!(step > 0, "{count} jobs have no distinct milliseconds in {}", humantime::format_duration(spread));
         let first = SystemClock.now().plus(LEAD);
-        let jobs: Vec<_> = (0..count as u64)
-            .map(|index| self.timed_job(sink, first.plus(Duration::from_millis(index * step))))
-            .collect();
-        sink.reset().await?;
-        let before = server.usage();
-        let bar = self.bar("lateness", count)?;
-        send(&server.client, requests(&jobs, BATCH)?, BATCH, BATCH_CONNECTIONS, &ProgressBar::hidden()).await?;
+        let at = |index| first.plus(Duration::from_millis(index * step));
+        let jobs: Vec<_> = (0..count as u64).map(|index| self.timed_job(sink, at(index))).collect();
+        self.send_batches(server, requests(&jobs, BATCH)?).await?;
         ensure!(SystemClock.now() < first, "the jobs were not accepted before the first of them was due");
-        settled(&server.client, sink, count, &bar).await?;
-        bar.finish_and_clear();
-        let tally = sink.tally().await?;
+        Ok(())
+    }
+
+    async fn timed(&self, row: Row, sink: &Sink) -> anyhow::Result<Row> {
+        let (tally, count) = (sink.tally().await?, self.timed_jobs);
         if tally.early > 0 {
             bail!("{} of {count} jobs were delivered before they were due", tally.early);
         }
-        let row = Row::new("lateness").count(count).server(before, server.usage()).figure("p50_ms", tally.p50);
-        let row = row.figure("p90_ms", tally.p90).figure("p99_ms", tally.p99).figure("max_ms", tally.max);
-        Ok(vec![row])
+        let row = row.count(count).figure("p50_ms", tally.p50).figure("p90_ms", tally.p90);
+        Ok(row.figure("p99_ms", tally.p99).figure("max_ms", tally.max))
     }
 
     fn job(&self, sink: &Sink) -> JobInput {
@@ -117,25 +182,28 @@ fn requests(jobs: &[JobInput], size: usize) -> anyhow::Result<Vec<Box<RawValue>>
     Ok(jobs.chunks(size).map(body).collect::<Result<_, _>>()?)
 }
 
-/// Sends `requests` of `size` jobs over `connections` connections, and gives the time until the last is answered.
+/// Sends `requests` of `size` jobs over `connections` connections to the servers in turn, and gives the time until the last is answered.
 async fn send(
-    client: &Client,
+    clients: &[Client],
+    group: &str,
     requests: Vec<Box<RawValue>>,
     size: usize,
     connections: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Duration> {
-    let path: &[&str] = if size == 1 { &["groups", GROUP, "jobs"] } else { &["groups", GROUP, "jobs", "batch"] };
+    let path: &[&str] = if size == 1 { &["jobs"] } else { &["jobs", "batch"] };
+    let path: Arc<[String]> = ["groups", group].iter().chain(path).map(|part| (*part).to_owned()).collect();
     let queue = Arc::new(Mutex::new(requests.into_iter()));
     let stopwatch = Stopwatch::start();
     let mut senders = JoinSet::new();
-    for _ in 0..connections {
-        let (client, queue, bar) = (client.clone(), Arc::clone(&queue), bar.clone());
+    for client in clients.iter().cycle().take(connections) {
+        let (client, path, queue, bar) = (client.clone(), Arc::clone(&path), Arc::clone(&queue), bar.clone());
         senders.spawn(async move {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(body) = next else { return anyhow::Ok(()) };
-                client.post::<IgnoredAny>(path, &body).await?;
+                client.post::<IgnoredAny>(&path, &body).await?;
                 bar.inc(size as u64);
             }
         });
@@ -147,12 +215,13 @@ async fn send(
 }
 
 /// Returns when `count` requests have arrived and as many jobs are `succeeded`.
-async fn settled(client: &Client, sink: &Sink, count: usize, bar: &ProgressBar) -> anyhow::Result<()> {
+async fn settled(server: &Server, sink: &Sink, count: usize, bar: &ProgressBar) -> anyhow::Result<()> {
+    let (client, group) = (server.client(), &server.group);
     let (mut seen, mut since) = (0, Stopwatch::start());
     loop {
         let arrived = sink.tally().await?.count;
         bar.set_position(arrived);
-        let succeeded = if arrived < count as u64 { 0 } else { client.stats(GROUP).await?.succeeded };
+        let succeeded = if arrived < count as u64 { 0 } else { client.stats(group).await?.succeeded };
         if succeeded == count as u64 {
             return Ok(());
         }
@@ -160,7 +229,7 @@ async fn settled(client: &Client, sink: &Sink, count: usize, bar: &ProgressBar) 
             (seen, since) = (arrived + succeeded, Stopwatch::start());
         }
         if since.elapsed() > STUCK {
-            let stats = client.stats(GROUP).await?;
+            let stats = client.stats(group).await?;
             bail!("nothing happens any more: {arrived} of {count} deliveries arrived, and the jobs are {stats:?}");
         }
         tokio::time::sleep(LOOK).await;

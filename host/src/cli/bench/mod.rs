@@ -44,6 +44,18 @@ pub(super) struct Bench {
     /// Where the databases are made and removed; a file system in memory would make durability free.
     #[arg(long, default_value_os_t = std::env::temp_dir(), value_name = "DIR")]
     dir: PathBuf,
+    /// A PostgreSQL database to measure instead of SQLite files. It should be empty; what is made in it stays.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Nodes that share that database.
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "store")]
+    nodes: usize,
+    /// Jobs that wait for another day meanwhile.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    waiting: usize,
+    /// Jobs of another tenant that are due in the workload `fairness`.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    backlog: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,6 +70,8 @@ enum Workload {
     Deliver,
     /// Delivering jobs on time.
     Lateness,
+    /// Delivering jobs on time while another tenant has a backlog.
+    Fairness,
 }
 
 const COLUMNS: [(&str, &str); 15] = [
@@ -126,6 +140,7 @@ impl Bench {
                 Workload::Enqueue => self.enqueue(&sink).await?,
                 Workload::Deliver => self.deliver(&sink).await?,
                 Workload::Lateness => self.lateness(&sink).await?,
+                Workload::Fairness => self.fairness(&sink).await?,
             });
         }
         let rows: Vec<Value> = rows.into_iter().map(|row| Value::Object(row.0)).collect();
@@ -140,7 +155,9 @@ impl Bench {
     fn settings(&self) -> Value {
         json!({
             "cores": std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
-            "store": "sqlite, durability full",
+            "store": if self.store.is_some() { "postgresql, durability full" } else { "sqlite, durability full" },
+            "nodes": self.nodes,
+            "waiting": self.waiting,
             "policy": "base64-envelope, werkzeug-cookie, expected-status, backoff",
             "group_concurrency": server::CONCURRENCY,
             "payload_bytes": self.payload_bytes,

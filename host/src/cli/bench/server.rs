@@ -1,8 +1,8 @@
-//! The server under test: this same program as a child process, with a database of its own and the default limits.
+//! The server under test: this same program as child processes, with a database of their own and the default limits.
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::super::client::Client;
-use crate::clock::Stopwatch;
+use crate::clock::{Clock as _, Stopwatch, SystemClock};
 
 /// The administrator of a server that lives for one workload and listens on loopback.
 const TOKEN: &str = "benchmark-administrator";
@@ -22,76 +22,135 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two looks at something that is awaited.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
 
-/// The group that the jobs belong to.
-pub(super) const GROUP: &str = "bench";
+/// What nodes of one database encrypt keys with. There is only the benchmark's own.
+const MASTER_KEY: &str = "62656e63686d61726b2062656e63686d61726b2062656e63686d61726b206b6579";
+
+/// Nodes have taken their parts of what all may do when they have run for so long.
+const SETTLED: Duration = Duration::from_secs(4);
 
 /// How many attempts of the group run at once.
 pub(super) const CONCURRENCY: u32 = 256;
 
-/// A server that ends with this value.
+/// Nodes that end with this value.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// A client with every right.
-    pub(super) client: Client,
-    child: Child,
+    /// A client of each, with every right.
+    pub(super) clients: Vec<Client>,
+    /// The group that the jobs belong to.
+    pub(super) group: String,
+    nodes: Vec<Child>,
     home: TempDir,
 }
 
 impl Server {
-    /// Starts a server whose files are below `dir`, with a group whose deliveries are encoded, signed and judged by components.
-    pub(super) async fn start(dir: &Path) -> anyhow::Result<Self> {
+    /// Starts nodes whose files are below `dir`, on a file there or on the database `store`, with a group whose deliveries are encoded,
+    /// signed and judged by components.
+    pub(super) async fn start(dir: &Path, store: Option<&str>, nodes: usize) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(dir)?;
+        let file = format!("sqlite:{}", home.path().join("carillon.db").display());
+        let mut server = Self { clients: Vec::new(), group: String::new(), nodes: Vec::new(), home };
+        for _ in 0..nodes {
+            server.spawn(store.unwrap_or(&file))?;
+            server.ready().await?;
+        }
+        if nodes > 1 {
+            tokio::time::sleep(SETTLED).await;
+        }
+        server.client().put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
+        // Another one in each workload: a database that is not a file of its own remembers the others.
+        server.group = format!("bench-{}", SystemClock.now().0);
+        server.client().put_group(&server.group, &policy()).await?;
+        for client in &server.clients {
+            until(async || client.get::<Value>(&["groups", &server.group], &[]).await).await?;
+        }
+        Ok(server)
+    }
+
+    /// A client of the first node.
+    pub(super) fn client(&self) -> &Client {
+        &self.clients[0]
+    }
+
+    /// Clients of each node for another tenant, which has a paused group of the same name and policy.
+    pub(super) async fn other_tenant(&self) -> anyhow::Result<Vec<Client>> {
+        let tenant = format!("{}-other", self.group);
+        self.client().put::<Value>(&["tenants", &tenant], &json!({})).await?;
+        let token = json!({"name": "bench", "tenant": tenant, "role": "admin"});
+        let token: Value = self.client().post(&["tokens"], &token).await?;
+        let token = token["token"].as_str().context("the server made a token and does not show it")?;
+        let clients = self.clients.iter().map(|client| client.with_token(token)).collect::<Vec<_>>();
+        clients[0].put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
+        clients[0].put_group(&self.group, &policy()).await?;
+        clients[0].act(&["groups", &self.group, "pause"]).await?;
+        for client in &clients {
+            until(async || client.get::<Value>(&["groups", &self.group], &[]).await).await?;
+        }
+        Ok(clients)
+    }
+
+    fn spawn(&mut self, store: &str) -> anyhow::Result<()> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new(std::env::current_exe()?);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARILLON_")) {
             command.env_remove(name);
         }
         let child = command
-            .args(["serve", "--listen", &address.to_string(), "--egress-allow", "127.0.0.0/8"])
-            .args(["--store", &format!("sqlite:{}", home.path().join("carillon.db").display())])
+            .args(["serve", "--listen", &address.to_string(), "--egress-allow", "127.0.0.0/8", "--store", store])
             .env("CARILLON_AUTH__ADMIN_TOKEN", TOKEN)
+            .env("CARILLON_KEYS__MASTER_KEY", MASTER_KEY)
             .env("CARILLON_STORE__DURABILITY", "full")
             .env("CARILLON_LOG", "warn")
-            .current_dir(home.path())
+            .current_dir(self.home.path())
             .stdin(Stdio::null())
-            .stderr(File::create(home.path().join("log"))?)
+            .stderr(File::options().create(true).append(true).open(self.log())?)
             .spawn()
             .context("the server does not start")?;
-        let client = Client::new(&format!("http://{address}"), Some(TOKEN.to_owned()))?;
-        let mut server = Self { client, child, home };
-        server.ready().await?;
-        server.client.put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
-        server.client.put_group(GROUP, &policy()).await?;
-        Ok(server)
+        self.nodes.push(child);
+        self.clients.push(Client::new(&format!("http://{address}"), Some(TOKEN.to_owned()))?);
+        Ok(())
     }
 
+    fn log(&self) -> PathBuf {
+        self.home.path().join("log")
+    }
+
+    /// Waits for the node that was started last.
     async fn ready(&mut self) -> anyhow::Result<()> {
-        let stopwatch = Stopwatch::start();
-        while self.client.get::<Value>(&["groups"], &[]).await.is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                let log = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
-                bail!("the server ended with {status}: {log}");
-            }
-            if stopwatch.elapsed() > START_TIMEOUT {
-                bail!("the server is not ready after {}", humantime::format_duration(START_TIMEOUT));
-            }
-            tokio::time::sleep(LOOK).await;
+        let log = self.log();
+        let (Some(client), Some(node)) = (self.clients.last(), self.nodes.last_mut()) else { return Ok(()) };
+        let asked = until(async || client.get::<Value>(&["groups"], &[]).await).await;
+        if let Some(status) = node.try_wait()? {
+            bail!("the server ended with {status}: {}", std::fs::read_to_string(log).unwrap_or_default());
         }
-        Ok(())
+        asked
     }
 
     /// What the server has used so far.
     pub(super) fn usage(&self) -> Usage {
-        Usage::of(self.child.id())
+        self.nodes.iter().map(|node| Usage::of(node.id())).fold(Usage::default(), Usage::and)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A child that is gone already is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        for node in &mut self.nodes {
+            // A child that is gone already is as good.
+            drop(node.kill());
+            drop(node.wait());
+        }
     }
+}
+
+/// Asks until there is an answer.
+async fn until<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> anyhow::Result<()> {
+    let stopwatch = Stopwatch::start();
+    while ask().await.is_err() {
+        if stopwatch.elapsed() > START_TIMEOUT {
+            bail!("the server is not ready after {}", humantime::format_duration(START_TIMEOUT));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// The policy of the group: a delivery takes three calls of components, and four when it fails.
@@ -114,6 +173,10 @@ pub(super) struct Usage {
 }
 
 impl Usage {
+    fn and(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, rss: self.rss + other.rss }
+    }
+
     pub(super) fn of(pid: u32) -> Self {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         Self { cpu: cpu_seconds(&read("stat")).unwrap_or(0.0), rss: rss_mib(&read("status")).unwrap_or(0.0) }

@@ -293,7 +293,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             // The URL may have a password in it: no message repeats it.
             let options =
                 config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
-            Ok(Arc::new(PostgresStore::open(options.with(durability)).await?))
+            Ok(Arc::new(PostgresStore::open(options.with(durability).within(config.store.timeout.get())).await?))
         }
     }
 }

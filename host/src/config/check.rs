@@ -96,6 +96,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
     if let Err(error) = config.store.place() {
         checks.require(false, "store.url", error.to_string());
     }
+    checks.period("store.timeout", config.store.timeout, SECOND);
     let has_key = config.keys.master_key.is_some() || config.keys.master_key_file.is_some();
     let message =
         "nodes that share a database share the master key, too: set this, or keys.master_key_file, to the same on each";

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES: usize = 400;
 
 /// Who may speak to the store, and why. `app` opens it; nobody else knows of it.
-const STORE_USERS: [(&str, &str); 9] = [
+const STORE_USERS: [(&str, &str); 10] = [
     ("app", "opens and closes it"),
     ("cron", "asks how far schedules have come"),
     ("accept", "writes new jobs and shows what is there"),
@@ -14,6 +14,7 @@ const STORE_USERS: [(&str, &str); 9] = [
     ("due", "leases and settles"),
     ("bulk", "changes many jobs"),
     ("pull", "leases and settles for consumers"),
+    ("cluster", "knows the other nodes by way of it"),
     ("catalog", "keeps the durable copy of what is configured"),
     ("observe", "reads facts, writes nothing"),
 ];

@@ -203,7 +203,12 @@ impl Node {
         self.attempts.spawn(async move {
             let attempt = async {
                 node.clock.sleep_until(leased.job.run_at).await;
-                node.observer.tell(Fact::pop(&leased, node.clock.now()));
+                let now = node.clock.now();
+                if now >= leased.until {
+                    // The claim was long on its way, or this node stood still: somebody else may have the job by now.
+                    return Settlement::released(&leased, now);
+                }
+                node.observer.tell(Fact::pop(&leased, now));
                 node.attempter.make(&leased).await
             };
             let settlement = tokio::select! {
@@ -244,11 +249,13 @@ impl Node {
     /// Keeps the leases of running attempts from ending, until `stop`.
     pub async fn run_leases(self: Arc<Self>, stop: CancellationToken) {
         let period = self.config.lease.get() / EXTENSIONS;
+        let mut pause = period;
         loop {
             tokio::select! {
-                () = self.clock.sleep_until(self.clock.now().plus(period)) => {}
+                () = self.clock.sleep_until(self.clock.now().plus(pause)) => {}
                 () = stop.cancelled() => return,
             }
+            pause = period;
             let leases = self.leases.all();
             if leases.is_empty() {
                 continue;
@@ -261,7 +268,10 @@ impl Node {
                         tracing::debug!(lost, "leases ended before they could be extended");
                     }
                 }
-                Err(error) => tracing::error!(%error, "cannot extend leases"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot extend leases");
+                    pause = period.min(STORE_PAUSE);
+                }
             }
         }
     }

@@ -100,7 +100,9 @@ mod tests {
 
     fn nodes(count: usize) -> Vec<Uuid> {
         // Ids of nodes that started a second apart.
-        let id = |number: usize| Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0000 + ((number as u128 * 1_000) << 80));
+        let id = |number: usize| {
+            Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0000 + ((number as u128 * 1_000) << 80))
+        };
         (1..=count).map(id).collect()
     }
 

@@ -96,6 +96,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
     if let Err(error) = config.store.place() {
         checks.require(false, "store.url", error.to_string());
     }
+    checks.period("store.timeout", config.store.timeout, SECOND);
     let has_key = config.keys.master_key.is_some() || config.keys.master_key_file.is_some();
     let message =
         "nodes that share a database share the master key, too: set this, or keys.master_key_file, to the same on each";
@@ -231,7 +232,6 @@ mod tests {
             ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: a master key has 64"),
             ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH or postgres://…"),
-            ("CARILLON_STORE__URL", "postgres://x", "store.url: nodes that share a database share the master key"),
             ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: a user agent has visible"),
             ("CARILLON_GROUPS__X", "1", "groups: `x` is not a table"),
         ] {
@@ -239,6 +239,14 @@ mod tests {
             assert!(said.contains(expected), "{said}");
             assert!(said.contains(&format!("environment variable {name}")), "{said}");
         }
+    }
+
+    #[test]
+    fn nodes_that_share_a_database_are_told_their_master_key() {
+        let shared = ("CARILLON_STORE__URL", "postgres://x");
+        let said = refusal(&[shared]);
+        assert!(said.contains("keys.master_key: nodes that share a database share the master key"), "{said}");
+        assert_eq!(refusal(&[shared, ("CARILLON_KEYS__MASTER_KEY", &"0f".repeat(32))]), "");
     }
 
     #[test]

@@ -119,6 +119,8 @@ pub struct StoreConfig {
     pub url: String,
     /// What an answered write survives.
     pub durability: Durability,
+    /// How long a PostgreSQL database is waited for.
+    pub timeout: Period,
 }
 
 /// A URL may have a password in it.
@@ -128,6 +130,7 @@ impl fmt::Debug for StoreConfig {
         f.debug_struct("StoreConfig")
             .field("url", &format!("{scheme}:…"))
             .field("durability", &self.durability)
+            .field("timeout", &self.timeout)
             .finish()
     }
 }

@@ -15,13 +15,13 @@ use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
 #[async_trait]
 impl Entities for PostgresStore {
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
-        let rows = sqlx::query(LOAD).fetch_all(&self.database.pool).await.map_err(Failure::from)?;
-        Ok(loaded(&rows)?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(load(&mut db)).await?)
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {
-        let row = sqlx::query(GENERATION).fetch_one(&self.database.pool).await.map_err(Failure::from)?;
-        Ok(rows::number(&row, "generation")?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(generation(&mut db)).await?)
     }
 
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
@@ -37,9 +37,8 @@ impl Entities for PostgresStore {
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
-        let query = sqlx::query(COMPONENT).bind(digest);
-        let row = query.fetch_optional(&self.database.pool).await.map_err(Failure::from)?;
-        Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(component(&mut db, digest)).await?)
     }
 }
 
@@ -47,6 +46,10 @@ impl Entities for PostgresStore {
 const LOAD: &str = "
     SELECT carillon.generation, entity.* FROM carillon LEFT JOIN entity ON entity.deleted_at IS NULL
     ORDER BY entity.id";
+
+async fn load(db: &mut PgConnection) -> Result<(i64, Vec<Entity>), Failure> {
+    loaded(&sqlx::query(LOAD).fetch_all(db).await?)
+}
 
 fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
     let first = found.first().ok_or_else(|| StoreError::Corrupt("the table `carillon` is empty".to_owned()))?;
@@ -78,6 +81,10 @@ fn entity(row: &PgRow) -> Result<Entity, Failure> {
 }
 
 const GENERATION: &str = "SELECT generation FROM carillon";
+
+async fn generation(db: &mut PgConnection) -> Result<i64, Failure> {
+    rows::number(&sqlx::query(GENERATION).fetch_one(db).await?, "generation")
+}
 
 const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1";
 
@@ -209,3 +216,8 @@ impl Verb for PutComponent {
 }
 
 const COMPONENT: &str = "SELECT bytes FROM component WHERE digest = $1";
+
+async fn component(db: &mut PgConnection, digest: &str) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(db).await?;
+    row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()
+}

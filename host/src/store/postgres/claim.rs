@@ -136,7 +136,8 @@ impl Verb for ClaimLate {
             Late::Lost => CLAIM_LOST,
             Late::Overdue => CLAIM_OVERDUE,
         };
-        let query = sqlx::query(sql).bind(self.now.0).bind(self.lease_until.0).bind(i64::from(self.limit)).bind(self.front.0);
+        let query =
+            sqlx::query(sql).bind(self.now.0).bind(self.lease_until.0).bind(i64::from(self.limit)).bind(self.front.0);
         with_rest(query.fetch_all(&mut *db).await?, db).await
     }
 }

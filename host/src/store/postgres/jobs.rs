@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::claim::{ClaimFrom, ClaimLate, Extend, Late};
-use super::error::Failure;
 use super::fronts::LateFront;
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
@@ -56,7 +55,8 @@ impl Jobs for PostgresStore {
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        Ok(reads::waiting(&self.database.pool, &self.fronts).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::waiting(&mut db, &self.fronts)).await?)
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
@@ -78,8 +78,8 @@ impl Jobs for PostgresStore {
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
-        let mut connection = self.database.pool.acquire().await.map_err(Failure::from)?;
-        let rows = claim::held(&mut connection, tenant, id, token, now).await?;
+        let mut db = self.database.connections.take().await?;
+        let rows = self.database.connections.bounded(claim::held(&mut db, tenant, id, token, now)).await?;
         Ok(claim::leased(&rows).pop())
     }
 
@@ -118,28 +118,33 @@ impl Jobs for PostgresStore {
     }
 
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
-        let mut connection = self.database.pool.acquire().await.map_err(Failure::from)?;
-        Ok(reads::job_on(&mut connection, tenant, id).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::job_on(&mut db, tenant, id)).await?)
     }
 
     async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError> {
-        Ok(reads::body(&self.database.pool, tenant, id).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::body(&mut db, tenant, id)).await?)
     }
 
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        Ok(lists::jobs(&self.database.pool, &query).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(lists::jobs(&mut db, &query)).await?)
     }
 
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
-        Ok(lists::newest_of_names(&self.database.pool, &query).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(lists::newest_of_names(&mut db, &query)).await?)
     }
 
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
-        Ok(lists::count(&self.database.pool, &filter).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(lists::count(&mut db, &filter)).await?)
     }
 
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
-        Ok(ticks::ticked(&self.database.pool).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(ticks::ticked(&mut db)).await?)
     }
 
     async fn attempts(
@@ -149,7 +154,8 @@ impl Jobs for PostgresStore {
         after: u32,
         limit: u32,
     ) -> Result<Vec<AttemptRecord>, StoreError> {
-        Ok(reads::attempts(&self.database.pool, tenant, id, after, limit).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::attempts(&mut db, tenant, id, after, limit)).await?)
     }
 
     fn commit_stats(&self) -> CommitStats {
@@ -157,12 +163,13 @@ impl Jobs for PostgresStore {
     }
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
-        Ok(reads::stats(&self.database.pool, tenant, group, now).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::stats(&mut db, tenant, group, now)).await?)
     }
 
     async fn close(&self) {
         self.inserts.close().await;
         self.settlements.close().await;
-        self.database.pool.close().await;
+        self.database.connections.close().await;
     }
 }

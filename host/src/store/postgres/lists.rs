@@ -1,6 +1,6 @@
 //! Lists of jobs, of those that are over and those that are not, merged.
 
-use sqlx::postgres::{PgArguments, PgPool};
+use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{AssertSqlSafe, Postgres};
 use uuid::Uuid;
 
@@ -86,23 +86,23 @@ fn asks_for_nothing(filter: &JobFilter) -> bool {
     [&filter.name, &filter.name_prefix].into_iter().flatten().any(|name| name.contains('\0'))
 }
 
-pub(super) async fn jobs(pool: &PgPool, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+pub(super) async fn jobs(db: &mut PgConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
     if asks_for_nothing(&query.filter) {
         return Ok(Vec::new());
     }
     let sql = jobs_sql(query.filter.state, query.filter.name.is_some());
-    let found = bind(sql, &query.filter, query.before)?.bind(i64::from(query.limit)).fetch_all(pool).await?;
+    let found = bind(sql, &query.filter, query.before)?.bind(i64::from(query.limit)).fetch_all(db).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
 }
 
-pub(super) async fn count(pool: &PgPool, filter: &JobFilter) -> Result<u64, Failure> {
+pub(super) async fn count(db: &mut PgConnection, filter: &JobFilter) -> Result<u64, Failure> {
     if asks_for_nothing(filter) {
         return Ok(0);
     }
     let sql = count_sql(filter.state, filter.name.is_some());
-    rows::number(&bind(sql, filter, None)?.fetch_one(pool).await?, "jobs")
+    rows::number(&bind(sql, filter, None)?.fetch_one(db).await?, "jobs")
 }
 
 /// Jumps from name to name in the indexes `job_name` and `job_done_name`.
@@ -127,11 +127,11 @@ pub(super) const NEWEST_OF_NAMES: &str = "
     WHERE EXISTS (SELECT 1 FROM entity WHERE entity.id = $1 AND entity.tenant = $2)
     ORDER BY page.name";
 
-pub(super) async fn newest_of_names(pool: &PgPool, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
+pub(super) async fn newest_of_names(db: &mut PgConnection, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
     if query.limit == 0 || [&query.prefix, &query.after].iter().any(|text| text.contains('\0')) {
         return Ok(Vec::new());
     }
     let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
     let asked = asked.bind(&query.after).bind(&query.prefix).bind(i64::from(query.limit));
-    asked.fetch_all(pool).await?.iter().map(rows::job).collect()
+    asked.fetch_all(db).await?.iter().map(rows::job).collect()
 }

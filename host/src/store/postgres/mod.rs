@@ -11,17 +11,19 @@
 //! - **A lease ends by its time only.** Nobody knows whether another node is alive, and nothing needs to: the token of the next lease
 //!   makes what comes late ineffective.
 //!
-//! When the database cannot be reached, verbs answer [`StoreError::Unavailable`]; they work again as soon as it can. A write whose
-//! connection breaks during the commit may or may not have been made.
+//! When the database cannot be reached, or falls silent ([`connections`]), verbs answer [`StoreError::Unavailable`]; they work again as
+//! soon as it can. A write whose connection breaks during the commit may or may not have been made.
 
 mod admit;
 mod batch;
 mod catalog;
 mod change;
 mod claim;
+mod connections;
 mod done;
 mod error;
 mod fronts;
+mod hosts;
 mod insert;
 mod job_rows;
 mod jobs;

@@ -6,10 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::postgres::{PgConnection, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use super::connections::Connections;
 use super::error::Failure;
+use super::hosts::{self, Hosts};
 use crate::store::{Durability, StoreError};
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -17,17 +19,18 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// The oldest server that the statements are written and tested for: PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;
 
-/// The most connections of a node.
-const CONNECTIONS: u32 = 16;
+/// How long a node waits for the database where nothing else is said.
+const BOUND: Duration = Duration::from_secs(10);
 
-/// How long a verb waits for a free connection, or for the server to answer at all.
-const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// A connection that was not needed for so long is closed: other nodes may be short of them.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Where the database is and how it is written.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    connect: PgConnectOptions,
+    hosts: Hosts,
     durability: Durability,
+    bound: Duration,
 }
 
 impl PostgresOptions {
@@ -37,24 +40,27 @@ impl PostgresOptions {
         self.durability = durability;
         self
     }
+
+    /// These options, with another bound on how long the database is waited for: for a connection, and for the work of a transaction.
+    #[must_use]
+    pub fn within(mut self, bound: Duration) -> Self {
+        self.bound = bound;
+        self
+    }
 }
 
 impl FromStr for PostgresOptions {
     type Err = String;
 
-    /// Reads `postgres://user:password@host:port/database?sslmode=…`, as other programs write it. The error does not repeat the URL,
-    /// which may have a password in it.
+    /// Reads `postgres://user:password@host:port/database?sslmode=…`, as other programs write it, with one host or several. The error
+    /// does not repeat the URL, which may have a password in it.
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err("it does not begin with `postgres://`".to_owned());
-        }
-        let connect = url.parse::<PgConnectOptions>().map_err(|error| error.to_string())?;
-        Ok(Self { connect: connect.disable_statement_logging(), durability: Durability::default() })
+        Ok(Self { hosts: Hosts::parse(url)?, durability: Durability::default(), bound: BOUND })
     }
 }
 
 /// Every statement is written as a walk along an index from a few rows to a few others. So no table is to be read as a whole because it
-/// was small when the plan was made, and no statement is worth compiling. A node that hangs in the middle of a transaction must not keep its locks.
+/// was small when the plan was made, and no statement is worth compiling. A node that is gone without a word must not keep its connection.
 pub(super) const SESSION: &str = "
     SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
     SET enable_seqscan = off;
@@ -62,8 +68,18 @@ pub(super) const SESSION: &str = "
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
     SET jit = off;
-    SET idle_in_transaction_session_timeout = '30s';
+    SET client_connection_check_interval = '5s';
+    SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '25s';
     SET application_name = 'carillon'";
+
+/// The server gives up when the node does: what nobody waits for any longer must not keep its locks.
+fn bounds(bound: Duration) -> String {
+    let ms = bound.as_millis();
+    format!("SET statement_timeout = {ms}; SET idle_in_transaction_session_timeout = {ms}")
+}
 
 /// An answered write is on disk, even if the server's own default is otherwise. (What waits for standbys waits longer still.)
 const FULL: &str =
@@ -72,30 +88,29 @@ const FULL: &str =
 const NORMAL: &str = "SET synchronous_commit = off";
 
 /// Connects, and brings the schema up to date.
-pub(super) async fn open(options: &PostgresOptions) -> Result<PgPool, StoreError> {
+pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, StoreError> {
     let durability = match options.durability {
         Durability::Full => FULL,
         Durability::Normal => NORMAL,
     };
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(CONNECTION_WAIT)
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
-                sqlx::raw_sql(durability).execute(connection).await?;
-                Ok(())
-            })
+    let bounds = bounds(options.bound);
+    let pool = PgPoolOptions::new().idle_timeout(IDLE).after_connect(move |connection, _| {
+        let bounds = bounds.clone();
+        Box::pin(async move {
+            if !hosts::is_writer(&mut *connection).await? {
+                return Err(sqlx::Error::Protocol(hosts::STANDBY.to_owned()));
+            }
+            sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(bounds)).execute(&mut *connection).await?;
+            sqlx::raw_sql(durability).execute(connection).await?;
+            Ok(())
         })
-        .connect_lazy_with(options.connect.clone());
+    });
     // A connection of its own: the lock of the migrations belongs to it, and goes with it.
-    let prepared = tokio::time::timeout(CONNECTION_WAIT, options.connect.connect()).await;
-    let mut connection = prepared
-        .map_err(|_| StoreError::Unavailable("the database does not answer".to_owned()))?
-        .map_err(Failure::from)?;
+    let (writer, mut connection) = options.hosts.writer().await?;
     prepare(&mut connection).await?;
     connection.close().await.map_err(Failure::from)?;
-    Ok(pool)
+    Ok(Connections::new(pool, writer, options.hosts.clone(), options.bound))
 }
 
 async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {

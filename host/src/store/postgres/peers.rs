@@ -49,6 +49,15 @@ const PUT: &str = "
 
 const LEAVE: &str = "DELETE FROM node WHERE id = $1";
 
+async fn time(db: &mut PgConnection) -> Result<UnixMs, Failure> {
+    Ok(UnixMs(sqlx::query(TIME).fetch_one(db).await?.try_get("now")?))
+}
+
+async fn leave(db: &mut PgConnection, node: Uuid) -> Result<(), Failure> {
+    sqlx::query(LEAVE).bind(node).execute(db).await?;
+    Ok(())
+}
+
 const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 /// Says a word to all nodes, when the transaction is committed.
@@ -97,8 +106,8 @@ fn member(row: &PgRow) -> Result<Member, Failure> {
 #[async_trait]
 impl Peers for PostgresStore {
     async fn time(&self) -> Result<UnixMs, StoreError> {
-        let row = sqlx::query(TIME).fetch_one(&self.database.pool).await.map_err(Failure::from)?;
-        Ok(UnixMs(row.try_get("now").map_err(Failure::from)?))
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(time(&mut db)).await?)
     }
 
     async fn beat(&self, beat: Beat) -> Result<Roll, StoreError> {
@@ -106,19 +115,18 @@ impl Peers for PostgresStore {
     }
 
     async fn leave(&self, node: Uuid) -> Result<(), StoreError> {
-        sqlx::query(LEAVE).bind(node).execute(&self.database.pool).await.map_err(Failure::from)?;
-        Ok(())
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(leave(&mut db, node)).await?)
     }
 
     async fn tell(&self, from: Uuid) -> Result<(), StoreError> {
-        let mut connection = self.database.pool.acquire().await.map_err(Failure::from)?;
-        Ok(notify(&mut connection, JOBS, Some(from)).await?)
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(notify(&mut db, JOBS, Some(from))).await?)
     }
 
     async fn listen(&self, own: Uuid) -> Result<Box<dyn Signals>, StoreError> {
         // A connection of its own, which goes with the listener whatever state it is in.
-        let pool =
-            PgPoolOptions::new().max_connections(1).connect_lazy_with((*self.database.pool.connect_options()).clone());
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.database.connections.options());
         let listening = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(CHANNEL).await?;

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::Failure;
 use super::fronts::{Fronts, Look};
@@ -31,7 +31,7 @@ pub(super) const WAITING_IN: &str = "
     FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS known (lane, front)
     ORDER BY lane";
 
-pub(super) async fn waiting(pool: &PgPool, fronts: &Fronts) -> Result<Vec<Waiting>, Failure> {
+pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Vec<Waiting>, Failure> {
     let look = fronts.look();
     let query = match &look {
         Look::Whole(_) => sqlx::query(WAITING),
@@ -39,7 +39,7 @@ pub(super) async fn waiting(pool: &PgPool, fronts: &Fronts) -> Result<Vec<Waitin
     };
     let lane = |row: &PgRow| Ok((row.try_get("lane")?, row.try_get("earliest")?));
     let lanes: Vec<(i64, Option<i64>)> =
-        query.fetch_all(pool).await?.iter().map(lane).collect::<Result<_, sqlx::Error>>()?;
+        query.fetch_all(db).await?.iter().map(lane).collect::<Result<_, sqlx::Error>>()?;
     fronts.found(look, lanes.iter().copied());
     Ok(groups(&lanes))
 }
@@ -71,8 +71,8 @@ pub(super) const BODY: &str = "
         EXISTS (SELECT 1 FROM job WHERE id = $1 AND tenant = $2)
         OR EXISTS (SELECT 1 FROM job_done WHERE id = $1 AND tenant = $2))";
 
-pub(super) async fn body(pool: &PgPool, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
-    let row = sqlx::query(BODY).bind(id.0).bind(tenant.0).fetch_optional(pool).await?;
+pub(super) async fn body(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(BODY).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
     row.as_ref().map(|row| rows::payload(row, "body")).transpose()
 }
 
@@ -84,14 +84,14 @@ pub(super) const ATTEMPTS: &str = "
     ORDER BY number LIMIT $4";
 
 pub(super) async fn attempts(
-    pool: &PgPool,
+    db: &mut PgConnection,
     tenant: TenantId,
     id: JobId,
     after: u32,
     limit: u32,
 ) -> Result<Vec<AttemptRecord>, Failure> {
     let query = sqlx::query(ATTEMPTS).bind(id.0).bind(tenant.0).bind(i64::from(after)).bind(i64::from(limit));
-    query.fetch_all(pool).await?.iter().map(rows::attempt).collect()
+    query.fetch_all(db).await?.iter().map(rows::attempt).collect()
 }
 
 /// Counts entries of `job_state` and `job_done_state`, and those of `job_due` that are due; reads no job.
@@ -105,9 +105,14 @@ pub(super) const STATS: &str = "
     JOIN job ON job.lane = mine.id * 20 + level.number
     WHERE job.state = 'scheduled' AND NOT job.blocked AND job.run_at <= $3";
 
-pub(super) async fn stats(pool: &PgPool, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
+pub(super) async fn stats(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    group: GroupId,
+    now: UnixMs,
+) -> Result<Stats, Failure> {
     let mut stats = Stats::default();
-    for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(pool).await? {
+    for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(db).await? {
         let jobs = rows::number(&row, "jobs")?;
         if row.try_get::<&str, _>("state")? == "available" {
             stats.available = jobs;

@@ -1,7 +1,7 @@
 //! The ticks of schedules: each makes one job, on whichever node it is noticed first.
 
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::Failure;
 use super::job_rows::{self, Row};
@@ -70,10 +70,10 @@ async fn put_tick(db: &mut PgConnection, tick: &Tick, job: Option<JobId>) -> Res
 pub(super) const TICKED: &str = "SELECT schedule, last, runs FROM ticked ORDER BY schedule";
 
 /// How far each schedule has come.
-pub(super) async fn ticked(pool: &PgPool) -> Result<Vec<Ticked>, Failure> {
+pub(super) async fn ticked(db: &mut PgConnection) -> Result<Vec<Ticked>, Failure> {
     let ticked = |row: &PgRow| {
         let (schedule, last) = (row.try_get("schedule")?, UnixMs(row.try_get("last")?));
         Ok(Ticked { schedule, last, runs: rows::number(row, "runs")? })
     };
-    sqlx::query(TICKED).fetch_all(pool).await?.iter().map(ticked).collect()
+    sqlx::query(TICKED).fetch_all(db).await?.iter().map(ticked).collect()
 }

@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
+use super::connections::Connections;
 use super::error::Failure;
 use crate::store::{CommitStats, StoreError};
 
@@ -24,15 +26,15 @@ pub(super) trait Verb: Send + Sync {
 /// The connections, and how they are used.
 #[derive(Debug)]
 pub(super) struct Database {
-    pub(super) pool: PgPool,
+    pub(super) connections: Connections,
     commits: AtomicU64,
     calls: AtomicU64,
     largest: AtomicU64,
 }
 
 impl Database {
-    pub(super) fn new(pool: PgPool) -> Self {
-        Self { pool, commits: AtomicU64::new(0), calls: AtomicU64::new(0), largest: AtomicU64::new(0) }
+    pub(super) fn new(connections: Connections) -> Self {
+        Self { connections, commits: AtomicU64::new(0), calls: AtomicU64::new(0), largest: AtomicU64::new(0) }
     }
 
     /// Runs one caller's verb; returns when it is committed.
@@ -54,10 +56,15 @@ impl Database {
     }
 
     async fn once<V: Verb>(&self, verb: &V) -> Result<V::Done, Failure> {
-        // What is dropped without a commit is rolled back before its connection is used again.
-        let mut transaction = self.pool.begin().await?;
-        let done = verb.run(&mut transaction).await?;
-        transaction.commit().await?;
+        let mut connection = self.connections.take().await?;
+        let committed = async {
+            // What is dropped without a commit is rolled back before its connection is used again.
+            let mut transaction = connection.begin().await?;
+            let done = verb.run(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(done)
+        };
+        let done = self.connections.bounded(committed).await?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(done)
     }

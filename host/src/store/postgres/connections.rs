@@ -1,0 +1,137 @@
+//! Connections, none of which is waited for without end.
+//!
+//! A network can fall silent: nothing that is sent arrives, nothing comes back, and neither side is told. So everything that waits for the
+//! database has a bound: a connection that is asked for, the work that is done on it, and the test that it passes on its way back into
+//! the pool. What does not answer in time is thrown away with its socket, and the next connection is a new one, to the host that
+//! accepts writes then.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use super::error::Failure;
+use super::hosts::Hosts;
+use crate::store::StoreError;
+
+/// The most connections of a node.
+pub(super) const CONNECTIONS: u32 = 16;
+
+/// How long one look for a connection may take, and a connection to say that it is alive. When it is over the next look begins: another
+/// connection may be free by now, and another host the primary.
+pub(super) const LOOK: Duration = Duration::from_secs(3);
+
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The connections of a node.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pool: PgPool,
+    hosts: Hosts,
+    /// For a connection, and for the work of one transaction.
+    bound: Duration,
+    looking: Mutex<()>,
+}
+
+impl Connections {
+    /// None yet. `options` say how a connection is prepared, `writer` which of the hosts accepts writes for the time being.
+    pub(super) fn new(options: PgPoolOptions, writer: &PgConnectOptions, hosts: Hosts, bound: Duration) -> Self {
+        let options = options.max_connections(CONNECTIONS).acquire_timeout(LOOK.min(bound));
+        Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, looking: Mutex::new(()) }
+    }
+
+    /// A connection that answers.
+    pub(super) async fn take(&self) -> Result<Taken, Failure> {
+        let looks = async {
+            loop {
+                match self.pool.acquire().await {
+                    Ok(connection) => return Ok(Taken(connection)),
+                    Err(error) if !may_pass(&error) => return Err(Failure::from(error)),
+                    Err(error) => tracing::debug!(%error, "no connection to the database yet"),
+                }
+                self.look_for_writer().await;
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let none = || Err(Failure::from(sqlx::Error::PoolTimedOut));
+        timeout(self.bound, looks).await.unwrap_or_else(|_| none())
+    }
+
+    /// Does work on a connection that was taken.
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let silent = || StoreError::Unavailable("the database did not answer in time".to_owned());
+        timeout(self.bound, work).await.unwrap_or_else(|_| Err(silent().into()))
+    }
+
+    /// How a connection is made, to the host that accepts writes for the time being.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        (*self.pool.connect_options()).clone()
+    }
+
+    /// Closes them all: those that are in use when they are returned.
+    pub(super) async fn close(&self) {
+        if timeout(self.bound, self.pool.close()).await.is_err() {
+            tracing::warn!("some connections to the database were not closed in time");
+        }
+    }
+
+    /// Finds out which host accepts writes, unless somebody else is doing that.
+    async fn look_for_writer(&self) {
+        if !self.hosts.are_several() {
+            return;
+        }
+        let Ok(_looking) = self.looking.try_lock() else { return };
+        match self.hosts.writer().await {
+            Ok((options, _)) => self.pool.set_connect_options(options.clone()),
+            Err(failure) => tracing::debug!(error = %failure.error, "no host of the database accepts writes"),
+        }
+    }
+}
+
+/// Whether it may be better in a moment.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        // Out of resources; stopped by an operator, or starting.
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["53", "57"].iter().any(|class| code.starts_with(class)))
+        }
+        sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) => false,
+        _ => true,
+    }
+}
+
+/// A connection in use. It goes back when it is dropped.
+pub(super) struct Taken(PoolConnection<Postgres>);
+
+impl Deref for Taken {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Taken {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
+
+impl Drop for Taken {
+    /// The pool tests what comes back, which also rolls back what was not committed, and would wait for ever for the answer.
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let back = self.0.return_to_pool();
+        runtime.spawn(async move {
+            if timeout(LOOK, back).await.is_err() {
+                tracing::debug!("a connection to the database did not answer any more");
+            }
+        });
+    }
+}

@@ -168,6 +168,7 @@ impl App {
             clock: Arc::clone(&node.clock),
             observer: Arc::clone(&node.observer),
             wake: Arc::clone(&node.wake),
+            cluster: Arc::clone(&node.cluster),
         });
         let observers = Arc::new(Observers::new(
             Arc::clone(&node.catalog),

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Bulk, BulkAction, Catalog, Rejected};
 use crate::clock::Clock;
+use crate::cluster::{Cluster, Divided};
+use crate::fnv::fnv;
 use crate::job::{Job, TenantId};
 use crate::observe::Observer;
 use crate::store::{Change, Changed, JobsQuery, Store, StoreError};
@@ -20,6 +22,9 @@ const PAGE: u32 = 500;
 
 /// How many jobs are changed before the request is answered.
 pub const AT_ONCE: u64 = 1_000;
+
+/// How often it is looked whether there is one that another node has left.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -39,6 +44,8 @@ pub struct Bulks {
     pub observer: Arc<Observer>,
     /// Is woken when jobs may be due.
     pub wake: Arc<Wake>,
+    /// The other nodes.
+    pub cluster: Arc<Cluster>,
 }
 
 impl Bulks {
@@ -60,10 +67,12 @@ impl Bulks {
             let changed = self.catalog.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let unfinished = self.catalog.unfinished_bulks();
+            let mut unfinished = self.catalog.unfinished_bulks();
+            unfinished.retain(|bulk| self.is_ours(bulk));
             if unfinished.is_empty() {
                 tokio::select! {
                     () = changed => {}
+                    () = self.clock.sleep_until(self.clock.now().plus(LOOK_AGAIN)) => {}
                     () = stop.cancelled() => {}
                 }
             }
@@ -79,9 +88,14 @@ impl Bulks {
         }
     }
 
+    /// One node makes a change; when it goes, another one goes on.
+    fn is_ours(&self, bulk: &Bulk) -> bool {
+        self.cluster.share(Divided::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
+    }
+
     async fn one(&self, bulk: &Bulk, stop: &CancellationToken) -> Result<(), Rejected> {
         let mut bulk = bulk.clone();
-        while bulk.doc.finished_at.is_none() && !stop.is_cancelled() {
+        while bulk.doc.finished_at.is_none() && self.is_ours(&bulk) && !stop.is_cancelled() {
             self.page(&mut bulk).await?;
             self.catalog.put_bulk(&bulk).await?;
         }

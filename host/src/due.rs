@@ -22,7 +22,7 @@ use self::fair::{Open, share};
 use crate::attempt::Attempter;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, UnixMs};
-use crate::cluster::{Cluster, Limited};
+use crate::cluster::{Cluster, Divided};
 use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening};
@@ -179,7 +179,7 @@ impl Node {
     fn opening(&self, group: GroupId, now: UnixMs) -> Option<(TenantId, Opening)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let limits = &group.effective.as_ref().ok()?.limits;
-        let share = self.cluster.share(Limited::Group(group.id.0));
+        let share = self.cluster.share(Divided::Group(group.id.0));
         let (concurrency, rate) = share.of_limits(limits.concurrency, limits.rate)?;
         Some((group.tenant.id, self.gates.opening(group.id, concurrency, rate, now)))
     }

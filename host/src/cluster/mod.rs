@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 pub use self::clock::SharedClock;
 pub use self::link::Link;
-pub use self::share::{Limited, Share};
+pub use self::share::{Divided, Share};
 use crate::clock::{Clock, UnixMs};
 use crate::job::JobId;
 use crate::store::{Beat, Member, NodeDoc, Roll};
@@ -87,7 +87,7 @@ impl Cluster {
 
     /// This node's part of what all may do together.
     #[must_use]
-    pub fn share(&self, what: Limited) -> Share {
+    pub fn share(&self, what: Divided) -> Share {
         match self.view() {
             None => Share::WHOLE,
             Some(view) if self.clock.now() > view.until => Share::NONE,

@@ -13,20 +13,23 @@ use crate::policy::binding::Rate;
 
 /// What is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
+pub enum Divided {
     /// What a group may do.
     Group(i64),
     /// What a tenant may do.
     Tenant(i64),
+    /// A change of many jobs, by a hash of its id. One node makes it.
+    Bulk(u64),
 }
 
-impl Limited {
+impl Divided {
     fn bytes(self) -> impl Iterator<Item = u8> {
         let (kind, id) = match self {
-            Self::Group(id) => (0, id),
-            Self::Tenant(id) => (1, id),
+            Self::Group(id) => (0, id.to_le_bytes()),
+            Self::Tenant(id) => (1, id.to_le_bytes()),
+            Self::Bulk(hash) => (2, hash.to_le_bytes()),
         };
-        std::iter::once(kind).chain(id.to_le_bytes())
+        std::iter::once(kind).chain(id)
     }
 }
 
@@ -46,7 +49,7 @@ impl Share {
 
     /// The place of `own` among `nodes`. None if it is not among them.
     #[must_use]
-    pub fn of(own: Uuid, nodes: &[Uuid], what: Limited) -> Self {
+    pub fn of(own: Uuid, nodes: &[Uuid], what: Divided) -> Self {
         if !nodes.contains(&own) {
             return Self::NONE;
         }
@@ -110,7 +113,7 @@ mod tests {
         #[test]
         fn parts_add_up_to_the_whole(whole in 0_u32..2_000, count in 1_usize..12, group in any::<i64>()) {
             let nodes = nodes(count);
-            let parts: Vec<u32> = nodes.iter().map(|own| Share::of(*own, &nodes, Limited::Group(group)).part(whole)).collect();
+            let parts: Vec<u32> = nodes.iter().map(|own| Share::of(*own, &nodes, Divided::Group(group)).part(whole)).collect();
             prop_assert_eq!(parts.iter().sum::<u32>(), whole);
             prop_assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1);
         }
@@ -124,7 +127,7 @@ mod tests {
             let all = self::nodes(nodes);
             let nonzero = |number| NonZeroU32::new(number).unwrap();
             let rate = Rate { count: nonzero(count), period: Duration::from_secs(1), burst: nonzero(burst) };
-            let share = |own: &Uuid| Share::of(*own, &all, Limited::Group(group)).of_limits(concurrency, Some(rate));
+            let share = |own: &Uuid| Share::of(*own, &all, Divided::Group(group)).of_limits(concurrency, Some(rate));
             let parts: Vec<_> = all.iter().filter_map(share).collect();
             let rates = || parts.iter().filter_map(|(_, rate)| *rate);
             prop_assert_eq!(parts.iter().map(|(concurrency, _)| concurrency).sum::<u32>(), concurrency);
@@ -141,7 +144,7 @@ mod tests {
         let mut have = [0; 3];
         for group in 0..3_000 {
             for (own, have) in nodes.iter().zip(&mut have) {
-                *have += Share::of(*own, &nodes, Limited::Group(group)).part(1);
+                *have += Share::of(*own, &nodes, Divided::Group(group)).part(1);
             }
         }
         assert_eq!(have.iter().sum::<u32>(), 3_000);
@@ -153,7 +156,7 @@ mod tests {
         let nodes = nodes(4);
         for group in 0..200 {
             let owner = |nodes: &[Uuid]| {
-                nodes.iter().find(|own| Share::of(**own, nodes, Limited::Group(group)).part(1) == 1).copied()
+                nodes.iter().find(|own| Share::of(**own, nodes, Divided::Group(group)).part(1) == 1).copied()
             };
             if owner(&nodes) != Some(nodes[3]) {
                 assert_eq!(owner(&nodes[..3]), owner(&nodes));
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn who_is_not_on_the_list_has_nothing() {
         let nodes = nodes(2);
-        assert_eq!(Share::of(Uuid::nil(), &nodes, Limited::Tenant(1)).part(100), 0);
+        assert_eq!(Share::of(Uuid::nil(), &nodes, Divided::Tenant(1)).part(100), 0);
         assert_eq!(Share::WHOLE.part(7), 7);
     }
 }

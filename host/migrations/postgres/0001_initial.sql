@@ -2,10 +2,12 @@
 -- compared or sorted are so byte for byte (COLLATE "C"), whatever the locale of the database.
 
 -- One row. Marks the schema as ours, so that another program's database is never written to. `generation` rises with every change of
--- `entity`.
+-- `entity`. A program can work with this schema if it knows the one of version `needs`: a migration that takes away what older programs
+-- need raises it.
 CREATE TABLE carillon (
     one        BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
-    generation BIGINT  NOT NULL DEFAULT 0
+    generation BIGINT  NOT NULL DEFAULT 0,
+    needs      BIGINT  NOT NULL DEFAULT 1
 );
 INSERT INTO carillon DEFAULT VALUES;
 

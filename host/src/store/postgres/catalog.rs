@@ -44,7 +44,8 @@ impl Entities for PostgresStore {
 
 /// One row even if there is no entity: then its columns are NULL.
 const LOAD: &str = "
-    SELECT carillon.generation, entity.* FROM carillon LEFT JOIN entity ON entity.deleted_at IS NULL
+    SELECT generation, id, tenant, kind, name, version, doc, created_at, updated_at
+    FROM carillon LEFT JOIN entity ON entity.deleted_at IS NULL
     ORDER BY entity.id";
 
 async fn load(db: &mut PgConnection) -> Result<(i64, Vec<Entity>), Failure> {

@@ -143,15 +143,21 @@ impl Verb for ClaimLate {
 }
 
 /// The job under a lease.
-pub(super) async fn held(
-    db: &mut PgConnection,
-    tenant: TenantId,
-    id: JobId,
-    token: Token,
-    now: UnixMs,
-) -> Result<Rows, Failure> {
-    let query = sqlx::query(HELD).bind(id.0).bind(tenant.0).bind(token.0).bind(now.0);
-    with_rest(query.fetch_all(&mut *db).await?, db).await
+pub(super) struct Held {
+    pub(super) tenant: TenantId,
+    pub(super) id: JobId,
+    pub(super) token: Token,
+    pub(super) now: UnixMs,
+}
+
+#[async_trait]
+impl Verb for Held {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let query = sqlx::query(HELD).bind(self.id.0).bind(self.tenant.0).bind(self.token.0).bind(self.now.0);
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
 }
 
 /// Reads what belongs to leased jobs. Nobody else writes it as long as they are.

@@ -6,13 +6,15 @@ use crate::store::StoreError;
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
-    /// The transaction was chosen to make room for another one: the same again may go through.
+    /// The same again may go through: the transaction was chosen to make room for another one, or a statement was `outdated`.
     pub(super) again: bool,
+    /// A newer program has added to a table since a statement was prepared on this connection.
+    pub(super) outdated: bool,
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self { error, again: false }
+        Self { error, again: false, outdated: false }
     }
 }
 
@@ -24,11 +26,13 @@ impl From<Failure> for StoreError {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        let mut again = false;
+        let (mut again, mut outdated) = (false, false);
         let error = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                again = matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK);
+                // Nothing else in our statements is ever not supported: "cached plan must not change result type".
+                outdated = code == FEATURE_NOT_SUPPORTED;
+                again = outdated || matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK);
                 of_code(&code, database.message())
             }
             sqlx::Error::PoolClosed => StoreError::Unavailable("it is shut down".to_owned()),
@@ -44,7 +48,7 @@ impl From<sqlx::Error> for Failure {
             sqlx::Error::Configuration(_) => StoreError::Corrupt(format!("the URL of the store: {error}")),
             _ => StoreError::Unavailable(error.to_string()),
         };
-        Self { error, again }
+        Self { error, again, outdated }
     }
 }
 
@@ -52,6 +56,7 @@ impl From<sqlx::Error> for Failure {
 const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK: &str = "40P01";
 const UNIQUE_VIOLATION: &str = "23505";
+const FEATURE_NOT_SUPPORTED: &str = "0A000";
 
 /// The error for an SQLSTATE: its first two characters are its class.
 fn of_code(code: &str, message: &str) -> StoreError {

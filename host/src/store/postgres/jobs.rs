@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::claim::{ClaimFrom, ClaimLate, Extend, Late};
+use super::claim::{ClaimFrom, ClaimLate, Extend, Held, Late};
 use super::fronts::LateFront;
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
@@ -78,8 +78,7 @@ impl Jobs for PostgresStore {
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        let rows = self.database.connections.bounded(claim::held(&mut db, tenant, id, token, now)).await?;
+        let rows = self.database.call(&Held { tenant, id, token, now }).await?;
         Ok(claim::leased(&rows).pop())
     }
 

@@ -16,6 +16,8 @@
 
 mod admit;
 mod batch;
+#[cfg(test)]
+mod bloat;
 mod catalog;
 mod change;
 mod claim;
@@ -43,6 +45,8 @@ mod settle;
 mod tests;
 mod ticks;
 mod transaction;
+#[cfg(test)]
+mod upgrade;
 
 use std::sync::Arc;
 

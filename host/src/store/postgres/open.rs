@@ -1,6 +1,7 @@
 //! Opening a database: is it there, is it ours, is its schema the one this program knows?
 //!
-//! Nodes may start at the same time: migrations run under a lock of the database.
+//! Nodes may start at the same time: migrations run under a lock of the database. Nodes of two versions may run at the same time: a
+//! migration adds what the newer one needs, and what only the older one needs goes with a later version, which raises `needs`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,8 +14,6 @@ use super::connections::Connections;
 use super::error::Failure;
 use super::hosts::{self, Hosts};
 use crate::store::{Durability, StoreError};
-
-pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The oldest server that the statements are written and tested for: PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;
@@ -116,7 +115,28 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, Store
 async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {
     refuse_foreign(connection).await?;
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
-    MIGRATIONS.run_direct(None, connection, false).await.map_err(migration_failure)
+    migrations().run_direct(None, connection, false).await.map_err(migration_failure)?;
+    refuse_newer(connection).await
+}
+
+/// What this program knows. A newer one may have migrated further: nodes of both work side by side while one after the other is replaced.
+fn migrations() -> Migrator {
+    Migrator { ignore_missing: true, ..sqlx::migrate!("migrations/postgres") }
+}
+
+const NEEDS: &str = "SELECT needs FROM carillon";
+
+/// A schema that a newer program has made, without what this one needs.
+async fn refuse_newer(connection: &mut PgConnection) -> Result<(), Failure> {
+    let needs: i64 = sqlx::query_scalar(NEEDS).fetch_one(connection).await?;
+    let known = migrations().iter().map(|migration| migration.version).max().unwrap_or(0);
+    if needs > known {
+        let text = format!(
+            "its schema is for programs that know version {needs}, and this one knows {known}: use a newer program"
+        );
+        return Err(StoreError::Corrupt(text).into());
+    }
+    Ok(())
 }
 
 /// A schema with tables that does not carry our mark. (A first start that was cut off leaves only the migrations' own table.)
@@ -143,12 +163,6 @@ async fn refuse_foreign(connection: &mut PgConnection) -> Result<(), Failure> {
 fn migration_failure(error: MigrateError) -> Failure {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-        MigrateError::VersionMissing(version) => {
-            let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-            let text =
-                format!("its schema has version {version}, but this program knows only {known}: use a newer program");
-            StoreError::Corrupt(text).into()
-        }
         other => StoreError::Corrupt(other.to_string()).into(),
     }
 }

@@ -43,9 +43,9 @@ const PUT: &str = "
             since = CASE WHEN node.beat_at < excluded.beat_at - $3 THEN excluded.since ELSE node.since END
         RETURNING *
     )
-    SELECT own.*, now FROM own CROSS JOIN time
+    SELECT id, since, beat_at, doc, now FROM own CROSS JOIN time
     UNION ALL
-    SELECT node.*, now FROM node CROSS JOIN time WHERE id <> $1 AND beat_at >= now - $4";
+    SELECT id, since, beat_at, doc, now FROM node CROSS JOIN time WHERE id <> $1 AND beat_at >= now - $4";
 
 const LEAVE: &str = "DELETE FROM node WHERE id = $1";
 

@@ -62,6 +62,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("prune recent", prune::PRUNE_RECENT),
         ("prune ticks", prune::PRUNE_TICKS),
         ("waiting", reads::WAITING),
+        ("waiting in lanes", reads::WAITING_IN),
         ("job", reads::JOB),
         ("body", reads::BODY),
         ("attempts", reads::ATTEMPTS),

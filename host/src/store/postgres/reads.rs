@@ -77,7 +77,7 @@ pub(super) async fn body(db: &mut PgConnection, tenant: TenantId, id: JobId) -> 
 }
 
 pub(super) const ATTEMPTS: &str = "
-    SELECT * FROM attempt
+    SELECT number, started_at, finished_at, outcome, status, detail, response_body FROM attempt
     WHERE job = $1 AND number > $3 AND (
         EXISTS (SELECT 1 FROM job WHERE id = $1 AND tenant = $2)
         OR EXISTS (SELECT 1 FROM job_done WHERE id = $1 AND tenant = $2))

@@ -60,7 +60,7 @@ impl Backend for Arc<Postgres> {
     }
 }
 
-async fn node(url: &str) -> PostgresStore {
+pub(super) async fn node(url: &str) -> PostgresStore {
     PostgresStore::open(options(url)).await.unwrap()
 }
 
@@ -145,9 +145,13 @@ impl<'a> Fresh<'a> {
 
     /// A store with a tenant and a group, and another node on the same database.
     async fn two(&self) -> (World, Arc<PostgresStore>) {
-        let (url, _) = self.url();
-        let world = World::new(Box::new(Postgres::new(url.clone()))).await;
-        (world, Arc::new(node(&url).await))
+        self.two_on(&self.url().0).await
+    }
+
+    /// The same on a database that is there.
+    pub(super) async fn two_on(&self, url: &str) -> (World, Arc<PostgresStore>) {
+        let world = World::new(Box::new(Postgres::new(url.to_owned()))).await;
+        (world, Arc::new(node(url).await))
     }
 }
 
@@ -351,6 +355,8 @@ async fn what_is_not_our_database_is_refused(fresh: &Fresh<'_>) {
         &database,
         "INSERT INTO _sqlx_migrations SELECT 9999, 'x', installed_on, TRUE, '\\x00', 0 FROM _sqlx_migrations LIMIT 1",
     );
+    node(&url).await.close().await;
+    fresh.cluster.sql(&database, "UPDATE carillon SET needs = 9999");
     let error = open_error(&url).await;
     assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("version 9999")), "{error}");
     for bad in ["postgres://user:secret@host:port/x", "mysql://x", "sqlite:x"] {

@@ -64,7 +64,15 @@ impl Database {
             transaction.commit().await?;
             Ok(done)
         };
-        let done = self.connections.bounded(committed).await?;
+        let done = match self.connections.bounded(committed).await {
+            Ok(done) => done,
+            Err(failure) => {
+                if failure.outdated {
+                    connection.clear_cached_statements().await?;
+                }
+                return Err(failure);
+            }
+        };
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(done)
     }

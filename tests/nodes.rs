@@ -199,3 +199,18 @@ async fn clocks_that_are_far_apart_make_nothing_early_or_late() {
     until_succeeded(&nodes[0], "g", ids.len() as u64).await;
     assert_eq!(arrivals.len(), ids.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_may_start_at_once_on_an_empty_database() {
+    let cluster = cluster();
+    let file = "[groups.g]\nlimits = { concurrency = 3 }\n\n[tenants.acme]\n";
+    let node = async |name| setup(&cluster, name).file(file).start().await;
+    let nodes = tokio::join!(node("a"), node("b"), node("c"));
+    let receiver = Receiver::start().await;
+    for node in [&nodes.0, &nodes.1, &nodes.2] {
+        until_known(node, "g").await;
+        node.api.post_job("g", json!({"url": receiver.url("/")})).await;
+        assert_eq!(node.api.get("/v1/tenants").await.items().len(), 2);
+    }
+    receiver.arrived("/", 3).await;
+}

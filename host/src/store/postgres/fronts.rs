@@ -58,8 +58,13 @@ pub(super) struct Fronts(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// None is known before the first look from the beginning; after it, those that are not here are empty.
     lanes: HashMap<i64, i64>,
     whole: Whole,
+    /// The first job of each lane that was written since the last look began: it may not have seen it.
+    written: HashMap<i64, i64>,
+    /// How often everything was forgotten.
+    forgotten: u64,
     /// The latest time that was claimed for.
     now: i64,
 }
@@ -67,14 +72,20 @@ struct Inner {
 /// How a look for what waits is made.
 pub(super) enum Look {
     /// From the beginning.
-    Whole(Stopwatch),
+    Whole { began: Stopwatch, forgotten: u64 },
     /// In these lanes, from these times on.
     Lanes(Vec<i64>, Vec<i64>),
 }
 
 impl Fronts {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Inner { lanes: HashMap::new(), whole: Whole::every(WHOLE_PERIOD), now: i64::MIN }))
+        Self(Mutex::new(Inner {
+            lanes: HashMap::new(),
+            whole: Whole::every(WHOLE_PERIOD),
+            written: HashMap::new(),
+            forgotten: 0,
+            now: i64::MIN,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -83,9 +94,10 @@ impl Fronts {
 
     /// How to look now.
     pub(super) fn look(&self) -> Look {
-        let inner = self.lock();
+        let mut inner = self.lock();
         if inner.whole.is_due() {
-            return Look::Whole(Stopwatch::start());
+            inner.written.clear();
+            return Look::Whole { began: Stopwatch::start(), forgotten: inner.forgotten };
         }
         let (lanes, fronts) = inner.lanes.iter().map(|(lane, front)| (*lane, *front)).unzip();
         Look::Lanes(lanes, fronts)
@@ -97,9 +109,14 @@ impl Fronts {
         let latest = inner.now;
         let front = |earliest: Option<i64>| UnixMs(earliest.map_or(latest, |at| at.min(latest))).minus(SLACK).0;
         match look {
-            Look::Whole(began) => {
+            // What was forgotten meanwhile takes another look.
+            Look::Whole { forgotten, .. } if forgotten != inner.forgotten => {}
+            Look::Whole { began, .. } => {
                 inner.lanes = earliest.map(|(lane, at)| (lane, front(at))).collect();
                 inner.whole.done(began);
+                for (lane, run_at) in std::mem::take(&mut inner.written) {
+                    inner.move_back(lane, run_at);
+                }
             }
             Look::Lanes(lanes, fronts) => {
                 let asked: HashMap<i64, i64> = lanes.into_iter().zip(fronts).collect();
@@ -124,53 +141,81 @@ impl Fronts {
         })
     }
 
-    /// Jobs are claimed that are due at this time.
+    /// Jobs are claimed that are due at this time. If the clock was set back, jobs are written behind all that is known.
     pub(super) fn claim(&self, now: UnixMs) {
         let mut inner = self.lock();
+        if now.plus(SLACK).0 < inner.now {
+            inner.forget();
+            inner.now = now.0;
+        }
         inner.now = inner.now.max(now.0);
     }
 
     /// A job was written.
     pub(super) fn written(&self, lane: i64, run_at: UnixMs) {
         let mut inner = self.lock();
-        let front = inner.lanes.entry(lane).or_insert(run_at.0);
-        *front = run_at.0.min(*front);
+        let first = inner.written.entry(lane).or_insert(run_at.0);
+        *first = run_at.0.min(*first);
+        if inner.whole.last.is_some() {
+            inner.move_back(lane, run_at.0);
+        }
     }
 
     /// Jobs may wait anywhere.
     pub(super) fn forget(&self) {
-        let mut inner = self.lock();
-        inner.lanes.clear();
-        inner.whole.last = None;
+        self.lock().forget();
+    }
+}
+
+impl Inner {
+    fn forget(&mut self) {
+        self.lanes.clear();
+        self.whole.last = None;
+        self.forgotten += 1;
+    }
+
+    fn move_back(&mut self, lane: i64, to: i64) {
+        let front = self.lanes.entry(lane).or_insert(to);
+        *front = to.min(*front);
     }
 }
 
 /// From where a claim by the end of leases, or of the time to live, looks.
 #[derive(Debug)]
-pub(super) struct LateFront(Mutex<(Whole, UnixMs)>);
+pub(super) struct LateFront(Mutex<Late>);
+
+#[derive(Debug)]
+struct Late {
+    whole: Whole,
+    /// The time of the last look.
+    now: UnixMs,
+}
 
 impl LateFront {
     pub(super) fn new() -> Self {
-        Self(Mutex::new((Whole::every(LATE_WHOLE_PERIOD), UnixMs(i64::MIN))))
+        Self(Mutex::new(Late { whole: Whole::every(LATE_WHOLE_PERIOD), now: UnixMs(i64::MIN) }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Whole, UnixMs)> {
+    fn lock(&self) -> MutexGuard<'_, Late> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From where to look now, and what to say when that is done.
-    pub(super) fn look(&self) -> (UnixMs, Option<Stopwatch>) {
-        let inner = self.lock();
-        if inner.0.is_due() { (UnixMs(i64::MIN), Some(Stopwatch::start())) } else { (inner.1, None) }
+    /// From where to look now, and what to say when that is done. If the clock was set back, from the beginning.
+    pub(super) fn look(&self, now: UnixMs) -> (UnixMs, Option<Stopwatch>) {
+        let late = self.lock();
+        match late.whole.is_due() || now < late.now {
+            true => (UnixMs(i64::MIN), Some(Stopwatch::start())),
+            false => (late.now.minus(LATE_SLACK), None),
+        }
     }
 
     /// Nothing is left up to `now`.
     pub(super) fn found_all(&self, whole: Option<Stopwatch>, now: UnixMs) {
-        let mut inner = self.lock();
+        let mut late = self.lock();
         if let Some(began) = whole {
-            inner.0.done(began);
+            late.whole.done(began);
         }
-        inner.1 = now.minus(LATE_SLACK);
+        late.now = now;
     }
 }
 
@@ -190,7 +235,7 @@ mod tests {
         let fronts = Fronts::new();
         fronts.claim(UnixMs(5_000));
         let look = fronts.look();
-        assert!(matches!(look, Look::Whole(_)));
+        assert!(matches!(look, Look::Whole { .. }));
         fronts.found(look, [(20, Some(1_000)), (21, Some(9_000))].into_iter());
         fronts
     }
@@ -206,6 +251,21 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_begins_from_the_beginning() {
+        let fronts = fronts();
+        fronts.claim(UnixMs(4_800));
+        assert_eq!(lanes(&fronts).len(), 2, "two loops may differ by a moment");
+        fronts.claim(UnixMs(3_000));
+        assert!(matches!(fronts.look(), Look::Whole { .. }));
+        let late = LateFront::new();
+        let (from, whole) = late.look(UnixMs(50_000));
+        assert_eq!(from, UnixMs(i64::MIN));
+        late.found_all(whole, UnixMs(50_000));
+        assert_eq!(late.look(UnixMs(51_000)).0, UnixMs(40_000));
+        assert_eq!(late.look(UnixMs(49_000)).0, UnixMs(i64::MIN));
+    }
+
+    #[test]
     fn what_is_written_behind_the_front_moves_it_back() {
         let fronts = fronts();
         let look = fronts.look();
@@ -215,7 +275,23 @@ mod tests {
         fronts.found(look, [(20, Some(1_000)), (21, Some(9_000))].into_iter());
         assert_eq!(lanes(&fronts), [(20, 750), (21, 100), (30, 200)]);
         fronts.forget();
-        assert!(matches!(fronts.look(), Look::Whole(_)));
         assert_eq!(fronts.of(20), [i64::MIN; 10]);
+        fronts.written(20, UnixMs(3_000));
+        assert_eq!(fronts.of(20), [i64::MIN; 10], "there may be earlier ones");
+    }
+
+    #[test]
+    fn what_is_written_while_a_node_looks_is_not_lost() {
+        let fronts = Fronts::new();
+        fronts.claim(UnixMs(5_000));
+        let look = fronts.look();
+        fronts.written(30, UnixMs(200));
+        fronts.found(look, [(20, Some(1_000))].into_iter());
+        assert_eq!(lanes(&fronts), [(20, 750), (30, 200)]);
+        fronts.forget();
+        let look = fronts.look();
+        fronts.forget();
+        fronts.found(look, [(20, Some(1_000))].into_iter());
+        assert!(matches!(fronts.look(), Look::Whole { .. }), "it may not have seen why");
     }
 }

@@ -27,7 +27,7 @@ impl PostgresStore {
         lease_until: UnixMs,
         limit: u32,
     ) -> Result<Vec<Leased>, StoreError> {
-        let (from, whole) = front.look();
+        let (from, whole) = front.look(now);
         let rows = self.database.call(&ClaimLate { late, front: from, now, lease_until, limit }).await?;
         if rows.len() < limit as usize {
             front.found_all(whole, now);

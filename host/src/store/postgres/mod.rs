@@ -22,6 +22,8 @@ mod catalog;
 mod change;
 mod claim;
 mod connections;
+#[cfg(test)]
+mod damage;
 mod done;
 mod error;
 mod fronts;

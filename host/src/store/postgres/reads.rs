@@ -34,7 +34,7 @@ pub(super) const WAITING_IN: &str = "
 pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Vec<Waiting>, Failure> {
     let look = fronts.look();
     let query = match &look {
-        Look::Whole(_) => sqlx::query(WAITING),
+        Look::Whole { .. } => sqlx::query(WAITING),
         Look::Lanes(lanes, from) => sqlx::query(WAITING_IN).bind(lanes).bind(from),
     };
     let lane = |row: &PgRow| Ok((row.try_get("lane")?, row.try_get("earliest")?));

@@ -14,9 +14,9 @@ use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
 use super::{PostgresOptions, PostgresStore};
-use crate::job::{Admission, AttemptError, Debounce, JobId, Label, Metadata, NewJob, Overlap, Settlement, State, Tick};
+use crate::job::{Admission, Debounce, JobId, NewJob, Overlap, Settlement, Tick};
 use crate::store::conformance::{self, Backend, Case, LEASE, NOW, World, an_attempt, conformance};
-use crate::store::{ClaimDue, Inserted, JobFilter, Jobs as _, Placed, Settled, Store, StoreError};
+use crate::store::{Inserted, Jobs as _, Placed, Settled, Store, StoreError};
 
 #[path = "../../../../tests/support/postgres.rs"]
 mod cluster;
@@ -30,13 +30,13 @@ const AT_ONCE: usize = 4;
 const TEMPLATE: &str = "template_of_ours";
 
 /// A database of its own on a server.
-struct Postgres {
+pub(super) struct Postgres {
     url: String,
     open: Mutex<Option<Arc<PostgresStore>>>,
 }
 
 impl Postgres {
-    fn new(url: String) -> Arc<Self> {
+    pub(super) fn new(url: String) -> Arc<Self> {
         Arc::new(Self { url, open: Mutex::new(None) })
     }
 
@@ -76,7 +76,7 @@ pub(super) fn cluster() -> Cluster {
     cluster
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
@@ -121,13 +121,13 @@ fn the_suite() {
     assert!(cases.len() > 60 || !wanted.is_empty(), "{} cases", cases.len());
 }
 
-async fn open_error(url: &str) -> StoreError {
+pub(super) async fn open_error(url: &str) -> StoreError {
     PostgresStore::open(options(url)).await.unwrap_err()
 }
 
 /// Databases of a cluster, by number.
 pub(super) struct Fresh<'a> {
-    cluster: &'a Cluster,
+    pub(super) cluster: &'a Cluster,
     next: AtomicUsize,
 }
 
@@ -304,101 +304,4 @@ async fn concurrent_inserts_share_commits(fresh: &Fresh<'_>) {
     assert_eq!(calls, 64 * 20);
     assert!(commits * 2 < calls, "{commits} commits for {calls} calls");
     postgres.close().await;
-}
-
-#[test]
-fn other_databases_and_damage() {
-    let mut cluster = cluster();
-    let fresh = Fresh::of(&cluster);
-    runtime().block_on(async {
-        what_is_not_our_database_is_refused(&fresh).await;
-        what_is_damaged_does_not_stop_the_rest(&fresh).await;
-        texts_with_the_character_zero_are_kept(&fresh).await;
-    });
-    let (url, database) = fresh.url();
-    let runtime = runtime();
-    let world = runtime.block_on(World::new(Box::new(Postgres::new(url))));
-    let ids = runtime.block_on(world.insert_due(5));
-    let connected = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    cluster.sql(&database, connected);
-    let all = |ids: &[JobId]| runtime.block_on(until_claimed(&world, ids.len()));
-    assert_eq!(all(&ids), ids, "after every connection was killed");
-    let ids = runtime.block_on(world.insert_due(5));
-    cluster.crash();
-    assert_eq!(runtime.block_on(until_claimed(&world, ids.len())), ids, "after a crash of the server");
-}
-
-/// Claims until the database answers again.
-async fn until_claimed(world: &World, count: usize) -> Vec<JobId> {
-    let mut got = Vec::new();
-    while got.len() < count {
-        let quotas = vec![(world.group, 99)];
-        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas };
-        match world.store.claim_due(claim).await {
-            Ok(leased) => got.extend(conformance::ids(&leased)),
-            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    got
-}
-
-async fn what_is_not_our_database_is_refused(fresh: &Fresh<'_>) {
-    fresh.cluster.create("foreign_db", None);
-    fresh.cluster.sql("foreign_db", "CREATE TABLE job (x INTEGER)");
-    let error = open_error(&fresh.cluster.url("foreign_db")).await;
-    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("another program")), "{error}");
-    let error = open_error(&fresh.cluster.url("no_such_db")).await;
-    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("does not exist")), "{error}");
-    let (url, database) = fresh.url();
-    fresh.cluster.sql(
-        &database,
-        "INSERT INTO _sqlx_migrations SELECT 9999, 'x', installed_on, TRUE, '\\x00', 0 FROM _sqlx_migrations LIMIT 1",
-    );
-    node(&url).await.close().await;
-    fresh.cluster.sql(&database, "UPDATE carillon SET needs = 9999");
-    let error = open_error(&url).await;
-    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("version 9999")), "{error}");
-    for bad in ["postgres://user:secret@host:port/x", "mysql://x", "sqlite:x"] {
-        let error = bad.parse::<PostgresOptions>().unwrap_err();
-        assert!(!error.contains("secret"), "{error}");
-    }
-}
-
-async fn what_is_damaged_does_not_stop_the_rest(fresh: &Fresh<'_>) {
-    let (url, database) = fresh.url();
-    let world = World::new(Box::new(Postgres::new(url))).await;
-    let jobs = world.insert_due(3).await;
-    fresh.cluster.sql(&database, &format!("UPDATE job_spec SET spec = '{{' WHERE job = '{}'", jobs[1]));
-    assert!(matches!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Corrupt(_))));
-    assert_eq!(conformance::ids(&world.claim(NOW, 10).await), [jobs[0], jobs[2]]);
-    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true };
-    let job = || NewJob { admission: Admission::Debounced(debounce.clone()), ..world.job(NOW) };
-    world.store.insert(vec![job()].into()).await.unwrap();
-    fresh.cluster.sql(&database, "UPDATE recent SET doc = '?'");
-    let inserted = world.store.insert(vec![job()].into()).await.unwrap();
-    let stored = Placed::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
-    assert_eq!(inserted, Inserted::Placed(vec![stored]), "nothing that is asked for is lost");
-}
-
-/// PostgreSQL has no such texts; what a client sends must neither fail nor change.
-async fn texts_with_the_character_zero_are_kept(fresh: &Fresh<'_>) {
-    let (url, _) = fresh.url();
-    let world = World::new(Box::new(Postgres::new(url))).await;
-    let metadata = [("k".to_owned(), Label::Text("a\0b".to_owned()))].into();
-    let mut job = world.job(NOW);
-    job.spec.metadata = Metadata(metadata);
-    world.store.insert(vec![job.clone()].into()).await.unwrap();
-    let leased = world.claim(NOW, 1).await.remove(0);
-    assert_eq!(leased.job.spec, job.spec);
-    let mut attempt = an_attempt(&leased, None);
-    attempt.detail.error = Some(AttemptError { code: "a\0b".to_owned(), message: "\0".to_owned() });
-    let dead = Settlement::dead(&leased, NOW, attempt.clone());
-    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [Settled::Applied(State::Dead)]);
-    assert_eq!(world.store.attempts(world.tenant, job.id, 0, 9).await.unwrap(), [attempt]);
-    let all = || JobFilter::all(world.tenant, world.group);
-    let labelled = JobFilter { metadata: [("k".to_owned(), "a\0b".to_owned())].into(), ..all() };
-    assert_eq!(world.store.count(labelled).await.unwrap(), 1);
-    let named = JobFilter { name: Some("\0".to_owned()), ..all() };
-    assert_eq!(world.store.count(named).await.unwrap(), 0);
 }

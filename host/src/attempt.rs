@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::breaker::{Breakers, Change, Health, Pass};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
 use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
+use crate::observe::{Fact, Observer, Subject};
 use crate::policy::{
     Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Response,
     Role, Runtime, TransportError, Verdict,
@@ -19,6 +21,12 @@ use crate::settle;
 /// The code of an error that a consumer reported.
 const CONSUMER_ERROR: &str = "consumer.failed";
 
+/// The code of an attempt that was not made because its receiver is left alone.
+pub(crate) const BREAKER_OPEN: &str = "breaker.open";
+
+/// The statuses with which a receiver asks to be left alone, if it says for how long.
+const BUSY: [u16; 2] = [429, 503];
+
 /// Makes attempts.
 pub struct Attempter {
     catalog: Arc<Catalog>,
@@ -26,6 +34,8 @@ pub struct Attempter {
     sender: Sender,
     clock: Arc<dyn Clock>,
     delivery: Delivery,
+    breakers: Arc<Breakers>,
+    observer: Arc<Observer>,
 }
 
 /// What is written down about an attempt while it is made.
@@ -46,14 +56,23 @@ impl Attempter {
         sender: Sender,
         clock: Arc<dyn Clock>,
         delivery: Delivery,
+        observer: Arc<Observer>,
     ) -> Self {
-        Self { catalog, runtime, sender, clock, delivery }
+        let breakers = Arc::new(Breakers::new(&delivery));
+        Self { catalog, runtime, sender, clock, delivery, breakers, observer }
+    }
+
+    /// How many receivers are left alone.
+    #[must_use]
+    pub fn open_breakers(&self) -> usize {
+        self.breakers.open(self.clock.now())
     }
 
     /// Makes the attempt that `leased` is for, and says what becomes of the job.
     pub async fn make(&self, leased: &Leased) -> Settlement {
         let started_at = self.clock.now();
-        if settle::is_late(leased, started_at) {
+        let due = self.breakers.due(&leased.job);
+        if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None);
         }
         let Some(group) = self.catalog.group_by_id(leased.job.group) else {
@@ -68,8 +87,14 @@ impl Attempter {
             Ok(outgoing) => outgoing,
             Err((role, fault)) => return self.unsent(leased, notes, role, &fault),
         };
+        let origin = outgoing.url.origin().ascii_serialization();
+        let pass = match self.breakers.enter(leased.job.tenant, &origin, self.clock.now()) {
+            Ok(pass) => pass,
+            Err(until) => return self.put_off(leased, due, notes, &origin, until),
+        };
         notes.detail.request_digest = Some(outgoing.digest());
         let Sent { answer, redirects } = self.sender.send(outgoing).await;
+        self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
         notes.detail.redirects = redirects;
         let stopwatch = Stopwatch::start();
         let decided = self.decided(&group, leased, &plan, self.clock.now(), &answer).await;
@@ -77,6 +102,37 @@ impl Attempter {
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
         settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
+    }
+
+    fn put_off(&self, leased: &Leased, due: UnixMs, mut notes: Notes, origin: &str, until: UnixMs) -> Settlement {
+        let message = format!("{origin} is left alone: it did not answer, or asked for it");
+        notes.detail.error = Some(AttemptError { code: BREAKER_OPEN.to_owned(), message });
+        let at = self.clock.now();
+        let settlement = settle::put_off(leased, due, at, notes.unsent(at), until);
+        if let Some(run_at) = settlement.next().run_at() {
+            self.breakers.put_off(&leased.job, due, run_at, at);
+        }
+        settlement
+    }
+
+    fn report(&self, group: &Group, pass: Pass, origin: String, health: Health) {
+        let (at, tenant) = (self.clock.now(), &group.tenant);
+        match pass.report(health, at) {
+            Some(Change::Opened(until)) => {
+                tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
+                self.observer.metrics.breaker_opened();
+                let reason = match health {
+                    Health::Busy(_) => "it asked to be left alone".to_owned(),
+                    _ => format!("it did not answer {} times in a row", self.delivery.breaker_failures),
+                };
+                self.observer.tell(Fact::breaker_open(Subject::group(tenant.id, group.id), at, origin, until, reason));
+            }
+            Some(Change::Closed) => {
+                tracing::info!(tenant = tenant.name, origin, "a receiver is back");
+                self.observer.tell(Fact::breaker_close(Subject::group(tenant.id, group.id), at, origin));
+            }
+            None => {}
+        }
     }
 
     /// Encodes, signs, and puts the server's own headers and the group's keys on.
@@ -312,6 +368,20 @@ fn exchange_of(answer: &Answer) -> Exchange {
     }
 }
 
+/// What an answer says of the receiver that was asked first. One that redirects, or breaks off in the middle, did answer.
+fn health_of(answer: &Answer, redirects: &[String], now: UnixMs) -> Health {
+    match answer {
+        _ if !redirects.is_empty() => Health::Answered,
+        Answer::Response { status, .. } if BUSY.contains(status) => match retry_after(answer, now) {
+            Some(time) if !time.is_zero() => Health::Busy(time),
+            _ => Health::Answered,
+        },
+        Answer::Failure { code: "dns" | "connect" | "tls" | "timeout" | "reset", .. } => Health::Failed,
+        Answer::Failure { code: "refused-address", .. } => Health::Unknown,
+        Answer::Response { .. } | Answer::Failure { .. } => Health::Answered,
+    }
+}
+
 /// `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`.
 fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
     let Answer::Response { headers, .. } = answer else { return None };
@@ -349,6 +419,23 @@ mod tests {
         assert_eq!(retry_after(&answer("Sun, 06 Nov 1994 08:49:37 GMT"), now), Some(Duration::from_secs(90)));
         assert_eq!(retry_after(&answer("soon"), now), None);
         assert_eq!(retry_after(&answer("-1"), now), None);
+    }
+
+    #[test]
+    fn what_is_no_fault_of_the_receiver_does_not_count() {
+        let failure = |code| Answer::Failure { code, message: String::new(), elapsed: Duration::ZERO };
+        let health = |answer: &Answer| health_of(answer, &[], UnixMs(0));
+        for code in ["dns", "connect", "tls", "timeout", "reset"] {
+            assert_eq!(health(&failure(code)), Health::Failed, "{code}");
+            let behind = health_of(&failure(code), &["http://b/".to_owned()], UnixMs(0));
+            assert_eq!(behind, Health::Answered, "a redirect is an answer");
+        }
+        assert_eq!(health(&failure("body")), Health::Answered);
+        assert_eq!(health(&failure("redirect")), Health::Answered);
+        assert_eq!(health(&failure("refused-address")), Health::Unknown);
+        assert_eq!(health(&answer("7")), Health::Busy(Duration::from_secs(7)));
+        assert_eq!(health(&answer("0")), Health::Answered);
+        assert_eq!(health(&answer("soon")), Health::Answered);
     }
 
     #[test]

@@ -98,6 +98,17 @@ impl Gates {
     }
 }
 
+impl Slot {
+    /// Nothing was sent: the group's rate gets back what this has taken, so that the others go at their pace.
+    #[must_use]
+    pub fn unused(self) -> Self {
+        if let Some(pace) = self.gates.lock().groups.get_mut(&self.group).and_then(|state| state.pace.as_mut()) {
+            pace.give_back();
+        }
+        self
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.gates.lock();
@@ -148,6 +159,10 @@ impl Pace {
     fn spend(&mut self, now: UnixMs) {
         self.ahead = self.ahead.max(i128::from(now.0) * NANOS) + self.interval();
     }
+
+    fn give_back(&mut self) {
+        self.ahead -= self.interval();
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +205,16 @@ mod tests {
         assert!((100..=101).contains(&at.0), "{at:?}");
         assert_eq!(opening(350), Opening::Now(3));
         assert_eq!(opening(100_000), Opening::Now(10), "a pause saves up one burst, no more");
+    }
+
+    #[test]
+    fn what_was_not_sent_takes_nothing_of_the_rate() {
+        let gates = Arc::new(Gates::new(1_000));
+        let limits = limits(1_000, Some(10));
+        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Now(10));
+        start(&gates, 9, UnixMs(0));
+        (0..500).for_each(|_| drop(gates.enter(GROUP, UnixMs(0)).unused()));
+        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Now(1));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub mod gate;
 // One attempt: encode, sign, send, judge, retry, settle.
 pub mod attempt;
 
+// Which receivers are left alone.
+pub mod breaker;
+
 // The way out.
 pub mod send;
 

@@ -227,6 +227,12 @@ pub struct Delivery {
     pub response_header_limit: Size,
     /// The `User-Agent` of a delivery that has none.
     pub user_agent: String,
+    /// The failures in a row after which a receiver is left alone; 0 is never.
+    pub breaker_failures: u32,
+    /// For how long at first.
+    pub breaker_pause: Period,
+    /// For how long at most.
+    pub breaker_longest_pause: Period,
 }
 
 /// `[egress]`: where requests may go.

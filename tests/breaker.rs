@@ -233,6 +233,55 @@ async fn thousands_of_jobs_for_a_dead_receiver_hold_nobody_up_and_are_looked_at_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_for_a_dead_receiver_is_looked_at_once_in_a_pause_and_keeps_no_other_group_waiting() {
+    const JOBS: usize = 1_000;
+    let clock = ManualClock::new();
+    let start = clock.now();
+    let host = setup(&clock).start().await;
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
+    receiver.on("/x", [Answer::nothing()]);
+    host.api.put_group("g", one_by_one()).await;
+    let failed = post(&host.api, "g", &receiver.url("/x"), FAILURES).await;
+    for id in &failed {
+        host.api.until_retry(id, 1).await;
+    }
+    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1h", "jitter": 0, "max_attempts": 5}});
+    host.api.put_group("g", json!({"limits": {"concurrency": 32}, "retry": retry})).await;
+    host.api.put_group("other", json!({})).await;
+    // All of them become due in one moment, together with a job of another group.
+    let job = |receiver: &Receiver| json!({"url": receiver.url("/x"), "run_at": "+1s"});
+    host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": vec![job(&receiver); JOBS]})).await.expect(201);
+    host.api.post_job("other", job(&other)).await;
+    let unsent = "carillon_attempts_total{outcome=\"unsent\"}";
+    clock.advance(Duration::from_secs(1));
+    other.arrived("/x", 1).await;
+    assert!(metric(&host, unsent).await < JOBS as u64, "it did not wait for the end of the backlog");
+
+    let until_still = async || loop {
+        let before = metric(&host, unsent).await;
+        host.looked(&other).await;
+        if metric(&host, unsent).await == before {
+            return before;
+        }
+    };
+    soon("every job was looked at", async {
+        while until_still().await < JOBS as u64 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // Pauses of 5, 10, 20, 40, 80, 160 and 300 seconds end, each with a probe that fails.
+    while clock.now() < start.plus(Duration::from_secs(620)) {
+        clock.advance(PAUSE);
+        until_still().await;
+    }
+    let (probes, looks) = (receiver.count("/x") - FAILURES, until_still().await);
+    assert_eq!(probes, 7);
+    assert!(looks <= 8 * JOBS as u64, "a job is looked at once in a pause, not {looks} times in all");
+    assert!(looks >= 7 * (JOBS - probes) as u64, "{looks}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_starts_asks_again_and_loses_nothing() {
     let clock = ManualClock::new();
     let start = clock.now();

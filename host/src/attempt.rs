@@ -2,30 +2,26 @@
 //!
 //! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
 
+mod answer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::breaker::{Breakers, Change, Health, Pass};
+use self::answer::{exchange_of, health_of, retry_after};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
 use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
 use crate::observe::{Fact, Observer, Subject};
 use crate::policy::{
-    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Response,
-    Role, Runtime, TransportError, Verdict,
+    Attempt, Attribute, Caller, Decided, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Role, Runtime, Verdict,
 };
+use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
 use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
 use crate::settle;
 
 /// The code of an error that a consumer reported.
 const CONSUMER_ERROR: &str = "consumer.failed";
-
-/// The code of an attempt that was not made because its receiver is left alone.
-pub(crate) const BREAKER_OPEN: &str = "breaker.open";
-
-/// The statuses with which a receiver asks to be left alone, if it says for how long.
-const BUSY: [u16; 2] = [429, 503];
 
 /// Makes attempts.
 pub struct Attempter {
@@ -34,7 +30,7 @@ pub struct Attempter {
     sender: Sender,
     clock: Arc<dyn Clock>,
     delivery: Delivery,
-    breakers: Arc<Breakers>,
+    receivers: Receivers,
     observer: Arc<Observer>,
 }
 
@@ -58,20 +54,20 @@ impl Attempter {
         delivery: Delivery,
         observer: Arc<Observer>,
     ) -> Self {
-        let breakers = Arc::new(Breakers::new(&delivery));
-        Self { catalog, runtime, sender, clock, delivery, breakers, observer }
+        let receivers = Receivers::new(&delivery);
+        Self { catalog, runtime, sender, clock, delivery, receivers, observer }
     }
 
     /// How many receivers are left alone.
     #[must_use]
-    pub fn open_breakers(&self) -> usize {
-        self.breakers.open(self.clock.now())
+    pub fn left_alone(&self) -> usize {
+        self.receivers.left_alone(self.clock.now())
     }
 
     /// Makes the attempt that `leased` is for, and says what becomes of the job.
     pub async fn make(&self, leased: &Leased) -> Settlement {
         let started_at = self.clock.now();
-        let due = self.breakers.due(&leased.job);
+        let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None);
         }
@@ -79,6 +75,11 @@ impl Attempter {
             return Settlement::released(leased, started_at);
         };
         let mut notes = Notes::new(leased, &group, started_at);
+        let origin = receiver::origin_of(&leased.job).unwrap_or_default();
+        let pass = match self.receivers.enter(&leased.job, &origin, host_concurrency(&group), started_at) {
+            Ok(pass) => pass,
+            Err(wait) => return self.put_off(leased, due, notes, &origin, wait),
+        };
         let plan = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => plan,
             Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault),
@@ -86,11 +87,6 @@ impl Attempter {
         let outgoing = match self.prepared(&group, leased, &plan, started_at, &mut notes).await {
             Ok(outgoing) => outgoing,
             Err((role, fault)) => return self.unsent(leased, notes, role, &fault),
-        };
-        let origin = outgoing.url.origin().ascii_serialization();
-        let pass = match self.breakers.enter(leased.job.tenant, &origin, self.clock.now()) {
-            Ok(pass) => pass,
-            Err(until) => return self.put_off(leased, due, notes, &origin, until),
         };
         notes.detail.request_digest = Some(outgoing.digest());
         let Sent { answer, redirects } = self.sender.send(outgoing).await;
@@ -104,17 +100,17 @@ impl Attempter {
         settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
     }
 
-    fn put_off(&self, leased: &Leased, due: UnixMs, mut notes: Notes, origin: &str, until: UnixMs) -> Settlement {
-        let message = format!("{origin} is left alone: it did not answer, or asked for it");
-        notes.detail.error = Some(AttemptError { code: BREAKER_OPEN.to_owned(), message });
+    fn put_off(&self, leased: &Leased, due: UnixMs, mut notes: Notes, origin: &str, wait: PutOff) -> Settlement {
+        notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
         let at = self.clock.now();
-        let settlement = settle::put_off(leased, due, at, notes.unsent(at), until);
+        let settlement = settle::put_off(leased, due, at, notes.unsent(at), wait.until);
         if let Some(run_at) = settlement.next().run_at() {
-            self.breakers.put_off(&leased.job, due, run_at, at);
+            self.receivers.put_off(&leased.job, due, run_at, at);
         }
         settlement
     }
 
+    /// Tells the receiver's keeper what an attempt says of it, and everybody else what comes of that.
     fn report(&self, group: &Group, pass: Pass, origin: String, health: Health) {
         let (at, tenant) = (self.clock.now(), &group.tenant);
         match pass.report(health, at) {
@@ -349,49 +345,9 @@ fn seed_of(seed: u32, number: u32) -> u32 {
     ((mixed ^ (mixed >> 31)) >> 32) as u32
 }
 
-/// What the judge is shown.
-fn exchange_of(answer: &Answer) -> Exchange {
-    let ms = |elapsed: &Duration| u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
-    match answer {
-        Answer::Response { status, headers, body, truncated, elapsed } => Exchange::Response(Response {
-            status: *status,
-            headers: headers.iter().map(|(name, value)| Header { name: name.clone(), value: value.clone() }).collect(),
-            body: body.to_vec(),
-            truncated: *truncated,
-            elapsed_ms: ms(elapsed),
-        }),
-        Answer::Failure { code, message, elapsed } => Exchange::TransportError(TransportError {
-            code: (*code).to_owned(),
-            message: message.clone(),
-            elapsed_ms: ms(elapsed),
-        }),
-    }
-}
-
-/// What an answer says of the receiver that was asked first. One that redirects, or breaks off in the middle, did answer.
-fn health_of(answer: &Answer, redirects: &[String], now: UnixMs) -> Health {
-    match answer {
-        _ if !redirects.is_empty() => Health::Answered,
-        Answer::Response { status, .. } if BUSY.contains(status) => match retry_after(answer, now) {
-            Some(time) if !time.is_zero() => Health::Busy(time),
-            _ => Health::Answered,
-        },
-        Answer::Failure { code: "dns" | "connect" | "tls" | "timeout" | "reset", .. } => Health::Failed,
-        Answer::Failure { code: "refused-address", .. } => Health::Unknown,
-        Answer::Response { .. } | Answer::Failure { .. } => Health::Answered,
-    }
-}
-
-/// `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`.
-fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
-    let Answer::Response { headers, .. } = answer else { return None };
-    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
-    let text = std::str::from_utf8(value).ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Some(UnixMs(at.as_millisecond()).since(now))
+/// How many of the group's attempts may be on their way to one receiver. What is broken in its config is found out later.
+fn host_concurrency(group: &Group) -> Option<u32> {
+    group.effective.as_ref().ok()?.limits.host_concurrency
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -401,42 +357,6 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answer(retry_after: &str) -> Answer {
-        Answer::Response {
-            status: 503,
-            headers: vec![("Retry-After".to_owned(), retry_after.as_bytes().to_vec())],
-            body: bytes::Bytes::new(),
-            truncated: false,
-            elapsed: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = UnixMs(784_111_777_000 - 90_000);
-        assert_eq!(retry_after(&answer("120"), now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after(&answer("Sun, 06 Nov 1994 08:49:37 GMT"), now), Some(Duration::from_secs(90)));
-        assert_eq!(retry_after(&answer("soon"), now), None);
-        assert_eq!(retry_after(&answer("-1"), now), None);
-    }
-
-    #[test]
-    fn what_is_no_fault_of_the_receiver_does_not_count() {
-        let failure = |code| Answer::Failure { code, message: String::new(), elapsed: Duration::ZERO };
-        let health = |answer: &Answer| health_of(answer, &[], UnixMs(0));
-        for code in ["dns", "connect", "tls", "timeout", "reset"] {
-            assert_eq!(health(&failure(code)), Health::Failed, "{code}");
-            let behind = health_of(&failure(code), &["http://b/".to_owned()], UnixMs(0));
-            assert_eq!(behind, Health::Answered, "a redirect is an answer");
-        }
-        assert_eq!(health(&failure("body")), Health::Answered);
-        assert_eq!(health(&failure("redirect")), Health::Answered);
-        assert_eq!(health(&failure("refused-address")), Health::Unknown);
-        assert_eq!(health(&answer("7")), Health::Busy(Duration::from_secs(7)));
-        assert_eq!(health(&answer("0")), Health::Answered);
-        assert_eq!(health(&answer("soon")), Health::Answered);
-    }
 
     #[test]
     fn each_attempt_has_a_seed_of_its_own() {

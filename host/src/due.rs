@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::fair::{Open, share};
-use crate::attempt::{Attempter, BREAKER_OPEN};
+use crate::attempt::Attempter;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, UnixMs};
 use crate::cluster::{Cluster, Divided};
@@ -216,9 +216,9 @@ impl Node {
                 () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
             };
             let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
-            let slot = match is_put_off(&settlement) {
-                true => slot.unused(),
-                false => slot,
+            let slot = match settlement.spends() {
+                true => slot,
+                false => slot.unused(),
             };
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
@@ -284,10 +284,4 @@ impl Node {
 /// Whether the end of this job may let another one go: the next of its key, or one that follows.
 fn wakes_others(job: &Job) -> bool {
     job.order_key.is_some() || job.spec.on_success.is_some() || job.spec.on_failure.is_some()
-}
-
-/// Whether nothing was sent because the receiver is left alone.
-fn is_put_off(settlement: &Settlement) -> bool {
-    let error = settlement.attempt.as_ref().and_then(|attempt| attempt.detail.error.as_ref());
-    error.is_some_and(|error| error.code == BREAKER_OPEN)
 }

@@ -210,11 +210,11 @@ mod tests {
     #[test]
     fn what_was_not_sent_takes_nothing_of_the_rate() {
         let gates = Arc::new(Gates::new(1_000));
-        let limits = limits(1_000, Some(10));
-        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Now(10));
+        let opening = || gates.opening(GROUP, 1_000, Some(per_second(10)), UnixMs(0));
+        assert_eq!(opening(), Opening::Now(10));
         start(&gates, 9, UnixMs(0));
         (0..500).for_each(|_| drop(gates.enter(GROUP, UnixMs(0)).unused()));
-        assert_eq!(gates.opening(GROUP, &limits, UnixMs(0)), Opening::Now(1));
+        assert_eq!(opening(), Opening::Now(1));
     }
 
     #[test]

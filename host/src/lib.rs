@@ -41,8 +41,8 @@ pub mod gate;
 // One attempt: encode, sign, send, judge, retry, settle.
 pub mod attempt;
 
-// Which receivers are left alone.
-pub mod breaker;
+// Whether its receiver takes it now.
+pub mod receiver;
 
 // The way out.
 pub mod send;

@@ -57,13 +57,13 @@ pub fn unsent(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, role: Rol
     Settlement::held(leased, at, attempt, run_at)
 }
 
-/// An attempt that was not sent, because its receiver is left alone until `until`. The job was `due` before it was first put off: its
+/// An attempt that was not sent, because its receiver does not take it before `until`. The job was `due` before it was first put off: its
 /// time runs from then, and all of it is waited for.
 #[must_use]
 pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
     let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
     if at >= end {
-        decide(&mut attempt, State::Expired, None, "its time ran out while its receiver was left alone".to_owned());
+        decide(&mut attempt, State::Expired, None, "its time ran out while it waited for its receiver".to_owned());
         attempt.detail.spent = false;
         return Settlement::expired(leased, at, Some(attempt));
     }

@@ -16,6 +16,8 @@ const MOST_REDIRECTS: u32 = 10;
 pub struct GroupLimits {
     /// How many attempts run at once.
     pub concurrency: u32,
+    /// How many of them are on their way to one receiver.
+    pub host_concurrency: Option<u32>,
     /// How many attempts start in a period.
     pub rate: Option<Rate>,
     /// How long one request may take, body included.
@@ -45,6 +47,8 @@ pub struct Rate {
 pub struct LimitsDoc {
     /// How many attempts of the group run at once.
     pub concurrency: Option<u32>,
+    /// How many of them go to one receiver (scheme, host, port) at once. As many as run by default.
+    pub host_concurrency: Option<u32>,
     /// How many start in a period: `100/s`, `600/min`, `5000/h`.
     pub rate: Option<String>,
     /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
@@ -66,12 +70,12 @@ impl GroupLimits {
             .map_err(|error| Invalid::at("/limits", error.to_string()))?;
         let timeout = doc.timeout.as_deref();
         let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
-        let concurrency = doc.concurrency.filter(|count| *count > 0);
+        let host_concurrency = doc.host_concurrency.map(|count| at_least_1("/limits/host_concurrency", count));
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         Ok(Self {
-            concurrency: concurrency
-                .ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
+            concurrency: at_least_1("/limits/concurrency", doc.concurrency.unwrap_or(0))?.get(),
+            host_concurrency: host_concurrency.transpose()?.map(NonZeroU32::get),
             rate: rate(&doc)?,
             timeout: parse_period("/limits/timeout", timeout)?,
             ttl: period("/limits/ttl", &doc.ttl)?,
@@ -95,12 +99,14 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
     }
 }
 
+fn at_least_1(pointer: &str, number: u32) -> Result<NonZeroU32, Invalid> {
+    NonZeroU32::new(number).ok_or_else(|| Invalid::at(pointer, "a number of at least 1 is needed"))
+}
+
 fn rate(doc: &LimitsDoc) -> Result<Option<Rate>, Invalid> {
-    let invalid = |message: &str| Invalid::at("/limits/burst", message);
-    let burst =
-        doc.burst.map(|burst| NonZeroU32::new(burst).ok_or_else(|| invalid("a number of at least 1 is needed")));
-    match (doc.rate.as_deref().map(parse_rate).transpose()?, burst.transpose()?) {
-        (None, Some(_)) => Err(invalid("a burst belongs to a rate, and there is no `rate`")),
+    let burst = doc.burst.map(|burst| at_least_1("/limits/burst", burst)).transpose()?;
+    match (doc.rate.as_deref().map(parse_rate).transpose()?, burst) {
+        (None, Some(_)) => Err(Invalid::at("/limits/burst", "a burst belongs to a rate, and there is no `rate`")),
         (rate, burst) => Ok(rate.map(|rate| Rate { burst: burst.unwrap_or(rate.burst), ..rate })),
     }
 }
@@ -148,6 +154,16 @@ mod tests {
         for refused in [json!({"rate": "3/s", "burst": 0}), json!({"burst": 5})] {
             assert_eq!(parsed(refused).unwrap_err().pointer, "/limits/burst");
         }
+    }
+
+    #[test]
+    fn a_number_of_attempts_is_at_least_1() {
+        let host = |extra| parsed(extra).map(|limits| limits.host_concurrency).map_err(|error| error.pointer);
+        assert_eq!(host(json!({})), Ok(None));
+        assert_eq!(host(json!({"host_concurrency": 2})), Ok(Some(2)));
+        assert_eq!(host(json!({"host_concurrency": 0})), Err("/limits/host_concurrency".to_owned()));
+        assert_eq!(host(json!({"concurrency": 0})), Err("/limits/concurrency".to_owned()));
+        assert_eq!(host(json!({"concurrency": null})), Err("/limits/concurrency".to_owned()));
     }
 
     #[test]

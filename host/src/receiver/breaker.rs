@@ -1,41 +1,33 @@
-//! Which receivers are left alone: a circuit breaker for each origin (scheme, host, port) that a tenant sends to.
+//! Which receivers are left alone: a circuit breaker for each origin that a tenant sends to.
 //!
 //! A receiver that does not answer, or asks to be left alone, would cost each of its jobs an attempt and the node a place for as long
-//! as a timeout lasts. While its breaker is open its jobs go back to wait, and spend nothing. See [`machine`] for when that is.
+//! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::machine`] for when that is.
 //!
-//! All of it is this node's own memory: each node finds out for itself, and a node that starts knows nothing and asks. So nothing here
-//! is needed for safety; a job that should have waited is an attempt that fails. Receivers without failures take no memory, and
-//! [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody asked about for [`FORGET`] is forgotten.
-
-mod machine;
+//! Receivers without failures take no memory, and [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody
+//! asked about for [`FORGET`] is forgotten.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use self::machine::{Change, Health, Rules};
-use self::machine::{Entry, Machine};
+use super::FORGET;
+use super::line::LEAST;
+use super::machine::{Change, Entry, Health, Machine, Rules};
 use crate::clock::UnixMs;
 use crate::config::Delivery;
-use crate::job::{Job, JobId, TenantId};
+use crate::job::TenantId;
 
 /// The most receivers that something is known of.
 const MOST: usize = 10_000;
 
-/// The most jobs whose first `run_at` is known while they wait.
-const MOST_WAITING: usize = 100_000;
-
 /// The longest origin that has a breaker, in bytes: no name that resolves is longer.
 const ORIGIN_LEN: usize = 300;
 
-/// What nobody asked about for so long is forgotten, if it has waited for as long as it was to.
-const FORGET: Duration = Duration::from_secs(900);
-
-/// How often that is looked for.
+/// How often what can be forgotten is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// All breakers of a node.
-pub struct Breakers {
+pub(super) struct Breakers {
     /// None if they are off.
     rules: Option<Rules>,
     inner: Mutex<Inner>,
@@ -44,8 +36,8 @@ pub struct Breakers {
 #[derive(Default)]
 struct Inner {
     known: HashMap<Key, Known>,
-    /// The jobs that wait and may start only so long after they were due.
-    waiting: HashMap<JobId, Waiting>,
+    /// How many of them are open or half-open.
+    open: u32,
     swept_at: Option<UnixMs>,
 }
 
@@ -61,17 +53,8 @@ struct Known {
     asked_at: UnixMs,
 }
 
-/// A job that was put off.
-#[derive(Clone, Copy)]
-struct Waiting {
-    /// When it was due before anybody put it off.
-    due: UnixMs,
-    /// What it was put off to.
-    run_at: UnixMs,
-}
-
-/// The right to make an attempt. If it is dropped without a report, as if nothing had been sent.
-pub struct Pass {
+/// See [`super::Pass`].
+pub(super) struct Pass {
     breakers: Arc<Breakers>,
     /// None if this origin has no breaker.
     key: Option<Key>,
@@ -80,11 +63,17 @@ pub struct Pass {
 
 impl Breakers {
     /// As `[delivery]` says.
-    #[must_use]
-    pub fn new(delivery: &Delivery) -> Self {
+    pub(super) fn new(delivery: &Delivery) -> Self {
         let (pause, longest_pause) = (delivery.breaker_pause.get(), delivery.breaker_longest_pause.get());
         let failures = delivery.breaker_failures;
         let rules = (failures > 0).then_some(Rules { failures, pause, longest_pause });
+        Self { rules, inner: Mutex::default() }
+    }
+
+    /// With these rules.
+    #[cfg(test)]
+    pub(super) fn with(failures: u32, pause: Duration) -> Self {
+        let rules = (failures > 0).then_some(Rules { failures, pause, longest_pause: pause * 4 });
         Self { rules, inner: Mutex::default() }
     }
 
@@ -92,14 +81,16 @@ impl Breakers {
     ///
     /// # Errors
     /// The time at which to ask again, if the origin is left alone.
-    pub fn enter(self: &Arc<Self>, tenant: TenantId, origin: &str, now: UnixMs) -> Result<Pass, UnixMs> {
+    pub(super) fn enter(self: &Arc<Self>, tenant: TenantId, origin: &str, now: UnixMs) -> Result<Pass, UnixMs> {
         let mut pass = Pass { breakers: Arc::clone(self), key: None, is_probe: false };
         let Some(rules) = self.rules.filter(|_| origin.len() <= ORIGIN_LEN) else { return Ok(pass) };
         let key = Key { tenant, origin: origin.to_owned() };
         let mut inner = self.lock();
+        // All lines together are as fast as one: however many receivers are dead, so many of their jobs are looked at in a second.
+        let step = LEAST * inner.open.max(1);
         if let Some(known) = inner.known.get_mut(&key) {
             known.asked_at = now;
-            match known.machine.enter(&rules, now) {
+            match known.machine.enter(&rules, now, step) {
                 Entry::Pass => {}
                 Entry::Probe => pass.is_probe = true,
                 Entry::Wait(at) => return Err(at),
@@ -109,36 +100,12 @@ impl Breakers {
         Ok(pass)
     }
 
-    /// When a job was due before it was put off, if it was, and nobody has moved it since.
-    #[must_use]
-    pub fn due(&self, job: &Job) -> UnixMs {
-        if job.max_delay.is_none() {
-            return job.run_at;
-        }
-        let waiting = self.lock().waiting.get(&job.id).copied();
-        waiting.filter(|waiting| waiting.run_at == job.run_at).map_or(job.run_at, |waiting| waiting.due)
-    }
-
-    /// A job that was due at `due` is put off to `run_at`.
-    pub fn put_off(&self, job: &Job, due: UnixMs, run_at: UnixMs, now: UnixMs) {
-        // Of the others nobody asks.
-        let Some(rules) = self.rules.filter(|_| job.max_delay.is_some()) else { return };
-        let mut inner = self.lock();
-        if inner.waiting.len() >= MOST_WAITING {
-            inner.sweep(&rules, now);
-        }
-        if inner.waiting.len() < MOST_WAITING || inner.waiting.contains_key(&job.id) {
-            inner.waiting.insert(job.id, Waiting { due, run_at });
-        }
-    }
-
     /// How many receivers are left alone.
-    #[must_use]
-    pub fn open(&self, now: UnixMs) -> usize {
+    pub(super) fn open(&self, now: UnixMs) -> usize {
         let Some(rules) = self.rules else { return 0 };
         let mut inner = self.lock();
         inner.sweep(&rules, now);
-        inner.known.values().filter(|known| known.machine.is_open()).count()
+        inner.open as usize
     }
 
     fn report(&self, key: Key, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
@@ -158,6 +125,11 @@ impl Breakers {
         let change = known.machine.report(&rules, is_probe, health, now);
         if known.machine.is_blank() {
             inner.known.remove(&key);
+        }
+        match change {
+            Some(Change::Opened(_)) => inner.open += 1,
+            Some(Change::Closed) => inner.open -= 1,
+            None => {}
         }
         change
     }
@@ -179,13 +151,14 @@ impl Inner {
             known.asked_at = known.asked_at.min(now);
             known.machine.is_needed(rules, now) || fresh(known.asked_at)
         });
-        self.waiting.retain(|_, waiting| fresh(waiting.run_at));
+        let open = self.known.values().filter(|known| known.machine.is_open()).count();
+        self.open = u32::try_from(open).unwrap_or(u32::MAX);
     }
 }
 
 impl Pass {
     /// What the attempt says of its receiver.
-    pub fn report(mut self, health: Health, now: UnixMs) -> Option<Change> {
+    pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<Change> {
         let key = self.key.take()?;
         self.breakers.report(key, self.is_probe, health, now)
     }
@@ -203,44 +176,15 @@ impl Drop for Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{GroupId, Priority, Spec, State};
 
     const TENANT: TenantId = TenantId(1);
 
     fn breakers(failures: u32) -> Arc<Breakers> {
-        let pause = Duration::from_secs(5);
-        let rules = (failures > 0).then_some(Rules { failures, pause, longest_pause: pause * 4 });
-        Arc::new(Breakers { rules, inner: Mutex::default() })
+        Arc::new(Breakers::with(failures, Duration::from_secs(5)))
     }
 
     fn fail(breakers: &Arc<Breakers>, tenant: TenantId, origin: &str, now: i64) -> Option<Change> {
         breakers.enter(tenant, origin, UnixMs(now)).ok()?.report(Health::Failed, UnixMs(now))
-    }
-
-    fn job(run_at: i64, max_delay: Option<u64>) -> Job {
-        Job {
-            id: JobId(uuid::Uuid::nil()),
-            tenant: TENANT,
-            group: GroupId(1),
-            name: None,
-            state: State::Running,
-            run_at: UnixMs(run_at),
-            created_at: UnixMs(0),
-            finished_at: None,
-            deadline: None,
-            max_delay: max_delay.map(Duration::from_millis),
-            priority: Priority::default(),
-            order_key: None,
-            attempt_base: 0,
-            revision: 0,
-            seed: 0,
-            attempt_count: 0,
-            last_status: None,
-            last_error: None,
-            cancel_requested: false,
-            spec: Spec::default(),
-            body_len: 0,
-        }
     }
 
     #[test]
@@ -303,16 +247,21 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_is_put_off_again_and_again_was_due_when_it_was_first() {
-        let (breakers, now) = (breakers(1), UnixMs(0));
-        for run_at in [100, 200, 300] {
-            let job = job(run_at, Some(500));
-            let due = breakers.due(&job);
-            assert_eq!(due, UnixMs(100));
-            breakers.put_off(&job, due, UnixMs(run_at + 100), now);
+    fn many_lines_together_are_as_fast_as_one() {
+        let breakers = breakers(1);
+        for n in 0..10 {
+            fail(&breakers, TENANT, &n.to_string(), 0);
         }
-        assert_eq!(breakers.due(&job(777, Some(500))), UnixMs(777), "somebody moved it");
-        breakers.put_off(&job(1, None), UnixMs(0), UnixMs(9), now);
-        assert_eq!(breakers.due(&job(9, None)), UnixMs(9));
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            waits.extend((0..10).filter_map(|n| breakers.enter(TENANT, &n.to_string(), UnixMs(0)).err()));
+        }
+        assert_eq!(waits.len(), 1_000);
+        let within = |ms: i64| waits.iter().filter(|at| at.0 < 5_000 + ms).count();
+        assert_eq!((within(100), within(500)), (100, 500), "a thousand in a second");
+        assert_eq!(breakers.open(UnixMs(0)), 10);
+        let probe = breakers.enter(TENANT, "0", UnixMs(9_000)).ok().unwrap();
+        assert_eq!(probe.report(Health::Answered, UnixMs(9_000)), Some(Change::Closed));
+        assert_eq!(breakers.open(UnixMs(9_000)), 9);
     }
 }

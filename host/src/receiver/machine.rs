@@ -3,28 +3,22 @@
 //! Closed, it counts the failures that follow one another. Open, nothing passes until its pause is over; then it is half-open, and one
 //! attempt passes as a probe, whose answer alone decides: it closes the breaker, or another pause begins, twice as long.
 //!
-//! Those that wait are told to come back one after the other, a millisecond apart, and not before the pause is over. However many they
-//! are, they ask a thousand times a second at most, and the receiver gets them back in a line and not at once.
+//! Those that wait are told to come back one after the other, and not before the pause is over.
 
 use std::time::Duration;
 
+use super::line::Line;
 use crate::clock::UnixMs;
-
-/// The distance in the line of those that wait.
-const STEP: Duration = Duration::from_millis(1);
-
-/// The longest line, beyond the longest pause; who comes then starts a second one beside it.
-const LONGEST_LINE: Duration = Duration::from_secs(600);
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub(super) struct Rules {
     /// Failures in a row.
-    pub failures: u32,
+    pub(super) failures: u32,
     /// The first pause. Not zero.
-    pub pause: Duration,
+    pub(super) pause: Duration,
     /// No pause is longer.
-    pub longest_pause: Duration,
+    pub(super) longest_pause: Duration,
 }
 
 /// What an attempt says of its receiver.
@@ -42,7 +36,7 @@ pub enum Health {
 
 /// Whether an attempt may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(super) enum Entry {
     /// Yes.
     Pass,
     /// Yes, and everybody waits for what comes of it.
@@ -69,21 +63,20 @@ enum State {
 
 /// The state of one receiver.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub(super) struct Machine {
     state: State,
-    /// Where the line ends.
-    line: UnixMs,
+    line: Line,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, line: UnixMs(i64::MIN) }
+        Self { state: State::Closed { failures: 0 }, line: Line::default() }
     }
 }
 
 impl Machine {
-    /// Asks for an attempt now. A probe must be followed by [`Machine::report`].
-    pub fn enter(&mut self, rules: &Rules, now: UnixMs) -> Entry {
+    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`Machine::report`].
+    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration) -> Entry {
         match &mut self.state {
             State::Closed { .. } => Entry::Pass,
             State::Open { until, pause } => {
@@ -91,17 +84,17 @@ impl Machine {
                 *until = (*until).min(now.plus(rules.longest_pause));
                 let (until, pause) = (*until, *pause);
                 if until > now {
-                    return Entry::Wait(self.place(rules, now, until));
+                    return Entry::Wait(self.line.place(until, step));
                 }
                 self.state = State::HalfOpen { pause };
                 Entry::Probe
             }
-            State::HalfOpen { .. } => Entry::Wait(self.place(rules, now, now.plus(rules.pause))),
+            State::HalfOpen { .. } => Entry::Wait(self.line.place(now.plus(rules.pause), step)),
         }
     }
 
     /// What came of an attempt that had passed, as a probe or not.
-    pub fn report(&mut self, rules: &Rules, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
+    pub(super) fn report(&mut self, rules: &Rules, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
         let asked = |asked: Duration| now.plus(asked.min(rules.longest_pause));
         match (&mut self.state, health) {
             (State::Closed { failures }, Health::Answered) => *failures = 0,
@@ -138,20 +131,17 @@ impl Machine {
     }
 
     /// Whether nothing but probes passes.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
     /// Whether nothing is known: it is as good as a new one.
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
+    pub(super) fn is_blank(&self) -> bool {
         self.state == State::Closed { failures: 0 }
     }
 
     /// Whether somebody is sure to ask: a probe is on its way, or a pause is not over.
-    #[must_use]
-    pub fn is_needed(&self, rules: &Rules, now: UnixMs) -> bool {
+    pub(super) fn is_needed(&self, rules: &Rules, now: UnixMs) -> bool {
         match self.state {
             State::Closed { .. } => false,
             State::Open { until, .. } => until > now && until <= now.plus(rules.longest_pause),
@@ -163,18 +153,11 @@ impl Machine {
         self.state = State::Open { until, pause };
         Change::Opened(until)
     }
-
-    /// The next place in the line, at `earliest` or later.
-    fn place(&mut self, rules: &Rules, now: UnixMs, earliest: UnixMs) -> UnixMs {
-        let last = now.plus(rules.longest_pause).plus(LONGEST_LINE);
-        let place = if self.line > last { earliest } else { self.line.max(earliest) };
-        self.line = place.plus(STEP);
-        place
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::{LEAST, LONGEST};
     use super::*;
     use proptest::prelude::*;
 
@@ -198,7 +181,7 @@ mod tests {
         for _ in 0..10 {
             for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
                 assert_eq!(machine.report(&RULES, false, health, UnixMs(0)), None);
-                assert_eq!(machine.enter(&RULES, UnixMs(0)), Entry::Pass);
+                assert_eq!(machine.enter(&RULES, UnixMs(0), LEAST), Entry::Pass);
             }
         }
         assert!(machine.is_blank());
@@ -208,13 +191,13 @@ mod tests {
     #[test]
     fn one_probe_passes_and_its_answer_closes() {
         let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(99)), Entry::Wait(UnixMs(100)));
-        assert_eq!(machine.enter(&RULES, UnixMs(99)), Entry::Wait(UnixMs(101)), "one after the other");
-        assert_eq!(machine.enter(&RULES, UnixMs(100)), Entry::Probe);
-        assert_eq!(machine.enter(&RULES, UnixMs(101)), Entry::Wait(UnixMs(201)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST), Entry::Wait(UnixMs(100)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST), Entry::Wait(UnixMs(101)), "one after the other");
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(101), LEAST), Entry::Wait(UnixMs(201)));
         assert_eq!(machine.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
         assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(Change::Closed));
-        assert_eq!(machine.enter(&RULES, UnixMs(103)), Entry::Pass);
+        assert_eq!(machine.enter(&RULES, UnixMs(103), LEAST), Entry::Pass);
         assert!(machine.is_blank());
     }
 
@@ -222,10 +205,10 @@ mod tests {
     fn pauses_double_up_to_the_longest() {
         let (mut machine, mut now) = (opened(), UnixMs(100));
         for pause in [200, 400, 800, 1_000, 1_000] {
-            assert_eq!(machine.enter(&RULES, now), Entry::Probe);
+            assert_eq!(machine.enter(&RULES, now, LEAST), Entry::Probe);
             assert_eq!(machine.report(&RULES, true, Health::Failed, now), None, "it stays open");
             assert!(
-                matches!(machine.enter(&RULES, now), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
+                matches!(machine.enter(&RULES, now, LEAST), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
             );
             now = now.plus(Duration::from_millis(pause));
         }
@@ -237,20 +220,20 @@ mod tests {
         let mut machine = Machine::default();
         assert_eq!(machine.report(&RULES, false, busy(500), UnixMs(0)), Some(Change::Opened(UnixMs(500))));
         assert_eq!(machine.report(&RULES, false, busy(200), UnixMs(10)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(10)), Entry::Wait(UnixMs(500)), "the longer time counts");
+        assert_eq!(machine.enter(&RULES, UnixMs(10), LEAST), Entry::Wait(UnixMs(500)), "the longer time counts");
         assert_eq!(machine.report(&RULES, false, busy(99_999), UnixMs(20)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(20)), Entry::Wait(UnixMs(1_020)), "no longer than any pause");
-        assert_eq!(machine.enter(&RULES, UnixMs(1_020)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(20), LEAST), Entry::Wait(UnixMs(1_020)), "no longer than any pause");
+        assert_eq!(machine.enter(&RULES, UnixMs(1_020), LEAST), Entry::Probe);
         assert_eq!(machine.report(&RULES, true, busy(50), UnixMs(1_020)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(1_070)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(1_070), LEAST), Entry::Probe);
     }
 
     #[test]
     fn a_probe_that_says_nothing_is_followed_by_another() {
         let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(100)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST), Entry::Probe);
         assert_eq!(machine.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(120)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(120), LEAST), Entry::Probe);
     }
 
     #[test]
@@ -258,9 +241,10 @@ mod tests {
         let mut machine = Machine::default();
         let late = UnixMs(1_000_000_000);
         machine.report(&RULES, false, Health::Busy(Duration::from_millis(700)), late);
-        assert!(matches!(machine.enter(&RULES, late), Entry::Wait(_)));
-        assert_eq!(machine.enter(&RULES, UnixMs(0)), Entry::Wait(UnixMs(1_000)));
-        assert_eq!(machine.enter(&RULES, UnixMs(1_000)), Entry::Probe);
+        assert!(matches!(machine.enter(&RULES, late, LEAST), Entry::Wait(_)));
+        let waits = machine.enter(&RULES, UnixMs(0), LEAST);
+        assert!(matches!(waits, Entry::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
+        assert_eq!(machine.enter(&RULES, UnixMs(1_000), LEAST), Entry::Probe);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -294,7 +278,7 @@ mod tests {
                 let was_open = machine.is_open();
                 match step {
                     Step::Pass(ms) => now = now.plus(Duration::from_millis(u64::from(ms))),
-                    Step::Enter => match machine.enter(&RULES, now) {
+                    Step::Enter => match machine.enter(&RULES, now, LEAST) {
                         Entry::Pass => {
                             prop_assert!(!was_open);
                             passed.push(false);
@@ -306,7 +290,7 @@ mod tests {
                         Entry::Wait(at) => {
                             prop_assert!(was_open && at > now, "who waits does not come back at once");
                             prop_assert!(places.insert(at), "two in one place");
-                            let most = now.plus(RULES.longest_pause).plus(LONGEST_LINE).plus(STEP);
+                            let most = now.plus(RULES.longest_pause).plus(LONGEST).plus(LEAST);
                             prop_assert!(at <= most, "nobody waits for ever");
                         }
                     },
@@ -332,7 +316,7 @@ mod tests {
                 machine.report(&RULES, is_probe, Health::Answered, now);
             }
             let later = now.plus(RULES.longest_pause);
-            if machine.enter(&RULES, later) == Entry::Probe {
+            if machine.enter(&RULES, later, LEAST) == Entry::Probe {
                 machine.report(&RULES, true, Health::Answered, later);
             }
             prop_assert!(!machine.is_open());

@@ -328,6 +328,9 @@ pub struct TenantConfig {
     /// What the tenant's groups inherit, in the form of the API's groups. An object.
     #[serde(default = "empty_object")]
     pub defaults: Value,
+    /// What its groups may use together, in the form of the API; as it is, if it is not said. An object.
+    #[serde(default)]
+    pub quota: Option<Value>,
     /// The tenant's groups, in the form of the API. Objects.
     #[serde(default)]
     pub groups: BTreeMap<String, Value>,

@@ -45,6 +45,102 @@ async fn no_more_attempts_run_at_once_than_the_group_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_attempts_go_to_one_receiver_at_once_than_the_group_allows() {
+    let clock = ManualClock::new();
+    let start = clock.now();
+    let host = Setup::with_clock(&clock).start().await;
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
+    let gate = Gate::closed();
+    receiver.on("/held", [Answer::status(200).held(&gate)]);
+    for wrong in [json!(0), json!("2")] {
+        let reply = host.api.put("/v1/groups/g", json!({"limits": {"host_concurrency": wrong}})).await;
+        assert_eq!(reply.status, 422, "{}", reply.text());
+    }
+    host.api.put_group("g", json!({"limits": {"concurrency": 10, "host_concurrency": 2}})).await;
+    post_many(&host, "g", &json!({"url": receiver.url("/held")}), 6).await;
+    let elsewhere = host.api.job_id("g", json!({"url": other.url("/x")})).await;
+    // The clock stands still, and the group has places left.
+    host.api.until_state(&elsewhere, "succeeded").await;
+    receiver.arrived("/held", 2).await;
+    host.looked(&other).await;
+    assert_eq!(receiver.count("/held"), 2, "two at once");
+    let waiting = host.api.get("/v1/groups/g/jobs?state=scheduled").await.items();
+    assert_eq!(waiting.len(), 4);
+    for job in &waiting {
+        let (count, error) = (&job["attempt_count"], &job["last_error"]);
+        assert_eq!((count, error), (&json!(0), &json!("receiver.full")), "{job}");
+        assert!(ms(&job["run_at"]) > clock.now(), "it does not come back at once: {job}");
+        let attempts = host.api.attempts(job["id"].as_str().unwrap()).await;
+        assert_eq!((attempts.len(), &attempts[0]["spent"]), (1, &json!(false)));
+    }
+    host.api.put_group("h", json!({"limits": {"host_concurrency": 2}})).await;
+    post_many(&host, "h", &json!({"url": receiver.url("/h")}), 1).await;
+    until_succeeded(&host, "h", 1).await;
+
+    for released in 1..=4 {
+        gate.release(1);
+        until_succeeded(&host, "g", released + 1).await;
+        soon("a place that is free is taken", async {
+            while receiver.count("/held") < released + 2 {
+                clock.advance(Duration::from_millis(200));
+                host.looked(&other).await;
+            }
+        })
+        .await;
+        assert_eq!(receiver.count("/held"), released + 2, "two at once");
+    }
+    gate.release(2);
+    until_succeeded(&host, "g", 7).await;
+    let jobs = host.api.get("/v1/groups/g/jobs").await.items();
+    assert!(jobs.iter().all(|job| job["attempt_count"] == 1), "{jobs:?}");
+    assert!(clock.now() < start.plus(Duration::from_secs(60)), "who waits comes back soon");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_for_a_receiver_that_is_full_is_not_looked_at_all_the_time() {
+    const JOBS: usize = 500;
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
+    let gate = Gate::closed();
+    receiver.on("/held", [Answer::status(200).held(&gate)]);
+    host.api.put_group("g", json!({"limits": {"host_concurrency": 1, "rate": "40/s"}})).await;
+    post_many(&host, "g", &json!({"url": receiver.url("/held")}), JOBS).await;
+    let elsewhere = host.api.job_id("g", json!({"url": other.url("/x")})).await;
+    // The clock stands still: what goes back takes nothing of the rate.
+    host.api.until_state(&elsewhere, "succeeded").await;
+    let looks = async || {
+        let metrics = host.api.get("/metrics").await;
+        let line =
+            metrics.text().lines().find_map(|line| line.strip_prefix("carillon_attempts_total{outcome=\"unsent\"} "));
+        line.map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    soon("every job was looked at", async {
+        while looks().await < JOBS - 1 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    host.looked(&other).await;
+    assert_eq!((looks().await, receiver.count("/held")), (JOBS - 1, 1), "once, as long as nothing happens");
+    for _ in 0..120 {
+        clock.advance(Duration::from_secs(5));
+        host.looked(&other).await;
+    }
+    let looked = looks().await;
+    assert!(looked <= 5 * JOBS, "{looked} looks at {JOBS} jobs in ten minutes");
+    gate.release(JOBS);
+    soon("all are delivered", async {
+        while host.api.stats("g").await["succeeded"] != JOBS + 1 {
+            clock.advance(Duration::from_secs(5));
+            host.looked(&other).await;
+        }
+    })
+    .await;
+    assert_eq!(receiver.count("/held"), JOBS, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_start_at_the_rate_that_the_group_allows() {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;

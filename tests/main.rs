@@ -35,6 +35,8 @@ mod schedules;
 mod timetable;
 
 #[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod clock_jumps;
 #[cfg(test)]
 mod deliver;

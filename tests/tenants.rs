@@ -1,8 +1,11 @@
 //! A tenant neither sees nor touches what belongs to another.
 
-use serde_json::json;
+use std::time::Duration;
 
-use crate::support::{ManualClock, Receiver, Setup, TestHost};
+use carillon::clock::{Clock as _, UnixMs};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Api, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_belongs_to_another_tenant_is_not_found() {
@@ -72,4 +75,134 @@ async fn tenants_are_the_operators_to_manage() {
     acme.put("/v1/tenants/acme", json!({})).await.problem(403);
     let names: Vec<_> = host.api.get("/v1/tenants").await.items().iter().map(|tenant| tenant["name"].clone()).collect();
     assert_eq!(names, ["acme", "default"]);
+}
+
+/// Sets what all groups of a tenant may use together.
+async fn put_quota(host: &TestHost, tenant: &str, quota: Value) {
+    let put = host.api.put(&format!("/v1/tenants/{tenant}"), json!({"quota": quota})).await.expect(200);
+    assert_eq!(put["quota"], quota);
+}
+
+async fn post_many(api: &Api, group: &str, url: &str, count: usize) {
+    let jobs = vec![json!({"url": url}); count];
+    api.post(&format!("/v1/groups/{group}/jobs/batch"), json!({"jobs": jobs})).await.expect(201);
+}
+
+/// Waits until so many jobs of the groups `a` and `b` have succeeded.
+async fn until_succeeded(api: &Api, count: u64) {
+    soon(&format!("{count} jobs succeed"), async {
+        let succeeded = async |group| api.stats(group).await["succeeded"].as_u64().unwrap();
+        while succeeded("a").await + succeeded("b").await != count {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_makes_no_sense_is_refused() {
+    let host = TestHost::start().await;
+    host.api.tenant("acme").await;
+    for (quota, pointer) in [
+        (json!({"concurrency": 0}), "/quota/concurrency"),
+        (json!({"rate": "fast"}), "/quota/rate"),
+        (json!({"burst": 3}), "/quota/burst"),
+        (json!({"rate": "3/s", "burst": 0}), "/quota/burst"),
+    ] {
+        host.api.put("/v1/tenants/acme", json!({"quota": quota})).await.problem_at(422, pointer);
+    }
+    host.api.put("/v1/tenants/acme", json!({"quota": {"timeout": "3s"}})).await.problem(422);
+    put_quota(&host, "acme", json!({"concurrency": 2, "rate": "3/s", "burst": 4})).await;
+    put_quota(&host, "acme", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_groups_of_a_tenant_share_its_concurrency() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::start().await;
+    let gate = Gate::closed();
+    receiver.on("/held", [Answer::status(200).held(&gate)]);
+    let acme = host.api.tenant("acme").await;
+    put_quota(&host, "acme", json!({"concurrency": 3})).await;
+    for group in ["a", "b"] {
+        acme.put_group(group, json!({"limits": {"concurrency": 10}})).await;
+        acme.post(&format!("/v1/groups/{group}/pause"), json!({})).await.expect(200);
+        post_many(&acme, group, &receiver.url("/held"), 5).await;
+    }
+    for group in ["a", "b"] {
+        acme.post(&format!("/v1/groups/{group}/resume"), json!({})).await.expect(200);
+    }
+    receiver.arrived("/held", 3).await;
+    // The other tenant's job goes out.
+    host.looked(&receiver).await;
+    assert_eq!(receiver.count("/held"), 3, "three at once");
+    gate.release(1);
+    receiver.arrived("/held", 4).await;
+    host.looked(&receiver).await;
+    assert_eq!(receiver.count("/held"), 4, "three at once");
+
+    put_quota(&host, "acme", json!({"concurrency": 5})).await;
+    receiver.arrived("/held", 6).await;
+    host.looked(&receiver).await;
+    assert_eq!(receiver.count("/held"), 6, "a change holds at once");
+    put_quota(&host, "acme", json!({})).await;
+    receiver.arrived("/held", 10).await;
+    gate.release(9);
+    until_succeeded(&acme, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_groups_of_a_tenant_share_its_rate() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::start().await;
+    let start = clock.now();
+    let acme = host.api.tenant("acme").await;
+    put_quota(&host, "acme", json!({"rate": "2/min"})).await;
+    for (group, count) in [("a", 3), ("b", 2)] {
+        acme.put_group(group, json!({})).await;
+        post_many(&acme, group, &receiver.url("/paced"), count).await;
+    }
+    receiver.arrived("/paced", 2).await;
+    for (count, seconds) in [(2, 30), (3, 60), (4, 90)] {
+        until_succeeded(&acme, count).await;
+        let next = start.plus(Duration::from_secs(seconds));
+        clock.set(UnixMs(next.0 - 1));
+        host.looked(&receiver).await;
+        let count = usize::try_from(count).unwrap();
+        assert_eq!(receiver.count("/paced"), count, "one every thirty seconds");
+        clock.set(UnixMs(next.0 + 1));
+        receiver.arrived("/paced", count + 1).await;
+    }
+    until_succeeded(&acme, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_does_not_use_up_the_quota_of_the_others() {
+    let host = TestHost::start().await;
+    let receiver = Receiver::start().await;
+    let gate = Gate::closed();
+    receiver.on("/held", [Answer::status(200).held(&gate)]);
+    let acme = host.api.tenant("acme").await;
+    put_quota(&host, "acme", json!({"concurrency": 1})).await;
+    acme.put_group("a", json!({})).await;
+    acme.put_group("b", json!({})).await;
+    post_many(&acme, "a", &receiver.url("/held"), 100).await;
+    receiver.arrived("/held", 1).await;
+    let id = acme.job_id("b", json!({"url": receiver.url("/b")})).await;
+    for released in 1..=50 {
+        gate.release(1);
+        soon("the next one goes out", async {
+            while receiver.count("/held") <= released {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
+        if acme.job(&id).await["state"] == "succeeded" {
+            gate.release(100);
+            return;
+        }
+    }
+    panic!("a backlog of another group kept it waiting");
 }

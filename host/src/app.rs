@@ -102,12 +102,14 @@ impl App {
         let first_token = declare::first_token(&config, &catalog).await?;
         let sender =
             Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
+        let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
         let attempter = Attempter::new(
             Arc::clone(&catalog),
             Arc::clone(&runtime),
             sender,
             Arc::clone(&clock),
             config.delivery.clone(),
+            Arc::clone(&observer),
         );
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
@@ -119,7 +121,7 @@ impl App {
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
             attempter: Arc::new(attempter),
-            observer: Arc::new(Observer::new(event_bounds(&config), clock.now())),
+            observer,
             gates,
             cluster,
             config: config.engine.clone(),

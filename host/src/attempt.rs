@@ -2,17 +2,21 @@
 //!
 //! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
 
+mod answer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::answer::{exchange_of, health_of, retry_after};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::config::Delivery;
 use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
+use crate::observe::{Fact, Observer, Subject};
 use crate::policy::{
-    Attempt, Attribute, Caller, Decided, Exchange, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Response,
-    Role, Runtime, TransportError, Verdict,
+    Attempt, Attribute, Caller, Decided, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Role, Runtime, Verdict,
 };
+use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
 use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
 use crate::settle;
 
@@ -26,6 +30,8 @@ pub struct Attempter {
     sender: Sender,
     clock: Arc<dyn Clock>,
     delivery: Delivery,
+    receivers: Receivers,
+    observer: Arc<Observer>,
 }
 
 /// What is written down about an attempt while it is made.
@@ -46,20 +52,34 @@ impl Attempter {
         sender: Sender,
         clock: Arc<dyn Clock>,
         delivery: Delivery,
+        observer: Arc<Observer>,
     ) -> Self {
-        Self { catalog, runtime, sender, clock, delivery }
+        let receivers = Receivers::new(&delivery);
+        Self { catalog, runtime, sender, clock, delivery, receivers, observer }
+    }
+
+    /// How many receivers are left alone.
+    #[must_use]
+    pub fn left_alone(&self) -> usize {
+        self.receivers.left_alone(self.clock.now())
     }
 
     /// Makes the attempt that `leased` is for, and says what becomes of the job.
     pub async fn make(&self, leased: &Leased) -> Settlement {
         let started_at = self.clock.now();
-        if settle::is_late(leased, started_at) {
+        let due = self.receivers.due(&leased.job);
+        if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None);
         }
         let Some(group) = self.catalog.group_by_id(leased.job.group) else {
             return Settlement::released(leased, started_at);
         };
         let mut notes = Notes::new(leased, &group, started_at);
+        let origin = receiver::origin_of(&leased.job).unwrap_or_default();
+        let pass = match self.receivers.enter(&leased.job, &origin, host_concurrency(&group), started_at) {
+            Ok(pass) => pass,
+            Err(wait) => return self.put_off(leased, due, notes, &origin, wait),
+        };
         let plan = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => plan,
             Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault),
@@ -70,6 +90,7 @@ impl Attempter {
         };
         notes.detail.request_digest = Some(outgoing.digest());
         let Sent { answer, redirects } = self.sender.send(outgoing).await;
+        self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
         notes.detail.redirects = redirects;
         let stopwatch = Stopwatch::start();
         let decided = self.decided(&group, leased, &plan, self.clock.now(), &answer).await;
@@ -77,6 +98,37 @@ impl Attempter {
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
         settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
+    }
+
+    fn put_off(&self, leased: &Leased, due: UnixMs, mut notes: Notes, origin: &str, wait: PutOff) -> Settlement {
+        notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
+        let at = self.clock.now();
+        let settlement = settle::put_off(leased, due, at, notes.unsent(at), wait.until);
+        if let Some(run_at) = settlement.next().run_at() {
+            self.receivers.put_off(&leased.job, due, run_at, at);
+        }
+        settlement
+    }
+
+    /// Tells the receiver's keeper what an attempt says of it, and everybody else what comes of that.
+    fn report(&self, group: &Group, pass: Pass, origin: String, health: Health) {
+        let (at, tenant) = (self.clock.now(), &group.tenant);
+        match pass.report(health, at) {
+            Some(Change::Opened(until)) => {
+                tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
+                self.observer.metrics.breaker_opened();
+                let reason = match health {
+                    Health::Busy(_) => "it asked to be left alone".to_owned(),
+                    _ => format!("it did not answer {} times in a row", self.delivery.breaker_failures),
+                };
+                self.observer.tell(Fact::breaker_open(Subject::group(tenant.id, group.id), at, origin, until, reason));
+            }
+            Some(Change::Closed) => {
+                tracing::info!(tenant = tenant.name, origin, "a receiver is back");
+                self.observer.tell(Fact::breaker_close(Subject::group(tenant.id, group.id), at, origin));
+            }
+            None => {}
+        }
     }
 
     /// Encodes, signs, and puts the server's own headers and the group's keys on.
@@ -293,35 +345,9 @@ fn seed_of(seed: u32, number: u32) -> u32 {
     ((mixed ^ (mixed >> 31)) >> 32) as u32
 }
 
-/// What the judge is shown.
-fn exchange_of(answer: &Answer) -> Exchange {
-    let ms = |elapsed: &Duration| u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
-    match answer {
-        Answer::Response { status, headers, body, truncated, elapsed } => Exchange::Response(Response {
-            status: *status,
-            headers: headers.iter().map(|(name, value)| Header { name: name.clone(), value: value.clone() }).collect(),
-            body: body.to_vec(),
-            truncated: *truncated,
-            elapsed_ms: ms(elapsed),
-        }),
-        Answer::Failure { code, message, elapsed } => Exchange::TransportError(TransportError {
-            code: (*code).to_owned(),
-            message: message.clone(),
-            elapsed_ms: ms(elapsed),
-        }),
-    }
-}
-
-/// `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`.
-fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
-    let Answer::Response { headers, .. } = answer else { return None };
-    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
-    let text = std::str::from_utf8(value).ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Some(UnixMs(at.as_millisecond()).since(now))
+/// How many of the group's attempts may be on their way to one receiver. What is broken in its config is found out later.
+fn host_concurrency(group: &Group) -> Option<u32> {
+    group.effective.as_ref().ok()?.limits.host_concurrency
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -331,25 +357,6 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answer(retry_after: &str) -> Answer {
-        Answer::Response {
-            status: 503,
-            headers: vec![("Retry-After".to_owned(), retry_after.as_bytes().to_vec())],
-            body: bytes::Bytes::new(),
-            truncated: false,
-            elapsed: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = UnixMs(784_111_777_000 - 90_000);
-        assert_eq!(retry_after(&answer("120"), now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after(&answer("Sun, 06 Nov 1994 08:49:37 GMT"), now), Some(Duration::from_secs(90)));
-        assert_eq!(retry_after(&answer("soon"), now), None);
-        assert_eq!(retry_after(&answer("-1"), now), None);
-    }
 
     #[test]
     fn each_attempt_has_a_seed_of_its_own() {

@@ -9,7 +9,7 @@
 
 mod fair;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,13 +20,13 @@ use tokio_util::task::TaskTracker;
 
 use self::fair::{Open, share};
 use crate::attempt::Attempter;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Group, Tenant};
 use crate::clock::{Clock, UnixMs};
 use crate::cluster::{Cluster, Divided};
 use crate::config;
 use crate::flow;
-use crate::gate::{Gates, Opening};
-use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, TenantId, Token};
+use crate::gate::{Gates, Opening, Whose};
+use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
 use crate::observe::{Fact, Observer};
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 use crate::wake::Wake;
@@ -148,7 +148,7 @@ impl Node {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
-        let (mut open, mut full) = (Vec::new(), false);
+        let (mut open, mut tenants, mut closed) = (Vec::new(), BTreeMap::new(), Vec::new());
         for Waiting { group, pull, earliest } in waiting {
             if pull {
                 match earliest > now {
@@ -162,26 +162,52 @@ impl Node {
                 continue;
             }
             match self.opening(group, now) {
-                Some((tenant, Opening::Now(most))) => open.push(Open { tenant, group, most }),
-                Some((_, Opening::NotBefore(at))) => next = next.min(at),
-                Some((_, Opening::Full)) => full = true,
+                Some((group, Opening::Now(most))) => {
+                    let tenant = group.tenant.id;
+                    tenants.entry(tenant).or_insert_with(|| self.opening_of_tenant(&group.tenant, now));
+                    open.push(Open { tenant, group: group.id, most });
+                }
+                Some((_, other)) => closed.push(other),
                 None => {}
             }
         }
+        closed.extend(tenants.values());
+        let not_before = |opening: &Opening| if let Opening::NotBefore(at) = opening { Some(*at) } else { None };
+        next = closed.iter().filter_map(not_before).fold(next, UnixMs::min);
+        let full = closed.contains(&Opening::Full);
+        let quota = |tenant| if let Some(Opening::Now(most)) = tenants.get(&tenant) { *most } else { 0 };
         let batch = u32::try_from(self.gates.free()).unwrap_or(u32::MAX).min(self.config.claim_batch);
         let crowded = full || (batch == 0 && !open.is_empty());
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        Ok(Outlook { quotas: share(&open, batch, turn), next, crowded })
+        Ok(Outlook { quotas: share(&open, quota, batch, turn), next, crowded })
     }
 
     /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
     /// jobs, until a change of that wakes the loop.
-    fn opening(&self, group: GroupId, now: UnixMs) -> Option<(TenantId, Opening)> {
+    fn opening(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Opening)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let limits = &group.effective.as_ref().ok()?.limits;
-        let share = self.cluster.share(Divided::Group(group.id.0));
-        let (concurrency, rate) = share.of_limits(limits.concurrency, limits.rate)?;
-        Some((group.tenant.id, self.gates.opening(group.id, concurrency, rate, now)))
+        // Where a tenant's quota is divided, its groups are divided likewise: who has a part of the one has a part of the other.
+        let divided = match group.tenant.quota.is_unbounded() {
+            true => Divided::Group(group.id.0),
+            false => Divided::Tenant(group.tenant.id.0),
+        };
+        let (concurrency, rate) = self.cluster.share(divided).of_limits(limits.concurrency, limits.rate)?;
+        let opening = self.gates.opening(Whose::Group(group.id), concurrency, rate, now);
+        Some((group, opening))
+    }
+
+    /// How much all groups of a tenant may start here together.
+    fn opening_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Opening {
+        let whose = Whose::Tenant(tenant.id);
+        if tenant.quota.is_unbounded() {
+            return self.gates.opening(whose, u32::MAX, None, now);
+        }
+        let share = self.cluster.share(Divided::Tenant(tenant.id.0));
+        match share.of_limits(tenant.quota.concurrency.unwrap_or(u32::MAX), tenant.quota.rate) {
+            Some((concurrency, rate)) => self.gates.opening(whose, concurrency, rate, now),
+            None => Opening::Now(0),
+        }
     }
 
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
@@ -197,7 +223,7 @@ impl Node {
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
-        let slot = self.gates.enter(leased.job.group, now.max(leased.job.run_at));
+        let slot = self.gates.enter(leased.job.tenant, leased.job.group, now.max(leased.job.run_at));
         self.leases.lock().insert(leased.job.id, leased.token);
         let node = Arc::clone(self);
         self.attempts.spawn(async move {
@@ -216,6 +242,10 @@ impl Node {
                 () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
             };
             let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
+            let slot = match settlement.spends() {
+                true => slot,
+                false => slot.unused(),
+            };
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
             drop(slot);

@@ -1,10 +1,13 @@
-//! How much of a group may start now: its concurrency, its rate, its share of the node.
+//! How much of a group, and of all groups of a tenant together, may start now: their concurrency, their rate, what the node has left.
+//!
+//! The gates know no settings: who asks says how much there is to give, and [`Gates::opening`] alone compares. An attempt counts for its
+//! group and for its tenant, whatever they may do at the time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::UnixMs;
-use crate::job::GroupId;
+use crate::job::{GroupId, TenantId};
 use crate::policy::binding::Rate;
 
 /// Nanoseconds in a millisecond.
@@ -19,7 +22,16 @@ pub struct Gates {
 #[derive(Default)]
 struct Inner {
     running: usize,
-    groups: HashMap<GroupId, GateState>,
+    gates: HashMap<Whose, GateState>,
+}
+
+/// Whose attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// A group's.
+    Group(GroupId),
+    /// Those of all groups of a tenant.
+    Tenant(TenantId),
 }
 
 #[derive(Default)]
@@ -31,10 +43,10 @@ struct GateState {
 /// The right to run one attempt; it ends when this is dropped.
 pub struct Slot {
     gates: Arc<Gates>,
-    group: GroupId,
+    whose: [Whose; 2],
 }
 
-/// How much a group may start now.
+/// How much may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
     /// Up to this many.
@@ -64,15 +76,18 @@ impl Gates {
         self.lock().running
     }
 
-    /// How much the group may start now. Takes nothing: [`Gates::enter`] does.
+    /// How much may start now, where so many may run and start. Takes nothing: [`Gates::enter`] does.
     #[must_use]
-    pub fn opening(&self, group: GroupId, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Opening {
+    pub fn opening(&self, whose: Whose, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Opening {
         let mut inner = self.lock();
-        let state = inner.groups.entry(group).or_default();
+        let state = inner.gates.entry(whose).or_default();
         // What was spent before a change of the rate stays spent.
         state.pace = rate.map(|rate| Pace { rate, ..state.pace.unwrap_or(Pace::new(rate, now)) });
         let free = concurrency.saturating_sub(state.running);
         let paced = state.pace.as_mut().map_or(Opening::Now(u32::MAX), |pace| pace.opening(now));
+        if state.is_blank() {
+            inner.gates.remove(&whose);
+        }
         match paced {
             _ if free == 0 => Opening::Full,
             Opening::Now(count) => Opening::Now(count.min(free)),
@@ -82,15 +97,18 @@ impl Gates {
 
     /// Counts an attempt that starts now, until the slot is dropped.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, group: GroupId, now: UnixMs) -> Slot {
+    pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, now: UnixMs) -> Slot {
+        let whose = [Whose::Tenant(tenant), Whose::Group(group)];
         let mut inner = self.lock();
         inner.running += 1;
-        let state = inner.groups.entry(group).or_default();
-        state.running += 1;
-        if let Some(pace) = &mut state.pace {
-            pace.spend(now);
+        for whose in whose {
+            let state = inner.gates.entry(whose).or_default();
+            state.running += 1;
+            if let Some(pace) = &mut state.pace {
+                pace.spend(now);
+            }
         }
-        Slot { gates: Arc::clone(self), group }
+        Slot { gates: Arc::clone(self), whose }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -98,16 +116,40 @@ impl Gates {
     }
 }
 
+impl Slot {
+    /// Nothing was sent: the rates get back what this has taken, so that the others go at their pace.
+    #[must_use]
+    pub fn unused(self) -> Self {
+        let mut inner = self.gates.lock();
+        for whose in &self.whose {
+            if let Some(pace) = inner.gates.get_mut(whose).and_then(|state| state.pace.as_mut()) {
+                pace.give_back();
+            }
+        }
+        drop(inner);
+        self
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.gates.lock();
         inner.running -= 1;
-        if let Some(state) = inner.groups.get_mut(&self.group) {
-            state.running -= 1;
-            if state.running == 0 && state.pace.is_none() {
-                inner.groups.remove(&self.group);
+        for whose in &self.whose {
+            if let Some(state) = inner.gates.get_mut(whose) {
+                state.running -= 1;
+                if state.is_blank() {
+                    inner.gates.remove(whose);
+                }
             }
         }
+    }
+}
+
+impl GateState {
+    /// Whether it is as good as a new one.
+    fn is_blank(&self) -> bool {
+        self.running == 0 && self.pace.is_none()
     }
 }
 
@@ -148,6 +190,10 @@ impl Pace {
     fn spend(&mut self, now: UnixMs) {
         self.ahead = self.ahead.max(i128::from(now.0) * NANOS) + self.interval();
     }
+
+    fn give_back(&mut self) {
+        self.ahead -= self.interval();
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +201,10 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const TENANT: TenantId = TenantId(7);
     const GROUP: GroupId = GroupId(1);
+    const OWN: Whose = Whose::Group(GROUP);
+    const ALL: Whose = Whose::Tenant(TENANT);
 
     fn per_second(count: u32) -> Rate {
         let count = count.try_into().unwrap();
@@ -163,25 +212,25 @@ mod tests {
     }
 
     fn start(gates: &Arc<Gates>, count: usize, now: UnixMs) {
-        (0..count).for_each(|_| drop(gates.enter(GROUP, now)));
+        (0..count).for_each(|_| drop(gates.enter(TENANT, GROUP, now)));
     }
 
     #[test]
     fn concurrency_is_given_back_with_the_slot() {
         let gates = Arc::new(Gates::new(10));
-        assert_eq!(gates.opening(GROUP, 2, None, UnixMs(0)), Opening::Now(2));
-        let slots = [gates.enter(GROUP, UnixMs(0)), gates.enter(GROUP, UnixMs(0))];
-        assert_eq!(gates.opening(GROUP, 2, None, UnixMs(0)), Opening::Full);
+        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
+        let slots = [gates.enter(TENANT, GROUP, UnixMs(0)), gates.enter(TENANT, GROUP, UnixMs(0))];
+        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Full);
         assert_eq!(gates.free(), 8);
         drop(slots);
-        assert_eq!(gates.opening(GROUP, 2, None, UnixMs(0)), Opening::Now(2));
+        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
         assert_eq!(gates.free(), 10);
     }
 
     #[test]
     fn a_rate_allows_a_burst_and_then_its_pace() {
         let gates = Arc::new(Gates::new(1_000));
-        let opening = |now| gates.opening(GROUP, 1_000, Some(per_second(10)), UnixMs(now));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
         assert_eq!(opening(0), Opening::Now(10));
         start(&gates, 10, UnixMs(0));
         let Opening::NotBefore(at) = opening(0) else { panic!("open") };
@@ -193,11 +242,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_sent_takes_nothing_of_the_rate() {
+        let gates = Arc::new(Gates::new(1_000));
+        let opening = || gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
+        assert_eq!(opening(), Opening::Now(10));
+        start(&gates, 9, UnixMs(0));
+        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, UnixMs(0)).unused()));
+        assert_eq!(opening(), Opening::Now(1));
+    }
+
+    #[test]
     fn a_burst_of_its_own_changes_the_beginning_and_not_the_pace() {
         for burst in [1, 4, 25] {
             let gates = Arc::new(Gates::new(1_000));
             let rate = Rate { burst: burst.try_into().unwrap(), ..per_second(10) };
-            let opening = |now| gates.opening(GROUP, 1_000, Some(rate), UnixMs(now));
+            let opening = |now| gates.opening(OWN, 1_000, Some(rate), UnixMs(now));
             assert_eq!(opening(0), Opening::Now(burst));
             start(&gates, burst as usize, UnixMs(0));
             let Opening::NotBefore(at) = opening(0) else { panic!("open") };
@@ -210,7 +269,7 @@ mod tests {
     #[test]
     fn what_was_spent_stays_spent_when_the_rate_changes() {
         let gates = Arc::new(Gates::new(1_000));
-        let opening = |rate, now| gates.opening(GROUP, 1_000, Some(per_second(rate)), UnixMs(now));
+        let opening = |rate, now| gates.opening(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
         assert_eq!(opening(10, 0), Opening::Now(10));
         start(&gates, 10, UnixMs(0));
         assert!(matches!(opening(20, 0), Opening::NotBefore(_)), "another rate is no new burst");
@@ -220,11 +279,38 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_back_gives_nothing_away_and_holds_nothing_up() {
         let gates = Arc::new(Gates::new(1_000));
-        let opening = |now| gates.opening(GROUP, 1_000, Some(per_second(1)), now);
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(1)), now);
         assert_eq!(opening(UnixMs(5_000)), Opening::Now(1));
         start(&gates, 1, UnixMs(5_000));
         let Opening::NotBefore(at) = opening(UnixMs(0)) else { panic!("open") };
         assert!((1_000..=1_001).contains(&at.0), "a period, not until the time that was left: {at:?}");
         assert_eq!(opening(at), Opening::Now(1));
+    }
+
+    #[test]
+    fn a_tenants_attempts_are_those_of_all_of_its_groups() {
+        let gates = Arc::new(Gates::new(1_000));
+        let all = |tenant, now| gates.opening(tenant, 3, Some(per_second(4)), UnixMs(now));
+        let both = |now| (gates.opening(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
+        assert_eq!(both(0), (Opening::Now(10), Opening::Now(3)));
+        let first = gates.enter(TENANT, GROUP, UnixMs(0));
+        let others = [1, 2].map(|_| gates.enter(TENANT, GroupId(2), UnixMs(0)));
+        assert_eq!(both(0), (Opening::Now(9), Opening::Full));
+        drop(others);
+        assert_eq!(both(0), (Opening::Now(9), Opening::Now(1)), "its rate is used up but for one");
+        assert_eq!(all(Whose::Tenant(TenantId(8)), 0), Opening::Now(3));
+        drop(first.unused());
+        assert_eq!(both(0), (Opening::Now(10), Opening::Now(2)), "both get it back");
+        start(&gates, 2, UnixMs(0));
+        let (Opening::Now(8), Opening::NotBefore(at)) = both(0) else { panic!("{:?}", both(0)) };
+        assert!((250..=251).contains(&at.0), "{at:?}");
+    }
+
+    #[test]
+    fn what_has_no_bounds_is_open_and_takes_no_memory() {
+        let gates = Arc::new(Gates::new(1_000));
+        assert_eq!(gates.opening(ALL, u32::MAX, None, UnixMs(0)), Opening::Now(u32::MAX));
+        drop(gates.enter(TENANT, GROUP, UnixMs(0)));
+        assert!(gates.lock().gates.is_empty());
     }
 }

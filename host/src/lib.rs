@@ -41,6 +41,9 @@ pub mod gate;
 // One attempt: encode, sign, send, judge, retry, settle.
 pub mod attempt;
 
+// Whether its receiver takes it now.
+pub mod receiver;
+
 // The way out.
 pub mod send;
 

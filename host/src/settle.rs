@@ -57,6 +57,21 @@ pub fn unsent(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, role: Rol
     Settlement::held(leased, at, attempt, run_at)
 }
 
+/// An attempt that was not sent, because its receiver does not take it before `until`. The job was `due` before it was first put off: its
+/// time runs from then, and all of it is waited for.
+#[must_use]
+pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
+    let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
+    if at >= end {
+        decide(&mut attempt, State::Expired, None, "its time ran out while it waited for its receiver".to_owned());
+        attempt.detail.spent = false;
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    let run_at = until.min(end);
+    decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
+    Settlement::held(leased, at, attempt, run_at)
+}
+
 /// A job whose lease ended without a settlement: its node stopped in the middle, and nobody knows whether a request went out.
 /// The attempt is spent, but no policy is asked about it: delivery is at least once.
 #[must_use]
@@ -98,7 +113,13 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
 /// Whether the job's time has run out.
 #[must_use]
 pub fn is_late(leased: &Leased, now: UnixMs) -> bool {
-    leased.job.expires_at().is_some_and(|end| now > end)
+    is_late_since(leased, leased.job.run_at, now)
+}
+
+/// The same of a job that was due at `due`, and was put off.
+#[must_use]
+pub fn is_late_since(leased: &Leased, due: UnixMs, now: UnixMs) -> bool {
+    leased.job.expires_if_due(due).is_some_and(|end| now > end)
 }
 
 fn decide(attempt: &mut AttemptRecord, state: State, next_run_at: Option<UnixMs>, reason: String) {
@@ -211,6 +232,20 @@ mod tests {
         assert_eq!(wait(1), Next::Scheduled(UnixMs(1_000)));
         assert_eq!(wait(2), Next::Scheduled(UnixMs(2_000)));
         assert_eq!(wait(99), Next::Scheduled(UnixMs(60_000)));
+    }
+
+    #[test]
+    fn what_is_put_off_waits_for_all_of_its_time_and_no_longer() {
+        let mut leased = leased(Some(5_000), 2, 9, 0);
+        let put_off = |leased: &Leased, at, until| put_off(leased, UnixMs(0), UnixMs(at), record(), UnixMs(until));
+        assert_eq!(put_off(&leased, 10, 700).next(), Next::Scheduled(UnixMs(700)));
+        assert_eq!(put_off(&leased, 10, 9_000).next(), Next::Scheduled(UnixMs(5_000)), "until the end");
+        assert_eq!(put_off(&leased, 5_000, 9_000).next(), Next::Final(State::Expired));
+        leased.job.max_delay = Some(Duration::from_millis(300));
+        leased.job.run_at = UnixMs(200);
+        assert_eq!(put_off(&leased, 200, 700).next(), Next::Scheduled(UnixMs(300)), "since it was first due");
+        assert_eq!(put_off(&leased, 300, 700).next(), Next::Final(State::Expired));
+        assert!(!put_off(&leased, 10, 700).spends() && !put_off(&leased, 300, 700).spends());
     }
 
     #[test]

@@ -103,8 +103,9 @@ def test_plugins_are_listed_and_described(client: Client) -> None:
 
 
 def test_tenants_have_groups_of_their_own(client: Client, name: str) -> None:
-    client.tenants.put(name, {"limits": {"rate": "5/s"}})
+    client.tenants.put(name, {"limits": {"rate": "5/s"}}, quota={"concurrency": 9})
     assert client.tenants.get(name).defaults == {"limits": {"rate": "5/s"}}
+    assert client.tenants.get(name).quota == {"concurrency": 9}
     assert name in [tenant.name for tenant in client.tenants.list()]
     with Client(client.url, tenant=name) as theirs:
         assert list(theirs.groups.list()) == []

@@ -11,6 +11,7 @@ import pytest
 from support import Server
 
 from carillon import AsyncClient, models
+from carillon._calls.admin import Quota
 from carillon._calls.groups import Filter, GroupFields
 from carillon._calls.jobs import FollowUp, JobFields, Limits
 from carillon._calls.schedules import ScheduleFields
@@ -37,6 +38,7 @@ def properties(document: dict[str, Any], name: str) -> set[str]:
         ("JobLimits", Limits.__optional_keys__),
         ("GroupDoc", GroupFields.__optional_keys__),
         ("FilterDoc", Filter.__optional_keys__),
+        ("QuotaDoc", Quota.__optional_keys__),
         ("ScheduleDoc", ScheduleFields.__optional_keys__ | {"group", "cron", "job"}),
     ],
 )

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use serde::Deserialize as _;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -10,6 +11,7 @@ use crate::accept::{AUTH_KEY, Mount, group_doc, group_patch};
 use crate::catalog::{AccessRole, Catalog, DEFAULT_TENANT, Tenant};
 use crate::config::Config;
 use crate::policy::KeyKind;
+use crate::policy::binding::QuotaDoc;
 use crate::timetable::Zone;
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
@@ -17,9 +19,18 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
     catalog.candidate(&tenant, &Value::Object(serde_json::Map::new())).await.context("defaults")?;
     for (name, tenant) in &config.tenants {
-        let known = catalog.tenant(name).filter(|known| known.defaults == tenant.defaults);
-        if known.is_none() {
-            catalog.put_tenant(name, tenant.defaults.clone()).await.with_context(|| format!("tenants.{name}"))?;
+        let context = || format!("tenants.{name}");
+        let known = catalog.tenant(name);
+        // A quota that the configuration does not name is whoever's who has set it.
+        let named = tenant
+            .quota
+            .as_ref()
+            .map(QuotaDoc::deserialize)
+            .transpose()
+            .with_context(|| format!("{}.quota", context()))?;
+        let quota = named.or_else(|| Some(known.as_ref()?.quota.doc.clone())).unwrap_or_default();
+        if known.is_none_or(|known| known.defaults != tenant.defaults || known.quota.doc != quota) {
+            catalog.put_tenant(name, tenant.defaults.clone(), quota).await.with_context(context)?;
         }
         declare_groups(catalog, name, &tenant.groups).await.with_context(|| format!("tenants.{name}"))?;
     }

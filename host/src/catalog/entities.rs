@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::secrets::Sealed;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
-use crate::policy::binding::{Effective, Invalid};
+use crate::policy::binding::{Effective, Invalid, Quota, QuotaDoc};
 use crate::policy::{Digest, KeyKind, KeyMaterial, Plan, Role};
 
 /// An isolation boundary.
@@ -21,6 +21,8 @@ pub struct Tenant {
     pub name: String,
     /// What its groups inherit, in the form of a group's policy.
     pub defaults: Value,
+    /// What they may use together.
+    pub quota: Quota,
     /// When it was made.
     pub created_at: UnixMs,
 }
@@ -30,6 +32,8 @@ pub struct Tenant {
 pub(super) struct TenantDoc {
     #[serde(default)]
     pub(super) defaults: Value,
+    #[serde(default)]
+    pub(super) quota: QuotaDoc,
 }
 
 /// A task group.

@@ -36,6 +36,7 @@ use self::plugins::describe;
 use self::state::{State, plugin_version};
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
+use crate::policy::binding::QuotaDoc;
 use crate::policy::{ComponentSource, Digest, Runtime};
 use crate::store::{Entity, Expect, Kind, PutEntity, Store, StoreError};
 
@@ -135,7 +136,7 @@ impl Catalog {
             changed: Notify::new(),
         };
         if catalog.tenant(DEFAULT_TENANT).is_none() {
-            catalog.put_tenant(DEFAULT_TENANT, Value::Object(Map::new())).await?;
+            catalog.put_tenant(DEFAULT_TENANT, Value::Object(Map::new()), QuotaDoc::default()).await?;
         }
         Ok(catalog)
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -13,7 +14,7 @@ use super::schedules::Schedule;
 use super::secrets::Vault;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
-use crate::policy::binding::{Effective, PluginName, lay};
+use crate::policy::binding::{Effective, PluginName, Quota, lay};
 use crate::policy::{Digest, KeyMaterial};
 use crate::store::{Entity, Kind};
 
@@ -137,8 +138,9 @@ impl State {
         let doc: TenantDoc = read(&entity)?;
         let id = TenantId(entity.id);
         self.tenant_names.insert(entity.name.clone(), id);
-        let tenant = Tenant { id, name: entity.name, defaults: doc.defaults, created_at: entity.created_at };
-        let tenant = Arc::new(tenant);
+        let quota = Quota::parse(doc.quota).with_context(|| format!("the quota of the tenant `{}`", entity.name))?;
+        let (defaults, created_at) = (doc.defaults, entity.created_at);
+        let tenant = Arc::new(Tenant { id, name: entity.name, defaults, quota, created_at });
         self.tenants.insert(id, Arc::clone(&tenant));
         self.rebuild_groups(id);
         self.rebuild_tokens(&tenant);

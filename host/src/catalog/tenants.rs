@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::entities::TenantDoc;
 use super::{Catalog, NO_TENANT, Rejected, Tenant, check, document};
 use crate::job::TenantId;
+use crate::policy::binding::{Quota, QuotaDoc};
 use crate::store::{Expect, Kind};
 
 impl Catalog {
@@ -25,14 +26,16 @@ impl Catalog {
     /// Makes or changes a tenant.
     ///
     /// # Errors
-    /// If the name is not a name, or one of the tenant's groups would no longer make sense.
-    pub async fn put_tenant(&self, name: &str, defaults: Value) -> Result<Arc<Tenant>, Rejected> {
+    /// If the name is not a name, the quota makes no sense, or one of the tenant's groups would no longer make sense.
+    pub async fn put_tenant(&self, name: &str, defaults: Value, quota: QuotaDoc) -> Result<Arc<Tenant>, Rejected> {
         check::name("tenant", name)?;
+        let quota = Quota::parse(quota).map_err(|error| error.within("/quota"))?;
         let id = self.tenant(name).map(|tenant| tenant.id);
         let candidate = Tenant {
             id: id.unwrap_or(TenantId(NO_TENANT)),
             name: name.to_owned(),
             defaults,
+            quota,
             created_at: self.clock.now(),
         };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
@@ -41,7 +44,7 @@ impl Catalog {
             let effective = self.state().effective(&candidate, &own).map_err(|error| error.within("/defaults"))?;
             self.check_policy(&candidate, &effective).await.map_err(|error| error.within("/defaults"))?;
         }
-        let doc = document(&TenantDoc { defaults: candidate.defaults });
+        let doc = document(&TenantDoc { defaults: candidate.defaults, quota: candidate.quota.doc });
         self.put(self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, Expect::Anything)).await?;
         self.tenant(name).ok_or(Rejected::Gone)
     }

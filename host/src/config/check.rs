@@ -134,6 +134,10 @@ fn delivery(config: &Config, checks: &mut Checks) {
     let visible = delivery.user_agent.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     let good = visible && !delivery.user_agent.trim().is_empty();
     checks.require(good, "delivery.user_agent", "a user agent has visible ASCII characters and spaces only");
+    checks.period("delivery.breaker_pause", delivery.breaker_pause, MILLISECOND);
+    let (pause, longest) = (delivery.breaker_pause, delivery.breaker_longest_pause);
+    checks.period("delivery.breaker_longest_pause", longest, MILLISECOND);
+    checks.at_most("delivery.breaker_pause", pause, "delivery.breaker_longest_pause", longest);
 }
 
 fn policy(config: &Config, checks: &mut Checks) {
@@ -176,8 +180,11 @@ fn groups(config: &Config, checks: &mut Checks) {
     for (name, group) in &config.groups {
         object("groups", name, group);
     }
-    for (tenant, TenantConfig { defaults, groups }) in &config.tenants {
+    for (tenant, TenantConfig { defaults, quota, groups }) in &config.tenants {
         object("tenants", &format!("{tenant}.defaults"), defaults);
+        if let Some(quota) = quota {
+            object("tenants", &format!("{tenant}.quota"), quota);
+        }
         for (name, group) in groups {
             object("tenants", &format!("{tenant}.groups.{name}"), group);
         }
@@ -229,6 +236,12 @@ mod tests {
                 "1h",
                 "delivery.timeout: 1h is more than delivery.max_timeout, which is 10m",
             ),
+            (
+                "CARILLON_DELIVERY__BREAKER_PAUSE",
+                "10m",
+                "delivery.breaker_pause: 10m is more than delivery.breaker_longest_pause, which is 5m",
+            ),
+            ("CARILLON_DELIVERY__BREAKER_PAUSE", "0s", "delivery.breaker_pause: 0s is out of range: from 1ms"),
             ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: a master key has 64"),
             ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH or postgres://…"),

@@ -489,6 +489,8 @@ mod tests {
             [groups.reminders]
             encode = [{ plugin = "base64-envelope" }]
             limits = { rate = "100/s" }
+            [tenants.acme.quota]
+            rate = "50/s"
             [tenants.acme.groups.invoices]
             sign = { plugin = "werkzeug-cookie", keys = ["k"] }
         "#;
@@ -499,6 +501,7 @@ mod tests {
         );
         assert_eq!(config.tenants["acme"].groups["invoices"]["sign"]["keys"], json!(["k"]));
         assert_eq!(config.tenants["acme"].defaults, json!({}));
+        assert_eq!(config.tenants["acme"].quota, Some(json!({"rate": "50/s"})));
     }
 
     #[test]

@@ -227,6 +227,12 @@ pub struct Delivery {
     pub response_header_limit: Size,
     /// The `User-Agent` of a delivery that has none.
     pub user_agent: String,
+    /// The failures in a row after which a receiver is left alone; 0 is never.
+    pub breaker_failures: u32,
+    /// For how long at first.
+    pub breaker_pause: Period,
+    /// For how long at most.
+    pub breaker_longest_pause: Period,
 }
 
 /// `[egress]`: where requests may go.
@@ -322,6 +328,9 @@ pub struct TenantConfig {
     /// What the tenant's groups inherit, in the form of the API's groups. An object.
     #[serde(default = "empty_object")]
     pub defaults: Value,
+    /// What its groups may use together, in the form of the API; as it is, if it is not said. An object.
+    #[serde(default)]
+    pub quota: Option<Value>,
     /// The tenant's groups, in the form of the API. Objects.
     #[serde(default)]
     pub groups: BTreeMap<String, Value>,

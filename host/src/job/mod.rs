@@ -301,7 +301,13 @@ impl Job {
     /// When it ends `expired` unless an attempt has begun: at its deadline, or `max_delay` after it was due.
     #[must_use]
     pub fn expires_at(&self) -> Option<UnixMs> {
-        let too_late = self.max_delay.map(|delay| self.run_at.plus(delay));
+        self.expires_if_due(self.run_at)
+    }
+
+    /// The same of a job that was due at `due`, and is put off.
+    #[must_use]
+    pub fn expires_if_due(&self, due: UnixMs) -> Option<UnixMs> {
+        let too_late = self.max_delay.map(|delay| due.plus(delay));
         self.deadline.into_iter().chain(too_late).min()
     }
 }

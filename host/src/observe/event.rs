@@ -48,11 +48,15 @@ pub enum Kind {
     Purge,
     /// A tick of a schedule made no job.
     Skip,
+    /// A receiver is left alone.
+    BreakerOpen,
+    /// A receiver is back.
+    BreakerClose,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Push,
         Self::Pop,
         Self::Empty,
@@ -73,6 +77,8 @@ impl Kind {
         Self::Redrive,
         Self::Purge,
         Self::Skip,
+        Self::BreakerOpen,
+        Self::BreakerClose,
     ];
 
     /// The kind's name.
@@ -99,6 +105,8 @@ impl Kind {
             Self::Redrive => "redrive",
             Self::Purge => "purge",
             Self::Skip => "skip",
+            Self::BreakerOpen => "breaker_open",
+            Self::BreakerClose => "breaker_close",
         }
     }
 }
@@ -160,7 +168,7 @@ pub struct Details {
     pub status: Option<u16>,
     /// The code of what went wrong.
     pub error: Option<String>,
-    /// When the next attempt is due; of a skipped tick, when it would have been.
+    /// When the next attempt is due; of a skipped tick, when it would have been; of a receiver, when it is tried again.
     pub run_at: Option<UnixMs>,
     /// Why, in one sentence.
     pub reason: Option<String>,
@@ -168,6 +176,8 @@ pub struct Details {
     pub count: Option<u64>,
     /// The schedule that it is about.
     pub schedule: Option<String>,
+    /// The receiver that it is about: scheme, host and port.
+    pub origin: Option<String>,
 }
 
 /// Something that happened.
@@ -319,10 +329,23 @@ impl Fact {
         Self::new(Kind::Skip, at, about, Details { run_at: Some(tick), schedule, reason, ..Details::default() })
     }
 
+    /// The receiver at `origin` is left alone until `until`. `about` is the group whose attempt led to it.
+    #[must_use]
+    pub fn breaker_open(about: Subject, at: UnixMs, origin: String, until: UnixMs, reason: String) -> Self {
+        let (origin, reason) = (Some(origin), Some(reason));
+        Self::new(Kind::BreakerOpen, at, about, Details { run_at: Some(until), origin, reason, ..Details::default() })
+    }
+
+    /// The receiver at `origin` is back. `about` is the group whose attempt it answered.
+    #[must_use]
+    pub fn breaker_close(about: Subject, at: UnixMs, origin: String) -> Self {
+        Self::new(Kind::BreakerClose, at, about, Details { origin: Some(origin), ..Details::default() })
+    }
+
     /// About how much memory it takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let details = &self.details;
-        let words = [&self.about.name, &details.error, &details.reason, &details.schedule];
+        let words = [&self.about.name, &details.error, &details.reason, &details.schedule, &details.origin];
         let words = words.into_iter().flatten().map(String::len).sum::<usize>();
         let label =
             |text: Text<'_>| LABEL_SIZE + text.namespace.map_or(0, str::len) + text.name.len() + text.value.len();

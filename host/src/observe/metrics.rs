@@ -80,6 +80,8 @@ pub struct Metrics {
     faults: Family<FaultLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     observed: Family<OutcomeLabel, Counter>,
+    breakers_opened: Counter,
+    breakers_open: Gauge,
     streams: Gauge,
     running: Gauge,
     policy_queue: Gauge<i64, AtomicI64>,
@@ -101,6 +103,8 @@ impl Default for Metrics {
             faults: Family::default(),
             requests: Family::default(),
             observed: Family::default(),
+            breakers_opened: Counter::default(),
+            breakers_open: Gauge::default(),
             streams: Gauge::default(),
             running: Gauge::default(),
             policy_queue: Gauge::default(),
@@ -130,6 +134,12 @@ impl Metrics {
             "Events by what became of them on the way to observers",
             self.observed.clone(),
         );
+        registry.register("breakers_open", "Receivers that are left alone now", self.breakers_open.clone());
+        registry.register(
+            "breakers_opened",
+            "How often a receiver came to be left alone",
+            self.breakers_opened.clone(),
+        );
         registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
         registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
@@ -148,10 +158,16 @@ impl Metrics {
     }
 
     /// What is true at this moment.
-    pub fn now(&self, running: usize, policy_queue: usize, streams: usize) {
+    pub fn now(&self, running: usize, policy_queue: usize, streams: usize, breakers_open: usize) {
+        self.breakers_open.set(i64::try_from(breakers_open).unwrap_or(i64::MAX));
         self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
+    }
+
+    /// A receiver is left alone from now on.
+    pub fn breaker_opened(&self) {
+        self.breakers_opened.inc();
     }
 
     /// How well commits are shared: commands divided by commits is the mean size of a group commit.

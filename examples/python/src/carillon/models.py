@@ -388,10 +388,11 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant, and what its groups inherit."""
+    """A tenant, what its groups inherit, and what they may use together."""
 
     name: str
     defaults: Mapping[str, Any]
+    quota: Mapping[str, Any]
     created_at: datetime
 
 

@@ -62,8 +62,8 @@ pub struct EventView {
     /// Rises for ever. A text, since it has more digits than a JavaScript number holds.
     id: String,
     /// `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`,
-    /// `dedupe_hit`, `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`; or `gap`, which says
-    /// that events before this one are missing. More may be added.
+    /// `dedupe_hit`, `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`,
+    /// `breaker_open`, `breaker_close`; or `gap`, which says that events before this one are missing. More may be added.
     kind: &'static str,
     /// When it happened.
     at: String,
@@ -97,6 +97,9 @@ pub struct EventView {
     /// The schedule that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<String>,
+    /// The receiver that it is about: scheme, host and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
     /// The job's labels.
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
@@ -277,6 +280,7 @@ impl EventView {
             reason: None,
             count: None,
             schedule: None,
+            origin: None,
             metadata: Metadata::default(),
         }
     }
@@ -294,6 +298,7 @@ impl EventView {
             reason: details.reason.clone(),
             count: details.count,
             schedule: details.schedule.clone(),
+            origin: details.origin.clone(),
             metadata: about.metadata.clone(),
             ..Self::new(event.id, event.fact.kind.as_str(), event.fact.at)
         }

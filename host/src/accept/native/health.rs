@@ -37,6 +37,6 @@ pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoR
     let commits = api.store.commit_stats();
     metrics.store(commits.commits, commits.calls);
     let streams = api.event_streams - api.streams.available_permits();
-    metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams);
+    metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams, api.attempter.left_alone());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }

@@ -13,6 +13,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::Tenant;
+use crate::policy::binding::QuotaDoc;
 
 /// A tenant's own settings.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -22,6 +23,9 @@ pub struct TenantDoc {
     #[serde(default)]
     #[schema(value_type = Object)]
     defaults: Map<String, Value>,
+    /// What all of its groups may use together, next to what each may.
+    #[serde(default)]
+    quota: QuotaDoc,
 }
 
 /// A tenant as it is shown.
@@ -31,12 +35,19 @@ pub struct TenantView {
     /// What its groups inherit.
     #[schema(value_type = Object)]
     defaults: Value,
+    /// What they may use together.
+    quota: QuotaDoc,
     created_at: String,
 }
 
 impl From<Arc<Tenant>> for TenantView {
     fn from(tenant: Arc<Tenant>) -> Self {
-        Self { name: tenant.name.clone(), defaults: tenant.defaults.clone(), created_at: tenant.created_at.to_string() }
+        Self {
+            name: tenant.name.clone(),
+            defaults: tenant.defaults.clone(),
+            quota: tenant.quota.doc.clone(),
+            created_at: tenant.created_at.to_string(),
+        }
     }
 }
 
@@ -49,7 +60,7 @@ pub(in super::super) async fn put(
     Body(doc): Body<TenantDoc>,
 ) -> Result<(StatusCode, Json<TenantView>), Problem> {
     let status = if api.catalog.tenant(&name).is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    let tenant = api.catalog.put_tenant(&name, Value::Object(doc.defaults)).await?;
+    let tenant = api.catalog.put_tenant(&name, Value::Object(doc.defaults), doc.quota).await?;
     api.wake.here();
     Ok((status, Json(tenant.into())))
 }

@@ -1,4 +1,4 @@
-//! A group's limits: how they are written, and what they come to.
+//! A group's limits and a tenant's quota: how they are written, and what they come to.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,6 +16,8 @@ const MOST_REDIRECTS: u32 = 10;
 pub struct GroupLimits {
     /// How many attempts run at once.
     pub concurrency: u32,
+    /// How many of them are on their way to one receiver.
+    pub host_concurrency: Option<u32>,
     /// How many attempts start in a period.
     pub rate: Option<Rate>,
     /// How long one request may take, body included.
@@ -45,6 +47,8 @@ pub struct Rate {
 pub struct LimitsDoc {
     /// How many attempts of the group run at once.
     pub concurrency: Option<u32>,
+    /// How many of them go to one receiver (scheme, host, port) at once. As many as run by default.
+    pub host_concurrency: Option<u32>,
     /// How many start in a period: `100/s`, `600/min`, `5000/h`.
     pub rate: Option<String>,
     /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
@@ -59,6 +63,50 @@ pub struct LimitsDoc {
     pub redirects: Option<u32>,
 }
 
+/// What all groups of a tenant may use together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quota {
+    /// As it is written.
+    pub doc: QuotaDoc,
+    /// How many attempts run at once.
+    pub concurrency: Option<u32>,
+    /// How many attempts start in a period.
+    pub rate: Option<Rate>,
+}
+
+/// A quota as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaDoc {
+    /// How many attempts of all groups run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+}
+
+impl Quota {
+    /// Reads what is written.
+    ///
+    /// # Errors
+    /// With a pointer to what makes no sense.
+    pub fn parse(doc: QuotaDoc) -> Result<Self, Invalid> {
+        let concurrency = doc.concurrency.map(|count| at_least_1("/concurrency", count)).transpose()?;
+        let rate = rate(doc.rate.as_deref(), doc.burst)?;
+        Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, doc })
+    }
+
+    /// Whether it leaves everything to the groups' own limits.
+    #[must_use]
+    pub fn is_unbounded(&self) -> bool {
+        self.concurrency.is_none() && self.rate.is_none()
+    }
+}
+
 impl GroupLimits {
     pub(super) fn parse(value: &Value) -> Result<Self, Invalid> {
         let empty = Value::Object(Map::new());
@@ -66,13 +114,13 @@ impl GroupLimits {
             .map_err(|error| Invalid::at("/limits", error.to_string()))?;
         let timeout = doc.timeout.as_deref();
         let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
-        let concurrency = doc.concurrency.filter(|count| *count > 0);
+        let host_concurrency = doc.host_concurrency.map(|count| at_least_1("/limits/host_concurrency", count));
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         Ok(Self {
-            concurrency: concurrency
-                .ok_or_else(|| Invalid::at("/limits/concurrency", "a number of at least 1 is needed"))?,
-            rate: rate(&doc)?,
+            concurrency: at_least_1("/limits/concurrency", doc.concurrency.unwrap_or(0))?.get(),
+            host_concurrency: host_concurrency.transpose()?.map(NonZeroU32::get),
+            rate: rate(doc.rate.as_deref(), doc.burst).map_err(|error| error.within("/limits"))?,
             timeout: parse_period("/limits/timeout", timeout)?,
             ttl: period("/limits/ttl", &doc.ttl)?,
             max_delay: period("/limits/max_delay", &doc.max_delay)?,
@@ -95,12 +143,14 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-fn rate(doc: &LimitsDoc) -> Result<Option<Rate>, Invalid> {
-    let invalid = |message: &str| Invalid::at("/limits/burst", message);
-    let burst =
-        doc.burst.map(|burst| NonZeroU32::new(burst).ok_or_else(|| invalid("a number of at least 1 is needed")));
-    match (doc.rate.as_deref().map(parse_rate).transpose()?, burst.transpose()?) {
-        (None, Some(_)) => Err(invalid("a burst belongs to a rate, and there is no `rate`")),
+fn at_least_1(pointer: &str, number: u32) -> Result<NonZeroU32, Invalid> {
+    NonZeroU32::new(number).ok_or_else(|| Invalid::at(pointer, "a number of at least 1 is needed"))
+}
+
+fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid> {
+    let burst = burst.map(|burst| at_least_1("/burst", burst)).transpose()?;
+    match (rate.map(parse_rate).transpose()?, burst) {
+        (None, Some(_)) => Err(Invalid::at("/burst", "a burst belongs to a rate, and there is no `rate`")),
         (rate, burst) => Ok(rate.map(|rate| Rate { burst: burst.unwrap_or(rate.burst), ..rate })),
     }
 }
@@ -114,8 +164,7 @@ fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
 
 /// With a burst of the whole count.
 fn parse_rate(text: &str) -> Result<Rate, Invalid> {
-    let invalid =
-        || Invalid::at("/limits/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
+    let invalid = || Invalid::at("/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
     let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
     let seconds = match unit {
         "s" => 1,
@@ -147,6 +196,34 @@ mod tests {
         assert_eq!(burst(json!({"rate": "3/s", "burst": 1})), 1);
         for refused in [json!({"rate": "3/s", "burst": 0}), json!({"burst": 5})] {
             assert_eq!(parsed(refused).unwrap_err().pointer, "/limits/burst");
+        }
+    }
+
+    #[test]
+    fn a_number_of_attempts_is_at_least_1() {
+        let host = |extra| parsed(extra).map(|limits| limits.host_concurrency).map_err(|error| error.pointer);
+        assert_eq!(host(json!({})), Ok(None));
+        assert_eq!(host(json!({"host_concurrency": 2})), Ok(Some(2)));
+        assert_eq!(host(json!({"host_concurrency": 0})), Err("/limits/host_concurrency".to_owned()));
+        assert_eq!(host(json!({"concurrency": 0})), Err("/limits/concurrency".to_owned()));
+        assert_eq!(host(json!({"concurrency": null})), Err("/limits/concurrency".to_owned()));
+    }
+
+    #[test]
+    fn a_quota_bounds_what_it_names() {
+        let parsed = |doc: Value| Quota::parse(QuotaDoc::deserialize(doc).unwrap()).map_err(|error| error.pointer);
+        assert_eq!(parsed(json!({})), Ok(Quota::default()));
+        let quota = parsed(json!({"concurrency": 5, "rate": "600/min", "burst": 2})).unwrap();
+        let Rate { count, period, burst } = quota.rate.unwrap();
+        assert_eq!((quota.concurrency, count.get(), period.as_secs(), burst.get()), (Some(5), 600, 60, 2));
+        assert_eq!(json!(quota.doc), json!({"concurrency": 5, "rate": "600/min", "burst": 2}));
+        for (doc, pointer) in [
+            (json!({"concurrency": 0}), "/concurrency"),
+            (json!({"rate": "fast"}), "/rate"),
+            (json!({"burst": 2}), "/burst"),
+            (json!({"rate": "2/s", "burst": 0}), "/burst"),
+        ] {
+            assert_eq!(parsed(doc), Err(pointer.to_owned()));
         }
     }
 

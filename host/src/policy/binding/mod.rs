@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::auth::AuthHeader;
-pub use self::limits::{GroupLimits, LimitsDoc, Rate, parse_period};
+pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, parse_period};
 use super::plugin::{Digest, Role};
 
 /// The roles that one plugin plays at most.

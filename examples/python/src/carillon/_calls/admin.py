@@ -5,10 +5,21 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypedDict, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
 from carillon.models import Key, Node, Plugin, Tenant, Token
+
+
+class Quota(TypedDict, total=False):
+    """What all groups of a tenant may use together."""
+
+    #: How many attempts run at once.
+    concurrency: Optional[int]
+    #: How many start in a period: ``100/s``, ``600/min``, ``5000/h``.
+    rate: Optional[str]
+    #: With a ``rate``: how many may start at once after a pause.
+    burst: Optional[int]
 
 
 def put_key(name: str, secret: Union[str, bytes], *, kind: Optional[str] = None) -> Call[None]:
@@ -72,9 +83,15 @@ def delete_token(id: str) -> Call[None]:
     return request("DELETE", path("tokens", id), nothing)
 
 
-def put_tenant(name: str, defaults: Optional[Mapping[str, Any]] = None) -> Call[Tenant]:
-    """Makes a tenant, or replaces what its groups inherit."""
-    return request("PUT", path("tenants", name), reading(Tenant), body={"defaults": dict(defaults or {})})
+def put_tenant(
+    name: str,
+    defaults: Optional[Mapping[str, Any]] = None,
+    *,
+    quota: Optional[Quota] = None,
+) -> Call[Tenant]:
+    """Makes a tenant, or replaces what its groups inherit and what they may use together."""
+    body = {"defaults": dict(defaults or {}), "quota": dict(quota or {})}
+    return request("PUT", path("tenants", name), reading(Tenant), body=body)
 
 
 def get_tenant(name: str) -> Call[Tenant]:

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, ManualClock, Receiver, Reply, Setup, TestHost, repository, shared_dir};
 
-const PATH: &str = "/v1/plugins/judge-json-ok/versions/0.1.0";
+pub const PATH: &str = "/v1/plugins/judge-json-ok/versions/0.1.0";
 
 /// A section of a component that says nothing: custom, two bytes, the name `x`.
 const EMPTY_SECTION: [u8; 4] = [0, 2, 1, b'x'];
@@ -20,7 +20,7 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// Past `policy.component_size`.
 const LARGE: usize = (4 << 20) + 1;
 
-async fn component() -> Bytes {
+pub async fn component() -> Bytes {
     let request = BuildRequest {
         manifest_dir: repository().join("examples/judge-json-ok"),
         target_dir: shared_dir().join("guests"),
@@ -30,7 +30,7 @@ async fn component() -> Bytes {
     built.unwrap_or_else(|error| panic!("the example does not build: {error}")).into()
 }
 
-async fn upload(api: &Api, path: &str, component: impl Into<Bytes>) -> Reply {
+pub async fn upload(api: &Api, path: &str, component: impl Into<Bytes>) -> Reply {
     let request = api.request(Method::PUT, path).header("content-type", "application/wasm");
     api.send(request.body(component.into())).await
 }

@@ -88,6 +88,8 @@ mod secrets;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod postgres;

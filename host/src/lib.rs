@@ -8,6 +8,9 @@ pub mod cli;
 // Puts the parts together and takes them apart.
 pub mod app;
 
+// Everything from one database into another.
+pub mod migrate;
+
 // What posts jobs by the clock.
 pub mod cron;
 

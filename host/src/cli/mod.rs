@@ -1,4 +1,5 @@
-//! The command line: `carillon serve` runs the server, and everything else talks to a server over its API.
+//! The command line: `carillon serve` runs the server, `carillon migrate` moves its database, and everything else talks to a server over
+//! its API.
 //!
 //! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
 //! standard error and exits with 1; one that was misused exits with 2.
@@ -16,6 +17,7 @@ mod job_args;
 mod key;
 mod lease;
 mod local;
+mod migrate;
 mod output;
 mod plugin;
 mod policy;
@@ -92,6 +94,9 @@ enum Command {
     /// Count requests; `bench` calls this.
     #[command(name = bench::sink::SUBCOMMAND, hide = true)]
     BenchSink,
+    /// Move a server's database.
+    #[command(subcommand)]
+    Migrate(migrate::Command),
     #[command(flatten)]
     Remote(Box<RemoteCommand>),
 }
@@ -157,6 +162,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Compile { seconds, memory } => compiler_main(seconds, memory),
         Command::Bench(bench) => block_on(Box::pin(bench.run(Output::new(cli.remote.json)))),
         Command::BenchSink => bench::sink::main(),
+        Command::Migrate(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
         Command::Serve(serve) => block_on(Box::pin(serve.run())),
         Command::Remote(command) => block_on(Box::pin(ask(*command, cli.remote))),
     }

@@ -14,6 +14,7 @@ mod peers;
 mod postgres;
 mod queries;
 mod sqlite;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -27,9 +28,10 @@ use crate::job::{
 
 pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
 pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
-pub use postgres::{PostgresOptions, PostgresStore};
+pub use postgres::{PostgresOptions, PostgresStore, PostgresTarget, Stage};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{SqliteOptions, SqliteSource, SqliteStore};
+pub use transfer::{Cell, Checksum, Counters, Key, Row, RowDigest, TABLES, Table, shown};
 
 /// The most jobs that one [`Jobs::insert`] takes.
 pub const INSERT_LIMIT: usize = 10_000;

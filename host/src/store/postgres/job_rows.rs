@@ -68,7 +68,7 @@ pub(super) fn label(name: &str, value: &str) -> String {
 
 /// The labels of a job under every name that they may be asked for. A label `a.b` is a key of that name, or else `b` in the namespace
 /// `a`, which then has no dot in its own name.
-pub(super) fn labels(metadata: &Metadata) -> Result<Option<String>, StoreError> {
+pub(in crate::store) fn labels(metadata: &Metadata) -> Result<Option<String>, StoreError> {
     let is_asked_for = |text: &crate::job::Text<'_>| match text.namespace {
         None => true,
         Some(space) => !space.contains('.') && !metadata.0.contains_key(&*text.flat_name()),

@@ -12,7 +12,7 @@ use super::error::Failure;
 use crate::fnv::fnv;
 
 /// "Carl": sets our advisory locks apart from other programs' in the same database.
-const CLASS: i32 = 0x4361_726c;
+pub(super) const CLASS: i32 = 0x4361_726c;
 
 /// How many locks the names share.
 const STRIPES: u64 = 256;
@@ -20,6 +20,9 @@ const STRIPES: u64 = 256;
 /// The locks of all changes of what is configured, and of the list of nodes. None of the stripes.
 const ENTITIES: i32 = -1;
 const NODES: i32 = -2;
+
+/// The lock of a migration into the database, which a connection holds as long as it goes on.
+pub(super) const MIGRATION: i32 = -3;
 
 /// UNNEST keeps the order of the array.
 const TAKE: &str = "SELECT pg_advisory_xact_lock($1, stripe) FROM UNNEST($2::INTEGER[]) AS stripe";

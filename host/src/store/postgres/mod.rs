@@ -28,6 +28,7 @@ mod done;
 mod error;
 mod fronts;
 mod hosts;
+mod import;
 mod insert;
 mod job_rows;
 mod jobs;
@@ -52,6 +53,8 @@ mod upgrade;
 
 use std::sync::Arc;
 
+pub use import::{PostgresTarget, Stage};
+pub(super) use job_rows::labels;
 pub use open::PostgresOptions;
 
 use super::StoreError;

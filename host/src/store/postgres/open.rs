@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::connections::Connections;
 use super::error::Failure;
 use super::hosts::{self, Hosts};
+use super::import;
 use crate::store::{Durability, StoreError};
 
 /// The oldest server that the statements are written and tested for: PostgreSQL 15.
@@ -81,10 +82,10 @@ fn bounds(bound: Duration) -> String {
 }
 
 /// An answered write is on disk, even if the server's own default is otherwise. (What waits for standbys waits longer still.)
-const FULL: &str =
+pub(super) const FULL: &str =
     "SELECT set_config('synchronous_commit', 'on', FALSE) WHERE current_setting('synchronous_commit') = 'off'";
 
-const NORMAL: &str = "SET synchronous_commit = off";
+pub(super) const NORMAL: &str = "SET synchronous_commit = off";
 
 /// Connects, and brings the schema up to date.
 pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, StoreError> {
@@ -112,8 +113,20 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, Store
     Ok(Connections::new(pool, writer, options.hosts.clone(), options.bound))
 }
 
+/// Connects once, with the server's own settings.
+pub(super) async fn connect(options: &PostgresOptions) -> Result<PgConnection, StoreError> {
+    let (_, connection) = options.hosts.writer().await?;
+    Ok(connection)
+}
+
 async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {
     refuse_foreign(connection).await?;
+    import::refuse_unfinished(connection).await?;
+    migrate(connection).await
+}
+
+/// Creates the schema, or brings it up to date.
+pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Failure> {
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
     migrations().run_direct(None, connection, false).await.map_err(migration_failure)?;
     refuse_newer(connection).await
@@ -145,7 +158,7 @@ const FOREIGN_TABLES: &str = "
         current_schema() IS NOT NULL AS has_schema,
         EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename <> '_sqlx_migrations') AS has_tables";
 
-async fn refuse_foreign(connection: &mut PgConnection) -> Result<(), Failure> {
+pub(super) async fn refuse_foreign(connection: &mut PgConnection) -> Result<(), Failure> {
     let row = sqlx::query(FOREIGN_TABLES).fetch_one(connection).await?;
     let corrupt = |text: &str| Err(StoreError::Corrupt(text.to_owned()).into());
     if row.try_get::<i32, _>("version")? < OLDEST_SERVER {

@@ -23,6 +23,7 @@ mod plans;
 mod reads;
 mod rows;
 mod settle;
+mod source;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -31,6 +32,7 @@ mod writer;
 use sqlx::sqlite::SqlitePool;
 
 pub use open::SqliteOptions;
+pub use source::SqliteSource;
 
 use super::StoreError;
 use writer::Writer;

@@ -102,6 +102,14 @@ pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> 
 
 /// Takes the lock that makes this process the only one, for as long as the file is open.
 fn lock(path: &Path) -> Result<File, StoreError> {
+    match try_lock(path)? {
+        Some(file) => Ok(file),
+        None => unavailable(format!("another process uses `{}`", path.display())),
+    }
+}
+
+/// Takes the lock, unless another process has it.
+pub(super) fn try_lock(path: &Path) -> Result<Option<File>, StoreError> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !directory.is_dir() {
         return unavailable(format!("the directory `{}` does not exist", directory.display()));
@@ -114,8 +122,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Err(error) => return unavailable(format!("`{}` cannot be opened: {error}", shown.display())),
     };
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => unavailable(format!("another process uses `{}`", path.display())),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => unavailable(format!("`{}` cannot be locked: {error}", shown.display())),
     }
 }
@@ -124,7 +132,7 @@ fn unavailable<T>(text: String) -> Result<T, StoreError> {
     Err(StoreError::Unavailable(text))
 }
 
-fn common(options: &SqliteOptions) -> SqliteConnectOptions {
+pub(super) fn common(options: &SqliteOptions) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(&options.path)
         .busy_timeout(BUSY_WAIT)
@@ -162,7 +170,7 @@ const FOREIGN_TABLES: &str = "
         (SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations') AS tables
     FROM pragma_application_id";
 
-async fn refuse_foreign(writer: &mut SqliteConnection) -> Result<(), Failure> {
+pub(super) async fn refuse_foreign(writer: &mut SqliteConnection) -> Result<(), Failure> {
     let row = sqlx::query(FOREIGN_TABLES).fetch_one(writer).await?;
     let (application, tables): (i64, i64) = (row.try_get("application")?, row.try_get("tables")?);
     if tables > 0 && application != APPLICATION_ID {

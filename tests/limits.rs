@@ -64,6 +64,13 @@ async fn no_more_attempts_go_to_one_receiver_at_once_than_the_group_allows() {
     receiver.arrived("/held", 2).await;
     host.looked(&other).await;
     assert_eq!(receiver.count("/held"), 2, "two at once");
+    // What was put off is on its way back.
+    soon("the others wait", async {
+        while host.api.stats("g").await["scheduled"] != 4 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
     let waiting = host.api.get("/v1/groups/g/jobs?state=scheduled").await.items();
     assert_eq!(waiting.len(), 4);
     for job in &waiting {

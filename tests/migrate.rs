@@ -246,9 +246,9 @@ async fn what_differs_is_noticed_and_what_is_in_use_is_refused() {
     Setup::new().set("store.url", &used).start().await.stop().await;
     assert!(failure(directory.path(), &used, &[]).await.contains("in use"));
     assert!(failure(directory.path(), &used, &["--dry-run"]).await.contains("in use"));
-    cluster.create("foreign", None);
-    cluster.sql("foreign", "CREATE TABLE theirs (a INTEGER)");
-    assert!(failure(directory.path(), &cluster.url("foreign"), &[]).await.contains("another program"));
+    cluster.create("others", None);
+    cluster.sql("others", "CREATE TABLE theirs (a INTEGER)");
+    assert!(failure(directory.path(), &cluster.url("others"), &[]).await.contains("another program"));
     assert!(
         failure(directory.path(), "postgres://nobody:s3cret@127.0.0.1:1/x", &[])
             .await

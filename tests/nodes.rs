@@ -214,3 +214,52 @@ async fn nodes_may_start_at_once_on_an_empty_database() {
     }
     receiver.arrived("/", 3).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_receivers_and_quotas_of_tenants_hold_across_nodes() {
+    let cluster = cluster();
+    let nodes = three(&cluster).await;
+    let (one, two, gate) = (Receiver::start().await, Receiver::start().await, Gate::closed());
+    for receiver in [&one, &two] {
+        receiver.on("/", (0..40).map(|_| Answer::status(200).held(&gate)));
+    }
+    nodes[0].api.put_group("hosts", json!({"limits": {"concurrency": 20, "host_concurrency": 2}})).await;
+    let quota = json!({"quota": {"concurrency": 5}});
+    nodes[0].api.put("/v1/tenants/acme", quota).await.expect(201);
+    let acme: Vec<_> = nodes.iter().map(|node| node.api.for_tenant("acme")).collect();
+    let of_tenant = Receiver::start().await;
+    of_tenant.on("/", (0..40).map(|_| Answer::status(200).held(&gate)));
+    let tenant_is_known = async {
+        for acme in &acme {
+            while acme.get("/v1/groups").await.status != 200 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    };
+    soon("the tenant is known", tenant_is_known).await;
+    for group in ["x", "y"] {
+        acme[0].put_group(group, json!({"limits": {"concurrency": 4}})).await;
+    }
+    for node in &nodes {
+        until_known(node, "hosts").await;
+        for receiver in [&one, &two] {
+            for _ in 0..3 {
+                node.api.post_job("hosts", json!({"url": receiver.url("/")})).await;
+            }
+        }
+    }
+    for group in ["x", "y"] {
+        for _ in 0..8 {
+            acme[0].post_job(group, json!({"url": of_tenant.url("/")})).await;
+        }
+    }
+    one.arrived("/", 2).await;
+    two.arrived("/", 2).await;
+    of_tenant.arrived("/", 5).await;
+    tokio::time::sleep(SETTLED / 2).await;
+    assert_eq!((one.count("/"), two.count("/"), of_tenant.count("/")), (2, 2, 5));
+    gate.release(60);
+    until_succeeded(&nodes[0], "hosts", 18).await;
+    one.arrived("/", 9).await;
+    of_tenant.arrived("/", 16).await;
+}

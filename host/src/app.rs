@@ -103,6 +103,11 @@ impl App {
         let sender =
             Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
         let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
+        let listener = listen(config.server.listen).await?;
+        let address = listener.local_addr()?;
+        let (gates, stop) = (Arc::new(Gates::new(config.engine.concurrency)), CancellationToken::new());
+        let describe = describe(&config, address, &gates, &stop);
+        let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
         let attempter = Attempter::new(
             Arc::clone(&catalog),
             Arc::clone(&runtime),
@@ -110,12 +115,8 @@ impl App {
             Arc::clone(&clock),
             config.delivery.clone(),
             Arc::clone(&observer),
+            Arc::clone(&cluster),
         );
-        let listener = listen(config.server.listen).await?;
-        let address = listener.local_addr()?;
-        let (gates, stop) = (Arc::new(Gates::new(config.engine.concurrency)), CancellationToken::new());
-        let describe = describe(&config, address, &gates, &stop);
-        let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
         let node = Arc::new(Node {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use self::answer::{exchange_of, health_of, retry_after};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
+use crate::cluster::Cluster;
 use crate::config::Delivery;
 use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
 use crate::observe::{Fact, Observer, Subject};
@@ -32,6 +33,7 @@ pub struct Attempter {
     delivery: Delivery,
     receivers: Receivers,
     observer: Arc<Observer>,
+    cluster: Arc<Cluster>,
 }
 
 /// What is written down about an attempt while it is made.
@@ -53,9 +55,10 @@ impl Attempter {
         clock: Arc<dyn Clock>,
         delivery: Delivery,
         observer: Arc<Observer>,
+        cluster: Arc<Cluster>,
     ) -> Self {
         let receivers = Receivers::new(&delivery);
-        Self { catalog, runtime, sender, clock, delivery, receivers, observer }
+        Self { catalog, runtime, sender, clock, delivery, receivers, observer, cluster }
     }
 
     /// How many receivers are left alone.
@@ -76,7 +79,7 @@ impl Attempter {
         };
         let mut notes = Notes::new(leased, &group, started_at);
         let origin = receiver::origin_of(&leased.job).unwrap_or_default();
-        let pass = match self.receivers.enter(&leased.job, &origin, host_concurrency(&group), started_at) {
+        let pass = match self.receivers.enter(&leased.job, &origin, self.host_concurrency(&group), started_at) {
             Ok(pass) => pass,
             Err(wait) => return self.put_off(leased, due, notes, &origin, wait),
         };
@@ -98,6 +101,13 @@ impl Attempter {
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
         settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
+    }
+
+    /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
+    /// job has a place of the group. What is broken in its config is found out later.
+    fn host_concurrency(&self, group: &Group) -> Option<u32> {
+        let whole = group.effective.as_ref().ok()?.limits.host_concurrency?;
+        Some(self.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
     }
 
     fn put_off(&self, leased: &Leased, due: UnixMs, mut notes: Notes, origin: &str, wait: PutOff) -> Settlement {
@@ -343,11 +353,6 @@ fn seed_of(seed: u32, number: u32) -> u32 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((mixed ^ (mixed >> 31)) >> 32) as u32
-}
-
-/// How many of the group's attempts may be on their way to one receiver. What is broken in its config is found out later.
-fn host_concurrency(group: &Group) -> Option<u32> {
-    group.effective.as_ref().ok()?.limits.host_concurrency
 }
 
 fn micros(duration: Duration) -> u64 {

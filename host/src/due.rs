@@ -18,11 +18,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::fair::{Open, share};
+use self::fair::{Open, Wanted, share};
 use crate::attempt::Attempter;
 use crate::catalog::{Catalog, Group, Tenant};
 use crate::clock::{Clock, UnixMs};
-use crate::cluster::{Cluster, Divided};
+use crate::cluster::Cluster;
 use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening, Whose};
@@ -164,18 +164,22 @@ impl Node {
             match self.opening(group, now) {
                 Some((group, Opening::Now(most))) => {
                     let tenant = group.tenant.id;
-                    tenants.entry(tenant).or_insert_with(|| self.opening_of_tenant(&group.tenant, now));
-                    open.push(Open { tenant, group: group.id, most });
+                    let of_tenant = || (self.opening_of_tenant(&group.tenant, now), group.tenant.quota.weight());
+                    tenants.entry(tenant).or_insert_with(of_tenant);
+                    open.push(Open { tenant, group: group.id, wanted: Wanted { most, weight: group.weight() } });
                 }
                 Some((_, other)) => closed.push(other),
                 None => {}
             }
         }
-        closed.extend(tenants.values());
+        closed.extend(tenants.values().map(|(opening, _)| opening));
         let not_before = |opening: &Opening| if let Opening::NotBefore(at) = opening { Some(*at) } else { None };
         next = closed.iter().filter_map(not_before).fold(next, UnixMs::min);
         let full = closed.contains(&Opening::Full);
-        let quota = |tenant| if let Some(Opening::Now(most)) = tenants.get(&tenant) { *most } else { 0 };
+        let quota = |tenant| match tenants.get(&tenant) {
+            Some((Opening::Now(most), weight)) => Wanted { most: *most, weight: *weight },
+            _ => Wanted { most: 0, weight: 1 },
+        };
         let batch = u32::try_from(self.gates.free()).unwrap_or(u32::MAX).min(self.config.claim_batch);
         let crowded = full || (batch == 0 && !open.is_empty());
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -186,26 +190,15 @@ impl Node {
     /// jobs, until a change of that wakes the loop.
     fn opening(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Opening)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
-        let limits = &group.effective.as_ref().ok()?.limits;
-        // Where a tenant's quota is divided, its groups are divided likewise: who has a part of the one has a part of the other.
-        let divided = match group.tenant.quota.is_unbounded() {
-            true => Divided::Group(group.id.0),
-            false => Divided::Tenant(group.tenant.id.0),
-        };
-        let (concurrency, rate) = self.cluster.share(divided).of_limits(limits.concurrency, limits.rate)?;
-        let opening = self.gates.opening(Whose::Group(group.id), concurrency, rate, now);
+        let part = self.cluster.part_of_group(&group)?;
+        let opening = self.gates.opening(Whose::Group(group.id), part.concurrency, part.rate, now);
         Some((group, opening))
     }
 
     /// How much all groups of a tenant may start here together.
     fn opening_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Opening {
-        let whose = Whose::Tenant(tenant.id);
-        if tenant.quota.is_unbounded() {
-            return self.gates.opening(whose, u32::MAX, None, now);
-        }
-        let share = self.cluster.share(Divided::Tenant(tenant.id.0));
-        match share.of_limits(tenant.quota.concurrency.unwrap_or(u32::MAX), tenant.quota.rate) {
-            Some((concurrency, rate)) => self.gates.opening(whose, concurrency, rate, now),
+        match self.cluster.part_of_tenant(tenant) {
+            Some(part) => self.gates.opening(Whose::Tenant(tenant.id), part.concurrency, part.rate, now),
             None => Opening::Now(0),
         }
     }

@@ -35,9 +35,6 @@ pub mod due;
 // Jobs that consumers fetch.
 pub mod pull;
 
-// The other nodes, and this one's part of what all may do.
-pub mod cluster;
-
 // How many of a group may.
 pub mod gate;
 
@@ -55,6 +52,9 @@ pub mod settle;
 
 // What follows from its end.
 pub mod flow;
+
+// The other nodes, and this one's part of what all may do.
+pub mod cluster;
 
 // What is configured: tenants, groups, keys, plugins.
 pub mod catalog;

@@ -67,8 +67,7 @@ impl World {
         api.post("/v1/groups/g/jobs/batch", json!({"jobs": many})).await.expect(201);
         let job = json!({"url": receiver.url("/once"), "run_at": later});
         let once = (id_of(&with_key(api, "k", &job).await), job);
-        let job =
-            json!({"url": receiver.url("/deduped"), "run_at": later, "dedupe_key": "d", "ttl": "3h", "name": "n"});
+        let job = json!({"url": receiver.url("/deduped"), "run_at": later, "dedupe_key": "d", "limits": {"ttl": "3h"}, "name": "n"});
         api.post_job("g", job).await;
 
         api.put_group("q", json!({})).await;

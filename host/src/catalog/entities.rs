@@ -61,6 +61,12 @@ pub struct Group {
 }
 
 impl Group {
+    /// How much of what starts it gets, compared with the tenant's other groups.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.effective.as_ref().map_or(1, |effective| effective.limits.weight)
+    }
+
     /// Whether somebody watches what happens to its jobs.
     #[must_use]
     pub fn has_observer(&self) -> bool {

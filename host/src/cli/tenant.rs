@@ -25,6 +25,9 @@ pub(super) enum Command {
         /// How many may start at once after a pause, if not as many as the rate counts.
         #[arg(long, value_name = "COUNT", requires = "rate")]
         burst: Option<u32>,
+        /// How much of what starts it gets, compared with other tenants that have jobs due: 1 to 100.
+        #[arg(long, value_name = "COUNT")]
+        weight: Option<u32>,
     },
     /// List the tenants.
     List {
@@ -38,9 +41,9 @@ const LIST: [(&str, &str); 2] = [("NAME", "/name"), ("CREATED", "/created_at")];
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, defaults, concurrency, rate, burst } => {
+            Self::Put { name, defaults, concurrency, rate, burst, weight } => {
                 let defaults = defaults.map_or_else(|| Ok(json!({})), |file| input::document(&file))?;
-                let quota = json!({ "concurrency": concurrency, "rate": rate, "burst": burst });
+                let quota = json!({ "concurrency": concurrency, "rate": rate, "burst": burst, "weight": weight });
                 let body = json!({ "defaults": defaults, "quota": quota });
                 let tenant: Value = session.client.put(&["tenants", &name], &body).await?;
                 session.done(&tenant, &format!("{name}: stored"))

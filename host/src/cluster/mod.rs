@@ -23,9 +23,11 @@ use uuid::Uuid;
 
 pub use self::clock::SharedClock;
 pub use self::link::Link;
-pub use self::share::{Divided, Share};
+pub use self::share::{Divided, Part, Share};
+use crate::catalog::{Group, Tenant};
 use crate::clock::{Clock, UnixMs};
 use crate::job::JobId;
+use crate::policy::binding::{GroupLimits, Quota};
 use crate::store::{Beat, Member, NodeDoc, Roll};
 
 /// How often a node says that it lives.
@@ -91,7 +93,31 @@ impl Cluster {
         match self.view() {
             None => Share::WHOLE,
             Some(view) if self.clock.now() > view.until => Share::NONE,
-            Some(view) => Share::of(self.id, &view.sharing, what),
+            Some(view) => Share::among_nodes(self.id, &view.sharing, what),
+        }
+    }
+
+    /// This node's part of what a group may do. None if it is others that do it, or if the group's config is broken.
+    #[must_use]
+    pub fn part_of_group(&self, group: &Group) -> Option<Part> {
+        let limits = &group.effective.as_ref().ok()?.limits;
+        // Where a tenant's quota is divided, its groups are divided likewise: who has a part of the one has a part of the other.
+        let divided = match group.tenant.quota.is_unbounded() {
+            true => Divided::Group(group.id.0),
+            false => Divided::Tenant(group.tenant.id.0),
+        };
+        let GroupLimits { concurrency, host_concurrency, rate, .. } = *limits;
+        self.share(divided).of(Part { concurrency, host_concurrency, rate })
+    }
+
+    /// This node's part of what all groups of a tenant may do together.
+    #[must_use]
+    pub fn part_of_tenant(&self, tenant: &Tenant) -> Option<Part> {
+        let Quota { concurrency, rate, .. } = tenant.quota;
+        let whole = Part { concurrency: concurrency.unwrap_or(u32::MAX), host_concurrency: None, rate };
+        match tenant.quota.is_unbounded() {
+            true => Some(whole),
+            false => self.share(Divided::Tenant(tenant.id.0)).of(whole),
         }
     }
 

@@ -49,7 +49,7 @@ impl Share {
 
     /// The place of `own` among `nodes`. None if it is not among them.
     #[must_use]
-    pub fn of(own: Uuid, nodes: &[Uuid], what: Divided) -> Self {
+    pub fn among_nodes(own: Uuid, nodes: &[Uuid], what: Divided) -> Self {
         if !nodes.contains(&own) {
             return Self::NONE;
         }
@@ -76,22 +76,34 @@ impl Share {
         }
     }
 
-    /// This node's part of a concurrency and a rate. None if only others have one: as many nodes take part as can have an attempt and a
-    /// token each, so that nobody has a pace without a place.
+    /// This node's part of limits. None if only others have one: as many nodes take part as can have an attempt, a token and a place at
+    /// each receiver, so that nobody has one without the others.
     #[must_use]
-    pub fn of_limits(self, concurrency: u32, rate: Option<Rate>) -> Option<(u32, Option<Rate>)> {
-        let share = self.among(rate.map_or(concurrency, |rate| concurrency.min(rate.burst.get())));
-        let part = |rate: Rate| {
+    pub fn of(self, whole: Part) -> Option<Part> {
+        let most = [whole.rate.map(|rate| rate.burst.get()), whole.host_concurrency].into_iter().flatten();
+        let share = self.among(most.fold(whole.concurrency, u32::min));
+        let of_rate = |rate: Rate| {
             let burst = NonZeroU32::new(share.part(rate.burst.get()))?;
             let period = rate.period.saturating_mul(rate.burst.get()) / burst.get();
             Some(Rate { burst, period, ..rate })
         };
-        let concurrency = Some(share.part(concurrency)).filter(|part| *part > 0)?;
-        match rate {
-            None => Some((concurrency, None)),
-            Some(rate) => Some((concurrency, Some(part(rate)?))),
-        }
+        (share.part(whole.concurrency) > 0).then(|| Part {
+            concurrency: share.part(whole.concurrency),
+            host_concurrency: whole.host_concurrency.map(|count| share.part(count)),
+            rate: whole.rate.and_then(of_rate),
+        })
     }
+}
+
+/// What one node may do, or all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// How many attempts run at once.
+    pub concurrency: u32,
+    /// How many of them are on their way to one receiver.
+    pub host_concurrency: Option<u32>,
+    /// How many start in a period.
+    pub rate: Option<Rate>,
 }
 
 #[cfg(test)]
@@ -113,7 +125,7 @@ mod tests {
         #[test]
         fn parts_add_up_to_the_whole(whole in 0_u32..2_000, count in 1_usize..12, group in any::<i64>()) {
             let nodes = nodes(count);
-            let parts: Vec<u32> = nodes.iter().map(|own| Share::of(*own, &nodes, Divided::Group(group)).part(whole)).collect();
+            let parts: Vec<u32> = nodes.iter().map(|own| Share::among_nodes(*own, &nodes, Divided::Group(group)).part(whole)).collect();
             prop_assert_eq!(parts.iter().sum::<u32>(), whole);
             prop_assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1);
         }
@@ -122,19 +134,22 @@ mod tests {
     proptest! {
         #[test]
         fn parts_of_limits_are_together_what_is_allowed(
-            concurrency in 1_u32..100, count in 1_u32..1_000, burst in 1_u32..100, nodes in 1_usize..8, group in any::<i64>(),
+            concurrency in 1_u32..100, hosts in prop::option::of(1_u32..50), count in 1_u32..1_000, burst in 1_u32..100,
+            nodes in 1_usize..8, group in any::<i64>(),
         ) {
             let all = self::nodes(nodes);
             let nonzero = |number| NonZeroU32::new(number).unwrap();
             let rate = Rate { count: nonzero(count), period: Duration::from_secs(1), burst: nonzero(burst) };
-            let share = |own: &Uuid| Share::of(*own, &all, Divided::Group(group)).of_limits(concurrency, Some(rate));
-            let parts: Vec<_> = all.iter().filter_map(share).collect();
-            let rates = || parts.iter().filter_map(|(_, rate)| *rate);
-            prop_assert_eq!(parts.iter().map(|(concurrency, _)| concurrency).sum::<u32>(), concurrency);
+            let whole = Part { concurrency, host_concurrency: hosts, rate: Some(rate) };
+            let share = |own: &Uuid| Share::among_nodes(*own, &all, Divided::Group(group)).of(whole);
+            let parts: Vec<Part> = all.iter().filter_map(share).collect();
+            let rates = || parts.iter().filter_map(|part| part.rate);
+            prop_assert_eq!(parts.iter().map(|part| part.concurrency).sum::<u32>(), concurrency);
+            prop_assert_eq!(parts.iter().filter_map(|part| part.host_concurrency).sum::<u32>(), hosts.unwrap_or(0));
             prop_assert_eq!(rates().map(|rate| rate.burst.get()).sum::<u32>(), burst);
             let per_second: f64 = rates().map(|rate| f64::from(rate.count.get()) / rate.period.as_secs_f64()).sum();
             prop_assert!((per_second - f64::from(count)).abs() < 0.001 * f64::from(count), "{}", per_second);
-            prop_assert!(parts.iter().all(|(concurrency, _)| *concurrency > 0));
+            prop_assert!(parts.iter().all(|part| part.concurrency > 0 && part.host_concurrency != Some(0)));
         }
     }
 
@@ -144,7 +159,7 @@ mod tests {
         let mut have = [0; 3];
         for group in 0..3_000 {
             for (own, have) in nodes.iter().zip(&mut have) {
-                *have += Share::of(*own, &nodes, Divided::Group(group)).part(1);
+                *have += Share::among_nodes(*own, &nodes, Divided::Group(group)).part(1);
             }
         }
         assert_eq!(have.iter().sum::<u32>(), 3_000);
@@ -156,7 +171,7 @@ mod tests {
         let nodes = nodes(4);
         for group in 0..200 {
             let owner = |nodes: &[Uuid]| {
-                nodes.iter().find(|own| Share::of(**own, nodes, Divided::Group(group)).part(1) == 1).copied()
+                nodes.iter().find(|own| Share::among_nodes(**own, nodes, Divided::Group(group)).part(1) == 1).copied()
             };
             if owner(&nodes) != Some(nodes[3]) {
                 assert_eq!(owner(&nodes[..3]), owner(&nodes));
@@ -167,7 +182,7 @@ mod tests {
     #[test]
     fn who_is_not_on_the_list_has_nothing() {
         let nodes = nodes(2);
-        assert_eq!(Share::of(Uuid::nil(), &nodes, Divided::Tenant(1)).part(100), 0);
+        assert_eq!(Share::among_nodes(Uuid::nil(), &nodes, Divided::Tenant(1)).part(100), 0);
         assert_eq!(Share::WHOLE.part(7), 7);
     }
 }

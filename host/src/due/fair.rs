@@ -1,5 +1,5 @@
-//! Who gets how much of a claim: first each tenant its part, within its quota, then each of its groups a part of that. So neither the
-//! backlog of a group nor the number of a tenant's groups delays another tenant's next job.
+//! Who gets how much of a claim: first each tenant its part, within its quota, then each of its groups a part of that, both by weight.
+//! So neither the backlog of a group nor the number of a tenant's groups delays another tenant's next job.
 
 use std::collections::BTreeMap;
 
@@ -10,43 +10,59 @@ use crate::job::{GroupId, TenantId};
 pub(super) struct Open {
     pub(super) tenant: TenantId,
     pub(super) group: GroupId,
+    pub(super) wanted: Wanted,
+}
+
+/// What somebody would take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
     /// How many at most.
     pub(super) most: u32,
+    /// How much it gets compared with the others, as long as it wants more. At least 1.
+    pub(super) weight: u32,
 }
 
 /// Divides `batch` among groups, none of which gets more than it may start, and none of whose tenants more than its `quota`. With each
 /// turn another tenant comes first, and when all have, another group of each, so that a batch, or a quota, that is smaller than their
 /// number reaches all of them.
-pub(super) fn share(open: &[Open], quota: impl Fn(TenantId) -> u32, batch: u32, turn: usize) -> Vec<(GroupId, u32)> {
+pub(super) fn share(open: &[Open], quota: impl Fn(TenantId) -> Wanted, batch: u32, turn: usize) -> Vec<(GroupId, u32)> {
     let mut tenants: BTreeMap<TenantId, Vec<&Open>> = BTreeMap::new();
     for open in open {
         tenants.entry(open.tenant).or_default().push(open);
     }
-    let sum = |groups: &[&Open]| groups.iter().fold(0, |sum: u32, open| sum.saturating_add(open.most));
-    let wanted = tenants.iter().map(|(tenant, groups)| sum(groups).min(quota(*tenant)));
+    let sum = |groups: &[&Open]| groups.iter().fold(0, |sum: u32, open| sum.saturating_add(open.wanted.most));
+    let wanted = tenants.iter().map(|(tenant, groups)| {
+        let quota = quota(*tenant);
+        Wanted { most: quota.most.min(sum(groups)), ..quota }
+    });
     let parts = divide(&wanted.collect::<Vec<_>>(), batch, turn);
     let turn = turn / tenants.len().max(1);
     let of_tenant = |(groups, part): (&Vec<&Open>, u32)| {
-        let most: Vec<u32> = groups.iter().map(|open| open.most).collect();
-        let parts = divide(&most, part, turn);
+        let wanted: Vec<Wanted> = groups.iter().map(|open| open.wanted).collect();
+        let parts = divide(&wanted, part, turn);
         groups.iter().zip(parts).map(|(open, part)| (open.group, part)).collect::<Vec<_>>()
     };
     tenants.values().zip(parts).flat_map(of_tenant).filter(|(_, part)| *part > 0).collect()
 }
 
-/// Divides `whole` equally among those who want some, none of whom gets more than it wants. What is left over goes to those who come
-/// first in this turn.
-fn divide(wanted: &[u32], whole: u32, turn: usize) -> Vec<u32> {
+/// Divides `whole` by weight among those who want some, none of whom gets more than it wants. What is left over goes one by one to those
+/// who come first in this turn.
+fn divide(wanted: &[Wanted], whole: u32, turn: usize) -> Vec<u32> {
     let mut parts = vec![0; wanted.len()];
     let first = first(turn, wanted.len());
     let order = || (first..wanted.len()).chain(0..first);
     let mut left = whole;
     while left > 0 {
-        let hungry: Vec<usize> = order().filter(|index| parts[*index] < wanted[*index]).collect();
-        let Ok(count @ 1..) = u32::try_from(hungry.len()) else { break };
-        let each = (left / count).max(1);
-        for index in hungry {
-            let more = each.min(wanted[index] - parts[index]).min(left);
+        let hungry: Vec<usize> = order().filter(|index| parts[*index] < wanted[*index].most).collect();
+        if hungry.is_empty() {
+            break;
+        }
+        let weights: u64 = hungry.iter().map(|index| u64::from(wanted[*index].weight)).sum();
+        let by_weight = |index: usize| u64::from(left) * u64::from(wanted[index].weight) / weights.max(1);
+        let fair: Vec<u32> = hungry.iter().map(|index| u32::try_from(by_weight(*index)).unwrap_or(left)).collect();
+        let least = u32::from(fair.iter().all(|part| *part == 0));
+        for (index, fair) in hungry.into_iter().zip(fair) {
+            let more = fair.max(least).min(wanted[index].most - parts[index]).min(left);
             parts[index] += more;
             left -= more;
         }
@@ -71,12 +87,16 @@ mod tests {
 
     use super::*;
 
+    fn equally(most: u32) -> Wanted {
+        Wanted { most, weight: 1 }
+    }
+
     fn open(tenant: i64, group: i64, most: u32) -> Open {
-        Open { tenant: TenantId(tenant), group: GroupId(group), most }
+        Open { tenant: TenantId(tenant), group: GroupId(group), wanted: equally(most) }
     }
 
     fn shares(open: &[Open], batch: u32, turn: usize) -> HashMap<i64, u32> {
-        share(open, |_| u32::MAX, batch, turn).into_iter().map(|(group, part)| (group.0, part)).collect()
+        share(open, |_| equally(u32::MAX), batch, turn).into_iter().map(|(group, part)| (group.0, part)).collect()
     }
 
     #[test]
@@ -88,10 +108,10 @@ mod tests {
     #[test]
     fn a_tenant_gets_no_more_than_its_quota_and_the_others_the_rest() {
         let open = [open(1, 1, 50), open(1, 2, 50), open(2, 3, 90)];
-        let quota = |tenant| if tenant == TenantId(1) { 10 } else { u32::MAX };
+        let quota = |tenant| equally(if tenant == TenantId(1) { 10 } else { u32::MAX });
         let shares: HashMap<_, _> = share(&open, quota, 64, 0).into_iter().collect();
         assert_eq!(shares, HashMap::from([(GroupId(1), 5), (GroupId(2), 5), (GroupId(3), 54)]));
-        assert_eq!(share(&open, |_| 0, 64, 0), []);
+        assert_eq!(share(&open, |_| equally(0), 64, 0), []);
     }
 
     #[test]
@@ -120,12 +140,24 @@ mod tests {
         assert_eq!(reached, [1, 2, 3, 4]);
     }
 
+    #[test]
+    fn who_weighs_more_gets_more_while_all_want_more() {
+        let wanted = [(90, 3), (90, 1), (2, 1)].map(|(most, weight)| Wanted { most, weight });
+        assert_eq!(divide(&wanted, 50, 0), [36, 12, 2]);
+        assert_eq!(divide(&wanted, 182, 0), [90, 90, 2]);
+        let mut got = [0, 0];
+        for turn in 0..400 {
+            divide(&wanted[..2], 2, turn).iter().zip(&mut got).for_each(|(part, got)| *got += part);
+        }
+        assert!(got[1] > 0, "whoever weighs little is not forgotten: {got:?}");
+    }
+
     proptest! {
         #[test]
         fn parts_are_fair_and_use_what_there_is(
             wanted in prop::collection::vec(1_u32..50, 1..20), whole in 0_u32..300, turn in any::<usize>(),
         ) {
-            let parts = divide(&wanted, whole, turn);
+            let parts = divide(&wanted.iter().map(|most| equally(*most)).collect::<Vec<_>>(), whole, turn);
             prop_assert_eq!(parts.iter().sum::<u32>(), wanted.iter().sum::<u32>().min(whole));
             let starved = wanted.iter().zip(&parts).filter(|(wanted, part)| part < wanted);
             let least = starved.map(|(_, part)| *part).min();

@@ -11,6 +11,9 @@ use super::Invalid;
 /// The most redirects that a group can follow.
 const MOST_REDIRECTS: u32 = 10;
 
+/// What weighs most.
+const MOST_WEIGHT: u32 = 100;
+
 /// A group's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupLimits {
@@ -28,6 +31,8 @@ pub struct GroupLimits {
     pub max_delay: Option<Duration>,
     /// How many redirects one delivery follows.
     pub redirects: usize,
+    /// How much starts compared with the tenant's other groups.
+    pub weight: u32,
 }
 
 /// So many in a period, such as `100/s`.
@@ -61,6 +66,8 @@ pub struct LimitsDoc {
     pub max_delay: Option<String>,
     /// How many redirects one delivery follows: 0 (the default: the redirect itself is the answer) to 10.
     pub redirects: Option<u32>,
+    /// How much of what starts it gets, compared with the tenant's other groups that have jobs due: 1 (the default) to 100.
+    pub weight: Option<u32>,
 }
 
 /// What all groups of a tenant may use together.
@@ -72,6 +79,7 @@ pub struct Quota {
     pub concurrency: Option<u32>,
     /// How many attempts start in a period.
     pub rate: Option<Rate>,
+    weight: Option<u32>,
 }
 
 /// A quota as it is written.
@@ -87,6 +95,9 @@ pub struct QuotaDoc {
     /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
+    /// How much of what starts the tenant gets, compared with others that have jobs due: 1 (the default) to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 }
 
 impl Quota {
@@ -97,7 +108,14 @@ impl Quota {
     pub fn parse(doc: QuotaDoc) -> Result<Self, Invalid> {
         let concurrency = doc.concurrency.map(|count| at_least_1("/concurrency", count)).transpose()?;
         let rate = rate(doc.rate.as_deref(), doc.burst)?;
-        Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, doc })
+        let weight = doc.weight.map(|weight| parse_weight("/weight", weight)).transpose()?;
+        Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, weight, doc })
+    }
+
+    /// How much of what starts the tenant gets, compared with others.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight.unwrap_or(1)
     }
 
     /// Whether it leaves everything to the groups' own limits.
@@ -125,6 +143,7 @@ impl GroupLimits {
             ttl: period("/limits/ttl", &doc.ttl)?,
             max_delay: period("/limits/max_delay", &doc.max_delay)?,
             redirects: redirects(&doc)?,
+            weight: parse_weight("/limits/weight", doc.weight.unwrap_or(1))?,
         })
     }
 }
@@ -140,6 +159,13 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
         Err(error) => {
             Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}")))
         }
+    }
+}
+
+fn parse_weight(pointer: &str, weight: u32) -> Result<u32, Invalid> {
+    match weight {
+        1..=MOST_WEIGHT => Ok(weight),
+        _ => Err(Invalid::at(pointer, format!("a weight is a number from 1 to {MOST_WEIGHT}"))),
     }
 }
 
@@ -200,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn a_weight_is_1_to_100() {
+        let weight = |extra| parsed(extra).map(|limits| limits.weight).map_err(|error| error.pointer);
+        assert_eq!(weight(json!({})), Ok(1));
+        assert_eq!(weight(json!({"weight": 100})), Ok(100));
+        assert_eq!(weight(json!({"weight": 0})), Err("/limits/weight".to_owned()));
+        assert_eq!(weight(json!({"weight": 101})), Err("/limits/weight".to_owned()));
+    }
+
+    #[test]
     fn a_number_of_attempts_is_at_least_1() {
         let host = |extra| parsed(extra).map(|limits| limits.host_concurrency).map_err(|error| error.pointer);
         assert_eq!(host(json!({})), Ok(None));
@@ -213,6 +248,9 @@ mod tests {
     fn a_quota_bounds_what_it_names() {
         let parsed = |doc: Value| Quota::parse(QuotaDoc::deserialize(doc).unwrap()).map_err(|error| error.pointer);
         assert_eq!(parsed(json!({})), Ok(Quota::default()));
+        assert_eq!(parsed(json!({})).unwrap().weight(), 1);
+        assert_eq!(parsed(json!({"weight": 7})).unwrap().weight(), 7);
+        assert!(parsed(json!({"weight": 7})).unwrap().is_unbounded());
         let quota = parsed(json!({"concurrency": 5, "rate": "600/min", "burst": 2})).unwrap();
         let Rate { count, period, burst } = quota.rate.unwrap();
         assert_eq!((quota.concurrency, count.get(), period.as_secs(), burst.get()), (Some(5), 600, 60, 2));
@@ -222,6 +260,8 @@ mod tests {
             (json!({"rate": "fast"}), "/rate"),
             (json!({"burst": 2}), "/burst"),
             (json!({"rate": "2/s", "burst": 0}), "/burst"),
+            (json!({"weight": 0}), "/weight"),
+            (json!({"weight": 101}), "/weight"),
         ] {
             assert_eq!(parsed(doc), Err(pointer.to_owned()));
         }

@@ -20,6 +20,8 @@ class Quota(TypedDict, total=False):
     rate: Optional[str]
     #: With a ``rate``: how many may start at once after a pause.
     burst: Optional[int]
+    #: How much of what starts the tenant gets, compared with others that have jobs due.
+    weight: Optional[int]
 
 
 def put_key(name: str, secret: Union[str, bytes], *, kind: Optional[str] = None) -> Call[None]:

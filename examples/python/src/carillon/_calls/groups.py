@@ -26,7 +26,8 @@ class GroupFields(TypedDict, total=False):
     judge: Optional[Mapping[str, Any]]
     retry: Optional[Mapping[str, Any]]
     observe: Optional[Mapping[str, Any]]
-    #: ``concurrency``, ``host_concurrency``, ``rate``, ``burst``, ``timeout``, ``ttl``, ``max_delay``, ``redirects``.
+    #: ``concurrency``, ``host_concurrency``, ``rate``, ``burst``, ``timeout``, ``ttl``, ``max_delay``, ``redirects``,
+    #: ``weight``.
     limits: Optional[Mapping[str, Any]]
     #: The group that copies of dead letters go to.
     dead_letters: Optional[str]

@@ -1,5 +1,6 @@
 //! `carillon serve`: reads the configuration and runs the server.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use crate::app;
 use crate::config::{Config, Flag, Sources};
 
 /// What is logged where `CARILLON_LOG` says nothing.
-const LOG_FILTER: &str = "info";
+const LOG_FILTER: &str = "info,sqlx::postgres::notice=warn";
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -69,7 +70,8 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
         Ok(filter) => EnvFilter::try_new(filter)?,
         Err(_) => EnvFilter::new(LOG_FILTER),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

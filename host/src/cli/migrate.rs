@@ -72,7 +72,7 @@ impl SqliteToPostgres {
         show(out, &report, "ROWS", "Every row of both databases was read and compared.")?;
         match report.differing() {
             0 => Ok(()),
-            rows => bail!("the databases differ in {rows} rows{}", examples(&report.tables)),
+            rows => bail!("rows that differ: {rows}{}", examples(&report.tables)),
         }
     }
 }
@@ -94,7 +94,7 @@ fn show(out: Output, report: &Report, rows: &str, next: &str) -> anyhow::Result<
         ];
         out.table(&columns, &report.tables.iter().map(line).collect::<Vec<_>>())?;
     }
-    out.note(next)
+    next.lines().try_for_each(|line| out.note(line))
 }
 
 fn line(moved: &Moved) -> Value {

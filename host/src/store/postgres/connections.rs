@@ -20,11 +20,14 @@ use super::hosts::Hosts;
 use crate::store::StoreError;
 
 /// The most connections of a node.
-pub(super) const CONNECTIONS: u32 = 16;
+const CONNECTIONS: u32 = 16;
 
 /// How long one look for a connection may take, and a connection to say that it is alive. When it is over the next look begins: another
 /// connection may be free by now, and another host the primary.
-pub(super) const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(3);
+
+/// There is time for so many looks at least.
+const LOOKS: u32 = 3;
 
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -36,14 +39,16 @@ pub(super) struct Connections {
     hosts: Hosts,
     /// For a connection, and for the work of one transaction.
     bound: Duration,
+    look: Duration,
     looking: Mutex<()>,
 }
 
 impl Connections {
     /// None yet. `options` say how a connection is prepared, `writer` which of the hosts accepts writes for the time being.
     pub(super) fn new(options: PgPoolOptions, writer: &PgConnectOptions, hosts: Hosts, bound: Duration) -> Self {
-        let options = options.max_connections(CONNECTIONS).acquire_timeout(LOOK.min(bound));
-        Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, looking: Mutex::new(()) }
+        let look = LOOK.min(bound / LOOKS);
+        let options = options.max_connections(CONNECTIONS).acquire_timeout(look);
+        Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, look, looking: Mutex::new(()) }
     }
 
     /// A connection that answers.
@@ -51,7 +56,7 @@ impl Connections {
         let looks = async {
             loop {
                 match self.pool.acquire().await {
-                    Ok(connection) => return Ok(Taken(connection)),
+                    Ok(connection) => return Ok(Taken { connection, look: self.look }),
                     Err(error) if !may_pass(&error) => return Err(Failure::from(error)),
                     Err(error) => tracing::debug!(%error, "no connection to the database yet"),
                 }
@@ -87,7 +92,7 @@ impl Connections {
             return;
         }
         let Ok(_looking) = self.looking.try_lock() else { return };
-        match self.hosts.writer().await {
+        match self.hosts.writer(self.look).await {
             Ok((options, _)) => self.pool.set_connect_options(options.clone()),
             Err(failure) => tracing::debug!(error = %failure.error, "no host of the database accepts writes"),
         }
@@ -107,19 +112,22 @@ fn may_pass(error: &sqlx::Error) -> bool {
 }
 
 /// A connection in use. It goes back when it is dropped.
-pub(super) struct Taken(PoolConnection<Postgres>);
+pub(super) struct Taken {
+    connection: PoolConnection<Postgres>,
+    look: Duration,
+}
 
 impl Deref for Taken {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.0
+        &self.connection
     }
 }
 
 impl DerefMut for Taken {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0
+        &mut self.connection
     }
 }
 
@@ -127,9 +135,10 @@ impl Drop for Taken {
     /// The pool tests what comes back, which also rolls back what was not committed, and would wait for ever for the answer.
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let back = self.0.return_to_pool();
+        let back = self.connection.return_to_pool();
+        let look = self.look;
         runtime.spawn(async move {
-            if timeout(LOOK, back).await.is_err() {
+            if timeout(look, back).await.is_err() {
                 tracing::debug!("a connection to the database did not answer any more");
             }
         });

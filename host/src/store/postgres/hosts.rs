@@ -7,14 +7,13 @@
 
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::time::timeout;
 
 use super::error::Failure;
 use crate::store::StoreError;
-
-/// How long one host may take to answer before the next one is asked.
-const HOST_WAIT: Duration = Duration::from_secs(3);
 
 /// What of `target_session_attrs` is the same for a node, which writes.
 const WRITERS: [&str; 2] = ["read-write", "primary"];
@@ -44,24 +43,25 @@ impl Hosts {
         self.0.len() > 1
     }
 
-    /// The first host that accepts writes, and a connection to it.
-    pub(super) async fn writer(&self) -> Result<(&PgConnectOptions, PgConnection), Failure> {
-        let mut failure = Failure::from(StoreError::Unavailable("the URL of the store names no host".to_owned()));
-        for options in &self.0 {
-            let connected = async {
-                let mut connection = options.connect().await?;
-                match is_writer(&mut connection).await? {
-                    true => Ok(connection),
-                    false => Err(Failure::from(StoreError::Unavailable(STANDBY.to_owned()))),
-                }
-            };
-            match tokio::time::timeout(HOST_WAIT, connected).await {
-                Ok(Ok(connection)) => return Ok((options, connection)),
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = StoreError::Unavailable("the database does not answer".to_owned()).into(),
-            }
-        }
-        Err(failure)
+    /// The host that accepts writes, and a connection to it. All are asked at once, and none is waited for longer than `wait`.
+    pub(super) async fn writer(&self, wait: Duration) -> Result<(&PgConnectOptions, PgConnection), Failure> {
+        let asked = self.0.iter().map(|options| Box::pin(ask(options, wait)));
+        Ok(select_ok(asked).await?.0)
+    }
+}
+
+async fn ask(options: &PgConnectOptions, wait: Duration) -> Result<(&PgConnectOptions, PgConnection), Failure> {
+    match timeout(wait, connect(options)).await {
+        Ok(connected) => Ok((options, connected?)),
+        Err(_) => Err(StoreError::Unavailable("the database does not answer".to_owned()).into()),
+    }
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Failure> {
+    let mut connection = options.connect().await?;
+    match is_writer(&mut connection).await? {
+        true => Ok(connection),
+        false => Err(StoreError::Unavailable(STANDBY.to_owned()).into()),
     }
 }
 

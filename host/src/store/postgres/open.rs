@@ -68,7 +68,6 @@ pub(super) const SESSION: &str = "
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
     SET jit = off;
-    SET client_connection_check_interval = '5s';
     SET tcp_keepalives_idle = 10;
     SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3;
@@ -107,7 +106,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, Store
         })
     });
     // A connection of its own: the lock of the migrations belongs to it, and goes with it.
-    let (writer, mut connection) = options.hosts.writer().await?;
+    let (writer, mut connection) = options.hosts.writer(options.bound).await?;
     prepare(&mut connection).await?;
     connection.close().await.map_err(Failure::from)?;
     Ok(Connections::new(pool, writer, options.hosts.clone(), options.bound))

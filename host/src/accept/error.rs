@@ -187,7 +187,10 @@ impl From<StoreError> for Problem {
             ),
             StoreError::Unavailable(text) => {
                 tracing::error!(error = text, "the store is unavailable");
-                Self::unavailable("the store does not answer; nothing was written")
+                // It may have been too late only for the answer.
+                Self::unavailable(
+                    "the store does not answer; what was to be written may have been: send it again with the same `Idempotency-Key`",
+                )
             }
             StoreError::Corrupt(text) => {
                 tracing::error!(error = text, "the store is inconsistent");

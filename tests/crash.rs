@@ -5,9 +5,9 @@
 mod guest;
 mod hostile;
 mod killed;
-mod ledger;
-mod process;
-mod receiver;
+pub mod ledger;
+pub mod process;
+pub mod receiver;
 mod stopped;
 
 use std::time::Duration;

@@ -86,6 +86,8 @@ mod openapi;
 mod secrets;
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod migrate;

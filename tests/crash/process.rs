@@ -28,15 +28,12 @@ pub struct Client {
 impl Server {
     /// Starts a server on a new database; `settings` are keys of the configuration.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        // Another test of this process may have installed it already.
-        drop(rustls::crypto::ring::default_provider().install_default());
         let variable = |key: &str| format!("CARILLON_{}", key.replace('.', "__").to_uppercase());
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let mut server = Self {
             dir: tempfile::tempdir().unwrap(),
             settings: settings.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect(),
             child: None,
-            client: Client { http, base: String::new() },
+            client: Client::to(String::new()),
         };
         server.restart();
         server
@@ -100,6 +97,13 @@ impl Drop for Server {
 }
 
 impl Client {
+    /// For the server at `base`.
+    pub fn to(base: String) -> Self {
+        // Another test of this process may have installed it already.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        Self { http: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap(), base }
+    }
+
     /// What is answered, if the server lives long enough.
     pub async fn try_send(&self, method: Method, path: &str, body: Vec<u8>) -> reqwest::Result<(StatusCode, Value)> {
         let request = self.http.request(method, format!("{}{path}", self.base));

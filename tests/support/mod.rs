@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, SkewedClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
-pub use postgres::Cluster;
+pub use postgres::{Cluster, Stop};
 pub use program::{Finished, Program, run};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
 pub use stream::kinds;

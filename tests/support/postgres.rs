@@ -17,6 +17,9 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 /// The user that owns everything in the cluster.
 const USER: &str = "carillon";
 
+/// What a standby is called.
+const STANDBY: &str = "standby";
+
 /// How long a server may take to start, and how often it is asked.
 const START: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_millis(20);
@@ -24,33 +27,91 @@ const ASK: Duration = Duration::from_millis(20);
 /// Who the server runs as: it refuses to be root.
 type Owner = Option<(u32, u32)>;
 
+/// What every server is started with.
+const SETTINGS: [&str; 2] = ["listen_addresses=", "max_connections=200"];
+
 /// A server that runs as long as this lives.
 pub struct Cluster {
+    home: Home,
+    server: Option<Child>,
+}
+
+/// How a server ends, as `pg_ctl` calls it.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Everybody is disconnected, and what is not committed is rolled back.
+    Fast,
+    /// As in a crash: nothing is tidied up.
+    Immediate,
+}
+
+/// Where a cluster is, and how its server is started.
+struct Home {
     dir: TempDir,
     programs: PathBuf,
     owner: Owner,
-    server: Child,
+    port: u16,
+    settings: Vec<String>,
 }
 
 impl Cluster {
     /// Makes a cluster and starts its server.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("carillon-pg").tempdir().unwrap();
-        let owner = owner(dir.path());
-        let programs = programs();
-        let data = dir.path().join("data");
-        let mut initdb = command(&programs.join("initdb"), dir.path(), owner);
+        Self::of(Home::new(5432, &[]))
+    }
+
+    /// A server that listens on a port of 127.0.0.1, too, with these settings.
+    pub fn listening(settings: &[&str]) -> Self {
+        Self::of(Home::new(free_port(), &[&["listen_addresses=127.0.0.1"], settings].concat()))
+    }
+
+    fn of(home: Home) -> Self {
+        let mut initdb = home.command("initdb");
         initdb.args(["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--pgdata"]);
-        succeed(initdb.arg(&data));
-        let server = serve(&programs, dir.path(), owner);
-        let cluster = Self { dir, programs, owner, server };
-        cluster.wait_until_ready();
-        cluster
+        succeed(initdb.arg(home.data()));
+        Self::serving(home)
+    }
+
+    /// A copy of this one that follows it, on a port of 127.0.0.1. Commits wait for it from now on.
+    pub fn standby(&self) -> Self {
+        let home = Home::new(free_port(), &["listen_addresses=127.0.0.1"]);
+        let mut copy = home.command("pg_basebackup");
+        copy.args(["--checkpoint", "fast", "--wal-method", "stream", "--write-recovery-conf", "--pgdata"]);
+        copy.arg(home.data()).arg("--dbname").arg(format!(
+            "host={} port={} user={USER} application_name={STANDBY}",
+            self.home.dir.path().display(),
+            self.home.port
+        ));
+        succeed(&mut copy);
+        let standby = Self::serving(home);
+        self.sql("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'"));
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        for _ in 0..START.as_millis() / ASK.as_millis() {
+            if self.sql("postgres", "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1" {
+                return standby;
+            }
+            std::thread::sleep(ASK);
+        }
+        panic!("the standby does not follow: {}", standby.log());
+    }
+
+    /// Makes a standby a primary, whose commits wait for nobody.
+    pub fn promote(&self) {
+        succeed(self.home.command("pg_ctl").args(["promote", "--pgdata"]).arg(self.home.data()));
     }
 
     /// Where a database of the cluster is.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}@localhost/{database}?host={}", self.dir.path().display())
+        format!(
+            "postgres://{USER}@localhost/{database}?host={}&port={}",
+            self.home.dir.path().display(),
+            self.home.port
+        )
+    }
+
+    /// The port on 127.0.0.1, if it listens there.
+    pub fn port(&self) -> u16 {
+        self.home.port
     }
 
     /// Makes an empty database, or a copy of one that nobody is connected to.
@@ -61,7 +122,7 @@ impl Cluster {
 
     /// Runs statements as another program would; what they answer.
     pub fn sql(&self, database: &str, sql: &str) -> String {
-        let mut psql = command(&self.programs.join("psql"), self.dir.path(), self.owner);
+        let mut psql = self.home.command("psql");
         psql.args([
             "--no-psqlrc",
             "--quiet",
@@ -72,40 +133,96 @@ impl Cluster {
             "--username",
             USER,
         ]);
-        psql.args(["--dbname", database, "--command", sql, "--host"]).arg(self.dir.path());
-        succeed(&mut psql).trim().to_owned()
+        psql.args(["--dbname", database, "--command", sql, "--port", &self.home.port.to_string(), "--host"]);
+        succeed(psql.arg(self.home.dir.path())).trim().to_owned()
     }
 
     /// Ends the server as a crash would, and starts it again.
     pub fn crash(&mut self) {
-        self.end();
-        self.server = serve(&self.programs, self.dir.path(), self.owner);
+        self.stop(Stop::Immediate);
+        self.resume();
+    }
+
+    /// Ends the server.
+    pub fn stop(&mut self, how: Stop) {
+        let Some(mut server) = self.server.take() else { return };
+        let mode = match how {
+            Stop::Fast => "fast",
+            Stop::Immediate => "immediate",
+        };
+        let mut stop = self.home.command("pg_ctl");
+        drop(stop.args(["stop", "--mode", mode, "--pgdata"]).arg(self.home.data()).output());
+        drop(server.wait());
+    }
+
+    /// Starts it again.
+    pub fn resume(&mut self) {
+        self.server = Some(self.home.serve());
         self.wait_until_ready();
+    }
+
+    fn serving(home: Home) -> Self {
+        let mut cluster = Self { home, server: None };
+        cluster.resume();
+        cluster
     }
 
     fn wait_until_ready(&self) {
         for _ in 0..START.as_millis() / ASK.as_millis() {
-            let mut ready = command(&self.programs.join("pg_isready"), self.dir.path(), self.owner);
-            if ready.arg("--host").arg(self.dir.path()).output().unwrap().status.success() {
+            let mut ready = self.home.command("pg_isready");
+            ready.args(["--port", &self.home.port.to_string(), "--host"]).arg(self.home.dir.path());
+            if ready.output().unwrap().status.success() {
                 return;
             }
             std::thread::sleep(ASK);
         }
-        panic!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+        panic!("{}", self.log());
     }
 
-    fn end(&mut self) {
-        let mut stop = command(&self.programs.join("pg_ctl"), self.dir.path(), self.owner);
-        stop.args(["stop", "--mode", "immediate", "--pgdata"]).arg(self.dir.path().join("data"));
-        drop(stop.output());
-        drop(self.server.wait());
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.home.dir.path().join("log")).unwrap_or_default()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.end();
+        self.stop(Stop::Immediate);
     }
+}
+
+impl Home {
+    fn new(port: u16, settings: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("carillon-pg").tempdir().unwrap();
+        let owner = owner(dir.path());
+        let settings = SETTINGS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
+        Self { dir, programs: programs(), owner, port, settings }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.current_dir(&self.dir).env_clear().env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        if let Some((user, group)) = self.owner {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    fn serve(&self) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut server = self.command("postgres");
+        server.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).arg("-p").arg(self.port.to_string());
+        server.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
+        server.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn programs() -> PathBuf {
@@ -132,23 +249,6 @@ fn owner(directory: &Path) -> Owner {
     let (user, group) = (user[2].parse().unwrap(), user[3].parse().unwrap());
     chown(directory, Some(user), Some(group)).unwrap();
     Some((user, group))
-}
-
-fn command(program: &Path, directory: &Path, owner: Owner) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(directory).env_clear().env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-    if let Some((user, group)) = owner {
-        command.uid(user).gid(group);
-    }
-    command
-}
-
-fn serve(programs: &Path, directory: &Path, owner: Owner) -> Child {
-    let log = std::fs::File::create(directory.join("log")).unwrap();
-    let mut server = command(&programs.join("postgres"), directory, owner);
-    server.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
-    server.args(["-c", "listen_addresses=", "-c", "max_connections=200"]);
-    server.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
 fn succeed(command: &mut Command) -> String {

@@ -70,8 +70,9 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
             // The URL may have a password in it: no message repeats it.
             let options =
                 config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
-            let store =
-                Arc::new(PostgresStore::open(options.with(durability).within(config.store.timeout.get())).await?);
+            // What came back later than that would be about leases that have ended.
+            let bound = config.store.timeout.get().min(config.engine.lease.get());
+            let store = Arc::new(PostgresStore::open(options.with(durability).within(bound)).await?);
             let clock = Arc::new(SharedClock::start(clock, &*store).await?);
             let shared = Shared { peers: Arc::clone(&store) as _, clock: Arc::clone(&clock) };
             Ok(Opened { store, clock, shared: Some(shared) })

@@ -19,6 +19,7 @@ use crate::store::conformance::{self, Backend, Case, LEASE, NOW, World, an_attem
 use crate::store::{Inserted, Jobs as _, Placed, Settled, Store, StoreError};
 
 #[path = "../../../../tests/support/postgres.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use all of it")]
 mod cluster;
 
 use cluster::Cluster;

@@ -1,0 +1,125 @@
+//! What happens to the database: it is restarted, lost, overloaded, and hangs up on everybody.
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::{DATABASE, GROUP, NAMES, SHORT, World, until};
+use crate::support::{Cluster, Stop};
+
+/// How often everybody is disconnected.
+const HANG_UPS: usize = 5;
+
+/// Requests at once that need the database: more than a node has connections.
+const CROWD: usize = 40;
+
+/// What is logged of those who come too late for a connection.
+const NO_CONNECTION: &str = "there was no connection to the database in time";
+
+/// The most connections of the server that runs out of them, and who takes them all.
+const FEW: &str = "max_connections=60";
+const HOG: &str = "hog";
+
+impl World {
+    /// Waits until jobs are refused that are made from now on.
+    async fn refuses(&self) {
+        let before = self.load.refused();
+        until("jobs are refused", async || self.load.refused() > before).await;
+    }
+
+    async fn recovers(&self) {
+        for node in &self.nodes {
+            node.until_ready().await;
+        }
+        self.work_goes_on().await;
+    }
+
+    /// Statements of nodes that are connected, with an answer for each.
+    fn of_nodes(&self, what: &str) -> String {
+        self.sql(&format!("SELECT {what} FROM pg_stat_activity WHERE usename IN ('{}')", NAMES.join("', '")))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_restarted_has_lost_nothing() {
+    let mut world = World::start(&SHORT).await;
+    for how in [Stop::Fast, Stop::Immediate] {
+        tokio::task::block_in_place(|| world.postgres.stop(how));
+        world.refuses().await;
+        tokio::task::block_in_place(|| world.postgres.resume());
+        world.recovers().await;
+    }
+    world.settle_accounts().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_cut_are_made_anew() {
+    let world = World::start(&SHORT).await;
+    for _ in 0..HANG_UPS {
+        let cut = world.of_nodes("count(pg_terminate_backend(pid))");
+        assert_ne!(cut, "0", "nodes are connected");
+        world.work_goes_on().await;
+    }
+    world.settle_accounts().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_free_connections_answers_and_goes_on() {
+    let world = World::start(&SHORT).await;
+    let mut other = PgConnection::connect(&world.postgres.url(DATABASE)).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE job").execute(&mut other).await.unwrap();
+    let stats = format!("/v1/groups/{GROUP}/stats");
+    let client = world.nodes[0].client();
+    let crowd = (0..CROWD).map(|_| client.send(reqwest::Method::GET, &stats, Vec::new()));
+    let answers = futures_util::future::join_all(crowd).await;
+    let counted: Vec<_> = answers.iter().filter(|(status, _)| status.as_u16() != 503).collect();
+    assert!(counted.is_empty(), "nobody can count what is locked: {counted:?}");
+    assert!(world.nodes[0].log().contains(NO_CONNECTION), "all connections were in use: {}", world.nodes[0].log());
+    world.refuses().await;
+
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    world.recovers().await;
+    world.settle_accounts().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_connections_is_waited_for() {
+    let postgres = tokio::task::block_in_place(|| Cluster::listening(&[FEW]));
+    let world = World::on(postgres, &SHORT, |_, port| vec![port]).await;
+    world.sql(&format!("CREATE ROLE {HOG} LOGIN"));
+    let url = format!("postgres://{HOG}@127.0.0.1:{}/{DATABASE}", world.postgres.port());
+    let mut taken = Vec::new();
+    while world.of_nodes("count(*)") != "0" {
+        world.of_nodes("count(pg_terminate_backend(pid))");
+        while let Ok(connection) = PgConnection::connect(&url).await {
+            taken.push(connection);
+        }
+    }
+    world.refuses().await;
+    for node in &world.nodes {
+        until("a node says that it is not ready", async || node.readiness().await == Some(503)).await;
+    }
+
+    drop(taken);
+    world.recovers().await;
+    world.settle_accounts().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_takes_over_and_knows_every_accepted_job() {
+    let (primary, standby) = tokio::task::block_in_place(|| {
+        let primary = Cluster::listening(&[]);
+        let standby = primary.standby();
+        (primary, standby)
+    });
+    let other = standby.port();
+    // Nodes need not name the primary first.
+    let ports = |name: &str, port| if name == NAMES[1] { vec![other, port] } else { vec![port, other] };
+    let mut world = World::on(primary, &SHORT, ports).await;
+    tokio::task::block_in_place(|| {
+        world.postgres.stop(Stop::Immediate);
+        standby.promote();
+        world.postgres = standby;
+    });
+    world.recovers().await;
+    world.settle_accounts().await;
+}

@@ -114,7 +114,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, Store
 
 /// Connects once, with the server's own settings.
 pub(super) async fn connect(options: &PostgresOptions) -> Result<PgConnection, StoreError> {
-    let (_, connection) = options.hosts.writer().await?;
+    let (_, connection) = options.hosts.writer(options.bound).await?;
     Ok(connection)
 }
 

@@ -111,6 +111,57 @@ async fn concurrency_holds_across_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_smaller_than_the_number_of_nodes_stops_no_group() {
+    let cluster = cluster();
+    let nodes = three(&cluster).await;
+    let (receiver, gate) = (Receiver::start().await, Gate::closed());
+    for quota in [1, 2] {
+        let (tenant, path) = (format!("t{quota}"), format!("/{quota}"));
+        receiver.on(&path, [Answer::status(200).held(&gate)]);
+        let put = json!({"quota": {"concurrency": quota}});
+        nodes[0].api.put(&format!("/v1/tenants/{tenant}"), put).await.expect(201);
+        let apis = [0, 1, 2].map(|node: usize| nodes[node].api.for_tenant(&tenant));
+        // Of the first group no more runs than on one node.
+        for (group, concurrency) in [("narrow", 1), ("wide", 30)] {
+            apis[0].put_group(group, json!({"limits": {"concurrency": concurrency}})).await;
+        }
+        for api in &apis {
+            soon("the groups are known", async {
+                while api.get("/v1/groups/wide").await.status != 200 {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            })
+            .await;
+            for group in ["narrow", "wide"] {
+                for _ in 0..5 {
+                    api.post_job(group, json!({"url": receiver.url(&path)})).await;
+                }
+            }
+        }
+        for released in 0..=30 - quota {
+            // The last of the narrow group go one by one, whatever the quota.
+            receiver.arrived(&path, released + 1).await;
+            if released == 0 {
+                receiver.arrived(&path, quota).await;
+                tokio::time::sleep(SETTLED / 2).await;
+                assert_eq!(receiver.count(&path), quota);
+            }
+            assert!(receiver.count(&path) <= released + quota);
+            gate.release(1);
+        }
+        gate.release(quota - 1);
+        for group in ["narrow", "wide"] {
+            soon("all jobs succeed", async {
+                while apis[1].stats(group).await["succeeded"] != 15 {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rates_hold_across_nodes() {
     const JOBS: usize = 60;
     let cluster = cluster();

@@ -111,7 +111,7 @@ async fn a_quota_that_makes_no_sense_is_refused() {
     ] {
         host.api.put("/v1/tenants/acme", json!({"quota": quota})).await.problem_at(422, pointer);
     }
-    host.api.put("/v1/tenants/acme", json!({"quota": {"timeout": "3s"}})).await.problem(422);
+    host.api.put("/v1/tenants/acme", json!({"quota": {"timeout": "3s"}})).await.problem_at(400, "/quota/timeout");
     put_quota(&host, "acme", json!({"concurrency": 2, "rate": "3/s", "burst": 4})).await;
     put_quota(&host, "acme", json!({})).await;
 }

@@ -314,3 +314,30 @@ async fn limits_of_receivers_and_quotas_of_tenants_hold_across_nodes() {
     one.arrived("/", 9).await;
     of_tenant.arrived("/", 16).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_many_jobs_is_made_once() {
+    const JOBS: usize = 4_000;
+    let cluster = cluster();
+    let nodes = three(&cluster).await;
+    nodes[0].api.put_group("g", json!({})).await;
+    for _ in 0..JOBS / 1_000 {
+        let jobs: Vec<_> = (0..1_000).map(|_| json!({"url": "http://127.0.0.1:1/", "run_at": "+1h"})).collect();
+        nodes[0].api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
+    }
+    let begun = nodes[0].api.post("/v1/groups/g/bulk", json!({"action": "cancel"})).await.expect(202);
+    let path = format!("/v1/bulk/{}", text(&begun["id"]));
+    for node in &nodes {
+        let finished = async {
+            loop {
+                let reply = node.api.get(&path).await;
+                if reply.status == 200 && reply.json()["finished"] == true {
+                    return reply.json();
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let shown = soon("the change is over", finished).await;
+        assert_eq!((&shown["done"], &shown["skipped"]), (&json!(JOBS), &json!(0)), "{shown}");
+    }
+}

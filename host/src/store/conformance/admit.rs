@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::job::{Debounce, Overlap, Settlement, Tick};
-use crate::store::{Insert, Inserted, Once, Placed, StoreError, Ticked};
+use crate::store::{Insert, Inserted, NamesQuery, Once, Placed, StoreError, Ticked};
 
 /// The only job's fate.
 async fn placed(world: &World, job: &NewJob) -> Placed {
@@ -228,6 +228,16 @@ pub(crate) async fn jobs_of_one_name_are_replaced(world: &World) {
     world.store.settle(vec![settlement]).await.unwrap();
     let states = [world.state(first.id).await, world.state(second.id).await, world.state(third.id).await];
     assert_eq!(states, [State::Cancelled, State::Cancelled, State::Scheduled]);
+
+    let (earlier, later) = (replacing(world, "m", None), replacing(world, "m", None));
+    for job in [&later, &earlier] {
+        assert!(matches!(placed(world, job).await, Placed::Stored { .. }));
+    }
+    assert_eq!(world.state(later.id).await, State::Cancelled);
+    let (tenant, group) = (world.tenant, world.group);
+    let names = NamesQuery { tenant, group, prefix: "m".to_owned(), after: String::new(), limit: 9 };
+    let newest = world.store.newest_of_names(names).await.unwrap();
+    assert_eq!(newest.iter().map(|job| job.id).collect::<Vec<_>>(), [earlier.id], "the one that was placed last");
 
     let rivals: Vec<_> = (0..32).map(|_| replacing(world, "n", None)).collect();
     join_all(rivals.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;

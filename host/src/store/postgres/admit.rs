@@ -79,6 +79,14 @@ async fn one(db: &mut PgConnection, row: &Row) -> Result<Placed, Failure> {
 pub(super) const OF_NAME: &str = "
     SELECT id, state, grp, order_key FROM job WHERE grp = $1 AND name = $2 ORDER BY id FOR UPDATE";
 
+/// Requests at the same time may be carried out in another order than that of their jobs' ids, on nodes whose clocks differ by a moment
+/// above all. The newest job of a name is the one that was placed last all the same: those with later ids give up the name.
+pub(super) const UNNAME_LATER: &str = "
+    WITH over AS (
+        UPDATE job_done SET name = NULL WHERE grp = $1 AND name = $2 AND id > $3
+    )
+    UPDATE job SET name = NULL WHERE grp = $1 AND name = $2 AND id > $3";
+
 async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
     let mut cancelled = Vec::new();
     let now = row.job.created_at;
@@ -93,6 +101,8 @@ async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Resu
     }
     let found = sqlx::query(OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref()).fetch_all(&mut *db).await?;
     cancelled.extend(done::cancel(db, &found, now).await?);
+    let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref()).bind(row.job.id.0);
+    query.execute(&mut *db).await?;
     job_rows::write(db, &[row]).await?;
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }

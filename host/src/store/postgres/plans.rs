@@ -45,6 +45,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("recall", memory::RECALL),
         ("remember", memory::REMEMBER),
         ("of name", admit::OF_NAME),
+        ("unname later", admit::UNNAME_LATER),
         ("tick", ticks::TICK),
         ("unfinished of schedule", ticks::UNFINISHED),
         ("of schedule", ticks::OF_SCHEDULE),

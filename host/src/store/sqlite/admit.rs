@@ -75,6 +75,10 @@ pub(super) const CANCEL_OF_NAME: &str = "
     WHERE grp = ?1 AND name = ?2 AND finished_at IS NULL
     RETURNING id, state, grp, order_key";
 
+/// Requests at the same time may be carried out in another order than that of their jobs' ids. The newest job of a name is the one that
+/// was placed last all the same: those with later ids give up the name.
+pub(super) const UNNAME_LATER: &str = "UPDATE job SET name = NULL WHERE grp = ?1 AND name = ?2 AND id > ?3";
+
 async fn replace(db: &mut SqliteConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
     let mut cancelled = Vec::new();
     if let Some(moved) = moved {
@@ -90,6 +94,8 @@ async fn replace(db: &mut SqliteConnection, row: &Row, moved: Option<JobId>) -> 
     let query = sqlx::query(CANCEL_OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref());
     let found = query.bind(row.job.created_at.0).fetch_all(&mut *db).await?;
     cancelled.extend(cancelled_of(db, &found).await?);
+    let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref());
+    query.bind(rows::id(row.job.id)).execute(&mut *db).await?;
     job_rows::write(db, &[row]).await?;
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }

@@ -56,6 +56,7 @@ fn writes() -> Vec<Case> {
         ("put tick", one(admit::PUT_TICK), &[]),
         ("put ticked", one(admit::PUT_TICKED), &[]),
         ("cancel of name", one(admit::CANCEL_OF_NAME), &["INDEX job_name (grp=? AND name=?)"]),
+        ("unname later", one(admit::UNNAME_LATER), &["INDEX job_name (grp=? AND name=? AND id>?)"]),
         ("cancel", both(&change::CANCEL), &[BY_ID]),
         ("withdraw", both(&change::WITHDRAW), &[BY_ID]),
         ("reschedule", both(&change::RESCHEDULE), &[BY_ID]),

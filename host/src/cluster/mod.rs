@@ -126,7 +126,8 @@ impl Cluster {
     }
 
     fn beat(&self) -> Beat {
-        Beat { node: self.id, doc: (self.describe)(), life: LIFE, forget: FORGET }
+        let comes = self.view().is_none_or(|view| self.clock.now() > view.until);
+        Beat { node: self.id, doc: (self.describe)(), comes, life: LIFE, forget: FORGET }
     }
 
     /// Takes over a list that was asked for at `asked`. True if the parts are others now.

@@ -36,6 +36,8 @@ pub struct Beat {
     pub node: Uuid,
     /// What it says of itself.
     pub doc: NodeDoc,
+    /// It comes now, or comes back. Of nodes that come at the same time, one sees the other.
+    pub comes: bool,
     /// Who has been silent for longer has come anew.
     pub life: Duration,
     /// Who has been silent for longer goes from the list.

@@ -76,9 +76,11 @@ pub(super) async fn notify_catalog(db: &mut PgConnection) -> Result<(), Failure>
 impl Verb for Beat {
     type Done = Roll;
 
-    /// One node after the other: of two that come at the same time, one sees the other.
+    /// Nodes that come do so one after the other. Those that are there wait for nobody.
     async fn run(&self, db: &mut PgConnection) -> Result<Roll, Failure> {
-        locks::take_nodes(db).await?;
+        if self.comes {
+            locks::take_nodes(db).await?;
+        }
         let (life, forget) = (millis(self.life), millis(self.forget));
         let query = sqlx::query(PUT).bind(self.node).bind(to_json(&self.doc)?).bind(life).bind(forget);
         let found = query.fetch_all(&mut *db).await?;

@@ -51,7 +51,7 @@ async fn use_all(world: &World, store: &PostgresStore) {
         capacity: 1,
         stopping: false,
     };
-    let beat = Beat { node: Uuid::nil(), doc, life: LEASE, forget: Duration::from_secs(600) };
+    let beat = Beat { node: Uuid::nil(), doc, comes: true, life: LEASE, forget: Duration::from_secs(600) };
     assert_eq!(store.beat(beat).await.unwrap().members.len(), 1);
 }
 

@@ -339,6 +339,8 @@ class Event:
     reason: Optional[str] = None
     count: Optional[int] = None
     schedule: Optional[str] = None
+    #: Of a receiver that is left alone, or is back: scheme, host and port.
+    origin: Optional[str] = None
     metadata: Metadata = field(default_factory=dict)
 
 

@@ -175,6 +175,8 @@ async fn a_run_that_was_killed_is_gone_on_with() {
     let (path, to) = (directory.path().to_owned(), url.clone());
     let killed = tokio::spawn(async move { migrate(&path, &to, &[]).await });
     until("it waits for the lock", "SELECT count(*) FROM pg_locks WHERE NOT granted", "1").await;
+    let second = migrate(directory.path(), &url, &[]).await;
+    assert!(second.error(1).contains("another migration into this database runs"), "{second:?}");
     killed.abort();
     assert!(killed.await.unwrap_err().is_cancelled(), "it is killed with the task that waits for it");
     lock.rollback().await.unwrap();

@@ -80,11 +80,7 @@ impl PostgresTarget {
     /// # Errors
     /// See [`PostgresTarget::look`]; [`StoreError::Unavailable`] if another migration into the database runs.
     pub async fn begin(&mut self, source: &str) -> Result<Stage, StoreError> {
-        let query = sqlx::query(TAKE).bind(locks::CLASS).bind(locks::MIGRATION);
-        let row = query.fetch_one(&mut self.db).await.map_err(Failure::from)?;
-        if !row.try_get::<bool, _>("taken").map_err(Failure::from)? {
-            return Err(StoreError::Unavailable("another migration into this database runs".to_owned()));
-        }
+        take(&mut self.db).await?;
         let stage = look(&mut self.db, source).await?;
         open::migrate(&mut self.db).await?;
         match stage {
@@ -178,7 +174,13 @@ impl PostgresTarget {
 }
 
 /// The lock belongs to the connection, and goes with it.
-const TAKE: &str = "SELECT pg_try_advisory_lock($1, $2) AS taken";
+const TAKE: &str = "SELECT pg_advisory_lock($1, $2)";
+
+/// The server notices only after a moment that the run before, which has just ended, is gone.
+const LOCK_WAIT: &str = "SET lock_timeout = '5s'";
+
+/// SQLSTATE of a lock that was waited for in vain.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// Only databases that are filled from others have this table, so the migrations of the schema do not make it. `indexes` are those that
 /// are still missing, as statements.
@@ -209,6 +211,18 @@ const SET_COUNTERS: &str = "
         SELECT setval(pg_get_serial_sequence('entity', 'id'), greatest($1, 1), $1 > 0)
     )
     UPDATE carillon SET generation = $2 FROM entity";
+
+async fn take(db: &mut PgConnection) -> Result<(), Failure> {
+    sqlx::raw_sql(LOCK_WAIT).execute(&mut *db).await?;
+    let taken = sqlx::query(TAKE).bind(locks::CLASS).bind(locks::MIGRATION).execute(&mut *db).await;
+    sqlx::raw_sql("RESET lock_timeout").execute(db).await?;
+    match taken {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
+            Err(StoreError::Unavailable("another migration into this database runs".to_owned()).into())
+        }
+        taken => Ok(taken.map(|_| ())?),
+    }
+}
 
 async fn look(db: &mut PgConnection, source: &str) -> Result<Option<Stage>, Failure> {
     open::refuse_foreign(db).await?;

@@ -28,11 +28,12 @@ pub fn prepare(postgres: &Cluster) {
 /// `seen_at` is the database's time, rounded up as nothing else is: a lease that has ended by it has ended.
 const WATCH: &str = "
     CREATE SCHEMA ledger;
-    CREATE TABLE ledger.lease (job UUID, token BIGINT, node TEXT, PRIMARY KEY (job, token));
+    CREATE TABLE ledger.lease (
+        job UUID, token BIGINT, node TEXT, since TIMESTAMPTZ DEFAULT clock_timestamp(), PRIMARY KEY (job, token));
     CREATE TABLE ledger.taken (job UUID, token BIGINT, lease_until BIGINT, seen_at BIGINT);
     CREATE FUNCTION ledger.note() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS $$
         BEGIN
-            INSERT INTO ledger.lease VALUES (NEW.id, NEW.token, session_user);
+            INSERT INTO ledger.lease (job, token, node) VALUES (NEW.id, NEW.token, session_user);
             IF OLD.state = 'running' THEN
                 INSERT INTO ledger.taken
                 VALUES (OLD.id, OLD.token, OLD.lease_until, ceil(extract(epoch FROM clock_timestamp()) * 1000));
@@ -58,19 +59,38 @@ const UNFOUNDED: &str = "
     LEFT JOIN (SELECT job, count(*) AS times FROM ledger.taken GROUP BY job) AS taken USING (job)
     WHERE taken.times IS NULL OR taken.times < interrupted.times";
 
+fn count(postgres: &Cluster, sql: &str) -> usize {
+    let counted = tokio::task::block_in_place(|| postgres.sql(DATABASE, sql));
+    counted.parse().unwrap_or_else(|error| panic!("{error}: {counted}: {sql}"))
+}
+
 /// The leases that a node holds.
 pub fn held(postgres: &Cluster, node: &str) -> usize {
+    held_and(postgres, node, "TRUE")
+}
+
+/// The leases that a node has held for so long that it waits for the receiver: it knows of them, and is not just settling them.
+pub fn at_work(postgres: &Cluster, node: &str) -> usize {
+    held_and(postgres, node, "lease.since < clock_timestamp() - INTERVAL '500 ms'")
+}
+
+fn held_and(postgres: &Cluster, node: &str, condition: &str) -> usize {
     let sql = format!(
         "SELECT count(*) FROM job JOIN ledger.lease ON lease.job = job.id AND lease.token = job.token
-        WHERE job.state = 'running' AND lease.node = '{node}'"
+        WHERE job.state = 'running' AND lease.node = '{node}' AND {condition}"
     );
-    tokio::task::block_in_place(|| postgres.sql(DATABASE, &sql)).parse().unwrap()
+    count(postgres, &sql)
 }
 
 /// The leases that a node has had.
 pub fn leases(postgres: &Cluster, node: &str) -> usize {
-    let sql = format!("SELECT count(*) FROM ledger.lease WHERE node = '{node}'");
-    tokio::task::block_in_place(|| postgres.sql(DATABASE, &sql)).parse().unwrap()
+    count(postgres, &format!("SELECT count(*) FROM ledger.lease WHERE node = '{node}'"))
+}
+
+/// The leases of a node that others have taken.
+pub fn lost(postgres: &Cluster, node: &str) -> usize {
+    let sql = format!("SELECT count(*) FROM ledger.taken JOIN ledger.lease USING (job, token) WHERE node = '{node}'");
+    count(postgres, &sql)
 }
 
 /// What the books say.
@@ -88,10 +108,7 @@ pub async fn check(postgres: &Cluster, client: &Client, made: Made, arrivals: &[
     let other: Vec<_> = made.refusals.answered.iter().filter(|(status, _)| *status != 503).collect();
     assert!(other.is_empty(), "a request that cannot be served is answered with 503: {other:?}");
     let interrupted = ledger::check(client, GROUP, &made.promises, arrivals, MAX_ATTEMPTS).await;
-    let count = |sql: &str| {
-        let counted = tokio::task::block_in_place(|| postgres.sql(DATABASE, sql));
-        counted.parse::<usize>().unwrap_or_else(|error| panic!("{error}: {counted}: {sql}"))
-    };
+    let count = |sql: &str| count(postgres, sql);
     assert_eq!(count(TOO_SOON), 0, "a lease was taken before it had ended");
     assert_eq!(count(UNFOUNDED), 0, "an attempt was interrupted whose lease had not ended");
     let taken = count("SELECT count(*) FROM ledger.taken");

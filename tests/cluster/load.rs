@@ -26,6 +26,9 @@ const MOST: usize = 2_000;
 /// The pause after each job, and after a refusal.
 const PAUSE: Duration = Duration::from_millis(40);
 
+/// How long the slowest receivers take.
+const SLOW_MS: u64 = 2_000;
+
 /// How long a producer waits for a node to answer before it asks another one.
 const NO_ANSWER: Duration = Duration::from_secs(5);
 
@@ -122,7 +125,9 @@ impl Producer {
             let ahead = Duration::from_millis([0, 150, 0, 600, 0, 1_200][index % 6]);
             let run_at = SystemClock.now().plus(ahead);
             let fails = [0, 0, 0, 0, 0, 0, 1, 0, 2, 9][index % 10];
-            let url = self.receiver.url(fails, [0, 5, 20, 120][index % 4]);
+            // Some receivers take long: there is always an attempt that waits for its answer.
+            let takes = if index % 20 == 7 { SLOW_MS } else { [0, 5, 20, 120][index % 4] };
+            let url = self.receiver.url(fails, takes);
             let job = json!({"name": name, "url": url, "payload_text": name, "run_at": run_at.to_string()});
             let id = Some(self.accepted(&name, &job).await);
             self.shared.accepted.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! A node is cut off from the database.
 
-use super::ledger::{held, leases};
+use super::ledger::{at_work, held, leases};
 use super::proxy::Proxy;
 use super::{NAMES, SHORT, World, until};
 use crate::support::Cluster;
@@ -16,7 +16,7 @@ async fn a_node_whose_network_falls_silent_notices_and_comes_back() {
     let ports = |name: &str, port| vec![if name == NAMES[0] { near } else { port }];
     let mut world = World::on(postgres, &[&SHORT[..], &[DRAIN]].concat(), ports).await;
     let cut_off = &world.nodes[0];
-    until("it is at work", async || held(&world.postgres, NAMES[0]) > 0).await;
+    until("it is at work", async || at_work(&world.postgres, NAMES[0]) > 0).await;
 
     proxy.fall_silent();
     until("it says that it is not ready", async || cut_off.readiness().await == Some(503)).await;

@@ -205,9 +205,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Claims and settles all due jobs.
+    /// Claims and settles all due jobs, as a node does it: it looks before each claim.
     async fn work_off(&self, quota: u32) -> Outcomes<()> {
         loop {
+            self.store.waiting().await?;
             let leased = self.claim(quota).await?;
             if leased.is_empty() {
                 return Ok(());

@@ -37,7 +37,7 @@ pub(super) const CLAIM_DUE: &str = "
         ) AS picked
     )
     UPDATE job SET state = 'running', token = token + 1, lease_until = $4
-    FROM due WHERE job.id = due.id
+    WHERE id = ANY (ARRAY (SELECT due.id FROM due))
     RETURNING job.*";
 
 pub(super) const CLAIM_OVERDUE: &str = "
@@ -46,7 +46,7 @@ pub(super) const CLAIM_OVERDUE: &str = "
         ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
     )
     UPDATE job SET state = 'running', token = token + 1, lease_until = $2
-    FROM overdue WHERE job.id = overdue.id
+    WHERE id = ANY (ARRAY (SELECT overdue.id FROM overdue))
     RETURNING job.*";
 
 pub(super) const CLAIM_LOST: &str = "
@@ -55,7 +55,7 @@ pub(super) const CLAIM_LOST: &str = "
         ORDER BY lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
     )
     UPDATE job SET token = token + 1, lease_until = $2, lost_leases = lost_leases + 1
-    FROM lost WHERE job.id = lost.id
+    WHERE id = ANY (ARRAY (SELECT lost.id FROM lost))
     RETURNING job.*";
 
 pub(super) const HELD: &str = "
@@ -67,7 +67,8 @@ pub(super) const SPECS: &str = "SELECT job, spec, body FROM job_spec WHERE job =
 pub(super) const HISTORY: &str = "
     SELECT attempt.job, attempt.number, attempt.started_at, attempt.finished_at, attempt.outcome, attempt.status
     FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[]) AS wanted (job, first, last)
-    JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last";
+    JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last
+    WHERE attempt.job = ANY ($1)";
 
 /// Locks in the order of the ids, as every other verb does.
 pub(super) const EXTEND: &str = "
@@ -76,7 +77,7 @@ pub(super) const EXTEND: &str = "
         WHERE job.token = lease.token AND job.state = 'running'
         ORDER BY job.id FOR UPDATE OF job
     )
-    UPDATE job SET lease_until = $3 FROM ours WHERE job.id = ours.id
+    UPDATE job SET lease_until = $3 WHERE id = ANY (ARRAY (SELECT ours.id FROM ours))
     RETURNING job.id, job.token";
 
 /// The rows of leased jobs, and what belongs to them.

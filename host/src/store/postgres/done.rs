@@ -15,7 +15,7 @@ pub(super) const FINISH: &str = "
         SELECT * FROM UNNEST($1::UUID[], $2::TEXT[], $3::BIGINT[], $4::BIGINT[], $5::BOOLEAN[], $6::BIGINT[], $7::TEXT[])
         AS ended (ended_id, final, ended_at, spent, tried, status, error)
     ), gone AS (
-        DELETE FROM job USING ended WHERE job.id = ended.ended_id RETURNING *
+        DELETE FROM job USING ended WHERE job.id = ended.ended_id AND job.id = ANY ($1) RETURNING *
     )
     INSERT INTO job_done (id, tenant, grp, lane, run_at, state, finished_at, cancel_requested, token, attempt_count, attempt_base,
         revision, seed, created_at, deadline, max_delay, schedule, name, order_key, last_status, last_error)

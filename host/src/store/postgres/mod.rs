@@ -8,6 +8,8 @@
 //!   and vacuumed all the time, stays as small as the work that is left.
 //! - **Claims begin where the last ones found nothing more** ([`fronts`]), so that they do not wade through what other transactions keep
 //!   vacuum from removing.
+//! - **Plans do not depend on statistics.** A queue is often empty when they are gathered, and then a walk through all of it looks cheap.
+//!   Statements that are made all the time name the ids that they are about (`= ANY`), besides what they are joined with.
 //! - **A lease ends by its time only.** Nobody knows whether another node is alive, and nothing needs to: the token of the next lease
 //!   makes what comes late ineffective.
 //!

@@ -1,6 +1,6 @@
 //! The plans of the statements whose cost must not grow with the number of jobs, in a database that has some.
 
-use super::tests::{Fresh, cluster};
+use super::tests::{Cluster, Fresh, cluster};
 use super::{admit, change, claim, done, job_rows, lists, memory, open, order, prune, reads, settle, ticks};
 use crate::job::State;
 
@@ -104,9 +104,18 @@ fn hot_statements_use_their_index() {
     let cluster = cluster();
     let (_, database) = Fresh::of(&cluster).url();
     cluster.sql(&database, FILL);
+    assert_walks(&cluster, &database, |_| true);
+    // A queue that was empty when the statistics were gathered, as it often is.
+    cluster.sql(&database, "TRUNCATE job, attempt");
+    cluster.sql(&database, "VACUUM ANALYZE job, attempt");
+    let often = ["claim due", "history", "lock of settlements", "put back", "finish", "specs", "waiting in lanes"];
+    assert_walks(&cluster, &database, |name| often.contains(&name));
+}
+
+fn assert_walks(cluster: &Cluster, database: &str, are_meant: impl Fn(&str) -> bool) {
     let mut faults = Vec::new();
-    for (name, sql) in statements() {
-        let plan = cluster.sql(&database, &explain(&sql));
+    for (name, sql) in statements().into_iter().filter(|(name, _)| are_meant(name)) {
+        let plan = cluster.sql(database, &explain(&sql));
         let steps: Vec<&str> = plan.lines().collect();
         for (at, step) in steps.iter().enumerate() {
             if is_expensive(step, steps.get(at + 1)) || step.contains("Hash Join") || step.contains("Merge Join") {

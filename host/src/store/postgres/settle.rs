@@ -33,7 +33,7 @@ pub(super) const PUT_BACK: &str = "
         last_error    = CASE WHEN back.tried THEN back.error ELSE last_error END
     FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::BOOLEAN[], $5::BIGINT[], $6::TEXT[])
         AS back (id, run_at, spent, tried, status, error)
-    WHERE job.id = back.id";
+    WHERE job.id = back.id AND job.id = ANY ($1)";
 
 pub(super) const PUT_ATTEMPTS: &str = "
     INSERT INTO attempt (job, number, started_at, finished_at, outcome, status, detail, response_body)

@@ -22,7 +22,7 @@ use crate::store::{Inserted, Jobs as _, Placed, Settled, Store, StoreError};
 #[expect(dead_code, reason = "the end-to-end tests use all of it")]
 mod cluster;
 
-use cluster::Cluster;
+pub(super) use cluster::Cluster;
 
 /// How many cases run at the same time.
 const AT_ONCE: usize = 4;

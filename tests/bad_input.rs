@@ -248,10 +248,24 @@ async fn keys_and_tokens_that_make_no_sense_are_refused_by_field() {
         (json!({"secret": "too short", "kind": "ed25519"}), 422, "/secret"),
         (json!({"secret": 1}), 400, "/secret"),
         (json!({"secret": "s", "kind": "rot13"}), 400, "/kind"),
+        (json!({"secret_base64": "whsec_"}), 422, "/secret"),
+        (json!({"secret_base64": "whsk_cw=="}), 422, "/secret"),
+        (json!({"secret_base64": "whpk_cw=="}), 422, "/secret_base64"),
+        (json!({"secret_base64": "whsec_cw==", "kind": "ed25519"}), 422, "/kind"),
+        (json!({"secret": "s", "overlap": "soon"}), 422, "/overlap"),
+        (json!({"secret": "s", "overlap": "0s"}), 422, "/overlap"),
+        (json!({"secret": "s", "overlap": 5}), 400, "/overlap"),
     ] {
         host.api.put("/v1/keys/k", key).await.problem_at(status, pointer);
     }
     host.api.get("/v1/keys/k").await.problem(404);
+    host.api.put("/v1/keys/sent", json!({"secret": "s", "kind": "header"})).await.expect(204);
+    let other = json!({"secret": "t", "kind": "secret", "overlap": "1h"});
+    host.api.put("/v1/keys/sent", other).await.problem_at(422, "/overlap");
+    host.api.delete("/v1/keys/sent/versions/1").await.problem(409);
+    host.api.delete("/v1/keys/sent/versions/2").await.problem(404);
+    host.api.delete("/v1/keys/sent/versions/x").await.problem(400);
+    host.api.delete("/v1/keys/none/versions/1").await.problem(404);
     host.api.post("/v1/tokens", json!({"role": "king"})).await.problem_at(400, "/role");
     host.api.post("/v1/tokens", json!({"role": "viewer", "tenant": "nobody"})).await.problem_at(422, "/tenant");
     still_works(&host).await;

@@ -26,6 +26,13 @@ async fn groups_and_keys_are_managed() {
     cli(&host, &["key", "put", "token", "--kind", "header", "--base64"], "c2VjcmV0\n").await.ok();
     assert_eq!(host.api.get("/v1/keys/token").await.expect(200)["kind"], "header");
     assert!(cli(&host, &["key", "list"], "").await.ok().contains("header"));
+    cli(&host, &["key", "put", "token", "--kind", "header"], "again\n").await.ok();
+    cli(&host, &["key", "put", "flask", "--overlap", "1h"], "newer\n").await.ok();
+    let rotated = json(&host, &["key", "get", "flask"], "").await;
+    assert_eq!((&rotated["version"], rotated["versions"].as_array().unwrap().len()), (&json!(2), 2), "{rotated}");
+    cli(&host, &["key", "delete", "flask", "--version", "1"], "").await.ok();
+    assert_eq!(host.api.get("/v1/keys/flask").await.expect(200)["versions"].as_array().unwrap().len(), 1);
+    cli(&host, &["key", "put", "hook", "--base64"], "whsec_c2VjcmV0\n").await.ok();
     let effective = json(&host, &["group", "get", "h", "--effective"], "").await;
     assert_eq!((&effective["limits"]["ttl"], &effective["sources"]["/limits/ttl"]), (&json!("1h"), &json!("group")));
     assert_eq!(json(&host, &["group", "list"], "").await["items"].as_array().unwrap().len(), 2);
@@ -172,7 +179,7 @@ async fn a_simulation_is_printed() {
 async fn plugins_are_listed_and_described() {
     let host = TestHost::start().await;
     let table = cli(&host, &["plugin", "list"], "").await;
-    for name in ["backoff", "base64-envelope", "expected-status", "werkzeug-cookie"] {
+    for name in ["backoff", "base64-envelope", "expected-status", "standard-webhooks", "werkzeug-cookie"] {
         assert!(table.ok().contains(name), "{table:?}");
     }
     let described = json(&host, &["plugin", "describe", "backoff"], "").await;

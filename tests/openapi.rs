@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 56] = [
+const OPERATIONS: [&str; 57] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -43,6 +43,7 @@ const OPERATIONS: [&str; 56] = [
     "GET /v1/keys/{key}",
     "PUT /v1/keys/{key}",
     "DELETE /v1/keys/{key}",
+    "DELETE /v1/keys/{key}/versions/{version}",
     "GET /v1/plugins",
     "GET /v1/plugins/{plugin}",
     "GET /v1/plugins/{plugin}/versions/{version}",

@@ -84,7 +84,12 @@ def test_keys_keep_their_secrets(client: Client, name: str) -> None:
     client.keys.put(name, b"\x00bytes")
     key = client.keys.get(name)
     assert (key.name, key.kind, key.version, key.usable) == (name, "secret", 2, True)
+    client.keys.put(name, "whsec_c2VjcmV0", encoded=True, overlap="1h")
+    assert [version.version for version in client.keys.get(name).versions] == [3, 2]
+    client.keys.delete_version(name, 2)
+    assert [version.expires_at for version in client.keys.get(name).versions] == [None]
     client.keys.put(f"{name}-seed", b"s" * 32, kind="ed25519")
+    assert client.keys.get(f"{name}-seed").versions[0].public_key is not None
     assert {name, f"{name}-seed"} <= {key.name for key in client.keys.list(page_size=1)}
     client.keys.delete(name)
     with pytest.raises(Problem):

@@ -60,6 +60,7 @@ def test_what_can_be_asked_for(document: dict[str, Any], name: str, known: froze
         ("EndedView", models.Ended),
         ("EventView", models.Event),
         ("KeyView", models.Key),
+        ("KeyVersionView", models.KeyVersion),
         ("TokenView", models.Token),
         ("PluginView", models.Plugin),
         ("TenantView", models.Tenant),

@@ -199,6 +199,7 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(keys::get))
         .routes(routes!(keys::put))
         .routes(routes!(keys::delete))
+        .routes(routes!(keys::delete_version))
         .routes(routes!(plugins::put_version))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::list))

@@ -51,10 +51,10 @@ async fn declare_groups(catalog: &Catalog, tenant: &str, groups: &BTreeMap<Strin
 /// Puts what receivers of poussetaches' tasks know the server by, unless it is there.
 async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
     let Some(secret) = &config.compat.poussetaches.auth_key else { return Ok(()) };
-    let known = catalog.key(tenant.id, AUTH_KEY).and_then(|key| key.material.as_ref()?.header().ok());
+    let known = catalog.key(tenant.id, AUTH_KEY).and_then(|key| key.newest.material.as_ref()?.header().ok());
     if known.is_none_or(|known| known.as_bytes() != secret.as_bytes()) {
         let secret = Zeroizing::new(secret.clone().into_bytes());
-        let put = catalog.put_key(tenant.id, AUTH_KEY, KeyKind::Header, secret).await;
+        let put = catalog.put_key(tenant.id, AUTH_KEY, KeyKind::Header, secret, None).await;
         put.context("compat.poussetaches.auth_key")?;
     }
     Ok(())

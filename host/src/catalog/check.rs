@@ -105,7 +105,7 @@ impl Catalog {
     /// Keys that sign do not go out, and those that go out do not sign.
     fn check_keys(&self, tenant: &Tenant, effective: &Effective) -> Result<(), Invalid> {
         let kind = |key: &str, pointer: &str| match self.key(tenant.id, key) {
-            Some(key) => Ok(key.kind),
+            Some(key) => Ok(key.newest.kind),
             None => Err(Invalid::at(pointer, format!("there is no key `{}`", key.escape_debug()))),
         };
         for (index, key) in effective.sign.iter().flat_map(|used| &used.keys).enumerate() {

@@ -104,23 +104,82 @@ pub(super) struct GroupDoc {
 pub struct Key {
     /// Its name.
     pub name: String,
-    /// One more with each new value.
-    pub version: i64,
-    /// What it can be used for.
-    pub kind: KeyKind,
     /// When it was made.
     pub created_at: UnixMs,
-    /// When it got its present value.
+    /// When its versions were last changed.
     pub updated_at: UnixMs,
+    /// What signs first, or is sent.
+    pub newest: KeyVersion,
+    /// Those that sign besides, newest first; some may have expired.
+    pub older: Vec<KeyVersion>,
+    /// Of the entity: one more with each change.
+    pub(super) revision: i64,
+}
+
+impl Key {
+    /// All that signs at this time, newest first.
+    pub fn live(&self, now: UnixMs) -> impl Iterator<Item = &KeyVersion> {
+        std::iter::once(&self.newest).chain(self.older.iter().filter(move |version| version.lives(now)))
+    }
+}
+
+/// One value of a key.
+#[derive(Clone, Debug)]
+pub struct KeyVersion {
+    /// Rises, and is not used again while the key is there.
+    pub number: i64,
+    /// What it can be used for.
+    pub kind: KeyKind,
+    /// When it was put.
+    pub created_at: UnixMs,
+    /// When it ends, if it does by itself.
+    pub expires_at: Option<UnixMs>,
     /// The value, if it could be decrypted.
     pub material: Option<Arc<KeyMaterial>>,
+    pub(super) sealed: Sealed,
+}
+
+impl KeyVersion {
+    /// Whether it has not expired.
+    #[must_use]
+    pub fn lives(&self, now: UnixMs) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
 }
 
 /// What is stored of a key.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeyDoc {
+    #[serde(flatten)]
+    pub(super) newest: SealedVersion,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) older: Vec<SealedVersion>,
+}
+
+/// What is stored of a key's version.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SealedVersion {
     pub(super) kind: KeyKind,
     pub(super) sealed: Sealed,
+    /// Absent where it is the entity's own version, and so is the time where it is that of the entity's last change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) number: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) created_at: Option<UnixMs>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<UnixMs>,
+}
+
+impl From<&KeyVersion> for SealedVersion {
+    fn from(version: &KeyVersion) -> Self {
+        Self {
+            kind: version.kind,
+            sealed: version.sealed.clone(),
+            number: Some(version.number),
+            created_at: Some(version.created_at),
+            expires_at: version.expires_at,
+        }
+    }
 }
 
 /// What a token lets its bearer do.

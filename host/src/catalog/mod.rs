@@ -28,7 +28,8 @@ use tokio::sync::Notify;
 
 pub use self::bulks::{Bulk, BulkAction, BulkDoc};
 pub use self::check::Rejected;
-pub use self::entities::{AccessRole, ApiToken, Group, Key, PluginDoc, PluginVersion, Tenant};
+pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant};
+pub use self::keys::Overlap;
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 

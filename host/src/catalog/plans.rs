@@ -38,8 +38,8 @@ impl Catalog {
         }
         let sign = match &effective.sign {
             Some(used) => {
-                let keys = used.keys.iter().map(|key| self.granted(group, key)).collect::<Result<_, _>>()?;
-                Some((self.step(used).await?, keys))
+                let keys = used.keys.iter().map(|key| self.granted(group, key)).collect::<Result<Vec<_>, _>>()?;
+                Some((self.step(used).await?, keys.concat()))
             }
             None => None,
         };
@@ -77,19 +77,25 @@ impl Catalog {
         })
     }
 
-    fn granted(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
-        let material = self.state().key(group.tenant.id, key).and_then(|key| key.material.clone());
-        material.ok_or_else(|| {
+    /// A key's versions, newest first. An older one that cannot be decrypted is left out, the newest is not.
+    fn granted(&self, group: &Group, key: &str) -> Result<Vec<Arc<KeyMaterial>>, Fault> {
+        let found = self.state().key(group.tenant.id, key).cloned();
+        let versions = found.and_then(|key| {
+            let newest = key.newest.material.clone()?;
+            let older = key.older.iter().filter_map(|version| version.material.clone());
+            Some(std::iter::once(newest).chain(older).collect())
+        });
+        versions.ok_or_else(|| {
             fault(FaultCode::MissingKey, format!("the key `{key}` does not exist or cannot be decrypted"))
         })
     }
 
     /// A key that was put again may be one that signs by now, which must not go out.
     fn sendable(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
-        let material = self.granted(group, key)?;
-        match material.header() {
-            Ok(_) => Ok(material),
-            Err(_) => Err(fault(FaultCode::MissingKey, format!("the key `{key}` is not of the kind `header`"))),
+        let newest = self.granted(group, key)?.into_iter().next();
+        match newest.filter(|material| material.header().is_ok()) {
+            Some(material) => Ok(material),
+            None => Err(fault(FaultCode::MissingKey, format!("the key `{key}` is not of the kind `header`"))),
         }
     }
 }

@@ -9,13 +9,14 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::bulks::Bulk;
-use super::entities::{ApiToken, Group, GroupDoc, Key, KeyDoc, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::entities::{ApiToken, Group, GroupDoc, Key, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::keys::key_of;
 use super::schedules::Schedule;
 use super::secrets::Vault;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
+use crate::policy::Digest;
 use crate::policy::binding::{Effective, PluginName, Quota, lay};
-use crate::policy::{Digest, KeyMaterial};
 use crate::store::{Entity, Kind};
 
 /// Everything that is configured.
@@ -83,7 +84,7 @@ impl State {
             Kind::Tenant => self.apply_tenant(entity)?,
             Kind::Group => self.apply_group(&entity)?,
             Kind::Key => {
-                let key = key_of(&entity, vault)?;
+                let key = key_of(&entity, read(&entity)?, vault);
                 self.keys.insert((tenant, entity.name), Arc::new(key));
                 self.rebuild_groups(tenant);
             }
@@ -338,24 +339,6 @@ impl State {
 fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
     T::deserialize(&entity.doc)
         .map_err(|error| anyhow::anyhow!("the {} `{}` cannot be read: {error}", entity.kind.as_str(), entity.name))
-}
-
-/// A key that cannot be decrypted is shown but not usable: the server starts, and the groups that need it wait.
-fn key_of(entity: &Entity, vault: &Vault) -> anyhow::Result<Key> {
-    let doc: KeyDoc = read(entity)?;
-    let opened = vault.open(&super::keys::key_owner(TenantId(entity.tenant), &entity.name), &doc.sealed);
-    let id = format!("{}/{}", entity.name, entity.version);
-    let material = opened.and_then(|secret| KeyMaterial::new(id, doc.kind, secret).map_err(anyhow::Error::msg));
-    let material =
-        material.inspect_err(|error| tracing::error!(key = entity.name, %error, "a key cannot be used")).ok();
-    Ok(Key {
-        name: entity.name.clone(),
-        version: entity.version,
-        kind: doc.kind,
-        created_at: entity.created_at,
-        updated_at: entity.updated_at,
-        material: material.map(Arc::new),
-    })
 }
 
 fn plugin_of(entity: &Entity) -> anyhow::Result<PluginVersion> {

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Paging, Session, input};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Store a key, or replace it. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
+    /// Store a key, or give it a new version. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
     /// one line break at its end does not count.
     Put {
         /// The key's name.
@@ -23,38 +23,62 @@ pub(super) enum Command {
         /// Take the secret from this file.
         #[arg(short, long)]
         file: Option<PathBuf>,
-        /// What it is for: `secret` and `ed25519` sign, a `header` goes out under a group's `auth_headers`.
-        #[arg(long, default_value = "secret", value_parser = ["secret", "ed25519", "header"])]
-        kind: String,
-        /// The secret is given as base64, for any bytes.
+        /// What it is for: `secret` (the default) and `ed25519` sign, a `header` goes out under a group's `auth_headers`.
+        #[arg(long, value_parser = ["secret", "ed25519", "header"])]
+        kind: Option<String>,
+        /// The secret is given as base64, for any bytes; `whsec_` and `whsk_` may stand in front.
         #[arg(long)]
         base64: bool,
+        /// How long the versions until now sign besides: a duration such as `24h`, or `until-removed`. Without it they end at once.
+        #[arg(long)]
+        overlap: Option<String>,
+    },
+    /// Show what is not secret of a key: its versions, and the public keys of those that have one.
+    Get {
+        /// The key's name.
+        name: String,
     },
     /// List the keys' names.
     List {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Delete a key.
+    /// Delete a key, or one of its versions.
     Delete {
         /// The key's name.
         name: String,
+        /// Only this version.
+        #[arg(long)]
+        version: Option<u64>,
     },
 }
 
-const LIST: [(&str, &str); 4] =
-    [("NAME", "/name"), ("KIND", "/kind"), ("CREATED", "/created_at"), ("UPDATED", "/updated_at")];
+const LIST: [(&str, &str); 5] = [
+    ("NAME", "/name"),
+    ("KIND", "/kind"),
+    ("VERSION", "/version"),
+    ("CREATED", "/created_at"),
+    ("UPDATED", "/updated_at"),
+];
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, env, file, kind, base64 } => {
+            Self::Put { name, env, file, kind, base64, overlap } => {
                 let field = if base64 { "secret_base64" } else { "secret" };
-                let key = json!({field: secret(env.as_deref(), file)?, "kind": kind});
+                let key = json!({field: secret(env.as_deref(), file)?, "kind": kind, "overlap": overlap});
                 session.done(&session.client.put_key(&name, &key).await?, &format!("{name}: stored"))
             }
             Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
-            Self::Delete { name } => {
+            Self::Get { name } => {
+                let key: Value = session.client.get(&["keys", &name], &[]).await?;
+                session.out.answer(&key)
+            }
+            Self::Delete { name, version: Some(version) } => {
+                let path = ["keys", &name, "versions", &version.to_string()];
+                session.done(&session.client.delete(&path).await?, &format!("{name}/{version}: deleted"))
+            }
+            Self::Delete { name, version: None } => {
                 session.done(&session.client.delete(&["keys", &name]).await?, &format!("{name}: deleted"))
             }
         }

@@ -7,12 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::{KEYPAIR_LENGTH, SECRET_KEY_LENGTH, Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit};
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use zeroize::Zeroizing;
+
+use crate::clock::UnixMs;
 
 /// What a key can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -50,23 +52,50 @@ pub struct KeyMaterial {
     id: String,
     kind: KeyKind,
     secret: Zeroizing<Vec<u8>>,
+    expires_at: Option<UnixMs>,
 }
 
 impl KeyMaterial {
-    /// `id` is the public name, `name/version`. The secret of an Ed25519 key is its 32 byte seed.
+    /// `id` is the public name, `name/version`. The secret of an Ed25519 key is its 32 byte seed; the public key may follow it.
     ///
     /// # Errors
     /// If the secret does not fit the kind.
-    pub fn new(id: String, kind: KeyKind, secret: Zeroizing<Vec<u8>>) -> Result<Self, String> {
-        if kind == KeyKind::Ed25519 && secret.len() != ed25519_dalek::SECRET_KEY_LENGTH {
-            return Err(format!("an ed25519 key is 32 bytes long, this is {}", secret.len()));
+    pub fn new(id: String, kind: KeyKind, mut secret: Zeroizing<Vec<u8>>) -> Result<Self, String> {
+        if kind == KeyKind::Ed25519 {
+            check_ed25519(&secret)?;
+            secret.truncate(SECRET_KEY_LENGTH);
         }
         if kind == KeyKind::Header && !is_header(&secret) {
             return Err(format!(
                 "the value of a header is 1 to {HEADER_LEN} visible ASCII characters, with spaces between them only"
             ));
         }
-        Ok(Self { id, kind, secret })
+        Ok(Self { id, kind, secret, expires_at: None })
+    }
+
+    /// The same until that time, if one is given: a version that another one has taken the place of.
+    #[must_use]
+    pub fn until(self, expires_at: Option<UnixMs>) -> Self {
+        Self { expires_at, ..self }
+    }
+
+    /// Whether a signer is still given it.
+    #[must_use]
+    pub fn lives(&self, now: UnixMs) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether it can do exactly what the other one can.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && *self.secret == *other.secret
+    }
+
+    /// What receivers of an Ed25519 key's signatures need. Not secret.
+    #[must_use]
+    pub fn public_key(&self) -> Option<[u8; 32]> {
+        let seed: &[u8; SECRET_KEY_LENGTH] = self.secret.as_slice().try_into().ok()?;
+        (self.kind == KeyKind::Ed25519).then(|| SigningKey::from_bytes(seed).verifying_key().to_bytes())
     }
 
     /// The public name.
@@ -116,6 +145,18 @@ impl KeyMaterial {
     }
 }
 
+fn check_ed25519(secret: &[u8]) -> Result<(), String> {
+    if let Ok(pair) = <&[u8; KEYPAIR_LENGTH]>::try_from(secret) {
+        let whole = SigningKey::from_keypair_bytes(pair).map(drop);
+        return whole.map_err(|_| "the second half of this ed25519 key is not its public key".to_owned());
+    }
+    if secret.len() == SECRET_KEY_LENGTH {
+        return Ok(());
+    }
+    let (seed, pair) = (SECRET_KEY_LENGTH, KEYPAIR_LENGTH);
+    Err(format!("an ed25519 key is {seed} bytes long, or {pair} with its public key; this is {}", secret.len()))
+}
+
 fn is_header(secret: &[u8]) -> bool {
     let visible = secret.iter().all(|byte| *byte == b' ' || byte.is_ascii_graphic());
     visible && secret.trim_ascii().len() == secret.len() && (1..=HEADER_LEN).contains(&secret.len())
@@ -159,6 +200,26 @@ mod tests {
         let seed = hex::decode("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
         let signature = key(KeyKind::Ed25519, &seed).sign(b"").unwrap();
         assert!(hex::encode(signature).starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"));
+    }
+
+    #[test]
+    fn an_ed25519_key_may_come_with_its_public_key() {
+        let seed = [7; SECRET_KEY_LENGTH];
+        let public = key(KeyKind::Ed25519, &seed).public_key().unwrap();
+        let pair = [seed, public].concat();
+        assert!(key(KeyKind::Ed25519, &pair).is_same(&key(KeyKind::Ed25519, &seed)));
+        assert!(!key(KeyKind::Ed25519, &seed).is_same(&key(KeyKind::Secret, &seed)));
+        let wrong = Zeroizing::new([seed, seed].concat());
+        assert!(KeyMaterial::new("k".into(), KeyKind::Ed25519, wrong).is_err());
+        assert_eq!(key(KeyKind::Secret, &seed).public_key(), None);
+    }
+
+    #[test]
+    fn a_version_lives_until_its_end() {
+        let until = |end| key(KeyKind::Secret, b"x").until(end);
+        assert!(until(None).lives(UnixMs::MAX));
+        assert!(until(Some(UnixMs(2))).lives(UnixMs(1)));
+        assert!(!until(Some(UnixMs(2))).lives(UnixMs(2)));
     }
 
     #[test]

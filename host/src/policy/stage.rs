@@ -48,7 +48,7 @@ pub struct Step {
 pub struct Plan {
     /// In order.
     pub encode: Vec<Step>,
-    /// With the keys that it is granted.
+    /// With the versions of the keys that it is granted, some of which may have expired.
     pub sign: Option<(Step, Vec<Arc<KeyMaterial>>)>,
     /// With their keys, each of the kind for headers. No policy is given them.
     pub auth_headers: Vec<(AuthHeader, Arc<KeyMaterial>)>,
@@ -135,8 +135,10 @@ impl Caller<'_> {
             request = after.map_err(|fault| (step.role, fault));
         }
         if let (Some((step, keys)), Ok(_)) = (&plan.sign, &request) {
+            // Plans are kept; a version whose overlap has ended since is not given any more.
+            let live: Vec<_> = keys.iter().filter(|key| key.lives(self.now)).cloned().collect();
             request = request.and_then(|request| {
-                self.call(step, &mut uses, |plugin| plugin.sign(self.limits, attempt, &step.config, request, keys))
+                self.call(step, &mut uses, |plugin| plugin.sign(self.limits, attempt, &step.config, request, &live))
                     .map_err(|fault| (step.role, fault))
             });
         }

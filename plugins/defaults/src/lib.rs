@@ -18,8 +18,13 @@ macro_rules! embedded {
 }
 
 /// All of them, by name.
-pub const ALL: [Embedded; 4] =
-    [embedded!("backoff"), embedded!("base64-envelope"), embedded!("expected-status"), embedded!("werkzeug-cookie")];
+pub const ALL: [Embedded; 5] = [
+    embedded!("backoff"),
+    embedded!("base64-envelope"),
+    embedded!("expected-status"),
+    embedded!("standard-webhooks"),
+    embedded!("werkzeug-cookie"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -52,6 +57,7 @@ mod tests {
             ("backoff", "retry"),
             ("base64-envelope", "encode"),
             ("expected-status", "judge"),
+            ("standard-webhooks", "sign"),
             ("werkzeug-cookie", "sign"),
         ]) {
             assert_eq!(plugin.name, name);

@@ -206,6 +206,7 @@ class Keys(_Verbs):
     get = _now(admin.get_key)
     list = _all_now(admin.list_keys)
     delete = _now(admin.delete_key)
+    delete_version = _now(admin.delete_key_version)
 
 
 class AsyncKeys(_AsyncVerbs):
@@ -215,6 +216,7 @@ class AsyncKeys(_AsyncVerbs):
     get = _soon(admin.get_key)
     list = _all_soon(admin.list_keys)
     delete = _soon(admin.delete_key)
+    delete_version = _soon(admin.delete_key_version)
 
 
 class Plugins(_Verbs):

@@ -345,16 +345,33 @@ class Event:
 
 
 @dataclass(frozen=True)
+class KeyVersion:
+    """One value of a key."""
+
+    version: int
+    kind: str
+    usable: bool
+    created_at: datetime
+    #: When it ends; None for the newest, and for those that stay until they are removed.
+    expires_at: Optional[datetime] = None
+    #: In base64: what verifies an ``ed25519`` key's signatures.
+    public_key: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Key:
     """A key that signers use; its secret never comes back."""
 
     name: str
     kind: str
+    #: Of the newest.
     version: int
     #: False if the server's master key is not the one that it was encrypted under.
     usable: bool
     created_at: datetime
     updated_at: datetime
+    #: All that have not expired, newest first. More than one: the key is being rotated.
+    versions: tuple[KeyVersion, ...] = ()
 
 
 @dataclass(frozen=True)

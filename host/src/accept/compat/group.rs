@@ -31,7 +31,7 @@ pub fn group_patch(mount: Mount, compat: &Compat, catalog: &Catalog, tenant: Ten
     let settings = mount.settings(compat);
     let burst = Some(settings.burst).filter(|burst| *burst > 0);
     let limits = json!({"concurrency": settings.workers, "rate": settings.rate, "burst": burst});
-    let auth_key = catalog.key(tenant, AUTH_KEY).filter(|key| key.kind == KeyKind::Header);
+    let auth_key = catalog.key(tenant, AUTH_KEY).filter(|key| key.newest.kind == KeyKind::Header);
     if mount == Mount::Poussetaches && auth_key.is_some() {
         return json!({"limits": limits, "auth_headers": {AUTH_HEADER: AUTH_KEY}});
     }

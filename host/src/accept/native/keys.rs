@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -15,8 +16,25 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
-use crate::catalog::Key;
+use crate::catalog::{Key, KeyVersion, Overlap};
+use crate::clock::UnixMs;
 use crate::policy::KeyKind;
+use crate::policy::binding::parse_period;
+
+/// The standard alphabet; padding is welcome.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// How Standard Webhooks begins a key in base64, and which kind that is. `_` is in no base64 of the standard alphabet.
+const SERIALIZED: [(&str, KeyKind); 2] = [("whsec_", KeyKind::Secret), ("whsk_", KeyKind::Ed25519)];
+
+/// How it begins a public key.
+const SERIALIZED_PUBLIC: &str = "whpk_";
+
+/// The overlap that has no end of its own.
+const UNTIL_REMOVED: &str = "until-removed";
 
 /// A key's value. One of `secret` and `secret_base64`.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -24,38 +42,112 @@ use crate::policy::KeyKind;
 pub struct KeyDoc {
     /// As text: its UTF-8 bytes are the secret.
     secret: Option<String>,
-    /// As base64: any bytes. An `ed25519` key is its 32 byte seed.
+    /// As base64: any bytes. An `ed25519` key is its 32 byte seed, with or without the public key behind it. `whsec_` and `whsk_` in front, as
+    /// Standard Webhooks writes keys, are understood, and say the kind.
     secret_base64: Option<String>,
     /// `secret` (for HMAC) by default; `ed25519` signs, too; a `header` goes out under a group's `auth_headers`.
     kind: Option<KeyKind>,
+    /// How long the versions that the key has now sign besides, after the new one: a duration such as `24h`, or `until-removed`. Without it
+    /// they end at once.
+    overlap: Option<String>,
+}
+
+impl KeyDoc {
+    /// The value and its kind.
+    fn secret(&self) -> Result<(Zeroizing<Vec<u8>>, KeyKind), Problem> {
+        let (secret, kind) = match (&self.secret, &self.secret_base64) {
+            (Some(text), None) => (text.clone().into_bytes(), None),
+            (None, Some(text)) => decoded(text)?,
+            _ => return Err(Problem::invalid("/secret", "give one of `secret` and `secret_base64`")),
+        };
+        if secret.is_empty() {
+            return Err(Problem::invalid("/secret", "an empty secret protects nothing"));
+        }
+        match (self.kind, kind) {
+            (Some(said), Some(is)) if said != is => {
+                Err(Problem::invalid("/kind", "what `secret_base64` begins with says another kind"))
+            }
+            (said, is) => Ok((Zeroizing::new(secret), said.or(is).unwrap_or(KeyKind::Secret))),
+        }
+    }
+
+    fn overlap(&self) -> Result<Option<Overlap>, Problem> {
+        Ok(match self.overlap.as_deref() {
+            None => None,
+            Some(UNTIL_REMOVED) => Some(Overlap::UntilRemoved),
+            Some(text) => Some(Overlap::For(parse_period("/overlap", text)?)),
+        })
+    }
+}
+
+/// What base64 says, and the kind that it says in front.
+fn decoded(text: &str) -> Result<(Vec<u8>, Option<KeyKind>), Problem> {
+    let invalid = |message: &str| Problem::invalid("/secret_base64", message);
+    if text.starts_with(SERIALIZED_PUBLIC) {
+        return Err(invalid("this is a public key, which signs nothing; the private key begins with `whsk_`"));
+    }
+    let known = SERIALIZED.into_iter().find_map(|(prefix, kind)| Some((text.strip_prefix(prefix)?, Some(kind))));
+    let (text, kind) = known.unwrap_or((text, None));
+    let secret = BASE64.decode(text).map_err(|_| invalid("not base64 (standard alphabet)"))?;
+    Ok((secret, kind))
 }
 
 /// What is shown of a key.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct KeyView {
     name: String,
+    /// Of the newest version, and so are `kind` and `usable`.
     version: i64,
     kind: KeyKind,
     created_at: String,
     updated_at: String,
     /// False if the server's master key is not the one that it was encrypted under.
     usable: bool,
+    /// All that have not expired, newest first. More than one: the key is being rotated.
+    versions: Vec<KeyVersionView>,
 }
 
-impl From<Arc<Key>> for KeyView {
-    fn from(key: Arc<Key>) -> Self {
+/// What is shown of a key's version.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct KeyVersionView {
+    version: i64,
+    kind: KeyKind,
+    created_at: String,
+    /// When it ends; null for the newest, and for those that stay until they are removed.
+    expires_at: Option<String>,
+    usable: bool,
+    /// In base64: what verifies an `ed25519` key's signatures. Null for other kinds.
+    public_key: Option<String>,
+}
+
+impl KeyView {
+    fn of(key: &Key, now: UnixMs) -> Self {
         Self {
             name: key.name.clone(),
-            version: key.version,
-            kind: key.kind,
+            version: key.newest.number,
+            kind: key.newest.kind,
             created_at: key.created_at.to_string(),
             updated_at: key.updated_at.to_string(),
-            usable: key.material.is_some(),
+            usable: key.newest.material.is_some(),
+            versions: key.live(now).map(KeyVersionView::from).collect(),
         }
     }
 }
 
-/// Makes a key or gives it a new value.
+impl From<&KeyVersion> for KeyVersionView {
+    fn from(version: &KeyVersion) -> Self {
+        Self {
+            version: version.number,
+            kind: version.kind,
+            created_at: version.created_at.to_string(),
+            expires_at: version.expires_at.map(|end| end.to_string()),
+            usable: version.material.is_some(),
+            public_key: version.material.as_ref().and_then(|it| it.public_key()).map(|key| STANDARD.encode(key)),
+        }
+    }
+}
+
+/// Makes a key, or gives it a new version that signs first. What becomes of its versions until then is said by `overlap`.
 #[utoipa::path(put, path = "/v1/keys/{key}", tag = "keys", request_body = KeyDoc,
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -64,18 +156,8 @@ pub(in super::super) async fn put(
     Path(name): Path<String>,
     Body(doc): Body<KeyDoc>,
 ) -> Result<StatusCode, Problem> {
-    let secret = match (doc.secret, doc.secret_base64) {
-        (Some(text), None) => text.into_bytes(),
-        (None, Some(text)) => STANDARD
-            .decode(&text)
-            .map_err(|_| Problem::invalid("/secret_base64", "not base64 (standard alphabet, padded)"))?,
-        _ => return Err(Problem::invalid("/secret", "give one of `secret` and `secret_base64`")),
-    };
-    if secret.is_empty() {
-        return Err(Problem::invalid("/secret", "an empty secret protects nothing"));
-    }
-    let kind = doc.kind.unwrap_or(KeyKind::Secret);
-    api.catalog.put_key(access.tenant.id, &name, kind, Zeroizing::new(secret)).await?;
+    let (secret, kind) = doc.secret()?;
+    api.catalog.put_key(access.tenant.id, &name, kind, secret, doc.overlap()?).await?;
     api.wake.here();
     Ok(StatusCode::NO_CONTENT)
 }
@@ -89,7 +171,7 @@ pub(in super::super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<KeyView>, Problem> {
     let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
-    Ok(Json(key.into()))
+    Ok(Json(KeyView::of(&key, api.clock.now())))
 }
 
 /// Lists the tenant's keys by name.
@@ -100,7 +182,8 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
-    let keys = api.catalog.keys(access.tenant.id).into_iter().map(KeyView::from).collect();
+    let now = api.clock.now();
+    let keys = api.catalog.keys(access.tenant.id).iter().map(|key| KeyView::of(key, now)).collect();
     Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?))
 }
 
@@ -115,4 +198,20 @@ pub(in super::super) async fn delete(
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(Problem::unknown("key", &name))
+}
+
+/// Ends a version of a key. With the newest gone, the one before it is the newest again; the only one stays.
+#[utoipa::path(delete, path = "/v1/keys/{key}/versions/{version}", tag = "keys",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, i64)>,
+) -> Result<StatusCode, Problem> {
+    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    if api.catalog.delete_key_version(access.tenant.id, &key, version).await? {
+        api.wake.here();
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("version", &format!("{name}/{version}")))
 }

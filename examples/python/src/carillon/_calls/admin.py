@@ -24,14 +24,27 @@ class Quota(TypedDict, total=False):
     weight: Optional[int]
 
 
-def put_key(name: str, secret: Union[str, bytes], *, kind: Optional[str] = None) -> Call[None]:
-    """Keeps a key for signers, or a new version of it. An ``ed25519`` key is its seed of 32 bytes."""
+def put_key(
+    name: str,
+    secret: Union[str, bytes],
+    *,
+    kind: Optional[str] = None,
+    encoded: bool = False,
+    overlap: Optional[str] = None,
+) -> Call[None]:
+    """Keeps a key for signers, or a new version of it. An ``ed25519`` key is its seed of 32 bytes.
+
+    ``encoded``: the text is base64, perhaps with ``whsec_`` or ``whsk_`` in front, as Standard Webhooks writes keys.
+    ``overlap``: how long the versions until now sign besides (``"24h"``, or ``"until-removed"``). Without it they end at once.
+    """
     if isinstance(secret, str):
-        body: dict[str, Any] = {"secret": secret}
+        body: dict[str, Any] = {"secret_base64" if encoded else "secret": secret}
     else:
         body = {"secret_base64": base64.b64encode(secret).decode()}
     if kind is not None:
         body["kind"] = kind
+    if overlap is not None:
+        body["overlap"] = overlap
     return request("PUT", path("keys", name), nothing, body=body)
 
 
@@ -48,6 +61,11 @@ def list_keys(*, page_size: Optional[int] = None) -> Call[Page[Key]]:
 def delete_key(name: str) -> Call[None]:
     """Removes a key. Groups that sign with it send nothing until it is there again."""
     return request("DELETE", path("keys", name), nothing)
+
+
+def delete_key_version(name: str, version: int) -> Call[None]:
+    """Ends a version of a key. With the newest gone, the one before it is the newest again; the only one stays."""
+    return request("DELETE", path("keys", name, "versions", str(version)), nothing)
 
 
 def list_plugins(*, page_size: Optional[int] = None) -> Call[Page[Plugin]]:

@@ -12,6 +12,9 @@ const TOO_MANY: usize = 10_001;
 /// Past `body_limit`.
 const TOO_LARGE: usize = 20_000_000;
 
+/// Past `policy.large.component_size`, and more than is read of a component.
+const LARGE_COMPONENT: usize = (32 << 20) + 2;
+
 /// Past `payload_limit`.
 const LARGE_PAYLOAD: usize = (1 << 20) + 1;
 
@@ -182,9 +185,11 @@ async fn a_body_that_is_too_large_is_refused_and_the_answer_arrives() {
     for path in ["/v1/groups/g/jobs", "/v1/groups/g/jobs/batch", "/v1/groups/g/policy/simulate", "/v1/tokens"] {
         host.api.raw(Method::POST, path, body.clone()).await.problem(413);
     }
-    for path in ["/v1/groups/g", "/v1/keys/k", "/v1/tenants/t", "/v1/plugins/p/versions/1.0.0"] {
+    for path in ["/v1/groups/g", "/v1/keys/k", "/v1/tenants/t"] {
         host.api.raw(Method::PUT, path, body.clone()).await.problem(413);
     }
+    let component = Bytes::from(vec![b' '; LARGE_COMPONENT]);
+    host.api.raw(Method::PUT, "/v1/plugins/p/versions/1.0.0", component).await.problem(413);
     still_works(&host).await;
 }
 

@@ -17,8 +17,8 @@ const EMPTY_SECTION: [u8; 4] = [0, 2, 1, b'x'];
 /// The head of a core module, which is not a component.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-/// Past `policy.component_size`.
-const LARGE: usize = (4 << 20) + 1;
+/// Past `policy.large.component_size`.
+const LARGE: usize = (32 << 20) + 1;
 
 pub async fn component() -> Bytes {
     let request = BuildRequest {

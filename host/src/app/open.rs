@@ -10,7 +10,7 @@ use crate::catalog::{Bounds, Catalog, CatalogOptions, Vault};
 use crate::clock::Clock;
 use crate::cluster::SharedClock;
 use crate::config::{self, Config, Place};
-use crate::policy::{Compiler, Limits, QuarantineRules, Runtime, RuntimeOptions};
+use crate::policy::{Compiler, LargeLimits, Limits, QuarantineRules, Runtime, RuntimeOptions, TABLE_ELEMENTS};
 use crate::store::{self, Peers, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store};
 
 /// Where the files of a node are whose database is elsewhere, from the working directory.
@@ -122,6 +122,13 @@ pub(crate) fn runtime_options(
         compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
         cache,
         component_limit: policy.component_size.get(),
+        large: LargeLimits {
+            component: policy.large.component_size.get(),
+            memory: policy.large.memory.get(),
+            table_elements: policy.large.table_elements,
+            fuel: policy.large.fuel,
+            deadline: policy.large.deadline.get(),
+        },
     })
 }
 
@@ -130,6 +137,7 @@ fn policy_limits(config: &Config) -> Limits {
     let policy = &config.policy;
     Limits {
         memory: policy.memory.get(),
+        table_elements: TABLE_ELEMENTS,
         fuel: policy.fuel,
         deadline: policy.deadline.get(),
         key_operations: policy.key_operations,

@@ -155,6 +155,11 @@ fn policy(config: &Config, checks: &mut Checks) {
     checks.period("policy.quarantine", policy.quarantine, MILLISECOND);
     checks.period("policy.compile_timeout", policy.compile_timeout, SECOND);
     checks.size("policy.compile_memory", policy.compile_memory, 64 << 20);
+    checks.size("policy.large.component_size", policy.large.component_size, 1024);
+    checks.size("policy.large.memory", policy.large.memory, WASM_PAGE);
+    checks.between("policy.large.table_elements", policy.large.table_elements, 1, MANY);
+    checks.between("policy.large.fuel", policy.large.fuel, 1000, u64::MAX);
+    checks.period("policy.large.deadline", policy.large.deadline, MILLISECOND);
 }
 
 fn events(config: &Config, checks: &mut Checks) {

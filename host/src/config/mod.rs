@@ -291,6 +291,24 @@ pub struct Policy {
     /// Where compiled components are kept; if unset, next to the database.
     #[serde(deserialize_with = "values::unless_empty")]
     pub cache_dir: Option<PathBuf>,
+    /// Components that need more.
+    pub large: LargePolicy,
+}
+
+/// `[policy.large]`: what is different for components that bring a runtime along.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargePolicy {
+    /// The largest component.
+    pub component_size: Size,
+    /// Linear memory of a call.
+    pub memory: Size,
+    /// Table elements of a call.
+    pub table_elements: usize,
+    /// Fuel of a call.
+    pub fuel: u64,
+    /// The time of a call.
+    pub deadline: Period,
 }
 
 /// `[events]`: what is kept of what happens.

@@ -150,6 +150,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             memory: 0,
+            table_elements: 0,
             fuel: 0,
             deadline: Duration::ZERO,
             key_operations: 0,

@@ -11,6 +11,7 @@ use super::keys::KeyMaterial;
 use super::limits::Limits;
 use super::plugin::{Plugin, Role};
 use super::state::CallState;
+use super::wasi::Facts;
 use crate::clock::Stopwatch;
 
 /// What came of a call.
@@ -36,12 +37,14 @@ pub struct Usage {
 impl Plugin {
     /// What the plugin says of itself.
     pub fn describe(&self, limits: &Limits) -> Called<meta_export::Description> {
-        self.call(limits, |store, instance| self.exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok))
+        self.call(limits, Facts::default(), |store, instance| {
+            self.exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok)
+        })
     }
 
     /// Whether the plugin accepts a config; the inner error is its own sentence.
     pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
-        self.call(limits, |store, instance| {
+        self.call(limits, Facts::default(), |store, instance| {
             let answer = self.exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
             Ok(Ok(answer.map_err(|said| answer::readable(&said))))
         })
@@ -55,7 +58,7 @@ impl Plugin {
         config: &str,
         request: &types::Request,
     ) -> Called<types::Request> {
-        let mut called = self.call(limits, |store, instance| {
+        let mut called = self.call(limits, attempt.into(), |store, instance| {
             let Some(exports) = &self.exports.encode else { return Ok(Err(lacks(Role::Encode))) };
             let answer = exports.load(&mut *store, instance)?.call_encode(store, attempt, config, request)?;
             Ok(answer.map_err(declared))
@@ -73,7 +76,7 @@ impl Plugin {
         request: types::Request,
         keys: &[Arc<KeyMaterial>],
     ) -> Called<types::Request> {
-        let called = self.call(limits, |store, instance| {
+        let called = self.call(limits, attempt.into(), |store, instance| {
             let Some(exports) = &self.exports.sign else { return Ok(Err(lacks(Role::Sign))) };
             let handles = store.data_mut().grant(keys)?;
             let borrows: Vec<_> =
@@ -95,7 +98,7 @@ impl Plugin {
         config: &str,
         exchange: &judge_export::Exchange,
     ) -> Called<judge_export::Verdict> {
-        self.call(limits, |store, instance| {
+        self.call(limits, attempt.into(), |store, instance| {
             let Some(exports) = &self.exports.judge else { return Ok(Err(lacks(Role::Judge))) };
             let answer = exports.load(&mut *store, instance)?.call_judge(store, attempt, config, exchange)?;
             let verdict = answer.map_err(declared);
@@ -112,7 +115,7 @@ impl Plugin {
         verdict: &judge_export::Verdict,
         history: &[retry_export::Past],
     ) -> Called<retry_export::Decision> {
-        self.call(limits, |store, instance| {
+        self.call(limits, attempt.into(), |store, instance| {
             let Some(exports) = &self.exports.retry else { return Ok(Err(lacks(Role::Retry))) };
             let answer = exports.load(&mut *store, instance)?.call_next(store, attempt, config, verdict, history)?;
             Ok(answer.map_err(declared).map(|decision| match decision {
@@ -124,7 +127,8 @@ impl Plugin {
 
     /// Shows events.
     pub fn observe(&self, limits: &Limits, config: &str, events: &[observe_export::Event]) -> Called<()> {
-        self.call(limits, |store, instance| {
+        let facts = Facts { now_ms: events.last().map_or(0, |event| event.at_ms), seed: 0 };
+        self.call(limits, facts, |store, instance| {
             let Some(exports) = &self.exports.observe else { return Ok(Err(lacks(Role::Observe))) };
             exports.load(&mut *store, instance)?.call_observe(store, config, events).map(Ok)
         })
@@ -133,10 +137,12 @@ impl Plugin {
     fn call<T>(
         &self,
         limits: &Limits,
+        facts: Facts,
         body: impl FnOnce(&mut Store<CallState>, &wasmtime::component::Instance) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Called<T> {
         let stopwatch = Stopwatch::start();
-        let mut store = match self.engine.store(limits) {
+        let limits = &*self.engine.limits(limits);
+        let mut store = match self.engine.store(limits, facts) {
             Ok(store) => store,
             Err(error) => {
                 let fault = Fault { code: FaultCode::Unavailable, blame: Blame::Host, message: format!("{error:#}") };
@@ -148,7 +154,7 @@ impl Plugin {
             Err(error) => Err(unstarted(&store, &error)),
         };
         let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let log = store.into_data().log.finish();
+        let log = store.into_data().into_log();
         let micros = u64::try_from(stopwatch.elapsed().as_micros()).unwrap_or(u64::MAX);
         Called { result, usage: Usage { micros, fuel, log } }
     }

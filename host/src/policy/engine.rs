@@ -1,19 +1,23 @@
-//! The one `Engine`: how components are compiled, instantiated and interrupted.
+//! An `Engine`: how components are compiled, instantiated and interrupted.
+//!
+//! There is one for small guests and, when it is needed, one for large ones; they share every setting but the sizes of their pools.
 //!
 //! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call gives the same answer
 //! on every node. Threads, garbage collection, exceptions and the asynchronous component model are not even compiled in.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
 use super::bindings::{keys_import, log_import};
-use super::limits::Limits;
+use super::limits::{LargeLimits, Limits};
 use super::state::CallState;
+use super::wasi::{self, Facts};
 
 /// How often the epoch rises: the precision of a call's deadline.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
@@ -33,8 +37,14 @@ const HOSTCALL_FUEL: usize = 32 << 20;
 /// Core instances in one component: the module itself and the shims around it.
 const CORE_INSTANCES: u32 = 20;
 
+/// The same in a large one, which may be linked of many modules.
+const LARGE_CORE_INSTANCES: u32 = 100;
+
 /// Memories in one component.
 const MEMORIES: u32 = 2;
+
+/// Bytes of what wasmtime keeps of an instance; large ones have many functions and globals.
+const LARGE_INSTANCE: usize = 8 << 20;
 
 /// Instance slots beyond one for each policy thread.
 const SPARE_SLOTS: u32 = 4;
@@ -44,28 +54,45 @@ pub(super) struct PolicyEngine {
     engine: Engine,
     linker: Linker<CallState>,
     limits: Limits,
+    /// Only of the engine for large guests.
+    large: Option<LargeLimits>,
     trial: Mutex<()>,
     ticker: Ticker,
 }
 
 impl PolicyEngine {
-    pub(super) fn new(limits: &Limits, threads: usize) -> wasmtime::Result<Self> {
+    /// For calls under `limits`, with what is different for large guests if it is for these.
+    pub(super) fn new(limits: &Limits, threads: usize, large: Option<LargeLimits>) -> wasmtime::Result<Self> {
+        let limits = large.as_ref().map_or_else(|| limits.clone(), |large| large.over(limits));
         let mut config = settings()?;
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, threads)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(&limits, threads, large.is_some())));
         let engine = Engine::new(&config)?;
-        let mut linker = Linker::new(&engine);
-        log_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
-        keys_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
+        let linker = linker(&engine)?;
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { engine, linker, limits: limits.clone(), trial: Mutex::default(), ticker })
+        Ok(Self { engine, linker, limits, large, trial: Mutex::default(), ticker })
+    }
+
+    /// What a call may use here if the caller allows it `limits`.
+    pub(super) fn limits<'a>(&self, limits: &'a Limits) -> Cow<'a, Limits> {
+        match &self.large {
+            Some(large) => Cow::Owned(large.over(limits)),
+            None => Cow::Borrowed(limits),
+        }
     }
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    pub(super) fn linker(&self) -> &Linker<CallState> {
-        &self.linker
+    /// Links a component. With WASI it gets a linker of its own, in which the interfaces that it imports have its versions.
+    pub(super) fn link(&self, component: &Component, wasi: &[String]) -> wasmtime::Result<InstancePre<CallState>> {
+        if wasi.is_empty() {
+            return self.linker.instantiate_pre(component);
+        }
+        let mut linker = linker(&self.engine)?;
+        wasi.iter().try_for_each(|import| wasi::add_to_linker(&mut linker, import))?;
+        linker.define_unknown_imports_as_traps(component)?;
+        linker.instantiate_pre(component)
     }
 
     /// Takes over what [`compile`] made.
@@ -82,12 +109,12 @@ impl PolicyEngine {
     /// A store outside of the policy threads, for whoever links a component; one at a time, so that it takes one spare slot.
     pub(super) fn trial<T>(&self, work: impl FnOnce(&mut Store<CallState>) -> T) -> wasmtime::Result<T> {
         let _one = self.trial.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(work(&mut self.store(&self.limits)?))
+        Ok(work(&mut self.store(&self.limits, Facts::default())?))
     }
 
     /// The only way to a store: with every limit set.
-    pub(super) fn store(&self, limits: &Limits) -> wasmtime::Result<Store<CallState>> {
-        let mut store = Store::new(&self.engine, CallState::new(limits));
+    pub(super) fn store(&self, limits: &Limits, facts: Facts) -> wasmtime::Result<Store<CallState>> {
+        let mut store = Store::new(&self.engine, CallState::new(limits, facts));
         store.limiter(|state| &mut state.meter);
         store.set_fuel(limits.fuel)?;
         store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -124,19 +151,32 @@ fn settings() -> wasmtime::Result<Config> {
     Ok(config)
 }
 
-fn pool(limits: &Limits, threads: usize) -> PoolingAllocationConfig {
+/// What a policy can import that is not WASI.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
+    let mut linker = Linker::new(engine);
+    log_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
+    keys_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+fn pool(limits: &Limits, threads: usize, large: bool) -> PoolingAllocationConfig {
     let slots = u32::try_from(threads).unwrap_or(u32::MAX).saturating_add(SPARE_SLOTS);
+    let core_instances = if large { LARGE_CORE_INSTANCES } else { CORE_INSTANCES };
     let mut pool = PoolingAllocationConfig::new();
+    if large {
+        pool.max_component_instance_size(LARGE_INSTANCE).max_core_instance_size(LARGE_INSTANCE);
+    }
     pool.total_component_instances(slots)
-        .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
+        .total_core_instances(slots.saturating_mul(core_instances))
         .total_memories(slots.saturating_mul(MEMORIES))
-        .total_tables(slots.saturating_mul(CORE_INSTANCES))
-        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_tables(slots.saturating_mul(core_instances))
+        .max_core_instances_per_component(core_instances)
         .max_memories_per_component(MEMORIES)
         .max_memories_per_module(MEMORIES)
-        .max_tables_per_component(CORE_INSTANCES)
-        .max_tables_per_module(CORE_INSTANCES)
+        .max_tables_per_component(core_instances)
+        .max_tables_per_module(core_instances)
         .max_memory_size(limits.memory)
+        .table_elements(limits.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
         .pagemap_scan(Enabled::Auto);

@@ -10,6 +10,8 @@ use wasmtime::ResourceLimiter;
 pub struct Limits {
     /// Bytes of linear memory, in sum.
     pub memory: usize,
+    /// Table elements, in sum.
+    pub table_elements: usize,
     /// Units of work; about one for each instruction.
     pub fuel: u64,
     /// The safety net behind the fuel.
@@ -26,8 +28,31 @@ pub struct Limits {
     pub answer_body: usize,
 }
 
-/// Table elements in sum; a component of any default toolchain stays far below.
-const TABLE_ELEMENTS: usize = 20_000;
+/// Table elements of a guest that is not large; a component of any default toolchain stays far below.
+pub const TABLE_ELEMENTS: usize = 20_000;
+
+/// What is different for large guests. Every field has its default and its explanation in `config.default.toml`.
+#[derive(Clone, Debug)]
+pub struct LargeLimits {
+    /// Bytes of a component.
+    pub component: usize,
+    /// As [`Limits::memory`].
+    pub memory: usize,
+    /// As [`Limits::table_elements`].
+    pub table_elements: usize,
+    /// As [`Limits::fuel`].
+    pub fuel: u64,
+    /// As [`Limits::deadline`].
+    pub deadline: Duration,
+}
+
+impl LargeLimits {
+    /// What a call of a large guest may use where others may use this.
+    pub(super) fn over(&self, limits: &Limits) -> Limits {
+        let Self { memory, table_elements, fuel, deadline, .. } = *self;
+        Limits { memory, table_elements, fuel, deadline, ..limits.clone() }
+    }
+}
 
 /// Counts what the guest asks for, and remembers that it was refused.
 #[derive(Debug)]
@@ -40,7 +65,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { memory_left: limits.memory, elements_left: TABLE_ELEMENTS, refused: false }
+        Self { memory_left: limits.memory, elements_left: limits.table_elements, refused: false }
     }
 
     fn take(left: &mut usize, refused: &mut bool, current: usize, desired: usize) -> bool {

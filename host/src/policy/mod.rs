@@ -11,6 +11,7 @@ mod cache;
 mod call;
 mod compile;
 mod engine;
+mod engines;
 mod fault;
 #[cfg(test)]
 mod hostile;
@@ -33,7 +34,7 @@ pub use self::call::{Called, Usage};
 pub use self::compile::{Compiler, SUBCOMMAND as COMPILER_SUBCOMMAND, compiler_main};
 pub use self::fault::{Blame, Fault, FaultCode};
 pub use self::keys::{KeyKind, KeyMaterial};
-pub use self::limits::Limits;
+pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::plugin::{Digest, LoadError, Plugin, Role};
 pub use self::quarantine::{Quarantine, Rules as QuarantineRules, Suspect};
 pub use self::registry::{ComponentSource, Registry};
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 mod state;
+mod wasi;
 
 /// How the runtime is set up; every field has its explanation in `config.default.toml`.
 pub struct RuntimeOptions {
@@ -63,8 +65,10 @@ pub struct RuntimeOptions {
     pub compiler: Compiler,
     /// Keeps compiled components in this directory, authenticated with this key.
     pub cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
-    /// Bytes of a component.
+    /// Bytes of a component that is not large.
     pub component_limit: usize,
+    /// What is different for components that are.
+    pub large: LargeLimits,
 }
 
 /// Everything that calling a policy takes.
@@ -87,17 +91,18 @@ impl Runtime {
     /// # Errors
     /// If the machine has no room for them.
     pub fn start(options: RuntimeOptions) -> anyhow::Result<Self> {
-        let engine = PolicyEngine::new(&options.limits, options.threads.saturating_add(options.observer_threads))
+        let threads = options.threads.saturating_add(options.observer_threads);
+        let engines = Engines::new(&options.limits, options.large, threads, options.component_limit)
             .map_err(|error| anyhow::anyhow!("the policy engine does not start: {error:#}"))?;
-        let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engine.engine()));
+        let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engines.compatible()));
         Ok(Self {
             limits: Arc::new(options.limits),
             threads: PolicyThreads::start(options.threads, options.queue)?,
             observer_threads: PolicyThreads::start(options.observer_threads, options.queue)?,
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
-            registry: Registry::new(Arc::new(engine), options.compiler, cache, options.component_limit),
+            registry: Registry::new(engines, options.compiler, cache),
         })
     }
 }
 
-use self::engine::PolicyEngine;
+use self::engines::Engines;

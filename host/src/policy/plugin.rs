@@ -11,6 +11,7 @@ use wasmtime::component::{Component, InstancePre};
 use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
 use super::engine::PolicyEngine;
 use super::state::CallState;
+use super::wasi;
 
 /// The interfaces that a component may import; `types` and `judge` only for their types.
 const ALLOWED_IMPORTS: [&str; 4] = ["types", "log", "keys", "judge"];
@@ -96,10 +97,7 @@ pub enum LoadError {
     #[error("the component does not compile: {0}")]
     Compile(String),
     /// It imports something that a policy does not get.
-    #[error(
-        "the component imports `{0}`, which policies do not get: they are pure functions without WASI; build for \
-         wasm32-unknown-unknown"
-    )]
+    #[error("the component imports `{0}`, which policies do not get: {advice}", advice = advice(.0))]
     Import(String),
     /// It exports an interface of ours with the wrong types.
     #[error("the component's export `{name}` does not have the type that carillon:policy@0.1.0 gives it: {detail}")]
@@ -141,11 +139,15 @@ pub struct Plugin {
 
 impl Plugin {
     /// Links a compiled component.
-    pub(super) fn link(engine: Arc<PolicyEngine>, digest: Digest, component: &Component) -> Result<Self, LoadError> {
-        let names = Names::of(&engine, component)?;
+    pub(super) fn link(
+        engine: Arc<PolicyEngine>,
+        digest: Digest,
+        component: &Component,
+        imports: &Imports,
+    ) -> Result<Self, LoadError> {
+        let names = Names::of(&engine, component);
         let pre = engine
-            .linker()
-            .instantiate_pre(component)
+            .link(component, &imports.wasi)
             .map_err(|error| LoadError::WrongType { name: "imports".to_owned(), detail: format!("{error:#}") })?;
         let exports = Exports {
             meta: find(names.has("meta"), "meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
@@ -222,21 +224,48 @@ pub(super) fn check_bytes(bytes: &[u8], limit: usize) -> Result<(), LoadError> {
     }
 }
 
+/// What to do about an import.
+fn advice(import: &str) -> &'static str {
+    if import.starts_with("wasi:sockets/") || import.starts_with("wasi:http/") {
+        "nothing leaves a policy but its answer. Build without the network: Python with `componentize-py componentize --stub-wasi`, \
+         JavaScript with `disableFeatures: ['http', 'fetch-event']`, Rust for wasm32-unknown-unknown"
+    } else if import.starts_with("wasi:") {
+        "of WASI 0.2 there are cli, clocks, filesystem (empty), io and random. Build for wasm32-wasip2, or without WASI"
+    } else {
+        "they are pure functions. Build against carillon:policy@0.1.0 and nothing else; Rust for wasm32-unknown-unknown"
+    }
+}
+
+/// What a component imports, all of which a policy gets.
+pub(super) struct Imports {
+    /// The interfaces of WASI, as they are asked for.
+    pub(super) wasi: Vec<String>,
+}
+
+impl Imports {
+    pub(super) fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
+        let mut wasi = Vec::new();
+        for (name, item) in component.component_type().imports(engine.engine()) {
+            let instance = matches!(item.ty, ComponentItem::ComponentInstance(_));
+            let ours = interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface));
+            if instance && wasi::interface(name).is_some() {
+                wasi.push(name.to_owned());
+            } else if !(instance && ours) {
+                return Err(LoadError::Import(name.to_owned()));
+            }
+        }
+        Ok(Self { wasi })
+    }
+}
+
 /// The interfaces of `carillon:policy` that a component exports.
 struct Names(Vec<String>);
 
 impl Names {
-    fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
+    fn of(engine: &PolicyEngine, component: &Component) -> Self {
         let ty = component.component_type();
-        for (name, item) in ty.imports(engine.engine()) {
-            let instance = matches!(item.ty, ComponentItem::ComponentInstance(_));
-            let known = interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface));
-            if !(instance && known) {
-                return Err(LoadError::Import(name.to_owned()));
-            }
-        }
         let names = ty.exports(engine.engine()).filter_map(|(name, _)| interface(name)).map(str::to_owned);
-        Ok(Self(names.collect()))
+        Self(names.collect())
     }
 
     fn has(&self, interface: &str) -> bool {

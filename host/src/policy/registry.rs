@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::cache::Cache;
 use super::compile::Compiler;
-use super::engine::PolicyEngine;
+use super::engines::Engines;
 use super::plugin::{Digest, LoadError, Plugin, check_bytes};
 
 /// Where a component's bytes are kept.
@@ -21,21 +21,21 @@ pub trait ComponentSource: Send + Sync {
 
 /// Makes plugins of components, and keeps them.
 pub struct Registry {
-    engine: Arc<PolicyEngine>,
+    engines: Arc<Engines>,
     compiler: Compiler,
     cache: Option<Cache>,
-    component_limit: usize,
     loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
 }
 
 impl Registry {
-    pub(super) fn new(
-        engine: Arc<PolicyEngine>,
-        compiler: Compiler,
-        cache: Option<Cache>,
-        component_limit: usize,
-    ) -> Self {
-        Self { engine, compiler, cache, component_limit, loaded: Mutex::default() }
+    pub(super) fn new(engines: Engines, compiler: Compiler, cache: Option<Cache>) -> Self {
+        Self { engines: Arc::new(engines), compiler, cache, loaded: Mutex::default() }
+    }
+
+    /// Bytes of the largest component.
+    #[must_use]
+    pub fn component_limit(&self) -> usize {
+        self.engines.component_limit()
     }
 
     /// The plugin with this digest if it has been loaded already.
@@ -64,7 +64,7 @@ impl Registry {
     /// # Errors
     /// Whatever keeps it from being a plugin.
     pub async fn admit(&self, component: &Bytes) -> Result<Arc<Plugin>, LoadError> {
-        check_bytes(component, self.component_limit)?;
+        check_bytes(component, self.component_limit())?;
         self.load(&Digest::of(component), component).await
     }
 
@@ -79,12 +79,9 @@ impl Registry {
                 artefact
             }
         };
-        let (engine, digest) = (Arc::clone(&self.engine), digest.clone());
+        let (engines, digest, size) = (Arc::clone(&self.engines), digest.clone(), component.len());
         // How long this takes is up to the component's author, so it is done beside the threads that serve.
-        let link = tokio::task::spawn_blocking(move || {
-            let compiled = engine.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-            Plugin::link(engine, digest, &compiled).map(Arc::new)
-        });
+        let link = tokio::task::spawn_blocking(move || engines.load(digest, size, &artefact).map(Arc::new));
         link.await.map_err(|error| LoadError::Compile(error.to_string()))?
     }
 

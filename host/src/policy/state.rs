@@ -1,4 +1,5 @@
-//! What a guest sees of the host during one call: a log, and handles of keys. No clock, no randomness, no I/O.
+//! What a guest sees of the host during one call: a log, handles of keys, and for those that import it what there is of WASI. No clock,
+//! no randomness, no I/O.
 
 use std::sync::Arc;
 
@@ -8,23 +9,32 @@ use super::answer;
 use super::bindings::{keys_import, log_import, types};
 use super::keys::{GrantedKey, KeyMaterial, MacAlgorithm};
 use super::limits::{Limits, Meter};
+use super::wasi::{Facts, Wasi};
 
 /// The data of the call's store.
 pub(super) struct CallState {
     pub(super) meter: Meter,
     pub(super) table: ResourceTable,
     pub(super) log: LogLines,
+    pub(super) wasi: Wasi,
     key_operations_left: u32,
 }
 
 impl CallState {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, facts: Facts) -> Self {
         Self {
             meter: Meter::new(limits),
             table: ResourceTable::new(),
             log: LogLines::new(limits),
+            wasi: Wasi::new(facts),
             key_operations_left: limits.key_operations,
         }
+    }
+
+    /// What the guest said.
+    pub(super) fn into_log(mut self) -> Vec<String> {
+        self.wasi.finish(&mut self.log);
+        self.log.finish()
     }
 
     /// Gives the guest handles of `keys`, for this call.
@@ -63,7 +73,12 @@ impl LogLines {
         }
     }
 
-    fn write(&mut self, level: log_import::Level, message: &str) {
+    /// Bytes of a line; the rest is cut off.
+    pub(super) fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    pub(super) fn write(&mut self, level: log_import::Level, message: &str) {
         if self.lines.len() >= self.max_lines {
             self.dropped = self.dropped.saturating_add(1);
             return;
@@ -78,7 +93,7 @@ impl LogLines {
     }
 
     /// The lines, with a last one that counts what was dropped.
-    pub(super) fn finish(mut self) -> Vec<String> {
+    fn finish(mut self) -> Vec<String> {
         if self.dropped > 0 {
             self.lines.push(format!("({} more lines were dropped)", self.dropped));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -101,8 +101,11 @@ pub(in super::super) async fn put_version(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
-    request: Request,
+    mut request: Request,
 ) -> Result<(StatusCode, Json<PluginView>), Problem> {
+    let limit = api.limits.body.max(api.runtime.registry.component_limit().saturating_add(1));
+    // One byte more than is allowed is read, too, and refused with the reason.
+    DefaultBodyLimit::max(limit).apply(&mut request);
     let component: Bytes = input::read(request, &api).await?;
     let (plugin, is_new) = api.catalog.put_plugin(access.tenant.id, &name, &version, component).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

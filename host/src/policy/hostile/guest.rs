@@ -84,6 +84,12 @@ impl Guest {
         }
     }
 
+    /// Plays its first role with another body.
+    pub fn instead(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.roles[0].1);
+        self
+    }
+
     /// Plays another role.
     pub fn role(mut self, role: &str, body: &str) -> Self {
         self.roles.push((role.to_owned(), body.to_owned()));

@@ -10,6 +10,7 @@ mod load;
 mod rules;
 mod running;
 mod threads;
+mod wasi;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -17,18 +18,20 @@ use std::time::Duration;
 use self::guest::{ECHO, Guest, PLAIN};
 use super::bindings::{judge_export, retry_export, types};
 use super::engine::{self, PolicyEngine};
-use super::plugin::check_bytes;
+use super::plugin::{Imports, check_bytes};
 use super::{Called, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 
 /// Enough that tests of one process never wait for an instance.
 const THREADS: usize = 16;
 
-static ENGINE: LazyLock<Arc<PolicyEngine>> = LazyLock::new(|| Arc::new(PolicyEngine::new(&limits(), THREADS).unwrap()));
+static ENGINE: LazyLock<Arc<PolicyEngine>> =
+    LazyLock::new(|| Arc::new(PolicyEngine::new(&limits(), THREADS, None).unwrap()));
 
 /// Those of `config.default.toml`, but for the deadline: only the test of it may depend on how busy the machine is.
 fn limits() -> Limits {
     Limits {
         memory: 16 << 20,
+        table_elements: 20_000,
         fuel: 50_000_000,
         deadline: Duration::from_secs(60),
         key_operations: 8,
@@ -44,7 +47,8 @@ fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     check_bytes(component, 4 << 20)?;
     let artefact = engine::compile(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let compiled = ENGINE.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-    Plugin::link(Arc::clone(&ENGINE), Digest::of(component), &compiled)
+    let imports = Imports::of(&ENGINE, &compiled)?;
+    Plugin::link(Arc::clone(&ENGINE), Digest::of(component), &compiled, &imports)
 }
 
 fn plugin(guest: &Guest) -> Plugin {

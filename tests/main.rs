@@ -64,6 +64,8 @@ mod egress;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod languages;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod observers;

@@ -83,6 +83,23 @@ pub struct PutEntity {
     pub expect: Expect,
 }
 
+impl PutEntity {
+    /// Whether what is expected is there, in the version that was found.
+    pub(super) fn check(&self, found: Option<i64>) -> Result<(), StoreError> {
+        let (kind, name) = (self.kind.as_str(), &self.name);
+        let conflict = |text: String| Err(StoreError::Conflict(text));
+        match (self.expect, found) {
+            (Expect::Anything, _) | (Expect::Nothing, None) => Ok(()),
+            (Expect::Version(expected), Some(version)) if expected == version => Ok(()),
+            (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already")),
+            (Expect::Version(expected), Some(version)) => {
+                conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))
+            }
+            (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist")),
+        }
+    }
+}
+
 /// What a put expects to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {

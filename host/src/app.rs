@@ -26,7 +26,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::cluster::{Cluster, Describe, Link};
 use crate::config::Config;
 use crate::cron::Cron;
-use crate::due::{Leases, Node};
+use crate::due::{Leases, Node, Pace};
 use crate::egress::Guard;
 use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
@@ -128,6 +128,7 @@ impl App {
             config: config.engine.clone(),
             crowded: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
+            pace: Pace::default(),
             leases: Leases::default(),
             wake: Arc::default(),
             pulled: Arc::new(Notify::new()),

@@ -5,9 +5,11 @@
 //! for the wake-up before it looks. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
 //! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
 //! time: so a job is not late by the time that its claim takes, and many share one. Tenants that have jobs due share a claim equally, and
-//! so do the groups of each ([`fair`]), so that no backlog delays another's next job.
+//! so do the groups of each ([`fair`]), and it takes no more than it can take in a short time ([`pace`]), so that no backlog delays
+//! another's next job.
 
 mod fair;
+mod pace;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::fair::{Open, Wanted, share};
+pub use self::pace::Pace;
 use crate::attempt::Attempter;
 use crate::catalog::{Catalog, Group, Tenant};
-use crate::clock::{Clock, UnixMs};
+use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::flow;
@@ -69,6 +72,8 @@ pub struct Node {
     pub crowded: AtomicBool,
     /// Rises with each look at the store.
     pub turn: AtomicUsize,
+    /// How much a claim takes.
+    pub pace: Pace,
     /// The leases of the attempts that run.
     pub leases: Leases,
     /// Wakes [`Node::run_due`].
@@ -182,6 +187,7 @@ impl Node {
         };
         let batch = u32::try_from(self.gates.free()).unwrap_or(u32::MAX).min(self.config.claim_batch);
         let crowded = full || (batch == 0 && !open.is_empty());
+        let batch = self.pace.of(batch);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         Ok(Outlook { quotas: share(&open, quota, batch, turn), next, crowded })
     }
@@ -206,9 +212,12 @@ impl Node {
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let lease_until = now.plus(self.config.lease.get());
+        let asked = quotas.iter().map(|(_, quota)| quota).sum();
         let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until, pull: false, quotas };
+        let stopwatch = Stopwatch::start();
         let leased = self.store.claim_due(claim).await?;
         let count = leased.len();
+        self.pace.took(asked, u32::try_from(count).unwrap_or(u32::MAX), stopwatch.elapsed());
         for leased in leased {
             self.start(leased, now);
         }

@@ -75,6 +75,8 @@ mod redirects;
 mod streams;
 
 #[cfg(test)]
+mod author;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;

@@ -9,7 +9,7 @@ use super::state::plugin_version;
 use super::{Catalog, PluginDoc, PluginVersion, Rejected, check, document};
 use crate::job::{GroupId, TenantId};
 use crate::policy::binding::PluginName;
-use crate::policy::{Digest, LoadError, Plugin, Runtime};
+use crate::policy::{Digest, LoadError, Plugin, Runtime, golden};
 use crate::store::{Expect, Kind};
 
 impl Catalog {
@@ -61,6 +61,7 @@ impl Catalog {
                 LoadError::Description(format!("it calls itself `{said}`, but was uploaded as `{full}`")).into()
             );
         }
+        prove(&self.runtime, &plugin, &component).await?;
         plugin_version(described.name, version, false, described.doc.clone(), self.clock.now())
             .map_err(|error| LoadError::Description(error.to_string()))?;
         self.store.put_component(digest.to_string(), component).await?;
@@ -68,6 +69,19 @@ impl Catalog {
         self.put(self.entity(tenant, Kind::Plugin, &full.to_string(), doc, Expect::Nothing)).await?;
         Ok((self.plugin(tenant, &full).ok_or(Rejected::Gone)?, true))
     }
+}
+
+/// Runs the golden tests that are in a component.
+async fn prove(runtime: &Runtime, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
+    let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
+    for test in tests {
+        let (plugin, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
+        let checked = runtime.threads.run(GroupId(0), move || test.check(&plugin, &limits)).await;
+        let checked =
+            checked.map_err(|fault| LoadError::Golden(format!("the golden tests cannot be run now: {fault}")))?;
+        checked.map_err(|failed| LoadError::Golden(failed.to_string()))?;
+    }
+    Ok(())
 }
 
 /// The longest summary of a plugin, in bytes.

@@ -9,9 +9,11 @@ pub mod binding;
 mod bindings;
 mod cache;
 mod call;
+pub mod case;
 mod compile;
 mod engine;
 mod fault;
+pub mod golden;
 #[cfg(test)]
 mod hostile;
 mod keys;

@@ -1,7 +1,10 @@
 //! `carillon plugin`: makes, tries and manages the components that policies are made of.
 
+mod bench;
 mod build;
 mod call;
+mod golden;
+mod scaffold;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -25,11 +28,18 @@ pub(super) enum Command {
         /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
         plugin: Reference,
     },
+    /// Begin a plugin in Rust: a directory that builds and passes its tests.
+    New(scaffold::New),
     /// Build a crate to a component, and load it as an upload would.
     Build(build::Build),
     /// Make one call of a component on this machine, with the engine and the limits of the server.
     #[command(after_long_help = call::EXAMPLES)]
     Run(call::Call),
+    /// Run the golden tests of a component on this machine.
+    #[command(after_long_help = golden::FORM)]
+    Test(golden::Test),
+    /// Measure one call of a component on this machine.
+    Bench(bench::Bench),
     /// Upload a component as a new version of a plugin.
     Push {
         /// NAME@VERSION. A version cannot be replaced.
@@ -100,8 +110,11 @@ impl Command {
                 let loaded = local::load(&runtime, &file).await?;
                 session.out.answer(&record(&loaded, describe(&runtime, &loaded)?, std::fs::metadata(&file)?.len()))
             }
+            Self::New(new) => new.run(session),
             Self::Build(build) => build.run(session).await,
             Self::Run(call) => call.run(session).await,
+            Self::Test(test) => test.run(session).await,
+            Self::Bench(bench) => bench.run(session).await,
             Self::Describe { plugin } => {
                 let mut path = vec!["plugins", plugin.name.as_str()];
                 path.extend(plugin.version.iter().flat_map(|version| ["versions", version]));

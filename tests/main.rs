@@ -73,6 +73,8 @@ mod presets;
 mod redirects;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod versions;
 
 #[cfg(test)]
 mod cli;

@@ -74,7 +74,7 @@ impl Attempter {
         if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None);
         }
-        let Some(group) = self.catalog.group_by_id(leased.job.group) else {
+        let Some(group) = self.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, started_at);
         };
         let mut notes = Notes::new(leased, &group, started_at);
@@ -200,7 +200,7 @@ impl Attempter {
         retry_after: Option<Duration>,
     ) -> Settlement {
         let at = self.clock.now();
-        let Some(group) = self.catalog.group_by_id(leased.job.group) else {
+        let Some(group) = self.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, at);
         };
         let mut notes = Notes::new(leased, &group, started_at);
@@ -256,7 +256,7 @@ impl Notes {
             spent: true,
             timings: Timings { late, ..Timings::default() },
             seed: seed_of(leased.job.seed, leased.number()),
-            binding_version: group.version,
+            binding_version: group.binding,
             ..AttemptDetail::default()
         };
         Self { number: leased.number(), started_at, detail, status: None, body: bytes::Bytes::new() }

@@ -31,7 +31,7 @@ use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
     attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, schedules, simulate,
-    tenants, tokens,
+    tenants, tokens, versions,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -164,6 +164,10 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
+        .routes(routes!(plugins::component))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::get))
+        .routes(routes!(versions::history))
         .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require));
     let producer = OpenApiRouter::new()
         .routes(routes!(jobs::create))
@@ -200,6 +204,11 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(keys::put))
         .routes(routes!(keys::delete))
         .routes(routes!(plugins::put_version))
+        .routes(routes!(plugins::deprecate))
+        .routes(routes!(plugins::delete_version))
+        .routes(routes!(versions::create))
+        .routes(routes!(versions::promote))
+        .routes(routes!(versions::rollback))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::list))
         .routes(routes!(tokens::delete))

@@ -101,7 +101,7 @@ impl Api {
             order_key: doc.order_key,
             admission,
             seed: new_seed(&*self.clock),
-            spec: draft.spec,
+            spec: Spec { binding: self.catalog.pinned(group.id), ..draft.spec },
             body: draft.body,
         })
     }
@@ -144,6 +144,7 @@ impl Api {
             on_failure: on_failure.map(Box::new),
             is_json,
             parent: None,
+            binding: None,
         };
         Ok(Draft { spec, body, ttl, max_delay })
     }

@@ -1,0 +1,110 @@
+//! The versions of a group's policy, on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::super::{Paging, Session, input};
+
+#[derive(Debug, Subcommand)]
+pub(in super::super) enum Command {
+    /// List the versions of a group's policy.
+    Versions {
+        /// The group's name.
+        group: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show a version of a group's policy.
+    Version {
+        /// The group's name.
+        group: String,
+        /// The version's number.
+        version: i64,
+    },
+    /// Make a version that is not in force: it can be promoted.
+    Propose {
+        /// The group's name.
+        group: String,
+        /// What it says of encode, sign, judge, retry and observe, in JSON or TOML; `-` is standard input.
+        file: PathBuf,
+        /// What it is for.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Put a version in force.
+    Promote {
+        /// The group's name.
+        group: String,
+        /// The version's number.
+        version: i64,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Put the version in force again that was before the present one.
+    Rollback {
+        /// The group's name.
+        group: String,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// List who put which version in force, when and why.
+    History {
+        /// The group's name.
+        group: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+const VERSIONS: [(&str, &str); 5] =
+    [("VERSION", "/version"), ("ACTIVE", "/active"), ("MADE AT", "/made_at"), ("BY", "/by"), ("WHY", "/why")];
+
+const HISTORY: [(&str, &str); 6] = [
+    ("AT", "/at"),
+    ("ACTION", "/action"),
+    ("FROM", "/from_version"),
+    ("TO", "/to_version"),
+    ("BY", "/by"),
+    ("WHY", "/why"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
+        match self {
+            Self::Versions { group, paging } => {
+                session.list(&["groups", &group, "policy", "versions"], Vec::new(), &paging, &VERSIONS).await
+            }
+            Self::Version { group, version } => {
+                let version = version.to_string();
+                let shown: Value = client.get(&["groups", &group, "policy", "versions", &version], &[]).await?;
+                session.out.answer(&shown)
+            }
+            Self::Propose { group, file, why } => {
+                let mut policy = input::document(&file)?;
+                let Some(fields) = policy.as_object_mut() else { bail!("a policy is an object") };
+                fields.extend(why.map(|why| ("why".to_owned(), Value::from(why))));
+                let made: Value = client.post(&["groups", &group, "policy", "versions"], &policy).await?;
+                session.done(&made, &format!("{group}: version {} is made", made["version"]))
+            }
+            Self::Promote { group, version, why } => {
+                let doc = json!({ "version": version, "why": why });
+                let moved: Value = client.post(&["groups", &group, "policy", "promote"], &doc).await?;
+                session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
+            }
+            Self::Rollback { group, why } => {
+                let moved: Value =
+                    client.post(&["groups", &group, "policy", "rollback"], &json!({ "why": why })).await?;
+                session.done(&moved, &format!("{group}: version {} is in force again", moved["binding"]))
+            }
+            Self::History { group, paging } => {
+                session.list(&["groups", &group, "policy", "history"], Vec::new(), &paging, &HISTORY).await
+            }
+        }
+    }
+}

@@ -45,6 +45,11 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let candidate = "[judge.config]\nexpect = [202]\n";
     let made = json(&host, &["policy", "propose", "g", "-", "--why", "trial"], candidate).await;
     assert_eq!((&made["version"], &made["why"]), (&json!(2), &json!("trial")));
+    cli(&host, &["policy", "shadow", "put", "g", "2", "--percent", "50"], "").await.ok();
+    assert_eq!(json(&host, &["policy", "shadow", "get", "g"], "").await["percent"], 50);
+    assert!(cli(&host, &["policy", "shadow", "get", "g"], "").await.ok().contains("differences"));
+    cli(&host, &["policy", "shadow", "delete", "g"], "").await.ok();
+    cli(&host, &["policy", "shadow", "delete", "g"], "").await.error(1);
     assert!(cli(&host, &["policy", "promote", "g", "2", "--why", "good"], "").await.ok().contains("version 2"));
     assert_eq!(json(&host, &["policy", "version", "g", "2"], "").await["active"], true);
     assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));

@@ -72,6 +72,8 @@ mod presets;
 #[cfg(test)]
 mod redirects;
 #[cfg(test)]
+mod shadow;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod versions;

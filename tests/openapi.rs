@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 65] = [
+const OPERATIONS: [&str; 68] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -30,6 +30,9 @@ const OPERATIONS: [&str; 65] = [
     "POST /v1/groups/{group}/policy/promote",
     "POST /v1/groups/{group}/policy/rollback",
     "GET /v1/groups/{group}/policy/history",
+    "GET /v1/groups/{group}/policy/shadow",
+    "PUT /v1/groups/{group}/policy/shadow",
+    "DELETE /v1/groups/{group}/policy/shadow",
     "GET /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
     "PATCH /v1/jobs/{id}",
@@ -272,6 +275,10 @@ async fn versions_are_as_they_are_documented() {
     document.takes("POST /v1/groups/{group}/policy/versions", &candidate);
     let made = api.post(&path("versions"), candidate).await;
     document.covers("POST /v1/groups/{group}/policy/versions", &made);
+    let shadow = json!({"version": 2, "percent": 50});
+    document.takes("PUT /v1/groups/{group}/policy/shadow", &shadow);
+    document.covers("PUT /v1/groups/{group}/policy/shadow", &api.put(&path("shadow"), shadow).await);
+    document.covers("GET /v1/groups/{group}/policy/shadow", &api.get(&path("shadow")).await);
     let promoted = json!({"version": 2, "why": "it works"});
     document.takes("POST /v1/groups/{group}/policy/promote", &promoted);
     document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), promoted).await);

@@ -43,6 +43,9 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     client.groups.put(name, why="first", pin="job")
     made = client.policies.propose(name, judge={"config": {"expect": [202]}}, why="a trial")
     assert (made.version, made.active, made.why) == (2, False, "a trial")
+    assert client.policies.set_shadow(name, 2, percent=50).percent == 50
+    assert client.policies.shadow(name).different == {"request": 0, "judge": 0, "retry": 0}
+    client.policies.delete_shadow(name)
     assert client.policies.promote(name, 2).binding == 2
     assert client.policies.version(name, 2) == next(iter(client.policies.versions(name, page_size=1)))
     assert client.policies.version(name, 2).plugins[0].role == "judge"

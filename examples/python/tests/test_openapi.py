@@ -58,6 +58,7 @@ def test_what_can_be_asked_for(document: dict[str, Any], name: str, known: froze
         ("VersionView", models.Version),
         ("BoundPlugin", models.BoundPlugin),
         ("MoveView", models.Move),
+        ("ShadowView", models.Shadow),
         ("Stats", models.Stats),
         ("ScheduleView", models.Schedule),
         ("BackfillView", models.Backfill),

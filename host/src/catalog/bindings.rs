@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::entities::GroupDoc;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
-use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, document};
+use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, document};
 use crate::job::{GroupId, Job, State, TenantId};
 use crate::policy::binding::{Effective, Invalid, Pin, pointer_to};
 use crate::store::{Expect, JobFilter, JobsQuery, Kind, StoreError};
@@ -139,6 +139,44 @@ impl Catalog {
             Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, automatic, now)))
         };
         self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// Lets a version run beside the one in force, on so many of a hundred attempts.
+    ///
+    /// # Errors
+    /// If there is none, it is in force, or it no longer makes sense.
+    pub async fn set_shadow(
+        &self,
+        group: &Group,
+        version: i64,
+        percent: u32,
+        author: &Author,
+    ) -> Result<Arc<Group>, Rejected> {
+        if !(1..=100).contains(&percent) {
+            return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
+        }
+        self.usable(group, version).await?;
+        let shadow = Shadow { version, percent, since: self.now(), by: author.by.clone() };
+        let change = |group: Option<&Group>| {
+            let group = group.ok_or(Rejected::Gone)?;
+            if group.rollout.active.number == version {
+                return Err(Rejected::Conflict(format!("version {version} is in force")));
+            }
+            Ok(group.moved(|rollout| rollout.shadow = Some(shadow.clone())))
+        };
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// Ends the group's shadow; false if it has none.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn clear_shadow(&self, group: &Group) -> Result<bool, Rejected> {
+        if group.rollout.shadow.is_none() {
+            return Ok(false);
+        }
+        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(|rollout| rollout.shadow = None));
+        self.change_group(group.tenant.id, &group.name, change).await.map(|_| true)
     }
 
     /// A version that can be put in force.

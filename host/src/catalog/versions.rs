@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::UnixMs;
-use crate::job::GroupId;
+use crate::fnv::fnv;
+use crate::job::{GroupId, JobId};
 use crate::policy::{Digest, Role};
 
 /// How many versions that nothing needs are kept of a group, besides the one in force.
@@ -103,6 +104,35 @@ pub struct Move {
     pub automatic: bool,
 }
 
+/// A version that runs beside the one in force; what it says is compared, and never used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// Which one.
+    pub version: i64,
+    /// How many of a hundred attempts it is shown.
+    pub percent: u32,
+    /// When it was set.
+    pub since: UnixMs,
+    /// Who set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+impl Shadow {
+    /// Whether it is shown this attempt.
+    #[must_use]
+    pub fn sees(&self, job: JobId, attempt: u32) -> bool {
+        hundredth(job.0.as_bytes().iter().copied().chain(attempt.to_le_bytes())) < u64::from(self.percent)
+    }
+}
+
+/// One of a hundred equal parts, the same on all nodes.
+fn hundredth(bytes: impl Iterator<Item = u8>) -> u64 {
+    // The low bits of the hash alone would be worse.
+    let hash = fnv(bytes);
+    (hash ^ (hash >> 32)) % 100
+}
+
 /// Where a group's policy stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
@@ -124,6 +154,9 @@ pub struct Rollout {
     /// Versions that were rolled back: the jobs that are pinned to them follow the group.
     #[serde(default)]
     withdrawn: BTreeSet<i64>,
+    /// What runs beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// The newest moves, oldest first.
     pub history: Vec<Move>,
     /// How many there were before them.
@@ -142,6 +175,7 @@ impl Rollout {
             is_pinned: false,
             retired: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            shadow: None,
             history: Vec::new(),
             forgotten: 0,
         }
@@ -190,9 +224,9 @@ impl Rollout {
         self.is_pinned = true;
     }
 
-    /// Whether it is in force.
+    /// Whether it is in force, or tried out.
     pub(super) fn uses(&self, number: i64) -> bool {
-        self.active.number == number
+        self.active.number == number || self.shadow.as_ref().is_some_and(|shadow| shadow.version == number)
     }
 
     /// Whether this version was rolled back.
@@ -216,6 +250,7 @@ impl Rollout {
         let before = self.retired.remove(&next.number);
         (self.is_pinned, self.since) = (before.is_some(), before.map_or(at, |(since, _)| since));
         self.newest = self.newest.max(next.number);
+        self.shadow = self.shadow.take().filter(|shadow| shadow.version != next.number);
         self.active = next;
         let surplus = self.before.len().saturating_sub(REMEMBERED);
         self.before.drain(..surplus);
@@ -328,6 +363,19 @@ mod tests {
         assert_eq!(rollout.pinned_within(2), None, "it is in force again");
         rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
         assert_eq!(rollout.pinned_within(2), Some((UnixMs(2), UnixMs(50))), "and jobs still may be");
+    }
+
+    #[test]
+    fn a_shadow_sees_its_share() {
+        let seen = |percent| {
+            let shadow = Shadow { version: 2, percent, since: UnixMs(0), by: None };
+            (0..10_000_u128).filter(|n| shadow.sees(JobId(uuid::Uuid::from_u128(*n)), 1)).count()
+        };
+        assert_eq!((seen(0), seen(100)), (0, 10_000));
+        for percent in [1, 10, 50] {
+            let expected = usize::try_from(percent).unwrap() * 100;
+            assert!(seen(percent).abs_diff(expected) < 200, "{percent} %: {}", seen(percent));
+        }
     }
 
     #[test]

@@ -56,11 +56,13 @@ pub enum Kind {
     Promote,
     /// The version before is in force again.
     Rollback,
+    /// A version that runs beside the one in force said something else.
+    ShadowDifference,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Push,
         Self::Pop,
         Self::Empty,
@@ -85,6 +87,7 @@ impl Kind {
         Self::BreakerClose,
         Self::Promote,
         Self::Rollback,
+        Self::ShadowDifference,
     ];
 
     /// The kind's name.
@@ -115,6 +118,7 @@ impl Kind {
             Self::BreakerClose => "breaker_close",
             Self::Promote => "promote",
             Self::Rollback => "rollback",
+            Self::ShadowDifference => "shadow_difference",
         }
     }
 }
@@ -362,6 +366,13 @@ impl Fact {
     #[must_use]
     pub fn rollback(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
         Self::new(Kind::Rollback, at, about, Details { binding: Some(binding), reason, ..Details::default() })
+    }
+
+    /// Version `binding`, which runs beside the one in force, said something else of an attempt.
+    #[must_use]
+    pub fn shadow_difference(leased: &Leased, at: UnixMs, binding: i64, reason: String) -> Self {
+        let (attempt, binding, reason) = (Some(leased.number()), Some(binding), Some(reason));
+        Self::new(Kind::ShadowDifference, at, &leased.job, Details { attempt, binding, reason, ..Details::default() })
     }
 
     /// About how much memory it takes, in bytes.

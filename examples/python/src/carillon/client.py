@@ -162,6 +162,9 @@ class Policies(_Verbs):
     promote = _now(policies.promote)
     rollback = _now(policies.rollback)
     history = _all_now(policies.history)
+    set_shadow = _now(policies.set_shadow)
+    shadow = _now(policies.shadow)
+    delete_shadow = _now(policies.delete_shadow)
 
 
 class Schedules(_Verbs):
@@ -186,6 +189,9 @@ class AsyncPolicies(_AsyncVerbs):
     promote = _soon(policies.promote)
     rollback = _soon(policies.rollback)
     history = _all_soon(policies.history)
+    set_shadow = _soon(policies.set_shadow)
+    shadow = _soon(policies.shadow)
+    delete_shadow = _soon(policies.delete_shadow)
 
 
 class AsyncSchedules(_AsyncVerbs):

@@ -265,6 +265,31 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """What a version that runs beside the one in force has said so far, on one node."""
+
+    version: int
+    #: How many of a hundred attempts it is shown.
+    percent: int
+    since: datetime
+    by: Optional[str]
+    #: Attempts that it was shown, and those of which it said the same in everything.
+    attempts: int
+    same: int
+    #: Those of which it did not, by what was different: ``request``, ``judge``, ``retry``.
+    different: Mapping[str, int]
+    #: Its faults by code.
+    faults: Mapping[str, int]
+    #: Attempts that it was not shown, because too many waited.
+    dropped: int
+    #: What the calls took of the version that decided, and its own.
+    fuel: int
+    shadow_fuel: int
+    #: The newest 20, newest first, as the API says them.
+    differences: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Stats:
     """How many of a group's jobs are where; exact."""
 

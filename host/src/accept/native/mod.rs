@@ -18,6 +18,7 @@ pub(super) mod nodes;
 pub(super) mod plugins;
 mod schedule_view;
 pub(super) mod schedules;
+pub(super) mod shadow;
 pub(super) mod simulate;
 pub(super) mod tenants;
 pub(super) mod ticks;

@@ -52,12 +52,39 @@ pub(in super::super) enum Command {
         #[arg(long)]
         why: Option<String>,
     },
+    /// Let a version run beside the one in force: its answers are compared, and never used.
+    #[command(subcommand)]
+    Shadow(Shadow),
     /// List who put which version in force, when and why.
     History {
         /// The group's name.
         group: String,
         #[command(flatten)]
         paging: Paging,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in super::super) enum Shadow {
+    /// Set it, or another one.
+    Put {
+        /// The group's name.
+        group: String,
+        /// The version's number.
+        version: i64,
+        /// How many of a hundred attempts it is shown.
+        #[arg(long, default_value = "100")]
+        percent: u32,
+    },
+    /// Show what it has said so far, on the node that answers.
+    Get {
+        /// The group's name.
+        group: String,
+    },
+    /// End it.
+    Delete {
+        /// The group's name.
+        group: String,
     },
 }
 
@@ -102,8 +129,30 @@ impl Command {
                     client.post(&["groups", &group, "policy", "rollback"], &json!({ "why": why })).await?;
                 session.done(&moved, &format!("{group}: version {} is in force again", moved["binding"]))
             }
+            Self::Shadow(command) => command.run(session).await,
             Self::History { group, paging } => {
                 session.list(&["groups", &group, "policy", "history"], Vec::new(), &paging, &HISTORY).await
+            }
+        }
+    }
+}
+
+impl Shadow {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
+        match self {
+            Self::Put { group, version, percent } => {
+                let doc = json!({ "version": version, "percent": percent });
+                let set: Value = client.put(&["groups", &group, "policy", "shadow"], &doc).await?;
+                session.done(&set, &format!("{group}: version {version} runs beside the one in force"))
+            }
+            Self::Get { group } => {
+                let shadow: Value = client.get(&["groups", &group, "policy", "shadow"], &[]).await?;
+                session.out.answer(&shadow)
+            }
+            Self::Delete { group } => {
+                let answer = client.delete(&["groups", &group, "policy", "shadow"]).await?;
+                session.done(&answer, &format!("{group}: ended"))
             }
         }
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
-from carillon._calls.call import Call, Page, check_fields, listing, path, reading, request
-from carillon.models import Group, Move, Version
+from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
+from carillon.models import Group, Move, Shadow, Version
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,6 +50,22 @@ def promote(group: str, number: int, *, why: Optional[str] = None) -> Call[Group
 def rollback(group: str, *, why: Optional[str] = None) -> Call[Group]:
     """Puts the version in force again that was before; once more, and it is the one before that."""
     return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body={"why": why})
+
+
+def set_shadow(group: str, number: int, *, percent: int = 100) -> Call[Shadow]:
+    """Lets a version run beside the one in force, on so many of a hundred attempts: its answers are compared, and never used."""
+    body = {"version": number, "percent": percent}
+    return request("PUT", path("groups", group, "policy", "shadow"), reading(Shadow), body=body)
+
+
+def shadow(group: str) -> Call[Shadow]:
+    """What the group's shadow has said so far, on the node that answers. Raises Problem (404) if there is none."""
+    return request("GET", path("groups", group, "policy", "shadow"), reading(Shadow))
+
+
+def delete_shadow(group: str) -> Call[None]:
+    """Ends the group's shadow."""
+    return request("DELETE", path("groups", group, "policy", "shadow"), nothing)
 
 
 def history(group: str, *, page_size: Optional[int] = None) -> Call[Page[Move]]:

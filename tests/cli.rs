@@ -45,6 +45,10 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let candidate = "[judge.config]\nexpect = [202]\n";
     let made = json(&host, &["policy", "propose", "g", "-", "--why", "trial"], candidate).await;
     assert_eq!((&made["version"], &made["why"]), (&json!(2), &json!("trial")));
+    let some = ["policy", "promote", "g", "2", "--percent", "5", "--max-faults", "0.1", "--min-attempts", "9"];
+    assert!(cli(&host, &some, "").await.ok().contains("5 % of the jobs"));
+    assert_eq!(json(&host, &["group", "get", "g"], "").await["canary"]["min_attempts"], 9);
+    assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));
     cli(&host, &["policy", "shadow", "put", "g", "2", "--percent", "50"], "").await.ok();
     assert_eq!(json(&host, &["policy", "shadow", "get", "g"], "").await["percent"], 50);
     assert!(cli(&host, &["policy", "shadow", "get", "g"], "").await.ok().contains("differences"));
@@ -58,7 +62,7 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let history = cli(&host, &["policy", "history", "g"], "").await;
     assert!(["first", "good", "rollback"].iter().all(|text| history.ok().contains(text)), "{history:?}");
     let moves = json(&host, &["policy", "history", "g", "--limit", "1"], "").await;
-    assert_eq!(moves["next_cursor"], "2");
+    assert_eq!(moves["next_cursor"], "4");
 
     let backoff = json(&host, &["plugin", "describe", "backoff"], "").await;
     let (name, file) =

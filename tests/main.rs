@@ -56,6 +56,8 @@ mod answers;
 #[cfg(test)]
 mod auth_headers;
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
 mod compat;
 #[cfg(test)]
 mod custom_plugin;

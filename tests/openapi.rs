@@ -267,7 +267,7 @@ async fn changes_and_leases_are_as_they_are_documented() {
 async fn versions_are_as_they_are_documented() {
     let host = TestHost::start().await;
     let (api, document) = (&host.api, Document::of(&host).await);
-    let group = json!({"judge": {"config": {"expect": [200]}}, "pin": "job"});
+    let group = json!({"judge": {"config": {"expect": [200]}}, "pin": "job", "rollback_on_quarantine": false});
     document.takes("PUT /v1/groups/{group}", &group);
     document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g?why=first", group).await);
     let path = |rest: &str| format!("/v1/groups/g/policy/{rest}");
@@ -279,6 +279,9 @@ async fn versions_are_as_they_are_documented() {
     document.takes("PUT /v1/groups/{group}/policy/shadow", &shadow);
     document.covers("PUT /v1/groups/{group}/policy/shadow", &api.put(&path("shadow"), shadow).await);
     document.covers("GET /v1/groups/{group}/policy/shadow", &api.get(&path("shadow")).await);
+    let canary = json!({"version": 2, "percent": 5, "max_faults": 0.1, "max_differences": 0.2, "min_attempts": 9});
+    document.takes("POST /v1/groups/{group}/policy/promote", &canary);
+    document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), canary).await);
     let promoted = json!({"version": 2, "why": "it works"});
     document.takes("POST /v1/groups/{group}/policy/promote", &promoted);
     document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), promoted).await);

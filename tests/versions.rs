@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::custom_plugin::{PATH, component, upload};
-use crate::support::{Answer, Api, Gate, ManualClock, Receiver, Setup, TestHost};
+use crate::postgres::{DATABASE, cluster, until_status};
+use crate::support::{Answer, Api, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, soon};
 
 const VERSIONS: &str = "/v1/groups/g/policy/versions";
 const PROMOTE: &str = "/v1/groups/g/policy/promote";
@@ -277,4 +278,31 @@ async fn a_plugin_version_is_kept_while_a_version_of_a_policy_uses_it() {
     api.delete(&path).await.problem(409);
     api.raw(reqwest::Method::PATCH, &path, r#"{"deprecated": "no"}"#).await.problem(409);
     assert_eq!(api.get(&format!("{path}/component")).await.body.len(), builtin["size"].as_u64().unwrap() as usize);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_moves_is_moved_on_all() {
+    let cluster = cluster();
+    let node = async || Setup::new().set("store.url", &cluster.url(DATABASE)).start().await;
+    let (one, two) = (node().await, node().await);
+    one.api.put_group("g", expecting(200)).await;
+    until_status(&two, "/v1/groups/g", 200).await;
+    let propose = |n: u16| [&one, &two].map(|node| node.api.post(VERSIONS, expecting(300 + n)));
+    let made = futures_util::future::join_all((0..4).flat_map(propose)).await;
+    let mut made: Vec<_> = made.iter().map(|reply| reply.expect(201)["version"].as_i64().unwrap()).collect();
+    made.sort_unstable();
+    assert_eq!(made, (2..=9).collect::<Vec<_>>(), "no number is given twice");
+
+    one.api.post(PROMOTE, json!({"version": 5})).await.expect(200);
+    soon("the other node knows", async {
+        while two.api.get("/v1/groups/g").await.expect(200)["binding"] != 5 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    assert_eq!(
+        two.api.get(&format!("{VERSIONS}/5")).await.expect(200),
+        one.api.get(&format!("{VERSIONS}/5")).await.expect(200)
+    );
+    assert_eq!(two.api.post(ROLLBACK, json!({})).await.expect(200)["binding"], 1);
 }

@@ -119,7 +119,7 @@ impl App {
             Arc::clone(&cluster),
         );
         let (attempter, interrupt) = (Arc::new(attempter), CancellationToken::new());
-        let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &observer, interrupt.clone()));
+        let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &runtime, &observer, interrupt.clone()));
         let node = Arc::new(Node {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
@@ -204,6 +204,7 @@ impl App {
                 catalog: Arc::clone(&node.catalog),
                 clock: Arc::clone(&node.clock),
                 attempter: Arc::clone(&node.attempter),
+                rollouts: Arc::clone(&node.rollouts),
                 observer: Arc::clone(&node.observer),
                 pulled: Arc::clone(&node.pulled),
                 wake: Arc::clone(&node.wake),

@@ -242,10 +242,11 @@ impl Node {
                 true => slot,
                 false => slot.unused(),
             };
+            let attempt = node.rollouts.interest(leased.job.group, &settlement);
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
             drop(slot);
-            node.rollouts.settled(trial);
+            node.rollouts.settled(leased.job.group, attempt, trial);
             if comes_back || node.crowded.load(Ordering::Relaxed) {
                 node.wake.here();
             }

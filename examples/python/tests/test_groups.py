@@ -46,6 +46,10 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     assert client.policies.set_shadow(name, 2, percent=50).percent == 50
     assert client.policies.shadow(name).different == {"request": 0, "judge": 0, "retry": 0}
     client.policies.delete_shadow(name)
+    canary = client.policies.promote(name, 2, percent=5, max_faults=0.2).canary
+    assert canary is not None
+    assert (canary.percent, canary.max_faults, canary.canary.attempts) == (5, 0.2, 0)
+    assert client.policies.rollback(name).canary is None
     assert client.policies.promote(name, 2).binding == 2
     assert client.policies.version(name, 2) == next(iter(client.policies.versions(name, page_size=1)))
     assert client.policies.version(name, 2).plugins[0].role == "judge"
@@ -55,6 +59,8 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     assert [(move.action, move.from_version, move.to_version) for move in moves] == [
         ("rollback", 2, 1),
         ("promote", 1, 2),
+        ("rollback", 2, 1),
+        ("canary", 1, 2),
         ("bind", None, 1),
     ]
     with pytest.raises(TypeError, match="limits"):

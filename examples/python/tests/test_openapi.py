@@ -59,6 +59,8 @@ def test_what_can_be_asked_for(document: dict[str, Any], name: str, known: froze
         ("BoundPlugin", models.BoundPlugin),
         ("MoveView", models.Move),
         ("ShadowView", models.Shadow),
+        ("CanaryView", models.Canary),
+        ("ArmView", models.Arm),
         ("Stats", models.Stats),
         ("ScheduleView", models.Schedule),
         ("BackfillView", models.Backfill),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::entities::GroupDoc;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
 use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, document};
-use crate::job::{GroupId, Job, State, TenantId};
+use crate::job::{GroupId, Job, JobId, State, TenantId};
 use crate::policy::binding::{Effective, Invalid, Pin, pointer_to};
 use crate::store::{Expect, JobFilter, JobsQuery, Kind, StoreError};
 
@@ -64,20 +64,21 @@ impl Catalog {
     }
 
     /// A job's group under the version of its policy that the job follows: that which it is pinned to, if there is one and it was not
-    /// rolled back; else the one in force.
+    /// rolled back; else the one in force, or the one that some of the jobs follow.
     #[must_use]
     pub fn group_of(&self, job: &Job) -> Option<Arc<Group>> {
         let group = self.group_by_id(job.group)?;
         let pinned = job.spec.binding.filter(|number| !group.rollout.is_withdrawn(*number));
-        let bound = pinned.and_then(|number| self.bound(&group, number));
+        let pinned = pinned.and_then(|number| self.bound(&group, number));
+        let bound = pinned.or_else(|| self.bound(&group, group.rollout.followed_by(job.id)));
         Some(bound.unwrap_or(group))
     }
 
     /// The version that a new job of this group is pinned to, if the group pins its jobs.
     #[must_use]
-    pub fn pinned(&self, group: GroupId) -> Option<i64> {
+    pub fn pinned(&self, group: GroupId, job: JobId) -> Option<i64> {
         let group = self.group_by_id(group)?;
-        group.pins().then_some(group.binding)
+        group.pins().then(|| group.rollout.followed_by(job))
     }
 
     /// Makes a version that is not in force. `policy` is what the group would say of the roles.
@@ -122,14 +123,19 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
+    /// What a rollback of the group goes back to.
+    #[must_use]
+    pub fn previous(&self, group: &Group) -> Option<i64> {
+        group.rollout.previous(|number| self.binding(group, number).is_some())
+    }
+
     /// Puts the version in force that was before the present one.
     ///
     /// # Errors
     /// If there is none, or it no longer makes sense.
     pub async fn roll_back(&self, group: &Group, author: &Author, automatic: bool) -> Result<Arc<Group>, Rejected> {
-        let is_kept = |number| self.binding(group, number).is_some();
         let nothing = || Rejected::Conflict(format!("no version was in force before {}", group.rollout.active.number));
-        let number = group.rollout.previous(is_kept).ok_or_else(nothing)?;
+        let number = self.previous(group).ok_or_else(nothing)?;
         let (previous, from, now) = (self.usable(group, number).await?, group.rollout.active.number, self.now());
         let change = |group: Option<&Group>| {
             let group = group.ok_or(Rejected::Gone)?;
@@ -180,7 +186,7 @@ impl Catalog {
     }
 
     /// A version that can be put in force.
-    async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, Rejected> {
+    pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, Rejected> {
         let unknown = || Invalid::at("/version", format!("the group has no version {number}"));
         let binding = self.binding(group, number).ok_or_else(unknown)?;
         match self.candidate(&group.tenant, &with_roles(&group.own, &binding.policy)).await {

@@ -5,6 +5,7 @@
 
 mod bindings;
 mod bulks;
+mod canaries;
 mod check;
 mod entities;
 mod groups;
@@ -34,7 +35,7 @@ pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, PluginDoc, PluginVersion, Tenant};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
-pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout, Shadow};
+pub use self::versions::{Action, Author, Binding, BoundPlugin, Canary, Move, Rollout, Shadow};
 
 use self::plugins::describe;
 use self::read::plugin_version;

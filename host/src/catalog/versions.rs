@@ -77,8 +77,10 @@ pub enum Action {
     Bind,
     /// A version that was there was put in force.
     Promote,
-    /// The version before was put in force again.
+    /// The version before was put in force again, or one that some of the jobs followed was taken back.
     Rollback,
+    /// Some of the jobs follow a version that is not in force.
+    Canary,
 }
 
 /// A change of what is in force.
@@ -102,6 +104,9 @@ pub struct Move {
     /// Whether the server did it by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,
+    /// How many of a hundred jobs follow it, if it is not in force for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u32>,
 }
 
 /// A version that runs beside the one in force; what it says is compared, and never used.
@@ -123,6 +128,37 @@ impl Shadow {
     #[must_use]
     pub fn sees(&self, job: JobId, attempt: u32) -> bool {
         hundredth(job.0.as_bytes().iter().copied().chain(attempt.to_le_bytes())) < u64::from(self.percent)
+    }
+}
+
+/// A version that some of the jobs follow, and when it is taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Which one.
+    pub version: i64,
+    /// How many of a hundred jobs follow it.
+    pub percent: u32,
+    /// Since when.
+    pub since: UnixMs,
+    /// Who began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The largest share of its attempts that may have a fault.
+    pub max_faults: f64,
+    /// By how much the share of its attempts that are no success may exceed that of the version in force.
+    pub max_differences: f64,
+    /// How many attempts of each it takes to say so.
+    pub min_attempts: u32,
+}
+
+impl Canary {
+    /// Whether it is followed by this job.
+    #[must_use]
+    pub fn takes(&self, job: JobId) -> bool {
+        hundredth(job.0.as_bytes().iter().copied()) < u64::from(self.percent)
     }
 }
 
@@ -154,6 +190,9 @@ pub struct Rollout {
     /// Versions that were rolled back: the jobs that are pinned to them follow the group.
     #[serde(default)]
     withdrawn: BTreeSet<i64>,
+    /// What some of the jobs follow instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// What runs beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
@@ -175,6 +214,7 @@ impl Rollout {
             is_pinned: false,
             retired: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            canary: None,
             shadow: None,
             history: Vec::new(),
             forgotten: 0,
@@ -226,7 +266,36 @@ impl Rollout {
 
     /// Whether it is in force, or tried out.
     pub(super) fn uses(&self, number: i64) -> bool {
-        self.active.number == number || self.shadow.as_ref().is_some_and(|shadow| shadow.version == number)
+        let tried = [self.shadow.as_ref().map(|it| it.version), self.canary.as_ref().map(|it| it.version)];
+        self.active.number == number || tried.contains(&Some(number))
+    }
+
+    /// The version that a job follows which is pinned to none.
+    #[must_use]
+    pub fn followed_by(&self, job: JobId) -> i64 {
+        self.canary.as_ref().filter(|canary| canary.takes(job)).map_or(self.active.number, |canary| canary.version)
+    }
+
+    /// From now on some of the jobs follow a version that is not in force.
+    pub(super) fn begin_canary(&mut self, canary: Canary) {
+        self.withdraw_canary(canary.version);
+        self.withdrawn.remove(&canary.version);
+        let author = Author { by: canary.by.clone(), why: canary.why.clone() };
+        let (at, from, to, percent) = (canary.since, Some(self.active.number), canary.version, Some(canary.percent));
+        self.note(Move { at, action: Action::Canary, from, to, percent, ..Move::by(&author) });
+        self.canary = Some(canary);
+    }
+
+    /// Takes back what some of the jobs follow: they follow the version in force.
+    pub(super) fn end_canary(&mut self, author: &Author, automatic: bool, at: UnixMs) {
+        let (from, to) = (self.canary.as_ref().map(|canary| canary.version), self.active.number);
+        self.withdraw_canary(to);
+        self.note(Move { at, action: Action::Rollback, from, to, automatic, ..Move::by(author) });
+    }
+
+    /// Jobs that are pinned to it go back to the version in force, unless it is `next`.
+    fn withdraw_canary(&mut self, next: i64) {
+        self.withdrawn.extend(self.canary.take().map(|canary| canary.version).filter(|version| *version != next));
     }
 
     /// Whether this version was rolled back.
@@ -248,7 +317,9 @@ impl Rollout {
 
     fn replace(&mut self, next: Binding, at: UnixMs) {
         let before = self.retired.remove(&next.number);
-        (self.is_pinned, self.since) = (before.is_some(), before.map_or(at, |(since, _)| since));
+        let tried = self.canary.as_ref().filter(|canary| canary.version == next.number).map(|canary| canary.since);
+        (self.is_pinned, self.since) = (before.is_some(), before.map(|(since, _)| since).or(tried).unwrap_or(at));
+        self.withdraw_canary(next.number);
         self.newest = self.newest.max(next.number);
         self.shadow = self.shadow.take().filter(|shadow| shadow.version != next.number);
         self.active = next;
@@ -281,6 +352,7 @@ impl Move {
             by: author.by.clone(),
             why: author.why.clone(),
             automatic: false,
+            percent: None,
         }
     }
 }
@@ -376,6 +448,38 @@ mod tests {
             let expected = usize::try_from(percent).unwrap() * 100;
             assert!(seen(percent).abs_diff(expected) < 200, "{percent} %: {}", seen(percent));
         }
+    }
+
+    fn canary(version: i64, percent: u32) -> Canary {
+        let (max_faults, max_differences) = (0.0, 0.0);
+        let since = UnixMs(20);
+        Canary { version, percent, since, by: None, why: None, max_faults, max_differences, min_attempts: 1 }
+    }
+
+    #[test]
+    fn a_canary_is_followed_by_its_share_until_it_is_taken_back_or_in_force() {
+        let mut rollout = after(&[]);
+        let job = |n: u128| JobId(uuid::Uuid::from_u128(n));
+        let follow =
+            |rollout: &Rollout, version| (0..1_000).filter(|n| rollout.followed_by(job(*n)) == version).count();
+        rollout.begin_canary(canary(2, 30));
+        assert_eq!(follow(&rollout, 2) + follow(&rollout, 1), 1_000);
+        assert!(follow(&rollout, 2).abs_diff(300) < 60, "{}", follow(&rollout, 2));
+        assert!(rollout.uses(2) && rollout.uses(1) && !rollout.uses(3));
+        let some = (0..1_000).find(|n| rollout.followed_by(job(*n)) == 2).unwrap();
+        rollout.begin_canary(canary(2, 60));
+        assert_eq!(rollout.followed_by(job(some)), 2, "who followed it still does");
+        assert!(!rollout.is_withdrawn(2));
+        rollout.end_canary(&Author::default(), true, UnixMs(30));
+        assert_eq!((follow(&rollout, 1), rollout.is_withdrawn(2)), (1_000, true));
+        let last = rollout.history.last().unwrap();
+        assert_eq!((last.action, last.from, last.to, last.automatic), (Action::Rollback, Some(2), 1, true));
+        rollout.begin_canary(canary(2, 10));
+        rollout.advance(version(2), Action::Promote, &Author::default(), UnixMs(40));
+        assert!(rollout.canary.is_none() && !rollout.is_withdrawn(2));
+        rollout.begin_canary(canary(3, 10));
+        rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
+        assert!(rollout.canary.is_none() && rollout.is_withdrawn(3), "another policy ends it");
     }
 
     #[test]

@@ -187,6 +187,33 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """What came of a version's attempts."""
+
+    attempts: int
+    #: Those with a fault of a policy.
+    faults: int
+    #: Those that were sent, and were no success.
+    failures: int
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A version that some of a group's jobs follow, and how it does on the node that answers."""
+
+    version: int
+    #: How many of a hundred jobs follow it.
+    percent: int
+    since: datetime
+    #: When it is taken back.
+    max_faults: float
+    max_differences: float
+    min_attempts: int
+    canary: Arm
+    active: Arm
+
+
+@dataclass(frozen=True)
 class Group:
     """A group: what policy and which limits its jobs have."""
 
@@ -208,6 +235,7 @@ class Group:
     dead_letters: Optional[str] = None
     #: Which version of the policy a job follows: ``group`` or ``job``.
     pin: Optional[str] = None
+    rollback_on_quarantine: Optional[bool] = None
     #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
     sources: Optional[Mapping[str, str]] = None
     #: Why nothing of this group runs, if something that its policy refers to has gone.
@@ -215,6 +243,8 @@ class Group:
     quarantined: tuple[Mapping[str, Any], ...] = ()
     #: What should be looked at, such as plugins that are deprecated.
     warnings: tuple[str, ...] = ()
+    #: The version that some of its jobs follow, if they do.
+    canary: Optional[Canary] = None
     #: What its observer has done since the server started, if it has one.
     observer: Optional[Mapping[str, Any]] = None
 
@@ -252,7 +282,7 @@ class Move:
     """A change of what is in force."""
 
     at: datetime
-    #: ``bind``, ``promote`` or ``rollback``. More may be added.
+    #: ``bind``, ``promote``, ``rollback`` or ``canary``. More may be added.
     action: str
     #: The version before; None when the group was made.
     from_version: Optional[int]
@@ -262,6 +292,8 @@ class Move:
     why: Optional[str]
     #: Whether the server did it by itself.
     automatic: bool
+    #: How many of a hundred jobs follow it, if it is not in force for all.
+    percent: Optional[int] = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
+use super::versions::CanaryView;
 use super::{Page, Paging};
 use crate::catalog::Group;
 use crate::observers::Report;
@@ -50,6 +51,8 @@ pub struct GroupDoc {
     dead_letters: Option<String>,
     /// Which version of the policy a job follows: the one in force (`group`, the default), or the one that was when it was accepted (`job`).
     pin: Option<Pin>,
+    /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    rollback_on_quarantine: Option<bool>,
 }
 
 /// A group as it is shown.
@@ -82,6 +85,9 @@ pub struct GroupView {
     /// What should be looked at, such as plugins that are deprecated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    /// The version that some of its jobs follow, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<CanaryView>,
     /// What its observer has done since the server started, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     observer: Option<ObserverView>,
@@ -136,6 +142,7 @@ impl Api {
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
             warnings: self.catalog.warnings(group),
+            canary: self.canary_view(group),
             observer: group.has_observer().then(|| self.observers.report(group.id).into()),
         }
     }

@@ -88,8 +88,9 @@ impl Api {
         if deadline.is_some_and(|deadline| run_at.plus(delay) > deadline) {
             return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
         }
+        let id = JobId::new(&*self.clock);
         Ok(NewJob {
-            id: JobId::new(&*self.clock),
+            id,
             tenant: group.tenant.id,
             group: group.id,
             name: doc.name,
@@ -101,7 +102,7 @@ impl Api {
             order_key: doc.order_key,
             admission,
             seed: new_seed(&*self.clock),
-            spec: Spec { binding: self.catalog.pinned(group.id), ..draft.spec },
+            spec: Spec { binding: self.catalog.pinned(group.id, id), ..draft.spec },
             body: draft.body,
         })
     }

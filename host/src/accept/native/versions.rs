@@ -14,8 +14,17 @@ use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::groups::{GroupView, UseDoc};
 use super::{Page, Paging};
-use crate::catalog::{Action, Author, Binding, BoundPlugin, Group, Move};
-use crate::observe::{Fact, Subject};
+use crate::catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move};
+use crate::clock::UnixMs;
+use crate::rollout::Arm;
+
+/// All of the jobs, of a hundred.
+const WHOLE: u32 = 100;
+
+/// When a version that some of the jobs follow is taken back, unless it is said.
+const MAX_FAULTS: f64 = 0.05;
+const MAX_DIFFERENCES: f64 = 0.1;
+const MIN_ATTEMPTS: u32 = 20;
 
 /// The longest reason, in bytes.
 const WHY_LEN: usize = 1 << 10;
@@ -44,6 +53,19 @@ pub struct PromoteDoc {
     /// Why.
     #[serde(default)]
     why: Option<String>,
+    /// How many of a hundred jobs follow it. With less than 100, the default, the others follow the version in force.
+    #[serde(default)]
+    percent: Option<u32>,
+    /// With less than 100: it is taken back when a larger share of its attempts than this has a fault. 0.05 by default.
+    #[serde(default)]
+    max_faults: Option<f64>,
+    /// With less than 100: it is taken back when the share of its attempts that are no success exceeds that of the version in force by more
+    /// than this. 0.1 by default.
+    #[serde(default)]
+    max_differences: Option<f64>,
+    /// How many attempts of each version it takes to say so. 20 by default.
+    #[serde(default)]
+    min_attempts: Option<u32>,
 }
 
 /// Why the version before is put in force again.
@@ -53,6 +75,44 @@ pub struct RollbackDoc {
     /// Why.
     #[serde(default)]
     why: Option<String>,
+}
+
+/// A version that some of a group's jobs follow, and how it does: on this node, since it began or the server started.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CanaryView {
+    /// The version.
+    version: i64,
+    /// How many of a hundred jobs follow it.
+    percent: u32,
+    /// Since when.
+    since: String,
+    /// It is taken back when a larger share of its attempts than this has a fault.
+    max_faults: f64,
+    /// It is taken back when the share of its attempts that are no success exceeds that of the version in force by more than this.
+    max_differences: f64,
+    /// How many attempts of each version it takes to say so.
+    min_attempts: u32,
+    /// Its attempts.
+    canary: ArmView,
+    /// Those of the version in force.
+    active: ArmView,
+}
+
+/// What came of a version's attempts.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ArmView {
+    /// How many there were.
+    attempts: u64,
+    /// Those with a fault of a policy.
+    faults: u64,
+    /// Those that were sent, and were no success.
+    failures: u64,
+}
+
+impl From<Arm> for ArmView {
+    fn from(Arm { attempts, faults, failures }: Arm) -> Self {
+        Self { attempts, faults, failures }
+    }
 }
 
 /// A version of a group's policy. It never changes.
@@ -92,6 +152,8 @@ pub struct MoveView {
     why: Option<String>,
     /// Whether the server did it by itself.
     automatic: bool,
+    /// How many of a hundred jobs follow it, if it is not in force for all.
+    percent: Option<u32>,
 }
 
 impl VersionView {
@@ -118,6 +180,7 @@ impl From<&Move> for MoveView {
             by: it.by.clone(),
             why: it.why.clone(),
             automatic: it.automatic,
+            percent: it.percent,
         }
     }
 }
@@ -180,7 +243,7 @@ pub(in super::super) async fn create(
     Ok((StatusCode::CREATED, Json(VersionView::of(&group, &binding))))
 }
 
-/// Puts a version in force. What was in force can be rolled back to.
+/// Puts a version in force; with `percent`, for some of the jobs. What was in force can be rolled back to.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", tag = "policies", request_body = PromoteDoc,
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn promote(
@@ -190,12 +253,43 @@ pub(in super::super) async fn promote(
     Body(doc): Body<PromoteDoc>,
 ) -> Result<Json<GroupView>, Problem> {
     let group = api.group(&access, &name)?;
-    let group = api.catalog.promote(&group, doc.version, &access.author(doc.why)?).await?;
+    let author = access.author(doc.why.clone())?;
+    let group = match canary(&doc, &author)? {
+        Some(canary) => api.catalog.begin_canary(&group, canary).await?,
+        None => api.catalog.promote(&group, doc.version, &author).await?,
+    };
     api.moved(&group);
     Ok(Json(api.group_view(&group, false)))
 }
 
-/// Puts the version in force again that was before the present one. Once more, and it is the one before that: never forward.
+/// What some of the jobs are to follow; none if all are to.
+fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> {
+    let PromoteDoc { version, percent, max_faults, max_differences, min_attempts, .. } = *doc;
+    let percent = percent.unwrap_or(WHOLE);
+    let bounds = [
+        ("/max_faults", max_faults.is_some()),
+        ("/max_differences", max_differences.is_some()),
+        ("/min_attempts", min_attempts.is_some()),
+    ];
+    if percent != WHOLE {
+        return Ok(Some(Canary {
+            version,
+            percent,
+            since: UnixMs(0),
+            by: author.by.clone(),
+            why: author.why.clone(),
+            max_faults: max_faults.unwrap_or(MAX_FAULTS),
+            max_differences: max_differences.unwrap_or(MAX_DIFFERENCES),
+            min_attempts: min_attempts.unwrap_or(MIN_ATTEMPTS),
+        }));
+    }
+    match bounds.into_iter().find(|(_, is_given)| *is_given) {
+        Some((pointer, _)) => Err(Problem::invalid(pointer, "it belongs to a `percent` of less than 100")),
+        None => Ok(None),
+    }
+}
+
+/// Takes back the version that some of the jobs follow. If none do, puts the version in force again that was before the present one. Once more, and it is the one before that: never forward.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", tag = "policies", request_body = Option<RollbackDoc>,
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rollback(
@@ -205,7 +299,11 @@ pub(in super::super) async fn rollback(
     OptionalBody(doc): OptionalBody<RollbackDoc>,
 ) -> Result<Json<GroupView>, Problem> {
     let group = api.group(&access, &name)?;
-    let group = api.catalog.roll_back(&group, &access.author(doc.why)?, false).await?;
+    let author = access.author(doc.why)?;
+    let group = match &group.rollout.canary {
+        Some(canary) => api.catalog.end_canary(&group, canary, &author, false).await?,
+        None => api.catalog.roll_back(&group, &author, false).await?,
+    };
     api.moved(&group);
     Ok(Json(api.group_view(&group, false)))
 }
@@ -231,12 +329,22 @@ pub(in super::super) async fn history(
 impl Api {
     /// What follows when another version of a group's policy is in force.
     pub(super) fn moved(&self, group: &Group) {
-        let Some(it) = group.rollout.history.last() else { return };
-        let about = Subject::group(group.tenant.id, group.id);
-        self.observer.tell(match it.action {
-            Action::Rollback => Fact::rollback(about, it.at, it.to, it.why.clone()),
-            Action::Bind | Action::Promote => Fact::promote(about, it.at, it.to, it.why.clone()),
-        });
+        self.rollouts.tell(group);
         self.wake.here();
+    }
+
+    pub(super) fn canary_view(&self, group: &Group) -> Option<CanaryView> {
+        let canary = group.rollout.canary.as_ref()?;
+        let arms = self.rollouts.arms(group);
+        Some(CanaryView {
+            version: canary.version,
+            percent: canary.percent,
+            since: canary.since.to_string(),
+            max_faults: canary.max_faults,
+            max_differences: canary.max_differences,
+            min_attempts: canary.min_attempts,
+            canary: arms.canary.into(),
+            active: arms.active.into(),
+        })
     }
 }

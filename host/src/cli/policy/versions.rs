@@ -34,17 +34,29 @@ pub(in super::super) enum Command {
         #[arg(long)]
         why: Option<String>,
     },
-    /// Put a version in force.
+    /// Put a version in force, for all jobs or for some.
     Promote {
         /// The group's name.
         group: String,
         /// The version's number.
         version: i64,
+        /// How many of a hundred jobs follow it: the others follow the version in force.
+        #[arg(long)]
+        percent: Option<u32>,
+        /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
+        #[arg(long, value_name = "SHARE", requires = "percent")]
+        max_faults: Option<f64>,
+        /// With --percent: by how much the share of its attempts that are no success may exceed that of the version in force.
+        #[arg(long, value_name = "SHARE", requires = "percent")]
+        max_differences: Option<f64>,
+        /// With --percent: how many attempts of each it takes to say so.
+        #[arg(long, value_name = "N", requires = "percent")]
+        min_attempts: Option<u32>,
         /// Why.
         #[arg(long)]
         why: Option<String>,
     },
-    /// Put the version in force again that was before the present one.
+    /// Take back the version that some of the jobs follow, or put the version in force again that was before the present one.
     Rollback {
         /// The group's name.
         group: String,
@@ -119,15 +131,20 @@ impl Command {
                 let made: Value = client.post(&["groups", &group, "policy", "versions"], &policy).await?;
                 session.done(&made, &format!("{group}: version {} is made", made["version"]))
             }
-            Self::Promote { group, version, why } => {
-                let doc = json!({ "version": version, "why": why });
+            Self::Promote { group, version, percent, max_faults, max_differences, min_attempts, why } => {
+                let doc = json!({ "version": version, "percent": percent, "max_faults": max_faults,
+                    "max_differences": max_differences, "min_attempts": min_attempts, "why": why });
                 let moved: Value = client.post(&["groups", &group, "policy", "promote"], &doc).await?;
-                session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
+                let whose = match moved["canary"]["percent"].as_u64() {
+                    Some(percent) => format!("{percent} % of the jobs follow version {version}"),
+                    None => format!("version {version} is in force"),
+                };
+                session.done(&moved, &format!("{group}: {whose}"))
             }
             Self::Rollback { group, why } => {
                 let moved: Value =
                     client.post(&["groups", &group, "policy", "rollback"], &json!({ "why": why })).await?;
-                session.done(&moved, &format!("{group}: version {} is in force again", moved["binding"]))
+                session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
             }
             Self::Shadow(command) => command.run(session).await,
             Self::History { group, paging } => {

@@ -25,8 +25,18 @@ const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
 /// What a group can say.
-const FIELDS: [&str; 9] =
-    ["encode", "sign", "auth_headers", "judge", "retry", "observe", "limits", "dead_letters", "pin"];
+const FIELDS: [&str; 10] = [
+    "encode",
+    "sign",
+    "auth_headers",
+    "judge",
+    "retry",
+    "observe",
+    "limits",
+    "dead_letters",
+    "pin",
+    "rollback_on_quarantine",
+];
 
 /// The most encoders in a chain.
 const ENCODERS: usize = 8;
@@ -118,6 +128,8 @@ pub struct Effective {
     pub dead_letters: Option<String>,
     /// Which version of the policy a job follows.
     pub pin: Pin,
+    /// Whether the version before is put in force again when a policy of the present one is quarantined.
+    pub rollback_on_quarantine: bool,
 }
 
 /// Which version of its group's policy a job follows.
@@ -308,7 +320,25 @@ impl Effective {
             None | Some(Value::Null) => Pin::default(),
             Some(pin) => Pin::deserialize(pin).map_err(|_| Invalid::at("/pin", "`group` or `job` is needed"))?,
         };
-        Ok(Self { encode, sign, auth_headers, judge, retry, observe, limits, dead_letters, pin, doc })
+        let rollback_on_quarantine = match doc.get("rollback_on_quarantine") {
+            None | Some(Value::Null) => true,
+            Some(Value::Bool(it)) => *it,
+            Some(_) => return Err(Invalid::at("/rollback_on_quarantine", "true or false is needed")),
+        };
+        let policies = Self {
+            encode,
+            sign,
+            auth_headers,
+            judge,
+            retry,
+            observe,
+            limits,
+            dead_letters,
+            pin,
+            rollback_on_quarantine,
+            doc,
+        };
+        Ok(policies)
     }
 
     /// Every use, in the order of an attempt.

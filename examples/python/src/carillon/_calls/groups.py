@@ -33,6 +33,8 @@ class GroupFields(TypedDict, total=False):
     dead_letters: Optional[str]
     #: Which version of the policy a job follows: the one in force (``group``), or the one that was when it was accepted (``job``).
     pin: Optional[str]
+    #: Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    rollback_on_quarantine: Optional[bool]
 
 
 class Filter(TypedDict, total=False):

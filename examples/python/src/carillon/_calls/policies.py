@@ -41,14 +41,24 @@ def propose(group: str, **fields: Unpack[PolicyFields]) -> Call[Version]:
     return request("POST", path("groups", group, "policy", "versions"), reading(Version), body=fields)
 
 
-def promote(group: str, number: int, *, why: Optional[str] = None) -> Call[Group]:
-    """Puts a version in force."""
-    body = {"version": number, "why": why}
+def promote(
+    group: str,
+    number: int,
+    *,
+    percent: int = 100,
+    max_faults: Optional[float] = None,
+    max_differences: Optional[float] = None,
+    min_attempts: Optional[int] = None,
+    why: Optional[str] = None,
+) -> Call[Group]:
+    """Puts a version in force, for all jobs or for some: then it is taken back when it does worse than the bounds say."""
+    bounds = {"max_faults": max_faults, "max_differences": max_differences, "min_attempts": min_attempts}
+    body = {"version": number, "percent": percent, "why": why, **bounds}
     return request("POST", path("groups", group, "policy", "promote"), reading(Group), body=body)
 
 
 def rollback(group: str, *, why: Optional[str] = None) -> Call[Group]:
-    """Puts the version in force again that was before; once more, and it is the one before that."""
+    """Takes back the version that some of the jobs follow; else puts the one in force again that was before."""
     return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body={"why": why})
 
 

@@ -56,6 +56,8 @@ mod answers;
 #[cfg(test)]
 mod auth_headers;
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
 mod compat;
 #[cfg(test)]
 mod custom_plugin;
@@ -72,7 +74,11 @@ mod presets;
 #[cfg(test)]
 mod redirects;
 #[cfg(test)]
+mod shadow;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod versions;
 
 #[cfg(test)]
 mod author;

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use self::fair::{Open, Wanted, share};
 pub use self::pace::Pace;
-use crate::attempt::Attempter;
+use crate::attempt::{Attempter, Made};
 use crate::catalog::{Catalog, Group, Tenant};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
@@ -31,6 +31,7 @@ use crate::flow;
 use crate::gate::{Gates, Opening, Whose};
 use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
 use crate::observe::{Fact, Observer};
+use crate::rollout::Rollouts;
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 use crate::wake::Wake;
 
@@ -60,6 +61,8 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
     pub attempter: Arc<Attempter>,
+    /// Watches how versions of policies do.
+    pub rollouts: Arc<Rollouts>,
     /// Is told what happened.
     pub observer: Arc<Observer>,
     /// The bounds of the loops.
@@ -234,23 +237,25 @@ impl Node {
                 let now = node.clock.now();
                 if now >= leased.until {
                     // The claim was long on its way, or this node stood still: somebody else may have the job by now.
-                    return Settlement::released(&leased, now);
+                    return Settlement::released(&leased, now).into();
                 }
                 node.observer.tell(Fact::pop(&leased, now));
                 node.attempter.make(&leased).await
             };
-            let settlement = tokio::select! {
-                settlement = attempt => settlement,
-                () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
+            let Made { settlement, trial } = tokio::select! {
+                made = attempt => made,
+                () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()).into(),
             };
             let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
             let slot = match settlement.spends() {
                 true => slot,
                 false => slot.unused(),
             };
+            let attempt = node.rollouts.interest(leased.job.group, &settlement);
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
             drop(slot);
+            node.rollouts.settled(leased.job.group, attempt, trial);
             if comes_back || node.crowded.load(Ordering::Relaxed) {
                 node.wake.here();
             }

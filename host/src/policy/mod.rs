@@ -79,6 +79,8 @@ pub struct Runtime {
     pub observer_threads: PolicyThreads,
     /// Who is not called.
     pub quarantine: Arc<Quarantine>,
+    /// Who is not called beside deliveries.
+    pub shadow_quarantine: Arc<Quarantine>,
     /// The loaded plugins.
     pub registry: Registry,
 }
@@ -97,6 +99,7 @@ impl Runtime {
             threads: PolicyThreads::start(options.threads, options.queue)?,
             observer_threads: PolicyThreads::start(options.observer_threads, options.queue)?,
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
+            shadow_quarantine: Arc::new(Quarantine::new(options.quarantine)),
             registry: Registry::new(Arc::new(engine), options.compiler, cache, options.component_limit),
         })
     }

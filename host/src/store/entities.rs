@@ -23,12 +23,14 @@ pub enum Kind {
     Schedule,
     /// A change of many jobs that goes on in the background.
     Bulk,
+    /// A version of a group's policy that is not in force: its name is `group number/version`.
+    Binding,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk];
+    pub const ALL: [Self; 8] =
+        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk, Self::Binding];
 
     /// The name in the store.
     #[must_use]
@@ -41,6 +43,7 @@ impl Kind {
             Self::Plugin => "plugin",
             Self::Schedule => "schedule",
             Self::Bulk => "bulk",
+            Self::Binding => "binding",
         }
     }
 }

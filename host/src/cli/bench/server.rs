@@ -59,7 +59,7 @@ impl Server {
         server.client().put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
         // Another one in each workload: a database that is not a file of its own remembers the others.
         server.group = format!("bench-{}", SystemClock.now().0);
-        server.client().put_group(&server.group, &policy()).await?;
+        server.client().put_group(&server.group, &policy(), None).await?;
         for client in &server.clients {
             until(async || Ok(client.get::<Value>(&["groups", &server.group], &[]).await.is_ok())).await?;
         }
@@ -80,7 +80,7 @@ impl Server {
         let token = token["token"].as_str().context("the server made a token and does not show it")?;
         let clients = self.clients.iter().map(|client| client.with_token(token)).collect::<Vec<_>>();
         clients[0].put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
-        clients[0].put_group(&self.group, &policy()).await?;
+        clients[0].put_group(&self.group, &policy(), None).await?;
         clients[0].act(&["groups", &self.group, "pause"]).await?;
         for client in &clients {
             until(async || Ok(client.get::<Value>(&["groups", &self.group], &[]).await.is_ok())).await?;

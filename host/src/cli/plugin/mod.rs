@@ -6,6 +6,7 @@ mod call;
 mod golden;
 mod scaffold;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -47,6 +48,26 @@ pub(super) enum Command {
         /// The component; `-` is standard input.
         file: PathBuf,
     },
+    /// Download a version's component.
+    Pull {
+        /// NAME@VERSION.
+        plugin: Version,
+        /// Where to write it; `-` is standard output.
+        file: PathBuf,
+    },
+    /// Say that a version should no longer be bound. Groups that bind it go on, with a warning.
+    Deprecate {
+        /// NAME@VERSION.
+        plugin: Version,
+        /// Why. Without it, the version may be bound again.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Delete a version that nothing uses.
+    Delete {
+        /// NAME@VERSION.
+        plugin: Version,
+    },
 }
 
 /// A plugin, and perhaps which version of it.
@@ -80,6 +101,12 @@ impl FromStr for Reference {
 pub(super) struct Version {
     name: String,
     version: String,
+}
+
+impl Version {
+    fn path(&self) -> [&str; 4] {
+        ["plugins", &self.name, "versions", &self.version]
+    }
 }
 
 impl FromStr for Version {
@@ -122,9 +149,26 @@ impl Command {
                 session.out.answer(&description)
             }
             Self::Push { plugin, file } => {
-                let path = ["plugins", plugin.name.as_str(), "versions", plugin.version.as_str()];
-                let stored = session.client.put_component(&path, input::bytes(&file)?).await?;
+                let stored = session.client.put_component(&plugin.path(), input::bytes(&file)?).await?;
                 session.out.answer(&stored)
+            }
+            Self::Pull { plugin, file } => {
+                let path = plugin.path();
+                let path = [&path[..], &["component"]].concat();
+                let bytes = session.client.open(&path, &[], None).await?.bytes().await?;
+                match file.to_str() {
+                    Some("-") => std::io::stdout().write_all(&bytes)?,
+                    _ => std::fs::write(&file, &bytes)?,
+                }
+                Ok(())
+            }
+            Self::Deprecate { plugin, why } => {
+                let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;
+                session.done(&answer, &format!("{}@{}: stored", plugin.name, plugin.version))
+            }
+            Self::Delete { plugin } => {
+                let answer = session.client.delete(&plugin.path()).await?;
+                session.done(&answer, &format!("{}@{}: deleted", plugin.name, plugin.version))
             }
         }
     }

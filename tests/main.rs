@@ -92,6 +92,8 @@ mod drain;
 mod openapi;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod tutorial;
 
 #[cfg(test)]
 mod cluster;

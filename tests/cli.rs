@@ -46,6 +46,41 @@ async fn groups_and_keys_are_managed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_is_proposed_promoted_and_rolled_back() {
+    let host = TestHost::start().await;
+    cli(&host, &["group", "put", "g", "--why", "first"], "").await.ok();
+    let candidate = "[judge.config]\nexpect = [202]\n";
+    let made = json(&host, &["policy", "propose", "g", "-", "--why", "trial"], candidate).await;
+    assert_eq!((&made["version"], &made["why"]), (&json!(2), &json!("trial")));
+    let some = ["policy", "promote", "g", "2", "--percent", "5", "--max-faults", "0.1", "--min-attempts", "9"];
+    assert!(cli(&host, &some, "").await.ok().contains("5 % of the jobs"));
+    assert_eq!(json(&host, &["group", "get", "g"], "").await["canary"]["min_attempts"], 9);
+    assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));
+    cli(&host, &["policy", "shadow", "put", "g", "2", "--percent", "50"], "").await.ok();
+    assert_eq!(json(&host, &["policy", "shadow", "get", "g"], "").await["percent"], 50);
+    assert!(cli(&host, &["policy", "shadow", "get", "g"], "").await.ok().contains("differences"));
+    cli(&host, &["policy", "shadow", "delete", "g"], "").await.ok();
+    cli(&host, &["policy", "shadow", "delete", "g"], "").await.error(1);
+    assert!(cli(&host, &["policy", "promote", "g", "2", "--why", "good"], "").await.ok().contains("version 2"));
+    assert_eq!(json(&host, &["policy", "version", "g", "2"], "").await["active"], true);
+    assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));
+    cli(&host, &["policy", "rollback", "g"], "").await.error(1);
+    assert!(cli(&host, &["policy", "versions", "g"], "").await.ok().contains("trial"));
+    let history = cli(&host, &["policy", "history", "g"], "").await;
+    assert!(["first", "good", "rollback"].iter().all(|text| history.ok().contains(text)), "{history:?}");
+    let moves = json(&host, &["policy", "history", "g", "--limit", "1"], "").await;
+    assert_eq!(moves["next_cursor"], "4");
+
+    let backoff = json(&host, &["plugin", "describe", "backoff"], "").await;
+    let (name, file) =
+        (format!("backoff@{}", backoff["version"].as_str().unwrap()), host.dir.path().join("backoff.wasm"));
+    cli(&host, &["plugin", "pull", &name, file.to_str().unwrap()], "").await.ok();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), backoff["size"].as_u64().unwrap());
+    cli(&host, &["plugin", "deprecate", &name, "--why", "old"], "").await.error(1);
+    cli(&host, &["plugin", "delete", &name], "").await.error(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_created_followed_and_cancelled() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     receiver.on("/a", [Answer::body(200, "thanks")]);

@@ -14,7 +14,7 @@ const ROUNDS: u32 = 16;
 const SEED: u64 = 0x00ca_7111_0000_0001;
 
 /// Bodies that are good somewhere.
-const SEEDS: [&str; 9] = [
+const SEEDS: [&str; 11] = [
     r#"{"url": "http://127.0.0.1:1/", "headers": {"X-A": "b"}, "payload": {"a": [1, 2.5e3, null]}, "run_at": "+90s", "name": "n",
         "metadata": {"k": "v"}, "policy": {"retry": {"max_attempts": 3}}, "limits": {"timeout": "1s", "ttl": "1h"}}"#,
     r#"{"jobs": [{"url": "http://127.0.0.1:1/", "payload_text": "x", "run_at": 1795168800}, {"url": "https://a/", "payload_base64": "AA=="}]}"#,
@@ -24,6 +24,8 @@ const SEEDS: [&str; 9] = [
     r#"{"group": "x", "cron": "*/5 1-4 * * mon,3", "time_zone": "Europe/Berlin", "start": "+1d", "end": 1995168800, "max_runs": 3, "jitter": "5s",
         "catch_up": "1h", "job": {"url": "http://127.0.0.1:1/"}}"#,
     r#"{"from": 1795168800, "to": "2026-11-20T10:00:00Z"}"#,
+    r#"{"version": 1, "percent": 10, "max_faults": 0.05, "max_differences": 0.1, "why": "because"}"#,
+    r#"{"encode": null, "judge": {"plugin": "expected-status"}, "why": "a candidate", "deprecated": null}"#,
     r#"{"secret": "s", "kind": "secret", "secret_base64": "cw=="}"#,
     r#"{"tenant": "default", "name": "n", "role": "viewer", "defaults": {"limits": {"ttl": "1h"}}}"#,
 ];

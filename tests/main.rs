@@ -56,6 +56,8 @@ mod answers;
 #[cfg(test)]
 mod auth_headers;
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
 mod compat;
 #[cfg(test)]
 mod custom_plugin;
@@ -74,10 +76,16 @@ mod presets;
 #[cfg(test)]
 mod redirects;
 #[cfg(test)]
+mod shadow;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod versions;
 #[cfg(test)]
 mod webhooks;
 
+#[cfg(test)]
+mod author;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
@@ -88,6 +96,8 @@ mod drain;
 mod openapi;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod tutorial;
 
 #[cfg(test)]
 mod cluster;

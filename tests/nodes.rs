@@ -5,7 +5,7 @@ use std::time::Duration;
 use carillon::clock::{Clock, SystemClock, UnixMs};
 use serde_json::{Value, json};
 
-use crate::postgres::{DATABASE, cluster};
+use crate::postgres::{DATABASE, cluster, until_status, until_succeeded};
 use crate::support::{Answer, Cluster, Gate, LOOK_AGAIN, Receiver, Setup, SkewedClock, TestHost, ms, soon};
 
 /// A node that came takes its part after 3 s; one that is silent loses it after 6 s.
@@ -47,21 +47,7 @@ async fn until_alive(node: &TestHost, names: &[&str]) {
 }
 
 async fn until_known(node: &TestHost, group: &str) {
-    let known = async {
-        while node.api.get(&format!("/v1/groups/{group}")).await.status != 200 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    soon(&format!("the group {group} is known"), known).await;
-}
-
-async fn until_succeeded(node: &TestHost, group: &str, count: u64) {
-    let all = async {
-        while node.api.stats(group).await["succeeded"] != count {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    soon(&format!("{count} jobs succeed"), all).await;
+    until_status(node, &format!("/v1/groups/{group}"), 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

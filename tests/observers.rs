@@ -17,7 +17,7 @@ const NOWHERE: &str = "http://127.0.0.1:1/";
 const LINGER: Duration = Duration::from_millis(200);
 
 /// Builds a plugin from its directory and uploads it.
-async fn upload(api: &Api, directory: &str, name: &str) {
+pub async fn upload(api: &Api, directory: &str, name: &str) {
     let request = BuildRequest {
         manifest_dir: repository().join(directory),
         target_dir: shared_dir().join("guests"),

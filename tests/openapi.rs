@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 57] = [
+const OPERATIONS: [&str; 69] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -24,6 +24,15 @@ const OPERATIONS: [&str; 57] = [
     "POST /v1/groups/{group}/jobs",
     "POST /v1/groups/{group}/jobs/batch",
     "POST /v1/groups/{group}/policy/simulate",
+    "GET /v1/groups/{group}/policy/versions",
+    "POST /v1/groups/{group}/policy/versions",
+    "GET /v1/groups/{group}/policy/versions/{version}",
+    "POST /v1/groups/{group}/policy/promote",
+    "POST /v1/groups/{group}/policy/rollback",
+    "GET /v1/groups/{group}/policy/history",
+    "GET /v1/groups/{group}/policy/shadow",
+    "PUT /v1/groups/{group}/policy/shadow",
+    "DELETE /v1/groups/{group}/policy/shadow",
     "GET /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
     "PATCH /v1/jobs/{id}",
@@ -48,6 +57,9 @@ const OPERATIONS: [&str; 57] = [
     "GET /v1/plugins/{plugin}",
     "GET /v1/plugins/{plugin}/versions/{version}",
     "PUT /v1/plugins/{plugin}/versions/{version}",
+    "PATCH /v1/plugins/{plugin}/versions/{version}",
+    "DELETE /v1/plugins/{plugin}/versions/{version}",
+    "GET /v1/plugins/{plugin}/versions/{version}/component",
     "GET /v1/tokens",
     "POST /v1/tokens",
     "DELETE /v1/tokens/{id}",
@@ -250,6 +262,47 @@ async fn changes_and_leases_are_as_they_are_documented() {
     document.covers("POST /v1/leases/{token}/fail", &api.post(&path(1, "fail"), failed).await);
     document.covers("POST /v1/leases/{token}/release", &api.post(&path(2, "release"), json!({})).await);
     document.covers("POST /v1/leases/{token}/release", &api.post(&path(2, "release"), json!({})).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_are_as_they_are_documented() {
+    let host = TestHost::start().await;
+    let (api, document) = (&host.api, Document::of(&host).await);
+    let group = json!({"judge": {"config": {"expect": [200]}}, "pin": "job", "rollback_on_quarantine": false});
+    document.takes("PUT /v1/groups/{group}", &group);
+    document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g?why=first", group).await);
+    let path = |rest: &str| format!("/v1/groups/g/policy/{rest}");
+    let candidate = json!({"encode": [{"plugin": "base64-envelope"}], "sign": null, "why": "tried out"});
+    document.takes("POST /v1/groups/{group}/policy/versions", &candidate);
+    let made = api.post(&path("versions"), candidate).await;
+    document.covers("POST /v1/groups/{group}/policy/versions", &made);
+    let shadow = json!({"version": 2, "percent": 50});
+    document.takes("PUT /v1/groups/{group}/policy/shadow", &shadow);
+    document.covers("PUT /v1/groups/{group}/policy/shadow", &api.put(&path("shadow"), shadow).await);
+    document.covers("GET /v1/groups/{group}/policy/shadow", &api.get(&path("shadow")).await);
+    let canary = json!({"version": 2, "percent": 5, "max_faults": 0.1, "max_differences": 0.2, "min_attempts": 9});
+    document.takes("POST /v1/groups/{group}/policy/promote", &canary);
+    document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), canary).await);
+    let promoted = json!({"version": 2, "why": "it works"});
+    document.takes("POST /v1/groups/{group}/policy/promote", &promoted);
+    document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), promoted).await);
+    let why = json!({"why": "it does not"});
+    document.takes("POST /v1/groups/{group}/policy/rollback", &why);
+    document.covers("POST /v1/groups/{group}/policy/rollback", &api.post(&path("rollback"), why).await);
+    for (operation, path) in [
+        ("GET /v1/groups/{group}/policy/versions", path("versions")),
+        ("GET /v1/groups/{group}/policy/versions/{version}", path("versions/1")),
+        ("GET /v1/groups/{group}/policy/history", path("history")),
+    ] {
+        document.covers(operation, &api.get(&path).await);
+    }
+    let backoff = api.get("/v1/plugins/backoff").await.expect(200);
+    let patch = json!({"deprecated": "old"});
+    document.takes("PATCH /v1/plugins/{plugin}/versions/{version}", &patch);
+    let path = format!("/v1/plugins/backoff/versions/{}", backoff["version"].as_str().unwrap());
+    let refused = api.raw(reqwest::Method::PATCH, &path, patch.to_string()).await;
+    document.covers("PATCH /v1/plugins/{plugin}/versions/{version}", &refused);
+    document.covers("DELETE /v1/plugins/{plugin}/versions/{version}", &api.delete(&path).await);
 }
 
 /// The samples of an exposition in the OpenMetrics text format.

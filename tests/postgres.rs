@@ -21,7 +21,7 @@ async fn node(cluster: &Cluster) -> TestHost {
 }
 
 /// Waits until a node answers with this status.
-async fn until_status(host: &TestHost, path: &str, status: u16) {
+pub async fn until_status(host: &TestHost, path: &str, status: u16) {
     let answered = async {
         while host.api.get(path).await.status != status {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -46,9 +46,10 @@ fn arrivals(receiver: &Receiver, path: &str) -> BTreeMap<String, usize> {
     count
 }
 
-async fn until_succeeded(host: &TestHost, count: u64) {
+/// Waits until as many jobs of a group have succeeded.
+pub async fn until_succeeded(host: &TestHost, group: &str, count: u64) {
     let all = async {
-        while host.api.stats("g").await["succeeded"] != count {
+        while host.api.stats(group).await["succeeded"] != count {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
@@ -92,7 +93,7 @@ async fn two_servers_deliver_each_of_500_jobs_once() {
         let (of_one, of_two) = tokio::join!(batch(&one, &url, 50), batch(&two, &url, 50));
         made.extend(of_one.into_iter().chain(of_two));
     }
-    until_succeeded(&two, 500).await;
+    until_succeeded(&two, "g", 500).await;
     let expected: BTreeMap<String, usize> = made.into_iter().map(|id| (id, 1)).collect();
     assert_eq!(expected.len(), 500);
     assert_eq!(arrivals(&receiver, "/a"), expected);
@@ -138,6 +139,6 @@ async fn a_database_that_crashed_has_lost_nothing() {
         }
     })
     .await;
-    until_succeeded(&host, 100).await;
+    until_succeeded(&host, "g", 100).await;
     assert_eq!(arrivals(&receiver, "/a"), made.into_iter().map(|id| (id, 1)).collect());
 }

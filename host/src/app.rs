@@ -26,13 +26,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::cluster::{Cluster, Describe, Link};
 use crate::config::Config;
 use crate::cron::Cron;
-use crate::due::{Leases, Node};
+use crate::due::{Leases, Node, Pace};
 use crate::egress::Guard;
 use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::Observers;
 use crate::policy::Runtime;
 use crate::pull::Puller;
+use crate::rollout::Rollouts;
 use crate::send::Sender;
 use crate::store::{self, NodeDoc, Store};
 
@@ -117,22 +118,26 @@ impl App {
             Arc::clone(&observer),
             Arc::clone(&cluster),
         );
+        let (attempter, interrupt) = (Arc::new(attempter), CancellationToken::new());
+        let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &runtime, &observer, interrupt.clone()));
         let node = Arc::new(Node {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
-            attempter: Arc::new(attempter),
+            attempter,
+            rollouts,
             observer,
             gates,
             cluster,
             config: config.engine.clone(),
             crowded: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
+            pace: Pace::default(),
             leases: Leases::default(),
             wake: Arc::default(),
             pulled: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),
-            interrupt: CancellationToken::new(),
+            interrupt,
         });
         let mut mounts = Vec::new();
         for mount in Mount::ALL {
@@ -187,6 +192,7 @@ impl App {
             clock: Arc::clone(&node.clock),
             attempter: Arc::clone(&node.attempter),
             runtime: Arc::clone(runtime),
+            rollouts: Arc::clone(&node.rollouts),
             observer: Arc::clone(&node.observer),
             observers: Arc::clone(&observers),
             streams: Arc::new(Semaphore::new(config.events.streams)),
@@ -199,6 +205,7 @@ impl App {
                 catalog: Arc::clone(&node.catalog),
                 clock: Arc::clone(&node.clock),
                 attempter: Arc::clone(&node.attempter),
+                rollouts: Arc::clone(&node.rollouts),
                 observer: Arc::clone(&node.observer),
                 pulled: Arc::clone(&node.pulled),
                 wake: Arc::clone(&node.wake),

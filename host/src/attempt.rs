@@ -3,11 +3,13 @@
 //! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
 
 mod answer;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::answer::{exchange_of, health_of, retry_after};
+pub use self::trial::{Opinion, Trial};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
@@ -45,6 +47,20 @@ pub(crate) struct Notes {
     body: bytes::Bytes,
 }
 
+/// What came of an attempt.
+pub struct Made {
+    /// What becomes of the job.
+    pub settlement: Settlement,
+    /// What the group's shadow is to see of it.
+    pub trial: Option<Box<Trial>>,
+}
+
+impl From<Settlement> for Made {
+    fn from(settlement: Settlement) -> Self {
+        Self { settlement, trial: None }
+    }
+}
+
 impl Attempter {
     /// With everything that an attempt needs.
     #[must_use]
@@ -68,39 +84,41 @@ impl Attempter {
     }
 
     /// Makes the attempt that `leased` is for, and says what becomes of the job.
-    pub async fn make(&self, leased: &Leased) -> Settlement {
+    pub async fn make(&self, leased: &Leased) -> Made {
         let started_at = self.clock.now();
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
-            return Settlement::expired(leased, started_at, None);
+            return Settlement::expired(leased, started_at, None).into();
         }
-        let Some(group) = self.catalog.group_by_id(leased.job.group) else {
-            return Settlement::released(leased, started_at);
+        let Some(group) = self.catalog.group_of(&leased.job) else {
+            return Settlement::released(leased, started_at).into();
         };
         let mut notes = Notes::new(leased, &group, started_at);
         let origin = receiver::origin_of(&leased.job).unwrap_or_default();
         let pass = match self.receivers.enter(&leased.job, &origin, self.host_concurrency(&group), started_at) {
             Ok(pass) => pass,
-            Err(wait) => return self.put_off(leased, due, notes, &origin, wait),
+            Err(wait) => return self.put_off(leased, due, notes, &origin, wait).into(),
         };
         let plan = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => plan,
-            Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault),
+            Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault).into(),
         };
         let outgoing = match self.prepared(&group, leased, &plan, started_at, &mut notes).await {
             Ok(outgoing) => outgoing,
-            Err((role, fault)) => return self.unsent(leased, notes, role, &fault),
+            Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
         };
         notes.detail.request_digest = Some(outgoing.digest());
         let Sent { answer, redirects } = self.sender.send(outgoing).await;
         self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
         notes.detail.redirects = redirects;
         let stopwatch = Stopwatch::start();
-        let decided = self.decided(&group, leased, &plan, self.clock.now(), &answer).await;
+        let answered_at = self.clock.now();
+        let decided = self.decided(&group, leased, &plan, answered_at, &answer).await;
         notes.detail.timings.decide = micros(stopwatch.elapsed());
+        let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
-        settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
+        Made { settlement: settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling), trial }
     }
 
     /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
@@ -159,14 +177,24 @@ impl Attempter {
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
-        let (seed, timeout) = (notes.detail.seed, self.timeout(group, leased));
-        let redirects = group.effective.as_ref().map_or(0, |effective| effective.limits.redirects);
-        let spec = &leased.job.spec;
-        let metadata = spec.metadata_headers.then_some(&spec.metadata);
-        let (job, number, auth_headers) = (leased.job.id, notes.number, plan.auth_headers.as_slice());
-        let envelope = Envelope { job, number, seed, timeout, redirects, metadata, auth_headers };
-        let outgoing = self.sender.complete(&request?, envelope);
+        let outgoing = self.completed(group, leased, plan, &request?);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
+    }
+
+    /// The request with the server's own headers and the group's keys; none if it cannot be sent.
+    fn completed(&self, group: &Group, leased: &Leased, plan: &Plan, request: &Request) -> Option<Outgoing> {
+        let (job, number) = (&leased.job, leased.number());
+        let metadata = job.spec.metadata_headers.then_some(&job.spec.metadata);
+        let envelope = Envelope {
+            job: job.id,
+            number,
+            seed: seed_of(job.seed, number),
+            timeout: self.timeout(group, leased),
+            redirects: group.effective.as_ref().map_or(0, |effective| effective.limits.redirects),
+            metadata,
+            auth_headers: plan.auth_headers.as_slice(),
+        };
+        self.sender.complete(request, envelope)
     }
 
     /// Judges an answer and asks about a retry.
@@ -200,7 +228,7 @@ impl Attempter {
         retry_after: Option<Duration>,
     ) -> Settlement {
         let at = self.clock.now();
-        let Some(group) = self.catalog.group_by_id(leased.job.group) else {
+        let Some(group) = self.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, at);
         };
         let mut notes = Notes::new(leased, &group, started_at);
@@ -256,7 +284,7 @@ impl Notes {
             spent: true,
             timings: Timings { late, ..Timings::default() },
             seed: seed_of(leased.job.seed, leased.number()),
-            binding_version: group.version,
+            binding_version: group.binding,
             ..AttemptDetail::default()
         };
         Self { number: leased.number(), started_at, detail, status: None, body: bytes::Bytes::new() }

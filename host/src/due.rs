@@ -5,9 +5,11 @@
 //! for the wake-up before it looks. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
 //! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
 //! time: so a job is not late by the time that its claim takes, and many share one. Tenants that have jobs due share a claim equally, and
-//! so do the groups of each ([`fair`]), so that no backlog delays another's next job.
+//! so do the groups of each ([`fair`]), and it takes no more than it can take in a short time ([`pace`]), so that no backlog delays
+//! another's next job.
 
 mod fair;
+mod pace;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,15 +21,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::fair::{Open, Wanted, share};
-use crate::attempt::Attempter;
+pub use self::pace::Pace;
+use crate::attempt::{Attempter, Made};
 use crate::catalog::{Catalog, Group, Tenant};
-use crate::clock::{Clock, UnixMs};
+use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening, Whose};
 use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
 use crate::observe::{Fact, Observer};
+use crate::rollout::Rollouts;
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 use crate::wake::Wake;
 
@@ -57,6 +61,8 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
     pub attempter: Arc<Attempter>,
+    /// Watches how versions of policies do.
+    pub rollouts: Arc<Rollouts>,
     /// Is told what happened.
     pub observer: Arc<Observer>,
     /// The bounds of the loops.
@@ -69,6 +75,8 @@ pub struct Node {
     pub crowded: AtomicBool,
     /// Rises with each look at the store.
     pub turn: AtomicUsize,
+    /// How much a claim takes.
+    pub pace: Pace,
     /// The leases of the attempts that run.
     pub leases: Leases,
     /// Wakes [`Node::run_due`].
@@ -182,6 +190,7 @@ impl Node {
         };
         let batch = u32::try_from(self.gates.free()).unwrap_or(u32::MAX).min(self.config.claim_batch);
         let crowded = full || (batch == 0 && !open.is_empty());
+        let batch = self.pace.of(batch);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         Ok(Outlook { quotas: share(&open, quota, batch, turn), next, crowded })
     }
@@ -206,9 +215,12 @@ impl Node {
     async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let lease_until = now.plus(self.config.lease.get());
+        let asked = quotas.iter().map(|(_, quota)| quota).sum();
         let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until, pull: false, quotas };
+        let stopwatch = Stopwatch::start();
         let leased = self.store.claim_due(claim).await?;
         let count = leased.len();
+        self.pace.took(asked, u32::try_from(count).unwrap_or(u32::MAX), stopwatch.elapsed());
         for leased in leased {
             self.start(leased, now);
         }
@@ -225,23 +237,25 @@ impl Node {
                 let now = node.clock.now();
                 if now >= leased.until {
                     // The claim was long on its way, or this node stood still: somebody else may have the job by now.
-                    return Settlement::released(&leased, now);
+                    return Settlement::released(&leased, now).into();
                 }
                 node.observer.tell(Fact::pop(&leased, now));
                 node.attempter.make(&leased).await
             };
-            let settlement = tokio::select! {
-                settlement = attempt => settlement,
-                () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()),
+            let Made { settlement, trial } = tokio::select! {
+                made = attempt => made,
+                () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()).into(),
             };
             let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
             let slot = match settlement.spends() {
                 true => slot,
                 false => slot.unused(),
             };
+            let attempt = node.rollouts.interest(leased.job.group, &settlement);
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
             drop(slot);
+            node.rollouts.settled(leased.job.group, attempt, trial);
             if comes_back || node.crowded.load(Ordering::Relaxed) {
                 node.wake.here();
             }

@@ -27,6 +27,9 @@ pub fn with_follow_ups(
         follow_ups
             .extend(dead_letter_group(catalog, leased).map(|group| dead_letter(&group, clock, leased, &settlement)));
     }
+    for job in &mut follow_ups {
+        job.spec.binding = catalog.pinned(job.group, job.id);
+    }
     settlement.follow_ups = follow_ups;
     settlement
 }

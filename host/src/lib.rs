@@ -38,6 +38,9 @@ pub mod pull;
 // How many of a group may.
 pub mod gate;
 
+// How new versions of policies do.
+pub mod rollout;
+
 // One attempt: encode, sign, send, judge, retry, settle.
 pub mod attempt;
 

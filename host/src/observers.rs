@@ -271,6 +271,7 @@ fn shown(event: &Event, tenant: &str, group: &str) -> ShownEvent {
     attributes.extend(details.count.map(|count| attribute("count", count.to_string())));
     attributes.extend(details.schedule.clone().map(|schedule| attribute("schedule", schedule)));
     attributes.extend(details.origin.clone().map(|origin| attribute("origin", origin)));
+    attributes.extend(details.binding.map(|version| attribute("binding", version.to_string())));
     let texts = fact.about.metadata.texts();
     attributes.extend(texts.map(|text| attribute(&format!("metadata.{}", text.flat_name()), text.value.to_owned())));
     ShownEvent {

@@ -16,6 +16,7 @@ use crate::flow;
 use crate::job::{JobId, Leased, Settlement, State, TenantId, Token};
 use crate::observe::{Fact, Observer};
 use crate::policy::JudgedOutcome;
+use crate::rollout::Rollouts;
 use crate::settle;
 use crate::store::{ClaimDue, Settled, Store, StoreError};
 use crate::wake::Wake;
@@ -30,6 +31,8 @@ pub struct Puller {
     pub clock: Arc<dyn Clock>,
     /// Asks retry policies.
     pub attempter: Arc<Attempter>,
+    /// Watches how versions of policies do.
+    pub rollouts: Arc<Rollouts>,
     /// Is told what happened.
     pub observer: Arc<Observer>,
     /// Says that there may be something to pull.
@@ -200,10 +203,12 @@ impl Puller {
     }
 
     async fn settle(&self, leased: &Leased, settlement: Settlement) -> Result<Settled, StoreError> {
+        let attempt = self.rollouts.interest(leased.job.group, &settlement);
         let settlement = flow::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         let settled = self.store.settle(vec![settlement.clone()]).await?;
         let settled = settled.first().copied().unwrap_or(Settled::LeaseLost);
         self.observer.settled(leased, &settlement, settled);
+        self.rollouts.settled(leased.job.group, attempt, None);
         self.wake.everywhere();
         Ok(settled)
     }

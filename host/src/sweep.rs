@@ -104,7 +104,7 @@ fn cutoffs(retention: &Retention, now: UnixMs) -> Prune {
     Prune {
         ended: ended.map(|(state, kept)| (state, now.minus(kept.get()))).to_vec(),
         ticks: now.minus(TICKS_KEPT),
-        recent: now,
+        now,
         limit: BATCH,
     }
 }

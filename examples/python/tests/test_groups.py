@@ -39,6 +39,43 @@ def test_a_paused_group_waits(client: Client, group: str) -> None:
     assert len(client.leases.take(group)) == 1
 
 
+def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str) -> None:
+    client.groups.put(name, why="first", pin="job")
+    made = client.policies.propose(name, judge={"config": {"expect": [202]}}, why="a trial")
+    assert (made.version, made.active, made.why) == (2, False, "a trial")
+    assert client.policies.set_shadow(name, 2, percent=50).percent == 50
+    assert client.policies.shadow(name).different == {"request": 0, "judge": 0, "retry": 0}
+    client.policies.delete_shadow(name)
+    canary = client.policies.promote(name, 2, percent=5, max_faults=0.2).canary
+    assert canary is not None
+    assert (canary.percent, canary.max_faults, canary.canary.attempts) == (5, 0.2, 0)
+    assert client.policies.rollback(name).canary is None
+    assert client.policies.promote(name, 2).binding == 2
+    assert client.policies.version(name, 2) == next(iter(client.policies.versions(name, page_size=1)))
+    assert client.policies.version(name, 2).plugins[0].role == "judge"
+    assert client.jobs.create(name, run_at="+1h").binding == 2
+    assert client.policies.rollback(name, why="no").binding == 1
+    moves = list(client.policies.history(name, page_size=1))
+    assert [(move.action, move.from_version, move.to_version) for move in moves] == [
+        ("rollback", 2, 1),
+        ("promote", 1, 2),
+        ("rollback", 2, 1),
+        ("canary", 1, 2),
+        ("bind", None, 1),
+    ]
+    with pytest.raises(TypeError, match="limits"):
+        client.policies.propose(name, limits={})  # type: ignore[call-arg]
+
+
+def test_plugins_are_downloaded(client: Client) -> None:
+    backoff = client.plugins.get("backoff")
+    assert len(client.plugins.component("backoff", backoff.version)) == backoff.size
+    for verb in (client.plugins.deprecate, client.plugins.delete):
+        with pytest.raises(Problem) as caught:
+            verb("backoff", backoff.version, *(["old"] if verb == client.plugins.deprecate else []))
+        assert caught.value.status == 409
+
+
 def test_stats_are_exact(client: Client, group: str) -> None:
     client.jobs.create_many(group, [{}, {}, {"run_at": "+1h"}])
     client.leases.take(group)

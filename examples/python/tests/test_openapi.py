@@ -14,6 +14,7 @@ from carillon import AsyncClient, models
 from carillon._calls.admin import Quota
 from carillon._calls.groups import Filter, GroupFields
 from carillon._calls.jobs import FollowUp, JobFields, Limits
+from carillon._calls.policies import PolicyFields
 from carillon._calls.schedules import ScheduleFields
 
 
@@ -37,6 +38,7 @@ def properties(document: dict[str, Any], name: str) -> set[str]:
         ("JobDoc", FollowUp.__optional_keys__ - {"payload_bytes"} | {"payload_base64"}),
         ("JobLimits", Limits.__optional_keys__),
         ("GroupDoc", GroupFields.__optional_keys__),
+        ("CandidateDoc", PolicyFields.__optional_keys__),
         ("FilterDoc", Filter.__optional_keys__),
         ("QuotaDoc", Quota.__optional_keys__),
         ("ScheduleDoc", ScheduleFields.__optional_keys__ | {"group", "cron", "job"}),
@@ -53,6 +55,12 @@ def test_what_can_be_asked_for(document: dict[str, Any], name: str, known: froze
         ("JobView", models.Job),
         ("AttemptView", models.Attempt),
         ("GroupView", models.Group),
+        ("VersionView", models.Version),
+        ("BoundPlugin", models.BoundPlugin),
+        ("MoveView", models.Move),
+        ("ShadowView", models.Shadow),
+        ("CanaryView", models.Canary),
+        ("ArmView", models.Arm),
         ("Stats", models.Stats),
         ("ScheduleView", models.Schedule),
         ("BackfillView", models.Backfill),

@@ -80,7 +80,7 @@ CREATE TABLE job (
 -- Claims in the order of priority, and what each group waits for.
 CREATE INDEX job_due ON job (lane, run_at, id) WHERE state = 'scheduled' AND NOT blocked;
 -- Leases that ended.
-CREATE INDEX job_lease ON job (lease_until) WHERE state = 'running';
+CREATE INDEX job_lease ON job (lease_until) WHERE lease_until IS NOT NULL;
 -- Jobs that expire while they wait.
 CREATE INDEX job_expiry ON job (expires_at) WHERE state = 'scheduled' AND expires_at IS NOT NULL;
 -- Which job of a key is next; and that at most one of a key is not blocked.
@@ -92,6 +92,14 @@ CREATE INDEX job_schedule ON job (schedule) WHERE schedule IS NOT NULL;
 CREATE INDEX job_state ON job (grp, state, id);
 -- Lists by name.
 CREATE INDEX job_name ON job (grp, name, id) WHERE name IS NOT NULL;
+
+-- What is kept of jobs, over or not, lies in partitions by the time of acceptance, which is what ids begin with: from `from_ms` on and
+-- before `until_ms`, each three tables `job_done_<from_ms>`, `job_spec_<from_ms>`, `attempt_<from_ms>`. They are made ahead of time and
+-- dropped when all that is in them is old. What falls into none of them is in the tables of the `_rest`.
+CREATE TABLE era (
+    from_ms  BIGINT PRIMARY KEY,
+    until_ms BIGINT NOT NULL
+);
 
 -- The jobs that are over. A job moves here with the settlement that ends it.
 CREATE TABLE job_done (
@@ -116,7 +124,8 @@ CREATE TABLE job_done (
     name             TEXT COLLATE "C",
     order_key        TEXT COLLATE "C",
     last_error       TEXT
-);
+) PARTITION BY RANGE (id);
+CREATE TABLE job_done_rest PARTITION OF job_done DEFAULT;
 -- Retention.
 CREATE INDEX job_done_finished ON job_done (state, finished_at);
 -- Lists, newest first; exact counts; what a deleted group still holds.
@@ -130,7 +139,8 @@ CREATE TABLE job_spec (
     spec   TEXT  NOT NULL,
     labels JSONB,
     body   BYTEA NOT NULL
-);
+) PARTITION BY RANGE (job);
+CREATE TABLE job_spec_rest PARTITION OF job_spec DEFAULT;
 
 -- A number is used again as long as its attempt is not spent: the newer row replaces the older.
 CREATE TABLE attempt (
@@ -143,7 +153,8 @@ CREATE TABLE attempt (
     detail        TEXT   NOT NULL,
     response_body BYTEA  NOT NULL,
     PRIMARY KEY (job, number)
-);
+) PARTITION BY RANGE (job);
+CREATE TABLE attempt_rest PARTITION OF attempt DEFAULT;
 
 -- A job as it is shown.
 CREATE VIEW job_shown AS

@@ -25,6 +25,8 @@ pub struct Access {
     pub role: AccessRole,
     /// Whether it may manage tenants.
     pub operator: bool,
+    /// The name of the token, if one was asked for.
+    pub by: Option<String>,
 }
 
 /// Finds out who is asking. The routes behind it can take an `Extension<Access>`.
@@ -62,10 +64,15 @@ impl Api {
         let access = if self.auth {
             let token = token_of(headers).and_then(|token| self.catalog.token(&token));
             let token = token.ok_or_else(Problem::unauthenticated)?;
-            Access { tenant: Arc::clone(&token.tenant), role: token.role, operator: token.operator }
+            Access {
+                tenant: Arc::clone(&token.tenant),
+                role: token.role,
+                operator: token.operator,
+                by: Some(if token.name.is_empty() { &token.id } else { &token.name }.clone()),
+            }
         } else {
             let tenant = self.catalog.tenant(DEFAULT_TENANT).ok_or_else(Problem::internal)?;
-            Access { tenant, role: AccessRole::Admin, operator: true }
+            Access { tenant, role: AccessRole::Admin, operator: true, by: None }
         };
         let Some(name) = headers.get(TENANT_HEADER).and_then(|name| name.to_str().ok()) else { return Ok(access) };
         if name == access.tenant.name {

@@ -30,8 +30,8 @@ pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
-    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, schedules, simulate,
-    tenants, tokens,
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, schedules, shadow,
+    simulate, tenants, tokens, versions,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -44,6 +44,7 @@ use crate::observe::{Observer, RequestLabels};
 use crate::observers::Observers;
 use crate::policy::Runtime;
 use crate::pull::Puller;
+use crate::rollout::Rollouts;
 use crate::store::Store;
 use crate::wake::Wake;
 
@@ -59,6 +60,8 @@ pub struct Api {
     pub attempter: Arc<Attempter>,
     /// Knows which policies are quarantined.
     pub runtime: Arc<Runtime>,
+    /// Knows how versions of policies do.
+    pub rollouts: Arc<Rollouts>,
     /// Counts.
     pub observer: Arc<Observer>,
     /// Knows what runs.
@@ -164,6 +167,11 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::get_version))
+        .routes(routes!(plugins::component))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::get))
+        .routes(routes!(versions::history))
+        .routes(routes!(shadow::get))
         .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require));
     let producer = OpenApiRouter::new()
         .routes(routes!(jobs::create))
@@ -201,6 +209,13 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(keys::delete))
         .routes(routes!(keys::delete_version))
         .routes(routes!(plugins::put_version))
+        .routes(routes!(plugins::deprecate))
+        .routes(routes!(plugins::delete_version))
+        .routes(routes!(versions::create))
+        .routes(routes!(versions::promote))
+        .routes(routes!(versions::rollback))
+        .routes(routes!(shadow::put))
+        .routes(routes!(shadow::delete))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::list))
         .routes(routes!(tokens::delete))

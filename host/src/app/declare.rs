@@ -8,10 +8,10 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::accept::{AUTH_KEY, Mount, group_doc, group_patch};
-use crate::catalog::{AccessRole, Catalog, DEFAULT_TENANT, Tenant};
+use crate::catalog::{AccessRole, Author, Catalog, DEFAULT_TENANT, Tenant};
 use crate::config::Config;
 use crate::policy::KeyKind;
-use crate::policy::binding::QuotaDoc;
+use crate::policy::binding::{QuotaDoc, is_as_written};
 use crate::timetable::Zone;
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
@@ -29,7 +29,7 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
             .transpose()
             .with_context(|| format!("{}.quota", context()))?;
         let quota = named.or_else(|| Some(known.as_ref()?.quota.doc.clone())).unwrap_or_default();
-        if known.is_none_or(|known| known.defaults != tenant.defaults || known.quota.doc != quota) {
+        if known.is_none_or(|known| !is_as_written(&known.defaults, &tenant.defaults) || known.quota.doc != quota) {
             catalog.put_tenant(name, tenant.defaults.clone(), quota).await.with_context(context)?;
         }
         declare_groups(catalog, name, &tenant.groups).await.with_context(|| format!("tenants.{name}"))?;
@@ -38,11 +38,18 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
     declare_mounts(config, catalog, &tenant).await
 }
 
+fn configuration() -> Author {
+    Author::server("the configuration")
+}
+
 async fn declare_groups(catalog: &Catalog, tenant: &str, groups: &BTreeMap<String, Value>) -> anyhow::Result<()> {
     let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
     for (name, own) in groups {
-        if catalog.group(tenant.id, name).is_none_or(|known| known.own != *own) {
-            catalog.put_group(&tenant, name, own.clone()).await.with_context(|| format!("groups.{name}"))?;
+        if catalog.group(tenant.id, name).is_none_or(|known| !is_as_written(&known.own, own)) {
+            catalog
+                .put_group(&tenant, name, own.clone(), &configuration())
+                .await
+                .with_context(|| format!("groups.{name}"))?;
         }
     }
     Ok(())
@@ -80,7 +87,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
         let mut own = known.own.clone();
         json_patch::merge(&mut own, &group_patch(mount, &config.compat, catalog, tenant.id));
         if own != known.own {
-            catalog.put_group(tenant, &settings.group, own).await.with_context(context)?;
+            catalog.put_group(tenant, &settings.group, own, &configuration()).await.with_context(context)?;
         }
     }
     Ok(())

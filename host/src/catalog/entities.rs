@@ -1,12 +1,14 @@
 //! Tenants, groups, keys, tokens and plugins: what is stored of each, and what the server works with.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::secrets::Sealed;
+use super::versions::Rollout;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
 use crate::policy::binding::{Effective, Invalid, Quota, QuotaDoc};
@@ -45,19 +47,25 @@ pub struct Group {
     pub tenant: Arc<Tenant>,
     /// Its name.
     pub name: String,
-    /// One more with each change: the version of its binding.
+    /// One more with each change.
     pub version: i64,
+    /// The version of its policy that this is: the one in force, unless it was asked for under another one.
+    pub binding: i64,
     /// Whether its jobs wait, whatever their time.
     pub paused: bool,
     /// What was put, with plugins pinned to versions.
     pub own: Value,
     /// What is in force; an error if something that it refers to has gone.
     pub effective: Result<Arc<Effective>, Invalid>,
+    /// Which versions of its policy were in force, and what is tried out.
+    pub rollout: Arc<Rollout>,
     /// When it was made.
     pub created_at: UnixMs,
     /// When it was last changed.
     pub updated_at: UnixMs,
     pub(super) plan: OnceCell<Arc<Plan>>,
+    /// The same group under other versions of its policy, as far as somebody asked.
+    pub(super) variants: Mutex<HashMap<i64, Arc<Group>>>,
 }
 
 impl Group {
@@ -76,17 +84,30 @@ impl Group {
     /// The same group with another policy, which is not written anywhere.
     #[must_use]
     pub fn with_effective(&self, own: Value, effective: Effective) -> Self {
+        self.with(Arc::clone(&self.tenant), self.binding, own, Ok(Arc::new(effective)))
+    }
+
+    pub(super) fn with(
+        &self,
+        tenant: Arc<Tenant>,
+        binding: i64,
+        own: Value,
+        effective: Result<Arc<Effective>, Invalid>,
+    ) -> Self {
         Self {
             id: self.id,
-            tenant: Arc::clone(&self.tenant),
+            tenant,
             name: self.name.clone(),
             version: self.version,
+            binding,
             paused: self.paused,
             own,
-            effective: Ok(Arc::new(effective)),
+            effective,
+            rollout: Arc::clone(&self.rollout),
             created_at: self.created_at,
             updated_at: self.updated_at,
             plan: OnceCell::new(),
+            variants: Mutex::default(),
         }
     }
 }
@@ -97,6 +118,9 @@ pub(super) struct GroupDoc {
     pub(super) policy: Value,
     #[serde(default)]
     pub(super) paused: bool,
+    /// Absent if it was written before policies had versions.
+    #[serde(default)]
+    pub(super) rollout: Option<Rollout>,
 }
 
 /// A key.
@@ -237,6 +261,14 @@ pub struct PluginVersion {
     pub created_at: UnixMs,
 }
 
+impl PluginVersion {
+    /// `name@version`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+}
+
 /// What is stored of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginDoc {
@@ -250,4 +282,7 @@ pub struct PluginDoc {
     pub config_schema: Value,
     /// Bytes of the component.
     pub size: usize,
+    /// Why it should no longer be bound, if it should not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<String>,
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::entities::GroupDoc;
-use super::{Catalog, Group, Rejected, Tenant, check, document};
+use super::versions::roles_of;
+use super::{Action, Author, Catalog, Group, Rejected, Rollout, Tenant, check};
 use crate::job::{GroupId, TenantId};
 use crate::policy::binding::{Effective, Invalid, PluginName, override_configs, provenance};
-use crate::store::{Expect, Kind};
+use crate::store::Kind;
 
 impl Catalog {
     /// The tenant's group of this name.
@@ -48,18 +49,41 @@ impl Catalog {
         provenance(&doc, &state.layers(&group.tenant, &group.own))
     }
 
-    /// Makes or changes a group; the answer says whether it is new. A paused group stays paused.
+    /// Makes or changes a group; the answer says whether it is new. A paused group stays paused. Another policy than before is a new
+    /// version of it, in force at once.
     ///
     /// # Errors
     /// If the policy makes no sense, with a pointer to what does not.
-    pub async fn put_group(&self, tenant: &Tenant, name: &str, own: Value) -> Result<(Arc<Group>, bool), Rejected> {
+    pub async fn put_group(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        own: Value,
+        author: &Author,
+    ) -> Result<(Arc<Group>, bool), Rejected> {
         check::name("group", name)?;
         let own = self.pin(tenant.id, own);
-        self.candidate(tenant, &own).await?;
-        let before = self.group(tenant.id, name);
-        let paused = before.as_ref().is_some_and(|group| group.paused);
-        self.write_group(tenant.id, name, &GroupDoc { policy: own, paused }, Expect::Anything).await?;
-        Ok((self.group(tenant.id, name).ok_or(Rejected::Gone)?, before.is_none()))
+        let effective = self.candidate(tenant, &own).await?;
+        let policy = roles_of(&own);
+        let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
+        let group = self
+            .change_group(tenant.id, name, |before| {
+                let Some(group) = before else {
+                    let rollout = Some(Rollout::first(version(1), author));
+                    return Ok(GroupDoc { policy: own.clone(), paused: false, rollout });
+                };
+                let moved = group.moved(|rollout| {
+                    if rollout.active.policy != policy {
+                        let next = version(rollout.number());
+                        rollout.advance(next, Action::Bind, author, self.now());
+                    }
+                });
+                Ok(GroupDoc { policy: own.clone(), ..moved })
+            })
+            .await?;
+        self.forget_old(&group).await?;
+        let is_new = group.version == 1;
+        Ok((group, is_new))
     }
 
     /// The groups that have an observer.
@@ -71,10 +95,10 @@ impl Catalog {
     /// Lets a group's jobs wait, or go on.
     ///
     /// # Errors
-    /// If the group was changed at the same moment.
+    /// If the group is removed at the same moment.
     pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), Rejected> {
-        let doc = GroupDoc { policy: group.own.clone(), paused };
-        self.write_group(group.tenant.id, &group.name, &doc, Expect::Version(group.version)).await
+        let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(Rejected::Gone)?.moved(|_| ()) });
+        self.change_group(group.tenant.id, &group.name, change).await.map(drop)
     }
 
     /// Removes a group and, by and by, its finished jobs. False if there is none.
@@ -91,7 +115,10 @@ impl Catalog {
         if let Some(user) = self.schedules(tenant).into_iter().find(|schedule| schedule.spec.group == name) {
             return Err(Rejected::Conflict(format!("the schedule `{}` makes its jobs there", user.name)));
         }
-        self.delete(tenant, Kind::Group, name).await
+        let Some(group) = self.group(tenant, name) else { return Ok(false) };
+        let removed = self.delete(tenant, Kind::Group, name).await?;
+        self.forget_all(tenant, group.id).await?;
+        Ok(removed)
     }
 
     /// A group's policy with a job's overrides over it, checked.
@@ -109,12 +136,8 @@ impl Catalog {
         Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))
     }
 
-    async fn write_group(&self, tenant: TenantId, name: &str, doc: &GroupDoc, expect: Expect) -> Result<(), Rejected> {
-        self.put(self.entity(tenant, Kind::Group, name, document(doc), expect)).await.map(drop)
-    }
-
     /// Writes the version of each of the tenant's own plugins into a policy, so that an upload changes no group.
-    fn pin(&self, tenant: TenantId, mut own: Value) -> Value {
+    pub(super) fn pin(&self, tenant: TenantId, mut own: Value) -> Value {
         let state = self.state();
         let pin = |used: &mut Value| {
             let Some(Value::String(text)) = used.get_mut("plugin") else { return };

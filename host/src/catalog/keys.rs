@@ -103,7 +103,11 @@ impl Catalog {
     /// # Errors
     /// If a group uses it.
     pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
-        let uses = |group: &Arc<Group>| group.effective.iter().any(|effective| effective.uses_key(name));
+        let uses = |group: &Arc<Group>| {
+            let tried = group.rollout.canary.as_ref().and_then(|canary| self.bound(group, canary.version));
+            let effective = tried.iter().chain([group]).filter_map(|group| group.effective.as_ref().ok());
+            effective.into_iter().any(|effective| effective.uses_key(name))
+        };
         if let Some(group) = self.groups(tenant).into_iter().find(uses) {
             return Err(Rejected::Conflict(format!("the group `{}` uses this key", group.name)));
         }

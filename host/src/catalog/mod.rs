@@ -3,19 +3,23 @@
 //! A write goes to the store first and is in force when it returns. Reads touch no database, so the way of a job pays nothing
 //! for the number of groups.
 
+mod bindings;
 mod bulks;
+mod canaries;
 mod check;
 mod entities;
 mod groups;
 mod keys;
 mod plans;
 mod plugins;
+mod read;
 mod refresh;
 mod schedules;
 mod secrets;
 mod state;
 mod tenants;
 mod tokens;
+mod versions;
 
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -32,9 +36,11 @@ pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc
 pub use self::keys::Overlap;
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
+pub use self::versions::{Action, Author, Binding, BoundPlugin, Canary, Move, Rollout, Shadow};
 
 use self::plugins::describe;
-use self::state::{State, plugin_version};
+use self::read::plugin_version;
+use self::state::State;
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
 use crate::policy::binding::QuotaDoc;
@@ -139,6 +145,7 @@ impl Catalog {
         if catalog.tenant(DEFAULT_TENANT).is_none() {
             catalog.put_tenant(DEFAULT_TENANT, Value::Object(Map::new()), QuotaDoc::default()).await?;
         }
+        catalog.forget_orphans().await?;
         Ok(catalog)
     }
 

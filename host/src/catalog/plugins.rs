@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::state::plugin_version;
-use super::{Catalog, PluginDoc, PluginVersion, Rejected, check, document};
+use super::read::plugin_version;
+use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, check, document};
 use crate::job::{GroupId, TenantId};
-use crate::policy::binding::PluginName;
-use crate::policy::{Digest, LoadError, Plugin, Runtime};
-use crate::store::{Expect, Kind};
+use crate::policy::binding::{Invalid, PluginName, Use};
+use crate::policy::{Digest, LoadError, Plugin, Runtime, golden};
+use crate::store::{Expect, Kind, StoreError};
 
 impl Catalog {
     /// A plugin that the tenant can see; the newest version if none is named.
@@ -61,6 +61,7 @@ impl Catalog {
                 LoadError::Description(format!("it calls itself `{said}`, but was uploaded as `{full}`")).into()
             );
         }
+        prove(&self.runtime, &plugin, &component).await?;
         plugin_version(described.name, version, false, described.doc.clone(), self.clock.now())
             .map_err(|error| LoadError::Description(error.to_string()))?;
         self.store.put_component(digest.to_string(), component).await?;
@@ -68,6 +69,96 @@ impl Catalog {
         self.put(self.entity(tenant, Kind::Plugin, &full.to_string(), doc, Expect::Nothing)).await?;
         Ok((self.plugin(tenant, &full).ok_or(Rejected::Gone)?, true))
     }
+
+    /// Says that a version should no longer be bound, and why; `None` takes it back. None if there is no such version.
+    ///
+    /// # Errors
+    /// If it is one of the server's own.
+    pub async fn deprecate_plugin(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        deprecated: Option<String>,
+    ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+        let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
+        if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > SUMMARY_LEN) {
+            let message = format!("a reason has 1 to {SUMMARY_LEN} bytes");
+            return Err(Invalid::at("/deprecated", message).into());
+        }
+        let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
+        self.put(self.entity(tenant, Kind::Plugin, &plugin.full_name(), doc, Expect::Anything)).await?;
+        Ok(self.plugin(tenant, name))
+    }
+
+    /// Removes a version; false if there is none.
+    ///
+    /// # Errors
+    /// If it is one of the server's own, or something uses it.
+    pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, Rejected> {
+        // What another node has bound a moment ago counts.
+        let seen = self.refresh().await;
+        seen.map_err(|error| Rejected::Store(StoreError::Unavailable(format!("{error:#}"))))?;
+        let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
+        if let Some(user) = self.user_of(tenant, &plugin) {
+            return Err(Rejected::Conflict(format!("{user} use{} it", if user.ends_with('s') { "" } else { "s" })));
+        }
+        self.delete(tenant, Kind::Plugin, &plugin.full_name()).await
+    }
+
+    /// What should be looked at in a group's policy.
+    #[must_use]
+    pub fn warnings(&self, group: &Group) -> Vec<String> {
+        let uses = group.effective.iter().flat_map(|effective| effective.uses());
+        let warning = |used: &Use| {
+            let plugin = self.plugin(group.tenant.id, &used.plugin)?;
+            let why = plugin.doc.deprecated.as_ref()?;
+            Some(format!("{}: `{}` is deprecated: {why}", used.role, plugin.full_name()))
+        };
+        uses.filter_map(warning).collect()
+    }
+
+    /// One of the tenant's own.
+    fn own_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+        match self.plugin(tenant, name) {
+            Some(plugin) if plugin.builtin => {
+                Err(Rejected::Conflict(format!("`{}` is one of the server's own plugins", plugin.name)))
+            }
+            plugin => Ok(plugin),
+        }
+    }
+
+    /// What keeps a version from being removed.
+    fn user_of(&self, tenant: TenantId, plugin: &PluginVersion) -> Option<String> {
+        let name = plugin.full_name();
+        for group in self.groups(tenant) {
+            let uses = |used: &Use| used.plugin.name == plugin.name && used.digest == plugin.doc.digest;
+            if group.effective.iter().flat_map(|effective| effective.uses()).any(uses) {
+                return Some(format!("the group `{}`", group.name));
+            }
+            let bound = self.bindings(&group);
+            if let Some(version) = bound.iter().find(|version| version.plugins.iter().any(|it| it.plugin == name)) {
+                return Some(format!("version {} of the policy of the group `{}`", version.number, group.name));
+            }
+        }
+        let tenant = self.tenants().into_iter().find(|known| known.id == tenant)?;
+        let empty = Value::Object(serde_json::Map::new());
+        let defaults = self.state().effective(&tenant, &empty).ok()?;
+        let uses = defaults.uses().any(|used| used.plugin.name == plugin.name && used.digest == plugin.doc.digest);
+        uses.then(|| "the tenant's defaults".to_owned())
+    }
+}
+
+/// Runs the golden tests that are in a component.
+async fn prove(runtime: &Runtime, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
+    let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
+    for test in tests {
+        let (plugin, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
+        let checked = runtime.threads.run(GroupId(0), move || test.check(&plugin, &limits)).await;
+        let checked =
+            checked.map_err(|fault| LoadError::Golden(format!("the golden tests cannot be run now: {fault}")))?;
+        checked.map_err(|failed| LoadError::Golden(failed.to_string()))?;
+    }
+    Ok(())
 }
 
 /// The longest summary of a plugin, in bytes.
@@ -100,6 +191,7 @@ pub(super) async fn describe(runtime: &Runtime, plugin: &Arc<Plugin>, size: usiz
         summary: said.summary,
         config_schema: schema,
         size,
+        deprecated: None,
     };
     Ok(Described { name: said.name, version: said.version, doc })
 }

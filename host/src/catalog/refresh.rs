@@ -36,7 +36,7 @@ impl Catalog {
     }
 
     /// True if something was taken over.
-    async fn refresh(&self) -> anyhow::Result<bool> {
+    pub(super) async fn refresh(&self) -> anyhow::Result<bool> {
         if self.store.generation().await? == self.generation.load(Ordering::Relaxed) {
             return Ok(false);
         }

@@ -1,22 +1,22 @@
 //! The entities in memory, by the names and numbers that they are looked up by. Pure but for decryption.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::bulks::Bulk;
-use super::entities::{ApiToken, Group, GroupDoc, Key, PluginDoc, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::keys::key_of;
+use super::read::{plugin_of, read};
 use super::schedules::Schedule;
 use super::secrets::Vault;
-use crate::clock::UnixMs;
+use super::versions::{Binding, BoundPlugin, Rollout, roles_of, slot_of};
 use crate::job::{GroupId, TenantId};
 use crate::policy::Digest;
-use crate::policy::binding::{Effective, PluginName, Quota, lay};
+use crate::policy::binding::{Effective, PluginName, Quota, Use, lay};
 use crate::store::{Entity, Kind};
 
 /// Everything that is configured.
@@ -35,6 +35,8 @@ pub(super) struct State {
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
     schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
+    /// Those that are not in force, by group and number.
+    bindings: BTreeMap<(GroupId, i64), Arc<Binding>>,
 }
 
 impl State {
@@ -53,6 +55,7 @@ impl State {
             plugins: BTreeMap::new(),
             bulks: BTreeMap::new(),
             schedules: BTreeMap::new(),
+            bindings: BTreeMap::new(),
         }
     }
 
@@ -72,6 +75,7 @@ impl State {
             Kind::ApiToken => 4,
             Kind::Schedule => 5,
             Kind::Bulk => 6,
+            Kind::Binding => 7,
         });
         entities.into_iter().try_for_each(|entity| self.apply(entity, vault))
     }
@@ -101,6 +105,10 @@ impl State {
                 let bulk = Bulk { id: entity.name.clone(), tenant, created_at: entity.created_at, doc: read(&entity)? };
                 self.bulks.insert((tenant, entity.name), Arc::new(bulk));
             }
+            Kind::Binding => {
+                let slot = slot_of(&entity.name).with_context(|| format!("the binding `{}`", entity.name))?;
+                self.bindings.insert(slot, Arc::new(read(&entity)?));
+            }
         }
         Ok(())
     }
@@ -113,6 +121,7 @@ impl State {
             Kind::Tenant => {}
             Kind::Bulk => drop(self.bulks.remove(&slot)),
             Kind::Schedule => drop(self.schedules.remove(&slot)),
+            Kind::Binding => drop(slot_of(name).and_then(|slot| self.bindings.remove(&slot))),
             Kind::Group => {
                 if let Some(id) = self.group_names.remove(&slot) {
                     self.groups.remove(&id);
@@ -153,21 +162,38 @@ impl State {
         let id = GroupId(entity.id);
         let tenant = self.tenant_of(entity)?;
         let effective = self.effective(&tenant, &doc.policy).map(Arc::new);
+        let rollout = doc.rollout.unwrap_or_else(|| self.unversioned(&tenant, entity, &doc.policy));
         self.group_names.insert((tenant.id, entity.name.clone()), id);
         let group = Group {
             id,
             tenant,
             name: entity.name.clone(),
             version: entity.version,
+            binding: rollout.active.number,
             paused: doc.paused,
             own: doc.policy,
             effective,
+            rollout: Arc::new(rollout),
             created_at: entity.created_at,
             updated_at: entity.updated_at,
             plan: OnceCell::new(),
+            variants: Mutex::default(),
         };
         self.groups.insert(id, Arc::new(group));
         Ok(())
+    }
+
+    /// What is known of the policy of a group that was written before policies had versions: its attempts recorded the group's.
+    fn unversioned(&self, tenant: &Tenant, entity: &Entity, own: &Value) -> Rollout {
+        let plugins = self.effective(tenant, own).map(|effective| self.bound_plugins(tenant.id, &effective));
+        Rollout::of(Binding {
+            number: entity.version,
+            policy: roles_of(own),
+            by: None,
+            why: None,
+            made_at: entity.updated_at,
+            plugins: plugins.unwrap_or_default(),
+        })
     }
 
     fn apply_token(&mut self, entity: Entity) -> anyhow::Result<()> {
@@ -195,18 +221,7 @@ impl State {
                 continue;
             };
             let effective = self.effective(&tenant, &old.own).map(Arc::new);
-            let group = Group {
-                tenant,
-                name: old.name.clone(),
-                own: old.own.clone(),
-                effective,
-                plan: OnceCell::new(),
-                id: old.id,
-                version: old.version,
-                paused: old.paused,
-                created_at: old.created_at,
-                updated_at: old.updated_at,
-            };
+            let group = old.with(tenant, old.binding, old.own.clone(), effective);
             self.groups.insert(id, Arc::new(group));
         }
     }
@@ -237,6 +252,34 @@ impl State {
             lay(&mut doc, layer);
         }
         Effective::parse(doc, &|name| self.digest_of(tenant.id, name))
+    }
+
+    /// The plugins of a policy, with their versions.
+    pub(super) fn bound_plugins(&self, tenant: TenantId, effective: &Effective) -> Vec<BoundPlugin> {
+        let bound = |used: &Use| {
+            let plugin = self.plugin(tenant, &used.plugin);
+            let name = plugin.map_or_else(|| used.plugin.to_string(), |it| format!("{}@{}", it.name, it.version));
+            BoundPlugin { role: used.role, plugin: name, digest: used.digest.clone() }
+        };
+        effective.uses().map(bound).collect()
+    }
+
+    /// A version of a group's policy that is, or was, not in force.
+    pub(super) fn binding(&self, group: GroupId, number: i64) -> Option<&Arc<Binding>> {
+        self.bindings.get(&(group, number))
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn bindings_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<Binding>> {
+        self.bindings.range((group, i64::MIN)..=(group, i64::MAX)).map(|(_, binding)| binding)
+    }
+
+    /// Those whose group is gone.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = (TenantId, String)> {
+        self.known.values().filter_map(|(_, tenant, kind, name)| {
+            let (group, _) = slot_of(name).filter(|_| *kind == Kind::Binding)?;
+            (!self.groups.contains_key(&group)).then(|| (*tenant, name.clone()))
+        })
     }
 
     pub(super) fn digest_of(&self, tenant: TenantId, name: &PluginName) -> Option<Digest> {
@@ -333,61 +376,5 @@ impl State {
     pub(super) fn tokens_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<ApiToken>> {
         let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
         tokens.map(|(_, (_, token))| token)
-    }
-}
-
-fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
-    T::deserialize(&entity.doc)
-        .map_err(|error| anyhow::anyhow!("the {} `{}` cannot be read: {error}", entity.kind.as_str(), entity.name))
-}
-
-fn plugin_of(entity: &Entity) -> anyhow::Result<PluginVersion> {
-    let name = PluginName::from(entity.name.as_str());
-    plugin_version(name.name, &name.version.unwrap_or_default(), false, read(entity)?, entity.created_at)
-}
-
-/// Puts a plugin's parts together.
-pub(super) fn plugin_version(
-    name: String,
-    version: &str,
-    builtin: bool,
-    doc: PluginDoc,
-    created_at: UnixMs,
-) -> anyhow::Result<PluginVersion> {
-    let version =
-        version.parse().map_err(|_| anyhow::anyhow!("`{version}` is not a semantic version such as `1.4.0`"))?;
-    anyhow::ensure!(
-        builtin || !refers(&doc.config_schema),
-        "the config schema must not use `$ref`: write its definitions where they are used"
-    );
-    // Patterns are matched in linear time: the schema is the plugin author's, the server's time is everybody's.
-    let schema = jsonschema::options()
-        .with_pattern_options(jsonschema::PatternOptions::regex())
-        .build(&doc.config_schema)
-        .map_err(|error| anyhow::anyhow!("the config schema is not a JSON Schema: {error}"))?;
-    Ok(PluginVersion { name, version, builtin, doc, schema, created_at })
-}
-
-/// Whether a schema refers to parts of itself. With references its size no longer bounds the work that a check takes.
-fn refers(schema: &Value) -> bool {
-    match schema {
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, field)| ["$ref", "$dynamicRef", "$recursiveRef"].contains(&name.as_str()) || refers(field)),
-        Value::Array(items) => items.iter().any(refers),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_schema_stands_on_its_own() {
-        assert!(refers(&json!({"properties": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}})));
-        assert!(!refers(&json!({"type": "object", "properties": {"a": {"type": "string"}}})));
     }
 }

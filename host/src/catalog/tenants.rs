@@ -31,6 +31,7 @@ impl Catalog {
         check::name("tenant", name)?;
         let quota = Quota::parse(quota).map_err(|error| error.within("/quota"))?;
         let id = self.tenant(name).map(|tenant| tenant.id);
+        let defaults = id.map_or_else(|| defaults.clone(), |id| self.pin(id, defaults.clone()));
         let candidate = Tenant {
             id: id.unwrap_or(TenantId(NO_TENANT)),
             name: name.to_owned(),

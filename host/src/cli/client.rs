@@ -227,8 +227,9 @@ impl Client {
     }
 
     /// Creates or replaces a group.
-    pub async fn put_group(&self, group: &str, policy: &Value) -> Result<Value, ClientError> {
-        self.put(&["groups", group], policy).await
+    pub async fn put_group(&self, group: &str, policy: &Value, why: Option<String>) -> Result<Value, ClientError> {
+        let query: Vec<_> = why.into_iter().map(|why| ("why", why)).collect();
+        self.exchange(self.http.put(self.url_with(&["groups", group], &query)?).json(policy)).await
     }
 
     /// Creates or replaces a key.
@@ -241,7 +242,7 @@ impl Client {
         self.exchange(self.http.get(self.url_with(path, query)?)).await
     }
 
-    /// `GET /v1/…` for a stream of events, which is read as it comes in; `seen` is the id of the last event that was seen.
+    /// `GET /v1/…` for what is read as it comes in: bytes, or a stream of events, of which `seen` is the id of the last one that was seen.
     pub async fn open(
         &self,
         path: &[&str],
@@ -252,7 +253,7 @@ impl Client {
         if let Some(id) = seen {
             request = request.header("last-event-id", id);
         }
-        let request = self.authorized(request).header(ACCEPT, "text/event-stream");
+        let request = self.authorized(request).header(ACCEPT, "text/event-stream, */*");
         let response = request.send().await.map_err(|error| self.failed(&error))?;
         let status = response.status();
         if status.is_success() {

@@ -16,6 +16,9 @@ pub(super) enum Command {
         /// Its policy and limits, in JSON or TOML; `-` is standard input. Without it, the group has the defaults.
         #[arg(short, long)]
         file: Option<PathBuf>,
+        /// Why its policy is changed; kept with the new version of it.
+        #[arg(long)]
+        why: Option<String>,
     },
     /// Show a group.
     Get {
@@ -59,10 +62,10 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
         match self {
-            Self::Put { name, file } => {
+            Self::Put { name, file, why } => {
                 let policy =
                     file.map_or_else(|| Ok(Value::Object(serde_json::Map::new())), |file| input::document(&file))?;
-                session.done(&client.put_group(&name, &policy).await?, &format!("{name}: stored"))
+                session.done(&client.put_group(&name, &policy, why).await?, &format!("{name}: stored"))
             }
             Self::Get { name, effective } => {
                 let query = if effective { vec![("effective", "true".to_owned())] } else { Vec::new() };

@@ -133,7 +133,7 @@ enum RemoteCommand {
     /// Manage API tokens.
     #[command(subcommand)]
     Token(token::Command),
-    /// Try policies out.
+    /// Try policies out, and put versions of them in force.
     #[command(subcommand)]
     Policy(policy::Command),
     /// Manage the components that policies are made of.

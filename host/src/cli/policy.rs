@@ -1,4 +1,6 @@
-//! `carillon policy`: tries policies out.
+//! `carillon policy`: tries policies out, and moves groups from one version of theirs to another.
+
+mod versions;
 
 use std::path::PathBuf;
 
@@ -14,7 +16,9 @@ use super::{Session, input};
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show the exact request that a job would send, and when it would be tried again. Nothing is sent or stored.
-    Simulate(Simulate),
+    Simulate(Box<Simulate>),
+    #[command(flatten)]
+    Versions(versions::Command),
 }
 
 #[derive(Debug, Args)]
@@ -75,7 +79,10 @@ fn response(text: &str) -> Result<Value, String> {
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let Self::Simulate(args) = self;
+        let args = match self {
+            Self::Simulate(args) => args,
+            Self::Versions(command) => return command.run(session).await,
+        };
         let trial = Trial {
             job: args.job.input()?,
             policy: args.candidate.map(|file| input::document(&file)).transpose()?,

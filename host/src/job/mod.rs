@@ -148,6 +148,9 @@ pub struct Spec {
     /// The job that this one follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
+    /// The version of its group's policy that it keeps, if its group pins its jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<i64>,
 }
 
 /// How urgent a job is within its group: 0 to 9, and the due jobs of 9 go first.

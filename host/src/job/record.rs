@@ -113,7 +113,7 @@ pub struct AttemptDetail {
     /// The randomness that the policies were given.
     #[serde(default)]
     pub seed: u32,
-    /// The version of the group's binding that was in force.
+    /// The version of the group's policy that decided.
     #[serde(default)]
     pub binding_version: i64,
 }

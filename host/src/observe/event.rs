@@ -52,11 +52,17 @@ pub enum Kind {
     BreakerOpen,
     /// A receiver is back.
     BreakerClose,
+    /// Another version of a group's policy is in force.
+    Promote,
+    /// The version before is in force again.
+    Rollback,
+    /// A version that runs beside the one in force said something else.
+    ShadowDifference,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Push,
         Self::Pop,
         Self::Empty,
@@ -79,6 +85,9 @@ impl Kind {
         Self::Skip,
         Self::BreakerOpen,
         Self::BreakerClose,
+        Self::Promote,
+        Self::Rollback,
+        Self::ShadowDifference,
     ];
 
     /// The kind's name.
@@ -107,6 +116,9 @@ impl Kind {
             Self::Skip => "skip",
             Self::BreakerOpen => "breaker_open",
             Self::BreakerClose => "breaker_close",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+            Self::ShadowDifference => "shadow_difference",
         }
     }
 }
@@ -178,6 +190,8 @@ pub struct Details {
     pub schedule: Option<String>,
     /// The receiver that it is about: scheme, host and port.
     pub origin: Option<String>,
+    /// The version of its group's policy that it is about.
+    pub binding: Option<i64>,
 }
 
 /// Something that happened.
@@ -340,6 +354,25 @@ impl Fact {
     #[must_use]
     pub fn breaker_close(about: Subject, at: UnixMs, origin: String) -> Self {
         Self::new(Kind::BreakerClose, at, about, Details { origin: Some(origin), ..Details::default() })
+    }
+
+    /// Version `binding` of a group's policy was put in force.
+    #[must_use]
+    pub fn promote(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
+        Self::new(Kind::Promote, at, about, Details { binding: Some(binding), reason, ..Details::default() })
+    }
+
+    /// Version `binding` of a group's policy is in force again.
+    #[must_use]
+    pub fn rollback(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
+        Self::new(Kind::Rollback, at, about, Details { binding: Some(binding), reason, ..Details::default() })
+    }
+
+    /// Version `binding`, which runs beside the one in force, said something else of an attempt.
+    #[must_use]
+    pub fn shadow_difference(leased: &Leased, at: UnixMs, binding: i64, reason: String) -> Self {
+        let (attempt, binding, reason) = (Some(leased.number()), Some(binding), Some(reason));
+        Self::new(Kind::ShadowDifference, at, &leased.job, Details { attempt, binding, reason, ..Details::default() })
     }
 
     /// About how much memory it takes, in bytes.

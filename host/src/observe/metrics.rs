@@ -56,6 +56,19 @@ pub enum ObserverOutcome {
     Dropped,
 }
 
+/// What came of an attempt that a shadow was to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShadowOutcome {
+    /// It said the same.
+    Same,
+    /// It said something else.
+    Different,
+    /// It had a fault.
+    Fault,
+    /// It was not shown it.
+    Dropped,
+}
+
 /// What a request to the API is counted under.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -80,6 +93,7 @@ pub struct Metrics {
     faults: Family<FaultLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     observed: Family<OutcomeLabel, Counter>,
+    shadowed: Family<OutcomeLabel, Counter>,
     breakers_opened: Counter,
     breakers_open: Gauge,
     streams: Gauge,
@@ -103,6 +117,7 @@ impl Default for Metrics {
             faults: Family::default(),
             requests: Family::default(),
             observed: Family::default(),
+            shadowed: Family::default(),
             breakers_opened: Counter::default(),
             breakers_open: Gauge::default(),
             streams: Gauge::default(),
@@ -134,6 +149,7 @@ impl Metrics {
             "Events by what became of them on the way to observers",
             self.observed.clone(),
         );
+        registry.register("shadow_attempts", "Attempts by what shadows said of them", self.shadowed.clone());
         registry.register("breakers_open", "Receivers that are left alone now", self.breakers_open.clone());
         registry.register(
             "breakers_opened",
@@ -206,6 +222,17 @@ impl Metrics {
             ObserverOutcome::Dropped => "dropped",
         };
         self.observed.get_or_create(&OutcomeLabel { outcome }).inc_by(events);
+    }
+
+    /// A shadow was shown an attempt, or not.
+    pub fn shadowed(&self, outcome: ShadowOutcome) {
+        let outcome = match outcome {
+            ShadowOutcome::Same => "same",
+            ShadowOutcome::Different => "different",
+            ShadowOutcome::Fault => "fault",
+            ShadowOutcome::Dropped => "dropped",
+        };
+        self.shadowed.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// A policy was called.

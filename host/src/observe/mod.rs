@@ -11,7 +11,7 @@ use crate::job::{Admission, Job, JobId, Leased, NewJob, Next, Settlement, State}
 use crate::store::{Change, Changed, Placed, Settled};
 
 pub use self::event::{Details, Event, Fact, Kind, Subject};
-pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels};
+pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
 pub use self::ring::{Bounds, Cursor, Found, Ring};
 
 /// What is remembered of a job that is to be stored, to tell what became of it.

@@ -9,10 +9,12 @@ pub mod binding;
 mod bindings;
 mod cache;
 mod call;
+pub mod case;
 mod compile;
 mod engine;
 mod engines;
 mod fault;
+pub mod golden;
 #[cfg(test)]
 mod hostile;
 mod keys;
@@ -81,6 +83,8 @@ pub struct Runtime {
     pub observer_threads: PolicyThreads,
     /// Who is not called.
     pub quarantine: Arc<Quarantine>,
+    /// Who is not called beside deliveries.
+    pub shadow_quarantine: Arc<Quarantine>,
     /// The loaded plugins.
     pub registry: Registry,
 }
@@ -100,6 +104,7 @@ impl Runtime {
             threads: PolicyThreads::start(options.threads, options.queue)?,
             observer_threads: PolicyThreads::start(options.observer_threads, options.queue)?,
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
+            shadow_quarantine: Arc::new(Quarantine::new(options.quarantine)),
             registry: Registry::new(engines, options.compiler, cache),
         })
     }

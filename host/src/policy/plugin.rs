@@ -116,6 +116,9 @@ pub enum LoadError {
     /// It links, but does not describe itself properly.
     #[error("the component's description cannot be used: {0}")]
     Description(String),
+    /// It does not do what its author's golden tests say, or they cannot be run.
+    #[error("{0}")]
+    Golden(String),
 }
 
 /// The indices of a component's exports, one for each interface that it has.

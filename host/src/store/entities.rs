@@ -23,12 +23,14 @@ pub enum Kind {
     Schedule,
     /// A change of many jobs that goes on in the background.
     Bulk,
+    /// A version of a group's policy that is not in force: its name is `group number/version`.
+    Binding,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk];
+    pub const ALL: [Self; 8] =
+        [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk, Self::Binding];
 
     /// The name in the store.
     #[must_use]
@@ -41,6 +43,7 @@ impl Kind {
             Self::Plugin => "plugin",
             Self::Schedule => "schedule",
             Self::Bulk => "bulk",
+            Self::Binding => "binding",
         }
     }
 }
@@ -81,6 +84,23 @@ pub struct PutEntity {
     pub now: UnixMs,
     /// What must be there now.
     pub expect: Expect,
+}
+
+impl PutEntity {
+    /// Whether what is expected is there, in the version that was found.
+    pub(super) fn check(&self, found: Option<i64>) -> Result<(), StoreError> {
+        let (kind, name) = (self.kind.as_str(), &self.name);
+        let conflict = |text: String| Err(StoreError::Conflict(text));
+        match (self.expect, found) {
+            (Expect::Anything, _) | (Expect::Nothing, None) => Ok(()),
+            (Expect::Version(expected), Some(version)) if expected == version => Ok(()),
+            (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already")),
+            (Expect::Version(expected), Some(version)) => {
+                conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))
+            }
+            (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist")),
+        }
+    }
 }
 
 /// What a put expects to find.

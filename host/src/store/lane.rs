@@ -1,6 +1,8 @@
 //! Lanes: the numbers by which the index `job_due` orders what waits. A group has ten for its jobs to deliver, one for each priority,
 //! the most urgent first, and then ten for its jobs to pull.
 
+use super::Waiting;
+use crate::clock::UnixMs;
 use crate::job::{GroupId, Priority};
 
 /// How many lanes a group has, and where those of its jobs to pull begin.
@@ -20,6 +22,19 @@ pub(super) fn first(group: GroupId, pull: bool) -> i64 {
 /// The group of a lane, and whether its jobs are pulled.
 pub(super) fn group(lane: i64) -> (GroupId, bool) {
     (GroupId(lane.div_euclid(LANES)), lane.rem_euclid(LANES) >= PULL)
+}
+
+/// The groups of lanes that come in order, each with the time of its first job.
+pub(super) fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<Waiting> {
+    let mut groups: Vec<Waiting> = Vec::new();
+    for (lane, earliest) in lanes {
+        let (group, pull) = group(lane);
+        match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
+            Some(last) => last.earliest = last.earliest.min(earliest),
+            None => groups.push(Waiting { group, pull, earliest }),
+        }
+    }
+    groups
 }
 
 /// The priority of a lane.

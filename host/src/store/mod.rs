@@ -221,12 +221,12 @@ pub enum Changed {
 /// What may go.
 #[derive(Clone, Debug, Default)]
 pub struct Prune {
-    /// Jobs that ended in this state at this time or before.
+    /// Jobs that ended in this state at this time or before. Where it is cheaper they are kept up to half as long again, as seen from `now`.
     pub ended: Vec<(State, UnixMs)>,
     /// Ticks up to this time; how far each schedule has come stays known.
     pub ticks: UnixMs,
-    /// What was remembered of producers until this time.
-    pub recent: UnixMs,
+    /// What was remembered of producers until now.
+    pub now: UnixMs,
     /// At most this many jobs, and as many of the rest.
     pub limit: u32,
 }

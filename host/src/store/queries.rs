@@ -102,3 +102,24 @@ pub struct Stats {
     /// Waiting and not yet due.
     pub delayed: u64,
 }
+
+impl Stats {
+    /// From how many jobs there are in each state; without one, those that are available.
+    pub(super) fn of(counts: Vec<(Option<State>, u64)>) -> Self {
+        let mut stats = Self::default();
+        for (state, jobs) in counts {
+            match state {
+                None => stats.available = jobs,
+                Some(State::Scheduled) => stats.scheduled = jobs,
+                Some(State::Running) => stats.running = jobs,
+                Some(State::Succeeded) => stats.succeeded = jobs,
+                Some(State::Dead) => stats.dead = jobs,
+                Some(State::Expired) => stats.expired = jobs,
+                Some(State::Cancelled) => stats.cancelled = jobs,
+            }
+        }
+        stats.in_flight = stats.running;
+        stats.delayed = stats.scheduled.saturating_sub(stats.available);
+        stats
+    }
+}

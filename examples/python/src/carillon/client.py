@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import httpx
 
-from carillon._calls import admin, groups, jobs, leases, schedules
+from carillon._calls import admin, groups, jobs, leases, policies, schedules
 from carillon._calls.call import Call, Page, after
 from carillon._events import AsyncEvents, Events, parameters
 from carillon._http import TIMEOUT, Place, answered, signature_of
@@ -153,6 +153,20 @@ class AsyncGroups(_AsyncVerbs):
     simulate = _soon(groups.simulate)
 
 
+class Policies(_Verbs):
+    """The versions of the groups' policies."""
+
+    versions = _all_now(policies.versions)
+    version = _now(policies.version)
+    propose = _now(policies.propose)
+    promote = _now(policies.promote)
+    rollback = _now(policies.rollback)
+    history = _all_now(policies.history)
+    set_shadow = _now(policies.set_shadow)
+    shadow = _now(policies.shadow)
+    delete_shadow = _now(policies.delete_shadow)
+
+
 class Schedules(_Verbs):
     """Schedules, which make jobs again and again."""
 
@@ -164,6 +178,20 @@ class Schedules(_Verbs):
     resume = _now(schedules.resume)
     run = _now(schedules.run)
     backfill = _now(schedules.backfill)
+
+
+class AsyncPolicies(_AsyncVerbs):
+    """The versions of the groups' policies."""
+
+    versions = _all_soon(policies.versions)
+    version = _soon(policies.version)
+    propose = _soon(policies.propose)
+    promote = _soon(policies.promote)
+    rollback = _soon(policies.rollback)
+    history = _all_soon(policies.history)
+    set_shadow = _soon(policies.set_shadow)
+    shadow = _soon(policies.shadow)
+    delete_shadow = _soon(policies.delete_shadow)
 
 
 class AsyncSchedules(_AsyncVerbs):
@@ -225,6 +253,9 @@ class Plugins(_Verbs):
     get = _now(admin.get_plugin)
     list = _all_now(admin.list_plugins)
     upload = _now(admin.upload_plugin)
+    component = _now(admin.get_component)
+    deprecate = _now(admin.deprecate_plugin)
+    delete = _now(admin.delete_plugin)
 
 
 class AsyncPlugins(_AsyncVerbs):
@@ -233,6 +264,9 @@ class AsyncPlugins(_AsyncVerbs):
     get = _soon(admin.get_plugin)
     list = _all_soon(admin.list_plugins)
     upload = _soon(admin.upload_plugin)
+    component = _soon(admin.get_component)
+    deprecate = _soon(admin.deprecate_plugin)
+    delete = _soon(admin.delete_plugin)
 
 
 class Tokens(_Verbs):
@@ -299,6 +333,7 @@ class Client:
         self._http = httpx.Client(transport=transport, **self._place.options())
         self.jobs = Jobs(self)
         self.groups = Groups(self)
+        self.policies = Policies(self)
         self.schedules = Schedules(self)
         self.leases = Leases(self)
         self.keys = Keys(self)
@@ -365,6 +400,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(transport=transport, **self._place.options())
         self.jobs = AsyncJobs(self)
         self.groups = AsyncGroups(self)
+        self.policies = AsyncPolicies(self)
         self.schedules = AsyncSchedules(self)
         self.leases = AsyncLeases(self)
         self.keys = AsyncKeys(self)

@@ -108,6 +108,8 @@ class Job:
     request: Optional[Request]
     #: The job that it follows.
     parent: Optional[str] = None
+    #: The version of its group's policy that it keeps, if its group pins its jobs.
+    binding: Optional[int] = None
     #: Whether this is another job than the posted one, and why: ``duplicate`` or ``debounced``.
     instead: Optional[str] = None
 
@@ -185,11 +187,40 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """What came of a version's attempts."""
+
+    attempts: int
+    #: Those with a fault of a policy.
+    faults: int
+    #: Those that were sent, and were no success.
+    failures: int
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A version that some of a group's jobs follow, and how it does on the node that answers."""
+
+    version: int
+    #: How many of a hundred jobs follow it.
+    percent: int
+    since: datetime
+    #: When it is taken back.
+    max_faults: float
+    max_differences: float
+    min_attempts: int
+    canary: Arm
+    active: Arm
+
+
+@dataclass(frozen=True)
 class Group:
     """A group: what policy and which limits its jobs have."""
 
     name: str
     version: int
+    #: The version of its policy that is in force.
+    binding: int
     paused: bool
     created_at: datetime
     updated_at: datetime
@@ -202,13 +233,92 @@ class Group:
     #: Headers of every request whose values are keys: header to name of the key.
     auth_headers: Optional[Mapping[str, str]] = None
     dead_letters: Optional[str] = None
+    #: Which version of the policy a job follows: ``group`` or ``job``.
+    pin: Optional[str] = None
+    rollback_on_quarantine: Optional[bool] = None
     #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
     sources: Optional[Mapping[str, str]] = None
     #: Why nothing of this group runs, if something that its policy refers to has gone.
     broken: Optional[str] = None
     quarantined: tuple[Mapping[str, Any], ...] = ()
+    #: What should be looked at, such as plugins that are deprecated.
+    warnings: tuple[str, ...] = ()
+    #: The version that some of its jobs follow, if they do.
+    canary: Optional[Canary] = None
     #: What its observer has done since the server started, if it has one.
     observer: Optional[Mapping[str, Any]] = None
+
+
+@dataclass(frozen=True)
+class BoundPlugin:
+    """A plugin in a role."""
+
+    role: str
+    #: ``name@version``.
+    plugin: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a group's policy. It never changes."""
+
+    #: Its number: attempts name it as ``binding_version``.
+    version: int
+    #: Whether it is in force.
+    active: bool
+    made_at: datetime
+    #: The name of the token that made it, or the part of the server.
+    by: Optional[str]
+    why: Optional[str]
+    #: What it says of the roles; the rest is inherited.
+    policy: Mapping[str, Any]
+    #: The plugins that it came to when it was made, inherited ones included.
+    plugins: tuple[BoundPlugin, ...]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of what is in force."""
+
+    at: datetime
+    #: ``bind``, ``promote``, ``rollback`` or ``canary``. More may be added.
+    action: str
+    #: The version before; None when the group was made.
+    from_version: Optional[int]
+    #: The version then.
+    to_version: int
+    by: Optional[str]
+    why: Optional[str]
+    #: Whether the server did it by itself.
+    automatic: bool
+    #: How many of a hundred jobs follow it, if it is not in force for all.
+    percent: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What a version that runs beside the one in force has said so far, on one node."""
+
+    version: int
+    #: How many of a hundred attempts it is shown.
+    percent: int
+    since: datetime
+    by: Optional[str]
+    #: Attempts that it was shown, and those of which it said the same in everything.
+    attempts: int
+    same: int
+    #: Those of which it did not, by what was different: ``request``, ``judge``, ``retry``.
+    different: Mapping[str, int]
+    #: Its faults by code.
+    faults: Mapping[str, int]
+    #: Attempts that it was not shown, because too many waited.
+    dropped: int
+    #: What the calls took of the version that decided, and its own.
+    fuel: int
+    shadow_fuel: int
+    #: The newest 20, newest first, as the API says them.
+    differences: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -341,6 +451,8 @@ class Event:
     schedule: Optional[str] = None
     #: Of a receiver that is left alone, or is back: scheme, host and port.
     origin: Optional[str] = None
+    #: The version of the group's policy that it is about.
+    binding: Optional[int] = None
     metadata: Metadata = field(default_factory=dict)
 
 
@@ -401,6 +513,8 @@ class Plugin:
     size: int
     builtin: bool
     created_at: datetime
+    #: Why it should no longer be bound, if it should not.
+    deprecated: Optional[str] = None
     #: A JSON Schema; in the answer about a single plugin.
     config_schema: Optional[Mapping[str, Any]] = None
 

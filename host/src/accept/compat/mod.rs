@@ -32,7 +32,7 @@ use super::error::Problem;
 use super::input::read;
 use super::native::job_doc::JobDoc;
 use super::native::new_job::Checked;
-use crate::catalog::{AccessRole, Group};
+use crate::catalog::{AccessRole, Author, Group};
 use crate::job::{Admission, AttemptRecord, Job, NewJob};
 use crate::store::{Change, Changed, Inserted, JobFilter, JobsQuery, Placed};
 
@@ -180,7 +180,8 @@ impl Call {
             return Ok(group);
         }
         let doc = group_doc(self.mount, &self.api.compat, &self.api.catalog, self.access.tenant.id);
-        let made = self.api.catalog.put_group(&self.access.tenant, self.group_name(), doc).await;
+        let author = Author::server(&format!("compat.{}", self.mount.name()));
+        let made = self.api.catalog.put_group(&self.access.tenant, self.group_name(), doc, &author).await;
         Ok(made.map_err(Problem::from)?.0)
     }
 

@@ -63,7 +63,8 @@ pub struct EventView {
     id: String,
     /// `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`,
     /// `dedupe_hit`, `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`,
-    /// `breaker_open`, `breaker_close`; or `gap`, which says that events before this one are missing. More may be added.
+    /// `breaker_open`, `breaker_close`, `promote`, `rollback`,
+    /// `shadow_difference`; or `gap`, which says that events before this one are missing. More may be added.
     kind: &'static str,
     /// When it happened.
     at: String,
@@ -100,6 +101,9 @@ pub struct EventView {
     /// The receiver that it is about: scheme, host and port.
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
+    /// The version of the group's policy that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding: Option<i64>,
     /// The job's labels.
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
@@ -281,6 +285,7 @@ impl EventView {
             count: None,
             schedule: None,
             origin: None,
+            binding: None,
             metadata: Metadata::default(),
         }
     }
@@ -299,6 +304,7 @@ impl EventView {
             count: details.count,
             schedule: details.schedule.clone(),
             origin: details.origin.clone(),
+            binding: details.binding,
             metadata: about.metadata.clone(),
             ..Self::new(event.id, event.fact.kind.as_str(), event.fact.at)
         }

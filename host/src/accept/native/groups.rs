@@ -13,11 +13,12 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
+use super::versions::CanaryView;
 use super::{Page, Paging};
 use crate::catalog::Group;
 use crate::observers::Report;
 use crate::policy::Suspect;
-use crate::policy::binding::LimitsDoc;
+use crate::policy::binding::{LimitsDoc, Pin};
 use crate::store::Stats;
 
 /// A plugin in a role.
@@ -48,6 +49,10 @@ pub struct GroupDoc {
     limits: Option<LimitsDoc>,
     /// The group that copies of dead letters go to, for consumers to pull.
     dead_letters: Option<String>,
+    /// Which version of the policy a job follows: the one in force (`group`, the default), or the one that was when it was accepted (`job`).
+    pin: Option<Pin>,
+    /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    rollback_on_quarantine: Option<bool>,
 }
 
 /// A group as it is shown.
@@ -57,6 +62,8 @@ pub struct GroupView {
     name: String,
     /// One more with each change.
     version: i64,
+    /// The version of its policy that is in force.
+    binding: i64,
     /// Whether its jobs wait.
     paused: bool,
     /// When it was made.
@@ -75,6 +82,12 @@ pub struct GroupView {
     broken: Option<String>,
     /// The policies that failed too often and are not called for a while.
     quarantined: Vec<QuarantineView>,
+    /// What should be looked at, such as plugins that are deprecated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    /// The version that some of its jobs follow, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<CanaryView>,
     /// What its observer has done since the server started, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     observer: Option<ObserverView>,
@@ -112,7 +125,7 @@ struct QuarantineView {
 }
 
 impl Api {
-    fn group_view(&self, group: &Group, effective: bool) -> GroupView {
+    pub(super) fn group_view(&self, group: &Group, effective: bool) -> GroupView {
         let policy = match &group.effective {
             Ok(in_force) if effective => in_force.doc.clone(),
             _ => group.own.clone(),
@@ -120,6 +133,7 @@ impl Api {
         GroupView {
             name: group.name.clone(),
             version: group.version,
+            binding: group.binding,
             paused: group.paused,
             created_at: group.created_at.to_string(),
             updated_at: group.updated_at.to_string(),
@@ -127,6 +141,8 @@ impl Api {
             sources: effective.then(|| self.catalog.provenance(group)),
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
+            warnings: self.catalog.warnings(group),
+            canary: self.canary_view(group),
             observer: group.has_observer().then(|| self.observers.report(group.id).into()),
         }
     }
@@ -148,19 +164,33 @@ impl Api {
     }
 }
 
-/// Makes a group, or replaces what it has of its own. Every plugin is asked whether it takes its config.
-#[utoipa::path(put, path = "/v1/groups/{group}", tag = "groups", request_body = GroupDoc,
+/// What to remember of a change.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Reason {
+    /// Why the policy is changed; kept with its version.
+    why: Option<String>,
+}
+
+/// Makes a group, or replaces what it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a new
+/// version of it, in force at once.
+#[utoipa::path(put, path = "/v1/groups/{group}", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = GroupView), (status = 201, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
+    Query(reason): Query<Reason>,
     Body(doc): Body<Value>,
 ) -> Result<(StatusCode, Json<GroupView>), Problem> {
     if !doc.is_object() {
         return Err(Problem::malformed(None, "a group is a JSON object"));
     }
-    let (group, is_new) = api.catalog.put_group(&access.tenant, &name, doc).await?;
+    let before = api.catalog.group(access.tenant.id, &name).map(|group| group.binding);
+    let (group, is_new) = api.catalog.put_group(&access.tenant, &name, doc, &access.author(reason.why)?).await?;
+    if before.is_some_and(|before| before != group.binding) {
+        api.moved(&group);
+    }
     api.wake.here();
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(api.group_view(&group, false))))

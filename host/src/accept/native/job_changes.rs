@@ -181,6 +181,7 @@ impl Api {
                 on_success: job.spec.on_success.clone(),
                 on_failure: job.spec.on_failure.clone(),
                 parent: job.spec.parent,
+                binding: job.spec.binding,
                 is_json: if has_payload { draft.spec.is_json } else { job.spec.is_json },
                 ..draft.spec
             },

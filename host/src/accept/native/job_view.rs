@@ -46,6 +46,9 @@ pub struct JobView {
     /// The job that it follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
+    /// The version of its group's policy that it keeps, if its group pins its jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding: Option<i64>,
     /// What is to be delivered, before any policy; null for a job to be pulled.
     request: Option<RequestView>,
     /// The length of its payload.
@@ -87,6 +90,7 @@ impl JobView {
             metadata_headers: job.spec.metadata_headers,
             seed: job.seed,
             parent: job.spec.parent.map(|id| id.to_string()),
+            binding: job.spec.binding,
             request: job.spec.target.map(request),
             payload_bytes: job.body_len,
             instead: None,

@@ -18,10 +18,12 @@ pub(super) mod nodes;
 pub(super) mod plugins;
 mod schedule_view;
 pub(super) mod schedules;
+pub(super) mod shadow;
 pub(super) mod simulate;
 pub(super) mod tenants;
 pub(super) mod ticks;
 pub(super) mod tokens;
+pub(super) mod versions;
 
 use std::sync::Arc;
 
@@ -84,6 +86,16 @@ impl<T> Page<T> {
         let after = |item: &T| paging.cursor.as_ref().is_none_or(|cursor| name(item) > *cursor);
         let rest = items.into_iter().filter(after).take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
         Ok(Self::cut(rest.collect(), limit, name))
+    }
+
+    /// The page of a list that is held in memory, in the order of `number`, the highest first.
+    fn of_numbered(items: Vec<T>, paging: &Paging, number: impl Fn(&T) -> i64) -> Result<Self, Problem> {
+        let limit = paging.limit()?;
+        let before = paging.cursor.as_deref().map(str::parse::<i64>).transpose();
+        let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+        let after = |item: &T| before.is_none_or(|before| number(item) < before);
+        let rest = items.into_iter().filter(after).take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+        Ok(Self::cut(rest.collect(), limit, |item| number(item).to_string()))
     }
 }
 

@@ -88,8 +88,9 @@ impl Api {
         if deadline.is_some_and(|deadline| run_at.plus(delay) > deadline) {
             return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
         }
+        let id = JobId::new(&*self.clock);
         Ok(NewJob {
-            id: JobId::new(&*self.clock),
+            id,
             tenant: group.tenant.id,
             group: group.id,
             name: doc.name,
@@ -101,7 +102,7 @@ impl Api {
             order_key: doc.order_key,
             admission,
             seed: new_seed(&*self.clock),
-            spec: draft.spec,
+            spec: Spec { binding: self.catalog.pinned(group.id, id), ..draft.spec },
             body: draft.body,
         })
     }
@@ -144,6 +145,7 @@ impl Api {
             on_failure: on_failure.map(Box::new),
             is_json,
             parent: None,
+            binding: None,
         };
         Ok(Draft { spec, body, ttl, max_delay })
     }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::{Extension, Json};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
-use super::super::input::{self, Path, Query};
+use super::super::input::{self, Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::PluginVersion;
 use crate::policy::binding::PluginName;
-use crate::policy::{Digest, Role};
+use crate::policy::{ComponentSource as _, Digest, Role};
 
 /// A version of a plugin.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -33,6 +34,9 @@ pub struct PluginView {
     /// Bytes of the component.
     size: usize,
     created_at: String,
+    /// Why it should no longer be bound, if it should not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deprecated: Option<String>,
     /// A JSON Schema; in the answer about a single plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -50,6 +54,7 @@ impl PluginView {
             builtin: plugin.builtin,
             size: plugin.doc.size,
             created_at: plugin.created_at.to_string(),
+            deprecated: plugin.doc.deprecated.clone(),
             config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
         }
     }
@@ -110,6 +115,61 @@ pub(in super::super) async fn put_version(
     let (plugin, is_new) = api.catalog.put_plugin(access.tenant.id, &name, &version, component).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(PluginView::of(&plugin, true))))
+}
+
+/// The bytes of a version, as they were uploaded.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", tag = "plugins",
+    responses((status = 200, content_type = "application/wasm", body = Vec<u8>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn component(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
+    let name = PluginName { name, version: Some(version) };
+    let plugin = api.catalog.plugin(access.tenant.id, &name);
+    let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+    let bytes = api.catalog.component(&plugin.doc.digest).await;
+    let bytes = bytes.ok_or_else(|| Problem::unavailable("the store does not give the component"))?;
+    Ok(([(CONTENT_TYPE, "application/wasm")], bytes))
+}
+
+/// What is to be said of a version.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginPatch {
+    /// Why it should no longer be bound; null if it may be again.
+    #[serde(deserialize_with = "Option::deserialize")]
+    deprecated: Option<String>,
+}
+
+/// Says that a version should no longer be bound, or that it may be again. Groups that bind it go on, with a warning.
+#[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins", request_body = PluginPatch,
+    responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn deprecate(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+    Body(patch): Body<PluginPatch>,
+) -> Result<Json<PluginView>, Problem> {
+    let name = PluginName { name, version: Some(version) };
+    let plugin = api.catalog.deprecate_plugin(access.tenant.id, &name, patch.deprecated).await?;
+    let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+    Ok(Json(PluginView::of(&plugin, true)))
+}
+
+/// Removes a version. Refused while a version of a group's policy, or the tenant's defaults, use it.
+#[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let name = PluginName { name, version: Some(version) };
+    match api.catalog.delete_plugin(access.tenant.id, &name).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::unknown("plugin", &name.to_string())),
+    }
 }
 
 impl Api {

@@ -127,7 +127,7 @@ impl Bench {
         let bar = self.bar("what waits", self.waiting)?;
         let job = JobInput { run_at: Some(json!(ANOTHER_DAY)), ..self.job(sink) };
         let group = format!("{}-waiting", server.group);
-        server.client().put_group(&group, &json!({})).await?;
+        server.client().put_group(&group, &json!({}), None).await?;
         // The requests of all of them would not fit into memory.
         let chunk = requests(&vec![job; CHUNK.min(self.waiting)], BATCH)?;
         for _ in 0..self.waiting.div_ceil(CHUNK) {

@@ -59,9 +59,9 @@ impl Server {
         server.client().put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
         // Another one in each workload: a database that is not a file of its own remembers the others.
         server.group = format!("bench-{}", SystemClock.now().0);
-        server.client().put_group(&server.group, &policy()).await?;
+        server.client().put_group(&server.group, &policy(), None).await?;
         for client in &server.clients {
-            until(async || client.get::<Value>(&["groups", &server.group], &[]).await).await?;
+            until(async || Ok(client.get::<Value>(&["groups", &server.group], &[]).await.is_ok())).await?;
         }
         Ok(server)
     }
@@ -80,10 +80,10 @@ impl Server {
         let token = token["token"].as_str().context("the server made a token and does not show it")?;
         let clients = self.clients.iter().map(|client| client.with_token(token)).collect::<Vec<_>>();
         clients[0].put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
-        clients[0].put_group(&self.group, &policy()).await?;
+        clients[0].put_group(&self.group, &policy(), None).await?;
         clients[0].act(&["groups", &self.group, "pause"]).await?;
         for client in &clients {
-            until(async || client.get::<Value>(&["groups", &self.group], &[]).await).await?;
+            until(async || Ok(client.get::<Value>(&["groups", &self.group], &[]).await.is_ok())).await?;
         }
         Ok(clients)
     }
@@ -118,11 +118,13 @@ impl Server {
     async fn ready(&mut self) -> anyhow::Result<()> {
         let log = self.log();
         let (Some(client), Some(node)) = (self.clients.last(), self.nodes.last_mut()) else { return Ok(()) };
-        let asked = until(async || client.get::<Value>(&["groups"], &[]).await).await;
-        if let Some(status) = node.try_wait()? {
-            bail!("the server ended with {status}: {}", std::fs::read_to_string(log).unwrap_or_default());
-        }
-        asked
+        until(async || {
+            if let Some(status) = node.try_wait()? {
+                bail!("the server ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            Ok(client.get::<Value>(&["groups"], &[]).await.is_ok())
+        })
+        .await
     }
 
     /// What the server has used so far.
@@ -141,10 +143,10 @@ impl Drop for Server {
     }
 }
 
-/// Asks until there is an answer.
-async fn until<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> anyhow::Result<()> {
+/// Asks until it is so.
+async fn until(mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let stopwatch = Stopwatch::start();
-    while ask().await.is_err() {
+    while !is_so().await? {
         if stopwatch.elapsed() > START_TIMEOUT {
             bail!("the server is not ready after {}", humantime::format_duration(START_TIMEOUT));
         }

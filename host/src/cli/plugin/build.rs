@@ -1,4 +1,4 @@
-//! `carillon plugin build`: from a crate to a component that a server would take.
+//! `carillon plugin build`: from a crate to a component that a server would take, with its golden tests in it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,8 @@ use carillon_guest_build::{BuildRequest, build};
 use clap::Args;
 
 use super::super::Session;
-use super::{describe, record, runtime};
+use super::{describe, golden, record, runtime};
+use crate::policy::golden::{embed, embedded};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Build {
@@ -18,20 +19,29 @@ pub(in crate::cli) struct Build {
     /// Where to write the component; NAME.wasm in the working directory if it is not said.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Where cargo keeps its intermediate files; `target/carillon` in the crate if it is not said.
+    #[arg(long, value_name = "DIRECTORY", env = "CARILLON_PLUGIN_TARGET_DIR")]
+    target_dir: Option<PathBuf>,
 }
 
 impl Build {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         // A target directory of its own: a cargo that runs in the crate would be waited for.
-        let target_dir = self.directory.join("target").join("carillon");
+        let target_dir = self.target_dir.unwrap_or_else(|| self.directory.join("target").join("carillon"));
+        let tests = self.directory.join(golden::DIRECTORY);
         let component = build(&BuildRequest { manifest_dir: self.directory, target_dir, toolchain: None })?;
-        let component = Bytes::from(component);
+        let tests = if tests.is_dir() { golden::read(&tests)? } else { Vec::new() };
+        let component = Bytes::from(embed(&component, &tests));
         let runtime = runtime()?;
         let plugin = runtime.registry.admit(&component).await?;
+        for test in embedded(&component)? {
+            test.check(&plugin, &runtime.limits)?;
+        }
         let said = describe(&runtime, &plugin)?;
         let output = self.output.unwrap_or_else(|| PathBuf::from(format!("{}.wasm", said.name)));
         std::fs::write(&output, &component).with_context(|| format!("{} cannot be written", output.display()))?;
         let mut record = record(&plugin, said, component.len() as u64);
+        record["golden_tests"] = tests.len().into();
         record["file"] = output.display().to_string().into();
         if let Some(fields) = record.as_object_mut().filter(|_| !session.out.is_json()) {
             fields.remove("config_schema");

@@ -1,8 +1,12 @@
 //! `carillon plugin`: makes, tries and manages the components that policies are made of.
 
+mod bench;
 mod build;
 mod call;
+mod golden;
+mod scaffold;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -25,17 +29,44 @@ pub(super) enum Command {
         /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
         plugin: Reference,
     },
+    /// Begin a plugin in Rust: a directory that builds and passes its tests.
+    New(scaffold::New),
     /// Build a crate to a component, and load it as an upload would.
     Build(build::Build),
     /// Make one call of a component on this machine, with the engine and the limits of the server.
     #[command(after_long_help = call::EXAMPLES)]
     Run(call::Call),
+    /// Run the golden tests of a component on this machine.
+    #[command(after_long_help = golden::FORM)]
+    Test(golden::Test),
+    /// Measure one call of a component on this machine.
+    Bench(bench::Bench),
     /// Upload a component as a new version of a plugin.
     Push {
         /// NAME@VERSION. A version cannot be replaced.
         plugin: Version,
         /// The component; `-` is standard input.
         file: PathBuf,
+    },
+    /// Download a version's component.
+    Pull {
+        /// NAME@VERSION.
+        plugin: Version,
+        /// Where to write it; `-` is standard output.
+        file: PathBuf,
+    },
+    /// Say that a version should no longer be bound. Groups that bind it go on, with a warning.
+    Deprecate {
+        /// NAME@VERSION.
+        plugin: Version,
+        /// Why. Without it, the version may be bound again.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Delete a version that nothing uses.
+    Delete {
+        /// NAME@VERSION.
+        plugin: Version,
     },
 }
 
@@ -72,6 +103,12 @@ pub(super) struct Version {
     version: String,
 }
 
+impl Version {
+    fn path(&self) -> [&str; 4] {
+        ["plugins", &self.name, "versions", &self.version]
+    }
+}
+
 impl FromStr for Version {
     type Err = String;
 
@@ -100,8 +137,11 @@ impl Command {
                 let loaded = local::load(&runtime, &file).await?;
                 session.out.answer(&record(&loaded, describe(&runtime, &loaded)?, std::fs::metadata(&file)?.len()))
             }
+            Self::New(new) => new.run(session),
             Self::Build(build) => build.run(session).await,
             Self::Run(call) => call.run(session).await,
+            Self::Test(test) => test.run(session).await,
+            Self::Bench(bench) => bench.run(session).await,
             Self::Describe { plugin } => {
                 let mut path = vec!["plugins", plugin.name.as_str()];
                 path.extend(plugin.version.iter().flat_map(|version| ["versions", version]));
@@ -109,9 +149,26 @@ impl Command {
                 session.out.answer(&description)
             }
             Self::Push { plugin, file } => {
-                let path = ["plugins", plugin.name.as_str(), "versions", plugin.version.as_str()];
-                let stored = session.client.put_component(&path, input::bytes(&file)?).await?;
+                let stored = session.client.put_component(&plugin.path(), input::bytes(&file)?).await?;
                 session.out.answer(&stored)
+            }
+            Self::Pull { plugin, file } => {
+                let path = plugin.path();
+                let path = [&path[..], &["component"]].concat();
+                let bytes = session.client.open(&path, &[], None).await?.bytes().await?;
+                match file.to_str() {
+                    Some("-") => std::io::stdout().write_all(&bytes)?,
+                    _ => std::fs::write(&file, &bytes)?,
+                }
+                Ok(())
+            }
+            Self::Deprecate { plugin, why } => {
+                let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;
+                session.done(&answer, &format!("{}@{}: stored", plugin.name, plugin.version))
+            }
+            Self::Delete { plugin } => {
+                let answer = session.client.delete(&plugin.path()).await?;
+                session.done(&answer, &format!("{}@{}: deleted", plugin.name, plugin.version))
             }
         }
     }

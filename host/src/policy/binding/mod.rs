@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::auth::AuthHeader;
@@ -25,7 +25,18 @@ const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
 /// What a group can say.
-const FIELDS: [&str; 8] = ["encode", "sign", "auth_headers", "judge", "retry", "observe", "limits", "dead_letters"];
+const FIELDS: [&str; 10] = [
+    "encode",
+    "sign",
+    "auth_headers",
+    "judge",
+    "retry",
+    "observe",
+    "limits",
+    "dead_letters",
+    "pin",
+    "rollback_on_quarantine",
+];
 
 /// The most encoders in a chain.
 const ENCODERS: usize = 8;
@@ -115,6 +126,21 @@ pub struct Effective {
     pub limits: GroupLimits,
     /// The group, of the same tenant, that copies of dead letters go to, for consumers to pull.
     pub dead_letters: Option<String>,
+    /// Which version of the policy a job follows.
+    pub pin: Pin,
+    /// Whether the version before is put in force again when a policy of the present one is quarantined.
+    pub rollback_on_quarantine: bool,
+}
+
+/// Which version of its group's policy a job follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pin {
+    /// The one in force.
+    #[default]
+    Group,
+    /// The one that was in force when it was accepted.
+    Job,
 }
 
 /// A plugin in a role, with its config.
@@ -144,6 +170,28 @@ struct UseDoc {
     config: Map<String, Value>,
     #[serde(default)]
     keys: Vec<String>,
+}
+
+/// Whether `known` is what `written` comes to: a layer that names a plugin without a version is kept with the version that it had.
+#[must_use]
+pub fn is_as_written(known: &Value, written: &Value) -> bool {
+    let unpinned = |known: &mut Value, written: Option<&Value>| {
+        let name = |used: &Value| used.get("plugin").and_then(Value::as_str).map(PluginName::from);
+        if let (Some(pinned), Some(named)) = (name(known), written.and_then(name))
+            && named.version.is_none()
+        {
+            known["plugin"] = pinned.name.into();
+        }
+    };
+    let mut known = known.clone();
+    for role in SINGLE_ROLES {
+        if let Some(used) = known.get_mut(role) {
+            unpinned(used, written.get(role));
+        }
+    }
+    let chain = known.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten();
+    chain.enumerate().for_each(|(index, used)| unpinned(used, written.pointer(&format!("/encode/{index}"))));
+    known == *written
 }
 
 /// Lays `over` on `base`.
@@ -268,7 +316,29 @@ impl Effective {
             Some(Value::String(group)) => Some(group.clone()),
             Some(_) => return Err(Invalid::at("/dead_letters", "the name of a group is needed")),
         };
-        Ok(Self { encode, sign, auth_headers, judge, retry, observe, limits, dead_letters, doc })
+        let pin = match doc.get("pin") {
+            None | Some(Value::Null) => Pin::default(),
+            Some(pin) => Pin::deserialize(pin).map_err(|_| Invalid::at("/pin", "`group` or `job` is needed"))?,
+        };
+        let rollback_on_quarantine = match doc.get("rollback_on_quarantine") {
+            None | Some(Value::Null) => true,
+            Some(Value::Bool(it)) => *it,
+            Some(_) => return Err(Invalid::at("/rollback_on_quarantine", "true or false is needed")),
+        };
+        let policies = Self {
+            encode,
+            sign,
+            auth_headers,
+            judge,
+            retry,
+            observe,
+            limits,
+            dead_letters,
+            pin,
+            rollback_on_quarantine,
+            doc,
+        };
+        Ok(policies)
     }
 
     /// Every use, in the order of an attempt.
@@ -350,6 +420,15 @@ mod tests {
         assert_eq!(doc["retry"], json!({"plugin": "mine@1.0.0", "config": {"a": 1}}));
         let doc = merged(&[json!({"retry": {"plugin": "backoff", "config": {"max": "1m"}}})]);
         assert_eq!(doc["retry"]["config"]["base"], "2s", "the same plugin inherits");
+    }
+
+    #[test]
+    fn a_pinned_plugin_is_as_it_was_written() {
+        let known = json!({"encode": [{"plugin": "a@1.0.0"}], "judge": {"plugin": "b@2.0.0"}, "sign": null});
+        let written = |encode: &str, judge: &str| json!({"encode": [{"plugin": encode}], "judge": {"plugin": judge}, "sign": null});
+        assert!(is_as_written(&known, &written("a", "b")) && is_as_written(&known, &written("a@1.0.0", "b")));
+        assert!(!is_as_written(&known, &written("a@1.0.1", "b")) && !is_as_written(&known, &written("a", "c")));
+        assert!(!is_as_written(&known, &json!({})));
     }
 
     #[test]

@@ -196,7 +196,7 @@ pub(crate) async fn what_is_remembered_is_pruned(world: &World) {
     world.store.insert(request(NOW)).await.unwrap();
     placed(world, &tick(world, 5, Overlap::Allow)).await;
     let until = NOW.plus(ms(1_000));
-    let gone = world.store.prune(Prune { recent: until, ticks: until, limit: 10, ..Prune::default() }).await.unwrap();
+    let gone = world.store.prune(Prune { now: until, ticks: until, limit: 10, ..Prune::default() }).await.unwrap();
     assert_eq!(gone, 2);
     let forgotten = world.store.insert(request(NOW)).await.unwrap();
     assert!(matches!(forgotten, Inserted::Placed(_)), "the answer has gone");

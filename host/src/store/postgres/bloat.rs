@@ -4,7 +4,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
 use super::fronts::Look;
-use super::tests::{Fresh, cluster};
+use super::tests::{Fresh, cluster, runtime};
 use super::{claim, open, reads};
 use crate::clock::UnixMs;
 use crate::job::Settlement;
@@ -35,7 +35,7 @@ fn array(numbers: &[i64]) -> String {
 fn a_transaction_that_stays_open_does_not_slow_claims_down() {
     let cluster = cluster();
     let fresh = Fresh::of(&cluster);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = runtime();
     let (url, database) = fresh.url();
     let (now, first, fronts, look) = runtime.block_on(async {
         let (world, store) = fresh.two_on(&url).await;

@@ -10,7 +10,7 @@ use super::transaction::Verb;
 use super::{PostgresStore, locks, peers, rows};
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
-use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
+use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
 impl Entities for PostgresStore {
@@ -128,15 +128,7 @@ impl Verb for PutEntity {
         locks::take_entities(db).await?;
         let (kind, name) = (self.kind.as_str(), self.name.as_str());
         let found = find(db, FIND, self.tenant, self.kind, name).await?;
-        match (self.expect, found) {
-            (Expect::Anything, _) | (Expect::Nothing, None) => {}
-            (Expect::Version(expected), Some((_, version))) if expected == version => {}
-            (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already"))?,
-            (Expect::Version(expected), Some((_, version))) => {
-                conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))?;
-            }
-            (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist"))?,
-        }
+        self.check(found.map(|(_, version)| version))?;
         let doc = to_json(&self.doc)?;
         let row = match found {
             Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(self.now.0).fetch_one(&mut *db).await?,

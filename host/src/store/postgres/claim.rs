@@ -51,7 +51,7 @@ pub(super) const CLAIM_OVERDUE: &str = "
 
 pub(super) const CLAIM_LOST: &str = "
     WITH lost AS MATERIALIZED (
-        SELECT id FROM job WHERE state = 'running' AND lease_until >= $4 AND lease_until <= $1
+        SELECT id FROM job WHERE lease_until >= $4 AND lease_until <= $1
         ORDER BY lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
     )
     UPDATE job SET token = token + 1, lease_until = $2, lost_leases = lost_leases + 1
@@ -61,21 +61,26 @@ pub(super) const CLAIM_LOST: &str = "
 pub(super) const HELD: &str = "
     SELECT * FROM job WHERE id = $1 AND tenant = $2 AND token = $3 AND state = 'running' AND lease_until > $4";
 
-pub(super) const SPECS: &str = "SELECT job, spec, body FROM job_spec WHERE job = ANY($1)";
+/// The `OFFSET` keeps the walk from job to job: each is in one partition, and the others are not looked at.
+pub(super) const SPECS: &str = "
+    SELECT found.job, found.spec, found.body FROM UNNEST($1::UUID[]) AS wanted (job)
+    CROSS JOIN LATERAL (SELECT job, spec, body FROM job_spec WHERE job_spec.job = wanted.job OFFSET 0) AS found";
 
 /// Of each job, with the number of attempts that it has spent: the newest of these attempts.
 pub(super) const HISTORY: &str = "
-    SELECT attempt.job, attempt.number, attempt.started_at, attempt.finished_at, attempt.outcome, attempt.status
-    FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[]) AS wanted (job, first, last)
-    JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last
-    WHERE attempt.job = ANY ($1)";
+    SELECT past.* FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[]) AS wanted (job, first, last)
+    CROSS JOIN LATERAL (
+        SELECT job, number, started_at, finished_at, outcome, status FROM attempt
+        WHERE attempt.job = wanted.job AND number BETWEEN wanted.first AND wanted.last OFFSET 0) AS past";
 
 /// Locks in the order of the ids, as every other verb does.
 pub(super) const EXTEND: &str = "
-    WITH ours AS MATERIALIZED (
-        SELECT job.id FROM job JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token) ON job.id = lease.id
-        WHERE job.token = lease.token AND job.state = 'running'
-        ORDER BY job.id FOR UPDATE OF job
+    WITH found AS MATERIALIZED (
+        SELECT id, token, state FROM job WHERE id = ANY ($1) ORDER BY id FOR UPDATE
+    ), ours AS MATERIALIZED (
+        SELECT found.id FROM found JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token)
+            ON (found.id, found.token) = (lease.id, lease.token)
+        WHERE found.state = 'running'
     )
     UPDATE job SET lease_until = $3 WHERE id = ANY (ARRAY (SELECT ours.id FROM ours))
     RETURNING job.id, job.token";

@@ -10,7 +10,7 @@ use super::fronts::LateFront;
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
 use super::settle::Settle;
-use super::{PostgresStore, change, claim, insert, job_rows, lists, reads, settle, ticks};
+use super::{PostgresStore, change, claim, eras, insert, job_rows, lists, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
 use crate::store::{
@@ -113,6 +113,7 @@ impl Jobs for PostgresStore {
     }
 
     async fn prune(&self, what: Prune) -> Result<u32, StoreError> {
+        eras::tend(&self.database, &what.ended, what.now).await?;
         self.database.call(&what).await
     }
 

@@ -24,6 +24,11 @@ const NODES: i32 = -2;
 /// The lock of a migration into the database, which a connection holds as long as it goes on.
 pub(super) const MIGRATION: i32 = -3;
 
+/// The lock of those who make partitions and drop them.
+const ERAS: i32 = -4;
+
+const TRY: &str = "SELECT pg_try_advisory_xact_lock($1, $2)";
+
 /// UNNEST keeps the order of the array.
 const TAKE: &str = "SELECT pg_advisory_xact_lock($1, stripe) FROM UNNEST($2::INTEGER[]) AS stripe";
 
@@ -70,6 +75,11 @@ pub(super) async fn take_entities(db: &mut PgConnection) -> Result<(), Failure> 
 /// Takes the lock of the list of nodes.
 pub(super) async fn take_nodes(db: &mut PgConnection) -> Result<(), Failure> {
     take_stripes(db, vec![NODES]).await
+}
+
+/// Takes the lock of the partitions, unless somebody has it.
+pub(super) async fn try_eras(db: &mut PgConnection) -> Result<bool, Failure> {
+    Ok(sqlx::query_scalar(TRY).bind(CLASS).bind(ERAS).fetch_one(db).await?)
 }
 
 async fn take_stripes(db: &mut PgConnection, stripes: Vec<i32>) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 //! - **Callers share transactions** ([`batch`]): plain inserts and settlements that wait are written together, on several connections.
 //! - **A job that is over moves away**, from `job` to `job_done`, in the statement that ends it ([`done`]). So what is claimed from,
 //!   and vacuumed all the time, stays as small as the work that is left.
+//! - **What is old goes as a whole** ([`eras`]): what is kept of jobs lies in partitions by the time of acceptance, which are dropped.
 //! - **Claims begin where the last ones found nothing more** ([`fronts`]), so that they do not wade through what other transactions keep
 //!   vacuum from removing.
 //! - **Plans do not depend on statistics.** A queue is often empty when they are gathered, and then a walk through all of it looks cheap.
@@ -17,6 +18,8 @@
 //! soon as it can. A write whose connection breaks during the commit may or may not have been made.
 
 mod admit;
+#[cfg(test)]
+mod ageing;
 mod batch;
 #[cfg(test)]
 mod bloat;
@@ -27,6 +30,7 @@ mod connections;
 #[cfg(test)]
 mod damage;
 mod done;
+mod eras;
 mod error;
 mod fronts;
 mod hosts;

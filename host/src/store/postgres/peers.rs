@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::transaction::Verb;
 use super::{PostgresStore, locks, rows};
 use crate::clock::UnixMs;
-use crate::store::documents::to_json;
+use crate::store::documents::{millis, to_json};
 use crate::store::{Beat, Member, Peers, Roll, Signal, Signals, StoreError};
 
 /// The channel of `NOTIFY`. What is said on it is a word and who says it: `jobs 0193…`.
@@ -90,10 +90,6 @@ impl Verb for Beat {
         let first = found.first().ok_or_else(|| StoreError::Corrupt("a node does not find itself".to_owned()))?;
         Ok(Roll { members, now: UnixMs(first.try_get("now")?) })
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn member(row: &PgRow) -> Result<Member, Failure> {

@@ -1,8 +1,10 @@
-//! What is removed because it is old. Several nodes may do it at once: each passes over the rows that another one is removing.
+//! What is removed row by row because it is old, and does not go with its partition ([`super::eras`]). Several nodes may do it at once:
+//! each passes over the rows that another one is removing.
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
+use super::eras;
 use super::error::Failure;
 use super::transaction::Verb;
 use crate::store::{Prune, StoreError};
@@ -12,11 +14,11 @@ pub(super) const PRUNE_FINISHED: &str = "
         SELECT id FROM job_done WHERE state = $1 AND finished_at <= $2
         ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
     ), specs AS (
-        DELETE FROM job_spec USING old WHERE job_spec.job = old.id
+        DELETE FROM job_spec WHERE job = ANY (ARRAY (SELECT old.id FROM old))
     ), attempts AS (
-        DELETE FROM attempt USING old WHERE attempt.job = old.id
+        DELETE FROM attempt WHERE job = ANY (ARRAY (SELECT old.id FROM old))
     )
-    DELETE FROM job_done USING old WHERE job_done.id = old.id";
+    DELETE FROM job_done WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
 
 /// A group that was deleted has no job that is not over, unless one was redriven since.
 pub(super) const PRUNE_DELETED_GROUPS: &str = "
@@ -26,11 +28,11 @@ pub(super) const PRUNE_DELETED_GROUPS: &str = "
             SELECT id FROM job_done WHERE job_done.grp = entity.id LIMIT $1 FOR UPDATE SKIP LOCKED) AS inside
         WHERE entity.deleted_at IS NOT NULL LIMIT $1
     ), specs AS (
-        DELETE FROM job_spec USING old WHERE job_spec.job = old.id
+        DELETE FROM job_spec WHERE job = ANY (ARRAY (SELECT old.id FROM old))
     ), attempts AS (
-        DELETE FROM attempt USING old WHERE attempt.job = old.id
+        DELETE FROM attempt WHERE job = ANY (ARRAY (SELECT old.id FROM old))
     )
-    DELETE FROM job_done USING old WHERE job_done.id = old.id";
+    DELETE FROM job_done WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
 
 pub(super) const PRUNE_REDRIVEN_IN_DELETED_GROUPS: &str = "
     WITH old AS MATERIALIZED (
@@ -38,11 +40,11 @@ pub(super) const PRUNE_REDRIVEN_IN_DELETED_GROUPS: &str = "
         CROSS JOIN LATERAL (SELECT id FROM job WHERE job.grp = entity.id LIMIT $1 FOR UPDATE SKIP LOCKED) AS inside
         WHERE entity.deleted_at IS NOT NULL LIMIT $1
     ), specs AS (
-        DELETE FROM job_spec USING old WHERE job_spec.job = old.id
+        DELETE FROM job_spec WHERE job = ANY (ARRAY (SELECT old.id FROM old))
     ), attempts AS (
-        DELETE FROM attempt USING old WHERE attempt.job = old.id
+        DELETE FROM attempt WHERE job = ANY (ARRAY (SELECT old.id FROM old))
     )
-    DELETE FROM job USING old WHERE job.id = old.id";
+    DELETE FROM job WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
 
 pub(super) const FORGET_EMPTY_GROUPS: &str = "
     DELETE FROM entity
@@ -80,6 +82,7 @@ impl Verb for Prune {
         let mut gone = 0;
         // What is unfinished is in another table, whatever is asked for.
         for (state, before) in &self.ended {
+            let before = before.minus(eras::spared(&self.ended, self.now, *before));
             let query = sqlx::query(PRUNE_FINISHED).bind(state.as_str()).bind(before.0).bind(left(gone));
             gone += query.execute(&mut *db).await?.rows_affected();
         }
@@ -88,7 +91,7 @@ impl Verb for Prune {
         }
         sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *db).await?;
         let limit_of_rest = i64::from(self.limit);
-        let recent = sqlx::query(PRUNE_RECENT).bind(self.recent.0).bind(limit_of_rest).execute(&mut *db).await?;
+        let recent = sqlx::query(PRUNE_RECENT).bind(self.now.0).bind(limit_of_rest).execute(&mut *db).await?;
         let ticks = sqlx::query(PRUNE_TICKS).bind(self.ticks.0).bind(limit_of_rest).execute(&mut *db).await?;
         sqlx::query(FORGET_DELETED_SCHEDULES).execute(&mut *db).await?;
         gone += recent.rows_affected() + ticks.rows_affected();

@@ -41,20 +41,7 @@ pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Ve
     let lanes: Vec<(i64, Option<i64>)> =
         query.fetch_all(db).await?.iter().map(lane).collect::<Result<_, sqlx::Error>>()?;
     fronts.found(look, lanes.iter().copied());
-    Ok(groups(&lanes))
-}
-
-/// Puts the lanes of each group together; they are in order.
-fn groups(lanes: &[(i64, Option<i64>)]) -> Vec<Waiting> {
-    let mut groups: Vec<Waiting> = Vec::new();
-    for (lane, earliest) in lanes {
-        let (Some(earliest), (group, pull)) = (earliest.map(UnixMs), lane::group(*lane)) else { continue };
-        match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
-            Some(last) => last.earliest = last.earliest.min(earliest),
-            None => groups.push(Waiting { group, pull, earliest }),
-        }
-    }
-    groups
+    Ok(lane::groups(lanes.into_iter().filter_map(|(lane, earliest)| Some((lane, UnixMs(earliest?))))))
 }
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = $1 AND tenant = $2";
@@ -111,23 +98,13 @@ pub(super) async fn stats(
     group: GroupId,
     now: UnixMs,
 ) -> Result<Stats, Failure> {
-    let mut stats = Stats::default();
+    let mut counts = Vec::new();
     for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(db).await? {
-        let jobs = rows::number(&row, "jobs")?;
-        if row.try_get::<&str, _>("state")? == "available" {
-            stats.available = jobs;
-            continue;
-        }
-        match rows::word::<State>(&row, "state")? {
-            State::Scheduled => stats.scheduled = jobs,
-            State::Running => stats.running = jobs,
-            State::Succeeded => stats.succeeded = jobs,
-            State::Dead => stats.dead = jobs,
-            State::Expired => stats.expired = jobs,
-            State::Cancelled => stats.cancelled = jobs,
-        }
+        let state = match row.try_get("state")? {
+            "available" => None,
+            _ => Some(rows::word::<State>(&row, "state")?),
+        };
+        counts.push((state, rows::number(&row, "jobs")?));
     }
-    stats.in_flight = stats.running;
-    stats.delayed = stats.scheduled.saturating_sub(stats.available);
-    Ok(stats)
+    Ok(Stats::of(counts))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::PostgresStore;
-use super::tests::{Fresh, cluster, node};
+use super::tests::{Fresh, cluster, node, runtime};
 use crate::job::{Admission, NewJob, Settlement};
 use crate::store::conformance::{self, LEASE, NOW, World, an_attempt};
 use crate::store::{Beat, Change, Changed, Entities as _, Inserted, Jobs as _, Kind, NodeDoc, Peers as _, Placed};
@@ -60,7 +60,7 @@ fn a_node_works_on_beside_newer_ones() {
     let cluster = cluster();
     let fresh = Fresh::of(&cluster);
     let (url, database) = fresh.url();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let (world, store) = fresh.two_on(&url).await;
         use_all(&world, &store).await;

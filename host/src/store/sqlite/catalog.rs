@@ -10,7 +10,7 @@ use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
-use crate::store::{Entities, Entity, Expect, Kind, PutEntity, StoreError};
+use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
 impl Entities for SqliteStore {
@@ -105,15 +105,7 @@ async fn find(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str) ->
 async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Failure> {
     let (kind, name) = (put.kind.as_str(), put.name.as_str());
     let found = find(db, put.tenant, put.kind, name).await?;
-    match (put.expect, found) {
-        (Expect::Anything, _) | (Expect::Nothing, None) => {}
-        (Expect::Version(expected), Some((_, version))) if expected == version => {}
-        (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already"))?,
-        (Expect::Version(expected), Some((_, version))) => {
-            conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))?;
-        }
-        (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist"))?,
-    }
+    put.check(found.map(|(_, version)| version))?;
     let doc = to_json(&put.doc)?;
     let row = match found {
         Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0).fetch_one(&mut *db).await?,

@@ -200,7 +200,7 @@ pub(super) async fn prune(db: &mut SqliteConnection, what: &Prune) -> Result<u32
     }
     gone += sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone)).execute(&mut *db).await?.rows_affected();
     sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *db).await?;
-    let recent = sqlx::query(PRUNE_RECENT).bind(what.recent.0).bind(what.limit).execute(&mut *db).await?;
+    let recent = sqlx::query(PRUNE_RECENT).bind(what.now.0).bind(what.limit).execute(&mut *db).await?;
     let ticks = sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit).execute(&mut *db).await?;
     sqlx::query(FORGET_DELETED_SCHEDULES).execute(&mut *db).await?;
     gone += recent.rows_affected() + ticks.rows_affected();

@@ -22,16 +22,9 @@ pub(super) const WAITING: &str = "
     FROM waiting WHERE lane IS NOT NULL";
 
 pub(super) async fn waiting(pool: &SqlitePool) -> Result<Vec<Waiting>, Failure> {
-    let mut groups: Vec<Waiting> = Vec::new();
-    for row in &sqlx::query(WAITING).fetch_all(pool).await? {
-        let (group, pull) = lane::group(row.try_get("lane")?);
-        let earliest = UnixMs(rows::number(row, "earliest")?);
-        match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
-            Some(last) => last.earliest = last.earliest.min(earliest),
-            None => groups.push(Waiting { group, pull, earliest }),
-        }
-    }
-    Ok(groups)
+    let lane = |row: &SqliteRow| Ok((row.try_get("lane")?, UnixMs(row.try_get("earliest")?)));
+    let lanes = sqlx::query(WAITING).fetch_all(pool).await?.iter().map(lane).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(lane::groups(lanes.into_iter()))
 }
 
 /// A connection for several statements.
@@ -201,23 +194,13 @@ pub(super) const STATS: &str = "
         AND EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
 
 pub(super) async fn stats(pool: &SqlitePool, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
-    let mut stats = Stats::default();
+    let mut counts = Vec::new();
     for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(pool).await? {
-        let jobs = rows::number(&row, "jobs")?;
-        if row.try_get::<&str, _>("state")? == "available" {
-            stats.available = jobs;
-            continue;
-        }
-        match rows::word::<State>(&row, "state")? {
-            State::Scheduled => stats.scheduled = jobs,
-            State::Running => stats.running = jobs,
-            State::Succeeded => stats.succeeded = jobs,
-            State::Dead => stats.dead = jobs,
-            State::Expired => stats.expired = jobs,
-            State::Cancelled => stats.cancelled = jobs,
-        }
+        let state = match row.try_get("state")? {
+            "available" => None,
+            _ => Some(rows::word::<State>(&row, "state")?),
+        };
+        counts.push((state, rows::number(&row, "jobs")?));
     }
-    stats.in_flight = stats.running;
-    stats.delayed = stats.scheduled.saturating_sub(stats.available);
-    Ok(stats)
+    Ok(Stats::of(counts))
 }

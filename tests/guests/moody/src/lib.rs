@@ -1,4 +1,4 @@
-//! Does as its config says: as an observer it talks, traps or never ends; as a judge it says what it is told of the attempt.
+//! Does as its config says: as an observer it talks, traps or never ends; as a judge it traps, or says what it is told of the attempt.
 
 use carillon_policy_sdk::{Attempt, Event, Exchange, Failure, Judge, Observe, Plugin, Verdict, export, log};
 use serde::Deserialize;
@@ -34,7 +34,8 @@ impl Plugin for Moody {
 }
 
 impl Judge for Moody {
-    fn judge(attempt: &Attempt, _config: &Config, _exchange: Exchange) -> Result<Verdict, Failure> {
+    fn judge(attempt: &Attempt, config: &Config, _exchange: Exchange) -> Result<Verdict, Failure> {
+        assert!(!matches!(config.mood, Mood::Trap), "in a bad mood");
         let told = attempt.attributes.iter().map(|attribute| format!("{}={}", attribute.key, attribute.value));
         Ok(Verdict::success(told.collect::<Vec<_>>().join(" ")))
     }

@@ -85,6 +85,21 @@ def upload_plugin(name: str, version: str, component: bytes) -> Call[Plugin]:
     return replace(call, content=component, headers={"Content-Type": "application/wasm"})
 
 
+def get_component(name: str, version: str) -> Call[bytes]:
+    """The bytes of a version, as they were uploaded."""
+    return replace(request("GET", path("plugins", name, "versions", version, "component"), bytes), is_raw=True)
+
+
+def deprecate_plugin(name: str, version: str, why: Optional[str]) -> Call[Plugin]:
+    """Says why a version should no longer be bound; None takes that back. Groups that bind it go on, with a warning."""
+    return request("PATCH", path("plugins", name, "versions", version), reading(Plugin), body={"deprecated": why})
+
+
+def delete_plugin(name: str, version: str) -> Call[None]:
+    """Removes a version. Raises Problem (409) while a version of a group's policy uses it."""
+    return request("DELETE", path("plugins", name, "versions", version), nothing)
+
+
 def create_token(role: str, *, name: str = "", tenant: Optional[str] = None) -> Call[Token]:
     """Makes an API token: ``viewer``, ``producer`` or ``admin``. Its ``token`` is shown this once."""
     body = {"role": role, "name": name}

@@ -29,11 +29,15 @@ class Call(Generic[T]):
     content: Optional[bytes] = None
     #: How many seconds the server may think before it begins to answer, beyond what is usual.
     patience: float = 0.0
+    #: Whether the answer is not JSON but bytes, which ``parse`` is given as they are.
+    is_raw: bool = False
 
     def result(self, status: int, body: bytes, retry_after: Optional[str] = None) -> T:
         """What an answer means. Raises Problem for one that is no success, or cannot be read."""
         if not 200 <= status < 300:
             raise Problem.of_answer(status, body, retry_after)
+        if self.is_raw:
+            return self.parse(body)
         try:
             return self.parse(json.loads(body) if body else None)
         except (ValueError, KeyError, TypeError) as error:

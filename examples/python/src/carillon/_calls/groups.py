@@ -31,6 +31,10 @@ class GroupFields(TypedDict, total=False):
     limits: Optional[Mapping[str, Any]]
     #: The group that copies of dead letters go to.
     dead_letters: Optional[str]
+    #: Which version of the policy a job follows: the one in force (``group``), or the one that was when it was accepted (``job``).
+    pin: Optional[str]
+    #: Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    rollback_on_quarantine: Optional[bool]
 
 
 class Filter(TypedDict, total=False):
@@ -46,10 +50,10 @@ class Filter(TypedDict, total=False):
     metadata: Mapping[str, str]
 
 
-def put(group: str, **fields: Unpack[GroupFields]) -> Call[Group]:
-    """Makes a group, or replaces what it has of its own."""
+def put(group: str, *, why: Optional[str] = None, **fields: Unpack[GroupFields]) -> Call[Group]:
+    """Makes a group, or replaces what it has of its own. Another policy is a new version of it, with ``why``."""
     check_fields(fields, GroupFields, "a group")
-    return request("PUT", path("groups", group), reading(Group), body=fields)
+    return request("PUT", path("groups", group), reading(Group), body=fields, params={"why": why})
 
 
 def get(group: str, *, effective: bool = False) -> Call[Group]:

@@ -8,9 +8,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use crate::store::postgres::error::Failure;
 use crate::store::transfer::TABLES;
 
-/// All but those of the keys. The description names the schema, too.
+/// All but those of the keys. The description names the schema, too. That of a partitioned table is to be for its partitions as well.
 const FIND: &str = "
-    SELECT pg_get_indexdef(indexrelid) AS definition, indexrelid::REGCLASS::TEXT AS name
+    SELECT replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON ') AS definition, indexrelid::REGCLASS::TEXT AS name
     FROM pg_index JOIN pg_class AS indexed ON indexed.oid = indrelid
     WHERE NOT indisprimary AND relnamespace = quote_ident(current_schema())::REGNAMESPACE AND relname = ANY($1)";
 

@@ -1,0 +1,83 @@
+"""The versions of a group's policy. docs/rollout.md has the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
+
+from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
+from carillon.models import Group, Move, Shadow, Version
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class PolicyFields(TypedDict, total=False):
+    """What a version says of the roles; the rest is inherited. None takes an inherited signer or observer away."""
+
+    #: Plugins in order, each ``{"plugin": NAME, "config": {…}, "keys": […]}``.
+    encode: Optional[Sequence[Mapping[str, Any]]]
+    sign: Optional[Mapping[str, Any]]
+    judge: Optional[Mapping[str, Any]]
+    retry: Optional[Mapping[str, Any]]
+    observe: Optional[Mapping[str, Any]]
+    #: What it is for.
+    why: Optional[str]
+
+
+def versions(group: str, *, page_size: Optional[int] = None) -> Call[Page[Version]]:
+    """The versions of the group's policy, newest first."""
+    return listing(path("groups", group, "policy", "versions"), Version, {}, page_size)
+
+
+def version(group: str, number: int) -> Call[Version]:
+    """Shows one of them."""
+    return request("GET", path("groups", group, "policy", "versions", str(number)), reading(Version))
+
+
+def propose(group: str, **fields: Unpack[PolicyFields]) -> Call[Version]:
+    """Makes a version that is not in force, checked as one that is put."""
+    check_fields(fields, PolicyFields, "a version of a policy")
+    return request("POST", path("groups", group, "policy", "versions"), reading(Version), body=fields)
+
+
+def promote(
+    group: str,
+    number: int,
+    *,
+    percent: int = 100,
+    max_faults: Optional[float] = None,
+    max_differences: Optional[float] = None,
+    min_attempts: Optional[int] = None,
+    why: Optional[str] = None,
+) -> Call[Group]:
+    """Puts a version in force, for all jobs or for some: then it is taken back when it does worse than the bounds say."""
+    bounds = {"max_faults": max_faults, "max_differences": max_differences, "min_attempts": min_attempts}
+    body = {"version": number, "percent": percent, "why": why, **bounds}
+    return request("POST", path("groups", group, "policy", "promote"), reading(Group), body=body)
+
+
+def rollback(group: str, *, why: Optional[str] = None) -> Call[Group]:
+    """Takes back the version that some of the jobs follow; else puts the one in force again that was before."""
+    return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body={"why": why})
+
+
+def set_shadow(group: str, number: int, *, percent: int = 100) -> Call[Shadow]:
+    """Lets a version run beside the one in force, on so many of a hundred attempts: its answers are compared, and never used."""
+    body = {"version": number, "percent": percent}
+    return request("PUT", path("groups", group, "policy", "shadow"), reading(Shadow), body=body)
+
+
+def shadow(group: str) -> Call[Shadow]:
+    """What the group's shadow has said so far, on the node that answers. Raises Problem (404) if there is none."""
+    return request("GET", path("groups", group, "policy", "shadow"), reading(Shadow))
+
+
+def delete_shadow(group: str) -> Call[None]:
+    """Ends the group's shadow."""
+    return request("DELETE", path("groups", group, "policy", "shadow"), nothing)
+
+
+def history(group: str, *, page_size: Optional[int] = None) -> Call[Page[Move]]:
+    """Who put which version in force, when and why, newest first."""
+    return listing(path("groups", group, "policy", "history"), Move, {}, page_size)

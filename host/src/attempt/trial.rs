@@ -1,0 +1,111 @@
+//! What another policy says of an attempt that is over. Nothing of it is used.
+
+use std::sync::Arc;
+
+use super::answer::{exchange_of, retry_after};
+use super::{Attempter, Notes, facts, request_of};
+use crate::catalog::Group;
+use crate::clock::UnixMs;
+use crate::job::{Leased, Outcome, PluginUse};
+use crate::policy::{Caller, Decided, Fault, Prepared, Role, Ruling};
+use crate::send::Answer;
+
+/// An attempt that was answered, with what its policy said: what a shadow is compared with.
+pub struct Trial {
+    /// The job, as it was when the attempt began.
+    pub leased: Leased,
+    /// What was said.
+    pub said: Opinion,
+    started_at: UnixMs,
+    answered_at: UnixMs,
+    answer: Answer,
+}
+
+/// What a policy made of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opinion {
+    /// The digest of the request; none if none could be made.
+    pub request: Option<String>,
+    /// What the answer was judged to be.
+    pub outcome: Outcome,
+    /// What followed.
+    pub ruling: Ruling,
+    /// Who was called.
+    pub uses: Vec<PluginUse>,
+}
+
+impl Trial {
+    /// Of an attempt, if the group has a shadow that is to see it.
+    pub(super) fn of(
+        group: &Group,
+        leased: &Leased,
+        notes: &Notes,
+        answered_at: UnixMs,
+        answer: &Answer,
+        decided: &Decided,
+    ) -> Option<Box<Self>> {
+        let shadow = group.rollout.shadow.as_ref()?;
+        if !shadow.sees(leased.job.id, leased.number()) {
+            return None;
+        }
+        let said = Opinion {
+            request: notes.detail.request_digest.clone(),
+            outcome: decided.verdict.outcome,
+            ruling: decided.ruling.clone(),
+            uses: notes.detail.plugins.iter().chain(&decided.uses).cloned().collect(),
+        };
+        let (leased, answer, started_at) = (leased.clone(), answer.clone(), notes.started_at);
+        Some(Box::new(Self { leased, said, started_at, answered_at, answer }))
+    }
+
+    /// When it was answered.
+    #[must_use]
+    pub fn at(&self) -> UnixMs {
+        self.answered_at
+    }
+
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let answer = match &self.answer {
+            Answer::Response { headers, body, .. } => {
+                body.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+            Answer::Failure { message, .. } => message.len(),
+        };
+        size_of::<Self>() + self.leased.body.len() + answer
+    }
+}
+
+impl Attempter {
+    /// What `group`, a group under another version of its policy, would have said of an attempt. It is asked beside the threads that
+    /// deliver, and its faults quarantine it in shadow only.
+    ///
+    /// # Errors
+    /// If its policy cannot be loaded, or there is no room for the call.
+    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<Opinion, Fault> {
+        let leased = &trial.leased;
+        let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await?;
+        let no_target = || Fault::bad_answer("the job has no target");
+        let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
+        let (started_at, answered_at) = (trial.started_at, trial.answered_at);
+        let (before, after) = (facts(group, leased, started_at), facts(group, leased, answered_at));
+        let (exchange, retry_after) = (exchange_of(&trial.answer), retry_after(&trial.answer, answered_at));
+        let (shared, history) = (Arc::clone(&plan), leased.history.clone());
+        let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.shadow_quarantine));
+        let calls = move || {
+            let caller = |now| Caller { limits: &limits, quarantine: &quarantine, now };
+            let prepared = caller(started_at).prepare(&shared, &before, request);
+            (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
+        };
+        let (Prepared { request, mut uses }, decided) =
+            self.runtime.observer_threads.run(leased.job.group, calls).await?;
+        let request = request.and_then(|request| {
+            let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
+            self.completed(group, leased, &plan, &request).ok_or_else(unsendable)
+        });
+        uses.extend(decided.uses);
+        let request = request.ok().map(|outgoing| outgoing.digest());
+        Ok(Opinion { request, outcome: decided.verdict.outcome, ruling: decided.ruling, uses })
+    }
+}

@@ -1,0 +1,137 @@
+//! `carillon plugin new`: a plugin that builds and passes its tests, to begin from.
+//!
+//! It has the SDK in it, as this program was built with it: an author needs neither this repository nor a network that reaches it, and
+//! what they begin with is what this server accepts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use include_dir::{Dir, include_dir};
+use serde_json::json;
+
+use super::super::Session;
+use super::golden;
+use crate::policy::Role;
+
+static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk");
+static WIT: Dir = include_dir!("$CARGO_MANIFEST_DIR/../wit");
+
+/// The manifest that the SDK takes its dependencies from.
+const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
+
+const LOCK: &str = include_str!("../../../../Cargo.lock");
+
+/// The directory of the SDK in a new plugin.
+const VENDORED: &str = "carillon";
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct New {
+    /// The plugin's name: 1 to 64 of `a-z`, `0-9` and `-`. The directory gets that name, too.
+    #[arg(value_parser = name)]
+    name: String,
+    /// Where the directory is made.
+    #[arg(long = "in", value_name = "DIRECTORY", default_value = ".")]
+    parent: PathBuf,
+    /// What the plugin is to do.
+    #[arg(long, value_parser = super::call::role)]
+    role: Role,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_name =
+        text.len() <= 64 && text.bytes().all(fits) && text.starts_with(|first: char| first.is_ascii_lowercase());
+    is_name
+        .then(|| text.to_owned())
+        .ok_or_else(|| "this is not 1 to 64 of `a-z`, `0-9` and `-` with a letter first".to_owned())
+}
+
+impl New {
+    pub(super) fn run(self, session: &Session) -> anyhow::Result<()> {
+        let directory = self.parent.join(&self.name);
+        if directory.exists() {
+            bail!("{} exists already", directory.display());
+        }
+        for (path, text) in self.files() {
+            write(&directory.join(path), text.as_bytes())?;
+        }
+        for (from, to) in [(&SDK, "plugins/sdk"), (&WIT, "wit")] {
+            copy(from, &directory.join(VENDORED).join(to))?;
+        }
+        session.out.answer(&json!({
+            "directory": directory,
+            "next": format!("cd {} && carillon plugin build && carillon plugin test {}.wasm", directory.display(), self.name),
+        }))
+    }
+
+    fn files(&self) -> [(String, String); 6] {
+        let (source, test) = match self.role {
+            Role::Encode => (include_str!("new/encode.rs.txt"), include_str!("new/encode.json")),
+            Role::Sign => (include_str!("new/sign.rs.txt"), include_str!("new/sign.json")),
+            Role::Judge => (include_str!("new/judge.rs.txt"), include_str!("new/judge.json")),
+            Role::Retry => (include_str!("new/retry.rs.txt"), include_str!("new/retry.json")),
+            Role::Observe => (include_str!("new/observe.rs.txt"), include_str!("new/observe.json")),
+        };
+        let named = |text: &str| text.replace("PLUGIN", &self.name);
+        [
+            ("Cargo.toml".to_owned(), named(include_str!("new/Cargo.toml.txt"))),
+            ("src/lib.rs".to_owned(), named(source)),
+            (format!("{}/first.json", golden::DIRECTORY), test.to_owned()),
+            (".gitignore".to_owned(), "target/\n*.wasm\n".to_owned()),
+            // What the SDK was tested with. What the plugin does not use is left out by the first build.
+            ("Cargo.lock".to_owned(), LOCK.to_owned()),
+            (format!("{VENDORED}/Cargo.toml"), workspace()),
+        ]
+    }
+}
+
+/// The manifest of a workspace that has the SDK and nothing else.
+fn workspace() -> String {
+    let kept = WORKSPACE.lines().filter(|line| !["exclude", "default-members"].iter().any(|key| line.starts_with(key)));
+    let line = |line: &str| match line.starts_with("members") {
+        true => "members = [\"plugins/sdk\", \"plugins/sdk/pair\"]\n".to_owned(),
+        false => format!("{line}\n"),
+    };
+    kept.map(line).collect()
+}
+
+fn copy(from: &Dir<'_>, to: &Path) -> anyhow::Result<()> {
+    for file in from.files() {
+        let name = file.path().file_name().unwrap_or_default();
+        write(&to.join(name), file.contents())?;
+    }
+    for directory in from.dirs() {
+        let name = directory.path().file_name().unwrap_or_default();
+        copy(directory, &to.join(name))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    let cannot = || format!("{} cannot be written", path.display());
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(cannot)?;
+    }
+    std::fs::write(path, contents).with_context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_plugins() {
+        assert!(name("my-judge2").is_ok());
+        for bad in ["", "-a", "9a", "A", "a_b", "../a", &"a".repeat(65)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_workspace_of_the_sdk_has_what_the_sdk_asks_for() {
+        let workspace = workspace();
+        assert!(workspace.contains("\nmembers = [\"plugins/sdk\", \"plugins/sdk/pair\"]\n"), "{workspace}");
+        assert!(workspace.contains("\nwit-bindgen = ") && workspace.contains("[workspace.lints"));
+    }
+}

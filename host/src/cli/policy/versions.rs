@@ -1,0 +1,176 @@
+//! The versions of a group's policy, on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::super::{Paging, Session, input};
+
+#[derive(Debug, Subcommand)]
+pub(in super::super) enum Command {
+    /// List the versions of a group's policy.
+    Versions {
+        /// The group's name.
+        group: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show a version of a group's policy.
+    Version {
+        /// The group's name.
+        group: String,
+        /// The version's number.
+        version: i64,
+    },
+    /// Make a version that is not in force: it can be promoted.
+    Propose {
+        /// The group's name.
+        group: String,
+        /// What it says of encode, sign, judge, retry and observe, in JSON or TOML; `-` is standard input.
+        file: PathBuf,
+        /// What it is for.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Put a version in force, for all jobs or for some.
+    Promote {
+        /// The group's name.
+        group: String,
+        /// The version's number.
+        version: i64,
+        /// How many of a hundred jobs follow it: the others follow the version in force.
+        #[arg(long)]
+        percent: Option<u32>,
+        /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
+        #[arg(long, value_name = "SHARE", requires = "percent")]
+        max_faults: Option<f64>,
+        /// With --percent: by how much the share of its attempts that are no success may exceed that of the version in force.
+        #[arg(long, value_name = "SHARE", requires = "percent")]
+        max_differences: Option<f64>,
+        /// With --percent: how many attempts of each it takes to say so.
+        #[arg(long, value_name = "N", requires = "percent")]
+        min_attempts: Option<u32>,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Take back the version that some of the jobs follow, or put the version in force again that was before the present one.
+    Rollback {
+        /// The group's name.
+        group: String,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
+    /// Let a version run beside the one in force: its answers are compared, and never used.
+    #[command(subcommand)]
+    Shadow(Shadow),
+    /// List who put which version in force, when and why.
+    History {
+        /// The group's name.
+        group: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in super::super) enum Shadow {
+    /// Set it, or another one.
+    Put {
+        /// The group's name.
+        group: String,
+        /// The version's number.
+        version: i64,
+        /// How many of a hundred attempts it is shown.
+        #[arg(long, default_value = "100")]
+        percent: u32,
+    },
+    /// Show what it has said so far, on the node that answers.
+    Get {
+        /// The group's name.
+        group: String,
+    },
+    /// End it.
+    Delete {
+        /// The group's name.
+        group: String,
+    },
+}
+
+const VERSIONS: [(&str, &str); 5] =
+    [("VERSION", "/version"), ("ACTIVE", "/active"), ("MADE AT", "/made_at"), ("BY", "/by"), ("WHY", "/why")];
+
+const HISTORY: [(&str, &str); 6] = [
+    ("AT", "/at"),
+    ("ACTION", "/action"),
+    ("FROM", "/from_version"),
+    ("TO", "/to_version"),
+    ("BY", "/by"),
+    ("WHY", "/why"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
+        match self {
+            Self::Versions { group, paging } => {
+                session.list(&["groups", &group, "policy", "versions"], Vec::new(), &paging, &VERSIONS).await
+            }
+            Self::Version { group, version } => {
+                let version = version.to_string();
+                let shown: Value = client.get(&["groups", &group, "policy", "versions", &version], &[]).await?;
+                session.out.answer(&shown)
+            }
+            Self::Propose { group, file, why } => {
+                let mut policy = input::document(&file)?;
+                let Some(fields) = policy.as_object_mut() else { bail!("a policy is an object") };
+                fields.extend(why.map(|why| ("why".to_owned(), Value::from(why))));
+                let made: Value = client.post(&["groups", &group, "policy", "versions"], &policy).await?;
+                session.done(&made, &format!("{group}: version {} is made", made["version"]))
+            }
+            Self::Promote { group, version, percent, max_faults, max_differences, min_attempts, why } => {
+                let doc = json!({ "version": version, "percent": percent, "max_faults": max_faults,
+                    "max_differences": max_differences, "min_attempts": min_attempts, "why": why });
+                let moved: Value = client.post(&["groups", &group, "policy", "promote"], &doc).await?;
+                let whose = match moved["canary"]["percent"].as_u64() {
+                    Some(percent) => format!("{percent} % of the jobs follow version {version}"),
+                    None => format!("version {version} is in force"),
+                };
+                session.done(&moved, &format!("{group}: {whose}"))
+            }
+            Self::Rollback { group, why } => {
+                let moved: Value =
+                    client.post(&["groups", &group, "policy", "rollback"], &json!({ "why": why })).await?;
+                session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
+            }
+            Self::Shadow(command) => command.run(session).await,
+            Self::History { group, paging } => {
+                session.list(&["groups", &group, "policy", "history"], Vec::new(), &paging, &HISTORY).await
+            }
+        }
+    }
+}
+
+impl Shadow {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
+        match self {
+            Self::Put { group, version, percent } => {
+                let doc = json!({ "version": version, "percent": percent });
+                let set: Value = client.put(&["groups", &group, "policy", "shadow"], &doc).await?;
+                session.done(&set, &format!("{group}: version {version} runs beside the one in force"))
+            }
+            Self::Get { group } => {
+                let shadow: Value = client.get(&["groups", &group, "policy", "shadow"], &[]).await?;
+                session.out.answer(&shadow)
+            }
+            Self::Delete { group } => {
+                let answer = client.delete(&["groups", &group, "policy", "shadow"]).await?;
+                session.done(&answer, &format!("{group}: ended"))
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! An author's golden tests, which travel inside of the component: calls, and what each must come to.
+//!
+//! They are a custom section at the end of the component, so they are part of what the digest covers, are there wherever the component
+//! goes, and cost nothing at run time. A component whose tests fail is not accepted: what its author relied on does not hold here.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wasm_encoder::{ComponentSection as _, CustomSection};
+use wasmparser::{Parser, Payload};
+
+use super::case::{Case, NotACase};
+use super::{Limits, Plugin};
+use crate::clock::UnixMs;
+
+/// The name of the section. Its content is a JSON array of tests.
+const SECTION: &str = "carillon:golden";
+
+/// The most tests of a component.
+pub const GOLDEN_LIMIT: usize = 64;
+
+/// Now, where a test does not say when that is: midday (UTC) of 20 November 2026.
+const NOW: UnixMs = UnixMs(1_795_176_000_000);
+
+/// A call, and what it must come to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Golden {
+    /// What its author calls it.
+    pub name: String,
+    /// A [`Case`], and beside it `answer`, or the code of a `fault`.
+    #[serde(flatten)]
+    pub test: serde_json::Map<String, Value>,
+}
+
+/// Why a test says nothing, or the plugin does not do what it says.
+#[derive(Debug, thiserror::Error)]
+#[error("the golden test `{name}`: {what}")]
+pub struct Failed {
+    /// The test's name.
+    pub name: String,
+    /// What is wrong, for its author.
+    pub what: String,
+}
+
+/// What a call comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Its answer.
+    Answer(Value),
+    /// The code of the fault that it ends in.
+    Fault(String),
+}
+
+impl Golden {
+    /// What the test says that the call must come to. None if it does not say so yet.
+    #[must_use]
+    pub fn expected(&self) -> Option<Outcome> {
+        let fault = self.test.get("fault").and_then(Value::as_str).map(|code| Outcome::Fault(code.to_owned()));
+        fault.or_else(|| self.test.get("answer").cloned().map(Outcome::Answer))
+    }
+
+    /// Writes down what the call must come to.
+    pub fn expect(&mut self, outcome: Outcome) {
+        let (key, other, value) = match outcome {
+            Outcome::Answer(answer) => ("answer", "fault", answer),
+            Outcome::Fault(code) => ("fault", "answer", code.into()),
+        };
+        self.test.remove(other);
+        self.test.insert(key.to_owned(), value);
+    }
+
+    /// Makes the call.
+    ///
+    /// # Errors
+    /// If this is no call, or the plugin refuses its config.
+    pub fn outcome(&self, plugin: &Plugin, limits: &Limits) -> Result<Outcome, Failed> {
+        let failed = |what: String| Failed { name: self.name.clone(), what };
+        let mut test = self.test.clone();
+        test.retain(|key, _| !["answer", "fault"].contains(&key.as_str()));
+        let case: Case = serde_json::from_value(test.into()).map_err(|error| failed(error.to_string()))?;
+        let called = case.call(plugin, limits, NOW).map_err(|NotACase(said)| failed(said))?;
+        Ok(match called.result {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(fault) => Outcome::Fault(fault.code.as_str().to_owned()),
+        })
+    }
+
+    /// Makes the call and compares.
+    ///
+    /// # Errors
+    /// If it comes to anything else than the test says.
+    pub fn check(&self, plugin: &Plugin, limits: &Limits) -> Result<(), Failed> {
+        let failed = |what: String| Failed { name: self.name.clone(), what };
+        let expected = self.expected().ok_or_else(|| failed("it has neither `answer` nor `fault`".to_owned()))?;
+        match self.outcome(plugin, limits)? {
+            outcome if outcome == expected => Ok(()),
+            outcome => Err(failed(format!("expected {expected}, got {outcome}"))),
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Answer(answer) => write!(f, "{answer}"),
+            Self::Fault(code) => write!(f, "the fault {code}"),
+        }
+    }
+}
+
+/// Puts tests into a component that has none.
+#[must_use]
+pub fn embed(component: &[u8], tests: &[Golden]) -> Vec<u8> {
+    let mut component = component.to_vec();
+    if !tests.is_empty() {
+        let data = serde_json::to_vec(tests).unwrap_or_default();
+        CustomSection { name: SECTION.into(), data: data.into() }.append_to_component(&mut component);
+    }
+    component
+}
+
+/// The tests in a component. What is inside of nested modules and components is not looked at.
+///
+/// # Errors
+/// If they are not tests, or too many.
+pub fn embedded(component: &[u8]) -> Result<Vec<Golden>, NotACase> {
+    let mut depth = 0_usize;
+    let mut tests = Vec::new();
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(|error| NotACase(error.to_string()))? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
+                let read: Vec<Golden> = serde_json::from_slice(section.data())
+                    .map_err(|error| NotACase(format!("the section `{SECTION}` cannot be read: {error}")))?;
+                tests.extend(read);
+            }
+            _ => {}
+        }
+    }
+    if tests.len() > GOLDEN_LIMIT {
+        return Err(NotACase(format!(
+            "the component has {} golden tests; at most {GOLDEN_LIMIT} are run",
+            tests.len()
+        )));
+    }
+    Ok(tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn golden(name: &str) -> Golden {
+        serde_json::from_value(serde_json::json!({"name": name, "role": "judge", "answer": {"outcome": "success"}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn tests_travel_in_the_component() {
+        let tests = [golden("one"), golden("two")];
+        let component = embed(EMPTY, &tests);
+        assert_eq!(embedded(&component).unwrap(), tests);
+        assert_eq!(embed(EMPTY, &[]), EMPTY);
+        assert!(embedded(EMPTY).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_inside_of_another_component_is_not_ours() {
+        let mut outer = EMPTY.to_vec();
+        let inner = embed(EMPTY, &[golden("hidden")]);
+        outer.extend([4, u8::try_from(inner.len()).unwrap()]);
+        outer.extend(inner);
+        assert!(embedded(&outer).unwrap().is_empty());
+        let both = embed(&outer, &[golden("seen")]);
+        assert_eq!(embedded(&both).unwrap()[0].name, "seen");
+    }
+
+    #[test]
+    fn a_section_that_is_something_else_is_refused() {
+        let mut component = EMPTY.to_vec();
+        CustomSection { name: SECTION.into(), data: b"nonsense".as_slice().into() }.append_to_component(&mut component);
+        assert!(embedded(&component).unwrap_err().to_string().contains(SECTION));
+        let many: Vec<Golden> = (0..=GOLDEN_LIMIT).map(|n| golden(&n.to_string())).collect();
+        assert!(embedded(&embed(EMPTY, &many)).unwrap_err().to_string().contains("at most"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Jobs grow old, and their partitions go.
+
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::PostgresStore;
+use super::tests::{Cluster, Fresh, cluster, runtime};
+use crate::clock::UnixMs;
+use crate::job::{JobId, Leased, NewJob, Settlement, State};
+use crate::store::conformance::{self, NOW, World, an_attempt};
+use crate::store::{Jobs as _, Prune, Settled};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long jobs are kept. An era is two minutes long.
+const SUCCEEDED: Duration = Duration::from_secs(32 * 60);
+const DEAD: Duration = Duration::from_secs(64 * 60);
+
+/// How many of an era's jobs succeed at once. More than can be removed row by row in one go, here.
+const MANY: usize = 1_200;
+const LIMIT: u32 = 10;
+
+async fn prune(store: &PostgresStore, now: UnixMs) -> u32 {
+    let ended = vec![(State::Succeeded, now.minus(SUCCEEDED)), (State::Dead, now.minus(DEAD))];
+    store.prune(Prune { ended, now, limit: LIMIT, ..Prune::default() }).await.unwrap()
+}
+
+/// A job that is accepted, and due, then.
+fn job(world: &World, at: UnixMs) -> NewJob {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let id = u128::try_from(at.0).unwrap() << 80 | u128::from(number);
+    NewJob { id: JobId(Uuid::from_u128(id)), ..world.job(at) }
+}
+
+/// Jobs of the first era that are left after its time: one that is dead, one that runs, one that waits.
+struct Left {
+    dead: JobId,
+    running: Leased,
+    waiting: JobId,
+}
+
+/// Fills an era with jobs that succeed, and three that do something else.
+async fn live_through_an_era(world: &World, store: &PostgresStore, at: UnixMs) -> Left {
+    let mut jobs: Vec<NewJob> = (0..MANY + 2).map(|_| job(world, at)).collect();
+    let waiting = NewJob { run_at: at.plus(MINUTE * 600), ..job(world, at) };
+    let left = waiting.id;
+    jobs.push(waiting);
+    store.insert(jobs.into()).await.unwrap();
+    let mut leased = conformance::claim(store, world.group, at, 5_000).await;
+    assert_eq!(leased.len(), MANY + 2);
+    let (running, dead) = (leased.remove(0), leased.remove(0));
+    let mut ends: Vec<Settlement> =
+        leased.iter().map(|leased| Settlement::succeeded(leased, at, an_attempt(leased, Some(200)))).collect();
+    ends.push(Settlement::dead(&dead, at, an_attempt(&dead, Some(500))));
+    assert!(store.settle(ends).await.unwrap().iter().all(|settled| matches!(settled, Settled::Applied(_))));
+    Left { dead: dead.job.id, running, waiting: left }
+}
+
+fn count(cluster: &Cluster, database: &str, table: &str) -> usize {
+    cluster.sql(database, &format!("SELECT count(*) FROM {table}")).parse().unwrap()
+}
+
+/// The partitions that there are, but for those of what is to come.
+fn eras(cluster: &Cluster, database: &str, until: UnixMs) -> usize {
+    let partitions = "pg_class WHERE relkind = 'r' AND relname ~ '^(job_done|job_spec|attempt)_[0-9]+$'";
+    let future = format!("era WHERE from_ms >= {}", until.0);
+    let (partitions, future) = (count(cluster, database, partitions), count(cluster, database, &future));
+    assert_eq!(partitions, 3 * count(cluster, database, "era"));
+    partitions / 3 - future
+}
+
+#[test]
+fn what_is_old_goes_with_its_partition() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    let (url, database) = fresh.url();
+    runtime().block_on(async {
+        let (world, store) = fresh.two_on(&url).await;
+        prune(&store, NOW).await;
+        let at = NOW.plus(Duration::from_secs(15));
+        let left = live_through_an_era(&world, &store, at).await;
+        let rest = ["job_done_rest", "job_spec_rest", "attempt_rest"].map(|table| count(&cluster, &database, table));
+        assert_eq!(rest, [0, 0, 0], "everything is in the partitions of its era");
+
+        // Their time has come, but the era may have younger ones.
+        assert_eq!(prune(&store, at.plus(SUCCEEDED + MINUTE / 2)).await, 0);
+        assert_eq!(count(&cluster, &database, "job_done"), MANY + 1);
+
+        let old = at.plus(SUCCEEDED + 4 * MINUTE);
+        assert_eq!(prune(&store, old).await, 0, "none is removed by itself");
+        assert_eq!(["job_done", "job_spec", "attempt"].map(|table| count(&cluster, &database, table)), [1, 3, 1]);
+        the_others_are_whole(&world, &store, left, old).await;
+
+        // Later eras have begun, and those that ended empty are gone.
+        let last = old.plus(DEAD + 4 * MINUTE);
+        prune(&store, last).await;
+        assert_eq!(["job", "job_done", "job_spec", "attempt"].map(|table| count(&cluster, &database, table)), [0; 4]);
+        assert_eq!(eras(&cluster, &database, old), 0);
+    });
+}
+
+/// What was not old when its era was emptied is as it was, and goes on.
+async fn the_others_are_whole(world: &World, store: &PostgresStore, left: Left, now: UnixMs) {
+    let tenant = world.tenant;
+    let states = [(left.dead, State::Dead), (left.running.job.id, State::Running), (left.waiting, State::Scheduled)];
+    for (id, state) in states {
+        let job = store.job(tenant, id).await.unwrap().unwrap();
+        assert_eq!((job.state, &job.spec), (state, &left.running.job.spec));
+        assert_eq!(store.body(tenant, id).await.unwrap().unwrap(), "{}");
+    }
+    assert_eq!(store.attempts(tenant, left.dead, 0, 9).await.unwrap()[0].status, Some(500));
+    let end = Settlement::succeeded(&left.running, now, an_attempt(&left.running, Some(200)));
+    assert_eq!(store.settle(vec![end]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+    let waited = conformance::claim(store, world.group, now.plus(MINUTE * 600), 9).await;
+    assert_eq!(conformance::ids(&waited), [left.waiting]);
+    let end = Settlement::succeeded(&waited[0], now, an_attempt(&waited[0], Some(200)));
+    store.settle(vec![end]).await.unwrap();
+}
+
+#[test]
+fn partitions_wait_for_whoever_reads_them() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    let (url, database) = fresh.url();
+    runtime().block_on(async {
+        let (world, store) = fresh.two_on(&url).await;
+        prune(&store, NOW).await;
+        let at = NOW.plus(Duration::from_secs(15));
+        store.insert(vec![job(&world, at)].into()).await.unwrap();
+        let [leased] = &conformance::claim(&*store, world.group, at, 9).await[..] else { panic!("not leased") };
+        store.settle(vec![Settlement::succeeded(leased, at, an_attempt(leased, Some(200)))]).await.unwrap();
+
+        let mut backup = PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT count(*) FROM attempt").execute(&mut backup).await.unwrap();
+        let old = at.plus(SUCCEEDED + 13 * MINUTE / 6);
+        prune(&store, old).await;
+        assert!(store.job(world.tenant, leased.job.id).await.unwrap().is_some());
+        // What is accepted meanwhile, far beyond the last era that could be made, is kept as well.
+        store.insert(vec![job(&world, old)].into()).await.unwrap();
+        let [late] = &conformance::claim(&*store, world.group, old, 9).await[..] else { panic!("not leased") };
+        store.settle(vec![Settlement::succeeded(late, old, an_attempt(late, Some(200)))]).await.unwrap();
+        assert_eq!(count(&cluster, &database, "job_done_rest"), 1);
+
+        sqlx::raw_sql("COMMIT").execute(&mut backup).await.unwrap();
+        prune(&store, old).await;
+        assert!(store.job(world.tenant, leased.job.id).await.unwrap().is_none());
+        assert_eq!(eras(&cluster, &database, old), 3, "those that came after it are not old yet");
+        // Where it belongs to no era it goes by itself, a little later.
+        assert_eq!(prune(&store, old.plus(SUCCEEDED * 3 / 2)).await, 1);
+    });
+}

@@ -1,0 +1,119 @@
+//! What a plugin's author does, with the program itself: begin, build, test, measure, upload.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use axum::body::Bytes;
+use carillon::policy::golden::{Golden, embed};
+use carillon_guest_build::{BuildRequest, build};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::support::{ADMIN_TOKEN, Finished, TestHost, run, shared_dir};
+
+const ROLES: [&str; 5] = ["encode", "sign", "judge", "retry", "observe"];
+
+async fn author(arguments: &[&str]) -> Finished {
+    run(arguments, &[], "").await
+}
+
+/// The same for what compiles: it needs this environment, and time.
+async fn compile(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_carillon")).args(arguments).output().await.unwrap()
+}
+
+/// A plugin as `carillon plugin new` makes it, not built yet.
+async fn scaffold(parent: &Path, name: &str, role: &str) -> PathBuf {
+    author(&["plugin", "new", name, "--role", role, "--in", parent.to_str().unwrap()]).await.ok();
+    parent.join(name)
+}
+
+/// Where what the crates have in common is compiled once.
+fn beside_others() -> PathBuf {
+    shared_dir().join("scaffolds")
+}
+
+async fn component(directory: PathBuf) -> Vec<u8> {
+    let request = BuildRequest { manifest_dir: directory, target_dir: beside_others(), toolchain: None };
+    let built = tokio::task::spawn_blocking(move || build(&request)).await.unwrap();
+    built.unwrap_or_else(|error| panic!("it does not build: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_plugin_of_each_role_builds_and_passes_its_tests() {
+    let parent = tempfile::tempdir().unwrap();
+    for role in ROLES {
+        let directory = scaffold(parent.path(), &format!("my-{role}"), role).await;
+        let file = parent.path().join(format!("{role}.wasm"));
+        std::fs::write(&file, component(directory.clone()).await).unwrap();
+        let (file, golden) = (file.to_str().unwrap(), directory.join("golden"));
+        let tested = author(&["plugin", "test", file, golden.to_str().unwrap()]).await;
+        assert!(tested.ok().contains("ok    first"), "{tested:?}");
+        let described = author(&["plugin", "describe", file, "--json"]).await.json();
+        assert_eq!((&described["name"], &described["roles"]), (&json!(format!("my-{role}")), &json!([role])));
+    }
+    let again = author(&["plugin", "new", "my-sign", "--role", "sign", "--in", parent.path().to_str().unwrap()]).await;
+    assert!(again.error(1).contains("exists already"));
+    assert!(author(&["plugin", "new", "../x", "--role", "sign"]).await.error(2).contains("letter first"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn golden_tests_are_written_checked_measured_and_travel_with_the_component() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = scaffold(parent.path(), "my-judge", "judge").await;
+    let (golden, wasm) = (directory.join("golden"), parent.path().join("my-judge.wasm"));
+    let (golden_text, wasm_text) = (golden.to_str().unwrap(), wasm.to_str().unwrap());
+    let target = beside_others();
+    let build = ["plugin", "build", directory.to_str().unwrap(), "-o", wasm_text, "--json", "--target-dir"];
+    let build = [&build[..], &[target.to_str().unwrap()]].concat();
+    let built = compile(&build).await;
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert_eq!(serde_json::from_slice::<Value>(&built.stdout).unwrap()["golden_tests"], 1);
+
+    // A test that says something else fails, says how, and can be taken at the plugin's word.
+    let second = golden.join("second.json");
+    let test = json!({"role": "judge", "input": {"response": {"status": 200, "body": "ok"}}, "answer": {"outcome": "permanent"}});
+    std::fs::write(&second, test.to_string()).unwrap();
+    let failed = author(&["plugin", "test", wasm_text, golden_text]).await;
+    assert!(failed.code == Some(1) && failed.stderr.contains("1 of 2 golden tests failed"), "{failed:?}");
+    assert!(failed.stdout.contains("FAIL  the golden test `second`: expected"), "{failed:?}");
+    let refused = compile(&build).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("the golden test `second`"), "{said}");
+    author(&["plugin", "test", wasm_text, golden_text, "--update"]).await.ok();
+    let written: Value = serde_json::from_slice(&std::fs::read(&second).unwrap()).unwrap();
+    assert_eq!(written["answer"]["outcome"], "success");
+    author(&["plugin", "test", wasm_text, golden_text]).await.ok();
+
+    let call = second.to_str().unwrap();
+    let measured = author(&["plugin", "bench", wasm_text, "--call", call, "--calls", "50", "--json"]).await.json();
+    assert!(
+        measured["fuel"].as_u64().unwrap() > 0 && measured["p50_micros"].as_u64() <= measured["max_micros"].as_u64()
+    );
+
+    let host = TestHost::start().await;
+    let server = [("CARILLON_SERVER", host.base.as_str()), ("CARILLON_TOKEN", ADMIN_TOKEN)];
+    run(&["plugin", "push", "my-judge@0.1.0", wasm_text], &server, "").await.ok();
+    let bytes = std::fs::read(&wasm).unwrap();
+    the_server_runs_them(&host, &bytes).await;
+}
+
+/// An upload whose own tests fail is refused, with the name of the test and what came instead.
+async fn the_server_runs_them(host: &TestHost, component: &[u8]) {
+    let put = async |component: Vec<u8>| {
+        let path = "/v1/plugins/my-judge/versions/0.2.0";
+        let request = host.api.request(Method::PUT, path).header("content-type", "application/wasm");
+        host.api.send(request.body(Bytes::from(component))).await
+    };
+    let golden = |test: Value| serde_json::from_value::<Golden>(test).unwrap();
+    let call = json!({"response": {"status": 200, "body": "ok"}});
+    let lies = golden(json!({"name": "lies", "role": "judge", "input": call, "answer": {"outcome": "permanent"}}));
+    let problem = put(embed(component, &[lies])).await.problem(422);
+    assert!(problem["detail"].as_str().unwrap().contains("the golden test `lies`: expected"), "{problem}");
+    let unknown = golden(json!({"name": "odd", "role": "judge", "inputs": {}, "answer": {}}));
+    let problem = put(embed(component, &[unknown])).await.problem(422);
+    assert!(problem["detail"].as_str().unwrap().contains("unknown field `inputs`"), "{problem}");
+    let empty = golden(json!({"name": "empty", "role": "judge", "input": call}));
+    assert!(put(embed(component, &[empty])).await.problem(422)["detail"].as_str().unwrap().contains("neither"));
+}

@@ -47,6 +47,8 @@ mod pull;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod retry;
 #[cfg(test)]
 mod simulate;

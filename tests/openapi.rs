@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 69] = [
+const OPERATIONS: [&str; 71] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -33,6 +33,7 @@ const OPERATIONS: [&str; 69] = [
     "GET /v1/groups/{group}/policy/shadow",
     "PUT /v1/groups/{group}/policy/shadow",
     "DELETE /v1/groups/{group}/policy/shadow",
+    "POST /v1/groups/{group}/policy/backtest",
     "GET /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
     "PATCH /v1/jobs/{id}",
@@ -40,6 +41,7 @@ const OPERATIONS: [&str; 69] = [
     "POST /v1/jobs/{id}/retry",
     "POST /v1/jobs/{id}/reschedule",
     "GET /v1/jobs/{id}/attempts",
+    "POST /v1/jobs/{id}/attempts/{number}/replay",
     "GET /v1/schedules",
     "GET /v1/schedules/{schedule}",
     "PUT /v1/schedules/{schedule}",
@@ -280,6 +282,9 @@ async fn versions_are_as_they_are_documented() {
     document.takes("PUT /v1/groups/{group}/policy/shadow", &shadow);
     document.covers("PUT /v1/groups/{group}/policy/shadow", &api.put(&path("shadow"), shadow).await);
     document.covers("GET /v1/groups/{group}/policy/shadow", &api.get(&path("shadow")).await);
+    let backtest = json!({"version": 2, "created_from": "2026-01-01T00:00:00Z", "limit": 5});
+    document.takes("POST /v1/groups/{group}/policy/backtest", &backtest);
+    document.covers("POST /v1/groups/{group}/policy/backtest", &api.post(&path("backtest"), backtest).await);
     let canary = json!({"version": 2, "percent": 5, "max_faults": 0.1, "max_differences": 0.2, "min_attempts": 9});
     document.takes("POST /v1/groups/{group}/policy/promote", &canary);
     document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), canary).await);

@@ -8,8 +8,8 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::answer::{exchange_of, health_of, retry_after};
-pub use self::trial::{Opinion, Trial};
+use self::answer::{exchange_of, health_of, inputs_of, retry_after};
+pub use self::trial::{Opinion, Trial, Unusable};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
@@ -113,6 +113,7 @@ impl Attempter {
         notes.detail.redirects = redirects;
         let stopwatch = Stopwatch::start();
         let answered_at = self.clock.now();
+        notes.detail.inputs = Some(inputs_of(leased, answered_at, &answer));
         let decided = self.decided(&group, leased, &plan, answered_at, &answer).await;
         notes.detail.timings.decide = micros(stopwatch.elapsed());
         let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);

@@ -5,6 +5,7 @@
 //! which is refused if somebody has moved the group meanwhile.
 
 mod canary;
+mod replay;
 mod shadow;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::policy::binding::Use;
 use crate::policy::{Role, Runtime, Suspect};
 
 pub use self::canary::{Arm, Arms};
+pub use self::replay::{Backtest, Record, Skipped};
 pub use self::shadow::{Difference, Shadows, Tally};
 
 /// Watches how versions of policies do.

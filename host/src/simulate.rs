@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::attempt::{Attempter, Notes};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, Leased, Next, Past, PluginUse, Settlement};
+use crate::job::{AttemptRecord, Leased, Next, PluginUse, Settlement};
 use crate::policy::{Fault, Plan, Role};
 use crate::send::{Answer, Outgoing};
 use crate::settle;
@@ -48,7 +48,7 @@ impl Attempter {
                 let Some(attempt) = settlement.attempt.clone() else { break };
                 attempts.push((at, attempt.clone()));
                 let Next::Scheduled(run_at) = settlement.next() else { break };
-                leased.history.push(past(&attempt));
+                leased.history.push(attempt.past());
                 leased.job.attempt_count = attempt.number;
                 leased.job.run_at = run_at;
             }
@@ -66,16 +66,6 @@ impl Attempter {
         let decided = self.decided(group, leased, plan, at, &answer).await;
         let ruling = decided.ruling.clone();
         settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
-    }
-}
-
-fn past(attempt: &AttemptRecord) -> Past {
-    Past {
-        number: attempt.number,
-        started_at: attempt.started_at,
-        finished_at: attempt.finished_at,
-        outcome: attempt.outcome,
-        status: attempt.status,
     }
 }
 

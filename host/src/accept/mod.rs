@@ -30,8 +30,8 @@ pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
-    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, schedules, shadow,
-    simulate, tenants, tokens, versions,
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, replays, schedules,
+    shadow, simulate, tenants, tokens, versions,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -197,6 +197,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(schedules::run))
         .routes(routes!(schedules::backfill))
         .routes(routes!(simulate::simulate))
+        .routes(routes!(replays::replay))
+        .routes(routes!(replays::backtest))
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
     let admin = OpenApiRouter::new()
         .routes(routes!(groups::put))

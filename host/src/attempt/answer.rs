@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::clock::UnixMs;
+use crate::job::{AttemptError, AttemptRecord, Inputs, Leased};
 use crate::policy::{Exchange, Header, Response, TransportError};
 use crate::receiver::Health;
-use crate::send::Answer;
+use crate::send::{Answer, TRANSPORT_ERRORS};
 
 /// The statuses with which a receiver asks to be left alone, if it says for how long.
 const BUSY: [u16; 2] = [429, 503];
@@ -27,6 +28,34 @@ pub(super) fn exchange_of(answer: &Answer) -> Exchange {
             elapsed_ms: ms(elapsed),
         }),
     }
+}
+
+/// What is kept of the answer, besides the rest of the record, for deciding again.
+pub(super) fn inputs_of(leased: &Leased, answered_at: UnixMs, answer: &Answer) -> Inputs {
+    let (truncated, failure) = match answer {
+        Answer::Response { truncated, .. } => (*truncated, None),
+        Answer::Failure { code, message, .. } => {
+            (false, Some(AttemptError { code: (*code).to_owned(), message: message.clone() }))
+        }
+    };
+    Inputs { run_at: leased.job.run_at, answered_at, truncated, failure }
+}
+
+/// The answer of an attempt, as far as it was kept. None if there was none.
+pub(super) fn answer_of(record: &AttemptRecord, inputs: &Inputs) -> Option<Answer> {
+    let elapsed = Duration::from_micros(record.detail.timings.exchange);
+    if let Some(AttemptError { code, message }) = &inputs.failure {
+        let code = TRANSPORT_ERRORS.into_iter().find(|known| known == code)?;
+        return Some(Answer::Failure { code, message: message.clone(), elapsed });
+    }
+    let header = |(name, value): &(String, String)| (name.clone(), value.clone().into_bytes());
+    Some(Answer::Response {
+        status: record.status?,
+        headers: record.detail.response_headers.iter().map(header).collect(),
+        body: record.response_body.clone(),
+        truncated: inputs.truncated,
+        elapsed,
+    })
 }
 
 /// What an answer says of the receiver that was asked first. One that redirects, or breaks off in the middle, did answer.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::answer::{exchange_of, retry_after};
+use bytes::Bytes;
+
+use super::answer::{answer_of, exchange_of, retry_after};
 use super::{Attempter, Notes, facts, request_of};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{Leased, Outcome, PluginUse};
+use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
 use crate::policy::{Caller, Decided, Fault, Prepared, Role, Ruling};
 use crate::send::Answer;
 
@@ -18,6 +20,7 @@ pub struct Trial {
     pub said: Opinion,
     started_at: UnixMs,
     answered_at: UnixMs,
+    finished_at: UnixMs,
     answer: Answer,
 }
 
@@ -34,7 +37,42 @@ pub struct Opinion {
     pub uses: Vec<PluginUse>,
 }
 
+/// Why an attempt cannot be decided again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
 impl Trial {
+    /// Of an attempt of a job that was made long ago; `attempts` are those up to it.
+    ///
+    /// # Errors
+    /// If too little is known of it.
+    pub fn recorded(job: &Job, body: Bytes, attempts: &[AttemptRecord], number: u32) -> Result<Self, Unusable> {
+        let not = |why: &str| Unusable(why.to_owned());
+        let record = attempts.iter().find(|it| it.number == number).ok_or_else(|| not("there is no such attempt"))?;
+        if number <= job.attempt_base {
+            return Err(not("the job was redriven since: what it was before is not known"));
+        }
+        let (detail, nothing) = (&record.detail, "nothing was sent, so there was nothing to judge");
+        let inputs = detail.inputs.as_ref().ok_or_else(|| not(nothing))?;
+        let (answer, outcome) = answer_of(record, inputs)
+            .zip(detail.verdict.as_ref().map(|verdict| verdict.outcome))
+            .ok_or_else(|| not(nothing))?;
+        let past = attempts.iter().filter(|it| it.detail.spent && it.number > job.attempt_base && it.number < number);
+        let mut history: Vec<Past> = past.map(AttemptRecord::past).collect();
+        history.drain(..history.len().saturating_sub(HISTORY_LIMIT));
+        let job = Job { run_at: inputs.run_at, attempt_count: number - 1, state: State::Running, ..job.clone() };
+        let leased = Leased { job, token: Token(0), body, lost_leases: 0, until: UnixMs::MAX, history };
+        let said = Opinion {
+            request: detail.request_digest.clone(),
+            outcome,
+            ruling: ruling_of(record),
+            uses: detail.plugins.clone(),
+        };
+        let (started_at, finished_at) = (record.started_at, record.finished_at);
+        Ok(Self { leased, said, started_at, answered_at: inputs.answered_at, finished_at, answer })
+    }
+
     /// Of an attempt, if the group has a shadow that is to see it.
     pub(super) fn of(
         group: &Group,
@@ -55,7 +93,19 @@ impl Trial {
             uses: notes.detail.plugins.iter().chain(&decided.uses).cloned().collect(),
         };
         let (leased, answer, started_at) = (leased.clone(), answer.clone(), notes.started_at);
-        Some(Box::new(Self { leased, said, started_at, answered_at, answer }))
+        Some(Box::new(Self { leased, said, started_at, answered_at, finished_at: answered_at, answer }))
+    }
+
+    /// A ruling as a record would show it: a time in whole milliseconds from the end of the attempt on, if it is not too late.
+    #[must_use]
+    pub fn as_recorded(&self, ruling: Ruling) -> Ruling {
+        let Ruling::RetryAfter(delay) = ruling else { return ruling };
+        match self.leased.job.deadline {
+            Some(deadline) if self.finished_at.plus(delay) > deadline => {
+                Ruling::GiveUp("it would be too late".to_owned())
+            }
+            _ => Ruling::RetryAfter(self.finished_at.plus(delay).since(self.finished_at)),
+        }
     }
 
     /// When it was answered.
@@ -74,6 +124,16 @@ impl Trial {
             Answer::Failure { message, .. } => message.len(),
         };
         size_of::<Self>() + self.leased.body.len() + answer
+    }
+}
+
+/// What followed from an attempt. It waited for whole milliseconds from its end on.
+fn ruling_of(record: &AttemptRecord) -> Ruling {
+    match &record.detail.decision {
+        Some(DecisionRecord { next_run_at: Some(at), .. }) => Ruling::RetryAfter(at.since(record.finished_at)),
+        Some(DecisionRecord { state: State::Succeeded, .. }) => Ruling::Done,
+        Some(DecisionRecord { reason, .. }) => Ruling::GiveUp(reason.clone()),
+        None => Ruling::GiveUp(String::new()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `carillon policy`: tries policies out, and moves groups from one version of theirs to another.
 
+mod replays;
 mod versions;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub(super) enum Command {
     Simulate(Box<Simulate>),
     #[command(flatten)]
     Versions(versions::Command),
+    #[command(flatten)]
+    Replays(replays::Command),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +85,7 @@ impl Command {
         let args = match self {
             Self::Simulate(args) => args,
             Self::Versions(command) => return command.run(session).await,
+            Self::Replays(command) => return command.run(session).await,
         };
         let trial = Trial {
             job: args.job.input()?,

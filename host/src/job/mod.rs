@@ -33,7 +33,8 @@ use crate::clock::{Clock, UnixMs};
 pub use self::admission::{Admission, Debounce, Debounced, LastPush, Overlap, Tick};
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::record::{
-    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Outcome, Past, PluginUse, Timings, VerdictRecord,
+    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Inputs, Outcome, Past, PluginUse, Timings,
+    VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
 pub use self::state::State;

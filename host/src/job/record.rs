@@ -77,6 +77,15 @@ pub struct AttemptRecord {
     pub detail: AttemptDetail,
 }
 
+impl AttemptRecord {
+    /// What a retry policy is shown of it.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        let Self { number, started_at, finished_at, outcome, status, .. } = *self;
+        Past { number, started_at, finished_at, outcome, status }
+    }
+}
+
 /// The part of an attempt's record that is stored as one document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptDetail {
@@ -116,6 +125,25 @@ pub struct AttemptDetail {
     /// The version of the group's policy that decided.
     #[serde(default)]
     pub binding_version: i64,
+    /// What its policies were told, as far as the rest does not say it. None if nothing was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub inputs: Option<Inputs>,
+}
+
+/// What the policies of an attempt were told that the rest of its record does not say: so it can be decided again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// When it was due.
+    pub run_at: UnixMs,
+    /// When the answer was there: what the judge and the retry policy took for now.
+    pub answered_at: UnixMs,
+    /// Whether there was more of the body than the judge was shown.
+    #[serde(default)]
+    pub truncated: bool,
+    /// What came instead of an answer: the code of the transport error, and its message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<AttemptError>,
 }
 
 /// Something that went wrong in an attempt.

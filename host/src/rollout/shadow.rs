@@ -92,6 +92,13 @@ fn words([request, judge, retry]: [bool; 3]) -> String {
 }
 
 impl Difference {
+    /// Whether the same was said in everything, without a fault.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        let is_same = |shadow: &Opinion| different(&self.said, shadow) == [false; 3] && faults(shadow).is_empty();
+        self.shadow.as_ref().is_ok_and(is_same)
+    }
+
     /// The parts that differ; none if the shadow could not be asked.
     #[must_use]
     pub fn parts(&self) -> String {
@@ -99,17 +106,25 @@ impl Difference {
     }
 }
 
+/// The codes of the faults in it.
+fn faults(opinion: &Opinion) -> Vec<String> {
+    opinion.uses.iter().filter_map(|used| used.fault.clone()).collect()
+}
+
 impl Tally {
     /// Counts an opinion; says what is different.
-    fn count(&mut self, trial: &Trial, shadow: Result<Opinion, FaultCode>) -> (ShadowOutcome, Option<String>) {
+    pub(super) fn count(
+        &mut self,
+        trial: &Trial,
+        shadow: Result<Opinion, FaultCode>,
+    ) -> (ShadowOutcome, Option<String>) {
         self.attempts += 1;
         let fuel = |opinion: &Opinion| opinion.uses.iter().map(|used| used.fuel).sum::<u64>();
         self.fuel += fuel(&trial.said);
         let (codes, parts) = match &shadow {
             Ok(opinion) => {
                 self.shadow_fuel += fuel(opinion);
-                let codes = opinion.uses.iter().filter_map(|used| used.fault.clone()).collect();
-                (codes, different(&trial.said, opinion))
+                (faults(opinion), different(&trial.said, opinion))
             }
             Err(code) => (vec![code.as_str().to_owned()], [false; 3]),
         };
@@ -172,6 +187,17 @@ impl Shadows {
         });
     }
 
+    /// What a version of a group's policy says of an attempt. None if the version is not kept.
+    pub(super) async fn opinion(
+        &self,
+        group: &Arc<Group>,
+        version: i64,
+        trial: &Trial,
+    ) -> Option<Result<Opinion, FaultCode>> {
+        let variant = self.catalog.bound(group, version)?;
+        Some(self.attempter.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
+    }
+
     async fn ask(&self, trial: &Trial) {
         let id = trial.leased.job.group;
         let Some(group) = self.catalog.group_by_id(id) else {
@@ -180,11 +206,10 @@ impl Shadows {
         };
         // It may have been taken away meanwhile, or be in force by now.
         let Some(shadow) = group.rollout.shadow.clone() else { return };
-        let Some(variant) = self.catalog.bound(&group, shadow.version) else { return };
-        let said = match self.attempter.second_opinion(&variant, trial).await {
-            Ok(opinion) => Ok(opinion),
-            Err(fault) if fault.code == FaultCode::Overloaded => return self.drop_one(id),
-            Err(fault) => Err(fault.code),
+        let said = match self.opinion(&group, shadow.version, trial).await {
+            Some(Err(FaultCode::Overloaded)) => return self.drop_one(id),
+            Some(said) => said,
+            None => return,
         };
         let version = shadow.version;
         let (outcome, reason) = self.account(id, shadow, |tally| tally.count(trial, said));

@@ -69,6 +69,10 @@ pub enum Answer {
     },
 }
 
+/// The codes of all failures.
+pub const TRANSPORT_ERRORS: [&str; 8] =
+    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect"];
+
 /// What came of a request.
 #[derive(Clone, Debug)]
 pub struct Sent {

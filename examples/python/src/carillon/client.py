@@ -165,6 +165,8 @@ class Policies(_Verbs):
     set_shadow = _now(policies.set_shadow)
     shadow = _now(policies.shadow)
     delete_shadow = _now(policies.delete_shadow)
+    replay = _now(policies.replay)
+    backtest = _now(policies.backtest)
 
 
 class Schedules(_Verbs):
@@ -192,6 +194,8 @@ class AsyncPolicies(_AsyncVerbs):
     set_shadow = _soon(policies.set_shadow)
     shadow = _soon(policies.shadow)
     delete_shadow = _soon(policies.delete_shadow)
+    replay = _soon(policies.replay)
+    backtest = _soon(policies.backtest)
 
 
 class AsyncSchedules(_AsyncVerbs):

@@ -297,6 +297,52 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """What a version says of an attempt that is over."""
+
+    #: The version that decided again.
+    version: int
+    #: Whether it says the same in everything.
+    same: bool
+    job: str
+    attempt: int
+    #: What is different: ``request``, ``judge``, ``retry``; separated by commas.
+    different: str
+    #: What was said, and what is said now, as the API says it; None if the version could not be asked.
+    said: Mapping[str, Any]
+    shadow: Optional[Mapping[str, Any]]
+    #: The codes of its faults.
+    faults: tuple[str, ...]
+    #: Why it may say something else, as far as it is known that something is not as it was.
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What a version would have made of the attempts of some jobs, newest jobs first."""
+
+    version: int
+    #: How many jobs were looked at here, and how many there are in all: that is said with the first ones only.
+    jobs: int
+    #: Attempts that were decided again, and those of which it said the same in everything.
+    attempts: int
+    same: int
+    #: Those of which it did not, by what was different: ``request``, ``judge``, ``retry``.
+    different: Mapping[str, int]
+    #: Its faults by code.
+    faults: Mapping[str, int]
+    #: What the calls took of the versions that decided, and its own.
+    fuel: int
+    backtest_fuel: int
+    #: Every attempt of which it said something else, as the API says it.
+    differences: tuple[Mapping[str, Any], ...]
+    #: Attempts that could not be decided again: ``job``, ``attempt``, ``why``.
+    skipped: tuple[Mapping[str, Any], ...]
+    next_cursor: Optional[str]
+    total_jobs: Optional[int] = None
+
+
+@dataclass(frozen=True)
 class Shadow:
     """What a version that runs beside the one in force has said so far, on one node."""
 

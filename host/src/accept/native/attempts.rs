@@ -54,6 +54,8 @@ impl AttemptView {
     fn of(mut attempt: AttemptRecord) -> Self {
         let text = String::from_utf8(attempt.response_body.to_vec());
         let base64 = text.is_err().then(|| STANDARD.encode(&attempt.response_body));
+        // For replays.
+        attempt.detail.inputs = None;
         let decision = attempt.detail.decision.take().map(|decision| DecisionView {
             state: decision.state,
             next_run_at: decision.next_run_at.map(|at| at.to_string()),

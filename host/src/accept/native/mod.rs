@@ -16,6 +16,7 @@ pub(super) mod leases;
 pub(super) mod new_job;
 pub(super) mod nodes;
 pub(super) mod plugins;
+pub(super) mod replays;
 mod schedule_view;
 pub(super) mod schedules;
 pub(super) mod shadow;

@@ -60,18 +60,18 @@ pub struct ShadowView {
 
 /// How many attempts were different in what.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-struct DifferentView {
+pub(super) struct DifferentView {
     /// In the request: other bytes to send, or none. `encode` and `sign` make it.
-    request: u64,
+    pub(super) request: u64,
     /// In the verdict.
-    judge: u64,
+    pub(super) judge: u64,
     /// In the decision about another attempt.
-    retry: u64,
+    pub(super) retry: u64,
 }
 
 /// An attempt of which a shadow said something else, or had a fault.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-struct DifferenceView {
+pub(super) struct DifferenceView {
     /// The job's id.
     job: String,
     /// The attempt's number.

@@ -23,16 +23,12 @@ use crate::job::{
 };
 use crate::policy::Plan;
 use crate::policy::binding::lay;
-use crate::send::{Answer, Outgoing};
+use crate::send::{Answer, Outgoing, TRANSPORT_ERRORS};
 use crate::simulate::{ATTEMPTS, imagined_answer};
 
 /// The statuses of an imagined failure and of an imagined success.
 const FAILURE_STATUS: u16 = 500;
 const SUCCESS_STATUS: u16 = 200;
-
-/// The transport errors that can be imagined.
-const TRANSPORT_ERRORS: [&str; 8] =
-    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect"];
 
 /// What is to be foretold.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

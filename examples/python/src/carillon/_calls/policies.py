@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
-from carillon.models import Group, Move, Shadow, Version
+from carillon.models import Backtest, Group, Move, Replay, Shadow, Version
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -76,6 +77,27 @@ def shadow(group: str) -> Call[Shadow]:
 def delete_shadow(group: str) -> Call[None]:
     """Ends the group's shadow."""
     return request("DELETE", path("groups", group, "policy", "shadow"), nothing)
+
+
+def replay(job_id: str, attempt: int, *, version: Optional[int] = None) -> Call[Replay]:
+    """Decides an attempt again, from what was kept of it: with the version that decided it, or another one."""
+    url = path("jobs", job_id, "attempts", str(attempt), "replay")
+    return request("POST", url, reading(Replay), body={"version": version})
+
+
+def backtest(
+    group: str,
+    number: int,
+    *,
+    created_from: Optional[datetime] = None,
+    created_before: Optional[datetime] = None,
+    cursor: Optional[str] = None,
+    limit: Optional[int] = None,
+) -> Call[Backtest]:
+    """What a version would have made of the attempts of up to 100 jobs; ``next_cursor`` asks for the next ones."""
+    times = {"created_from": created_from, "created_before": created_before}
+    body = {"version": number, "cursor": cursor, "limit": limit, **{key: at and at.isoformat() for key, at in times.items()}}
+    return request("POST", path("groups", group, "policy", "backtest"), reading(Backtest), body=body)
 
 
 def history(group: str, *, page_size: Optional[int] = None) -> Call[Page[Move]]:

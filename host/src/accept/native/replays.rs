@@ -1,0 +1,197 @@
+//! Attempts that are over, decided again: by the version that decided, or by another one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, OptionalBody, Path, Query};
+use super::jobs::{FilterDoc, Named};
+use super::shadow::{DifferenceView, DifferentView};
+use crate::attempt::Unusable;
+use crate::job::{AttemptRecord, Job, JobId};
+use crate::rollout::{Record, Skipped};
+use crate::store::JobsQuery;
+
+/// The most jobs of one backtest; the next ones are asked for with its cursor.
+const JOBS: u32 = 100;
+
+/// The most attempts of a job that are looked at.
+const ATTEMPTS: u32 = 1_000;
+
+/// Which version decides again.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayDoc {
+    /// A version of the group's policy; the one that decided, unless it is said.
+    version: Option<i64>,
+}
+
+/// What a version says of an attempt that is over.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ReplayView {
+    /// The version that decided again.
+    version: i64,
+    /// Whether it says the same in everything.
+    same: bool,
+    /// What was said, and what is said now.
+    #[serde(flatten)]
+    difference: DifferenceView,
+    /// Why it may say something else, as far as it is known that something is not as it was.
+    caveats: Vec<&'static str>,
+}
+
+/// Which attempts a version is to decide again.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BacktestDoc {
+    /// The version of the group's policy.
+    version: i64,
+    /// Those of jobs that were accepted at this time or later: RFC 3339.
+    #[serde(default)]
+    created_from: Option<String>,
+    /// Those of jobs that were accepted before this time: RFC 3339.
+    #[serde(default)]
+    created_before: Option<String>,
+    /// `next_cursor` of the answer before.
+    #[serde(default)]
+    cursor: Option<String>,
+    /// How many jobs are looked at: 1 to 100, the default.
+    #[serde(default)]
+    limit: Option<u32>,
+}
+
+/// What a version says of the attempts of some jobs, newest jobs first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BacktestView {
+    /// The version.
+    version: i64,
+    /// How many jobs were looked at here.
+    jobs: usize,
+    /// How many there are in all. In the first answer only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_jobs: Option<u64>,
+    /// Attempts that were decided again.
+    attempts: u64,
+    /// Those of which it said the same in everything.
+    same: u64,
+    /// Those of which it did not, by what was different.
+    different: DifferentView,
+    /// Its faults by code.
+    faults: BTreeMap<String, u64>,
+    /// The fuel that the calls took of the versions that decided.
+    fuel: u64,
+    /// The fuel that its own calls took.
+    backtest_fuel: u64,
+    /// Every attempt of which it said something else, or had a fault.
+    differences: Vec<DifferenceView>,
+    /// Attempts that could not be decided again.
+    skipped: Vec<SkippedView>,
+    /// Asks for the next jobs; null if there are none.
+    next_cursor: Option<String>,
+}
+
+/// An attempt that could not be decided again.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct SkippedView {
+    /// The job's id.
+    job: String,
+    /// The attempt's number.
+    attempt: u32,
+    /// Why.
+    why: String,
+}
+
+impl From<Skipped> for SkippedView {
+    fn from(Skipped { job, attempt, why }: Skipped) -> Self {
+        Self { job: job.to_string(), attempt, why }
+    }
+}
+
+impl Api {
+    async fn record(&self, job: Job) -> Result<Record, Problem> {
+        let (tenant, id) = (job.tenant, job.id);
+        let body = self.store.body(tenant, id).await?.unwrap_or_default();
+        Ok(Record { attempts: self.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
+    }
+}
+
+fn refused(Unusable(why): Unusable) -> Problem {
+    Problem::conflict(why)
+}
+
+/// Decides an attempt again, from what was kept of it: with the version that decided it, or another one. Nothing is sent or stored.
+#[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", tag = "policies", params(Named),
+    request_body = Option<ReplayDoc>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn replay(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((id, number)): Path<(String, String)>,
+    Query(named): Query<Named>,
+    OptionalBody(doc): OptionalBody<ReplayDoc>,
+) -> Result<Json<ReplayView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let record = api.record(job).await?;
+    let wanted = number.parse().ok();
+    let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
+    let attempt: &AttemptRecord = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?;
+    let version = doc.version.unwrap_or(attempt.detail.binding_version);
+    let difference = api.rollouts.replay(&group, version, &record, attempt.number).await.map_err(refused)?;
+    let same = difference.is_none();
+    Ok(Json(ReplayView { version, same, difference: (&difference).into(), caveats: record.caveats(attempt) }))
+}
+
+/// Decides the attempts of some jobs again with a version of the group's policy, and says what it would have done otherwise. Nothing is sent
+/// or stored.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", tag = "policies", request_body = BacktestDoc,
+    responses((status = 200, body = BacktestView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn backtest(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<BacktestDoc>,
+) -> Result<Json<BacktestView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let BacktestDoc { version, created_from, created_before, cursor, limit } = doc;
+    let limit = limit.unwrap_or(JOBS);
+    if !(1..=JOBS).contains(&limit) {
+        return Err(Problem::invalid("/limit", format!("1 to {JOBS} jobs are looked at in one go")));
+    }
+    let filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(&access, &group)?;
+    let before = cursor.as_deref().map(str::parse::<JobId>).transpose();
+    let before = before.map_err(|_| Problem::invalid("/cursor", "this is not one that this server gave"))?;
+    let total_jobs = match before {
+        None => Some(api.store.count(filter.clone()).await?),
+        Some(_) => None,
+    };
+    let mut jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
+    let has_more = jobs.len() > limit as usize;
+    jobs.truncate(limit as usize);
+    let next_cursor = jobs.last().filter(|_| has_more).map(|job| job.id.to_string());
+    let mut records = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        records.push(api.record(job).await?);
+    }
+    let done = api.rollouts.backtest(&group, version, &records).await.map_err(refused)?;
+    let tally = done.tally;
+    Ok(Json(BacktestView {
+        version,
+        jobs: records.len(),
+        total_jobs,
+        attempts: tally.attempts,
+        same: tally.same,
+        different: DifferentView { request: tally.request, judge: tally.judge, retry: tally.retry },
+        differences: tally.differences.iter().map(DifferenceView::from).collect(),
+        faults: tally.faults,
+        fuel: tally.fuel,
+        backtest_fuel: tally.shadow_fuel,
+        skipped: done.skipped.into_iter().map(SkippedView::from).collect(),
+        next_cursor,
+    }))
+}

@@ -72,6 +72,8 @@ mod languages;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod many_plugins;
+#[cfg(test)]
 mod observers;
 #[cfg(test)]
 mod presets;

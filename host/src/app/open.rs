@@ -122,6 +122,7 @@ pub(crate) fn runtime_options(
         compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
         cache,
         component_limit: policy.component_size.get(),
+        loaded_limit: policy.loaded_size.get(),
         large: LargeLimits {
             component: policy.large.component_size.get(),
             memory: policy.large.memory.get(),

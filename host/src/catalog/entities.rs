@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
+use super::recent::PlanCell;
 use super::secrets::Sealed;
 use super::versions::Rollout;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
 use crate::policy::binding::{Effective, Invalid, Quota, QuotaDoc};
-use crate::policy::{Digest, KeyKind, KeyMaterial, Plan, Role};
+use crate::policy::{Digest, KeyKind, KeyMaterial, Role};
 
 /// An isolation boundary.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub struct Group {
     pub created_at: UnixMs,
     /// When it was last changed.
     pub updated_at: UnixMs,
-    pub(super) plan: OnceCell<Arc<Plan>>,
+    pub(super) plan: Arc<PlanCell>,
     /// The same group under other versions of its policy, as far as somebody asked.
     pub(super) variants: Mutex<HashMap<i64, Arc<Group>>>,
 }
@@ -106,7 +106,7 @@ impl Group {
             rollout: Arc::clone(&self.rollout),
             created_at: self.created_at,
             updated_at: self.updated_at,
-            plan: OnceCell::new(),
+            plan: Arc::default(),
             variants: Mutex::default(),
         }
     }

@@ -13,6 +13,7 @@ mod keys;
 mod plans;
 mod plugins;
 mod read;
+mod recent;
 mod refresh;
 mod schedules;
 mod secrets;
@@ -40,6 +41,7 @@ pub use self::versions::{Action, Author, Binding, BoundPlugin, Canary, Move, Rol
 
 use self::plugins::describe;
 use self::read::plugin_version;
+use self::recent::Plans;
 use self::state::State;
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
@@ -68,6 +70,7 @@ pub struct Catalog {
     vault: Vault,
     bounds: Bounds,
     builtins: Builtins,
+    plans: Plans,
     state: RwLock<State>,
     /// Of what was last taken over from the store.
     generation: AtomicI64,
@@ -131,6 +134,7 @@ impl Catalog {
         let mut state = State::new(options.server_defaults, versions);
         state.apply_all(entities, &options.vault)?;
         let catalog = Self {
+            plans: Plans::new(options.runtime.loaded_limit),
             store: options.store,
             clock: options.clock,
             runtime: options.runtime,

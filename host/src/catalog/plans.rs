@@ -9,7 +9,8 @@ use crate::policy::binding::{AuthHeader, Effective, Use};
 use crate::policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Step};
 
 impl Catalog {
-    /// The policy of a group's job, ready to be called. Without overrides it is made once for each version of the group.
+    /// The policy of a group's job, ready to be called. Without overrides it is
+    /// made once for each version of the group, and kept as long as there is room.
     ///
     /// # Errors
     /// If something that the binding names has gone or does not load. The job can wait until it is back.
@@ -22,7 +23,13 @@ impl Catalog {
             }
             None => {
                 let effective = group.effective.as_ref().map_err(|error| unusable(error.clone()))?;
-                group.plan.get_or_try_init(|| self.make_plan(group, effective)).await.cloned()
+                if let Some(plan) = self.plans.get(&group.plan) {
+                    return Ok(plan);
+                }
+                let plan = self.make_plan(group, effective).await?;
+                self.plans.put(&group.plan, &plan);
+                self.plans.shed(&self.runtime.registry);
+                Ok(plan)
             }
         }
     }

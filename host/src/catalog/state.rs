@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 use super::bulks::Bulk;
 use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
@@ -176,7 +175,7 @@ impl State {
             rollout: Arc::new(rollout),
             created_at: entity.created_at,
             updated_at: entity.updated_at,
-            plan: OnceCell::new(),
+            plan: Arc::default(),
             variants: Mutex::default(),
         };
         self.groups.insert(id, Arc::new(group));

@@ -147,6 +147,7 @@ fn policy(config: &Config, checks: &mut Checks) {
     checks.between("policy.observer_threads", policy.observer_threads, 1, 1024);
     checks.between("policy.observer_queue", policy.observer_queue, 1, MANY);
     checks.size("policy.component_size", policy.component_size, 1024);
+    checks.size("policy.loaded_size", policy.loaded_size, 1024);
     checks.size("policy.memory", policy.memory, WASM_PAGE);
     checks.between("policy.fuel", policy.fuel, 1000, u64::MAX);
     checks.period("policy.deadline", policy.deadline, MILLISECOND);

@@ -261,6 +261,8 @@ pub struct Policy {
     pub observer_queue: usize,
     /// The largest component.
     pub component_size: Size,
+    /// Compiled code that stays loaded.
+    pub loaded_size: Size,
     /// Linear memory of a call.
     pub memory: Size,
     /// Fuel of a call.

@@ -99,6 +99,8 @@ pub struct Metrics {
     streams: Gauge,
     running: Gauge,
     policy_queue: Gauge<i64, AtomicI64>,
+    plugins_loaded: Gauge<i64, AtomicI64>,
+    plugins_loaded_bytes: Gauge<i64, AtomicI64>,
     commits: Gauge,
     commands: Gauge,
 }
@@ -123,6 +125,8 @@ impl Default for Metrics {
             streams: Gauge::default(),
             running: Gauge::default(),
             policy_queue: Gauge::default(),
+            plugins_loaded: Gauge::default(),
+            plugins_loaded_bytes: Gauge::default(),
             commits: Gauge::default(),
             commands: Gauge::default(),
         };
@@ -159,6 +163,9 @@ impl Metrics {
         registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
         registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
+        registry.register("plugins_loaded", "Plugins whose code is loaded", self.plugins_loaded.clone());
+        let bytes = self.plugins_loaded_bytes.clone();
+        registry.register_with_unit("plugins_loaded", "Their compiled code", Unit::Bytes, bytes);
         registry.register("store_commits", "Transactions that the store's writer committed", self.commits.clone());
         registry.register("store_commands", "Commands in those transactions", self.commands.clone());
     }
@@ -179,6 +186,12 @@ impl Metrics {
         self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
+    }
+
+    /// How many plugins are loaded, and how much room their code takes.
+    pub fn plugins(&self, count: usize, bytes: usize) {
+        self.plugins_loaded.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.plugins_loaded_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A receiver is left alone from now on.

@@ -71,6 +71,8 @@ pub struct RuntimeOptions {
     pub component_limit: usize,
     /// What is different for components that are.
     pub large: LargeLimits,
+    /// Bytes of compiled code that stay loaded.
+    pub loaded_limit: usize,
 }
 
 /// Everything that calling a policy takes.
@@ -87,6 +89,8 @@ pub struct Runtime {
     pub shadow_quarantine: Arc<Quarantine>,
     /// The loaded plugins.
     pub registry: Registry,
+    /// Bytes of their code that stay loaded.
+    pub loaded_limit: usize,
 }
 
 impl Runtime {
@@ -106,6 +110,7 @@ impl Runtime {
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
             shadow_quarantine: Arc::new(Quarantine::new(options.quarantine)),
             registry: Registry::new(engines, options.compiler, cache),
+            loaded_limit: options.loaded_limit,
         })
     }
 }

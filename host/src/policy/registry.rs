@@ -1,7 +1,7 @@
 //! Components by digest: compiled once, linked once, shared by everybody who binds them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,7 +24,15 @@ pub struct Registry {
     engines: Arc<Engines>,
     compiler: Compiler,
     cache: Option<Cache>,
-    loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
+    loaded: Mutex<HashMap<Digest, Arc<OnceCell<Loaded>>>>,
+}
+
+/// A plugin, and how much room its code takes.
+#[derive(Clone)]
+struct Loaded {
+    plugin: Arc<Plugin>,
+    /// Of the compiled component.
+    bytes: usize,
 }
 
 impl Registry {
@@ -41,7 +49,28 @@ impl Registry {
     /// The plugin with this digest if it has been loaded already.
     #[must_use]
     pub fn loaded(&self, digest: &Digest) -> Option<Arc<Plugin>> {
-        self.slot(digest).get().cloned()
+        let loaded = self.lock();
+        loaded.get(digest)?.get().map(|loaded| Arc::clone(&loaded.plugin))
+    }
+
+    /// How much room the code of all loaded plugins takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().values().filter_map(|slot| slot.get()).map(|loaded| loaded.bytes).sum()
+    }
+
+    /// How many plugins are loaded.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().values().filter(|slot| slot.initialized()).count()
+    }
+
+    /// Unloads the plugins that nobody has. Those that are being loaded stay.
+    pub fn forget_unused(&self) {
+        self.lock().retain(|_, slot| match slot.get() {
+            Some(loaded) => Arc::strong_count(&loaded.plugin) > 1,
+            None => Arc::strong_count(slot) > 1,
+        });
     }
 
     /// The plugin with this digest. However many ask at once, it is compiled once.
@@ -56,7 +85,7 @@ impl Registry {
                 component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
             self.load(digest, &component).await
         };
-        slot.get_or_try_init(load).await.cloned()
+        slot.get_or_try_init(load).await.map(|loaded| Arc::clone(&loaded.plugin))
     }
 
     /// Checks and loads a component that is not yet known to any store.
@@ -65,10 +94,10 @@ impl Registry {
     /// Whatever keeps it from being a plugin.
     pub async fn admit(&self, component: &Bytes) -> Result<Arc<Plugin>, LoadError> {
         check_bytes(component, self.component_limit())?;
-        self.load(&Digest::of(component), component).await
+        Ok(self.load(&Digest::of(component), component).await?.plugin)
     }
 
-    async fn load(&self, digest: &Digest, component: &Bytes) -> Result<Arc<Plugin>, LoadError> {
+    async fn load(&self, digest: &Digest, component: &Bytes) -> Result<Loaded, LoadError> {
         let artefact = match self.cached(digest).await {
             Some(artefact) => artefact,
             None => {
@@ -81,7 +110,10 @@ impl Registry {
         };
         let (engines, digest, size) = (Arc::clone(&self.engines), digest.clone(), component.len());
         // How long this takes is up to the component's author, so it is done beside the threads that serve.
-        let link = tokio::task::spawn_blocking(move || engines.load(digest, size, &artefact).map(Arc::new));
+        let link = tokio::task::spawn_blocking(move || {
+            let plugin = Arc::new(engines.load(digest, size, &artefact)?);
+            Ok(Loaded { plugin, bytes: artefact.len() })
+        });
         link.await.map_err(|error| LoadError::Compile(error.to_string()))?
     }
 
@@ -89,8 +121,11 @@ impl Registry {
         self.cache.as_ref()?.get(digest).await
     }
 
-    fn slot(&self, digest: &Digest) -> Arc<OnceCell<Arc<Plugin>>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(loaded.entry(digest.clone()).or_default())
+    fn slot(&self, digest: &Digest) -> Arc<OnceCell<Loaded>> {
+        Arc::clone(self.lock().entry(digest.clone()).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Loaded>>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 14] = [
+const VIEWERS: [&str; 19] = [
     "GET /v1/events",
     "GET /v1/bulk",
     "GET /v1/bulk/x",
@@ -27,10 +27,17 @@ const VIEWERS: [&str; 14] = [
     "GET /v1/plugins",
     "GET /v1/plugins/x",
     "GET /v1/plugins/x/versions/x",
+    "GET /v1/plugins/x/versions/x/component",
+    "GET /v1/groups/x/policy/versions",
+    "GET /v1/groups/x/policy/versions/x",
+    "GET /v1/groups/x/policy/history",
+    "GET /v1/groups/x/policy/shadow",
 ];
 
 /// What a producer may do, besides.
-const PRODUCERS: [&str; 23] = [
+const PRODUCERS: [&str; 25] = [
+    "POST /v1/groups/x/policy/backtest",
+    "POST /v1/jobs/x/attempts/x/replay",
     "POST /v1/groups/x/jobs",
     "POST /v1/groups/x/jobs/batch",
     "DELETE /v1/jobs/x",

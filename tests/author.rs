@@ -101,10 +101,11 @@ async fn golden_tests_are_written_checked_measured_and_travel_with_the_component
 
 /// An upload whose own tests fail is refused, with the name of the test and what came instead.
 async fn the_server_runs_them(host: &TestHost, component: &[u8]) {
+    let other = host.api.tenant("other").await;
     let put = async |component: Vec<u8>| {
-        let path = "/v1/plugins/my-judge/versions/0.2.0";
-        let request = host.api.request(Method::PUT, path).header("content-type", "application/wasm");
-        host.api.send(request.body(Bytes::from(component))).await
+        let path = "/v1/plugins/my-judge/versions/0.1.0";
+        let request = other.request(Method::PUT, path).header("content-type", "application/wasm");
+        other.send(request.body(Bytes::from(component))).await
     };
     let golden = |test: Value| serde_json::from_value::<Golden>(test).unwrap();
     let call = json!({"response": {"status": 200, "body": "ok"}});

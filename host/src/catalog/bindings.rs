@@ -210,13 +210,15 @@ impl Catalog {
         Binding { number, policy, by, why, made_at: self.now(), plugins }
     }
 
-    /// Changes a group, or makes it, as `change` says of what there is. That is asked again if somebody else was faster.
+    /// Changes a group, or makes it, as `change` says of what there is. That is asked again if another node was
+    /// faster.
     pub(super) async fn change_group(
         &self,
         tenant: TenantId,
         name: &str,
         change: impl Fn(Option<&Group>) -> Result<GroupDoc, Rejected>,
     ) -> Result<Arc<Group>, Rejected> {
+        let _moving = self.moving.lock().await;
         let mut conflict = String::new();
         for _ in 0..TRIES {
             let before = self.group(tenant, name);

@@ -19,6 +19,11 @@ async fn propose(api: &Api, policy: Value) -> i64 {
     api.post(VERSIONS, policy).await.expect(201)["version"].as_i64().unwrap()
 }
 
+/// Another try soon, and again.
+fn patient() -> Value {
+    json!({"config": {"kind": "fixed", "base": "20ms", "jitter": 0, "max_attempts": 500}})
+}
+
 /// Lets a job end; says which version decided it.
 async fn ends(api: &Api, url: &str) -> i64 {
     let id = api.job_id("g", json!({"url": url})).await;
@@ -117,12 +122,8 @@ async fn a_canary_with_faults_is_taken_back_and_its_jobs_go_on() {
     let host = Setup::new().set("policy.fault_threshold", "1000").start().await;
     let receiver = Receiver::start().await;
     upload(&host.api, "tests/guests/moody", "moody").await;
-    host.api.put_group("g", json!({"pin": "job", "retry": {"config": {"base": "1ms"}}})).await;
-    propose(
-        &host.api,
-        json!({"judge": {"plugin": "moody", "config": {"mood": "trap"}}, "retry": {"config": {"base": "1ms"}}}),
-    )
-    .await;
+    host.api.put_group("g", json!({"pin": "job", "retry": patient()})).await;
+    propose(&host.api, json!({"judge": {"plugin": "moody", "config": {"mood": "trap"}}, "retry": patient()})).await;
     host.api.post(PROMOTE, json!({"version": 2, "percent": 99, "min_attempts": 2, "max_faults": 0})).await.expect(200);
     let mut ids = Vec::new();
     for _ in 0..10 {
@@ -176,9 +177,9 @@ async fn a_quarantine_puts_the_version_before_in_force_again() {
     upload(&host.api, "tests/guests/moody", "moody").await;
     let broken = |rollback: bool| {
         let judge = json!({"plugin": "moody", "config": {"mood": "trap"}});
-        json!({"judge": judge, "retry": {"config": {"base": "1ms"}}, "rollback_on_quarantine": rollback})
+        json!({"judge": judge, "retry": patient(), "rollback_on_quarantine": rollback})
     };
-    host.api.put_group("g", json!({"retry": {"config": {"base": "1ms"}}})).await;
+    host.api.put_group("g", json!({"retry": patient()})).await;
     host.api.put_group("g", broken(true)).await;
     let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
     host.api.until_state(&id, "succeeded").await;

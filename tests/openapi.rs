@@ -270,7 +270,7 @@ async fn changes_and_leases_are_as_they_are_documented() {
 async fn versions_are_as_they_are_documented() {
     let host = TestHost::start().await;
     let (api, document) = (&host.api, Document::of(&host).await);
-    let group = json!({"judge": {"config": {"expect": [200]}}, "pin": "job", "rollback_on_quarantine": false});
+    let group = json!({"judge": {"plugin": "expected-status"}, "pin": "job", "rollback_on_quarantine": false});
     document.takes("PUT /v1/groups/{group}", &group);
     document.covers("PUT /v1/groups/{group}", &api.put("/v1/groups/g?why=first", group).await);
     let path = |rest: &str| format!("/v1/groups/g/policy/{rest}");

@@ -18,7 +18,8 @@ fn expecting(status: u16) -> Value {
 }
 
 async fn numbers(api: &Api) -> Vec<i64> {
-    api.get(VERSIONS).await.items().iter().map(|version| version["version"].as_i64().unwrap()).collect()
+    let all = api.get(&format!("{VERSIONS}?limit=1000")).await;
+    all.items().iter().map(|version| version["version"].as_i64().unwrap()).collect()
 }
 
 /// What becomes of a job whose receiver answers 202, and by which version.
@@ -177,7 +178,7 @@ async fn a_pinned_job_keeps_its_version_unless_that_is_rolled_back() {
     let parent = host.api.job_id("g", flown).await;
     receiver.arrived("/202", 4).await;
     host.api.put_group("g", pinned(202)).await;
-    gate.release(1);
+    gate.release(2);
     host.api.until_state(&parent, "dead").await;
     receiver.on("/202", [Answer::status(202)]);
     let jobs = host.api.get("/v1/groups/g/jobs").await.items();
@@ -208,12 +209,12 @@ async fn old_versions_are_bounded_but_for_those_that_jobs_are_pinned_to() {
         put(status).await.expect(200);
     }
     let kept = numbers(&host.api).await;
-    let expected: Vec<_> = (13..=111).rev().chain([2, 1]).collect();
+    let expected: Vec<_> = (11..=111).rev().chain([2, 1]).collect();
     assert_eq!(kept, expected, "the job was accepted while one of these two was in force");
     host.api.delete(&format!("/v1/jobs/{id}")).await.expect(200);
     let late = post().await;
     put(300).await.expect(200);
-    assert_eq!(numbers(&host.api).await, (13..=112).rev().chain([2]).collect::<Vec<_>>());
+    assert_eq!(numbers(&host.api).await, (11..=112).rev().chain([2]).collect::<Vec<_>>());
     host.api.delete(&format!("/v1/jobs/{late}")).await.expect(200);
     host.api.delete("/v1/groups/g").await.expect(204);
     host.api.put("/v1/groups/g", json!({})).await.expect(201);

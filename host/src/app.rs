@@ -139,13 +139,7 @@ impl App {
             attempts: TaskTracker::new(),
             interrupt,
         });
-        let mut mounts = Vec::new();
-        for mount in Mount::ALL {
-            let settings = mount.settings(&config.compat);
-            if let Some(address) = settings.listen.filter(|_| settings.enabled) {
-                mounts.push((mount, listen(address).await?));
-            }
-        }
+        let mounts = listen_for_mounts(&config).await?;
         let addresses = mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?)));
         let app = Self {
             address,
@@ -212,13 +206,7 @@ impl App {
                 stopping: stop.clone(),
             },
             auth: config.auth.enabled,
-            limits: ApiLimits {
-                body: config.server.body_limit.get(),
-                batch: config.server.batch_limit.min(store::INSERT_LIMIT),
-                payload: config.server.payload_limit.get(),
-                horizon: config.engine.horizon.get(),
-                wait: config.server.request_timeout.get() * 2 / 3,
-            },
+            limits: api_limits(config),
             compat: config.compat.clone(),
             stopping: stop.clone(),
             end: self.end.clone(),
@@ -303,8 +291,31 @@ fn describe(config: &Config, address: SocketAddr, gates: &Arc<Gates>, stop: &Can
     })
 }
 
+/// What the API takes under this configuration.
+fn api_limits(config: &Config) -> ApiLimits {
+    ApiLimits {
+        body: config.server.body_limit.get(),
+        batch: config.server.batch_limit.min(store::INSERT_LIMIT),
+        payload: config.server.payload_limit.get(),
+        horizon: config.engine.horizon.get(),
+        wait: config.server.request_timeout.get() * 2 / 3,
+    }
+}
+
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The ports that other schedulers' APIs have of their own.
+async fn listen_for_mounts(config: &Config) -> anyhow::Result<Vec<(Mount, TcpListener)>> {
+    let mut mounts = Vec::new();
+    for mount in Mount::ALL {
+        let settings = mount.settings(&config.compat);
+        if let Some(address) = settings.listen.filter(|_| settings.enabled) {
+            mounts.push((mount, listen(address).await?));
+        }
+    }
+    Ok(mounts)
 }
 
 fn event_bounds(config: &Config) -> EventBounds {

@@ -152,7 +152,18 @@ fn layered(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
 }
 
 fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
-    let viewer = OpenApiRouter::new()
+    let operator = OpenApiRouter::new()
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::get))
+        .routes(routes!(tenants::put))
+        .routes(routes!(nodes::list))
+        .route_layer(from_fn(auth::require_operator));
+    let closed = viewers_routes().merge(producers_routes()).merge(admins_routes()).merge(operator);
+    closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
+}
+
+fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
         .routes(routes!(groups::list))
         .routes(routes!(groups::get))
         .routes(routes!(groups::stats))
@@ -172,8 +183,11 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(versions::get))
         .routes(routes!(versions::history))
         .routes(routes!(shadow::get))
-        .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require));
-    let producer = OpenApiRouter::new()
+        .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require))
+}
+
+fn producers_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
         .routes(routes!(jobs::create))
         .routes(routes!(jobs::create_batch))
         .routes(routes!(job_changes::cancel))
@@ -199,8 +213,11 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(simulate::simulate))
         .routes(routes!(replays::replay))
         .routes(routes!(replays::backtest))
-        .route_layer(from_fn_with_state(AccessRole::Producer, auth::require));
-    let admin = OpenApiRouter::new()
+        .route_layer(from_fn_with_state(AccessRole::Producer, auth::require))
+}
+
+fn admins_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
         .routes(routes!(groups::put))
         .routes(routes!(groups::delete))
         .routes(routes!(groups::pause))
@@ -221,15 +238,7 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::list))
         .routes(routes!(tokens::delete))
-        .route_layer(from_fn_with_state(AccessRole::Admin, auth::require));
-    let operator = OpenApiRouter::new()
-        .routes(routes!(tenants::list))
-        .routes(routes!(tenants::get))
-        .routes(routes!(tenants::put))
-        .routes(routes!(nodes::list))
-        .route_layer(from_fn(auth::require_operator));
-    let closed = viewer.merge(producer).merge(admin).merge(operator);
-    closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
+        .route_layer(from_fn_with_state(AccessRole::Admin, auth::require))
 }
 
 /// Counts requests by route, not by path, so that the numbers stay few.

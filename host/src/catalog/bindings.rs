@@ -5,6 +5,7 @@
 //! stops in between leaves one too many, never one too few.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -93,14 +94,14 @@ impl Catalog {
             return Err(Invalid::at(pointer_to(field), message).into());
         }
         let effective = self.candidate(&group.tenant, &with_roles(&group.own, &roles)).await?;
-        let changed = self
-            .change_group(group.tenant.id, &group.name, |group| {
-                Ok(group.ok_or(Rejected::Gone)?.moved(|rollout| {
-                    rollout.number();
-                }))
-            })
-            .await?;
-        let binding = self.new_binding(group.tenant.id, changed.rollout.newest, roles, &effective, author);
+        // Of the try that was written: by the time that it is, somebody else may have the next.
+        let number = AtomicI64::new(0);
+        let take = |group: Option<&Group>| {
+            let take = |rollout: &mut Rollout| number.store(rollout.number(), Ordering::Relaxed);
+            Ok(group.ok_or(Rejected::Gone)?.moved(take))
+        };
+        let changed = self.change_group(group.tenant.id, &group.name, take).await?;
+        let binding = self.new_binding(group.tenant.id, number.into_inner(), roles, &effective, author);
         self.keep(&changed, &binding).await?;
         self.forget_old(&changed).await?;
         Ok(Arc::new(binding))
@@ -218,7 +219,7 @@ impl Catalog {
         name: &str,
         change: impl Fn(Option<&Group>) -> Result<GroupDoc, Rejected>,
     ) -> Result<Arc<Group>, Rejected> {
-        let _moving = self.moving.lock().await;
+        let _changing = self.changing.lock().await;
         let mut conflict = String::new();
         for _ in 0..TRIES {
             let before = self.group(tenant, name);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -66,8 +67,10 @@ impl Catalog {
         let effective = self.candidate(tenant, &own).await?;
         let policy = roles_of(&own);
         let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
+        let is_new = AtomicBool::new(false);
         let group = self
             .change_group(tenant.id, name, |before| {
+                is_new.store(before.is_none(), Ordering::Relaxed);
                 let Some(group) = before else {
                     let rollout = Some(Rollout::first(version(1), author));
                     return Ok(GroupDoc { policy: own.clone(), paused: false, rollout });
@@ -82,8 +85,7 @@ impl Catalog {
             })
             .await?;
         self.forget_old(&group).await?;
-        let is_new = group.version == 1;
-        Ok((group, is_new))
+        Ok((group, is_new.into_inner()))
     }
 
     /// The groups that have an observer.

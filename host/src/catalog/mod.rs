@@ -75,8 +75,8 @@ pub struct Catalog {
     /// Of what was last taken over from the store.
     generation: AtomicI64,
     writing: tokio::sync::Mutex<()>,
-    /// Held by whoever changes a group: what it was is asked first, and only other nodes may change it meanwhile.
-    moving: tokio::sync::Mutex<()>,
+    /// Held while a group is changed, so that only other nodes can be faster.
+    changing: tokio::sync::Mutex<()>,
     changed: Notify,
 }
 
@@ -146,7 +146,7 @@ impl Catalog {
             state: RwLock::new(state),
             generation: AtomicI64::new(generation),
             writing: tokio::sync::Mutex::new(()),
-            moving: tokio::sync::Mutex::new(()),
+            changing: tokio::sync::Mutex::new(()),
             changed: Notify::new(),
         };
         if catalog.tenant(DEFAULT_TENANT).is_none() {

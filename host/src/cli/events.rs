@@ -24,8 +24,8 @@ const LINE_LEN: usize = 1 << 20;
 const COLUMNS: [&str; 4] = ["at", "kind", "group", "job"];
 
 /// The rest.
-const DETAILS: [&str; 10] =
-    ["name", "attempt", "status", "error", "run_at", "count", "schedule", "origin", "reason", "metadata"];
+const DETAILS: [&str; 11] =
+    ["name", "attempt", "status", "error", "run_at", "count", "schedule", "origin", "binding", "reason", "metadata"];
 
 #[derive(Debug, Args)]
 pub(super) struct Events {

@@ -24,8 +24,8 @@ use crate::store::Stats;
 /// A plugin in a role.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UseDoc {
-    /// `name`, or `name@version` for one of the tenant's own.
-    plugin: String,
+    /// `name`, or `name@version` for one of the tenant's own. Without it the inherited one is meant, with another config.
+    plugin: Option<String>,
     /// In the form of the plugin's own schema.
     #[schema(value_type = Option<Object>)]
     config: Option<Value>,

@@ -33,6 +33,14 @@ pub struct Backtest {
     pub skipped: Vec<Skipped>,
 }
 
+impl Backtest {
+    /// How many attempts were looked at.
+    #[must_use]
+    pub fn attempts(&self) -> usize {
+        usize::try_from(self.tally.attempts).unwrap_or(usize::MAX).saturating_add(self.skipped.len())
+    }
+}
+
 /// An attempt that could not be decided again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
@@ -81,26 +89,27 @@ impl Rollouts {
         Ok(Difference { job: record.job.id, attempt: number, said: trial.said, shadow })
     }
 
-    /// What a version of the group's policy says of all attempts of some jobs.
+    /// Adds what a version of the group's policy says of all attempts of a job.
     ///
     /// # Errors
     /// If the version is not kept.
-    pub async fn backtest(&self, group: &Arc<Group>, version: i64, records: &[Record]) -> Result<Backtest, Unusable> {
-        let mut backtest = Backtest::default();
-        for record in records {
-            for AttemptRecord { number, .. } in &record.attempts {
-                match record.trial(*number) {
-                    Ok(trial) => {
-                        let said = self.decided_again(group, version, &trial).await?;
-                        backtest.tally.add(&trial, said);
-                    }
-                    Err(Unusable(why)) => {
-                        backtest.skipped.push(Skipped { job: record.job.id, attempt: *number, why });
-                    }
+    pub async fn backtest(
+        &self,
+        group: &Arc<Group>,
+        version: i64,
+        record: &Record,
+        backtest: &mut Backtest,
+    ) -> Result<(), Unusable> {
+        for AttemptRecord { number, .. } in &record.attempts {
+            match record.trial(*number) {
+                Ok(trial) => {
+                    let said = self.decided_again(group, version, &trial).await?;
+                    backtest.tally.add(&trial, said);
                 }
+                Err(Unusable(why)) => backtest.skipped.push(Skipped { job: record.job.id, attempt: *number, why }),
             }
         }
-        Ok(backtest)
+        Ok(())
     }
 
     async fn decided_again(

@@ -15,13 +15,13 @@ use super::jobs::{FilterDoc, Named};
 use super::shadow::{DifferenceView, DifferentView};
 use crate::attempt::Unusable;
 use crate::job::{AttemptRecord, Job, JobId};
-use crate::rollout::{Record, Skipped};
+use crate::rollout::{Backtest, Record, Skipped};
 use crate::store::JobsQuery;
 
 /// The most jobs of one backtest; the next ones are asked for with its cursor.
 const JOBS: u32 = 100;
 
-/// The most attempts of a job that are looked at.
+/// The most attempts of a job that are looked at. After so many of all, no further job is.
 const ATTEMPTS: u32 = 1_000;
 
 /// Which version decides again.
@@ -61,7 +61,7 @@ pub struct BacktestDoc {
     /// `next_cursor` of the answer before.
     #[serde(default)]
     cursor: Option<String>,
-    /// How many jobs are looked at: 1 to 100, the default.
+    /// How many jobs are looked at: 1 to 100, the default; fewer, if they have many attempts.
     #[serde(default)]
     limit: Option<u32>,
 }
@@ -72,7 +72,7 @@ pub struct BacktestView {
     /// The version.
     version: i64,
     /// How many jobs were looked at here.
-    jobs: usize,
+    jobs: u32,
     /// How many there are in all. In the first answer only.
     #[serde(skip_serializing_if = "Option::is_none")]
     total_jobs: Option<u64>,
@@ -171,18 +171,22 @@ pub(in super::super) async fn backtest(
         Some(_) => None,
     };
     let mut jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
-    let has_more = jobs.len() > limit as usize;
-    jobs.truncate(limit as usize);
-    let next_cursor = jobs.last().filter(|_| has_more).map(|job| job.id.to_string());
-    let mut records = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        records.push(api.record(job).await?);
+    jobs.reverse();
+    let (mut done, mut seen, mut next_cursor) = (Backtest::default(), 0, None);
+    // One by one: what was kept of a job may be much.
+    while let Some(job) = jobs.pop() {
+        let id = job.id;
+        api.rollouts.backtest(&group, version, &api.record(job).await?, &mut done).await.map_err(refused)?;
+        seen += 1;
+        if seen == limit || done.attempts() >= ATTEMPTS as usize {
+            next_cursor = jobs.last().map(|_| id.to_string());
+            break;
+        }
     }
-    let done = api.rollouts.backtest(&group, version, &records).await.map_err(refused)?;
     let tally = done.tally;
     Ok(Json(BacktestView {
         version,
-        jobs: records.len(),
+        jobs: seen,
         total_jobs,
         attempts: tally.attempts,
         same: tally.same,

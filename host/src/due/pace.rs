@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A claim that took longer is followed by one half as large.
-const LONG: Duration = Duration::from_millis(12);
+const LONG: Duration = Duration::from_millis(8);
 
 /// A claim that was full and took less than this is followed by one twice as large.
-const SHORT: Duration = Duration::from_millis(6);
+const SHORT: Duration = Duration::from_millis(4);
 
 /// No claim is made smaller: what a claim costs, whatever it takes, is to be spread over some jobs.
-const LEAST: u32 = 64;
+const LEAST: u32 = 32;
 
 /// The size of the next claim.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(pace.of(256), 256);
         pace.took(256, 256, 20 * MS);
         assert_eq!(pace.of(256), 128);
-        pace.took(128, 128, 9 * MS);
+        pace.took(128, 128, 6 * MS);
         assert_eq!(pace.of(256), 128, "neither long nor short");
         pace.took(128, 0, 90 * MS);
         assert_eq!(pace.of(256), LEAST);

@@ -29,7 +29,7 @@ impl PlanCell {
     }
 }
 
-/// All of them. A group that has gone takes its own along.
+/// All of them. A cell is listed as long as it has a plan, and once; a group that has gone takes its own along.
 #[derive(Debug)]
 pub(super) struct Plans {
     kept: Mutex<Kept>,
@@ -64,7 +64,7 @@ impl Plans {
             let mut kept = self.lock();
             kept.cells.push(Arc::downgrade(cell));
             if kept.cells.len() > kept.tidy_at {
-                kept.cells.retain(|cell| cell.upgrade().is_some_and(|cell| cell.lock().is_some()));
+                kept.cells.retain(|cell| cell.strong_count() > 0);
                 kept.tidy_at = kept.cells.len() * 2 + GROWTH;
             }
         }
@@ -78,16 +78,17 @@ impl Plans {
         let least = self.limit - self.limit / 100 * LESS;
         // What no plan has any more may be enough.
         registry.forget_unused();
-        let mut cells: Vec<Arc<PlanCell>> = self.lock().cells.iter().filter_map(Weak::upgrade).collect();
+        let mut kept = self.lock();
+        let mut cells: Vec<Arc<PlanCell>> = kept.cells.iter().filter_map(Weak::upgrade).collect();
         cells.sort_by_key(|cell| cell.used.load(Ordering::Relaxed));
-        for cell in cells {
-            if registry.bytes() <= least {
-                return;
-            }
-            if cell.lock().take().is_some() {
-                registry.forget_unused();
-            }
+        let mut oldest = cells.into_iter();
+        while registry.bytes() > least
+            && let Some(cell) = oldest.next()
+        {
+            cell.lock().take();
+            registry.forget_unused();
         }
+        kept.cells = oldest.map(|cell| Arc::downgrade(&cell)).collect();
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

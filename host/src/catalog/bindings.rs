@@ -235,8 +235,7 @@ impl Catalog {
                 Err(Rejected::Conflict(text)) => conflict = text,
                 Err(error) => return Err(error),
             }
-            let seen = self.refresh().await;
-            seen.map_err(|error| Rejected::Store(StoreError::Unavailable(format!("{error:#}"))))?;
+            self.catch_up().await?;
         }
         Err(Rejected::Conflict(conflict))
     }

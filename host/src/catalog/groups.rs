@@ -145,7 +145,7 @@ impl Catalog {
             let Some(Value::String(text)) = used.get_mut("plugin") else { return };
             let name = PluginName::from(text.as_str());
             if let Some(plugin) = state.plugin(tenant, &name).filter(|plugin| !plugin.builtin) {
-                *text = format!("{}@{}", plugin.name, plugin.version);
+                *text = plugin.full_name();
             }
         };
         ["sign", "judge", "retry", "observe"].into_iter().filter_map(|role| own.get_mut(role).map(&pin)).for_each(drop);

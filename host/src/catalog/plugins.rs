@@ -10,7 +10,7 @@ use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, check, document}
 use crate::job::{GroupId, TenantId};
 use crate::policy::binding::{Invalid, PluginName, Use};
 use crate::policy::{Digest, LoadError, Plugin, Runtime, golden};
-use crate::store::{Expect, Kind, StoreError};
+use crate::store::{Expect, Kind};
 
 impl Catalog {
     /// A plugin that the tenant can see; the newest version if none is named.
@@ -96,8 +96,7 @@ impl Catalog {
     /// If it is one of the server's own, or something uses it.
     pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, Rejected> {
         // What another node has bound a moment ago counts.
-        let seen = self.refresh().await;
-        seen.map_err(|error| Rejected::Store(StoreError::Unavailable(format!("{error:#}"))))?;
+        self.catch_up().await?;
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
         if let Some(user) = self.user_of(tenant, &plugin) {
             return Err(Rejected::Conflict(format!("{user} use{} it", if user.ends_with('s') { "" } else { "s" })));

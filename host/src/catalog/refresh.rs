@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Catalog;
+use super::{Catalog, Rejected};
+use crate::store::StoreError;
 use crate::wake::Wake;
 
 /// How often the number is looked at even if nobody says that it has changed.
@@ -35,8 +36,14 @@ impl Catalog {
         }
     }
 
+    /// Takes over what other nodes have changed until now: for a decision that must not miss it.
+    pub(super) async fn catch_up(&self) -> Result<(), Rejected> {
+        let seen = self.refresh().await;
+        seen.map(drop).map_err(|error| Rejected::Store(StoreError::Unavailable(format!("{error:#}"))))
+    }
+
     /// True if something was taken over.
-    pub(super) async fn refresh(&self) -> anyhow::Result<bool> {
+    async fn refresh(&self) -> anyhow::Result<bool> {
         if self.store.generation().await? == self.generation.load(Ordering::Relaxed) {
             return Ok(false);
         }

@@ -257,7 +257,7 @@ impl State {
     pub(super) fn bound_plugins(&self, tenant: TenantId, effective: &Effective) -> Vec<BoundPlugin> {
         let bound = |used: &Use| {
             let plugin = self.plugin(tenant, &used.plugin);
-            let name = plugin.map_or_else(|| used.plugin.to_string(), |it| format!("{}@{}", it.name, it.version));
+            let name = plugin.map_or_else(|| used.plugin.to_string(), |it| it.full_name());
             BoundPlugin { role: used.role, plugin: name, digest: used.digest.clone() }
         };
         effective.uses().map(bound).collect()

@@ -1,6 +1,5 @@
 //! Attempts that are over, decided again: by the version that decided, or by another one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -12,7 +11,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::jobs::{FilterDoc, Named};
-use super::shadow::{DifferenceView, DifferentView};
+use super::shadow::{DifferenceView, TallyView};
 use crate::attempt::Unusable;
 use crate::job::{AttemptRecord, Job, JobId};
 use crate::rollout::{Backtest, Record, Skipped};
@@ -76,20 +75,11 @@ pub struct BacktestView {
     /// How many there are in all. In the first answer only.
     #[serde(skip_serializing_if = "Option::is_none")]
     total_jobs: Option<u64>,
-    /// Attempts that were decided again.
-    attempts: u64,
-    /// Those of which it said the same in everything.
-    same: u64,
-    /// Those of which it did not, by what was different.
-    different: DifferentView,
-    /// Its faults by code.
-    faults: BTreeMap<String, u64>,
-    /// The fuel that the calls took of the versions that decided.
-    fuel: u64,
+    /// Every difference is there.
+    #[serde(flatten)]
+    tally: TallyView,
     /// The fuel that its own calls took.
     backtest_fuel: u64,
-    /// Every attempt of which it said something else, or had a fault.
-    differences: Vec<DifferenceView>,
     /// Attempts that could not be decided again.
     skipped: Vec<SkippedView>,
     /// Asks for the next jobs; null if there are none.
@@ -183,18 +173,12 @@ pub(in super::super) async fn backtest(
             break;
         }
     }
-    let tally = done.tally;
     Ok(Json(BacktestView {
         version,
         jobs: seen,
         total_jobs,
-        attempts: tally.attempts,
-        same: tally.same,
-        different: DifferentView { request: tally.request, judge: tally.judge, retry: tally.retry },
-        differences: tally.differences.iter().map(DifferenceView::from).collect(),
-        faults: tally.faults,
-        fuel: tally.fuel,
-        backtest_fuel: tally.shadow_fuel,
+        tally: (&done.tally).into(),
+        backtest_fuel: done.tally.shadow_fuel,
         skipped: done.skipped.into_iter().map(SkippedView::from).collect(),
         next_cursor,
     }))

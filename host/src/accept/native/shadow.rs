@@ -16,7 +16,7 @@ use crate::attempt::Opinion;
 use crate::catalog::{Group, Shadow};
 use crate::job::Outcome;
 use crate::policy::Ruling;
-use crate::rollout::Difference;
+use crate::rollout::{Difference, Tally};
 
 /// What is to run beside the version in force.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -40,7 +40,19 @@ pub struct ShadowView {
     since: String,
     /// The name of the token that set it.
     by: Option<String>,
-    /// Attempts that it was shown.
+    /// Its differences are the newest 20, newest first.
+    #[serde(flatten)]
+    tally: TallyView,
+    /// Attempts that it was not shown, because too many waited.
+    dropped: u64,
+    /// The fuel that its own calls took.
+    shadow_fuel: u64,
+}
+
+/// What a version said of attempts that another one decided.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct TallyView {
+    /// Attempts that it was asked about.
     attempts: u64,
     /// Those of which it said the same in everything.
     same: u64,
@@ -48,25 +60,34 @@ pub struct ShadowView {
     different: DifferentView,
     /// Its faults by code.
     faults: BTreeMap<String, u64>,
-    /// Attempts that it was not shown, because too many waited.
-    dropped: u64,
     /// The fuel that the calls took of the version that decided.
     fuel: u64,
-    /// The fuel that its own calls took.
-    shadow_fuel: u64,
-    /// The newest 20 attempts of which it said something else, or had a fault, newest first.
+    /// Attempts of which it said something else, or had a fault.
     differences: Vec<DifferenceView>,
+}
+
+impl From<&Tally> for TallyView {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            attempts: tally.attempts,
+            same: tally.same,
+            different: DifferentView { request: tally.request, judge: tally.judge, retry: tally.retry },
+            faults: tally.faults.clone(),
+            fuel: tally.fuel,
+            differences: tally.differences.iter().map(DifferenceView::from).collect(),
+        }
+    }
 }
 
 /// How many attempts were different in what.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct DifferentView {
+struct DifferentView {
     /// In the request: other bytes to send, or none. `encode` and `sign` make it.
-    pub(super) request: u64,
+    request: u64,
     /// In the verdict.
-    pub(super) judge: u64,
+    judge: u64,
     /// In the decision about another attempt.
-    pub(super) retry: u64,
+    retry: u64,
 }
 
 /// An attempt of which a shadow said something else, or had a fault.
@@ -137,13 +158,8 @@ impl Api {
             percent,
             since: since.to_string(),
             by,
-            attempts: tally.attempts,
-            same: tally.same,
-            different: DifferentView { request: tally.request, judge: tally.judge, retry: tally.retry },
-            differences: tally.differences.iter().map(DifferenceView::from).collect(),
-            faults: tally.faults,
+            tally: (&tally).into(),
             dropped: tally.dropped,
-            fuel: tally.fuel,
             shadow_fuel: tally.shadow_fuel,
         }))
     }

@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::path::Path;
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 /// The gap between two columns.
@@ -64,6 +66,11 @@ impl Output {
     pub(super) fn answer(self, value: &Value) -> anyhow::Result<()> {
         if self.json { self.json(value) } else { self.record(value) }
     }
+}
+
+/// Writes a file.
+pub(super) fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, contents).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -68,16 +68,22 @@ impl Golden {
         self.test.insert(key.to_owned(), value);
     }
 
+    /// The call, without what it must come to.
+    ///
+    /// # Errors
+    /// If this is no call.
+    pub fn case(&self) -> Result<Case, Failed> {
+        let mut test = self.test.clone();
+        test.retain(|key, _| !["answer", "fault"].contains(&key.as_str()));
+        serde_json::from_value(test.into()).map_err(|error| self.failed(error.to_string()))
+    }
+
     /// Makes the call.
     ///
     /// # Errors
     /// If this is no call, or the plugin refuses its config.
     pub fn outcome(&self, plugin: &Plugin, limits: &Limits) -> Result<Outcome, Failed> {
-        let failed = |what: String| Failed { name: self.name.clone(), what };
-        let mut test = self.test.clone();
-        test.retain(|key, _| !["answer", "fault"].contains(&key.as_str()));
-        let case: Case = serde_json::from_value(test.into()).map_err(|error| failed(error.to_string()))?;
-        let called = case.call(plugin, limits, NOW).map_err(|NotACase(said)| failed(said))?;
+        let called = self.case()?.call(plugin, limits, NOW).map_err(|NotACase(said)| self.failed(said))?;
         Ok(match called.result {
             Ok(answer) => Outcome::Answer(answer),
             Err(fault) => Outcome::Fault(fault.code.as_str().to_owned()),
@@ -89,12 +95,15 @@ impl Golden {
     /// # Errors
     /// If it comes to anything else than the test says.
     pub fn check(&self, plugin: &Plugin, limits: &Limits) -> Result<(), Failed> {
-        let failed = |what: String| Failed { name: self.name.clone(), what };
-        let expected = self.expected().ok_or_else(|| failed("it has neither `answer` nor `fault`".to_owned()))?;
+        let expected = self.expected().ok_or_else(|| self.failed("it has neither `answer` nor `fault`".to_owned()))?;
         match self.outcome(plugin, limits)? {
             outcome if outcome == expected => Ok(()),
-            outcome => Err(failed(format!("expected {expected}, got {outcome}"))),
+            outcome => Err(self.failed(format!("expected {expected}, got {outcome}"))),
         }
+    }
+
+    fn failed(&self, what: String) -> Failed {
+        Failed { name: self.name.clone(), what }
     }
 }
 

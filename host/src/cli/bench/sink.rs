@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::percentile;
 use crate::clock::SystemClock;
 
 /// The hidden subcommand that makes this program a receiver.
@@ -56,12 +57,8 @@ impl Arrivals {
     fn tally(&self) -> Tally {
         let mut sorted = self.late_us.clone();
         sorted.sort_unstable();
-        let at = |per_cent: usize| {
-            let index = (sorted.len() * per_cent).div_ceil(100).saturating_sub(1);
-            #[expect(clippy::cast_precision_loss, reason = "a lateness is far below 2^52 µs")]
-            let ms = sorted.get(index).map_or(0.0, |us| *us as f64 / 1_000.0);
-            ms
-        };
+        #[expect(clippy::cast_precision_loss, reason = "a lateness is far below 2^52 µs")]
+        let at = |percent| percentile(&sorted, percent).map_or(0.0, |us| us as f64 / 1_000.0);
         let early = sorted.iter().take_while(|us| **us < 0).count();
         Tally {
             count: self.count,

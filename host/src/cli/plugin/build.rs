@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use carillon_guest_build::{BuildRequest, build};
 use clap::Args;
 
 use super::super::Session;
+use super::super::output::write;
 use super::{describe, golden, record, runtime};
 use crate::policy::golden::{embed, embedded};
 
@@ -39,7 +39,7 @@ impl Build {
         }
         let said = describe(&runtime, &plugin)?;
         let output = self.output.unwrap_or_else(|| PathBuf::from(format!("{}.wasm", said.name)));
-        std::fs::write(&output, &component).with_context(|| format!("{} cannot be written", output.display()))?;
+        write(&output, &component)?;
         let mut record = record(&plugin, said, component.len() as u64);
         record["golden_tests"] = tests.len().into();
         record["file"] = output.display().to_string().into();

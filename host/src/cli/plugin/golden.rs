@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::super::output::write;
 use super::super::{Session, local};
 use super::runtime;
 use crate::policy::golden::Golden;
@@ -75,7 +76,7 @@ fn rewrite(directory: &Path, test: &mut Golden, plugin: &Plugin, limits: &Limits
     test.expect(test.outcome(plugin, limits)?);
     let path = directory.join(format!("{}.json", test.name));
     let text = format!("{:#}\n", Value::Object(test.test.clone()));
-    std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))
+    write(&path, text.as_bytes())
 }
 
 /// The tests of a directory, by name.

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Paging, Session, input, local};
+use super::{Paging, Session, input, local, output};
 use crate::config::{Config, Sources};
 use crate::policy::{Description, Plugin, Runtime};
 
@@ -157,10 +157,9 @@ impl Command {
                 let path = [&path[..], &["component"]].concat();
                 let bytes = session.client.open(&path, &[], None).await?.bytes().await?;
                 match file.to_str() {
-                    Some("-") => std::io::stdout().write_all(&bytes)?,
-                    _ => std::fs::write(&file, &bytes)?,
+                    Some(input::STDIN) => Ok(std::io::stdout().write_all(&bytes)?),
+                    _ => output::write(&file, &bytes),
                 }
-                Ok(())
             }
             Self::Deprecate { plugin, why } => {
                 let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;

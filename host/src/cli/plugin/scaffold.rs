@@ -10,7 +10,7 @@ use clap::Args;
 use include_dir::{Dir, include_dir};
 use serde_json::json;
 
-use super::super::Session;
+use super::super::{Session, output};
 use super::golden;
 use crate::policy::Role;
 
@@ -108,12 +108,12 @@ fn copy(from: &Dir<'_>, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a file, and makes its directory.
 fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    let cannot = || format!("{} cannot be written", path.display());
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(cannot)?;
+        std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     }
-    std::fs::write(path, contents).with_context(cannot)
+    output::write(path, contents)
 }
 
 #[cfg(test)]

@@ -60,6 +60,14 @@ async fn live_through_an_era(world: &World, store: &PostgresStore, at: UnixMs) -
     Left { dead: dead.job.id, running, waiting: left }
 }
 
+/// A job that is accepted then, and succeeds at once.
+async fn one_succeeds(world: &World, store: &PostgresStore, at: UnixMs) -> JobId {
+    store.insert(vec![job(world, at)].into()).await.unwrap();
+    let [leased] = &conformance::claim(store, world.group, at, 9).await[..] else { panic!("not leased") };
+    store.settle(vec![Settlement::succeeded(leased, at, an_attempt(leased, Some(200)))]).await.unwrap();
+    leased.job.id
+}
+
 fn count(cluster: &Cluster, database: &str, table: &str) -> usize {
     cluster.sql(database, &format!("SELECT count(*) FROM {table}")).parse().unwrap()
 }
@@ -130,24 +138,20 @@ fn partitions_wait_for_whoever_reads_them() {
         let (world, store) = fresh.two_on(&url).await;
         prune(&store, NOW).await;
         let at = NOW.plus(Duration::from_secs(15));
-        store.insert(vec![job(&world, at)].into()).await.unwrap();
-        let [leased] = &conformance::claim(&*store, world.group, at, 9).await[..] else { panic!("not leased") };
-        store.settle(vec![Settlement::succeeded(leased, at, an_attempt(leased, Some(200)))]).await.unwrap();
+        let first = one_succeeds(&world, &store, at).await;
 
         let mut backup = PgConnection::connect(&url).await.unwrap();
         sqlx::raw_sql("BEGIN; SELECT count(*) FROM attempt").execute(&mut backup).await.unwrap();
         let old = at.plus(SUCCEEDED + 13 * MINUTE / 6);
         prune(&store, old).await;
-        assert!(store.job(world.tenant, leased.job.id).await.unwrap().is_some());
+        assert!(store.job(world.tenant, first).await.unwrap().is_some());
         // What is accepted meanwhile, far beyond the last era that could be made, is kept as well.
-        store.insert(vec![job(&world, old)].into()).await.unwrap();
-        let [late] = &conformance::claim(&*store, world.group, old, 9).await[..] else { panic!("not leased") };
-        store.settle(vec![Settlement::succeeded(late, old, an_attempt(late, Some(200)))]).await.unwrap();
+        one_succeeds(&world, &store, old).await;
         assert_eq!(count(&cluster, &database, "job_done_rest"), 1);
 
         sqlx::raw_sql("COMMIT").execute(&mut backup).await.unwrap();
         prune(&store, old).await;
-        assert!(store.job(world.tenant, leased.job.id).await.unwrap().is_none());
+        assert!(store.job(world.tenant, first).await.unwrap().is_none());
         assert_eq!(eras(&cluster, &database, old), 3, "those that came after it are not old yet");
         // Where it belongs to no era it goes by itself, a little later.
         assert_eq!(prune(&store, old.plus(SUCCEEDED * 3 / 2)).await, 1);

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
 from carillon._calls.jobs import JobFields, job_document
+from carillon._calls.policies import RoleFields
 from carillon.models import Bulk, Group, Stats
 from carillon.times import When, when
 
@@ -14,18 +15,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class GroupFields(TypedDict, total=False):
+class GroupFields(RoleFields, total=False):
     """What a group has of its own; the rest comes from its tenant and from the server. docs/policies.md has the rules."""
 
-    #: Plugins in order, each ``{"plugin": NAME, "config": {…}, "keys": […]}``.
-    encode: Optional[Sequence[Mapping[str, Any]]]
-    #: None takes an inherited signer or observer away.
-    sign: Optional[Mapping[str, Any]]
     #: Headers of every request whose values are keys of the kind ``header``: header to name of the key.
     auth_headers: Optional[Mapping[str, str]]
-    judge: Optional[Mapping[str, Any]]
-    retry: Optional[Mapping[str, Any]]
-    observe: Optional[Mapping[str, Any]]
     #: ``concurrency``, ``host_concurrency``, ``rate``, ``burst``, ``timeout``, ``ttl``, ``max_delay``, ``redirects``,
     #: ``weight``.
     limits: Optional[Mapping[str, Any]]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class PolicyFields(TypedDict, total=False):
-    """What a version says of the roles; the rest is inherited. None takes an inherited signer or observer away."""
+class RoleFields(TypedDict, total=False):
+    """What is said of the roles; the rest is inherited. None takes an inherited signer or observer away."""
 
     #: Plugins in order, each ``{"plugin": NAME, "config": {…}, "keys": […]}``.
     encode: Optional[Sequence[Mapping[str, Any]]]
@@ -22,6 +22,11 @@ class PolicyFields(TypedDict, total=False):
     judge: Optional[Mapping[str, Any]]
     retry: Optional[Mapping[str, Any]]
     observe: Optional[Mapping[str, Any]]
+
+
+class PolicyFields(RoleFields, total=False):
+    """A version of a policy."""
+
     #: What it is for.
     why: Optional[str]
 

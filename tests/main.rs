@@ -101,7 +101,11 @@ mod openapi;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod signers;
+#[cfg(test)]
 mod tutorial;
+#[cfg(test)]
+mod uploads;
 
 #[cfg(test)]
 mod cluster;

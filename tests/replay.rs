@@ -66,6 +66,24 @@ async fn what_is_not_as_it_was_is_said() {
     let replayed = host.api.post(&replay_of(&id, 1), json!({})).await.expect(200);
     assert!(replayed["caveats"][0].as_str().unwrap().contains("response_record_limit"), "{replayed}");
 
+    // What a group wants to be kept, is; what it does not, is not, and the server's bound holds.
+    for (kept, caveats) in [(json!(8 << 10), 0), (json!(0), 1)] {
+        let mut group = policy("10s");
+        group["limits"] = json!({"recorded_body": kept});
+        host.api.put_group("g", group).await;
+        let id = host.api.job_id("g", json!({"url": receiver.url("/long")})).await;
+        host.api.until_state(&id, "succeeded").await;
+        assert_eq!(
+            host.api.attempts(&id).await[0]["response_body"].as_str().map_or(0, str::len),
+            kept.as_u64().unwrap() as usize
+        );
+        let replayed = host.api.post(&replay_of(&id, 1), json!({})).await.expect(200);
+        assert_eq!(replayed["caveats"].as_array().unwrap().len(), caveats, "{replayed}");
+    }
+    let mut group = policy("10s");
+    group["limits"] = json!({"recorded_body": (64 << 10) + 1});
+    host.api.put("/v1/groups/g", group).await.problem_at(422, "/limits/recorded_body");
+
     // Another key of the same name signs otherwise, and only that is different.
     host.api.put("/v1/keys/k", json!({"secret": "another"})).await.expect(204);
     let replayed = host.api.post(&replay_of(&id, 1), json!({})).await.expect(200);

@@ -130,7 +130,8 @@ impl Bench {
     async fn put(&self, kind: Kind, name: &str) -> Outcomes<i64> {
         let (name, doc) = (name.to_owned(), serde_json::Value::Null);
         let tenant = self.tenant.0;
-        let put = PutEntity { tenant, kind, name, doc, now: SystemClock.now(), expect: Expect::Anything };
+        let now = SystemClock.now();
+        let put = PutEntity { tenant, kind, name, doc, now, expect: Expect::Anything, component: None };
         Ok(self.store.put(put).await?.id)
     }
 

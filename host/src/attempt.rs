@@ -3,21 +3,24 @@
 //! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
 
 mod answer;
+mod notes;
 mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::answer::{exchange_of, health_of, inputs_of, retry_after};
+pub(crate) use self::notes::Notes;
 pub use self::trial::{Opinion, Trial, Unusable};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config::Delivery;
-use crate::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Settlement, Target, Timings};
+use crate::job::{AttemptError, AttemptRecord, Leased, Settlement, Target};
 use crate::observe::{Fact, Observer, Subject};
 use crate::policy::{
-    Attempt, Attribute, Caller, Decided, Fault, Header, JudgedOutcome, Plan, Prepared, Request, Role, Runtime, Verdict,
+    Attempt, Attribute, Caller, Decided, Fault, Header, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime,
+    Verdict,
 };
 use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
 use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
@@ -36,15 +39,6 @@ pub struct Attempter {
     receivers: Receivers,
     observer: Arc<Observer>,
     cluster: Arc<Cluster>,
-}
-
-/// What is written down about an attempt while it is made.
-pub(crate) struct Notes {
-    number: u32,
-    started_at: UnixMs,
-    detail: AttemptDetail,
-    status: Option<u16>,
-    body: bytes::Bytes,
 }
 
 /// What came of an attempt.
@@ -119,7 +113,10 @@ impl Attempter {
         let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
-        Made { settlement: settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling), trial }
+        Made {
+            settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
+            trial,
+        }
     }
 
     /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
@@ -216,8 +213,16 @@ impl Attempter {
     }
 
     /// What is kept of an attempt that was answered.
-    pub(crate) fn recorded(&self, notes: Notes, at: UnixMs, answer: Answer, decided: Decided) -> AttemptRecord {
-        notes.answered(at, answer, decided, &self.delivery)
+    pub(crate) fn recorded(
+        &self,
+        group: &Group,
+        notes: Notes,
+        at: UnixMs,
+        answer: Answer,
+        decided: Decided,
+    ) -> AttemptRecord {
+        let groups = group.effective.as_ref().ok().and_then(|effective| effective.limits.recorded_body);
+        notes.answered(at, answer, decided, groups.unwrap_or(self.delivery.response_record_limit.get()))
     }
 
     /// The settlement of a job that a consumer has worked on since `started_at`, and what it said of it.
@@ -262,7 +267,7 @@ impl Attempter {
     ) -> Result<T, Fault> {
         let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
         let call = move || work(Caller { limits: &limits, quarantine: &quarantine, now });
-        self.runtime.threads.run(leased.job.group, call).await
+        self.runtime.threads.run(Lane::of(&leased.job), call).await
     }
 
     fn unsent(&self, leased: &Leased, notes: Notes, role: Role, fault: &Fault) -> Settlement {
@@ -275,72 +280,6 @@ impl Attempter {
         let own = leased.job.spec.timeout_ms.map(Duration::from_millis);
         let groups = group.effective.as_ref().map(|effective| effective.limits.timeout).ok();
         own.or(groups).unwrap_or(self.delivery.timeout.get()).min(self.delivery.max_timeout.get())
-    }
-}
-
-impl Notes {
-    pub(crate) fn new(leased: &Leased, group: &Group, started_at: UnixMs) -> Self {
-        let late = micros(started_at.since(leased.job.run_at));
-        let detail = AttemptDetail {
-            spent: true,
-            timings: Timings { late, ..Timings::default() },
-            seed: seed_of(leased.job.seed, leased.number()),
-            binding_version: group.binding,
-            ..AttemptDetail::default()
-        };
-        Self { number: leased.number(), started_at, detail, status: None, body: bytes::Bytes::new() }
-    }
-
-    /// Who was called so far.
-    pub(crate) fn uses(self) -> Vec<PluginUse> {
-        self.detail.plugins
-    }
-
-    fn unsent(self, at: UnixMs) -> AttemptRecord {
-        self.record(at, Outcome::Retryable)
-    }
-
-    fn answered(mut self, at: UnixMs, answer: Answer, decided: Decided, delivery: &Delivery) -> AttemptRecord {
-        let detail = &mut self.detail;
-        match answer {
-            Answer::Response { status, headers, body, truncated, elapsed } => {
-                self.status = Some(status);
-                let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-                detail.response_headers = headers.into_iter().map(|(name, value)| (name, text(value))).collect();
-                self.body = body.slice(..body.len().min(delivery.response_record_limit.get()));
-                detail.response_truncated = truncated || self.body.len() < body.len();
-                detail.timings.exchange = micros(elapsed);
-            }
-            Answer::Failure { code, message, elapsed } => {
-                detail.error = Some(AttemptError { code: format!("send.{code}"), message });
-                detail.timings.exchange = micros(elapsed);
-            }
-        }
-        detail.error = decided.fault.or(detail.error.take());
-        detail.plugins.extend(decided.uses);
-        let outcome = decided.verdict.outcome;
-        detail.verdict = Some(decided.verdict);
-        self.record(at, outcome)
-    }
-
-    fn consumed(mut self, at: UnixMs, error: Option<AttemptError>, decided: Decided) -> AttemptRecord {
-        let outcome = decided.verdict.outcome;
-        self.detail.error = decided.fault.or(error);
-        self.detail.plugins = decided.uses;
-        self.detail.verdict = Some(decided.verdict);
-        self.record(at, outcome)
-    }
-
-    fn record(self, finished_at: UnixMs, outcome: Outcome) -> AttemptRecord {
-        AttemptRecord {
-            number: self.number,
-            started_at: self.started_at,
-            finished_at,
-            outcome,
-            status: self.status,
-            response_body: self.body,
-            detail: self.detail,
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{GroupId, PluginUse};
 use crate::observe::{Cursor, Event, Fact, Found, Observer, ObserverOutcome};
-use crate::policy::{Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Runtime};
+use crate::policy::{Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Lane, Runtime};
 
 /// The most events of one call.
 const BATCH: usize = 100;
@@ -211,7 +211,8 @@ impl Observers {
             let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
             Caller { limits: &limits, quarantine: &quarantine, now }.observe(&step, &events)
         };
-        self.runtime.observer_threads.run(group.id, call).await.map(Some)
+        let lane = Lane { tenant: group.tenant.id, group: group.id };
+        self.runtime.observer_threads.run(lane, call).await.map(Some)
     }
 
     fn take_note(&self, group: &Group, used: PluginUse) {

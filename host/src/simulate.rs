@@ -65,7 +65,7 @@ impl Attempter {
         let notes = Notes::new(leased, group, at);
         let decided = self.decided(group, leased, plan, at, &answer).await;
         let ruling = decided.ruling.clone();
-        settle::answered(leased, at, self.recorded(notes, at, answer, decided), ruling)
+        settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling)
     }
 }
 

@@ -68,51 +68,6 @@ async fn a_signer_that_never_ends_loses_no_job_and_holds_up_nobody() {
     }
 }
 
-/// Components that are small and make the compiler work, or take, without end.
-fn bombs() -> Vec<(&'static str, String)> {
-    let mut doubled =
-        String::from("(component $c0 (core module $m (func (export \"f\"))) (core instance (instantiate $m)))");
-    for depth in 1..=60 {
-        let below = depth - 1;
-        doubled = format!(
-            "(component $c{depth} {doubled} (instance (instantiate $c{below})) (instance (instantiate $c{below})))"
-        );
-    }
-    let nested = format!("(component (core module (func {} {})))", "block ".repeat(100_000), "end ".repeat(100_000));
-    let locals = "i64 ".repeat(49_000);
-    let branching =
-        "loop local.get 0 br_if 0 local.get 1 local.set 2 block local.get 0 br_if 0 end end ".repeat(60_000);
-    let branches = format!("(component (core module (func (param i32) (local {locals}) {branching})))");
-    let types: String = (0..200_000).map(|index| format!("(type (func (param \"a{index}\" u8)))")).collect();
-    vec![("doubled", doubled), ("nested", nested), ("branches", branches), ("types", format!("(component {types})"))]
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_component_that_is_hard_to_compile_harms_itself_only() {
-    let server = Server::start(&[("policy.compile_timeout", "5s")]);
-    let client = server.client();
-    let uploads = bombs().into_iter().map(async |(name, text)| {
-        let component = wat::parse_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let (status, problem) = upload(&client, name, component).await;
-        (name, status, problem)
-    });
-    let refused = futures_util::future::join_all(uploads);
-    let alive = async {
-        for _ in 0..20 {
-            client.get("/v1/groups").await;
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    for (name, status, problem) in futures_util::future::join(refused, alive).await.0 {
-        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{name}: {problem}");
-        assert!(problem["type"].as_str().unwrap().ends_with("not-a-plugin"), "{problem}");
-        let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains("does not compile") || detail.contains("does not export"), "{name}: {detail}");
-    }
-    let good = Guest::describing("good", "1.0.0", "{}").role("judge", PLAIN).build();
-    assert_eq!(upload(&client, "good", good).await.0, StatusCode::CREATED);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_description_that_cannot_be_used_is_refused() {
     let server = Server::start(&[("policy.deadline", "5s")]);

@@ -68,6 +68,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "The token does not allow this", detail)
     }
 
+    /// 403: the tenant does not take such a plugin from anybody.
+    pub fn unsigned(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "unsigned", "The plugin is not signed by whom the tenant trusts", detail)
+    }
+
     /// 404: `what` has no `name`.
     #[must_use]
     pub fn unknown(what: &str, name: &str) -> Self {
@@ -97,6 +102,13 @@ impl Problem {
     /// 413.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)
+    }
+
+    /// 415: the body is compressed.
+    #[must_use]
+    pub fn encoded(encoding: &str) -> Self {
+        let detail = format!("bodies are taken as they are, not in the encoding `{}`", encoding.escape_debug());
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "The body is compressed", detail)
     }
 
     /// 408.
@@ -220,6 +232,7 @@ impl From<Rejected> for Problem {
             Rejected::Invalid(invalid) => invalid.into(),
             Rejected::Conflict(text) => Self::conflict(text),
             Rejected::Plugin(error) => error.into(),
+            Rejected::Unsigned(text) => Self::unsigned(text),
             Rejected::Gone => Self::conflict("it was removed in the same moment"),
             Rejected::Store(error) => error.into(),
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::accept::{AUTH_KEY, Mount, group_doc, group_patch};
-use crate::catalog::{AccessRole, Author, Catalog, DEFAULT_TENANT, Tenant};
+use crate::catalog::{AccessRole, Author, Catalog, DEFAULT_TENANT, SignerDoc, Tenant, TenantDoc};
 use crate::config::Config;
 use crate::policy::KeyKind;
 use crate::policy::binding::{QuotaDoc, is_as_written};
@@ -21,7 +21,7 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
     for (name, tenant) in &config.tenants {
         let context = || format!("tenants.{name}");
         let known = catalog.tenant(name);
-        // A quota that the configuration does not name is whoever's who has set it.
+        // A quota, and signers, that the configuration does not name are whoever's who has set it.
         let named = tenant
             .quota
             .as_ref()
@@ -29,8 +29,16 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
             .transpose()
             .with_context(|| format!("{}.quota", context()))?;
         let quota = named.or_else(|| Some(known.as_ref()?.quota.doc.clone())).unwrap_or_default();
-        if known.is_none_or(|known| !is_as_written(&known.defaults, &tenant.defaults) || known.quota.doc != quota) {
-            catalog.put_tenant(name, tenant.defaults.clone(), quota).await.with_context(context)?;
+        let signers = tenant.plugin_signers.as_ref().map(Vec::<SignerDoc>::deserialize).transpose();
+        let signers = signers.with_context(|| format!("{}.plugin_signers", context()))?;
+        let plugin_signers = signers.or_else(|| Some(known.as_ref()?.signers.docs())).unwrap_or_default();
+        let is_known = known.is_some_and(|known| {
+            let same = known.quota.doc == quota && known.signers.docs() == plugin_signers;
+            same && is_as_written(&known.defaults, &tenant.defaults)
+        });
+        if !is_known {
+            let doc = TenantDoc { defaults: tenant.defaults.clone(), quota, plugin_signers };
+            catalog.put_tenant(name, doc).await.with_context(context)?;
         }
         declare_groups(catalog, name, &tenant.groups).await.with_context(|| format!("tenants.{name}"))?;
     }

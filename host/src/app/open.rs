@@ -156,7 +156,10 @@ pub(super) async fn open_catalog(
     runtime: &Arc<Runtime>,
     vault: Vault,
 ) -> anyhow::Result<Catalog> {
-    let bounds = Bounds { max_timeout: config.delivery.max_timeout.get() };
+    let bounds = Bounds {
+        max_timeout: config.delivery.max_timeout.get(),
+        max_recorded_body: config.delivery.response_judge_limit.get(),
+    };
     let runtime = Arc::clone(runtime);
     let server_defaults = config.defaults.clone();
     Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await

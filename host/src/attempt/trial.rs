@@ -9,7 +9,7 @@ use super::{Attempter, Notes, facts, request_of};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
-use crate::policy::{Caller, Decided, Fault, Prepared, Role, Ruling};
+use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
 use crate::send::Answer;
 
 /// An attempt that was answered, with what its policy said: what a shadow is compared with.
@@ -159,7 +159,7 @@ impl Attempter {
             (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
         };
         let (Prepared { request, mut uses }, decided) =
-            self.runtime.observer_threads.run(leased.job.group, calls).await?;
+            self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
             self.completed(group, leased, &plan, &request).ok_or_else(unsendable)

@@ -5,16 +5,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Catalog, Tenant};
-use crate::job::GroupId;
 use crate::policy::binding::{AuthHeader, Effective, Invalid, Use};
-use crate::policy::{KeyKind, LoadError};
+use crate::policy::{KeyKind, Lane, LoadError};
 use crate::store::StoreError;
 
 /// The longest name of a tenant, group, key or plugin.
 const NAME_LEN: usize = 64;
-
-/// The lane of the policy threads in which configs are checked: behind each other, in front of no group.
-const CHECK_LANE: GroupId = GroupId(0);
 
 /// Why something was not taken. Knows nothing of HTTP.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +24,9 @@ pub enum Rejected {
     /// The component is not a plugin.
     #[error(transparent)]
     Plugin(#[from] LoadError),
+    /// The tenant takes signed plugins only.
+    #[error("{0}")]
+    Unsigned(String),
     /// What was written has been removed by somebody else in the same moment.
     #[error("it was removed in the same moment")]
     Gone,
@@ -77,7 +76,7 @@ pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
         "",
         format!(
             "`{}` is not a name for a {what}: 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, letter or digit first",
-            name.escape_debug()
+            name.escape_default()
         ),
     ))
 }
@@ -93,6 +92,10 @@ impl Catalog {
         if limits.timeout > self.bounds.max_timeout {
             let most = humantime::format_duration(self.bounds.max_timeout);
             return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
+        }
+        let most = self.bounds.max_recorded_body;
+        if limits.recorded_body.is_some_and(|size| size > most) {
+            return Err(Invalid::at("/limits/recorded_body", format!("this server reads at most {most} bytes")).into());
         }
         match &effective.dead_letters {
             Some(group) if self.group(tenant.id, group).is_none() => {
@@ -138,7 +141,7 @@ impl Catalog {
         }
         let plugin = self.runtime.registry.get(&used.digest, self).await?;
         let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
-        let called = self.runtime.threads.run(CHECK_LANE, move || plugin.check(&limits, &text)).await;
+        let called = self.runtime.threads.run(Lane::of_tenant(tenant.id), move || plugin.check(&limits, &text)).await;
         let answer = called.and_then(|called| called.result);
         answer.map_err(|fault| at("/config", fault.to_string()))?.map_err(|said| at("/config", said))
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::recent::PlanCell;
 use super::secrets::Sealed;
+use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, TenantId};
@@ -25,17 +26,24 @@ pub struct Tenant {
     pub defaults: Value,
     /// What they may use together.
     pub quota: Quota,
+    /// Whose plugins it takes.
+    pub signers: Signers,
     /// When it was made.
     pub created_at: UnixMs,
 }
 
-/// What is stored of a tenant.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct TenantDoc {
+/// What is put, and stored, of a tenant.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TenantDoc {
+    /// What its groups inherit, in the form of a group's policy: an object.
     #[serde(default)]
-    pub(super) defaults: Value,
+    pub defaults: Value,
+    /// What they may use together.
     #[serde(default)]
-    pub(super) quota: QuotaDoc,
+    pub quota: QuotaDoc,
+    /// Whose plugins it takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugin_signers: Vec<SignerDoc>,
 }
 
 /// A task group.
@@ -282,6 +290,9 @@ pub struct PluginDoc {
     pub config_schema: Value,
     /// Bytes of the component.
     pub size: usize,
+    /// Which of the tenant's signers had signed it, if it had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
     /// Why it should no longer be bound, if it should not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<String>,

@@ -17,6 +17,7 @@ mod recent;
 mod refresh;
 mod schedules;
 mod secrets;
+mod signers;
 mod state;
 mod tenants;
 mod tokens;
@@ -33,10 +34,12 @@ use tokio::sync::Notify;
 
 pub use self::bulks::{Bulk, BulkAction, BulkDoc};
 pub use self::check::Rejected;
-pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant};
+pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
 pub use self::keys::Overlap;
+pub use self::plugins::Upload;
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
+pub use self::signers::{SignerDoc, Signers};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Canary, Move, Rollout, Shadow};
 
 use self::plugins::describe;
@@ -45,7 +48,6 @@ use self::recent::Plans;
 use self::state::State;
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
-use crate::policy::binding::QuotaDoc;
 use crate::policy::{ComponentSource, Digest, Runtime};
 use crate::store::{Entity, Expect, Kind, PutEntity, Store, StoreError};
 
@@ -60,6 +62,8 @@ const NO_TENANT: i64 = 0;
 pub struct Bounds {
     /// Of [`crate::policy::binding::GroupLimits::timeout`].
     pub max_timeout: std::time::Duration,
+    /// Of [`crate::policy::binding::GroupLimits::recorded_body`].
+    pub max_recorded_body: usize,
 }
 
 /// Everything that is configured.
@@ -129,7 +133,7 @@ impl Catalog {
         let mut versions = Vec::new();
         for (digest, component) in &builtins.0 {
             let plugin = options.runtime.registry.get(digest, &builtins).await?;
-            let described = describe(&options.runtime, &plugin, component.len()).await?;
+            let described = describe(&options.runtime, TenantId(NO_TENANT), &plugin, component.len()).await?;
             versions.push(Arc::new(plugin_version(described.name, &described.version, true, described.doc, now)?));
         }
         let (generation, entities) = options.store.load().await?;
@@ -150,7 +154,8 @@ impl Catalog {
             changed: Notify::new(),
         };
         if catalog.tenant(DEFAULT_TENANT).is_none() {
-            catalog.put_tenant(DEFAULT_TENANT, Value::Object(Map::new()), QuotaDoc::default()).await?;
+            let doc = TenantDoc { defaults: Value::Object(Map::new()), ..TenantDoc::default() };
+            catalog.put_tenant(DEFAULT_TENANT, doc).await?;
         }
         catalog.forget_orphans().await?;
         Ok(catalog)
@@ -187,7 +192,7 @@ impl Catalog {
     }
 
     fn entity(&self, tenant: TenantId, kind: Kind, name: &str, doc: Value, expect: Expect) -> PutEntity {
-        PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now: self.now(), expect }
+        PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now: self.now(), expect, component: None }
     }
 
     fn now(&self) -> UnixMs {

@@ -6,11 +6,24 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::read::plugin_version;
-use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, check, document};
-use crate::job::{GroupId, TenantId};
+use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document};
+use crate::job::TenantId;
 use crate::policy::binding::{Invalid, PluginName, Use};
-use crate::policy::{Digest, LoadError, Plugin, Runtime, golden};
-use crate::store::{Expect, Kind};
+use crate::policy::{Digest, Lane, LoadError, Plugin, Runtime, golden};
+use crate::store::{Expect, Kind, PutEntity};
+
+/// A component that somebody uploads.
+#[derive(Debug)]
+pub struct Upload {
+    /// What it is to be called.
+    pub name: String,
+    /// As which version.
+    pub version: String,
+    /// Its bytes.
+    pub component: Bytes,
+    /// An Ed25519 signature of them in base64, if there is one.
+    pub signature: Option<String>,
+}
 
 impl Catalog {
     /// A plugin that the tenant can see; the newest version if none is named.
@@ -30,44 +43,61 @@ impl Catalog {
     ///
     /// # Errors
     /// Whatever keeps it from being that plugin, as a sentence for its author.
-    pub async fn put_plugin(
-        &self,
-        tenant: TenantId,
-        name: &str,
-        version: &str,
-        component: Bytes,
-    ) -> Result<(Arc<PluginVersion>, bool), Rejected> {
-        check::name("plugin", name)?;
-        if self.state().is_builtin(name) {
+    pub async fn put_plugin(&self, tenant: &Tenant, upload: Upload) -> Result<(Arc<PluginVersion>, bool), Rejected> {
+        let Upload { name, version, component, signature } = upload;
+        check::name("plugin", &name)?;
+        if self.state().is_builtin(&name) {
             return Err(Rejected::Conflict(format!("`{name}` is one of the server's own plugins")));
         }
-        let full = PluginName { name: name.to_owned(), version: Some(version.to_owned()) };
+        if version.parse::<semver::Version>().is_err() {
+            let shown = version.escape_default();
+            return Err(Invalid::at("", format!("`{shown}` is not a semantic version such as `1.4.0`")).into());
+        }
+        let full = PluginName { name, version: Some(version) };
         let digest = Digest::of(&component);
-        if let Some(known) = self.plugin(tenant, &full) {
-            return if known.doc.digest == digest {
-                Ok((known, false))
-            } else {
-                Err(Rejected::Conflict(format!(
-                    "`{full}` exists with the digest {}; a version never changes",
-                    known.doc.digest
-                )))
-            };
+        if let Some(known) = self.same(tenant.id, &full, &digest)? {
+            return Ok((known, false));
         }
+        let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
         let plugin = self.runtime.registry.admit(&component).await?;
-        let described = describe(&self.runtime, &plugin, component.len()).await?;
-        if described.name != name || described.version != version {
-            let said = format!("{}@{}", described.name, described.version);
-            return Err(
-                LoadError::Description(format!("it calls itself `{said}`, but was uploaded as `{full}`")).into()
-            );
+        let described = describe(&self.runtime, tenant.id, &plugin, component.len()).await?;
+        let said = PluginName { name: described.name.clone(), version: Some(described.version.clone()) };
+        if said != full {
+            let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
+            return Err(LoadError::Description(text).into());
         }
-        prove(&self.runtime, &plugin, &component).await?;
-        plugin_version(described.name, version, false, described.doc.clone(), self.clock.now())
+        prove(&self.runtime, tenant.id, &plugin, &component).await?;
+        let doc = PluginDoc { signed_by, ..described.doc };
+        plugin_version(described.name, &described.version, false, doc.clone(), self.clock.now())
             .map_err(|error| LoadError::Description(error.to_string()))?;
-        self.store.put_component(digest.to_string(), component).await?;
-        let doc = document(&described.doc);
-        self.put(self.entity(tenant, Kind::Plugin, &full.to_string(), doc, Expect::Nothing)).await?;
-        Ok((self.plugin(tenant, &full).ok_or(Rejected::Gone)?, true))
+        let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Expect::Nothing);
+        let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
+        match self.put(put).await {
+            // Somebody was faster, perhaps with the same bytes.
+            Err(Rejected::Conflict(text)) => {
+                self.catch_up().await?;
+                let known = self.same(tenant.id, &full, &digest)?;
+                known.map(|known| (known, false)).ok_or(Rejected::Conflict(text))
+            }
+            Err(rejected) => Err(rejected),
+            Ok(_) => Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true)),
+        }
+    }
+
+    /// The version if it is there, and is these bytes.
+    fn same(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        digest: &Digest,
+    ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+        match self.plugin(tenant, name) {
+            Some(known) if known.doc.digest != *digest => Err(Rejected::Conflict(format!(
+                "`{name}` exists with the digest {}; a version never changes",
+                known.doc.digest
+            ))),
+            known => Ok(known),
+        }
     }
 
     /// Says that a version should no longer be bound, and why; `None` takes it back. None if there is no such version.
@@ -148,11 +178,11 @@ impl Catalog {
 }
 
 /// Runs the golden tests that are in a component.
-async fn prove(runtime: &Runtime, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
+async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
     let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
     for test in tests {
         let (plugin, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
-        let checked = runtime.threads.run(GroupId(0), move || test.check(&plugin, &limits)).await;
+        let checked = runtime.threads.run(Lane::of_tenant(tenant), move || test.check(&plugin, &limits)).await;
         let checked =
             checked.map_err(|fault| LoadError::Golden(format!("the golden tests cannot be run now: {fault}")))?;
         checked.map_err(|failed| LoadError::Golden(failed.to_string()))?;
@@ -173,9 +203,14 @@ pub(super) struct Described {
     pub(super) doc: PluginDoc,
 }
 
-pub(super) async fn describe(runtime: &Runtime, plugin: &Arc<Plugin>, size: usize) -> Result<Described, LoadError> {
+pub(super) async fn describe(
+    runtime: &Runtime,
+    tenant: TenantId,
+    plugin: &Arc<Plugin>,
+    size: usize,
+) -> Result<Described, LoadError> {
     let (asked, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
-    let called = runtime.threads.run(GroupId(0), move || asked.describe(&limits)).await;
+    let called = runtime.threads.run(Lane::of_tenant(tenant), move || asked.describe(&limits)).await;
     let said = called.and_then(|called| called.result).map_err(|fault| LoadError::Description(fault.to_string()))?;
     if said.summary.len() > SUMMARY_LEN || said.config_schema.len() > SCHEMA_LEN {
         let text =
@@ -190,6 +225,7 @@ pub(super) async fn describe(runtime: &Runtime, plugin: &Arc<Plugin>, size: usiz
         summary: said.summary,
         config_schema: schema,
         size,
+        signed_by: None,
         deprecated: None,
     };
     Ok(Described { name: said.name, version: said.version, doc })

@@ -12,6 +12,7 @@ use super::keys::key_of;
 use super::read::{plugin_of, read};
 use super::schedules::Schedule;
 use super::secrets::Vault;
+use super::signers::Signers;
 use super::versions::{Binding, BoundPlugin, Rollout, roles_of, slot_of};
 use crate::job::{GroupId, TenantId};
 use crate::policy::Digest;
@@ -148,8 +149,10 @@ impl State {
         let id = TenantId(entity.id);
         self.tenant_names.insert(entity.name.clone(), id);
         let quota = Quota::parse(doc.quota).with_context(|| format!("the quota of the tenant `{}`", entity.name))?;
+        let signers = Signers::parse(doc.plugin_signers)
+            .with_context(|| format!("the signers of plugins of the tenant `{}`", entity.name))?;
         let (defaults, created_at) = (doc.defaults, entity.created_at);
-        let tenant = Arc::new(Tenant { id, name: entity.name, defaults, quota, created_at });
+        let tenant = Arc::new(Tenant { id, name: entity.name, defaults, quota, signers, created_at });
         self.tenants.insert(id, Arc::clone(&tenant));
         self.rebuild_groups(id);
         self.rebuild_tokens(&tenant);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::entities::TenantDoc;
-use super::{Catalog, NO_TENANT, Rejected, Tenant, check, document};
+use super::signers::Signers;
+use super::{Catalog, NO_TENANT, Rejected, Tenant, TenantDoc, check, document};
 use crate::job::TenantId;
-use crate::policy::binding::{Quota, QuotaDoc};
+use crate::policy::binding::Quota;
 use crate::store::{Expect, Kind};
 
 impl Catalog {
@@ -26,17 +26,22 @@ impl Catalog {
     /// Makes or changes a tenant.
     ///
     /// # Errors
-    /// If the name is not a name, the quota makes no sense, or one of the tenant's groups would no longer make sense.
-    pub async fn put_tenant(&self, name: &str, defaults: Value, quota: QuotaDoc) -> Result<Arc<Tenant>, Rejected> {
+    /// If the name is not a name, the quota or a signer makes no sense, or one of the tenant's groups would no longer make sense.
+    pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, Rejected> {
         check::name("tenant", name)?;
-        let quota = Quota::parse(quota).map_err(|error| error.within("/quota"))?;
+        let quota = Quota::parse(doc.quota).map_err(|error| error.within("/quota"))?;
+        let signers = Signers::parse(doc.plugin_signers).map_err(|error| error.within("/plugin_signers"))?;
         let id = self.tenant(name).map(|tenant| tenant.id);
-        let defaults = id.map_or_else(|| defaults.clone(), |id| self.pin(id, defaults.clone()));
+        let defaults = match id {
+            Some(id) => self.pin(id, doc.defaults),
+            None => doc.defaults,
+        };
         let candidate = Tenant {
             id: id.unwrap_or(TenantId(NO_TENANT)),
             name: name.to_owned(),
             defaults,
             quota,
+            signers,
             created_at: self.clock.now(),
         };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
@@ -45,7 +50,8 @@ impl Catalog {
             let effective = self.state().effective(&candidate, &own).map_err(|error| error.within("/defaults"))?;
             self.check_policy(&candidate, &effective).await.map_err(|error| error.within("/defaults"))?;
         }
-        let doc = document(&TenantDoc { defaults: candidate.defaults, quota: candidate.quota.doc });
+        let Tenant { defaults, quota, signers, .. } = candidate;
+        let doc = document(&TenantDoc { defaults, quota: quota.doc, plugin_signers: signers.docs() });
         self.put(self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, Expect::Anything)).await?;
         self.tenant(name).ok_or(Rejected::Gone)
     }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::client::{JobInput, Payload};
+use super::bodies::{JobInput, Payload};
 use super::input;
 
 /// A job, as flags.

@@ -6,6 +6,7 @@
 
 mod batch;
 mod bench;
+pub mod bodies;
 mod bulk;
 pub mod client;
 mod cluster;
@@ -232,7 +233,7 @@ impl Session {
         loop {
             let mut query = query.clone();
             query.extend(cursor.map(|cursor| ("cursor", cursor)));
-            let page: client::Page = self.client.get(path, &query).await?;
+            let page: bodies::Page = self.client.get(path, &query).await?;
             items.extend(page.items);
             cursor = page.next_cursor;
             if !paging.all || cursor.is_none() {

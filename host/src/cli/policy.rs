@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::client::JobInput;
+use super::bodies::JobInput;
 use super::job_args::JobArgs;
 use super::output::visible;
 use super::{Session, input};

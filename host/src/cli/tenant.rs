@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ use super::{Paging, Session, input};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Create a tenant, or replace the defaults that its groups inherit and the quota that they share.
+    /// Create a tenant, or replace the defaults that its groups inherit, the quota that they share, and whose plugins it takes.
     Put {
         /// The tenant's name.
         name: String,
@@ -28,6 +29,9 @@ pub(super) enum Command {
         /// How much of what starts it gets, compared with other tenants that have jobs due: 1 to 100.
         #[arg(long, value_name = "COUNT")]
         weight: Option<u32>,
+        /// Whose plugins it takes: an Ed25519 public key in PEM under a name. Can be repeated; without any, plugins need no signature.
+        #[arg(long = "plugin-signer", value_name = "NAME=FILE", value_parser = input::pair)]
+        plugin_signers: Vec<(String, String)>,
     },
     /// List the tenants.
     List {
@@ -41,10 +45,15 @@ const LIST: [(&str, &str); 2] = [("NAME", "/name"), ("CREATED", "/created_at")];
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, defaults, concurrency, rate, burst, weight } => {
+            Self::Put { name, defaults, concurrency, rate, burst, weight, plugin_signers } => {
                 let defaults = defaults.map_or_else(|| Ok(json!({})), |file| input::document(&file))?;
                 let quota = json!({ "concurrency": concurrency, "rate": rate, "burst": burst, "weight": weight });
-                let body = json!({ "defaults": defaults, "quota": quota });
+                let signer = |(name, file): (String, String)| {
+                    let key = std::fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
+                    anyhow::Ok(json!({ "name": name, "public_key": key }))
+                };
+                let signers = plugin_signers.into_iter().map(signer).collect::<Result<Vec<_>, _>>()?;
+                let body = json!({ "defaults": defaults, "quota": quota, "plugin_signers": signers });
                 let tenant: Value = session.client.put(&["tenants", &name], &body).await?;
                 session.done(&tenant, &format!("{name}: stored"))
             }

@@ -186,7 +186,7 @@ fn groups(config: &Config, checks: &mut Checks) {
     for (name, group) in &config.groups {
         object("groups", name, group);
     }
-    for (tenant, TenantConfig { defaults, quota, groups }) in &config.tenants {
+    for (tenant, TenantConfig { defaults, quota, plugin_signers: _, groups }) in &config.tenants {
         object("tenants", &format!("{tenant}.defaults"), defaults);
         if let Some(quota) = quota {
             object("tenants", &format!("{tenant}.quota"), quota);

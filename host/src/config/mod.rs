@@ -351,6 +351,9 @@ pub struct TenantConfig {
     /// What its groups may use together, in the form of the API; as it is, if it is not said. An object.
     #[serde(default)]
     pub quota: Option<Value>,
+    /// Whose plugins it takes, in the form of the API; as it is, if it is not said. A list.
+    #[serde(default)]
+    pub plugin_signers: Option<Value>,
     /// The tenant's groups, in the form of the API. Objects.
     #[serde(default)]
     pub groups: BTreeMap<String, Value>,

@@ -19,6 +19,7 @@ pub mod golden;
 mod hostile;
 mod keys;
 mod limits;
+mod outline;
 mod plugin;
 mod quarantine;
 mod registry;
@@ -41,7 +42,7 @@ pub use self::plugin::{Digest, LoadError, Plugin, Role};
 pub use self::quarantine::{Quarantine, Rules as QuarantineRules, Suspect};
 pub use self::registry::{ComponentSource, Registry};
 pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
-pub use self::threads::PolicyThreads;
+pub use self::threads::{Lane, PolicyThreads};
 
 use std::path::PathBuf;
 use std::sync::Arc;

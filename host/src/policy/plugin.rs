@@ -96,6 +96,14 @@ pub enum LoadError {
     /// It would not compile, or not within its limits.
     #[error("the component does not compile: {0}")]
     Compile(String),
+    /// It has more parts than anything that a compiler makes of one source.
+    #[error("the component has too many {what}: at most {most}")]
+    TooComplex {
+        /// Parts of which kind.
+        what: &'static str,
+        /// The bound.
+        most: usize,
+    },
     /// It imports something that a policy does not get.
     #[error("the component imports `{0}`, which policies do not get: {advice}", advice = advice(.0))]
     Import(String),
@@ -249,12 +257,11 @@ impl Imports {
     pub(super) fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
         let mut wasi = Vec::new();
         for (name, item) in component.component_type().imports(engine.engine()) {
-            let instance = matches!(item.ty, ComponentItem::ComponentInstance(_));
-            let ours = interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface));
-            if instance && wasi::interface(name).is_some() {
-                wasi.push(name.to_owned());
-            } else if !(instance && ours) {
+            if !(matches!(item.ty, ComponentItem::ComponentInstance(_)) && is_allowed_import(name)) {
                 return Err(LoadError::Import(name.to_owned()));
+            }
+            if wasi::interface(name).is_some() {
+                wasi.push(name.to_owned());
             }
         }
         Ok(Self { wasi })
@@ -276,8 +283,13 @@ impl Names {
     }
 }
 
+/// Whether a policy gets what it imports under this name.
+pub(super) fn is_allowed_import(name: &str) -> bool {
+    wasi::interface(name).is_some() || interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface))
+}
+
 /// The interface's own name, if it is one of ours in the version that this host speaks.
-fn interface(name: &str) -> Option<&str> {
+pub(super) fn interface(name: &str) -> Option<&str> {
     let (interface, patch) = name.strip_prefix(PACKAGE)?.split_once(TRACK)?;
     (!patch.is_empty()).then_some(interface)
 }

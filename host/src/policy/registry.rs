@@ -8,8 +8,9 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::cache::Cache;
-use super::compile::Compiler;
+use super::compile::{Compiler, Purpose};
 use super::engines::Engines;
+use super::outline;
 use super::plugin::{Digest, LoadError, Plugin, check_bytes};
 
 /// Where a component's bytes are kept.
@@ -83,7 +84,7 @@ impl Registry {
             let component = source.component(digest).await;
             let component =
                 component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
-            self.load(digest, &component).await
+            self.load(digest, &component, Purpose::Use).await
         };
         slot.get_or_try_init(load).await.map(|loaded| Arc::clone(&loaded.plugin))
     }
@@ -94,14 +95,15 @@ impl Registry {
     /// Whatever keeps it from being a plugin.
     pub async fn admit(&self, component: &Bytes) -> Result<Arc<Plugin>, LoadError> {
         check_bytes(component, self.component_limit())?;
-        Ok(self.load(&Digest::of(component), component).await?.plugin)
+        outline::check(component)?;
+        Ok(self.load(&Digest::of(component), component, Purpose::Upload).await?.plugin)
     }
 
-    async fn load(&self, digest: &Digest, component: &Bytes) -> Result<Loaded, LoadError> {
+    async fn load(&self, digest: &Digest, component: &Bytes, purpose: Purpose) -> Result<Loaded, LoadError> {
         let artefact = match self.cached(digest).await {
             Some(artefact) => artefact,
             None => {
-                let artefact = self.compiler.compile(component).await?;
+                let artefact = self.compiler.compile(component, purpose).await?;
                 if let Some(cache) = &self.cache {
                     cache.put(digest, &artefact).await;
                 }

@@ -1,22 +1,21 @@
 //! The threads that policies run on: never the threads of the API, the timer or the network.
 //!
-//! Work waits in lanes, one for each group, and the lanes take turns. So a group whose policy is slow waits behind itself: others
-//! wait for at most one call of each lane in front of them.
+//! Work waits in [`lanes`], by tenant and group, which share the threads fairly.
 
-use std::collections::{HashMap, VecDeque};
+mod lanes;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+pub use self::lanes::Lane;
+use self::lanes::Lanes;
 use super::fault::{Blame, Fault, FaultCode};
-use crate::job::GroupId;
+use crate::clock::Stopwatch;
 
 type Work = Box<dyn FnOnce() + Send>;
-
-/// The share of the whole queue that one lane may fill.
-const LANE_SHARE: usize = 4;
 
 /// A fixed number of threads behind a bounded queue.
 pub struct PolicyThreads {
@@ -25,47 +24,13 @@ pub struct PolicyThreads {
 }
 
 struct Shared {
-    lanes: Mutex<Lanes>,
+    queue: Mutex<Queue>,
     wake: Condvar,
-    capacity: usize,
 }
 
-/// The waiting work. A lane is in `turns` exactly when it has work.
-#[derive(Default)]
-struct Lanes {
-    work: HashMap<GroupId, VecDeque<Work>>,
-    turns: VecDeque<GroupId>,
-    len: usize,
+struct Queue {
+    lanes: Lanes<Work>,
     closed: bool,
-}
-
-impl Lanes {
-    fn push(&mut self, lane: GroupId, work: Work, capacity: usize) -> bool {
-        let waiting = self.work.get(&lane).map_or(0, VecDeque::len);
-        if self.closed || self.len >= capacity || waiting >= (capacity / LANE_SHARE).max(1) {
-            return false;
-        }
-        let queue = self.work.entry(lane).or_default();
-        if queue.is_empty() {
-            self.turns.push_back(lane);
-        }
-        queue.push_back(work);
-        self.len += 1;
-        true
-    }
-
-    fn pop(&mut self) -> Option<Work> {
-        let lane = self.turns.pop_front()?;
-        let queue = self.work.get_mut(&lane)?;
-        let work = queue.pop_front()?;
-        self.len -= 1;
-        if queue.is_empty() {
-            self.work.remove(&lane);
-        } else {
-            self.turns.push_back(lane);
-        }
-        Some(work)
-    }
 }
 
 impl PolicyThreads {
@@ -74,7 +39,10 @@ impl PolicyThreads {
     /// # Errors
     /// If the operating system has no thread left.
     pub fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { lanes: Mutex::default(), wake: Condvar::new(), capacity });
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue { lanes: Lanes::new(capacity), closed: false }),
+            wake: Condvar::new(),
+        });
         let handles = (0..threads)
             .map(|index| {
                 let shared = Arc::clone(&shared);
@@ -84,11 +52,11 @@ impl PolicyThreads {
         Ok(Self { shared, handles })
     }
 
-    /// Runs `work` in `lane`'s turn, unless nobody waits for it any more by then.
+    /// Runs `work` when it is `lane`'s turn, unless nobody waits for it any more by then.
     ///
     /// # Errors
-    /// [`FaultCode::Overloaded`] if the queue or the lane is full; `work` was not started then.
-    pub async fn run<T, F>(&self, lane: GroupId, work: F) -> Result<T, Fault>
+    /// [`FaultCode::Overloaded`] if the queue is full, or the share of it that the group or its tenant may fill; `work` was not started then.
+    pub async fn run<T, F>(&self, lane: Lane, work: F) -> Result<T, Fault>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -99,7 +67,7 @@ impl PolicyThreads {
                 drop(sender.send(work()));
             }
         });
-        if !self.shared.lock().push(lane, work, self.shared.capacity) {
+        if !self.shared.push(lane, work) {
             return Err(Fault::overloaded());
         }
         self.shared.wake.notify_one();
@@ -113,31 +81,38 @@ impl PolicyThreads {
     /// How many calls wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.lock().len
+        self.shared.lock().lanes.len()
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, lane: Lane, work: Work) -> bool {
+        let mut queue = self.lock();
+        !queue.closed && queue.lanes.push(lane, work)
     }
 
     fn work(&self) {
+        let mut queue = self.lock();
         loop {
-            let mut lanes = self.lock();
-            let work = loop {
-                if let Some(work) = lanes.pop() {
-                    break work;
-                }
-                if lanes.closed {
+            let Some((tenant, work)) = queue.lanes.pop() else {
+                if queue.closed {
                     return;
                 }
-                lanes = self.wake.wait(lanes).unwrap_or_else(PoisonError::into_inner);
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
             };
-            drop(lanes);
+            drop(queue);
+            let stopwatch = Stopwatch::start();
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 tracing::error!("a policy call panicked in the host; its job is put back");
             }
+            let time = stopwatch.elapsed();
+            queue = self.lock();
+            queue.lanes.done(tenant, time);
         }
     }
 }
@@ -155,60 +130,33 @@ impl Drop for PolicyThreads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{GroupId, TenantId};
 
-    #[test]
-    fn lanes_take_turns() {
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut lanes = Lanes::default();
-        for (lane, label) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1")] {
-            let order = Arc::clone(&order);
-            assert!(lanes.push(GroupId(lane), Box::new(move || order.lock().unwrap().push(label)), 100));
-        }
-        while let Some(work) = lanes.pop() {
-            work();
-        }
-        assert_eq!(*order.lock().unwrap(), ["a1", "b1", "c1", "a2", "a3"]);
-        assert!(lanes.work.is_empty() && lanes.len == 0);
-    }
-
-    #[test]
-    fn one_lane_cannot_fill_the_queue() {
-        let mut lanes = Lanes::default();
-        let pushed = (0..100).filter(|_| lanes.push(GroupId(1), Box::new(|| ()), 40)).count();
-        assert_eq!(pushed, 10);
-        assert!(lanes.push(GroupId(2), Box::new(|| ()), 40));
-    }
-
-    #[test]
-    fn refused_work_leaves_nothing_behind() {
-        let mut lanes = Lanes { closed: true, ..Lanes::default() };
-        assert!(!lanes.push(GroupId(1), Box::new(|| ()), 40));
-        assert!(lanes.work.is_empty());
-    }
+    const A: Lane = Lane { tenant: TenantId(1), group: GroupId(1) };
+    const B: Lane = Lane { tenant: TenantId(1), group: GroupId(2) };
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_run() {
         let threads = PolicyThreads::start(1, 8).unwrap();
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let mut first = Box::pin(threads.run(GroupId(1), move || wait.recv()));
+        let mut first = Box::pin(threads.run(A, move || wait.recv()));
         assert!(futures_util::poll!(&mut first).is_pending());
         let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let mark = Arc::clone(&ran);
-        let mut abandoned =
-            Box::pin(threads.run(GroupId(2), move || mark.store(true, std::sync::atomic::Ordering::SeqCst)));
+        let mut abandoned = Box::pin(threads.run(B, move || mark.store(true, std::sync::atomic::Ordering::SeqCst)));
         assert!(futures_util::poll!(&mut abandoned).is_pending());
         drop(abandoned);
         go.send(()).unwrap();
         first.await.unwrap().unwrap();
-        threads.run(GroupId(2), || ()).await.unwrap();
+        threads.run(B, || ()).await.unwrap();
         assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
     }
 
     #[tokio::test]
     async fn a_panic_ends_its_own_call_only() {
         let threads = PolicyThreads::start(1, 8).unwrap();
-        let fault = threads.run(GroupId(1), || panic!("host bug")).await.unwrap_err();
+        let fault = threads.run(A, || panic!("host bug")).await.unwrap_err();
         assert_eq!(fault.blame, Blame::Host);
-        assert_eq!(threads.run(GroupId(1), || 7).await, Ok(7));
+        assert_eq!(threads.run(A, || 7).await, Ok(7));
     }
 }

@@ -58,7 +58,7 @@ impl Record {
     pub fn caveats(&self, attempt: &AttemptRecord) -> Vec<&'static str> {
         let inputs = attempt.detail.inputs.as_ref();
         let is_cut = attempt.detail.response_truncated && inputs.is_some_and(|inputs| !inputs.truncated);
-        let cut = "the judge saw more of the answer's body than was kept (`delivery.response_record_limit`)";
+        let cut = "the judge saw more of the answer's body than was kept (`limits.recorded_body`, `delivery.response_record_limit`)";
         let edited = "the job was edited, perhaps after this attempt: its request may have been another one";
         [(is_cut, cut), (self.job.revision > 0, edited)]
             .into_iter()

@@ -84,6 +84,8 @@ pub struct PutEntity {
     pub now: UnixMs,
     /// What must be there now.
     pub expect: Expect,
+    /// Of a plugin: the sha-256 in hex that its document names as `digest`, and the bytes, which are kept as long as a plugin names them.
+    pub component: Option<(String, Bytes)>,
 }
 
 impl PutEntity {
@@ -126,12 +128,10 @@ pub trait Entities: Send + Sync {
     /// Writes an entity. Fails with [`StoreError::Conflict`] if `expect` does not hold.
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
 
-    /// Removes an entity; false if it was not there. A group's jobs go with it, a bounded number at each [`Jobs::prune`];
+    /// Removes an entity; false if it was not there. The bytes of a plugin go with the last version, of any tenant, that names them. A
+    /// group's jobs go with it, a bounded number at each [`Jobs::prune`];
     /// fails with [`StoreError::Conflict`] while the group has waiting or running jobs.
     async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError>;
-
-    /// Stores the bytes of a component under their sha-256 in hex; storing them again changes nothing.
-    async fn put_component(&self, digest: String, component: Bytes) -> Result<(), StoreError>;
 
     /// The bytes of a component.
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;

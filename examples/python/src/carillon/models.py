@@ -559,6 +559,8 @@ class Plugin:
     size: int
     builtin: bool
     created_at: datetime
+    #: Which of the tenant's signers had signed it, if it had any.
+    signed_by: Optional[str] = None
     #: Why it should no longer be bound, if it should not.
     deprecated: Optional[str] = None
     #: A JSON Schema; in the answer about a single plugin.
@@ -567,11 +569,13 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant, what its groups inherit, and what they may use together."""
+    """A tenant, what its groups inherit, and what they may use together, and whose plugins it takes."""
 
     name: str
     defaults: Mapping[str, Any]
     quota: Mapping[str, Any]
+    #: Whose plugins it takes: a name and an Ed25519 public key in PEM each. Anybody's who may upload, if there is none.
+    plugin_signers: tuple[Mapping[str, str], ...]
     created_at: datetime
 
 

@@ -15,9 +15,12 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
 use super::{Page, Paging};
-use crate::catalog::PluginVersion;
+use crate::catalog::{PluginVersion, Upload};
 use crate::policy::binding::PluginName;
 use crate::policy::{ComponentSource as _, Digest, Role};
+
+/// The header of an upload's signature.
+const SIGNATURE: HeaderName = HeaderName::from_static("carillon-signature");
 
 /// A version of a plugin.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -34,6 +37,9 @@ pub struct PluginView {
     /// Bytes of the component.
     size: usize,
     created_at: String,
+    /// Which of the tenant's signers had signed it, if it had any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_by: Option<String>,
     /// Why it should no longer be bound, if it should not.
     #[serde(skip_serializing_if = "Option::is_none")]
     deprecated: Option<String>,
@@ -54,6 +60,7 @@ impl PluginView {
             builtin: plugin.builtin,
             size: plugin.doc.size,
             created_at: plugin.created_at.to_string(),
+            signed_by: plugin.doc.signed_by.clone(),
             deprecated: plugin.doc.deprecated.clone(),
             config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
         }
@@ -98,8 +105,10 @@ pub(in super::super) async fn get_version(
 }
 
 /// Uploads a version of a plugin: the body is the component. It is compiled, linked and asked to describe itself before it is
-/// accepted. A version never changes: other bytes under the same version are refused.
+/// accepted. A version never changes: other bytes under the same version are refused. If the tenant has signers, `Carillon-Signature` must
+/// be an Ed25519 signature of the body by one of them, in base64.
 #[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
+    params(("carillon-signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put_version(
@@ -111,8 +120,11 @@ pub(in super::super) async fn put_version(
     let limit = api.limits.body.max(api.runtime.registry.component_limit().saturating_add(1));
     // One byte more than is allowed is read, too, and refused with the reason.
     DefaultBodyLimit::max(limit).apply(&mut request);
+    let signature =
+        request.headers().get(SIGNATURE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let component: Bytes = input::read(request, &api).await?;
-    let (plugin, is_new) = api.catalog.put_plugin(access.tenant.id, &name, &version, component).await?;
+    let upload = Upload { name, version, component, signature };
+    let (plugin, is_new) = api.catalog.put_plugin(&access.tenant, upload).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(PluginView::of(&plugin, true))))
 }

@@ -12,7 +12,7 @@ use super::super::Api;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
-use crate::catalog::Tenant;
+use crate::catalog::{self, SignerDoc, Tenant};
 use crate::policy::binding::QuotaDoc;
 
 /// A tenant's own settings.
@@ -26,6 +26,9 @@ pub struct TenantDoc {
     /// What all of its groups may use together, next to what each may.
     #[serde(default)]
     quota: QuotaDoc,
+    /// Whose plugins it takes: if there is one, uploads must be signed. Those that are not named any more are forgotten.
+    #[serde(default)]
+    plugin_signers: Vec<SignerDoc>,
 }
 
 /// A tenant as it is shown.
@@ -37,6 +40,8 @@ pub struct TenantView {
     defaults: Value,
     /// What they may use together.
     quota: QuotaDoc,
+    /// Whose plugins it takes; anybody's who may upload, if there is none.
+    plugin_signers: Vec<SignerDoc>,
     created_at: String,
 }
 
@@ -46,6 +51,7 @@ impl From<Arc<Tenant>> for TenantView {
             name: tenant.name.clone(),
             defaults: tenant.defaults.clone(),
             quota: tenant.quota.doc.clone(),
+            plugin_signers: tenant.signers.docs(),
             created_at: tenant.created_at.to_string(),
         }
     }
@@ -60,7 +66,9 @@ pub(in super::super) async fn put(
     Body(doc): Body<TenantDoc>,
 ) -> Result<(StatusCode, Json<TenantView>), Problem> {
     let status = if api.catalog.tenant(&name).is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    let tenant = api.catalog.put_tenant(&name, Value::Object(doc.defaults), doc.quota).await?;
+    let TenantDoc { defaults, quota, plugin_signers } = doc;
+    let doc = catalog::TenantDoc { defaults: Value::Object(defaults), quota, plugin_signers };
+    let tenant = api.catalog.put_tenant(&name, doc).await?;
     api.wake.here();
     Ok((status, Json(tenant.into())))
 }

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::super::client::{Client, JobInput, Payload};
+use super::super::bodies::{JobInput, Payload};
+use super::super::client::Client;
 use super::server::{LOOK, Server, Usage};
 use super::sink::{RUN_AT_HEADER, Sink};
 use super::{Bench, Row};

@@ -5,6 +5,7 @@ mod build;
 mod call;
 mod golden;
 mod scaffold;
+mod signing;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,12 @@ pub(super) enum Command {
         plugin: Version,
         /// The component; `-` is standard input.
         file: PathBuf,
+        /// An Ed25519 private key in PEM to sign it with, for tenants that take signed plugins only.
+        #[arg(long, value_name = "FILE", env = "CARILLON_SIGNING_KEY")]
+        signing_key: Option<PathBuf>,
     },
+    /// Make a key that uploads are signed with, and print its public half for `carillon tenant put --plugin-signer`.
+    Keygen(signing::Keygen),
     /// Download a version's component.
     Pull {
         /// NAME@VERSION.
@@ -148,8 +154,11 @@ impl Command {
                 let description: Value = session.client.get(&path, &[]).await?;
                 session.out.answer(&description)
             }
-            Self::Push { plugin, file } => {
-                let stored = session.client.put_component(&plugin.path(), input::bytes(&file)?).await?;
+            Self::Keygen(keygen) => keygen.run(session),
+            Self::Push { plugin, file, signing_key } => {
+                let component = input::bytes(&file)?;
+                let signature = signing_key.map(|key| signing::sign(&key, &component)).transpose()?;
+                let stored = session.client.put_component(&plugin.path(), component, signature.as_deref()).await?;
                 session.out.answer(&stored)
             }
             Self::Pull { plugin, file } => {

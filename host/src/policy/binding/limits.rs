@@ -33,6 +33,8 @@ pub struct GroupLimits {
     pub redirects: usize,
     /// How much starts compared with the tenant's other groups.
     pub weight: u32,
+    /// How many bytes of an answer's body are kept; as many as the server keeps if none.
+    pub recorded_body: Option<usize>,
 }
 
 /// So many in a period, such as `100/s`.
@@ -68,6 +70,9 @@ pub struct LimitsDoc {
     pub redirects: Option<u32>,
     /// How much of what starts it gets, compared with the tenant's other groups that have jobs due: 1 (the default) to 100.
     pub weight: Option<u32>,
+    /// How many bytes of an answer's body are kept with the attempt: 0 for none, at most what the judge is shown. What is not kept
+    /// cannot be judged again by a replay or a backtest.
+    pub recorded_body: Option<usize>,
 }
 
 /// What all groups of a tenant may use together.
@@ -144,6 +149,7 @@ impl GroupLimits {
             max_delay: period("/limits/max_delay", &doc.max_delay)?,
             redirects: redirects(&doc)?,
             weight: parse_weight("/limits/weight", doc.weight.unwrap_or(1))?,
+            recorded_body: doc.recorded_body,
         })
     }
 }

@@ -128,18 +128,33 @@ pub(crate) async fn deleted_group_is_emptied_by_prune(world: &World) {
     assert!(loaded(world).await.iter().any(|entity| entity.id == namesake.0));
 }
 
-pub(crate) async fn components_are_kept(world: &World) {
-    let bytes = Bytes::from((0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>());
-    assert_eq!(world.store.component("d1").await.unwrap(), None);
-    world.store.put_component("d1".to_owned(), bytes.clone()).await.unwrap();
-    world.store.put_component("d1".to_owned(), bytes.clone()).await.unwrap();
-    assert_eq!(world.store.component("d1").await.unwrap(), Some(bytes));
-    assert_eq!(world.store.component("d2").await.unwrap(), None);
+pub(crate) async fn components_are_kept_while_a_plugin_names_them(world: &World) {
+    let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let there = async |digest: &str| world.store.component(digest).await.unwrap();
+    let delete = async |tenant: i64, name: &str| {
+        assert!(world.store.delete(tenant, Kind::Plugin, name.to_owned(), NOW).await.unwrap(), "{name}");
+    };
+    assert_eq!(there("d1").await, None);
+    for (tenant, name) in [(1, "p@1"), (1, "p@2"), (2, "p@1")] {
+        world.store.put(a_plugin(tenant, name, "d1", &bytes)).await.unwrap();
+    }
+    world.store.put(a_plugin(1, "q@1", "d2", b"other")).await.unwrap();
+    assert_eq!(there("d1").await, Some(Bytes::from(bytes)));
+    delete(1, "p@1").await;
+    delete(1, "p@2").await;
+    assert!(there("d1").await.is_some(), "another tenant has it");
+    delete(2, "p@1").await;
+    assert_eq!((there("d1").await, there("d2").await), (None, Some(Bytes::from_static(b"other"))));
+    world.store.put(a_plugin(1, "p@1", "d1", b"again")).await.unwrap();
+    assert_eq!(there("d1").await, Some(Bytes::from_static(b"again")));
+    let refused = PutEntity { expect: Expect::Nothing, ..a_plugin(1, "p@1", "d3", b"not written") };
+    assert!(matches!(world.store.put(refused).await, Err(StoreError::Conflict(_))));
+    assert_eq!(there("d3").await, None);
 }
 
 pub(crate) async fn survives_reopening(world: &World) {
     world.put(world.tenant.0, Kind::ApiToken, "t").await;
-    world.store.put_component("d1".to_owned(), Bytes::from_static(b"\0asm")).await.unwrap();
+    world.store.put(a_plugin(world.tenant.0, "p@1", "d1", b"\0asm")).await.unwrap();
     let before = world.store.load().await.unwrap();
     let store = world.reopened().await;
     assert_eq!(store.load().await.unwrap(), before);

@@ -32,10 +32,6 @@ impl Entities for PostgresStore {
         self.database.call(&Delete { tenant, kind, name, now }).await
     }
 
-    async fn put_component(&self, digest: String, component: Bytes) -> Result<(), StoreError> {
-        self.database.call(&PutComponent { digest, component }).await
-    }
-
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
         let mut db = self.database.connections.take().await?;
         Ok(self.database.connections.bounded(component(&mut db, digest)).await?)
@@ -129,6 +125,9 @@ impl Verb for PutEntity {
         let (kind, name) = (self.kind.as_str(), self.name.as_str());
         let found = find(db, FIND, self.tenant, self.kind, name).await?;
         self.check(found.map(|(_, version)| version))?;
+        if let Some((digest, component)) = &self.component {
+            sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
+        }
         let doc = to_json(&self.doc)?;
         let row = match found {
             Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(self.now.0).fetch_one(&mut *db).await?,
@@ -150,7 +149,12 @@ const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
 
 const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
 
-const DELETE: &str = "DELETE FROM entity WHERE id = $1";
+const DELETE: &str = "DELETE FROM entity WHERE id = $1 RETURNING doc::jsonb ->> 'digest' AS digest";
+
+/// Unless another version, of any tenant, is the same component. Nobody writes one at the same time: entities have a lock.
+const DELETE_COMPONENT: &str = "
+    DELETE FROM component WHERE digest = $1
+        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND doc::jsonb ->> 'digest' = $1)";
 
 /// Its ticks go with time, as those of all schedules do.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
@@ -180,7 +184,11 @@ impl Verb for Delete {
             }
             sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
         } else {
-            sqlx::query(DELETE).bind(id).execute(&mut *db).await?;
+            let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
+            let digest: Option<&str> = row.try_get("digest")?;
+            if self.kind == Kind::Plugin {
+                sqlx::query(DELETE_COMPONENT).bind(digest).execute(&mut *db).await?;
+            }
         }
         if self.kind == Kind::Schedule {
             sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
@@ -191,22 +199,6 @@ impl Verb for Delete {
 }
 
 const PUT_COMPONENT: &str = "INSERT INTO component (digest, bytes) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING";
-
-/// See [`Entities::put_component`].
-struct PutComponent {
-    digest: String,
-    component: Bytes,
-}
-
-#[async_trait]
-impl Verb for PutComponent {
-    type Done = ();
-
-    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
-        sqlx::query(PUT_COMPONENT).bind(&self.digest).bind(self.component.as_ref()).execute(db).await?;
-        Ok(())
-    }
-}
 
 const COMPONENT: &str = "SELECT bytes FROM component WHERE digest = $1";
 

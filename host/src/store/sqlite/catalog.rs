@@ -32,16 +32,6 @@ impl Entities for SqliteStore {
         self.writer.call(move |db| Box::pin(async move { delete(db, tenant, kind, &name, now).await })).await
     }
 
-    async fn put_component(&self, digest: String, component: Bytes) -> Result<(), StoreError> {
-        let work = self.writer.call(move |db| {
-            Box::pin(async move {
-                sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(db).await?;
-                Ok(())
-            })
-        });
-        work.await
-    }
-
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
         let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(&self.readers).await.map_err(Failure::from)?;
         Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
@@ -106,6 +96,9 @@ async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Fai
     let (kind, name) = (put.kind.as_str(), put.name.as_str());
     let found = find(db, put.tenant, put.kind, name).await?;
     put.check(found.map(|(_, version)| version))?;
+    if let Some((digest, component)) = &put.component {
+        sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
+    }
     let doc = to_json(&put.doc)?;
     let row = match found {
         Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0).fetch_one(&mut *db).await?,
@@ -127,7 +120,12 @@ pub(super) const UNFINISHED: &str = "
 
 const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1";
 
-const DELETE: &str = "DELETE FROM entity WHERE id = ?1";
+const DELETE: &str = "DELETE FROM entity WHERE id = ?1 RETURNING doc ->> '$.digest' AS digest";
+
+/// Unless another version, of any tenant, is the same component.
+const DELETE_COMPONENT: &str = "
+    DELETE FROM component WHERE digest = ?1
+        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND doc ->> '$.digest' = ?1)";
 
 /// Its ticks go with time, as those of all schedules do.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
@@ -144,7 +142,11 @@ async fn delete(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str, 
         }
         sqlx::query(DELETE_GROUP).bind(id).bind(now.0).execute(&mut *db).await?;
     } else {
-        sqlx::query(DELETE).bind(id).execute(&mut *db).await?;
+        let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
+        let digest: Option<&str> = row.try_get("digest")?;
+        if kind == Kind::Plugin {
+            sqlx::query(DELETE_COMPONENT).bind(digest).execute(&mut *db).await?;
+        }
     }
     if kind == Kind::Schedule {
         sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::{SqliteOptions, SqliteStore};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
-use crate::store::conformance::{self, Backend, LEASE, NOW, World, an_attempt, conformance};
+use crate::store::conformance::{self, Backend, LEASE, NOW, World, a_plugin, an_attempt, conformance};
 use crate::store::{
     Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store,
     StoreError, Waiting,
@@ -88,10 +88,10 @@ async fn a_second_process_is_refused() {
 async fn a_closed_store_refuses_and_leaves_one_file() {
     let sqlite = empty().await;
     let store = SqliteStore::open(sqlite.options()).await.unwrap();
-    store.put_component("d".to_owned(), vec![1; 10_000].into()).await.unwrap();
+    store.put(a_plugin(1, "p@1", "d", &[1; 10_000])).await.unwrap();
     store.close().await;
     store.close().await;
-    assert!(matches!(store.put_component("e".to_owned(), vec![1].into()).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.put(a_plugin(1, "p@2", "e", b"1")).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.component("d").await, Err(StoreError::Unavailable(_))));
     let mut files: Vec<_> = sqlite
         .directory
@@ -166,10 +166,9 @@ async fn a_transaction_that_cannot_begin_fails_all_its_calls_and_the_next_one_wo
     let mut other = shell(&path).await;
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let job = world.job(NOW);
-    let (insert, component) =
-        join(world.store.insert(vec![job.clone()].into()), world.store.put_component("d".to_owned(), vec![1].into()))
-            .await;
-    for result in [insert.map(drop), component] {
+    let (insert, put) =
+        join(world.store.insert(vec![job.clone()].into()), world.store.put(a_plugin(1, "p@1", "d", b"1"))).await;
+    for result in [insert.map(drop), put.map(drop)] {
         assert!(
             matches!(&result, Err(StoreError::Unavailable(text)) if text.contains("another process")),
             "{result:?}"
@@ -208,7 +207,7 @@ async fn normal_durability_is_a_choice() {
     let options =
         SqliteOptions { durability: Durability::Normal, ..SqliteOptions::new(directory.path().join("test.db")) };
     let store = SqliteStore::open(options).await.unwrap();
-    store.put_component("d".to_owned(), vec![1].into()).await.unwrap();
+    store.put(a_plugin(1, "p@1", "d", b"1")).await.unwrap();
     assert!(store.component("d").await.unwrap().is_some());
     store.close().await;
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Optional, TypedDict, Union
 
@@ -79,10 +79,17 @@ def get_plugin(name: str, version: Optional[str] = None) -> Call[Plugin]:
     return request("GET", path(*segments), reading(Plugin))
 
 
-def upload_plugin(name: str, version: str, component: bytes) -> Call[Plugin]:
-    """Uploads a WebAssembly component. A version never changes: another one under the same name is a 409."""
+def upload_plugin(name: str, version: str, component: bytes, *, signature: Optional[str] = None) -> Call[Plugin]:
+    """
+    Uploads a WebAssembly component. A version never changes: another one under the same name is a 409.
+
+    A tenant that names signers takes it only with an Ed25519 signature of its bytes by one of them, in base64.
+    """
+    headers = {"Content-Type": "application/wasm"}
+    if signature is not None:
+        headers["Carillon-Signature"] = signature
     call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), patience=60.0)
-    return replace(call, content=component, headers={"Content-Type": "application/wasm"})
+    return replace(call, content=component, headers=headers)
 
 
 def get_component(name: str, version: str) -> Call[bytes]:
@@ -123,9 +130,18 @@ def put_tenant(
     defaults: Optional[Mapping[str, Any]] = None,
     *,
     quota: Optional[Quota] = None,
+    plugin_signers: Iterable[Mapping[str, str]] = (),
 ) -> Call[Tenant]:
-    """Makes a tenant, or replaces what its groups inherit and what they may use together."""
-    body = {"defaults": dict(defaults or {}), "quota": dict(quota or {})}
+    """
+    Makes a tenant, or replaces what its groups inherit, what they may use together, and whose plugins it takes.
+
+    A signer has a ``name`` and a ``public_key``: Ed25519, in PEM.
+    """
+    body = {
+        "defaults": dict(defaults or {}),
+        "quota": dict(quota or {}),
+        "plugin_signers": [dict(signer) for signer in plugin_signers],
+    }
     return request("PUT", path("tenants", name), reading(Tenant), body=body)
 
 

@@ -21,7 +21,7 @@ class GroupFields(RoleFields, total=False):
     #: Headers of every request whose values are keys of the kind ``header``: header to name of the key.
     auth_headers: Optional[Mapping[str, str]]
     #: ``concurrency``, ``host_concurrency``, ``rate``, ``burst``, ``timeout``, ``ttl``, ``max_delay``, ``redirects``,
-    #: ``weight``.
+    #: ``weight``, ``recorded_body``.
     limits: Optional[Mapping[str, Any]]
     #: The group that copies of dead letters go to.
     dead_letters: Optional[str]

@@ -1,0 +1,222 @@
+//! Uploads that mean harm: each is refused with its reason, and the server goes on as if nothing had been.
+
+use std::fmt::Write as _;
+
+use axum::body::Bytes;
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::custom_plugin::{PATH, component, upload};
+use crate::postgres::{DATABASE, cluster};
+use crate::support::{Answer, Receiver, Setup, TestHost};
+
+const MINE: &str = "/v1/plugins/mine/versions/1.0.0";
+
+/// A component with these parts that looks as if it were a judge, until somebody links it.
+fn disguised(parts: &str) -> Bytes {
+    let text = format!(
+        r#"(component {parts}
+            (instance $empty)
+            (export "carillon:policy/meta@0.1.0" (instance $empty))
+            (export "carillon:policy/judge@0.1.0" (instance $empty)))"#
+    );
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}")).into()
+}
+
+/// The same with one module of these fields.
+fn module(fields: &str) -> Bytes {
+    disguised(&format!("(core module $m {fields})"))
+}
+
+/// `inner` in so many layers of components.
+fn layers(depth: usize) -> Bytes {
+    disguised(&format!("{}{}", "(component ".repeat(depth), ")".repeat(depth)))
+}
+
+/// Functions whose machine code takes long to find: there are more values that live at the same time than registers, all the time.
+fn slow_to_compile(functions: usize) -> Bytes {
+    let mut body = String::new();
+    for step in 0..2_000_u32 {
+        let (one, other) = (step % 61, (step * 7 + 3) % 61);
+        let sum = format!("(i64.mul (local.get {one}) (i64.xor (local.get {other}) (i64.const {step})))");
+        write!(body, "(local.set {other} {sum})").unwrap();
+        if step % 9 == 0 {
+            write!(body, "(br_if 0 (i64.eqz (local.get {one})))").unwrap();
+        }
+    }
+    let locals = "(local ".to_owned() + &"i64 ".repeat(61) + ")";
+    let function = format!("(func {locals} (loop {body}))");
+    module(&function.repeat(functions))
+}
+
+/// Types whose names alone are megabytes.
+fn many_types(count: usize) -> String {
+    (0..count).map(|index| format!("(type (func (param \"a{index}\" u8)))")).collect()
+}
+
+/// Every layer of the type is twice the one below, written once.
+fn doubling_type(layers: usize) -> Bytes {
+    let mut text = String::from("(type $t0 (tuple u64 u64))");
+    for layer in 1..=layers {
+        write!(text, "(type $t{layer} (tuple $t{} $t{}))", layer - 1, layer - 1).unwrap();
+    }
+    disguised(&text)
+}
+
+/// What is uploaded, and a part of the reason why it is refused.
+fn hostile() -> Vec<(&'static str, Bytes, &'static str)> {
+    let empty = "(core module $m)";
+    let instances = "(core instance (instantiate $m))".repeat(300);
+    vec![
+        ("100,000 functions", module(&"(func)".repeat(100_000)), "too many functions: at most 65536"),
+        ("deep components", layers(50), "too many layers of components: at most 8"),
+        ("many components", disguised(&"(component)".repeat(2_000)), "too many modules and components"),
+        ("many declarations", disguised(&"(type u8)".repeat(300_000)), "too many declarations"),
+        (
+            "deep blocks",
+            module(&format!("(func {}{})", "(block ".repeat(200_000), ")".repeat(200_000))),
+            "does not have export `describe`",
+        ),
+        ("many types", disguised(&many_types(200_000)), "does not have export `describe`"),
+        ("a huge table", module("(table 10000001 funcref)"), "table"),
+        ("a table that no call could have", module("(table 1000000 funcref)"), "table"),
+        ("a huge memory", module("(memory 65536)"), "memory"),
+        ("memory64", module("(memory i64 1)"), "memory64"),
+        ("threads", module("(memory 1 1 shared)"), "threads"),
+        ("many locals", module(&format!("(func (local {}))", "i64 ".repeat(50_001))), "locals"),
+        ("component-model async", disguised("(type (stream u8))"), "async"),
+        ("an async function", disguised("(core func (canon backpressure.inc))"), "async"),
+        ("a component in itself", disguised("(component $c (instance (instantiate $c)))"), "does not compile"),
+        ("a type that doubles", doubling_type(60), "type"),
+        ("instances without end", disguised(&format!("{empty}{instances}")), "instances"),
+        ("an import of the network", network(), "nothing leaves a policy"),
+        ("no role", wat::parse_str("(component)").unwrap().into(), "meta"),
+    ]
+}
+
+fn network() -> Bytes {
+    wat::parse_str(r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#).unwrap().into()
+}
+
+async fn reason(host: &TestHost, path: &str, component: Bytes) -> String {
+    let problem = upload(&host.api, path, component).await.problem(422);
+    problem["detail"].as_str().unwrap().to_owned()
+}
+
+/// A job is still delivered, and a good plugin still taken.
+async fn all_is_well(host: &TestHost) {
+    let receiver = Receiver::start().await;
+    receiver.on("/a", [Answer::body(200, r#"{"ok": true}"#)]);
+    upload(&host.api, PATH, component().await).await.ok();
+    host.api.put_group("g", json!({"judge": {"plugin": "judge-json-ok"}})).await;
+    let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
+    host.api.until_state(&id, "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_hostile_component_gets_its_reason() {
+    let host = Setup::new().set("server.request_timeout", "5m").start().await;
+    for (what, component, expected) in hostile() {
+        let said = reason(&host, MINE, component).await;
+        assert!(said.contains(expected), "{what}: {said}");
+    }
+    assert_eq!(host.api.get("/v1/plugins").await.items().iter().filter(|it| it["builtin"] == false).count(), 0);
+    all_is_well(&host).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_the_compiler_too_long_or_too_much_is_given_up() {
+    let host = Setup::new().set("policy.compile_timeout", "1s").start().await;
+    // More of them than are compiled at once; meanwhile jobs are delivered.
+    let bombs = join_all((0..3).map(|_| reason(&host, MINE, slow_to_compile(200))));
+    let (reasons, ()) = tokio::join!(bombs, delivers(&host));
+    for said in reasons {
+        assert!(said.contains("longer than 1s") || said.contains("SIGXCPU") || said.contains("SIGKILL"), "{said}");
+    }
+    let host = Setup::new().set("policy.compile_memory", "192MiB").start().await;
+    let said = reason(&host, MINE, slow_to_compile(200)).await;
+    assert!(said.contains("memory"), "{said}");
+    delivers(&host).await;
+}
+
+async fn delivers(host: &TestHost) {
+    let receiver = Receiver::start().await;
+    host.api.put_group("g", json!({})).await;
+    let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
+    host.api.until_state(&id, "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_look_like_others_are_shown_as_what_they_are() {
+    let host = TestHost::start().await;
+    // A Cyrillic letter, a fullwidth one, a space without width, a hyphen that is none.
+    for (name, shown) in [
+        ("b%D0%B0ckoff", r"b\u{430}ckoff"),
+        ("%EF%BD%82ackoff", r"\u{ff42}ackoff"),
+        ("back%E2%80%8Boff", r"back\u{200b}off"),
+        ("judge%E2%80%90json%E2%80%90ok", r"judge\u{2010}json\u{2010}ok"),
+    ] {
+        let said = reason(&host, &format!("/v1/plugins/{name}/versions/0.1.0"), component().await).await;
+        assert!(said.contains(shown), "{said}");
+    }
+    for version in ["%EF%BC%91.0.0", "1.0", "v1.0.0", "1.0.0%0A"] {
+        let path = format!("/v1/plugins/judge-json-ok/versions/{version}");
+        let said = reason(&host, &path, component().await).await;
+        assert!(said.contains("is not a semantic version"), "{said}");
+    }
+    let said = reason(&host, "/v1/plugins/judge-json-0k/versions/0.1.0", component().await).await;
+    assert!(said.contains("calls itself `judge-json-ok@0.1.0`"), "{said}");
+    upload(&host.api, "/v1/plugins/backoff/versions/9.0.0", component().await).await.problem(409);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_body_is_not_unpacked() {
+    let host = TestHost::start().await;
+    let request = host.api.request(Method::PUT, PATH).header("content-type", "application/wasm");
+    let reply = host.api.send(request.header("content-encoding", "gzip").body(component().await)).await;
+    let problem = reply.problem(415);
+    assert!(problem["detail"].as_str().unwrap().contains("gzip"), "{problem}");
+    host.api.get(PATH).await.problem(404);
+}
+
+/// How the uploads of these components as one version ended, sorted.
+async fn race(host: &TestHost, components: &[&Bytes]) -> Vec<u16> {
+    let uploads = components.iter().map(|bytes| upload(&host.api, PATH, Bytes::clone(bytes)));
+    let mut statuses: Vec<_> = join_all(uploads).await.iter().map(|reply| reply.status).collect();
+    statuses.sort_unstable();
+    statuses
+}
+
+/// Other bytes that do the same.
+fn another(component: &Bytes) -> Bytes {
+    [&component[..], &[0, 2, 1, b'x']].concat().into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_uploads_of_one_version_one_is_it() {
+    let host = TestHost::start().await;
+    let bytes = component().await;
+    let other = another(&bytes);
+    assert_eq!(race(&host, &[&bytes, &bytes, &bytes]).await, [200, 200, 201]);
+    assert_eq!(race(&host, &[&bytes, &other]).await, [200, 409]);
+    host.api.delete(PATH).await.expect(204);
+    assert_eq!(race(&host, &[&bytes, &other]).await, [201, 409]);
+    let kept = host.api.get(&format!("{PATH}/component")).await.body;
+    assert!(kept == bytes || kept == other);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_uploads_to_two_nodes_one_is_it() {
+    let cluster = cluster();
+    let node = async || Setup::new().set("store.url", &cluster.url(DATABASE)).start().await;
+    let (one, two) = (node().await, node().await);
+    let (bytes, again) = (component().await, component().await);
+    let (here, there) = tokio::join!(upload(&one.api, PATH, bytes.clone()), upload(&two.api, PATH, again));
+    assert_eq!(here.status + there.status, 401, "one is new, the other has been there: {here:?} {there:?}");
+    one.api.delete(PATH).await.expect(204);
+    let (here, there) = tokio::join!(upload(&one.api, PATH, bytes.clone()), upload(&two.api, PATH, another(&bytes)));
+    let mut statuses = [here.status, there.status];
+    statuses.sort_unstable();
+    assert!(statuses == [201, 409], "{here:?} {there:?}");
+}

@@ -54,6 +54,8 @@ mod retry;
 mod simulate;
 
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod answers;
 #[cfg(test)]
 mod auth_headers;

@@ -61,7 +61,7 @@ async fn an_observer_is_shown_each_event_of_its_group_once() {
     let group =
         host.api.put_group("g", json!({"observe": {"plugin": "observe-log", "config": {"kinds": kinds}}})).await;
     assert_eq!(group["observe"]["plugin"], "observe-log@0.1.0", "an upload changes no group");
-    let nothing = json!({"shown": 0, "failed": 0, "dropped": 0, "last_fault": null, "log": []});
+    let nothing = json!({"shown": 0, "failed": 0, "dropped": 0, "jobs": 0, "last_fault": null, "log": []});
     assert_eq!(group["observer"], nothing);
     host.api.put_group("other", json!({})).await;
 

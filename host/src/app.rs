@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,7 @@ use crate::due::{Leases, Node, Pace};
 use crate::egress::Guard;
 use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
-use crate::observers::Observers;
+use crate::observers::{ASKED, Observers};
 use crate::policy::Runtime;
 use crate::pull::Puller;
 use crate::rollout::Rollouts;
@@ -172,12 +172,14 @@ impl App {
             wake: Arc::clone(&node.wake),
             cluster: Arc::clone(&node.cluster),
         });
+        let (ask, asked) = mpsc::channel(ASKED);
         let observers = Arc::new(Observers::new(
             Arc::clone(&node.catalog),
             Arc::clone(runtime),
             Arc::clone(&node.clock),
             Arc::clone(&node.observer),
             config.policy.observer_queue,
+            ask,
         ));
         let api = Arc::new(Api {
             bulks: Arc::clone(&bulks),
@@ -217,6 +219,8 @@ impl App {
             concurrent_requests: config.server.concurrent_requests,
         };
         self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
+        // As the observers do, it works on while attempts finish.
+        tokio::spawn(Arc::clone(&api).run_asked(asked, node.interrupt.clone()));
         for (mount, listener) in mounts {
             let router = mount_router(mount, Arc::clone(&api));
             self.serving.spawn(serve(listener, router, limits, stop.clone(), self.end.clone()));

@@ -4,11 +4,15 @@
 //! once; what waits for observers is bounded, in sum and for each group, and what does not fit is dropped and counted. Observers are
 //! called on threads of their own, one call at a time for each group, so that a slow one holds up the others by one call at most
 //! and deliveries not at all. What was not shown when the server stops is not shown.
+//!
+//! An observer can ask for jobs, in the group that its binding names. Whoever holds the other end of the channel makes them; there is no room
+//! for more than [`ASKED`] calls' worth of them, and the group's report says what was not made.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +20,7 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{GroupId, PluginUse};
 use crate::observe::{Cursor, Event, Fact, Found, Observer, ObserverOutcome};
-use crate::policy::{Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Lane, Runtime};
+use crate::policy::{AskedJob, Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Lane, Runtime};
 
 /// The most events of one call.
 const BATCH: usize = 100;
@@ -29,6 +33,9 @@ const GROUP_SHARE: usize = 4;
 
 /// The most lines of an observer's log that are kept to be shown.
 const LOG_LINES: usize = 20;
+
+/// How many calls' jobs wait to be made.
+pub const ASKED: usize = 256;
 
 /// How often the log says that events were dropped, at most.
 const DROPPED_PERIOD: Duration = Duration::from_secs(60);
@@ -43,6 +50,17 @@ pub struct Observers {
     /// Where the first look begins.
     start: Cursor,
     accounts: Mutex<Accounts>,
+    asked: mpsc::Sender<Asked>,
+}
+
+/// What an observer asks for.
+pub struct Asked {
+    /// The group that it observes.
+    pub group: Arc<Group>,
+    /// The group, of the same tenant, that the jobs are to be of.
+    pub jobs_group: String,
+    /// The jobs.
+    pub jobs: Vec<AskedJob>,
 }
 
 /// What has been shown so far.
@@ -63,10 +81,25 @@ pub struct Report {
     pub failed: u64,
     /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
     pub dropped: u64,
+    /// Jobs that it asked for, and got.
+    pub jobs: u64,
     /// The newest fault.
     pub last_fault: Option<String>,
     /// The newest lines that it logged, oldest first.
     pub log: VecDeque<String>,
+}
+
+impl Report {
+    fn say(&mut self, lines: impl IntoIterator<Item = String>) {
+        self.log.extend(lines);
+        let surplus = self.log.len().saturating_sub(LOG_LINES);
+        self.log.drain(..surplus);
+    }
+}
+
+/// Where the jobs that its observer asks for go.
+fn jobs_group_of(group: &Group) -> Option<&str> {
+    group.effective.as_ref().ok()?.observe.as_ref()?.jobs.as_deref()
 }
 
 /// The events that wait, by group.
@@ -112,9 +145,20 @@ impl Observers {
         clock: Arc<dyn Clock>,
         observer: Arc<Observer>,
         capacity: usize,
+        asked: mpsc::Sender<Asked>,
     ) -> Self {
         let start = observer.events.newest();
-        Self { catalog, runtime, clock, observer, capacity, start, accounts: Mutex::default() }
+        Self { catalog, runtime, clock, observer, capacity, start, accounts: Mutex::default(), asked }
+    }
+
+    /// Takes note of what came of a job that a group's observer asked for: nothing, or why it was not made.
+    pub fn answered(&self, group: GroupId, refused: Option<String>) {
+        let mut accounts = self.lock();
+        let report = accounts.reports.entry(group).or_default();
+        match refused {
+            None => report.jobs += 1,
+            Some(why) => report.say([format!("server: a job was not made: {why}")]),
+        }
     }
 
     /// What the group's observer has done since the server started.
@@ -183,7 +227,7 @@ impl Observers {
             return id;
         };
         match self.call(&group, batch).await {
-            Ok(Some(used)) => {
+            Ok(Some((used, asked))) => {
                 let outcome = match used.fault.as_deref() {
                     None => ObserverOutcome::Shown,
                     Some(code) if code == FaultCode::Quarantined.as_str() => ObserverOutcome::Dropped,
@@ -191,6 +235,7 @@ impl Observers {
                 };
                 self.count(Some(id), outcome, count);
                 self.take_note(&group, used);
+                self.hand_over(&group, asked);
             }
             Ok(None) => self.count(Some(id), ObserverOutcome::Dropped, count),
             Err(fault) => {
@@ -202,14 +247,23 @@ impl Observers {
         id
     }
 
+    fn hand_over(&self, group: &Arc<Group>, jobs: Vec<AskedJob>) {
+        let Some(jobs_group) = jobs_group_of(group).filter(|_| !jobs.is_empty()) else { return };
+        let asked = Asked { group: Arc::clone(group), jobs_group: jobs_group.to_owned(), jobs };
+        if self.asked.try_send(asked).is_err() {
+            self.answered(group.id, Some("there is no room for it".to_owned()));
+        }
+    }
+
     /// None if the group has no observer any more.
-    async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<PluginUse>, Fault> {
+    async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<(PluginUse, Vec<AskedJob>)>, Fault> {
         let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
+        let may_ask = jobs_group_of(group).is_some();
         let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
         let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());
         let call = move || {
             let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
-            Caller { limits: &limits, quarantine: &quarantine, now }.observe(&step, &events)
+            Caller { limits: &limits, quarantine: &quarantine, now }.observe(&step, &events, may_ask)
         };
         let lane = Lane { tenant: group.tenant.id, group: group.id };
         self.runtime.observer_threads.run(lane, call).await.map(Some)
@@ -222,9 +276,7 @@ impl Observers {
         }
         let mut accounts = self.lock();
         let report = accounts.reports.entry(group.id).or_default();
-        report.log.extend(used.log);
-        let surplus = report.log.len().saturating_sub(LOG_LINES);
-        report.log.drain(..surplus);
+        report.say(used.log);
         // That it is quarantined says the group; what it is quarantined for is said here.
         let fault = used.fault.filter(|code| code != FaultCode::Quarantined.as_str());
         report.last_fault = fault.or(report.last_fault.take());

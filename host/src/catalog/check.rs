@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Catalog, Tenant};
+use super::{Catalog, Group, Tenant};
+use crate::job::TenantId;
 use crate::policy::binding::{AuthHeader, Effective, Invalid, Use};
 use crate::policy::{KeyKind, Lane, LoadError};
 use crate::store::StoreError;
@@ -93,6 +94,9 @@ impl Catalog {
             let most = humantime::format_duration(self.bounds.max_timeout);
             return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
         }
+        if let Some(group) = effective.observe.as_ref().and_then(|used| used.jobs.as_deref()) {
+            self.jobs_group(tenant.id, group).map_err(|message| Invalid::at("/observe/jobs", message))?;
+        }
         let most = self.bounds.max_recorded_body;
         if limits.recorded_body.is_some_and(|size| size > most) {
             return Err(Invalid::at("/limits/recorded_body", format!("this server reads at most {most} bytes")).into());
@@ -102,6 +106,21 @@ impl Catalog {
                 Err(Invalid::at("/dead_letters", format!("there is no group `{}`", group.escape_debug())).into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The group of the jobs that an observer asks for. That of another observer which asks for jobs, such as its own, is none: each job
+    /// would be told of in another one, without end.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn jobs_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, String> {
+        let shown = name.escape_debug();
+        let group = self.group(tenant, name).ok_or_else(|| format!("there is no group `{shown}`"))?;
+        let observer = group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref());
+        match observer.is_some_and(|used| used.jobs.is_some()) {
+            true => Err(format!("the observer of the group `{shown}` asks for jobs itself")),
+            false => Ok(group),
         }
     }
 

@@ -9,7 +9,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-pub use self::carillon::policy::{keys as keys_import, log as log_import, types};
+pub use self::carillon::policy::{jobs as jobs_import, keys as keys_import, log as log_import, types};
 pub use self::exports::carillon::policy::{
     encode as encode_export, judge as judge_export, meta as meta_export, observe as observe_export,
     retry as retry_export, sign as sign_export,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use super::answer;
+use super::bindings::jobs_import::NewJob;
 use super::bindings::{judge_export, meta_export, observe_export, retry_export, types};
 use super::fault::{Blame, Fault, FaultCode};
 use super::keys::KeyMaterial;
@@ -125,12 +126,22 @@ impl Plugin {
         })
     }
 
-    /// Shows events.
-    pub fn observe(&self, limits: &Limits, config: &str, events: &[observe_export::Event]) -> Called<()> {
+    /// Shows events. The answer is the jobs that it asks for, if it may.
+    pub fn observe(
+        &self,
+        limits: &Limits,
+        config: &str,
+        events: &[observe_export::Event],
+        may_ask: bool,
+    ) -> Called<Vec<NewJob>> {
         let facts = Facts { now_ms: events.last().map_or(0, |event| event.at_ms), seed: 0 };
         self.call(limits, facts, |store, instance| {
             let Some(exports) = &self.exports.observe else { return Ok(Err(lacks(Role::Observe))) };
-            exports.load(&mut *store, instance)?.call_observe(store, config, events).map(Ok)
+            if may_ask {
+                store.data_mut().allow_jobs();
+            }
+            exports.load(&mut *store, instance)?.call_observe(&mut *store, config, events)?;
+            Ok(Ok(store.data_mut().take_jobs()))
         })
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
-use super::bindings::{keys_import, log_import};
+use super::bindings::{jobs_import, keys_import, log_import};
 use super::limits::{LargeLimits, Limits};
 use super::state::CallState;
 use super::wasi::{self, Facts};
@@ -156,6 +156,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     let mut linker = Linker::new(engine);
     log_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
     keys_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
+    jobs_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 

@@ -27,6 +27,7 @@ mod stage;
 mod threads;
 
 pub use self::answer::check_header;
+pub use self::bindings::jobs_import::NewJob as AskedJob;
 pub use self::bindings::judge_export::{Exchange, Outcome as JudgedOutcome, Response, TransportError, Verdict};
 pub use self::bindings::meta_export::Description;
 pub use self::bindings::observe_export::Event;

@@ -14,7 +14,7 @@ use super::state::CallState;
 use super::wasi;
 
 /// The interfaces that a component may import; `types` and `judge` only for their types.
-const ALLOWED_IMPORTS: [&str; 4] = ["types", "log", "keys", "judge"];
+const ALLOWED_IMPORTS: [&str; 5] = ["types", "log", "keys", "jobs", "judge"];
 
 /// The version of the policy interface, and the names that belong to its compatibility track.
 const PACKAGE: &str = "carillon:policy/";

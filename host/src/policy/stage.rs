@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::binding::AuthHeader;
+use super::bindings::jobs_import::NewJob;
 use super::bindings::{judge_export, observe_export, retry_export, types};
 use super::call::Called;
 use super::fault::{Blame, Fault, FaultCode};
@@ -196,11 +197,11 @@ impl Caller<'_> {
         Decided { verdict, ruling, fault, uses }
     }
 
-    /// Shows events to an observer.
+    /// Shows events to an observer, which asks for jobs if it may.
     #[must_use]
-    pub fn observe(&self, step: &Step, events: &[observe_export::Event]) -> PluginUse {
-        let (used, _) = self.called(step, |plugin| plugin.observe(self.limits, &step.config, events));
-        used
+    pub fn observe(&self, step: &Step, events: &[observe_export::Event], may_ask: bool) -> (PluginUse, Vec<NewJob>) {
+        let (used, asked) = self.called(step, |plugin| plugin.observe(self.limits, &step.config, events, may_ask));
+        (used, asked.unwrap_or_default())
     }
 
     fn ask_retry(

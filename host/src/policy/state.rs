@@ -6,10 +6,15 @@ use std::sync::Arc;
 use wasmtime::component::{Resource, ResourceTable};
 
 use super::answer;
+use super::bindings::jobs_import::{self, NewJob, Refusal};
 use super::bindings::{keys_import, log_import, types};
 use super::keys::{GrantedKey, KeyMaterial, MacAlgorithm};
 use super::limits::{Limits, Meter};
 use super::wasi::{Facts, Wasi};
+
+/// The most jobs that one call may ask for, and the most bytes of all of them: so many as `wit/jobs.wit` says.
+const ASKED_JOBS: usize = 4;
+const ASKED_LEN: usize = 256 << 10;
 
 /// The data of the call's store.
 pub(super) struct CallState {
@@ -18,6 +23,8 @@ pub(super) struct CallState {
     pub(super) log: LogLines,
     pub(super) wasi: Wasi,
     key_operations_left: u32,
+    /// None if it may ask for none.
+    asked: Option<Vec<NewJob>>,
 }
 
 impl CallState {
@@ -28,7 +35,18 @@ impl CallState {
             log: LogLines::new(limits),
             wasi: Wasi::new(facts),
             key_operations_left: limits.key_operations,
+            asked: None,
         }
+    }
+
+    /// Lets the guest ask for jobs, during this call.
+    pub(super) fn allow_jobs(&mut self) {
+        self.asked = Some(Vec::new());
+    }
+
+    /// The jobs that it has asked for.
+    pub(super) fn take_jobs(&mut self) -> Vec<NewJob> {
+        self.asked.take().unwrap_or_default()
     }
 
     /// What the guest said.
@@ -109,6 +127,26 @@ impl log_import::Host for CallState {
 }
 
 impl types::Host for CallState {}
+
+impl jobs_import::Host for CallState {
+    fn create(&mut self, job: NewJob) -> wasmtime::Result<Result<(), Refusal>> {
+        let Some(asked) = &mut self.asked else { return Ok(Err(Refusal::NotGranted)) };
+        if asked.len() >= ASKED_JOBS {
+            return Ok(Err(Refusal::TooMany));
+        }
+        if asked.iter().chain([&job]).map(size_of_job).sum::<usize>() > ASKED_LEN {
+            return Ok(Err(Refusal::TooLarge));
+        }
+        asked.push(job);
+        Ok(Ok(()))
+    }
+}
+
+fn size_of_job(job: &NewJob) -> usize {
+    let headers = job.headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>();
+    job.name.as_ref().map_or(0, String::len) + job.method.len() + job.url.len() + headers + job.body.len()
+}
+
 impl keys_import::Host for CallState {}
 
 impl keys_import::HostKey for CallState {

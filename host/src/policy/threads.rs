@@ -30,6 +30,8 @@ struct Shared {
 
 struct Queue {
     lanes: Lanes<Work>,
+    /// How many threads wait for work: to wake one costs a system call, whether it sleeps or not.
+    idle: usize,
     closed: bool,
 }
 
@@ -40,7 +42,7 @@ impl PolicyThreads {
     /// If the operating system has no thread left.
     pub fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { lanes: Lanes::new(capacity), closed: false }),
+            queue: Mutex::new(Queue { lanes: Lanes::new(capacity), idle: 0, closed: false }),
             wake: Condvar::new(),
         });
         let handles = (0..threads)
@@ -70,7 +72,6 @@ impl PolicyThreads {
         if !self.shared.push(lane, work) {
             return Err(Fault::overloaded());
         }
-        self.shared.wake.notify_one();
         receiver.await.map_err(|_| Fault {
             code: FaultCode::Unavailable,
             blame: Blame::Host,
@@ -90,9 +91,18 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// False if there is no room for it.
     fn push(&self, lane: Lane, work: Work) -> bool {
         let mut queue = self.lock();
-        !queue.closed && queue.lanes.push(lane, work)
+        if queue.closed || !queue.lanes.push(lane, work) {
+            return false;
+        }
+        let sleeps = queue.idle > 0;
+        drop(queue);
+        if sleeps {
+            self.wake.notify_one();
+        }
+        true
     }
 
     fn work(&self) {
@@ -102,7 +112,9 @@ impl Shared {
                 if queue.closed {
                     return;
                 }
+                queue.idle += 1;
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
                 continue;
             };
             drop(queue);

@@ -13,6 +13,7 @@ pub mod shared {
                 import carillon:policy/types@0.1.0;
                 import carillon:policy/log@0.1.0;
                 import carillon:policy/keys@0.1.0;
+                import carillon:policy/jobs@0.1.0;
             }
         ",
         world: "carillon:sdk/shared",
@@ -20,7 +21,7 @@ pub mod shared {
         generate_unused_types: true,
         generate_all,
     });
-    pub use carillon::policy::{keys, log, types};
+    pub use carillon::policy::{jobs, keys, log, types};
 }
 
 /// The export that every plugin has.

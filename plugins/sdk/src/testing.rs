@@ -3,8 +3,8 @@
 use hmac::{Hmac, KeyInit, Mac as _};
 
 use crate::{
-    Attempt, Attribute, Exchange, Header, Key, KeyError, Mac, Outcome, Plugin, Request, Response, SignatureAlgorithm,
-    Verdict, glue,
+    Attempt, Attribute, Exchange, Header, Key, KeyError, Mac, NewJob, Outcome, Plugin, Request, Response,
+    SignatureAlgorithm, Verdict, glue,
 };
 
 /// A key whose bytes are in the test. MACs only.
@@ -52,6 +52,14 @@ pub fn config<P: Plugin>(json: &str) -> Result<P::Config, String> {
     let config = glue::parse_config::<P>(json)?;
     P::check(&config)?;
     Ok(config)
+}
+
+/// The jobs that this thread's observers have asked for since the last time.
+pub fn asked_jobs() -> Vec<NewJob> {
+    #[cfg(not(target_arch = "wasm32"))]
+    return crate::jobs::ASKED.take();
+    #[cfg(target_arch = "wasm32")]
+    Vec::new()
 }
 
 /// The contents of the ```` ```json ```` blocks of a text: lets a test check the examples of a README.

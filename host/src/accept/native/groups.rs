@@ -31,6 +31,9 @@ pub struct UseDoc {
     config: Option<Value>,
     /// The keys that it may use; for `sign` only.
     keys: Option<Vec<String>>,
+    /// The group of the jobs that it asks for, without which it may ask for none; for `observe` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobs: Option<String>,
 }
 
 /// What a group has of its own; the rest comes from its tenant and from the server.
@@ -102,6 +105,8 @@ struct ObserverView {
     failed: u64,
     /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
     dropped: u64,
+    /// Jobs that it asked for, and that were made.
+    jobs: u64,
     /// The code of its newest fault.
     last_fault: Option<String>,
     /// The newest lines that it logged, oldest first.
@@ -110,8 +115,8 @@ struct ObserverView {
 
 impl From<Report> for ObserverView {
     fn from(report: Report) -> Self {
-        let Report { shown, failed, dropped, last_fault, log } = report;
-        Self { shown, failed, dropped, last_fault, log: log.into() }
+        let Report { shown, failed, dropped, jobs, last_fault, log } = report;
+        Self { shown, failed, dropped, jobs, last_fault, log: log.into() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The native API under `/v1`: one file for each noun. Every handler takes what its route needs, calls one verb, and shapes the
 //! answer; nothing is decided here.
 
+mod asked;
 pub(super) mod attempts;
 pub(super) mod bulk;
 mod condition;

@@ -163,7 +163,7 @@ impl Bench {
         Ok(row.figure("p99_ms", tally.p99).figure("max_ms", tally.max))
     }
 
-    fn job(&self, sink: &Sink) -> JobInput {
+    pub(super) fn job(&self, sink: &Sink) -> JobInput {
         let payload = Some(Payload::Text("x".repeat(self.payload_bytes)));
         JobInput { url: Some(sink.url.clone()), payload, ..JobInput::default() }
     }

@@ -5,6 +5,7 @@
 
 mod limits;
 mod load;
+mod plugins;
 mod policy;
 mod server;
 pub(super) mod sink;
@@ -56,6 +57,9 @@ pub(super) struct Bench {
     /// Jobs of another tenant that are due in the workload `fairness`.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     backlog: usize,
+    /// Plugins, with a group for each, of the workload `plugins`.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    plugins: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -72,6 +76,8 @@ enum Workload {
     Lateness,
     /// Delivering jobs on time while another tenant has a backlog.
     Fairness,
+    /// Many plugins, each in a group of its own.
+    Plugins,
 }
 
 const COLUMNS: [(&str, &str); 15] = [
@@ -141,6 +147,7 @@ impl Bench {
                 Workload::Deliver => self.deliver(&sink).await?,
                 Workload::Lateness => self.lateness(&sink).await?,
                 Workload::Fairness => self.fairness(&sink).await?,
+                Workload::Plugins => self.many_plugins(&sink).await?,
             });
         }
         let rows: Vec<Value> = rows.into_iter().map(|row| Value::Object(row.0)).collect();

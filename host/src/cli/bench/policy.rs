@@ -115,7 +115,7 @@ impl Case {
                 Role::Sign => self.plugin.sign(limits, attempt, config, request, &self.keys).result.err(),
                 Role::Judge => self.plugin.judge(limits, attempt, config, &exchange).result.err(),
                 Role::Retry => self.plugin.retry(limits, attempt, config, &verdict, &[]).result.err(),
-                Role::Observe => self.plugin.observe(limits, config, &[]).result.err(),
+                Role::Observe => self.plugin.observe(limits, config, &[], false).result.err(),
             };
             spent += stopwatch.elapsed();
             if let Some(fault) = fault {

@@ -46,11 +46,21 @@ impl Server {
     /// Starts nodes whose files are below `dir`, on a file there or on the database `store`, with a group whose deliveries are encoded,
     /// signed and judged by components.
     pub(super) async fn start(dir: &Path, store: Option<&str>, nodes: usize) -> anyhow::Result<Self> {
+        Self::start_with(dir, store, nodes, &[]).await
+    }
+
+    /// The same with these variables in the environment of the nodes.
+    pub(super) async fn start_with(
+        dir: &Path,
+        store: Option<&str>,
+        nodes: usize,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(dir)?;
         let file = format!("sqlite:{}", home.path().join("carillon.db").display());
         let mut server = Self { clients: Vec::new(), group: String::new(), nodes: Vec::new(), home };
         for _ in 0..nodes {
-            server.spawn(store.unwrap_or(&file))?;
+            server.spawn(store.unwrap_or(&file), settings)?;
             server.ready().await?;
         }
         if nodes > 1 {
@@ -88,7 +98,7 @@ impl Server {
         Ok(clients)
     }
 
-    fn spawn(&mut self, store: &str) -> anyhow::Result<()> {
+    fn spawn(&mut self, store: &str, settings: &[(&str, &str)]) -> anyhow::Result<()> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new(std::env::current_exe()?);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARILLON_")) {
@@ -100,6 +110,7 @@ impl Server {
             .env("CARILLON_KEYS__MASTER_KEY", MASTER_KEY)
             .env("CARILLON_STORE__DURABILITY", "full")
             .env("CARILLON_LOG", "warn")
+            .envs(settings.iter().copied())
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .stderr(File::options().create(true).append(true).open(self.log())?)

@@ -160,6 +160,8 @@ pub struct Use {
     pub config_digest: Digest,
     /// The names of the keys that it may use; signers only.
     pub keys: Vec<String>,
+    /// The group, of the same tenant, of the jobs that it asks for; observers only.
+    pub jobs: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +172,8 @@ struct UseDoc {
     config: Map<String, Value>,
     #[serde(default)]
     keys: Vec<String>,
+    #[serde(default)]
+    jobs: Option<String>,
 }
 
 /// Whether `known` is what `written` comes to: a layer that names a plugin without a version is kept with the version that it had.
@@ -375,12 +379,15 @@ impl Use {
         if role != Role::Sign && !doc.keys.is_empty() {
             return Err(Invalid::at(format!("{pointer}/keys"), "only `sign` is given keys"));
         }
+        if role != Role::Observe && doc.jobs.is_some() {
+            return Err(Invalid::at(format!("{pointer}/jobs"), "only `observe` asks for jobs"));
+        }
         let plugin = PluginName::from(doc.plugin.as_str());
         let digest = digest_of(&plugin)
             .ok_or_else(|| Invalid::at(format!("{pointer}/plugin"), format!("there is no plugin `{plugin}`")))?;
         let config: Arc<str> = Value::Object(doc.config).to_string().into();
         let config_digest = Digest::of(config.as_bytes());
-        Ok(Self { role, pointer, plugin, digest, config, config_digest, keys: doc.keys })
+        Ok(Self { role, pointer, plugin, digest, config, config_digest, keys: doc.keys, jobs: doc.jobs })
     }
 }
 
@@ -474,6 +481,7 @@ mod tests {
         assert_eq!(pointer(json!({"retry": {"plugin": "unknown"}})), "/retry/plugin");
         assert_eq!(pointer(json!({"encode": [{"plugin": "unknown"}]})), "/encode/0/plugin");
         assert_eq!(pointer(json!({"judge": {"keys": ["k"]}})), "/judge/keys");
+        assert_eq!(pointer(json!({"judge": {"jobs": "g"}})), "/judge/jobs");
         assert_eq!(pointer(json!({"limits": {"timeout": "soon"}})), "/limits/timeout");
         assert_eq!(pointer(json!({"limits": {"rate": "fast"}})), "/limits/rate");
         assert_eq!(pointer(json!({"limits": {"rate": "0/s"}})), "/limits/rate");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 pub use self::input::Input;
-use super::{Called, Decision, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Role};
+use super::{AskedJob, Called, Decision, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Role};
 use crate::clock::UnixMs;
 
 /// Something is not as a case is written.
@@ -102,13 +102,27 @@ impl Case {
                     Decision::GiveUp(reason) => json!({ "give_up": reason }),
                 })
             }
-            Role::Observe => shown(plugin.observe(limits, &config, &self.input.events()), |()| Value::Null),
+            Role::Observe => shown(plugin.observe(limits, &config, &self.input.events(), true), asked),
         })
     }
 }
 
 fn shown<T>(called: Called<T>, show: impl FnOnce(T) -> Value) -> Called<Value> {
     Called { result: called.result.map(show), usage: called.usage }
+}
+
+/// The jobs that an observer asked for; null if there are none.
+fn asked(jobs: Vec<AskedJob>) -> Value {
+    let shown = |job: AskedJob| {
+        let AskedJob { name, method, url, headers, body, delay_ms } = job;
+        let mut shown = request(Request { method, url, headers, body });
+        shown["delay_ms"] = delay_ms.into();
+        if let Some(name) = name {
+            shown["name"] = name.into();
+        }
+        shown
+    };
+    if jobs.is_empty() { Value::Null } else { json!({ "jobs": jobs.into_iter().map(shown).collect::<Vec<_>>() }) }
 }
 
 fn request(request: Request) -> Value {

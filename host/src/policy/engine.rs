@@ -3,7 +3,8 @@
 //! There is one for small guests and, when it is needed, one for large ones; they share every setting but the sizes of their pools.
 //!
 //! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call gives the same answer
-//! on every node. Threads, garbage collection, exceptions and the asynchronous component model are not even compiled in.
+//! on every node. Memories of 64 bits are switched off: no policy needs them, and each access would be checked. Threads, garbage
+//! collection, exceptions and the asynchronous component model are not even compiled in.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,6 +148,7 @@ fn settings() -> wasmtime::Result<Config> {
         .max_wasm_stack(GUEST_STACK)
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
+        .wasm_memory64(false)
         .memory_init_cow(true);
     Ok(config)
 }

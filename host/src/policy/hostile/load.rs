@@ -118,6 +118,7 @@ fn what_is_switched_off_does_not_compile() {
         "(func (result i64) (i64.atomic.load (i32.const 0)))",
         "(func (param i64 i64) (result i64 i64) (i64.mul_wide_u (local.get 0) (local.get 1)))",
         "(memory $tiny 1 (pagesize 1))",
+        "(memory $wide i64 1)",
     ] {
         let wrapped = component(&format!("(component (core module $m {item}))"));
         assert!(matches!(refusal(&wrapped), LoadError::Compile(_)), "{item}");

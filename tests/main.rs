@@ -99,6 +99,8 @@ mod config;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod inspect;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod secrets;

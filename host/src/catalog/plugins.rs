@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::read::plugin_version;
 use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document};
+use crate::clock::UnixMs;
 use crate::job::TenantId;
 use crate::policy::binding::{Invalid, PluginName, Use};
 use crate::policy::{Digest, Lane, LoadError, Plugin, Runtime, golden};
@@ -60,16 +61,13 @@ impl Catalog {
         }
         let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
         let plugin = self.runtime.registry.admit(&component).await?;
-        let described = describe(&self.runtime, tenant.id, &plugin, component.len()).await?;
-        let said = PluginName { name: described.name.clone(), version: Some(described.version.clone()) };
+        let described = examine(&self.runtime, tenant.id, &plugin, &component).await?;
+        let said = PluginName { name: described.name, version: Some(described.version) };
         if said != full {
             let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
-        prove(&self.runtime, tenant.id, &plugin, &component).await?;
         let doc = PluginDoc { signed_by, ..described.doc };
-        plugin_version(described.name, &described.version, false, doc.clone(), self.clock.now())
-            .map_err(|error| LoadError::Description(error.to_string()))?;
         let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Expect::Nothing);
         let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
         match self.put(put).await {
@@ -177,6 +175,25 @@ impl Catalog {
     }
 }
 
+/// What a component that loads says of itself, if a server takes it: what it says can be used, and its golden tests pass.
+///
+/// # Errors
+/// Whatever keeps a server from accepting it, as a sentence for its author.
+pub async fn examine(
+    runtime: &Runtime,
+    tenant: TenantId,
+    plugin: &Arc<Plugin>,
+    component: &[u8],
+) -> Result<Described, LoadError> {
+    let described = describe(runtime, tenant, plugin, component.len()).await?;
+    let unusable = |error: String| LoadError::Description(error);
+    check::name("plugin", &described.name).map_err(|error| unusable(error.message))?;
+    plugin_version(described.name.clone(), &described.version, false, described.doc.clone(), UnixMs(0))
+        .map_err(|error| unusable(error.to_string()))?;
+    prove(runtime, tenant, plugin, component).await?;
+    Ok(described)
+}
+
 /// Runs the golden tests that are in a component.
 async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
     let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
@@ -197,10 +214,14 @@ const SUMMARY_LEN: usize = 1 << 10;
 const SCHEMA_LEN: usize = 64 << 10;
 
 /// A plugin's own words, read.
-pub(super) struct Described {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) doc: PluginDoc,
+#[derive(Debug)]
+pub struct Described {
+    /// What it calls itself.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What is stored of it.
+    pub doc: PluginDoc,
 }
 
 pub(super) async fn describe(

@@ -81,6 +81,10 @@ impl PolicyEngine {
         }
     }
 
+    pub(super) fn is_large(&self) -> bool {
+        self.large.is_some()
+    }
+
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }

@@ -176,6 +176,19 @@ impl Plugin {
         Ok(plugin)
     }
 
+    /// Whether it runs in the engine for large policies.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.engine.is_large()
+    }
+
+    /// How much room its native code takes, in bytes.
+    #[must_use]
+    pub fn code_size(&self) -> usize {
+        let image = self.pre.component().image_range();
+        image.end.addr() - image.start.addr()
+    }
+
     /// Compares the exports with `wit/`. That is done on an instance, so one is made. A component of which none can be made is let
     /// through: each call of it ends in a fault that says why, and the first is made before an upload is accepted.
     fn check_types(&self) -> Result<(), LoadError> {

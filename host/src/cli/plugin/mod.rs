@@ -1,9 +1,11 @@
 //! `carillon plugin`: makes, tries and manages the components that policies are made of.
 
+mod anatomy;
 mod bench;
 mod build;
 mod call;
 mod golden;
+mod inspect;
 mod scaffold;
 mod signing;
 
@@ -30,6 +32,8 @@ pub(super) enum Command {
         /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
         plugin: Reference,
     },
+    /// Show all that can be known of a component, and whether a server would take it.
+    Inspect(inspect::Inspect),
     /// Begin a plugin in Rust: a directory that builds and passes its tests.
     New(scaffold::New),
     /// Build a crate to a component, and load it as an upload would.
@@ -143,6 +147,7 @@ impl Command {
                 let loaded = local::load(&runtime, &file).await?;
                 session.out.answer(&record(&loaded, describe(&runtime, &loaded)?, std::fs::metadata(&file)?.len()))
             }
+            Self::Inspect(inspect) => inspect.run(session).await,
             Self::New(new) => new.run(session),
             Self::Build(build) => build.run(session).await,
             Self::Run(call) => call.run(session).await,
@@ -162,9 +167,7 @@ impl Command {
                 session.out.answer(&stored)
             }
             Self::Pull { plugin, file } => {
-                let path = plugin.path();
-                let path = [&path[..], &["component"]].concat();
-                let bytes = session.client.open(&path, &[], None).await?.bytes().await?;
+                let bytes = download(session, &plugin).await?;
                 match file.to_str() {
                     Some(input::STDIN) => Ok(std::io::stdout().write_all(&bytes)?),
                     _ => output::write(&file, &bytes),
@@ -180,6 +183,13 @@ impl Command {
             }
         }
     }
+}
+
+/// A version's component.
+async fn download(session: &Session, plugin: &Version) -> anyhow::Result<Vec<u8>> {
+    let path = plugin.path();
+    let path = [&path[..], &["component"]].concat();
+    Ok(session.client.open(&path, &[], None).await?.bytes().await?.into())
 }
 
 /// A runtime for one call at a time, with the limits that the configuration of a server here would give it.

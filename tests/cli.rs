@@ -199,6 +199,50 @@ async fn a_consumer_works_from_the_shell() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_versions_of_a_policy_are_compared() {
+    let host = TestHost::start().await;
+    let diff = async |numbers: &[&str]| json(&host, &[&["policy", "diff", "g"], numbers].concat(), "").await;
+    cli(&host, &["key", "put", "k"], "s3cret\n").await.ok();
+    let policy = json!({"judge": {"config": {"expect": [200]}}, "limits": {"ttl": "1h"}});
+    host.api.put_group("g", policy).await;
+    assert!(cli(&host, &["policy", "diff", "g"], "").await.error(1).contains("g has only version 1"));
+    let candidate =
+        json!({"judge": {"config": {"expect": [202]}}, "sign": {"plugin": "werkzeug-cookie", "keys": ["k"]}});
+    host.api.post("/v1/groups/g/policy/versions", candidate).await.expect(201);
+
+    // What is proposed, against what is in force.
+    let compared = diff(&[]).await;
+    assert_eq!((&compared["from"]["version"], &compared["to"]["version"]), (&json!(1), &json!(2)), "{compared}");
+    assert_eq!((&compared["same"], &compared["from"]["active"]), (&json!(false), &json!(true)));
+    let changes = compared["changes"].as_array().unwrap();
+    let at = |pointer: &str| changes.iter().find(|it| it["pointer"] == pointer).unwrap_or_else(|| panic!("{compared}"));
+    let expect = json!({"role": "judge", "pointer": "/judge/config/expect", "from": [200], "to": [202]});
+    assert_eq!(at("/judge/config/expect"), &expect);
+    assert_eq!(at("/sign/keys"), &json!({"role": "sign", "pointer": "/sign/keys", "to": ["k"]}));
+    let signer = host.api.get("/v1/plugins/werkzeug-cookie").await.expect(200);
+    assert_eq!((&at("/sign/digest")["to"], at("/sign/digest").get("from")), (&signer["digest"], None));
+    assert!(at("/sign/plugin")["to"].as_str().unwrap().starts_with("werkzeug-cookie@"), "{compared}");
+    assert_eq!(changes.len(), 4, "{compared}");
+    assert_eq!(diff(&["2"]).await, compared);
+
+    // When it is in force, against what was before; and by number, in either direction.
+    cli(&host, &["policy", "promote", "g", "2"], "").await.ok();
+    let promoted = diff(&[]).await;
+    assert_eq!((&promoted["changes"], &promoted["to"]["active"]), (&compared["changes"], &json!(true)));
+    assert_eq!(diff(&["1"]).await["from"]["version"], 2);
+    assert_eq!(diff(&["2", "1"]).await["changes"][0]["from"], signer["digest"]);
+    let same = diff(&["1", "1", "--exit-code"]).await;
+    assert_eq!((&same["same"], &same["changes"]), (&json!(true), &json!([])));
+    let told = cli(&host, &["policy", "diff", "g", "--exit-code"], "").await;
+    assert!(told.code == Some(1) && told.stderr.contains("version 1 and version 2 (in force) differ"), "{told:?}");
+    assert!(
+        told.stdout.contains("/judge/config/expect  [200]") && told.stderr.contains("g: version 1 -> "),
+        "{told:?}"
+    );
+    assert!(cli(&host, &["policy", "diff", "g", "7"], "").await.error(1).contains("version"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_simulation_is_printed() {
     let host = TestHost::start().await;
     host.api.put_group("g", json!({"encode": [{"plugin": "base64-envelope"}]})).await;

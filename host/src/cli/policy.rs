@@ -1,5 +1,6 @@
 //! `carillon policy`: tries policies out, and moves groups from one version of theirs to another.
 
+mod diff;
 mod replays;
 mod versions;
 
@@ -18,6 +19,8 @@ use super::{Session, input};
 pub(super) enum Command {
     /// Show the exact request that a job would send, and when it would be tried again. Nothing is sent or stored.
     Simulate(Box<Simulate>),
+    /// Show what differs between two versions of a group's policy.
+    Diff(diff::Diff),
     #[command(flatten)]
     Versions(versions::Command),
     #[command(flatten)]
@@ -84,6 +87,7 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let args = match self {
             Self::Simulate(args) => args,
+            Self::Diff(diff) => return diff.run(session).await,
             Self::Versions(command) => return command.run(session).await,
             Self::Replays(command) => return command.run(session).await,
         };

@@ -101,6 +101,8 @@ mod drain;
 #[cfg(test)]
 mod inspect;
 #[cfg(test)]
+mod oci;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod secrets;

@@ -6,6 +6,7 @@ mod host;
 mod postgres;
 mod program;
 mod receiver;
+mod registry;
 mod stream;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
 pub use postgres::{Cluster, Stop};
 pub use program::{Finished, Program, run};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
+pub use registry::Registry;
 pub use stream::kinds;
 
 /// The longest that a test waits for something that must happen. Nothing depends on how long it takes.

@@ -6,6 +6,7 @@ mod build;
 mod call;
 mod golden;
 mod inspect;
+mod oci;
 mod scaffold;
 mod signing;
 
@@ -46,24 +47,28 @@ pub(super) enum Command {
     Test(golden::Test),
     /// Measure one call of a component on this machine.
     Bench(bench::Bench),
-    /// Upload a component as a new version of a plugin.
+    /// Upload a component as a new version of a plugin, or to an OCI registry.
     Push {
-        /// NAME@VERSION. A version cannot be replaced.
-        plugin: Version,
+        /// NAME@VERSION, which cannot be replaced, or oci://HOST/REPOSITORY:TAG.
+        plugin: Place,
         /// The component; `-` is standard input.
         file: PathBuf,
         /// An Ed25519 private key in PEM to sign it with, for tenants that take signed plugins only.
         #[arg(long, value_name = "FILE", env = "CARILLON_SIGNING_KEY")]
         signing_key: Option<PathBuf>,
+        #[command(flatten)]
+        login: oci::Login,
     },
     /// Make a key that uploads are signed with, and print its public half for `carillon tenant put --plugin-signer`.
     Keygen(signing::Keygen),
-    /// Download a version's component.
+    /// Download a version's component, or one from an OCI registry.
     Pull {
-        /// NAME@VERSION.
-        plugin: Version,
+        /// NAME@VERSION, or oci://HOST/REPOSITORY with :TAG or @sha256:DIGEST.
+        plugin: Place,
         /// Where to write it; `-` is standard output.
         file: PathBuf,
+        #[command(flatten)]
+        login: oci::Login,
     },
     /// Say that a version should no longer be bound. Groups that bind it go on, with a warning.
     Deprecate {
@@ -128,6 +133,21 @@ impl FromStr for Version {
     }
 }
 
+/// Where a component is kept.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Server(Version),
+    Registry(oci::Reference),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if oci::Reference::is_meant(text) { text.parse().map(Self::Registry) } else { text.parse().map(Self::Server) }
+    }
+}
+
 const LIST: [(&str, &str); 6] = [
     ("NAME", "/name"),
     ("VERSION", "/version"),
@@ -160,18 +180,30 @@ impl Command {
                 session.out.answer(&description)
             }
             Self::Keygen(keygen) => keygen.run(session),
-            Self::Push { plugin, file, signing_key } => {
+            Self::Push { plugin, file, signing_key, login } => {
                 let component = input::bytes(&file)?;
-                let signature = signing_key.map(|key| signing::sign(&key, &component)).transpose()?;
-                let stored = session.client.put_component(&plugin.path(), component, signature.as_deref()).await?;
+                let stored = match plugin {
+                    Place::Server(plugin) => {
+                        let signature = signing_key.map(|key| signing::sign(&key, &component)).transpose()?;
+                        session.client.put_component(&plugin.path(), component, signature.as_deref()).await?
+                    }
+                    Place::Registry(reference) => oci::push(&reference, &login, component).await?,
+                };
                 session.out.answer(&stored)
             }
-            Self::Pull { plugin, file } => {
-                let bytes = download(session, &plugin).await?;
-                match file.to_str() {
-                    Some(input::STDIN) => Ok(std::io::stdout().write_all(&bytes)?),
-                    _ => output::write(&file, &bytes),
+            Self::Pull { plugin, file, login } => {
+                let (bytes, shown) = match plugin {
+                    Place::Server(plugin) => (download(session, &plugin).await?, None),
+                    Place::Registry(reference) => {
+                        let (bytes, shown) = oci::pull(&reference, &login).await?;
+                        (bytes, Some(shown))
+                    }
+                };
+                if file.to_str() == Some(input::STDIN) {
+                    return Ok(std::io::stdout().write_all(&bytes)?);
                 }
+                output::write(&file, &bytes)?;
+                shown.map_or(Ok(()), |shown| session.out.answer(&shown))
             }
             Self::Deprecate { plugin, why } => {
                 let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;

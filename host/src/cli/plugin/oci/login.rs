@@ -1,0 +1,146 @@
+//! Who asks a registry, and how that is said: a name with a password, or a token that another server gives for them.
+//!
+//! A password is never an argument, since those can be seen by others. It comes from the environment or from the file in which
+//! `docker login` and `podman login` keep it.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use serde_json::Value;
+
+/// The variable of the environment that has the password.
+const PASSWORD: &str = "CARILLON_OCI_PASSWORD";
+
+/// How to speak to a registry.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "For oci://")]
+pub(in crate::cli) struct Login {
+    /// Who asks; the password is CARILLON_OCI_PASSWORD. Without it, what `docker login` has stored is used.
+    #[arg(long, value_name = "NAME")]
+    pub(super) username: Option<String>,
+    /// Without TLS. A registry on this machine is always asked without.
+    #[arg(long)]
+    pub(super) plain_http: bool,
+}
+
+/// A name with a password.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    pub(super) username: String,
+    pub(super) password: String,
+}
+
+impl Login {
+    /// What is known of whoever asks `host`.
+    pub(super) fn credentials(&self, host: &str) -> anyhow::Result<Option<Credentials>> {
+        if let Some(username) = &self.username {
+            let password =
+                std::env::var(PASSWORD).with_context(|| format!("--username needs the password in {PASSWORD}"))?;
+            return Ok(Some(Credentials { username: username.clone(), password }));
+        }
+        let Some(file) = docker_config().filter(|file| file.exists()) else { return Ok(None) };
+        let cannot = || format!("{} cannot be read", file.display());
+        let config: Value = serde_json::from_slice(&std::fs::read(&file).with_context(cannot)?).with_context(cannot)?;
+        Ok(stored(&config, host))
+    }
+}
+
+/// The file of `docker login`.
+fn docker_config() -> Option<PathBuf> {
+    let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let directory = directory.or_else(|| std::env::home_dir().map(|home| home.join(".docker")))?;
+    Some(directory.join("config.json"))
+}
+
+/// What the file has for a host. Programs that keep passwords elsewhere (`credsStore`) are not asked.
+fn stored(config: &Value, host: &str) -> Option<Credentials> {
+    let auths = config["auths"].as_object()?;
+    let names = [host.to_owned(), format!("https://{host}"), format!("https://{host}/v2/")];
+    let auth = names.iter().find_map(|name| auths.get(name)?["auth"].as_str())?;
+    let text = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
+    let (username, password) = text.split_once(':')?;
+    Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+}
+
+/// How a registry wants to be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// With a name and a password.
+    Basic,
+    /// With a token from elsewhere.
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+}
+
+impl Challenge {
+    /// The first challenge of an answer that is understood.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Self::parse(value.to_str().ok()?))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let parameters = parameters(rest);
+        let value =
+            |name: &str| parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, it)| it.clone());
+        Some(Self::Bearer { realm: value("realm")?, service: value("service"), scope: value("scope") })
+    }
+}
+
+/// `name="value"` pairs; commas separate them, and may be part of values.
+fn parameters(text: &str) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once('=') {
+        let name = name.trim_matches([' ', ',']).to_owned();
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        parameters.push((name, value.trim().to_owned()));
+        rest = next;
+    }
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let text =
+            r#"Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push""#;
+        let Some(Challenge::Bearer { realm, service, scope }) = Challenge::parse(text) else { panic!("{text}") };
+        assert_eq!((&*realm, service.as_deref()), ("https://auth.example.com/token", Some("registry")));
+        assert_eq!(scope.as_deref(), Some("repository:a/b:pull,push"));
+        assert_eq!(Challenge::parse("basic realm=\"x\""), Some(Challenge::Basic));
+        let bare = Challenge::Bearer { realm: "https://x/".into(), service: Some("s".into()), scope: None };
+        assert_eq!(Challenge::parse("Bearer service=s, realm=https://x/"), Some(bare));
+        assert_eq!(Challenge::parse("Bearer scope=\"no realm\""), None);
+        assert_eq!(Challenge::parse("Negotiate"), None);
+    }
+
+    #[test]
+    fn what_docker_has_stored_is_found() {
+        let auth = |text: &str| json!({"auth": STANDARD.encode(text)});
+        let config =
+            json!({"auths": {"h:5000": auth("me:a:b"), "https://ghcr.io": auth("you:c"), "odd": {"auth": "?"}}});
+        let found = |host: &str| stored(&config, host).map(|it| format!("{} {}", it.username, it.password));
+        assert_eq!(found("h:5000").as_deref(), Some("me a:b"));
+        assert_eq!(found("ghcr.io").as_deref(), Some("you c"));
+        assert_eq!((found("odd"), found("elsewhere")), (None, None));
+        assert!(stored(&json!({}), "h").is_none());
+    }
+}

@@ -24,13 +24,13 @@ async fn compile(arguments: &[&str]) -> Output {
 }
 
 /// A plugin as `carillon plugin new` makes it, not built yet.
-async fn scaffold(parent: &Path, name: &str, role: &str) -> PathBuf {
+pub async fn scaffold(parent: &Path, name: &str, role: &str) -> PathBuf {
     author(&["plugin", "new", name, "--role", role, "--in", parent.to_str().unwrap()]).await.ok();
     parent.join(name)
 }
 
 /// Where what the crates have in common is compiled once.
-fn beside_others() -> PathBuf {
+pub fn beside_others() -> PathBuf {
     shared_dir().join("scaffolds")
 }
 

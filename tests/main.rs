@@ -97,6 +97,8 @@ mod cli;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod dev;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod inspect;

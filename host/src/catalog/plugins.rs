@@ -63,7 +63,7 @@ impl Catalog {
         let plugin = self.runtime.registry.admit(&component).await?;
         let described = examine(&self.runtime, tenant.id, &plugin, &component).await?;
         let said = PluginName { name: described.name, version: Some(described.version) };
-        if said != full {
+        if said != full && !is_draft(&full, &said) {
             let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
@@ -157,8 +157,12 @@ impl Catalog {
     /// What keeps a version from being removed.
     fn user_of(&self, tenant: TenantId, plugin: &PluginVersion) -> Option<String> {
         let name = plugin.full_name();
+        // Another version, such as a draft, may be the same bytes.
+        let is_it = |version: &Option<String>| version.as_ref().is_none_or(|it| *it == plugin.version.to_string());
+        let uses = |used: &Use| {
+            used.plugin.name == plugin.name && used.digest == plugin.doc.digest && is_it(&used.plugin.version)
+        };
         for group in self.groups(tenant) {
-            let uses = |used: &Use| used.plugin.name == plugin.name && used.digest == plugin.doc.digest;
             if group.effective.iter().flat_map(|effective| effective.uses()).any(uses) {
                 return Some(format!("the group `{}`", group.name));
             }
@@ -170,9 +174,19 @@ impl Catalog {
         let tenant = self.tenants().into_iter().find(|known| known.id == tenant)?;
         let empty = Value::Object(serde_json::Map::new());
         let defaults = self.state().effective(&tenant, &empty).ok()?;
-        let uses = defaults.uses().any(|used| used.plugin.name == plugin.name && used.digest == plugin.doc.digest);
-        uses.then(|| "the tenant's defaults".to_owned())
+        defaults.uses().any(uses).then(|| "the tenant's defaults".to_owned())
     }
+}
+
+/// Whether this is a name for a draft of a version: `0.1.0-dev.3` of `0.1.0`, `0.1.0-rc.1.dev.3` of `0.1.0-rc.1`. An author who tries things out
+/// needs many versions, and a component says only one.
+fn is_draft(name: &PluginName, of: &PluginName) -> bool {
+    let (Some(name_version), Some(version)) = (&name.version, &of.version) else { return false };
+    let dot = if version.contains('-') { "." } else { "-" };
+    let number =
+        name_version.strip_prefix(version.as_str()).and_then(|rest| rest.strip_prefix(dot)?.strip_prefix("dev."));
+    let is_number = number.is_some_and(|text| text.parse::<u32>().is_ok_and(|number| number.to_string() == text));
+    name.name == of.name && !version.contains('+') && is_number
 }
 
 /// What a component that loads says of itself, if a server takes it: what it says can be used, and its golden tests pass.

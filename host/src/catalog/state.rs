@@ -299,7 +299,10 @@ impl State {
         }
         match version {
             Some(version) => self.plugins.get(&(tenant, name.name.clone(), version)),
-            None => self.versions(tenant, &name.name).last(),
+            None => {
+                let released = self.versions(tenant, &name.name).rfind(|plugin| plugin.version.pre.is_empty());
+                released.or_else(|| self.versions(tenant, &name.name).next_back())
+            }
         }
     }
 

@@ -4,6 +4,7 @@ mod anatomy;
 mod bench;
 mod build;
 mod call;
+mod dev;
 mod golden;
 mod inspect;
 mod oci;
@@ -39,6 +40,8 @@ pub(super) enum Command {
     New(scaffold::New),
     /// Build a crate to a component, and load it as an upload would.
     Build(build::Build),
+    /// Build a plugin again whenever its sources change, and put it in force for a group.
+    Dev(dev::Dev),
     /// Make one call of a component on this machine, with the engine and the limits of the server.
     #[command(after_long_help = call::EXAMPLES)]
     Run(call::Call),
@@ -170,6 +173,7 @@ impl Command {
             Self::Inspect(inspect) => inspect.run(session).await,
             Self::New(new) => new.run(session),
             Self::Build(build) => build.run(session).await,
+            Self::Dev(dev) => dev.run(session).await,
             Self::Run(call) => call.run(session).await,
             Self::Test(test) => test.run(session).await,
             Self::Bench(bench) => bench.run(session).await,

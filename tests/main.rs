@@ -114,6 +114,8 @@ mod signers;
 mod tutorial;
 #[cfg(test)]
 mod uploads;
+#[cfg(test)]
+mod wit;
 
 #[cfg(test)]
 mod cluster;

@@ -2,15 +2,16 @@
 //! what they do to jobs. What they sign and encode is read by the real libraries.
 
 use std::path::Path;
+use std::time::Duration;
 
 use axum::body::Bytes;
-use carillon_guest_build::{BuildRequest, build};
+use carillon::clock::UnixMs;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::custom_plugin::upload;
 use crate::python::{ask, interpreter};
-use crate::support::{Answer, Receiver, Setup, TestHost, repository, shared_dir};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, ms, repository, shared_dir};
 
 /// Reads {"headers", "body", "secrets"} and prints which of the secrets Stripe's own library takes.
 const STRIPE: &str = r#"
@@ -42,48 +43,32 @@ async fn patient() -> TestHost {
     Setup::new().set("server.request_timeout", "5m").start().await
 }
 
-/// Runs a tool to its end, and returns the component that it was to write to `file`.
-async fn made_by(mut tool: Command, file: &Path, what_is_missing: &str) -> Bytes {
-    let output = tool.output().await.unwrap_or_else(|error| panic!("{tool:?}: {error}; {what_is_missing}"));
+/// What `carillon plugin build` makes of a directory, with the tools that `script/bootstrap test` installs.
+pub async fn built(directory: &Path) -> Bytes {
+    let name = directory.file_name().unwrap().to_str().unwrap();
+    let file = shared_dir().join(format!("{name}-{}.wasm", std::process::id()));
+    let tools = interpreter().parent().unwrap().display().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_carillon"))
+        .args(["plugin", "build"])
+        .arg(directory)
+        .arg("--target-dir")
+        .arg(shared_dir().join("guests"))
+        .arg("-o")
+        .arg(&file)
+        .env("PATH", format!("{tools}:{}", std::env::var("PATH").unwrap()))
+        .env("CARILLON_POLICY__COMPILE_TIMEOUT", "5m")
+        .output()
+        .await
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{what_is_missing}: `script/bootstrap test`");
-    std::fs::read(file).unwrap().into()
+    assert!(output.status.success(), "{said}\nwhat is missing comes with `script/bootstrap test`");
+    let component = std::fs::read(&file).unwrap().into();
+    std::fs::remove_file(file).unwrap();
+    component
 }
 
-/// `examples/judge-json-ok-js`, as its README builds it.
-async fn javascript() -> Bytes {
-    let file = shared_dir().join(format!("judge-js-{}.wasm", std::process::id()));
-    let mut tool = Command::new(interpreter().with_file_name("node"));
-    tool.arg("build.js").arg(&file).current_dir(repository().join("examples/judge-json-ok-js"));
-    made_by(tool, &file, "it needs Node and what package-lock.json lists").await
-}
-
-/// `examples/judge-json-ok-py`, as its README builds it.
-async fn python() -> Bytes {
-    let file = shared_dir().join(format!("judge-py-{}.wasm", std::process::id()));
-    let mut tool = Command::new(interpreter().with_file_name("componentize-py"));
-    tool.args([
-        "--wit-path",
-        "../../wit",
-        "--world",
-        "judge-policy",
-        "componentize",
-        "--stub-wasi",
-        "judge",
-        "--output",
-    ]);
-    tool.arg(&file).current_dir(repository().join("examples/judge-json-ok-py"));
-    made_by(tool, &file, "it needs componentize-py").await
-}
-
-async fn rust(name: &str) -> Bytes {
-    let request = BuildRequest {
-        manifest_dir: repository().join("examples").join(name),
-        target_dir: shared_dir().join("guests"),
-        toolchain: None,
-    };
-    let built = tokio::task::spawn_blocking(move || build(&request)).await.unwrap();
-    built.unwrap_or_else(|error| panic!("the example does not build: {error}")).into()
+async fn example(name: &str) -> Bytes {
+    built(&repository().join("examples").join(name)).await
 }
 
 /// What the judge of an attempt was called with and what it said.
@@ -124,7 +109,7 @@ async fn judges(host: &TestHost, name: &str, component: Bytes) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_judge_in_javascript_with_the_wasi_of_its_runtime() {
     let host = patient().await;
-    let logs = judges(&host, "judge-json-ok-js", javascript().await).await;
+    let logs = judges(&host, "judge-json-ok-js", example("judge-json-ok-js").await).await;
     assert_eq!(logs.len(), 1, "{logs:?}");
     assert!(logs[0].as_str().unwrap().starts_with("info: The body is not JSON: "), "the console is the log: {logs:?}");
 }
@@ -132,7 +117,7 @@ async fn a_judge_in_javascript_with_the_wasi_of_its_runtime() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_judge_in_python() {
     let host = patient().await;
-    let logs = judges(&host, "judge-json-ok-py", python().await).await;
+    let logs = judges(&host, "judge-json-ok-py", example("judge-json-ok-py").await).await;
     assert_eq!(logs.len(), 1, "{logs:?}");
     assert!(logs[0].as_str().unwrap().starts_with("debug: The body is not JSON: "), "{logs:?}");
 }
@@ -155,7 +140,7 @@ async fn delivered(host: &TestHost, policy: Value, metadata: Value, program: &st
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stripes_own_library_takes_what_the_stripe_signer_signs() {
     let host = TestHost::start().await;
-    upload(&host.api, "/v1/plugins/sign-stripe/versions/0.1.0", rust("sign-stripe").await).await.expect(201);
+    upload(&host.api, "/v1/plugins/sign-stripe/versions/0.1.0", example("sign-stripe").await).await.expect(201);
     let secrets = ["whsec_old_secret", "whsec_new_secret", "whsec_of_another"];
     for secret in &secrets[..2] {
         host.api.put("/v1/keys/endpoint", json!({"secret": secret, "overlap": "1h"})).await.expect(204);
@@ -169,7 +154,7 @@ async fn stripes_own_library_takes_what_the_stripe_signer_signs() {
 async fn the_cloudevents_sdk_reads_what_the_encoder_writes() {
     let host = TestHost::start().await;
     let path = "/v1/plugins/encode-cloudevents/versions/0.1.0";
-    upload(&host.api, path, rust("encode-cloudevents").await).await.expect(201);
+    upload(&host.api, path, example("encode-cloudevents").await).await.expect(201);
     for (mode, metadata, kind) in
         [("binary", json!({}), "order.changed"), ("structured", json!({"type": "order.paid"}), "order.paid")]
     {
@@ -181,4 +166,84 @@ async fn the_cloudevents_sdk_reads_what_the_encoder_writes() {
             "specversion": "1.0", "data": {"text": "grüße", "n": 1.5}});
         assert_eq!(event, expected, "{mode}");
     }
+}
+
+/// A time of the week that begins on Friday, 20 November 2026, UTC.
+fn at(day: i64, time: &str) -> UnixMs {
+    let (hours, minutes) = time.split_once(':').unwrap();
+    let minutes = hours.parse::<i64>().unwrap() * 60 + minutes.parse::<i64>().unwrap();
+    UnixMs(1_795_132_800_000 + (day * 24 * 60 + minutes) * 60_000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_policy_in_c_waits_for_monday_and_as_long_as_the_receiver_asks() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let path = "/v1/plugins/retry-business-hours/versions/0.1.0";
+    let plugin = upload(&host.api, path, example("retry-business-hours-c").await).await.expect(201);
+    assert_eq!(plugin["roles"], json!(["retry"]));
+    let bound = |config: Value| json!({"retry": {"plugin": "retry-business-hours", "config": config}});
+    let wrong = host.api.put("/v1/groups/g", bound(json!({"from": "18:00", "to": "09:00"}))).await.problem(422);
+    assert!(wrong.to_string().contains("`from` must be before `to`"), "its own check is asked: {wrong}");
+    host.api.put("/v1/groups/g", bound(json!({"days": ["sunday"]}))).await.problem(422);
+    host.api.put_group("g", bound(json!({"utc_offset_minutes": 60, "base_seconds": 120}))).await;
+
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    receiver.on(
+        "/office",
+        [
+            Answer::status(503),
+            Answer::status(503).header("retry-after", "10800"),
+            Answer::status(503).header("retry-after", "Mon, 23 Nov 2026 20:00:00 GMT"),
+            Answer::status(200),
+        ],
+    );
+    // Two minutes later it is past five there.
+    clock.set(at(0, "15:59"));
+    let id = host.api.job_id("g", json!({"url": receiver.url("/office")})).await;
+    let waiting = host.api.until_retry(&id, 1).await;
+    assert_eq!(ms(&waiting["run_at"]), at(3, "8:00"), "Monday, nine o'clock there");
+    clock.set(UnixMs(at(3, "8:00").0 - 1));
+    host.looked(&receiver).await;
+    assert_eq!(receiver.count("/office"), 1, "not over the weekend");
+    clock.advance(Duration::from_millis(1));
+    let waiting = host.api.until_retry(&id, 2).await;
+    assert_eq!(ms(&waiting["run_at"]), at(3, "11:00"), "as long as the receiver asks, in business hours");
+    clock.set(at(3, "11:00"));
+    let waiting = host.api.until_retry(&id, 3).await;
+    assert_eq!(ms(&waiting["run_at"]), at(4, "8:00"), "the morning after the time that the receiver named");
+    clock.set(at(4, "8:00"));
+    host.api.until_state(&id, "succeeded").await;
+    let times: Vec<UnixMs> = receiver.arrivals("/office").iter().map(|arrival| arrival.at).collect();
+    assert_eq!(times, [at(0, "15:59"), at(3, "8:00"), at(3, "11:00"), at(4, "8:00")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_standard_library_over_wasi_follows_from_the_call() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let component = built(&repository().join("tests/guests/std-wasip2")).await;
+    upload(&host.api, "/v1/plugins/std-wasip2/versions/0.1.0", component).await.expect(201);
+    host.api.put_group("g", json!({"judge": {"plugin": "std-wasip2"}})).await;
+    let receiver = Receiver::start().await;
+    let job = json!({"url": receiver.url("/a")});
+    let posted = host.api.post_job("g", job.clone()).await;
+    let id = posted["id"].as_str().unwrap();
+    host.api.until_state(id, "succeeded").await;
+    let attempt = host.api.attempts(id).await.remove(0);
+    let reason = attempt["verdict"]["reason"].as_str().unwrap();
+    let now = format!("now={} slept=0 order=", ms(&posted["created_at"]).0);
+    assert!(reason.starts_with(&now), "the time is that of the call, and waiting takes none of it: {reason}");
+    let nothing = "read=false write=false dir=false vars=0 args=0";
+    assert!(reason.ends_with(nothing), "{reason}");
+    let said = ["info: said to standard output", "error: said to standard error"];
+    assert_eq!(judge_of(&attempt)["log"], json!(said));
+
+    let order = async |seed: &Value| {
+        let trial = json!({"job": job, "seed": seed, "now": posted["created_at"], "responses": [{"status": 200}]});
+        let simulation = host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
+        simulation["attempts"][0]["verdict"]["reason"].clone()
+    };
+    assert_eq!(order(&posted["seed"]).await, reason, "the order of a HashMap follows from the seed");
+    assert_ne!(order(&json!(7)).await, order(&json!(8)).await);
 }

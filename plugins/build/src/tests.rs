@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use super::{BuildError, BuildRequest, Toolchain, build, has_guest_profile, module_path};
+use super::rust::{has_guest_profile, module_path};
+use super::tool::Tool;
+use super::{BuildError, BuildRequest, Target, Toolchain, build};
 
 fn write_crate(directory: &Path, crate_type: &str, source: &str) {
     let manifest = format!(
@@ -48,13 +51,13 @@ fn a_crate_without_a_module_is_told_what_to_add() {
 fn what_does_not_compile_and_what_is_not_there_are_errors() {
     let root = tempfile::tempdir().expect("a directory");
     write_crate(root.path(), "cdylib", "fn");
-    assert!(matches!(build(&request(root.path())), Err(BuildError::Cargo { .. })));
-    assert!(matches!(build(&request(&root.path().join("nowhere"))), Err(BuildError::NotACrate { .. })));
+    assert!(matches!(build(&request(root.path())), Err(BuildError::Compiler { .. })));
+    assert!(matches!(build(&request(&root.path().join("nowhere"))), Err(BuildError::NotADirectory { .. })));
 }
 
 #[test]
 fn every_error_says_what_to_do() {
-    let text = BuildError::NoToolchain.to_string();
+    let text = BuildError::NoToolchain("wasm32-unknown-unknown").to_string();
     for command in ["script/bootstrap", "rustup target add", "apt-get install"] {
         assert!(text.contains(command), "{text}");
     }
@@ -75,12 +78,64 @@ fn a_workspace_may_bring_its_own_profile() {
     let root = tempfile::tempdir().expect("a directory");
     let manifest = root.path().join("Cargo.toml");
     fs::write(&manifest, "[workspace]\n[profile.guest]\ninherits = \"release\"\n").expect("a manifest");
-    assert!(has_guest_profile(&manifest));
+    assert!(has_guest_profile(root.path()));
     fs::write(&manifest, "[workspace]\n[profile.guest.package.x]\n").expect("a manifest");
-    assert!(!has_guest_profile(&manifest));
+    assert!(!has_guest_profile(root.path()));
 }
 
 #[test]
 fn an_installed_toolchain_is_found() {
-    assert!(Toolchain::choose(Path::new(env!("CARGO_MANIFEST_DIR"))).is_ok());
+    assert!(Toolchain::choose(Path::new(env!("CARGO_MANIFEST_DIR")), Target::Unknown).is_ok());
+}
+
+/// Builds a directory of these files, which must fail; what it says.
+fn refused(files: &[(&str, &str)]) -> (BuildError, String) {
+    let root = tempfile::tempdir().expect("a directory");
+    let directory = root.path().join("plugin");
+    fs::create_dir(&directory).expect("a directory");
+    for (name, text) in files {
+        fs::write(directory.join(name), text).expect("a file");
+    }
+    let request = BuildRequest { manifest_dir: directory, target_dir: root.path().join("target"), toolchain: None };
+    let error = build(&request).expect_err("no component");
+    let said = error.to_string();
+    (error, said)
+}
+
+const JUDGE: &str = "package local:plugin; world plugin { include carillon:policy/judge-policy@0.1.0; }";
+
+#[test]
+fn what_other_languages_lack_is_said() {
+    let (error, said) = refused(&[("policy.c", "")]);
+    assert!(
+        matches!(error, BuildError::NoWorld(_)) && said.contains("include carillon:policy/judge-policy@0.1.0"),
+        "{said}"
+    );
+    let (error, said) = refused(&[("policy.c", ""), ("policy.wit", &JUDGE.replace("judge-policy", "jury-policy"))]);
+    assert!(matches!(error, BuildError::World(_)) && said.contains("jury-policy"), "{said}");
+    let (error, said) = refused(&[("a.py", ""), ("b.py", ""), ("policy.wit", JUDGE)]);
+    assert!(matches!(error, BuildError::NoMain { .. }) && said.contains("policy.py"), "{said}");
+    let (error, said) = refused(&[("package.json", r#"{"main": "judge.js"}"#), ("policy.wit", JUDGE)]);
+    assert!(matches!(error, BuildError::NoMain { .. }) && said.contains("judge.js"), "{said}");
+    let (error, said) = refused(&[("package.json", "{}"), ("policy.js", ""), ("policy.wit", JUDGE)]);
+    assert!(matches!(error, BuildError::NoPackages(_)) && said.contains("npm ci"), "{said}");
+    assert!(matches!(refused(&[("package.json", "{"), ("policy.wit", JUDGE)]).0, BuildError::Read { .. }));
+}
+
+#[test]
+fn what_clang_refuses_is_no_component() {
+    let (error, said) = refused(&[("policy.c", "#include \"policy.h\"\nint"), ("policy.wit", JUDGE)]);
+    assert!(matches!(error, BuildError::Compiler { .. }) && said.contains("`clang` could not build"), "{said}");
+    // Everything compiles, but nothing is defined.
+    assert!(matches!(refused(&[("policy.c", ""), ("policy.wit", JUDGE)]).0, BuildError::Compiler { .. }));
+}
+
+#[test]
+fn what_is_not_installed_is_said_with_the_way_to_get_it() {
+    let tool = Tool { name: "no-such-program", install: "get it from somewhere" };
+    let error = tool.run(&mut Command::new("no-such-program"), Path::new(".")).expect_err("no program");
+    assert!(
+        matches!(error, BuildError::Start { .. }) && error.to_string().contains("get it from somewhere"),
+        "{error}"
+    );
 }

@@ -10,14 +10,45 @@ use std::process::Command;
 use crate::BuildError;
 use crate::environment::without_outer_cargo;
 
-/// The target of every guest: no operating system, no WASI.
-pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
+/// What a guest in Rust is compiled for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// `wasm32-unknown-unknown`: no operating system, no WASI.
+    #[default]
+    Unknown,
+    /// `wasm32-wasip2`: the standard library works, over WASI 0.2.
+    Wasip2,
+}
+
+impl Target {
+    /// The target of that name.
+    pub(crate) fn named(name: &str) -> Result<Self, BuildError> {
+        let targets = [Self::Unknown, Self::Wasip2];
+        targets
+            .into_iter()
+            .find(|target| target.as_str() == name)
+            .ok_or_else(|| BuildError::UnknownTarget(name.to_owned()))
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "wasm32-unknown-unknown",
+            Self::Wasip2 => "wasm32-wasip2",
+        }
+    }
+}
 
 /// Forces a toolchain: `rustup` or `debian`.
 pub(crate) const OVERRIDE: &str = "CARILLON_GUEST_TOOLCHAIN";
 
 const DEBIAN_BIN: &str = "/usr/bin";
 const DEBIAN_LINKER: &str = "wasm-ld-22";
+
+/// Where Debian's `wasm-component-ld` is, the linker of `wasm32-wasip2`.
+const DEBIAN_COMPONENT_LINKER: &str = "/usr/lib/rustlib/x86_64-unknown-linux-gnu/bin";
+
+/// The libc below the standard library of `wasm32-wasip2`, from Debian's `wasi-libc` instead of from rustup.
+const DEBIAN_WASI_LIBC: [&str; 2] = ["-Lnative=/usr/lib/wasm32-wasi", "-Clink-self-contained=no"];
 
 /// A way to compile guests. The two give different bytes, since their compilers differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +65,9 @@ impl Toolchain {
     ///
     /// # Errors
     /// [`BuildError::NoToolchain`] if none is installed, [`BuildError::UnknownToolchain`] if the variable has another value.
-    pub fn choose(directory: &Path) -> Result<Self, BuildError> {
+    pub fn choose(directory: &Path, target: Target) -> Result<Self, BuildError> {
         match std::env::var_os(OVERRIDE) {
-            None => Self::installed(directory).ok_or(BuildError::NoToolchain),
+            None => Self::installed(directory, target).ok_or(BuildError::NoToolchain(target.as_str())),
             Some(name) => Self::named(&name),
         }
     }
@@ -49,8 +80,9 @@ impl Toolchain {
         }
     }
 
-    fn installed(directory: &Path) -> Option<Self> {
-        if prints_existing_path("rustc", &["--print", "target-libdir", "--target", TARGET], "", directory) {
+    fn installed(directory: &Path, target: Target) -> Option<Self> {
+        let libdir = ["--print", "target-libdir", "--target", target.as_str()];
+        if prints_existing_path("rustc", &libdir, "", directory) {
             return Some(Self::Rustup);
         }
         let debian = |program: &str| Path::new(DEBIAN_BIN).join(program);
@@ -70,7 +102,7 @@ impl Toolchain {
         without_outer_cargo(&mut command).current_dir(directory);
         if self == Self::Debian {
             command
-                .env("PATH", path_with(DEBIAN_BIN))
+                .env("PATH", path_with(&[DEBIAN_BIN, DEBIAN_COMPONENT_LINKER]))
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", DEBIAN_LINKER);
         }
@@ -84,12 +116,20 @@ impl Toolchain {
             Self::Debian => &["-Zbuild-std=std,panic_abort"],
         }
     }
+
+    /// What the compiler needs besides.
+    pub(crate) fn rustflags(self, target: Target) -> &'static [&'static str] {
+        match (self, target) {
+            (Self::Debian, Target::Wasip2) => &DEBIAN_WASI_LIBC,
+            _ => &[],
+        }
+    }
 }
 
-fn path_with(first: &str) -> OsString {
+fn path_with(first: &[&str]) -> OsString {
     let rest = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::iter::once(PathBuf::from(first)).chain(std::env::split_paths(&rest));
-    std::env::join_paths(directories).unwrap_or_else(|_| first.into())
+    let directories = first.iter().map(PathBuf::from).chain(std::env::split_paths(&rest));
+    std::env::join_paths(directories).unwrap_or(rest)
 }
 
 /// Whether the program runs and prints a directory in which `below` exists.
@@ -103,7 +143,7 @@ fn prints_existing_path(program: &str, arguments: &[&str], below: &str, director
 
 #[cfg(test)]
 mod tests {
-    use super::Toolchain;
+    use super::{Target, Toolchain};
     use crate::BuildError;
 
     #[test]
@@ -111,5 +151,13 @@ mod tests {
         assert!(matches!(Toolchain::named(&"rustup".into()), Ok(Toolchain::Rustup)));
         assert!(matches!(Toolchain::named(&"debian".into()), Ok(Toolchain::Debian)));
         assert!(matches!(Toolchain::named(&"gcc".into()), Err(BuildError::UnknownToolchain(name)) if name == "gcc"));
+    }
+
+    #[test]
+    fn a_target_is_one_of_two() {
+        for target in [Target::Unknown, Target::Wasip2] {
+            assert_eq!(Target::named(target.as_str()).ok(), Some(target));
+        }
+        assert!(matches!(Target::named("wasm32-wasip1"), Err(BuildError::UnknownTarget(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! `carillon plugin build`: from a crate to a component that a server would take, with its golden tests in it.
+//! `carillon plugin build`: from a plugin's directory to a component that a server would take, with its golden tests in it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ pub(in crate::cli) struct Build {
 /// What is built.
 #[derive(Debug, Default, Args)]
 pub(in crate::cli) struct Sources {
-    /// The directory of the crate.
+    /// The directory of the plugin.
     #[arg(default_value = ".")]
     pub(super) directory: PathBuf,
-    /// Where cargo keeps its intermediate files; `target/carillon` in the crate if it is not said.
+    /// Where intermediate files are kept; `target/carillon` in the plugin's directory if it is not said.
     #[arg(long, value_name = "DIRECTORY", env = "CARILLON_PLUGIN_TARGET_DIR")]
     target_dir: Option<PathBuf>,
 }

@@ -1,0 +1,48 @@
+//! JavaScript: componentize-js puts a file, what it imports by relative paths, and an engine (StarlingMonkey) into a component.
+//!
+//! It is a package of Node's: the plugin's `package.json` lists it, and its lock file says which one. `main` there names the file;
+//! `policy.js` if it does not.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::tool::Tool;
+use crate::world::World;
+use crate::{BuildError, read};
+
+const NODE: Tool =
+    Tool { name: "node", install: "plugins in JavaScript are built with Node 20 or newer: https://nodejs.org" };
+
+/// What runs in Node. It finds the package from the directory that it runs in.
+const SCRIPT: &str = include_str!("componentize.js");
+
+const PACKAGE: &str = "node_modules/@bytecodealliance/componentize-js";
+
+/// The file of a package that does not say which.
+const MAIN: &str = "policy.js";
+
+pub(crate) fn build(directory: &Path, target: &Path, world: &World) -> Result<Vec<u8>, BuildError> {
+    let source = main(directory)?;
+    // Where Node looks for it.
+    if !directory.ancestors().any(|place| place.join(PACKAGE).exists()) {
+        return Err(BuildError::NoPackages(directory.to_owned()));
+    }
+    let component = target.join("component.wasm");
+    let mut node = Command::new("node");
+    node.args(["--input-type=module", "--eval", SCRIPT, "--"]).arg(source).arg(&world.directory);
+    node.arg(world.name()).arg(&component).current_dir(directory);
+    NODE.run(&mut node, directory)?;
+    read(&component)
+}
+
+fn main(directory: &Path) -> Result<PathBuf, BuildError> {
+    let manifest = directory.join("package.json");
+    let package: serde_json::Value = serde_json::from_slice(&read(&manifest)?)
+        .map_err(|error| BuildError::Read { path: manifest, source: error.into() })?;
+    let name = package["main"].as_str().unwrap_or(MAIN);
+    let path = directory.join(name);
+    if !path.is_file() {
+        return Err(BuildError::NoMain { directory: directory.to_owned(), expected: name.to_owned() });
+    }
+    Ok(path)
+}

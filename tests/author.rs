@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::support::{ADMIN_TOKEN, Finished, TestHost, run, shared_dir};
 
-const ROLES: [&str; 5] = ["encode", "sign", "judge", "retry", "observe"];
+pub const ROLES: [&str; 5] = ["encode", "sign", "judge", "retry", "observe"];
 
 async fn author(arguments: &[&str]) -> Finished {
     run(arguments, &[], "").await

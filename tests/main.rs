@@ -107,6 +107,8 @@ mod oci;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod scaffolds;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod signers;

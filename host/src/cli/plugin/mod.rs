@@ -10,6 +10,7 @@ mod inspect;
 mod oci;
 mod scaffold;
 mod signing;
+mod template;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,9 @@ pub(super) enum Command {
     },
     /// Show all that can be known of a component, and whether a server would take it.
     Inspect(inspect::Inspect),
-    /// Begin a plugin in Rust: a directory that builds and passes its tests.
+    /// Begin a plugin: a directory that builds and passes its tests.
     New(scaffold::New),
-    /// Build a crate to a component, and load it as an upload would.
+    /// Build a plugin in Rust, C, JavaScript or Python to a component, and load it as an upload would.
     Build(build::Build),
     /// Build a plugin again whenever its sources change, and put it in force for a group.
     Dev(dev::Dev),

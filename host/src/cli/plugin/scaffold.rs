@@ -1,21 +1,22 @@
 //! `carillon plugin new`: a plugin that builds and passes its tests, to begin from.
 //!
-//! It has the SDK in it, as this program was built with it: an author needs neither this repository nor a network that reaches it, and
-//! what they begin with is what this server accepts.
+//! In Rust it has the SDK in it, as this program was built with it: an author needs neither this repository nor a network that reaches
+//! it, and what they begin with is what this server accepts. In the other languages `carillon plugin build` brings the interface along.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use carillon_guest_build::WIT;
 use clap::Args;
 use include_dir::{Dir, include_dir};
 use serde_json::json;
 
 use super::super::{Session, output};
 use super::golden;
+use super::template::{self, Language};
 use crate::policy::Role;
 
 static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk");
-static WIT: Dir = include_dir!("$CARGO_MANIFEST_DIR/../wit");
 
 /// The manifest that the SDK takes its dependencies from.
 const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
@@ -36,6 +37,9 @@ pub(in crate::cli) struct New {
     /// What the plugin is to do.
     #[arg(long, value_parser = super::call::role)]
     role: Role,
+    /// What it is written in.
+    #[arg(long, value_enum, default_value_t = Language::Rust)]
+    lang: Language,
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -53,37 +57,30 @@ impl New {
         if directory.exists() {
             bail!("{} exists already", directory.display());
         }
-        for (path, text) in self.files() {
-            write(&directory.join(path), text.as_bytes())?;
+        let test = (format!("{}/first.json", golden::DIRECTORY), template::golden(self.role).to_owned());
+        let files = self.lang.files(self.role).into_iter().map(|(path, text)| (path.to_owned(), text));
+        for (path, text) in files.chain([test]) {
+            write(&directory.join(path), text.replace("PLUGIN", &self.name).as_bytes())?;
         }
-        for (from, to) in [(&SDK, "plugins/sdk"), (&WIT, "wit")] {
-            copy(from, &directory.join(VENDORED).join(to))?;
+        if self.lang == Language::Rust {
+            vendor(&directory)?;
         }
+        let (place, install, name) = (directory.display(), self.lang.install(), &self.name);
         session.out.answer(&json!({
             "directory": directory,
-            "next": format!("cd {} && carillon plugin build && carillon plugin test {}.wasm", directory.display(), self.name),
+            "next": format!("cd {place} && {install}carillon plugin build && carillon plugin test {name}.wasm"),
         }))
     }
+}
 
-    fn files(&self) -> [(String, String); 6] {
-        let (source, test) = match self.role {
-            Role::Encode => (include_str!("new/encode.rs.txt"), include_str!("new/encode.json")),
-            Role::Sign => (include_str!("new/sign.rs.txt"), include_str!("new/sign.json")),
-            Role::Judge => (include_str!("new/judge.rs.txt"), include_str!("new/judge.json")),
-            Role::Retry => (include_str!("new/retry.rs.txt"), include_str!("new/retry.json")),
-            Role::Observe => (include_str!("new/observe.rs.txt"), include_str!("new/observe.json")),
-        };
-        let named = |text: &str| text.replace("PLUGIN", &self.name);
-        [
-            ("Cargo.toml".to_owned(), named(include_str!("new/Cargo.toml.txt"))),
-            ("src/lib.rs".to_owned(), named(source)),
-            (format!("{}/first.json", golden::DIRECTORY), test.to_owned()),
-            (".gitignore".to_owned(), "target/\n*.wasm\n".to_owned()),
-            // What the SDK was tested with. What the plugin does not use is left out by the first build.
-            ("Cargo.lock".to_owned(), LOCK.to_owned()),
-            (format!("{VENDORED}/Cargo.toml"), workspace()),
-        ]
+/// Puts the SDK into the directory of a crate.
+fn vendor(directory: &Path) -> anyhow::Result<()> {
+    for (from, to) in [(&SDK, "plugins/sdk"), (&WIT, "wit")] {
+        copy(from, &directory.join(VENDORED).join(to))?;
     }
+    write(&directory.join(VENDORED).join("Cargo.toml"), workspace().as_bytes())?;
+    // What the SDK was tested with. What the plugin does not use is left out by the first build.
+    write(&directory.join("Cargo.lock"), LOCK.as_bytes())
 }
 
 /// The manifest of a workspace that has the SDK and nothing else.

@@ -3,6 +3,8 @@
 //! Nothing else in the crate asks the operating system what time it is or for random bytes (a lint refuses it), so that tests
 //! can move time by hand through the loops that run in production.
 
+mod alarm;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -97,9 +99,12 @@ impl Clock for SystemClock {
         Box::pin(async move {
             loop {
                 let left = at.0.saturating_mul(1_000).saturating_sub(self.now_micros());
-                match u64::try_from(left) {
-                    Ok(left @ 1..) => tokio::time::sleep(Duration::from_micros(left).min(LONGEST_NAP)).await,
-                    _ => return,
+                let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+                match left.checked_sub(alarm::LONGEST) {
+                    _ if left.is_zero() => return,
+                    // It may take a millisecond longer, which still leaves one for the alarm.
+                    Some(nap) if !nap.is_zero() => tokio::time::sleep(nap.min(LONGEST_NAP)).await,
+                    _ => alarm::after(left).await,
                 }
             }
         })

@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::author::{beside_others, scaffold};
 use crate::custom_plugin::{component, upload};
-use crate::support::{ADMIN_TOKEN, Answer, Receiver, TestHost, soon};
+use crate::support::{ADMIN_TOKEN, Answer, Receiver, TestHost, run, soon};
 
 /// `carillon plugin dev` that runs.
 struct Dev {
@@ -79,6 +79,8 @@ async fn what_is_saved_is_in_force() {
     let directory = scaffold(parent.path(), "my-judge", "judge").await;
     let source = directory.join("src/lib.rs");
     host.api.put_group("g", json!({"retry": {"config": {"max_attempts": 1}}})).await;
+    let nowhere = run(&["plugin", "dev", "none", "--group", "g"], &[], "").await;
+    assert!(nowhere.error(1).contains("none is no directory"));
     let mut dev = Dev::start(&host, &directory);
     let first = dev.round().await;
     assert_eq!((&first["plugin"], &first["version"]), (&json!("my-judge@0.1.0-dev.1"), &json!(2)), "{first}");

@@ -105,8 +105,9 @@ pub(in super::super) async fn get_version(
 }
 
 /// Uploads a version of a plugin: the body is the component. It is compiled, linked and asked to describe itself before it is
-/// accepted. A version never changes: other bytes under the same version are refused. If the tenant has signers, `Carillon-Signature` must
-/// be an Ed25519 signature of the body by one of them, in base64.
+/// accepted. A version never changes: other bytes under the same version are refused. A component that calls itself `0.1.0` may also be
+/// uploaded as a draft of that, `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by
+/// one of them, in base64.
 #[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
     params(("carillon-signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
     request_body(content = Vec<u8>, content_type = "application/wasm"),

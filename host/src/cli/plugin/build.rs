@@ -43,10 +43,14 @@ pub(super) struct Built {
 }
 
 impl Sources {
+    /// Where intermediate files are kept. A directory of its own: a cargo that runs in the crate would be waited for.
+    pub(super) fn target_dir(&self) -> PathBuf {
+        self.target_dir.clone().unwrap_or_else(|| self.directory.join("target").join("carillon"))
+    }
+
     pub(super) async fn build(&self, runtime: &Runtime) -> anyhow::Result<Built> {
-        // A target directory of its own: a cargo that runs in the crate would be waited for.
-        let target_dir = self.target_dir.clone().unwrap_or_else(|| self.directory.join("target").join("carillon"));
-        let request = BuildRequest { manifest_dir: self.directory.clone(), target_dir, toolchain: None };
+        let (manifest_dir, target_dir) = (self.directory.clone(), self.target_dir());
+        let request = BuildRequest { manifest_dir, target_dir, toolchain: None };
         let component = tokio::task::spawn_blocking(move || build(&request)).await??;
         let tests = self.directory.join(golden::DIRECTORY);
         let tests = if tests.is_dir() { golden::read(&tests)? } else { Vec::new() };

@@ -67,6 +67,8 @@ struct Bound {
 
 impl Dev {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let directory = &self.sources.directory;
+        ensure!(directory.is_dir(), "{} is no directory", directory.display());
         let _: Value = session.client.get(&["groups", &self.group], &[]).await?;
         tokio::select! {
             ended = self.watch(session) => ended,
@@ -76,13 +78,13 @@ impl Dev {
 
     async fn watch(&self, session: &Session) -> anyhow::Result<()> {
         let runtime = runtime()?;
-        let (mut round, mut bound, mut seen) = (0_u64, None, BTreeMap::new());
+        let look = || files(&self.sources.directory, &self.sources.target_dir());
+        let (mut round, mut bound, mut seen) = (0_u64, None, None);
         loop {
-            let files = files(&self.sources.directory);
-            if files != seen {
-                // An editor may write more than one.
+            if seen != Some(look()) {
+                // An editor may write more than one file.
                 tokio::time::sleep(PERIOD).await;
-                seen = self::files(&self.sources.directory);
+                seen = Some(look());
                 round += 1;
                 self.round(session, &runtime, round, &mut bound).await?;
             }
@@ -210,8 +212,9 @@ async fn draft(session: &Session, name: &str, version: &str) -> anyhow::Result<S
     Ok(format!("{prefix}{next}"))
 }
 
-/// The sources in a directory: how long each is, and when it was changed.
-fn files(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+/// The sources in a directory: how long each is, and when it was changed. What is built may lie among them, in `target_dir`.
+fn files(directory: &Path, target_dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let target_dir = target_dir.canonicalize().ok();
     let (mut found, mut left) = (BTreeMap::new(), vec![directory.to_owned()]);
     while let Some(directory) = left.pop() {
         // What has gone since it was listed is no source any more.
@@ -222,7 +225,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
             let is_built = path.extension().is_some_and(|it| BUILT.iter().any(|kind| it == *kind));
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() && !hidden && !NO_SOURCES.iter().any(|it| name == *it) {
-                left.push(path);
+                left.extend(Some(path).filter(|path| target_dir.is_none() || path.canonicalize().ok() != target_dir));
             } else if metadata.is_file() && !hidden && !is_built {
                 found.insert(path, (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
             }
@@ -272,13 +275,16 @@ mod tests {
         for name in ["src/lib.rs", "Cargo.toml", "golden/first.json"] {
             write(name, "a");
         }
-        let before = files(dir.path());
+        let files = || files(dir.path(), &dir.path().join("built"));
+        let before = files();
         assert_eq!(before.len(), 3);
-        for name in ["target/x", ".git/x", "Cargo.lock", "x.wasm", "node_modules/x/y.js", "src/.lib.rs.swp"] {
+        for name in
+            ["target/x", ".git/x", "Cargo.lock", "x.wasm", "node_modules/x/y.js", "src/.lib.rs.swp", "built/x.rs"]
+        {
             write(name, "a");
         }
-        assert_eq!(files(dir.path()), before);
+        assert_eq!(files(), before);
         write("src/lib.rs", "ab");
-        assert_ne!(files(dir.path()), before);
+        assert_ne!(files(), before);
     }
 }

@@ -138,6 +138,8 @@ impl Registry {
 
     /// Makes a request; a second time, if the registry wants to know who asks.
     async fn ask(&mut self, method: &Method, url: &Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Response> {
+        let in_clear = url.scheme() != "https" && self.origin.scheme() == "https";
+        ensure!(!in_clear, "{}, which the registry names, is asked without TLS", url.origin().ascii_serialization());
         let body = bytes::Bytes::from(body);
         let request = |known_as: Option<&KnownAs>| {
             let request = self.http.request(method.clone(), url.clone()).headers(headers.clone()).body(body.clone());

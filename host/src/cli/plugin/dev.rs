@@ -105,7 +105,9 @@ impl Dev {
                 let tests = answer["golden_tests"].as_u64().unwrap_or(0);
                 let plugin = answer["plugin"].as_str().unwrap_or_default();
                 let text = match answer["version"].as_i64() {
-                    Some(version) => format!("{plugin}, {tests} golden tests: version {version} of {}", self.group),
+                    Some(version) => {
+                        format!("{plugin} is in force: version {version} of {}; golden tests: {tests}", self.group)
+                    }
                     None => format!("{plugin} is still the same"),
                 };
                 (answer, text)

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -113,7 +114,8 @@ pub fn compiler_main(seconds: u64, memory: u64) -> anyhow::Result<()> {
     std::io::stdin().lock().read_to_end(&mut component)?;
     let compiling = std::thread::Builder::new()
         .stack_size(COMPILER_STACK)
-        .spawn(move || engine::compile(&component).map_err(|error| anyhow::anyhow!("{error:#}")))?;
+        .spawn(move || engine::compile(&component).map_err(|error| anyhow::anyhow!("{error:#}")))
+        .context("there is not enough memory for the compiler to begin (`policy.compile_memory`)")?;
     let artefact = compiling.join().map_err(|_| anyhow::anyhow!("the compiler panicked"))??;
     anyhow::ensure!(artefact.len() <= ARTEFACT_LIMIT, "it makes more than {ARTEFACT_LIMIT} bytes of native code");
     std::io::stdout().lock().write_all(&artefact)?;

@@ -1,7 +1,7 @@
 //! Many plugins, each bound by a group of its own: how much memory they take, and what a call costs while its plugin is loaded and after it had
 //! to make room for others.
 //!
-//! The plugins are one judge under many names: as long as each other, written over its own name in the component, so that every one of them is
+//! The plugins are one signer under many names: as long as each other, written over its own name in the component, so that every one of them is
 //! other code to the server.
 
 use std::time::Duration;
@@ -11,13 +11,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use super::super::bodies::{JobInput, Payload};
 use super::server::{LOOK, Server};
 use super::sink::Sink;
 use super::{Bench, Row, percentile};
 use crate::clock::Stopwatch;
 
-/// The judge.
-const JUDGE: &str = "expected-status";
+/// The signer.
+const SIGNER: &str = "werkzeug-cookie";
 
 /// Compiled code that the server keeps loaded: room for some two hundred of them, so that most have to go.
 const LOADED_SIZE: &str = "64MiB";
@@ -66,7 +67,8 @@ impl Bench {
         sink.reset().await?;
         let jobs = self.plugins * JOBS;
         let bar = self.bar("plugins, delivered with", jobs)?;
-        let batch = json!({ "jobs": vec![self.job(sink); JOBS] });
+        let job = JobInput { payload: Some(Payload::Json(payload())), ..self.job(sink) };
+        let batch = json!({ "jobs": vec![job; JOBS] });
         let (before, stopwatch) = (server.usage(), Stopwatch::start());
         let post = async |number: usize| {
             server.client().post::<Value>(&["groups", &name(number), "jobs", "batch"], &batch).await
@@ -104,9 +106,14 @@ impl Row {
     }
 }
 
-/// A simulated delivery: four calls, one of them of the group's own plugin.
+/// What the signer can sign.
+fn payload() -> Value {
+    json!({"user": 7})
+}
+
+/// A simulated delivery: three calls, the first of them of the group's own plugin.
 async fn simulate(server: &Server, group: &str) -> anyhow::Result<Duration> {
-    let job = json!({"job": {"url": "http://127.0.0.1:7071/"}, "responses": [{"status": 200}]});
+    let job = json!({"job": {"url": "http://127.0.0.1:7071/", "payload": payload()}, "responses": [{"status": 200}]});
     let stopwatch = Stopwatch::start();
     let answer: Value = server.client().post(&["groups", group, "policy", "simulate"], &job).await?;
     let elapsed = stopwatch.elapsed();
@@ -119,17 +126,17 @@ async fn bind(server: &Server, component: &[u8], number: usize, bar: &ProgressBa
     let name = name(number);
     let path = ["plugins", &name, "versions", env!("CARGO_PKG_VERSION")];
     server.client().put_component(&path, renamed(component, &name), None).await?;
-    server.client().put_group(&name, &json!({"judge": {"plugin": name}}), None).await?;
+    server.client().put_group(&name, &json!({"sign": {"plugin": name, "keys": ["bench"]}}), None).await?;
     bar.inc(1);
     Ok(())
 }
 
 fn component() -> anyhow::Result<&'static [u8]> {
-    let judge = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == JUDGE);
-    Ok(judge.context("the judge is not among the plugins")?.component)
+    let signer = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == SIGNER);
+    Ok(signer.context("the signer is not among the plugins")?.component)
 }
 
-/// As long as the judge's own.
+/// As long as the signer's own.
 fn name(number: usize) -> String {
     format!("bench-{number:09}")
 }
@@ -137,9 +144,9 @@ fn name(number: usize) -> String {
 /// The component with another name of the same length wherever its own stands.
 fn renamed(component: &[u8], name: &str) -> Vec<u8> {
     let mut renamed = component.to_vec();
-    for at in 0..renamed.len().saturating_sub(JUDGE.len()) {
-        if renamed[at..].starts_with(JUDGE.as_bytes()) {
-            renamed[at..at + JUDGE.len()].copy_from_slice(name.as_bytes());
+    for at in 0..renamed.len().saturating_sub(SIGNER.len()) {
+        if renamed[at..].starts_with(SIGNER.as_bytes()) {
+            renamed[at..at + SIGNER.len()].copy_from_slice(name.as_bytes());
         }
     }
     renamed
@@ -151,9 +158,9 @@ mod tests {
 
     #[test]
     fn each_plugin_is_other_code_of_the_same_length() {
-        assert_eq!(name(0).len(), JUDGE.len());
+        assert_eq!(name(0).len(), SIGNER.len());
         let (one, other) = (renamed(component().unwrap(), &name(1)), renamed(component().unwrap(), &name(2)));
         assert!(one != other && one.len() == other.len());
-        assert!(!one.windows(JUDGE.len()).any(|text| text == JUDGE.as_bytes()));
+        assert!(!one.windows(SIGNER.len()).any(|text| text == SIGNER.as_bytes()));
     }
 }

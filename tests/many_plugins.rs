@@ -32,6 +32,8 @@ async fn plugins_are_unloaded_and_loaded_again() {
         let own = [&judge[..], &[0, 3, 1, b'n', u8::try_from(number).unwrap()]].concat();
         upload(&tenant, "/v1/plugins/judge-json-ok/versions/0.1.0", Bytes::from(own)).await.expect(201);
         tenant.put_group("g", json!({"judge": {"plugin": "judge-json-ok"}})).await;
+        let bytes = metric(&host, "carillon_plugins_loaded_bytes").await;
+        assert!(bytes <= ROOM, "{bytes} bytes are loaded before anything is called");
         tenants.push(tenant);
     }
     let mut most = 0;

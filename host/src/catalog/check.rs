@@ -88,6 +88,8 @@ impl Catalog {
         for used in effective.uses() {
             self.check_use(tenant, used).await?;
         }
+        // To be asked, they were loaded; who binds many and calls none must not keep all of them.
+        self.plans.shed(&self.runtime.registry);
         self.check_keys(tenant, effective)?;
         let limits = &effective.limits;
         if limits.timeout > self.bounds.max_timeout {

@@ -69,7 +69,7 @@ mod tests {
                 .into_iter()
                 .filter(|import| !["types", "judge"].contains(import))
                 .collect::<Vec<_>>();
-            assert_eq!(functions, if role == "sign" { vec!["keys", "log"] } else { vec!["log"] }, "{world}");
+            assert_eq!(functions, if role == "sign" { vec!["keys"] } else { vec![] }, "{world}");
             assert!(!world.contains("wasi:"), "{world}");
         }
     }

@@ -4,8 +4,8 @@
 //! [`Retry`], [`Observe`]), and is exported with [`export!`]. It is a pure function: time, randomness, settings and history are
 //! arguments, and each call runs in a fresh instance.
 //!
-//! How it fails: a returned [`Failure`] says who must act; a panic is written to the log with its place and then traps, which
-//! the host treats as a fault of the plugin.
+//! How it fails: a returned [`Failure`] says who must act; a panic is written to the log with its place (with the feature `panic-messages`)
+//! and then traps, which the host treats as a fault of the plugin.
 
 #[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
 #[doc(hidden)]

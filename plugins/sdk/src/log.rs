@@ -30,7 +30,7 @@ pub fn error(message: &str) {
 }
 
 /// Makes a panic write its message and place to the log before the instance traps; a trap alone has only a backtrace.
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", feature = "panic-messages"))]
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
         let message = info.payload_as_str().unwrap_or("no message");
@@ -41,6 +41,6 @@ pub(crate) fn report_panics() {
     }));
 }
 
-/// On the author's machine the usual panic messages serve.
-#[cfg(not(target_arch = "wasm32"))]
+/// On the author's machine the usual panic messages serve; a plugin that does without them has the trap's backtrace.
+#[cfg(not(all(target_arch = "wasm32", feature = "panic-messages")))]
 pub(crate) fn report_panics() {}

@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::sink::Sink;
@@ -16,16 +20,80 @@ use crate::config::{Config, Sources};
 use crate::egress::Guard;
 use crate::send;
 
+/// No answer of the receiver is longer.
+const ANSWER_LEN: usize = 4 << 10;
+
+/// Rows in one transaction.
+const INSERT_ROWS: usize = 1_000;
+
 /// Flushes of which the median counts.
 const FLUSHES: usize = 101;
 
 impl Bench {
-    /// A loop around the deliveries' HTTP client, and a flush of the disk.
+    /// What the receiver can take, a loop around the deliveries' HTTP client, rows that SQLite can insert, and a flush of the disk.
     pub(super) async fn limits(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let bar = self.bar("limits", self.jobs)?;
-        let rows = vec![self.bare_loop(sink, &bar).await?, self.flush()?];
+        let sinks = self.raw_loop(sink).await?;
+        let rows = vec![sinks, self.bare_loop(sink, &bar).await?, self.inserts().await?, self.flush()?];
         bar.finish_and_clear();
         Ok(rows)
+    }
+
+    /// The same bytes over and over, and as many bytes of an answer: no client could ask for less.
+    async fn raw_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
+        let url = reqwest::Url::parse(&sink.url)?;
+        let address = *url.socket_addrs(|| None)?.first().context("the receiver has no address")?;
+        let body = "x".repeat(self.payload_bytes);
+        let request = format!("POST / HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let (request, left) = (Arc::new(request), Arc::new(AtomicUsize::new(self.jobs)));
+        let stopwatch = Stopwatch::start();
+        let mut loops = JoinSet::new();
+        for _ in 0..self.connections {
+            let (request, left) = (Arc::clone(&request), Arc::clone(&left));
+            loops.spawn(async move {
+                let mut stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let mut answer = vec![0; ANSWER_LEN];
+                let mut len = None;
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    stream.write_all(request.as_bytes()).await?;
+                    match len {
+                        // Its answers are of one length, which the first one tells.
+                        None => len = Some(stream.read(&mut answer).await?),
+                        Some(len) => _ = stream.read_exact(&mut answer[..len]).await?,
+                    }
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(ended) = loops.join_next().await {
+            ended.context("a loop failed")??;
+        }
+        Ok(Row::new("limit: the receiver").rate(self.jobs, stopwatch.elapsed()))
+    }
+
+    /// Rows of an id and a payload, as many in a transaction as a batch of the server has, each flushed.
+    async fn inserts(&self) -> anyhow::Result<Row> {
+        let directory = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(&self.dir)?;
+        let options = SqliteConnectOptions::new()
+            .filename(directory.path().join("rows.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let mut connection = options.connect().await?;
+        sqlx::query("CREATE TABLE row (id INTEGER PRIMARY KEY, body TEXT NOT NULL)").execute(&mut connection).await?;
+        let body = "x".repeat(self.payload_bytes);
+        let places = vec!["(?)"; INSERT_ROWS].join(",");
+        let sql = format!("INSERT INTO row (body) VALUES {places}");
+        let batches = self.jobs.div_ceil(INSERT_ROWS);
+        let stopwatch = Stopwatch::start();
+        for _ in 0..batches {
+            let query = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()));
+            (0..INSERT_ROWS).fold(query, |query, _| query.bind(body.as_str())).execute(&mut connection).await?;
+        }
+        let row = Row::new("limit: SQLite, rows in batches of 1,000").rate(batches * INSERT_ROWS, stopwatch.elapsed());
+        connection.close().await?;
+        Ok(row)
     }
 
     async fn bare_loop(&self, sink: &Sink, bar: &ProgressBar) -> anyhow::Result<Row> {

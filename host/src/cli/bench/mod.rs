@@ -3,12 +3,16 @@
 //! Every figure comes with the settings it was made under, and with what the same machine does at best in the same run: compare
 //! ratios, not figures of two machines. Deliveries are encoded, signed and judged by components, and each attempt is recorded.
 
+mod growth;
+mod idle;
 mod limits;
 mod load;
+mod plot;
 mod plugins;
 mod policy;
 mod server;
 pub(super) mod sink;
+mod timed;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +26,7 @@ use server::Usage;
 use sink::Sink;
 
 /// Measure how fast this machine accepts, delivers and decides.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Bench {
     /// Jobs of a workload.
     #[arg(long, default_value_t = 20_000, value_name = "N")]
@@ -33,13 +37,13 @@ pub(super) struct Bench {
     /// Bytes of a job's payload.
     #[arg(long, default_value_t = 256, value_name = "N")]
     payload_bytes: usize,
-    /// Jobs of the workload `lateness`.
+    /// Jobs of the workloads that measure lateness.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     timed_jobs: usize,
     /// The time over which these are spread.
     #[arg(long, default_value = "20s", value_name = "PERIOD", value_parser = humantime::parse_duration)]
     timed_spread: Duration,
-    /// Only these workloads.
+    /// Only these workloads. Without it, all but `growth`.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOAD")]
     only: Vec<Workload>,
     /// Where the databases are made and removed; a file system in memory would make durability free.
@@ -57,15 +61,23 @@ pub(super) struct Bench {
     /// Jobs of another tenant that are due in the workload `fairness`.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     backlog: usize,
+    /// How many other jobs are accepted a second in the workload `busy`, and delivered as fast as may be.
+    #[arg(long, default_value_t = 5_000, value_name = "N")]
+    others: usize,
     /// Plugins, with a group for each, of the workload `plugins`.
     #[arg(long, default_value_t = 200, value_name = "N")]
     plugins: usize,
+    /// Where the workload `growth` draws its curves, as SVG files.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Workload {
     /// What the machine can do at best.
     Limits,
+    /// Doing nothing, with and without jobs that wait.
+    Idle,
     /// Calls of policies.
     Policy,
     /// Accepting jobs.
@@ -74,13 +86,19 @@ enum Workload {
     Deliver,
     /// Delivering jobs on time.
     Lateness,
+    /// Delivering jobs on time while others are delivered at once.
+    Busy,
+    /// Delivering jobs on time while other receivers are slow or fail.
+    Sick,
     /// Delivering jobs on time while another tenant has a backlog.
     Fairness,
     /// Many plugins, each in a group of its own.
     Plugins,
+    /// Delivering, again and again: how its rate depends on what waits, on groups, on payloads and on nodes.
+    Growth,
 }
 
-const COLUMNS: [(&str, &str); 15] = [
+const COLUMNS: [(&str, &str); 17] = [
     ("WORKLOAD", "/workload"),
     ("COUNT", "/count"),
     ("SECONDS", "/seconds"),
@@ -93,7 +111,9 @@ const COLUMNS: [(&str, &str); 15] = [
     ("US", "/call_us"),
     ("US, 2 THREADS", "/call_us_two_threads"),
     ("2 : 1", "/two_to_one"),
+    ("OTHERS / S", "/others_per_second"),
     ("SERVER CPU S", "/server_cpu_s"),
+    ("SERVER CPU %", "/server_cpu_percent"),
     ("SERVER RSS MIB", "/server_rss_mib"),
     ("SINK CPU S", "/sink_cpu_s"),
 ];
@@ -124,6 +144,18 @@ impl Row {
         self.count(count).figure("seconds", seconds).figure("per_second", rate.round())
     }
 
+    /// What [`Row::rate`] found.
+    fn per_second(&self) -> f64 {
+        self.0.get("per_second").and_then(Value::as_f64).unwrap_or(0.0)
+    }
+
+    /// The time between the same two events, several times over.
+    fn times(self, mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let ms = |percent| percentile(&times, percent).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+        self.figure("p50_ms", ms(50)).figure("p90_ms", ms(90)).figure("p99_ms", ms(99)).figure("max_ms", ms(100))
+    }
+
     fn server(self, before: Usage, after: Usage) -> Self {
         self.figure("server_cpu_s", after.cpu - before.cpu).figure("server_rss_mib", after.rss)
     }
@@ -137,17 +169,21 @@ impl Bench {
         let settings = self.settings();
         let mut rows = Vec::new();
         for workload in Workload::value_variants() {
-            if !self.only.is_empty() && !self.only.contains(workload) {
+            if !self.is_wanted(*workload) {
                 continue;
             }
             rows.extend(match workload {
                 Workload::Limits => self.limits(&sink).await?,
+                Workload::Idle => self.idle(&sink).await?,
                 Workload::Policy => self.policy().await?,
                 Workload::Enqueue => self.enqueue(&sink).await?,
                 Workload::Deliver => self.deliver(&sink).await?,
                 Workload::Lateness => self.lateness(&sink).await?,
+                Workload::Busy => self.busy(&sink).await?,
+                Workload::Sick => self.sick(&sink).await?,
                 Workload::Fairness => self.fairness(&sink).await?,
                 Workload::Plugins => self.many_plugins(&sink).await?,
+                Workload::Growth => self.growth(&sink).await?,
             });
         }
         let rows: Vec<Value> = rows.into_iter().map(|row| Value::Object(row.0)).collect();
@@ -157,6 +193,13 @@ impl Bench {
         out.record(&settings)?;
         out.line("")?;
         out.table(&COLUMNS, &rows)
+    }
+
+    fn is_wanted(&self, workload: Workload) -> bool {
+        match &self.only[..] {
+            [] => workload != Workload::Growth,
+            only => only.contains(&workload),
+        }
     }
 
     fn settings(&self) -> Value {

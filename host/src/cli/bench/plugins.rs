@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::super::bodies::{JobInput, Payload};
 use super::server::{LOOK, Server};
 use super::sink::Sink;
-use super::{Bench, Row, percentile};
+use super::{Bench, Row};
 use crate::clock::Stopwatch;
 
 /// The signer.
@@ -96,14 +96,6 @@ async fn warm(server: &Server) -> anyhow::Result<Row> {
     }
     let row = Row::new("simulate, one plugin").rate(WARM_CALLS, stopwatch.elapsed());
     Ok(row.times(times).server(before, server.usage()))
-}
-
-impl Row {
-    fn times(self, mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        let ms = |percent| percentile(&times, percent).map_or(0.0, |time| time.as_secs_f64() * 1e3);
-        self.figure("p50_ms", ms(50)).figure("p90_ms", ms(90)).figure("p99_ms", ms(99)).figure("max_ms", ms(100))
-    }
 }
 
 /// What the signer can sign.

@@ -11,8 +11,8 @@ use super::{Bench, Row};
 use crate::clock::Stopwatch;
 use crate::config::{Config, Sources};
 use crate::policy::{
-    Attempt, Attribute, Exchange, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Response, Role,
-    Verdict,
+    Attempt, Attribute, Called, Exchange, Fault, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request,
+    Response, Role, Runtime, Usage, Verdict,
 };
 
 /// Warm calls of a round.
@@ -38,6 +38,8 @@ struct Case {
     keys: Vec<Arc<KeyMaterial>>,
     attempt: Attempt,
     request: Request,
+    exchange: Exchange,
+    verdict: Verdict,
 }
 
 impl Bench {
@@ -47,12 +49,7 @@ impl Bench {
         let bar = self.bar("policy", CASES.len())?;
         let mut rows = Vec::new();
         for (role, name, config) in CASES {
-            let embedded = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == name);
-            let component = bytes::Bytes::from_static(embedded.context("a default plugin is missing")?.component);
-            let plugin = runtime.registry.admit(&component).await?;
-            let (attempt, request) = (attempt(), self.request(role)?);
-            let keys = vec![Arc::new(key()?)];
-            let case = Case { role, config, plugin, limits: Arc::clone(&runtime.limits), keys, attempt, request };
+            let case = self.case(&runtime, role, name, config).await?;
             let cold = case.run(1)?;
             let (one, two) = (case.median(1)?, case.median(2)?);
             let row = Row::new(&format!("policy, {role}")).figure("cold_us", micros(cold));
@@ -62,6 +59,22 @@ impl Bench {
         }
         bar.finish_and_clear();
         Ok(rows)
+    }
+
+    async fn case(&self, runtime: &Runtime, role: Role, name: &str, config: &'static str) -> anyhow::Result<Case> {
+        let embedded = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == name);
+        let component = bytes::Bytes::from_static(embedded.context("a default plugin is missing")?.component);
+        Ok(Case {
+            role,
+            config,
+            plugin: runtime.registry.admit(&component).await?,
+            limits: Arc::clone(&runtime.limits),
+            keys: vec![Arc::new(key()?)],
+            attempt: attempt(),
+            request: self.request(role)?,
+            exchange: exchange(),
+            verdict: Verdict { outcome: JudgedOutcome::Retryable, reason: "status 503".to_owned() },
+        })
     }
 
     /// What the plugin of a role sees in a delivery: a signer sees the envelope that an encoder made.
@@ -97,33 +110,45 @@ impl Case {
 
     /// The mean time of `calls` calls.
     fn run(&self, calls: u32) -> anyhow::Result<Duration> {
-        let exchange = Exchange::Response(Response {
-            status: 200,
-            headers: vec![Header { name: "content-length".to_owned(), value: b"2".to_vec() }],
-            body: b"ok".to_vec(),
-            truncated: false,
-            elapsed_ms: 1,
-        });
-        let verdict = Verdict { outcome: JudgedOutcome::Retryable, reason: "status 503".to_owned() };
-        let (limits, attempt, config) = (&*self.limits, &self.attempt, self.config);
         let mut spent = Duration::ZERO;
         for _ in 0..calls {
             let request = self.request.clone();
             let stopwatch = Stopwatch::start();
-            let fault = match self.role {
-                Role::Encode => self.plugin.encode(limits, attempt, config, &request).result.err(),
-                Role::Sign => self.plugin.sign(limits, attempt, config, request, &self.keys).result.err(),
-                Role::Judge => self.plugin.judge(limits, attempt, config, &exchange).result.err(),
-                Role::Retry => self.plugin.retry(limits, attempt, config, &verdict, &[]).result.err(),
-                Role::Observe => self.plugin.observe(limits, config, &[], false).result.err(),
-            };
+            self.call(request)?;
             spent += stopwatch.elapsed();
-            if let Some(fault) = fault {
-                return Err(anyhow!("{}: {fault}", self.role));
-            }
         }
         Ok(spent / calls)
     }
+
+    /// What one call used.
+    fn call(&self, request: Request) -> anyhow::Result<Usage> {
+        let (limits, attempt, config) = (&*self.limits, &self.attempt, self.config);
+        let (usage, fault) = match self.role {
+            Role::Encode => outcome(self.plugin.encode(limits, attempt, config, &request)),
+            Role::Sign => outcome(self.plugin.sign(limits, attempt, config, request, &self.keys)),
+            Role::Judge => outcome(self.plugin.judge(limits, attempt, config, &self.exchange)),
+            Role::Retry => outcome(self.plugin.retry(limits, attempt, config, &self.verdict, &[])),
+            Role::Observe => outcome(self.plugin.observe(limits, config, &[], false)),
+        };
+        match fault {
+            None => Ok(usage),
+            Some(fault) => Err(anyhow!("{}: {fault}", self.role)),
+        }
+    }
+}
+
+fn outcome<T>(called: Called<T>) -> (Usage, Option<Fault>) {
+    (called.usage, called.result.err())
+}
+
+fn exchange() -> Exchange {
+    Exchange::Response(Response {
+        status: 200,
+        headers: vec![Header { name: "content-length".to_owned(), value: b"2".to_vec() }],
+        body: b"ok".to_vec(),
+        truncated: false,
+        elapsed_ms: 1,
+    })
 }
 
 fn key() -> anyhow::Result<KeyMaterial> {

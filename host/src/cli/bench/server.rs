@@ -81,6 +81,19 @@ impl Server {
         &self.clients[0]
     }
 
+    /// As many groups besides the server's own, under the same policy.
+    pub(super) async fn more_groups(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        let names: Vec<String> = (0..count).map(|number| format!("{}-{number}", self.group)).collect();
+        for name in &names {
+            self.client().put_group(name, &policy(), None).await?;
+        }
+        for client in &self.clients {
+            let last = ["groups", names.last().context("no groups are no workload")?];
+            until(async || Ok(client.get::<Value>(&last, &[]).await.is_ok())).await?;
+        }
+        Ok(names)
+    }
+
     /// Clients of each node for another tenant, which has a paused group of the same name and policy.
     pub(super) async fn other_tenant(&self) -> anyhow::Result<Vec<Client>> {
         let tenant = format!("{}-other", self.group);

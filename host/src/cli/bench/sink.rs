@@ -1,4 +1,5 @@
-//! The receiver of the benchmarks, in a process of its own: answers at once, counts, and notes how late each request is.
+//! The receiver of the benchmarks, in a process of its own: answers at once, counts, and notes how late each request is. It also plays a
+//! receiver that is slow, and one that fails.
 //!
 //! It runs on one thread, prints its address as its first line, and ends when its standard input does: with its parent.
 
@@ -6,11 +7,12 @@ use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::{Body, to_bytes};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -25,6 +27,15 @@ pub(in crate::cli) const SUBCOMMAND: &str = "bench-sink";
 
 /// Says when a request was due, in milliseconds since 1970.
 pub(super) const RUN_AT_HEADER: &str = "bench-run-at";
+
+/// Answers after [`SLOW`], and counts nothing.
+pub(super) const SLOW_PATH: &str = "slow";
+
+/// Answers with 500, and counts nothing.
+pub(super) const FAIL_PATH: &str = "fail";
+
+/// How long a slow receiver takes.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// No body of a benchmark is larger.
 const BODY_LIMIT: usize = 64 << 20;
@@ -101,7 +112,16 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let now = SystemClock.now_micros();
     let lock = || -> MutexGuard<'_, Arrivals> { arrivals.lock().unwrap_or_else(PoisonError::into_inner) };
+    let mut answered = StatusCode::OK;
     let text = match *request.method() {
+        _ if request.uri().path().trim_start_matches('/') == SLOW_PATH => {
+            tokio::time::sleep(SLOW).await;
+            String::new()
+        }
+        _ if request.uri().path().trim_start_matches('/') == FAIL_PATH => {
+            answered = StatusCode::INTERNAL_SERVER_ERROR;
+            String::new()
+        }
         Method::GET => serde_json::to_string(&lock().tally()).unwrap_or_default(),
         Method::DELETE => {
             *lock() = Arrivals::default();
@@ -118,7 +138,9 @@ async fn answer(
             "ok".to_owned()
         }
     };
-    Ok(Response::new(Body::from(text)))
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = answered;
+    Ok(response)
 }
 
 /// The parent's end.

@@ -32,7 +32,20 @@ async fn groups_and_keys_are_managed() {
     assert_eq!((&rotated["version"], rotated["versions"].as_array().unwrap().len()), (&json!(2), 2), "{rotated}");
     cli(&host, &["key", "delete", "flask", "--version", "1"], "").await.ok();
     assert_eq!(host.api.get("/v1/keys/flask").await.expect(200)["versions"].as_array().unwrap().len(), 1);
-    cli(&host, &["key", "put", "hook", "--base64"], "whsec_c2VjcmV0\n").await.ok();
+    cli(&host, &["key", "put", "hook", "--base64", "--group", "g", "--group", "h"], "whsec_c2VjcmV0\n").await.ok();
+    assert_eq!(host.api.get("/v1/keys/hook").await.expect(200)["groups"], json!(["g", "h"]));
+    for (to, said, groups) in [
+        (&["--group", "h"][..], "hook: granted to h", json!(["h"])),
+        (&["--none"], "hook: granted to no group", json!([])),
+        (&["--all"], "hook: granted to all groups", Value::Null),
+    ] {
+        assert!(cli(&host, &[&["key", "grant", "hook"], to].concat(), "").await.ok().contains(said));
+        assert_eq!(host.api.get("/v1/keys/hook").await.expect(200)["groups"], groups);
+    }
+    cli(&host, &["key", "grant", "hook"], "").await.error(2);
+    cli(&host, &["key", "grant", "hook", "--all", "--none"], "").await.error(2);
+    let narrower = cli(&host, &["key", "grant", "flask", "--group", "h"], "").await;
+    assert!(narrower.error(1).contains("the group `g` uses this key"), "{narrower:?}");
     let effective = json(&host, &["group", "get", "h", "--effective"], "").await;
     assert_eq!((&effective["limits"]["ttl"], &effective["sources"]["/limits/ttl"]), (&json!("1h"), &json!("group")));
     assert_eq!(json(&host, &["group", "list"], "").await["items"].as_array().unwrap().len(), 2);

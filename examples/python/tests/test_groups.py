@@ -126,6 +126,11 @@ def test_keys_keep_their_secrets(client: Client, name: str) -> None:
     assert [version.version for version in client.keys.get(name).versions] == [3, 2]
     client.keys.delete_version(name, 2)
     assert [version.expires_at for version in client.keys.get(name).versions] == [None]
+    assert client.keys.get(name).groups is None
+    assert client.keys.grant(name, ["g", "h"]).groups == ("g", "h")
+    client.keys.put(name, "new", groups=["h"])
+    assert client.keys.get(name).groups == ("h",)
+    assert client.keys.grant(name, None).groups is None
     client.keys.put(f"{name}-seed", b"s" * 32, kind="ed25519")
     assert client.keys.get(f"{name}-seed").versions[0].public_key is not None
     assert {name, f"{name}-seed"} <= {key.name for key in client.keys.list(page_size=1)}

@@ -530,6 +530,8 @@ class Key:
     updated_at: datetime
     #: All that have not expired, newest first. More than one: the key is being rotated.
     versions: tuple[KeyVersion, ...] = ()
+    #: The names of the groups that may use it; None if all may.
+    groups: Optional[tuple[str, ...]] = None
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let some = ["policy", "promote", "g", "2", "--percent", "5", "--max-faults", "0.1", "--min-attempts", "9"];
     assert!(cli(&host, &some, "").await.ok().contains("5 % of the jobs"));
     assert_eq!(json(&host, &["group", "get", "g"], "").await["canary"]["min_attempts"], 9);
+    cli(&host, &["policy", "rollback", "g", "--version", "1"], "").await.error(1);
     assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));
+    canaries(&host).await;
     cli(&host, &["policy", "shadow", "put", "g", "2", "--percent", "50"], "").await.ok();
     assert_eq!(json(&host, &["policy", "shadow", "get", "g"], "").await["percent"], 50);
     assert!(cli(&host, &["policy", "shadow", "get", "g"], "").await.ok().contains("differences"));
@@ -82,7 +84,7 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let history = cli(&host, &["policy", "history", "g"], "").await;
     assert!(["first", "good", "rollback"].iter().all(|text| history.ok().contains(text)), "{history:?}");
     let moves = json(&host, &["policy", "history", "g", "--limit", "1"], "").await;
-    assert_eq!(moves["next_cursor"], "4");
+    assert_eq!(moves["next_cursor"], "6");
 
     let backoff = json(&host, &["plugin", "describe", "backoff"], "").await;
     let (name, file) =
@@ -91,6 +93,28 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     assert_eq!(std::fs::metadata(&file).unwrap().len(), backoff["size"].as_u64().unwrap());
     cli(&host, &["plugin", "deprecate", &name, "--why", "old"], "").await.error(1);
     cli(&host, &["plugin", "delete", &name], "").await.error(1);
+}
+
+/// Version 2 of the group `g` is tried out, which nobody follows before or after.
+async fn canaries(host: &TestHost) {
+    let canary = async |arguments: &[&str]| cli(host, &[&["policy", "canary"], arguments].concat(), "").await;
+    let begun = canary(&["g", "2", "--percent", "7", "--max-differences", "0.3", "--why", "a trial"]).await;
+    assert!(begun.ok().contains("7 % of the jobs follow version 2"), "{begun:?}");
+    let shown = canary(&["get", "g", "--json"]).await.json();
+    assert_eq!((&shown["version"], &shown["percent"], &shown["max_differences"]), (&json!(2), &json!(7), &json!(0.3)));
+    assert!(canary(&["get", "g"]).await.ok().contains("percent"));
+    assert!(canary(&["delete", "g", "--why", "enough"]).await.ok().contains("g: ended"));
+    let history = host.api.get("/v1/groups/g/policy/history").await.items();
+    let moves: Vec<_> = history.iter().take(2).map(|it| (&it["action"], &it["why"], &it["to_version"])).collect();
+    let (ended, began) = ((&json!("rollback"), &json!("enough"), &json!(1)), (&json!("canary"), &json!("a trial"), &json!(2)));
+    assert_eq!(moves, [ended, began], "what is in force stays");
+    for nobody in [&["get", "g"][..], &["delete", "g"]] {
+        assert!(canary(nobody).await.error(1).contains("no version is tried out"));
+    }
+    canary(&["get", "none"]).await.error(1);
+    for odd in [&["g", "2"][..], &["g"], &[], &["g", "2", "--percent", "100"], &["g", "2", "--percent", "0"]] {
+        canary(odd).await.error(2);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

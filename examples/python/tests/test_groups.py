@@ -50,7 +50,10 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     canary = client.policies.promote(name, 2, percent=5, max_faults=0.2).canary
     assert canary is not None
     assert (canary.percent, canary.max_faults, canary.canary.attempts) == (5, 0.2, 0)
-    assert client.policies.rollback(name).canary is None
+    with pytest.raises(Problem) as caught:
+        client.policies.rollback(name, version=1)
+    assert caught.value.status == 409
+    assert client.policies.rollback(name, version=2).canary is None
     assert client.policies.promote(name, 2).binding == 2
     assert client.policies.version(name, 2) == next(iter(client.policies.versions(name, page_size=1)))
     assert client.policies.version(name, 2).plugins[0].role == "judge"

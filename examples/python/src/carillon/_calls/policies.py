@@ -63,9 +63,13 @@ def promote(
     return request("POST", path("groups", group, "policy", "promote"), reading(Group), body=body)
 
 
-def rollback(group: str, *, why: Optional[str] = None) -> Call[Group]:
-    """Takes back the version that some of the jobs follow; else puts the one in force again that was before."""
-    return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body={"why": why})
+def rollback(group: str, *, version: Optional[int] = None, why: Optional[str] = None) -> Call[Group]:
+    """Takes back the version that some of the jobs follow; else puts the one in force again that was before.
+
+    With ``version``, it raises Problem (409) unless it is this one that is taken back.
+    """
+    body = {"version": version, "why": why}
+    return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body=body)
 
 
 def set_shadow(group: str, number: int, *, percent: int = 100) -> Call[Shadow]:

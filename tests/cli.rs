@@ -106,7 +106,8 @@ async fn canaries(host: &TestHost) {
     assert!(canary(&["delete", "g", "--why", "enough"]).await.ok().contains("g: ended"));
     let history = host.api.get("/v1/groups/g/policy/history").await.items();
     let moves: Vec<_> = history.iter().take(2).map(|it| (&it["action"], &it["why"], &it["to_version"])).collect();
-    let (ended, began) = ((&json!("rollback"), &json!("enough"), &json!(1)), (&json!("canary"), &json!("a trial"), &json!(2)));
+    let (ended, began) =
+        ((&json!("rollback"), &json!("enough"), &json!(1)), (&json!("canary"), &json!("a trial"), &json!(2)));
     assert_eq!(moves, [ended, began], "what is in force stays");
     for nobody in [&["get", "g"][..], &["delete", "g"]] {
         assert!(canary(nobody).await.error(1).contains("no version is tried out"));
@@ -277,6 +278,49 @@ async fn two_versions_of_a_policy_are_compared() {
         "{told:?}"
     );
     assert!(cli(&host, &["policy", "diff", "g", "7"], "").await.error(1).contains("version"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_are_decided_again() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("g", json!({})).await;
+    let jobs = vec![json!({"url": receiver.url("/a"), "payload": {"a": 1}}); 101];
+    let made = host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
+    for id in made["ids"].as_array().unwrap() {
+        host.api.until_state(id.as_str().unwrap(), "succeeded").await;
+    }
+    let id = made["ids"][0].as_str().unwrap();
+    let candidate = json!({"encode": [{"plugin": "base64-envelope"}], "judge": {"config": {"expect": [202]}}});
+    host.api.post("/v1/groups/g/policy/versions", candidate).await.expect(201);
+
+    // All pages of it are one answer.
+    let tested = json(&host, &["policy", "backtest", "g", "2"], "").await;
+    assert_eq!((&tested["jobs"], &tested["attempts"], &tested["same"]), (&json!(101), &json!(101), &json!(0)));
+    assert_eq!(tested["different"], json!({"request": 101, "judge": 101, "retry": 101}));
+    assert_eq!((&tested["uncertain"], &tested["faults"], &tested["skipped"]), (&json!(0), &json!({}), &json!([])));
+    let differences = tested["differences"].as_array().unwrap();
+    assert_eq!((differences.len(), &differences[0]["request"]["body"]["said_length"]), (101, &json!(7)));
+    assert_eq!(json(&host, &["policy", "backtest", "g", "1"], "").await["same"], 101);
+    let early = ["--created-before", "2001-01-01T00:00:00Z"];
+    assert_eq!(json(&host, &[&["policy", "backtest", "g", "2"], &early[..]].concat(), "").await["jobs"], 0);
+    for (range, attempts) in [("--attempted-before", 0), ("--attempted-from", 101)] {
+        let arguments = ["policy", "backtest", "g", "2", range, "2001-01-01T00:00:00Z"];
+        assert_eq!(json(&host, &arguments, "").await["attempts"], attempts, "{range}");
+    }
+    let people = cli(&host, &["policy", "backtest", "g", "2"], "").await;
+    assert!(["different", "said_hex", "uncertain"].iter().all(|it| people.ok().contains(it)), "{people:?}");
+    let odd = cli(&host, &["policy", "backtest", "g", "2", "--attempted-from", "soon"], "").await;
+    assert!(odd.error(1).contains("attempted_from"), "{odd:?}");
+    cli(&host, &["policy", "backtest", "g", "9"], "").await.error(1);
+
+    let replayed = json(&host, &["policy", "replay", id, "1"], "").await;
+    assert_eq!((&replayed["version"], &replayed["same"], &replayed["caveats"]), (&json!(1), &json!(true), &json!([])));
+    let other = json(&host, &["policy", "replay", id, "1", "--version", "2"], "").await;
+    assert_eq!((&other["same"], &other["different"]), (&json!(false), &json!("request, judge, retry")));
+    let whose = |it: &Value| it["job"] == id;
+    assert_eq!(other["request"], differences.iter().find(|it| whose(it)).unwrap()["request"]);
+    assert!(cli(&host, &["policy", "replay", id, "1"], "").await.ok().contains("request_digest"));
+    assert!(cli(&host, &["policy", "replay", id, "2"], "").await.error(1).contains("there is no attempt `2`"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

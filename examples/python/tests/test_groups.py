@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from support import until
@@ -46,7 +46,9 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     assert client.policies.set_shadow(name, 2, percent=50).percent == 50
     assert client.policies.shadow(name).different == {"request": 0, "judge": 0, "retry": 0}
     client.policies.delete_shadow(name)
-    assert client.policies.backtest(name, 2, limit=5).total_jobs == 0
+    early = datetime(2001, 1, 1, tzinfo=timezone.utc)
+    tested = client.policies.backtest(name, 2, attempted_from=early, attempted_before=early, limit=5)
+    assert (tested.total_jobs, tested.uncertain) == (0, 0)
     canary = client.policies.promote(name, 2, percent=5, max_faults=0.2).canary
     assert canary is not None
     assert (canary.percent, canary.max_faults, canary.canary.attempts) == (5, 0.2, 0)

@@ -123,8 +123,7 @@ impl Catalog {
         }
         let change = |before: Option<&Key>| {
             let key = before.ok_or(Rejected::Gone)?;
-            let mut versions =
-                key.live(self.now()).filter(|version| version.number != number).map(SealedVersion::from);
+            let mut versions = key.live(self.now()).filter(|version| version.number != number).map(SealedVersion::from);
             let only = || {
                 let text = "it is the only version: delete the key, or put a new version first";
                 Rejected::Conflict(text.to_owned())
@@ -154,7 +153,9 @@ impl Catalog {
     ) -> Result<Option<Vec<String>>, Rejected> {
         let Some(mut groups) = groups else { return Ok(None) };
         if groups.len() > GRANTS {
-            return Err(Invalid::at("/groups", format!("a key is granted to all groups, or to at most {GRANTS}")).into());
+            return Err(
+                Invalid::at("/groups", format!("a key is granted to all groups, or to at most {GRANTS}")).into()
+            );
         }
         for (index, group) in groups.iter().enumerate() {
             check::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;

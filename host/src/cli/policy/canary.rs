@@ -77,7 +77,8 @@ impl Canary {
                 session.done(&moved, &format!("{group}: ended"))
             }
             (None, begin) => {
-                let Begin { group, version, percent, bounds, why } = begin.context("a group and a version are needed")?;
+                let Begin { group, version, percent, bounds, why } =
+                    begin.context("a group and a version are needed")?;
                 promote(session, &group, version, Some(percent), bounds, why).await
             }
         }

@@ -91,6 +91,14 @@ async fn golden_tests_are_written_checked_measured_and_travel_with_the_component
     assert!(
         measured["fuel"].as_u64().unwrap() > 0 && measured["p50_micros"].as_u64() <= measured["max_micros"].as_u64()
     );
+    let input = json!({"response": {"status": 200, "body": "ok"}}).to_string();
+    let called = run(&["plugin", "run", wasm_text, "--role", "judge", "--json"], &[], &input).await.json();
+    assert_eq!(called["answer"]["outcome"], "success", "{called}");
+    for seen in [&measured, &called] {
+        let memory = seen["memory"].as_u64().unwrap();
+        assert!(memory > 0 && memory % (64 << 10) == 0 && memory < 16 << 20, "{seen}");
+        assert_eq!((&seen["memory_limit"], &seen["fuel_limit"]), (&json!(16 << 20), &json!(50_000_000)));
+    }
 
     let host = TestHost::start().await;
     let server = [("CARILLON_SERVER", host.base.as_str()), ("CARILLON_TOKEN", ADMIN_TOKEN)];

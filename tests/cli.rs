@@ -32,7 +32,20 @@ async fn groups_and_keys_are_managed() {
     assert_eq!((&rotated["version"], rotated["versions"].as_array().unwrap().len()), (&json!(2), 2), "{rotated}");
     cli(&host, &["key", "delete", "flask", "--version", "1"], "").await.ok();
     assert_eq!(host.api.get("/v1/keys/flask").await.expect(200)["versions"].as_array().unwrap().len(), 1);
-    cli(&host, &["key", "put", "hook", "--base64"], "whsec_c2VjcmV0\n").await.ok();
+    cli(&host, &["key", "put", "hook", "--base64", "--group", "g", "--group", "h"], "whsec_c2VjcmV0\n").await.ok();
+    assert_eq!(host.api.get("/v1/keys/hook").await.expect(200)["groups"], json!(["g", "h"]));
+    for (to, said, groups) in [
+        (&["--group", "h"][..], "hook: granted to h", json!(["h"])),
+        (&["--none"], "hook: granted to no group", json!([])),
+        (&["--all"], "hook: granted to all groups", Value::Null),
+    ] {
+        assert!(cli(&host, &[&["key", "grant", "hook"], to].concat(), "").await.ok().contains(said));
+        assert_eq!(host.api.get("/v1/keys/hook").await.expect(200)["groups"], groups);
+    }
+    cli(&host, &["key", "grant", "hook"], "").await.error(2);
+    cli(&host, &["key", "grant", "hook", "--all", "--none"], "").await.error(2);
+    let narrower = cli(&host, &["key", "grant", "flask", "--group", "h"], "").await;
+    assert!(narrower.error(1).contains("the group `g` uses this key"), "{narrower:?}");
     let effective = json(&host, &["group", "get", "h", "--effective"], "").await;
     assert_eq!((&effective["limits"]["ttl"], &effective["sources"]["/limits/ttl"]), (&json!("1h"), &json!("group")));
     assert_eq!(json(&host, &["group", "list"], "").await["items"].as_array().unwrap().len(), 2);
@@ -55,7 +68,9 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let some = ["policy", "promote", "g", "2", "--percent", "5", "--max-faults", "0.1", "--min-attempts", "9"];
     assert!(cli(&host, &some, "").await.ok().contains("5 % of the jobs"));
     assert_eq!(json(&host, &["group", "get", "g"], "").await["canary"]["min_attempts"], 9);
+    cli(&host, &["policy", "rollback", "g", "--version", "1"], "").await.error(1);
     assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));
+    canaries(&host).await;
     cli(&host, &["policy", "shadow", "put", "g", "2", "--percent", "50"], "").await.ok();
     assert_eq!(json(&host, &["policy", "shadow", "get", "g"], "").await["percent"], 50);
     assert!(cli(&host, &["policy", "shadow", "get", "g"], "").await.ok().contains("differences"));
@@ -69,7 +84,7 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     let history = cli(&host, &["policy", "history", "g"], "").await;
     assert!(["first", "good", "rollback"].iter().all(|text| history.ok().contains(text)), "{history:?}");
     let moves = json(&host, &["policy", "history", "g", "--limit", "1"], "").await;
-    assert_eq!(moves["next_cursor"], "4");
+    assert_eq!(moves["next_cursor"], "6");
 
     let backoff = json(&host, &["plugin", "describe", "backoff"], "").await;
     let (name, file) =
@@ -78,6 +93,29 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     assert_eq!(std::fs::metadata(&file).unwrap().len(), backoff["size"].as_u64().unwrap());
     cli(&host, &["plugin", "deprecate", &name, "--why", "old"], "").await.error(1);
     cli(&host, &["plugin", "delete", &name], "").await.error(1);
+}
+
+/// Version 2 of the group `g` is tried out, which nobody follows before or after.
+async fn canaries(host: &TestHost) {
+    let canary = async |arguments: &[&str]| cli(host, &[&["policy", "canary"], arguments].concat(), "").await;
+    let begun = canary(&["g", "2", "--percent", "7", "--max-differences", "0.3", "--why", "a trial"]).await;
+    assert!(begun.ok().contains("7 % of the jobs follow version 2"), "{begun:?}");
+    let shown = canary(&["get", "g", "--json"]).await.json();
+    assert_eq!((&shown["version"], &shown["percent"], &shown["max_differences"]), (&json!(2), &json!(7), &json!(0.3)));
+    assert!(canary(&["get", "g"]).await.ok().contains("percent"));
+    assert!(canary(&["delete", "g", "--why", "enough"]).await.ok().contains("g: ended"));
+    let history = host.api.get("/v1/groups/g/policy/history").await.items();
+    let moves: Vec<_> = history.iter().take(2).map(|it| (&it["action"], &it["why"], &it["to_version"])).collect();
+    let (ended, began) =
+        ((&json!("rollback"), &json!("enough"), &json!(1)), (&json!("canary"), &json!("a trial"), &json!(2)));
+    assert_eq!(moves, [ended, began], "what is in force stays");
+    for nobody in [&["get", "g"][..], &["delete", "g"]] {
+        assert!(canary(nobody).await.error(1).contains("no version is tried out"));
+    }
+    canary(&["get", "none"]).await.error(1);
+    for odd in [&["g", "2"][..], &["g"], &[], &["g", "2", "--percent", "100"], &["g", "2", "--percent", "0"]] {
+        canary(odd).await.error(2);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,6 +278,49 @@ async fn two_versions_of_a_policy_are_compared() {
         "{told:?}"
     );
     assert!(cli(&host, &["policy", "diff", "g", "7"], "").await.error(1).contains("version"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_are_decided_again() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("g", json!({})).await;
+    let jobs = vec![json!({"url": receiver.url("/a"), "payload": {"a": 1}}); 101];
+    let made = host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
+    for id in made["ids"].as_array().unwrap() {
+        host.api.until_state(id.as_str().unwrap(), "succeeded").await;
+    }
+    let id = made["ids"][0].as_str().unwrap();
+    let candidate = json!({"encode": [{"plugin": "base64-envelope"}], "judge": {"config": {"expect": [202]}}});
+    host.api.post("/v1/groups/g/policy/versions", candidate).await.expect(201);
+
+    // All pages of it are one answer.
+    let tested = json(&host, &["policy", "backtest", "g", "2"], "").await;
+    assert_eq!((&tested["jobs"], &tested["attempts"], &tested["same"]), (&json!(101), &json!(101), &json!(0)));
+    assert_eq!(tested["different"], json!({"request": 101, "judge": 101, "retry": 101}));
+    assert_eq!((&tested["uncertain"], &tested["faults"], &tested["skipped"]), (&json!(0), &json!({}), &json!([])));
+    let differences = tested["differences"].as_array().unwrap();
+    assert_eq!((differences.len(), &differences[0]["request"]["body"]["said_length"]), (101, &json!(7)));
+    assert_eq!(json(&host, &["policy", "backtest", "g", "1"], "").await["same"], 101);
+    let early = ["--created-before", "2001-01-01T00:00:00Z"];
+    assert_eq!(json(&host, &[&["policy", "backtest", "g", "2"], &early[..]].concat(), "").await["jobs"], 0);
+    for (range, attempts) in [("--attempted-before", 0), ("--attempted-from", 101)] {
+        let arguments = ["policy", "backtest", "g", "2", range, "2001-01-01T00:00:00Z"];
+        assert_eq!(json(&host, &arguments, "").await["attempts"], attempts, "{range}");
+    }
+    let people = cli(&host, &["policy", "backtest", "g", "2"], "").await;
+    assert!(["different", "said_hex", "uncertain"].iter().all(|it| people.ok().contains(it)), "{people:?}");
+    let odd = cli(&host, &["policy", "backtest", "g", "2", "--attempted-from", "soon"], "").await;
+    assert!(odd.error(1).contains("attempted_from"), "{odd:?}");
+    cli(&host, &["policy", "backtest", "g", "9"], "").await.error(1);
+
+    let replayed = json(&host, &["policy", "replay", id, "1"], "").await;
+    assert_eq!((&replayed["version"], &replayed["same"], &replayed["caveats"]), (&json!(1), &json!(true), &json!([])));
+    let other = json(&host, &["policy", "replay", id, "1", "--version", "2"], "").await;
+    assert_eq!((&other["same"], &other["different"]), (&json!(false), &json!("request, judge, retry")));
+    let whose = |it: &Value| it["job"] == id;
+    assert_eq!(other["request"], differences.iter().find(|it| whose(it)).unwrap()["request"]);
+    assert!(cli(&host, &["policy", "replay", id, "1"], "").await.ok().contains("request_digest"));
+    assert!(cli(&host, &["policy", "replay", id, "2"], "").await.error(1).contains("there is no attempt `2`"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

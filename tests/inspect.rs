@@ -41,6 +41,8 @@ async fn a_component_that_is_taken_is_shown_in_full() {
     assert!(seen["producers"].as_array().unwrap().iter().any(|it| it["field"] == "language" && it["name"] == "Rust"));
     let number = |key: &str| seen[key].as_u64().unwrap_or_else(|| panic!("{key}: {seen}"));
     assert!(number("memory_minimum") >= 1 << 16 && number("memory_minimum") % (1 << 16) == 0, "{seen}");
+    assert!(number("describe_memory") >= number("memory_minimum"), "{seen}");
+    assert_eq!(number("memory_limit"), 16 << 20);
     assert!(number("core_modules") >= 1 && number("native_size") > number("size") / 10, "{seen}");
     assert!(number("compile_millis") > 0 && seen["config_schema"].is_object(), "{seen}");
 

@@ -70,6 +70,8 @@ mod egress;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod key_grants;
+#[cfg(test)]
 mod languages;
 #[cfg(test)]
 mod limits;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 71] = [
+const OPERATIONS: [&str; 72] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -53,6 +53,7 @@ const OPERATIONS: [&str; 71] = [
     "GET /v1/keys",
     "GET /v1/keys/{key}",
     "PUT /v1/keys/{key}",
+    "PATCH /v1/keys/{key}",
     "DELETE /v1/keys/{key}",
     "DELETE /v1/keys/{key}/versions/{version}",
     "GET /v1/plugins",

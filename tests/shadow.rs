@@ -105,16 +105,17 @@ async fn a_shadow_with_a_fault_harms_nobody() {
     host.api.put_group("g", json!({})).await;
     propose(&host.api, json!({"sign": {"plugin": "werkzeug-cookie", "keys": ["k"]}})).await;
     host.api.put(SHADOW, json!({"version": 2})).await.expect(200);
-    host.api.delete("/v1/keys/k").await.expect(204);
+    // Another kind of key than it can sign with.
+    host.api.put("/v1/keys/k", json!({"secret": "x".repeat(32), "kind": "ed25519"})).await.expect(204);
     for path in ["/a", "/b", "/c", "/d", "/e"] {
         let id = host.api.job_id("g", json!({"url": receiver.url(path)})).await;
         host.api.until_state(&id, "succeeded").await;
     }
     let shadow = shown(&host.api, 5).await;
-    assert_eq!((&shadow["faults"], &shadow["same"]), (&json!({"policy.missing-key": 5}), &json!(0)), "{shadow}");
+    assert_eq!((&shadow["faults"], &shadow["same"]), (&json!({"policy.declared": 5}), &json!(0)), "{shadow}");
     assert_eq!(
-        (&shadow["differences"][0]["shadow"], &shadow["differences"][0]["faults"][0]),
-        (&Value::Null, &json!("policy.missing-key"))
+        (&shadow["differences"][0]["shadow"]["request_digest"], &shadow["differences"][0]["faults"][0]),
+        (&Value::Null, &json!("policy.declared"))
     );
     assert_eq!(host.api.get("/v1/groups/g").await.expect(200)["quarantined"], json!([]));
 }

@@ -6,6 +6,7 @@
 
 mod canary;
 mod replay;
+mod requests;
 mod shadow;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::policy::{Role, Runtime, Suspect};
 
 pub use self::canary::{Arm, Arms};
 pub use self::replay::{Backtest, Record, Skipped};
+pub use self::requests::RequestChanges;
 pub use self::shadow::{Difference, Shadows, Tally};
 
 /// Watches how versions of policies do.

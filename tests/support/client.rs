@@ -101,6 +101,10 @@ impl Api {
         self.raw(Method::PUT, path, body.to_string()).await
     }
 
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.raw(Method::PATCH, path, body.to_string()).await
+    }
+
     /// Makes or changes a group.
     pub async fn put_group(&self, name: &str, policy: Value) -> Value {
         self.put(&format!("/v1/groups/{name}"), policy).await.ok()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from support import until
@@ -46,11 +46,16 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     assert client.policies.set_shadow(name, 2, percent=50).percent == 50
     assert client.policies.shadow(name).different == {"request": 0, "judge": 0, "retry": 0}
     client.policies.delete_shadow(name)
-    assert client.policies.backtest(name, 2, limit=5).total_jobs == 0
+    early = datetime(2001, 1, 1, tzinfo=timezone.utc)
+    tested = client.policies.backtest(name, 2, attempted_from=early, attempted_before=early, limit=5)
+    assert (tested.total_jobs, tested.uncertain) == (0, 0)
     canary = client.policies.promote(name, 2, percent=5, max_faults=0.2).canary
     assert canary is not None
     assert (canary.percent, canary.max_faults, canary.canary.attempts) == (5, 0.2, 0)
-    assert client.policies.rollback(name).canary is None
+    with pytest.raises(Problem) as caught:
+        client.policies.rollback(name, version=1)
+    assert caught.value.status == 409
+    assert client.policies.rollback(name, version=2).canary is None
     assert client.policies.promote(name, 2).binding == 2
     assert client.policies.version(name, 2) == next(iter(client.policies.versions(name, page_size=1)))
     assert client.policies.version(name, 2).plugins[0].role == "judge"
@@ -126,6 +131,11 @@ def test_keys_keep_their_secrets(client: Client, name: str) -> None:
     assert [version.version for version in client.keys.get(name).versions] == [3, 2]
     client.keys.delete_version(name, 2)
     assert [version.expires_at for version in client.keys.get(name).versions] == [None]
+    assert client.keys.get(name).groups is None
+    assert client.keys.grant(name, ["g", "h"]).groups == ("g", "h")
+    client.keys.put(name, "new", groups=["h"])
+    assert client.keys.get(name).groups == ("h",)
+    assert client.keys.grant(name, None).groups is None
     client.keys.put(f"{name}-seed", b"s" * 32, kind="ed25519")
     assert client.keys.get(f"{name}-seed").versions[0].public_key is not None
     assert {name, f"{name}-seed"} <= {key.name for key in client.keys.list(page_size=1)}

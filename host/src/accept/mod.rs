@@ -225,6 +225,7 @@ fn admins_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(keys::list))
         .routes(routes!(keys::get))
         .routes(routes!(keys::put))
+        .routes(routes!(keys::grant))
         .routes(routes!(keys::delete))
         .routes(routes!(keys::delete_version))
         .routes(routes!(plugins::put_version))

@@ -8,7 +8,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::accept::{AUTH_KEY, Mount, group_doc, group_patch};
-use crate::catalog::{AccessRole, Author, Catalog, DEFAULT_TENANT, SignerDoc, Tenant, TenantDoc};
+use crate::catalog::{AccessRole, Author, Catalog, DEFAULT_TENANT, KeyValue, SignerDoc, Tenant, TenantDoc};
 use crate::config::Config;
 use crate::policy::KeyKind;
 use crate::policy::binding::{QuotaDoc, is_as_written};
@@ -17,7 +17,7 @@ use crate::timetable::Zone;
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
 pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
-    catalog.candidate(&tenant, &Value::Object(serde_json::Map::new())).await.context("defaults")?;
+    catalog.candidate(&tenant, None, &Value::Object(serde_json::Map::new())).await.context("defaults")?;
     for (name, tenant) in &config.tenants {
         let context = || format!("tenants.{name}");
         let known = catalog.tenant(name);
@@ -69,7 +69,8 @@ async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -
     let known = catalog.key(tenant.id, AUTH_KEY).and_then(|key| key.newest.material.as_ref()?.header().ok());
     if known.is_none_or(|known| known.as_bytes() != secret.as_bytes()) {
         let secret = Zeroizing::new(secret.clone().into_bytes());
-        let put = catalog.put_key(tenant.id, AUTH_KEY, KeyKind::Header, secret, None).await;
+        let value = KeyValue { kind: KeyKind::Header, secret, overlap: None, groups: None };
+        let put = catalog.put_key(tenant.id, AUTH_KEY, value).await;
         put.context("compat.poussetaches.auth_key")?;
     }
     Ok(())
@@ -90,7 +91,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
         }
         let context = || format!("compat.{}", mount.name());
         let doc = group_doc(mount, &config.compat, catalog, tenant.id);
-        catalog.candidate(tenant, &doc).await.with_context(context)?;
+        catalog.candidate(tenant, Some(&settings.group), &doc).await.with_context(context)?;
         let Some(known) = catalog.group(tenant.id, &settings.group) else { continue };
         let mut own = known.own.clone();
         json_patch::merge(&mut own, &group_patch(mount, &config.compat, catalog, tenant.id));

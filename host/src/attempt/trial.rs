@@ -10,7 +10,7 @@ use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
 use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
-use crate::send::Answer;
+use crate::send::{Answer, Outgoing};
 
 /// An attempt that was answered, with what its policy said: what a shadow is compared with.
 pub struct Trial {
@@ -18,6 +18,8 @@ pub struct Trial {
     pub leased: Leased,
     /// What was said.
     pub said: Opinion,
+    /// Whether the judge saw more of the answer's body than there is of it here.
+    pub is_cut: bool,
     started_at: UnixMs,
     answered_at: UnixMs,
     finished_at: UnixMs,
@@ -69,8 +71,8 @@ impl Trial {
             ruling: ruling_of(record),
             uses: detail.plugins.clone(),
         };
-        let (started_at, finished_at) = (record.started_at, record.finished_at);
-        Ok(Self { leased, said, started_at, answered_at: inputs.answered_at, finished_at, answer })
+        let (started_at, finished_at, is_cut) = (record.started_at, record.finished_at, detail.is_cut());
+        Ok(Self { leased, said, is_cut, started_at, answered_at: inputs.answered_at, finished_at, answer })
     }
 
     /// Of an attempt, if the group has a shadow that is to see it.
@@ -93,7 +95,8 @@ impl Trial {
             uses: notes.detail.plugins.iter().chain(&decided.uses).cloned().collect(),
         };
         let (leased, answer, started_at) = (leased.clone(), answer.clone(), notes.started_at);
-        Some(Box::new(Self { leased, said, started_at, answered_at, finished_at: answered_at, answer }))
+        let (is_cut, finished_at) = (false, answered_at);
+        Some(Box::new(Self { leased, said, is_cut, started_at, answered_at, finished_at, answer }))
     }
 
     /// A ruling as a record would show it: a time in whole milliseconds from the end of the attempt on, if it is not too late.
@@ -138,12 +141,12 @@ fn ruling_of(record: &AttemptRecord) -> Ruling {
 }
 
 impl Attempter {
-    /// What `group`, a group under another version of its policy, would have said of an attempt. It is asked beside the threads that
-    /// deliver, and its faults quarantine it in shadow only.
+    /// What `group`, a group under another version of its policy, would have said of an attempt, with the request that it would have sent,
+    /// if it could make one. It is asked beside the threads that deliver, and its faults quarantine it in shadow only.
     ///
     /// # Errors
     /// If its policy cannot be loaded, or there is no room for the call.
-    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<Opinion, Fault> {
+    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
         let leased = &trial.leased;
         let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await?;
         let no_target = || Fault::bad_answer("the job has no target");
@@ -165,7 +168,8 @@ impl Attempter {
             self.completed(group, leased, &plan, &request).ok_or_else(unsendable)
         });
         uses.extend(decided.uses);
-        let request = request.ok().map(|outgoing| outgoing.digest());
-        Ok(Opinion { request, outcome: decided.verdict.outcome, ruling: decided.ruling, uses })
+        let outgoing = request.ok();
+        let request = outgoing.as_ref().map(Outgoing::digest);
+        Ok((Opinion { request, outcome: decided.verdict.outcome, ruling: decided.ruling, uses }, outgoing))
     }
 }

@@ -93,7 +93,7 @@ impl Catalog {
             let message = "a version of a policy has encode, sign, judge, retry and observe; the rest is the group's";
             return Err(Invalid::at(pointer_to(field), message).into());
         }
-        let effective = self.candidate(&group.tenant, &with_roles(&group.own, &roles)).await?;
+        let effective = self.candidate(&group.tenant, Some(&group.name), &with_roles(&group.own, &roles)).await?;
         // Of the try that was written: by the time that it is, somebody else may have the next.
         let number = AtomicI64::new(0);
         let take = |group: Option<&Group>| {
@@ -190,7 +190,7 @@ impl Catalog {
     pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, Rejected> {
         let unknown = || Invalid::at("/version", format!("the group has no version {number}"));
         let binding = self.binding(group, number).ok_or_else(unknown)?;
-        match self.candidate(&group.tenant, &with_roles(&group.own, &binding.policy)).await {
+        match self.candidate(&group.tenant, Some(&group.name), &with_roles(&group.own, &binding.policy)).await {
             Err(Rejected::Invalid(error)) => {
                 Err(Rejected::Conflict(format!("version {number} can no longer be in force: {error}")))
             }
@@ -251,6 +251,22 @@ impl Catalog {
             Ok(_) | Err(Rejected::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The versions of a group's policy that decide attempts, or are shown them: the one in force, what is tried out, and those that
+    /// unfinished jobs may be pinned to.
+    pub(super) async fn used(&self, group: &Arc<Group>) -> Result<Vec<Arc<Group>>, StoreError> {
+        let rollout = &group.rollout;
+        let tried = [rollout.canary.as_ref().map(|it| it.version), rollout.shadow.as_ref().map(|it| it.version)];
+        let mut numbers: Vec<_> = tried.into_iter().flatten().collect();
+        let kept: Vec<_> = self.state().bindings_of(group.id).map(|binding| binding.number).collect();
+        for number in kept {
+            if !rollout.uses(number) && self.is_followed(group, number).await? {
+                numbers.push(number);
+            }
+        }
+        let others = numbers.into_iter().filter_map(|number| self.bound(group, number));
+        Ok(std::iter::once(Arc::clone(group)).chain(others).collect())
     }
 
     /// Removes the oldest versions that nothing needs, if there are too many.

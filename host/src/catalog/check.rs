@@ -66,6 +66,11 @@ impl Rejected {
     }
 }
 
+/// What is said where a group names a key that is not granted to it.
+pub(super) fn not_granted(key: &str, group: &str) -> String {
+    format!("the key `{key}` is not granted to the group `{group}`")
+}
+
 /// A name is 1 to 64 of `a-z A-Z 0-9 . _ -` and begins with a letter or a digit.
 pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
     let fine = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
@@ -83,14 +88,20 @@ pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
 }
 
 impl Catalog {
-    /// Asks every plugin of a policy whether it takes its config, and looks after keys and bounds.
-    pub(super) async fn check_policy(&self, tenant: &Tenant, effective: &Effective) -> Result<(), Rejected> {
+    /// Asks every plugin of a policy whether it takes its config, and looks after keys and bounds. Without a group it is what any group
+    /// may inherit.
+    pub(super) async fn check_policy(
+        &self,
+        tenant: &Tenant,
+        group: Option<&str>,
+        effective: &Effective,
+    ) -> Result<(), Rejected> {
         for used in effective.uses() {
             self.check_use(tenant, used).await?;
         }
         // To be asked, they were loaded; who binds many and calls none must not keep all of them.
         self.plans.shed(&self.runtime.registry);
-        self.check_keys(tenant, effective)?;
+        self.check_keys(tenant, group, effective)?;
         let limits = &effective.limits;
         if limits.timeout > self.bounds.max_timeout {
             let most = humantime::format_duration(self.bounds.max_timeout);
@@ -126,11 +137,16 @@ impl Catalog {
         }
     }
 
-    /// Keys that sign do not go out, and those that go out do not sign.
-    fn check_keys(&self, tenant: &Tenant, effective: &Effective) -> Result<(), Invalid> {
-        let kind = |key: &str, pointer: &str| match self.key(tenant.id, key) {
-            Some(key) => Ok(key.newest.kind),
-            None => Err(Invalid::at(pointer, format!("there is no key `{}`", key.escape_debug()))),
+    /// A group has only keys that are granted to it. Those that sign do not go out, and those that go out do not sign.
+    fn check_keys(&self, tenant: &Tenant, group: Option<&str>, effective: &Effective) -> Result<(), Invalid> {
+        let kind = |key: &str, pointer: &str| {
+            let known = self.key(tenant.id, key);
+            let known =
+                known.ok_or_else(|| Invalid::at(pointer, format!("there is no key `{}`", key.escape_debug())))?;
+            match group.filter(|group| !known.is_granted_to(group)) {
+                Some(group) => Err(Invalid::at(pointer, not_granted(key, group))),
+                None => Ok(known.newest.kind),
+            }
         };
         for (index, key) in effective.sign.iter().flat_map(|used| &used.keys).enumerate() {
             let pointer = format!("/sign/keys/{index}");

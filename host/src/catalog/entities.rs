@@ -138,17 +138,25 @@ pub struct Key {
     pub name: String,
     /// When it was made.
     pub created_at: UnixMs,
-    /// When its versions were last changed.
+    /// When it was last changed.
     pub updated_at: UnixMs,
     /// What signs first, or is sent.
     pub newest: KeyVersion,
     /// Those that sign besides, newest first; some may have expired.
     pub older: Vec<KeyVersion>,
+    /// The names of the groups that may use it, sorted; all of the tenant's, if this is `None`.
+    pub groups: Option<Vec<String>>,
     /// Of the entity: one more with each change.
     pub(super) revision: i64,
 }
 
 impl Key {
+    /// Whether the group of this name may use it.
+    #[must_use]
+    pub fn is_granted_to(&self, group: &str) -> bool {
+        self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == group))
+    }
+
     /// All that signs at this time, newest first.
     pub fn live(&self, now: UnixMs) -> impl Iterator<Item = &KeyVersion> {
         std::iter::once(&self.newest).chain(self.older.iter().filter(move |version| version.lives(now)))
@@ -186,6 +194,9 @@ pub(super) struct KeyDoc {
     pub(super) newest: SealedVersion,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) older: Vec<SealedVersion>,
+    /// Absent if it is granted to all groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) groups: Option<Vec<String>>,
 }
 
 /// What is stored of a key's version.

@@ -32,13 +32,14 @@ impl Catalog {
         self.state().groups_of(tenant).cloned().collect()
     }
 
-    /// What would be in force for a group with this own policy, checked as for a put; nothing is written.
+    /// What would be in force for a group with this own policy, checked as for a put; nothing is written. Without a name it is what
+    /// any group could be made with, if the keys are granted to it.
     ///
     /// # Errors
     /// If it makes no sense, with a pointer to what does not.
-    pub async fn candidate(&self, tenant: &Tenant, own: &Value) -> Result<Effective, Rejected> {
+    pub async fn candidate(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Rejected> {
         let effective = self.state().effective(tenant, own)?;
-        self.check_policy(tenant, &effective).await?;
+        self.check_policy(tenant, group, &effective).await?;
         Ok(effective)
     }
 
@@ -64,7 +65,7 @@ impl Catalog {
     ) -> Result<(Arc<Group>, bool), Rejected> {
         check::name("group", name)?;
         let own = self.pin(tenant.id, own);
-        let effective = self.candidate(tenant, &own).await?;
+        let effective = self.candidate(tenant, Some(name), &own).await?;
         let policy = roles_of(&own);
         let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
         let is_new = AtomicBool::new(false);
@@ -129,7 +130,7 @@ impl Catalog {
     /// If the overrides make no sense, with a pointer into them.
     pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), Rejected> {
         let effective = self.overridden(group, overrides)?;
-        self.check_policy(&group.tenant, &effective).await.map_err(Rejected::without_config)
+        self.check_policy(&group.tenant, Some(&group.name), &effective).await.map_err(Rejected::without_config)
     }
 
     pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {

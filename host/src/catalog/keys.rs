@@ -1,5 +1,9 @@
 //! Keys in the catalog: those that sign, and those that are sent.
 //!
+//! A key is granted to all groups of its tenant, or to some by name: a group can be named before it is there. A group binds only what is
+//! granted to it, and is given nothing else when it is called; so that a grant is not taken from under a group that works, it stays as
+//! long as the group uses the key.
+//!
 //! A key has one version, or several while it is rotated: the newest signs first, the older ones besides until they expire or
 //! are removed. Expired versions are given to nobody, and leave the store with the next change of the key.
 
@@ -19,6 +23,24 @@ use crate::store::{Entity, Expect, Kind};
 
 /// The most versions of a key that sign at once. With the eight key operations of a call a signer can ask two keys that many times.
 const VERSIONS: usize = 4;
+
+/// The most groups that a key is granted to by name.
+const GRANTS: usize = 1_000;
+
+/// How often a change is decided again because another node was faster.
+const TRIES: usize = 16;
+
+/// A new value of a key.
+pub struct KeyValue {
+    /// What it can be used for.
+    pub kind: KeyKind,
+    /// Its bytes.
+    pub secret: Zeroizing<Vec<u8>>,
+    /// What becomes of the versions until now; without it they end at once.
+    pub overlap: Option<Overlap>,
+    /// The groups that the key is granted to from now on. Without it, as before; a new key is granted to all.
+    pub groups: Option<Vec<String>>,
+}
 
 /// How long the versions of a key go on when it is given a new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,30 +74,43 @@ impl Catalog {
         self.state().key(tenant, name).cloned()
     }
 
-    /// Gives a key a value, which cannot be read again. Without an overlap its earlier versions end at once. A value that it has already
-    /// makes no second version.
+    /// Gives a key a value, which cannot be read again. A value that it has already makes no second version.
     ///
     /// # Errors
-    /// If the value is not of the kind, or the older versions cannot go on beside it.
-    pub async fn put_key(
-        &self,
-        tenant: TenantId,
-        name: &str,
-        kind: KeyKind,
-        secret: Zeroizing<Vec<u8>>,
-        overlap: Option<Overlap>,
-    ) -> Result<(), Rejected> {
+    /// If the value is not of the kind, the older versions cannot go on beside it, or a group uses the key that it is no longer granted to.
+    pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
         check::name("key", name)?;
+        let KeyValue { kind, secret, overlap, groups } = value;
+        let groups = self.grants(tenant, name, groups).await?;
         let material = KeyMaterial::new(name.to_owned(), kind, secret.clone());
         let material = material.map_err(|error| Invalid::at("/secret", error))?;
         let sealed = self.vault.seal(&key_owner(tenant, name), &secret, &*self.clock);
         let sealed = sealed.map_err(|error| Invalid::at("/secret", error.to_string()))?;
-        let newest = SealedVersion { kind, sealed, number: None, created_at: None, expires_at: None };
-        let (older, expect) = match self.key(tenant, name).zip(overlap) {
-            Some((key, overlap)) => (older(&key, &material, kind, overlap, self.now())?, Expect::Version(key.revision)),
-            None => (Vec::new(), Expect::Anything),
+        let change = |before: Option<&Key>| {
+            let newest =
+                SealedVersion { kind, sealed: sealed.clone(), number: None, created_at: None, expires_at: None };
+            let older = match before.zip(overlap) {
+                Some((key, overlap)) => older(key, &material, kind, overlap, self.now())?,
+                None => Vec::new(),
+            };
+            Ok(KeyDoc { newest, older, groups: groups.clone().or_else(|| before?.groups.clone()) })
         };
-        self.write_key(tenant, name, &KeyDoc { newest, older }, expect).await
+        self.change_key(tenant, name, change).await
+    }
+
+    /// Grants a key to these groups and no others, or to all of the tenant's.
+    ///
+    /// # Errors
+    /// If a group uses the key that it is no longer granted to.
+    pub async fn grant_key(&self, tenant: TenantId, key: &Key, groups: Option<Vec<String>>) -> Result<(), Rejected> {
+        let groups = self.grants(tenant, &key.name, groups).await?;
+        let change = |before: Option<&Key>| {
+            let key = before.ok_or(Rejected::Gone)?;
+            let newest = SealedVersion::from(&key.newest);
+            let older = key.live(self.now()).skip(1).map(SealedVersion::from).collect();
+            Ok(KeyDoc { newest, older, groups: groups.clone() })
+        };
+        self.change_key(tenant, &key.name, change).await
     }
 
     /// Removes a version of a key; false if there is none of this number. With the newest gone, the one before it is the newest.
@@ -83,18 +118,20 @@ impl Catalog {
     /// # Errors
     /// If it is the only one.
     pub async fn delete_key_version(&self, tenant: TenantId, key: &Key, number: i64) -> Result<bool, Rejected> {
-        let mut versions: Vec<_> = key.live(self.now()).map(SealedVersion::from).collect();
-        let Some(index) = versions.iter().position(|version| version.number == Some(number)) else { return Ok(false) };
-        versions.remove(index);
-        let mut versions = versions.into_iter();
-        let Some(newest) = versions.next() else {
-            return Err(Rejected::Conflict(
-                "it is the only version: delete the key, or put a new version first".to_owned(),
-            ));
+        if !key.live(self.now()).any(|version| version.number == number) {
+            return Ok(false);
+        }
+        let change = |before: Option<&Key>| {
+            let key = before.ok_or(Rejected::Gone)?;
+            let mut versions = key.live(self.now()).filter(|version| version.number != number).map(SealedVersion::from);
+            let only = || {
+                let text = "it is the only version: delete the key, or put a new version first";
+                Rejected::Conflict(text.to_owned())
+            };
+            let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
+            Ok(KeyDoc { newest, older: versions.collect(), groups: key.groups.clone() })
         };
-        let newest = SealedVersion { expires_at: None, ..newest };
-        let doc = KeyDoc { newest, older: versions.collect() };
-        self.write_key(tenant, &key.name, &doc, Expect::Version(key.revision)).await?;
+        self.change_key(tenant, &key.name, change).await?;
         Ok(true)
     }
 
@@ -103,19 +140,71 @@ impl Catalog {
     /// # Errors
     /// If a group uses it.
     pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
-        let uses = |group: &Arc<Group>| {
-            let tried = group.rollout.canary.as_ref().and_then(|canary| self.bound(group, canary.version));
-            let effective = tried.iter().chain([group]).filter_map(|group| group.effective.as_ref().ok());
-            effective.into_iter().any(|effective| effective.uses_key(name))
-        };
-        if let Some(group) = self.groups(tenant).into_iter().find(uses) {
-            return Err(Rejected::Conflict(format!("the group `{}` uses this key", group.name)));
-        }
+        self.check_unused(tenant, name, |_| true).await?;
         self.delete(tenant, Kind::Key, name).await
     }
 
-    async fn write_key(&self, tenant: TenantId, name: &str, doc: &KeyDoc, expect: Expect) -> Result<(), Rejected> {
-        self.put(self.entity(tenant, Kind::Key, name, document(doc), expect)).await.map(drop)
+    /// The names that a key is to be granted to, sorted, if it can be.
+    async fn grants(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        groups: Option<Vec<String>>,
+    ) -> Result<Option<Vec<String>>, Rejected> {
+        let Some(mut groups) = groups else { return Ok(None) };
+        if groups.len() > GRANTS {
+            return Err(
+                Invalid::at("/groups", format!("a key is granted to all groups, or to at most {GRANTS}")).into()
+            );
+        }
+        for (index, group) in groups.iter().enumerate() {
+            check::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;
+        }
+        groups.sort();
+        groups.dedup();
+        self.check_unused(tenant, name, |group| groups.binary_search(&group.name).is_err()).await?;
+        Ok(Some(groups))
+    }
+
+    /// Whether none of these groups uses a key, under a version of its policy that decides attempts or is shown them.
+    async fn check_unused(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        is_one: impl Fn(&Group) -> bool,
+    ) -> Result<(), Rejected> {
+        // What another node has bound a moment ago counts.
+        self.catch_up().await?;
+        for group in self.groups(tenant).into_iter().filter(|group| is_one(group)) {
+            let used = self.used(&group).await?;
+            let mut effective = used.iter().filter_map(|group| group.effective.as_ref().ok());
+            if effective.any(|effective| effective.uses_key(name)) {
+                return Err(Rejected::Conflict(format!("the group `{}` uses this key", group.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a key, or makes it, as `change` says of what there is. That is asked again if another node was faster.
+    async fn change_key(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        change: impl Fn(Option<&Key>) -> Result<KeyDoc, Rejected>,
+    ) -> Result<(), Rejected> {
+        let mut conflict = String::new();
+        for _ in 0..TRIES {
+            let before = self.key(tenant, name);
+            let doc = change(before.as_deref())?;
+            let expect = before.map_or(Expect::Nothing, |key| Expect::Version(key.revision));
+            match self.put(self.entity(tenant, Kind::Key, name, document(&doc), expect)).await {
+                Ok(_) => return Ok(()),
+                Err(Rejected::Conflict(text)) => conflict = text,
+                Err(error) => return Err(error),
+            }
+            self.catch_up().await?;
+        }
+        Err(Rejected::Conflict(conflict))
     }
 }
 
@@ -170,6 +259,7 @@ pub(super) fn key_of(entity: &Entity, doc: KeyDoc, vault: &Vault) -> Key {
         updated_at: entity.updated_at,
         newest: version(doc.newest),
         older: doc.older.into_iter().map(version).collect(),
+        groups: doc.groups,
         revision: entity.version,
     }
 }

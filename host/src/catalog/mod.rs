@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 pub use self::bulks::{Bulk, BulkAction, BulkDoc};
 pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
-pub use self::keys::Overlap;
+pub use self::keys::{KeyValue, Overlap};
 pub use self::plugins::{Described, Upload, examine};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};

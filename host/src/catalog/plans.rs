@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::check::not_granted;
 use super::{Catalog, Group};
 use crate::policy::binding::{AuthHeader, Effective, Use};
 use crate::policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Step};
@@ -87,6 +88,10 @@ impl Catalog {
     /// A key's versions, newest first. An older one that cannot be decrypted is left out, the newest is not.
     fn granted(&self, group: &Group, key: &str) -> Result<Vec<Arc<KeyMaterial>>, Fault> {
         let found = self.state().key(group.tenant.id, key).cloned();
+        // What a group binds was granted to it then, and need no longer be.
+        if found.as_ref().is_some_and(|found| !found.is_granted_to(&group.name)) {
+            return Err(fault(FaultCode::MissingKey, not_granted(key, &group.name)));
+        }
         let versions = found.and_then(|key| {
             let newest = key.newest.material.clone()?;
             let older = key.older.iter().filter_map(|version| version.material.clone());

@@ -45,10 +45,10 @@ impl Catalog {
             created_at: self.clock.now(),
         };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
-        let owns: Vec<_> = groups.iter().map(|group| group.own.clone()).chain([Value::Object(Map::new())]).collect();
-        for own in owns {
+        let owns: Vec<_> = groups.iter().map(|group| (Some(group.name.as_str()), group.own.clone())).collect();
+        for (group, own) in owns.into_iter().chain([(None, Value::Object(Map::new()))]) {
             let effective = self.state().effective(&candidate, &own).map_err(|error| error.within("/defaults"))?;
-            self.check_policy(&candidate, &effective).await.map_err(|error| error.within("/defaults"))?;
+            self.check_policy(&candidate, group, &effective).await.map_err(|error| error.within("/defaults"))?;
         }
         let Tenant { defaults, quota, signers, .. } = candidate;
         let doc = document(&TenantDoc { defaults, quota: quota.doc, plugin_signers: signers.docs() });

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Paging, Session, input};
@@ -32,6 +32,16 @@ pub(super) enum Command {
         /// How long the versions until now sign besides: a duration such as `24h`, or `until-removed`. Without it they end at once.
         #[arg(long)]
         overlap: Option<String>,
+        /// A group that may use it; several times for several. Without it, those that may now; a new key is for all groups.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+    },
+    /// Say which groups may use a key. Refused while a group uses it that no longer may.
+    Grant {
+        /// The key's name.
+        name: String,
+        #[command(flatten)]
+        to: Grantees,
     },
     /// Show what is not secret of a key: its versions, and the public keys of those that have one.
     Get {
@@ -53,10 +63,25 @@ pub(super) enum Command {
     },
 }
 
-const LIST: [(&str, &str); 5] = [
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Grantees {
+    /// This group; several times for several.
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// All groups of the tenant.
+    #[arg(long)]
+    all: bool,
+    /// No group.
+    #[arg(long)]
+    none: bool,
+}
+
+const LIST: [(&str, &str); 6] = [
     ("NAME", "/name"),
     ("KIND", "/kind"),
     ("VERSION", "/version"),
+    ("GROUPS", "/groups"),
     ("CREATED", "/created_at"),
     ("UPDATED", "/updated_at"),
 ];
@@ -64,10 +89,22 @@ const LIST: [(&str, &str); 5] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, env, file, kind, base64, overlap } => {
+            Self::Put { name, env, file, kind, base64, overlap, groups } => {
                 let field = if base64 { "secret_base64" } else { "secret" };
-                let key = json!({field: secret(env.as_deref(), file)?, "kind": kind, "overlap": overlap});
+                let groups = (!groups.is_empty()).then_some(groups);
+                let key =
+                    json!({field: secret(env.as_deref(), file)?, "kind": kind, "overlap": overlap, "groups": groups});
                 session.done(&session.client.put_key(&name, &key).await?, &format!("{name}: stored"))
+            }
+            Self::Grant { name, to } => {
+                let key = json!({"groups": (!to.all).then_some(&to.groups)});
+                let granted = session.client.patch(&["keys", &name], &[], &key).await?;
+                let to = match (to.all, to.groups.join(", ")) {
+                    (true, _) => "all groups".to_owned(),
+                    (false, none) if none.is_empty() => "no group".to_owned(),
+                    (false, groups) => groups,
+                };
+                session.done(&granted, &format!("{name}: granted to {to}"))
             }
             Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
             Self::Get { name } => {

@@ -1,5 +1,6 @@
 //! `carillon policy`: tries policies out, and moves groups from one version of theirs to another.
 
+mod canary;
 mod diff;
 mod replays;
 mod versions;

@@ -177,6 +177,14 @@ pub struct DecisionRecord {
     pub reason: String,
 }
 
+impl AttemptDetail {
+    /// Whether the judge saw more of the answer's body than was kept.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.response_truncated && self.inputs.as_ref().is_some_and(|inputs| !inputs.truncated)
+    }
+}
+
 /// One policy call of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PluginUse {

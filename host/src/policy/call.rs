@@ -31,6 +31,8 @@ pub struct Usage {
     pub micros: u64,
     /// Of [`Limits::fuel`].
     pub fuel: u64,
+    /// Of [`Limits::memory`]. A memory does not shrink: so this is what it had in the end, and the most that it had.
+    pub memory: usize,
     /// Its log.
     pub log: Vec<String>,
 }
@@ -165,9 +167,10 @@ impl Plugin {
             Err(error) => Err(unstarted(&store, &error)),
         };
         let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let memory = store.data().meter.memory(limits);
         let log = store.into_data().into_log();
         let micros = u64::try_from(stopwatch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Called { result, usage: Usage { micros, fuel, log } }
+        Called { result, usage: Usage { micros, fuel, memory, log } }
     }
 }
 

@@ -36,7 +36,7 @@ pub enum FaultCode {
     Overloaded,
     /// The component cannot be loaded.
     Unavailable,
-    /// A key that the binding names does not exist, or is of another kind than it was.
+    /// A key that the binding names does not exist, is not granted to the group, or is of another kind than it was.
     MissingKey,
 }
 

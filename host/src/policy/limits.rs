@@ -68,6 +68,11 @@ impl Meter {
         Self { memory_left: limits.memory, elements_left: limits.table_elements, refused: false }
     }
 
+    /// Bytes of linear memory that it has got, of so many.
+    pub(super) fn memory(&self, limits: &Limits) -> usize {
+        limits.memory.saturating_sub(self.memory_left)
+    }
+
     fn take(left: &mut usize, refused: &mut bool, current: usize, desired: usize) -> bool {
         match left.checked_sub(desired.saturating_sub(current)) {
             Some(rest) => {

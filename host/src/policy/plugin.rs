@@ -1,5 +1,6 @@
 //! A component that has been compiled, inspected and linked: what it may import, which roles it plays.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
 use super::engine::PolicyEngine;
+use super::limits::Limits;
 use super::state::CallState;
 use super::wasi;
 
@@ -180,6 +182,12 @@ impl Plugin {
     #[must_use]
     pub fn is_large(&self) -> bool {
         self.engine.is_large()
+    }
+
+    /// What its calls may use, where those of a plugin that is not large may use this.
+    #[must_use]
+    pub fn limits<'a>(&self, limits: &'a Limits) -> Cow<'a, Limits> {
+        self.engine.limits(limits)
     }
 
     /// How much room its native code takes, in bytes.

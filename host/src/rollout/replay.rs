@@ -2,16 +2,23 @@
 //! changed, or by another one, to see what it would have done. Nothing of it is used.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Rollouts;
+use super::requests::RequestChanges;
 use super::shadow::{Difference, Tally};
 use crate::attempt::{Opinion, Trial, Unusable};
 use crate::catalog::Group;
+use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, Job, JobId};
 use crate::policy::FaultCode;
+use crate::send::Outgoing;
+
+/// Why what differs in a request is not known.
+const NOT_AGAIN: &str = "the version that decided makes another request by now than it sent: a key, the job, or what the group inherits is not as it was";
 
 /// A job, with all that was kept of it.
 #[derive(Clone, Debug)]
@@ -56,8 +63,7 @@ impl Record {
     /// What is not as it was when an attempt was made, as far as that is known.
     #[must_use]
     pub fn caveats(&self, attempt: &AttemptRecord) -> Vec<&'static str> {
-        let inputs = attempt.detail.inputs.as_ref();
-        let is_cut = attempt.detail.response_truncated && inputs.is_some_and(|inputs| !inputs.truncated);
+        let is_cut = attempt.detail.is_cut();
         let cut = "the judge saw more of the answer's body than was kept (`limits.recorded_body`, `delivery.response_record_limit`)";
         let edited = "the job was edited, perhaps after this attempt: its request may have been another one";
         [(is_cut, cut), (self.job.revision > 0, edited)]
@@ -85,11 +91,10 @@ impl Rollouts {
         number: u32,
     ) -> Result<Difference, Unusable> {
         let trial = record.trial(number)?;
-        let shadow = self.decided_again(group, version, &trial).await?;
-        Ok(Difference { job: record.job.id, attempt: number, said: trial.said, shadow })
+        self.compared(group, version, record, &trial).await
     }
 
-    /// Adds what a version of the group's policy says of all attempts of a job.
+    /// Adds what a version of the group's policy says of those attempts of a job that began within `times`.
     ///
     /// # Errors
     /// If the version is not kept.
@@ -98,18 +103,52 @@ impl Rollouts {
         group: &Arc<Group>,
         version: i64,
         record: &Record,
+        times: &Range<UnixMs>,
         backtest: &mut Backtest,
     ) -> Result<(), Unusable> {
-        for AttemptRecord { number, .. } in &record.attempts {
-            match record.trial(*number) {
-                Ok(trial) => {
-                    let said = self.decided_again(group, version, &trial).await?;
-                    backtest.tally.add(&trial, said);
+        for attempt in record.attempts.iter().filter(|attempt| times.contains(&attempt.started_at)) {
+            match record.trial(attempt.number) {
+                Ok(trial) => backtest.tally.add(self.compared(group, version, record, &trial).await?),
+                Err(Unusable(why)) => {
+                    backtest.skipped.push(Skipped { job: record.job.id, attempt: attempt.number, why });
                 }
-                Err(Unusable(why)) => backtest.skipped.push(Skipped { job: record.job.id, attempt: *number, why }),
             }
         }
         Ok(())
+    }
+
+    /// What a version says of an attempt, beside what was said, with all that differs in its request.
+    async fn compared(
+        &self,
+        group: &Arc<Group>,
+        version: i64,
+        record: &Record,
+        trial: &Trial,
+    ) -> Result<Difference, Unusable> {
+        let (shadow, request) = match self.decided_again(group, version, trial).await? {
+            Ok((opinion, request)) => (Ok(opinion), request),
+            Err(code) => (Err(code), None),
+        };
+        let mut difference = Difference::of(trial, shadow);
+        let attempt = record.attempts.iter().find(|attempt| attempt.number == difference.attempt);
+        difference.caveats = attempt.map(|attempt| record.caveats(attempt)).unwrap_or_default();
+        let Some(request) = request.filter(|_| difference.is_of_requests()) else { return Ok(difference) };
+        let decided_by = attempt.map(|attempt| attempt.detail.binding_version).filter(|decided| *decided != version);
+        let sent = match decided_by {
+            Some(decided) => self.sent(group, decided, trial).await,
+            None => None,
+        };
+        match sent {
+            Some(sent) => difference.request = Some(RequestChanges::between(&sent, &request)),
+            None => difference.caveats.push(NOT_AGAIN),
+        }
+        Ok(difference)
+    }
+
+    /// The request of an attempt, made again by the version that decided it. None if that makes another one by now.
+    async fn sent(&self, group: &Arc<Group>, version: i64, trial: &Trial) -> Option<Outgoing> {
+        let (opinion, request) = self.shadows.opinion(group, version, trial).await?.ok()?;
+        request.filter(|_| opinion.request == trial.said.request)
     }
 
     async fn decided_again(
@@ -117,18 +156,18 @@ impl Rollouts {
         group: &Arc<Group>,
         version: i64,
         trial: &Trial,
-    ) -> Result<Result<Opinion, FaultCode>, Unusable> {
+    ) -> Result<Result<(Opinion, Option<Outgoing>), FaultCode>, Unusable> {
         let said = self.shadows.opinion(group, version, trial).await;
         let said = said.ok_or_else(|| Unusable(format!("version {version} of the policy is not kept")))?;
-        Ok(said.map(|opinion| Opinion { ruling: trial.as_recorded(opinion.ruling), ..opinion }))
+        Ok(said.map(|(it, request)| (Opinion { ruling: trial.as_recorded(it.ruling), ..it }, request)))
     }
 }
 
 impl Tally {
     /// Counts an opinion, and keeps every difference.
-    fn add(&mut self, trial: &Trial, said: Result<Opinion, FaultCode>) {
+    fn add(&mut self, difference: Difference) {
         let before: VecDeque<Difference> = std::mem::take(&mut self.differences);
-        self.count(trial, said);
+        self.count(difference);
         self.differences.extend(before);
     }
 }

@@ -10,11 +10,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::requests::RequestChanges;
 use crate::attempt::{Attempter, Opinion, Trial};
 use crate::catalog::{Catalog, Group, Shadow};
 use crate::job::{GroupId, JobId};
 use crate::observe::{Fact, Observer, ShadowOutcome};
 use crate::policy::{FaultCode, Ruling};
+use crate::send::Outgoing;
 
 /// The most memory of attempts that wait to be shown to shadows, in KiB.
 const ROOM: usize = 64 << 10;
@@ -49,6 +51,8 @@ pub struct Tally {
     pub judge: u64,
     /// Those after which it decided otherwise about a retry.
     pub retry: u64,
+    /// Those of which it is not known whether it judged them otherwise: the judge of the version that decided saw more of the answer.
+    pub uncertain: u64,
     /// Faults by code.
     pub faults: BTreeMap<String, u64>,
     /// Attempts that it was not shown, because too many waited.
@@ -72,6 +76,12 @@ pub struct Difference {
     pub said: Opinion,
     /// What the shadow said; a fault's code if it could not be asked.
     pub shadow: Result<Opinion, FaultCode>,
+    /// Whether it judges otherwise, and saw less of the answer: so that, and what follows from it, may be no difference.
+    pub uncertain: bool,
+    /// Where its request differs, if that was looked into.
+    pub request: Option<RequestChanges>,
+    /// Why it may say something else, as far as something is known not to be as it was.
+    pub caveats: Vec<&'static str>,
 }
 
 /// What is different in two opinions: request, judge, retry.
@@ -92,6 +102,25 @@ fn words([request, judge, retry]: [bool; 3]) -> String {
 }
 
 impl Difference {
+    /// What a version says of an attempt, beside what was said.
+    pub(super) fn of(trial: &Trial, shadow: Result<Opinion, FaultCode>) -> Self {
+        let [_, judge, _] = shadow.as_ref().map_or([false; 3], |shadow| different(&trial.said, shadow));
+        Self {
+            job: trial.leased.job.id,
+            attempt: trial.leased.number(),
+            said: trial.said.clone(),
+            shadow,
+            uncertain: judge && trial.is_cut,
+            request: None,
+            caveats: Vec::new(),
+        }
+    }
+
+    /// Whether another request would have been sent, or none.
+    pub(super) fn is_of_requests(&self) -> bool {
+        self.shadow.as_ref().is_ok_and(|shadow| shadow.request != self.said.request)
+    }
+
     /// Whether the same was said in everything, without a fault.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -113,18 +142,14 @@ fn faults(opinion: &Opinion) -> Vec<String> {
 
 impl Tally {
     /// Counts an opinion; says what is different.
-    pub(super) fn count(
-        &mut self,
-        trial: &Trial,
-        shadow: Result<Opinion, FaultCode>,
-    ) -> (ShadowOutcome, Option<String>) {
+    pub(super) fn count(&mut self, difference: Difference) -> (ShadowOutcome, Option<String>) {
         self.attempts += 1;
         let fuel = |opinion: &Opinion| opinion.uses.iter().map(|used| used.fuel).sum::<u64>();
-        self.fuel += fuel(&trial.said);
-        let (codes, parts) = match &shadow {
+        self.fuel += fuel(&difference.said);
+        let (codes, parts) = match &difference.shadow {
             Ok(opinion) => {
                 self.shadow_fuel += fuel(opinion);
-                (faults(opinion), different(&trial.said, opinion))
+                (faults(opinion), different(&difference.said, opinion))
             }
             Err(code) => (vec![code.as_str().to_owned()], [false; 3]),
         };
@@ -134,17 +159,18 @@ impl Tally {
             (_, true) => ShadowOutcome::Different,
             (_, false) => ShadowOutcome::Fault,
         };
-        for (count, differs) in [&mut self.request, &mut self.judge, &mut self.retry].into_iter().zip(parts) {
-            *count += u64::from(differs);
-        }
+        let ([request, judge, retry], is_sure) = (parts, !difference.uncertain);
+        self.request += u64::from(request);
+        self.judge += u64::from(judge && is_sure);
+        self.retry += u64::from(retry && is_sure);
+        self.uncertain += u64::from(!is_sure);
         if is_same {
             self.same += 1;
             return (outcome, None);
         }
         let reason = codes.first().map_or_else(|| words(parts), Clone::clone);
         codes.into_iter().for_each(|code| *self.faults.entry(code).or_default() += 1);
-        let (job, attempt) = (trial.leased.job.id, trial.leased.number());
-        self.differences.push_front(Difference { job, attempt, said: trial.said.clone(), shadow });
+        self.differences.push_front(difference);
         self.differences.truncate(DIFFERENCES);
         (outcome, Some(reason))
     }
@@ -187,13 +213,13 @@ impl Shadows {
         });
     }
 
-    /// What a version of a group's policy says of an attempt. None if the version is not kept.
+    /// What a version of a group's policy says of an attempt, with its request. None if the version is not kept.
     pub(super) async fn opinion(
         &self,
         group: &Arc<Group>,
         version: i64,
         trial: &Trial,
-    ) -> Option<Result<Opinion, FaultCode>> {
+    ) -> Option<Result<(Opinion, Option<Outgoing>), FaultCode>> {
         let variant = self.catalog.bound(group, version)?;
         Some(self.attempter.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
     }
@@ -208,11 +234,11 @@ impl Shadows {
         let Some(shadow) = group.rollout.shadow.clone() else { return };
         let said = match self.opinion(&group, shadow.version, trial).await {
             Some(Err(FaultCode::Overloaded)) => return self.drop_one(id),
-            Some(said) => said,
+            Some(said) => said.map(|(opinion, _)| opinion),
             None => return,
         };
         let version = shadow.version;
-        let (outcome, reason) = self.account(id, shadow, |tally| tally.count(trial, said));
+        let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::of(trial, said)));
         self.observer.metrics.shadowed(outcome);
         if let Some(reason) = reason {
             self.observer.tell(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));

@@ -235,6 +235,7 @@ class Keys(_Verbs):
     """The keys that signers use."""
 
     put = _now(admin.put_key)
+    grant = _now(admin.grant_key)
     get = _now(admin.get_key)
     list = _all_now(admin.list_keys)
     delete = _now(admin.delete_key)
@@ -245,6 +246,7 @@ class AsyncKeys(_AsyncVerbs):
     """The keys that signers use."""
 
     put = _soon(admin.put_key)
+    grant = _soon(admin.grant_key)
     get = _soon(admin.get_key)
     list = _all_soon(admin.list_keys)
     delete = _soon(admin.delete_key)

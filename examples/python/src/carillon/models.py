@@ -315,6 +315,10 @@ class Replay:
     faults: tuple[str, ...]
     #: Why it may say something else, as far as it is known that something is not as it was.
     caveats: tuple[str, ...]
+    #: Whether it judges otherwise, but saw less of the answer than the judge that decided: so that may be no difference.
+    uncertain: bool = False
+    #: Where its request differs from the one that was sent, to the byte, as the API says it; None if that is not known.
+    request: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
@@ -340,6 +344,8 @@ class Backtest:
     skipped: tuple[Mapping[str, Any], ...]
     next_cursor: Optional[str]
     total_jobs: Optional[int] = None
+    #: Those that it judges otherwise, but of which less of the answer was kept than the judge that decided saw.
+    uncertain: int = 0
 
 
 @dataclass(frozen=True)
@@ -530,6 +536,8 @@ class Key:
     updated_at: datetime
     #: All that have not expired, newest first. More than one: the key is being rotated.
     versions: tuple[KeyVersion, ...] = ()
+    #: The names of the groups that may use it; None if all may.
+    groups: Optional[tuple[str, ...]] = None
 
 
 @dataclass(frozen=True)

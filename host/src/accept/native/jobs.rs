@@ -19,6 +19,7 @@ use super::job_doc::JobDoc;
 use super::job_view::JobView;
 use super::new_job::Checked;
 use super::{Page, Paging};
+use crate::clock::UnixMs;
 use crate::job::{Job, JobId, NewJob};
 use crate::observe::Told;
 use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
@@ -147,6 +148,13 @@ pub(in super::super) async fn list(
     Ok(Json(Page::cut(views, limit, JobView::cursor)))
 }
 
+/// A time in RFC 3339.
+pub(super) fn instant(pointer: &str, text: Option<String>) -> Result<Option<UnixMs>, Problem> {
+    let parsed = text.map(|text| text.parse::<jiff::Timestamp>()).transpose();
+    let parsed = parsed.map_err(|_| Problem::invalid(pointer, "not a time such as `2026-11-20T10:00:00Z`"))?;
+    Ok(parsed.map(|at| UnixMs(at.as_millisecond())))
+}
+
 /// Which jobs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -168,11 +176,6 @@ pub struct FilterDoc {
 impl FilterDoc {
     /// The filter.
     pub(super) fn of(self, access: &Access, group: &crate::catalog::Group) -> Result<JobFilter, Problem> {
-        let time = |pointer: &str, text: Option<String>| {
-            let parsed = text.map(|text| text.parse::<jiff::Timestamp>()).transpose();
-            let parsed = parsed.map_err(|_| Problem::invalid(pointer, "not a time such as `2026-11-20T10:00:00Z`"))?;
-            Ok::<_, Problem>(parsed.map(|at| crate::clock::UnixMs(at.as_millisecond())))
-        };
         if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
             let detail = format!("a label that is asked for has no quotes in it: `{}`", label.escape_debug());
             return Err(Problem::invalid("/metadata", detail));
@@ -181,8 +184,8 @@ impl FilterDoc {
             state: self.state,
             name: self.name,
             name_prefix: self.name_prefix,
-            created_from: time("/created_from", self.created_from)?,
-            created_before: time("/created_before", self.created_before)?,
+            created_from: instant("/created_from", self.created_from)?,
+            created_before: instant("/created_before", self.created_before)?,
             metadata: self.metadata,
             ..JobFilter::all(access.tenant.id, group.id)
         })

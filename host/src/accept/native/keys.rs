@@ -16,7 +16,7 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
-use crate::catalog::{Key, KeyVersion, Overlap};
+use crate::catalog::{Key, KeyValue, KeyVersion, Overlap};
 use crate::clock::UnixMs;
 use crate::policy::KeyKind;
 use crate::policy::binding::parse_period;
@@ -47,6 +47,9 @@ pub struct KeyDoc {
     secret_base64: Option<String>,
     /// `secret` (for HMAC) by default; `ed25519` signs, too; a `header` goes out under a group's `auth_headers`.
     kind: Option<KeyKind>,
+    /// The names of the groups that may use it from now on; they need not exist yet. Without it, those that may now; a new key is for all
+    /// groups.
+    groups: Option<Vec<String>>,
     /// How long the versions that the key has now sign besides, after the new one: a duration such as `24h`, or `until-removed`. Without it
     /// they end at once.
     overlap: Option<String>,
@@ -103,6 +106,8 @@ pub struct KeyView {
     updated_at: String,
     /// False if the server's master key is not the one that it was encrypted under.
     usable: bool,
+    /// The groups that may use it, by name; null if all may.
+    groups: Option<Vec<String>>,
     /// All that have not expired, newest first. More than one: the key is being rotated.
     versions: Vec<KeyVersionView>,
 }
@@ -129,6 +134,7 @@ impl KeyView {
             created_at: key.created_at.to_string(),
             updated_at: key.updated_at.to_string(),
             usable: key.newest.material.is_some(),
+            groups: key.groups.clone(),
             versions: key.live(now).map(KeyVersionView::from).collect(),
         }
     }
@@ -157,9 +163,34 @@ pub(in super::super) async fn put(
     Body(doc): Body<KeyDoc>,
 ) -> Result<StatusCode, Problem> {
     let (secret, kind) = doc.secret()?;
-    api.catalog.put_key(access.tenant.id, &name, kind, secret, doc.overlap()?).await?;
+    let value = KeyValue { kind, secret, overlap: doc.overlap()?, groups: doc.groups };
+    api.catalog.put_key(access.tenant.id, &name, value).await?;
     api.wake.here();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who may use a key.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPatch {
+    /// The names of the groups that may use it, and no others; null for all groups.
+    #[serde(deserialize_with = "Option::deserialize")]
+    groups: Option<Vec<String>>,
+}
+
+/// Grants a key to some groups, or to all. Refused while a group uses it that no longer may.
+#[utoipa::path(patch, path = "/v1/keys/{key}", tag = "keys", request_body = KeyPatch,
+    responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn grant(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(patch): Body<KeyPatch>,
+) -> Result<Json<KeyView>, Problem> {
+    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    api.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
+    api.wake.here();
+    get(State(api), Extension(access), Path(name)).await
 }
 
 /// Shows what is not secret of a key.

@@ -1,5 +1,6 @@
 //! Attempts that are over, decided again: by the version that decided, or by another one.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,12 +11,14 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
-use super::jobs::{FilterDoc, Named};
+use super::jobs::{FilterDoc, Named, instant};
 use super::shadow::{DifferenceView, TallyView};
 use crate::attempt::Unusable;
+use crate::catalog::Group;
+use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, Job, JobId};
 use crate::rollout::{Backtest, Record, Skipped};
-use crate::store::JobsQuery;
+use crate::store::{JobFilter, JobsQuery};
 
 /// The most jobs of one backtest; the next ones are asked for with its cursor.
 const JOBS: u32 = 100;
@@ -41,8 +44,6 @@ pub struct ReplayView {
     /// What was said, and what is said now.
     #[serde(flatten)]
     difference: DifferenceView,
-    /// Why it may say something else, as far as it is known that something is not as it was.
-    caveats: Vec<&'static str>,
 }
 
 /// Which attempts a version is to decide again.
@@ -57,6 +58,12 @@ pub struct BacktestDoc {
     /// Those of jobs that were accepted before this time: RFC 3339.
     #[serde(default)]
     created_before: Option<String>,
+    /// Those that began at this time or later: RFC 3339.
+    #[serde(default)]
+    attempted_from: Option<String>,
+    /// Those that began before this time: RFC 3339.
+    #[serde(default)]
+    attempted_before: Option<String>,
     /// `next_cursor` of the answer before.
     #[serde(default)]
     cursor: Option<String>,
@@ -72,12 +79,15 @@ pub struct BacktestView {
     version: i64,
     /// How many jobs were looked at here.
     jobs: u32,
-    /// How many there are in all. In the first answer only.
+    /// How many there are in all, accepted within the range and before its last attempt. In the first answer only.
     #[serde(skip_serializing_if = "Option::is_none")]
     total_jobs: Option<u64>,
     /// Every difference is there.
     #[serde(flatten)]
     tally: TallyView,
+    /// Attempts that it judges otherwise, but of which less of the answer was kept than the judge that decided saw: they are in `differences`, and not
+    /// counted as different in `judge` and `retry`.
+    uncertain: u64,
     /// The fuel that its own calls took.
     backtest_fuel: u64,
     /// Attempts that could not be decided again.
@@ -100,6 +110,18 @@ struct SkippedView {
 impl From<Skipped> for SkippedView {
     fn from(Skipped { job, attempt, why }: Skipped) -> Self {
         Self { job: job.to_string(), attempt, why }
+    }
+}
+
+impl BacktestDoc {
+    /// Which jobs, and which of their attempts. An attempt begins when its job is there: so of no later jobs.
+    fn range(self, access: &Access, group: &Group) -> Result<(JobFilter, Range<UnixMs>), Problem> {
+        let from = instant("/attempted_from", self.attempted_from)?.unwrap_or(UnixMs(i64::MIN));
+        let before = instant("/attempted_before", self.attempted_before)?;
+        let Self { created_from, created_before, .. } = self;
+        let mut filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group)?;
+        filter.created_before = filter.created_before.into_iter().chain(before).min();
+        Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
     }
 }
 
@@ -134,7 +156,7 @@ pub(in super::super) async fn replay(
     let version = doc.version.unwrap_or(attempt.detail.binding_version);
     let difference = api.rollouts.replay(&group, version, &record, attempt.number).await.map_err(refused)?;
     let same = difference.is_none();
-    Ok(Json(ReplayView { version, same, difference: (&difference).into(), caveats: record.caveats(attempt) }))
+    Ok(Json(ReplayView { version, same, difference: (&difference).into() }))
 }
 
 /// Decides the attempts of some jobs again with a version of the group's policy, and says what it would have done otherwise. Nothing is sent
@@ -148,14 +170,13 @@ pub(in super::super) async fn backtest(
     Body(doc): Body<BacktestDoc>,
 ) -> Result<Json<BacktestView>, Problem> {
     let group = api.group(&access, &name)?;
-    let BacktestDoc { version, created_from, created_before, cursor, limit } = doc;
-    let limit = limit.unwrap_or(JOBS);
+    let (version, limit) = (doc.version, doc.limit.unwrap_or(JOBS));
     if !(1..=JOBS).contains(&limit) {
         return Err(Problem::invalid("/limit", format!("1 to {JOBS} jobs are looked at in one go")));
     }
-    let filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(&access, &group)?;
-    let before = cursor.as_deref().map(str::parse::<JobId>).transpose();
+    let before = doc.cursor.as_deref().map(str::parse::<JobId>).transpose();
     let before = before.map_err(|_| Problem::invalid("/cursor", "this is not one that this server gave"))?;
+    let (filter, times) = doc.range(&access, &group)?;
     let total_jobs = match before {
         None => Some(api.store.count(filter.clone()).await?),
         Some(_) => None,
@@ -166,7 +187,11 @@ pub(in super::super) async fn backtest(
     // One by one: what was kept of a job may be much.
     while let Some(job) = jobs.pop() {
         let id = job.id;
-        api.rollouts.backtest(&group, version, &api.record(job).await?, &mut done).await.map_err(refused)?;
+        // One that was over before has no attempt in there.
+        if job.finished_at.is_none_or(|at| at >= times.start) {
+            let record = api.record(job).await?;
+            api.rollouts.backtest(&group, version, &record, &times, &mut done).await.map_err(refused)?;
+        }
         seen += 1;
         if seen == limit || done.attempts() >= ATTEMPTS as usize {
             next_cursor = jobs.last().map(|_| id.to_string());
@@ -178,6 +203,7 @@ pub(in super::super) async fn backtest(
         jobs: seen,
         total_jobs,
         tally: (&done.tally).into(),
+        uncertain: done.tally.uncertain,
         backtest_fuel: done.tally.shadow_fuel,
         skipped: done.skipped.into_iter().map(SkippedView::from).collect(),
         next_cursor,

@@ -16,7 +16,7 @@ use crate::attempt::Opinion;
 use crate::catalog::{Group, Shadow};
 use crate::job::Outcome;
 use crate::policy::Ruling;
-use crate::rollout::{Difference, Tally};
+use crate::rollout::{Difference, RequestChanges, Tally};
 
 /// What is to run beside the version in force.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -105,6 +105,15 @@ pub(super) struct DifferenceView {
     shadow: Option<OpinionView>,
     /// The codes of the shadow's faults.
     faults: Vec<String>,
+    /// Whether it judges otherwise, but saw less of the answer than the judge that decided: so `judge`, and what follows from it, may not be
+    /// different. Never in live shadows, which see all of it.
+    uncertain: bool,
+    /// Where its request differs from the one that was sent, to the byte. In a replay and a backtest, if both made one, and that which was sent
+    /// can be made again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<RequestChanges>,
+    /// Why it may say something else, as far as it is known that something is not as it was.
+    caveats: Vec<&'static str>,
 }
 
 /// What a version of a policy made of an attempt.
@@ -144,6 +153,9 @@ impl From<&Difference> for DifferenceView {
             said: (&it.said).into(),
             shadow: it.shadow.as_ref().ok().map(Into::into),
             faults,
+            uncertain: it.uncertain,
+            request: it.request.clone(),
+            caveats: it.caveats.clone(),
         }
     }
 }

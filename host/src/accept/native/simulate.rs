@@ -173,7 +173,7 @@ impl Api {
         for (field, _) in policy.as_object().into_iter().flatten().filter(|(_, patch)| patch.is_null()) {
             own[field] = Value::Null;
         }
-        let effective = self.catalog.candidate(&group.tenant, &own).await;
+        let effective = self.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
         let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
         Ok(Arc::new(group.with_effective(own, effective)))
     }

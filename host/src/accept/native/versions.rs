@@ -72,6 +72,10 @@ pub struct PromoteDoc {
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackDoc {
+    /// What is to be taken back: the version that some of the jobs follow, or the one in force if there is none. If it is another one by
+    /// now, nothing changes.
+    #[serde(default)]
+    version: Option<i64>,
     /// Why.
     #[serde(default)]
     why: Option<String>,
@@ -300,6 +304,10 @@ pub(in super::super) async fn rollback(
 ) -> Result<Json<GroupView>, Problem> {
     let group = api.group(&access, &name)?;
     let author = access.author(doc.why)?;
+    let taken = group.rollout.canary.as_ref().map_or(group.rollout.active.number, |canary| canary.version);
+    if doc.version.is_some_and(|version| version != taken) {
+        return Err(Problem::conflict(format!("version {taken} would be taken back")));
+    }
     let group = match &group.rollout.canary {
         Some(canary) => api.catalog.end_canary(&group, canary, &author, false).await?,
         None => api.catalog.roll_back(&group, &author, false).await?,

@@ -59,7 +59,7 @@ impl Sources {
         for test in embedded(&component)? {
             test.check(&plugin, &runtime.limits)?;
         }
-        let said = describe(runtime, &plugin)?;
+        let (said, _) = describe(runtime, &plugin)?;
         Ok(Built { component, plugin, said, tests: tests.len() })
     }
 }

@@ -95,7 +95,9 @@ async fn load(runtime: &Runtime, component: &Bytes, is_new: bool, shown: &mut Va
     shown["native_size"] = plugin.code_size().into();
     shown["engine"] = if plugin.is_large() { "large" } else { "small" }.into();
     shown["roles"] = json!(plugin.roles());
-    let said = describe(runtime, &plugin)?;
+    let (said, usage) = describe(runtime, &plugin)?;
+    shown["describe_memory"] = usage.memory.into();
+    shown["memory_limit"] = plugin.limits(&runtime.limits).memory.into();
     shown["config_schema"] = serde_json::from_str(&said.config_schema).unwrap_or(Value::String(said.config_schema));
     for (key, text) in [("name", said.name), ("version", said.version), ("summary", said.summary)] {
         shown[key] = text.into();

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::{Paging, Session, input, local, output};
 use crate::config::{Config, Sources};
-use crate::policy::{Description, Plugin, Runtime};
+use crate::policy::{Called, Description, Plugin, Runtime, Usage};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -169,7 +169,8 @@ impl Command {
                 let runtime = runtime()?;
                 let file = PathBuf::from(plugin.name);
                 let loaded = local::load(&runtime, &file).await?;
-                session.out.answer(&record(&loaded, describe(&runtime, &loaded)?, std::fs::metadata(&file)?.len()))
+                let (said, _) = describe(&runtime, &loaded)?;
+                session.out.answer(&record(&loaded, said, std::fs::metadata(&file)?.len()))
             }
             Self::Inspect(inspect) => inspect.run(session).await,
             Self::New(new) => new.run(session),
@@ -234,8 +235,11 @@ fn runtime() -> anyhow::Result<Runtime> {
     local::runtime(&Config::load(Sources::of_process(None, Vec::new()))?, 1)
 }
 
-fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<Description> {
-    plugin.describe(&runtime.limits).result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))
+/// What a component says of itself, and what that cost.
+fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<(Description, Usage)> {
+    let Called { result, usage } = plugin.describe(&runtime.limits);
+    let said = result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))?;
+    Ok((said, usage))
 }
 
 /// What a server would show of a component.

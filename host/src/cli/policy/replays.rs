@@ -30,11 +30,17 @@ pub(in super::super) enum Command {
         /// Only jobs that were accepted before this time: RFC 3339.
         #[arg(long, value_name = "TIME")]
         created_before: Option<String>,
+        /// Only attempts that began at this time or later: RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        attempted_from: Option<String>,
+        /// Only attempts that began before this time: RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        attempted_before: Option<String>,
     },
 }
 
 /// What is summed over the answers.
-const COUNTS: [&str; 5] = ["jobs", "attempts", "same", "fuel", "backtest_fuel"];
+const COUNTS: [&str; 6] = ["jobs", "attempts", "same", "uncertain", "fuel", "backtest_fuel"];
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
@@ -45,9 +51,9 @@ impl Command {
                 let replayed: Value = session.client.post(&path, &json!({ "version": version })).await?;
                 session.out.answer(&replayed)
             }
-            Self::Backtest { group, version, created_from, created_before } => {
-                let asked =
-                    json!({ "version": version, "created_from": created_from, "created_before": created_before });
+            Self::Backtest { group, version, created_from, created_before, attempted_from, attempted_before } => {
+                let asked = json!({ "version": version, "created_from": created_from, "created_before": created_before,
+                    "attempted_from": attempted_from, "attempted_before": attempted_before });
                 session.out.answer(&backtest(session, &group, asked).await?)
             }
         }
@@ -104,13 +110,13 @@ mod tests {
     #[test]
     fn parts_are_added() {
         let part = |job: &str| {
-            json!({"version": 2, "jobs": 1, "attempts": 3, "same": 1, "fuel": 5, "backtest_fuel": 7,
+            json!({"version": 2, "jobs": 1, "attempts": 3, "same": 1, "uncertain": 1, "fuel": 5, "backtest_fuel": 7,
                 "different": {"judge": 2}, "faults": {job: 1}, "differences": [job], "skipped": []})
         };
         let mut sum = Map::new();
         add(&mut sum, &part("a"));
         add(&mut sum, &part("b"));
-        let expected = json!({"version": 2, "jobs": 2, "attempts": 6, "same": 2, "fuel": 10, "backtest_fuel": 14,
+        let expected = json!({"version": 2, "jobs": 2, "attempts": 6, "same": 2, "uncertain": 2, "fuel": 10, "backtest_fuel": 14,
             "different": {"judge": 4}, "faults": {"a": 1, "b": 1}, "differences": ["a", "b"], "skipped": []});
         assert_eq!(Value::Object(sum), expected);
     }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::super::{Paging, Session, input};
+use super::canary::{Bounds, Canary, promote};
 
 #[derive(Debug, Subcommand)]
 pub(in super::super) enum Command {
@@ -43,23 +44,21 @@ pub(in super::super) enum Command {
         /// How many of a hundred jobs follow it: the others follow the version in force.
         #[arg(long)]
         percent: Option<u32>,
-        /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
-        #[arg(long, value_name = "SHARE", requires = "percent")]
-        max_faults: Option<f64>,
-        /// With --percent: by how much the share of its attempts that are no success may exceed that of the version in force.
-        #[arg(long, value_name = "SHARE", requires = "percent")]
-        max_differences: Option<f64>,
-        /// With --percent: how many attempts of each it takes to say so.
-        #[arg(long, value_name = "N", requires = "percent")]
-        min_attempts: Option<u32>,
+        #[command(flatten)]
+        bounds: Bounds,
         /// Why.
         #[arg(long)]
         why: Option<String>,
     },
+    /// Let some of the jobs follow a version (as promote --percent does), show what came of it, or end it.
+    Canary(Canary),
     /// Take back the version that some of the jobs follow, or put the version in force again that was before the present one.
     Rollback {
         /// The group's name.
         group: String,
+        /// Only if it is this version that is taken back.
+        #[arg(long)]
+        version: Option<i64>,
         /// Why.
         #[arg(long)]
         why: Option<String>,
@@ -131,19 +130,13 @@ impl Command {
                 let made: Value = client.post(&["groups", &group, "policy", "versions"], &policy).await?;
                 session.done(&made, &format!("{group}: version {} is made", made["version"]))
             }
-            Self::Promote { group, version, percent, max_faults, max_differences, min_attempts, why } => {
-                let doc = json!({ "version": version, "percent": percent, "max_faults": max_faults,
-                    "max_differences": max_differences, "min_attempts": min_attempts, "why": why });
-                let moved: Value = client.post(&["groups", &group, "policy", "promote"], &doc).await?;
-                let whose = match moved["canary"]["percent"].as_u64() {
-                    Some(percent) => format!("{percent} % of the jobs follow version {version}"),
-                    None => format!("version {version} is in force"),
-                };
-                session.done(&moved, &format!("{group}: {whose}"))
+            Self::Promote { group, version, percent, bounds, why } => {
+                promote(session, &group, version, percent, bounds, why).await
             }
-            Self::Rollback { group, why } => {
-                let moved: Value =
-                    client.post(&["groups", &group, "policy", "rollback"], &json!({ "why": why })).await?;
+            Self::Canary(canary) => canary.run(session).await,
+            Self::Rollback { group, version, why } => {
+                let doc = json!({ "version": version, "why": why });
+                let moved: Value = client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
                 session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
             }
             Self::Shadow(command) => command.run(session).await,

@@ -102,6 +102,18 @@ fn growing_without_end_is_refused() {
 }
 
 #[test]
+fn the_memory_that_a_guest_had_is_known() {
+    let page = 64 << 10;
+    let memory = |body: &str, with: &str| judge(&plugin(&Guest::new("judge", body).with(with))).usage.memory;
+    assert_eq!(memory(PLAIN, ""), 2 * page);
+    assert_eq!(memory(PLAIN, "(memory $second 3)"), 5 * page, "all of its memories");
+    let growing = |pages: u32| format!("(drop (memory.grow (i32.const {pages})))");
+    assert_eq!(memory(&format!("{} {} {PLAIN}", growing(5), growing(1)), ""), 8 * page);
+    assert_eq!(memory(&format!("{} {PLAIN}", growing(65_000)), ""), 2 * page, "what it was refused it never had");
+    assert_eq!(memory(&format!("{} (unreachable)", growing(1)), ""), 3 * page, "a fault costs, too");
+}
+
+#[test]
 fn a_guest_that_was_refused_memory_can_still_answer_or_loop() {
     let refused = "(drop (memory.grow (i32.const 65000)))";
     let modest = plugin(&Guest::new("judge", &format!("{refused} (i32.const 128)")));

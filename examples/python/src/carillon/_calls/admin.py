@@ -31,11 +31,13 @@ def put_key(
     kind: Optional[str] = None,
     encoded: bool = False,
     overlap: Optional[str] = None,
+    groups: Optional[Iterable[str]] = None,
 ) -> Call[None]:
     """Keeps a key for signers, or a new version of it. An ``ed25519`` key is its seed of 32 bytes.
 
     ``encoded``: the text is base64, perhaps with ``whsec_`` or ``whsk_`` in front, as Standard Webhooks writes keys.
     ``overlap``: how long the versions until now sign besides (``"24h"``, or ``"until-removed"``). Without it they end at once.
+    ``groups``: the names of the groups that may use it from now on. Without them, those that may now; a new key is for all.
     """
     if isinstance(secret, str):
         body: dict[str, Any] = {"secret_base64" if encoded else "secret": secret}
@@ -45,7 +47,15 @@ def put_key(
         body["kind"] = kind
     if overlap is not None:
         body["overlap"] = overlap
+    if groups is not None:
+        body["groups"] = list(groups)
     return request("PUT", path("keys", name), nothing, body=body)
+
+
+def grant_key(name: str, groups: Optional[Iterable[str]]) -> Call[Key]:
+    """Grants a key to these groups and no others; None means all. Raises Problem (409) while a group uses it that no longer may."""
+    body = {"groups": None if groups is None else list(groups)}
+    return request("PATCH", path("keys", name), reading(Key), body=body)
 
 
 def get_key(name: str) -> Call[Key]:
@@ -59,7 +69,7 @@ def list_keys(*, page_size: Optional[int] = None) -> Call[Page[Key]]:
 
 
 def delete_key(name: str) -> Call[None]:
-    """Removes a key. Groups that sign with it send nothing until it is there again."""
+    """Removes a key. Raises Problem (409) while a group uses it."""
     return request("DELETE", path("keys", name), nothing)
 
 

@@ -63,9 +63,13 @@ def promote(
     return request("POST", path("groups", group, "policy", "promote"), reading(Group), body=body)
 
 
-def rollback(group: str, *, why: Optional[str] = None) -> Call[Group]:
-    """Takes back the version that some of the jobs follow; else puts the one in force again that was before."""
-    return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body={"why": why})
+def rollback(group: str, *, version: Optional[int] = None, why: Optional[str] = None) -> Call[Group]:
+    """Takes back the version that some of the jobs follow; else puts the one in force again that was before.
+
+    With ``version``, it raises Problem (409) unless it is this one that is taken back.
+    """
+    body = {"version": version, "why": why}
+    return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body=body)
 
 
 def set_shadow(group: str, number: int, *, percent: int = 100) -> Call[Shadow]:
@@ -96,11 +100,21 @@ def backtest(
     *,
     created_from: Optional[datetime] = None,
     created_before: Optional[datetime] = None,
+    attempted_from: Optional[datetime] = None,
+    attempted_before: Optional[datetime] = None,
     cursor: Optional[str] = None,
     limit: Optional[int] = None,
 ) -> Call[Backtest]:
-    """What a version would have made of the attempts of up to 100 jobs; ``next_cursor`` asks for the next ones."""
-    times = {"created_from": created_from, "created_before": created_before}
+    """What a version would have made of the attempts of up to 100 jobs; ``next_cursor`` asks for the next ones.
+
+    ``created_…`` is about when jobs were accepted, ``attempted_…`` about when their attempts began.
+    """
+    times = {
+        "created_from": created_from,
+        "created_before": created_before,
+        "attempted_from": attempted_from,
+        "attempted_before": attempted_before,
+    }
     body = {"version": number, "cursor": cursor, "limit": limit, **{key: at and at.isoformat() for key, at in times.items()}}
     return request("POST", path("groups", group, "policy", "backtest"), reading(Backtest), body=body)
 

@@ -16,6 +16,7 @@ mod read;
 mod recent;
 mod refresh;
 mod schedules;
+mod schema;
 mod secrets;
 mod signers;
 mod state;

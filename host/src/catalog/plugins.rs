@@ -1,17 +1,21 @@
 //! Plugins in the catalog.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::read::plugin_version;
-use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document};
+use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document, schema};
 use crate::clock::UnixMs;
 use crate::job::TenantId;
 use crate::policy::binding::{Invalid, PluginName, Use};
 use crate::policy::{Digest, Lane, LoadError, Plugin, Runtime, golden};
 use crate::store::{Expect, Kind, PutEntity};
+
+/// The longest that an upload may take to describe itself and to pass its golden tests.
+const EXAMINATION: Duration = Duration::from_secs(60);
 
 /// A component that somebody uploads.
 #[derive(Debug)]
@@ -39,6 +43,12 @@ impl Catalog {
         self.state().plugins_of(tenant).cloned().collect()
     }
 
+    /// The longest that it takes to find out whether an upload is a plugin.
+    #[must_use]
+    pub fn upload_time(&self) -> Duration {
+        self.runtime.registry.admission_time() + EXAMINATION
+    }
+
     /// Accepts a component as a version of one of the tenant's plugins; the answer says whether it is new. The same bytes again
     /// are accepted again; other bytes under the same version are not.
     ///
@@ -60,8 +70,12 @@ impl Catalog {
             return Ok((known, false));
         }
         let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
-        let plugin = self.runtime.registry.admit(&component).await?;
-        let described = examine(&self.runtime, tenant.id, &plugin, &component).await?;
+        let admitted = self.runtime.registry.admit(tenant.id, &component).await?;
+        let described = examine(&self.runtime, tenant.id, &admitted.plugin, &component);
+        let described = tokio::time::timeout(EXAMINATION, described).await.map_err(|_| {
+            let most = humantime::format_duration(EXAMINATION);
+            LoadError::Golden(format!("what it says of itself and its golden tests take longer than {most}"))
+        })??;
         let said = PluginName { name: described.name, version: Some(described.version) };
         if said != full && !is_draft(&full, &said) {
             let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
@@ -78,7 +92,10 @@ impl Catalog {
                 known.map(|known| (known, false)).ok_or(Rejected::Conflict(text))
             }
             Err(rejected) => Err(rejected),
-            Ok(_) => Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true)),
+            Ok(_) => {
+                self.runtime.registry.keep(&admitted).await;
+                Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true))
+            }
         }
     }
 
@@ -204,6 +221,9 @@ pub async fn examine(
     check::name("plugin", &described.name).map_err(|error| unusable(error.message))?;
     plugin_version(described.name.clone(), &described.version, false, described.doc.clone(), UnixMs(0))
         .map_err(|error| unusable(error.to_string()))?;
+    let config_schema = described.doc.config_schema.clone();
+    let built = tokio::task::spawn_blocking(move || schema::build(&config_schema).map(drop)).await;
+    built.map_err(|error| unusable(error.to_string()))?.map_err(unusable)?;
     prove(runtime, tenant, plugin, component).await?;
     Ok(described)
 }

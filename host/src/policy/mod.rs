@@ -25,6 +25,7 @@ mod quarantine;
 mod registry;
 mod stage;
 mod threads;
+mod turns;
 
 pub use self::answer::check_header;
 pub use self::bindings::jobs_import::NewJob as AskedJob;
@@ -41,7 +42,7 @@ pub use self::keys::{KeyKind, KeyMaterial};
 pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::plugin::{Digest, LoadError, Plugin, Role};
 pub use self::quarantine::{Quarantine, Rules as QuarantineRules, Suspect};
-pub use self::registry::{ComponentSource, Registry};
+pub use self::registry::{Admitted, ComponentSource, Registry};
 pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
 pub use self::threads::{Lane, PolicyThreads};
 

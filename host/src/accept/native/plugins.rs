@@ -14,6 +14,7 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
+use super::super::serve::Deadline;
 use super::{Page, Paging};
 use crate::catalog::{PluginVersion, Upload};
 use crate::policy::binding::PluginName;
@@ -108,10 +109,13 @@ pub(in super::super) async fn get_version(
 /// accepted. A version never changes: other bytes under the same version are refused. A component that calls itself `0.1.0` may also be
 /// uploaded as a draft of that, `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by
 /// one of them, in base64.
+///
+/// Uploads of a tenant are compiled one after the other: who has too many under way, or waits too long for others, gets a 503 with
+/// `Retry-After`.
 #[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
     params(("carillon-signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
-    responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
 pub(in super::super) async fn put_version(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
@@ -123,7 +127,12 @@ pub(in super::super) async fn put_version(
     DefaultBodyLimit::max(limit).apply(&mut request);
     let signature =
         request.headers().get(SIGNATURE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let deadline = request.extensions().get::<Deadline>().cloned();
     let component: Bytes = input::read(request, &api).await?;
+    // It has arrived in time. What is done with it now is bounded by itself, and the author is told which bound it was.
+    if let Some(deadline) = deadline {
+        deadline.extend(api.catalog.upload_time());
+    }
     let upload = Upload { name, version, component, signature };
     let (plugin, is_new) = api.catalog.put_plugin(&access.tenant, upload).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

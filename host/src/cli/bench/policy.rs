@@ -49,7 +49,7 @@ impl Bench {
         for (role, name, config) in CASES {
             let embedded = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == name);
             let component = bytes::Bytes::from_static(embedded.context("a default plugin is missing")?.component);
-            let plugin = runtime.registry.admit(&component).await?;
+            let plugin = runtime.registry.admit(local::NOBODY, &component).await?.plugin;
             let (attempt, request) = (attempt(), self.request(role)?);
             let keys = vec![Arc::new(key()?)];
             let case = Case { role, config, plugin, limits: Arc::clone(&runtime.limits), keys, attempt, request };

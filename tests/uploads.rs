@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::body::Bytes;
 use futures_util::future::{Either, join_all, select};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::crash::guest::Guest;
 use crate::custom_plugin::{PATH, component, upload};
@@ -106,7 +106,11 @@ fn hostile() -> Vec<(&'static str, Bytes, &'static str)> {
         ("no role", wat::parse_str("(component)").unwrap().into(), "meta"),
         ("a pattern that swells", with_schema(r#"{"pattern":"(a{500}){99}"}"#), "a pattern that is too large"),
         ("many patterns", with_schema(&patterns(33)), "too many patterns: at most 32"),
-        ("a deep schema", with_schema(&format!("{}true{}", r#"{"not":"#.repeat(64), "}".repeat(64))), "too many layers"),
+        (
+            "a deep schema",
+            with_schema(&format!("{}true{}", r#"{"not":"#.repeat(64), "}".repeat(64))),
+            "too many layers",
+        ),
         ("a schema of references", with_schema(r##"{"$ref":"#"}"##), "must not use `$ref`"),
     ]
 }
@@ -168,7 +172,7 @@ async fn on_default_settings_a_bomb_gets_its_reason_and_nobody_else_waits_for_it
     let host = TestHost::start().await;
     host.api.tenant("evil").await;
     let acme = host.api.tenant("acme").await;
-    let bomb = slow_to_compile(2, 60_000);
+    let bomb = slow_to_compile(1, 400_000);
     // The second waits for the first as long as that takes, and is left when the first is known.
     let first = std::pin::pin!(upload_bomb(&host, "evil", bomb.clone()));
     let second = std::pin::pin!(upload_bomb(&host, "evil", another(&bomb)));
@@ -281,4 +285,77 @@ async fn of_two_uploads_to_two_nodes_one_is_it() {
     let mut statuses = [here.status, there.status];
     statuses.sort_unstable();
     assert!(statuses == [201, 409], "{here:?} {there:?}");
+}
+
+/// How many compiled components are kept.
+fn kept(cache: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(cache.path()).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_of_what_was_refused_or_deleted() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = Setup::new().set("policy.cache_dir", &cache.path().display().to_string()).start().await;
+    let others = kept(&cache);
+    let bytes = component().await;
+    let said = reason(&host, MINE, bytes.clone()).await;
+    assert!(said.contains("calls itself"), "{said}");
+    assert_eq!(kept(&cache), others, "it was compiled, and refused");
+    let acme = host.api.tenant("acme").await;
+    for tenant in [&acme, &host.api] {
+        upload(tenant, PATH, bytes.clone()).await.expect(201);
+        assert_eq!(kept(&cache), others + 1);
+    }
+    acme.delete(PATH).await.expect(204);
+    assert_eq!(kept(&cache), others + 1, "another tenant has it");
+    host.api.delete(PATH).await.expect(204);
+    assert_eq!(kept(&cache), others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_plugins_are_bounded_by_its_quota() {
+    let host = TestHost::start().await;
+    let acme = host.api.tenant("acme").await;
+    let put = async |quota: Value| host.api.put("/v1/tenants/acme", json!({"quota": quota})).await.expect(200);
+    let draft = |number: u32| format!("/v1/plugins/judge-json-ok/versions/0.1.0-dev.{number}");
+    let bytes = component().await;
+    put(json!({"plugins": 2, "plugin_bytes": bytes.len() * 3 / 2})).await;
+    upload(&acme, &draft(1), bytes.clone()).await.expect(201);
+    let full = upload(&acme, &draft(2), bytes.clone()).await.problem(413);
+    assert!(full["detail"].as_str().unwrap().contains(&format!("it would be {}", bytes.len() * 2)), "{full}");
+    put(json!({"plugins": 2})).await;
+    // Several at once are counted one by one.
+    let uploads = (2..6).map(|number| {
+        let (acme, path, bytes) = (acme.clone(), draft(number), bytes.clone());
+        async move { upload(&acme, &path, bytes).await }
+    });
+    let all = join_all(uploads).await;
+    let mut statuses: Vec<_> = all.iter().map(|reply| reply.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409]);
+    upload(&acme, &draft(1), bytes.clone()).await.expect(200);
+    acme.delete(&draft(1)).await.expect(204);
+    upload(&acme, &draft(1), bytes.clone()).await.expect(201);
+    upload(&host.api, &draft(1), bytes).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_bound_or_deleted_and_never_both() {
+    let host = TestHost::start().await;
+    let bytes = component().await;
+    for round in 0..10 {
+        let group = format!("/v1/groups/g{round}");
+        upload(&host.api, PATH, bytes.clone()).await.ok();
+        let bind = host.api.put(&group, json!({"judge": {"plugin": "judge-json-ok@0.1.0"}}));
+        let (bound, deleted) = tokio::join!(bind, host.api.delete(PATH));
+        match deleted.status {
+            204 => assert!(matches!(bound.status, 409 | 422), "{bound:?}"),
+            409 => {
+                bound.expect(201);
+                assert_eq!(host.api.get(&group).await.expect(200)["broken"], Value::Null);
+                host.api.delete(&group).await.expect(204);
+            }
+            _ => panic!("{deleted:?}"),
+        }
+    }
 }

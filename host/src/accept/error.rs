@@ -236,6 +236,7 @@ impl From<Rejected> for Problem {
         match rejected {
             Rejected::Invalid(invalid) => invalid.into(),
             Rejected::Conflict(text) => Self::conflict(text),
+            Rejected::TooLarge(text) => Self::too_large(text),
             Rejected::Plugin(error) => error.into(),
             Rejected::Unsigned(text) => Self::unsigned(text),
             Rejected::Gone => Self::conflict("it was removed in the same moment"),

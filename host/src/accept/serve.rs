@@ -4,8 +4,8 @@
 //! thrown away, because a connection that is closed on unread bytes is reset, and the client never sees why it was refused.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 

@@ -22,6 +22,9 @@ pub enum Rejected {
     /// It cannot be together with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// It is more than the tenant may keep.
+    #[error("{0}")]
+    TooLarge(String),
     /// The component is not a plugin.
     #[error(transparent)]
     Plugin(#[from] LoadError),
@@ -158,7 +161,8 @@ impl Catalog {
         let config: Value = serde_json::from_str(&used.config).unwrap_or_default();
         if !version.schema.is_ready() {
             let version = Arc::clone(&version);
-            let made = tokio::task::spawn_blocking(move || version.schema.of(&version.doc.config_schema).map(drop)).await;
+            let made =
+                tokio::task::spawn_blocking(move || version.schema.of(&version.doc.config_schema).map(drop)).await;
             made.map_err(|error| at("/config", error.to_string()))?.map_err(|error| at("/plugin", error))?;
         }
         version.check_config(&config).map_err(|error| at(&format!("/config{}", error.pointer), error.message))?;

@@ -46,9 +46,10 @@ pub(super) fn build(schema: &Value) -> Result<Validator, String> {
     let mut count = Count::default();
     count.add(schema, 1)?;
     let patterns = PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE);
-    jsonschema::options().with_pattern_options(patterns).build(schema).map_err(|error| {
-        format!("the config schema is not a JSON Schema, or has a pattern that is too large: {error}")
-    })
+    jsonschema::options()
+        .with_pattern_options(patterns)
+        .build(schema)
+        .map_err(|error| format!("the config schema is not a JSON Schema, or has a pattern that is too large: {error}"))
 }
 
 /// What has been seen of a schema.
@@ -79,8 +80,7 @@ impl Count {
             Value::Array(items) => items.iter().try_for_each(|item| self.add(item, depth + 1))?,
             _ => {}
         }
-        let bounds =
-            [("values", self.nodes, NODES), ("layers", depth, DEPTH), ("patterns", self.patterns, PATTERNS)];
+        let bounds = [("values", self.nodes, NODES), ("layers", depth, DEPTH), ("patterns", self.patterns, PATTERNS)];
         match bounds.into_iter().find(|(_, count, most)| count > most) {
             Some((what, _, most)) => Err(format!("the config schema has too many {what}: at most {most}")),
             None => Ok(()),

@@ -153,6 +153,14 @@ impl Registry {
         }
     }
 
+    /// Forgets a component that nobody can use any more.
+    pub async fn forget(&self, digest: &Digest) {
+        self.lock().remove(digest);
+        if let Some(cache) = &self.cache {
+            cache.remove(digest).await;
+        }
+    }
+
     /// The inner error is what is wrong with the component, the outer one that nobody looked.
     async fn look(
         &self,

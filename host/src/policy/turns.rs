@@ -40,9 +40,11 @@ impl Turns {
     /// Where the tenant's uploads wait.
     pub(super) fn line(&self, tenant: TenantId) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lines.entry(tenant).or_insert_with(|| {
-            Arc::new(Line { places: Semaphore::new(PLACES), first: Semaphore::new(1) })
-        }))
+        Arc::clone(
+            lines
+                .entry(tenant)
+                .or_insert_with(|| Arc::new(Line { places: Semaphore::new(PLACES), first: Semaphore::new(1) })),
+        )
     }
 
     /// Waits for a compiler. Who asks is the first of its tenant's, so tenants take turns.

@@ -23,6 +23,14 @@ use crate::policy::{ComponentSource as _, Digest, Role};
 /// The header of an upload's signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("carillon-signature");
 
+/// How far a version is.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginState {
+    /// It was compiled, linked and described, and passed its golden tests: it can be bound. What does not get that far is not kept.
+    Validated,
+}
+
 /// A version of a plugin.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct PluginView {
@@ -38,6 +46,9 @@ pub struct PluginView {
     /// Bytes of the component.
     size: usize,
     created_at: String,
+    state: PluginState,
+    /// When that was found out; of the server's own, when it started.
+    validated_at: String,
     /// Which of the tenant's signers had signed it, if it had any.
     #[serde(skip_serializing_if = "Option::is_none")]
     signed_by: Option<String>,
@@ -61,6 +72,8 @@ impl PluginView {
             builtin: plugin.builtin,
             size: plugin.doc.size,
             created_at: plugin.created_at.to_string(),
+            state: PluginState::Validated,
+            validated_at: plugin.created_at.to_string(),
             signed_by: plugin.doc.signed_by.clone(),
             deprecated: plugin.doc.deprecated.clone(),
             config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
@@ -92,6 +105,28 @@ pub(in super::super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
     api.plugin_view(&access, &PluginName { name, version: None })
+}
+
+/// Lists the versions of a plugin, the newest first.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", tag = "plugins", params(Paging),
+    responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list_versions(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<PluginView>>, Problem> {
+    let versions = api.catalog.plugin_versions(access.tenant.id, &name);
+    if versions.is_empty() {
+        return Err(Problem::unknown("plugin", &name));
+    }
+    let before = paging.cursor.as_deref().map(str::parse::<semver::Version>).transpose();
+    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+    let limit = paging.limit()?;
+    let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
+    let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+    let views = rest.map(|plugin| PluginView::of(plugin, false)).collect();
+    Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone())))
 }
 
 /// Shows a version of a plugin, with the schema of its config.

@@ -53,7 +53,7 @@ impl Bench {
             deadline: Duration::from_secs(60),
         };
         let engines = Engines::new(&limits(), large, 4, 4 << 20).unwrap();
-        let cache = Cache::new(dir.path().join("cache"), Zeroizing::new([1; 32]), engines.compatible());
+        let cache = Cache::new(dir.path().join("cache"), Zeroizing::new([1; 32]), engines.compatible(), 1 << 30);
         let compiler = Compiler::new(program, Duration::from_secs(60), 1 << 30);
         Self { registry: Registry::new(engines, compiler, Some(cache)), component: component.into(), dir }
     }

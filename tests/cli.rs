@@ -342,6 +342,8 @@ async fn plugins_are_listed_and_described() {
     for name in ["backoff", "base64-envelope", "expected-status", "standard-webhooks", "werkzeug-cookie"] {
         assert!(table.ok().contains(name), "{table:?}");
     }
+    let versions = cli(&host, &["plugin", "versions", "backoff"], "").await;
+    assert!(versions.ok().contains("validated"), "{versions:?}");
     let described = json(&host, &["plugin", "describe", "backoff"], "").await;
     assert_eq!(described["roles"], json!(["retry"]));
     assert!(described["config_schema"]["properties"]["max_attempts"].is_object());

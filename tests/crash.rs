@@ -2,7 +2,7 @@
 
 #[path = "../host/src/policy/hostile/guest.rs"]
 #[expect(dead_code, reason = "the tests of the runtime itself use all of it")]
-mod guest;
+pub mod guest;
 mod hostile;
 mod killed;
 pub mod ledger;

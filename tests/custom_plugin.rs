@@ -113,6 +113,49 @@ async fn a_version_never_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_versions_of_a_plugin_are_listed_newest_first() {
+    let host = TestHost::start().await;
+    let component = component().await;
+    for version in ["0.1.0-dev.2", "0.1.0", "0.1.0-dev.10"] {
+        let path = format!("/v1/plugins/judge-json-ok/versions/{version}");
+        let view = upload(&host.api, &path, component.clone()).await.expect(201);
+        assert_eq!((&view["state"], &view["validated_at"]), (&json!("validated"), &view["created_at"]), "{view}");
+    }
+    let all = host.api.get("/v1/plugins/judge-json-ok/versions").await.items();
+    let versions = |items: &[Value]| items.iter().map(|item| item["version"].clone()).collect::<Vec<_>>();
+    assert_eq!(versions(&all), ["0.1.0", "0.1.0-dev.10", "0.1.0-dev.2"]);
+    assert!(all.iter().all(|item| item["state"] == "validated" && item["config_schema"].is_null()), "{all:?}");
+    let first = host.api.get("/v1/plugins/judge-json-ok/versions?limit=2").await.expect(200);
+    assert_eq!(versions(first["items"].as_array().unwrap()), ["0.1.0", "0.1.0-dev.10"]);
+    let next = format!("/v1/plugins/judge-json-ok/versions?cursor={}", first["next_cursor"].as_str().unwrap());
+    assert_eq!(versions(&host.api.get(&next).await.items()), ["0.1.0-dev.2"]);
+    assert_eq!(host.api.get("/v1/plugins/backoff/versions").await.items().len(), 1, "the server's own have one");
+    host.api.get("/v1/plugins/none/versions").await.problem(404);
+    host.api.get("/v1/plugins/judge-json-ok/versions?cursor=x").await.problem(400);
+    host.api.tenant("acme").await.get("/v1/plugins/judge-json-ok/versions").await.problem(404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_each_default_plugin_can_be_a_tenants_own() {
+    let host = TestHost::start().await;
+    for plugin in carillon_default_plugins::ALL {
+        // A name of its own, as long as the other, wherever that stands.
+        let name = format!("x{}", &plugin.name[1..]);
+        let mut copy = plugin.component.to_vec();
+        while let Some(at) = copy.windows(name.len()).position(|text| text == plugin.name.as_bytes()) {
+            copy[at..at + name.len()].copy_from_slice(name.as_bytes());
+        }
+        let original = host.api.get(&format!("/v1/plugins/{}", plugin.name)).await.expect(200);
+        let path = format!("/v1/plugins/{name}/versions/{}", original["version"].as_str().unwrap());
+        let view = upload(&host.api, &path, copy).await.expect(201);
+        assert_eq!((&view["roles"], &view["builtin"]), (&original["roles"], &json!(false)));
+    }
+    host.api.put("/v1/groups/g", json!({"retry": {"plugin": "xackoff", "config": {"base": "1s"}}})).await.expect(201);
+    let wrong = json!({"retry": {"plugin": "xackoff", "config": {"base": -1}}});
+    host.api.put("/v1/groups/g", wrong).await.problem_at(422, "/retry/config/base");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_a_plugin_is_refused_with_a_sentence() {
     let host = TestHost::start().await;
     let component = component().await;

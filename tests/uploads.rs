@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use axum::body::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::crash::guest::Guest;
 use crate::custom_plugin::{PATH, component, upload};
 use crate::postgres::{DATABASE, cluster};
 use crate::support::{Answer, Receiver, Setup, TestHost};
@@ -35,9 +36,9 @@ fn layers(depth: usize) -> Bytes {
 }
 
 /// Functions whose machine code takes long to find: there are more values that live at the same time than registers, all the time.
-fn slow_to_compile(functions: usize) -> Bytes {
+fn slow_to_compile(functions: usize, steps: u32) -> Bytes {
     let mut body = String::new();
-    for step in 0..2_000_u32 {
+    for step in 0..steps {
         let (one, other) = (step % 61, (step * 7 + 3) % 61);
         let sum = format!("(i64.mul (local.get {one}) (i64.xor (local.get {other}) (i64.const {step})))");
         write!(body, "(local.set {other} {sum})").unwrap();
@@ -62,6 +63,17 @@ fn doubling_type(layers: usize) -> Bytes {
         write!(text, "(type $t{layer} (tuple $t{} $t{}))", layer - 1, layer - 1).unwrap();
     }
     disguised(&text)
+}
+
+/// A judge whose config has this schema.
+fn with_schema(schema: &str) -> Bytes {
+    Guest::describing("mine", "1.0.0", schema).role("judge", "(i32.const 128)").build().into()
+}
+
+/// A schema with so many patterns, each as short as can be.
+fn patterns(count: usize) -> String {
+    let fields = (0..count).map(|index| format!(r#""{index}":{{}}"#)).collect::<Vec<_>>();
+    format!(r#"{{"patternProperties":{{{}}}}}"#, fields.join(","))
 }
 
 /// What is uploaded, and a part of the reason why it is refused.
@@ -92,6 +104,14 @@ fn hostile() -> Vec<(&'static str, Bytes, &'static str)> {
         ("instances without end", disguised(&format!("{empty}{instances}")), "instances"),
         ("an import of the network", network(), "nothing leaves a policy"),
         ("no role", wat::parse_str("(component)").unwrap().into(), "meta"),
+        ("a pattern that swells", with_schema(r#"{"pattern":"(a{500}){99}"}"#), "a pattern that is too large"),
+        ("many patterns", with_schema(&patterns(33)), "too many patterns: at most 32"),
+        (
+            "a deep schema",
+            with_schema(&format!("{}true{}", r#"{"not":"#.repeat(64), "}".repeat(64))),
+            "too many layers",
+        ),
+        ("a schema of references", with_schema(r##"{"$ref":"#"}"##), "must not use `$ref`"),
     ]
 }
 
@@ -129,14 +149,60 @@ async fn each_hostile_component_gets_its_reason() {
 async fn what_takes_the_compiler_too_long_or_too_much_is_given_up() {
     let host = Setup::new().set("policy.compile_timeout", "1s").start().await;
     // More of them than are compiled at once; meanwhile jobs are delivered.
-    let bombs = join_all((0..3).map(|_| reason(&host, MINE, slow_to_compile(200))));
+    let bombs = join_all((0..3).map(|_| reason(&host, MINE, slow_to_compile(200, 2_000))));
     let (reasons, ()) = tokio::join!(bombs, delivers(&host));
     for said in reasons {
         assert!(said.contains("longer than 1s") || said.contains("SIGXCPU") || said.contains("SIGKILL"), "{said}");
     }
     let host = Setup::new().set("policy.compile_memory", "192MiB").start().await;
-    let said = reason(&host, MINE, slow_to_compile(200)).await;
+    let said = reason(&host, MINE, slow_to_compile(200, 2_000)).await;
     assert!(said.contains("memory"), "{said}");
+    delivers(&host).await;
+}
+
+/// Longer than [`crate::support::PATIENCE`]: what became of a bomb is known when the compiler has had all its time.
+async fn upload_bomb(host: &TestHost, tenant: &str, component: Bytes) -> (u16, String) {
+    let request = host.api.for_tenant(tenant).request(Method::PUT, MINE).header("content-type", "application/wasm");
+    let response = request.body(component).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_default_settings_a_bomb_gets_its_reason_and_nobody_else_waits_for_it() {
+    let host = TestHost::start().await;
+    host.api.tenant("evil").await;
+    let acme = host.api.tenant("acme").await;
+    let bomb = slow_to_compile(1, 400_000);
+    // The second waits for the first as long as that takes, and is left when the first is known.
+    let first = std::pin::pin!(upload_bomb(&host, "evil", bomb.clone()));
+    let second = std::pin::pin!(upload_bomb(&host, "evil", another(&bomb)));
+    let bombs = select(first, second);
+    // Nobody has compiled this one yet: no other server was at this address.
+    let section = [&[0, u8::try_from(host.base.len() + 2).unwrap(), 1, b'n'], host.base.as_bytes()].concat();
+    let innocent = upload(&acme, PATH, [&component().await[..], &section].concat());
+    let innocent = std::pin::pin!(innocent);
+    match select(bombs, innocent).await {
+        Either::Left(_) => panic!("the innocent upload waits for the bombs"),
+        Either::Right((reply, bombs)) => {
+            reply.ok();
+            let ((status, said), _) = bombs.await.factor_first();
+            assert_eq!(status, 422, "{said}");
+            assert!(said.contains("longer than 1m") || said.contains("SIGXCPU") || said.contains("SIGKILL"), "{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_uploads_too_much_at_once_is_told_to_come_back() {
+    let host = Setup::new().set("policy.compile_timeout", "2s").start().await;
+    let bomb = slow_to_compile(1, 60_000);
+    let replies = join_all((0..20).map(|_| upload(&host.api, MINE, bomb.clone()))).await;
+    let (refused, sent_away): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status == 422);
+    assert_eq!((refused.len(), sent_away.len()), (16, 4), "one look is for all who bring the same");
+    for reply in sent_away {
+        assert!(reply.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
+        assert!(reply.problem(503)["detail"].as_str().unwrap().contains("too many uploads"));
+    }
     delivers(&host).await;
 }
 
@@ -219,4 +285,77 @@ async fn of_two_uploads_to_two_nodes_one_is_it() {
     let mut statuses = [here.status, there.status];
     statuses.sort_unstable();
     assert!(statuses == [201, 409], "{here:?} {there:?}");
+}
+
+/// How many compiled components are kept.
+fn kept(cache: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(cache.path()).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_of_what_was_refused_or_deleted() {
+    let cache = tempfile::tempdir().unwrap();
+    let host = Setup::new().set("policy.cache_dir", &cache.path().display().to_string()).start().await;
+    let others = kept(&cache);
+    let bytes = component().await;
+    let said = reason(&host, MINE, bytes.clone()).await;
+    assert!(said.contains("calls itself"), "{said}");
+    assert_eq!(kept(&cache), others, "it was compiled, and refused");
+    let acme = host.api.tenant("acme").await;
+    for tenant in [&acme, &host.api] {
+        upload(tenant, PATH, bytes.clone()).await.expect(201);
+        assert_eq!(kept(&cache), others + 1);
+    }
+    acme.delete(PATH).await.expect(204);
+    assert_eq!(kept(&cache), others + 1, "another tenant has it");
+    host.api.delete(PATH).await.expect(204);
+    assert_eq!(kept(&cache), others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_plugins_are_bounded_by_its_quota() {
+    let host = TestHost::start().await;
+    let acme = host.api.tenant("acme").await;
+    let put = async |quota: Value| host.api.put("/v1/tenants/acme", json!({"quota": quota})).await.expect(200);
+    let draft = |number: u32| format!("/v1/plugins/judge-json-ok/versions/0.1.0-dev.{number}");
+    let bytes = component().await;
+    put(json!({"plugins": 2, "plugin_bytes": bytes.len() * 3 / 2})).await;
+    upload(&acme, &draft(1), bytes.clone()).await.expect(201);
+    let full = upload(&acme, &draft(2), bytes.clone()).await.problem(413);
+    assert!(full["detail"].as_str().unwrap().contains(&format!("it would be {}", bytes.len() * 2)), "{full}");
+    put(json!({"plugins": 2})).await;
+    // Several at once are counted one by one.
+    let uploads = (2..6).map(|number| {
+        let (acme, path, bytes) = (acme.clone(), draft(number), bytes.clone());
+        async move { upload(&acme, &path, bytes).await }
+    });
+    let all = join_all(uploads).await;
+    let mut statuses: Vec<_> = all.iter().map(|reply| reply.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409]);
+    upload(&acme, &draft(1), bytes.clone()).await.expect(200);
+    acme.delete(&draft(1)).await.expect(204);
+    upload(&acme, &draft(1), bytes.clone()).await.expect(201);
+    upload(&host.api, &draft(1), bytes).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_bound_or_deleted_and_never_both() {
+    let host = TestHost::start().await;
+    let bytes = component().await;
+    for round in 0..10 {
+        let group = format!("/v1/groups/g{round}");
+        upload(&host.api, PATH, bytes.clone()).await.ok();
+        let bind = host.api.put(&group, json!({"judge": {"plugin": "judge-json-ok@0.1.0"}}));
+        let (bound, deleted) = tokio::join!(bind, host.api.delete(PATH));
+        match deleted.status {
+            204 => assert!(matches!(bound.status, 409 | 422), "{bound:?}"),
+            409 => {
+                bound.expect(201);
+                assert_eq!(host.api.get(&group).await.expect(200)["broken"], Value::Null);
+                host.api.delete(&group).await.expect(204);
+            }
+            _ => panic!("{deleted:?}"),
+        }
+    }
 }

@@ -131,7 +131,8 @@ impl Bench {
         let (name, doc) = (name.to_owned(), serde_json::Value::Null);
         let tenant = self.tenant.0;
         let now = SystemClock.now();
-        let put = PutEntity { tenant, kind, name, doc, now, expect: Expect::Anything, component: None };
+        let put =
+            PutEntity { tenant, kind, name, doc, now, expect: Expect::Anything, needs: Vec::new(), component: None };
         Ok(self.store.put(put).await?.id)
     }
 

@@ -150,6 +150,7 @@ def test_plugins_are_listed_and_described(client: Client) -> None:
     assert plugin.builtin
     assert plugin.config_schema is not None
     assert client.plugins.get("backoff", plugin.version).digest == plugin.digest
+    assert [(version.version, version.state) for version in client.plugins.versions("backoff")] == [(plugin.version, "validated")]
     with pytest.raises(Problem) as caught:
         client.plugins.upload("mine", "0.1.0", b"no component")
     assert (caught.value.status, caught.value.kind) == (422, "not-a-plugin")

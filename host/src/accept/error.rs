@@ -13,6 +13,9 @@ use crate::store::StoreError;
 /// What every `type` begins with.
 const TYPE_PREFIX: &str = "urn:carillon:problem:";
 
+/// When an upload may be worth another try, in seconds.
+const UPLOAD_AGAIN: u32 = 10;
+
 /// An answer that is not what was asked for.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem {
@@ -114,7 +117,8 @@ impl Problem {
     /// 408.
     #[must_use]
     pub fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", "it did not arrive in time")
+        let detail = "it did not arrive, or could not be answered, in time (`server.request_timeout`)";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
     }
 
     /// 503, try again soon.
@@ -216,6 +220,7 @@ impl From<LoadError> for Problem {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::TooLarge { .. } => Self::too_large(error.to_string()),
+            LoadError::Busy(_) => Self { retry_after: Some(UPLOAD_AGAIN), ..Self::unavailable(error.to_string()) },
             error => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "not-a-plugin",
@@ -231,6 +236,7 @@ impl From<Rejected> for Problem {
         match rejected {
             Rejected::Invalid(invalid) => invalid.into(),
             Rejected::Conflict(text) => Self::conflict(text),
+            Rejected::TooLarge(text) => Self::too_large(text),
             Rejected::Plugin(error) => error.into(),
             Rejected::Unsigned(text) => Self::unsigned(text),
             Rejected::Gone => Self::conflict("it was removed in the same moment"),

@@ -177,6 +177,7 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(schedules::get))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
+        .routes(routes!(plugins::list_versions))
         .routes(routes!(plugins::get_version))
         .routes(routes!(plugins::component))
         .routes(routes!(versions::list))

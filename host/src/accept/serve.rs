@@ -4,8 +4,8 @@
 //! thrown away, because a connection that is closed on unread bytes is reset, and the client never sees why it was refused.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt as _, service_fn};
 
@@ -44,7 +45,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ServeLimits {
     /// For the head of a request, and for a connection that says nothing.
     pub header_read_timeout: Duration,
-    /// For a whole request.
+    /// For a whole request, unless its route gives it more.
     pub request_timeout: Duration,
     /// Requests at once; more are told to come back.
     pub concurrent_requests: usize,
@@ -57,6 +58,34 @@ pub struct Endless;
 
 /// How long the last of an endless answer has to reach its client.
 const ENDLESS_GRACE: Duration = Duration::from_secs(1);
+
+/// When a request is given up. A route that has bounds of its own gives more time to what it does within them.
+#[derive(Clone, Debug)]
+pub struct Deadline(Arc<Mutex<Instant>>);
+
+impl Deadline {
+    /// Waits so much longer.
+    pub fn extend(&self, by: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+
+    fn at(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when it is over.
+    async fn passed(&self) {
+        let mut seen = self.at();
+        loop {
+            tokio::time::sleep_until(seen).await;
+            let now = self.at();
+            if now == seen {
+                return;
+            }
+            seen = now;
+        }
+    }
+}
 
 /// Answers requests until `stop`, and then those that are under way; answers without an end last until `end`.
 pub async fn serve(
@@ -148,16 +177,19 @@ async fn accept(
 
 async fn answer(
     router: Router,
-    request: Request,
+    mut request: Request,
     timeout: Duration,
     requests: Arc<Semaphore>,
 ) -> Result<axum::response::Response, std::convert::Infallible> {
     let Ok(_permit) = requests.try_acquire() else {
         return Ok(Problem::unavailable("too many requests at once (`server.concurrent_requests`)").into_response());
     };
-    match tokio::time::timeout(timeout, router.oneshot(request)).await {
-        Ok(answered) => answered,
-        Err(_) => Ok(Problem::too_slow().into_response()),
+    let deadline = Deadline(Arc::new(Mutex::new(tokio::time::sleep(timeout).deadline())));
+    request.extensions_mut().insert(deadline.clone());
+    tokio::select! {
+        biased;
+        answered = router.oneshot(request) => answered,
+        () = deadline.passed() => Ok(Problem::too_slow().into_response()),
     }
 }
 

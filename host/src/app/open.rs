@@ -121,6 +121,7 @@ pub(crate) fn runtime_options(
         },
         compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
         cache,
+        cache_limit: policy.cache_size.get(),
         component_limit: policy.component_size.get(),
         loaded_limit: policy.loaded_size.get(),
         large: LargeLimits {

@@ -16,13 +16,13 @@ use super::versions::{KEPT, entity_name, roles_of, with_roles};
 use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, document};
 use crate::job::{GroupId, Job, JobId, State, TenantId};
 use crate::policy::binding::{Effective, Invalid, Pin, pointer_to};
-use crate::store::{Expect, JobFilter, JobsQuery, Kind, StoreError};
+use crate::store::{Expect, JobFilter, JobsQuery, Kind, PutEntity, StoreError};
 
 /// How long after a version ceased to be in force a node that does not know yet may pin jobs to it.
 const HEARSAY: Duration = Duration::from_secs(60);
 
 /// How often a change is decided again because somebody else was faster.
-const TRIES: usize = 16;
+pub(super) const TRIES: usize = 16;
 
 impl Catalog {
     /// The versions of a group's policy, newest first.
@@ -102,7 +102,9 @@ impl Catalog {
         };
         let changed = self.change_group(group.tenant.id, &group.name, take).await?;
         let binding = self.new_binding(group.tenant.id, number.into_inner(), roles, &effective, author);
-        self.keep(&changed, &binding).await?;
+        let name = entity_name(changed.id, binding.number);
+        let put = self.entity(changed.tenant.id, Kind::Binding, &name, document(&binding), Expect::Nothing);
+        self.put(PutEntity { needs: self.needs(changed.tenant.id, &binding.plugins), ..put }).await?;
         self.forget_old(&changed).await?;
         Ok(Arc::new(binding))
     }
@@ -230,7 +232,11 @@ impl Catalog {
                 self.keep(group, &group.rollout.active).await?;
             }
             let expect = before.as_ref().map_or(Expect::Nothing, |group| Expect::Version(group.version));
-            match self.put(self.entity(tenant, Kind::Group, name, document(&doc), expect)).await {
+            let bound = doc.rollout.as_ref().map(|rollout| &rollout.active);
+            let bound = bound.filter(|active| before.as_ref().is_none_or(|group| group.binding != active.number));
+            let needs = bound.map(|active| self.needs(tenant, &active.plugins)).unwrap_or_default();
+            let put = self.entity(tenant, Kind::Group, name, document(&doc), expect);
+            match self.put(PutEntity { needs, ..put }).await {
                 Ok(_) => return self.group(tenant, name).ok_or(Rejected::Gone),
                 Err(Rejected::Conflict(text)) => conflict = text,
                 Err(error) => return Err(error),

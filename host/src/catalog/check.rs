@@ -22,6 +22,9 @@ pub enum Rejected {
     /// It cannot be together with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// It is more than the tenant may keep.
+    #[error("{0}")]
+    TooLarge(String),
     /// The component is not a plugin.
     #[error(transparent)]
     Plugin(#[from] LoadError),
@@ -172,10 +175,13 @@ impl Catalog {
             return Err(at("/plugin", format!("`{}` cannot {}; its roles are: {roles}", used.plugin, used.role)));
         }
         let config: Value = serde_json::from_str(&used.config).unwrap_or_default();
-        if let Err(error) = version.schema.validate(&config) {
-            let place = error.instance_path().to_string();
-            return Err(at(&format!("/config{place}"), error.to_string()));
+        if !version.schema.is_ready() {
+            let version = Arc::clone(&version);
+            let made =
+                tokio::task::spawn_blocking(move || version.schema.of(&version.doc.config_schema).map(drop)).await;
+            made.map_err(|error| at("/config", error.to_string()))?.map_err(|error| at("/plugin", error))?;
         }
+        version.check_config(&config).map_err(|error| at(&format!("/config{}", error.pointer), error.message))?;
         let plugin = self.runtime.registry.get(&used.digest, self).await?;
         let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
         let called = self.runtime.threads.run(Lane::of_tenant(tenant.id), move || plugin.check(&limits, &text)).await;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::recent::PlanCell;
+use super::schema::Schema;
 use super::secrets::Sealed;
 use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;
@@ -274,8 +275,7 @@ pub struct PluginVersion {
     pub builtin: bool,
     /// What is known of it.
     pub doc: PluginDoc,
-    /// Checks configs against the plugin's schema.
-    pub schema: jsonschema::Validator,
+    pub(super) schema: Schema,
     /// When it was uploaded.
     pub created_at: UnixMs,
 }
@@ -285,6 +285,15 @@ impl PluginVersion {
     #[must_use]
     pub fn full_name(&self) -> String {
         format!("{}@{}", self.name, self.version)
+    }
+
+    /// Checks a config against the plugin's schema.
+    ///
+    /// # Errors
+    /// Where in the config what is wrong.
+    pub fn check_config(&self, config: &Value) -> Result<(), Invalid> {
+        let schema = self.schema.of(&self.doc.config_schema).map_err(|error| Invalid::at("", error))?;
+        schema.validate(config).map_err(|error| Invalid::at(error.instance_path().to_string(), error.to_string()))
     }
 }
 

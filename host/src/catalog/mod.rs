@@ -16,6 +16,7 @@ mod read;
 mod recent;
 mod refresh;
 mod schedules;
+mod schema;
 mod secrets;
 mod signers;
 mod state;
@@ -81,6 +82,8 @@ pub struct Catalog {
     writing: tokio::sync::Mutex<()>,
     /// Held while a group is changed, so that only other nodes can be faster.
     changing: tokio::sync::Mutex<()>,
+    /// Held while a plugin is taken, so that what is taken at the same time counts for a tenant's quota.
+    accepting: tokio::sync::Mutex<()>,
     changed: Notify,
 }
 
@@ -151,6 +154,7 @@ impl Catalog {
             generation: AtomicI64::new(generation),
             writing: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
+            accepting: tokio::sync::Mutex::new(()),
             changed: Notify::new(),
         };
         if catalog.tenant(DEFAULT_TENANT).is_none() {
@@ -182,17 +186,39 @@ impl Catalog {
     }
 
     async fn delete(&self, tenant: TenantId, kind: Kind, name: &str) -> Result<bool, Rejected> {
+        self.delete_unchanged(tenant, kind, name, None).await
+    }
+
+    /// Removes what is there if nothing has changed since this generation.
+    async fn delete_unchanged(
+        &self,
+        tenant: TenantId,
+        kind: Kind,
+        name: &str,
+        generation: Option<i64>,
+    ) -> Result<bool, Rejected> {
         let _writing = self.writing.lock().await;
-        let removed = self.store.delete(tenant.0, kind, name.to_owned(), self.clock.now()).await?;
+        let removed = self.store.delete(tenant.0, kind, name.to_owned(), self.now(), generation).await?;
         if removed {
-            self.state.write().unwrap_or_else(PoisonError::into_inner).remove(tenant, kind, name);
+            let unused = self.removed(tenant, kind, name);
             self.changed.notify_waiters();
+            if let Some(component) = unused {
+                self.runtime.registry.forget(&component).await;
+            }
         }
         Ok(removed)
     }
 
+    /// Forgets what was deleted. The answer is the component that no plugin has any more.
+    fn removed(&self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let component = state.remove(tenant, kind, name)?;
+        (!state.has_component(&component)).then_some(component)
+    }
+
     fn entity(&self, tenant: TenantId, kind: Kind, name: &str, doc: Value, expect: Expect) -> PutEntity {
-        PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now: self.now(), expect, component: None }
+        let (now, needs, component) = (self.now(), Vec::new(), None);
+        PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now, expect, needs, component }
     }
 
     fn now(&self) -> UnixMs {

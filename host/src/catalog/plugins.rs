@@ -1,17 +1,23 @@
 //! Plugins in the catalog.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::bindings::TRIES;
 use super::read::plugin_version;
-use super::{Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document};
+use super::{BoundPlugin, Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document, schema};
 use crate::clock::UnixMs;
 use crate::job::TenantId;
 use crate::policy::binding::{Invalid, PluginName, Use};
 use crate::policy::{Digest, Lane, LoadError, Plugin, Runtime, golden};
 use crate::store::{Expect, Kind, PutEntity};
+
+/// The longest that an upload may take to describe itself and to pass its golden tests.
+const EXAMINATION: Duration = Duration::from_secs(60);
 
 /// A component that somebody uploads.
 #[derive(Debug)]
@@ -33,10 +39,23 @@ impl Catalog {
         self.state().plugin(tenant, name).cloned()
     }
 
+    /// The versions of a plugin that the tenant can see, oldest first.
+    #[must_use]
+    pub fn plugin_versions(&self, tenant: TenantId, name: &str) -> Vec<Arc<PluginVersion>> {
+        let state = self.state();
+        state.plugins_of(tenant).filter(|plugin| plugin.name == name).cloned().collect()
+    }
+
     /// Every plugin version that the tenant can see, the server's own first.
     #[must_use]
     pub fn plugins(&self, tenant: TenantId) -> Vec<Arc<PluginVersion>> {
         self.state().plugins_of(tenant).cloned().collect()
+    }
+
+    /// The longest that it takes to find out whether an upload is a plugin.
+    #[must_use]
+    pub fn upload_time(&self) -> Duration {
+        self.runtime.registry.admission_time() + EXAMINATION
     }
 
     /// Accepts a component as a version of one of the tenant's plugins; the answer says whether it is new. The same bytes again
@@ -59,17 +78,27 @@ impl Catalog {
         if let Some(known) = self.same(tenant.id, &full, &digest)? {
             return Ok((known, false));
         }
+        self.check_room(tenant, component.len())?;
         let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
-        let plugin = self.runtime.registry.admit(&component).await?;
-        let described = examine(&self.runtime, tenant.id, &plugin, &component).await?;
+        let admitted = self.runtime.registry.admit(tenant.id, &component).await?;
+        let described = examine(&self.runtime, tenant.id, &admitted.plugin, &component);
+        let described = tokio::time::timeout(EXAMINATION, described).await.map_err(|_| {
+            let most = humantime::format_duration(EXAMINATION);
+            LoadError::Golden(format!("what it says of itself and its golden tests take longer than {most}"))
+        })??;
         let said = PluginName { name: described.name, version: Some(described.version) };
         if said != full && !is_draft(&full, &said) {
             let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
-        let doc = PluginDoc { signed_by, ..described.doc };
+        let (size, doc) = (described.doc.size, PluginDoc { signed_by, ..described.doc });
         let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Expect::Nothing);
         let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
+        let _accepting = self.accepting.lock().await;
+        if let Some(known) = self.same(tenant.id, &full, &digest)? {
+            return Ok((known, false));
+        }
+        self.check_room(tenant, size)?;
         match self.put(put).await {
             // Somebody was faster, perhaps with the same bytes.
             Err(Rejected::Conflict(text)) => {
@@ -78,7 +107,27 @@ impl Catalog {
                 known.map(|known| (known, false)).ok_or(Rejected::Conflict(text))
             }
             Err(rejected) => Err(rejected),
-            Ok(_) => Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true)),
+            Ok(_) => {
+                self.runtime.registry.keep(&admitted).await;
+                Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true))
+            }
+        }
+    }
+
+    /// Whether the tenant may have another version of so many bytes.
+    fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), Rejected> {
+        let (state, quota) = (self.state(), &tenant.quota.doc);
+        let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
+        let (count, bytes) = own.fold((0, size), |(count, bytes), plugin| (count + 1, bytes + plugin.doc.size));
+        if let Some(most) = quota.plugins.filter(|most| count >= *most) {
+            let text = format!("the tenant may have {most} versions of plugins, and has {count}: delete one first");
+            return Err(Rejected::Conflict(text));
+        }
+        match quota.plugin_bytes.filter(|most| bytes > *most) {
+            Some(most) => Err(Rejected::TooLarge(format!(
+                "the components of the tenant's plugins may have {most} bytes together; with this one it would be {bytes}"
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -114,7 +163,9 @@ impl Catalog {
             return Err(Invalid::at("/deprecated", message).into());
         }
         let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
-        self.put(self.entity(tenant, Kind::Plugin, &plugin.full_name(), doc, Expect::Anything)).await?;
+        let full = plugin.full_name();
+        let needs = vec![(tenant.0, full.clone())];
+        self.put(PutEntity { needs, ..self.entity(tenant, Kind::Plugin, &full, doc, Expect::Anything) }).await?;
         Ok(self.plugin(tenant, name))
     }
 
@@ -123,13 +174,29 @@ impl Catalog {
     /// # Errors
     /// If it is one of the server's own, or something uses it.
     pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, Rejected> {
-        // What another node has bound a moment ago counts.
-        self.catch_up().await?;
-        let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
-        if let Some(user) = self.user_of(tenant, &plugin) {
-            return Err(Rejected::Conflict(format!("{user} use{} it", if user.ends_with('s') { "" } else { "s" })));
+        let mut conflict = String::new();
+        for _ in 0..TRIES {
+            // What another node has bound a moment ago counts, and what anybody binds from now on makes this another try.
+            self.catch_up().await?;
+            let generation = self.generation.load(Ordering::Relaxed);
+            let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
+            if let Some(user) = self.user_of(tenant, &plugin) {
+                let verb = if user.ends_with('s') { "use" } else { "uses" };
+                return Err(Rejected::Conflict(format!("{user} {verb} it")));
+            }
+            match self.delete_unchanged(tenant, Kind::Plugin, &plugin.full_name(), Some(generation)).await {
+                Err(Rejected::Conflict(text)) => conflict = text,
+                done => return done,
+            }
         }
-        self.delete(tenant, Kind::Plugin, &plugin.full_name()).await
+        Err(Rejected::Conflict(conflict))
+    }
+
+    /// The tenant's own versions among those that a policy came to. It cannot be put in force when one of them has gone.
+    pub(super) fn needs(&self, tenant: TenantId, plugins: &[BoundPlugin]) -> Vec<(i64, String)> {
+        let state = self.state();
+        let own = plugins.iter().filter(|bound| !state.is_builtin(&PluginName::from(bound.plugin.as_str()).name));
+        own.map(|bound| (tenant.0, bound.plugin.clone())).collect()
     }
 
     /// What should be looked at in a group's policy.
@@ -204,6 +271,9 @@ pub async fn examine(
     check::name("plugin", &described.name).map_err(|error| unusable(error.message))?;
     plugin_version(described.name.clone(), &described.version, false, described.doc.clone(), UnixMs(0))
         .map_err(|error| unusable(error.to_string()))?;
+    let config_schema = described.doc.config_schema.clone();
+    let built = tokio::task::spawn_blocking(move || schema::build(&config_schema).map(drop)).await;
+    built.map_err(|error| unusable(error.to_string()))?.map_err(unusable)?;
     prove(runtime, tenant, plugin, component).await?;
     Ok(described)
 }

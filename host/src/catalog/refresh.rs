@@ -50,10 +50,11 @@ impl Catalog {
         // A change of this node is either in what is loaded, or is applied after it.
         let _writing = self.writing.lock().await;
         let (generation, entities) = self.store.load().await?;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.apply_all(entities, &self.vault)?;
-        drop(state);
+        let unused = self.state.write().unwrap_or_else(PoisonError::into_inner).apply_all(entities, &self.vault)?;
         self.generation.store(generation, Ordering::Relaxed);
+        for component in &unused {
+            self.runtime.registry.forget(component).await;
+        }
         Ok(true)
     }
 }

@@ -59,13 +59,13 @@ impl State {
         }
     }
 
-    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone.
-    pub(super) fn apply_all(&mut self, mut entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<()> {
+    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone. The answer is the components that no
+    /// plugin has any more.
+    pub(super) fn apply_all(&mut self, mut entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<Vec<Digest>> {
         let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
         let gone: Vec<_> = self.known.iter().filter(|(id, _)| !there.contains(id)).map(|(_, it)| it.clone()).collect();
-        for (_, tenant, kind, name) in gone {
-            self.remove(tenant, kind, &name);
-        }
+        let mut components: Vec<_> =
+            gone.into_iter().filter_map(|(_, tenant, kind, name)| self.remove(tenant, kind, &name)).collect();
         entities.retain(|entity| self.known.get(&entity.id).is_none_or(|(version, ..)| *version < entity.version));
         entities.sort_by_key(|entity| match entity.kind {
             Kind::Tenant => 0,
@@ -77,7 +77,9 @@ impl State {
             Kind::Bulk => 6,
             Kind::Binding => 7,
         });
-        entities.into_iter().try_for_each(|entity| self.apply(entity, vault))
+        entities.into_iter().try_for_each(|entity| self.apply(entity, vault))?;
+        components.retain(|digest| !self.has_component(digest));
+        Ok(components)
     }
 
     /// Takes over a new or changed entity.
@@ -113,8 +115,8 @@ impl State {
         Ok(())
     }
 
-    /// Forgets a deleted entity.
-    pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) {
+    /// Forgets a deleted entity. Of a version of a plugin, the answer is its component.
+    pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
         let slot = (tenant, name.to_owned());
         self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
         match kind {
@@ -137,11 +139,17 @@ impl State {
                 }
             }
             Kind::Plugin => {
-                if let Some(Ok(version)) = PluginName::from(name).version.map(|version| version.parse()) {
-                    self.plugins.remove(&(tenant, PluginName::from(name).name, version));
-                }
+                let PluginName { name, version } = PluginName::from(name);
+                let removed = self.plugins.remove(&(tenant, name, version?.parse().ok()?))?;
+                return Some(removed.doc.digest.clone());
             }
         }
+        None
+    }
+
+    /// Whether a plugin, of whichever tenant, is this component.
+    pub(super) fn has_component(&self, digest: &Digest) -> bool {
+        self.builtins.values().chain(self.plugins.values()).any(|plugin| plugin.doc.digest == *digest)
     }
 
     fn apply_tenant(&mut self, entity: Entity) -> anyhow::Result<()> {

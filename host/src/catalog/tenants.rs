@@ -8,7 +8,7 @@ use super::signers::Signers;
 use super::{Catalog, NO_TENANT, Rejected, Tenant, TenantDoc, check, document};
 use crate::job::TenantId;
 use crate::policy::binding::Quota;
-use crate::store::{Expect, Kind};
+use crate::store::{Expect, Kind, PutEntity};
 
 impl Catalog {
     /// The tenant of this name.
@@ -45,14 +45,20 @@ impl Catalog {
             created_at: self.clock.now(),
         };
         let groups = id.map(|id| self.groups(id)).unwrap_or_default();
+        let mut needs = Vec::new();
         let owns: Vec<_> = groups.iter().map(|group| (Some(group.name.as_str()), group.own.clone())).collect();
         for (group, own) in owns.into_iter().chain([(None, Value::Object(Map::new()))]) {
             let effective = self.state().effective(&candidate, &own).map_err(|error| error.within("/defaults"))?;
             self.check_policy(&candidate, group, &effective).await.map_err(|error| error.within("/defaults"))?;
+            let plugins = self.state().bound_plugins(candidate.id, &effective);
+            needs.extend(self.needs(candidate.id, &plugins));
         }
+        needs.sort_unstable();
+        needs.dedup();
         let Tenant { defaults, quota, signers, .. } = candidate;
         let doc = document(&TenantDoc { defaults, quota: quota.doc, plugin_signers: signers.docs() });
-        self.put(self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, Expect::Anything)).await?;
+        let put = self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, Expect::Anything);
+        self.put(PutEntity { needs, ..put }).await?;
         self.tenant(name).ok_or(Rejected::Gone)
     }
 }

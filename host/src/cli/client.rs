@@ -17,6 +17,8 @@ use super::problem::Problem;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest wait for what becomes of an upload: it may wait for others, and then for the compiler.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longer than anybody follows a stream.
 const NO_END: Duration = Duration::from_secs(3_660 * 86_400);
 /// The most characters of a foreign answer that an error shows.
@@ -222,7 +224,8 @@ impl Client {
         component: Vec<u8>,
         signature: Option<&str>,
     ) -> Result<Value, ClientError> {
-        let mut request = self.http.put(self.url(path)?).header(CONTENT_TYPE, "application/wasm");
+        let request = self.http.put(self.url(path)?).timeout(UPLOAD_TIMEOUT);
+        let mut request = request.header(CONTENT_TYPE, "application/wasm");
         if let Some(signature) = signature {
             request = request.header("carillon-signature", signature);
         }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Paging, Session, input};
@@ -17,18 +18,8 @@ pub(super) enum Command {
         /// The defaults, in JSON or TOML, in the form of a group; `-` is standard input.
         #[arg(long, value_name = "FILE")]
         defaults: Option<PathBuf>,
-        /// How many attempts of all of its groups run at once.
-        #[arg(long, value_name = "COUNT")]
-        concurrency: Option<u32>,
-        /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
-        #[arg(long)]
-        rate: Option<String>,
-        /// How many may start at once after a pause, if not as many as the rate counts.
-        #[arg(long, value_name = "COUNT", requires = "rate")]
-        burst: Option<u32>,
-        /// How much of what starts it gets, compared with other tenants that have jobs due: 1 to 100.
-        #[arg(long, value_name = "COUNT")]
-        weight: Option<u32>,
+        #[command(flatten)]
+        quota: Quota,
         /// Whose plugins it takes: an Ed25519 public key in PEM under a name. Can be repeated; without any, plugins need no signature.
         #[arg(long = "plugin-signer", value_name = "NAME=FILE", value_parser = input::pair)]
         plugin_signers: Vec<(String, String)>,
@@ -40,14 +31,36 @@ pub(super) enum Command {
     },
 }
 
+/// What a tenant may use; what is not said is not bounded.
+#[derive(Debug, Args, Serialize)]
+pub(super) struct Quota {
+    /// How many attempts of all of its groups run at once.
+    #[arg(long, value_name = "COUNT")]
+    concurrency: Option<u32>,
+    /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
+    #[arg(long)]
+    rate: Option<String>,
+    /// How many may start at once after a pause, if not as many as the rate counts.
+    #[arg(long, value_name = "COUNT", requires = "rate")]
+    burst: Option<u32>,
+    /// How much of what starts it gets, compared with other tenants that have jobs due: 1 to 100.
+    #[arg(long, value_name = "COUNT")]
+    weight: Option<u32>,
+    /// How many versions of plugins of its own it may have.
+    #[arg(long, value_name = "COUNT")]
+    plugins: Option<u32>,
+    /// How many bytes they may have together.
+    #[arg(long, value_name = "BYTES")]
+    plugin_bytes: Option<u64>,
+}
+
 const LIST: [(&str, &str); 2] = [("NAME", "/name"), ("CREATED", "/created_at")];
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, defaults, concurrency, rate, burst, weight, plugin_signers } => {
+            Self::Put { name, defaults, quota, plugin_signers } => {
                 let defaults = defaults.map_or_else(|| Ok(json!({})), |file| input::document(&file))?;
-                let quota = json!({ "concurrency": concurrency, "rate": rate, "burst": burst, "weight": weight });
                 let signer = |(name, file): (String, String)| {
                     let key = std::fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
                     anyhow::Ok(json!({ "name": name, "public_key": key }))

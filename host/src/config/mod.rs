@@ -293,6 +293,8 @@ pub struct Policy {
     /// Where compiled components are kept; if unset, next to the database.
     #[serde(deserialize_with = "values::unless_empty")]
     pub cache_dir: Option<PathBuf>,
+    /// The most that is kept there.
+    pub cache_size: Size,
     /// Components that need more.
     pub large: LargePolicy,
 }

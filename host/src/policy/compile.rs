@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use tokio::sync::Semaphore;
 
 use super::engine;
 use super::plugin::LoadError;
@@ -26,25 +25,11 @@ const COMPILER_STACK: usize = 64 << 20;
 /// The most native code that is taken from a compilation, in bytes.
 const ARTEFACT_LIMIT: usize = 128 << 20;
 
-/// How many components are compiled at once for each purpose.
-const AT_ONCE: usize = 2;
-
-/// What a component is compiled for. Uploads wait for each other only: what is bound already is never behind them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Somebody wants to know whether it is a plugin.
-    Upload,
-    /// Somebody uses it.
-    Use,
-}
-
 /// Starts compilers.
 pub struct Compiler {
     program: PathBuf,
     timeout: Duration,
     memory: usize,
-    uploads: Semaphore,
-    uses: Semaphore,
 }
 
 impl Compiler {
@@ -52,20 +37,20 @@ impl Compiler {
     /// address space.
     #[must_use]
     pub fn new(program: PathBuf, timeout: Duration, memory: usize) -> Self {
-        Self { program, timeout, memory, uploads: Semaphore::new(AT_ONCE), uses: Semaphore::new(AT_ONCE) }
+        Self { program, timeout, memory }
+    }
+
+    /// The longest that a compilation takes.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Turns a component into native code.
     ///
     /// # Errors
     /// [`LoadError::Compile`] if the compiler says no, or ends for any other reason.
-    pub async fn compile(&self, component: &Bytes, purpose: Purpose) -> Result<Vec<u8>, LoadError> {
+    pub async fn compile(&self, component: &Bytes) -> Result<Vec<u8>, LoadError> {
         let failed = |text: String| LoadError::Compile(text);
-        let slots = match purpose {
-            Purpose::Upload => &self.uploads,
-            Purpose::Use => &self.uses,
-        };
-        let _slot = slots.acquire().await.map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(&self.program)
             .arg(SUBCOMMAND)
             .arg(self.timeout.as_secs().max(1).to_string())

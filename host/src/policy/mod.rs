@@ -25,6 +25,7 @@ mod quarantine;
 mod registry;
 mod stage;
 mod threads;
+mod turns;
 
 pub use self::answer::check_header;
 pub use self::bindings::jobs_import::NewJob as AskedJob;
@@ -41,7 +42,7 @@ pub use self::keys::{KeyKind, KeyMaterial};
 pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::plugin::{Digest, LoadError, Plugin, Role};
 pub use self::quarantine::{Quarantine, Rules as QuarantineRules, Suspect};
-pub use self::registry::{ComponentSource, Registry};
+pub use self::registry::{Admitted, ComponentSource, Registry};
 pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
 pub use self::threads::{Lane, PolicyThreads};
 
@@ -69,6 +70,8 @@ pub struct RuntimeOptions {
     pub compiler: Compiler,
     /// Keeps compiled components in this directory, authenticated with this key.
     pub cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
+    /// Bytes that are kept there.
+    pub cache_limit: usize,
     /// Bytes of a component that is not large.
     pub component_limit: usize,
     /// What is different for components that are.
@@ -104,7 +107,7 @@ impl Runtime {
         let threads = options.threads.saturating_add(options.observer_threads);
         let engines = Engines::new(&options.limits, options.large, threads, options.component_limit)
             .map_err(|error| anyhow::anyhow!("the policy engine does not start: {error:#}"))?;
-        let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engines.compatible()));
+        let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engines.compatible(), options.cache_limit));
         Ok(Self {
             limits: Arc::new(options.limits),
             threads: PolicyThreads::start(options.threads, options.queue)?,

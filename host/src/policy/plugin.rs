@@ -82,7 +82,7 @@ impl fmt::Display for Digest {
 }
 
 /// Why a component is not accepted. Each text says what its author can do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
     /// Larger than allowed.
     #[error("the component has {size} bytes; at most {limit} are allowed")]
@@ -129,6 +129,9 @@ pub enum LoadError {
     /// It does not do what its author's golden tests say, or they cannot be run.
     #[error("{0}")]
     Golden(String),
+    /// Nothing is known of it, because others are looked at.
+    #[error("the component cannot be looked at now: {0}; try again later")]
+    Busy(String),
 }
 
 /// The indices of a component's exports, one for each interface that it has.

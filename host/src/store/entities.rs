@@ -84,6 +84,8 @@ pub struct PutEntity {
     pub now: UnixMs,
     /// What must be there now.
     pub expect: Expect,
+    /// The versions of plugins, with their tenants, without which it makes no sense.
+    pub needs: Vec<(i64, String)>,
     /// Of a plugin: the sha-256 in hex that its document names as `digest`, and the bytes, which are kept as long as a plugin names them.
     pub component: Option<(String, Bytes)>,
 }
@@ -102,6 +104,21 @@ impl PutEntity {
             }
             (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist")),
         }
+    }
+}
+
+/// What is said of a plugin that a put needs, and that is not there.
+pub(super) fn no_plugin(name: &str) -> StoreError {
+    StoreError::Conflict(format!("the plugin `{name}` does not exist"))
+}
+
+/// Whether nothing has changed since a generation, if one is given.
+pub(super) fn check_generation(expected: Option<i64>, found: i64) -> Result<(), StoreError> {
+    match expected {
+        Some(expected) if expected != found => {
+            Err(StoreError::Conflict("something else was configured in the same moment".to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -125,13 +142,21 @@ pub trait Entities: Send + Sync {
     /// The generation of the newest change.
     async fn generation(&self) -> Result<i64, StoreError>;
 
-    /// Writes an entity. Fails with [`StoreError::Conflict`] if `expect` does not hold.
+    /// Writes an entity. Fails with [`StoreError::Conflict`] if `expect` does not hold, or something that it needs is not there.
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
 
     /// Removes an entity; false if it was not there. The bytes of a plugin go with the last version, of any tenant, that names them. A
     /// group's jobs go with it, a bounded number at each [`Jobs::prune`];
-    /// fails with [`StoreError::Conflict`] while the group has waiting or running jobs.
-    async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError>;
+    /// fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since a
+    /// `generation` that is given: what was looked at then may no longer hold.
+    async fn delete(
+        &self,
+        tenant: i64,
+        kind: Kind,
+        name: String,
+        now: UnixMs,
+        generation: Option<i64>,
+    ) -> Result<bool, StoreError>;
 
     /// The bytes of a component.
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;

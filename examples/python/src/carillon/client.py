@@ -258,6 +258,7 @@ class Plugins(_Verbs):
 
     get = _now(admin.get_plugin)
     list = _all_now(admin.list_plugins)
+    versions = _all_now(admin.list_plugin_versions)
     upload = _now(admin.upload_plugin)
     component = _now(admin.get_component)
     deprecate = _now(admin.deprecate_plugin)
@@ -269,6 +270,7 @@ class AsyncPlugins(_AsyncVerbs):
 
     get = _soon(admin.get_plugin)
     list = _all_soon(admin.list_plugins)
+    versions = _all_soon(admin.list_plugin_versions)
     upload = _soon(admin.upload_plugin)
     component = _soon(admin.get_component)
     deprecate = _soon(admin.deprecate_plugin)

@@ -567,6 +567,10 @@ class Plugin:
     size: int
     builtin: bool
     created_at: datetime
+    #: ``validated``: what does not get that far is not kept.
+    state: str
+    #: When that was found out; of the server's own, when it started.
+    validated_at: datetime
     #: Which of the tenant's signers had signed it, if it had any.
     signed_by: Optional[str] = None
     #: Why it should no longer be bound, if it should not.

@@ -14,6 +14,7 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
+use super::super::serve::Deadline;
 use super::{Page, Paging};
 use crate::catalog::{PluginVersion, Upload};
 use crate::policy::binding::PluginName;
@@ -21,6 +22,14 @@ use crate::policy::{ComponentSource as _, Digest, Role};
 
 /// The header of an upload's signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("carillon-signature");
+
+/// How far a version is.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginState {
+    /// It was compiled, linked and described, and passed its golden tests: it can be bound. What does not get that far is not kept.
+    Validated,
+}
 
 /// A version of a plugin.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -37,6 +46,9 @@ pub struct PluginView {
     /// Bytes of the component.
     size: usize,
     created_at: String,
+    state: PluginState,
+    /// When that was found out; of the server's own, when it started.
+    validated_at: String,
     /// Which of the tenant's signers had signed it, if it had any.
     #[serde(skip_serializing_if = "Option::is_none")]
     signed_by: Option<String>,
@@ -60,6 +72,8 @@ impl PluginView {
             builtin: plugin.builtin,
             size: plugin.doc.size,
             created_at: plugin.created_at.to_string(),
+            state: PluginState::Validated,
+            validated_at: plugin.created_at.to_string(),
             signed_by: plugin.doc.signed_by.clone(),
             deprecated: plugin.doc.deprecated.clone(),
             config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
@@ -93,6 +107,28 @@ pub(in super::super) async fn get(
     api.plugin_view(&access, &PluginName { name, version: None })
 }
 
+/// Lists the versions of a plugin, the newest first.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", tag = "plugins", params(Paging),
+    responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list_versions(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<PluginView>>, Problem> {
+    let versions = api.catalog.plugin_versions(access.tenant.id, &name);
+    if versions.is_empty() {
+        return Err(Problem::unknown("plugin", &name));
+    }
+    let before = paging.cursor.as_deref().map(str::parse::<semver::Version>).transpose();
+    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+    let limit = paging.limit()?;
+    let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
+    let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+    let views = rest.map(|plugin| PluginView::of(plugin, false)).collect();
+    Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone())))
+}
+
 /// Shows a version of a plugin, with the schema of its config.
 #[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
@@ -108,10 +144,13 @@ pub(in super::super) async fn get_version(
 /// accepted. A version never changes: other bytes under the same version are refused. A component that calls itself `0.1.0` may also be
 /// uploaded as a draft of that, `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by
 /// one of them, in base64.
+///
+/// Uploads of a tenant are compiled one after the other: who has too many under way, or waits too long for others, gets a 503 with
+/// `Retry-After`.
 #[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
     params(("carillon-signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
-    responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
 pub(in super::super) async fn put_version(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
@@ -123,7 +162,12 @@ pub(in super::super) async fn put_version(
     DefaultBodyLimit::max(limit).apply(&mut request);
     let signature =
         request.headers().get(SIGNATURE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let deadline = request.extensions().get::<Deadline>().cloned();
     let component: Bytes = input::read(request, &api).await?;
+    // It has arrived in time. What is done with it now is bounded by itself, and the author is told which bound it was.
+    if let Some(deadline) = deadline {
+        deadline.extend(api.catalog.upload_time());
+    }
     let upload = Upload { name, version, component, signature };
     let (plugin, is_new) = api.catalog.put_plugin(&access.tenant, upload).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

@@ -67,7 +67,7 @@ impl Bench {
         Ok(Case {
             role,
             config,
-            plugin: runtime.registry.admit(&component).await?,
+            plugin: runtime.registry.admit(local::NOBODY, &component).await?.plugin,
             limits: Arc::clone(&runtime.limits),
             keys: vec![Arc::new(key()?)],
             attempt: attempt(),

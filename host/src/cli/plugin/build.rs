@@ -8,6 +8,7 @@ use carillon_guest_build::{BuildRequest, build};
 use clap::Args;
 
 use super::super::Session;
+use super::super::local::NOBODY;
 use super::super::output::write;
 use super::{describe, golden, record, runtime};
 use crate::policy::golden::{embed, embedded};
@@ -55,7 +56,7 @@ impl Sources {
         let tests = self.directory.join(golden::DIRECTORY);
         let tests = if tests.is_dir() { golden::read(&tests)? } else { Vec::new() };
         let component = Bytes::from(embed(&component, &tests));
-        let plugin = runtime.registry.admit(&component).await?;
+        let plugin = runtime.registry.admit(NOBODY, &component).await?.plugin;
         for test in embedded(&component)? {
             test.check(&plugin, &runtime.limits)?;
         }

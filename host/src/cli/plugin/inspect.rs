@@ -8,12 +8,12 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::super::local::NOBODY;
 use super::super::{Session, input};
 use super::anatomy::Anatomy;
 use super::{Reference, Version, describe, download, runtime};
 use crate::catalog::examine;
 use crate::clock::Stopwatch;
-use crate::job::TenantId;
 use crate::policy::golden::embedded;
 use crate::policy::{Digest, Plugin, Runtime};
 
@@ -27,9 +27,6 @@ pub(in crate::cli) struct Inspect {
     /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
     plugin: Reference,
 }
-
-/// Whose the calls are: there is nobody else on this machine.
-const NOBODY: TenantId = TenantId(0);
 
 const INTERFACES: [(&str, &str); 2] = [("", "/way"), ("INTERFACE", "/name")];
 const PRODUCERS: [(&str, &str); 3] = [("MADE BY", "/name"), ("VERSION", "/version"), ("AS", "/field")];
@@ -90,7 +87,7 @@ fn written(component: &[u8]) -> Value {
 /// Does what an upload would, and writes down what comes of it. What a server has already it has examined.
 async fn load(runtime: &Runtime, component: &Bytes, is_new: bool, shown: &mut Value) -> anyhow::Result<()> {
     let stopwatch = Stopwatch::start();
-    let plugin: Arc<Plugin> = runtime.registry.admit(component).await?;
+    let plugin: Arc<Plugin> = runtime.registry.admit(NOBODY, component).await?.plugin;
     shown["compile_millis"] = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX).into();
     shown["native_size"] = plugin.code_size().into();
     shown["engine"] = if plugin.is_large() { "large" } else { "small" }.into();

@@ -30,6 +30,13 @@ pub(super) enum Command {
         #[command(flatten)]
         paging: Paging,
     },
+    /// List the versions of a plugin, the newest first.
+    Versions {
+        /// NAME.
+        plugin: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
     /// Show what a plugin does and how it is configured.
     Describe {
         /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
@@ -161,10 +168,22 @@ const LIST: [(&str, &str); 6] = [
     ("SUMMARY", "/summary"),
 ];
 
+const VERSIONS: [(&str, &str); 6] = [
+    ("VERSION", "/version"),
+    ("STATE", "/state"),
+    ("VALIDATED", "/validated_at"),
+    ("SIGNED BY", "/signed_by"),
+    ("DEPRECATED", "/deprecated"),
+    ("DIGEST", "/digest"),
+];
+
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::List { paging } => session.list(&["plugins"], Vec::new(), &paging, &LIST).await,
+            Self::Versions { plugin, paging } => {
+                session.list(&["plugins", &plugin, "versions"], Vec::new(), &paging, &VERSIONS).await
+            }
             Self::Describe { plugin } if plugin.is_file() => {
                 let runtime = runtime()?;
                 let file = PathBuf::from(plugin.name);

@@ -75,7 +75,7 @@ pub struct LimitsDoc {
     pub recorded_body: Option<usize>,
 }
 
-/// What all groups of a tenant may use together.
+/// What all groups of a tenant may use together, and what it may keep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quota {
     /// As it is written.
@@ -103,6 +103,12 @@ pub struct QuotaDoc {
     /// How much of what starts the tenant gets, compared with others that have jobs due: 1 (the default) to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// How many versions of plugins of its own it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<usize>,
+    /// How many bytes their components may have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_bytes: Option<usize>,
 }
 
 impl Quota {

@@ -4,6 +4,7 @@
 //! The components are compiled in this process, by the function that the compiler process runs.
 
 mod answers;
+mod compiling;
 mod guest;
 mod keys;
 mod load;

@@ -65,27 +65,27 @@ pub(crate) async fn generation_rises_with_each_change(world: &World) {
     world.put(world.tenant.0, Kind::Key, "k").await;
     let third = generation().await;
     assert!(third > second);
-    assert!(world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW).await.unwrap());
+    assert!(world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW, None).await.unwrap());
     let fourth = generation().await;
     assert!(fourth > third);
-    assert!(!world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW).await.unwrap());
+    assert!(!world.store.delete(world.tenant.0, Kind::Key, "k".to_owned(), NOW, None).await.unwrap());
     assert_eq!(generation().await, fourth);
 }
 
 pub(crate) async fn delete_frees_the_name_and_not_the_id(world: &World) {
     for kind in Kind::ALL {
         let old = world.put(world.tenant.0, kind, "gone").await;
-        assert!(world.store.delete(world.tenant.0, kind, "gone".to_owned(), NOW).await.unwrap());
+        assert!(world.store.delete(world.tenant.0, kind, "gone".to_owned(), NOW, None).await.unwrap());
         assert!(!loaded(world).await.iter().any(|entity| entity.id == old.id));
         let new = world.store.put(an_entity(world.tenant.0, kind, "gone", Expect::Nothing)).await.unwrap();
         assert!(new.id > old.id && new.version == 1, "{kind:?}");
-        let stranger = world.store.delete(world.tenant.0 + 1_000, kind, "gone".to_owned(), NOW).await.unwrap();
+        let stranger = world.store.delete(world.tenant.0 + 1_000, kind, "gone".to_owned(), NOW, None).await.unwrap();
         assert!(!stranger);
     }
 }
 
 async fn delete_group(world: &World) -> Result<bool, StoreError> {
-    world.store.delete(world.tenant.0, Kind::Group, "reminders".to_owned(), NOW).await
+    world.store.delete(world.tenant.0, Kind::Group, "reminders".to_owned(), NOW, None).await
 }
 
 pub(crate) async fn delete_waits_for_unfinished_jobs(world: &World) {
@@ -132,7 +132,7 @@ pub(crate) async fn components_are_kept_while_a_plugin_names_them(world: &World)
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let there = async |digest: &str| world.store.component(digest).await.unwrap();
     let delete = async |tenant: i64, name: &str| {
-        assert!(world.store.delete(tenant, Kind::Plugin, name.to_owned(), NOW).await.unwrap(), "{name}");
+        assert!(world.store.delete(tenant, Kind::Plugin, name.to_owned(), NOW, None).await.unwrap(), "{name}");
     };
     assert_eq!(there("d1").await, None);
     for (tenant, name) in [(1, "p@1"), (1, "p@2"), (2, "p@1")] {
@@ -150,6 +150,30 @@ pub(crate) async fn components_are_kept_while_a_plugin_names_them(world: &World)
     let refused = PutEntity { expect: Expect::Nothing, ..a_plugin(1, "p@1", "d3", b"not written") };
     assert!(matches!(world.store.put(refused).await, Err(StoreError::Conflict(_))));
     assert_eq!(there("d3").await, None);
+}
+
+pub(crate) async fn a_plugin_goes_only_if_nothing_has_changed(world: &World) {
+    let tenant = world.tenant.0;
+    let binding = |name: &str| {
+        let needs = vec![(tenant, "p@1".to_owned())];
+        PutEntity { needs, ..an_entity(tenant, Kind::Group, name, Expect::Anything) }
+    };
+    let delete =
+        async |generation: i64| world.store.delete(tenant, Kind::Plugin, "p@1".to_owned(), NOW, Some(generation)).await;
+    world.store.put(a_plugin(tenant, "p@1", "d1", b"bytes")).await.unwrap();
+    let seen = world.store.generation().await.unwrap();
+    world.store.put(binding("binds")).await.unwrap();
+    assert!(is_conflict(delete(seen).await), "it was bound since");
+    assert!(world.store.component("d1").await.unwrap().is_some());
+    assert!(delete(world.store.generation().await.unwrap()).await.unwrap());
+    assert!(!delete(world.store.generation().await.unwrap()).await.unwrap());
+
+    let before = world.store.generation().await.unwrap();
+    assert!(is_conflict(world.store.put(binding("late")).await), "it has gone");
+    world.store.put(a_plugin(tenant + 1_000, "p@1", "d1", b"bytes")).await.unwrap();
+    assert!(is_conflict(world.store.put(binding("late")).await), "another tenant's is none");
+    assert!(!loaded(world).await.iter().any(|entity| entity.name == "late"));
+    assert_eq!(world.store.generation().await.unwrap(), before + 1);
 }
 
 pub(crate) async fn survives_reopening(world: &World) {

@@ -73,7 +73,7 @@ macro_rules! conformance {
             catalog: [
                 put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change,
                 delete_frees_the_name_and_not_the_id, delete_waits_for_unfinished_jobs, deleted_group_is_emptied_by_prune,
-                components_are_kept_while_a_plugin_names_them, survives_reopening,
+                components_are_kept_while_a_plugin_names_them, a_plugin_goes_only_if_nothing_has_changed, survives_reopening,
             ]
             machine: [random_walks_follow_the_diagram]
         }
@@ -222,7 +222,16 @@ pub(super) async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota:
 }
 
 pub(super) fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Expect) -> PutEntity {
-    PutEntity { tenant, kind, name: name.to_owned(), doc: json!({"of": name}), now: NOW, expect, component: None }
+    PutEntity {
+        tenant,
+        kind,
+        name: name.to_owned(),
+        doc: json!({"of": name}),
+        now: NOW,
+        expect,
+        needs: Vec::new(),
+        component: None,
+    }
 }
 
 /// A version of a plugin whose component has this digest.

@@ -10,6 +10,7 @@ use super::transaction::Verb;
 use super::{PostgresStore, locks, peers, rows};
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
+use crate::store::entities::{check_generation, no_plugin};
 use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
@@ -28,8 +29,15 @@ impl Entities for PostgresStore {
         self.database.call(&put).await
     }
 
-    async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError> {
-        self.database.call(&Delete { tenant, kind, name, now }).await
+    async fn delete(
+        &self,
+        tenant: i64,
+        kind: Kind,
+        name: String,
+        now: UnixMs,
+        generation: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        self.database.call(&Delete { tenant, kind, name, now, generation }).await
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
@@ -125,6 +133,11 @@ impl Verb for PutEntity {
         let (kind, name) = (self.kind.as_str(), self.name.as_str());
         let found = find(db, FIND, self.tenant, self.kind, name).await?;
         self.check(found.map(|(_, version)| version))?;
+        for (tenant, plugin) in &self.needs {
+            if find(db, FIND, *tenant, Kind::Plugin, plugin).await?.is_none() {
+                return Err(no_plugin(plugin).into());
+            }
+        }
         if let Some((digest, component)) = &self.component {
             sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
         }
@@ -165,6 +178,7 @@ struct Delete {
     kind: Kind,
     name: String,
     now: UnixMs,
+    generation: Option<i64>,
 }
 
 #[async_trait]
@@ -173,6 +187,9 @@ impl Verb for Delete {
 
     async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
         locks::take_entities(db).await?;
+        if self.generation.is_some() {
+            check_generation(self.generation, generation(db).await?)?;
+        }
         let Some((id, _)) = find(db, FIND_TO_DELETE, self.tenant, self.kind, &self.name).await? else {
             return Ok(false);
         };

@@ -10,6 +10,7 @@ use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
+use crate::store::entities::{check_generation, no_plugin};
 use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
@@ -28,8 +29,16 @@ impl Entities for SqliteStore {
         self.writer.call(move |db| Box::pin(async move { write(db, &put).await })).await
     }
 
-    async fn delete(&self, tenant: i64, kind: Kind, name: String, now: UnixMs) -> Result<bool, StoreError> {
-        self.writer.call(move |db| Box::pin(async move { delete(db, tenant, kind, &name, now).await })).await
+    async fn delete(
+        &self,
+        tenant: i64,
+        kind: Kind,
+        name: String,
+        now: UnixMs,
+        generation: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        let delete = Delete { tenant, kind, name, now, generation };
+        self.writer.call(move |db| Box::pin(async move { delete.run(db).await })).await
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
@@ -96,6 +105,11 @@ async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Fai
     let (kind, name) = (put.kind.as_str(), put.name.as_str());
     let found = find(db, put.tenant, put.kind, name).await?;
     put.check(found.map(|(_, version)| version))?;
+    for (tenant, plugin) in &put.needs {
+        if find(db, *tenant, Kind::Plugin, plugin).await?.is_none() {
+            return Err(no_plugin(plugin).into());
+        }
+    }
     if let Some((digest, component)) = &put.component {
         sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
     }
@@ -130,29 +144,45 @@ const DELETE_COMPONENT: &str = "
 /// Its ticks go with time, as those of all schedules do.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
 
-async fn delete(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str, now: UnixMs) -> Result<bool, Failure> {
-    let Some((id, _)) = find(db, tenant, kind, name).await? else {
-        return Ok(false);
-    };
-    if kind == Kind::Group {
-        let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
-        let jobs: u64 = rows::number(&row, "jobs")?;
-        if jobs > 0 {
-            conflict(format!("the group `{name}` has {jobs} waiting or running jobs"))?;
+/// See [`Entities::delete`].
+struct Delete {
+    tenant: i64,
+    kind: Kind,
+    name: String,
+    now: UnixMs,
+    generation: Option<i64>,
+}
+
+impl Delete {
+    async fn run(&self, db: &mut SqliteConnection) -> Result<bool, Failure> {
+        let (kind, name) = (self.kind, &self.name);
+        if self.generation.is_some() {
+            let row = sqlx::query(GENERATION).fetch_one(&mut *db).await?;
+            check_generation(self.generation, rows::number(&row, "number")?)?;
         }
-        sqlx::query(DELETE_GROUP).bind(id).bind(now.0).execute(&mut *db).await?;
-    } else {
-        let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
-        let digest: Option<&str> = row.try_get("digest")?;
-        if kind == Kind::Plugin {
-            sqlx::query(DELETE_COMPONENT).bind(digest).execute(&mut *db).await?;
+        let Some((id, _)) = find(db, self.tenant, kind, name).await? else {
+            return Ok(false);
+        };
+        if kind == Kind::Group {
+            let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
+            let jobs: u64 = rows::number(&row, "jobs")?;
+            if jobs > 0 {
+                conflict(format!("the group `{name}` has {jobs} waiting or running jobs"))?;
+            }
+            sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
+        } else {
+            let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
+            let digest: Option<&str> = row.try_get("digest")?;
+            if kind == Kind::Plugin {
+                sqlx::query(DELETE_COMPONENT).bind(digest).execute(&mut *db).await?;
+            }
         }
+        if kind == Kind::Schedule {
+            sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
+        }
+        sqlx::query(NEXT_GENERATION).execute(db).await?;
+        Ok(true)
     }
-    if kind == Kind::Schedule {
-        sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
-    }
-    sqlx::query(NEXT_GENERATION).execute(db).await?;
-    Ok(true)
 }
 
 const PUT_COMPONENT: &str = "INSERT INTO component (digest, bytes) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING";

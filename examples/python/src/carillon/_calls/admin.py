@@ -10,9 +10,12 @@ from typing import Any, Optional, TypedDict, Union
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
 from carillon.models import Key, Node, Plugin, Tenant, Token
 
+#: An upload may wait for others, and then for the compiler.
+_UPLOAD_PATIENCE = 600.0
+
 
 class Quota(TypedDict, total=False):
-    """What all groups of a tenant may use together."""
+    """What all groups of a tenant may use together, and what it may keep."""
 
     #: How many attempts run at once.
     concurrency: Optional[int]
@@ -22,6 +25,10 @@ class Quota(TypedDict, total=False):
     burst: Optional[int]
     #: How much of what starts the tenant gets, compared with others that have jobs due.
     weight: Optional[int]
+    #: How many versions of plugins of its own it may have.
+    plugins: Optional[int]
+    #: How many bytes their components may have together.
+    plugin_bytes: Optional[int]
 
 
 def put_key(
@@ -83,6 +90,11 @@ def list_plugins(*, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
     return listing(path("plugins"), Plugin, {}, page_size)
 
 
+def list_plugin_versions(name: str, *, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
+    """The versions of a plugin, the newest first."""
+    return listing(path("plugins", name, "versions"), Plugin, {}, page_size)
+
+
 def get_plugin(name: str, version: Optional[str] = None) -> Call[Plugin]:
     """Shows a plugin with the schema of its config; its newest version by default."""
     segments = ["plugins", name] if version is None else ["plugins", name, "versions", version]
@@ -98,7 +110,7 @@ def upload_plugin(name: str, version: str, component: bytes, *, signature: Optio
     headers = {"Content-Type": "application/wasm"}
     if signature is not None:
         headers["Carillon-Signature"] = signature
-    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), patience=60.0)
+    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), patience=_UPLOAD_PATIENCE)
     return replace(call, content=component, headers=headers)
 
 

@@ -1,13 +1,22 @@
 //! What is secret is in no answer, no log and no file.
 
+use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use carillon::policy::golden::{Golden, embed};
+use carillon_guest_build::{BuildRequest, build};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
+use sha2::Sha512;
 
-use crate::support::{ADMIN_TOKEN, Answer, Api, Program, Receiver, Reply};
+use crate::custom_plugin::upload;
+use crate::support::{ADMIN_TOKEN, Answer, Api, LOOK_AGAIN, Program, Receiver, Reply, repository, shared_dir, soon};
 
 const SECRET: &str = "correct horse/battery+staple?";
+
+/// A key of a golden test, which is in a component that is refused.
+const GOLDEN: &str = "a-hamster-in-a-wheel-of-cheddar";
 
 /// The value of a header.
 const SENT: &str = "paper-clip-and-a-pair-of-scissors";
@@ -62,6 +71,90 @@ async fn rotated(api: &Api, receiver: &Receiver) -> Vec<Reply> {
     let bad = format!("whsec_{}", STANDARD.encode(ROTATED[0]));
     answers.push(api.put("/v1/keys/bad", json!({"secret_base64": bad, "kind": "ed25519"})).await);
     answers.push(api.put("/v1/keys/bad", json!({"secret_base64": format!("{bad}!")})).await);
+    answers
+}
+
+/// A signer that sends all of its memory.
+async fn spy() -> Vec<u8> {
+    let directory = repository().join("tests/guests/spy");
+    let request = BuildRequest { manifest_dir: directory, target_dir: shared_dir().join("guests"), toolchain: None };
+    let built = tokio::task::spawn_blocking(move || build(&request)).await.unwrap();
+    built.unwrap_or_else(|error| panic!("spy does not build: {error}"))
+}
+
+/// Signs with all keys that sign in a signer that sends its whole memory, which is returned; and what is answered on the way.
+async fn spied(api: &Api, receiver: &Receiver) -> (Bytes, Vec<Reply>) {
+    let component = spy().await;
+    // It had the key when it was called, and what came of that is said.
+    let keys = json!([{"name": "g", "secret": GOLDEN}]);
+    let input = json!({"request": {"method": "POST", "url": "http://a/", "body": "x"}});
+    let test = json!({"name": "wrong", "role": "sign", "keys": keys, "input": input, "answer": {}});
+    let test = serde_json::from_value::<Golden>(test).unwrap();
+    let path = "/v1/plugins/spy/versions/0.1.0";
+    let refused = upload(api, path, embed(&component, &[test])).await;
+    assert!(refused.problem(422)["detail"].as_str().unwrap().contains("`wrong`: expected {}, got {"));
+    let mut answers = vec![refused, upload(api, path, component[..component.len() / 2].to_vec()).await];
+    upload(api, path, component).await.expect(201);
+    let sign = json!({"plugin": "spy", "keys": ["k", "hook"]});
+    api.put_group("spied", json!({"sign": sign, "auth_headers": {"X-Key": "sent"}})).await;
+    let id = api.job_id("spied", json!({"url": receiver.url("/spied"), "payload": {"a": 1}})).await;
+    api.until_state(&id, "succeeded").await;
+    for again in [format!("/v1/jobs/{id}/attempts/1/replay"), "/v1/groups/spied/policy/backtest".to_owned()] {
+        let answer = api.post(&again, json!({"version": 1})).await;
+        assert!([json!(true), json!(1)].contains(&answer.expect(200)["same"]), "{answer:?}");
+        answers.push(answer);
+    }
+    (receiver.arrivals("/spied")[0].body.clone(), answers)
+}
+
+/// A version that signs with nothing runs as a shadow beside one that signs; what is said of their differences.
+async fn shadowed(api: &Api, receiver: &Receiver) -> Vec<Reply> {
+    let shadow = "/v1/groups/g/policy/shadow";
+    let policy = json!({"encode": [{"plugin": "base64-envelope"}]});
+    let made = api.post("/v1/groups/g/policy/versions", policy).await;
+    assert_eq!(made.expect(201)["version"], 2);
+    api.put(shadow, json!({"version": 2})).await.expect(200);
+    let id = api.job_id("g", json!({"url": receiver.url("/shadowed"), "payload": {"a": 1}})).await;
+    api.until_state(&id, "succeeded").await;
+    let seen = soon("the shadow is shown it", async {
+        loop {
+            let seen = api.get(shadow).await;
+            if seen.json()["attempts"] != 0 {
+                return seen;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    vec![made, seen, api.delete(shadow).await]
+}
+
+/// What every operation by `POST` answers: to what it is made for, where that is known here, and to nothing.
+async fn posted(api: &Api, job: &str) -> Vec<Reply> {
+    let document = api.get("/openapi.json").await.expect(200);
+    let target = json!({"url": "http://127.0.0.1:1/", "payload": {"a": 1}, "run_at": "+1h"});
+    let known = [
+        ("/v1/groups/{group}/jobs", target.clone()),
+        ("/v1/groups/{group}/jobs/batch", json!({"jobs": [target]})),
+        ("/v1/groups/{group}/policy/simulate", json!({"job": target, "failures": 1})),
+        ("/v1/groups/{group}/policy/backtest", json!({"version": 2})),
+        ("/v1/groups/{group}/policy/promote", json!({"version": 2, "percent": 50})),
+        ("/v1/groups/{group}/policy/versions", json!({"sign": {"plugin": "werkzeug-cookie", "keys": ["none"]}})),
+        ("/v1/groups/{group}/bulk", json!({"action": "cancel", "dry_run": true})),
+        ("/v1/jobs/{id}/reschedule", json!({"run_at": "+1h"})),
+        ("/v1/tokens", json!({"role": "viewer"})),
+    ];
+    let posts = document["paths"].as_object().unwrap().iter().filter(|(_, methods)| methods.get("post").is_some());
+    let mut answers = Vec::new();
+    for (path, _) in posts {
+        let named = [("{group}", "g"), ("{id}", job), ("{number}", "1"), ("{schedule}", "s"), ("{token}", "t")];
+        let there = named.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
+        let body = known.iter().find(|(known, _)| known == path).map(|(_, body)| body);
+        answers.push(api.post(&there, body.unwrap_or(&json!({})).clone()).await);
+        answers.push(api.post(&there, json!({"secret": 1})).await);
+    }
+    let done = answers.iter().filter(|answer| answer.status < 300).count();
+    assert!(done >= 12, "{done} of {} did something", answers.len());
     answers
 }
 
@@ -122,9 +215,14 @@ async fn keys_and_tokens_are_in_no_answer_no_log_and_no_file() {
     let id = api.with_token(&token).job_id("g", json!({"url": receiver.url("/a"), "payload": {"a": 1}})).await;
     api.until_state(&id, "succeeded").await;
     answers.extend(rotated(&api, &receiver).await);
+    answers.extend(shadowed(&api, &receiver).await);
+    let (memory, seen) = spied(&api, &receiver).await;
+    answers.extend(seen);
     answers.extend(everything(&api, &id).await);
-    let texts = [SECRET, SENT, ADMIN_TOKEN, &token].map(str::as_bytes).into_iter();
+    answers.extend(posted(&api, &id).await);
+    let texts = [SECRET, SENT, GOLDEN, ADMIN_TOKEN, &token].map(str::as_bytes).into_iter();
     let secrets: Vec<_> = texts.chain(ROTATED.map(|secret| &secret[..])).flat_map(forms).collect();
+    what_it_signed_is_all_that_is_in(&memory, &secrets);
     for answer in &answers {
         assert_eq!(found(&answer.body, &secrets), None, "{answer:?}");
     }
@@ -141,6 +239,15 @@ async fn keys_and_tokens_are_in_no_answer_no_log_and_no_file() {
     let log = program.log();
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is at its most talkative");
     assert_eq!(found(log.as_bytes(), &secrets), None, "{log}");
+}
+
+/// The memory of a signer has the code that it asked for, and no key.
+fn what_it_signed_is_all_that_is_in(memory: &[u8], secrets: &[Vec<u8>]) {
+    let mut code = Hmac::<Sha512>::new_from_slice(SECRET.as_bytes()).unwrap();
+    code.update(br#"{"a":1}"#);
+    let code = code.finalize().into_bytes();
+    assert!(memory.len() > 64 << 10 && contains(memory, &code) && contains(memory, b"k/1"), "{} bytes", memory.len());
+    assert_eq!(found(memory, secrets), None);
 }
 
 fn files_are_clean(dir: &std::path::Path, secrets: &[Vec<u8>]) {

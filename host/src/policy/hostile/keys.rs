@@ -1,10 +1,12 @@
 //! Guests that misuse what the host lends them: keys and the log.
 
+use sha2::{Digest as _, Sha512};
 use zeroize::Zeroizing;
 
 use super::guest::{ANSWER, Guest, PLAIN, bytes, words};
 use super::*;
 use crate::policy::KeyKind;
+use crate::policy::keys::MacAlgorithm;
 
 /// The address of the first key's handle.
 const KEY: &str = "(i32.load (i32.load (i32.add (local.get $p) (i32.const 120))))";
@@ -38,6 +40,39 @@ fn the_ninth_operation_is_refused() {
     let again = sign(&plugin(&counting(&mac, 8)), &[key(KeyKind::Secret)]).result.unwrap();
     assert!(again.body.iter().all(|first| *first == 0), "the next call has its own eight");
     all_is_well();
+}
+
+#[test]
+fn all_that_a_guest_has_of_a_key_is_what_was_made_with_it() {
+    const DATA: &[u8] = b"what do ya want for nothing?";
+    let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 + 13).unwrap());
+    // Besides the secret itself, what HMAC (RFC 2104) and Ed25519 (RFC 8032) make of it on their way.
+    let padded = |with: u8| secret.iter().map(|byte| byte ^ with).collect::<Vec<_>>();
+    let expanded = Sha512::digest(secret);
+    let secrets = [secret.to_vec(), padded(0x36), padded(0x5c), expanded[..32].to_vec(), expanded[32..].to_vec()];
+    let material = |kind| KeyMaterial::new("k/1".into(), kind, Zeroizing::new(secret.to_vec())).unwrap();
+    let mac = |algorithm| material(KeyKind::Secret).mac(algorithm, DATA).unwrap();
+    for (operation, algorithm, kind, made) in [
+        ("$mac", 0, KeyKind::Secret, mac(MacAlgorithm::HmacSha1)),
+        ("$mac", 1, KeyKind::Secret, mac(MacAlgorithm::HmacSha256)),
+        ("$mac", 2, KeyKind::Secret, mac(MacAlgorithm::HmacSha512)),
+        ("$signature", 0, KeyKind::Ed25519, material(KeyKind::Ed25519).sign(DATA).unwrap()),
+    ] {
+        let length = DATA.len();
+        // The answer is all of its memory.
+        let body = format!(
+            "(call {operation} {KEY} (i32.const {algorithm}) (i32.const 2048) (i32.const {length}) (i32.const 1024))
+             (call $drop_key {KEY})
+             (i32.store (i32.const 148) (i32.mul (memory.size) (i32.const 65536)))
+             (i32.const 128)"
+        );
+        let spy = Guest::new("sign", &body).with(&words(ANSWER, &[0, 0, 0, 1, 0, 0])).with(&bytes(2048, DATA));
+        let memory = sign(&plugin(&spy), &[Arc::new(material(kind))]).result.unwrap().body;
+        let has = |needle: &[u8]| memory.windows(needle.len()).any(|window| window == needle);
+        assert!(memory.len() >= 2 << 16 && has(DATA), "{operation} {algorithm}");
+        assert!(has(&made), "{operation} {algorithm}");
+        assert!(!secrets.iter().any(|secret| secret.windows(8).any(has)), "{operation} {algorithm}");
+    }
 }
 
 #[test]

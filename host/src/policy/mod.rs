@@ -17,6 +17,7 @@ mod fault;
 pub mod golden;
 #[cfg(test)]
 mod hostile;
+mod input_len;
 mod keys;
 mod limits;
 mod outline;

@@ -10,7 +10,6 @@ use super::super::bench::percentile;
 use super::super::{Session, input, local};
 use super::runtime;
 use crate::clock::{Clock as _, SystemClock};
-use crate::policy::Limits;
 use crate::policy::golden::Golden;
 
 /// Calls before those that are measured: the first ones pay for what the others find.
@@ -36,7 +35,7 @@ impl Bench {
         let runtime = runtime()?;
         let plugin = local::load(&runtime, &self.file).await?;
         let now = SystemClock.now();
-        let (mut micros, mut fuel) = (Vec::new(), 0);
+        let (mut micros, mut fuel, mut fuel_limit) = (Vec::new(), 0, 0);
         for call in 0..WARM_UP + self.calls {
             let case = golden.case().context("this is not a call; see `carillon plugin test --help`")?;
             let called = case.call(&plugin, &runtime.limits, now)?;
@@ -46,17 +45,17 @@ impl Bench {
             if call >= WARM_UP {
                 micros.push(called.usage.micros);
                 fuel = fuel.max(called.usage.fuel);
+                fuel_limit = called.usage.fuel_limit;
             }
         }
         micros.sort_unstable();
-        let Limits { fuel: most, .. } = *runtime.limits;
         session.out.answer(&json!({
             "calls": self.calls,
             "p50_micros": percentile(&micros, 50),
             "p99_micros": percentile(&micros, 99),
             "max_micros": micros.last(),
             "fuel": fuel,
-            "fuel_limit": most,
+            "fuel_limit": fuel_limit,
         }))
     }
 }

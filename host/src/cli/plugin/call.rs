@@ -66,7 +66,8 @@ impl Call {
         let case = Case { role: self.role, config: self.config, keys, input };
         let called = case.call(&plugin, &runtime.limits, SystemClock.now())?;
         let usage = called.usage;
-        let mut shown = json!({ "fuel": usage.fuel, "micros": usage.micros, "log": usage.log });
+        let mut shown =
+            json!({ "fuel": usage.fuel, "fuel_limit": usage.fuel_limit, "micros": usage.micros, "log": usage.log });
         if let Ok(answer) = &called.result {
             shown["answer"] = answer.clone();
         }

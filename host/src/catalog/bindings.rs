@@ -148,6 +148,17 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
+    /// Lets policies of the group be called again that failed too often, on all nodes.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn lift_quarantine(&self, group: &Group, author: &Author) -> Result<Arc<Group>, Rejected> {
+        let now = self.now();
+        let lift = |rollout: &mut Rollout| rollout.lift_quarantine(author, now);
+        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(lift));
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
     /// Lets a version run beside the one in force, on so many of a hundred attempts.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Attempts that are over, decided again from what was kept of them: by the version that decided, which says the same if nothing else has
-//! changed, or by another one, to see what it would have done. Nothing of it is used.
+//! changed, or by another one, to see what it would have done. Nothing of it is used, and faults count for nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Rollouts {
         version: i64,
         trial: &Trial,
     ) -> Result<Result<Opinion, FaultCode>, Unusable> {
-        let said = self.shadows.opinion(group, version, trial).await;
+        let said = self.shadows.opinion(group, version, trial, false).await;
         let said = said.ok_or_else(|| Unusable(format!("version {version} of the policy is not kept")))?;
         Ok(said.map(|opinion| Opinion { ruling: trial.as_recorded(opinion.ruling), ..opinion }))
     }

@@ -64,6 +64,14 @@ pub(in super::super) enum Command {
         #[arg(long)]
         why: Option<String>,
     },
+    /// Let policies be called again that failed too often, on all nodes.
+    Unquarantine {
+        /// The group's name.
+        group: String,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
     /// Let a version run beside the one in force: its answers are compared, and never used.
     #[command(subcommand)]
     Shadow(Shadow),
@@ -145,6 +153,11 @@ impl Command {
                 let moved: Value =
                     client.post(&["groups", &group, "policy", "rollback"], &json!({ "why": why })).await?;
                 session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
+            }
+            Self::Unquarantine { group, why } => {
+                let lifted: Value =
+                    client.post(&["groups", &group, "policy", "unquarantine"], &json!({ "why": why })).await?;
+                session.done(&lifted, &format!("{group}: all of its policies are called again"))
             }
             Self::Shadow(command) => command.run(session).await,
             Self::History { group, paging } => {

@@ -71,7 +71,7 @@ impl Catalog {
         let group = self.group_by_id(job.group)?;
         let pinned = job.spec.binding.filter(|number| !group.rollout.is_withdrawn(*number));
         let pinned = pinned.and_then(|number| self.bound(&group, number));
-        let bound = pinned.or_else(|| self.bound(&group, group.rollout.followed_by(job.id)));
+        let bound = pinned.or_else(|| self.bound(&group, group.rollout.followed_by(job.group, job.id)));
         Some(bound.unwrap_or(group))
     }
 
@@ -79,7 +79,7 @@ impl Catalog {
     #[must_use]
     pub fn pinned(&self, group: GroupId, job: JobId) -> Option<i64> {
         let group = self.group_by_id(group)?;
-        group.pins().then(|| group.rollout.followed_by(job))
+        group.pins().then(|| group.rollout.followed_by(group.id, job))
     }
 
     /// Makes a version that is not in force. `policy` is what the group would say of the roles.

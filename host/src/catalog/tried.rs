@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
 use crate::fnv::fnv;
-use crate::job::JobId;
+use crate::job::{GroupId, JobId};
 
 /// A version that runs beside the one in force; what it says is compared, and never used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,10 +52,12 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// Whether it is followed by this job.
+    /// Whether it is followed by this job of the group.
     #[must_use]
-    pub fn takes(&self, job: JobId) -> bool {
-        hundredth(job.0.as_bytes().iter().copied()) < u64::from(self.percent)
+    pub fn takes(&self, group: GroupId, job: JobId) -> bool {
+        // Otherwise the same jobs would be the first to try out each version, of each group.
+        let salt = group.0.to_le_bytes().into_iter().chain(self.version.to_le_bytes());
+        hundredth(salt.chain(job.0.as_bytes().iter().copied())) < u64::from(self.percent)
     }
 }
 

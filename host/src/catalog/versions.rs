@@ -216,10 +216,11 @@ impl Rollout {
         self.active.number == number || tried.contains(&Some(number))
     }
 
-    /// The version that a job follows which is pinned to none.
+    /// The version that a job of the group follows which is pinned to none.
     #[must_use]
-    pub fn followed_by(&self, job: JobId) -> i64 {
-        self.canary.as_ref().filter(|canary| canary.takes(job)).map_or(self.active.number, |canary| canary.version)
+    pub fn followed_by(&self, group: GroupId, job: JobId) -> i64 {
+        let canary = self.canary.as_ref().filter(|canary| canary.takes(group, job));
+        canary.map_or(self.active.number, |canary| canary.version)
     }
 
     /// From now on some of the jobs follow a version that is not in force.
@@ -421,7 +422,7 @@ mod tests {
     #[test]
     fn a_canary_is_followed_by_its_share_until_it_is_taken_back_or_in_force() {
         let mut rollout = after(&[]);
-        let followed_by = |rollout: &Rollout, n| rollout.followed_by(JobId(uuid::Uuid::from_u128(n)));
+        let followed_by = |rollout: &Rollout, n| rollout.followed_by(GroupId(1), JobId(uuid::Uuid::from_u128(n)));
         let follow = |rollout: &Rollout, version| (0..1_000).filter(|n| followed_by(rollout, *n) == version).count();
         rollout.begin_canary(canary(2, 30));
         assert_eq!(follow(&rollout, 2) + follow(&rollout, 1), 1_000);
@@ -441,6 +442,20 @@ mod tests {
         rollout.begin_canary(canary(3, 10));
         rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
         assert!(rollout.canary.is_none() && rollout.is_withdrawn(3), "another policy ends it");
+    }
+
+    #[test]
+    fn each_canary_is_followed_by_other_jobs() {
+        let followers = |group, version| {
+            let takes = |n: &u128| canary(version, 30).takes(GroupId(group), JobId(uuid::Uuid::from_u128(*n)));
+            (0..1_000).filter(takes).collect::<BTreeSet<_>>()
+        };
+        let first = followers(1, 2);
+        for other in [followers(1, 3), followers(2, 2)] {
+            // Of 300, 90 are expected if nothing has to do with anything.
+            let both = first.intersection(&other).count();
+            assert!(both.abs_diff(90) < 45, "{both} of {} and {}", first.len(), other.len());
+        }
     }
 
     #[test]

@@ -181,17 +181,22 @@ async fn a_quarantine_puts_the_version_before_in_force_again() {
     };
     host.api.put_group("g", json!({"retry": patient()})).await;
     host.api.put_group("g", broken(true)).await;
-    let id = host.api.job_id("g", json!({"url": receiver.url("/a")})).await;
-    host.api.until_state(&id, "succeeded").await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(host.api.job_id("g", json!({"url": receiver.url("/a")})).await);
+    }
     let moved = rolled_back(&host.api).await;
     assert_eq!(
         (&moved["from_version"], &moved["to_version"], &moved["automatic"]),
         (&json!(2), &json!(1), &json!(true))
     );
     assert!(moved["why"].as_str().unwrap().contains("judge: `moody@0.1.0`"), "{moved}");
-    let attempts = host.api.attempts(&id).await;
-    let versions: Vec<_> = attempts.iter().map(|attempt| attempt["binding_version"].as_i64().unwrap()).collect();
-    assert!(versions.starts_with(&[2, 2, 2]) && versions.ends_with(&[1]), "{versions:?}");
+    for id in &ids {
+        host.api.until_state(id, "succeeded").await;
+        let attempts = host.api.attempts(id).await;
+        let versions: Vec<_> = attempts.iter().map(|attempt| attempt["binding_version"].as_i64().unwrap()).collect();
+        assert!(versions.starts_with(&[2]) && versions.ends_with(&[1]), "{versions:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,11 +211,15 @@ async fn a_quarantine_stays_where_nothing_better_was() {
     // The version before has the same judge.
     host.api.put_group("g", trap("1ms", true)).await;
     host.api.put_group("g", trap("2ms", true)).await;
-    assert_eq!(ends(&host.api, &receiver.url("/a")).await, 2);
+    for _ in 0..3 {
+        assert_eq!(ends(&host.api, &receiver.url("/a")).await, 2);
+    }
     // It is said that it should not be.
     host.api.put_group("g", json!({})).await;
     host.api.put_group("g", trap("3ms", false)).await;
-    assert_eq!(ends(&host.api, &receiver.url("/b")).await, 4);
+    for _ in 0..3 {
+        assert_eq!(ends(&host.api, &receiver.url("/b")).await, 4);
+    }
     let group = host.api.get("/v1/groups/g").await.expect(200);
     assert_eq!((&group["binding"], &group["quarantined"][0]["role"]), (&json!(4), &json!("judge")));
     assert!(host.api.get(HISTORY).await.items().iter().all(|it| it["action"] == "bind"));

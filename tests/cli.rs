@@ -80,9 +80,15 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     assert_eq!(json(&host, &["policy", "version", "g", "2"], "").await["active"], true);
     assert!(cli(&host, &["policy", "rollback", "g"], "").await.ok().contains("version 1"));
     cli(&host, &["policy", "rollback", "g"], "").await.error(1);
+    let lifted = json(&host, &["policy", "unquarantine", "g", "--why", "it is mended"], "").await;
+    assert_eq!(lifted["quarantined"], json!([]));
+    assert!(cli(&host, &["policy", "unquarantine", "g"], "").await.ok().contains("called again"));
     assert!(cli(&host, &["policy", "versions", "g"], "").await.ok().contains("trial"));
     let history = cli(&host, &["policy", "history", "g"], "").await;
-    assert!(["first", "good", "rollback"].iter().all(|text| history.ok().contains(text)), "{history:?}");
+    assert!(
+        ["first", "good", "rollback", "unquarantine", "it is mended"].iter().all(|text| history.ok().contains(text)),
+        "{history:?}"
+    );
     let moves = json(&host, &["policy", "history", "g", "--limit", "1"], "").await;
     assert_eq!(moves["next_cursor"], "6");
 

@@ -82,6 +82,8 @@ mod observers;
 #[cfg(test)]
 mod presets;
 #[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod redirects;
 #[cfg(test)]
 mod shadow;

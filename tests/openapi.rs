@@ -29,6 +29,7 @@ const OPERATIONS: [&str; 72] = [
     "GET /v1/groups/{group}/policy/versions/{version}",
     "POST /v1/groups/{group}/policy/promote",
     "POST /v1/groups/{group}/policy/rollback",
+    "POST /v1/groups/{group}/policy/unquarantine",
     "GET /v1/groups/{group}/policy/history",
     "GET /v1/groups/{group}/policy/shadow",
     "PUT /v1/groups/{group}/policy/shadow",
@@ -296,7 +297,8 @@ async fn versions_are_as_they_are_documented() {
     document.covers("POST /v1/groups/{group}/policy/promote", &api.post(&path("promote"), promoted).await);
     let why = json!({"why": "it does not"});
     document.takes("POST /v1/groups/{group}/policy/rollback", &why);
-    document.covers("POST /v1/groups/{group}/policy/rollback", &api.post(&path("rollback"), why).await);
+    document.covers("POST /v1/groups/{group}/policy/rollback", &api.post(&path("rollback"), why.clone()).await);
+    document.covers("POST /v1/groups/{group}/policy/unquarantine", &api.post(&path("unquarantine"), why).await);
     for (operation, path) in [
         ("GET /v1/groups/{group}/policy/versions", path("versions")),
         ("GET /v1/groups/{group}/policy/versions/{version}", path("versions/1")),

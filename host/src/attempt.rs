@@ -4,6 +4,7 @@
 
 mod answer;
 mod notes;
+mod quarantines;
 mod trial;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use self::answer::{exchange_of, health_of, inputs_of, retry_after};
 pub(crate) use self::notes::Notes;
+pub use self::quarantines::tell_quarantines;
 pub use self::trial::{Opinion, Trial, Unusable};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
@@ -20,7 +22,7 @@ use crate::job::{AttemptError, AttemptRecord, Leased, Settlement, Target};
 use crate::observe::{Fact, Observer, Subject};
 use crate::policy::{
     Attempt, Attribute, Caller, Decided, Fault, Header, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime,
-    Verdict,
+    Verdict, Watch,
 };
 use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
 use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
@@ -97,10 +99,11 @@ impl Attempter {
             Ok(plan) => plan,
             Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault).into(),
         };
-        let outgoing = match self.prepared(&group, leased, &plan, started_at, &mut notes).await {
-            Ok(outgoing) => outgoing,
-            Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
-        };
+        let outgoing =
+            match self.prepared(&group, leased, &plan, started_at, &mut notes, self.watch(&group, leased)).await {
+                Ok(outgoing) => outgoing,
+                Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
+            };
         notes.detail.request_digest = Some(outgoing.digest());
         let Sent { answer, redirects } = self.sender.send(outgoing).await;
         self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
@@ -108,7 +111,8 @@ impl Attempter {
         let stopwatch = Stopwatch::start();
         let answered_at = self.clock.now();
         notes.detail.inputs = Some(inputs_of(leased, answered_at, &answer));
-        let decided = self.decided(&group, leased, &plan, answered_at, &answer).await;
+        let watch = self.watch(&group, leased);
+        let decided = self.decided(&group, leased, &plan, answered_at, &answer, watch).await;
         notes.detail.timings.decide = micros(stopwatch.elapsed());
         let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
@@ -165,13 +169,15 @@ impl Attempter {
         plan: &Arc<Plan>,
         now: UnixMs,
         notes: &mut Notes,
+        watch: Option<Watch>,
     ) -> Result<Outgoing, (Role, Fault)> {
         let stopwatch = Stopwatch::start();
         let no_target = || (Role::Encode, Fault::bad_answer("the job has no target"));
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
         let facts = facts(group, leased, now);
         let shared = Arc::clone(plan);
-        let prepared = self.on_policy_thread(leased, now, move |caller| caller.prepare(&shared, &facts, request)).await;
+        let prepare = move |caller: Caller<'_>| caller.prepare(&shared, &facts, request);
+        let prepared = self.on_policy_thread(leased, now, watch, prepare).await;
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
@@ -203,11 +209,12 @@ impl Attempter {
         plan: &Arc<Plan>,
         now: UnixMs,
         answer: &Answer,
+        watch: Option<Watch>,
     ) -> Decided {
         let (facts, retry_after) = (facts(group, leased, now), retry_after(answer, now));
         let (exchange, history, plan) = (exchange_of(answer), leased.history.clone(), Arc::clone(plan));
         let decide = move |caller: Caller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
-        let decided = self.on_policy_thread(leased, now, decide).await;
+        let decided = self.on_policy_thread(leased, now, watch, decide).await;
         let seed = seed_of(leased.job.seed, leased.number());
         decided.unwrap_or_else(|fault| Decided::by_host(leased.number_in_series(), seed, &fault))
     }
@@ -245,7 +252,7 @@ impl Attempter {
             Ok(plan) => {
                 let (facts, history) = (facts(&group, leased, at), leased.history.clone());
                 let rule = move |caller: Caller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
-                self.on_policy_thread(leased, at, rule).await
+                self.on_policy_thread(leased, at, self.watch(&group, leased), rule).await
             }
             // A job that is done is done, whatever has become of its policy.
             Err(_) if outcome == JudgedOutcome::Success => Ok(Decided::done(verdict.reason)),
@@ -259,15 +266,23 @@ impl Attempter {
         settle::answered(leased, at, notes.consumed(at, error, decided), ruling)
     }
 
+    /// What keeps an eye on the calls of a delivery.
+    fn watch(&self, group: &Group, leased: &Leased) -> Option<Watch> {
+        Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)))
+    }
+
     async fn on_policy_thread<T: Send + 'static>(
         &self,
         leased: &Leased,
         now: UnixMs,
+        watch: Option<Watch>,
         work: impl FnOnce(Caller<'_>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
-        let call = move || work(Caller { limits: &limits, quarantine: &quarantine, now });
-        self.runtime.threads.run(Lane::of(&leased.job), call).await
+        let limits = Arc::clone(&self.runtime.limits);
+        let call = move || work(Caller { limits: &limits, watch: watch.as_ref(), now });
+        let done = self.runtime.threads.run(Lane::of(&leased.job), call).await;
+        tell_quarantines(&self.runtime, &self.catalog, &self.observer);
+        done
     }
 
     fn unsent(&self, leased: &Leased, notes: Notes, role: Role, fault: &Fault) -> Settlement {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::tell_quarantines;
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{GroupId, PluginUse};
@@ -259,14 +260,16 @@ impl Observers {
     async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<(PluginUse, Vec<AskedJob>)>, Fault> {
         let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
         let may_ask = jobs_group_of(group).is_some();
-        let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.quarantine));
+        let (limits, watch) = (Arc::clone(&self.runtime.limits), group.watch(&self.runtime.quarantine, None));
         let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());
         let call = move || {
             let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
-            Caller { limits: &limits, quarantine: &quarantine, now }.observe(&step, &events, may_ask)
+            Caller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, may_ask)
         };
         let lane = Lane { tenant: group.tenant.id, group: group.id };
-        self.runtime.observer_threads.run(lane, call).await.map(Some)
+        let called = self.runtime.observer_threads.run(lane, call).await;
+        tell_quarantines(&self.runtime, &self.catalog, &self.observer);
+        called.map(Some)
     }
 
     fn take_note(&self, group: &Group, used: PluginUse) {

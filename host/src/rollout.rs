@@ -17,8 +17,7 @@ use tokio_util::task::TaskTracker;
 use self::canary::Canaries;
 use crate::attempt::{Attempter, Trial};
 use crate::catalog::{Action, Author, Catalog, Group, Rejected};
-use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Settlement};
+use crate::job::{AttemptRecord, GroupId, Settlement, TenantId};
 use crate::observe::{Fact, Observer, Subject};
 use crate::policy::binding::Use;
 use crate::policy::{Role, Runtime, Suspect};
@@ -97,6 +96,7 @@ impl Rollouts {
         let about = Subject::group(group.tenant.id, group.id);
         self.observer.tell(match it.action {
             Action::Rollback => Fact::rollback(about, it.at, it.to, it.why.clone()),
+            Action::Unquarantine => Fact::unquarantine(about, it.at, it.to, it.why.clone()),
             Action::Bind | Action::Promote | Action::Canary => Fact::promote(about, it.at, it.to, it.why.clone()),
         });
     }
@@ -113,18 +113,16 @@ impl Rollouts {
         };
         let (variant, before) = (self.catalog.bound(group, decided)?, self.catalog.bound(group, before)?);
         let effective = if is_canary { variant.effective.as_ref().ok()? } else { effective };
+        let suspect = |used: &Use| suspect(group.tenant.id, used);
         let before: Vec<Suspect> = before.effective.iter().flat_map(|it| it.uses()).map(suspect).collect();
-        let now = attempt.finished_at;
+        let (now, lifted_at) = (attempt.finished_at, group.rollout.lifted_at);
         let is_bad = |used: &&Use| {
             let it = suspect(used);
-            used.role != Role::Observe && self.is_quarantined(&it, now) && !before.contains(&it)
+            let is_quarantined = self.runtime.quarantine.of(&it, lifted_at, now).is_some();
+            used.role != Role::Observe && is_quarantined && !before.contains(&it)
         };
         let bad = effective.uses().find(is_bad)?;
         Some((is_canary, format!("{}: `{}` failed too often and is quarantined", bad.role, bad.plugin)))
-    }
-
-    fn is_quarantined(&self, suspect: &Suspect, now: UnixMs) -> bool {
-        self.runtime.quarantine.until(suspect, now).is_some()
     }
 
     fn take_back(self: &Arc<Self>, group: Arc<Group>, is_canary: bool, why: String) {
@@ -159,6 +157,6 @@ fn has_fault(attempt: &AttemptRecord) -> bool {
     attempt.detail.plugins.iter().any(|used| used.fault.is_some())
 }
 
-fn suspect(used: &Use) -> Suspect {
-    Suspect { plugin: used.digest.clone(), config: used.config_digest.clone() }
+fn suspect(tenant: TenantId, used: &Use) -> Suspect {
+    Suspect { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() }
 }

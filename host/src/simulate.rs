@@ -1,7 +1,7 @@
 //! Foretells a job: the exact bytes that its first attempt would send, and when its attempts would be.
 //!
 //! Nothing is stored and nothing is sent. The policies, and what the host makes of their answers, are those of a delivery: this
-//! runs the same code over answers that somebody imagines.
+//! runs the same code over answers that somebody imagines. Faults count for nothing, and those who are quarantined are called.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Attempter {
     ) -> Forecast {
         let start = leased.job.run_at;
         let mut notes = Notes::new(&leased, group, start);
-        let request = self.prepared(group, &leased, plan, start, &mut notes).await;
+        let request = self.prepared(group, &leased, plan, start, &mut notes, None).await;
         let uses = notes.uses();
         let mut attempts = Vec::new();
         if request.is_ok() {
@@ -63,7 +63,7 @@ impl Attempter {
             return Settlement::expired(leased, at, None);
         }
         let notes = Notes::new(leased, group, at);
-        let decided = self.decided(group, leased, plan, at, &answer).await;
+        let decided = self.decided(group, leased, plan, at, &answer, None).await;
         let ruling = decided.ruling.clone();
         settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling)
     }

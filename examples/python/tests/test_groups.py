@@ -61,8 +61,10 @@ def test_a_policy_is_proposed_promoted_and_rolled_back(client: Client, name: str
     assert client.policies.version(name, 2).plugins[0].role == "judge"
     assert client.jobs.create(name, run_at="+1h").binding == 2
     assert client.policies.rollback(name, why="no").binding == 1
+    assert client.policies.unquarantine(name, why="tried").quarantined == ()
     moves = list(client.policies.history(name, page_size=1))
     assert [(move.action, move.from_version, move.to_version) for move in moves] == [
+        ("unquarantine", 1, 1),
         ("rollback", 2, 1),
         ("promote", 1, 2),
         ("rollback", 2, 1),

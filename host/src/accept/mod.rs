@@ -30,8 +30,8 @@ pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
 use self::error::Problem;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
-    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, replays, schedules,
-    shadow, simulate, tenants, tokens, versions,
+    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, quarantine, replays,
+    schedules, shadow, simulate, tenants, tokens, versions,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -235,6 +235,7 @@ fn admins_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(versions::create))
         .routes(routes!(versions::promote))
         .routes(routes!(versions::rollback))
+        .routes(routes!(quarantine::unquarantine))
         .routes(routes!(shadow::put))
         .routes(routes!(shadow::delete))
         .routes(routes!(tokens::create))

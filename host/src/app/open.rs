@@ -23,8 +23,9 @@ const CACHE_DIR: &str = "plugin-cache";
 /// What the key of the cache is derived with.
 const CACHE_LABEL: &str = "carillon compiled plugins";
 
-/// A body that an encoder or a signer answers may be this many times as large as the largest payload.
-const ANSWER_GROWTH: usize = 4;
+/// A body that an encoder or a signer answers may be this many times as large as the largest payload: base64 of JSON in ASCII is four times
+/// as long as a text of two bytes a letter, and has a MAC besides.
+const ANSWER_GROWTH: usize = 5;
 
 /// Where the files of a server are: next to its database, if that is a file.
 pub(super) struct Home(PathBuf);
@@ -141,6 +142,7 @@ fn policy_limits(config: &Config) -> Limits {
         memory: policy.memory.get(),
         table_elements: TABLE_ELEMENTS,
         fuel: policy.fuel,
+        fuel_per_byte: policy.fuel_per_byte,
         deadline: policy.deadline.get(),
         key_operations: policy.key_operations,
         log_lines: policy.log_lines,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answer::{answer_of, exchange_of, retry_after};
-use super::{Attempter, Notes, facts, request_of};
+use super::{Attempter, Notes, facts, request_of, tell_quarantines};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
@@ -142,11 +142,17 @@ fn ruling_of(record: &AttemptRecord) -> Ruling {
 
 impl Attempter {
     /// What `group`, a group under another version of its policy, would have said of an attempt, with the request that it would have sent,
-    /// if it could make one. It is asked beside the threads that deliver, and its faults quarantine it in shadow only.
+    /// if it could make one. It is asked beside the threads that deliver. Its faults quarantine it in shadow only, and only if it
+    /// `is_shadow`: else they count for nothing.
     ///
     /// # Errors
     /// If its policy cannot be loaded, or there is no room for the call.
-    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
+    pub async fn second_opinion(
+        &self,
+        group: &Group,
+        trial: &Trial,
+        is_shadow: bool,
+    ) -> Result<(Opinion, Option<Outgoing>), Fault> {
         let leased = &trial.leased;
         let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await?;
         let no_target = || Fault::bad_answer("the job has no target");
@@ -155,14 +161,16 @@ impl Attempter {
         let (before, after) = (facts(group, leased, started_at), facts(group, leased, answered_at));
         let (exchange, retry_after) = (exchange_of(&trial.answer), retry_after(&trial.answer, answered_at));
         let (shared, history) = (Arc::clone(&plan), leased.history.clone());
-        let (limits, quarantine) = (Arc::clone(&self.runtime.limits), Arc::clone(&self.runtime.shadow_quarantine));
+        let limits = Arc::clone(&self.runtime.limits);
+        let watch = is_shadow.then(|| group.watch_of_shadow(&self.runtime.shadow_quarantine, leased.job.id));
         let calls = move || {
-            let caller = |now| Caller { limits: &limits, quarantine: &quarantine, now };
+            let caller = |now| Caller { limits: &limits, watch: watch.as_ref(), now };
             let prepared = caller(started_at).prepare(&shared, &before, request);
             (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
         };
-        let (Prepared { request, mut uses }, decided) =
-            self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
+        let called = self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await;
+        tell_quarantines(&self.runtime, &self.catalog, &self.observer);
+        let (Prepared { request, mut uses }, decided) = called?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
             self.completed(group, leased, &plan, &request).ok_or_else(unsendable)

@@ -71,7 +71,7 @@ impl Catalog {
         let group = self.group_by_id(job.group)?;
         let pinned = job.spec.binding.filter(|number| !group.rollout.is_withdrawn(*number));
         let pinned = pinned.and_then(|number| self.bound(&group, number));
-        let bound = pinned.or_else(|| self.bound(&group, group.rollout.followed_by(job.id)));
+        let bound = pinned.or_else(|| self.bound(&group, group.rollout.followed_by(job.group, job.id)));
         Some(bound.unwrap_or(group))
     }
 
@@ -79,7 +79,7 @@ impl Catalog {
     #[must_use]
     pub fn pinned(&self, group: GroupId, job: JobId) -> Option<i64> {
         let group = self.group_by_id(group)?;
-        group.pins().then(|| group.rollout.followed_by(job))
+        group.pins().then(|| group.rollout.followed_by(group.id, job))
     }
 
     /// Makes a version that is not in force. `policy` is what the group would say of the roles.
@@ -147,6 +147,17 @@ impl Catalog {
             }
             Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, automatic, now)))
         };
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// Lets policies of the group be called again that failed too often, on all nodes.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn lift_quarantine(&self, group: &Group, author: &Author) -> Result<Arc<Group>, Rejected> {
+        let now = self.now();
+        let lift = |rollout: &mut Rollout| rollout.lift_quarantine(author, now);
+        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(lift));
         self.change_group(group.tenant.id, &group.name, change).await
     }
 

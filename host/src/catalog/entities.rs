@@ -12,9 +12,9 @@ use super::secrets::Sealed;
 use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;
 use crate::clock::UnixMs;
-use crate::job::{GroupId, TenantId};
+use crate::job::{GroupId, JobId, TenantId};
 use crate::policy::binding::{Effective, Invalid, Quota, QuotaDoc};
-use crate::policy::{Digest, KeyKind, KeyMaterial, Role};
+use crate::policy::{Digest, KeyKind, KeyMaterial, Quarantine, Role, Watch};
 
 /// An isolation boundary.
 #[derive(Debug)]
@@ -88,6 +88,19 @@ impl Group {
     #[must_use]
     pub fn has_observer(&self) -> bool {
         self.effective.as_ref().is_ok_and(|effective| effective.observe.is_some())
+    }
+
+    /// What keeps an eye on calls for this job of it, or for its observer.
+    #[must_use]
+    pub fn watch(&self, quarantine: &Arc<Quarantine>, job: Option<JobId>) -> Watch {
+        let (quarantine, lifted_at) = (Arc::clone(quarantine), self.rollout.lifted_at);
+        Watch { quarantine, tenant: self.tenant.id, group: self.id, binding: self.binding, job, lifted_at }
+    }
+
+    /// The same for calls that show the job to its shadow, which begins anew whenever it is set.
+    #[must_use]
+    pub fn watch_of_shadow(&self, quarantine: &Arc<Quarantine>, job: JobId) -> Watch {
+        Watch { lifted_at: self.rollout.shadow_lifted_at(), ..self.watch(quarantine, Some(job)) }
     }
 
     /// The same group with another policy, which is not written anywhere.

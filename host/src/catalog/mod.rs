@@ -22,6 +22,7 @@ mod signers;
 mod state;
 mod tenants;
 mod tokens;
+mod tried;
 mod versions;
 
 use std::sync::atomic::AtomicI64;
@@ -41,7 +42,8 @@ pub use self::plugins::{Described, Upload, examine};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 pub use self::signers::{SignerDoc, Signers};
-pub use self::versions::{Action, Author, Binding, BoundPlugin, Canary, Move, Rollout, Shadow};
+pub use self::tried::{Canary, Shadow};
+pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
 
 use self::plugins::describe;
 use self::read::plugin_version;

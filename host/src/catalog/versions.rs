@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::tried::{Canary, Shadow};
 use crate::clock::UnixMs;
-use crate::fnv::fnv;
 use crate::job::{GroupId, JobId};
 use crate::policy::{Digest, Role};
 
@@ -81,6 +81,8 @@ pub enum Action {
     Rollback,
     /// Some of the jobs follow a version that is not in force.
     Canary,
+    /// Policies that were quarantined are called again.
+    Unquarantine,
 }
 
 /// A change of what is in force.
@@ -107,66 +109,6 @@ pub struct Move {
     /// How many of a hundred jobs follow it, if it is not in force for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u32>,
-}
-
-/// A version that runs beside the one in force; what it says is compared, and never used.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shadow {
-    /// Which one.
-    pub version: i64,
-    /// How many of a hundred attempts it is shown.
-    pub percent: u32,
-    /// When it was set.
-    pub since: UnixMs,
-    /// Who set it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-}
-
-impl Shadow {
-    /// Whether it is shown this attempt.
-    #[must_use]
-    pub fn sees(&self, job: JobId, attempt: u32) -> bool {
-        hundredth(job.0.as_bytes().iter().copied().chain(attempt.to_le_bytes())) < u64::from(self.percent)
-    }
-}
-
-/// A version that some of the jobs follow, and when it is taken back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Canary {
-    /// Which one.
-    pub version: i64,
-    /// How many of a hundred jobs follow it.
-    pub percent: u32,
-    /// Since when.
-    pub since: UnixMs,
-    /// Who began it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// The largest share of its attempts that may have a fault.
-    pub max_faults: f64,
-    /// By how much the share of its attempts that are no success may exceed that of the version in force.
-    pub max_differences: f64,
-    /// How many attempts of each it takes to say so.
-    pub min_attempts: u32,
-}
-
-impl Canary {
-    /// Whether it is followed by this job.
-    #[must_use]
-    pub fn takes(&self, job: JobId) -> bool {
-        hundredth(job.0.as_bytes().iter().copied()) < u64::from(self.percent)
-    }
-}
-
-/// One of a hundred equal parts, the same on all nodes.
-fn hundredth(bytes: impl Iterator<Item = u8>) -> u64 {
-    // The low bits of the hash alone would be worse.
-    let hash = fnv(bytes);
-    (hash ^ (hash >> 32)) % 100
 }
 
 /// Where a group's policy stands.
@@ -196,6 +138,9 @@ pub struct Rollout {
     /// What runs beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
+    /// What was quarantined up to this time is not any more: that of the last move.
+    #[serde(default)]
+    pub lifted_at: UnixMs,
     /// The newest moves, oldest first.
     pub history: Vec<Move>,
     /// How many there were before them.
@@ -216,6 +161,7 @@ impl Rollout {
             withdrawn: BTreeSet::new(),
             canary: None,
             shadow: None,
+            lifted_at: UnixMs::default(),
             history: Vec::new(),
             forgotten: 0,
         }
@@ -270,10 +216,11 @@ impl Rollout {
         self.active.number == number || tried.contains(&Some(number))
     }
 
-    /// The version that a job follows which is pinned to none.
+    /// The version that a job of the group follows which is pinned to none.
     #[must_use]
-    pub fn followed_by(&self, job: JobId) -> i64 {
-        self.canary.as_ref().filter(|canary| canary.takes(job)).map_or(self.active.number, |canary| canary.version)
+    pub fn followed_by(&self, group: GroupId, job: JobId) -> i64 {
+        let canary = self.canary.as_ref().filter(|canary| canary.takes(group, job));
+        canary.map_or(self.active.number, |canary| canary.version)
     }
 
     /// From now on some of the jobs follow a version that is not in force.
@@ -309,6 +256,18 @@ impl Rollout {
         self.retired.get(&number).copied().filter(|_| !self.is_withdrawn(number))
     }
 
+    /// Lets policies be called again that are quarantined now.
+    pub(super) fn lift_quarantine(&mut self, author: &Author, at: UnixMs) {
+        let (from, to) = (Some(self.active.number), self.active.number);
+        self.note(Move { at, action: Action::Unquarantine, from, to, automatic: false, ..Move::by(author) });
+    }
+
+    /// The same as `lifted_at` for its shadow.
+    #[must_use]
+    pub fn shadow_lifted_at(&self) -> UnixMs {
+        self.shadow.as_ref().map_or(self.lifted_at, |shadow| self.lifted_at.max(shadow.since))
+    }
+
     fn retire(&mut self, at: UnixMs) {
         if self.is_pinned {
             self.retired.insert(self.active.number, (self.since, at));
@@ -333,7 +292,11 @@ impl Rollout {
         }
     }
 
+    /// Whatever is done, what was before it has had its chance: nobody stays quarantined. A group that is made takes over from nobody.
     fn note(&mut self, what: Move) {
+        if what.from.is_some() {
+            self.lifted_at = what.at;
+        }
         self.history.push(what);
         if self.history.len() > REMEMBERED {
             self.history.remove(0);
@@ -459,16 +422,15 @@ mod tests {
     #[test]
     fn a_canary_is_followed_by_its_share_until_it_is_taken_back_or_in_force() {
         let mut rollout = after(&[]);
-        let job = |n: u128| JobId(uuid::Uuid::from_u128(n));
-        let follow =
-            |rollout: &Rollout, version| (0..1_000).filter(|n| rollout.followed_by(job(*n)) == version).count();
+        let followed_by = |rollout: &Rollout, n| rollout.followed_by(GroupId(1), JobId(uuid::Uuid::from_u128(n)));
+        let follow = |rollout: &Rollout, version| (0..1_000).filter(|n| followed_by(rollout, *n) == version).count();
         rollout.begin_canary(canary(2, 30));
         assert_eq!(follow(&rollout, 2) + follow(&rollout, 1), 1_000);
         assert!(follow(&rollout, 2).abs_diff(300) < 60, "{}", follow(&rollout, 2));
         assert!(rollout.uses(2) && rollout.uses(1) && !rollout.uses(3));
-        let some = (0..1_000).find(|n| rollout.followed_by(job(*n)) == 2).unwrap();
+        let some = (0..1_000).find(|n| followed_by(&rollout, *n) == 2).unwrap();
         rollout.begin_canary(canary(2, 60));
-        assert_eq!(rollout.followed_by(job(some)), 2, "who followed it still does");
+        assert_eq!(followed_by(&rollout, some), 2, "who followed it still does");
         assert!(!rollout.is_withdrawn(2));
         rollout.end_canary(&Author::default(), true, UnixMs(30));
         assert_eq!((follow(&rollout, 1), rollout.is_withdrawn(2)), (1_000, true));
@@ -480,6 +442,40 @@ mod tests {
         rollout.begin_canary(canary(3, 10));
         rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
         assert!(rollout.canary.is_none() && rollout.is_withdrawn(3), "another policy ends it");
+    }
+
+    #[test]
+    fn each_canary_is_followed_by_other_jobs() {
+        let followers = |group, version| {
+            let takes = |n: &u128| canary(version, 30).takes(GroupId(group), JobId(uuid::Uuid::from_u128(*n)));
+            (0..1_000).filter(takes).collect::<BTreeSet<_>>()
+        };
+        let first = followers(1, 2);
+        for other in [followers(1, 3), followers(2, 2)] {
+            // Of 300, 90 are expected if nothing has to do with anything.
+            let both = first.intersection(&other).count();
+            assert!(both.abs_diff(90) < 45, "{both} of {} and {}", first.len(), other.len());
+        }
+    }
+
+    #[test]
+    fn every_move_lifts_the_quarantine() {
+        let mut rollout = after(&[]);
+        assert_eq!(rollout.lifted_at, UnixMs(0), "a group that is made");
+        rollout.advance(version(2), Action::Bind, &Author::default(), UnixMs(10));
+        assert_eq!(rollout.lifted_at, UnixMs(10));
+        rollout.begin_canary(canary(3, 10));
+        assert_eq!(rollout.lifted_at, UnixMs(20));
+        rollout.end_canary(&Author::default(), true, UnixMs(30));
+        assert_eq!(rollout.lifted_at, UnixMs(30));
+        rollout.roll_back(version(1), &Author::default(), true, UnixMs(40));
+        rollout.shadow = Some(Shadow { version: 3, percent: 100, since: UnixMs(45), by: None });
+        assert_eq!((rollout.lifted_at, rollout.shadow_lifted_at()), (UnixMs(40), UnixMs(45)));
+        rollout.lift_quarantine(&Author::server("x"), UnixMs(50));
+        assert_eq!((rollout.lifted_at, rollout.shadow_lifted_at()), (UnixMs(50), UnixMs(50)));
+        let last = rollout.history.last().unwrap();
+        assert_eq!((last.action, last.from, last.to), (Action::Unquarantine, Some(1), 1));
+        assert_eq!((rollout.previous(|_| true), &rollout.canary), (None, &None), "nothing else has moved");
     }
 
     #[test]

@@ -267,6 +267,8 @@ pub struct Policy {
     pub memory: Size,
     /// Fuel of a call.
     pub fuel: u64,
+    /// Further fuel for each byte of its arguments.
+    pub fuel_per_byte: u64,
     /// The time of a call.
     pub deadline: Period,
     /// The most key operations of a call.

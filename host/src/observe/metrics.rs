@@ -99,6 +99,7 @@ pub struct Metrics {
     streams: Gauge,
     running: Gauge,
     policy_queue: Gauge<i64, AtomicI64>,
+    policies_quarantined: Gauge,
     plugins_loaded: Gauge<i64, AtomicI64>,
     plugins_loaded_bytes: Gauge<i64, AtomicI64>,
     commits: Gauge,
@@ -125,6 +126,7 @@ impl Default for Metrics {
             streams: Gauge::default(),
             running: Gauge::default(),
             policy_queue: Gauge::default(),
+            policies_quarantined: Gauge::default(),
             plugins_loaded: Gauge::default(),
             plugins_loaded_bytes: Gauge::default(),
             commits: Gauge::default(),
@@ -163,6 +165,8 @@ impl Metrics {
         registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
         registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
+        let quarantined = self.policies_quarantined.clone();
+        registry.register("policies_quarantined", "Policies that failed too often and are not called now", quarantined);
         registry.register("plugins_loaded", "Plugins whose code is loaded", self.plugins_loaded.clone());
         let bytes = self.plugins_loaded_bytes.clone();
         registry.register_with_unit("plugins_loaded", "Their compiled code", Unit::Bytes, bytes);
@@ -186,6 +190,11 @@ impl Metrics {
         self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
+    }
+
+    /// How many policies are quarantined.
+    pub fn quarantined(&self, policies: usize) {
+        self.policies_quarantined.set(i64::try_from(policies).unwrap_or(i64::MAX));
     }
 
     /// How many plugins are loaded, and how much room their code takes.

@@ -152,6 +152,7 @@ mod tests {
             memory: 0,
             table_elements: 0,
             fuel: 0,
+            fuel_per_byte: 0,
             deadline: Duration::ZERO,
             key_operations: 0,
             log_lines: 0,

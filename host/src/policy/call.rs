@@ -8,6 +8,7 @@ use super::answer;
 use super::bindings::jobs_import::NewJob;
 use super::bindings::{judge_export, meta_export, observe_export, retry_export, types};
 use super::fault::{Blame, Fault, FaultCode};
+use super::input_len;
 use super::keys::KeyMaterial;
 use super::limits::Limits;
 use super::plugin::{Plugin, Role};
@@ -29,8 +30,10 @@ pub struct Called<T> {
 pub struct Usage {
     /// From the making of the store to its end.
     pub micros: u64,
-    /// Of [`Limits::fuel`].
+    /// Units of work.
     pub fuel: u64,
+    /// Of so many, which follow from [`Limits::fuel`] and the call's arguments.
+    pub fuel_limit: u64,
     /// Of [`Limits::memory`]. A memory does not shrink: so this is what it had in the end, and the most that it had.
     pub memory: usize,
     /// Its log.
@@ -40,14 +43,14 @@ pub struct Usage {
 impl Plugin {
     /// What the plugin says of itself.
     pub fn describe(&self, limits: &Limits) -> Called<meta_export::Description> {
-        self.call(limits, Facts::default(), |store, instance| {
+        self.call(limits, Facts::default(), 0, |store, instance| {
             self.exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok)
         })
     }
 
     /// Whether the plugin accepts a config; the inner error is its own sentence.
     pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
-        self.call(limits, Facts::default(), |store, instance| {
+        self.call(limits, Facts::default(), config.len(), |store, instance| {
             let answer = self.exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
             Ok(Ok(answer.map_err(|said| answer::readable(&said))))
         })
@@ -61,7 +64,8 @@ impl Plugin {
         config: &str,
         request: &types::Request,
     ) -> Called<types::Request> {
-        let mut called = self.call(limits, attempt.into(), |store, instance| {
+        let length = input_len::attempt(attempt) + config.len() + input_len::request(request);
+        let mut called = self.call(limits, attempt.into(), length, |store, instance| {
             let Some(exports) = &self.exports.encode else { return Ok(Err(lacks(Role::Encode))) };
             let answer = exports.load(&mut *store, instance)?.call_encode(store, attempt, config, request)?;
             Ok(answer.map_err(declared))
@@ -79,7 +83,8 @@ impl Plugin {
         request: types::Request,
         keys: &[Arc<KeyMaterial>],
     ) -> Called<types::Request> {
-        let called = self.call(limits, attempt.into(), |store, instance| {
+        let length = input_len::attempt(attempt) + config.len() + input_len::request(&request);
+        let called = self.call(limits, attempt.into(), length, |store, instance| {
             let Some(exports) = &self.exports.sign else { return Ok(Err(lacks(Role::Sign))) };
             let handles = store.data_mut().grant(keys)?;
             let borrows: Vec<_> =
@@ -101,7 +106,8 @@ impl Plugin {
         config: &str,
         exchange: &judge_export::Exchange,
     ) -> Called<judge_export::Verdict> {
-        self.call(limits, attempt.into(), |store, instance| {
+        let length = input_len::attempt(attempt) + config.len() + input_len::exchange(exchange);
+        self.call(limits, attempt.into(), length, |store, instance| {
             let Some(exports) = &self.exports.judge else { return Ok(Err(lacks(Role::Judge))) };
             let answer = exports.load(&mut *store, instance)?.call_judge(store, attempt, config, exchange)?;
             let verdict = answer.map_err(declared);
@@ -118,7 +124,8 @@ impl Plugin {
         verdict: &judge_export::Verdict,
         history: &[retry_export::Past],
     ) -> Called<retry_export::Decision> {
-        self.call(limits, attempt.into(), |store, instance| {
+        let length = input_len::attempt(attempt) + config.len() + verdict.reason.len() + input_len::history(history);
+        self.call(limits, attempt.into(), length, |store, instance| {
             let Some(exports) = &self.exports.retry else { return Ok(Err(lacks(Role::Retry))) };
             let answer = exports.load(&mut *store, instance)?.call_next(store, attempt, config, verdict, history)?;
             Ok(answer.map_err(declared).map(|decision| match decision {
@@ -137,7 +144,7 @@ impl Plugin {
         may_ask: bool,
     ) -> Called<Vec<NewJob>> {
         let facts = Facts { now_ms: events.last().map_or(0, |event| event.at_ms), seed: 0 };
-        self.call(limits, facts, |store, instance| {
+        self.call(limits, facts, config.len() + input_len::events(events), |store, instance| {
             let Some(exports) = &self.exports.observe else { return Ok(Err(lacks(Role::Observe))) };
             if may_ask {
                 store.data_mut().allow_jobs();
@@ -147,15 +154,17 @@ impl Plugin {
         })
     }
 
+    /// Makes a call whose arguments have `length` bytes.
     fn call<T>(
         &self,
         limits: &Limits,
         facts: Facts,
+        length: usize,
         body: impl FnOnce(&mut Store<CallState>, &wasmtime::component::Instance) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Called<T> {
         let stopwatch = Stopwatch::start();
-        let limits = &*self.engine.limits(limits);
-        let mut store = match self.engine.store(limits, facts) {
+        let limits = self.engine.limits(limits).with_input(length);
+        let mut store = match self.engine.store(&limits, facts) {
             Ok(store) => store,
             Err(error) => {
                 let fault = Fault { code: FaultCode::Unavailable, blame: Blame::Host, message: format!("{error:#}") };
@@ -166,11 +175,12 @@ impl Plugin {
             Ok(instance) => body(&mut store, &instance).unwrap_or_else(|error| Err(fault(&store, &error))),
             Err(error) => Err(unstarted(&store, &error)),
         };
-        let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let memory = store.data().meter.memory(limits);
+        let fuel_limit = limits.fuel;
+        let fuel = fuel_limit.saturating_sub(store.get_fuel().unwrap_or(0));
+        let memory = store.data().meter.memory(&limits);
         let log = store.into_data().into_log();
         let micros = u64::try_from(stopwatch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Called { result, usage: Usage { micros, fuel, memory, log } }
+        Called { result, usage: Usage { micros, fuel, fuel_limit, memory, log } }
     }
 }
 

@@ -14,7 +14,9 @@ pub struct Limits {
     pub table_elements: usize,
     /// Units of work; about one for each instruction.
     pub fuel: u64,
-    /// The safety net behind the fuel.
+    /// Further ones for each byte of the call's arguments.
+    pub fuel_per_byte: u64,
+    /// The safety net behind the fuel. A call that has more fuel for its arguments has more time, too.
     pub deadline: Duration,
     /// How many codes and signatures.
     pub key_operations: u32,
@@ -51,6 +53,22 @@ impl LargeLimits {
     pub(super) fn over(&self, limits: &Limits) -> Limits {
         let Self { memory, table_elements, fuel, deadline, .. } = *self;
         Limits { memory, table_elements, fuel, deadline, ..limits.clone() }
+    }
+}
+
+/// How many times as long as its fuel lasts a call may take: further fuel brings a part of that in time.
+const SLACK: u128 = 10;
+
+impl Limits {
+    /// What a call may use whose arguments have so many bytes.
+    pub(super) fn with_input(&self, bytes: usize) -> Self {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let fuel = self.fuel.saturating_add(self.fuel_per_byte.saturating_mul(bytes));
+        let further = u128::from(fuel - self.fuel);
+        let slack = u128::from(self.fuel).saturating_mul(SLACK).max(1);
+        let nanos = self.deadline.as_nanos().saturating_mul(further) / slack;
+        let deadline = self.deadline.saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        Self { fuel, deadline, ..self.clone() }
     }
 }
 
@@ -94,5 +112,37 @@ impl ResourceLimiter for Meter {
 
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         Ok(Self::take(&mut self.elements_left, &mut self.refused, current, desired))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(fuel: u64, fuel_per_byte: u64, deadline: Duration) -> Limits {
+        Limits {
+            memory: 0,
+            table_elements: 0,
+            fuel,
+            fuel_per_byte,
+            deadline,
+            key_operations: 0,
+            log_lines: 0,
+            log_line_length: 0,
+            added_headers: 0,
+            answer_body: 0,
+        }
+    }
+
+    #[test]
+    fn fuel_and_time_grow_with_the_bytes_of_the_arguments() {
+        let of = |bytes| {
+            let limits = limits(1_000, 10, Duration::from_millis(50)).with_input(bytes);
+            (limits.fuel, limits.deadline.as_millis())
+        };
+        assert_eq!((of(0), of(1), of(100)), ((1_000, 50), (1_010, 50), (2_000, 55)));
+        let most = limits(u64::MAX, u64::MAX, Duration::from_secs(3)).with_input(usize::MAX);
+        assert_eq!((most.fuel, most.deadline), (u64::MAX, Duration::from_secs(3)), "there is no more");
+        assert!(limits(1, u64::MAX, Duration::MAX).with_input(1).deadline > Duration::from_secs(1 << 30));
     }
 }

@@ -17,6 +17,7 @@ mod fault;
 pub mod golden;
 #[cfg(test)]
 mod hostile;
+mod input_len;
 mod keys;
 mod limits;
 mod outline;
@@ -41,7 +42,7 @@ pub use self::fault::{Blame, Fault, FaultCode};
 pub use self::keys::{KeyKind, KeyMaterial};
 pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::plugin::{Digest, LoadError, Plugin, Role};
-pub use self::quarantine::{Quarantine, Rules as QuarantineRules, Suspect};
+pub use self::quarantine::{Began, Quarantine, Rules as QuarantineRules, Sentence, Suspect, Watch};
 pub use self::registry::{Admitted, ComponentSource, Registry};
 pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
 pub use self::threads::{Lane, PolicyThreads};
@@ -90,7 +91,7 @@ pub struct Runtime {
     pub observer_threads: PolicyThreads,
     /// Who is not called.
     pub quarantine: Arc<Quarantine>,
-    /// Who is not called beside deliveries.
+    /// Who is not called for shadows.
     pub shadow_quarantine: Arc<Quarantine>,
     /// The loaded plugins.
     pub registry: Registry,

@@ -1,21 +1,26 @@
-//! Stops calling a policy that keeps failing, so that a broken plugin costs its own group a pause and nobody any CPU.
+//! Stops calling a policy that keeps failing, so that a broken plugin costs its own tenant a pause and nobody any CPU.
 //!
-//! What is quarantined is a component *with* a config: the same component under another config goes on.
+//! What is quarantined is a component *with* a config, of a tenant: the same component under another config goes on, and so does the same of
+//! another tenant. Faults of several jobs lead to it: a job whose payload no policy can take counts once, however often it is tried.
+//! Only calls whose answer is used are watched.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fault::{Blame, Fault, FaultCode};
-use super::plugin::Digest;
+use super::plugin::{Digest, Role};
 use crate::clock::UnixMs;
+use crate::job::{GroupId, JobId, TenantId};
 
-/// The most (component, config) pairs that are watched at once; a new one past that is not watched.
+/// The most (component, config) pairs of a tenant that are watched at once; a new one past that is not watched.
 const WATCHED: usize = 10_000;
 
-/// A component under a config.
+/// A component under a config, of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suspect {
+    /// Who calls it.
+    pub tenant: TenantId,
     /// The component.
     pub plugin: Digest,
     /// The config, by its digest.
@@ -25,7 +30,7 @@ pub struct Suspect {
 /// When a policy is quarantined, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// So many faults ...
+    /// Faults of so many jobs ...
     pub threshold: u32,
     /// ... within this time ...
     pub window: Duration,
@@ -33,23 +38,117 @@ pub struct Rules {
     pub period: Duration,
 }
 
+/// For how long a policy is not called, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The group whose job was the one too many.
+    pub group: GroupId,
+    /// When that was.
+    pub since: UnixMs,
+    /// The end.
+    pub until: UnixMs,
+    /// Its fault.
+    pub fault: FaultCode,
+}
+
+/// A quarantine that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Began {
+    /// Whose policy it is.
+    pub tenant: TenantId,
+    /// The version of the group's policy that it is a part of.
+    pub binding: i64,
+    /// In which role.
+    pub role: Role,
+    /// What the group calls it.
+    pub plugin: String,
+    /// The rest.
+    pub sentence: Sentence,
+}
+
 /// The faults of the recent past.
 pub struct Quarantine {
     rules: Rules,
-    watched: Mutex<HashMap<Suspect, Record>>,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    watched: HashMap<TenantId, HashMap<Suspect, Record>>,
+    begun: Vec<Began>,
 }
 
 #[derive(Default)]
 struct Record {
-    faults: VecDeque<UnixMs>,
-    until: Option<UnixMs>,
+    /// At most as many as lead to quarantine.
+    faults: VecDeque<(UnixMs, Option<JobId>)>,
+    sentence: Option<Sentence>,
+}
+
+/// What keeps an eye on the calls that are made for a group.
+#[derive(Clone)]
+pub struct Watch {
+    /// The faults so far.
+    pub quarantine: Arc<Quarantine>,
+    /// The group's tenant.
+    pub tenant: TenantId,
+    /// The group.
+    pub group: GroupId,
+    /// The version of its policy.
+    pub binding: i64,
+    /// The job; none for an observer, whose every call counts.
+    pub job: Option<JobId>,
+    /// What was up to this time does not count for the group.
+    pub lifted_at: UnixMs,
 }
 
 impl Quarantine {
     /// Nothing is quarantined at first.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, watched: Mutex::default() }
+        Self { rules, book: Mutex::default() }
+    }
+
+    /// Whether a policy is quarantined, for a group to which nothing counts that was up to `lifted_at`.
+    #[must_use]
+    pub fn of(&self, suspect: &Suspect, lifted_at: UnixMs, now: UnixMs) -> Option<Sentence> {
+        let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.sentence?;
+        (sentence.since > lifted_at && self.lasts(&sentence, now)).then_some(sentence)
+    }
+
+    /// Everything that is quarantined now.
+    #[must_use]
+    pub fn sentences(&self, now: UnixMs) -> Vec<Sentence> {
+        let book = self.lock();
+        let sentences = book.watched.values().flat_map(HashMap::values).filter_map(|record| record.sentence);
+        sentences.filter(|sentence| self.lasts(sentence, now)).collect()
+    }
+
+    /// The quarantines that have begun since this was last asked.
+    #[must_use]
+    pub fn begun(&self) -> Vec<Began> {
+        std::mem::take(&mut self.lock().begun)
+    }
+
+    /// Longer than a period from now it cannot be, unless the clock has been set back.
+    fn lasts(&self, sentence: &Sentence, now: UnixMs) -> bool {
+        sentence.until > now && sentence.until <= now.plus(self.rules.period)
+    }
+
+    fn threshold(&self) -> usize {
+        usize::try_from(self.rules.threshold).unwrap_or(usize::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch {
+    /// The component under the config, as it is watched here.
+    #[must_use]
+    pub fn suspect(&self, plugin: &Digest, config: &Digest) -> Suspect {
+        Suspect { tenant: self.tenant, plugin: plugin.clone(), config: config.clone() }
     }
 
     /// Whether the policy may be called.
@@ -57,9 +156,9 @@ impl Quarantine {
     /// # Errors
     /// [`FaultCode::Quarantined`].
     pub fn admit(&self, suspect: &Suspect, now: UnixMs) -> Result<(), Fault> {
-        match self.until(suspect, now) {
+        match self.quarantine.of(suspect, self.lifted_at, now) {
             None => Ok(()),
-            Some(until) => Err(Fault {
+            Some(Sentence { until, .. }) => Err(Fault {
                 code: FaultCode::Quarantined,
                 blame: Blame::Policy,
                 message: format!("the policy failed too often and is not called until {until}"),
@@ -67,45 +166,43 @@ impl Quarantine {
         }
     }
 
-    /// The end of the quarantine, if there is one.
-    #[must_use]
-    pub fn until(&self, suspect: &Suspect, now: UnixMs) -> Option<UnixMs> {
-        // Longer than a period from now it cannot be, unless the clock has been set back.
-        let latest = now.plus(self.rules.period);
-        self.lock().get(suspect)?.until.filter(|until| *until > now && *until <= latest)
-    }
-
-    /// Counts a fault. True if it was the one too many.
-    pub fn report(&self, suspect: &Suspect, now: UnixMs) -> bool {
-        let mut watched = self.lock();
+    /// Counts a fault of the policy that the group calls `plugin`.
+    pub fn report(&self, suspect: &Suspect, role: Role, plugin: &str, fault: FaultCode, now: UnixMs) {
+        let Rules { window, period, .. } = self.quarantine.rules;
+        let threshold = self.quarantine.threshold();
+        let mut book = self.quarantine.lock();
+        let watched = book.watched.entry(suspect.tenant).or_default();
         if watched.len() >= WATCHED {
-            let horizon = now.minus(self.rules.window);
+            let horizon = now.minus(window);
             watched.retain(|_, record| record.is_live(now, horizon));
         }
         if watched.len() >= WATCHED && !watched.contains_key(suspect) {
-            return false;
+            return;
         }
         let record = watched.entry(suspect.clone()).or_default();
-        record.faults.push_back(now);
-        while record.faults.front().is_some_and(|at| now.since(*at) > self.rules.window) {
-            record.faults.pop_front();
+        record.faults.retain(|(at, _)| now.since(*at) <= window);
+        let counts = |(at, _): &&(UnixMs, Option<JobId>)| *at > self.lifted_at;
+        if self.job.is_some() && record.faults.iter().filter(counts).any(|(_, job)| *job == self.job) {
+            return;
         }
-        if record.faults.len() < usize::try_from(self.rules.threshold).unwrap_or(usize::MAX) {
-            return false;
+        record.faults.push_back((now, self.job));
+        let surplus = record.faults.len().saturating_sub(threshold);
+        record.faults.drain(..surplus);
+        if record.faults.iter().filter(counts).count() < threshold {
+            return;
         }
         record.faults.clear();
-        record.until = Some(now.plus(self.rules.period));
-        true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Suspect, Record>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        let sentence = Sentence { group: self.group, since: now, until: now.plus(period), fault };
+        record.sentence = Some(sentence);
+        let (tenant, binding, plugin) = (self.tenant, self.binding, plugin.to_owned());
+        book.begun.push(Began { tenant, binding, role, plugin, sentence });
     }
 }
 
 impl Record {
     fn is_live(&self, now: UnixMs, horizon: UnixMs) -> bool {
-        self.until.is_some_and(|until| until > now) || self.faults.back().is_some_and(|at| *at >= horizon)
+        self.sentence.is_some_and(|sentence| sentence.until > now)
+            || self.faults.back().is_some_and(|(at, _)| *at >= horizon)
     }
 }
 
@@ -113,29 +210,92 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn quarantine() -> Quarantine {
+    fn watch() -> Watch {
         let rules = Rules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) };
-        Quarantine::new(rules)
+        Watch {
+            quarantine: Arc::new(Quarantine::new(rules)),
+            tenant: TenantId(1),
+            group: GroupId(1),
+            binding: 4,
+            job: None,
+            lifted_at: UnixMs(0),
+        }
     }
 
-    fn suspect(config: &str) -> Suspect {
-        Suspect { plugin: Digest::of(b"plugin"), config: Digest::of(config.as_bytes()) }
+    impl Watch {
+        fn of_job(&self, job: u128) -> Self {
+            Self { job: Some(JobId(uuid::Uuid::from_u128(job))), ..self.clone() }
+        }
+
+        fn named(&self, config: &str) -> Suspect {
+            self.suspect(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
+        }
+
+        /// A fault; says whether the policy is quarantined right after it.
+        fn fails(&self, config: &str, at: i64) -> bool {
+            self.report(&self.named(config), Role::Judge, "judge@1.0.0", FaultCode::Trap, UnixMs(at));
+            !self.admits(config, at)
+        }
+
+        fn admits(&self, config: &str, at: i64) -> bool {
+            self.admit(&self.named(config), UnixMs(at)).is_ok()
+        }
     }
 
     #[test]
     fn the_third_fault_in_the_window_is_one_too_many() {
-        let quarantine = quarantine();
-        assert!(!quarantine.report(&suspect("a"), UnixMs(0)));
-        assert!(!quarantine.report(&suspect("a"), UnixMs(1_000)));
-        assert!(quarantine.report(&suspect("a"), UnixMs(60_000)));
-        assert!(quarantine.admit(&suspect("a"), UnixMs(359_999)).is_err());
-        assert!(quarantine.admit(&suspect("b"), UnixMs(60_001)).is_ok(), "another config is not concerned");
-        assert!(quarantine.admit(&suspect("a"), UnixMs(360_000)).is_ok());
+        let watch = watch();
+        assert!(!watch.fails("a", 1));
+        assert!(!watch.fails("a", 1_000));
+        assert!(watch.fails("a", 60_000));
+        assert!(!watch.admits("a", 359_999));
+        assert!(watch.admits("b", 60_001), "another config is not concerned");
+        assert!(watch.admits("a", 360_000));
+        let sentence =
+            Sentence { group: GroupId(1), since: UnixMs(60_000), until: UnixMs(360_000), fault: FaultCode::Trap };
+        assert_eq!(watch.quarantine.sentences(UnixMs(60_001)), [sentence]);
+        assert!(watch.quarantine.sentences(UnixMs(360_000)).is_empty());
+        let began =
+            Began { tenant: TenantId(1), binding: 4, role: Role::Judge, plugin: "judge@1.0.0".into(), sentence };
+        assert_eq!((watch.quarantine.begun(), watch.quarantine.begun()), (vec![began], vec![]), "it is told once");
     }
 
     #[test]
     fn faults_that_are_far_apart_do_not_add_up() {
-        let quarantine = quarantine();
-        assert!((0..20).all(|n| !quarantine.report(&suspect("a"), UnixMs(n * 31_000))));
+        let watch = watch();
+        assert!((1..20).all(|n| !watch.fails("a", n * 31_000)));
+    }
+
+    #[test]
+    fn one_job_is_not_enough() {
+        let watch = watch();
+        assert!((1..60).all(|n| !watch.of_job(1).fails("a", n * 1_000)), "its own tries count once");
+        assert!(!watch.of_job(2).fails("a", 60_001));
+        assert!(watch.of_job(3).fails("a", 60_002));
+    }
+
+    #[test]
+    fn a_tenant_is_none_of_another_ones_business() {
+        let watch = watch();
+        let other = Watch { tenant: TenantId(2), ..watch.clone() };
+        assert!((1..=3).any(|at| watch.fails("a", at)));
+        assert!(other.admits("a", 4) && !watch.admits("a", 4));
+        for n in 0..=WATCHED {
+            watch.fails(&n.to_string(), 5);
+        }
+        assert!((5..=7).all(|at| !watch.fails("one more", at)), "there is no room for it");
+        assert!((5..=7).any(|at| other.fails("one more", at)), "but for another tenant's there is");
+    }
+
+    #[test]
+    fn what_was_before_it_was_lifted_does_not_count() {
+        let watch = watch();
+        assert!((1..=3).any(|at| watch.fails("a", at)));
+        let lifted = Watch { lifted_at: UnixMs(10), ..watch.clone() };
+        assert!(lifted.admits("a", 11));
+        assert!(!watch.admits("a", 11), "another group still waits");
+        assert!(!lifted.fails("a", 9), "an attempt that began before");
+        assert!(!lifted.fails("a", 11) && !lifted.fails("a", 12));
+        assert!(lifted.fails("a", 13));
     }
 }

@@ -14,7 +14,7 @@ use super::fault::{Blame, Fault, FaultCode};
 use super::keys::KeyMaterial;
 use super::limits::Limits;
 use super::plugin::{Digest, Plugin, Role};
-use super::quarantine::{Quarantine, Suspect};
+use super::quarantine::Watch;
 use crate::clock::UnixMs;
 use crate::job::{AttemptError, HISTORY_LIMIT, Outcome, Past, PluginUse, VerdictRecord};
 
@@ -64,8 +64,8 @@ pub struct Plan {
 pub struct Caller<'a> {
     /// Bounds of each call.
     pub limits: &'a Limits,
-    /// Who must not be called.
-    pub quarantine: &'a Quarantine,
+    /// Who must not be called, and what becomes of faults. None if nothing comes of the answers: then everybody is called.
+    pub watch: Option<&'a Watch>,
     /// The time that the policies are told.
     pub now: UnixMs,
 }
@@ -239,20 +239,20 @@ impl Caller<'_> {
     }
 
     fn called<T>(&self, step: &Step, call: impl FnOnce(&Plugin) -> Called<T>) -> (PluginUse, Result<T, Fault>) {
-        let suspect = Suspect { plugin: step.plugin.digest.clone(), config: step.config_digest.clone() };
-        let called = match self.quarantine.admit(&suspect, self.now) {
+        let watched = self.watch.map(|watch| (watch, watch.suspect(&step.plugin.digest, &step.config_digest)));
+        let called = match watched.as_ref().map_or(Ok(()), |(watch, suspect)| watch.admit(suspect, self.now)) {
             Ok(()) => call(&step.plugin),
             Err(fault) => Called { result: Err(fault), usage: super::Usage::default() },
         };
         let fault = called.result.as_ref().err();
-        if fault.is_some_and(Fault::is_the_plugins) && self.quarantine.report(&suspect, self.now) {
-            tracing::warn!(plugin = %step.name, digest = %suspect.plugin, role = %step.role, "policy quarantined");
+        if let (Some((watch, suspect)), Some(fault)) = (&watched, fault.filter(|fault| fault.is_the_plugins())) {
+            watch.report(suspect, step.role, &step.name, fault.code, self.now);
         }
         let used = PluginUse {
             role: step.role.as_str().to_owned(),
             plugin: step.name.to_string(),
-            digest: suspect.plugin.to_string(),
-            config_digest: suspect.config.to_string(),
+            digest: step.plugin.digest.to_string(),
+            config_digest: step.config_digest.to_string(),
             micros: called.usage.micros,
             fuel: called.usage.fuel,
             log: called.usage.log,

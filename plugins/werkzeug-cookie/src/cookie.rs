@@ -3,11 +3,12 @@
 //! The MAC (HMAC-SHA1) is over `"|" item` for each item in wire order, which is the order of the unquoted keys' code points.
 //! Source of the format: `SecureCookie.serialize` of the Python package secure-cookie, before that `werkzeug.contrib`.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carillon_policy_sdk::{Failure, Key, Mac};
+use serde_json::value::RawValue;
 
 use crate::json::{self, Style};
 use crate::{Config, JsonStyle, members, payload_failure};
@@ -15,41 +16,76 @@ use crate::{Config, JsonStyle, members, payload_failure};
 /// The item that a reader takes for the expiry: Unix seconds.
 const EXPIRES: &str = "_expires";
 
+/// Bytes of an HMAC-SHA1 in base64.
+const MAC_LEN: usize = 28;
+
 /// Signs a JSON object.
-pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> Result<String, Failure> {
+pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> Result<Vec<u8>, Failure> {
     let style = match config.json_style() {
         JsonStyle::Python => Style::PYTHON,
         JsonStyle::Compact => Style::SECURE_COOKIE,
     };
+    let mut members = members(body)?;
+    let expires = config.expires.and_then(|after| seconds(now_s.saturating_add(after.0 / 1_000)));
+    if let Some(expires) = &expires {
+        members.retain(|(name, _)| name != EXPIRES);
+        members.push((Cow::Borrowed(EXPIRES), expires));
+    }
     // UTF-8 sorts as code points do.
-    let mut values = BTreeMap::new();
-    for (name, value) in members(body)? {
-        values.insert(name, json::render(value, style).map_err(payload_failure)?);
+    members.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    // The whole text grows in one place, and what is covered becomes what is sent: a payload may be large, a guest's memory is small.
+    let mut text = Vec::with_capacity(MAC_LEN + base64_len(body.len()));
+    text.resize(MAC_LEN, 0);
+    let mut json = String::new();
+    for (name, value) in members {
+        text.push(b'|');
+        push_quoted(&mut text, &name, config.quote_tilde.unwrap_or(false));
+        text.push(b'=');
+        json.clear();
+        json::render(&mut json, value, style).map_err(payload_failure)?;
+        push_base64(&mut text, json.as_bytes());
     }
-    if let Some(expires) = config.expires {
-        values.insert(EXPIRES.to_owned(), now_s.saturating_add(expires.0 / 1_000).to_string());
+    let (head, covered) = text.split_at_mut(MAC_LEN);
+    let mac = STANDARD.encode(key.mac(Mac::HmacSha1, covered)?);
+    for byte in covered.iter_mut().filter(|byte| **byte == b'|') {
+        *byte = b'&';
     }
-    let quote_tilde = config.quote_tilde.unwrap_or(false);
-    let items: Vec<String> = values
-        .iter()
-        .map(|(name, value)| format!("{}={}", quote_plus(name, quote_tilde), STANDARD.encode(value)))
-        .collect();
-    let covered: String = items.iter().flat_map(|item| ["|", item]).collect();
-    let mac = key.mac(Mac::HmacSha1, covered.as_bytes())?;
-    Ok(format!("{}?{}", STANDARD.encode(mac), items.join("&")))
+    if mac.len() != MAC_LEN {
+        return Err(Failure::policy("bad-mac", "The host's HMAC-SHA1 does not have 20 bytes."));
+    }
+    head.copy_from_slice(mac.as_bytes());
+    match covered.first_mut() {
+        Some(first) => *first = b'?',
+        None => text.push(b'?'),
+    }
+    Ok(text)
+}
+
+/// A number as JSON.
+fn seconds(number: u64) -> Option<Box<RawValue>> {
+    RawValue::from_string(number.to_string()).ok()
+}
+
+fn base64_len(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
+
+fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    let at = out.len();
+    out.resize(at + base64_len(bytes.len()), 0);
+    // There is just enough room, so it cannot fail.
+    _ = STANDARD.encode_slice(bytes, &mut out[at..]);
 }
 
 /// Python's `urllib.parse.quote_plus`, with or without the tilde that RFC 3986 and Python 3.7 declared harmless.
-fn quote_plus(text: &str, quote_tilde: bool) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::with_capacity(text.len()), |mut quoted, byte| {
+fn push_quoted(out: &mut Vec<u8>, text: &str, quote_tilde: bool) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
         match byte {
-            b' ' => quoted.push('+'),
-            b'~' if quote_tilde => quoted.push_str("%7E"),
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => quoted.push(char::from(byte)),
-            // Writing to a String cannot fail.
-            _ => _ = write!(quoted, "%{byte:02X}"),
+            b' ' => out.push(b'+'),
+            b'~' if quote_tilde => out.extend_from_slice(b"%7E"),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            _ => out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]),
         }
-        quoted
-    })
+    }
 }

@@ -5,9 +5,11 @@
 //!
 //! It fails on what is not JSON and on deep nesting, since the writer calls itself for each level and a guest's stack is small.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::json::python::{push_number, push_text};
@@ -18,7 +20,7 @@ mod python;
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// The members of an object in their order, with their values as JSON text.
-pub(crate) type Members<'a> = Vec<(String, &'a RawValue)>;
+pub(crate) type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Why a payload cannot be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,11 +65,10 @@ pub(crate) fn members(json: &str) -> Result<Members<'_>, JsonError> {
     Ok(object.0)
 }
 
-/// Writes a value.
-pub(crate) fn render(value: &RawValue, style: Style) -> Result<String, JsonError> {
-    let mut text = String::with_capacity(value.get().len());
-    push_value(&mut text, value, style, MAX_DEPTH)?;
-    Ok(text)
+/// Writes a value behind what is there.
+pub(crate) fn render(out: &mut String, value: &RawValue, style: Style) -> Result<(), JsonError> {
+    out.reserve(value.get().len());
+    push_value(out, value, style, MAX_DEPTH)
 }
 
 /// Writes an object.
@@ -127,9 +128,14 @@ fn elements(json: &str) -> Result<Vec<&RawValue>, JsonError> {
 }
 
 #[inline(never)]
-fn text(json: &str) -> Result<String, JsonError> {
-    Ok(serde_json::from_str(json)?)
+fn text(json: &str) -> Result<Cow<'_, str>, JsonError> {
+    let Text(text) = serde_json::from_str(json)?;
+    Ok(text)
 }
+
+/// A text as it stands in the JSON, unless something in it is escaped: a large one is not copied.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 struct Object<'a>(Members<'a>);
 
@@ -150,8 +156,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
         let mut members: Members<'de> = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
+        while let Some((Text(name), value)) = map.next_entry()? {
+            members.push((name, value));
         }
         Ok(Object(without_duplicates(members)))
     }

@@ -47,7 +47,7 @@ impl Sign for WerkzeugCookie {
             Format::FlaskSession => session::sign(&request.body, config, now_s, *key)?,
         };
         Ok(match &config.placement {
-            Placement::Body => Signed { headers: content_type(&request), body: Some(text.into_bytes()) },
+            Placement::Body => Signed { headers: content_type(&request), body: Some(text) },
             Placement::Header(place) => Signed { headers: vec![header(place, &text, &request)], body: None },
         })
     }
@@ -64,7 +64,7 @@ fn content_type(request: &Request) -> Vec<Header> {
 }
 
 /// The header with the signed text. A `Cookie` joins the cookies that the request has (RFC 6265, section 4.2.1).
-fn header(place: &HeaderPlacement, text: &str, request: &Request) -> Header {
+fn header(place: &HeaderPlacement, text: &[u8], request: &Request) -> Header {
     let mut value = Vec::new();
     if place.header.eq_ignore_ascii_case("cookie") {
         for present in request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("cookie")) {
@@ -73,7 +73,7 @@ fn header(place: &HeaderPlacement, text: &str, request: &Request) -> Header {
         }
     }
     value.extend_from_slice(place.prefix.as_bytes());
-    value.extend_from_slice(text.as_bytes());
+    value.extend_from_slice(text);
     Header { name: place.header.clone(), value }
 }
 

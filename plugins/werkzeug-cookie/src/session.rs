@@ -18,7 +18,7 @@ use crate::{Config, members, payload_failure, url_base64};
 const COMPRESSION_LEVEL: u8 = 6;
 
 /// Signs a JSON object.
-pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> Result<String, Failure> {
+pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> Result<Vec<u8>, Failure> {
     let members = members(body)?;
     let json = json::render_object(members, Style::ITSDANGEROUS).map_err(payload_failure)?;
     let covered = format!("{}.{}", payload(json.as_bytes()), url_base64(big_endian(now_s).as_slice()));
@@ -26,7 +26,10 @@ pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> R
     let mut mac = Hmac::<Sha1>::new_from_slice(&derived)
         .map_err(|_| Failure::policy("bad-derived-key", "HMAC refuses the derived key."))?;
     mac.update(covered.as_bytes());
-    Ok(format!("{covered}.{}", url_base64(&mac.finalize().into_bytes())))
+    let mut text = covered.into_bytes();
+    text.push(b'.');
+    text.extend_from_slice(url_base64(&mac.finalize().into_bytes()).as_bytes());
+    Ok(text)
 }
 
 /// itsdangerous compresses where that saves more than the byte which says so.

@@ -214,6 +214,24 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Quarantined:
+    """A policy that failed too often, and is not called for a while on the node that answers."""
+
+    #: The version of the group's policy that it is a part of.
+    version: int
+    #: Whether that runs in shadow: then no delivery goes without it.
+    shadow: bool
+    role: str
+    plugin: str
+    digest: str
+    #: When it failed once too often, and when it is called again.
+    since: datetime
+    until: datetime
+    #: The code of its last fault.
+    fault: str
+
+
+@dataclass(frozen=True)
 class Group:
     """A group: what policy and which limits its jobs have."""
 
@@ -240,7 +258,8 @@ class Group:
     sources: Optional[Mapping[str, str]] = None
     #: Why nothing of this group runs, if something that its policy refers to has gone.
     broken: Optional[str] = None
-    quarantined: tuple[Mapping[str, Any], ...] = ()
+    #: The policies that failed too often and are not called for a while.
+    quarantined: tuple[Quarantined, ...] = ()
     #: What should be looked at, such as plugins that are deprecated.
     warnings: tuple[str, ...] = ()
     #: The version that some of its jobs follow, if they do.
@@ -282,7 +301,7 @@ class Move:
     """A change of what is in force."""
 
     at: datetime
-    #: ``bind``, ``promote``, ``rollback`` or ``canary``. More may be added.
+    #: ``bind``, ``promote``, ``rollback``, ``canary`` or ``unquarantine``. More may be added.
     action: str
     #: The version before; None when the group was made.
     from_version: Optional[int]

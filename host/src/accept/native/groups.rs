@@ -13,11 +13,11 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
+use super::quarantine::QuarantineView;
 use super::versions::CanaryView;
 use super::{Page, Paging};
 use crate::catalog::Group;
 use crate::observers::Report;
-use crate::policy::Suspect;
 use crate::policy::binding::{LimitsDoc, Pin};
 use crate::store::Stats;
 
@@ -83,7 +83,7 @@ pub struct GroupView {
     /// Why nothing of this group runs, if something that its policy refers to has gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
-    /// The policies that failed too often and are not called for a while.
+    /// The policies that failed too often and are not called for a while, on the node that answers.
     quarantined: Vec<QuarantineView>,
     /// What should be looked at, such as plugins that are deprecated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -120,15 +120,6 @@ impl From<Report> for ObserverView {
     }
 }
 
-/// A policy that is not called for a while.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct QuarantineView {
-    role: String,
-    plugin: String,
-    digest: String,
-    until: String,
-}
-
 impl Api {
     pub(super) fn group_view(&self, group: &Group, effective: bool) -> GroupView {
         let policy = match &group.effective {
@@ -150,22 +141,6 @@ impl Api {
             canary: self.canary_view(group),
             observer: group.has_observer().then(|| self.observers.report(group.id).into()),
         }
-    }
-
-    fn quarantined(&self, group: &Group) -> Vec<QuarantineView> {
-        let now = self.clock.now();
-        let uses = group.effective.iter().flat_map(|effective| effective.uses());
-        let quarantined = uses.filter_map(|used| {
-            let suspect = Suspect { plugin: used.digest.clone(), config: used.config_digest.clone() };
-            let until = self.runtime.quarantine.until(&suspect, now)?;
-            Some(QuarantineView {
-                role: used.role.to_string(),
-                plugin: used.plugin.to_string(),
-                digest: used.digest.to_string(),
-                until: until.to_string(),
-            })
-        });
-        quarantined.collect()
     }
 }
 

@@ -38,6 +38,7 @@ pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoR
     metrics.store(commits.commits, commits.calls);
     let streams = api.event_streams - api.streams.available_permits();
     metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams, api.attempter.left_alone());
+    metrics.quarantined(api.quarantine_count());
     metrics.plugins(api.runtime.registry.count(), api.runtime.registry.bytes());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }

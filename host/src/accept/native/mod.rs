@@ -17,6 +17,7 @@ pub(super) mod leases;
 pub(super) mod new_job;
 pub(super) mod nodes;
 pub(super) mod plugins;
+pub(super) mod quarantine;
 pub(super) mod replays;
 mod schedule_view;
 pub(super) mod schedules;

@@ -35,7 +35,7 @@ impl Bench {
         let runtime = runtime()?;
         let plugin = local::load(&runtime, &self.file).await?;
         let now = SystemClock.now();
-        let (mut micros, mut fuel, mut memory) = (Vec::new(), 0, 0);
+        let (mut micros, mut fuel, mut fuel_limit, mut memory) = (Vec::new(), 0, 0, 0);
         for call in 0..WARM_UP + self.calls {
             let case = golden.case().context("this is not a call; see `carillon plugin test --help`")?;
             let called = case.call(&plugin, &runtime.limits, now)?;
@@ -45,20 +45,20 @@ impl Bench {
             if call >= WARM_UP {
                 micros.push(called.usage.micros);
                 fuel = fuel.max(called.usage.fuel);
+                fuel_limit = called.usage.fuel_limit;
                 memory = memory.max(called.usage.memory);
             }
         }
         micros.sort_unstable();
-        let limits = plugin.limits(&runtime.limits);
         session.out.answer(&json!({
             "calls": self.calls,
             "p50_micros": percentile(&micros, 50),
             "p99_micros": percentile(&micros, 99),
             "max_micros": micros.last(),
             "fuel": fuel,
-            "fuel_limit": limits.fuel,
+            "fuel_limit": fuel_limit,
             "memory": memory,
-            "memory_limit": limits.memory,
+            "memory_limit": plugin.limits(&runtime.limits).memory,
         }))
     }
 }

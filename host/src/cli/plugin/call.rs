@@ -66,12 +66,11 @@ impl Call {
         let case = Case { role: self.role, config: self.config, keys, input };
         let called = case.call(&plugin, &runtime.limits, SystemClock.now())?;
         let usage = called.usage;
-        let limits = plugin.limits(&runtime.limits);
         let mut shown = json!({
             "fuel": usage.fuel,
-            "fuel_limit": limits.fuel,
+            "fuel_limit": usage.fuel_limit,
             "memory": usage.memory,
-            "memory_limit": limits.memory,
+            "memory_limit": plugin.limits(&runtime.limits).memory,
             "micros": usage.micros,
             "log": usage.log,
         });

@@ -63,6 +63,14 @@ pub(in super::super) enum Command {
         #[arg(long)]
         why: Option<String>,
     },
+    /// Let policies be called again that failed too often, on all nodes.
+    Unquarantine {
+        /// The group's name.
+        group: String,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
     /// Let a version run beside the one in force: its answers are compared, and never used.
     #[command(subcommand)]
     Shadow(Shadow),
@@ -138,6 +146,11 @@ impl Command {
                 let doc = json!({ "version": version, "why": why });
                 let moved: Value = client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
                 session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
+            }
+            Self::Unquarantine { group, why } => {
+                let lifted: Value =
+                    client.post(&["groups", &group, "policy", "unquarantine"], &json!({ "why": why })).await?;
+                session.done(&lifted, &format!("{group}: all of its policies are called again"))
             }
             Self::Shadow(command) => command.run(session).await,
             Self::History { group, paging } => {

@@ -8,6 +8,7 @@ mod compiling;
 mod guest;
 mod keys;
 mod load;
+mod payload;
 mod rules;
 mod running;
 mod threads;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use self::guest::{ECHO, Guest, PLAIN};
 use super::bindings::{judge_export, retry_export, types};
 use super::engine::{self, PolicyEngine};
+use super::input_len;
 use super::plugin::{Imports, check_bytes};
 use super::{Called, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 
@@ -34,12 +36,13 @@ fn limits() -> Limits {
         memory: 16 << 20,
         table_elements: 20_000,
         fuel: 50_000_000,
+        fuel_per_byte: 2_000,
         deadline: Duration::from_secs(60),
         key_operations: 8,
         log_lines: 16,
         log_line_length: 1 << 10,
         added_headers: 16,
-        answer_body: 4 << 20,
+        answer_body: 5 << 20,
     }
 }
 

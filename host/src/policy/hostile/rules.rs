@@ -9,7 +9,7 @@ use crate::job::{
     AttemptDetail, AttemptRecord, GroupId, Job, JobId, Leased, Next, Outcome, Priority, Spec, State, Target, TenantId,
     Token,
 };
-use crate::policy::{Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Suspect};
+use crate::policy::{Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Watch};
 use crate::settle;
 
 const NOW: UnixMs = UnixMs(1_795_168_800_251);
@@ -38,8 +38,12 @@ fn plan(role: Role, guest: &Guest) -> Plan {
     }
 }
 
-fn quarantine() -> Quarantine {
-    Quarantine::new(QuarantineRules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) })
+/// Of calls that are no job's.
+fn watch() -> Watch {
+    let rules = QuarantineRules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) };
+    let (tenant, group) = (TenantId(1), GroupId(1));
+    let quarantine = Arc::new(Quarantine::new(rules));
+    Watch { quarantine, tenant, group, binding: 1, job: None, lifted_at: UnixMs(0) }
 }
 
 fn leased() -> Leased {
@@ -89,8 +93,8 @@ const BAD: [(&str, FaultCode); 3] =
 fn without_an_encoder_or_a_signer_the_job_waits_and_nothing_is_spent() {
     for role in [Role::Encode, Role::Sign] {
         for (body, code) in BAD {
-            let quarantine = quarantine();
-            let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+            let watch = watch();
+            let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
             let prepared = caller.prepare(&plan(role, &Guest::new(role.as_str(), body)), &attempt(), request());
             let (blamed, fault) = prepared.request.unwrap_err();
             assert_eq!((blamed, fault.code), (role, code));
@@ -110,8 +114,8 @@ fn without_an_encoder_or_a_signer_the_job_waits_and_nothing_is_spent() {
 fn only_a_job_that_can_never_be_sent_dies_of_it() {
     for (blame, next) in [(0, Some(State::Dead)), (1, None), (2, None)] {
         let guest = Guest::new("sign", PLAIN).with(&failure(4, blame, "wrong-payload", "not an object"));
-        let quarantine = quarantine();
-        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let watch = watch();
+        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
         let (role, fault) = caller.prepare(&plan(Role::Sign, &guest), &attempt(), request()).request.unwrap_err();
         let settlement = settle::unsent(&leased(), NOW, record(), role, &fault);
         match next {
@@ -124,8 +128,8 @@ fn only_a_job_that_can_never_be_sent_dies_of_it() {
 #[test]
 fn without_a_judge_another_try_may_help() {
     for (body, code) in BAD {
-        let quarantine = quarantine();
-        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let watch = watch();
+        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
         let decided = caller.decide(&plan(Role::Judge, &Guest::new("judge", body)), &attempt(), &exchange(), None, &[]);
         assert_eq!(decided.verdict.outcome, Outcome::Retryable);
         assert_eq!(decided.fault.unwrap().code, code.as_str());
@@ -140,8 +144,8 @@ fn without_a_judge_another_try_may_help() {
 fn without_a_retry_policy_the_host_backs_off_by_itself() {
     let refuses = Guest::new("judge", PLAIN).with(&guest::words(guest::ANSWER, &[0, 1]));
     for (body, code) in BAD {
-        let quarantine = quarantine();
-        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let watch = watch();
+        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
         let mut plan = plan(Role::Retry, &Guest::new("retry", body));
         plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
         let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
@@ -156,8 +160,8 @@ fn without_a_retry_policy_the_host_backs_off_by_itself() {
 fn the_longest_delay_of_a_retry_policy_is_bounded() {
     let refuses = Guest::new("judge", PLAIN).with(&guest::words(guest::ANSWER, &[0, 1]));
     let never = Guest::new("retry", PLAIN).with(&guest::words(guest::ANSWER + 16, &[u32::MAX, u32::MAX]));
-    let quarantine = quarantine();
-    let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+    let watch = watch();
+    let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
     let mut plan = plan(Role::Retry, &never);
     plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
     let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
@@ -166,12 +170,12 @@ fn the_longest_delay_of_a_retry_policy_is_bounded() {
 
 #[test]
 fn three_faults_quarantine_the_component_with_that_config_only() {
-    let quarantine = quarantine();
+    let watch = watch();
     let bad = Arc::new(plugin(&Guest::new("sign", "(unreachable)")));
     let mut plan = plan(Role::Encode, &Guest::new("encode", ECHO));
     let mut call = |config: &str, now: UnixMs| {
         plan.sign = Some((step(Role::Sign, &bad, config), vec![]));
-        let prepared = Caller { limits: &limits(), quarantine: &quarantine, now }.prepare(&plan, &attempt(), request());
+        let prepared = Caller { limits: &limits(), watch: Some(&watch), now }.prepare(&plan, &attempt(), request());
         (prepared.request.unwrap_err().1.code, prepared.uses.last().unwrap().fuel)
     };
     for _ in 0..3 {
@@ -180,17 +184,33 @@ fn three_faults_quarantine_the_component_with_that_config_only() {
     assert_eq!(call("{}", NOW), (FaultCode::Quarantined, 0), "it is not even called");
     assert_eq!(call(r#"{"a":1}"#, NOW).0, FaultCode::Trap, "another config is another matter");
     assert_eq!(call("{}", NOW.plus(Duration::from_secs(300))).0, FaultCode::Trap, "after its time it is called again");
-    let suspect = |config: &str| Suspect { plugin: bad.digest.clone(), config: Digest::of(config.as_bytes()) };
-    assert!(quarantine.until(&suspect("{}"), NOW).is_some());
-    assert!(quarantine.until(&suspect(r#"{"a":1}"#), NOW).is_none());
+    let sentence =
+        |config: &str| watch.quarantine.of(&watch.suspect(&bad.digest, &Digest::of(config.as_bytes())), UnixMs(0), NOW);
+    let fault = sentence("{}").map(|sentence| sentence.fault);
+    assert_eq!((fault, sentence(r#"{"a":1}"#)), (Some(FaultCode::Trap), None));
+}
+
+#[test]
+fn without_a_watch_nobody_is_quarantined_and_everybody_is_called() {
+    let bad = Arc::new(plugin(&Guest::new("sign", "(unreachable)")));
+    let plan =
+        Plan { sign: Some((step(Role::Sign, &bad, "{}"), vec![])), ..plan(Role::Encode, &Guest::new("encode", ECHO)) };
+    let watch = watch();
+    let call = |watch| {
+        let prepared = Caller { limits: &limits(), watch, now: NOW }.prepare(&plan, &attempt(), request());
+        prepared.request.unwrap_err().1.code
+    };
+    assert!((0..5).all(|_| call(None) == FaultCode::Trap));
+    assert!((0..3).all(|_| call(Some(&watch)) == FaultCode::Trap));
+    assert_eq!((call(Some(&watch)), call(None)), (FaultCode::Quarantined, FaultCode::Trap));
 }
 
 #[test]
 fn a_failure_that_is_not_the_plugins_does_not_quarantine_it() {
-    let quarantine = quarantine();
+    let watch = watch();
     let plan = plan(Role::Sign, &Guest::new("sign", PLAIN).with(&failure(4, 1, "no-key", "a key is needed")));
     for _ in 0..5 {
-        let caller = Caller { limits: &limits(), quarantine: &quarantine, now: NOW };
+        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
         assert_eq!(caller.prepare(&plan, &attempt(), request()).request.unwrap_err().1.code, FaultCode::Declared);
     }
 }

@@ -7,7 +7,11 @@ use super::*;
 fn an_endless_loop_uses_up_its_fuel() {
     let called = judge(&plugin(&Guest::new("judge", ENDLESS)));
     assert_eq!(called.result.unwrap_err().code, FaultCode::FuelExhausted);
-    assert_eq!(called.usage.fuel, limits().fuel);
+    let length = input_len::attempt(&attempt()) + "{}".len() + input_len::exchange(&exchange());
+    assert_eq!(
+        (called.usage.fuel, called.usage.fuel_limit),
+        (called.usage.fuel_limit, limits().with_input(length).fuel)
+    );
     all_is_well();
 }
 

@@ -30,8 +30,16 @@ fn push_float(out: &mut String, float: f64) {
 
 /// Writes a text with its quotes. `ascii` is Python's `ensure_ascii`: UTF-16 escapes for everything but printable ASCII.
 pub(super) fn push_text(out: &mut String, text: &str, ascii: bool) {
+    // What is escaped grows. To know by how much saves the copies of a text that outgrows its room again and again.
+    out.reserve(text.chars().map(|character| written_len(character, ascii)).sum::<usize>() + 2);
     out.push('"');
-    for character in text.chars() {
+    let mut plain = 0;
+    for (at, character) in text.char_indices() {
+        if is_plain(character, ascii) {
+            continue;
+        }
+        out.push_str(&text[plain..at]);
+        plain = at + character.len_utf8();
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -40,16 +48,36 @@ pub(super) fn push_text(out: &mut String, text: &str, ascii: bool) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            ' '..='~' => out.push(character),
-            '\u{7f}'.. if !ascii => out.push(character),
-            _ => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    _ = write!(out, "\\u{unit:04x}");
-                }
-            }
+            _ => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| push_unit(out, *unit)),
         }
     }
+    out.push_str(&text[plain..]);
     out.push('"');
+}
+
+/// Whether a character stands for itself.
+fn is_plain(character: char, ascii: bool) -> bool {
+    match character {
+        '"' | '\\' => false,
+        ' '..='~' => true,
+        _ => character >= '\u{7f}' && !ascii,
+    }
+}
+
+/// How many bytes a character is written with, at most.
+fn written_len(character: char, ascii: bool) -> usize {
+    if is_plain(character, ascii) { character.len_utf8() } else { ESCAPE_LEN * character.len_utf16() }
+}
+
+/// `\uXXXX`
+const ESCAPE_LEN: usize = 6;
+
+fn push_unit(out: &mut String, unit: u16) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.push_str("\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(char::from(DIGITS[usize::from(unit >> shift & 0xf)]));
+    }
 }
 
 #[cfg(test)]

@@ -72,6 +72,11 @@ def rollback(group: str, *, version: Optional[int] = None, why: Optional[str] = 
     return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body=body)
 
 
+def unquarantine(group: str, *, why: Optional[str] = None) -> Call[Group]:
+    """Lets policies be called again that failed too often, on all nodes."""
+    return request("POST", path("groups", group, "policy", "unquarantine"), reading(Group), body={"why": why})
+
+
 def set_shadow(group: str, number: int, *, percent: int = 100) -> Call[Shadow]:
     """Lets a version run beside the one in force, on so many of a hundred attempts: its answers are compared, and never used."""
     body = {"version": number, "percent": percent}

@@ -1,0 +1,46 @@
+//! How large the arguments of a call are: the more there is to read, the more fuel and time a call has. The same for the same arguments on
+//! every node.
+
+use super::bindings::{judge_export, observe_export, retry_export, types};
+
+/// Bytes of a value that is not a text.
+const PLAIN: usize = 8;
+
+/// Of an attempt.
+pub(super) fn attempt(it: &types::Attempt) -> usize {
+    PLAIN + it.job_id.len() + it.group.len() + attributes(&it.attributes)
+}
+
+/// Of a request.
+pub(super) fn request(it: &types::Request) -> usize {
+    it.method.len() + it.url.len() + headers(&it.headers) + it.body.len()
+}
+
+/// Of what came back.
+pub(super) fn exchange(it: &judge_export::Exchange) -> usize {
+    match it {
+        judge_export::Exchange::Response(response) => headers(&response.headers) + response.body.len(),
+        judge_export::Exchange::TransportError(error) => error.code.len() + error.message.len(),
+    }
+}
+
+/// Of the attempts before.
+pub(super) fn history(it: &[retry_export::Past]) -> usize {
+    it.len() * PLAIN
+}
+
+/// Of events.
+pub(super) fn events(it: &[observe_export::Event]) -> usize {
+    let one = |event: &observe_export::Event| {
+        PLAIN + event.kind.len() + event.group.len() + event.job_id.len() + attributes(&event.attributes)
+    };
+    it.iter().map(one).sum()
+}
+
+fn headers(it: &[types::Header]) -> usize {
+    it.iter().map(|header| header.name.len() + header.value.len()).sum()
+}
+
+fn attributes(it: &[types::Attribute]) -> usize {
+    it.iter().map(|attribute| attribute.key.len() + attribute.value.len()).sum()
+}

@@ -61,7 +61,6 @@ fn signed(plugin: &Plugin, config: &str, body: Vec<u8>) -> Called<types::Request
 /// That a call has an answer, and at least a quarter of its fuel left.
 fn answered<T>(what: &str, called: Called<T>) -> T {
     let (fuel, most) = (called.usage.fuel, called.usage.fuel_limit);
-    println!("{what}: {fuel} of {most}");
     let answer = called.result.unwrap_or_else(|fault| panic!("{what}: {fault}"));
     assert!(fuel < most / 4 * 3, "{what}: {fuel} of {most}");
     answer

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 71] = [
+const OPERATIONS: [&str; 72] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",

@@ -14,19 +14,15 @@ const MOST: i64 = 99;
 pub(in super::super) struct Canary {
     #[command(subcommand)]
     verb: Option<Verb>,
-    #[command(flatten)]
-    begin: Option<Begin>,
-}
-
-#[derive(Debug, Args)]
-struct Begin {
     /// The group's name.
-    group: String,
+    #[arg(required = true)]
+    group: Option<String>,
     /// The version's number.
-    version: i64,
+    #[arg(required = true)]
+    version: Option<i64>,
     /// How many of a hundred jobs follow it: the others follow the version in force.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST))]
-    percent: u32,
+    #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    percent: Option<u32>,
     #[command(flatten)]
     bounds: Bounds,
     /// Why.
@@ -67,19 +63,18 @@ enum Verb {
 
 impl Canary {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
-        match (self.verb, self.begin) {
-            (Some(Verb::Get { group }), _) => session.out.answer(&of(session, &group).await?),
-            (Some(Verb::Delete { group, why }), _) => {
+        match self.verb {
+            Some(Verb::Get { group }) => session.out.answer(&of(session, &group).await?),
+            Some(Verb::Delete { group, why }) => {
                 let canary = of(session, &group).await?;
                 // It may be taken back by itself meanwhile: then there is nothing to do, and the version in force stays.
                 let doc = json!({ "version": canary["version"], "why": why });
                 let moved: Value = session.client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
                 session.done(&moved, &format!("{group}: ended"))
             }
-            (None, begin) => {
-                let Begin { group, version, percent, bounds, why } =
-                    begin.context("a group and a version are needed")?;
-                promote(session, &group, version, Some(percent), bounds, why).await
+            None => {
+                let (group, version) = self.group.zip(self.version).context("a group and a version are needed")?;
+                promote(session, &group, version, self.percent, self.bounds, self.why).await
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 19] = [
+const VIEWERS: [&str; 20] = [
     "GET /v1/events",
     "GET /v1/bulk",
     "GET /v1/bulk/x",
@@ -26,6 +26,7 @@ const VIEWERS: [&str; 19] = [
     "GET /v1/schedules/x",
     "GET /v1/plugins",
     "GET /v1/plugins/x",
+    "GET /v1/plugins/x/versions",
     "GET /v1/plugins/x/versions/x",
     "GET /v1/plugins/x/versions/x/component",
     "GET /v1/groups/x/policy/versions",

@@ -90,7 +90,7 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
         "{history:?}"
     );
     let moves = json(&host, &["policy", "history", "g", "--limit", "1"], "").await;
-    assert_eq!(moves["next_cursor"], "6");
+    assert_eq!(moves["next_cursor"], "8");
 
     let backoff = json(&host, &["plugin", "describe", "backoff"], "").await;
     let (name, file) =

@@ -41,6 +41,8 @@ mod clock_jumps;
 #[cfg(test)]
 mod deliver;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod ordering;
 #[cfg(test)]
 mod pull;

@@ -138,8 +138,8 @@ fn headers_are_bounded_in_number_and_in_size() {
 
 #[test]
 fn bodies_are_bounded() {
-    assert!(refusal_of_signer(&signed(&[], Some((4 << 20) + 1))).contains("the body has more than"));
-    let large = encoder(&set(BODY, 65536, (4 << 20) + 1)).memory(r#"(memory (export "memory") 200)"#);
+    assert!(refusal_of_signer(&signed(&[], Some((5 << 20) + 1))).contains("the body has more than"));
+    let large = encoder(&set(BODY, 65536, (5 << 20) + 1)).memory(r#"(memory (export "memory") 200)"#);
     assert!(refusal_of_encoder(&large).contains("the body has more than"));
 }
 

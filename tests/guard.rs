@@ -1,0 +1,65 @@
+//! What a delivery may cost, in numbers that are the same on every machine: a change that makes it dearer is seen here, and not on a clock.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Receiver, TestHost};
+
+/// What a call of each default plugin may use in fuel, about an instruction each, where the benchmark's job is delivered: a tenth more than
+/// it does.
+const FUEL: [(&str, u64); 4] =
+    [("base64-envelope", 40_000), ("werkzeug-cookie", 80_000), ("expected-status", 8_000), ("backoff", 16_000)];
+
+/// How many jobs a transaction settles, leases or inserts at least, on average, where many run at once.
+const JOBS_PER_COMMIT: u64 = 4;
+
+/// The benchmark's policy: every default plugin that a delivery calls.
+fn policy() -> Value {
+    json!({
+        "encode": [{"plugin": "base64-envelope"}],
+        "sign": {"plugin": "werkzeug-cookie", "keys": ["k"]},
+        "judge": {"plugin": "expected-status"},
+        "retry": {"plugin": "backoff", "config": {"kind": "exponential", "base": "1ms", "max_attempts": 5, "jitter": 0.2}},
+        "limits": {"concurrency": 256},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_plugins_take_no_more_instructions_than_they_did() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put("/v1/keys/k", json!({"secret": "correct horse battery staple"})).await.expect(204);
+    host.api.put_group("bench", policy()).await;
+    receiver.on("/", [Answer::status(503), Answer::status(200)]);
+    let id = host.api.job_id("bench", json!({"url": receiver.url("/"), "payload_text": "x".repeat(256)})).await;
+    host.api.until_state(&id, "succeeded").await;
+    let attempts = host.api.attempts(&id).await;
+    let uses: Vec<&Value> = attempts[0]["plugins"].as_array().unwrap().iter().collect();
+    for (name, most) in FUEL {
+        let used = uses.iter().find(|used| used["plugin"] == name).unwrap_or_else(|| panic!("{name} was not called"));
+        let fuel = used["fuel"].as_u64().unwrap();
+        assert!(fuel <= most, "{name} takes {fuel} units of fuel, and {most} at most are expected");
+        assert!(fuel >= most * 3 / 4, "{name} takes {fuel} units of fuel only: let the bound of {most} follow");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_deliveries_share_their_transactions() {
+    const JOBS: u64 = 2_000;
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("many", json!({"limits": {"concurrency": 256}})).await;
+    let before = commits(&host).await;
+    let job = json!({"url": receiver.url("/"), "payload": 1});
+    host.api.post("/v1/groups/many/jobs/batch", json!({"jobs": vec![job; JOBS as usize]})).await.expect(201);
+    receiver.arrived("/", JOBS as usize).await;
+    while host.api.stats("many").await["succeeded"] != JOBS {
+        tokio::task::yield_now().await;
+    }
+    let commits = commits(&host).await - before;
+    assert!(commits * JOBS_PER_COMMIT <= JOBS, "{commits} transactions for {JOBS} jobs");
+}
+
+/// How many transactions the store has committed.
+async fn commits(host: &TestHost) -> u64 {
+    let metrics = host.api.get("/metrics").await;
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix("carillon_store_commits "));
+    line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{}", metrics.text()))
+}

@@ -60,6 +60,25 @@ async fn a_tenants_faults_are_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_single_jobs_say_of_a_role_is_shown_with_their_group() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    upload(&host.api, "tests/guests/moody", "moody").await;
+    let mut group = trapping();
+    group["judge"]["config"] = json!({"mood": "talk"});
+    host.api.put_group("g", group).await;
+    for _ in 0..3 {
+        let job = json!({"url": receiver.url("/a"), "policy": {"judge": {"mood": "trap"}}});
+        let id = host.api.job_id("g", job).await;
+        host.api.until_state(&id, "dead").await;
+    }
+    let shown = quarantined(&host.api, "g").await;
+    assert_eq!((shown.len(), &shown[0]["role"], &shown[0]["version"]), (1, &json!("judge"), &json!(1)), "{shown:?}");
+    assert_eq!((&shown[0]["plugin"], &shown[0]["fault"]), (&json!("moody@0.1.0"), &json!("policy.trap")));
+    host.api.post(UNQUARANTINE, json!({})).await.expect(200);
+    assert!(quarantined(&host.api, "g").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_is_tried_again_and_again_stops_no_other() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     upload(&host.api, "tests/guests/moody", "moody").await;

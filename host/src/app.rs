@@ -234,6 +234,7 @@ impl App {
         // Leases are kept alive, and events shown, while attempts finish, so these loops end with the interrupt.
         tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));
         tokio::spawn(observers.run(node.interrupt.clone()));
+        tokio::spawn(Arc::clone(&node.rollouts).run_quarantines(node.interrupt.clone()));
         self.loops.close();
     }
 

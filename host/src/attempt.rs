@@ -4,7 +4,6 @@
 
 mod answer;
 mod notes;
-mod quarantines;
 mod trial;
 
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use std::time::Duration;
 
 use self::answer::{exchange_of, health_of, inputs_of, retry_after};
 pub(crate) use self::notes::Notes;
-pub use self::quarantines::tell_quarantines;
 pub use self::trial::{Opinion, Trial, Unusable};
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
@@ -43,6 +41,13 @@ pub struct Attempter {
     cluster: Arc<Cluster>,
 }
 
+/// Whose attempt it is, and who keeps an eye on the calls of its policy.
+pub(crate) struct Case<'a> {
+    group: &'a Group,
+    leased: &'a Leased,
+    watch: Option<Watch>,
+}
+
 /// What came of an attempt.
 pub struct Made {
     /// What becomes of the job.
@@ -54,6 +59,13 @@ pub struct Made {
 impl From<Settlement> for Made {
     fn from(settlement: Settlement) -> Self {
         Self { settlement, trial: None }
+    }
+}
+
+impl<'a> Case<'a> {
+    /// An attempt that is only imagined: what its policies do counts for nothing.
+    pub(crate) fn imagined(group: &'a Group, leased: &'a Leased) -> Self {
+        Self { group, leased, watch: None }
     }
 }
 
@@ -99,11 +111,11 @@ impl Attempter {
             Ok(plan) => plan,
             Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault).into(),
         };
-        let outgoing =
-            match self.prepared(&group, leased, &plan, started_at, &mut notes, self.watch(&group, leased)).await {
-                Ok(outgoing) => outgoing,
-                Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
-            };
+        let case = self.watched(&group, leased);
+        let outgoing = match self.prepared(&case, &plan, started_at, &mut notes).await {
+            Ok(outgoing) => outgoing,
+            Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
+        };
         notes.detail.request_digest = Some(outgoing.digest());
         let Sent { answer, redirects } = self.sender.send(outgoing).await;
         self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
@@ -111,8 +123,7 @@ impl Attempter {
         let stopwatch = Stopwatch::start();
         let answered_at = self.clock.now();
         notes.detail.inputs = Some(inputs_of(leased, answered_at, &answer));
-        let watch = self.watch(&group, leased);
-        let decided = self.decided(&group, leased, &plan, answered_at, &answer, watch).await;
+        let decided = self.decided(&case, &plan, answered_at, &answer).await;
         notes.detail.timings.decide = micros(stopwatch.elapsed());
         let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
@@ -164,20 +175,19 @@ impl Attempter {
     /// Encodes, signs, and puts the server's own headers and the group's keys on.
     pub(crate) async fn prepared(
         &self,
-        group: &Group,
-        leased: &Leased,
+        case: &Case<'_>,
         plan: &Arc<Plan>,
         now: UnixMs,
         notes: &mut Notes,
-        watch: Option<Watch>,
     ) -> Result<Outgoing, (Role, Fault)> {
         let stopwatch = Stopwatch::start();
+        let Case { group, leased, .. } = case;
         let no_target = || (Role::Encode, Fault::bad_answer("the job has no target"));
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
         let facts = facts(group, leased, now);
         let shared = Arc::clone(plan);
         let prepare = move |caller: Caller<'_>| caller.prepare(&shared, &facts, request);
-        let prepared = self.on_policy_thread(leased, now, watch, prepare).await;
+        let prepared = self.on_policy_thread(case, now, prepare).await;
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
@@ -202,19 +212,12 @@ impl Attempter {
     }
 
     /// Judges an answer and asks about a retry.
-    pub(crate) async fn decided(
-        &self,
-        group: &Group,
-        leased: &Leased,
-        plan: &Arc<Plan>,
-        now: UnixMs,
-        answer: &Answer,
-        watch: Option<Watch>,
-    ) -> Decided {
+    pub(crate) async fn decided(&self, case: &Case<'_>, plan: &Arc<Plan>, now: UnixMs, answer: &Answer) -> Decided {
+        let Case { group, leased, .. } = case;
         let (facts, retry_after) = (facts(group, leased, now), retry_after(answer, now));
         let (exchange, history, plan) = (exchange_of(answer), leased.history.clone(), Arc::clone(plan));
         let decide = move |caller: Caller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
-        let decided = self.on_policy_thread(leased, now, watch, decide).await;
+        let decided = self.on_policy_thread(case, now, decide).await;
         let seed = seed_of(leased.job.seed, leased.number());
         decided.unwrap_or_else(|fault| Decided::by_host(leased.number_in_series(), seed, &fault))
     }
@@ -252,7 +255,7 @@ impl Attempter {
             Ok(plan) => {
                 let (facts, history) = (facts(&group, leased, at), leased.history.clone());
                 let rule = move |caller: Caller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
-                self.on_policy_thread(leased, at, self.watch(&group, leased), rule).await
+                self.on_policy_thread(&self.watched(&group, leased), at, rule).await
             }
             // A job that is done is done, whatever has become of its policy.
             Err(_) if outcome == JudgedOutcome::Success => Ok(Decided::done(verdict.reason)),
@@ -266,23 +269,21 @@ impl Attempter {
         settle::answered(leased, at, notes.consumed(at, error, decided), ruling)
     }
 
-    /// What keeps an eye on the calls of a delivery.
-    fn watch(&self, group: &Group, leased: &Leased) -> Option<Watch> {
-        Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)))
+    /// An attempt whose calls are watched: what their policies do in them counts.
+    fn watched<'a>(&self, group: &'a Group, leased: &'a Leased) -> Case<'a> {
+        let watch = Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)));
+        Case { group, leased, watch }
     }
 
     async fn on_policy_thread<T: Send + 'static>(
         &self,
-        leased: &Leased,
+        case: &Case<'_>,
         now: UnixMs,
-        watch: Option<Watch>,
         work: impl FnOnce(Caller<'_>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let limits = Arc::clone(&self.runtime.limits);
+        let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
         let call = move || work(Caller { limits: &limits, watch: watch.as_ref(), now });
-        let done = self.runtime.threads.run(Lane::of(&leased.job), call).await;
-        tell_quarantines(&self.runtime, &self.catalog, &self.observer);
-        done
+        self.runtime.threads.run(Lane::of(&case.leased.job), call).await
     }
 
     fn unsent(&self, leased: &Leased, notes: Notes, role: Role, fault: &Fault) -> Settlement {

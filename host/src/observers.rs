@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::tell_quarantines;
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{GroupId, PluginUse};
@@ -267,9 +266,7 @@ impl Observers {
             Caller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, may_ask)
         };
         let lane = Lane { tenant: group.tenant.id, group: group.id };
-        let called = self.runtime.observer_threads.run(lane, call).await;
-        tell_quarantines(&self.runtime, &self.catalog, &self.observer);
-        called.map(Some)
+        self.runtime.observer_threads.run(lane, call).await.map(Some)
     }
 
     fn take_note(&self, group: &Group, used: PluginUse) {

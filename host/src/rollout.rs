@@ -5,6 +5,7 @@
 //! which is refused if somebody has moved the group meanwhile.
 
 mod canary;
+mod quarantines;
 mod replay;
 mod requests;
 mod shadow;

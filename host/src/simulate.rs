@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attempt::{Attempter, Notes};
+use crate::attempt::{Attempter, Case, Notes};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, Leased, Next, PluginUse, Settlement};
@@ -38,7 +38,7 @@ impl Attempter {
     ) -> Forecast {
         let start = leased.job.run_at;
         let mut notes = Notes::new(&leased, group, start);
-        let request = self.prepared(group, &leased, plan, start, &mut notes, None).await;
+        let request = self.prepared(&Case::imagined(group, &leased), plan, start, &mut notes).await;
         let uses = notes.uses();
         let mut attempts = Vec::new();
         if request.is_ok() {
@@ -63,7 +63,7 @@ impl Attempter {
             return Settlement::expired(leased, at, None);
         }
         let notes = Notes::new(leased, group, at);
-        let decided = self.decided(group, leased, plan, at, &answer, None).await;
+        let decided = self.decided(&Case::imagined(group, leased), plan, at, &answer).await;
         let ruling = decided.ruling.clone();
         settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling)
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answer::{answer_of, exchange_of, retry_after};
-use super::{Attempter, Notes, facts, request_of, tell_quarantines};
+use super::{Attempter, Notes, facts, request_of};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
-use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
+use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling, Watch};
 use crate::send::{Answer, Outgoing};
 
 /// An attempt that was answered, with what its policy said: what a shadow is compared with.
@@ -142,8 +142,7 @@ fn ruling_of(record: &AttemptRecord) -> Ruling {
 
 impl Attempter {
     /// What `group`, a group under another version of its policy, would have said of an attempt, with the request that it would have sent,
-    /// if it could make one. It is asked beside the threads that deliver. Its faults quarantine it in shadow only, and only if it
-    /// `is_shadow`: else they count for nothing.
+    /// if it could make one. It is asked beside the threads that deliver, and its faults count for nothing.
     ///
     /// # Errors
     /// If its policy cannot be loaded, or there is no room for the call.
@@ -151,7 +150,24 @@ impl Attempter {
         &self,
         group: &Group,
         trial: &Trial,
-        is_shadow: bool,
+    ) -> Result<(Opinion, Option<Outgoing>), Fault> {
+        self.opinion(group, trial, None).await
+    }
+
+    /// The same of a group's shadow, which its faults quarantine, but in shadow only.
+    ///
+    /// # Errors
+    /// As [`Attempter::second_opinion`].
+    pub async fn opinion_of_shadow(&self, group: &Group, trial: &Trial) -> Result<Opinion, Fault> {
+        let watch = group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id);
+        self.opinion(group, trial, Some(watch)).await.map(|(opinion, _)| opinion)
+    }
+
+    async fn opinion(
+        &self,
+        group: &Group,
+        trial: &Trial,
+        watch: Option<Watch>,
     ) -> Result<(Opinion, Option<Outgoing>), Fault> {
         let leased = &trial.leased;
         let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await?;
@@ -162,15 +178,13 @@ impl Attempter {
         let (exchange, retry_after) = (exchange_of(&trial.answer), retry_after(&trial.answer, answered_at));
         let (shared, history) = (Arc::clone(&plan), leased.history.clone());
         let limits = Arc::clone(&self.runtime.limits);
-        let watch = is_shadow.then(|| group.watch_of_shadow(&self.runtime.shadow_quarantine, leased.job.id));
         let calls = move || {
             let caller = |now| Caller { limits: &limits, watch: watch.as_ref(), now };
             let prepared = caller(started_at).prepare(&shared, &before, request);
             (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
         };
-        let called = self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await;
-        tell_quarantines(&self.runtime, &self.catalog, &self.observer);
-        let (Prepared { request, mut uses }, decided) = called?;
+        let (Prepared { request, mut uses }, decided) =
+            self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
             self.completed(group, leased, &plan, &request).ok_or_else(unsendable)

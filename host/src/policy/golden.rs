@@ -18,6 +18,12 @@ const SECTION: &str = "carillon:golden";
 /// The most tests of a component.
 pub const GOLDEN_LIMIT: usize = 64;
 
+/// How much of an outcome is shown where it is not the expected one, in bytes.
+const SHOWN: usize = 1 << 10;
+
+/// How much of it may come before the first difference.
+const BEFORE: usize = 64;
+
 /// Now, where a test does not say when that is: midday (UTC) of 20 November 2026.
 const NOW: UnixMs = UnixMs(1_795_176_000_000);
 
@@ -98,7 +104,7 @@ impl Golden {
         let expected = self.expected().ok_or_else(|| self.failed("it has neither `answer` nor `fault`".to_owned()))?;
         match self.outcome(plugin, limits)? {
             outcome if outcome == expected => Ok(()),
-            outcome => Err(self.failed(format!("expected {expected}, got {outcome}"))),
+            outcome => Err(self.failed(difference(&expected.to_string(), &outcome.to_string()))),
         }
     }
 
@@ -114,6 +120,19 @@ impl std::fmt::Display for Outcome {
             Self::Fault(code) => write!(f, "the fault {code}"),
         }
     }
+}
+
+/// Says how two texts differ: an answer can be as long as a payload, so only the part where they begin to is shown.
+fn difference(expected: &str, got: &str) -> String {
+    let same = expected.bytes().zip(got.bytes()).take_while(|(expected, got)| expected == got).count();
+    let start = if expected.len().max(got.len()) > SHOWN { same.saturating_sub(BEFORE) } else { 0 };
+    let part = |text: &str| {
+        let start = text.floor_char_boundary(start);
+        let end = text.floor_char_boundary(start.saturating_add(SHOWN));
+        let (before, after) = (if start > 0 { "…" } else { "" }, if end < text.len() { "…" } else { "" });
+        format!("{before}{}{after}", &text[start..end])
+    };
+    format!("expected {}, got {}", part(expected), part(got))
 }
 
 /// Puts tests into a component that has none.
@@ -173,6 +192,14 @@ mod tests {
         assert_eq!(embedded(&component).unwrap(), tests);
         assert_eq!(embed(EMPTY, &[]), EMPTY);
         assert!(embedded(EMPTY).unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_long_answers_the_part_is_shown_where_they_differ() {
+        assert_eq!(difference("[1]", "[2]"), "expected [1], got [2]");
+        let long = "ä".repeat(SHOWN * 4);
+        let said = difference(&format!("{long}x{long}"), &format!("{long}y"));
+        assert!(said.len() < 3 * SHOWN && said.contains("äx") && said.ends_with("äy"), "{said}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::fault::{Blame, Fault, FaultCode};
 use super::plugin::{Digest, Role};
 use crate::clock::UnixMs;
@@ -70,6 +72,7 @@ pub struct Began {
 pub struct Quarantine {
     rules: Rules,
     book: Mutex<Book>,
+    has_begun: Notify,
 }
 
 #[derive(Default)]
@@ -82,7 +85,7 @@ struct Book {
 struct Record {
     /// At most as many as lead to quarantine.
     faults: VecDeque<(UnixMs, Option<JobId>)>,
-    sentence: Option<Sentence>,
+    began: Option<Began>,
 }
 
 /// What keeps an eye on the calls that are made for a group.
@@ -106,28 +109,35 @@ impl Quarantine {
     /// Nothing is quarantined at first.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, book: Mutex::default() }
+        Self { rules, book: Mutex::default(), has_begun: Notify::new() }
     }
 
     /// Whether a policy is quarantined, for a group to which nothing counts that was up to `lifted_at`.
     #[must_use]
     pub fn of(&self, suspect: &Suspect, lifted_at: UnixMs, now: UnixMs) -> Option<Sentence> {
-        let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.sentence?;
+        let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.began.as_ref()?.sentence;
         (sentence.since > lifted_at && self.lasts(&sentence, now)).then_some(sentence)
     }
 
     /// Everything that is quarantined now.
     #[must_use]
-    pub fn sentences(&self, now: UnixMs) -> Vec<Sentence> {
+    pub fn all(&self, now: UnixMs) -> Vec<(Suspect, Began)> {
         let book = self.lock();
-        let sentences = book.watched.values().flat_map(HashMap::values).filter_map(|record| record.sentence);
-        sentences.filter(|sentence| self.lasts(sentence, now)).collect()
+        let records = book.watched.values().flatten();
+        let begun = records.filter_map(|(suspect, record)| Some((suspect, record.began.as_ref()?)));
+        let lasting = begun.filter(|(_, began)| self.lasts(&began.sentence, now));
+        lasting.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
     }
 
-    /// The quarantines that have begun since this was last asked.
-    #[must_use]
-    pub fn begun(&self) -> Vec<Began> {
-        std::mem::take(&mut self.lock().begun)
+    /// The quarantines that have begun since this was last asked, when there are any. One task may wait for them.
+    pub async fn begun(&self) -> Vec<Began> {
+        loop {
+            let begun = std::mem::take(&mut self.lock().begun);
+            if !begun.is_empty() {
+                return begun;
+            }
+            self.has_begun.notified().await;
+        }
     }
 
     /// Longer than a period from now it cannot be, unless the clock has been set back.
@@ -193,15 +203,18 @@ impl Watch {
         }
         record.faults.clear();
         let sentence = Sentence { group: self.group, since: now, until: now.plus(period), fault };
-        record.sentence = Some(sentence);
         let (tenant, binding, plugin) = (self.tenant, self.binding, plugin.to_owned());
-        book.begun.push(Began { tenant, binding, role, plugin, sentence });
+        let began = Began { tenant, binding, role, plugin, sentence };
+        record.began = Some(began.clone());
+        book.begun.push(began);
+        drop(book);
+        self.quarantine.has_begun.notify_one();
     }
 }
 
 impl Record {
     fn is_live(&self, now: UnixMs, horizon: UnixMs) -> bool {
-        self.sentence.is_some_and(|sentence| sentence.until > now)
+        self.began.as_ref().is_some_and(|began| began.sentence.until > now)
             || self.faults.back().is_some_and(|(at, _)| *at >= horizon)
     }
 }
@@ -209,6 +222,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     fn watch() -> Watch {
         let rules = Rules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) };
@@ -253,11 +267,12 @@ mod tests {
         assert!(watch.admits("a", 360_000));
         let sentence =
             Sentence { group: GroupId(1), since: UnixMs(60_000), until: UnixMs(360_000), fault: FaultCode::Trap };
-        assert_eq!(watch.quarantine.sentences(UnixMs(60_001)), [sentence]);
-        assert!(watch.quarantine.sentences(UnixMs(360_000)).is_empty());
         let began =
             Began { tenant: TenantId(1), binding: 4, role: Role::Judge, plugin: "judge@1.0.0".into(), sentence };
-        assert_eq!((watch.quarantine.begun(), watch.quarantine.begun()), (vec![began], vec![]), "it is told once");
+        assert_eq!(watch.quarantine.all(UnixMs(60_001)), [(watch.named("a"), began.clone())]);
+        assert!(watch.quarantine.all(UnixMs(360_000)).is_empty());
+        assert_eq!(watch.quarantine.begun().now_or_never(), Some(vec![began]));
+        assert_eq!(watch.quarantine.begun().now_or_never(), None, "it is told once");
     }
 
     #[test]

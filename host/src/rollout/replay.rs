@@ -147,7 +147,7 @@ impl Rollouts {
 
     /// The request of an attempt, made again by the version that decided it. None if that makes another one by now.
     async fn sent(&self, group: &Arc<Group>, version: i64, trial: &Trial) -> Option<Outgoing> {
-        let (opinion, request) = self.shadows.opinion(group, version, trial, false).await?.ok()?;
+        let (opinion, request) = self.shadows.opinion(group, version, trial).await?.ok()?;
         request.filter(|_| opinion.request == trial.said.request)
     }
 
@@ -157,7 +157,7 @@ impl Rollouts {
         version: i64,
         trial: &Trial,
     ) -> Result<Result<(Opinion, Option<Outgoing>), FaultCode>, Unusable> {
-        let said = self.shadows.opinion(group, version, trial, false).await;
+        let said = self.shadows.opinion(group, version, trial).await;
         let said = said.ok_or_else(|| Unusable(format!("version {version} of the policy is not kept")))?;
         Ok(said.map(|(it, request)| (Opinion { ruling: trial.as_recorded(it.ruling), ..it }, request)))
     }

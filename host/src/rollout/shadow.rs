@@ -213,17 +213,15 @@ impl Shadows {
         });
     }
 
-    /// What a version of a group's policy says of an attempt, as its shadow or because somebody wants to know, with its request. None if the
-    /// version is not kept.
+    /// What a version of a group's policy says of an attempt because somebody wants to know, with its request. None if the version is not kept.
     pub(super) async fn opinion(
         &self,
         group: &Arc<Group>,
         version: i64,
         trial: &Trial,
-        is_shadow: bool,
     ) -> Option<Result<(Opinion, Option<Outgoing>), FaultCode>> {
         let variant = self.catalog.bound(group, version)?;
-        Some(self.attempter.second_opinion(&variant, trial, is_shadow).await.map_err(|fault| fault.code))
+        Some(self.attempter.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
     }
 
     async fn ask(&self, trial: &Trial) {
@@ -234,10 +232,10 @@ impl Shadows {
         };
         // It may have been taken away meanwhile, or be in force by now.
         let Some(shadow) = group.rollout.shadow.clone() else { return };
-        let said = match self.opinion(&group, shadow.version, trial, true).await {
-            Some(Err(FaultCode::Overloaded)) => return self.drop_one(id),
-            Some(said) => said.map(|(opinion, _)| opinion),
-            None => return,
+        let Some(variant) = self.catalog.bound(&group, shadow.version) else { return };
+        let said = match self.attempter.opinion_of_shadow(&variant, trial).await {
+            Err(fault) if fault.code == FaultCode::Overloaded => return self.drop_one(id),
+            said => said.map_err(|fault| fault.code),
         };
         let version = shadow.version;
         let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::of(trial, said)));

@@ -14,10 +14,10 @@ use super::groups::GroupView;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::policy::binding::Use;
-use crate::policy::{Quarantine, Suspect};
+use crate::policy::{Began, Quarantine, Sentence, Suspect};
 
 /// A policy that is not called for a while.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 pub(super) struct QuarantineView {
     /// The version of the group's policy that it is a part of: the one in force, the one that some of the jobs follow, or the shadow's.
     version: i64,
@@ -53,30 +53,52 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn views(&self) -> Vec<QuarantineView> {
+    fn views(&self) -> Vec<(Suspect, QuarantineView)> {
         let uses = self.bound.effective.iter().flat_map(|effective| effective.uses());
         uses.filter_map(|used| self.view(used)).collect()
     }
 
-    fn view(&self, used: &Use) -> Option<QuarantineView> {
+    fn view(&self, used: &Use) -> Option<(Suspect, QuarantineView)> {
         let (plugin, config) = (used.digest.clone(), used.config_digest.clone());
         let suspect = Suspect { tenant: self.bound.tenant.id, plugin, config };
         let sentence = self.quarantine.of(&suspect, self.lifted_at, self.now)?;
-        Some(QuarantineView {
+        let view = QuarantineView {
             version: self.bound.binding,
             shadow: self.shadow,
             role: used.role.to_string(),
             plugin: used.plugin.to_string(),
             digest: used.digest.to_string(),
+            ..QuarantineView::of(&sentence)
+        };
+        Some((suspect, view))
+    }
+}
+
+impl QuarantineView {
+    fn of(sentence: &Sentence) -> Self {
+        Self {
             since: sentence.since.to_string(),
             until: sentence.until.to_string(),
             fault: sentence.fault.as_str(),
-        })
+            ..Self::default()
+        }
+    }
+
+    /// Of a policy that no version has: one under the config of single jobs.
+    fn of_jobs(suspect: &Suspect, began: Began) -> Self {
+        Self {
+            version: began.binding,
+            role: began.role.to_string(),
+            plugin: began.plugin,
+            digest: suspect.plugin.to_string(),
+            ..Self::of(&began.sentence)
+        }
     }
 }
 
 impl Api {
-    /// What is quarantined of the version in force, of the one that some of the jobs follow, and of the shadow's.
+    /// What is quarantined of the version in force, of the one that some of the jobs follow, of the shadow's, and of what jobs of the group
+    /// have put in their place.
     pub(super) fn quarantined(&self, group: &Group) -> Vec<QuarantineView> {
         let Some(group) = self.catalog.group_by_id(group.id) else { return Vec::new() };
         let (rollout, now) = (&group.rollout, self.clock.now());
@@ -90,14 +112,20 @@ impl Api {
             };
             Some(Part { bound: self.catalog.bound(&group, version)?, quarantine, lifted_at, shadow, now })
         };
-        live.chain(shadow).filter_map(part).flat_map(|part| part.views()).collect()
+        let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.views()).collect();
+        let is_bound = |suspect: &Suspect| bound.iter().any(|(known, view)| known == suspect && !view.shadow);
+        let counts = |sentence: &Sentence| sentence.group == group.id && sentence.since > rollout.lifted_at;
+        let others = self.runtime.quarantine.all(now).into_iter();
+        let others = others.filter(|(suspect, began)| counts(&began.sentence) && !is_bound(suspect));
+        let of_jobs: Vec<_> = others.map(|(suspect, began)| QuarantineView::of_jobs(&suspect, began)).collect();
+        bound.into_iter().map(|(_, view)| view).chain(of_jobs).collect()
     }
 
     /// How many policies are quarantined on this node, as far as deliveries and observers go.
     pub(super) fn quarantine_count(&self) -> usize {
-        let sentences = self.runtime.quarantine.sentences(self.clock.now());
+        let sentences = self.runtime.quarantine.all(self.clock.now()).into_iter().map(|(_, began)| began.sentence);
         let lifted_at = |group| self.catalog.group_by_id(group).map_or(UnixMs::MAX, |group| group.rollout.lifted_at);
-        sentences.into_iter().filter(|sentence| sentence.since > lifted_at(sentence.group)).count()
+        sentences.filter(|sentence| sentence.since > lifted_at(sentence.group)).count()
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use anyhow::{Context as _, ensure};
 use indicatif::ProgressBar;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -59,7 +58,7 @@ impl Bench {
             let requests = requests(&jobs, size)?;
             let before = server.usage();
             let bar = self.bar("enqueue", self.jobs)?;
-            let elapsed = send(&server.clients, &server.group, requests, size, connections, &bar).await?;
+            let elapsed = send(&server.clients, &[&server.group], requests, size, connections, &bar).await?;
             bar.finish_and_clear();
             rows.push(Row::new(&format!("enqueue, {name}")).rate(self.jobs, elapsed).server(before, server.usage()));
         }
@@ -84,7 +83,7 @@ impl Bench {
         let bar = self.bar("deliver", self.jobs)?;
         let stopwatch = Stopwatch::start();
         let accepted = ProgressBar::hidden();
-        let accepting = send(&server.clients, &server.group, requests, *size, *connections, &accepted).await?;
+        let accepting = send(&server.clients, &[&server.group], requests, *size, *connections, &accepted).await?;
         settled(&server, sink, self.jobs, &bar).await?;
         let elapsed = stopwatch.elapsed();
         bar.finish_and_clear();
@@ -105,14 +104,8 @@ impl Bench {
         let batches = requests(&vec![self.job(sink); self.jobs], size)?;
         sink.reset().await?;
         let stopwatch = Stopwatch::start();
-        let posting = async |(number, body): (usize, Box<RawValue>)| {
-            let client = &server.clients[number % server.clients.len()];
-            let path = ["groups", &names[number % names.len()], "jobs"];
-            let path = if size == 1 { path.to_vec() } else { [&path[..], &["batch"]].concat() };
-            client.post::<IgnoredAny>(&path, &body).await
-        };
-        let posts = stream::iter(batches.into_iter().enumerate().map(posting));
-        posts.buffer_unordered(BATCH_CONNECTIONS).try_collect::<Vec<_>>().await?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        send(&server.clients, &names, batches, size, BATCH_CONNECTIONS, &ProgressBar::hidden()).await?;
         arrived(sink, self.jobs, &bar).await?;
         bar.finish_and_clear();
         Ok(stopwatch.elapsed())
@@ -134,7 +127,7 @@ impl Bench {
         // The requests of all of them would not fit into memory.
         let chunk = requests(&vec![job; CHUNK.min(self.waiting)], BATCH)?;
         for _ in 0..self.waiting.div_ceil(CHUNK) {
-            send(&server.clients[..1], &group, chunk.clone(), BATCH, BATCH_CONNECTIONS, &bar).await?;
+            send(&server.clients[..1], &[&group], chunk.clone(), BATCH, BATCH_CONNECTIONS, &bar).await?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -148,7 +141,7 @@ impl Bench {
         jobs: &[JobInput],
         bar: &ProgressBar,
     ) -> anyhow::Result<Duration> {
-        send(clients, group, requests(jobs, BATCH)?, BATCH, BATCH_CONNECTIONS, bar).await
+        send(clients, &[group], requests(jobs, BATCH)?, BATCH, BATCH_CONNECTIONS, bar).await
     }
 
     pub(super) fn payload(&self) -> Payload {
@@ -161,7 +154,7 @@ impl Bench {
 }
 
 /// The bodies of the requests, written before the clock runs.
-pub(super) fn requests(jobs: &[JobInput], size: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
+fn requests(jobs: &[JobInput], size: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
     let body = |jobs: &[JobInput]| match jobs {
         [job] if size == 1 => serde_json::value::to_raw_value(job),
         jobs => serde_json::value::to_raw_value(&json!({ "jobs": jobs })),
@@ -169,28 +162,30 @@ pub(super) fn requests(jobs: &[JobInput], size: usize) -> anyhow::Result<Vec<Box
     Ok(jobs.chunks(size).map(body).collect::<Result<_, _>>()?)
 }
 
-/// Sends `requests` of `size` jobs over `connections` connections to the servers in turn, and gives the time until the last is answered.
+/// Sends `requests` of `size` jobs to the groups in turn, over `connections` connections to the servers in turn, and gives the time until the
+/// last is answered.
 async fn send(
     clients: &[Client],
-    group: &str,
+    groups: &[&str],
     requests: Vec<Box<RawValue>>,
     size: usize,
     connections: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Duration> {
     let path: &[&str] = if size == 1 { &["jobs"] } else { &["jobs", "batch"] };
-    let path: Arc<[String]> = ["groups", group].iter().chain(path).map(|part| (*part).to_owned()).collect();
-    let queue = Arc::new(Mutex::new(requests.into_iter()));
+    let path = |group: &&str| ["groups", group].iter().chain(path).map(|part| (*part).to_owned()).collect();
+    let paths: Arc<[Vec<String>]> = groups.iter().map(path).collect();
+    let queue = Arc::new(Mutex::new(requests.into_iter().enumerate()));
     let stopwatch = Stopwatch::start();
     let mut senders = JoinSet::new();
     for client in clients.iter().cycle().take(connections) {
-        let (client, path, queue, bar) = (client.clone(), Arc::clone(&path), Arc::clone(&queue), bar.clone());
+        let (client, paths, queue, bar) = (client.clone(), Arc::clone(&paths), Arc::clone(&queue), bar.clone());
         senders.spawn(async move {
-            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let paths: Vec<Vec<&str>> = paths.iter().map(|path| path.iter().map(String::as_str).collect()).collect();
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(body) = next else { return anyhow::Ok(()) };
-                client.post::<IgnoredAny>(&path, &body).await?;
+                let Some((number, body)) = next else { return anyhow::Ok(()) };
+                client.post::<IgnoredAny>(&paths[number % paths.len()], &body).await?;
                 bar.inc(size as u64);
             }
         });
@@ -203,19 +198,12 @@ async fn send(
 
 /// Returns when `count` requests have arrived.
 pub(super) async fn arrived(sink: &Sink, count: usize, bar: &ProgressBar) -> anyhow::Result<()> {
-    let (mut seen, mut since) = (0, Stopwatch::start());
-    loop {
-        let arrived = sink.tally().await?.count;
-        bar.set_position(arrived);
-        if arrived >= count as u64 {
-            return Ok(());
-        }
-        if seen < arrived {
-            (seen, since) = (arrived, Stopwatch::start());
-        }
-        ensure!(since.elapsed() < STUCK, "nothing happens any more: {arrived} of {count} deliveries arrived");
-        tokio::time::sleep(LOOK).await;
-    }
+    let arrivals = async || {
+        let count = sink.tally().await?.count;
+        bar.set_position(count);
+        Ok(count)
+    };
+    reached(count, "deliveries arrived", arrivals).await
 }
 
 /// Returns when `count` requests have arrived and as many jobs of the server's group are `succeeded`.
@@ -226,18 +214,21 @@ pub(super) async fn settled(server: &Server, sink: &Sink, count: usize, bar: &Pr
 
 /// Returns when `count` jobs of a group are `succeeded`.
 pub(super) async fn succeeded(client: &Client, group: &str, count: usize) -> anyhow::Result<()> {
+    reached(count, "jobs are `succeeded`", async || Ok(client.stats(group).await?.succeeded)).await
+}
+
+/// Returns when `count` is reached.
+async fn reached(count: usize, what: &str, progress: impl AsyncFn() -> anyhow::Result<u64>) -> anyhow::Result<()> {
     let (mut seen, mut since) = (0, Stopwatch::start());
     loop {
-        let stats = client.stats(group).await?;
-        if stats.succeeded >= count as u64 {
+        let now = progress().await?;
+        if now >= count as u64 {
             return Ok(());
         }
-        if seen < stats.succeeded {
-            (seen, since) = (stats.succeeded, Stopwatch::start());
+        if seen < now {
+            (seen, since) = (now, Stopwatch::start());
         }
-        if since.elapsed() > STUCK {
-            bail!("nothing happens any more: of {count} jobs these have become: {stats:?}");
-        }
+        ensure!(since.elapsed() < STUCK, "nothing happens any more: {now} of {count} {what}");
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -113,17 +113,17 @@ async fn answer(
     let now = SystemClock.now_micros();
     let lock = || -> MutexGuard<'_, Arrivals> { arrivals.lock().unwrap_or_else(PoisonError::into_inner) };
     let mut answered = StatusCode::OK;
-    let text = match *request.method() {
-        _ if request.uri().path().trim_start_matches('/') == SLOW_PATH => {
+    let text = match (request.method(), request.uri().path().trim_start_matches('/')) {
+        (_, SLOW_PATH) => {
             tokio::time::sleep(SLOW).await;
             String::new()
         }
-        _ if request.uri().path().trim_start_matches('/') == FAIL_PATH => {
+        (_, FAIL_PATH) => {
             answered = StatusCode::INTERNAL_SERVER_ERROR;
             String::new()
         }
-        Method::GET => serde_json::to_string(&lock().tally()).unwrap_or_default(),
-        Method::DELETE => {
+        (&Method::GET, _) => serde_json::to_string(&lock().tally()).unwrap_or_default(),
+        (&Method::DELETE, _) => {
             *lock() = Arrivals::default();
             String::new()
         }

@@ -31,8 +31,12 @@ const READ_WAIT: Duration = Duration::from_secs(10);
 /// How long a statement waits for another process (a backup, a shell) to let go of the database.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// The page cache of each connection, in KiB. Four times as much was not faster, and SQLite walks through it at a commit.
-const CACHE_KIB: u32 = 16 * 1024;
+/// The page cache of the connection that writes, in KiB. Four times as much was not faster, and SQLite walks through it at a commit.
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+
+/// The page cache of each connection that reads, in KiB. They look for the earliest job of each group, and what they show once is in the
+/// operating system's cache, too.
+const READER_CACHE_KIB: u32 = 4 * 1024;
 
 /// The write-ahead log is copied into the database when it has this many pages (of 4 KiB).
 const CHECKPOINT_PAGES: u32 = 4_000;
@@ -96,7 +100,7 @@ pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> 
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_lazy_with(common(options).read_only(true));
+        .connect_lazy_with(reading(options));
     Ok(Opened { lock, writer, readers })
 }
 
@@ -132,12 +136,16 @@ fn unavailable<T>(text: String) -> Result<T, StoreError> {
     Err(StoreError::Unavailable(text))
 }
 
-pub(super) fn common(options: &SqliteOptions) -> SqliteConnectOptions {
+/// For a connection that only reads.
+pub(super) fn reading(options: &SqliteOptions) -> SqliteConnectOptions {
+    common(options).read_only(true).pragma("cache_size", format!("-{READER_CACHE_KIB}"))
+}
+
+fn common(options: &SqliteOptions) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(&options.path)
         .busy_timeout(BUSY_WAIT)
         .foreign_keys(true)
-        .pragma("cache_size", format!("-{CACHE_KIB}"))
         .pragma("temp_store", "memory")
         .row_buffer_size(ROWS_AHEAD)
         .disable_statement_logging()
@@ -153,6 +161,7 @@ async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
+        .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
         .pragma("journal_size_limit", LOG_BYTES.to_string())
         .connect()

@@ -52,7 +52,7 @@ impl SqliteSource {
     }
 
     async fn connect(path: &Path) -> Result<SqliteConnection, Failure> {
-        let options = open::common(&SqliteOptions::new(PathBuf::from(path))).read_only(true);
+        let options = open::reading(&SqliteOptions::new(PathBuf::from(path)));
         let mut db = options.row_buffer_size(ROWS_AHEAD).connect().await?;
         open::refuse_foreign(&mut db).await?;
         let known = open::MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);

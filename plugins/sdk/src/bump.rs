@@ -92,8 +92,9 @@ mod global {
     /// The least that memory grows by, in pages: growing is slow.
     const GROWTH_PAGES: usize = 4;
 
-    /// How much memory a guest starts with, in bytes. Untouched pages cost nothing; most calls fit.
-    const ARENA: usize = 256 * 1024;
+    /// How much memory a guest has to give from the start, in bytes: a call with a payload of 16 KiB fits. More would cost each call, since the
+    /// host walks through all pages of an instance, touched or not, before it is used again.
+    const ARENA: usize = 100 * 1024;
 
     #[repr(align(16))]
     struct Arena(UnsafeCell<[u8; ARENA]>);

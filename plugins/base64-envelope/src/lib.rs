@@ -105,7 +105,8 @@ impl Encode for Base64Envelope {
                 envelope.insert(name.clone(), value);
             }
         }
-        request.body = Value::Object(envelope).to_string().into_bytes();
+        // `to_string` would go through the formatter, text by text.
+        request.body = serde_json::to_vec(&envelope).map_err(|error| Failure::policy("not-json", error.to_string()))?;
         request.headers.retain(|header| !describes_body(&header.name));
         if let Some(value) = &config.content_type {
             request.headers.push(Header { name: "content-type".to_owned(), value: value.clone().into_bytes() });

@@ -36,8 +36,9 @@ pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> R
     // The whole text grows in one place, and what is covered becomes what is sent: a payload may be large, a guest's memory is small.
     let mut text = Vec::with_capacity(MAC_LEN + base64_len(body.len()));
     text.resize(MAC_LEN, 0);
-    let mut json = String::new();
+    let (mut json, mut bars) = (String::new(), Vec::with_capacity(members.len()));
     for (name, value) in members {
+        bars.push(text.len());
         text.push(b'|');
         push_quoted(&mut text, &name, config.quote_tilde.unwrap_or(false));
         text.push(b'=');
@@ -45,16 +46,13 @@ pub(crate) fn sign(body: &[u8], config: &Config, now_s: u64, key: &dyn Key) -> R
         json::render(&mut json, value, style).map_err(payload_failure)?;
         push_base64(&mut text, json.as_bytes());
     }
-    let (head, covered) = text.split_at_mut(MAC_LEN);
-    let mac = STANDARD.encode(key.mac(Mac::HmacSha1, covered)?);
-    for byte in covered.iter_mut().filter(|byte| **byte == b'|') {
-        *byte = b'&';
-    }
+    let mac = STANDARD.encode(key.mac(Mac::HmacSha1, &text[MAC_LEN..])?);
     if mac.len() != MAC_LEN {
         return Err(Failure::policy("bad-mac", "The host's HMAC-SHA1 does not have 20 bytes."));
     }
-    head.copy_from_slice(mac.as_bytes());
-    match covered.first_mut() {
+    text[..MAC_LEN].copy_from_slice(mac.as_bytes());
+    bars.into_iter().for_each(|at| text[at] = b'&');
+    match text.get_mut(MAC_LEN) {
         Some(first) => *first = b'?',
         None => text.push(b'?'),
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::json::python::{push_number, push_text};
+use crate::json::python::{is_plain_literal, push_number, push_text};
 
 mod python;
 
@@ -83,6 +83,7 @@ fn push_value(out: &mut String, value: &RawValue, style: Style, depth: usize) ->
     match json.as_bytes().first() {
         Some(b'{') => push_object(out, members(json)?, style, depth)?,
         Some(b'[') => push_array(out, elements(json)?, style, depth)?,
+        Some(b'"') if is_plain_literal(json) => out.push_str(json),
         Some(b'"') => push_text(out, &text(json)?, style.ascii),
         Some(b'-' | b'0'..=b'9') => push_number(out, json),
         _ => out.push_str(json),

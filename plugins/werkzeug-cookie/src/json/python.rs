@@ -28,6 +28,12 @@ fn push_float(out: &mut String, float: f64) {
     };
 }
 
+/// Whether a JSON text, with its quotes, is what Python would write of it: nothing in it is escaped, nor would be.
+pub(super) fn is_plain_literal(json: &str) -> bool {
+    let inside = json.as_bytes().get(1..json.len() - 1).unwrap_or_default();
+    inside.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
 /// Writes a text with its quotes. `ascii` is Python's `ensure_ascii`: UTF-16 escapes for everything but printable ASCII.
 pub(super) fn push_text(out: &mut String, text: &str, ascii: bool) {
     // What is escaped grows. To know by how much saves the copies of a text that outgrows its room again and again.
@@ -82,7 +88,7 @@ fn push_unit(out: &mut String, unit: u16) {
 
 #[cfg(test)]
 mod tests {
-    use super::{push_number, push_text};
+    use super::{is_plain_literal, push_number, push_text};
 
     fn number(json: &str) -> String {
         let mut out = String::new();
@@ -116,6 +122,12 @@ mod tests {
         ] {
             assert_eq!(number(json), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn a_plain_text_is_written_as_it_is_read() {
+        assert!(["\"\"", "\" a~/+=\"", "\"'\""].into_iter().all(is_plain_literal));
+        assert!(!["\"\\n\"", "\"\\\"\"", "\"\u{7f}\"", "\"é\"", "\"\\u0041\""].into_iter().any(is_plain_literal));
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use self::answer::{exchange_of, health_of, inputs_of, retry_after};
 pub(crate) use self::notes::Notes;
 pub use self::trial::{Opinion, Trial, Unusable};
@@ -46,6 +48,8 @@ pub(crate) struct Case<'a> {
     group: &'a Group,
     leased: &'a Leased,
     watch: Option<Watch>,
+    /// The job's own URL, if it has been read already.
+    url: Option<Url>,
 }
 
 /// What came of an attempt.
@@ -65,7 +69,7 @@ impl From<Settlement> for Made {
 impl<'a> Case<'a> {
     /// An attempt that is only imagined: what its policies do counts for nothing.
     pub(crate) fn imagined(group: &'a Group, leased: &'a Leased) -> Self {
-        Self { group, leased, watch: None }
+        Self { group, leased, watch: None, url: None }
     }
 }
 
@@ -102,7 +106,8 @@ impl Attempter {
             return Settlement::released(leased, started_at).into();
         };
         let mut notes = Notes::new(leased, &group, started_at);
-        let origin = receiver::origin_of(&leased.job).unwrap_or_default();
+        let url = receiver::url_of(&leased.job);
+        let origin = url.as_ref().map(receiver::origin_of).unwrap_or_default();
         let pass = match self.receivers.enter(&leased.job, &origin, self.host_concurrency(&group), started_at) {
             Ok(pass) => pass,
             Err(wait) => return self.put_off(leased, due, notes, &origin, wait).into(),
@@ -111,7 +116,7 @@ impl Attempter {
             Ok(plan) => plan,
             Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault).into(),
         };
-        let case = self.watched(&group, leased);
+        let case = Case { url, ..self.watched(&group, leased) };
         let outgoing = match self.prepared(&case, &plan, started_at, &mut notes).await {
             Ok(outgoing) => outgoing,
             Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
@@ -191,12 +196,13 @@ impl Attempter {
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
         let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
-        let outgoing = self.completed(group, leased, plan, &request?);
+        let outgoing = self.completed(case, plan, &request?);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }
 
     /// The request with the server's own headers and the group's keys; none if it cannot be sent.
-    fn completed(&self, group: &Group, leased: &Leased, plan: &Plan, request: &Request) -> Option<Outgoing> {
+    fn completed(&self, case: &Case<'_>, plan: &Plan, request: &Request) -> Option<Outgoing> {
+        let Case { group, leased, url, .. } = case;
         let (job, number) = (&leased.job, leased.number());
         let metadata = job.spec.metadata_headers.then_some(&job.spec.metadata);
         let envelope = Envelope {
@@ -207,6 +213,7 @@ impl Attempter {
             redirects: group.effective.as_ref().map_or(0, |effective| effective.limits.redirects),
             metadata,
             auth_headers: plan.auth_headers.as_slice(),
+            url: url.as_ref(),
         };
         self.sender.complete(request, envelope)
     }
@@ -272,7 +279,7 @@ impl Attempter {
     /// An attempt whose calls are watched: what their policies do in them counts.
     fn watched<'a>(&self, group: &'a Group, leased: &'a Leased) -> Case<'a> {
         let watch = Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)));
-        Case { group, leased, watch }
+        Case { group, leased, watch, url: None }
     }
 
     async fn on_policy_thread<T: Send + 'static>(

@@ -272,7 +272,7 @@ impl Observers {
     fn take_note(&self, group: &Group, used: PluginUse) {
         self.observer.metrics.policy_call(&used);
         for line in &used.log {
-            tracing::info!(tenant = group.tenant.name, group = group.name, plugin = used.plugin, line, "observer");
+            tracing::info!(tenant = group.tenant.name, group = group.name, plugin = &*used.plugin, line, "observer");
         }
         let mut accounts = self.lock();
         let report = accounts.reports.entry(group.id).or_default();

@@ -82,11 +82,16 @@ impl Why {
     }
 }
 
-/// Where a job's request goes first. No encoder changes it.
+/// The job's own URL. Where it leads first, no encoder changes.
 #[must_use]
-pub fn origin_of(job: &Job) -> Option<String> {
-    let url = Url::parse(&job.spec.target.as_ref()?.url).ok()?;
-    Some(url.origin().ascii_serialization())
+pub fn url_of(job: &Job) -> Option<Url> {
+    Url::parse(&job.spec.target.as_ref()?.url).ok()
+}
+
+/// Whose URL it is: scheme, host and port.
+#[must_use]
+pub fn origin_of(url: &Url) -> String {
+    url.origin().ascii_serialization()
 }
 
 impl Receivers {
@@ -193,7 +198,7 @@ mod tests {
         let origin = |url: &str| {
             let mut job = job(0, None);
             job.spec.target = Some(Target { method: "GET".to_owned(), url: url.to_owned(), headers: Vec::new() });
-            origin_of(&job)
+            url_of(&job).as_ref().map(origin_of)
         };
         let here = origin("http://a/x?y");
         assert_eq!(here.as_deref(), Some(HERE));
@@ -201,7 +206,7 @@ mod tests {
         for other in ["https://a/x", "http://a:81/x", "http://b/x"] {
             assert_ne!(origin(other), here, "{other}");
         }
-        assert_eq!(origin_of(&job(0, None)), None, "it has no target");
+        assert_eq!(url_of(&job(0, None)), None, "it has no target");
     }
 
     #[test]

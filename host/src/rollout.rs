@@ -64,14 +64,14 @@ impl Rollouts {
 
     /// The part of a settlement that [`Rollouts::settled`] wants to see, if it does.
     #[must_use]
-    pub fn interest(&self, group: GroupId, settlement: &Settlement) -> Option<AttemptRecord> {
+    pub fn interest(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
         let attempt = settlement.attempt.as_ref()?;
         let tries = || self.catalog.group_by_id(group).is_some_and(|group| group.rollout.canary.is_some());
-        (has_fault(attempt) || tries()).then(|| attempt.clone())
+        (has_fault(attempt) || tries()).then(|| Arc::clone(attempt))
     }
 
     /// A job of a group was settled after this attempt; `trial` is what its shadow is to see.
-    pub fn settled(self: &Arc<Self>, group: GroupId, attempt: Option<AttemptRecord>, trial: Option<Box<Trial>>) {
+    pub fn settled(self: &Arc<Self>, group: GroupId, attempt: Option<Arc<AttemptRecord>>, trial: Option<Box<Trial>>) {
         if let Some(trial) = trial {
             self.shadows.show(trial);
         }

@@ -46,7 +46,7 @@ impl Attempter {
                 let at = leased.job.run_at;
                 let settlement = self.imagined(group, plan, &leased, answer).await;
                 let Some(attempt) = settlement.attempt.clone() else { break };
-                attempts.push((at, attempt.clone()));
+                attempts.push((at, AttemptRecord::clone(&attempt)));
                 let Next::Scheduled(run_at) = settlement.next() else { break };
                 leased.history.push(attempt.past());
                 leased.job.attempt_count = attempt.number;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answer::{answer_of, exchange_of, retry_after};
-use super::{Attempter, Notes, facts, request_of};
+use super::{Attempter, Case, Notes, facts, request_of};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
@@ -146,11 +146,7 @@ impl Attempter {
     ///
     /// # Errors
     /// If its policy cannot be loaded, or there is no room for the call.
-    pub async fn second_opinion(
-        &self,
-        group: &Group,
-        trial: &Trial,
-    ) -> Result<(Opinion, Option<Outgoing>), Fault> {
+    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
         self.opinion(group, trial, None).await
     }
 
@@ -187,7 +183,7 @@ impl Attempter {
             self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
-            self.completed(group, leased, &plan, &request).ok_or_else(unsendable)
+            self.completed(&Case::imagined(group, leased), &plan, &request).ok_or_else(unsendable)
         });
         uses.extend(decided.uses);
         let outgoing = request.ok();

@@ -1,6 +1,8 @@
 //! What is kept of an attempt.
 
+use std::borrow::Cow;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -189,13 +191,17 @@ impl AttemptDetail {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PluginUse {
     /// `encode`, `sign`, `judge` or `retry`.
-    pub role: String,
+    #[schema(value_type = String)]
+    pub role: Cow<'static, str>,
     /// The plugin's name, with its version if it is not one of the server's own: `name@version`.
-    pub plugin: String,
+    #[schema(value_type = String)]
+    pub plugin: Arc<str>,
     /// The sha-256 of the component.
-    pub digest: String,
+    #[schema(value_type = String)]
+    pub digest: Arc<str>,
     /// The sha-256 of the config that it was given.
-    pub config_digest: String,
+    #[schema(value_type = String)]
+    pub config_digest: Arc<str>,
     /// How long the call took, in microseconds.
     pub micros: u64,
     /// How much fuel it burned.

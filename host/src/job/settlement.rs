@@ -1,5 +1,7 @@
 //! What becomes of a leased job.
 
+use std::sync::Arc;
+
 use super::{AttemptRecord, JobId, Leased, NewJob, State, Token};
 use crate::clock::UnixMs;
 
@@ -13,7 +15,7 @@ pub struct Settlement {
     /// When it was decided.
     pub at: UnixMs,
     /// What is kept of the attempt, if one was made or tried.
-    pub attempt: Option<AttemptRecord>,
+    pub attempt: Option<Arc<AttemptRecord>>,
     /// The jobs that follow: stored together with the settlement, or not at all.
     pub follow_ups: Vec<NewJob>,
     next: Next,
@@ -78,7 +80,8 @@ impl Settlement {
     }
 
     fn of(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
-        Self { id: leased.job.id, token: leased.token, at, attempt, follow_ups: Vec::new(), next }
+        let (id, token, attempt) = (leased.job.id, leased.token, attempt.map(Arc::new));
+        Self { id, token, at, attempt, follow_ups: Vec::new(), next }
     }
 
     /// Where the job goes, unless it was asked to be cancelled.

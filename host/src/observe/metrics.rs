@@ -1,5 +1,6 @@
 //! The numbers under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: nothing is labelled by group or job.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicI64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -36,12 +37,12 @@ struct OutcomeLabel {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RoleLabel {
-    role: String,
+    role: Cow<'static, str>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct FaultLabels {
-    role: String,
+    role: Cow<'static, str>,
     code: String,
 }
 

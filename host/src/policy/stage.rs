@@ -249,10 +249,10 @@ impl Caller<'_> {
             watch.report(suspect, step.role, &step.name, fault.code, self.now);
         }
         let used = PluginUse {
-            role: step.role.as_str().to_owned(),
-            plugin: step.name.to_string(),
-            digest: step.plugin.digest.to_string(),
-            config_digest: step.config_digest.to_string(),
+            role: step.role.as_str().into(),
+            plugin: Arc::clone(&step.name),
+            digest: Arc::clone(&step.plugin.digest.0),
+            config_digest: Arc::clone(&step.config_digest.0),
             micros: called.usage.micros,
             fuel: called.usage.fuel,
             log: called.usage.log,

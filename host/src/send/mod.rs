@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Response, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Client, Method, Response, Url, retry};
 
 use self::failure::{Failure, GuardedResolver};
 pub use self::outgoing::{Envelope, Outgoing};
@@ -90,6 +90,8 @@ pub fn client(delivery: &Delivery, guard: &Arc<Guard>) -> reqwest::Result<Client
     Client::builder()
         .dns_resolver(Arc::new(GuardedResolver(Arc::clone(guard))))
         .redirect(reqwest::redirect::Policy::none())
+        // Whether to try again is the policy's to say; and no copy of the request is kept for it.
+        .retry(retry::never().max_retries_per_request(0))
         .no_proxy()
         .http1_only()
         .tcp_nodelay(true)
@@ -156,12 +158,18 @@ impl Sender {
         self.check_literal(&outgoing.url)?;
         let mut headers = outgoing.headers;
         headers.extend(outgoing.auth_headers.into_iter().map(|(header, value)| (header.name, value)));
-        let mut request = self.client.request(outgoing.method.clone(), outgoing.url).headers(headers);
         if outgoing.body.is_empty() && WITH_BODY.contains(&outgoing.method) {
-            request = request.header(CONTENT_LENGTH, 0);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let left = outgoing.timeout.saturating_sub(stopwatch.elapsed());
-        Ok(request.body(outgoing.body).timeout(left).send().await?)
+        let request = self.client.request(outgoing.method, outgoing.url).body(outgoing.body).timeout(left);
+        let mut request = request.build()?;
+        // What stood in the URL has become a header; one that the request has itself goes before it.
+        if let Some(basic) = request.headers_mut().remove(AUTHORIZATION) {
+            headers.entry(AUTHORIZATION).or_insert(basic);
+        }
+        *request.headers_mut() = headers;
+        Ok(self.client.execute(request).await?)
     }
 
     async fn answer(&self, mut response: Response, stopwatch: Stopwatch) -> Result<Answer, Failure> {

@@ -38,6 +38,8 @@ pub struct Envelope<'a> {
     pub redirects: usize,
     /// What goes out as headers of its own.
     pub metadata: Option<&'a Metadata>,
+    /// The job's own URL, if it has been read already: most encoders leave it as it is.
+    pub url: Option<&'a Url>,
     /// The headers whose values are keys. They replace headers of the same name.
     pub auth_headers: &'a [(AuthHeader, Arc<KeyMaterial>)],
 }
@@ -108,9 +110,10 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
         headers.remove(&header.name);
         auth_headers.push((header.clone(), key.header().ok()?));
     }
+    let known = envelope.url.filter(|url| url.as_str() == request.url).cloned();
     Some(Outgoing {
         method: Method::from_bytes(request.method.as_bytes()).ok()?,
-        url: Url::parse(&request.url).ok()?,
+        url: known.or_else(|| Url::parse(&request.url).ok())?,
         headers,
         auth_headers,
         body: Bytes::copy_from_slice(&request.body),
@@ -144,6 +147,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             redirects: 0,
             metadata: None,
+            url: None,
             auth_headers: &auth,
         };
         complete(&request, envelope, &HeaderValue::from_static("me")).unwrap()

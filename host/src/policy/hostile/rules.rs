@@ -104,7 +104,7 @@ fn without_an_encoder_or_a_signer_the_job_waits_and_nothing_is_spent() {
             let settlement = settle::unsent(&leased(), NOW, record(), blamed, &fault);
             assert!(!settlement.spends());
             assert!(matches!(settlement.next(), Next::Scheduled(at) if at > NOW));
-            let detail = settlement.attempt.unwrap().detail;
+            let detail = settlement.attempt.unwrap().detail.clone();
             assert_eq!(detail.error.unwrap().code, code.as_str());
         }
     }

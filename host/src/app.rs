@@ -327,7 +327,8 @@ fn event_bounds(config: &Config) -> EventBounds {
     EventBounds { events: config.events.keep, memory: config.events.memory.get() }
 }
 
-async fn signal() -> anyhow::Result<()> {
+/// Returns when somebody wants this process to end.
+pub(crate) async fn signal() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

@@ -17,11 +17,13 @@ mod timed;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::output::Output;
+use crate::app::signal;
 use server::Usage;
 use sink::Sink;
 
@@ -163,6 +165,14 @@ impl Row {
 
 impl Bench {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        tokio::select! {
+            done = self.measure(out) => done,
+            // The servers and the receiver end with the work that waits for them.
+            wanted = signal() => wanted.and_then(|()| bail!("it was interrupted")),
+        }
+    }
+
+    async fn measure(&self, out: Output) -> anyhow::Result<()> {
         // Another part of the program may have installed it already, which is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
         let sink = Sink::start().await?;

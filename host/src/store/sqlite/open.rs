@@ -31,8 +31,8 @@ const READ_WAIT: Duration = Duration::from_secs(10);
 /// How long a statement waits for another process (a backup, a shell) to let go of the database.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// The page cache of the connection that writes, in KiB. Four times as much was not faster, and SQLite walks through it at a commit.
-const WRITER_CACHE_KIB: u32 = 16 * 1024;
+/// The page cache of the connection that writes, in KiB. Twice and eight times as much was not faster, and SQLite walks through it at a commit.
+const WRITER_CACHE_KIB: u32 = 8 * 1024;
 
 /// The page cache of each connection that reads, in KiB. They look for the earliest job of each group, and what they show once is in the
 /// operating system's cache, too.

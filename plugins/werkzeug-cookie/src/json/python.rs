@@ -31,7 +31,7 @@ fn push_float(out: &mut String, float: f64) {
 /// Whether a JSON text, with its quotes, is what Python would write of it: nothing in it is escaped, nor would be.
 pub(super) fn is_plain_literal(json: &str) -> bool {
     let inside = json.as_bytes().get(1..json.len() - 1).unwrap_or_default();
-    inside.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+    inside.iter().all(|byte| is_plain(char::from(*byte), true))
 }
 
 /// Writes a text with its quotes. `ascii` is Python's `ensure_ascii`: UTF-16 escapes for everything but printable ASCII.

@@ -121,12 +121,22 @@ impl Quarantine {
 
     /// Everything that is quarantined now.
     #[must_use]
-    pub fn all(&self, now: UnixMs) -> Vec<(Suspect, Began)> {
+    pub fn sentences(&self, now: UnixMs) -> Vec<Sentence> {
         let book = self.lock();
-        let records = book.watched.values().flatten();
+        let records = book.watched.values().flat_map(HashMap::values);
+        let sentences = records.filter_map(|record| Some(record.began.as_ref()?.sentence));
+        sentences.filter(|sentence| self.lasts(sentence, now)).collect()
+    }
+
+    /// What is quarantined now because of jobs of this group of the tenant, to which nothing counts that was up to `lifted_at`.
+    #[must_use]
+    pub fn of_group(&self, tenant: TenantId, group: GroupId, lifted_at: UnixMs, now: UnixMs) -> Vec<(Suspect, Began)> {
+        let book = self.lock();
+        let records = book.watched.get(&tenant).into_iter().flatten();
         let begun = records.filter_map(|(suspect, record)| Some((suspect, record.began.as_ref()?)));
-        let lasting = begun.filter(|(_, began)| self.lasts(&began.sentence, now));
-        lasting.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
+        let is_of_group = |sentence: &Sentence| sentence.group == group && sentence.since > lifted_at;
+        let counts = begun.filter(|(_, began)| is_of_group(&began.sentence) && self.lasts(&began.sentence, now));
+        counts.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
     }
 
     /// The quarantines that have begun since this was last asked, when there are any. One task may wait for them.
@@ -269,8 +279,15 @@ mod tests {
             Sentence { group: GroupId(1), since: UnixMs(60_000), until: UnixMs(360_000), fault: FaultCode::Trap };
         let began =
             Began { tenant: TenantId(1), binding: 4, role: Role::Judge, plugin: "judge@1.0.0".into(), sentence };
-        assert_eq!(watch.quarantine.all(UnixMs(60_001)), [(watch.named("a"), began.clone())]);
-        assert!(watch.quarantine.all(UnixMs(360_000)).is_empty());
+        assert_eq!(watch.quarantine.sentences(UnixMs(60_001)), [sentence]);
+        assert!(watch.quarantine.sentences(UnixMs(360_000)).is_empty());
+        let of_group = |group, lifted_at, now| {
+            watch.quarantine.of_group(TenantId(1), GroupId(group), UnixMs(lifted_at), UnixMs(now))
+        };
+        assert_eq!(of_group(1, 0, 60_001), [(watch.named("a"), began.clone())]);
+        for (group, lifted_at, now) in [(2, 0, 60_001), (1, 60_000, 60_001), (1, 0, 360_000)] {
+            assert!(of_group(group, lifted_at, now).is_empty(), "{group} {lifted_at} {now}");
+        }
         assert_eq!(watch.quarantine.begun().now_or_never(), Some(vec![began]));
         assert_eq!(watch.quarantine.begun().now_or_never(), None, "it is told once");
     }

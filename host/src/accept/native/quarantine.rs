@@ -14,10 +14,10 @@ use super::groups::GroupView;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::policy::binding::Use;
-use crate::policy::{Began, Quarantine, Sentence, Suspect};
+use crate::policy::{Began, Quarantine, Suspect};
 
 /// A policy that is not called for a while.
-#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QuarantineView {
     /// The version of the group's policy that it is a part of: the one in force, the one that some of the jobs follow, or the shadow's.
     version: i64,
@@ -53,45 +53,30 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn views(&self) -> Vec<(Suspect, QuarantineView)> {
+    fn begun(&self) -> Vec<(Suspect, Began, bool)> {
         let uses = self.bound.effective.iter().flat_map(|effective| effective.uses());
-        uses.filter_map(|used| self.view(used)).collect()
+        uses.filter_map(|used| self.began(used)).collect()
     }
 
-    fn view(&self, used: &Use) -> Option<(Suspect, QuarantineView)> {
-        let (plugin, config) = (used.digest.clone(), used.config_digest.clone());
-        let suspect = Suspect { tenant: self.bound.tenant.id, plugin, config };
+    fn began(&self, used: &Use) -> Option<(Suspect, Began, bool)> {
+        let (tenant, binding, role) = (self.bound.tenant.id, self.bound.binding, used.role);
+        let suspect = Suspect { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
         let sentence = self.quarantine.of(&suspect, self.lifted_at, self.now)?;
-        let view = QuarantineView {
-            version: self.bound.binding,
-            shadow: self.shadow,
-            role: used.role.to_string(),
-            plugin: used.plugin.to_string(),
-            digest: used.digest.to_string(),
-            ..QuarantineView::of(&sentence)
-        };
-        Some((suspect, view))
+        Some((suspect, Began { tenant, binding, role, plugin: used.plugin.to_string(), sentence }, self.shadow))
     }
 }
 
 impl QuarantineView {
-    fn of(sentence: &Sentence) -> Self {
-        Self {
-            since: sentence.since.to_string(),
-            until: sentence.until.to_string(),
-            fault: sentence.fault.as_str(),
-            ..Self::default()
-        }
-    }
-
-    /// Of a policy that no version has: one under the config of single jobs.
-    fn of_jobs(suspect: &Suspect, began: Began) -> Self {
+    fn of((suspect, began, shadow): (Suspect, Began, bool)) -> Self {
         Self {
             version: began.binding,
+            shadow,
             role: began.role.to_string(),
             plugin: began.plugin,
             digest: suspect.plugin.to_string(),
-            ..Self::of(&began.sentence)
+            since: began.sentence.since.to_string(),
+            until: began.sentence.until.to_string(),
+            fault: began.sentence.fault.as_str(),
         }
     }
 }
@@ -112,20 +97,19 @@ impl Api {
             };
             Some(Part { bound: self.catalog.bound(&group, version)?, quarantine, lifted_at, shadow, now })
         };
-        let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.views()).collect();
-        let is_bound = |suspect: &Suspect| bound.iter().any(|(known, view)| known == suspect && !view.shadow);
-        let counts = |sentence: &Sentence| sentence.group == group.id && sentence.since > rollout.lifted_at;
-        let others = self.runtime.quarantine.all(now).into_iter();
-        let others = others.filter(|(suspect, began)| counts(&began.sentence) && !is_bound(suspect));
-        let of_jobs: Vec<_> = others.map(|(suspect, began)| QuarantineView::of_jobs(&suspect, began)).collect();
-        bound.into_iter().map(|(_, view)| view).chain(of_jobs).collect()
+        let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.begun()).collect();
+        let is_bound = |suspect: &Suspect| bound.iter().any(|(known, _, shadow)| known == suspect && !shadow);
+        let of_jobs = self.runtime.quarantine.of_group(group.tenant.id, group.id, rollout.lifted_at, now);
+        let others = of_jobs.into_iter().filter(|(suspect, _)| !is_bound(suspect));
+        let others: Vec<_> = others.map(|(suspect, began)| (suspect, began, false)).collect();
+        bound.into_iter().chain(others).map(QuarantineView::of).collect()
     }
 
     /// How many policies are quarantined on this node, as far as deliveries and observers go.
     pub(super) fn quarantine_count(&self) -> usize {
-        let sentences = self.runtime.quarantine.all(self.clock.now()).into_iter().map(|(_, began)| began.sentence);
+        let sentences = self.runtime.quarantine.sentences(self.clock.now());
         let lifted_at = |group| self.catalog.group_by_id(group).map_or(UnixMs::MAX, |group| group.rollout.lifted_at);
-        sentences.filter(|sentence| sentence.since > lifted_at(sentence.group)).count()
+        sentences.into_iter().filter(|sentence| sentence.since > lifted_at(sentence.group)).count()
     }
 }
 

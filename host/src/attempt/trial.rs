@@ -9,7 +9,7 @@ use super::{Attempter, Case, Notes, facts, request_of};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
-use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling, Watch};
+use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
 use crate::send::{Answer, Outgoing};
 
 /// An attempt that was answered, with what its policy said: what a shadow is compared with.
@@ -147,7 +147,7 @@ impl Attempter {
     /// # Errors
     /// If its policy cannot be loaded, or there is no room for the call.
     pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
-        self.opinion(group, trial, None).await
+        self.opinion(Case::imagined(group, &trial.leased), trial).await
     }
 
     /// The same of a group's shadow, which its faults quarantine, but in shadow only.
@@ -155,17 +155,13 @@ impl Attempter {
     /// # Errors
     /// As [`Attempter::second_opinion`].
     pub async fn opinion_of_shadow(&self, group: &Group, trial: &Trial) -> Result<Opinion, Fault> {
-        let watch = group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id);
-        self.opinion(group, trial, Some(watch)).await.map(|(opinion, _)| opinion)
+        let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
+        let case = Case { watch, ..Case::imagined(group, &trial.leased) };
+        self.opinion(case, trial).await.map(|(opinion, _)| opinion)
     }
 
-    async fn opinion(
-        &self,
-        group: &Group,
-        trial: &Trial,
-        watch: Option<Watch>,
-    ) -> Result<(Opinion, Option<Outgoing>), Fault> {
-        let leased = &trial.leased;
+    async fn opinion(&self, case: Case<'_>, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
+        let Case { group, leased, .. } = case;
         let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await?;
         let no_target = || Fault::bad_answer("the job has no target");
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
@@ -173,7 +169,7 @@ impl Attempter {
         let (before, after) = (facts(group, leased, started_at), facts(group, leased, answered_at));
         let (exchange, retry_after) = (exchange_of(&trial.answer), retry_after(&trial.answer, answered_at));
         let (shared, history) = (Arc::clone(&plan), leased.history.clone());
-        let limits = Arc::clone(&self.runtime.limits);
+        let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
         let calls = move || {
             let caller = |now| Caller { limits: &limits, watch: watch.as_ref(), now };
             let prepared = caller(started_at).prepare(&shared, &before, request);
@@ -183,7 +179,7 @@ impl Attempter {
             self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
-            self.completed(&Case::imagined(group, leased), &plan, &request).ok_or_else(unsendable)
+            self.completed(&case, &plan, &request).ok_or_else(unsendable)
         });
         uses.extend(decided.uses);
         let outgoing = request.ok();

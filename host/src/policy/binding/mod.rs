@@ -1,13 +1,9 @@
-//! From what people write to what is in force: the layers of a group's policy, merged and parsed. Pure.
-//!
-//! The server's defaults, the tenant's and the group's own are laid over each other as JSON merge patches (RFC 7396); a job's
-//! overrides go over the configs at the end. One rule is added: a layer that names another plugin for a role starts from that
-//! plugin's defaults instead of inheriting a config that was meant for the old one.
+//! From what people write to what is in force: the layers of a group's policy, merged ([`layers`]) and parsed. Pure.
 
 mod auth;
+mod layers;
 mod limits;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,14 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::auth::AuthHeader;
+pub use self::layers::{is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, parse_period};
 use super::plugin::{Digest, Role};
 
 /// The roles that one plugin plays at most.
 const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
-
-/// The single roles whose config a job can override. Whoever watches a group sees all of its jobs under one config.
-const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
 /// What a group can say.
 const FIELDS: [&str; 10] = [
@@ -174,121 +168,6 @@ struct UseDoc {
     keys: Vec<String>,
     #[serde(default)]
     jobs: Option<String>,
-}
-
-/// Whether `known` is what `written` comes to: a layer that names a plugin without a version is kept with the version that it had.
-#[must_use]
-pub fn is_as_written(known: &Value, written: &Value) -> bool {
-    let unpinned = |known: &mut Value, written: Option<&Value>| {
-        let name = |used: &Value| used.get("plugin").and_then(Value::as_str).map(PluginName::from);
-        if let (Some(pinned), Some(named)) = (name(known), written.and_then(name))
-            && named.version.is_none()
-        {
-            known["plugin"] = pinned.name.into();
-        }
-    };
-    let mut known = known.clone();
-    for role in SINGLE_ROLES {
-        if let Some(used) = known.get_mut(role) {
-            unpinned(used, written.get(role));
-        }
-    }
-    let chain = known.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten();
-    chain.enumerate().for_each(|(index, used)| unpinned(used, written.pointer(&format!("/encode/{index}"))));
-    known == *written
-}
-
-/// Lays `over` on `base`.
-pub fn lay(base: &mut Value, over: &Value) {
-    let Value::Object(fields) = over else { return };
-    for (field, patch) in fields {
-        let inherits = SINGLE_ROLES.contains(&field.as_str()) && patch.get("plugin").is_some();
-        if inherits && !same_plugin(base.get(field), patch) {
-            base[field] = Value::Null;
-        }
-        json_patch::merge(base, &Value::Object(Map::from_iter([(field.clone(), patch.clone())])));
-    }
-}
-
-fn same_plugin(base: Option<&Value>, patch: &Value) -> bool {
-    let name = |value: &Value| value.get("plugin").and_then(Value::as_str).map(|text| PluginName::from(text).name);
-    base.and_then(name) == name(patch)
-}
-
-/// Which layer each value of the merged document comes from: JSON pointer → the layer's name.
-#[must_use]
-pub fn provenance(merged: &Value, layers: &[(&str, &Value)]) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    collect(merged, String::new(), &mut |pointer| {
-        let from = layers.iter().rev().find(|(_, layer)| layer.pointer(pointer).is_some());
-        if let Some((name, _)) = from {
-            found.insert(pointer.to_owned(), (*name).to_owned());
-        }
-    });
-    found
-}
-
-fn collect(value: &Value, pointer: String, leaf: &mut impl FnMut(&str)) {
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (name, field) in fields {
-                collect(field, pointer.clone() + &pointer_to(name), leaf);
-            }
-        }
-        _ => leaf(&pointer),
-    }
-}
-
-/// Lays a job's overrides over the configs of a merged document. They are keyed by role (`encode` by the plugin's name, too):
-/// `{"retry": {"max_attempts": 3}, "encode": {"base64-envelope": {…}}}`.
-///
-/// # Errors
-/// If an override belongs to nothing that is bound.
-pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invalid> {
-    let Value::Object(overrides) = overrides else {
-        return Err(Invalid::at("", "a job's policy is an object with a config for each role that it overrides"));
-    };
-    for (role, patch) in overrides {
-        let pointer = format!("/{role}");
-        if !patch.is_object() {
-            return Err(Invalid::at(
-                pointer,
-                "the overrides of a role are an object: its config, or the part to change",
-            ));
-        }
-        match role.as_str() {
-            "encode" => override_encoders(doc, patch)?,
-            role if OVERRIDABLE.contains(&role) => match doc.get_mut(role).filter(|used| used.is_object()) {
-                Some(used) => patch_config(used, patch),
-                None => return Err(Invalid::at(pointer, format!("the group has no policy for `{role}`"))),
-            },
-            _ => {
-                return Err(Invalid::at(
-                    pointer,
-                    "not a role that a job overrides: it overrides encode, sign, judge and retry",
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn override_encoders(doc: &mut Value, patches: &Value) -> Result<(), Invalid> {
-    let patches = patches.as_object().into_iter().flatten();
-    for (plugin, patch) in patches {
-        let chain = doc.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten();
-        let named = |used: &&mut Value| {
-            used.get("plugin").and_then(Value::as_str).is_some_and(|name| PluginName::from(name).name == *plugin)
-        };
-        let used = chain.into_iter().find(named);
-        let used = used.ok_or_else(|| Invalid::at(format!("/encode/{plugin}"), "the group has no such encoder"))?;
-        patch_config(used, patch);
-    }
-    Ok(())
-}
-
-fn patch_config(used: &mut Value, patch: &Value) {
-    json_patch::merge(used, &serde_json::json!({ "config": patch }));
 }
 
 impl Effective {

@@ -7,21 +7,16 @@
 //! collection, exceptions and the asynchronous component model are not even compiled in.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
 use super::bindings::{jobs_import, keys_import, log_import};
+use super::epoch::{TICK, Ticker};
 use super::limits::{LargeLimits, Limits};
 use super::state::CallState;
 use super::wasi::{self, Facts};
-
-/// How often the epoch rises: the precision of a call's deadline.
-const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 /// The longest deadline, in ticks: added to the epoch it must not overflow.
 const MOST_TICKS: u64 = u64::MAX / 2;
@@ -119,19 +114,13 @@ impl PolicyEngine {
 
     /// The only way to a store: with every limit set.
     pub(super) fn store(&self, limits: &Limits, facts: Facts) -> wasmtime::Result<Store<CallState>> {
-        let mut store = Store::new(&self.engine, CallState::new(limits, facts));
+        let mut store = Store::new(&self.engine, CallState::new(limits, facts, self.ticker.call()));
         store.limiter(|state| &mut state.meter);
         store.set_fuel(limits.fuel)?;
         store.set_hostcall_fuel(HOSTCALL_FUEL);
-        let ticks = limits.deadline.as_millis().div_ceil(EPOCH_TICK.as_millis()).saturating_add(1);
+        let ticks = limits.deadline.as_millis().div_ceil(TICK.as_millis()).saturating_add(1);
         store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).min(MOST_TICKS));
         Ok(store)
-    }
-}
-
-impl Drop for PolicyEngine {
-    fn drop(&mut self) {
-        self.ticker.stop();
     }
 }
 
@@ -188,32 +177,4 @@ fn pool(limits: &Limits, threads: usize, large: bool) -> PoolingAllocationConfig
         .table_keep_resident(KEEP_RESIDENT)
         .pagemap_scan(Enabled::Auto);
     pool
-}
-
-/// A thread that lets the epoch rise.
-struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    fn start(engine: Engine) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("policy-epoch".to_owned()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::park_timeout(EPOCH_TICK);
-                engine.increment_epoch();
-            }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-
-    fn stop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            drop(thread.join());
-        }
-    }
 }

@@ -13,6 +13,7 @@ pub mod case;
 mod compile;
 mod engine;
 mod engines;
+mod epoch;
 mod fault;
 pub mod golden;
 #[cfg(test)]

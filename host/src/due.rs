@@ -103,9 +103,13 @@ impl Leases {
     }
 }
 
-/// What a look at the store says about the next one.
+/// What a look at the store says.
 struct Outlook {
+    /// How much may be claimed.
     quotas: Vec<(GroupId, u32)>,
+    /// Whether that is something of every group that has jobs due and may start some.
+    of_all: bool,
+    /// When there may be more, unless the loop is woken.
     next: UnixMs,
     /// Some jobs are due, but as many attempts run as may.
     crowded: bool,
@@ -120,16 +124,9 @@ impl Node {
             woken.as_mut().enable();
             // What ends while the store is asked counts, too.
             self.crowded.store(true, Ordering::Relaxed);
-            let next = match self.look().await {
-                Ok(Outlook { quotas, next, crowded }) if quotas.is_empty() => {
-                    self.crowded.store(crowded, Ordering::Relaxed);
-                    next
-                }
-                Ok(Outlook { quotas, next, .. }) => match self.claim(quotas).await {
-                    Ok(0) => next,
-                    Ok(_) => continue,
-                    Err(error) => self.after_failure(&error),
-                },
+            let next = match self.look_and_claim().await {
+                Ok(Some(next)) => next,
+                Ok(None) => continue,
                 Err(error) => self.after_failure(&error),
             };
             let gathered = async {
@@ -150,6 +147,19 @@ impl Node {
     fn after_failure(&self, error: &StoreError) -> UnixMs {
         tracing::error!(%error, "cannot look for due jobs");
         self.clock.now().plus(STORE_PAUSE)
+    }
+
+    /// Starts what is due, and says when to look again: none if there may be more at once.
+    async fn look_and_claim(self: &Arc<Self>) -> Result<Option<UnixMs>, StoreError> {
+        let outlook = self.look().await?;
+        let next = match outlook.quotas.is_empty() {
+            true => Some(outlook.next),
+            false => self.claim(&outlook).await?,
+        };
+        if next.is_some() {
+            self.crowded.store(outlook.crowded, Ordering::Relaxed);
+        }
+        Ok(next)
     }
 
     async fn look(&self) -> Result<Outlook, StoreError> {
@@ -192,7 +202,8 @@ impl Node {
         let crowded = full || (batch == 0 && !open.is_empty());
         let batch = self.pace.of(batch);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        Ok(Outlook { quotas: share(&open, quota, batch, turn), next, crowded })
+        let quotas = share(&open, quota, batch, turn);
+        Ok(Outlook { of_all: quotas.len() == open.len(), quotas, next, crowded })
     }
 
     /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
@@ -212,19 +223,25 @@ impl Node {
         }
     }
 
-    async fn claim(self: &Arc<Self>, quotas: Vec<(GroupId, u32)>) -> Result<usize, StoreError> {
+    /// Leases jobs and lets them run. Where every group had fewer due than it might start, all are taken that become due within the
+    /// time of the claim, and there is no need to look before it is nearly over.
+    async fn claim(self: &Arc<Self>, outlook: &Outlook) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
-        let lease_until = now.plus(self.config.lease.get());
-        let asked = quotas.iter().map(|(_, quota)| quota).sum();
-        let claim = ClaimDue { now: now.plus(CLAIM_AHEAD), lease_until, pull: false, quotas };
+        let (ahead, lease_until) = (now.plus(CLAIM_AHEAD), now.plus(self.config.lease.get()));
+        let mut left: HashMap<GroupId, u32> = outlook.quotas.iter().copied().collect();
+        let asked = left.values().sum();
+        let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone() };
         let stopwatch = Stopwatch::start();
         let leased = self.store.claim_due(claim).await?;
-        let count = leased.len();
-        self.pace.took(asked, u32::try_from(count).unwrap_or(u32::MAX), stopwatch.elapsed());
+        self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
         for leased in leased {
+            if let Some(left) = left.get_mut(&leased.job.group) {
+                *left = left.saturating_sub(1);
+            }
             self.start(leased, now);
         }
-        Ok(count)
+        let took_all = outlook.of_all && left.values().all(|left| *left > 0);
+        Ok(took_all.then(|| outlook.next.min(ahead.minus(CLAIM_TIME))))
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {

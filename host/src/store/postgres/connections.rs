@@ -65,7 +65,8 @@ impl Connections {
             }
         };
         let none = || Err(Failure::from(sqlx::Error::PoolTimedOut));
-        timeout(self.bound, looks).await.unwrap_or_else(|_| none())
+        // Boxed because making a connection takes a lot of room, which whoever calls the store would have to have, too.
+        timeout(self.bound, Box::pin(looks)).await.unwrap_or_else(|_| none())
     }
 
     /// Does work on a connection that was taken.

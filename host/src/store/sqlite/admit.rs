@@ -4,8 +4,9 @@
 //! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
 
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
+use super::db::Db;
 use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::{change, order, reads, rows};
@@ -15,7 +16,7 @@ use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json, 
 use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
 
 /// Places the jobs of one call, in order.
-pub(super) async fn place(db: &mut SqliteConnection, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
     if let Some(once) = once
         && let Some(answer) = replay(db, once).await?
     {
@@ -38,13 +39,13 @@ pub(super) async fn place(db: &mut SqliteConnection, jobs: &[Row], once: Option<
     Ok(Inserted::Placed(placed))
 }
 
-async fn replay(db: &mut SqliteConnection, once: &Once) -> Result<Option<String>, Failure> {
+async fn replay(db: &mut Db, once: &Once) -> Result<Option<String>, Failure> {
     let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
     let Some(found) = memory.read(db, once.now).await? else { return Ok(None) };
     Ok(Some(Answered::replay(&found.doc, once)?))
 }
 
-async fn one(db: &mut SqliteConnection, row: &Row) -> Result<Placed, Failure> {
+async fn one(db: &mut Db, row: &Row) -> Result<Placed, Failure> {
     match &row.job.admission {
         Admission::Always => {
             job_rows::write(db, &[row]).await?;
@@ -79,7 +80,7 @@ pub(super) const CANCEL_OF_NAME: &str = "
 /// was placed last all the same: those with later ids give up the name.
 pub(super) const UNNAME_LATER: &str = "UPDATE job SET name = NULL WHERE grp = ?1 AND name = ?2 AND id > ?3";
 
-async fn replace(db: &mut SqliteConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
     let mut cancelled = Vec::new();
     if let Some(moved) = moved {
         let (tenant, now) = (row.job.tenant, row.job.created_at);
@@ -92,15 +93,15 @@ async fn replace(db: &mut SqliteConnection, row: &Row, moved: Option<JobId>) -> 
         }
     }
     let query = sqlx::query(CANCEL_OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref());
-    let found = query.bind(row.job.created_at.0).fetch_all(&mut *db).await?;
+    let found = db.fetch_all(query.bind(row.job.created_at.0)).await?;
     cancelled.extend(cancelled_of(db, &found).await?);
     let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref());
-    query.bind(rows::id(row.job.id)).execute(&mut *db).await?;
+    db.execute(query.bind(rows::id(row.job.id))).await?;
     job_rows::write(db, &[row]).await?;
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
-async fn debounced(db: &mut SqliteConnection, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
+async fn debounced(db: &mut Db, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
     let now = row.job.created_at;
     let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
     let found = memory.read(db, now).await?;
@@ -147,31 +148,25 @@ pub(super) const REMEMBER: &str = "
         expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
 
 impl Memory<'_> {
-    async fn read(&self, db: &mut SqliteConnection, now: UnixMs) -> Result<Option<Remembered>, Failure> {
+    async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
         let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
-        let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
+        let Some(row) = db.fetch_optional(query).await? else { return Ok(None) };
         let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
         let job = if job { Some(rows::job_id(&row, "job")?) } else { None };
         Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
     }
 
     /// The job that is remembered, if it is still there.
-    async fn job(&self, db: &mut SqliteConnection, now: UnixMs) -> Result<Option<Job>, Failure> {
+    async fn job(&self, db: &mut Db, now: UnixMs) -> Result<Option<Job>, Failure> {
         match self.read(db, now).await?.and_then(|found| found.job) {
             Some(job) => reads::job_on(db, self.tenant, job).await,
             None => Ok(None),
         }
     }
 
-    async fn write(
-        &self,
-        db: &mut SqliteConnection,
-        until: UnixMs,
-        job: Option<JobId>,
-        doc: &str,
-    ) -> Result<(), Failure> {
+    async fn write(&self, db: &mut Db, until: UnixMs, job: Option<JobId>, doc: &str) -> Result<(), Failure> {
         let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
-        query.bind(job.map(rows::id)).bind(doc).execute(db).await?;
+        db.execute(query.bind(job.map(rows::id)).bind(doc)).await?;
         Ok(())
     }
 }
@@ -200,13 +195,13 @@ pub(super) const PUT_TICKED: &str = "
     INSERT INTO ticked (schedule, last, runs) VALUES (?1, ?2, ?3)
     ON CONFLICT (schedule) DO UPDATE SET last = max(last, excluded.last), runs = runs + excluded.runs";
 
-async fn tick_of(db: &mut SqliteConnection, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
-    let found = sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0).fetch_optional(&mut *db).await?;
+async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
+    let found = db.fetch_optional(sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0)).await?;
     let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
     if ran.is_some_and(|ran| ran || !tick.again) {
         return Ok(Placed::Skipped);
     }
-    let runs = sqlx::query(RUNS).bind(tick.schedule).fetch_optional(&mut *db).await?;
+    let runs = db.fetch_optional(sqlx::query(RUNS).bind(tick.schedule)).await?;
     let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
     let exhausted = tick.max_runs.is_some_and(|most| runs >= most);
     if exhausted || (tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await?) {
@@ -222,18 +217,18 @@ async fn tick_of(db: &mut SqliteConnection, row: &Row, tick: &Tick) -> Result<Pl
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
-async fn has_unfinished(db: &mut SqliteConnection, schedule: i64) -> Result<bool, Failure> {
-    Ok(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule).fetch_one(db).await?.try_get("unfinished")?)
+async fn has_unfinished(db: &mut Db, schedule: i64) -> Result<bool, Failure> {
+    Ok(db.fetch_one(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule)).await?.try_get("unfinished")?)
 }
 
 /// Cancels the unfinished jobs of a schedule; returns those that have ended by it.
-async fn cancel_earlier(db: &mut SqliteConnection, schedule: i64, now: UnixMs) -> Result<Vec<JobId>, Failure> {
-    let found = sqlx::query(CANCEL_OF_SCHEDULE).bind(schedule).bind(now.0).fetch_all(&mut *db).await?;
+async fn cancel_earlier(db: &mut Db, schedule: i64, now: UnixMs) -> Result<Vec<JobId>, Failure> {
+    let found = db.fetch_all(sqlx::query(CANCEL_OF_SCHEDULE).bind(schedule).bind(now.0)).await?;
     cancelled_of(db, &found).await
 }
 
 /// Those of the jobs that somebody asked to cancel that have ended by it; what waited behind them may go.
-async fn cancelled_of(db: &mut SqliteConnection, found: &[SqliteRow]) -> Result<Vec<JobId>, Failure> {
+async fn cancelled_of(db: &mut Db, found: &[SqliteRow]) -> Result<Vec<JobId>, Failure> {
     let mut cancelled = Vec::new();
     for row in found {
         if rows::word::<State>(row, "state")? == State::Cancelled {
@@ -245,10 +240,10 @@ async fn cancelled_of(db: &mut SqliteConnection, found: &[SqliteRow]) -> Result<
     Ok(cancelled)
 }
 
-async fn put_tick(db: &mut SqliteConnection, tick: &Tick, job: Option<JobId>) -> Result<(), Failure> {
+async fn put_tick(db: &mut Db, tick: &Tick, job: Option<JobId>) -> Result<(), Failure> {
     let query = sqlx::query(PUT_TICK).bind(tick.schedule).bind(tick.at.0).bind(job.map(rows::id));
-    query.execute(&mut *db).await?;
+    db.execute(query).await?;
     let query = sqlx::query(PUT_TICKED).bind(tick.schedule).bind(tick.at.0).bind(i64::from(job.is_some()));
-    query.execute(db).await?;
+    db.execute(query).await?;
     Ok(())
 }

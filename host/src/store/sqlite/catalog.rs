@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
+use super::db::Db;
 use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
@@ -95,13 +96,13 @@ const CREATE: &str = "
 const REPLACE: &str = "
     UPDATE entity SET version = version + 1, doc = ?2, updated_at = ?3 WHERE id = ?1 RETURNING *";
 
-async fn find(db: &mut SqliteConnection, tenant: i64, kind: Kind, name: &str) -> Result<Option<(i64, i64)>, Failure> {
+async fn find(db: &mut Db, tenant: i64, kind: Kind, name: &str) -> Result<Option<(i64, i64)>, Failure> {
     let query = sqlx::query(FIND).bind(tenant).bind(kind.as_str()).bind(name);
-    let found = query.fetch_optional(db).await?;
+    let found = db.fetch_optional(query).await?;
     Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
 }
 
-async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Failure> {
+async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
     let (kind, name) = (put.kind.as_str(), put.name.as_str());
     let found = find(db, put.tenant, put.kind, name).await?;
     put.check(found.map(|(_, version)| version))?;
@@ -111,17 +112,17 @@ async fn write(db: &mut SqliteConnection, put: &PutEntity) -> Result<Entity, Fai
         }
     }
     if let Some((digest, component)) = &put.component {
-        sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
+        db.execute(sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref())).await?;
     }
     let doc = to_json(&put.doc)?;
     let row = match found {
-        Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0).fetch_one(&mut *db).await?,
+        Some((id, _)) => db.fetch_one(sqlx::query(REPLACE).bind(id).bind(doc).bind(put.now.0)).await?,
         None => {
             let query = sqlx::query(CREATE).bind(put.tenant).bind(kind).bind(name).bind(doc).bind(put.now.0);
-            query.fetch_one(&mut *db).await?
+            db.fetch_one(query).await?
         }
     };
-    sqlx::query(NEXT_GENERATION).execute(db).await?;
+    db.execute(sqlx::query(NEXT_GENERATION)).await?;
     entity(&row)
 }
 
@@ -154,33 +155,33 @@ struct Delete {
 }
 
 impl Delete {
-    async fn run(&self, db: &mut SqliteConnection) -> Result<bool, Failure> {
+    async fn run(&self, db: &mut Db) -> Result<bool, Failure> {
         let (kind, name) = (self.kind, &self.name);
         if self.generation.is_some() {
-            let row = sqlx::query(GENERATION).fetch_one(&mut *db).await?;
+            let row = db.fetch_one(sqlx::query(GENERATION)).await?;
             check_generation(self.generation, rows::number(&row, "number")?)?;
         }
         let Some((id, _)) = find(db, self.tenant, kind, name).await? else {
             return Ok(false);
         };
         if kind == Kind::Group {
-            let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
+            let row = db.fetch_one(sqlx::query(UNFINISHED).bind(id)).await?;
             let jobs: u64 = rows::number(&row, "jobs")?;
             if jobs > 0 {
                 conflict(format!("the group `{name}` has {jobs} waiting or running jobs"))?;
             }
-            sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
+            db.execute(sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0)).await?;
         } else {
-            let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
+            let row = db.fetch_one(sqlx::query(DELETE).bind(id)).await?;
             let digest: Option<&str> = row.try_get("digest")?;
             if kind == Kind::Plugin {
-                sqlx::query(DELETE_COMPONENT).bind(digest).execute(&mut *db).await?;
+                db.execute(sqlx::query(DELETE_COMPONENT).bind(digest)).await?;
             }
         }
         if kind == Kind::Schedule {
-            sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
+            db.execute(sqlx::query(DELETE_TICKED).bind(id)).await?;
         }
-        sqlx::query(NEXT_GENERATION).execute(db).await?;
+        db.execute(sqlx::query(NEXT_GENERATION)).await?;
         Ok(true)
     }
 }

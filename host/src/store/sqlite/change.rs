@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::AssertSqlSafe;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
+use super::db::Db;
 use super::error::Failure;
 use super::order;
 use super::rows::{self, Sql};
@@ -80,7 +81,7 @@ pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenan
 
 /// Does `change` to each job that is in a state for it.
 pub(super) async fn change(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     tenant: TenantId,
     ids: &[JobId],
     change: &Change,
@@ -115,48 +116,32 @@ pub(super) async fn change(
     Ok(answers)
 }
 
-async fn many(
-    db: &mut SqliteConnection,
-    sql: &Sql,
-    tenant: TenantId,
-    ids: &[JobId],
-    at: UnixMs,
-) -> Result<Vec<SqliteRow>, Failure> {
+async fn many(db: &mut Db, sql: &Sql, tenant: TenantId, ids: &[JobId], at: UnixMs) -> Result<Vec<SqliteRow>, Failure> {
     let mut query = sqlx::query(AssertSqlSafe(sql.with_rows(ids.len())));
     for id in ids.iter().collect::<HashSet<_>>() {
         query = query.bind(rows::id(*id)).bind(tenant.0).bind(at.0);
     }
-    Ok(query.fetch_all(db).await?)
+    Ok(db.fetch_all(query).await?)
 }
 
-async fn edit_all(
-    db: &mut SqliteConnection,
-    tenant: TenantId,
-    ids: &[JobId],
-    edit: &Edit,
-) -> Result<Vec<SqliteRow>, Failure> {
+async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> Result<Vec<SqliteRow>, Failure> {
     let spec = to_json(&edit.spec)?;
     let mut edited = Vec::new();
     for id in ids {
         let query = sqlx::query(EDIT).bind(rows::id(*id)).bind(tenant.0).bind(edit.revision);
         let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);
         let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
-        let Some(row) = query.fetch_optional(&mut *db).await? else { continue };
+        let Some(row) = db.fetch_optional(query).await? else { continue };
         let query = sqlx::query(EDIT_SPEC).bind(rows::id(*id)).bind(&spec).bind(edit.body.as_deref());
-        query.execute(&mut *db).await?;
+        db.execute(query).await?;
         edited.push(row);
     }
     Ok(edited)
 }
 
 /// Why nothing was done to a job.
-async fn unchanged(
-    db: &mut SqliteConnection,
-    tenant: TenantId,
-    id: JobId,
-    change: &Change,
-) -> Result<Changed, Failure> {
-    let row = sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0).fetch_optional(db).await?;
+async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &Change) -> Result<Changed, Failure> {
+    let row = db.fetch_optional(sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0)).await?;
     let Some(row) = row else { return Ok(Changed::Unknown) };
     match (rows::word(&row, "state")?, change) {
         (State::Scheduled, Change::Edit(_)) => Ok(Changed::Stale),
@@ -190,20 +175,20 @@ pub(super) const FORGET_DELETED_SCHEDULES: &str = "
     WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
         AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
 
-pub(super) async fn prune(db: &mut SqliteConnection, what: &Prune) -> Result<u32, Failure> {
+pub(super) async fn prune(db: &mut Db, what: &Prune) -> Result<u32, Failure> {
     let limit = u64::from(what.limit);
     let mut gone = 0;
     let left = |gone: u64| i64::try_from(limit.saturating_sub(gone)).unwrap_or(i64::MAX);
     for (state, before) in &what.ended {
         let query = sqlx::query(PRUNE_FINISHED).bind(state.as_str()).bind(before.0).bind(left(gone));
-        gone += query.execute(&mut *db).await?.rows_affected();
+        gone += db.execute(query).await?;
     }
-    gone += sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone)).execute(&mut *db).await?.rows_affected();
-    sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *db).await?;
-    let recent = sqlx::query(PRUNE_RECENT).bind(what.now.0).bind(what.limit).execute(&mut *db).await?;
-    let ticks = sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit).execute(&mut *db).await?;
-    sqlx::query(FORGET_DELETED_SCHEDULES).execute(&mut *db).await?;
-    gone += recent.rows_affected() + ticks.rows_affected();
+    gone += db.execute(sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone))).await?;
+    db.execute(sqlx::query(FORGET_EMPTY_GROUPS)).await?;
+    let recent = db.execute(sqlx::query(PRUNE_RECENT).bind(what.now.0).bind(what.limit)).await?;
+    let ticks = db.execute(sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit)).await?;
+    db.execute(sqlx::query(FORGET_DELETED_SCHEDULES)).await?;
+    gone += recent + ticks;
     u32::try_from(gone)
         .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} rows were removed; asked for {limit} of a kind"))))
 }

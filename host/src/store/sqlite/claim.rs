@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use crate::clock::UnixMs;
@@ -81,7 +82,7 @@ pub(super) fn claim_due_sql(groups: usize) -> String {
     CLAIM_DUE.replace("{groups}", &vec![DUE_IN_GROUP; groups.next_power_of_two()].join(" UNION ALL "))
 }
 
-pub(super) async fn claim_due(connection: &mut SqliteConnection, claim: &ClaimDue) -> Result<Rows, Failure> {
+pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Failure> {
     let mut found = Rows::default();
     for quotas in claim.quotas.chunks(GROUPS_PER_STATEMENT) {
         let mut query = sqlx::query(AssertSqlSafe(claim_due_sql(quotas.len()))).bind(claim.lease_until.0);
@@ -90,41 +91,51 @@ pub(super) async fn claim_due(connection: &mut SqliteConnection, claim: &ClaimDu
         for (group, quota) in quotas.iter().copied().chain(vec![(GroupId(0), 0); padding]) {
             query = query.bind(lane::first(group, claim.pull)).bind(claim.now.0).bind(quota);
         }
-        found.jobs.extend(query.fetch_all(&mut *connection).await?);
+        found.jobs.extend(db.fetch_all(query).await?);
     }
-    found.history = history(connection, &found.jobs).await?;
+    add_history(db, &mut found).await?;
     Ok(found)
 }
 
 /// With [`CLAIM_LOST`] or [`CLAIM_OVERDUE`].
 pub(super) async fn claim_late(
-    connection: &mut SqliteConnection,
+    db: &mut Db,
     sql: &'static str,
     now: UnixMs,
     lease_until: UnixMs,
     limit: u32,
 ) -> Result<Rows, Failure> {
     let query = sqlx::query(sql).bind(lease_until.0).bind(now.0).bind(limit);
-    let jobs = query.fetch_all(&mut *connection).await?;
-    let history = history(connection, &jobs).await?;
-    Ok(Rows { jobs, history })
+    let mut found = Rows { jobs: db.fetch_all(query).await?, history: Vec::new() };
+    add_history(db, &mut found).await?;
+    Ok(found)
 }
 
 /// The job under a lease.
 pub(super) async fn held(
-    connection: &mut SqliteConnection,
+    reader: &mut SqliteConnection,
     tenant: TenantId,
     id: JobId,
     token: Token,
     now: UnixMs,
 ) -> Result<Rows, Failure> {
     let query = sqlx::query(HELD).bind(rows::id(id)).bind(tenant.0).bind(token.0).bind(now.0);
-    let jobs = query.fetch_all(&mut *connection).await?;
-    let history = history(connection, &jobs).await?;
-    Ok(Rows { jobs, history })
+    let mut found = Rows { jobs: query.fetch_all(&mut *reader).await?, history: Vec::new() };
+    for statement in history(&found.jobs)? {
+        found.history.extend(statement.fetch_all(&mut *reader).await?);
+    }
+    Ok(found)
 }
 
-async fn history(connection: &mut SqliteConnection, jobs: &[SqliteRow]) -> Result<Vec<SqliteRow>, Failure> {
+async fn add_history(db: &mut Db, found: &mut Rows) -> Result<(), Failure> {
+    for statement in history(&found.jobs)? {
+        found.history.extend(db.fetch_all(statement).await?);
+    }
+    Ok(())
+}
+
+/// What finds the earlier attempts of these jobs.
+fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
     let mut wanted: Vec<(Vec<u8>, i64, i64)> = Vec::new();
     for row in jobs {
         let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
@@ -133,15 +144,11 @@ async fn history(connection: &mut SqliteConnection, jobs: &[SqliteRow]) -> Resul
             wanted.push((row.try_get("id")?, base.max(last.saturating_sub(limit)).saturating_add(1), last));
         }
     }
-    let mut found = Vec::new();
-    for chunk in wanted.chunks(rows::PER_STATEMENT) {
-        let mut query = sqlx::query(AssertSqlSafe(HISTORY.with_rows(chunk.len())));
-        for (id, first, last) in chunk {
-            query = query.bind(id).bind(first).bind(last);
-        }
-        found.extend(query.fetch_all(&mut *connection).await?);
-    }
-    Ok(found)
+    let statement = |chunk: &[(Vec<u8>, i64, i64)]| {
+        let query = sqlx::query(AssertSqlSafe(HISTORY.with_rows(chunk.len())));
+        chunk.iter().fold(query, |query, (id, first, last)| query.bind(id.clone()).bind(*first).bind(*last))
+    };
+    Ok(wanted.chunks(rows::PER_STATEMENT).map(statement).collect())
 }
 
 /// Puts leased jobs together, in the order of priority, `run_at` and id.
@@ -182,18 +189,14 @@ fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Lea
     Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
 }
 
-pub(super) async fn extend(
-    connection: &mut SqliteConnection,
-    leases: &[(JobId, Token)],
-    lease_until: UnixMs,
-) -> Result<Vec<bool>, Failure> {
+pub(super) async fn extend(db: &mut Db, leases: &[(JobId, Token)], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {
     let mut ours: HashSet<(JobId, Token)> = HashSet::with_capacity(leases.len());
     for chunk in leases.chunks(rows::PER_STATEMENT) {
         let mut query = sqlx::query(AssertSqlSafe(EXTEND.with_rows(chunk.len())));
         for (id, token) in chunk {
             query = query.bind(rows::id(*id)).bind(token.0).bind(lease_until.0);
         }
-        for row in query.fetch_all(&mut *connection).await? {
+        for row in db.fetch_all(query).await? {
             ours.insert((rows::job_id(&row, "id")?, rows::token(&row)?));
         }
     }

@@ -3,10 +3,10 @@
 //! Jobs that are stored whatever else is there are merged over all callers. The others, which [`admit`] must ask about, come after
 //! them, one caller at a time.
 
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::admit;
+use super::db::Db;
 use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::transaction::Transaction;
@@ -48,7 +48,7 @@ impl InsertCall {
 
 /// Runs the plain calls together and, if that fails, one by one, so that each caller gets its own answer; then the others.
 pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCall]) -> Result<(), Failure> {
-    refuse_unknown_groups(transaction.begin_call().await?, calls).await?;
+    refuse_unknown_groups(transaction.begin_call(), calls).await?;
     let is_live_and_plain = |call: &&mut InsertCall| call.done.is_ok() && call.is_plain();
     let mut plain: Vec<&mut InsertCall> = calls.iter_mut().filter(is_live_and_plain).collect();
     let all: Vec<&Row> = plain.iter().flat_map(|call| &call.rows).collect();
@@ -59,7 +59,7 @@ pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCa
         call.done = done.map(|()| Inserted::Placed(call.rows.iter().map(job_rows::stored).collect()));
     }
     for call in calls.iter_mut().filter(|call| call.done.is_ok() && !call.is_plain()) {
-        let result = admit::place(transaction.begin_call().await?, &call.rows, call.once.as_ref()).await;
+        let result = admit::place(transaction.begin_call(), &call.rows, call.once.as_ref()).await;
         call.done = transaction.end_call(result).await?;
     }
     Ok(())
@@ -69,12 +69,12 @@ async fn write_call(transaction: &mut Transaction<'_>, rows: &[&Row]) -> Result<
     if rows.is_empty() {
         return Ok(Ok(()));
     }
-    let result = job_rows::write(transaction.begin_call().await?, rows).await;
+    let result = job_rows::write(transaction.begin_call(), rows).await;
     transaction.end_call(result).await
 }
 
-async fn refuse_unknown_groups(connection: &mut SqliteConnection, calls: &mut [InsertCall]) -> Result<(), Failure> {
-    let live = job_rows::live_groups(connection, calls.iter().flat_map(|call| &call.rows)).await?;
+async fn refuse_unknown_groups(db: &mut Db, calls: &mut [InsertCall]) -> Result<(), Failure> {
+    let live = job_rows::live_groups(db, calls.iter().flat_map(|call| &call.rows)).await?;
     for call in calls {
         if !call.rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0))) {
             call.done = Err(StoreError::NoSuchGroup);

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::db::Db;
 use super::error::Failure;
 use super::order;
 use super::rows::{self, Sql};
@@ -55,28 +55,26 @@ pub(super) fn stored(row: &Row) -> Placed {
 }
 
 /// The groups of these jobs that take jobs, each with its tenant.
-pub(super) async fn live_groups(
-    connection: &mut SqliteConnection,
-    rows: impl Iterator<Item = &Row>,
-) -> Result<HashSet<(i64, i64)>, Failure> {
+pub(super) async fn live_groups(db: &mut Db, rows: impl Iterator<Item = &Row>) -> Result<HashSet<(i64, i64)>, Failure> {
     let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
     let list = to_json(&groups)?;
-    let found = sqlx::query(LIVE_GROUPS).bind(list).fetch_all(connection).await?;
+    let found = db.fetch_all(sqlx::query(LIVE_GROUPS).bind(list)).await?;
     let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
     live.collect()
 }
 
 /// Inserts jobs, and lets those go first whose order key was free.
-pub(super) async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
+pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
     for chunk in rows.chunks(rows::PER_STATEMENT) {
-        let mut jobs = sqlx::query(AssertSqlSafe(INSERT_JOBS.with_rows(chunk.len())));
-        let mut specs = sqlx::query(AssertSqlSafe(INSERT_SPECS.with_rows(chunk.len())));
-        for Row { job, spec } in chunk {
+        // Two statements in one go: the parameters of the second begin behind all of the first.
+        let sql = format!("{}; {}", INSERT_JOBS.with_rows(chunk.len()), INSERT_SPECS.with_rows(chunk.len()));
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for Row { job, .. } in chunk {
             let schedule = match &job.admission {
                 Admission::Tick(tick) => Some(tick.schedule),
                 _ => None,
             };
-            jobs = jobs
+            query = query
                 .bind(rows::id(job.id))
                 .bind(job.tenant.0)
                 .bind(job.group.0)
@@ -89,13 +87,17 @@ pub(super) async fn write(connection: &mut SqliteConnection, rows: &[&Row]) -> R
                 .bind(job.order_key.as_deref())
                 .bind(job.max_delay.map(millis))
                 .bind(schedule);
-            specs = specs.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
         }
-        jobs.execute(&mut *connection).await.map_err(duplicate)?;
-        specs.execute(&mut *connection).await?;
+        for _ in 0..INSERT_JOBS.padding(chunk.len()) {
+            query = query.bind(None::<i64>);
+        }
+        for Row { job, spec } in chunk {
+            query = query.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
+        }
+        db.execute(query).await.map_err(duplicate)?;
     }
     let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
-    order::advance(connection, keys).await
+    order::advance(db, keys).await
 }
 
 fn duplicate(error: sqlx::Error) -> Failure {

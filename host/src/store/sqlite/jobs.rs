@@ -21,7 +21,12 @@ impl Jobs for SqliteStore {
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        Ok(reads::waiting(&self.readers).await?)
+        let mut lookout = self.lookout.lock().await;
+        let db = match &mut *lookout {
+            Some(db) => db,
+            none => none.insert(reads::reader(&self.readers).await?),
+        };
+        Ok(reads::waiting(db).await?)
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
@@ -111,6 +116,7 @@ impl Jobs for SqliteStore {
 
     /// Also empties the write-ahead log.
     async fn close(&self) {
+        drop(self.lookout.lock().await.take());
         self.readers.close().await;
         self.writer.close().await;
     }

@@ -12,6 +12,7 @@ mod admit;
 mod catalog;
 mod change;
 mod claim;
+mod db;
 mod error;
 mod insert;
 mod job_rows;
@@ -29,7 +30,10 @@ mod tests;
 mod transaction;
 mod writer;
 
+use sqlx::Sqlite;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
+use tokio::sync::Mutex;
 
 pub use open::SqliteOptions;
 pub use source::SqliteSource;
@@ -42,6 +46,9 @@ use writer::Writer;
 pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
+    /// The connection of [`Jobs::waiting`](super::Jobs::waiting), from the first call on. To give one back to the pool costs as much as to
+    /// ask it something.
+    lookout: Mutex<Option<PoolConnection<Sqlite>>>,
 }
 
 impl SqliteStore {
@@ -52,6 +59,7 @@ impl SqliteStore {
     /// database of this program, or of a newer version of it.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
-        Ok(Self { writer: Writer::start(opened.writer, opened.lock), readers: opened.readers })
+        let writer = Writer::start(opened.writer, opened.lock);
+        Ok(Self { writer, readers: opened.readers, lookout: Mutex::default() })
     }
 }

@@ -22,8 +22,8 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// "Carl": what the first migration writes into the header of the file.
 const APPLICATION_ID: i64 = 0x4361_726c;
 
-/// The most connections that read at the same time.
-const READ_CONNECTIONS: u32 = 4;
+/// The most connections that read at the same time, one of which looks for the jobs that wait.
+const READ_CONNECTIONS: u32 = 5;
 
 /// How long a read waits for a free connection.
 const READ_WAIT: Duration = Duration::from_secs(10);

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::sqlite::SqliteConnection;
-
+use super::db::Db;
 use super::error::Failure;
 
 pub(super) const ADVANCE: &str = "
@@ -15,12 +14,9 @@ pub(super) const ADVANCE: &str = "
         AND NOT EXISTS (SELECT 1 FROM job WHERE grp = ?1 AND order_key = ?2 AND blocked = 0 AND finished_at IS NULL)";
 
 /// Lets the next job of each key (of a group) go if none may.
-pub(super) async fn advance(
-    connection: &mut SqliteConnection,
-    keys: impl Iterator<Item = (i64, String)>,
-) -> Result<(), Failure> {
+pub(super) async fn advance(db: &mut Db, keys: impl Iterator<Item = (i64, String)>) -> Result<(), Failure> {
     for (group, key) in keys.collect::<BTreeSet<_>>() {
-        sqlx::query(ADVANCE).bind(group).bind(key).execute(&mut *connection).await?;
+        db.execute(sqlx::query(ADVANCE).bind(group).bind(key)).await?;
     }
     Ok(())
 }

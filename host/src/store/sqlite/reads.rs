@@ -5,6 +5,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
+use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
@@ -21,9 +22,9 @@ pub(super) const WAITING: &str = "
     SELECT lane, (SELECT min(run_at) FROM job WHERE state = 'scheduled' AND blocked = 0 AND lane = waiting.lane) AS earliest
     FROM waiting WHERE lane IS NOT NULL";
 
-pub(super) async fn waiting(pool: &SqlitePool) -> Result<Vec<Waiting>, Failure> {
+pub(super) async fn waiting(db: &mut SqliteConnection) -> Result<Vec<Waiting>, Failure> {
     let lane = |row: &SqliteRow| Ok((row.try_get("lane")?, UnixMs(row.try_get("earliest")?)));
-    let lanes = sqlx::query(WAITING).fetch_all(pool).await?.iter().map(lane).collect::<Result<Vec<_>, Failure>>()?;
+    let lanes = sqlx::query(WAITING).fetch_all(db).await?.iter().map(lane).collect::<Result<Vec<_>, Failure>>()?;
     Ok(lane::groups(lanes.into_iter()))
 }
 
@@ -35,13 +36,18 @@ pub(super) async fn reader(pool: &SqlitePool) -> Result<PoolConnection<Sqlite>, 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = ?1 AND tenant = ?2";
 
 pub(super) async fn job(pool: &SqlitePool, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
-    job_on(&mut *reader(pool).await?, tenant, id).await
+    let row = job_statement(tenant, id).fetch_optional(pool).await?;
+    row.as_ref().map(rows::job).transpose()
 }
 
-/// On a connection that may have changed it.
-pub(super) async fn job_on(db: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
-    let row = sqlx::query(JOB).bind(rows::id(id)).bind(tenant.0).fetch_optional(db).await?;
+/// On the connection that may have changed it.
+pub(super) async fn job_on(db: &mut Db, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
+    let row = db.fetch_optional(job_statement(tenant, id)).await?;
     row.as_ref().map(rows::job).transpose()
+}
+
+fn job_statement(tenant: TenantId, id: JobId) -> Statement<'static> {
+    sqlx::query(JOB).bind(rows::id(id)).bind(tenant.0)
 }
 
 pub(super) const BODY: &str = "

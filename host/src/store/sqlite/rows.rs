@@ -35,6 +35,11 @@ impl Sql {
         let row = format!("({})", vec!["?"; self.columns].join(","));
         self.text.replace("{rows}", &vec![row.as_str(); count.next_power_of_two()].join(","))
     }
+
+    /// How many parameters [`Sql::with_rows`] leaves unbound.
+    pub(super) fn padding(&self, count: usize) -> usize {
+        (count.next_power_of_two() - count) * self.columns
+    }
 }
 
 /// A job's id as it is stored.
@@ -161,5 +166,6 @@ mod tests {
         let sql = Sql { columns: 2, text: "VALUES {rows}" };
         assert_eq!(sql.with_rows(1), "VALUES (?,?)");
         assert_eq!(sql.with_rows(3), "VALUES (?,?),(?,?),(?,?),(?,?)");
+        assert_eq!([1, 3, 4].map(|count| sql.padding(count)), [0, 2, 0]);
     }
 }

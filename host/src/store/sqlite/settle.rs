@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
+use super::db::Db;
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
@@ -106,11 +106,11 @@ async fn settle_call(
     transaction: &mut Transaction<'_>,
     rows: &[&Row],
 ) -> Result<Result<Vec<Settled>, StoreError>, Failure> {
-    let result = settle(transaction.begin_call().await?, rows).await;
+    let result = settle(transaction.begin_call(), rows).await;
     transaction.end_call(result).await
 }
 
-async fn settle(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<Vec<Settled>, Failure> {
+async fn settle(db: &mut Db, rows: &[&Row]) -> Result<Vec<Settled>, Failure> {
     // Of several settlements under one lease the first counts, and the job's newest token fits one lease only.
     let mut leases = HashSet::new();
     let firsts: Vec<bool> = rows.iter().map(|row| leases.insert((row.settlement.id, row.settlement.token))).collect();
@@ -118,15 +118,15 @@ async fn settle(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<Vec<
 
     let mut applied = HashMap::new();
     for chunk in first.chunks(rows::PER_STATEMENT) {
-        write_settlements(connection, chunk, &mut applied).await?;
+        write_settlements(db, chunk, &mut applied).await?;
     }
     let is_applied = |row: &&Row| applied.contains_key(&(row.settlement.id, row.settlement.token));
     let done: Vec<&Row> = first.into_iter().filter(is_applied).collect();
     let tried: Vec<&Row> = done.iter().copied().filter(|row| row.detail.is_some()).collect();
     for chunk in tried.chunks(rows::PER_STATEMENT) {
-        write_attempts(connection, chunk).await?;
+        write_attempts(db, chunk).await?;
     }
-    write_follow_ups(connection, done.iter().flat_map(|row| &row.follow_ups).collect()).await?;
+    write_follow_ups(db, done.iter().flat_map(|row| &row.follow_ups).collect()).await?;
     let settled = |(row, first): (&&Row, bool)| match applied.get(&(row.settlement.id, row.settlement.token)) {
         Some(state) if first => Settled::Applied(*state),
         _ => Settled::LeaseLost,
@@ -135,7 +135,7 @@ async fn settle(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<Vec<
 }
 
 async fn write_settlements(
-    connection: &mut SqliteConnection,
+    db: &mut Db,
     rows: &[&Row],
     applied: &mut HashMap<(JobId, Token), State>,
 ) -> Result<(), Failure> {
@@ -160,31 +160,31 @@ async fn write_settlements(
             .bind(error.map(|error| error.code.as_str()));
     }
     let mut freed = Vec::new();
-    for row in query.fetch_all(&mut *connection).await? {
+    for row in db.fetch_all(query).await? {
         let state: State = rows::word(&row, "state")?;
         if state.is_final() {
             freed.extend(rows::order_key(&row)?);
         }
         applied.insert((rows::job_id(&row, "id")?, rows::token(&row)?), state);
     }
-    order::advance(connection, freed.into_iter()).await
+    order::advance(db, freed.into_iter()).await
 }
 
 /// Stores the jobs that follow. The end of the job before them must not fail because their group has gone.
-async fn write_follow_ups(connection: &mut SqliteConnection, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
+async fn write_follow_ups(db: &mut Db, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());
     }
-    let live = job_rows::live_groups(connection, jobs.iter().copied()).await?;
+    let live = job_rows::live_groups(db, jobs.iter().copied()).await?;
     let (stored, left): (Vec<&job_rows::Row>, Vec<_>) =
         jobs.into_iter().partition(|row| live.contains(&(row.job.group.0, row.job.tenant.0)));
     if !left.is_empty() {
         tracing::error!(jobs = left.len(), "jobs that were to follow others are lost: their group was deleted");
     }
-    job_rows::write(connection, &stored).await
+    job_rows::write(db, &stored).await
 }
 
-async fn write_attempts(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<(), Failure> {
+async fn write_attempts(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
     let mut query = sqlx::query(AssertSqlSafe(PUT_ATTEMPTS.with_rows(rows.len())));
     for Row { settlement, detail, .. } in rows {
         if let (Some(attempt), Some(detail)) = (&settlement.attempt, detail) {
@@ -199,6 +199,6 @@ async fn write_attempts(connection: &mut SqliteConnection, rows: &[&Row]) -> Res
                 .bind(attempt.response_body.as_ref());
         }
     }
-    query.execute(connection).await?;
+    db.execute(query).await?;
     Ok(())
 }

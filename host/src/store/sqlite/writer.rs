@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
-use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::db::Db;
 use super::error::Failure;
 use super::insert::{self, InsertCall};
 use super::settle::{self, SettleCall};
@@ -37,12 +37,9 @@ const BATCH_ROWS: usize = 2_000;
 const QUEUE_CALLS: usize = 1_024;
 
 /// What a verb does with the connection, inside of the transaction.
-pub(super) trait Work<T>:
-    for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>> + Send
-{
-}
+pub(super) trait Work<T>: for<'c> FnOnce(&'c mut Db) -> BoxFuture<'c, Result<T, Failure>> + Send {}
 
-impl<T, F> Work<T> for F where F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>> + Send {}
+impl<T, F> Work<T> for F where F: for<'c> FnOnce(&'c mut Db) -> BoxFuture<'c, Result<T, Failure>> + Send {}
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -67,7 +64,8 @@ impl Writer {
         let closing = CancellationToken::new();
         let counters = Arc::new(Counters::default());
         let task = TaskTracker::new();
-        let writing = Loop { connection, calls, closing: closing.clone(), counters: Arc::clone(&counters) };
+        let writing =
+            Loop { db: Db::new(connection), calls, closing: closing.clone(), counters: Arc::clone(&counters) };
         task.spawn(writing.run(lock));
         task.close();
         Self { queue, closing, task, counters }
@@ -139,7 +137,7 @@ impl<T: Send, W: Work<T>> Answerable for WorkCall<T, W> {
     fn run<'c>(&'c mut self, transaction: &'c mut Transaction<'_>) -> BoxFuture<'c, Result<(), Failure>> {
         Box::pin(async move {
             if let Some(work) = self.work.take() {
-                let result = work(transaction.begin_call().await?).await;
+                let result = work(transaction.begin_call()).await;
                 self.done = Some(transaction.end_call(result).await?);
             }
             Ok(())
@@ -190,8 +188,8 @@ impl Batch {
     }
 
     /// Inserts and settlements go first, so that a claim in the same transaction sees them.
-    async fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), Failure> {
-        let mut transaction = Transaction::begin(connection).await?;
+    async fn run(&mut self, db: &mut Db) -> Result<(), Failure> {
+        let mut transaction = Transaction::begin(db);
         if !self.inserts.is_empty() {
             insert::run(&mut transaction, &mut self.inserts).await?;
         }
@@ -219,7 +217,7 @@ impl Batch {
 
 /// The task's end.
 struct Loop {
-    connection: SqliteConnection,
+    db: Db,
     calls: mpsc::Receiver<Call>,
     closing: CancellationToken,
     counters: Arc<Counters>,
@@ -231,10 +229,10 @@ impl Loop {
             self.commit(batch).await;
         }
         // Leaves a single file behind. A failure is harmless: the next open reads the log.
-        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
+        if let Err(error) = self.db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {
             tracing::warn!(%error, "the last checkpoint failed; the next start does it");
         }
-        if let Err(error) = self.connection.close().await {
+        if let Err(error) = self.db.close().await {
             tracing::warn!(%error, "closing the database failed");
         }
         drop(lock);
@@ -263,7 +261,7 @@ impl Loop {
 
     async fn commit(&mut self, mut batch: Batch) {
         let calls = u64::try_from(batch.calls()).unwrap_or(u64::MAX);
-        let committed = batch.run(&mut self.connection).await.map_err(StoreError::from);
+        let committed = batch.run(&mut self.db).await.map_err(StoreError::from);
         match &committed {
             Ok(()) => {
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -273,7 +271,7 @@ impl Loop {
             Err(error) => {
                 tracing::error!(%error, calls, "a transaction failed");
                 // SQLite has rolled back by itself after some errors; then this one fails, and that is all right.
-                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                let _ = self.db.execute(sqlx::query("ROLLBACK")).await;
             }
         }
         batch.answer(&committed);

@@ -1,0 +1,66 @@
+//! The connection that writes.
+//!
+//! Each statement is a switch to the connection's thread and back, and waits for a turn among all tasks before the next one. What opens a
+//! transaction, or moves its savepoint forward, has neither parameters nor rows: so it goes along with the statement behind it.
+
+use futures_util::{TryStreamExt, future};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection, Execute, Executor, Sqlite};
+
+/// A statement with its parameters.
+pub(super) type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
+
+/// The connection, and what is to go along with its next statement.
+pub(super) struct Db {
+    connection: SqliteConnection,
+    before: Option<&'static str>,
+}
+
+impl Db {
+    pub(super) fn new(connection: SqliteConnection) -> Self {
+        Self { connection, before: None }
+    }
+
+    /// Sends statements along with the next one, unless others wait for it already.
+    pub(super) fn before_next(&mut self, statements: &'static str) {
+        self.before.get_or_insert(statements);
+    }
+
+    /// Gives up what was to go along with the next statement.
+    pub(super) fn forget(&mut self) {
+        self.before = None;
+    }
+
+    pub(super) async fn fetch_all(&mut self, statement: Statement<'_>) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        self.with_before(statement)?.fetch_all(&mut self.connection).await
+    }
+
+    pub(super) async fn fetch_optional(&mut self, statement: Statement<'_>) -> Result<Option<SqliteRow>, sqlx::Error> {
+        self.with_before(statement)?.fetch_optional(&mut self.connection).await
+    }
+
+    pub(super) async fn fetch_one(&mut self, statement: Statement<'_>) -> Result<SqliteRow, sqlx::Error> {
+        self.with_before(statement)?.fetch_one(&mut self.connection).await
+    }
+
+    /// How many rows the statement changed.
+    pub(super) async fn execute(&mut self, statement: Statement<'_>) -> Result<u64, sqlx::Error> {
+        let statement = self.with_before(statement)?;
+        // What went along repeats the number of whatever changed rows before.
+        let results = self.connection.execute_many(statement);
+        results.try_fold(0, |_, result| future::ready(Ok(result.rows_affected()))).await
+    }
+
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        self.connection.close().await
+    }
+
+    fn with_before<'q>(&mut self, mut statement: Statement<'q>) -> Result<Statement<'q>, sqlx::Error> {
+        let Some(before) = self.before else { return Ok(statement) };
+        let arguments = statement.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
+        self.before = None;
+        let sql = format!("{before}; {}", statement.sql().as_str());
+        Ok(sqlx::query_with(AssertSqlSafe(sql), arguments))
+    }
+}

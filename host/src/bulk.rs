@@ -149,7 +149,7 @@ impl Bulks {
         let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
         let changed = self.store.change(tenant, ids, change.clone(), now).await?;
         self.observer.changed(jobs, change, &changed, now);
-        self.wake.everywhere();
+        self.wake.everywhere(now);
         Ok(changed)
     }
 }

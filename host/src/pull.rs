@@ -209,7 +209,7 @@ impl Puller {
         let settled = settled.first().copied().unwrap_or(Settled::LeaseLost);
         self.observer.settled(leased, &settlement, settled);
         self.rollouts.settled(leased.job.group, attempt, None);
-        self.wake.everywhere();
+        self.wake.everywhere(self.clock.now());
         Ok(settled)
     }
 }

@@ -20,7 +20,7 @@ use super::job_view::JobView;
 use super::new_job::Checked;
 use super::{Page, Paging};
 use crate::clock::UnixMs;
-use crate::job::{Job, JobId, NewJob};
+use crate::job::{Admission, Job, JobId, NewJob};
 use crate::observe::Told;
 use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
 
@@ -259,11 +259,18 @@ impl Api {
     /// Stores jobs. When it returns, they are safe, listeners are told, and who waits for due jobs is woken.
     pub(in super::super) async fn place(&self, insert: Insert) -> Result<Inserted, StoreError> {
         let told: Vec<Told> = insert.jobs.iter().map(Told::of).collect();
+        let from = insert.jobs.iter().map(stirs_from).min().unwrap_or(UnixMs::MAX);
         let inserted = self.store.insert(insert).await?;
         if let Inserted::Placed(placed) = &inserted {
             self.observer.placed(told, placed);
-            self.wake.everywhere();
+            self.wake.everywhere(from);
         }
         Ok(inserted)
     }
+}
+
+/// From when on there may be a job that is due because this one was accepted: at once, where that ends others or lets others go.
+fn stirs_from(job: &NewJob) -> UnixMs {
+    let is_on_its_own = job.admission == Admission::Always && job.order_key.is_none();
+    if is_on_its_own { job.run_at } else { job.created_at }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// How often the epoch rises: the precision of a call's deadline, which is at most one tick too short.
+/// How often the epoch rises: the precision of a call's deadline. The first tick of a call may come at once.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// After so many ticks without a call the thread sleeps: to wake it costs as much as some of them.

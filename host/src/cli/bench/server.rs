@@ -25,7 +25,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(10);
 /// What nodes of one database encrypt keys with. There is only the benchmark's own.
 const MASTER_KEY: &str = "62656e63686d61726b2d62656e63686d61726b2d62656e63686d61726b2d6b65";
 
-/// Nodes have taken their parts of what all may do when they have run for so long.
+/// Nodes have taken their parts of what all may do when they have run for so long; until then even one waits, because those of the
+/// workload before still seem to live.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// How many attempts of the group run at once.
@@ -63,7 +64,7 @@ impl Server {
             server.spawn(store.unwrap_or(&file), settings)?;
             server.ready().await?;
         }
-        if nodes > 1 {
+        if store.is_some() {
             tokio::time::sleep(SETTLED).await;
         }
         server.client().put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;

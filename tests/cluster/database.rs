@@ -1,6 +1,6 @@
 //! What happens to the database: it is restarted, lost, overloaded, and hangs up on everybody.
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::{DATABASE, GROUP, NAMES, SHORT, World, until};
 use crate::support::{Cluster, Stop};
@@ -31,11 +31,11 @@ impl World {
         }
         self.work_goes_on().await;
     }
+}
 
-    /// Statements of nodes that are connected, with an answer for each.
-    fn of_nodes(&self, what: &str) -> String {
-        self.sql(&format!("SELECT {what} FROM pg_stat_activity WHERE usename IN ('{}')", NAMES.join("', '")))
-    }
+/// Asks about the connections of nodes.
+fn of_nodes(what: &str) -> String {
+    format!("SELECT {what} FROM pg_stat_activity WHERE usename IN ('{}')", NAMES.join("', '"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +54,7 @@ async fn a_database_that_is_restarted_has_lost_nothing() {
 async fn connections_that_are_cut_are_made_anew() {
     let world = World::start(&SHORT).await;
     for _ in 0..HANG_UPS {
-        let cut = world.of_nodes("count(pg_terminate_backend(pid))");
+        let cut = world.sql(&of_nodes("count(pg_terminate_backend(pid))"));
         assert_ne!(cut, "0", "nodes are connected");
         world.work_goes_on().await;
     }
@@ -87,9 +87,14 @@ async fn a_server_without_connections_is_waited_for() {
     let world = World::on(postgres, &SHORT, |_, port| vec![port]).await;
     world.sql(&format!("CREATE ROLE {HOG} LOGIN"));
     let url = format!("postgres://{HOG}@127.0.0.1:{}/{DATABASE}", world.postgres.port());
+    // Whoever is about to be refused has a place for a moment: so this one is kept.
+    let mut observer = PgConnection::connect(&world.postgres.url(DATABASE)).await.unwrap();
+    let mut count = async |what: &str| -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(of_nodes(what))).fetch_one(&mut observer).await.unwrap()
+    };
     let mut taken = Vec::new();
-    while world.of_nodes("count(*)") != "0" {
-        world.of_nodes("count(pg_terminate_backend(pid))");
+    while count("count(*)").await != 0 {
+        count("count(pg_terminate_backend(pid))").await;
         while let Ok(connection) = PgConnection::connect(&url).await {
             taken.push(connection);
         }

@@ -2,11 +2,11 @@
 //!
 //! The loop sleeps until the earliest `run_at` that it knows, is woken by inserts, by changes of groups and by attempts that end,
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
-//! for the wake-up before it looks. Jobs that are due after its next look do not wake it. Where attempts that end are what it waits for, it lets a few end before it looks again, so that
-//! a claim is worth its transaction. A claim takes the jobs of the next moment along, each of which then waits in memory for its
-//! time: so a job is not late by the time that its claim takes, and many share one. Tenants that have jobs due share a claim equally, and
-//! so do the groups of each ([`fair`]), and it takes no more than it can take in a short time ([`pace`]), so that no backlog delays
-//! another's next job.
+//! for the wake-up before it looks. Jobs that are due after its next look do not wake it. Where attempts that end are what it waits for, it
+//! lets a few end before it looks again, so that a claim is worth its transaction. A claim takes the jobs of the next moment along, each of
+//! which then waits in memory for its time: so a job is not late by the time that its claim takes, and many share one. Tenants that have
+//! jobs due share a claim equally, and so do the groups of each ([`fair`]), and it takes no more than it can take in a short time
+//! ([`pace`]), so that no backlog delays another's next job.
 
 mod fair;
 mod pace;

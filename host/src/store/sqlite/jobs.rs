@@ -116,8 +116,10 @@ impl Jobs for SqliteStore {
 
     /// Also empties the write-ahead log.
     async fn close(&self) {
+        // From now on none is given out.
+        let closed = self.readers.close();
         drop(self.lookout.lock().await.take());
-        self.readers.close().await;
+        closed.await;
         self.writer.close().await;
     }
 }

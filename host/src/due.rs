@@ -115,6 +115,17 @@ struct Outlook {
     crowded: bool,
 }
 
+impl Outlook {
+    /// When to look again after a claim of the jobs that are due up to `ahead`; none if at once. Where every group had fewer of them than
+    /// it might start, all are taken, and there is no need to look before that time is nearly over. Nor is there where nothing was
+    /// taken: what is due is in other hands, as rows are that another node has locked.
+    fn after_claim(&self, taken: &HashMap<GroupId, u32>, ahead: UnixMs) -> Option<UnixMs> {
+        let is_empty = |(group, quota): &(GroupId, u32)| taken.get(group).is_none_or(|taken| taken < quota);
+        let are_empty = self.of_all && self.quotas.iter().all(is_empty);
+        (are_empty || taken.is_empty()).then(|| self.next.min(ahead.minus(CLAIM_TIME)))
+    }
+}
+
 impl Node {
     /// Lets jobs run as they become due, until `stop`.
     pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
@@ -225,25 +236,21 @@ impl Node {
         }
     }
 
-    /// Leases jobs and lets them run. Where every group had fewer due than it might start, all are taken that become due within the
-    /// time of the claim, and there is no need to look before it is nearly over.
+    /// Leases jobs and lets them run; says when to look again, none if at once.
     async fn claim(self: &Arc<Self>, outlook: &Outlook) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
         let (ahead, lease_until) = (now.plus(CLAIM_AHEAD), now.plus(self.config.lease.get()));
-        let mut left: HashMap<GroupId, u32> = outlook.quotas.iter().copied().collect();
-        let asked = left.values().sum();
+        let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
         let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone() };
         let stopwatch = Stopwatch::start();
         let leased = self.store.claim_due(claim).await?;
         self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
+        let mut taken: HashMap<GroupId, u32> = HashMap::new();
         for leased in leased {
-            if let Some(left) = left.get_mut(&leased.job.group) {
-                *left = left.saturating_sub(1);
-            }
+            *taken.entry(leased.job.group).or_default() += 1;
             self.start(leased, now);
         }
-        let took_all = outlook.of_all && left.values().all(|left| *left > 0);
-        Ok(took_all.then(|| outlook.next.min(ahead.minus(CLAIM_TIME))))
+        Ok(outlook.after_claim(&taken, ahead))
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
@@ -336,4 +343,26 @@ impl Node {
 /// Whether the end of this job may let another one go: the next of its key, or one that follows.
 fn wakes_others(job: &Job) -> bool {
     job.order_key.is_some() || job.spec.on_success.is_some() || job.spec.on_failure.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_claim_the_loop_looks_at_once_only_where_more_may_be_due() {
+        let (a, b) = (GroupId(1), GroupId(2));
+        let outlook =
+            |of_all, next| Outlook { quotas: vec![(a, 2), (b, 1)], of_all, next: UnixMs(next), crowded: false };
+        let after = |of_all, next, taken: &[(GroupId, u32)]| {
+            outlook(of_all, next).after_claim(&taken.iter().copied().collect(), UnixMs(1_025)).map(|at| at.0)
+        };
+        assert_eq!(after(true, 2_000, &[(a, 1)]), Some(1_020), "all that was due");
+        assert_eq!(after(true, 1_007, &[(a, 1)]), Some(1_007), "others are due before that");
+        assert_eq!(after(true, 2_000, &[(a, 2)]), None, "as many as it might start");
+        assert_eq!(after(true, 2_000, &[(a, 1), (b, 1)]), None);
+        assert_eq!(after(false, 2_000, &[(a, 1)]), None, "a group was left out");
+        assert_eq!(after(false, 2_000, &[]), Some(1_020), "what cannot be taken is not asked for without end");
+        assert_eq!(after(true, 2_000, &[]), Some(1_020));
+    }
 }

@@ -27,9 +27,11 @@ impl Db {
         self.before.get_or_insert(statements);
     }
 
-    /// Gives up what was to go along with the next statement.
-    pub(super) fn forget(&mut self) {
+    /// Gives up the open transaction, if there is one, and what was to go along with its next statement.
+    pub(super) async fn roll_back(&mut self) {
         self.before = None;
+        // SQLite has rolled back by itself after some errors; then this one fails, and that is all right.
+        let _ = self.execute(sqlx::query("ROLLBACK")).await;
     }
 
     pub(super) async fn fetch_all(&mut self, statement: Statement<'_>) -> Result<Vec<SqliteRow>, sqlx::Error> {

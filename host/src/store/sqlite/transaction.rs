@@ -15,7 +15,6 @@ pub(super) struct Transaction<'c> {
 
 impl<'c> Transaction<'c> {
     pub(super) fn begin(db: &'c mut Db) -> Self {
-        db.forget();
         db.before_next("BEGIN IMMEDIATE; SAVEPOINT call");
         Self { db, holds_changes: false }
     }

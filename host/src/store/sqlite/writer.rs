@@ -270,8 +270,7 @@ impl Loop {
             }
             Err(error) => {
                 tracing::error!(%error, calls, "a transaction failed");
-                // SQLite has rolled back by itself after some errors; then this one fails, and that is all right.
-                let _ = self.db.execute(sqlx::query("ROLLBACK")).await;
+                self.db.roll_back().await;
             }
         }
         batch.answer(&committed);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
-use indicatif::ProgressBar;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,11 +31,7 @@ const FLUSHES: usize = 101;
 impl Bench {
     /// What the receiver can take, a loop around the deliveries' HTTP client, rows that SQLite can insert, and a flush of the disk.
     pub(super) async fn limits(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
-        let bar = self.bar("limits", self.jobs)?;
-        let sinks = self.raw_loop(sink).await?;
-        let rows = vec![sinks, self.bare_loop(sink, &bar).await?, self.inserts().await?, self.flush()?];
-        bar.finish_and_clear();
-        Ok(rows)
+        Ok(vec![self.raw_loop(sink).await?, self.bare_loop(sink).await?, self.inserts().await?, self.flush()?])
     }
 
     /// The same bytes over and over, and as many bytes of an answer: no client could ask for less.
@@ -96,7 +91,8 @@ impl Bench {
         Ok(row)
     }
 
-    async fn bare_loop(&self, sink: &Sink, bar: &ProgressBar) -> anyhow::Result<Row> {
+    pub(super) async fn bare_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
+        let bar = self.bar("bare HTTP loop", self.jobs)?;
         let config = Config::load(Sources::default())?;
         let client = send::client(&config.delivery, &Arc::new(Guard::default()))?;
         let (left, body) = (Arc::new(AtomicUsize::new(self.jobs)), bytes::Bytes::from(vec![b'x'; self.payload_bytes]));
@@ -117,6 +113,7 @@ impl Bench {
         while let Some(ended) = loops.join_next().await {
             ended.context("a loop failed")??;
         }
+        bar.finish_and_clear();
         Ok(Row::new("limit: bare HTTP loop").rate(self.jobs, stopwatch.elapsed()))
     }
 

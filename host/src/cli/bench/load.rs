@@ -65,11 +65,17 @@ impl Bench {
         Ok(rows)
     }
 
-    /// The same jobs, due at once: from the first request until every delivery has arrived and every job is `succeeded`.
+    /// The same jobs, due at once: from the first request until every delivery has arrived and every job is `succeeded`. A machine's speed
+    /// goes up and down: so each way runs between two bare loops, and is compared with these.
     pub(super) async fn deliver(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
+        let mut before = self.bare_loop(sink).await?.per_second();
         for way in self.ways() {
-            rows.push(self.delivered(&way, sink).await?);
+            let row = self.delivered(&way, sink).await?;
+            let after = self.bare_loop(sink).await?.per_second();
+            let percent = 100.0 * row.per_second() / before.midpoint(after);
+            rows.push(row.figure("of_bare_loop_percent", percent));
+            before = after;
         }
         Ok(rows)
     }

@@ -100,11 +100,12 @@ enum Workload {
     Growth,
 }
 
-const COLUMNS: [(&str, &str); 17] = [
+const COLUMNS: [(&str, &str); 18] = [
     ("WORKLOAD", "/workload"),
     ("COUNT", "/count"),
     ("SECONDS", "/seconds"),
     ("PER SECOND", "/per_second"),
+    ("% OF BARE LOOP", "/of_bare_loop_percent"),
     ("P50 MS", "/p50_ms"),
     ("P90 MS", "/p90_ms"),
     ("P99 MS", "/p99_ms"),

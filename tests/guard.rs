@@ -1,8 +1,11 @@
 //! What a delivery may cost, in numbers that are the same on every machine: a change that makes it dearer is seen here, and not on a clock.
 
+use std::time::Duration;
+
+use carillon::clock::Clock as _;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Receiver, TestHost};
+use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, soon};
 
 /// What a call of each default plugin may use in fuel, about an instruction each, where the benchmark's job is delivered: a tenth more than
 /// it does.
@@ -56,6 +59,35 @@ async fn many_deliveries_share_their_transactions() {
     }
     let commits = commits(&host).await - before;
     assert!(commits * JOBS_PER_COMMIT <= JOBS, "{commits} transactions for {JOBS} jobs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_of_a_moment_share_their_claim_and_leave_places_free() {
+    const TIMES: [u64; 6] = [1_000, 1_020, 1_040, 1_060, 1_080, 1_200];
+    let (clock, receiver) = (ManualClock::new(), Receiver::start().await);
+    let host = Setup::with_clock(&clock).start().await;
+    let start = clock.now();
+    host.api.put_group("g", json!({"limits": {"concurrency": 10}})).await;
+    let job = |at: &u64| json!({"url": receiver.url("/timed"), "run_at": format!("+{at}ms")});
+    let jobs: Vec<Value> = TIMES.iter().map(job).collect();
+    host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
+    let before = commits(&host).await;
+    clock.set(start.plus(Duration::from_millis(995)));
+    soon("the jobs are claimed", async {
+        while host.api.stats("g").await["running"] == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(host.api.stats("g").await["running"], 5, "what is due in the next tenth of a second");
+    assert_eq!((commits(&host).await - before, receiver.count("/timed")), (1, 0));
+
+    // Half of the places are free for what is due at once.
+    host.api.job_id("g", json!({"url": receiver.url("/now")})).await;
+    receiver.arrived("/now", 1).await;
+    assert_eq!(receiver.count("/timed"), 0, "none before its time");
+    clock.set(start.plus(Duration::from_millis(1_080)));
+    receiver.arrived("/timed", 5).await;
 }
 
 /// How many transactions the store has committed.

@@ -3,11 +3,12 @@
 //! The loop sleeps until the earliest `run_at` that it knows, is woken by inserts, by changes of groups and by attempts that end,
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
 //! for the wake-up before it looks. Jobs that are due after its next look do not wake it. Where attempts that end are what it waits for, it
-//! lets a few end before it looks again, so that a claim is worth its transaction. A claim takes the jobs of the next moment along, each of
-//! which then waits in memory for its time: so a job is not late by the time that its claim takes, and many share one. Tenants that have
-//! jobs due share a claim equally, and so do the groups of each ([`fair`]), and it takes no more than it can take in a short time
-//! ([`pace`]), so that no backlog delays another's next job.
+//! lets a few end before it looks again, so that a claim is worth its transaction. A claim takes the jobs of the next moment along
+//! ([`ahead`]), each of which then waits in memory for its time: so a job is not late by the time that its claim takes, and many share one.
+//! Tenants that have jobs due share a claim equally, and so do the groups of each ([`fair`]), and it takes no more than it can take in a
+//! short time ([`pace`]), so that no backlog delays another's next job.
 
+mod ahead;
 mod fair;
 mod pace;
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::ahead::Ahead;
 use self::fair::{Open, Wanted, share};
 pub use self::pace::Pace;
 use crate::attempt::{Attempter, Made};
@@ -29,7 +31,7 @@ use crate::cluster::Cluster;
 use crate::config;
 use crate::flow;
 use crate::gate::{Gates, Opening, Whose};
-use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, Token};
+use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, TenantId, Token};
 use crate::observe::{Fact, Observer};
 use crate::rollout::Rollouts;
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
@@ -41,11 +43,7 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// A claim takes the jobs along that become due within this time. They hold places of their group while they wait for it, so it
-/// bounds how long a job that is accepted meanwhile, and due at once, may wait behind them in a group whose places are all taken.
-const CLAIM_AHEAD: Duration = Duration::from_millis(25);
-
-/// The loop looks so long before the next job is due: longer than a claim takes, and much less than [`CLAIM_AHEAD`].
+/// The loop looks so long before the next job is due: longer than a claim takes, and much less than it looks [ahead](Ahead).
 const CLAIM_TIME: Duration = Duration::from_millis(5);
 
 /// How often a lease is extended within its own length.
@@ -107,6 +105,8 @@ impl Leases {
 struct Outlook {
     /// How much may be claimed.
     quotas: Vec<(GroupId, u32)>,
+    /// Of the jobs that become due within this time.
+    ahead: Duration,
     /// Whether that is something of every group that has jobs due and may start some.
     of_all: bool,
     /// When there may be more, unless the loop is woken.
@@ -179,7 +179,7 @@ impl Node {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
-        let (mut open, mut tenants, mut closed) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (mut open, mut tenants, mut closed, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
         for Waiting { group, pull, earliest } in waiting {
             if pull {
                 match earliest > now {
@@ -192,31 +192,48 @@ impl Node {
                 next = next.min(earliest.minus(CLAIM_TIME));
                 continue;
             }
-            match self.opening(group, now) {
-                Some((group, Opening::Now(most))) => {
+            let Some((group, opening)) = self.opening(group, now) else { continue };
+            late |= earliest <= now;
+            match opening {
+                Opening::Now(most) => {
                     let tenant = group.tenant.id;
                     let of_tenant = || (self.opening_of_tenant(&group.tenant, now), group.tenant.quota.weight());
                     tenants.entry(tenant).or_insert_with(of_tenant);
                     open.push(Open { tenant, group: group.id, wanted: Wanted { most, weight: group.weight() } });
                 }
-                Some((_, other)) => closed.push(other),
-                None => {}
+                other => closed.push(other),
             }
         }
         closed.extend(tenants.values().map(|(opening, _)| opening));
         let not_before = |opening: &Opening| if let Opening::NotBefore(at) = opening { Some(*at) } else { None };
         next = closed.iter().filter_map(not_before).fold(next, UnixMs::min);
         let full = closed.contains(&Opening::Full);
-        let quota = |tenant| match tenants.get(&tenant) {
-            Some((Opening::Now(most), weight)) => Wanted { most: *most, weight: *weight },
-            _ => Wanted { most: 0, weight: 1 },
+        let free = u32::try_from(self.gates.free()).unwrap_or(u32::MAX);
+        let crowded = full || (free == 0 && !open.is_empty());
+        let count = open.len();
+        let (ahead, quotas) = self.quotas(open, &tenants, late, free);
+        Ok(Outlook { of_all: quotas.len() == count, quotas, ahead, next, crowded })
+    }
+
+    /// Shares a claim among the groups and tenants that may start some: how far ahead it looks, and how much of each it takes.
+    fn quotas(
+        &self,
+        mut open: Vec<Open>,
+        tenants: &BTreeMap<TenantId, (Opening, u32)>,
+        late: bool,
+        free: u32,
+    ) -> (Duration, Vec<(GroupId, u32)>) {
+        let of_tenant = |(opening, _): &(Opening, u32)| if let Opening::Now(most) = opening { *most } else { 0 };
+        let places = open.iter().map(|open| open.wanted.most).chain(tenants.values().map(of_tenant));
+        let ahead = Ahead::new(late, places.chain([free]));
+        open.iter_mut().for_each(|open| open.wanted.most = ahead.part(open.wanted.most));
+        let quota = |tenant| {
+            let known = tenants.get(&tenant);
+            known.map_or(Wanted { most: 0, weight: 1 }, |it| Wanted { most: ahead.part(of_tenant(it)), weight: it.1 })
         };
-        let batch = u32::try_from(self.gates.free()).unwrap_or(u32::MAX).min(self.config.claim_batch);
-        let crowded = full || (batch == 0 && !open.is_empty());
-        let batch = self.pace.of(batch);
+        let batch = self.pace.of(ahead.part(free).min(self.config.claim_batch));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let quotas = share(&open, quota, batch, turn);
-        Ok(Outlook { of_all: quotas.len() == open.len(), quotas, next, crowded })
+        (ahead.time, share(&open, quota, batch, turn))
     }
 
     /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
@@ -239,7 +256,7 @@ impl Node {
     /// Leases jobs and lets them run; says when to look again, none if at once.
     async fn claim(self: &Arc<Self>, outlook: &Outlook) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
-        let (ahead, lease_until) = (now.plus(CLAIM_AHEAD), now.plus(self.config.lease.get()));
+        let (ahead, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
         let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
         let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone() };
         let stopwatch = Stopwatch::start();
@@ -361,8 +378,13 @@ mod tests {
     #[test]
     fn after_a_claim_the_loop_looks_at_once_only_where_more_may_be_due() {
         let (a, b) = (GroupId(1), GroupId(2));
-        let outlook =
-            |of_all, next| Outlook { quotas: vec![(a, 2), (b, 1)], of_all, next: UnixMs(next), crowded: false };
+        let outlook = |of_all, next| Outlook {
+            quotas: vec![(a, 2), (b, 1)],
+            ahead: Duration::ZERO,
+            of_all,
+            next: UnixMs(next),
+            crowded: false,
+        };
         let after = |of_all, next, taken: &[(GroupId, u32)]| {
             outlook(of_all, next).after_claim(&taken.iter().copied().collect(), UnixMs(1_025)).map(|at| at.0)
         };

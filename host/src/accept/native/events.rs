@@ -233,6 +233,8 @@ impl Live {
                 return None;
             }
             tokio::select! {
+                // What was recorded before the sign of life is looked at before it.
+                biased;
                 () = recorded => {}
                 // The id tells how far the client has seen what it did not want to see.
                 () = api.clock.sleep_until(silent_until) => {

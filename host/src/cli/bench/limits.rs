@@ -91,6 +91,7 @@ impl Bench {
         Ok(row)
     }
 
+    /// The deliveries' HTTP client and nothing else: no policy, no store.
     pub(super) async fn bare_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare HTTP loop", self.jobs)?;
         let config = Config::load(Sources::default())?;
@@ -113,8 +114,9 @@ impl Bench {
         while let Some(ended) = loops.join_next().await {
             ended.context("a loop failed")??;
         }
+        let elapsed = stopwatch.elapsed();
         bar.finish_and_clear();
-        Ok(Row::new("limit: bare HTTP loop").rate(self.jobs, stopwatch.elapsed()))
+        Ok(Row::new("limit: bare HTTP loop").rate(self.jobs, elapsed))
     }
 
     /// What a commit waits for: with a disk that flushes quickly, durability costs little.

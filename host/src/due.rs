@@ -179,7 +179,7 @@ impl Node {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
-        let (mut open, mut tenants, mut closed, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
+        let (mut open, mut tenants, mut openings, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
         for Waiting { group, pull, earliest } in waiting {
             if pull {
                 match earliest > now {
@@ -197,21 +197,23 @@ impl Node {
             match opening {
                 Opening::Now(most) => {
                     let tenant = group.tenant.id;
-                    let of_tenant = || (self.opening_of_tenant(&group.tenant, now), group.tenant.quota.weight());
-                    tenants.entry(tenant).or_insert_with(of_tenant);
+                    tenants.entry(tenant).or_insert_with(|| {
+                        let opening = self.opening_of_tenant(&group.tenant, now);
+                        openings.push(opening);
+                        Wanted { most: opening.most(), weight: group.tenant.quota.weight() }
+                    });
                     open.push(Open { tenant, group: group.id, wanted: Wanted { most, weight: group.weight() } });
                 }
-                other => closed.push(other),
+                closed => openings.push(closed),
             }
         }
-        closed.extend(tenants.values().map(|(opening, _)| opening));
         let not_before = |opening: &Opening| if let Opening::NotBefore(at) = opening { Some(*at) } else { None };
-        next = closed.iter().filter_map(not_before).fold(next, UnixMs::min);
-        let full = closed.contains(&Opening::Full);
+        next = openings.iter().filter_map(not_before).fold(next, UnixMs::min);
+        let full = openings.contains(&Opening::Full);
         let free = u32::try_from(self.gates.free()).unwrap_or(u32::MAX);
         let crowded = full || (free == 0 && !open.is_empty());
         let count = open.len();
-        let (ahead, quotas) = self.quotas(open, &tenants, late, free);
+        let (ahead, quotas) = self.quotas(open, tenants, late, free);
         Ok(Outlook { of_all: quotas.len() == count, quotas, ahead, next, crowded })
     }
 
@@ -219,18 +221,15 @@ impl Node {
     fn quotas(
         &self,
         mut open: Vec<Open>,
-        tenants: &BTreeMap<TenantId, (Opening, u32)>,
+        mut tenants: BTreeMap<TenantId, Wanted>,
         late: bool,
         free: u32,
     ) -> (Duration, Vec<(GroupId, u32)>) {
-        let of_tenant = |(opening, _): &(Opening, u32)| if let Opening::Now(most) = opening { *most } else { 0 };
-        let places = open.iter().map(|open| open.wanted.most).chain(tenants.values().map(of_tenant));
+        let places = open.iter().map(|open| &open.wanted).chain(tenants.values()).map(|wanted| wanted.most);
         let ahead = Ahead::new(late, places.chain([free]));
-        open.iter_mut().for_each(|open| open.wanted.most = ahead.part(open.wanted.most));
-        let quota = |tenant| {
-            let known = tenants.get(&tenant);
-            known.map_or(Wanted { most: 0, weight: 1 }, |it| Wanted { most: ahead.part(of_tenant(it)), weight: it.1 })
-        };
+        let all = open.iter_mut().map(|open| &mut open.wanted).chain(tenants.values_mut());
+        all.for_each(|wanted| wanted.most = ahead.part(wanted.most));
+        let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Wanted { most: 0, weight: 1 });
         let batch = self.pace.of(ahead.part(free).min(self.config.claim_batch));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         (ahead.time, share(&open, quota, batch, turn))

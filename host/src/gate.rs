@@ -61,6 +61,17 @@ pub enum Opening {
     Full,
 }
 
+impl Opening {
+    /// How many may start now.
+    #[must_use]
+    pub fn most(self) -> u32 {
+        match self {
+            Self::Now(most) => most,
+            Self::NotBefore(_) | Self::Full => 0,
+        }
+    }
+}
+
 impl Gates {
     /// For a node that runs at most `capacity` attempts at once.
     #[must_use]

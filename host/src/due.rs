@@ -270,7 +270,7 @@ impl Node {
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
-        let (slot, place) = self.gates.enter(leased.job.tenant, leased.job.group, now.max(leased.job.run_at));
+        let slot = self.gates.enter(leased.job.tenant, leased.job.group, now.max(leased.job.run_at));
         self.leases.lock().insert(leased.job.id, leased.token);
         let node = Arc::clone(self);
         self.attempts.spawn(async move {
@@ -289,28 +289,19 @@ impl Node {
                 () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()).into(),
             };
             let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
-            drop(match settlement.spends() {
+            let slot = match settlement.spends() {
                 true => slot,
                 false => slot.unused(),
-            });
-            node.fill();
+            };
             let attempt = node.rollouts.interest(leased.job.group, &settlement);
             node.settle(&leased, settlement).await;
             node.leases.lock().remove(&leased.job.id);
-            drop(place);
+            drop(slot);
             node.rollouts.settled(leased.job.group, attempt, trial);
-            match comes_back {
-                true => node.wake.here(),
-                false => node.fill(),
+            if comes_back || node.crowded.load(Ordering::Relaxed) {
+                node.wake.here();
             }
         });
-    }
-
-    /// Wakes the loop if due jobs wait for what has become free.
-    fn fill(&self) {
-        if self.crowded.load(Ordering::Relaxed) {
-            self.wake.here();
-        }
     }
 
     /// Writes a settlement, and tries again while the store does not take it: the lease is kept alive meanwhile.

@@ -1,8 +1,8 @@
 //! How much of a group, and of all groups of a tenant together, may start now: their concurrency, their rate, what the node has left.
 //!
 //! The gates know no settings: who asks says how much there is to give, and [`Gates::opening`] alone compares. An attempt counts for its
-//! group and for its tenant, whatever they may do at the time, until its request is answered and judged; for the node until it is settled
-//! as well. So the next request of a group does not wait for the transaction that records the one before.
+//! group and for its tenant, whatever they may do at the time, and until it is settled, not only until its answer is there: so no more of
+//! a group's jobs are `running`, and none but those are sent once more after a crash, than it may run at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,14 +41,11 @@ struct GateState {
     pace: Option<Pace>,
 }
 
-/// The right of a group and its tenant to run one attempt; it ends when this is dropped.
+/// The right to run one attempt; it ends when this is dropped.
 pub struct Slot {
     gates: Arc<Gates>,
     whose: [Whose; 2],
 }
-
-/// The room that one attempt takes on this node until it is settled; it is free again when this is dropped.
-pub struct Place(Arc<Gates>);
 
 /// How much may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +82,7 @@ impl Gates {
         self.capacity.saturating_sub(self.lock().running)
     }
 
-    /// How many attempts run, or are being settled.
+    /// How many attempts run.
     #[must_use]
     pub fn running(&self) -> usize {
         self.lock().running
@@ -110,9 +107,9 @@ impl Gates {
         }
     }
 
-    /// Counts an attempt that starts now: for its group and its tenant until the slot is dropped, for the node until the place is.
+    /// Counts an attempt that starts now, until the slot is dropped.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, now: UnixMs) -> (Slot, Place) {
+    pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, now: UnixMs) -> Slot {
         let whose = [Whose::Tenant(tenant), Whose::Group(group)];
         let mut inner = self.lock();
         inner.running += 1;
@@ -123,7 +120,7 @@ impl Gates {
                 pace.spend(now);
             }
         }
-        (Slot { gates: Arc::clone(self), whose }, Place(Arc::clone(self)))
+        Slot { gates: Arc::clone(self), whose }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -149,6 +146,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.gates.lock();
+        inner.running -= 1;
         for whose in &self.whose {
             if let Some(state) = inner.gates.get_mut(whose) {
                 state.running -= 1;
@@ -157,12 +155,6 @@ impl Drop for Slot {
                 }
             }
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.lock().running -= 1;
     }
 }
 
@@ -239,13 +231,11 @@ mod tests {
     fn concurrency_is_given_back_with_the_slot() {
         let gates = Arc::new(Gates::new(10));
         assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
-        let (slots, places): (Vec<_>, Vec<_>) = (0..2).map(|_| gates.enter(TENANT, GROUP, UnixMs(0))).unzip();
+        let slots = [gates.enter(TENANT, GROUP, UnixMs(0)), gates.enter(TENANT, GROUP, UnixMs(0))];
         assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Full);
         assert_eq!(gates.free(), 8);
         drop(slots);
         assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
-        assert_eq!(gates.free(), 8, "they are not settled");
-        drop(places);
         assert_eq!(gates.free(), 10);
     }
 
@@ -269,7 +259,7 @@ mod tests {
         let opening = || gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
         assert_eq!(opening(), Opening::Now(10));
         start(&gates, 9, UnixMs(0));
-        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, UnixMs(0)).0.unused()));
+        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, UnixMs(0)).unused()));
         assert_eq!(opening(), Opening::Now(1));
     }
 
@@ -315,7 +305,7 @@ mod tests {
         let all = |tenant, now| gates.opening(tenant, 3, Some(per_second(4)), UnixMs(now));
         let both = |now| (gates.opening(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
         assert_eq!(both(0), (Opening::Now(10), Opening::Now(3)));
-        let (first, _place) = gates.enter(TENANT, GROUP, UnixMs(0));
+        let first = gates.enter(TENANT, GROUP, UnixMs(0));
         let others = [1, 2].map(|_| gates.enter(TENANT, GroupId(2), UnixMs(0)));
         assert_eq!(both(0), (Opening::Now(9), Opening::Full));
         drop(others);

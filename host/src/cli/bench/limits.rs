@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::sink::Sink;
+use super::sink::{RUN_AT_HEADER, Sink};
+use super::timed::timed;
 use super::{Bench, Row};
-use crate::clock::Stopwatch;
+use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::config::{Config, Sources};
 use crate::egress::Guard;
 use crate::send;
@@ -117,6 +118,30 @@ impl Bench {
         let elapsed = stopwatch.elapsed();
         bar.finish_and_clear();
         Ok(Row::new("limit: bare HTTP loop").rate(self.jobs, elapsed))
+    }
+
+    /// The same client on time: requests at the moments of the jobs that measure lateness, with nothing to look up, decide or write down.
+    pub(super) async fn bare_timed(&self, sink: &Sink) -> anyhow::Result<Row> {
+        let bar = self.bar("bare requests on time", self.timed_jobs)?;
+        let config = Config::load(Sources::default())?;
+        let client = send::client(&config.delivery, &Arc::new(Guard::default()))?;
+        let body = bytes::Bytes::from(vec![b'x'; self.payload_bytes]);
+        sink.reset().await?;
+        let mut requests = JoinSet::new();
+        for at in self.moments()? {
+            let (client, url, body, bar) = (client.clone(), sink.url.clone(), body.clone(), bar.clone());
+            requests.spawn(async move {
+                SystemClock.sleep_until(at).await;
+                client.post(&url).header(RUN_AT_HEADER, at.0).body(body).send().await?.bytes().await?;
+                bar.inc(1);
+                anyhow::Ok(())
+            });
+        }
+        while let Some(ended) = requests.join_next().await {
+            ended.context("a request failed")??;
+        }
+        bar.finish_and_clear();
+        timed(Row::new("limit: bare requests on time"), self.timed_jobs, sink).await
     }
 
     /// What a commit waits for: with a disk that flushes quickly, durability costs little.

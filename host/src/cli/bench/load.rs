@@ -90,7 +90,7 @@ impl Bench {
         let stopwatch = Stopwatch::start();
         let accepted = ProgressBar::hidden();
         let accepting = send(&server.clients, &[&server.group], requests, *size, *connections, &accepted).await?;
-        settled(&server, sink, self.jobs, &bar).await?;
+        settled(&server, sink, self.jobs, LOOK, &bar).await?;
         let elapsed = stopwatch.elapsed();
         bar.finish_and_clear();
         let tally = sink.tally().await?;
@@ -112,7 +112,7 @@ impl Bench {
         let stopwatch = Stopwatch::start();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         send(&server.clients, &names, batches, size, BATCH_CONNECTIONS, &ProgressBar::hidden()).await?;
-        arrived(sink, self.jobs, &bar).await?;
+        arrived(sink, self.jobs, LOOK, &bar).await?;
         bar.finish_and_clear();
         Ok(stopwatch.elapsed())
     }
@@ -203,28 +203,39 @@ async fn send(
 }
 
 /// Returns when `count` requests have arrived.
-pub(super) async fn arrived(sink: &Sink, count: usize, bar: &ProgressBar) -> anyhow::Result<()> {
+pub(super) async fn arrived(sink: &Sink, count: usize, look: Duration, bar: &ProgressBar) -> anyhow::Result<()> {
     let arrivals = async || {
         let count = sink.tally().await?.count;
         bar.set_position(count);
         Ok(count)
     };
-    reached(count, "deliveries arrived", arrivals).await
+    reached(count, "deliveries arrived", look, arrivals).await
 }
 
 /// Returns when `count` requests have arrived and as many jobs of the server's group are `succeeded`.
-pub(super) async fn settled(server: &Server, sink: &Sink, count: usize, bar: &ProgressBar) -> anyhow::Result<()> {
-    arrived(sink, count, bar).await?;
-    succeeded(server.client(), &server.group, count).await
+pub(super) async fn settled(
+    server: &Server,
+    sink: &Sink,
+    count: usize,
+    look: Duration,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
+    arrived(sink, count, look, bar).await?;
+    succeeded(server.client(), &server.group, count, look).await
 }
 
 /// Returns when `count` jobs of a group are `succeeded`.
-pub(super) async fn succeeded(client: &Client, group: &str, count: usize) -> anyhow::Result<()> {
-    reached(count, "jobs are `succeeded`", async || Ok(client.stats(group).await?.succeeded)).await
+pub(super) async fn succeeded(client: &Client, group: &str, count: usize, look: Duration) -> anyhow::Result<()> {
+    reached(count, "jobs are `succeeded`", look, async || Ok(client.stats(group).await?.succeeded)).await
 }
 
-/// Returns when `count` is reached.
-async fn reached(count: usize, what: &str, progress: impl AsyncFn() -> anyhow::Result<u64>) -> anyhow::Result<()> {
+/// Returns when `count` is reached. Each look takes time from what is measured.
+async fn reached(
+    count: usize,
+    what: &str,
+    look: Duration,
+    progress: impl AsyncFn() -> anyhow::Result<u64>,
+) -> anyhow::Result<()> {
     let (mut seen, mut since) = (0, Stopwatch::start());
     loop {
         let now = progress().await?;
@@ -235,6 +246,6 @@ async fn reached(count: usize, what: &str, progress: impl AsyncFn() -> anyhow::R
             (seen, since) = (now, Stopwatch::start());
         }
         ensure!(since.elapsed() < STUCK, "nothing happens any more: {now} of {count} {what}");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(look).await;
     }
 }

@@ -17,10 +17,13 @@ use super::load::{settled, succeeded};
 use super::server::Server;
 use super::sink::{FAIL_PATH, RUN_AT_HEADER, SLOW_PATH, Sink};
 use super::{Bench, Row};
-use crate::clock::{Clock as _, SystemClock, UnixMs};
+use crate::clock::{Clock as _, Stopwatch, SystemClock, UnixMs};
 
 /// How long before the first job is due the jobs of a timed workload are begun to be accepted.
 const LEAD: Duration = Duration::from_secs(3);
+
+/// The pause between two looks at how far it is: few, because what is measured here are single milliseconds, of which each look takes some.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How often others are handed in while timed jobs are delivered.
 const TICK: Duration = Duration::from_millis(20);
@@ -29,18 +32,19 @@ const TICK: Duration = Duration::from_millis(20);
 const GROUPS: usize = 20;
 
 impl Bench {
-    /// Nothing else happens.
+    /// Nothing else happens. A machine has its own lateness: so bare requests go before.
     pub(super) async fn lateness(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
+        let bare = self.bare_timed(sink).await?;
         let server = self.server().await?;
         self.wait_behind(&server, sink).await?;
         sink.reset().await?;
         let before = server.usage();
         let bar = self.bar("lateness", self.timed_jobs)?;
         self.send_timed(&server, std::slice::from_ref(&server.group), |_| sink.url.clone()).await?;
-        settled(&server, sink, self.timed_jobs, &bar).await?;
+        settled(&server, sink, self.timed_jobs, LOOK, &bar).await?;
         bar.finish_and_clear();
         let row = timed(Row::new("lateness"), self.timed_jobs, sink).await?;
-        Ok(vec![row.server(before, server.usage())])
+        Ok(vec![bare, row.server(before, server.usage())])
     }
 
     /// Others of the same tenant are accepted and delivered at once, at a steady rate.
@@ -52,13 +56,15 @@ impl Bench {
         let bar = self.bar("lateness while others run", self.timed_jobs)?;
         self.send_timed(&server, std::slice::from_ref(&server.group), |_| sink.url.clone()).await?;
         tokio::time::sleep(LEAD / 2).await;
+        let stopwatch = Stopwatch::start();
         tokio::select! {
-            ended = succeeded(server.client(), &server.group, self.timed_jobs) => ended?,
+            ended = succeeded(server.client(), &server.group, self.timed_jobs, LOOK) => ended?,
             failed = self.steady(server.client(), &others, self.job(sink)) => return failed.map(|()| Vec::new()),
         }
-        let row = timed(Row::new("lateness while others run"), self.timed_jobs, sink).await?;
+        let others = self.others_rate(stopwatch.elapsed(), sink).await?;
         bar.finish_and_clear();
-        Ok(vec![row.figure("others_per_second", self.others_rate(sink).await?).server(before, server.usage())])
+        let row = timed(Row::new("lateness while others run"), self.timed_jobs, sink).await?;
+        Ok(vec![row.figure("others_per_second", others).server(before, server.usage())])
     }
 
     /// Posts jobs to a group at a steady rate, or as fast as they are accepted. Ends only with an error.
@@ -90,7 +96,7 @@ impl Bench {
         let mut healthy = 0;
         for (number, group) in groups.iter().enumerate().take(GROUPS - 2) {
             let count = self.timed_jobs / GROUPS + usize::from(number < self.timed_jobs % GROUPS);
-            succeeded(server.client(), group, count).await?;
+            succeeded(server.client(), group, count, LOOK).await?;
             healthy += count;
             bar.set_position(healthy as u64);
         }
@@ -109,19 +115,21 @@ impl Bench {
         sink.reset().await?;
         let before = server.usage();
         self.send_timed(&server, std::slice::from_ref(&server.group), |_| sink.url.clone()).await?;
+        let stopwatch = Stopwatch::start();
         other[0].act(&["groups", &server.group, "resume"]).await?;
-        succeeded(server.client(), &server.group, self.timed_jobs).await?;
+        succeeded(server.client(), &server.group, self.timed_jobs, LOOK).await?;
+        let others = self.others_rate(stopwatch.elapsed(), sink).await?;
         let left = other[0].stats(&server.group).await?.available;
         ensure!(left > 0, "the backlog was worked off before the last timed job: make it larger");
         let row = timed(Row::new("lateness beside a backlog"), self.timed_jobs, sink).await?;
-        Ok(vec![row.figure("others_per_second", self.others_rate(sink).await?).server(before, server.usage())])
+        Ok(vec![row.figure("others_per_second", others).server(before, server.usage())])
     }
 
-    /// How many others arrived in each second that timed jobs were spread over.
-    async fn others_rate(&self, sink: &Sink) -> anyhow::Result<f64> {
+    /// How many others than the timed jobs arrived in each second of `elapsed`.
+    async fn others_rate(&self, elapsed: Duration, sink: &Sink) -> anyhow::Result<f64> {
         let others = sink.tally().await?.count.saturating_sub(self.timed_jobs as u64);
         #[expect(clippy::cast_precision_loss, reason = "a benchmark has far less than 2^52 jobs")]
-        Ok((others as f64 / self.timed_spread.as_secs_f64()).round())
+        Ok((others as f64 / elapsed.as_secs_f64()).round())
     }
 
     /// Hands jobs in that are due at distinct milliseconds, for each of the groups in turn; `target` says where a group's go.
@@ -131,19 +139,25 @@ impl Bench {
         groups: &[String],
         target: impl Fn(usize) -> String,
     ) -> anyhow::Result<()> {
+        let moments = self.moments()?;
+        for (number, group) in groups.iter().enumerate() {
+            let url = target(number);
+            let moments = moments.iter().skip(number).step_by(groups.len());
+            let jobs: Vec<_> = moments.map(|at| self.timed_job(url.clone(), *at)).collect();
+            self.send_batches(&server.clients, group, &jobs, &ProgressBar::hidden()).await?;
+        }
+        let first = moments.first().copied().unwrap_or(UnixMs::MAX);
+        ensure!(SystemClock.now() < first, "the jobs were not accepted before the first of them was due");
+        Ok(())
+    }
+
+    /// When the jobs are due whose lateness is measured: at distinct milliseconds, from [`LEAD`] from now on.
+    pub(super) fn moments(&self) -> anyhow::Result<Vec<UnixMs>> {
         let (count, spread) = (self.timed_jobs, self.timed_spread);
         let step = u64::try_from(spread.as_millis())? / u64::try_from(count)?.max(1);
         ensure!(step > 0, "{count} jobs have no distinct milliseconds in {}", humantime::format_duration(spread));
         let first = SystemClock.now().plus(LEAD);
-        for (number, group) in groups.iter().enumerate() {
-            let url = target(number);
-            let times = (number..count).step_by(groups.len());
-            let at = |index: usize| first.plus(Duration::from_millis(index as u64 * step));
-            let jobs: Vec<_> = times.map(|index| self.timed_job(url.clone(), at(index))).collect();
-            self.send_batches(&server.clients, group, &jobs, &ProgressBar::hidden()).await?;
-        }
-        ensure!(SystemClock.now() < first, "the jobs were not accepted before the first of them was due");
-        Ok(())
+        Ok((0..count as u64).map(|index| first.plus(Duration::from_millis(index * step))).collect())
     }
 
     fn timed_job(&self, url: String, at: UnixMs) -> JobInput {
@@ -159,7 +173,7 @@ impl Bench {
 }
 
 /// The lateness of `count` jobs.
-async fn timed(row: Row, count: usize, sink: &Sink) -> anyhow::Result<Row> {
+pub(super) async fn timed(row: Row, count: usize, sink: &Sink) -> anyhow::Result<Row> {
     let tally = sink.tally().await?;
     if tally.early > 0 {
         bail!("{} of {count} jobs were delivered before they were due", tally.early);

@@ -1,4 +1,5 @@
-//! Builds the default plugins. The nested cargo has its own target directory below `OUT_DIR`, which makes a second build quick.
+//! Builds the default plugins. The nested cargo has a target directory of its own, which makes a second build quick. It is beside those of the
+//! build scripts, because clippy has another `OUT_DIR` for this one.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -11,10 +12,10 @@ const PLUGINS: [&str; 5] = ["backoff", "base64-envelope", "expected-status", "st
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plugins = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    let guests = out.ancestors().nth(2).unwrap_or(&out).join("guests");
     rerun_if_changed(&plugins);
     for name in PLUGINS {
-        let request =
-            BuildRequest { manifest_dir: plugins.join(name), target_dir: out.join("guests"), toolchain: None };
+        let request = BuildRequest { manifest_dir: plugins.join(name), target_dir: guests.clone(), toolchain: None };
         fs::write(out.join(name).with_extension("wasm"), build(&request)?)?;
     }
     Ok(())

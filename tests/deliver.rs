@@ -8,6 +8,7 @@ use carillon::clock::{Clock as _, UnixMs};
 use reqwest::Method;
 use serde_json::json;
 
+use crate::observers::upload;
 use crate::support::{Arrival, ManualClock, Receiver, Setup, TestHost, ms};
 
 /// Delivers one job, which is given as the text of a JSON object's members.
@@ -84,6 +85,34 @@ async fn a_job_goes_out_at_its_time_and_not_a_millisecond_before() {
     clock.set(run_at);
     assert_eq!(receiver.arrived("/a", 1).await[0].at, run_at);
     host.api.until_state(made["id"].as_str().unwrap(), "succeeded").await;
+}
+
+/// Calls of an encoder that traps are seen before anything else of an attempt is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_made_ready_in_the_moment_before_its_time() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    upload(&host.api, "tests/guests/moody", "moody").await;
+    host.api.put_group("g", json!({"encode": [{"plugin": "moody", "config": {"mood": "trap"}}]})).await;
+    let mut events = host.api.follow("?kind=quarantine").await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(host.api.job_id("g", json!({"url": "http://127.0.0.1:9/", "run_at": "+60s"})).await);
+    }
+    let run_at = ms(&host.api.job(&ids[0]).await["run_at"]);
+    clock.set(UnixMs(run_at.0 - 1));
+    events.take(1).await;
+    for id in &ids {
+        assert_eq!(host.api.job(id).await["state"], "running");
+        assert!(host.api.attempts(id).await.is_empty(), "nothing is decided before its time");
+    }
+    clock.set(run_at);
+    for id in &ids {
+        host.api.until_state(id, "scheduled").await;
+        let attempts = host.api.attempts(id).await;
+        assert_eq!((&attempts[0]["error"]["code"], ms(&attempts[0]["started_at"])), (&json!("policy.trap"), run_at));
+        assert_eq!(ms(&attempts[0]["finished_at"]), run_at);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

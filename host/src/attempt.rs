@@ -95,9 +95,11 @@ impl Attempter {
         self.receivers.left_alone(self.clock.now())
     }
 
-    /// Makes the attempt that `leased` is for, and says what becomes of the job.
+    /// Makes the attempt that `leased` is for, and says what becomes of the job. Begun in the moment before the job is due, it is ready by then
+    /// and waits; all that is decided of it, and all that its policy is told, is as of then.
     pub async fn make(&self, leased: &Leased) -> Made {
-        let started_at = self.clock.now();
+        let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
+        let started_at = begun_at.max(run_at);
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None).into();
@@ -108,17 +110,23 @@ impl Attempter {
         let mut notes = Notes::new(leased, &group, started_at);
         let url = receiver::url_of(&leased.job);
         let origin = url.as_ref().map(receiver::origin_of).unwrap_or_default();
-        let pass = match self.receivers.enter(&leased.job, &origin, self.host_concurrency(&group), started_at) {
+        let pass = match self.enter(leased, &group, &origin, started_at).await {
             Ok(pass) => pass,
             Err(wait) => return self.put_off(leased, due, notes, &origin, wait).into(),
         };
-        let plan = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
-            Ok(plan) => plan,
-            Err(fault) => return self.unsent(leased, notes, Role::Encode, &fault).into(),
-        };
         let case = Case { url, ..self.watched(&group, leased) };
-        let outgoing = match self.prepared(&case, &plan, started_at, &mut notes).await {
-            Ok(outgoing) => outgoing,
+        let ready = self.ready(&case, started_at, &mut notes).await;
+        if begun_at < run_at {
+            self.clock.sleep_until(run_at).await;
+            let now = self.clock.now();
+            if now >= leased.until {
+                // This node stood still: somebody else may have the job by now.
+                return Settlement::released(leased, now).into();
+            }
+            notes.detail.timings.late = micros(now.since(run_at));
+        }
+        let (plan, outgoing) = match ready {
+            Ok(ready) => ready,
             Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
         };
         notes.detail.request_digest = Some(outgoing.digest());
@@ -137,6 +145,17 @@ impl Attempter {
             settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
             trial,
         }
+    }
+
+    /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
+    async fn enter(&self, leased: &Leased, group: &Group, origin: &str, at: UnixMs) -> Result<Pass, PutOff> {
+        let enter = || self.receivers.enter(&leased.job, origin, self.host_concurrency(group), at);
+        let pass = enter();
+        if pass.is_ok() || self.clock.now() >= at {
+            return pass;
+        }
+        self.clock.sleep_until(at).await;
+        enter()
     }
 
     /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
@@ -175,6 +194,19 @@ impl Attempter {
             }
             None => {}
         }
+    }
+
+    /// The request, and the plan that it is judged by.
+    async fn ready(
+        &self,
+        case: &Case<'_>,
+        now: UnixMs,
+        notes: &mut Notes,
+    ) -> Result<(Arc<Plan>, Outgoing), (Role, Fault)> {
+        let plan = self.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await;
+        let plan = plan.map_err(|fault| (Role::Encode, fault))?;
+        let outgoing = self.prepared(case, &plan, now, notes).await?;
+        Ok((plan, outgoing))
     }
 
     /// Encodes, signs, and puts the server's own headers and the group's keys on.

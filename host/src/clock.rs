@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// noticed within this time.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
 
+/// How long before a time it is nearly that time.
+pub const MOMENT: Duration = alarm::LONGEST;
+
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -73,6 +76,11 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// Returns as soon as `now()` is `at` or later. Cancel safe.
     fn sleep_until(&self, at: UnixMs) -> Sleep<'_>;
 
+    /// Returns before `at`, by at most [`MOMENT`], or a little later: for what is to be ready by then. Cancel safe.
+    fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
+        self.sleep_until(at.minus(MOMENT))
+    }
+
     /// Fills `bytes` with unpredictable bytes.
     fn fill_random(&self, bytes: &mut [u8]);
 }
@@ -89,6 +97,12 @@ impl SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
+
+    /// The time until `at`; zero if it has come.
+    fn left(self, at: UnixMs) -> Duration {
+        let left = at.0.saturating_mul(1_000).saturating_sub(self.now_micros());
+        Duration::from_micros(u64::try_from(left).unwrap_or(0))
+    }
 }
 
 impl Clock for SystemClock {
@@ -99,14 +113,20 @@ impl Clock for SystemClock {
     fn sleep_until(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
             loop {
-                let left = at.0.saturating_mul(1_000).saturating_sub(self.now_micros());
-                let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
-                match left.checked_sub(alarm::LONGEST) {
-                    _ if left.is_zero() => return,
-                    // It may take a millisecond longer, which still leaves one for the alarm.
-                    Some(nap) if !nap.is_zero() => tokio::time::sleep(nap.min(LONGEST_NAP)).await,
-                    _ => alarm::after(left).await,
+                self.sleep_until_nearly(at).await;
+                match self.left(at) {
+                    Duration::ZERO => return,
+                    left => alarm::after(left).await,
                 }
+            }
+        })
+    }
+
+    fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
+        Box::pin(async move {
+            // It may take a millisecond longer, which still leaves some for the alarm.
+            while let Some(nap) = self.left(at).checked_sub(alarm::LONGEST).filter(|nap| !nap.is_zero()) {
+                tokio::time::sleep(nap.min(LONGEST_NAP)).await;
             }
         })
     }

@@ -275,8 +275,8 @@ impl Node {
         let node = Arc::clone(self);
         self.attempts.spawn(async move {
             let attempt = async {
-                node.clock.sleep_until(leased.job.run_at).await;
-                let now = node.clock.now();
+                node.clock.sleep_until_nearly(leased.job.run_at).await;
+                let now = node.clock.now().max(leased.job.run_at);
                 if now >= leased.until {
                     // The claim was long on its way, or this node stood still: somebody else may have the job by now.
                     return Settlement::released(&leased, now).into();

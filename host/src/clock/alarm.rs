@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The longest that an alarm is off: what is further off is tokio's until then.
-pub(super) const LONGEST: Duration = Duration::from_millis(2);
+pub(super) const LONGEST: Duration = Duration::from_millis(3);
 
 /// The one thread's. None if the system has no thread for it.
 static ALARMS: LazyLock<Option<&'static Alarms>> = LazyLock::new(|| {

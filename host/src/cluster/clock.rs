@@ -79,6 +79,13 @@ impl Clock for SharedClock {
         })
     }
 
+    fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
+        Box::pin(async move {
+            self.sleep_until(at.minus(LONGEST_NAP)).await;
+            self.local.sleep_until_nearly(self.local.now().plus(at.since(self.now()))).await;
+        })
+    }
+
     fn fill_random(&self, bytes: &mut [u8]) {
         self.local.fill_random(bytes);
     }

@@ -217,9 +217,9 @@ pub struct PluginUse {
 /// How long the stages of an attempt took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Timings {
-    /// From `run_at` to the start of the attempt.
+    /// From `run_at` to the start of the attempt; where its request was ready before, to when it was sent.
     pub late: u64,
-    /// Encode and sign, with the wait for a policy thread.
+    /// Encode and sign, with the wait for a policy thread. Of a job that is on time, this is over before it is due.
     pub prepare: u64,
     /// From the start of the request to the end of the answer's body.
     pub exchange: u64,

@@ -146,7 +146,12 @@ impl Metrics {
         registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
         registry.register("leases_lost", "Settlements refused because the lease had ended", self.leases_lost.clone());
         let (lateness, exchange, policy) = (self.lateness.clone(), self.exchange.clone(), self.policy.clone());
-        registry.register_with_unit("lateness", "From run_at to the start of the attempt", Unit::Seconds, lateness);
+        registry.register_with_unit(
+            "lateness",
+            "From run_at to the start of the attempt, or to when its request was sent that was ready before",
+            Unit::Seconds,
+            lateness,
+        );
         registry.register_with_unit("exchange", "From the request to the end of its answer", Unit::Seconds, exchange);
         registry.register_with_unit("policy_call", "One call of a policy", Unit::Seconds, policy);
         registry.register("policy_faults", "Policy calls without an answer", self.faults.clone());

@@ -1,6 +1,9 @@
-//! Does as its config says: as an observer it talks, traps or never ends; as a judge it traps, or says what it is told of the attempt.
+//! Does as its config says: as an observer it talks, traps or never ends; as a judge it traps, or says what it is told of the attempt; as an
+//! encoder it traps, or does nothing.
 
-use carillon_policy_sdk::{Attempt, Event, Exchange, Failure, Judge, Observe, Plugin, Verdict, export, log};
+use carillon_policy_sdk::{
+    Attempt, Encode, Event, Exchange, Failure, Judge, Observe, Plugin, Request, Verdict, export, log,
+};
 use serde::Deserialize;
 
 struct Moody;
@@ -21,7 +24,7 @@ enum Mood {
     Spin,
 }
 
-export!(Moody: judge, observe);
+export!(Moody: encode, judge, observe);
 
 impl Plugin for Moody {
     type Config = Config;
@@ -31,6 +34,13 @@ impl Plugin for Moody {
     const CONFIG_SCHEMA: &'static str = r#"{
         "type": "object", "additionalProperties": false, "properties": {"mood": {"enum": ["talk", "trap", "spin"]}}
     }"#;
+}
+
+impl Encode for Moody {
+    fn encode(_attempt: &Attempt, config: &Config, request: Request) -> Result<Request, Failure> {
+        assert!(!matches!(config.mood, Mood::Trap), "in a bad mood");
+        Ok(request)
+    }
 }
 
 impl Judge for Moody {

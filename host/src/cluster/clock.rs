@@ -82,6 +82,7 @@ impl Clock for SharedClock {
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
             self.sleep_until(at.minus(LONGEST_NAP)).await;
+            // From here on the local clock's own way, which needs no alarm.
             self.local.sleep_until_nearly(self.local.now().plus(at.since(self.now()))).await;
         })
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::sink::{RUN_AT_HEADER, Sink};
 use super::timed::timed;
-use super::{Bench, Row};
+use super::{Bench, Row, all};
 use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::config::{Config, Sources};
 use crate::egress::Guard;
@@ -62,9 +62,7 @@ impl Bench {
                 anyhow::Ok(())
             });
         }
-        while let Some(ended) = loops.join_next().await {
-            ended.context("a loop failed")??;
-        }
+        all(loops).await?;
         Ok(Row::new("limit: the receiver").rate(self.jobs, stopwatch.elapsed()))
     }
 
@@ -95,8 +93,7 @@ impl Bench {
     /// The deliveries' HTTP client and nothing else: no policy, no store.
     pub(super) async fn bare_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare HTTP loop", self.jobs)?;
-        let config = Config::load(Sources::default())?;
-        let client = send::client(&config.delivery, &Arc::new(Guard::default()))?;
+        let client = client()?;
         let (left, body) = (Arc::new(AtomicUsize::new(self.jobs)), bytes::Bytes::from(vec![b'x'; self.payload_bytes]));
         let stopwatch = Stopwatch::start();
         let mut loops = JoinSet::new();
@@ -112,9 +109,7 @@ impl Bench {
                 anyhow::Ok(())
             });
         }
-        while let Some(ended) = loops.join_next().await {
-            ended.context("a loop failed")??;
-        }
+        all(loops).await?;
         let elapsed = stopwatch.elapsed();
         bar.finish_and_clear();
         Ok(Row::new("limit: bare HTTP loop").rate(self.jobs, elapsed))
@@ -123,8 +118,7 @@ impl Bench {
     /// The same client on time: requests at the moments of the jobs that measure lateness, with nothing to look up, decide or write down.
     pub(super) async fn bare_timed(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare requests on time", self.timed_jobs)?;
-        let config = Config::load(Sources::default())?;
-        let client = send::client(&config.delivery, &Arc::new(Guard::default()))?;
+        let client = client()?;
         let body = bytes::Bytes::from(vec![b'x'; self.payload_bytes]);
         sink.reset().await?;
         let mut requests = JoinSet::new();
@@ -137,9 +131,7 @@ impl Bench {
                 anyhow::Ok(())
             });
         }
-        while let Some(ended) = requests.join_next().await {
-            ended.context("a request failed")??;
-        }
+        all(requests).await?;
         bar.finish_and_clear();
         timed(Row::new("limit: bare requests on time"), self.timed_jobs, sink).await
     }
@@ -158,4 +150,9 @@ impl Bench {
         times.sort_unstable();
         Ok(Row::new("limit: flush of 4 KiB").figure("call_us", times[FLUSHES / 2].as_secs_f64() * 1e6))
     }
+}
+
+/// The deliveries' HTTP client, as it is without any setting.
+fn client() -> anyhow::Result<reqwest::Client> {
+    Ok(send::client(&Config::load(Sources::default())?.delivery, &Arc::new(Guard::default()))?)
 }

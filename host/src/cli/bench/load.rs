@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use indicatif::ProgressBar;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -14,7 +14,7 @@ use super::super::bodies::{JobInput, Payload};
 use super::super::client::Client;
 use super::server::{LOOK, Server, Usage};
 use super::sink::Sink;
-use super::{Bench, Row};
+use super::{Bench, Row, all};
 use crate::clock::Stopwatch;
 
 /// Jobs in one request.
@@ -196,9 +196,7 @@ async fn send(
             }
         });
     }
-    while let Some(sender) = senders.join_next().await {
-        sender.context("a sender failed")??;
-    }
+    all(senders).await?;
     Ok(stopwatch.elapsed())
 }
 

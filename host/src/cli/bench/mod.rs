@@ -17,10 +17,11 @@ mod timed;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
 
 use super::output::Output;
 use crate::app::signal;
@@ -231,6 +232,14 @@ impl Bench {
         let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed}")?;
         Ok(ProgressBar::new(length as u64).with_style(style).with_message(workload.to_owned()))
     }
+}
+
+/// Returns when all tasks of a workload have ended, or one has failed.
+async fn all(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task of the workload failed")??;
+    }
+    Ok(())
 }
 
 /// Of sorted values: the smallest that this many in a hundred do not exceed.

@@ -23,7 +23,7 @@ use crate::clock::{Clock as _, Stopwatch, SystemClock, UnixMs};
 const LEAD: Duration = Duration::from_secs(3);
 
 /// The pause between two looks at how far it is: few, because what is measured here are single milliseconds, of which each look takes some.
-const LOOK: Duration = Duration::from_millis(500);
+const RARE_LOOK: Duration = Duration::from_millis(500);
 
 /// How often others are handed in while timed jobs are delivered.
 const TICK: Duration = Duration::from_millis(20);
@@ -41,7 +41,7 @@ impl Bench {
         let before = server.usage();
         let bar = self.bar("lateness", self.timed_jobs)?;
         self.send_timed(&server, std::slice::from_ref(&server.group), |_| sink.url.clone()).await?;
-        settled(&server, sink, self.timed_jobs, LOOK, &bar).await?;
+        settled(&server, sink, self.timed_jobs, RARE_LOOK, &bar).await?;
         bar.finish_and_clear();
         let row = timed(Row::new("lateness"), self.timed_jobs, sink).await?;
         Ok(vec![bare, row.server(before, server.usage())])
@@ -58,7 +58,7 @@ impl Bench {
         tokio::time::sleep(LEAD / 2).await;
         let stopwatch = Stopwatch::start();
         tokio::select! {
-            ended = succeeded(server.client(), &server.group, self.timed_jobs, LOOK) => ended?,
+            ended = succeeded(server.client(), &server.group, self.timed_jobs, RARE_LOOK) => ended?,
             failed = self.steady(server.client(), &others, self.job(sink)) => return failed.map(|()| Vec::new()),
         }
         let others = self.others_rate(stopwatch.elapsed(), sink).await?;
@@ -96,7 +96,7 @@ impl Bench {
         let mut healthy = 0;
         for (number, group) in groups.iter().enumerate().take(GROUPS - 2) {
             let count = self.timed_jobs / GROUPS + usize::from(number < self.timed_jobs % GROUPS);
-            succeeded(server.client(), group, count, LOOK).await?;
+            succeeded(server.client(), group, count, RARE_LOOK).await?;
             healthy += count;
             bar.set_position(healthy as u64);
         }
@@ -117,7 +117,7 @@ impl Bench {
         self.send_timed(&server, std::slice::from_ref(&server.group), |_| sink.url.clone()).await?;
         let stopwatch = Stopwatch::start();
         other[0].act(&["groups", &server.group, "resume"]).await?;
-        succeeded(server.client(), &server.group, self.timed_jobs, LOOK).await?;
+        succeeded(server.client(), &server.group, self.timed_jobs, RARE_LOOK).await?;
         let others = self.others_rate(stopwatch.elapsed(), sink).await?;
         let left = other[0].stats(&server.group).await?.available;
         ensure!(left > 0, "the backlog was worked off before the last timed job: make it larger");

@@ -10,6 +10,7 @@ mod conformance;
 mod documents;
 mod entities;
 mod lane;
+mod migrations;
 mod peers;
 mod postgres;
 mod queries;

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
@@ -14,7 +14,7 @@ use super::connections::Connections;
 use super::error::Failure;
 use super::hosts::{self, Hosts};
 use super::import;
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, StoreError, migrations};
 
 /// The oldest server that the statements are written and tested for: PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;
@@ -127,13 +127,8 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {
 /// Creates the schema, or brings it up to date.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Failure> {
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
-    migrations().run_direct(None, connection, false).await.map_err(migration_failure)?;
+    migrations::POSTGRES.run_direct(None, connection, false).await.map_err(migration_failure)?;
     refuse_newer(connection).await
-}
-
-/// What this program knows. A newer one may have migrated further: nodes of both work side by side while one after the other is replaced.
-fn migrations() -> Migrator {
-    Migrator { ignore_missing: true, ..sqlx::migrate!("migrations/postgres") }
 }
 
 const NEEDS: &str = "SELECT needs FROM carillon";
@@ -141,7 +136,7 @@ const NEEDS: &str = "SELECT needs FROM carillon";
 /// A schema that a newer program has made, without what this one needs.
 async fn refuse_newer(connection: &mut PgConnection) -> Result<(), Failure> {
     let needs: i64 = sqlx::query_scalar(NEEDS).fetch_one(connection).await?;
-    let known = migrations().iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = migrations::newest(&migrations::POSTGRES);
     if needs > known {
         let text = format!(
             "its schema is for programs that know version {needs}, and this one knows {known}: use a newer program"

@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Row as _};
 
 use super::error::Failure;
-use crate::store::{Durability, StoreError};
-
-pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+use crate::store::{Durability, StoreError, migrations};
 
 /// "Carl": what the first migration writes into the header of the file.
 const APPLICATION_ID: i64 = 0x4361_726c;
@@ -168,7 +166,7 @@ async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
         .await?;
     refuse_foreign(&mut writer).await?;
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
-    MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(migration_failure)?;
+    migrations::SQLITE.run_direct(None, &mut writer, false).await.map_err(migration_failure)?;
     sqlx::query(END_LEASES).execute(&mut writer).await?;
     Ok(writer)
 }
@@ -192,7 +190,7 @@ fn migration_failure(error: MigrateError) -> Failure {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         MigrateError::VersionMissing(version) => {
-            let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+            let known = migrations::newest(&migrations::SQLITE);
             let text =
                 format!("its schema has version {version}, but this program knows only {known}: use a newer program");
             Failure(StoreError::Corrupt(text))

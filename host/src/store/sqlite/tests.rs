@@ -16,7 +16,7 @@ use crate::job::{Admission, Debounce, GroupId, NewJob, Priority, Settlement, Sta
 use crate::store::conformance::{self, Backend, LEASE, NOW, World, a_plugin, an_attempt, conformance};
 use crate::store::{
     Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store,
-    StoreError, Waiting,
+    StoreError, Waiting, migrations,
 };
 
 /// A database in a directory of its own.
@@ -252,7 +252,7 @@ const OLD: &str = r#"
 async fn a_database_of_the_first_version_goes_on() {
     let sqlite = empty().await;
     let mut before = shell(&sqlite.options().path).await;
-    super::open::MIGRATIONS.run_direct(Some(1), &mut before, false).await.unwrap();
+    migrations::SQLITE.run_direct(Some(1), &mut before, false).await.unwrap();
     sqlx::raw_sql(OLD).execute(&mut before).await.unwrap();
     before.close().await.unwrap();
     let store = sqlite.open().await;

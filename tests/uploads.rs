@@ -99,7 +99,11 @@ fn hostile() -> Vec<(&'static str, Bytes, &'static str)> {
         ("many locals", module(&format!("(func (local {}))", "i64 ".repeat(50_001))), "locals"),
         ("component-model async", disguised("(type (stream u8))"), "async"),
         ("an async function", disguised("(core func (canon backpressure.inc))"), "async"),
-        ("a component in itself", disguised("(component $c (instance (instantiate $c)))"), "does not compile"),
+        (
+            "a component in itself",
+            disguised("(component (alias outer 1 0 (component $c)) (instance (instantiate $c)))"),
+            "does not compile",
+        ),
         ("a type that doubles", doubling_type(60), "type"),
         ("instances without end", disguised(&format!("{empty}{instances}")), "instances"),
         ("an import of the network", network(), "nothing leaves a policy"),

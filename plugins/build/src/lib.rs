@@ -67,7 +67,7 @@ pub fn build(request: &BuildRequest) -> Result<Vec<u8>, BuildError> {
 
 /// Turns a core module, which says in its custom sections what its types are, into a validated component.
 fn encode(module: &[u8]) -> Result<Vec<u8>, BuildError> {
-    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode);
+    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(|mut encoder| encoder.encode());
     encoded.map_err(|error| BuildError::NotAComponent(format!("{error:#}")))
 }
 

@@ -47,7 +47,7 @@ impl World {
         let world = resolve.push_dir(&wit).and_then(|(package, _)| resolve.select_world(&[package], None));
         match world {
             Ok(id) => Ok(Self { resolve, id, directory: wit }),
-            Err(error) => Err(BuildError::World(format!("{error:#}"))),
+            Err(error) => Err(BuildError::World(resolve.render_error(&error))),
         }
     }
 

@@ -51,12 +51,12 @@ impl Anatomy {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
-                        self.imports.push(import?.name.full_name().into_owned());
+                        self.imports.push(import?.name.name.to_owned());
                     }
                 }
                 Payload::ComponentExportSection(section) if depth == 0 => {
                     for export in section {
-                        self.exports.push(export?.name.full_name().into_owned());
+                        self.exports.push(export?.name.name.to_owned());
                     }
                 }
                 Payload::MemorySection(section) => {

@@ -153,13 +153,11 @@ impl Guest {
         let mut resolve = Resolve::default();
         let package = resolve.push_str("guest.wit", &self.world()).expect("the WIT is right");
         let world = resolve.select_world(&[package], None).expect("there is one world");
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
-            .expect("the module is a module");
-        let mut encoder = ComponentEncoder::default();
-        encoder
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the module is a module");
+        ComponentEncoder::default()
             .validate(true)
             .module(&module)
-            .and_then(|encoder| encoder.encode())
+            .and_then(|mut encoder| encoder.encode())
             .unwrap_or_else(|error| panic!("{error:?}\n{text}"))
     }
 

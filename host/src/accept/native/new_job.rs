@@ -47,6 +47,8 @@ const FLOW_DEPTH: u32 = 5;
 #[derive(Default)]
 pub(in super::super) struct Checked {
     overrides: HashSet<(String, String)>,
+    /// The last URL, as it was posted and as it is stored: those of one request are often the same.
+    url: Option<(String, String)>,
     before: bool,
 }
 
@@ -54,6 +56,17 @@ impl Checked {
     /// Everything was, when it was put.
     pub(super) fn before() -> Self {
         Self { before: true, ..Self::default() }
+    }
+
+    fn url(&mut self, posted: &str, any_scheme: bool) -> Result<String, Problem> {
+        if let Some((last, stored)) = &self.url
+            && last == posted
+        {
+            return Ok(stored.clone());
+        }
+        let stored = url(posted, any_scheme)?;
+        self.url = Some((posted.to_owned(), stored.clone()));
+        Ok(stored)
     }
 }
 
@@ -122,7 +135,7 @@ impl Api {
             let detail = format!("the payload has {} bytes; this server takes {}", body.len(), self.limits.payload);
             return Err(Problem::invalid("/payload", detail));
         }
-        let target = target(doc, is_json)?;
+        let target = target(doc, is_json, checked)?;
         check_labels(doc)?;
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
@@ -244,7 +257,7 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), Problem> {
 }
 
 /// Where the job goes; none if it is to be pulled.
-fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
+fn target(doc: &JobDoc, is_json: bool, checked: &mut Checked) -> Result<Option<Target>, Problem> {
     let Some(text) = &doc.url else {
         if doc.method.is_some() || !doc.headers.is_empty() {
             let detail = "a job without `url` is pulled, not sent: it has neither method nor headers";
@@ -252,14 +265,7 @@ fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
         }
         return Ok(None);
     };
-    let invalid = |detail: String| Problem::invalid("/url", detail);
-    let url = Url::parse(text).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
-    if !doc.any_scheme && !["http", "https"].contains(&url.scheme()) {
-        return Err(invalid(format!("`{}` URLs are not delivered to; use http or https", url.scheme())));
-    }
-    if text.len() > URL_LEN {
-        return Err(invalid(format!("longer than {URL_LEN} bytes")));
-    }
+    let url = checked.url(text, doc.any_scheme)?;
     let method = doc.method.as_deref().unwrap_or("POST").to_ascii_uppercase();
     if method.len() > METHOD_LEN || Method::from_bytes(method.as_bytes()).is_err() || method == "CONNECT" {
         return Err(Problem::invalid("/method", format!("`{}` is not a method", method.escape_debug())));
@@ -276,7 +282,20 @@ fn target(doc: &JobDoc, is_json: bool) -> Result<Option<Target>, Problem> {
     if is_json && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
         headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
     }
-    Ok(Some(Target { method, url: url.into(), headers }))
+    Ok(Some(Target { method, url, headers }))
+}
+
+/// A URL as it is stored.
+fn url(posted: &str, any_scheme: bool) -> Result<String, Problem> {
+    let invalid = |detail: String| Problem::invalid("/url", detail);
+    let url = Url::parse(posted).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
+    if !any_scheme && !["http", "https"].contains(&url.scheme()) {
+        return Err(invalid(format!("`{}` URLs are not delivered to; use http or https", url.scheme())));
+    }
+    if posted.len() > URL_LEN {
+        return Err(invalid(format!("longer than {URL_LEN} bytes")));
+    }
+    Ok(url.into())
 }
 
 fn check_labels(doc: &JobDoc) -> Result<(), Problem> {

@@ -1,6 +1,6 @@
 //! The golden vectors of the Python libraries, placement, failures, and the properties that no payload may break.
 //!
-//! `golden/generate.py` writes the vectors.
+//! `vectors/generate.py` writes the vectors.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -56,7 +56,7 @@ fn golden(file: &str) -> Vec<(String, String, Vec<u8>, u64, String, String)> {
 
 #[test]
 fn secure_cookies_are_those_of_the_library() {
-    let cases = golden(include_str!("../golden/secure-cookie.json"));
+    let cases = golden(include_str!("../vectors/secure-cookie.json"));
     assert!(cases.len() > 30);
     for (name, payload, secret, now_ms, config, expected) in cases {
         assert_eq!(text(&config, now_ms, &payload, &secret), expected, "{name}");
@@ -77,7 +77,7 @@ fn session_json(text: &str) -> Vec<u8> {
 /// Two zlibs write different bytes for the same content, and may differ on whether it got shorter: then content and signature count.
 #[test]
 fn sessions_are_those_of_the_library() {
-    let cases = golden(include_str!("../golden/flask-session.json"));
+    let cases = golden(include_str!("../vectors/flask-session.json"));
     assert!(cases.len() > 20);
     for (name, payload, secret, now_ms, config, expected) in cases {
         let text = text(&config, now_ms, &payload, &secret);

@@ -5,11 +5,16 @@
 //!
 //! It fails only on a config that does not parse.
 
+use std::error::Error;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carillon_policy_sdk::{Attempt, Encode, Failure, Header, Plugin, Request, export, mix64};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+/// Room for what an envelope usually has besides the payload, in bytes.
+const REST: usize = 256;
 
 /// The plugin.
 #[derive(Debug)]
@@ -94,25 +99,47 @@ impl Plugin for Base64Envelope {
 
 impl Encode for Base64Envelope {
     fn encode(attempt: &Attempt, config: &Config, mut request: Request) -> Result<Request, Failure> {
-        let payload = if request.body.is_empty() { Value::Null } else { Value::String(STANDARD.encode(&request.body)) };
-        let mut envelope = config.extra.clone();
+        let mut members = config.extra.clone();
         for (field, value) in [
-            (&config.fields.payload, payload),
+            (&config.fields.payload, Value::Null),
             (&config.fields.tries, attempt.number.into()),
             (&config.fields.req_id, request_id(attempt).into()),
         ] {
             if let Some(name) = &field.0 {
-                envelope.insert(name.clone(), value);
+                members.insert(name.clone(), value);
             }
         }
-        // `to_string` would go through the formatter, text by text.
-        request.body = serde_json::to_vec(&envelope).map_err(|error| Failure::policy("not-json", error.to_string()))?;
+        request.body = envelope(&members, config.fields.payload.0.as_deref(), &request.body)
+            .map_err(|error| Failure::policy("not-written", error.to_string()))?;
         request.headers.retain(|header| !describes_body(&header.name));
         if let Some(value) = &config.content_type {
             request.headers.push(Header { name: "content-type".to_owned(), value: value.clone().into_bytes() });
         }
         Ok(request)
     }
+}
+
+/// The members as a JSON object. That of the name `payload` is the body, if it has bytes: they are written where they stay, since base64 needs
+/// neither escapes nor a look for what would.
+fn envelope(members: &Map<String, Value>, payload: Option<&str>, body: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let base64_len = body.len().div_ceil(3) * 4;
+    let mut text = Vec::with_capacity(base64_len + REST);
+    for (name, value) in members {
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        serde_json::to_writer(&mut text, name)?;
+        text.push(b':');
+        if payload == Some(name) && !body.is_empty() {
+            text.push(b'"');
+            let start = text.len();
+            text.resize(start + base64_len, 0);
+            STANDARD.encode_slice(body, &mut text[start..])?;
+            text.push(b'"');
+        } else {
+            serde_json::to_writer(&mut text, value)?;
+        }
+    }
+    text.extend_from_slice(if text.is_empty() { b"{}" } else { b"}" });
+    Ok(text)
 }
 
 /// Whether the header says something of the body that has just been wrapped (RFC 9110, section 8).

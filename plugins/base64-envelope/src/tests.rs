@@ -35,6 +35,10 @@ fn fields_are_renamed_left_out_and_added() {
     let json =
         r#"{"fields": {"payload": "data", "req_id": false, "tries": "n"}, "extra": {"source": "carillon", "v": [2]}}"#;
     assert_eq!(envelope(json, b"x"), json!({"data": "eA==", "n": 3, "source": "carillon", "v": [2]}));
+    let none = r#"{"fields": {"payload": false, "req_id": false, "tries": false}}"#;
+    assert_eq!(encode(none, &attempt(3, 0), request(b"x")).body, b"{}");
+    let quoted = r#"{"fields": {"payload": "a\"b", "req_id": false, "tries": false}}"#;
+    assert_eq!(encode(quoted, &attempt(3, 0), request(b"x")).body, br#"{"a\"b":"eA=="}"#);
 }
 
 #[test]

@@ -260,7 +260,9 @@ async fn a_backlog_for_a_dead_receiver_is_looked_at_once_in_a_pause_and_keeps_no
     let until_still = async || loop {
         let before = metric(&host, unsent).await;
         host.looked(&other).await;
-        if metric(&host, unsent).await == before {
+        // The pause after a probe begins when it is recorded: the clock must not go on before.
+        let recorded = metric(&host, "carillon_attempts_total{outcome=\"retryable\"}").await;
+        if metric(&host, unsent).await == before && recorded == receiver.count("/x") as u64 {
             return before;
         }
     };

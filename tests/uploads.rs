@@ -191,7 +191,9 @@ async fn on_default_settings_a_bomb_gets_its_reason_and_nobody_else_waits_for_it
             reply.ok();
             let ((status, said), _) = bombs.await.factor_first();
             assert_eq!(status, 422, "{said}");
-            assert!(said.contains("longer than 1m") || said.contains("SIGXCPU") || said.contains("SIGKILL"), "{said}");
+            // Whichever of its bounds it comes to first: that depends on the machine.
+            let reasons = ["longer than 1m", "SIGXCPU", "SIGKILL", "memory allocation of"];
+            assert!(reasons.iter().any(|reason| said.contains(reason)), "{said}");
         }
     }
 }

@@ -284,9 +284,10 @@ async fn a_backlog_for_a_dead_receiver_is_looked_at_once_in_a_pause_and_keeps_no
         until_still().await;
     }
     let (probes, looks) = (receiver.count("/x") - FAILURES, until_still().await);
-    assert_eq!(probes, 7);
+    // Who is first in line may be due a little after the end of a pause, which is a step of this clock later: then the last is still to come.
+    assert!((6..=7).contains(&probes), "{probes}");
     assert!(looks <= 8 * JOBS as u64, "a job is looked at once in a pause, not {looks} times in all");
-    assert!(looks >= 7 * (JOBS - probes) as u64, "{looks}");
+    assert!(looks >= (probes * (JOBS - probes)) as u64, "{looks}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

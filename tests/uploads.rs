@@ -156,11 +156,12 @@ async fn what_takes_the_compiler_too_long_or_too_much_is_given_up() {
     let bombs = join_all((0..3).map(|_| reason(&host, MINE, slow_to_compile(200, 2_000))));
     let (reasons, ()) = tokio::join!(bombs, delivers(&host));
     for said in reasons {
-        assert!(said.contains("longer than 1s") || said.contains("SIGXCPU") || said.contains("SIGKILL"), "{said}");
+        assert!(said.contains("it takes longer than 1s"), "{said}");
     }
-    let host = Setup::new().set("policy.compile_memory", "192MiB").start().await;
-    let said = reason(&host, MINE, slow_to_compile(200, 2_000)).await;
-    assert!(said.contains("memory"), "{said}");
+    let host = Setup::new().set("policy.compile_memory", "256MiB").start().await;
+    upload(&host.api, PATH, component().await).await.ok();
+    let said = reason(&host, MINE, slow_to_compile(1, 20_000)).await;
+    assert!(said.contains("it takes more than 256 MiB of memory"), "{said}");
     delivers(&host).await;
 }
 
@@ -191,9 +192,8 @@ async fn on_default_settings_a_bomb_gets_its_reason_and_nobody_else_waits_for_it
             reply.ok();
             let ((status, said), _) = bombs.await.factor_first();
             assert_eq!(status, 422, "{said}");
-            // Whichever of its bounds it comes to first: that depends on the machine.
-            let reasons = ["longer than 1m", "SIGXCPU", "SIGKILL", "memory allocation of"];
-            assert!(reasons.iter().any(|reason| said.contains(reason)), "{said}");
+            // Which of its bounds it comes to first depends on how quick the machine is.
+            assert!(said.contains("it takes longer than 1m") || said.contains("it takes more than 2048 MiB"), "{said}");
         }
     }
 }

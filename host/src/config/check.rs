@@ -156,7 +156,7 @@ fn policy(config: &Config, checks: &mut Checks) {
     checks.period("policy.quarantine", policy.quarantine, MILLISECOND);
     checks.period("policy.compile_timeout", policy.compile_timeout, SECOND);
     checks.size("policy.cache_size", policy.cache_size, 1024);
-    checks.size("policy.compile_memory", policy.compile_memory, 64 << 20);
+    checks.size("policy.compile_memory", policy.compile_memory, 256 << 20);
     checks.size("policy.large.component_size", policy.large.component_size, 1024);
     checks.size("policy.large.memory", policy.large.memory, WASM_PAGE);
     checks.between("policy.large.table_elements", policy.large.table_elements, 1, MANY);

@@ -4,8 +4,9 @@
 //! standard output; the parent takes nothing but that pipe's content.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,6 +25,15 @@ const COMPILER_STACK: usize = 64 << 20;
 
 /// The most native code that is taken from a compilation, in bytes.
 const ARTEFACT_LIMIT: usize = 128 << 20;
+
+/// What keeps the allocator from reserving a gibibyte of address space at its start, which would be half of what there is, or more.
+const NOT_RESERVED: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "0");
+
+/// The signal for a process that has had its processor time: of this number on Linux and macOS.
+const SIGXCPU: i32 = 24;
+
+/// How Rust's standard library begins to say that there is no more memory, before it aborts.
+const OUT_OF_MEMORY: &str = "memory allocation of ";
 
 /// Starts compilers.
 pub struct Compiler {
@@ -56,6 +66,7 @@ impl Compiler {
             .arg(self.timeout.as_secs().max(1).to_string())
             .arg(self.memory.to_string())
             .env_clear()
+            .env(NOT_RESERVED.0, NOT_RESERVED.1)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -72,19 +83,25 @@ impl Compiler {
         });
         let output = tokio::time::timeout(self.timeout, child.wait_with_output()).await;
         feed.abort();
-        let output = output
-            .map_err(|_| failed(format!("it takes longer than {}", humantime::format_duration(self.timeout))))?
-            .map_err(|error| failed(error.to_string()))?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
+        let output = output.map_err(|_| failed(self.too_slow()))?.map_err(|error| failed(error.to_string()))?;
+        if output.status.success() { Ok(output.stdout) } else { Err(failed(self.reason(&output))) }
+    }
+
+    /// Why a compiler ended without native code.
+    fn reason(&self, output: &Output) -> String {
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim();
-        Err(failed(if said.is_empty() {
-            format!("the compiler ended with {}", output.status)
-        } else {
-            said.to_owned()
-        }))
+        match said.trim() {
+            _ if output.status.signal() == Some(SIGXCPU) => self.too_slow(),
+            said if said.starts_with(OUT_OF_MEMORY) => {
+                format!("it takes more than {} MiB of memory (`policy.compile_memory`)", self.memory >> 20)
+            }
+            "" => format!("the compiler ended with {}", output.status),
+            said => said.to_owned(),
+        }
+    }
+
+    fn too_slow(&self) -> String {
+        format!("it takes longer than {} (`policy.compile_timeout`)", humantime::format_duration(self.timeout))
     }
 }
 
@@ -93,7 +110,9 @@ impl Compiler {
 /// # Errors
 /// If the component does not compile.
 pub fn compiler_main(seconds: u64, memory: u64) -> anyhow::Result<()> {
-    rlimit::setrlimit(rlimit::Resource::CPU, seconds, seconds)?;
+    // The first of the two sends a signal that says so; neither leaves a core.
+    rlimit::setrlimit(rlimit::Resource::CORE, 0, 0)?;
+    rlimit::setrlimit(rlimit::Resource::CPU, seconds, seconds.saturating_add(1))?;
     rlimit::setrlimit(rlimit::Resource::AS, memory, memory)?;
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component)?;

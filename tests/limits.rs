@@ -45,6 +45,24 @@ async fn no_more_attempts_run_at_once_than_the_group_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_jobs_are_running_than_the_group_allows_while_others_are_settled() {
+    const JOBS: usize = 400;
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("g", json!({"limits": {"concurrency": 3}})).await;
+    post_many(&host, "g", &json!({"url": receiver.url("/x")}), JOBS).await;
+    soon("all are delivered", async {
+        loop {
+            let stats = host.api.stats("g").await;
+            assert!(stats["running"].as_u64().unwrap() <= 3, "{stats}");
+            if stats["succeeded"] == JOBS {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_attempts_go_to_one_receiver_at_once_than_the_group_allows() {
     let clock = ManualClock::new();
     let start = clock.now();

@@ -13,10 +13,13 @@ mod fair;
 mod pace;
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,7 +33,7 @@ use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::flow;
-use crate::gate::{Gates, Opening, Whose};
+use crate::gate::{Gates, Opening, Slot, Whose};
 use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, TenantId, Token};
 use crate::observe::{Fact, Observer};
 use crate::rollout::Rollouts;
@@ -294,14 +297,29 @@ impl Node {
                 false => slot.unused(),
             };
             let attempt = node.rollouts.interest(leased.job.group, &settlement);
-            node.settle(&leased, settlement).await;
+            let settle = node.settle(&leased, settlement);
+            match node.store.keeps_order() {
+                // Whatever is claimed from now on is claimed after this.
+                true => begun(settle, || node.leave(slot)).await,
+                false => {
+                    settle.await;
+                    node.leave(slot);
+                }
+            }
             node.leases.lock().remove(&leased.job.id);
-            drop(slot);
             node.rollouts.settled(leased.job.group, attempt, trial);
-            if comes_back || node.crowded.load(Ordering::Relaxed) {
+            if comes_back {
                 node.wake.here();
             }
         });
+    }
+
+    /// Gives a place back to those that wait for one.
+    fn leave(&self, slot: Slot) {
+        drop(slot);
+        if self.crowded.load(Ordering::Relaxed) {
+            self.wake.here();
+        }
     }
 
     /// Writes a settlement, and tries again while the store does not take it: the lease is kept alive meanwhile.
@@ -359,6 +377,17 @@ impl Node {
 /// Whether the end of this job may let another one go: the next of its key, or one that follows.
 fn wakes_others(job: &Job) -> bool {
     job.order_key.is_some() || job.spec.on_success.is_some() || job.spec.on_failure.is_some()
+}
+
+/// Lets `future` begin, calls `then`, and waits for the rest.
+async fn begun<F: Future>(future: F, then: impl FnOnce()) -> F::Output {
+    let mut future = pin!(future);
+    let first = poll!(&mut future);
+    then();
+    match first {
+        Poll::Ready(output) => output,
+        Poll::Pending => future.await,
+    }
 }
 
 #[cfg(test)]

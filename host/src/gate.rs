@@ -1,8 +1,9 @@
 //! How much of a group, and of all groups of a tenant together, may start now: their concurrency, their rate, what the node has left.
 //!
 //! The gates know no settings: who asks says how much there is to give, and [`Gates::opening`] alone compares. An attempt counts for its
-//! group and for its tenant, whatever they may do at the time, and until it is settled, not only until its answer is there: so no more of
-//! a group's jobs are `running`, and none but those are sent once more after a crash, than it may run at once.
+//! group and for its tenant, whatever they may do at the time, and not only until its answer is there, but until it is settled, or will be
+//! before anything else is claimed: so no more of a group's jobs are `running`, and none but those are sent once more after a crash, than it
+//! may run at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

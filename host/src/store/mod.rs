@@ -275,6 +275,10 @@ pub trait Jobs: Send + Sync {
     /// would follow in a group that has gone is left out. Answers in the order of the input.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError>;
 
+    /// Whether calls that write take effect in the order in which they begin, one that fails aside: then a claim that begins after a settlement
+    /// sees it.
+    fn keeps_order(&self) -> bool;
+
     /// Does the same to several of a tenant's jobs; says for each what came of it.
     async fn change(
         &self,

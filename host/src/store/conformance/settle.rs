@@ -47,6 +47,23 @@ pub(crate) async fn retry_puts_a_job_back(world: &World) {
     assert_eq!((job.state, job.last_status, job.last_error), (State::Dead, Some(500), None));
 }
 
+pub(crate) async fn a_claim_sees_what_began_to_be_settled_before_it(world: &World) {
+    if !world.store.keeps_order() {
+        return;
+    }
+    for number in 1..=20 {
+        let leased = if number == 1 { world.leased().await } else { world.claim(NOW, 1).await.remove(0) };
+        let retry = Settlement::retry(&leased, NOW, an_attempt(&leased, None), NOW);
+        let mut settling = std::pin::pin!(world.store.settle(vec![retry]));
+        assert!(futures_util::poll!(&mut settling).is_pending());
+        let again = world.claim(NOW, 10).await;
+        assert_eq!(again.iter().map(Leased::number).collect::<Vec<_>>(), [number + 1]);
+        assert_eq!(settling.await.unwrap(), [Settled::Applied(State::Scheduled)]);
+        let retry = Settlement::released(&again[0], NOW);
+        assert_eq!(settle(world, retry).await, Settled::Applied(State::Scheduled));
+    }
+}
+
 pub(crate) async fn held_spends_nothing_and_is_replaced(world: &World) {
     let leased = world.leased().await;
     let mut unspent = an_attempt(&leased, None);

@@ -100,6 +100,10 @@ impl Jobs for PostgresStore {
         Ok(settled.settled)
     }
 
+    fn keeps_order(&self) -> bool {
+        false
+    }
+
     async fn change(
         &self,
         tenant: TenantId,

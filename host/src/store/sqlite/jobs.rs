@@ -56,6 +56,10 @@ impl Jobs for SqliteStore {
         self.writer.settle(settle::rows(settlements)?).await
     }
 
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
     async fn change(
         &self,
         tenant: TenantId,

@@ -7,6 +7,7 @@
 //! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and so are waiting
 //!   settlements; they run one by one only if that fails.
 //! - If the transaction itself fails, every call in it fails and nothing of it remains.
+//! - Calls wait in the order in which they begin, so that a claim sees the settlements that began before it.
 //! - The queue is bounded: callers wait when the disk is slower than they are.
 
 use std::collections::VecDeque;

@@ -62,7 +62,7 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 0, value_name = "N")]
     waiting: usize,
     /// Jobs of another tenant that are due in the workload `fairness`.
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(long, default_value_t = 500_000, value_name = "N")]
     backlog: usize,
     /// How many other jobs are accepted a second in the workload `busy`, and delivered as fast as may be.
     #[arg(long, default_value_t = 5_000, value_name = "N")]

@@ -30,7 +30,7 @@ const MASTER_KEY: &str = "62656e63686d61726b2d62656e63686d61726b2d62656e63686d61
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// How many attempts of the group run at once.
-pub(super) const CONCURRENCY: u32 = 256;
+pub(super) const CONCURRENCY: u32 = 512;
 
 /// Nodes that end with this value.
 #[derive(Debug)]

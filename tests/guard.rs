@@ -22,7 +22,7 @@ fn policy() -> Value {
         "sign": {"plugin": "werkzeug-cookie", "keys": ["k"]},
         "judge": {"plugin": "expected-status"},
         "retry": {"plugin": "backoff", "config": {"kind": "exponential", "base": "1ms", "max_attempts": 5, "jitter": 0.2}},
-        "limits": {"concurrency": 256},
+        "limits": {"concurrency": 512},
     })
 }
 

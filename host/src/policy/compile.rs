@@ -26,9 +26,6 @@ const COMPILER_STACK: usize = 64 << 20;
 /// The most native code that is taken from a compilation, in bytes.
 const ARTEFACT_LIMIT: usize = 128 << 20;
 
-/// What keeps the allocator from reserving a gibibyte of address space at its start, which would be half of what there is, or more.
-const NOT_RESERVED: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "0");
-
 /// The signal for a process that has had its processor time: of this number on Linux and macOS.
 const SIGXCPU: i32 = 24;
 
@@ -66,7 +63,8 @@ impl Compiler {
             .arg(self.timeout.as_secs().max(1).to_string())
             .arg(self.memory.to_string())
             .env_clear()
-            .env(NOT_RESERVED.0, NOT_RESERVED.1)
+            // Or the allocator reserves a gibibyte of address space at its start, half of what there is or more.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -48,8 +48,8 @@ macro_rules! conformance {
                 shows_the_last_hundred_attempts, survives_reopening_or_ends,
             ]
             settle: [
-                success_ends_a_job, retry_puts_a_job_back, a_claim_sees_what_began_to_be_settled_before_it, held_spends_nothing_and_is_replaced, released_leaves_no_trace,
-                answers_in_order, applies_the_first_of_two, many_at_once, cancel_in_every_state,
+                success_ends_a_job, retry_puts_a_job_back, held_spends_nothing_and_is_replaced, released_leaves_no_trace,
+                a_claim_sees_what_began_to_be_settled_before_it, answers_in_order, applies_the_first_of_two, many_at_once, cancel_in_every_state,
                 cancel_while_running_replaces_a_retry_only, prune_keeps_what_is_younger, prune_is_bounded,
             ]
             order: [

@@ -33,6 +33,11 @@ impl World {
     }
 }
 
+/// How many places are left for those who are not superusers.
+const FREE: &str = "SELECT current_setting('max_connections')::bigint
+    - current_setting('superuser_reserved_connections')::bigint - count(*)
+    FROM pg_stat_activity WHERE backend_type = 'client backend'";
+
 /// Asks about the connections of nodes.
 fn of_nodes(what: &str) -> String {
     format!("SELECT {what} FROM pg_stat_activity WHERE usename IN ('{}')", NAMES.join("', '"))
@@ -89,12 +94,12 @@ async fn a_server_without_connections_is_waited_for() {
     let url = format!("postgres://{HOG}@127.0.0.1:{}/{DATABASE}", world.postgres.port());
     // Whoever is about to be refused has a place for a moment: so this one is kept.
     let mut observer = PgConnection::connect(&world.postgres.url(DATABASE)).await.unwrap();
-    let mut count = async |what: &str| -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(of_nodes(what))).fetch_one(&mut observer).await.unwrap()
-    };
+    let mut count =
+        async |query: &str| -> i64 { sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut observer).await.unwrap() };
     let mut taken = Vec::new();
-    while count("count(*)").await != 0 {
-        count("count(pg_terminate_backend(pid))").await;
+    // And a place from which somebody is being refused is free a moment later.
+    while count(&of_nodes("count(*)")).await != 0 || count(FREE).await > 0 {
+        count(&of_nodes("count(pg_terminate_backend(pid))")).await;
         while let Ok(connection) = PgConnection::connect(&url).await {
             taken.push(connection);
         }

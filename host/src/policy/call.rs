@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wasmtime::component::Instance;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use super::answer;
@@ -11,6 +12,7 @@ use super::fault::{Blame, Fault, FaultCode};
 use super::input_len;
 use super::keys::KeyMaterial;
 use super::limits::Limits;
+use super::linked::{Exports, Linked};
 use super::plugin::{Plugin, Role};
 use super::state::CallState;
 use super::wasi::Facts;
@@ -43,15 +45,15 @@ pub struct Usage {
 impl Plugin {
     /// What the plugin says of itself.
     pub fn describe(&self, limits: &Limits) -> Called<meta_export::Description> {
-        self.call(limits, Facts::default(), 0, |store, instance| {
-            self.exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok)
+        self.call(limits, Facts::default(), 0, |exports, store, instance| {
+            exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok)
         })
     }
 
     /// Whether the plugin accepts a config; the inner error is its own sentence.
     pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
-        self.call(limits, Facts::default(), config.len(), |store, instance| {
-            let answer = self.exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
+        self.call(limits, Facts::default(), config.len(), |exports, store, instance| {
+            let answer = exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
             Ok(Ok(answer.map_err(|said| answer::readable(&said))))
         })
     }
@@ -65,8 +67,8 @@ impl Plugin {
         request: &types::Request,
     ) -> Called<types::Request> {
         let length = input_len::attempt(attempt) + config.len() + input_len::request(request);
-        let mut called = self.call(limits, attempt.into(), length, |store, instance| {
-            let Some(exports) = &self.exports.encode else { return Ok(Err(lacks(Role::Encode))) };
+        let mut called = self.call(limits, attempt.into(), length, |exports, store, instance| {
+            let Some(exports) = &exports.encode else { return Ok(Err(lacks(Role::Encode))) };
             let answer = exports.load(&mut *store, instance)?.call_encode(store, attempt, config, request)?;
             Ok(answer.map_err(declared))
         });
@@ -84,8 +86,8 @@ impl Plugin {
         keys: &[Arc<KeyMaterial>],
     ) -> Called<types::Request> {
         let length = input_len::attempt(attempt) + config.len() + input_len::request(&request);
-        let called = self.call(limits, attempt.into(), length, |store, instance| {
-            let Some(exports) = &self.exports.sign else { return Ok(Err(lacks(Role::Sign))) };
+        let called = self.call(limits, attempt.into(), length, |exports, store, instance| {
+            let Some(exports) = &exports.sign else { return Ok(Err(lacks(Role::Sign))) };
             let handles = store.data_mut().grant(keys)?;
             let borrows: Vec<_> =
                 handles.iter().map(|key| wasmtime::component::Resource::new_borrow(key.rep())).collect();
@@ -107,8 +109,8 @@ impl Plugin {
         exchange: &judge_export::Exchange,
     ) -> Called<judge_export::Verdict> {
         let length = input_len::attempt(attempt) + config.len() + input_len::exchange(exchange);
-        self.call(limits, attempt.into(), length, |store, instance| {
-            let Some(exports) = &self.exports.judge else { return Ok(Err(lacks(Role::Judge))) };
+        self.call(limits, attempt.into(), length, |exports, store, instance| {
+            let Some(exports) = &exports.judge else { return Ok(Err(lacks(Role::Judge))) };
             let answer = exports.load(&mut *store, instance)?.call_judge(store, attempt, config, exchange)?;
             let verdict = answer.map_err(declared);
             Ok(verdict.map(|said| judge_export::Verdict { reason: answer::readable(&said.reason), ..said }))
@@ -125,8 +127,8 @@ impl Plugin {
         history: &[retry_export::Past],
     ) -> Called<retry_export::Decision> {
         let length = input_len::attempt(attempt) + config.len() + verdict.reason.len() + input_len::history(history);
-        self.call(limits, attempt.into(), length, |store, instance| {
-            let Some(exports) = &self.exports.retry else { return Ok(Err(lacks(Role::Retry))) };
+        self.call(limits, attempt.into(), length, |exports, store, instance| {
+            let Some(exports) = &exports.retry else { return Ok(Err(lacks(Role::Retry))) };
             let answer = exports.load(&mut *store, instance)?.call_next(store, attempt, config, verdict, history)?;
             Ok(answer.map_err(declared).map(|decision| match decision {
                 retry_export::Decision::GiveUp(reason) => retry_export::Decision::GiveUp(answer::readable(&reason)),
@@ -144,8 +146,8 @@ impl Plugin {
         may_ask: bool,
     ) -> Called<Vec<NewJob>> {
         let facts = Facts { now_ms: events.last().map_or(0, |event| event.at_ms), seed: 0 };
-        self.call(limits, facts, config.len() + input_len::events(events), |store, instance| {
-            let Some(exports) = &self.exports.observe else { return Ok(Err(lacks(Role::Observe))) };
+        self.call(limits, facts, config.len() + input_len::events(events), |exports, store, instance| {
+            let Some(exports) = &exports.observe else { return Ok(Err(lacks(Role::Observe))) };
             if may_ask {
                 store.data_mut().allow_jobs();
             }
@@ -160,19 +162,20 @@ impl Plugin {
         limits: &Limits,
         facts: Facts,
         length: usize,
-        body: impl FnOnce(&mut Store<CallState>, &wasmtime::component::Instance) -> wasmtime::Result<Result<T, Fault>>,
+        body: impl FnOnce(&Exports, &mut Store<CallState>, &Instance) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Called<T> {
         let stopwatch = Stopwatch::start();
-        let limits = self.engine.limits(limits).with_input(length);
-        let mut store = match self.engine.store(&limits, facts) {
+        let Linked { engine, pre, exports, .. } = self.here();
+        let limits = engine.limits(limits).with_input(length);
+        let mut store = match engine.store(&limits, facts) {
             Ok(store) => store,
             Err(error) => {
                 let fault = Fault { code: FaultCode::Unavailable, blame: Blame::Host, message: format!("{error:#}") };
                 return Called { result: Err(fault), usage: Usage::default() };
             }
         };
-        let result = match self.pre.instantiate(&mut store) {
-            Ok(instance) => body(&mut store, &instance).unwrap_or_else(|error| Err(fault(&store, &error))),
+        let result = match pre.instantiate(&mut store) {
+            Ok(instance) => body(exports, &mut store, &instance).unwrap_or_else(|error| Err(fault(&store, &error))),
             Err(error) => Err(unstarted(&store, &error)),
         };
         let fuel_limit = limits.fuel;

@@ -1,13 +1,14 @@
 //! An `Engine`: how components are compiled, instantiated and interrupted.
 //!
-//! There is one for small guests and, when it is needed, one for large ones; they share every setting but the sizes of their pools.
+//! Each policy thread has one for small guests, as long as there are few threads, and all have one for large ones when it is needed.
+//! They share every setting but the sizes of their pools.
 //!
 //! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call gives the same answer
 //! on every node. Memories of 64 bits are switched off: no policy needs them, and each access would be checked. Threads, garbage
 //! collection, exceptions and the asynchronous component model are not even compiled in.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
@@ -42,6 +43,9 @@ const MEMORIES: u32 = 2;
 /// Bytes of what wasmtime keeps of an instance; large ones have many functions and globals.
 const LARGE_INSTANCE: usize = 8 << 20;
 
+/// The most engines for small guests. Each may have native code of its own of each component.
+pub(super) const MOST_ENGINES: usize = 8;
+
 /// Instance slots beyond one for each policy thread.
 const SPARE_SLOTS: u32 = 4;
 
@@ -53,18 +57,32 @@ pub(super) struct PolicyEngine {
     /// Only of the engine for large guests.
     large: Option<LargeLimits>,
     trial: Mutex<()>,
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
 }
 
 impl PolicyEngine {
-    /// For calls under `limits`, with what is different for large guests if it is for these.
+    /// One for all of so many threads, for calls under `limits`, with what is different for large guests if it is for these.
     pub(super) fn new(limits: &Limits, threads: usize, large: Option<LargeLimits>) -> wasmtime::Result<Self> {
         let limits = large.as_ref().map_or_else(|| limits.clone(), |large| large.over(limits));
-        let mut config = settings()?;
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(&limits, threads, large.is_some())));
-        let engine = Engine::new(&config)?;
+        let engine = Engine::new(&config(&limits, threads, large.is_some())?)?;
+        let ticker = Ticker::start(vec![engine.clone()])?;
+        Self::of(engine, limits, large, Arc::new(ticker))
+    }
+
+    /// One for each of so many threads, or for a few of them if they are many, with one clock. The first has room for calls of all of
+    /// them, for what the others do not have.
+    pub(super) fn several(limits: &Limits, threads: usize) -> wasmtime::Result<Arc<[Arc<Self>]>> {
+        let count = threads.clamp(1, MOST_ENGINES);
+        let (first, other) = (config(limits, threads, false)?, config(limits, threads.div_ceil(count), false)?);
+        let configs = std::iter::once(&first).chain(std::iter::repeat(&other));
+        let engines = configs.take(count).map(Engine::new).collect::<wasmtime::Result<Vec<_>>>()?;
+        let ticker = Arc::new(Ticker::start(engines.clone())?);
+        let of = |engine| Self::of(engine, limits.clone(), None, Arc::clone(&ticker)).map(Arc::new);
+        engines.into_iter().map(of).collect()
+    }
+
+    fn of(engine: Engine, limits: Limits, large: Option<LargeLimits>, ticker: Arc<Ticker>) -> wasmtime::Result<Self> {
         let linker = linker(&engine)?;
-        let ticker = Ticker::start(engine.clone())?;
         Ok(Self { engine, linker, limits, large, trial: Mutex::default(), ticker })
     }
 
@@ -114,12 +132,14 @@ impl PolicyEngine {
 
     /// The only way to a store: with every limit set.
     pub(super) fn store(&self, limits: &Limits, facts: Facts) -> wasmtime::Result<Store<CallState>> {
-        let mut store = Store::new(&self.engine, CallState::new(limits, facts, self.ticker.call()));
+        let mut store = Store::new(&self.engine, CallState::new(limits, facts));
         store.limiter(|state| &mut state.meter);
         store.set_fuel(limits.fuel)?;
         store.set_hostcall_fuel(HOSTCALL_FUEL);
         let ticks = limits.deadline.as_millis().div_ceil(TICK.as_millis()).saturating_add(1);
-        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).min(MOST_TICKS));
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX).min(MOST_TICKS);
+        store.set_epoch_deadline(ticks);
+        self.ticker.call(ticks);
         Ok(store)
     }
 }
@@ -132,7 +152,8 @@ pub fn compile(component: &[u8]) -> wasmtime::Result<Vec<u8>> {
     Engine::new(&settings()?)?.precompile_component(component)
 }
 
-/// Everything that both the compiling and the running engine must agree on.
+/// Everything that both the compiling and the running engine must agree on. What a trap is told with, names of functions, needs neither
+/// unwinding tables nor a map of addresses.
 fn settings() -> wasmtime::Result<Config> {
     let mut config = Config::new();
     config
@@ -142,7 +163,16 @@ fn settings() -> wasmtime::Result<Config> {
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
         .wasm_memory64(false)
+        .native_unwind_info(false)
+        .generate_address_map(false)
         .memory_init_cow(true);
+    Ok(config)
+}
+
+/// Those of an engine that runs what has been compiled.
+fn config(limits: &Limits, threads: usize, large: bool) -> wasmtime::Result<Config> {
+    let mut config = settings()?;
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, threads, large)));
     Ok(config)
 }
 

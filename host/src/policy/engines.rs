@@ -1,4 +1,4 @@
-//! Which engine a component runs in: the small one, or the large one.
+//! Which engine a component runs in: the small one of each policy thread, or the large one.
 //!
 //! Most policies are small, and the pool that makes a fresh instance of them quick is sized for that. A component that imports WASI,
 //! has more bytes, or needs more memory or tables to begin with than a small guest may have, brings a runtime of its own along. Such
@@ -7,20 +7,26 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::Engine;
+use wasmtime::component::Component;
 
+use super::copies::Copies;
 use super::engine::PolicyEngine;
 use super::limits::{LargeLimits, Limits};
+use super::linked::Linked;
 use super::plugin::{Digest, Imports, LoadError, Plugin};
+use super::room::Room;
 
-/// Both, the second when it is needed.
+/// All of them, the large one when it is needed.
 pub(super) struct Engines {
-    small: Arc<PolicyEngine>,
+    small: Arc<[Arc<PolicyEngine>]>,
     large: Mutex<Option<Arc<PolicyEngine>>>,
     limits: Limits,
     large_limits: LargeLimits,
     threads: usize,
     /// Bytes of a component that is not large.
     small_component: usize,
+    /// For the native code of all that are loaded.
+    room: Arc<Room>,
 }
 
 impl Engines {
@@ -29,20 +35,27 @@ impl Engines {
         large_limits: LargeLimits,
         threads: usize,
         small_component: usize,
+        room: Arc<Room>,
     ) -> wasmtime::Result<Self> {
         Ok(Self {
-            small: Arc::new(PolicyEngine::new(limits, threads, None)?),
+            small: PolicyEngine::several(limits, threads)?,
             large: Mutex::default(),
             limits: limits.clone(),
             large_limits,
             threads,
             small_component,
+            room,
         })
     }
 
-    /// What stands for both where only settings of the compiler matter.
+    /// What stands for all where only settings of the compiler matter.
     pub(super) fn compatible(&self) -> &Engine {
-        self.small.engine()
+        self.small[0].engine()
+    }
+
+    /// Bytes that the native code of what is loaded takes.
+    pub(super) fn loaded_bytes(&self) -> usize {
+        self.room.taken()
     }
 
     /// Bytes of the largest component.
@@ -52,19 +65,32 @@ impl Engines {
 
     /// Makes a plugin of a component of so many bytes, which has been compiled.
     pub(super) fn load(&self, digest: Digest, size: usize, artefact: &[u8]) -> Result<Plugin, LoadError> {
+        let small = &self.small[0];
         if size <= self.small_component
-            && let Ok(component) = self.small.deserialize(artefact)
+            && let Ok(component) = small.deserialize(artefact)
         {
-            let imports = Imports::of(&self.small, &component)?;
+            let imports = Imports::of(small, &component)?;
             if imports.wasi.is_empty() {
-                return Plugin::link(Arc::clone(&self.small), digest, &component, &imports);
+                return self.plugin(digest, &component, &imports, Arc::clone(&self.small));
             }
         }
         let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let engine = self.large().map_err(failed)?;
         let component = engine.deserialize(artefact).map_err(failed)?;
         let imports = Imports::of(&engine, &component)?;
-        Plugin::link(engine, digest, &component, &imports)
+        self.plugin(digest, &component, &imports, Arc::new([engine]))
+    }
+
+    /// Of a component that has been loaded in the first of these engines.
+    fn plugin(
+        &self,
+        digest: Digest,
+        component: &Component,
+        imports: &Imports,
+        engines: Arc<[Arc<PolicyEngine>]>,
+    ) -> Result<Plugin, LoadError> {
+        let linked = Linked::new(Arc::clone(&engines[0]), component, &imports.wasi, &self.room)?;
+        Plugin::new(digest, linked, Copies::new(engines, Arc::clone(&self.room)))
     }
 
     fn large(&self) -> wasmtime::Result<Arc<PolicyEngine>> {

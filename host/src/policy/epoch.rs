@@ -1,9 +1,11 @@
-//! The time of calls: a thread that lets an engine's epoch rise.
+//! The time of calls: a thread that lets the epoch of engines rise.
 //!
-//! It ticks while there are calls, and sleeps when there have been none for a while, so that a server without work does nothing.
+//! It ticks for as long as a call that has begun may run, and a while longer, and sleeps then: a server without work does nothing.
+//! Calls are not counted: what all of them write goes from core to core with each. Whoever begins one only says until when it may
+//! run, which is written once a tick however many begin.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,41 +14,44 @@ use wasmtime::Engine;
 /// How often the epoch rises: the precision of a call's deadline. The first tick of a call may come at once.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// After so many ticks without a call the thread sleeps: to wake it costs as much as some of them.
-const RESTLESS_TICKS: u32 = 100;
+/// The thread goes on for at least so many ticks after a call has begun: to wake it costs as much as some of them.
+const RESTLESS_TICKS: u64 = 100;
 
-/// The thread of an engine. It ends with this.
+/// The thread of some engines. It ends with this.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// For as long as there is one, the epoch rises.
-pub(super) struct Ticking(Arc<Shared>);
-
 #[derive(Default)]
 struct Shared {
-    calls: AtomicUsize,
-    /// Whether the thread must be woken for a call. It is set before the calls are counted, and read after a call is.
+    /// Ticks so far. Each is counted before the epoch rises.
+    now: AtomicU64,
+    /// The last tick that anybody waits for.
+    until: AtomicU64,
+    /// Whether the thread must be woken for a call. It is set before `until` is read, and read after that is set.
     asleep: AtomicBool,
     stop: AtomicBool,
 }
 
 impl Ticker {
-    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
+    pub(super) fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let ticks = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("policy-epoch".to_owned()).spawn(move || ticks.run(&engine))?;
+        let thread = std::thread::Builder::new().name("policy-epoch".to_owned()).spawn(move || ticks.run(&engines))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// For a call that begins.
-    pub(super) fn call(&self) -> Ticking {
-        self.shared.calls.fetch_add(1, Ordering::SeqCst);
-        if self.shared.asleep.swap(false, Ordering::SeqCst) {
+    /// For a call whose deadline has just been set, so many ticks from now.
+    pub(super) fn call(&self, ticks: u64) {
+        let shared = &*self.shared;
+        let until = shared.now.load(Ordering::SeqCst).saturating_add(ticks.max(RESTLESS_TICKS));
+        if shared.until.load(Ordering::SeqCst) < until {
+            shared.until.fetch_max(until, Ordering::SeqCst);
+        }
+        if shared.asleep.load(Ordering::SeqCst) {
             self.unpark();
         }
-        Ticking(Arc::clone(&self.shared))
     }
 
     fn unpark(&self) {
@@ -66,31 +71,27 @@ impl Drop for Ticker {
     }
 }
 
-impl Drop for Ticking {
-    fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 impl Shared {
-    fn run(&self, engine: &Engine) {
-        let mut without_calls = 0;
+    fn run(&self, engines: &[Engine]) {
         while !self.stop.load(Ordering::SeqCst) {
             std::thread::park_timeout(TICK);
-            engine.increment_epoch();
-            without_calls = if self.calls.load(Ordering::SeqCst) == 0 { without_calls + 1 } else { 0 };
-            if without_calls == RESTLESS_TICKS {
+            self.now.fetch_add(1, Ordering::SeqCst);
+            engines.iter().for_each(Engine::increment_epoch);
+            if self.is_idle() {
                 self.sleep();
-                without_calls = 0;
             }
         }
     }
 
-    /// Until there is a call, or the engine goes.
+    /// Whether nobody waits for the next tick.
+    fn is_idle(&self) -> bool {
+        self.until.load(Ordering::SeqCst) <= self.now.load(Ordering::SeqCst)
+    }
+
+    /// Until there is a call, or the engines go.
     fn sleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);
-        let is_idle = || self.calls.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::SeqCst);
-        while is_idle() && self.asleep.load(Ordering::SeqCst) {
+        while self.is_idle() && !self.stop.load(Ordering::SeqCst) {
             std::thread::park();
         }
         self.asleep.store(false, Ordering::SeqCst);
@@ -108,14 +109,14 @@ mod tests {
         let engine = Engine::new(Config::new().epoch_interruption(true)).unwrap();
         let endless = wat::parse_str(r#"(module (func (export "run") (loop (br 0))))"#).unwrap();
         let endless = Module::new(&engine, endless).unwrap();
-        let ticker = Ticker::start(engine.clone()).unwrap();
+        let ticker = Ticker::start(vec![engine.clone()]).unwrap();
         for _ in 0..2 {
             while !ticker.shared.asleep.load(Ordering::SeqCst) {
                 std::thread::sleep(TICK);
             }
-            let _call = ticker.call();
             let mut store = Store::new(&engine, ());
             store.set_epoch_deadline(2);
+            ticker.call(2);
             let instance = Instance::new(&mut store, &endless, &[]).unwrap();
             let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
             assert_eq!(run.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));

@@ -11,6 +11,7 @@ mod cache;
 mod call;
 pub mod case;
 mod compile;
+mod copies;
 mod engine;
 mod engines;
 mod epoch;
@@ -21,10 +22,12 @@ mod hostile;
 mod input_len;
 mod keys;
 mod limits;
+mod linked;
 mod outline;
 mod plugin;
 mod quarantine;
 mod registry;
+mod room;
 mod stage;
 mod threads;
 mod turns;
@@ -107,13 +110,14 @@ impl Runtime {
     /// If the machine has no room for them.
     pub fn start(options: RuntimeOptions) -> anyhow::Result<Self> {
         let threads = options.threads.saturating_add(options.observer_threads);
-        let engines = Engines::new(&options.limits, options.large, threads, options.component_limit)
+        let room = Room::new(options.loaded_limit);
+        let engines = Engines::new(&options.limits, options.large, threads, options.component_limit, room)
             .map_err(|error| anyhow::anyhow!("the policy engine does not start: {error:#}"))?;
         let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engines.compatible(), options.cache_limit));
         Ok(Self {
             limits: Arc::new(options.limits),
-            threads: PolicyThreads::start(options.threads, options.queue)?,
-            observer_threads: PolicyThreads::start(options.observer_threads, options.queue)?,
+            threads: PolicyThreads::start(options.threads, options.queue, 0)?,
+            observer_threads: PolicyThreads::start(options.observer_threads, options.queue, options.threads)?,
             quarantine: Arc::new(Quarantine::new(options.quarantine)),
             shadow_quarantine: Arc::new(Quarantine::new(options.quarantine)),
             registry: Registry::new(engines, options.compiler, cache),
@@ -123,3 +127,4 @@ impl Runtime {
 }
 
 use self::engines::Engines;
+use self::room::Room;

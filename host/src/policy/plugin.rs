@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre};
 
-use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
+use super::copies::Copies;
 use super::engine::PolicyEngine;
 use super::limits::Limits;
-use super::state::CallState;
+use super::linked::Linked;
 use super::wasi;
 
 /// The interfaces that a component may import; `types` and `judge` only for their types.
@@ -134,86 +134,45 @@ pub enum LoadError {
     Busy(String),
 }
 
-/// The indices of a component's exports, one for each interface that it has.
-pub(super) struct Exports {
-    pub(super) meta: meta_export::GuestIndices,
-    pub(super) encode: Option<encode_export::GuestIndices>,
-    pub(super) sign: Option<sign_export::GuestIndices>,
-    pub(super) judge: Option<judge_export::GuestIndices>,
-    pub(super) retry: Option<retry_export::GuestIndices>,
-    pub(super) observe: Option<observe_export::GuestIndices>,
-}
-
 /// A component that is ready to be called, by anybody, at any time: nothing of a call stays in it.
 pub struct Plugin {
     /// What it is known by.
     pub digest: Digest,
-    pub(super) engine: Arc<PolicyEngine>,
-    pub(super) pre: InstancePre<CallState>,
-    pub(super) exports: Exports,
+    original: Linked,
+    copies: Copies,
 }
 
 impl Plugin {
-    /// Links a compiled component.
-    pub(super) fn link(
-        engine: Arc<PolicyEngine>,
-        digest: Digest,
-        component: &Component,
-        imports: &Imports,
-    ) -> Result<Self, LoadError> {
-        let names = Names::of(&engine, component);
-        let pre = engine
-            .link(component, &imports.wasi)
-            .map_err(|error| LoadError::WrongType { name: "imports".to_owned(), detail: format!("{error:#}") })?;
-        let exports = Exports {
-            meta: find(names.has("meta"), "meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
-            encode: find(names.has("encode"), "encode", || encode_export::GuestIndices::new(&pre))?,
-            sign: find(names.has("sign"), "sign", || sign_export::GuestIndices::new(&pre))?,
-            judge: find(names.has("judge"), "judge", || judge_export::GuestIndices::new(&pre))?,
-            retry: find(names.has("retry"), "retry", || retry_export::GuestIndices::new(&pre))?,
-            observe: find(names.has("observe"), "observe", || observe_export::GuestIndices::new(&pre))?,
-        };
-        let plugin = Self { digest, engine, pre, exports };
-        if plugin.roles().is_empty() {
+    /// Of a component that is linked in the first of the engines whose copies these are.
+    pub(super) fn new(digest: Digest, original: Linked, copies: Copies) -> Result<Self, LoadError> {
+        if !Role::ALL.into_iter().any(|role| original.exports.has(role)) {
             return Err(LoadError::NoRole);
         }
-        plugin.check_types()?;
-        Ok(plugin)
+        original.check_types()?;
+        Ok(Self { digest, original, copies })
+    }
+
+    /// It in the engine of this thread, or the original.
+    pub(super) fn here(&self) -> &Linked {
+        self.copies.here(&self.original).unwrap_or(&self.original)
     }
 
     /// Whether it runs in the engine for large policies.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        self.engine.is_large()
+        self.original.engine.is_large()
     }
 
     /// What its calls may use, where those of a plugin that is not large may use this.
     #[must_use]
     pub fn limits<'a>(&self, limits: &'a Limits) -> Cow<'a, Limits> {
-        self.engine.limits(limits)
+        self.original.engine.limits(limits)
     }
 
-    /// How much room its native code takes, in bytes.
+    /// How much room its native code takes in one engine, in bytes.
     #[must_use]
     pub fn code_size(&self) -> usize {
-        let image = self.pre.component().image_range();
-        image.end.addr() - image.start.addr()
-    }
-
-    /// Compares the exports with `wit/`. That is done on an instance, so one is made. A component of which none can be made is let
-    /// through: each call of it ends in a fault that says why, and the first is made before an upload is accepted.
-    fn check_types(&self) -> Result<(), LoadError> {
-        let exports = &self.exports;
-        let checked = self.engine.trial(|store| {
-            let Ok(instance) = self.pre.instantiate(&mut *store) else { return Ok(()) };
-            typed("meta", exports.meta.load(&mut *store, &instance))?;
-            exports.encode.iter().try_for_each(|it| typed("encode", it.load(&mut *store, &instance)))?;
-            exports.sign.iter().try_for_each(|it| typed("sign", it.load(&mut *store, &instance)))?;
-            exports.judge.iter().try_for_each(|it| typed("judge", it.load(&mut *store, &instance)))?;
-            exports.retry.iter().try_for_each(|it| typed("retry", it.load(&mut *store, &instance)))?;
-            exports.observe.iter().try_for_each(|it| typed("observe", it.load(&mut *store, &instance)))
-        });
-        checked.map_err(|error| LoadError::Compile(format!("{error:#}")))?
+        self.original.code_size()
     }
 
     /// The roles that its exports let it play.
@@ -225,13 +184,7 @@ impl Plugin {
     /// Whether it can play `role`.
     #[must_use]
     pub fn plays(&self, role: Role) -> bool {
-        match role {
-            Role::Encode => self.exports.encode.is_some(),
-            Role::Sign => self.exports.sign.is_some(),
-            Role::Judge => self.exports.judge.is_some(),
-            Role::Retry => self.exports.retry.is_some(),
-            Role::Observe => self.exports.observe.is_some(),
-        }
+        self.original.exports.has(role)
     }
 }
 
@@ -292,21 +245,6 @@ impl Imports {
     }
 }
 
-/// The interfaces of `carillon:policy` that a component exports.
-struct Names(Vec<String>);
-
-impl Names {
-    fn of(engine: &PolicyEngine, component: &Component) -> Self {
-        let ty = component.component_type();
-        let names = ty.exports(engine.engine()).filter_map(|(name, _)| interface(name)).map(str::to_owned);
-        Self(names.collect())
-    }
-
-    fn has(&self, interface: &str) -> bool {
-        self.0.iter().any(|name| name == interface)
-    }
-}
-
 /// Whether a policy gets what it imports under this name.
 pub(super) fn is_allowed_import(name: &str) -> bool {
     wasi::interface(name).is_some() || interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface))
@@ -318,23 +256,9 @@ pub(super) fn interface(name: &str) -> Option<&str> {
     (!patch.is_empty()).then_some(interface)
 }
 
-fn find<T>(
-    exported: bool,
-    interface: &str,
-    indices: impl FnOnce() -> wasmtime::Result<T>,
-) -> Result<Option<T>, LoadError> {
-    if !exported {
-        return Ok(None);
-    }
-    indices().map(Some).map_err(|error| wrong_type(interface, &error))
-}
-
-fn typed<T>(interface: &str, loaded: wasmtime::Result<T>) -> Result<(), LoadError> {
-    loaded.map(drop).map_err(|error| wrong_type(interface, &error))
-}
-
-fn wrong_type(interface: &str, error: &wasmtime::Error) -> LoadError {
-    LoadError::WrongType { name: format!("{PACKAGE}{interface}{TRACK}0"), detail: format!("{error:#}") }
+/// The name under which a component exports one of our interfaces.
+pub(super) fn export_name(interface: &str) -> String {
+    format!("{PACKAGE}{interface}{TRACK}0")
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub struct Registry {
     engines: Arc<Engines>,
     compiler: Compiler,
     cache: Option<Cache>,
-    loaded: Mutex<HashMap<Digest, Arc<OnceCell<Loaded>>>>,
+    loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
     uses: Semaphore,
     turns: Turns,
     /// What is being admitted, as long as somebody waits for it.
@@ -45,14 +45,6 @@ pub struct Registry {
 
 /// One look at a component, for all who upload it at the same time. Who gives up leaves it to the others.
 type Flight = OnceCell<Result<Admitted, LoadError>>;
-
-/// A plugin, and how much room its code takes.
-#[derive(Clone)]
-struct Loaded {
-    plugin: Arc<Plugin>,
-    /// Of the compiled component.
-    bytes: usize,
-}
 
 /// A component that loads. What it was compiled to is not kept unless somebody says so.
 #[derive(Clone)]
@@ -86,13 +78,14 @@ impl Registry {
     #[must_use]
     pub fn loaded(&self, digest: &Digest) -> Option<Arc<Plugin>> {
         let loaded = self.lock();
-        loaded.get(digest)?.get().map(|loaded| Arc::clone(&loaded.plugin))
+        loaded.get(digest)?.get().cloned()
     }
 
-    /// How much room the code of all loaded plugins takes, in bytes.
+    /// How much room the native code of all plugins takes that are loaded, their copies in the engines of policy threads included, in
+    /// bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.lock().values().filter_map(|slot| slot.get()).map(|loaded| loaded.bytes).sum()
+        self.engines.loaded_bytes()
     }
 
     /// How many plugins are loaded.
@@ -104,7 +97,7 @@ impl Registry {
     /// Unloads the plugins that nobody has. Those that are being loaded stay.
     pub fn forget_unused(&self) {
         self.lock().retain(|_, slot| match slot.get() {
-            Some(loaded) => Arc::strong_count(&loaded.plugin) > 1,
+            Some(plugin) => Arc::strong_count(plugin) > 1,
             None => Arc::strong_count(slot) > 1,
         });
     }
@@ -121,7 +114,7 @@ impl Registry {
                 component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
             self.load(digest, &component).await
         };
-        slot.get_or_try_init(load).await.map(|loaded| Arc::clone(&loaded.plugin))
+        slot.get_or_try_init(load).await.cloned()
     }
 
     /// The longest that [`Self::admit`] takes.
@@ -183,10 +176,10 @@ impl Registry {
         };
         let loaded = self.link(digest, component.len(), Arc::clone(&artefact)).await;
         let artefact = (!is_kept).then_some(artefact);
-        Ok(loaded.map(|loaded| Admitted { plugin: loaded.plugin, artefact }))
+        Ok(loaded.map(|plugin| Admitted { plugin, artefact }))
     }
 
-    async fn load(&self, digest: &Digest, component: &Bytes) -> Result<Loaded, LoadError> {
+    async fn load(&self, digest: &Digest, component: &Bytes) -> Result<Arc<Plugin>, LoadError> {
         let artefact = match self.cached(digest).await {
             Some(artefact) => artefact,
             None => {
@@ -202,12 +195,9 @@ impl Registry {
     }
 
     /// How long this takes is up to the component's author, so it is done beside the threads that serve.
-    async fn link(&self, digest: &Digest, size: usize, artefact: Arc<Vec<u8>>) -> Result<Loaded, LoadError> {
+    async fn link(&self, digest: &Digest, size: usize, artefact: Arc<Vec<u8>>) -> Result<Arc<Plugin>, LoadError> {
         let (engines, digest) = (Arc::clone(&self.engines), digest.clone());
-        let link = tokio::task::spawn_blocking(move || {
-            let plugin = Arc::new(engines.load(digest, size, &artefact)?);
-            Ok(Loaded { plugin, bytes: artefact.len() })
-        });
+        let link = tokio::task::spawn_blocking(move || engines.load(digest, size, &artefact).map(Arc::new));
         link.await.map_err(|error| LoadError::Compile(error.to_string()))?
     }
 
@@ -223,11 +213,11 @@ impl Registry {
         flight
     }
 
-    fn slot(&self, digest: &Digest) -> Arc<OnceCell<Loaded>> {
+    fn slot(&self, digest: &Digest) -> Arc<OnceCell<Arc<Plugin>>> {
         Arc::clone(self.lock().entry(digest.clone()).or_default())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Loaded>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

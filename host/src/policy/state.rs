@@ -8,7 +8,6 @@ use wasmtime::component::{Resource, ResourceTable};
 use super::answer;
 use super::bindings::jobs_import::{self, NewJob, Refusal};
 use super::bindings::{keys_import, log_import, types};
-use super::epoch::Ticking;
 use super::keys::{GrantedKey, KeyMaterial, MacAlgorithm};
 use super::limits::{Limits, Meter};
 use super::wasi::{Facts, Wasi};
@@ -26,12 +25,10 @@ pub(super) struct CallState {
     key_operations_left: u32,
     /// None if it may ask for none.
     asked: Option<Vec<NewJob>>,
-    /// Lets its deadline come.
-    _ticking: Ticking,
 }
 
 impl CallState {
-    pub(super) fn new(limits: &Limits, facts: Facts, ticking: Ticking) -> Self {
+    pub(super) fn new(limits: &Limits, facts: Facts) -> Self {
         Self {
             meter: Meter::new(limits),
             table: ResourceTable::new(),
@@ -39,7 +36,6 @@ impl CallState {
             wasi: Wasi::new(facts),
             key_operations_left: limits.key_operations,
             asked: None,
-            _ticking: ticking,
         }
     }
 

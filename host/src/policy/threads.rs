@@ -4,6 +4,7 @@
 
 mod lanes;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +17,15 @@ use super::fault::{Blame, Fault, FaultCode};
 use crate::clock::Stopwatch;
 
 type Work = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    static SEAT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the policy thread that asks, by which it finds its engine. Any other thread sits with the first.
+pub(super) fn seat() -> usize {
+    SEAT.get()
+}
 
 /// A fixed number of threads behind a bounded queue.
 pub struct PolicyThreads {
@@ -36,19 +46,22 @@ struct Queue {
 }
 
 impl PolicyThreads {
-    /// Starts `threads` threads in front of which at most `capacity` calls wait.
+    /// Starts `threads` threads in front of which at most `capacity` calls wait. Their seats are `first_seat` and those after it.
     ///
     /// # Errors
     /// If the operating system has no thread left.
-    pub fn start(threads: usize, capacity: usize) -> std::io::Result<Self> {
+    pub fn start(threads: usize, capacity: usize, first_seat: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { lanes: Lanes::new(capacity), idle: 0, closed: false }),
             wake: Condvar::new(),
         });
-        let handles = (0..threads)
-            .map(|index| {
+        let handles = (first_seat..first_seat.saturating_add(threads))
+            .map(|seat| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new().name(format!("policy-{index}")).spawn(move || shared.work())
+                std::thread::Builder::new().name(format!("policy-{seat}")).spawn(move || {
+                    SEAT.set(seat);
+                    shared.work();
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, handles })
@@ -149,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_run() {
-        let threads = PolicyThreads::start(1, 8).unwrap();
+        let threads = PolicyThreads::start(1, 8, 0).unwrap();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let mut first = Box::pin(threads.run(A, move || wait.recv()));
         assert!(futures_util::poll!(&mut first).is_pending());
@@ -166,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_own_call_only() {
-        let threads = PolicyThreads::start(1, 8).unwrap();
+        let threads = PolicyThreads::start(1, 8, 0).unwrap();
         let fault = threads.run(A, || panic!("host bug")).await.unwrap_err();
         assert_eq!(fault.blame, Blame::Host);
         assert_eq!(threads.run(A, || 7).await, Ok(7));

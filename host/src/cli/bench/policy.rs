@@ -1,18 +1,20 @@
-//! The policy calls alone, in this process, through the runtime that the server uses: a fresh store for each call.
+//! The policy calls alone, in this process, on the threads that the server uses: a fresh store for each call.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use futures_util::future::try_join_all;
 use zeroize::Zeroizing;
 
 use super::super::local;
 use super::{Bench, Row};
 use crate::clock::Stopwatch;
 use crate::config::{Config, Sources};
+use crate::job::TenantId;
 use crate::policy::{
-    Attempt, Attribute, Called, Exchange, Fault, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request,
-    Response, Role, Runtime, Usage, Verdict,
+    Attempt, Attribute, Called, Exchange, Fault, Header, JudgedOutcome, KeyKind, KeyMaterial, Lane, Limits, Plugin,
+    PolicyThreads, Request, Response, Role, Runtime, Usage, Verdict,
 };
 
 /// Warm calls of a round.
@@ -49,9 +51,9 @@ impl Bench {
         let bar = self.bar("policy", CASES.len())?;
         let mut rows = Vec::new();
         for (role, name, config) in CASES {
-            let case = self.case(&runtime, role, name, config).await?;
-            let cold = case.run(1)?;
-            let (one, two) = (case.median(1)?, case.median(2)?);
+            let case = Arc::new(self.case(&runtime, role, name, config).await?);
+            let cold = case.round(&runtime.threads, 1, 1).await?;
+            let (one, two) = (case.median(&runtime.threads, 1).await?, case.median(&runtime.threads, 2).await?);
             let row = Row::new(&format!("policy, {role}")).figure("cold_us", micros(cold));
             let row = row.figure("call_us", micros(one)).figure("call_us_two_threads", micros(two));
             rows.push(row.figure("two_to_one", 2.0 * one.as_secs_f64() / two.as_secs_f64()));
@@ -92,20 +94,25 @@ impl Bench {
 }
 
 impl Case {
-    /// The median time of a call while `threads` threads make calls.
-    fn median(&self, threads: usize) -> anyhow::Result<Duration> {
-        let round = || -> anyhow::Result<Duration> {
-            std::thread::scope(|scope| {
-                let callers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.run(CALLS))).collect();
-                let joined =
-                    callers.into_iter().map(|caller| caller.join().map_err(|_| anyhow!("a caller panicked"))?);
-                let times: Vec<Duration> = joined.collect::<anyhow::Result<_>>()?;
-                Ok(times.iter().sum::<Duration>() / u32::try_from(threads)?)
-            })
-        };
-        let mut times = (0..ROUNDS).map(|_| round()).collect::<anyhow::Result<Vec<_>>>()?;
+    /// The median time of a call while `callers` of the threads make calls.
+    async fn median(self: &Arc<Self>, threads: &PolicyThreads, callers: u32) -> anyhow::Result<Duration> {
+        let mut times = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            times.push(self.round(threads, callers, CALLS).await?);
+        }
         times.sort_unstable();
         times.get(ROUNDS / 2).copied().context("no round was run")
+    }
+
+    /// The mean time of a call while `callers` of the threads make so many each.
+    async fn round(self: &Arc<Self>, threads: &PolicyThreads, callers: u32, calls: u32) -> anyhow::Result<Duration> {
+        let run = |caller: u32| {
+            let case = Arc::clone(self);
+            threads.run(Lane::of_tenant(TenantId(caller.into())), move || case.run(calls))
+        };
+        let times: Vec<Duration> =
+            try_join_all((0..callers).map(run)).await?.into_iter().collect::<anyhow::Result<_>>()?;
+        Ok(times.iter().sum::<Duration>() / callers)
     }
 
     /// The mean time of `calls` calls.

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::super::engines::Engines;
+use super::super::room::Room;
 use super::super::{Cache, Compiler, ComponentSource, LargeLimits, Registry};
 use super::{Digest, Guest, LoadError, PLAIN, engine, limits};
 use crate::job::TenantId;
@@ -52,7 +53,7 @@ impl Bench {
             fuel: 50_000_000,
             deadline: Duration::from_secs(60),
         };
-        let engines = Engines::new(&limits(), large, 4, 4 << 20).unwrap();
+        let engines = Engines::new(&limits(), large, 4, 4 << 20, Room::new(usize::MAX)).unwrap();
         let cache = Cache::new(dir.path().join("cache"), Zeroizing::new([1; 32]), engines.compatible(), 1 << 30);
         let compiler = Compiler::new(program, Duration::from_secs(60), 1 << 30);
         Self { registry: Registry::new(engines, compiler, Some(cache)), component: component.into(), dir }

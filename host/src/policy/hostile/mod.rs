@@ -5,6 +5,7 @@
 
 mod answers;
 mod compiling;
+mod copies;
 mod guest;
 mod keys;
 mod load;
@@ -19,9 +20,12 @@ use std::time::Duration;
 
 use self::guest::{ECHO, Guest, PLAIN};
 use super::bindings::{judge_export, retry_export, types};
+use super::copies::Copies;
 use super::engine::{self, PolicyEngine};
 use super::input_len;
+use super::linked::Linked;
 use super::plugin::{Imports, check_bytes};
+use super::room::Room;
 use super::{Called, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 
 /// Enough that tests of one process never wait for an instance.
@@ -52,7 +56,9 @@ fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     let artefact = engine::compile(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let compiled = ENGINE.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let imports = Imports::of(&ENGINE, &compiled)?;
-    Plugin::link(Arc::clone(&ENGINE), Digest::of(component), &compiled, &imports)
+    let room = Room::new(usize::MAX);
+    let linked = Linked::new(Arc::clone(&ENGINE), &compiled, &imports.wasi, &room)?;
+    Plugin::new(Digest::of(component), linked, Copies::new(Arc::new([Arc::clone(&ENGINE)]), room))
 }
 
 fn plugin(guest: &Guest) -> Plugin {

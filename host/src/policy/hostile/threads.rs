@@ -12,7 +12,7 @@ use crate::policy::{Lane, PolicyThreads};
 #[tokio::test]
 async fn endless_loops_wait_behind_each_other_and_hold_up_nobody() {
     const LOOPS: usize = 64;
-    let threads = Arc::new(PolicyThreads::start(2, 1_024).unwrap());
+    let threads = Arc::new(PolicyThreads::start(2, 1_024, 0).unwrap());
     let (endless, good) =
         (Arc::new(plugin(&Guest::new("judge", ENDLESS))), Arc::new(plugin(&Guest::new("judge", PLAIN))));
     let ended = Arc::new(AtomicUsize::new(0));

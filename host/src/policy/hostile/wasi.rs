@@ -7,9 +7,10 @@ use super::*;
 use crate::policy::LargeLimits;
 use crate::policy::engines::Engines;
 
-static ENGINES: LazyLock<Engines> = LazyLock::new(|| Engines::new(&limits(), large(), THREADS, 4 << 20).unwrap());
+static ENGINES: LazyLock<Engines> =
+    LazyLock::new(|| Engines::new(&limits(), large(), THREADS, 4 << 20, Room::new(usize::MAX)).unwrap());
 
-fn large() -> LargeLimits {
+pub(super) fn large() -> LargeLimits {
     LargeLimits {
         component: 32 << 20,
         memory: 64 << 20,

@@ -1,0 +1,148 @@
+//! A component in one engine: its native code, what instances are made of, and where its exports are.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Component, InstancePre};
+
+use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
+use super::engine::PolicyEngine;
+use super::plugin::{LoadError, Role, export_name, interface};
+use super::room::{Room, Taken};
+use super::state::CallState;
+
+/// What calls of a component in this engine begin with.
+pub(super) struct Linked {
+    pub(super) engine: Arc<PolicyEngine>,
+    pub(super) pre: InstancePre<CallState>,
+    pub(super) exports: Exports,
+    /// By its native code.
+    _taken: Taken,
+}
+
+/// The indices of a component's exports, one for each interface that it has.
+pub(super) struct Exports {
+    pub(super) meta: meta_export::GuestIndices,
+    pub(super) encode: Option<encode_export::GuestIndices>,
+    pub(super) sign: Option<sign_export::GuestIndices>,
+    pub(super) judge: Option<judge_export::GuestIndices>,
+    pub(super) retry: Option<retry_export::GuestIndices>,
+    pub(super) observe: Option<observe_export::GuestIndices>,
+}
+
+impl Linked {
+    /// Links a compiled component that imports these interfaces of WASI.
+    pub(super) fn new(
+        engine: Arc<PolicyEngine>,
+        component: &Component,
+        wasi: &[String],
+        room: &Arc<Room>,
+    ) -> Result<Self, LoadError> {
+        let taken = room.take(code_size(component));
+        Self::link(engine, component, wasi, taken)
+    }
+
+    /// The same component in another engine. The only ones that have copies are without WASI.
+    ///
+    /// # Errors
+    /// If the operating system has no memory for its code.
+    pub(super) fn copy(&self, engine: Arc<PolicyEngine>, taken: Taken) -> Result<Self, LoadError> {
+        let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
+        let artefact = self.pre.component().serialize().map_err(failed)?;
+        let component = engine.deserialize(&artefact).map_err(failed)?;
+        Self::link(engine, &component, &[], taken)
+    }
+
+    fn link(
+        engine: Arc<PolicyEngine>,
+        component: &Component,
+        wasi: &[String],
+        taken: Taken,
+    ) -> Result<Self, LoadError> {
+        let names = Names::of(&engine, component);
+        let pre = engine
+            .link(component, wasi)
+            .map_err(|error| LoadError::WrongType { name: "imports".to_owned(), detail: format!("{error:#}") })?;
+        let exports = Exports {
+            meta: find(names.has("meta"), "meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
+            encode: find(names.has("encode"), "encode", || encode_export::GuestIndices::new(&pre))?,
+            sign: find(names.has("sign"), "sign", || sign_export::GuestIndices::new(&pre))?,
+            judge: find(names.has("judge"), "judge", || judge_export::GuestIndices::new(&pre))?,
+            retry: find(names.has("retry"), "retry", || retry_export::GuestIndices::new(&pre))?,
+            observe: find(names.has("observe"), "observe", || observe_export::GuestIndices::new(&pre))?,
+        };
+        Ok(Self { engine, pre, exports, _taken: taken })
+    }
+
+    /// How much room its native code takes, in bytes.
+    pub(super) fn code_size(&self) -> usize {
+        code_size(self.pre.component())
+    }
+
+    /// Compares the exports with `wit/`. That is done on an instance, so one is made. A component of which none can be made is let
+    /// through: each call of it ends in a fault that says why, and the first is made before an upload is accepted.
+    pub(super) fn check_types(&self) -> Result<(), LoadError> {
+        let exports = &self.exports;
+        let checked = self.engine.trial(|store| {
+            let Ok(instance) = self.pre.instantiate(&mut *store) else { return Ok(()) };
+            typed("meta", exports.meta.load(&mut *store, &instance))?;
+            exports.encode.iter().try_for_each(|it| typed("encode", it.load(&mut *store, &instance)))?;
+            exports.sign.iter().try_for_each(|it| typed("sign", it.load(&mut *store, &instance)))?;
+            exports.judge.iter().try_for_each(|it| typed("judge", it.load(&mut *store, &instance)))?;
+            exports.retry.iter().try_for_each(|it| typed("retry", it.load(&mut *store, &instance)))?;
+            exports.observe.iter().try_for_each(|it| typed("observe", it.load(&mut *store, &instance)))
+        });
+        checked.map_err(|error| LoadError::Compile(format!("{error:#}")))?
+    }
+}
+
+impl Exports {
+    /// Whether `role` is among them.
+    pub(super) fn has(&self, role: Role) -> bool {
+        match role {
+            Role::Encode => self.encode.is_some(),
+            Role::Sign => self.sign.is_some(),
+            Role::Judge => self.judge.is_some(),
+            Role::Retry => self.retry.is_some(),
+            Role::Observe => self.observe.is_some(),
+        }
+    }
+}
+
+/// The interfaces of `carillon:policy` that a component exports.
+struct Names(Vec<String>);
+
+impl Names {
+    fn of(engine: &PolicyEngine, component: &Component) -> Self {
+        let ty = component.component_type();
+        let names = ty.exports(engine.engine()).filter_map(|(name, _)| interface(name)).map(str::to_owned);
+        Self(names.collect())
+    }
+
+    fn has(&self, interface: &str) -> bool {
+        self.0.iter().any(|name| name == interface)
+    }
+}
+
+fn find<T>(
+    exported: bool,
+    interface: &str,
+    indices: impl FnOnce() -> wasmtime::Result<T>,
+) -> Result<Option<T>, LoadError> {
+    if !exported {
+        return Ok(None);
+    }
+    indices().map(Some).map_err(|error| wrong_type(interface, &error))
+}
+
+fn typed<T>(interface: &str, loaded: wasmtime::Result<T>) -> Result<(), LoadError> {
+    loaded.map(drop).map_err(|error| wrong_type(interface, &error))
+}
+
+fn wrong_type(interface: &str, error: &wasmtime::Error) -> LoadError {
+    LoadError::WrongType { name: export_name(interface), detail: format!("{error:#}") }
+}
+
+fn code_size(component: &Component) -> usize {
+    let image = component.image_range();
+    image.end.addr() - image.start.addr()
+}

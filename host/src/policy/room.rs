@@ -1,0 +1,66 @@
+//! How much memory the native code of loaded components takes, of how much it is meant to take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The account, in bytes.
+#[derive(Debug)]
+pub(super) struct Room {
+    taken: AtomicUsize,
+    limit: usize,
+}
+
+/// Some of it, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Taken {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Room {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), limit })
+    }
+
+    /// Bytes that are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// For what must be loaded, whether there is room or not.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Taken {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        Taken { room: Arc::clone(self), bytes }
+    }
+
+    /// For what can be done without: None if there is no room.
+    pub(super) fn take_spare(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Taken { room: Arc::clone(self), bytes })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_done_without_has_only_what_is_left() {
+        let room = Room::new(10);
+        let first = room.take(8);
+        assert!(room.take_spare(3).is_none());
+        let second = room.take_spare(2).unwrap();
+        let third = room.take(5);
+        assert_eq!(room.taken(), 15);
+        drop((first, second, third));
+        assert_eq!(room.taken(), 0);
+        assert!(room.take_spare(usize::MAX).is_none());
+    }
+}

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use wasmtime::Engine;
 use zeroize::Zeroizing;
 
-use super::plugin::Digest;
+use super::component::Digest;
 use crate::clock;
 
 /// Length of the code in front of the content, in bytes.

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::engine;
-use super::plugin::LoadError;
+use super::load_error::LoadError;
 
 /// The hidden subcommand that makes this program a compiler.
 pub const SUBCOMMAND: &str = "compile-component";

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::component::Digest;
 use super::copies::Copies;
 use super::engine::PolicyEngine;
 use super::limits::{LargeLimits, Limits};
-use super::linked::Linked;
-use super::plugin::{Digest, Imports, LoadError, Plugin};
+use super::linked::{Imports, Linked};
+use super::load_error::LoadError;
+use super::plugin::Plugin;
 use super::room::Room;
 
 /// All of them, the large one when it is needed.
@@ -89,7 +91,7 @@ impl Engines {
         imports: &Imports,
         engines: Arc<[Arc<PolicyEngine>]>,
     ) -> Result<Plugin, LoadError> {
-        let linked = Linked::new(Arc::clone(&engines[0]), component, &imports.wasi, &self.room)?;
+        let linked = Linked::new(Arc::clone(&engines[0]), component, imports, &self.room)?;
         Plugin::new(digest, linked, Copies::new(engines, Arc::clone(&self.room)))
     }
 

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
+use super::component::{Role, export_name, interface, is_allowed_import};
 use super::engine::PolicyEngine;
-use super::plugin::{LoadError, Role, export_name, interface};
+use super::load_error::LoadError;
 use super::room::{Room, Taken};
 use super::state::CallState;
+use super::wasi;
 
 /// What calls of a component in this engine begin with.
 pub(super) struct Linked {
@@ -30,15 +33,15 @@ pub(super) struct Exports {
 }
 
 impl Linked {
-    /// Links a compiled component that imports these interfaces of WASI.
+    /// Links a compiled component.
     pub(super) fn new(
         engine: Arc<PolicyEngine>,
         component: &Component,
-        wasi: &[String],
+        imports: &Imports,
         room: &Arc<Room>,
     ) -> Result<Self, LoadError> {
         let taken = room.take(code_size(component));
-        Self::link(engine, component, wasi, taken)
+        Self::link(engine, component, &imports.wasi, taken)
     }
 
     /// The same component in another engine. The only ones that have copies are without WASI.
@@ -105,6 +108,27 @@ impl Exports {
             Role::Retry => self.retry.is_some(),
             Role::Observe => self.observe.is_some(),
         }
+    }
+}
+
+/// What a component imports, all of which a policy gets.
+pub(super) struct Imports {
+    /// The interfaces of WASI, as they are asked for.
+    pub(super) wasi: Vec<String>,
+}
+
+impl Imports {
+    pub(super) fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
+        let mut wasi = Vec::new();
+        for (name, item) in component.component_type().imports(engine.engine()) {
+            if !(matches!(item.ty, ComponentItem::ComponentInstance(_)) && is_allowed_import(name)) {
+                return Err(LoadError::Import(name.to_owned()));
+            }
+            if wasi::interface(name).is_some() {
+                wasi.push(name.to_owned());
+            }
+        }
+        Ok(Self { wasi })
     }
 }
 

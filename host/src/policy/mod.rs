@@ -11,6 +11,7 @@ mod cache;
 mod call;
 pub mod case;
 mod compile;
+mod component;
 mod copies;
 mod engine;
 mod engines;
@@ -23,14 +24,17 @@ mod input_len;
 mod keys;
 mod limits;
 mod linked;
+mod load_error;
 mod outline;
 mod plugin;
 mod quarantine;
 mod registry;
 mod room;
 mod stage;
+mod state;
 mod threads;
 mod turns;
+mod wasi;
 
 pub use self::answer::check_header;
 pub use self::bindings::jobs_import::NewJob as AskedJob;
@@ -42,10 +46,12 @@ pub use self::bindings::types::{Attempt, Attribute, Header, Request};
 pub use self::cache::Cache;
 pub use self::call::{Called, Usage};
 pub use self::compile::{Compiler, SUBCOMMAND as COMPILER_SUBCOMMAND, compiler_main};
+pub use self::component::{Digest, Role};
 pub use self::fault::{Blame, Fault, FaultCode};
 pub use self::keys::{KeyKind, KeyMaterial};
 pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
-pub use self::plugin::{Digest, LoadError, Plugin, Role};
+pub use self::load_error::LoadError;
+pub use self::plugin::Plugin;
 pub use self::quarantine::{Began, Quarantine, Rules as QuarantineRules, Sentence, Suspect, Watch};
 pub use self::registry::{Admitted, ComponentSource, Registry};
 pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
@@ -56,8 +62,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-mod state;
-mod wasi;
+use self::engines::Engines;
+use self::room::Room;
 
 /// How the runtime is set up; every field has its explanation in `config.default.toml`.
 pub struct RuntimeOptions {
@@ -125,6 +131,3 @@ impl Runtime {
         })
     }
 }
-
-use self::engines::Engines;
-use self::room::Room;

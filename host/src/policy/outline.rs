@@ -5,7 +5,8 @@
 
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::plugin::{LoadError, Role, interface, is_allowed_import};
+use super::component::{Role, interface, is_allowed_import};
+use super::load_error::LoadError;
 
 /// The most functions of all modules together. Runtimes of Python and JavaScript have up to 20,000.
 const FUNCTIONS: usize = 65_536;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::component::{Digest, Role};
 use super::fault::{Blame, Fault, FaultCode};
-use super::plugin::{Digest, Role};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, JobId, TenantId};
 

@@ -12,9 +12,11 @@ use tokio::time::Sleep;
 
 use super::cache::Cache;
 use super::compile::Compiler;
+use super::component::{Digest, check_bytes};
 use super::engines::Engines;
+use super::load_error::LoadError;
 use super::outline;
-use super::plugin::{Digest, LoadError, Plugin, check_bytes};
+use super::plugin::Plugin;
 use super::turns::Turns;
 use crate::job::TenantId;
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Sleep;
 
-use super::plugin::LoadError;
+use super::load_error::LoadError;
 use crate::job::TenantId;
 
 /// Uploads of one tenant that are compiled or wait for it.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 pub use self::auth::AuthHeader;
 pub use self::layers::{is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, parse_period};
-use super::plugin::{Digest, Role};
+use super::component::{Digest, Role};
 
 /// The roles that one plugin plays at most.
 const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];

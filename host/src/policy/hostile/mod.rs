@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use self::guest::{ECHO, Guest, PLAIN};
 use super::bindings::{judge_export, retry_export, types};
+use super::component::check_bytes;
 use super::copies::Copies;
 use super::engine::{self, PolicyEngine};
 use super::input_len;
-use super::linked::Linked;
-use super::plugin::{Imports, check_bytes};
+use super::linked::{Imports, Linked};
 use super::room::Room;
 use super::{Called, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 
@@ -57,7 +57,7 @@ fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     let compiled = ENGINE.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let imports = Imports::of(&ENGINE, &compiled)?;
     let room = Room::new(usize::MAX);
-    let linked = Linked::new(Arc::clone(&ENGINE), &compiled, &imports.wasi, &room)?;
+    let linked = Linked::new(Arc::clone(&ENGINE), &compiled, &imports, &room)?;
     Plugin::new(Digest::of(component), linked, Copies::new(Arc::new([Arc::clone(&ENGINE)]), room))
 }
 

@@ -1,0 +1,132 @@
+//! What can be known of a component by its bytes and by names: what identifies it, which roles it plays, what it may import.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::load_error::LoadError;
+use super::wasi;
+
+/// The interfaces that a component may import; `types` and `judge` only for their types.
+const ALLOWED_IMPORTS: [&str; 5] = ["types", "log", "keys", "jobs", "judge"];
+
+/// The version of the policy interface, and the names that belong to its compatibility track.
+const PACKAGE: &str = "carillon:policy/";
+const TRACK: &str = "@0.1.";
+
+/// What a plugin can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Turn a request into the one that the receiver expects.
+    Encode,
+    /// Prove where the request comes from.
+    Sign,
+    /// Decide what an answer means.
+    Judge,
+    /// Decide whether and when to try again.
+    Retry,
+    /// Watch.
+    Observe,
+}
+
+impl Role {
+    /// Every role, in the order of an attempt.
+    pub const ALL: [Self; 5] = [Self::Encode, Self::Sign, Self::Judge, Self::Retry, Self::Observe];
+
+    /// The role's name in the API, which is also its interface's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encode => "encode",
+            Self::Sign => "sign",
+            Self::Judge => "judge",
+            Self::Retry => "retry",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What identifies a component: the sha-256 of its bytes, in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Digest(pub Arc<str>);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(hex::encode(Sha256::digest(bytes)).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Refuses what is certainly not a component, before anything is compiled.
+pub(super) fn check_bytes(bytes: &[u8], limit: usize) -> Result<(), LoadError> {
+    if bytes.len() > limit {
+        return Err(LoadError::TooLarge { size: bytes.len(), limit });
+    }
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 0x0d, 0, 1, 0]) => Ok(()),
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Err(LoadError::NotAComponent(
+            "this is a core module, not a component: wrap it with `carillon plugin build` or `wasm-tools component new`"
+                .to_owned(),
+        )),
+        Some([0x7f, b'E', b'L', b'F', ..]) => {
+            Err(LoadError::NotAComponent("this is a pre-compiled artefact; upload the component itself".to_owned()))
+        }
+        _ => Err(LoadError::NotAComponent("these bytes are not a WebAssembly component".to_owned())),
+    }
+}
+
+/// Whether a policy gets what it imports under this name.
+pub(super) fn is_allowed_import(name: &str) -> bool {
+    wasi::interface(name).is_some() || interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface))
+}
+
+/// The interface's own name, if it is one of ours in the version that this host speaks.
+pub(super) fn interface(name: &str) -> Option<&str> {
+    let (interface, patch) = name.strip_prefix(PACKAGE)?.split_once(TRACK)?;
+    (!patch.is_empty()).then_some(interface)
+}
+
+/// The name under which a component exports one of our interfaces.
+pub(super) fn export_name(interface: &str) -> String {
+    format!("{PACKAGE}{interface}{TRACK}0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_track_of_the_interface_counts() {
+        assert_eq!(interface("carillon:policy/judge@0.1.0"), Some("judge"));
+        assert_eq!(interface("carillon:policy/judge@0.1.7"), Some("judge"));
+        assert_eq!(interface("carillon:policy/judge@0.2.0"), None);
+        assert_eq!(interface("wasi:cli/environment@0.2.0"), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_component_are_named() {
+        let text = |bytes: &[u8]| check_bytes(bytes, 64).unwrap_err().to_string();
+        assert!(text(b"\0asm\x01\0\0\0").contains("core module"));
+        assert!(text(b"\x7fELF\x02\x01\x01\0").contains("pre-compiled"));
+        assert!(text(b"hello").contains("not a WebAssembly component"));
+        assert!(text(&[0; 65]).contains("65 bytes"));
+    }
+}

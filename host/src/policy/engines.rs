@@ -7,13 +7,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
 use super::component::Digest;
-use super::copies::Copies;
 use super::engine::PolicyEngine;
 use super::limits::{LargeLimits, Limits};
-use super::linked::{Imports, Linked};
+use super::linked::Imports;
 use super::load_error::LoadError;
 use super::plugin::Plugin;
 use super::room::Room;
@@ -73,26 +71,14 @@ impl Engines {
         {
             let imports = Imports::of(small, &component)?;
             if imports.wasi.is_empty() {
-                return self.plugin(digest, &component, &imports, Arc::clone(&self.small));
+                return Plugin::link(Arc::clone(&self.small), digest, &component, &imports, &self.room);
             }
         }
         let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let engine = self.large().map_err(failed)?;
         let component = engine.deserialize(artefact).map_err(failed)?;
         let imports = Imports::of(&engine, &component)?;
-        self.plugin(digest, &component, &imports, Arc::new([engine]))
-    }
-
-    /// Of a component that has been loaded in the first of these engines.
-    fn plugin(
-        &self,
-        digest: Digest,
-        component: &Component,
-        imports: &Imports,
-        engines: Arc<[Arc<PolicyEngine>]>,
-    ) -> Result<Plugin, LoadError> {
-        let linked = Linked::new(Arc::clone(&engines[0]), component, imports, &self.room)?;
-        Plugin::new(digest, linked, Copies::new(engines, Arc::clone(&self.room)))
+        Plugin::link(Arc::new([engine]), digest, &component, &imports, &self.room)
     }
 
     fn large(&self) -> wasmtime::Result<Arc<PolicyEngine>> {

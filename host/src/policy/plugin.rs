@@ -2,12 +2,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::component::Component;
 
 use super::component::{Digest, Role};
 use super::copies::Copies;
+use super::engine::PolicyEngine;
 use super::limits::Limits;
-use super::linked::Linked;
+use super::linked::{Imports, Linked};
 use super::load_error::LoadError;
+use super::room::Room;
 
 /// A component that is ready to be called, by anybody, at any time: nothing of a call stays in it.
 pub struct Plugin {
@@ -18,13 +23,20 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Of a component that is linked in the first of the engines whose copies these are.
-    pub(super) fn new(digest: Digest, original: Linked, copies: Copies) -> Result<Self, LoadError> {
+    /// Links a component that was compiled and deserialized in the first of these engines; the others may get copies.
+    pub(super) fn link(
+        engines: Arc<[Arc<PolicyEngine>]>,
+        digest: Digest,
+        component: &Component,
+        imports: &Imports,
+        room: &Arc<Room>,
+    ) -> Result<Self, LoadError> {
+        let original = Linked::new(Arc::clone(&engines[0]), component, imports, room)?;
         if !Role::ALL.into_iter().any(|role| original.exports.has(role)) {
             return Err(LoadError::NoRole);
         }
         original.check_types()?;
-        Ok(Self { digest, original, copies })
+        Ok(Self { digest, original, copies: Copies::new(engines, Arc::clone(room)) })
     }
 
     /// It in the engine of this thread, or the original.

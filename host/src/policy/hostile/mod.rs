@@ -21,10 +21,9 @@ use std::time::Duration;
 use self::guest::{ECHO, Guest, PLAIN};
 use super::bindings::{judge_export, retry_export, types};
 use super::component::check_bytes;
-use super::copies::Copies;
 use super::engine::{self, PolicyEngine};
 use super::input_len;
-use super::linked::{Imports, Linked};
+use super::linked::Imports;
 use super::room::Room;
 use super::{Called, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 
@@ -56,9 +55,8 @@ fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     let artefact = engine::compile(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let compiled = ENGINE.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let imports = Imports::of(&ENGINE, &compiled)?;
-    let room = Room::new(usize::MAX);
-    let linked = Linked::new(Arc::clone(&ENGINE), &compiled, &imports, &room)?;
-    Plugin::new(Digest::of(component), linked, Copies::new(Arc::new([Arc::clone(&ENGINE)]), room))
+    let (engines, room) = (Arc::new([Arc::clone(&ENGINE)]), Room::new(usize::MAX));
+    Plugin::link(engines, Digest::of(component), &compiled, &imports, &room)
 }
 
 fn plugin(guest: &Guest) -> Plugin {

@@ -18,6 +18,7 @@ pub struct Settlement {
     pub attempt: Option<Arc<AttemptRecord>>,
     /// The jobs that follow: stored together with the settlement, or not at all.
     pub follow_ups: Vec<NewJob>,
+    is_ordered: bool,
     next: Next,
 }
 
@@ -81,13 +82,20 @@ impl Settlement {
 
     fn of(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
         let (id, token, attempt) = (leased.job.id, leased.token, attempt.map(Arc::new));
-        Self { id, token, at, attempt, follow_ups: Vec::new(), next }
+        let is_ordered = leased.job.order_key.is_some();
+        Self { id, token, at, attempt, follow_ups: Vec::new(), is_ordered, next }
     }
 
     /// Where the job goes, unless it was asked to be cancelled.
     #[must_use]
     pub fn next(&self) -> Next {
         self.next
+    }
+
+    /// Whether others may wait for the job's end: it has an order key.
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        self.is_ordered
     }
 
     /// Whether an attempt of the job is spent.

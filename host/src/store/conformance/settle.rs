@@ -131,7 +131,11 @@ pub(crate) async fn applies_the_first_of_two(world: &World) {
     let expected = [Settled::LeaseLost, Settled::Applied(State::Dead), Settled::LeaseLost];
     assert_eq!(world.store.settle(settlements).await.unwrap(), expected);
     assert_eq!(world.state(leased.job.id).await, State::Dead);
-    assert_eq!(world.store.attempts(world.tenant, leased.job.id, 0, 10).await.unwrap()[0].status, Some(404));
+    let late = Settlement::succeeded(&leased, NOW, an_attempt(&leased, Some(200)));
+    assert_eq!(settle(world, late).await, Settled::LeaseLost);
+    assert_eq!(world.state(leased.job.id).await, State::Dead);
+    let attempts = world.store.attempts(world.tenant, leased.job.id, 0, 10).await.unwrap();
+    assert_eq!(attempts.iter().map(|attempt| attempt.status).collect::<Vec<_>>(), [Some(404)]);
 }
 
 pub(crate) async fn many_at_once(world: &World) {

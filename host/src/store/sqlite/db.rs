@@ -38,6 +38,11 @@ impl Db {
         self.with_before(statement)?.fetch_all(&mut self.connection).await
     }
 
+    /// Runs a statement in a transaction of its own, all in one message. If it fails the transaction may be open still.
+    pub(super) async fn fetch_all_alone(&mut self, statement: Statement<'_>) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        surround("BEGIN IMMEDIATE; ", statement, "; COMMIT")?.fetch_all(&mut self.connection).await
+    }
+
     pub(super) async fn fetch_optional(&mut self, statement: Statement<'_>) -> Result<Option<SqliteRow>, sqlx::Error> {
         self.with_before(statement)?.fetch_optional(&mut self.connection).await
     }
@@ -58,11 +63,17 @@ impl Db {
         self.connection.close().await
     }
 
-    fn with_before<'q>(&mut self, mut statement: Statement<'q>) -> Result<Statement<'q>, sqlx::Error> {
+    fn with_before<'q>(&mut self, statement: Statement<'q>) -> Result<Statement<'q>, sqlx::Error> {
         let Some(before) = self.before else { return Ok(statement) };
-        let arguments = statement.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
+        let statement = surround(&format!("{before}; "), statement, "")?;
         self.before = None;
-        let sql = format!("{before}; {}", statement.sql().as_str());
-        Ok(sqlx::query_with(AssertSqlSafe(sql), arguments))
+        Ok(statement)
     }
+}
+
+/// A statement with others around it, which have no parameters.
+fn surround<'q>(before: &str, mut statement: Statement<'q>, after: &str) -> Result<Statement<'q>, sqlx::Error> {
+    let arguments = statement.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
+    let sql = format!("{before}{}{after}", statement.sql().as_str());
+    Ok(sqlx::query_with(AssertSqlSafe(sql), arguments))
 }

@@ -45,7 +45,7 @@ fn writes() -> Vec<Case> {
         ),
         ("extend", both(&claim::EXTEND), &[BY_ID]),
         ("settle", both(&settle::SETTLE), &[BY_ID]),
-        ("put attempts", both(&settle::PUT_ATTEMPTS), &[]),
+        ("put attempts", both(&settle::PUT_ATTEMPTS), &[BY_ID]),
         ("advance", one(order::ADVANCE), &[BY_ID, OF_KEY]),
         ("recall", one(admit::RECALL), &["INDEX sqlite_autoindex_recent_1 (tenant=? AND kind=? AND key=?)"]),
         ("remember", one(admit::REMEMBER), &[]),

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteRow;
 use tokio::sync::oneshot;
 
-use super::db::Db;
+use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
@@ -34,12 +35,14 @@ pub(super) const SETTLE: Sql = Sql {
     RETURNING id, token, state, grp, order_key",
 };
 
+/// It goes before [`SETTLE`], and finds the same jobs: those whose lease is still there.
 pub(super) const PUT_ATTEMPTS: Sql = Sql {
-    columns: 8,
+    columns: 9,
     text: "
     INSERT INTO attempt (job, number, started_at, finished_at, outcome, status, detail, response_body)
-    SELECT column1, column2, column3, column4, column5, column6, column7, column8
-    FROM (VALUES {rows}) WHERE column1 IS NOT NULL
+    SELECT column1, column3, column4, column5, column6, column7, column8, column9
+    FROM (VALUES {rows}) CROSS JOIN job ON job.id = column1 AND job.token = column2 AND +job.state = 'running'
+    WHERE TRUE
     ON CONFLICT (job, number) DO UPDATE SET
         started_at = excluded.started_at, finished_at = excluded.finished_at, outcome = excluded.outcome,
         status = excluded.status, detail = excluded.detail, response_body = excluded.response_body",
@@ -50,6 +53,12 @@ pub(super) struct Row {
     settlement: Settlement,
     detail: Option<String>,
     follow_ups: Vec<job_rows::Row>,
+}
+
+impl Row {
+    fn lease(&self) -> (JobId, Token) {
+        (self.settlement.id, self.settlement.token)
+    }
 }
 
 /// Makes the rows, in the caller's task.
@@ -85,14 +94,30 @@ impl SettleCall {
     }
 }
 
+/// Runs calls that have a transaction for themselves, in one message to SQLite's thread and back. False if they are too many for that, or
+/// have more to write, or if it fails; then nothing was done.
+pub(super) async fn run_alone(db: &mut Db, calls: &mut [SettleCall]) -> bool {
+    let all: Vec<&Row> = calls.iter().flat_map(|call| &call.rows).collect();
+    let is_simple = |row: &&Row| row.follow_ups.is_empty() && !row.settlement.is_ordered();
+    if all.len() > rows::PER_STATEMENT || !all.iter().all(is_simple) {
+        return false;
+    }
+    let leases = Leases::of(&all);
+    let found = db.fetch_all_alone(write(&leases.first)).await.map_err(Failure::from);
+    let Ok(applied) = found.and_then(Applied::read) else {
+        db.roll_back().await;
+        return false;
+    };
+    let settled = leases.settled(&all, &applied);
+    answer_each(calls, settled);
+    true
+}
+
 /// Runs all calls together; if that fails, one by one, so that each caller gets its own answer.
 pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [SettleCall]) -> Result<(), Failure> {
     let all: Vec<&Row> = calls.iter().flat_map(|call| &call.rows).collect();
     if let Ok(settled) = settle_call(transaction, &all).await? {
-        let mut settled = settled.into_iter();
-        for call in calls {
-            call.done = Ok(settled.by_ref().take(call.rows.len()).collect());
-        }
+        answer_each(calls, settled);
         return Ok(());
     }
     for call in calls {
@@ -100,6 +125,13 @@ pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [SettleCa
         call.done = settle_call(transaction, &own).await?;
     }
     Ok(())
+}
+
+fn answer_each(calls: &mut [SettleCall], settled: Vec<Settled>) {
+    let mut settled = settled.into_iter();
+    for call in calls {
+        call.done = Ok(settled.by_ref().take(call.rows.len()).collect());
+    }
 }
 
 async fn settle_call(
@@ -111,35 +143,101 @@ async fn settle_call(
 }
 
 async fn settle(db: &mut Db, rows: &[&Row]) -> Result<Vec<Settled>, Failure> {
-    // Of several settlements under one lease the first counts, and the job's newest token fits one lease only.
-    let mut leases = HashSet::new();
-    let firsts: Vec<bool> = rows.iter().map(|row| leases.insert((row.settlement.id, row.settlement.token))).collect();
-    let first = rows.iter().zip(&firsts).filter(|(_, first)| **first).map(|(row, _)| *row).collect::<Vec<_>>();
-
-    let mut applied = HashMap::new();
-    for chunk in first.chunks(rows::PER_STATEMENT) {
-        write_settlements(db, chunk, &mut applied).await?;
+    let leases = Leases::of(rows);
+    let mut applied = Applied::default();
+    for chunk in leases.first.chunks(rows::PER_STATEMENT) {
+        applied.add(db.fetch_all(write(chunk)).await?)?;
     }
-    let is_applied = |row: &&Row| applied.contains_key(&(row.settlement.id, row.settlement.token));
-    let done: Vec<&Row> = first.into_iter().filter(is_applied).collect();
-    let tried: Vec<&Row> = done.iter().copied().filter(|row| row.detail.is_some()).collect();
-    for chunk in tried.chunks(rows::PER_STATEMENT) {
-        write_attempts(db, chunk).await?;
-    }
-    write_follow_ups(db, done.iter().flat_map(|row| &row.follow_ups).collect()).await?;
-    let settled = |(row, first): (&&Row, bool)| match applied.get(&(row.settlement.id, row.settlement.token)) {
-        Some(state) if first => Settled::Applied(*state),
-        _ => Settled::LeaseLost,
-    };
-    Ok(rows.iter().zip(firsts).map(settled).collect())
+    order::advance(db, applied.freed.drain(..)).await?;
+    let done = leases.first.iter().filter(|row| applied.states.contains_key(&row.lease()));
+    write_follow_ups(db, done.flat_map(|row| &row.follow_ups).collect()).await?;
+    Ok(leases.settled(rows, &applied))
 }
 
-async fn write_settlements(
-    db: &mut Db,
-    rows: &[&Row],
-    applied: &mut HashMap<(JobId, Token), State>,
-) -> Result<(), Failure> {
-    let mut query = sqlx::query(AssertSqlSafe(SETTLE.with_rows(rows.len())));
+/// Of several settlements under one lease the first counts, and the job's newest token fits one lease only.
+struct Leases<'r> {
+    first: Vec<&'r Row>,
+    /// For each of all settlements.
+    is_first: Vec<bool>,
+}
+
+impl<'r> Leases<'r> {
+    fn of(rows: &[&'r Row]) -> Self {
+        let mut leases = HashSet::new();
+        let is_first: Vec<bool> = rows.iter().map(|row| leases.insert(row.lease())).collect();
+        let first = rows.iter().zip(&is_first).filter(|(_, first)| **first).map(|(row, _)| *row).collect();
+        Self { first, is_first }
+    }
+
+    /// What became of each of all settlements.
+    fn settled(&self, rows: &[&Row], applied: &Applied) -> Vec<Settled> {
+        let settled = |(row, first): (&&Row, &bool)| match applied.states.get(&row.lease()) {
+            Some(state) if *first => Settled::Applied(*state),
+            _ => Settled::LeaseLost,
+        };
+        rows.iter().zip(&self.is_first).map(settled).collect()
+    }
+}
+
+/// What [`SETTLE`] returns.
+#[derive(Default)]
+struct Applied {
+    /// The leases that were there, and what became of their jobs.
+    states: HashMap<(JobId, Token), State>,
+    /// The order keys of jobs that have ended, with their groups.
+    freed: Vec<(i64, String)>,
+}
+
+impl Applied {
+    fn read(found: Vec<SqliteRow>) -> Result<Self, Failure> {
+        let mut applied = Self::default();
+        applied.add(found)?;
+        Ok(applied)
+    }
+
+    fn add(&mut self, found: Vec<SqliteRow>) -> Result<(), Failure> {
+        for row in &found {
+            let state: State = rows::word(row, "state")?;
+            if state.is_final() {
+                self.freed.extend(rows::order_key(row)?);
+            }
+            self.states.insert((rows::job_id(row, "id")?, rows::token(row)?), state);
+        }
+        Ok(())
+    }
+}
+
+/// What writes settlements with their attempts: two statements in one go, of which the parameters of the second begin behind all of the
+/// first.
+fn write<'q>(rows: &[&'q Row]) -> Statement<'q> {
+    let (count, settle) = (rows.len(), SETTLE.with_rows(rows.len()));
+    if rows.iter().all(|row| row.detail.is_none()) {
+        return bind_settlements(sqlx::query(AssertSqlSafe(settle)), rows);
+    }
+    let query = sqlx::query(AssertSqlSafe(format!("{}; {settle}", PUT_ATTEMPTS.with_rows(count))));
+    let query = rows.iter().fold(query, |query, row| bind_attempt(query, row));
+    let query = (0..PUT_ATTEMPTS.padding(count)).fold(query, |query, _| query.bind(None::<i64>));
+    bind_settlements(query, rows)
+}
+
+/// Without an attempt, a row that is ignored.
+fn bind_attempt<'q>(query: Statement<'q>, row: &'q Row) -> Statement<'q> {
+    let Some((attempt, detail)) = row.settlement.attempt.as_ref().zip(row.detail.as_ref()) else {
+        return (0..PUT_ATTEMPTS.columns).fold(query, |query, _| query.bind(None::<i64>));
+    };
+    query
+        .bind(rows::id(row.settlement.id))
+        .bind(row.settlement.token.0)
+        .bind(attempt.number)
+        .bind(attempt.started_at.0)
+        .bind(attempt.finished_at.0)
+        .bind(attempt.outcome.as_str())
+        .bind(attempt.status)
+        .bind(detail.as_str())
+        .bind(attempt.response_body.as_ref())
+}
+
+fn bind_settlements<'q>(mut query: Statement<'q>, rows: &[&'q Row]) -> Statement<'q> {
     for Row { settlement, .. } in rows {
         let (state, run_at) = match settlement.next() {
             Next::Scheduled(at) => (State::Scheduled, Some(at.0)),
@@ -159,15 +257,7 @@ async fn write_settlements(
             .bind(attempt.and_then(|attempt| attempt.status))
             .bind(error.map(|error| error.code.as_str()));
     }
-    let mut freed = Vec::new();
-    for row in db.fetch_all(query).await? {
-        let state: State = rows::word(&row, "state")?;
-        if state.is_final() {
-            freed.extend(rows::order_key(&row)?);
-        }
-        applied.insert((rows::job_id(&row, "id")?, rows::token(&row)?), state);
-    }
-    order::advance(db, freed.into_iter()).await
+    query
 }
 
 /// Stores the jobs that follow. The end of the job before them must not fail because their group has gone.
@@ -182,23 +272,4 @@ async fn write_follow_ups(db: &mut Db, jobs: Vec<&job_rows::Row>) -> Result<(), 
         tracing::error!(jobs = left.len(), "jobs that were to follow others are lost: their group was deleted");
     }
     job_rows::write(db, &stored).await
-}
-
-async fn write_attempts(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
-    let mut query = sqlx::query(AssertSqlSafe(PUT_ATTEMPTS.with_rows(rows.len())));
-    for Row { settlement, detail, .. } in rows {
-        if let (Some(attempt), Some(detail)) = (&settlement.attempt, detail) {
-            query = query
-                .bind(rows::id(settlement.id))
-                .bind(attempt.number)
-                .bind(attempt.started_at.0)
-                .bind(attempt.finished_at.0)
-                .bind(attempt.outcome.as_str())
-                .bind(attempt.status)
-                .bind(detail.as_str())
-                .bind(attempt.response_body.as_ref());
-        }
-    }
-    db.execute(query).await?;
-    Ok(())
 }

@@ -180,6 +180,29 @@ async fn a_transaction_that_cannot_begin_fails_all_its_calls_and_the_next_one_wo
     assert_eq!(world.state(job.id).await, State::Scheduled);
 }
 
+#[tokio::test]
+async fn a_settlement_that_cannot_be_written_keeps_its_lease_and_fails_no_other() {
+    let sqlite = empty().await;
+    let path = sqlite.options().path;
+    let world = World::new(Box::new(sqlite)).await;
+    let (one, other) = (world.leased().await, world.leased().await);
+    let mut shell = shell(&path).await;
+    let refuse = "CREATE TRIGGER no_success BEFORE UPDATE ON job WHEN new.state = 'succeeded'
+        BEGIN SELECT raise(ABORT, 'no'); END";
+    sqlx::raw_sql(refuse).execute(&mut shell).await.unwrap();
+    let success = || world.store.settle(vec![Settlement::succeeded(&one, NOW, an_attempt(&one, Some(200)))]);
+    let dead = world.store.settle(vec![Settlement::dead(&other, NOW, an_attempt(&other, Some(404)))]);
+    let (failed, settled) = join(success(), dead).await;
+    failed.unwrap_err();
+    assert_eq!(settled.unwrap(), [Settled::Applied(State::Dead)]);
+    success().await.unwrap_err();
+    assert_eq!(world.state(one.job.id).await, State::Running);
+    assert_eq!(world.store.attempts(world.tenant, one.job.id, 0, 10).await.unwrap(), []);
+    sqlx::raw_sql("DROP TRIGGER no_success").execute(&mut shell).await.unwrap();
+    shell.close().await.unwrap();
+    assert_eq!(success().await.unwrap(), [Settled::Applied(State::Succeeded)]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_inserts_share_commits() {
     const CALLERS: usize = 64;

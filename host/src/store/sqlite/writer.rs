@@ -6,6 +6,8 @@
 //! - No call is answered with `Ok` before its transaction is on disk.
 //! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and so are waiting
 //!   settlements; they run one by one only if that fails.
+//! - Settlements that wait with nothing else are one message to SQLite's thread, transaction and all; only if that fails do they go the way
+//!   of the others.
 //! - If the transaction itself fails, every call in it fails and nothing of it remains.
 //! - Calls wait in the order in which they begin, so that a claim sees the settlements that began before it.
 //! - The queue is bounded: callers wait when the disk is slower than they are.
@@ -190,6 +192,10 @@ impl Batch {
 
     /// Inserts and settlements go first, so that a claim in the same transaction sees them.
     async fn run(&mut self, db: &mut Db) -> Result<(), Failure> {
+        let only_settles = self.inserts.is_empty() && self.work.is_empty();
+        if only_settles && settle::run_alone(db, &mut self.settlements).await {
+            return Ok(());
+        }
         let mut transaction = Transaction::begin(db);
         if !self.inserts.is_empty() {
             insert::run(&mut transaction, &mut self.inserts).await?;

@@ -7,7 +7,7 @@
 
 mod config;
 
-use carillon_policy_sdk::{Attempt, Decision, Failure, Millis, Past, Plugin, Retry, Verdict, export, log, mix64};
+use carillon_policy_sdk::{Attempt, Decision, Failure, Millis, Past, Plugin, Retry, Verdict, export, mix64};
 
 pub use config::{Config, JitterMode, Kind};
 
@@ -98,14 +98,9 @@ fn unit(attempt: &Attempt) -> f64 {
 
 /// How long the receiver asked to be left alone, in milliseconds; 0 if it did not, or if that does not count.
 fn asked_delay(config: &Config, attempt: &Attempt) -> u64 {
-    let Some(asked) = attempt.attribute(RETRY_AFTER).filter(|_| config.honour_retry_after) else { return 0 };
-    match asked.parse::<u64>() {
-        Ok(asked) => asked.min(config.max_retry_after.0),
-        Err(_) => {
-            log::warn(&format!("the attribute {RETRY_AFTER} is `{asked}`, which is not a number of milliseconds"));
-            0
-        }
-    }
+    let asked = attempt.attribute(RETRY_AFTER).filter(|_| config.honour_retry_after);
+    // The host writes a number. A warning of what is none would be an import, and with it two more core instances in each call.
+    asked.and_then(|asked| asked.parse().ok()).map_or(0, |asked: u64| asked.min(config.max_retry_after.0))
 }
 
 /// The limit that an attempt after `after_ms` would exceed, if any.

@@ -97,17 +97,8 @@ impl Plugin for Base64Envelope {
 
 impl Encode for Base64Envelope {
     fn encode(attempt: &Attempt, config: &Config, mut request: Request) -> Result<Request, Failure> {
-        let mut members = config.extra.clone();
-        for (field, value) in [
-            (&config.fields.payload, Value::Null),
-            (&config.fields.tries, attempt.number.into()),
-            (&config.fields.req_id, request_id(attempt).into()),
-        ] {
-            if let Some(name) = &field.0 {
-                members.insert(name.clone(), value);
-            }
-        }
-        request.body = envelope(&members, config.fields.payload.0.as_deref(), &request.body)
+        let id = request_id(attempt);
+        request.body = envelope(&members(config, &request.body, attempt.number, &id))
             .map_err(|error| Failure::policy("not-json", error.to_string()))?;
         request.headers.retain(|header| !describes_body(&header.name));
         if let Some(value) = &config.content_type {
@@ -117,28 +108,55 @@ impl Encode for Base64Envelope {
     }
 }
 
-/// The members as a JSON object. That of the name `payload` is the body, if it has bytes: they are written where they stay, since base64 needs
-/// neither escapes nor a look for what would.
-fn envelope(members: &Map<String, Value>, payload: Option<&str>, body: &[u8]) -> serde_json::Result<Vec<u8>> {
-    let base64_len = body.len().div_ceil(3) * 4;
-    let mut text = Vec::with_capacity(base64_len + REST);
+/// The value of a member of the envelope.
+#[derive(Clone, Copy)]
+enum Member<'a> {
+    Base64(&'a [u8]),
+    Number(u32),
+    Text(&'a str),
+    Json(&'a Value),
+}
+
+/// What the envelope consists of, sorted by name.
+fn members<'a>(config: &'a Config, body: &'a [u8], number: u32, id: &'a str) -> Vec<(&'a str, Member<'a>)> {
+    let payload = if body.is_empty() { Member::Json(&Value::Null) } else { Member::Base64(body) };
+    let Fields { payload: payload_name, tries, req_id } = &config.fields;
+    let fields = [(payload_name, payload), (tries, Member::Number(number)), (req_id, Member::Text(id))];
+    let mut members = Vec::with_capacity(fields.len() + config.extra.len());
+    members.extend(fields.into_iter().filter_map(|(field, value)| Some((field.0.as_deref()?, value))));
+    members.extend(config.extra.iter().map(|(name, value)| (name.as_str(), Member::Json(value))));
+    members.sort_unstable_by_key(|(name, _)| *name);
+    members
+}
+
+/// The members as a JSON object. A body is written where it stays, since base64 needs neither escapes nor a look for what would.
+fn envelope(members: &[(&str, Member<'_>)]) -> serde_json::Result<Vec<u8>> {
+    let of_body = members.iter().map(|(_, value)| if let Member::Base64(body) = value { base64_len(body) } else { 0 });
+    let mut text = Vec::with_capacity(of_body.sum::<usize>() + REST);
     for (name, value) in members {
         text.push(if text.is_empty() { b'{' } else { b',' });
         serde_json::to_writer(&mut text, name)?;
         text.push(b':');
-        if payload == Some(name) && !body.is_empty() {
-            text.push(b'"');
-            let start = text.len();
-            text.resize(start + base64_len, 0);
-            // There is just enough room, so it cannot fail.
-            _ = STANDARD.encode_slice(body, &mut text[start..]);
-            text.push(b'"');
-        } else {
-            serde_json::to_writer(&mut text, value)?;
+        match value {
+            Member::Base64(body) => {
+                text.push(b'"');
+                let start = text.len();
+                text.resize(start + base64_len(body), 0);
+                // There is just enough room, so it cannot fail.
+                _ = STANDARD.encode_slice(body, &mut text[start..]);
+                text.push(b'"');
+            }
+            Member::Number(number) => serde_json::to_writer(&mut text, number)?,
+            Member::Text(value) => serde_json::to_writer(&mut text, value)?,
+            Member::Json(value) => serde_json::to_writer(&mut text, value)?,
         }
     }
     text.extend_from_slice(if text.is_empty() { b"{}" } else { b"}" });
     Ok(text)
+}
+
+fn base64_len(bytes: &[u8]) -> usize {
+    bytes.len().div_ceil(3) * 4
 }
 
 /// Whether the header says something of the body that has just been wrapped (RFC 9110, section 8).
@@ -149,7 +167,8 @@ fn describes_body(name: &str) -> bool {
 /// 48 bits as hex, from the job, the number of the attempt and its seed.
 fn request_id(attempt: &Attempt) -> String {
     const BITS: u32 = 48;
-    let job = attempt.job_id.bytes().fold(0, |state, byte| mix64(state ^ u64::from(byte)));
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let job = attempt.job_id.as_bytes().chunks(8).fold(0, |state, bytes| mix64(state ^ word(bytes)));
     let word = mix64(job ^ mix64(u64::from(attempt.seed) << 32 | u64::from(attempt.number)));
     format!("{:012x}", word >> (u64::BITS - BITS))
 }

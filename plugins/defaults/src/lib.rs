@@ -71,8 +71,6 @@ mod tests {
                 .collect::<Vec<_>>();
             let needed = match role {
                 "sign" => vec!["keys"],
-                // It warns of an attribute that it cannot read.
-                "retry" => vec!["log"],
                 _ => vec![],
             };
             assert_eq!(functions, needed, "{world}");

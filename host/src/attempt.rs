@@ -149,13 +149,14 @@ impl Attempter {
 
     /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
     async fn enter(&self, leased: &Leased, group: &Group, origin: &str, at: UnixMs) -> Result<Pass, PutOff> {
-        let enter = || self.receivers.enter(&leased.job, origin, self.host_concurrency(group), at);
-        let pass = enter();
-        if pass.is_ok() || self.clock.now() >= at {
-            return pass;
+        let most = || self.host_concurrency(group);
+        if self.clock.now() < at {
+            if let Some(pass) = self.receivers.try_enter(&leased.job, origin, most(), at) {
+                return Ok(pass);
+            }
+            self.clock.sleep_until(at).await;
         }
-        self.clock.sleep_until(at).await;
-        enter()
+        self.receivers.enter(&leased.job, origin, most(), at)
     }
 
     /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the

@@ -105,12 +105,21 @@ impl Receivers {
     /// Asks for an attempt of `job` now, where at most `most` of its group's may be on their way to `origin`.
     ///
     /// # Errors
-    /// If it is to be put off.
+    /// If it is to be put off, to a time that nobody else is told.
     pub fn enter(&self, job: &Job, origin: &str, most: Option<u32>, now: UnixMs) -> Result<Pass, PutOff> {
+        self.ask(job, origin, most, now, true)
+    }
+
+    /// The same for who asks again whatever the answer is: none if it is not granted.
+    pub fn try_enter(&self, job: &Job, origin: &str, most: Option<u32>, now: UnixMs) -> Option<Pass> {
+        self.ask(job, origin, most, now, false).ok()
+    }
+
+    fn ask(&self, job: &Job, origin: &str, most: Option<u32>, now: UnixMs, to_wait: bool) -> Result<Pass, PutOff> {
         // A place first: it can be given back without a trace, and a probe cannot.
-        let seat = most.map(|most| self.places.enter(job.group, origin, most, now)).transpose();
+        let seat = most.map(|most| self.places.enter(job.group, origin, most, now, to_wait)).transpose();
         let seat = seat.map_err(|until| PutOff { why: Why::Full, until })?;
-        let breaker = self.breakers.enter(job.tenant, origin, now);
+        let breaker = self.breakers.enter(job.tenant, origin, now, to_wait);
         let breaker = breaker.map_err(|until| PutOff { why: Why::LeftAlone, until })?;
         if job.max_delay.is_some() {
             self.waiting().forget(job);

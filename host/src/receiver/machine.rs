@@ -75,8 +75,10 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`Machine::report`].
-    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration) -> Entry {
+    /// Asks for an attempt now; those that wait come back `step` after each other, and without one they take no place among them. A probe
+    /// must be followed by [`Machine::report`].
+    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Option<Duration>) -> Entry {
+        let place = |line: &mut Line, first| Entry::Wait(step.map_or(first, |step| line.place(first, step)));
         match &mut self.state {
             State::Closed { .. } => Entry::Pass,
             State::Open { until, pause } => {
@@ -84,12 +86,12 @@ impl Machine {
                 *until = (*until).min(now.plus(rules.longest_pause));
                 let (until, pause) = (*until, *pause);
                 if until > now {
-                    return Entry::Wait(self.line.place(until, step));
+                    return place(&mut self.line, until);
                 }
                 self.state = State::HalfOpen { pause };
                 Entry::Probe
             }
-            State::HalfOpen { .. } => Entry::Wait(self.line.place(now.plus(rules.pause), step)),
+            State::HalfOpen { .. } => place(&mut self.line, now.plus(rules.pause)),
         }
     }
 
@@ -181,7 +183,7 @@ mod tests {
         for _ in 0..10 {
             for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
                 assert_eq!(machine.report(&RULES, false, health, UnixMs(0)), None);
-                assert_eq!(machine.enter(&RULES, UnixMs(0), LEAST), Entry::Pass);
+                assert_eq!(machine.enter(&RULES, UnixMs(0), Some(LEAST)), Entry::Pass);
             }
         }
         assert!(machine.is_blank());
@@ -191,24 +193,34 @@ mod tests {
     #[test]
     fn one_probe_passes_and_its_answer_closes() {
         let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST), Entry::Wait(UnixMs(100)));
-        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST), Entry::Wait(UnixMs(101)), "one after the other");
-        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST), Entry::Probe);
-        assert_eq!(machine.enter(&RULES, UnixMs(101), LEAST), Entry::Wait(UnixMs(201)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), Some(LEAST)), Entry::Wait(UnixMs(100)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), Some(LEAST)), Entry::Wait(UnixMs(101)), "one after the other");
+        assert_eq!(machine.enter(&RULES, UnixMs(100), Some(LEAST)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(101), Some(LEAST)), Entry::Wait(UnixMs(201)));
         assert_eq!(machine.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
         assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(Change::Closed));
-        assert_eq!(machine.enter(&RULES, UnixMs(103), LEAST), Entry::Pass);
+        assert_eq!(machine.enter(&RULES, UnixMs(103), Some(LEAST)), Entry::Pass);
         assert!(machine.is_blank());
+    }
+
+    #[test]
+    fn who_only_asks_takes_no_place() {
+        let mut machine = opened();
+        let only_asks = |machine: &mut Machine, at| machine.enter(&RULES, UnixMs(at), None);
+        assert_eq!([only_asks(&mut machine, 9), only_asks(&mut machine, 9)], [Entry::Wait(UnixMs(100)); 2]);
+        assert_eq!(machine.enter(&RULES, UnixMs(9), Some(LEAST)), Entry::Wait(UnixMs(100)), "the first place is free");
+        assert_eq!(only_asks(&mut machine, 100), Entry::Probe);
+        assert_eq!(only_asks(&mut machine, 100), Entry::Wait(UnixMs(200)));
     }
 
     #[test]
     fn pauses_double_up_to_the_longest() {
         let (mut machine, mut now) = (opened(), UnixMs(100));
         for pause in [200, 400, 800, 1_000, 1_000] {
-            assert_eq!(machine.enter(&RULES, now, LEAST), Entry::Probe);
+            assert_eq!(machine.enter(&RULES, now, Some(LEAST)), Entry::Probe);
             assert_eq!(machine.report(&RULES, true, Health::Failed, now), None, "it stays open");
             assert!(
-                matches!(machine.enter(&RULES, now, LEAST), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
+                matches!(machine.enter(&RULES, now, Some(LEAST)), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
             );
             now = now.plus(Duration::from_millis(pause));
         }
@@ -220,20 +232,24 @@ mod tests {
         let mut machine = Machine::default();
         assert_eq!(machine.report(&RULES, false, busy(500), UnixMs(0)), Some(Change::Opened(UnixMs(500))));
         assert_eq!(machine.report(&RULES, false, busy(200), UnixMs(10)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(10), LEAST), Entry::Wait(UnixMs(500)), "the longer time counts");
+        assert_eq!(machine.enter(&RULES, UnixMs(10), Some(LEAST)), Entry::Wait(UnixMs(500)), "the longer time counts");
         assert_eq!(machine.report(&RULES, false, busy(99_999), UnixMs(20)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(20), LEAST), Entry::Wait(UnixMs(1_020)), "no longer than any pause");
-        assert_eq!(machine.enter(&RULES, UnixMs(1_020), LEAST), Entry::Probe);
+        assert_eq!(
+            machine.enter(&RULES, UnixMs(20), Some(LEAST)),
+            Entry::Wait(UnixMs(1_020)),
+            "no longer than any pause"
+        );
+        assert_eq!(machine.enter(&RULES, UnixMs(1_020), Some(LEAST)), Entry::Probe);
         assert_eq!(machine.report(&RULES, true, busy(50), UnixMs(1_020)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(1_070), LEAST), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(1_070), Some(LEAST)), Entry::Probe);
     }
 
     #[test]
     fn a_probe_that_says_nothing_is_followed_by_another() {
         let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(100), Some(LEAST)), Entry::Probe);
         assert_eq!(machine.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(120), LEAST), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(120), Some(LEAST)), Entry::Probe);
     }
 
     #[test]
@@ -241,10 +257,10 @@ mod tests {
         let mut machine = Machine::default();
         let late = UnixMs(1_000_000_000);
         machine.report(&RULES, false, Health::Busy(Duration::from_millis(700)), late);
-        assert!(matches!(machine.enter(&RULES, late, LEAST), Entry::Wait(_)));
-        let waits = machine.enter(&RULES, UnixMs(0), LEAST);
+        assert!(matches!(machine.enter(&RULES, late, Some(LEAST)), Entry::Wait(_)));
+        let waits = machine.enter(&RULES, UnixMs(0), Some(LEAST));
         assert!(matches!(waits, Entry::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
-        assert_eq!(machine.enter(&RULES, UnixMs(1_000), LEAST), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(1_000), Some(LEAST)), Entry::Probe);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -278,7 +294,7 @@ mod tests {
                 let was_open = machine.is_open();
                 match step {
                     Step::Pass(ms) => now = now.plus(Duration::from_millis(u64::from(ms))),
-                    Step::Enter => match machine.enter(&RULES, now, LEAST) {
+                    Step::Enter => match machine.enter(&RULES, now, Some(LEAST)) {
                         Entry::Pass => {
                             prop_assert!(!was_open);
                             passed.push(false);
@@ -316,7 +332,7 @@ mod tests {
                 machine.report(&RULES, is_probe, Health::Answered, now);
             }
             let later = now.plus(RULES.longest_pause);
-            if machine.enter(&RULES, later, LEAST) == Entry::Probe {
+            if machine.enter(&RULES, later, Some(LEAST)) == Entry::Probe {
                 machine.report(&RULES, true, Health::Answered, later);
             }
             prop_assert!(!machine.is_open());

@@ -58,13 +58,14 @@ impl Places {
     /// Takes one of `most` places.
     ///
     /// # Errors
-    /// The time at which to ask again, if all are taken.
+    /// The time at which to ask again, if all are taken: one of its own for who is `to_wait`.
     pub(super) fn enter(
         self: &Arc<Self>,
         group: GroupId,
         origin: &str,
         most: u32,
         now: UnixMs,
+        to_wait: bool,
     ) -> Result<Seat, UnixMs> {
         let key = Key { group, origin: origin.to_owned() };
         let mut known = self.lock();
@@ -75,7 +76,8 @@ impl Places {
         if state.taken >= most {
             let pace = (state.mean / most.max(1)).max(now.since(state.moved_at));
             let step = (pace / 2).clamp(LEAST, SLOWEST);
-            return Err(state.line.place(now.plus(step), step));
+            let next = now.plus(step);
+            return Err(if to_wait { state.line.place(next, step) } else { next });
         }
         state.taken += 1;
         state.moved_at = now;
@@ -132,7 +134,7 @@ mod tests {
     const HERE: &str = "http://a";
 
     fn enter(places: &Arc<Places>, most: u32, now: i64) -> Result<Seat, UnixMs> {
-        places.enter(GROUP, HERE, most, UnixMs(now))
+        places.enter(GROUP, HERE, most, UnixMs(now), true)
     }
 
     #[test]
@@ -141,8 +143,8 @@ mod tests {
         let seats = [enter(&places, 2, 0).ok().unwrap(), enter(&places, 2, 0).ok().unwrap()];
         assert!(enter(&places, 2, 0).is_err());
         assert!(enter(&places, 3, 0).is_ok(), "the limit is the group's present one");
-        assert!(places.enter(GROUP, "http://b", 2, UnixMs(0)).is_ok());
-        assert!(places.enter(GroupId(2), HERE, 2, UnixMs(0)).is_ok());
+        assert!(places.enter(GROUP, "http://b", 2, UnixMs(0), true).is_ok());
+        assert!(places.enter(GroupId(2), HERE, 2, UnixMs(0), true).is_ok());
         drop(seats);
         assert!(enter(&places, 1, 0).is_ok());
     }
@@ -163,6 +165,15 @@ mod tests {
         let step = waits[0];
         assert!((240..=251).contains(&step), "a place is free every 500 ms: {waits:?}");
         assert!(waits.windows(2).all(|pair| (step - 1..=step + 1).contains(&(pair[1] - pair[0]))), "{waits:?}");
+    }
+
+    #[test]
+    fn who_only_asks_is_in_nobodys_way() {
+        let places = Arc::new(Places::default());
+        let _seat = enter(&places, 1, 0).ok().unwrap();
+        let only_asks = || places.enter(GROUP, HERE, 1, UnixMs(0), false).err().unwrap();
+        let first = only_asks();
+        assert_eq!([only_asks(), enter(&places, 1, 0).err().unwrap()], [first; 2]);
     }
 
     #[test]
@@ -196,16 +207,19 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_taken_places_are_never_forgotten() {
         let places = Arc::new(Places::default());
-        let seats = (0..MOST).map(|n| places.enter(GROUP, &n.to_string(), 1, UnixMs(0)).ok().unwrap());
+        let seats = (0..MOST).map(|n| places.enter(GROUP, &n.to_string(), 1, UnixMs(0), true).ok().unwrap());
         let mut seats: Vec<_> = seats.collect();
         for n in 0..MOST {
-            assert!(places.enter(GROUP, &n.to_string(), 1, UnixMs(0)).is_err(), "all of them have somebody who waits");
+            assert!(
+                places.enter(GROUP, &n.to_string(), 1, UnixMs(0), true).is_err(),
+                "all of them have somebody who waits"
+            );
         }
         let kept = seats.split_off(MOST - 1);
         drop(seats);
         assert_eq!(places.lock().len(), MOST);
         assert!(enter(&places, 1, 0).is_ok());
         assert_eq!(places.lock().len(), 1, "{}", kept.len());
-        assert!(places.enter(GROUP, &(MOST - 1).to_string(), 1, UnixMs(0)).is_err());
+        assert!(places.enter(GROUP, &(MOST - 1).to_string(), 1, UnixMs(0), true).is_err());
     }
 }

@@ -71,6 +71,11 @@ impl Db {
     }
 }
 
+/// A statement with so many more parameters, which are NULL.
+pub(super) fn with_nulls(statement: Statement<'_>, count: usize) -> Statement<'_> {
+    (0..count).fold(statement, |statement, _| statement.bind(None::<i64>))
+}
+
 /// A statement with others around it, which have no parameters.
 fn surround<'q>(before: &str, mut statement: Statement<'q>, after: &str) -> Result<Statement<'q>, sqlx::Error> {
     let arguments = statement.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();

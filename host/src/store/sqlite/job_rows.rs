@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::db::Db;
+use super::db::{Db, with_nulls};
 use super::error::Failure;
 use super::order;
 use super::rows::{self, Sql};
@@ -88,9 +88,7 @@ pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
                 .bind(job.max_delay.map(millis))
                 .bind(schedule);
         }
-        for _ in 0..INSERT_JOBS.padding(chunk.len()) {
-            query = query.bind(None::<i64>);
-        }
+        query = with_nulls(query, INSERT_JOBS.padding(chunk.len()));
         for Row { job, spec } in chunk {
             query = query.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
         }

@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::oneshot;
 
-use super::db::{Db, Statement};
+use super::db::{Db, Statement, with_nulls};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
@@ -216,14 +216,13 @@ fn write<'q>(rows: &[&'q Row]) -> Statement<'q> {
     }
     let query = sqlx::query(AssertSqlSafe(format!("{}; {settle}", PUT_ATTEMPTS.with_rows(count))));
     let query = rows.iter().fold(query, |query, row| bind_attempt(query, row));
-    let query = (0..PUT_ATTEMPTS.padding(count)).fold(query, |query, _| query.bind(None::<i64>));
-    bind_settlements(query, rows)
+    bind_settlements(with_nulls(query, PUT_ATTEMPTS.padding(count)), rows)
 }
 
 /// Without an attempt, a row that is ignored.
 fn bind_attempt<'q>(query: Statement<'q>, row: &'q Row) -> Statement<'q> {
     let Some((attempt, detail)) = row.settlement.attempt.as_ref().zip(row.detail.as_ref()) else {
-        return (0..PUT_ATTEMPTS.columns).fold(query, |query, _| query.bind(None::<i64>));
+        return with_nulls(query, PUT_ATTEMPTS.columns);
     };
     query
         .bind(rows::id(row.settlement.id))

@@ -97,8 +97,8 @@ impl Plugin for Base64Envelope {
 
 impl Encode for Base64Envelope {
     fn encode(attempt: &Attempt, config: &Config, mut request: Request) -> Result<Request, Failure> {
-        let id = request_id(attempt);
-        request.body = envelope(&members(config, &request.body, attempt.number, &id))
+        let (tries, id) = (attempt.number.into(), request_id(attempt).into());
+        request.body = envelope(&members(config, &request.body, &tries, &id))
             .map_err(|error| Failure::policy("not-json", error.to_string()))?;
         request.headers.retain(|header| !describes_body(&header.name));
         if let Some(value) = &config.content_type {
@@ -112,16 +112,14 @@ impl Encode for Base64Envelope {
 #[derive(Clone, Copy)]
 enum Member<'a> {
     Base64(&'a [u8]),
-    Number(u32),
-    Text(&'a str),
     Json(&'a Value),
 }
 
 /// What the envelope consists of, sorted by name.
-fn members<'a>(config: &'a Config, body: &'a [u8], number: u32, id: &'a str) -> Vec<(&'a str, Member<'a>)> {
+fn members<'a>(config: &'a Config, body: &'a [u8], tries: &'a Value, id: &'a Value) -> Vec<(&'a str, Member<'a>)> {
     let payload = if body.is_empty() { Member::Json(&Value::Null) } else { Member::Base64(body) };
-    let Fields { payload: payload_name, tries, req_id } = &config.fields;
-    let fields = [(payload_name, payload), (tries, Member::Number(number)), (req_id, Member::Text(id))];
+    let names = &config.fields;
+    let fields = [(&names.payload, payload), (&names.tries, Member::Json(tries)), (&names.req_id, Member::Json(id))];
     let mut members = Vec::with_capacity(fields.len() + config.extra.len());
     members.extend(fields.into_iter().filter_map(|(field, value)| Some((field.0.as_deref()?, value))));
     members.extend(config.extra.iter().map(|(name, value)| (name.as_str(), Member::Json(value))));
@@ -146,8 +144,6 @@ fn envelope(members: &[(&str, Member<'_>)]) -> serde_json::Result<Vec<u8>> {
                 _ = STANDARD.encode_slice(body, &mut text[start..]);
                 text.push(b'"');
             }
-            Member::Number(number) => serde_json::to_writer(&mut text, number)?,
-            Member::Text(value) => serde_json::to_writer(&mut text, value)?,
             Member::Json(value) => serde_json::to_writer(&mut text, value)?,
         }
     }
@@ -167,8 +163,8 @@ fn describes_body(name: &str) -> bool {
 /// 48 bits as hex, from the job, the number of the attempt and its seed.
 fn request_id(attempt: &Attempt) -> String {
     const BITS: u32 = 48;
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let job = attempt.job_id.as_bytes().chunks(8).fold(0, |state, bytes| mix64(state ^ word(bytes)));
+    let packed = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let job = attempt.job_id.as_bytes().chunks(8).fold(0, |state, bytes| mix64(state ^ packed(bytes)));
     let word = mix64(job ^ mix64(u64::from(attempt.seed) << 32 | u64::from(attempt.number)));
     format!("{:012x}", word >> (u64::BITS - BITS))
 }

@@ -32,6 +32,8 @@ mod schedule_verbs;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod skipped_runs;
+#[cfg(test)]
 mod timetable;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 74] = [
+const OPERATIONS: [&str; 75] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -47,6 +47,7 @@ const OPERATIONS: [&str; 74] = [
     "GET /v1/schedules/{schedule}",
     "PUT /v1/schedules/{schedule}",
     "DELETE /v1/schedules/{schedule}",
+    "GET /v1/schedules/{schedule}/history",
     "POST /v1/schedules/{schedule}/pause",
     "POST /v1/schedules/{schedule}/resume",
     "POST /v1/schedules/{schedule}/run",
@@ -181,6 +182,7 @@ async fn answers_are_as_they_are_documented() {
     let range = json!({"from": "+0s", "to": "+0s"});
     document.takes("POST /v1/schedules/{schedule}/backfill", &range);
     document.covers("POST /v1/schedules/{schedule}/backfill", &api.post("/v1/schedules/s/backfill", range).await);
+    document.covers("GET /v1/schedules/{schedule}/history", &api.get("/v1/schedules/s/history").await);
     document.covers("POST /v1/groups/{group}/pause", &api.post("/v1/groups/g/pause", json!({})).await);
     document.covers("POST /v1/tokens", &api.post("/v1/tokens", json!({"role": "viewer"})).await);
     for (operation, path) in [

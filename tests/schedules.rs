@@ -78,7 +78,7 @@ async fn a_schedule_runs_at_its_times_and_says_which() {
     assert_eq!((next.len(), next[0], next[2]), (10, "2026-11-20T10:20:00.000Z", "2026-11-21T10:00:00.000Z"));
     assert_eq!(
         (&made["time_zone"], &made["overlap"], &made["catch_up"]),
-        (&json!("UTC"), &json!("skip"), &json!("1m"))
+        (&json!("UTC"), &json!("skip"), &json!("1day"))
     );
     assert_eq!((&made["runs"], &made["last_run"], &made["paused"]), (&json!(0), &Value::Null, &json!(false)));
 
@@ -118,7 +118,7 @@ async fn a_restart_doubles_nothing_and_catches_up_the_newest() {
     put(&host, &receiver, "hour", "*/10 * * * *", json!({"catch_up": "1h"})).await;
     put(&host, &receiver, "all", "*/10 * * * *", json!({"catch_up": "30m", "catch_up_all": true, "overlap": "allow"}))
         .await;
-    put(&host, &receiver, "minute", "*/10 * * * *", json!({})).await;
+    put(&host, &receiver, "minute", "*/10 * * * *", json!({"catch_up": "1m"})).await;
     put(&host, &receiver, "none", "*/10 * * * *", json!({"catch_up": "0"})).await;
     let all = ["hour", "all", "minute", "none"];
     clock.set(at("10:10:00"));

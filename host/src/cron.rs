@@ -1,6 +1,6 @@
 //! Makes the jobs of schedules when their ticks come.
 //!
-//! A tick's job is stored under the tick: whoever comes second, another node or this one after a restart, finds that it was dealt
+//! A tick's job is stored under the tick, and so is why a tick makes none: whoever comes second, another node or this one after a restart, finds that it was dealt
 //! with. So the loop may forget everything. It knows how far each schedule has come from the store, sleeps until the next tick of
 //! any, is woken by changes of the catalog, and looks now and then all the same. What it has decided to store it stores, however
 //! long the store cannot be reached. Once stored, a schedule's job is a job like any other.
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{Api, Mould, Ticking, Why};
 use crate::catalog::Schedule;
 use crate::clock::UnixMs;
-use crate::store::StoreError;
+use crate::job::{SkipReason, SkippedTicks};
+use crate::store::{Placed, StoreError, Ticked};
 use crate::timetable::Timetable;
 
 /// The longest time between two looks.
@@ -31,10 +32,16 @@ struct Known {
     schedule: Arc<Schedule>,
     /// Every tick up to this has been dealt with.
     handled: UnixMs,
-    /// How many jobs it has made.
+    /// How many jobs it has made of those that `max_runs` allows.
     runs: u64,
-    /// Ticks that are to make jobs and have not yet.
-    owed: Vec<UnixMs>,
+    /// Ticks that make no jobs, and are not written down yet.
+    skipped: Vec<SkippedTicks>,
+    /// Ticks that are to make jobs and have not yet, with whether they were missed.
+    owed: Vec<(UnixMs, Why)>,
+    /// Whether it was told of the first tick after its end.
+    is_closed: bool,
+    /// Why it can make no jobs at present, if it tried and could not.
+    hindrance: Option<SkipReason>,
     /// When to look next; never if nothing is to come.
     next: Option<UnixMs>,
     mould: Option<Mould>,
@@ -48,10 +55,29 @@ pub struct Cron {
     recount: bool,
 }
 
+/// What a schedule's next tick comes to.
+enum Outlook {
+    /// It makes a job, or is too late for one.
+    Active,
+    /// It makes none, as all that follow it, for as long as the schedule is paused.
+    Paused,
+    /// It makes none, and nobody need hear of those that follow it.
+    Over(SkipReason),
+}
+
 impl Known {
-    /// When it ticks; none if it does not tick at present.
-    fn timetable(&self) -> Option<&Timetable> {
-        self.schedule.timetable.as_ref().ok().filter(|_| !self.schedule.paused)
+    fn new(schedule: &Arc<Schedule>, ticked: Option<&Ticked>, handled: UnixMs) -> Self {
+        Self {
+            schedule: Arc::clone(schedule),
+            handled,
+            runs: ticked.map_or(0, Ticked::counted),
+            skipped: Vec::new(),
+            owed: Vec::new(),
+            is_closed: ticked.and_then(|ticked| ticked.reason).is_some_and(SkipReason::is_final),
+            hindrance: None,
+            next: Some(handled),
+            mould: None,
+        }
     }
 
     /// How many more jobs it may make.
@@ -59,13 +85,66 @@ impl Known {
         self.schedule.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(self.runs))
     }
 
+    fn outlook(&self, timetable: &Timetable) -> Outlook {
+        if self.left() == 0 {
+            return Outlook::Over(SkipReason::MaxRuns);
+        }
+        if timetable.end.is_some() && timetable.after(self.handled).next().is_none() {
+            return Outlook::Over(SkipReason::Ended);
+        }
+        if self.schedule.paused { Outlook::Paused } else { Outlook::Active }
+    }
+
     /// Decides what is due.
     fn look(&mut self, now: UnixMs) {
-        let catch_up = self.schedule.spec.catch_up();
-        let Some(due) = self.timetable().map(|timetable| timetable.due(self.handled, now, catch_up)) else { return };
-        self.handled = due.ticks.last().map_or(self.handled, |last| self.handled.max(*last));
-        (self.owed, self.next) = (due.ticks, due.next);
+        let schedule = Arc::clone(&self.schedule);
+        let Ok(timetable) = &schedule.timetable else {
+            self.next = None;
+            return;
+        };
+        match self.outlook(timetable) {
+            Outlook::Active => {
+                let due = timetable.due(self.handled, now, schedule.spec.catch_up());
+                self.handled = due.last().map_or(self.handled, |last| self.handled.max(last));
+                let with = |why| move |tick| (tick, why);
+                let missed = due.missed.into_iter().map(with(late(schedule.spec.catch_up_all)));
+                self.owed = missed.chain(due.on_time.into_iter().map(with(Why::Time))).collect();
+                let hindered = |skipped: SkippedTicks| SkippedTicks {
+                    reason: self.hindrance.unwrap_or(skipped.reason),
+                    ..skipped
+                };
+                self.skipped = due.skipped.into_iter().map(hindered).collect();
+                self.next = due.next.or_else(|| timetable.after_end(self.handled.max(now)));
+            }
+            Outlook::Paused => {
+                self.skipped = Vec::from_iter(timetable.skipped(self.handled, now, SkipReason::Paused));
+                self.handled = self.skipped.last().map_or(self.handled, |skipped| skipped.last);
+                self.next = timetable.after(self.handled.max(now)).next();
+                self.next = self.next.or_else(|| timetable.after_end(self.handled.max(now)));
+            }
+            Outlook::Over(_) if self.is_closed => self.next = None,
+            Outlook::Over(reason) => {
+                let first = timetable.after(self.handled).next().or_else(|| timetable.after_end(self.handled));
+                self.next = first.filter(|first| *first > now);
+                if let Some(first) = first.filter(|first| *first <= now) {
+                    (self.handled, self.is_closed) = (first, true);
+                    self.skipped.push(SkippedTicks::one(first, reason));
+                }
+            }
+        }
     }
+
+    /// Gives up the jobs that it owes until `again`: what is not made within the catch-up window then is skipped.
+    fn postpone(&mut self, again: UnixMs, hindrance: SkipReason) {
+        let first = self.owed.first().map_or(self.handled, |(first, _)| UnixMs(first.0 - 1));
+        (self.handled, self.next, self.hindrance) = (first, Some(again), Some(hindrance));
+        self.owed.clear();
+    }
+}
+
+/// How a tick that was missed is made up for.
+fn late(all: bool) -> Why {
+    if all { Why::CatchUp } else { Why::Time }
 }
 
 impl Cron {
@@ -103,10 +182,12 @@ impl Cron {
         // All that is due now is decided before any of it is stored: a tick that came on time is not missed because others take long.
         let now = self.api.clock.now();
         for known in self.known.values_mut() {
-            if known.owed.is_empty() && known.left() > 0 && known.next.is_some_and(|next| next <= now) {
+            let is_idle = known.owed.is_empty() && known.skipped.is_empty();
+            if is_idle && known.next.is_some_and(|next| next <= now) {
                 known.look(now);
             }
         }
+        self.write_skipped().await?;
         let owing: Vec<_> = self.known.iter().filter(|(_, known)| !known.owed.is_empty()).map(|(id, _)| *id).collect();
         let mut ready = Vec::new();
         for id in owing {
@@ -117,8 +198,7 @@ impl Cron {
         }
         self.store(ready).await?;
         self.count().await?;
-        let active = self.known.values().filter(|known| known.timetable().is_some() && known.left() > 0);
-        let next = active.filter_map(|known| known.next).min();
+        let next = self.known.values().filter_map(|known| known.next).min();
         Ok(next.map_or(now.plus(POLL), |next| next.min(now.plus(POLL))))
     }
 
@@ -145,27 +225,55 @@ impl Cron {
                 // It had no more runs; those that it is given now are for what is to come.
                 handled = handled.max(schedule.updated_at);
             }
-            let known = Known {
-                handled,
-                runs: ticked.map_or(0, |ticked| ticked.runs),
-                owed: Vec::new(),
-                next: Some(handled),
-                mould: None,
-                schedule: Arc::clone(&schedule),
-            };
-            self.known.insert(schedule.id, known);
+            self.known.insert(schedule.id, Known::new(&schedule, ticked, handled));
         }
         Ok(())
     }
 
-    /// Counts anew what a run by hand, or another node, may have added to.
+    /// Writes down which ticks make no jobs. Where another node was there before, its schedule is looked at again.
+    async fn write_skipped(&mut self) -> Result<(), StoreError> {
+        let of_one = |known: &Known| {
+            let schedule = Arc::clone(&known.schedule);
+            known.skipped.clone().into_iter().map(move |skipped| (Arc::clone(&schedule), skipped))
+        };
+        let all: Vec<_> = self.known.values().flat_map(of_one).collect();
+        let mut stale = Vec::new();
+        for batch in all.chunks(BATCH) {
+            let written = self.api.skip_ticks(batch).await?;
+            for ((schedule, skipped), written) in batch.iter().zip(written) {
+                if let Some(known) = self.known.get_mut(&schedule.id) {
+                    known.skipped.retain(|other| other != skipped);
+                }
+                if !written {
+                    stale.push(schedule.id);
+                }
+            }
+        }
+        self.look_anew(&stale).await
+    }
+
+    /// Learns from the store how far these have come; what they owe is decided again from there.
+    async fn look_anew(&mut self, schedules: &[i64]) -> Result<(), StoreError> {
+        if schedules.is_empty() {
+            return Ok(());
+        }
+        for ticked in self.api.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule)) {
+            if let Some(known) = self.known.get_mut(&ticked.schedule) {
+                let handled = ticked.last.max(known.schedule.since);
+                *known = Known::new(&known.schedule, Some(ticked), handled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts anew what another node may have added to.
     async fn count(&mut self) -> Result<(), StoreError> {
         if !self.recount {
             return Ok(());
         }
         for ticked in self.api.store.ticked().await? {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
-                known.runs = ticked.runs;
+                known.runs = ticked.counted();
             }
         }
         self.recount = false;
@@ -183,14 +291,21 @@ impl Cron {
                 Err(problem) => {
                     let (schedule, reason) = (&known.schedule.name, problem.detail());
                     tracing::warn!(schedule, reason, "a schedule cannot make its jobs");
-                    // What is not made within the catch-up window is missed.
-                    let first = known.owed.first().map_or(known.handled, |first| UnixMs(first.0 - 1));
-                    (known.owed, known.handled, known.next) = (Vec::new(), first, Some(now.plus(POLL)));
+                    let hindrance = if group.is_some() { SkipReason::GroupBroken } else { SkipReason::GroupMissing };
+                    known.postpone(now.plus(POLL), hindrance);
                     return Vec::new();
                 }
             }
         }
-        known.mould.iter().flat_map(|mould| mould.cast(&known.owed, Why::Time, &*self.api.clock)).collect()
+        known.hindrance = None;
+        let Some(mould) = &known.mould else { return Vec::new() };
+        let of_one_kind = known.owed.chunk_by(|(_, one), (_, next)| one == next);
+        let ticking = of_one_kind.flat_map(|owed| {
+            let ticks: Vec<_> = owed.iter().map(|(tick, _)| *tick).collect();
+            let why = owed.first().map_or(Why::Time, |(_, why)| *why);
+            mould.cast(&ticks, why, &*self.api.clock)
+        });
+        ticking.collect()
     }
 
     /// Stores jobs, together if that goes, else those of each schedule for themselves: the group of one may just have gone.
@@ -217,11 +332,13 @@ impl Cron {
         if batch.is_empty() {
             return Ok(());
         }
-        let made = self.api.insert_ticks(batch).await?;
-        for (Ticking { schedule, tick, .. }, made) in batch.iter().zip(made) {
+        let placed = self.api.insert_ticks(batch).await?;
+        for (Ticking { schedule, tick, .. }, placed) in batch.iter().zip(placed) {
             if let Some(known) = self.known.get_mut(&schedule.id) {
-                known.owed.retain(|owed| owed != tick);
+                let made = matches!(placed, Placed::Stored { .. });
+                known.owed.retain(|(owed, _)| owed != tick);
                 known.runs += u64::from(made);
+                known.is_closed |= placed == Placed::TickSkipped(SkipReason::MaxRuns);
                 self.recount |= !made && known.schedule.spec.max_runs.is_some();
                 tracing::debug!(schedule = known.schedule.name, %tick, made, "a schedule ticked");
             }
@@ -229,13 +346,12 @@ impl Cron {
         Ok(())
     }
 
-    /// These ticks cannot make jobs.
+    /// These ticks cannot make jobs now.
     fn forget(&mut self, of_one: &[Ticking]) {
-        for Ticking { schedule, tick, .. } in of_one {
-            if let Some(known) = self.known.get_mut(&schedule.id) {
-                tracing::warn!(schedule = known.schedule.name, %tick, "the group of a schedule has gone");
-                known.owed.retain(|owed| owed != tick);
-            }
-        }
+        let again = self.api.clock.now().plus(POLL);
+        let Some(known) = of_one.first().and_then(|one| self.known.get_mut(&one.schedule.id)) else { return };
+        tracing::warn!(schedule = known.schedule.name, "the group of a schedule has gone");
+        known.mould = None;
+        known.postpone(again, SkipReason::GroupMissing);
     }
 }

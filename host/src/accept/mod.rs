@@ -175,6 +175,7 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(events::events))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::get))
+        .routes(routes!(schedules::history))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::list_versions))

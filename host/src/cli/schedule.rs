@@ -27,6 +27,13 @@ pub(super) enum Command {
         #[command(flatten)]
         paging: Paging,
     },
+    /// List what became of the schedule's runs, newest first.
+    History {
+        /// The schedule's name.
+        name: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
     /// Delete a schedule. The jobs that it has made stay.
     Delete {
         /// The schedule's name.
@@ -76,6 +83,9 @@ const LIST: [(&str, &str); 8] = [
     ("NEXT RUN", "/next_runs/0"),
 ];
 
+const HISTORY: [(&str, &str); 5] =
+    [("RUN", "/tick"), ("JOB", "/job"), ("SKIPPED", "/skipped"), ("COUNT", "/count"), ("REASON", "/reason")];
+
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
@@ -90,6 +100,9 @@ impl Command {
                 session.out.answer(&schedule)
             }
             Self::List { paging } => session.list(&["schedules"], Vec::new(), &paging, &LIST).await,
+            Self::History { name, paging } => {
+                session.list(&["schedules", &name, "history"], Vec::new(), &paging, &HISTORY).await
+            }
             Self::Delete { name } => {
                 session.done(&client.delete(&["schedules", &name]).await?, &format!("{name}: deleted"))
             }

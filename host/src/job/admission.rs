@@ -112,10 +112,18 @@ pub struct Tick {
     pub at: UnixMs,
     /// What to do about unfinished jobs of the schedule.
     pub overlap: Overlap,
-    /// The schedule makes no more jobs than this.
+    /// The schedule's ticks make no more jobs than this; those of ticks that were asked for again do not count.
     pub max_runs: Option<u64>,
     /// Whether a tick that was dealt with but made no job makes one now.
     pub again: bool,
+}
+
+impl Tick {
+    /// How far its schedule has come with it: a tick that was asked for again says nothing of those before it.
+    #[must_use]
+    pub fn reached(&self) -> UnixMs {
+        if self.again { UnixMs(-1) } else { self.at }
+    }
 }
 
 #[cfg(test)]

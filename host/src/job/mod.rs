@@ -16,6 +16,7 @@ mod admission;
 mod metadata;
 mod record;
 mod settlement;
+mod skip;
 mod state;
 mod template;
 
@@ -37,6 +38,7 @@ pub use self::record::{
     VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
+pub use self::skip::{SkipReason, SkippedTicks};
 pub use self::state::State;
 pub use self::template::Template;
 

@@ -4,7 +4,9 @@
 
 use super::Kind;
 use crate::clock::UnixMs;
-use crate::job::{GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, State, TenantId, Text};
+use crate::job::{
+    GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, SkippedTicks, State, TenantId, Text,
+};
 
 /// Whom a fact is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +52,9 @@ pub struct Details {
     pub attempt: Option<u32>,
     /// The status that it was answered with.
     pub status: Option<u16>,
-    /// The code of what went wrong.
+    /// The code of what went wrong; of skipped ticks, why.
     pub error: Option<String>,
-    /// When the next attempt is due; of a skipped tick, when it would have been; of a receiver or a policy, when it is tried again.
+    /// When the next attempt is due; of skipped ticks, when the last would have been; of a receiver or a policy, when it is tried again.
     pub run_at: Option<UnixMs>,
     /// Why, in one sentence.
     pub reason: Option<String>,
@@ -208,11 +210,18 @@ impl Fact {
         Self::new(Kind::Purge, at, about, Details { count: Some(count), ..Details::default() })
     }
 
-    /// The tick of a schedule that was due at `tick` made no job.
+    /// Ticks of a schedule made no job.
     #[must_use]
-    pub fn skip(about: impl Into<Subject>, at: UnixMs, schedule: String, tick: UnixMs, reason: String) -> Self {
-        let (schedule, reason) = (Some(schedule), Some(reason));
-        Self::new(Kind::Skip, at, about, Details { run_at: Some(tick), schedule, reason, ..Details::default() })
+    pub fn skip(about: impl Into<Subject>, at: UnixMs, schedule: String, skipped: &SkippedTicks) -> Self {
+        let details = Details {
+            run_at: Some(skipped.last),
+            error: Some(skipped.reason.as_str().to_owned()),
+            reason: Some(skipped.reason.sentence().to_owned()),
+            count: Some(skipped.count),
+            schedule: Some(schedule),
+            ..Details::default()
+        };
+        Self::new(Kind::Skip, at, about, details)
     }
 
     /// The receiver at `origin` is left alone until `until`. `about` is the group whose attempt led to it.

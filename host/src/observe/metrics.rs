@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::job::{PluginUse, Settlement};
+use crate::job::{PluginUse, Settlement, SkippedTicks};
 use crate::store::Settled;
 
 /// Upper bounds of the buckets for delays and exchanges, in seconds.
@@ -33,6 +33,11 @@ struct StateLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -88,6 +93,7 @@ pub struct Metrics {
     ended: Family<StateLabel, Counter>,
     attempts: Family<OutcomeLabel, Counter>,
     leases_lost: Counter,
+    schedule_runs_skipped: Family<ReasonLabel, Counter>,
     lateness: Histogram,
     exchange: Histogram,
     policy: Family<RoleLabel, Histogram>,
@@ -115,6 +121,7 @@ impl Default for Metrics {
             ended: Family::default(),
             attempts: Family::default(),
             leases_lost: Counter::default(),
+            schedule_runs_skipped: Family::default(),
             lateness: Histogram::new(SECONDS),
             exchange: Histogram::new(SECONDS),
             policy: Family::new_with_constructor(|| Histogram::new(POLICY_SECONDS)),
@@ -145,6 +152,8 @@ impl Metrics {
         registry.register("jobs_ended", "Jobs that reached a final state", self.ended.clone());
         registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
         registry.register("leases_lost", "Settlements refused because the lease had ended", self.leases_lost.clone());
+        let skipped = self.schedule_runs_skipped.clone();
+        registry.register("schedule_runs_skipped", "Runs of schedules that made no job, by reason", skipped);
         let (lateness, exchange, policy) = (self.lateness.clone(), self.exchange.clone(), self.policy.clone());
         registry.register_with_unit(
             "lateness",
@@ -183,6 +192,12 @@ impl Metrics {
     /// Jobs were stored.
     pub fn accepted(&self, jobs: u64) {
         self.accepted.inc_by(jobs);
+    }
+
+    /// Runs of a schedule made no job.
+    pub fn ticks_skipped(&self, skipped: &SkippedTicks) {
+        let reason = ReasonLabel { reason: skipped.reason.as_str() };
+        self.schedule_runs_skipped.get_or_create(&reason).inc_by(skipped.count);
     }
 
     /// A request to the API was answered.

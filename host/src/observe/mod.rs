@@ -44,7 +44,8 @@ impl Told {
             }
             Placed::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
             Placed::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],
-            Placed::Skipped => Vec::new(),
+            // Whoever asked for the tick tells of it.
+            Placed::Skipped | Placed::TickSkipped(_) => Vec::new(),
         }
     }
 }

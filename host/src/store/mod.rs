@@ -24,13 +24,14 @@ use bytes::Bytes;
 
 use crate::clock::UnixMs;
 use crate::job::{
-    AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Priority, Settlement, Spec, State, TenantId, Token,
+    AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Priority, Settlement, SkipReason, SkippedTicks, Spec, State,
+    TenantId, Token,
 };
 
 pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
 pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
 pub use postgres::{PostgresOptions, PostgresStore, PostgresTarget, Stage};
-pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked};
+pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
 pub use sqlite::{SqliteOptions, SqliteSource, SqliteStore};
 pub use transfer::{Cell, Checksum, Counters, Key, Row, RowDigest, TABLES, Table, shown};
 
@@ -133,8 +134,10 @@ pub enum Placed {
     Duplicate(Box<Job>),
     /// Another job waits that will do its work.
     Debounced(Box<Job>),
-    /// The schedule's policy, a tick that was dealt with before, or the state of the job that it was to replace keeps it out.
+    /// A tick that was dealt with before, or the state of the job that it was to replace, keeps it out.
     Skipped,
+    /// Its tick makes no job.
+    TickSkipped(SkipReason),
 }
 
 /// A group that has jobs waiting.
@@ -309,6 +312,12 @@ pub trait Jobs: Send + Sync {
 
     /// How far each schedule has come that has had a tick.
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError>;
+
+    /// Writes that ticks made no job. False for those of a schedule that has come as far as their first one: another node was there before.
+    async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError>;
+
+    /// A page of a schedule's ticks, newest first. Its cost does not grow with other schedules' ticks.
+    async fn ticks(&self, query: TicksQuery) -> Result<Vec<TickRecord>, StoreError>;
 
     /// The attempts of a tenant's job with a number above `after`, in order, at most `limit`.
     async fn attempts(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::UnixMs;
-use crate::job::{GroupId, JobId, State, TenantId};
+use crate::job::{GroupId, JobId, SkipReason, SkippedTicks, State, TenantId};
 
 /// Which of a group's jobs.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -74,10 +74,46 @@ pub struct NamesQuery {
 pub struct Ticked {
     /// The schedule's number.
     pub schedule: i64,
-    /// Its newest tick that was dealt with, whether it made a job or was skipped.
+    /// Its newest tick that was dealt with, whether it made a job or was skipped; before 1970 if none was.
     pub last: UnixMs,
-    /// How many jobs its ticks have made.
+    /// How many jobs it has made.
     pub runs: u64,
+    /// How many of them were asked for, by hand or by a backfill; they do not count towards `max_runs`.
+    pub extra: u64,
+    /// How many of its ticks made no job.
+    pub skipped: u64,
+    /// Why the newest tick made no job, if it did not.
+    pub reason: Option<SkipReason>,
+}
+
+impl Ticked {
+    /// How many jobs its ticks have made, of those that `max_runs` allows.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.runs.saturating_sub(self.extra)
+    }
+}
+
+/// Which ticks of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicksQuery {
+    /// The schedule's number.
+    pub schedule: i64,
+    /// Only ticks before this one.
+    pub before: UnixMs,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// What became of a tick, or of several that were skipped together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickRecord {
+    /// The tick; of several, the last one.
+    pub at: UnixMs,
+    /// Its job. What was skipped has one, too, if it was made up for later.
+    pub job: Option<JobId>,
+    /// The ticks that were skipped, if they were.
+    pub skipped: Option<SkippedTicks>,
 }
 
 /// Exact counts of a group's jobs.

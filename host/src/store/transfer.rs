@@ -170,12 +170,24 @@ pub static TABLES: [Table; 9] = [
             column("response_body", Form::Bytes),
         ],
     },
-    Table { name: "tick", source: ("tick", "TRUE"), keys: 2, columns: &[number("schedule"), number("at"), id("job")] },
+    Table {
+        name: "tick",
+        source: ("tick", "TRUE"),
+        keys: 2,
+        columns: &[
+            number("schedule"),
+            number("at"),
+            id("job"),
+            text("reason"),
+            number("skipped_from"),
+            number("skipped_count"),
+        ],
+    },
     Table {
         name: "ticked",
         source: ("ticked", "TRUE"),
         keys: 1,
-        columns: &[number("schedule"), number("last"), number("runs")],
+        columns: &[number("schedule"), number("last"), number("runs"), number("extra"), number("skipped")],
     },
     Table {
         name: "recent",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Timetable;
 use crate::clock::UnixMs;
+use crate::job::{SkipReason, SkippedTicks};
 
 /// A tick that is seen within this time is on time, whatever the catch-up window.
 const PUNCTUAL: Duration = Duration::from_secs(1);
@@ -24,36 +25,75 @@ pub struct CatchUp {
     pub all: bool,
 }
 
-/// What a look says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The most ticks that are counted one by one when they are skipped together.
+pub const SKIPPED_COUNTED: usize = 1_000;
+
+/// What a look says. What is skipped lies before what was missed and runs all the same, and that before what is on time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
-    /// The ticks that are to run now, in order.
-    pub ticks: Vec<UnixMs>,
+    /// The ticks that are not to run.
+    pub skipped: Vec<SkippedTicks>,
+    /// The ticks that were missed and are to run now, in order.
+    pub missed: Vec<UnixMs>,
+    /// The ticks that are to run now and were not missed, in order.
+    pub on_time: Vec<UnixMs>,
     /// When to look again; never if there are no more ticks.
     pub next: Option<UnixMs>,
+}
+
+impl Due {
+    /// The newest tick that this deals with.
+    #[must_use]
+    pub fn last(&self) -> Option<UnixMs> {
+        let skipped = self.skipped.iter().map(|skipped| skipped.last);
+        skipped.chain(self.missed.iter().copied()).chain(self.on_time.iter().copied()).max()
+    }
 }
 
 impl Timetable {
     /// Which ticks are due at `now`, if all up to `handled` have been dealt with.
     ///
-    /// Ticks older than the catch-up window are dropped. Of the missed ones within it the newest runs, or all of them, a bounded
+    /// Ticks older than the catch-up window are skipped. Of the missed ones within it the newest runs, or all of them, a bounded
     /// number at each look. Ticks that are seen on time run in any case.
     #[must_use]
     pub fn due(&self, handled: UnixMs, now: UnixMs, catch_up: CatchUp) -> Due {
         let on_time = now.minus(PUNCTUAL);
+        let late = UnixMs(on_time.0.saturating_sub(1));
         let floor = handled.max(UnixMs(now.minus(catch_up.window).0.saturating_sub(1)));
-        let mut ticks = if catch_up.all {
-            let missed = self.after(floor).take_while(|tick| *tick < on_time);
-            missed.take(CATCH_UP_BATCH).collect()
-        } else {
-            Vec::from_iter(self.newest(floor, on_time))
-        };
-        if ticks.len() == CATCH_UP_BATCH {
-            return Due { ticks, next: Some(now) };
+        let mut skipped = Vec::from_iter(self.skipped(handled, floor.min(late), SkipReason::TooLate));
+        let mut missed = Vec::new();
+        if catch_up.all {
+            missed.extend(self.after(floor).take_while(|tick| *tick < on_time).take(CATCH_UP_BATCH));
+        } else if let Some(newest) = self.newest(floor, on_time) {
+            skipped.extend(self.skipped(floor, UnixMs(newest.0.saturating_sub(1)), SkipReason::Superseded));
+            missed.push(newest);
         }
-        let punctual = self.after(handled.max(UnixMs(on_time.0.saturating_sub(1))));
-        ticks.extend(punctual.take_while(|tick| *tick <= now));
-        Due { ticks, next: self.after(handled.max(now)).next() }
+        if missed.len() == CATCH_UP_BATCH {
+            return Due { skipped, missed, on_time: Vec::new(), next: Some(now) };
+        }
+        let punctual = self.after(handled.max(late)).take_while(|tick| *tick <= now);
+        Due { skipped, missed, on_time: punctual.collect(), next: self.after(handled.max(now)).next() }
+    }
+
+    /// The ticks after `after` and up to `last`, as skipped. Many are not counted to the end: the work is bounded.
+    #[must_use]
+    pub fn skipped(&self, after: UnixMs, last: UnixMs, reason: SkipReason) -> Option<SkippedTicks> {
+        let mut skipped: Option<SkippedTicks> = None;
+        for tick in self.after(after).take_while(|tick| *tick <= last).take(SKIPPED_COUNTED) {
+            let first = skipped.map_or(tick, |skipped| skipped.first);
+            let count = skipped.map_or(0, |skipped| skipped.count) + 1;
+            skipped = Some(SkippedTicks { first, last: tick, count, reason });
+        }
+        let mut skipped = skipped?;
+        skipped.last = self.newest(skipped.last, UnixMs(last.0.saturating_add(1))).unwrap_or(skipped.last);
+        Some(skipped)
+    }
+
+    /// The first tick after `instant` that `end` forbids, if there is an end.
+    #[must_use]
+    pub fn after_end(&self, instant: UnixMs) -> Option<UnixMs> {
+        let end = self.end?;
+        Self { end: None, ..self.clone() }.after(instant.max(end)).next()
     }
 
     /// The last tick after `after` and before `before`. Looks at few ticks, however many there are.
@@ -83,11 +123,22 @@ mod tests {
         CatchUp { window: Duration::from_secs(86_400), all }
     }
 
+    fn today(text: &str) -> UnixMs {
+        at(&format!("2026-05-04T{text}Z"))
+    }
+
+    fn ticks(due: &Due) -> Vec<UnixMs> {
+        due.missed.iter().chain(&due.on_time).copied().collect()
+    }
+
     fn due(expression: &str, handled: &str, now: &str, catch_up: CatchUp) -> (Vec<String>, String) {
-        let today = |text: &str| at(&format!("2026-05-04T{text}Z"));
         let due = timetable(expression, "UTC").due(today(handled), today(now), catch_up);
         let time = |tick: UnixMs| tick.to_string()[11..19].to_owned();
-        (due.ticks.into_iter().map(time).collect(), due.next.map(time).unwrap())
+        (ticks(&due).into_iter().map(time).collect(), due.next.map(time).unwrap())
+    }
+
+    fn skipped(first: &str, last: &str, count: u64, reason: SkipReason) -> SkippedTicks {
+        SkippedTicks { first: today(first), last: today(last), count, reason }
     }
 
     fn is(ticks: &[&str], next: &str) -> (Vec<String>, String) {
@@ -131,19 +182,24 @@ mod tests {
         let table = timetable("* * * * * *", "Europe/Berlin");
         let (then, now) = (at("2026-04-01T00:00:00Z"), at("2026-05-01T00:00:00.500Z"));
         let month = |all| CatchUp { window: Duration::from_secs(366 * 86_400), all };
-        let seconds = |due: &Due| due.ticks.iter().map(|tick| (now.0 - tick.0) / 1_000).collect::<Vec<_>>();
+        let seconds = |due: &Due| ticks(due).iter().map(|tick| (now.0 - tick.0) / 1_000).collect::<Vec<_>>();
         assert_eq!(seconds(&table.due(then, now, MINUTE)), [1, 0]);
         assert_eq!(seconds(&table.due(then, now, month(false))), [1, 0]);
         let all = table.due(then, now, month(true));
-        assert_eq!((all.ticks.len(), all.ticks[0].0 - then.0, all.next), (CATCH_UP_BATCH, 1_000, Some(now)));
-        let rest = table.due(all.ticks[CATCH_UP_BATCH - 1], now, month(true));
-        assert_eq!(rest.ticks[0].0 - all.ticks[CATCH_UP_BATCH - 1].0, 1_000, "it goes on where it stopped");
+        assert_eq!((all.missed.len(), all.missed[0].0 - then.0, all.next), (CATCH_UP_BATCH, 1_000, Some(now)));
+        let rest = table.due(all.missed[CATCH_UP_BATCH - 1], now, month(true));
+        assert_eq!(rest.missed[0].0 - all.missed[CATCH_UP_BATCH - 1].0, 1_000, "it goes on where it stopped");
+        let skipped = table.due(then, now, month(false)).skipped[0];
+        assert_eq!((skipped.first.0 - then.0, now.0 - skipped.last.0), (1_000, 2_500), "the whole range is told of");
+        assert_eq!(skipped.count, u64::try_from(SKIPPED_COUNTED).unwrap(), "at least so many");
         let rare = timetable("0 0 29 2 *", "UTC").due(
             at("2020-01-01T00:00:00Z"),
             at("2026-01-01T00:00:00Z"),
             CatchUp { window: Duration::from_secs(10 * 366 * 86_400), all: false },
         );
-        assert_eq!(rare, Due { ticks: vec![at("2024-02-29T00:00:00Z")], next: Some(at("2028-02-29T00:00:00Z")) });
+        assert_eq!((ticks(&rare), rare.next), (vec![at("2024-02-29T00:00:00Z")], Some(at("2028-02-29T00:00:00Z"))));
+        let superseded = SkippedTicks::one(at("2020-02-29T00:00:00Z"), SkipReason::Superseded);
+        assert_eq!(rare.skipped, [superseded]);
     }
 
     #[test]
@@ -151,7 +207,26 @@ mod tests {
         let mut table = timetable("0 * * * *", "UTC");
         table.end = Some(at("2026-05-04T10:00:00Z"));
         let due = table.due(at("2026-05-04T09:00:00Z"), at("2026-05-04T10:00:00Z"), MINUTE);
-        assert_eq!(due, Due { ticks: vec![at("2026-05-04T10:00:00Z")], next: None });
+        assert_eq!(due, Due { on_time: vec![at("2026-05-04T10:00:00Z")], ..Due::default() });
+        assert_eq!(table.after_end(at("2026-05-04T10:00:00Z")), Some(at("2026-05-04T11:00:00Z")));
+        assert_eq!(table.after_end(at("2026-05-04T12:00:00Z")), Some(at("2026-05-04T13:00:00Z")));
+    }
+
+    #[test]
+    fn what_does_not_run_is_told_of_with_its_reason() {
+        let hourly =
+            |now: &str, catch_up| timetable("0 * * * *", "UTC").due(today("02:00:00"), today(now), catch_up).skipped;
+        assert_eq!(hourly("06:30:00", MINUTE), [skipped("03:00:00", "06:00:00", 4, SkipReason::TooLate)]);
+        assert_eq!(hourly("06:30:00", NONE), [skipped("03:00:00", "06:00:00", 4, SkipReason::TooLate)]);
+        assert_eq!(hourly("06:30:00", day(false)), [skipped("03:00:00", "05:00:00", 3, SkipReason::Superseded)]);
+        assert_eq!(hourly("06:30:00", day(true)), []);
+        assert_eq!(hourly("06:00:00.500", NONE), [skipped("03:00:00", "05:00:00", 3, SkipReason::TooLate)]);
+        let two_hours = CatchUp { window: Duration::from_secs(7_200), all: false };
+        let both = [
+            skipped("03:00:00", "04:00:00", 2, SkipReason::TooLate),
+            skipped("05:00:00", "05:00:00", 1, SkipReason::Superseded),
+        ];
+        assert_eq!(hourly("06:30:00", two_hours), both);
     }
 
     proptest! {
@@ -165,16 +240,22 @@ mod tests {
             for pause in pauses {
                 now = UnixMs(now.0 + pause);
                 let due = table.due(handled, now, catch_up);
-                prop_assert!(due.ticks.iter().all(|tick| *tick <= now && now.0 - tick.0 <= 1_000.max(window as i64 * 1_000)));
+                let run = ticks(&due);
+                prop_assert!(run.iter().all(|tick| *tick <= now && now.0 - tick.0 <= 1_000.max(window as i64 * 1_000)));
+                let passed = table.after(handled).take_while(|tick| *tick <= now).count();
+                let skipped: u64 = due.skipped.iter().map(|skipped| skipped.count).sum();
+                if due.next != Some(now) {
+                    prop_assert_eq!(u64::try_from(passed).unwrap(), skipped + u64::try_from(run.len()).unwrap(), "each is told of");
+                }
                 prop_assert!(due.next.is_some_and(|next| next > now));
                 let expected = table.after(handled).take_while(|tick| *tick <= now);
                 let expected: Vec<_> = expected.filter(|tick| now.0 - tick.0 <= 1_000.max(window as i64 * 1_000)).collect();
-                prop_assert_eq!(due.ticks.last(), expected.last(), "the newest one runs");
+                prop_assert_eq!(run.last(), expected.last(), "the newest one runs");
                 if all {
-                    prop_assert_eq!(&due.ticks, &expected);
+                    prop_assert_eq!(&run, &expected);
                 }
-                handled = due.ticks.last().copied().unwrap_or(handled);
-                ran.extend(due.ticks);
+                handled = due.last().unwrap_or(handled);
+                ran.extend(run);
             }
             prop_assert!(ran.is_sorted_by(|one, next| one < next));
         }

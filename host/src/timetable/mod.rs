@@ -12,7 +12,7 @@ mod expression;
 mod ticks;
 mod zone;
 
-pub use self::catch_up::{CatchUp, Due};
+pub use self::catch_up::{CatchUp, Due, SKIPPED_COUNTED};
 pub use self::expression::{BadExpression, Expression};
 pub use self::ticks::{Ticks, Timetable};
 pub use self::zone::{UnknownZone, Zone};

@@ -424,8 +424,10 @@ class Schedule:
     catch_up: str
     catch_up_all: bool
     paused: bool
-    #: How many jobs it has made.
+    #: How many jobs it has made, by the clock, by hand and by backfills.
     runs: int
+    #: How many of its runs made no job; its history says which.
+    skipped: int
     #: What runs: a job as it is posted.
     job: Mapping[str, Any]
     #: At most ten; none while it is paused or broken.
@@ -436,7 +438,27 @@ class Schedule:
     start: Optional[datetime] = None
     end: Optional[datetime] = None
     max_runs: Optional[int] = None
+    #: How many more jobs ``max_runs`` lets it make.
+    runs_left: Optional[int] = None
+    #: Why the newest run made no job, if it did not.
+    last_skip: Optional[str] = None
     broken: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ScheduleRun:
+    """A run of a schedule, or several that were skipped one after the other for the same reason."""
+
+    #: When it was due, without jitter; of several, the last one.
+    tick: datetime
+    #: The id of its job.
+    job: Optional[str] = None
+    #: Why it made no job on its time, in a word and in a sentence.
+    skipped: Optional[str] = None
+    reason: Optional[str] = None
+    #: When the first of several was due, and how many they are.
+    first: Optional[datetime] = None
+    count: Optional[int] = None
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ pub struct BatchView {
 impl BatchView {
     fn of(posted: &[JobId], placed: &[Placed]) -> Self {
         let id = |(posted, placed): (&JobId, &Placed)| match placed {
-            Placed::Stored { .. } | Placed::Skipped => posted.to_string(),
+            Placed::Stored { .. } | Placed::Skipped | Placed::TickSkipped(_) => posted.to_string(),
             Placed::Duplicate(other) | Placed::Debounced(other) => other.id.to_string(),
         };
         let instead = placed.iter().filter(|placed| !matches!(placed, Placed::Stored { .. })).count();

@@ -40,6 +40,9 @@ const METADATA_HEADERS_LEN: usize = 8 << 10;
 /// The longest method, in bytes.
 const METHOD_LEN: usize = 20;
 
+/// How the order keys begin that the server gives to the jobs of schedules; clients cannot give such keys.
+pub(super) const SCHEDULE_ORDER_KEY: &str = "schedule:";
+
 /// How many jobs can follow one another.
 const FLOW_DEPTH: u32 = 5;
 
@@ -136,7 +139,7 @@ impl Api {
             return Err(Problem::invalid("/payload", detail));
         }
         let target = target(doc, is_json, checked)?;
-        check_labels(doc)?;
+        check_labels(doc, checked)?;
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
         let timeout = period("/limits/timeout", &doc.limits.timeout)?;
@@ -298,9 +301,14 @@ fn url(posted: &str, any_scheme: bool) -> Result<String, Problem> {
     Ok(url.into())
 }
 
-fn check_labels(doc: &JobDoc) -> Result<(), Problem> {
+fn check_labels(doc: &JobDoc, checked: &Checked) -> Result<(), Problem> {
     check_key("/name", doc.name.as_deref())?;
     check_key("/order_key", doc.order_key.as_deref())?;
+    if !checked.before && doc.order_key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_ORDER_KEY)) {
+        let detail =
+            format!("an `order_key` must not begin with `{SCHEDULE_ORDER_KEY}`: the jobs of schedules have such keys");
+        return Err(Problem::invalid("/order_key", detail));
+    }
     check_metadata(&doc.metadata)?;
     if doc.metadata_headers { check_metadata_headers(&doc.metadata) } else { Ok(()) }
 }

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use super::super::Api;
 use super::super::error::Problem;
 use crate::catalog::Schedule;
-use crate::job::Overlap;
-use crate::store::Ticked;
+use crate::job::{Overlap, SkipReason};
+use crate::store::{TickRecord, Ticked};
 
 /// How many of the next runs are shown.
 const NEXT_RUNS: usize = 10;
@@ -31,7 +31,7 @@ pub struct ScheduleView {
     start: Option<String>,
     /// No run is after this.
     end: Option<String>,
-    /// It makes no more jobs than this.
+    /// It makes no more jobs than this; runs by hand and backfills do not count.
     max_runs: Option<u64>,
     /// Each run is later by something less than this.
     jitter: String,
@@ -49,10 +49,18 @@ pub struct ScheduleView {
     /// Why it makes no jobs, if something that it refers to has gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
-    /// How many jobs it has made.
+    /// How many jobs it has made, by the clock, by hand and by backfills.
     runs: u64,
+    /// How many more jobs `max_runs` lets it make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs_left: Option<u64>,
+    /// How many of its runs made no job; its history says which.
+    skipped: u64,
     /// The newest run that was dealt with, whether it made a job or was skipped.
     last_run: Option<String>,
+    /// Why the newest run made no job, if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_skip: Option<SkipReason>,
     /// When it runs next, at most ten times; none while it is paused or broken.
     next_runs: Vec<String>,
     /// When it was made.
@@ -78,9 +86,11 @@ impl Api {
     pub(super) fn schedule_view(&self, schedule: &Schedule, ticked: &[Ticked]) -> Result<ScheduleView, Problem> {
         let (spec, ticked) = (&schedule.spec, ticked.iter().find(|ticked| ticked.schedule == schedule.id));
         let (broken, runs) = (self.broken(schedule), ticked.map_or(0, |ticked| ticked.runs));
-        let last = ticked.map(|ticked| ticked.last).filter(|last| last.0 >= 0);
-        let left = spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(runs));
-        let shown = NEXT_RUNS.min(usize::try_from(left).unwrap_or(NEXT_RUNS));
+        // A backfill of an older server may have left a time from before the schedule was made.
+        let last = ticked.map(|ticked| ticked.last).filter(|last| *last >= schedule.created_at);
+        let counted = ticked.map_or(0, Ticked::counted);
+        let left = spec.max_runs.map(|most| most.saturating_sub(counted));
+        let shown = left.and_then(|left| usize::try_from(left).ok()).map_or(NEXT_RUNS, |left| left.min(NEXT_RUNS));
         let timetable = schedule.timetable.as_ref().ok().filter(|_| !schedule.paused && broken.is_none());
         let next = timetable.into_iter().flat_map(|timetable| timetable.after(self.clock.now()).take(shown));
         let period = |period: Duration| humantime::format_duration(period).to_string();
@@ -104,10 +114,52 @@ impl Api {
             paused: schedule.paused,
             broken,
             runs,
+            runs_left: left,
+            skipped: ticked.map_or(0, |ticked| ticked.skipped),
+            last_skip: ticked.and_then(|ticked| ticked.reason),
             last_run: last.map(|last| last.to_string()),
             next_runs: next.map(|at| at.to_string()).collect(),
             created_at: schedule.created_at.to_string(),
             updated_at: schedule.updated_at.to_string(),
         })
+    }
+}
+
+/// What became of a run, or of several that were skipped one after the other for the same reason.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct RunView {
+    /// When the run was due, without jitter; of several, the last one.
+    tick: String,
+    /// Its job. A run that was skipped has one, too, if it was made up for by a backfill.
+    job: Option<String>,
+    /// Why it made no job on its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<SkipReason>,
+    /// The same in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// When the first of the skipped runs was due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
+    /// How many runs were skipped; 1000 means at least as many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+}
+
+impl RunView {
+    pub(super) fn of(record: &TickRecord) -> Self {
+        let skipped = record.skipped;
+        Self {
+            tick: record.at.to_string(),
+            job: record.job.map(|job| job.to_string()),
+            skipped: skipped.map(|skipped| skipped.reason),
+            reason: skipped.map(|skipped| skipped.reason.sentence()),
+            first: skipped.map(|skipped| skipped.first.to_string()),
+            count: skipped.map(|skipped| skipped.count),
+        }
+    }
+
+    pub(super) fn cursor(&self) -> String {
+        self.tick.clone()
     }
 }

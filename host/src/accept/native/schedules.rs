@@ -16,19 +16,20 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, Query, time};
 use super::job_view::JobView;
 use super::new_job::Checked;
-use super::schedule_view::ScheduleView;
+use super::schedule_view::{RunView, ScheduleView};
 use super::ticks::Why;
 use super::{Page, Paging};
 use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
 use crate::job::Overlap;
+use crate::store::{Placed, TicksQuery};
 use crate::sweep::TICKS_KEPT;
 
 /// The most ticks that one backfill may create.
 const BACKFILL_TICKS: usize = 10_000;
 
 /// The catch-up window if the client does not say, and the longest.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_secs(86_400);
 pub(in super::super) const LONGEST_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
 
 /// The most jitter.
@@ -61,19 +62,21 @@ pub struct ScheduleDoc {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     end: Option<Value>,
-    /// It makes no more jobs than this.
+    /// It makes no more jobs than this. Runs by hand and backfills do not count.
     #[serde(default)]
     max_runs: Option<u64>,
-    /// Each run is later by something less than this, such as `30s`; the same run always by as much. At most a day.
+    /// Each run is later by something less than this, such as `30s`; the same run always by as much. At most a day, and no run is put off
+    /// past the next one.
     #[serde(default)]
     jitter: Option<String>,
     /// What happens when a run comes while an earlier one is unfinished: `skip` by default.
     #[serde(default)]
     overlap: Overlap,
-    /// Runs that were missed, such as while the server was down, are made up for this long; `1m` by default, `0` for none.
+    /// Runs that were missed, such as while the server was down, are made up for this long; `1d` by default, `0` for none.
     #[serde(default)]
     catch_up: Option<String>,
-    /// Whether all runs that were missed within `catch_up` are made up for, not the newest alone.
+    /// Whether all runs that were missed within `catch_up` are made up for, not the newest alone. Unless `overlap` is `allow`, they run one
+    /// after the other.
     #[serde(default)]
     catch_up_all: bool,
     /// What is to run: a job as it is posted, without `run_at`.
@@ -182,6 +185,23 @@ pub(in super::super) async fn list(
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
+/// Lists what became of a schedule's runs, newest first: their jobs, and why they made none. Runs by hand are not among them.
+#[utoipa::path(get, path = "/v1/schedules/{schedule}/history", tag = "schedules", params(Paging),
+    responses((status = 200, body = Page<RunView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn history(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<RunView>>, Problem> {
+    let (schedule, limit) = (api.schedule(&access, &name)?, paging.limit()?);
+    let before = paging.cursor.as_deref().map(|cursor| time(&Value::from(cursor), UnixMs(0))).transpose();
+    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+    let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
+    let runs = api.store.ticks(query).await?.iter().map(RunView::of).collect();
+    Ok(Json(Page::cut(runs, limit, RunView::cursor)))
+}
+
 /// Removes a schedule. The jobs that it has made stay.
 #[utoipa::path(delete, path = "/v1/schedules/{schedule}", tag = "schedules",
     responses((status = 204), (status = "4XX", body = Problem)))]
@@ -233,7 +253,7 @@ pub(in super::super) async fn run(
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
         let ticking = mould.cast(&[tick], Why::Asked, &*api.clock);
-        if api.insert_ticks(&ticking).await? == [true] {
+        if matches!(api.insert_ticks(&ticking).await?[..], [Placed::Stored { .. }]) {
             let made = ticking.into_iter().next().ok_or_else(Problem::internal)?;
             return Ok((StatusCode::CREATED, Json(api.job_view(made.job.shown()))));
         }
@@ -258,7 +278,7 @@ pub struct BackfillDoc {
 pub struct BackfillView {
     /// How many runs the range has.
     ticks: usize,
-    /// How many jobs were made. The others had run already, or are more than `max_runs`.
+    /// How many jobs were made. The others had run already.
     created: usize,
 }
 
@@ -295,8 +315,9 @@ pub(in super::super) async fn backfill(
         ));
     }
     let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
-    let made = api.insert_ticks(&mould.cast(&ticks, Why::Backfill, &*api.clock)).await?;
-    Ok(Json(BackfillView { ticks: ticks.len(), created: made.into_iter().filter(|made| *made).count() }))
+    let placed = api.insert_ticks(&mould.cast(&ticks, Why::Backfill, &*api.clock)).await?;
+    let created = placed.iter().filter(|placed| matches!(placed, Placed::Stored { .. })).count();
+    Ok(Json(BackfillView { ticks: ticks.len(), created }))
 }
 
 impl Api {

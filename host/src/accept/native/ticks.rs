@@ -9,12 +9,13 @@ use super::super::Api;
 use super::super::error::Problem;
 use super::super::input::parse;
 use super::job_doc::JobDoc;
-use super::new_job::Checked;
+use super::new_job::{Checked, SCHEDULE_ORDER_KEY};
 use crate::catalog::{Group, Schedule, ScheduleSpec};
 use crate::clock::{Clock, UnixMs};
-use crate::job::{Admission, JobId, Label, NewJob, Overlap, TenantId, Tick, new_seed};
+use crate::job::{Admission, GroupId, JobId, Label, NewJob, Overlap, SkippedTicks, TenantId, Tick, new_seed};
 use crate::observe::{Fact, Subject};
 use crate::store::{Inserted, Placed, StoreError};
+use crate::timetable::Timetable;
 
 /// What a schedule's jobs are made of, as long as neither it nor its group changes.
 #[derive(Clone)]
@@ -32,7 +33,6 @@ pub struct Ticking {
     pub schedule: Arc<Schedule>,
     /// When.
     pub tick: UnixMs,
-    why: Why,
     /// Its job.
     pub job: NewJob,
 }
@@ -42,10 +42,19 @@ pub struct Ticking {
 pub enum Why {
     /// Its time has come.
     Time,
+    /// It was missed, and all that were missed are made up for.
+    CatchUp,
     /// A range of the past was asked for.
     Backfill,
     /// Somebody wants a job now. It takes no tick's place.
     Asked,
+}
+
+impl Why {
+    /// Whether the schedule asks for it, not somebody: such a tick counts towards `max_runs`.
+    fn is_by_clock(self) -> bool {
+        matches!(self, Self::Time | Self::CatchUp)
+    }
 }
 
 impl Mould {
@@ -61,7 +70,7 @@ impl Mould {
         let now = clock.now();
         let one = |&tick| {
             let job = self.one(tick, why, now, clock);
-            Ticking { schedule: Arc::clone(&self.schedule), tick, why, job }
+            Ticking { schedule: Arc::clone(&self.schedule), tick, job }
         };
         ticks.iter().map(one).collect()
     }
@@ -71,18 +80,20 @@ impl Mould {
         let overlap = match (why, spec.overlap) {
             (Why::Time, overlap) => overlap,
             // One after the other, unless they may run side by side.
-            (Why::Backfill, Overlap::Allow) | (Why::Asked, Overlap::Allow | Overlap::Skip | Overlap::Cancel) => {
-                Overlap::Allow
-            }
-            (Why::Backfill | Why::Asked, _) => Overlap::Queue,
+            (Why::Backfill | Why::CatchUp, Overlap::Allow)
+            | (Why::Asked, Overlap::Allow | Overlap::Skip | Overlap::Cancel) => Overlap::Allow,
+            (Why::Backfill | Why::CatchUp | Why::Asked, _) => Overlap::Queue,
         };
         let run_at = match why {
-            Why::Time => now.max(tick.plus(jitter(schedule.id, tick, spec.jitter))),
+            Why::Time | Why::CatchUp => {
+                let most = jitter_room(schedule.timetable.as_ref().ok(), tick, spec.jitter);
+                now.max(tick.plus(jitter(schedule.id, tick, most)))
+            }
             Why::Backfill | Why::Asked => now,
         };
         // Time before 1970 is on no timetable.
         let at = if why == Why::Asked { UnixMs(tick.0.saturating_neg()) } else { tick };
-        let max_runs = spec.max_runs.filter(|_| why != Why::Asked);
+        let max_runs = spec.max_runs.filter(|_| why.is_by_clock());
         let mut job = NewJob {
             // Ids rise, and jobs of one order key go in the order of their ids.
             id: JobId::new(clock),
@@ -90,10 +101,17 @@ impl Mould {
             created_at: now,
             deadline: self.ttl.map(|ttl| run_at.plus(ttl)),
             seed: new_seed(clock),
-            admission: Admission::Tick(Tick { schedule: schedule.id, at, overlap, max_runs, again: why != Why::Time }),
+            admission: Admission::Tick(Tick {
+                schedule: schedule.id,
+                at,
+                overlap,
+                max_runs,
+                again: !why.is_by_clock(),
+            }),
             ..self.job.clone()
         };
-        if overlap == Overlap::Queue && job.order_key.is_none() {
+        // One that is skipped over waits for nobody, but those that are made up for or backfilled wait for it.
+        if matches!(overlap, Overlap::Queue | Overlap::Skip) && job.order_key.is_none() {
             job.order_key = Some(order_key(&schedule.name));
         }
         self.label(&mut job, tick);
@@ -116,7 +134,19 @@ impl Mould {
 
 /// The order key of a schedule's jobs, if they wait for each other.
 fn order_key(schedule: &str) -> String {
-    format!("schedule:{schedule}")
+    format!("{SCHEDULE_ORDER_KEY}{schedule}")
+}
+
+/// The part of the time to the next tick that jitter may take: the rest is for the run, so that it need not overlap with the next one.
+const JITTER_SHARE: (u32, u32) = (9, 10);
+
+/// How much jitter a tick may have, of `most`: a run never passes the next one.
+fn jitter_room(timetable: Option<&Timetable>, tick: UnixMs, most: Duration) -> Duration {
+    if most.is_zero() {
+        return most;
+    }
+    let next = timetable.and_then(|timetable| timetable.after(tick).next());
+    next.map_or(most, |next| most.min(next.since(tick) * JITTER_SHARE.0 / JITTER_SHARE.1))
 }
 
 /// How long after its tick a job is due: less than `most`, and always the same for the same tick.
@@ -168,32 +198,69 @@ impl Api {
         Ok((group, job))
     }
 
-    /// Stores the jobs of ticks; says for each whether it was made.
+    /// Stores the jobs of ticks; says for each what became of it.
     ///
     /// # Errors
     /// If the store does not take them; then none was made.
-    pub async fn insert_ticks(&self, ticking: &[Ticking]) -> Result<Vec<bool>, StoreError> {
+    pub async fn insert_ticks(&self, ticking: &[Ticking]) -> Result<Vec<Placed>, StoreError> {
         let jobs: Vec<_> = ticking.iter().map(|ticking| ticking.job.clone()).collect();
         let Inserted::Placed(placed) = self.place(jobs.into()).await? else { return Ok(Vec::new()) };
-        for (ticking, placed) in ticking.iter().zip(&placed) {
-            if ticking.why == Why::Time && *placed == Placed::Skipped {
-                self.tell_skipped(ticking);
+        for (Ticking { schedule, tick, job, .. }, placed) in ticking.iter().zip(&placed) {
+            if let Placed::TickSkipped(reason) = placed {
+                self.tell_skipped(schedule, Some(job.group), &SkippedTicks::one(*tick, *reason));
             }
         }
-        Ok(placed.iter().map(|placed| matches!(placed, Placed::Stored { .. })).collect())
+        Ok(placed)
     }
 
-    fn tell_skipped(&self, ticking: &Ticking) {
-        let Ticking { schedule, tick, job, .. } = ticking;
-        let about = Subject::group(job.tenant, job.group);
-        let reason = "an earlier job is unfinished, there are no more runs, or it was dealt with before".to_owned();
-        self.observer.tell(Fact::skip(about, job.created_at, schedule.name.clone(), *tick, reason));
+    /// Writes that ticks made no job, and tells of it; says for each whether it was news.
+    ///
+    /// # Errors
+    /// If the store does not take them; then none was written.
+    pub async fn skip_ticks(&self, skipped: &[(Arc<Schedule>, SkippedTicks)]) -> Result<Vec<bool>, StoreError> {
+        let rows = skipped.iter().map(|(schedule, skipped)| (schedule.id, *skipped)).collect();
+        let written = self.store.skip_ticks(rows).await?;
+        for ((schedule, skipped), _) in skipped.iter().zip(&written).filter(|(_, written)| **written) {
+            let group = self.catalog.group(schedule.tenant, &schedule.spec.group).map(|group| group.id);
+            self.tell_skipped(schedule, group, skipped);
+        }
+        Ok(written)
+    }
+
+    fn tell_skipped(&self, schedule: &Schedule, group: Option<GroupId>, skipped: &SkippedTicks) {
+        let (name, tick, SkippedTicks { count, reason, .. }) = (&schedule.name, skipped.last, *skipped);
+        tracing::info!(schedule = name, %tick, count, %reason, "schedule run skipped");
+        self.observer.metrics.ticks_skipped(skipped);
+        let about = Subject::group(schedule.tenant, group.unwrap_or(NO_GROUP));
+        self.observer.tell(Fact::skip(about, self.clock.now(), name.clone(), skipped));
     }
 }
+
+/// Stands for the group of a schedule whose group is not there; no group has this number.
+const NO_GROUP: GroupId = GroupId(0);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jitter_never_passes_the_next_tick() {
+        let zone = "UTC".parse().unwrap();
+        let timetable = |cron: &str, end| Timetable {
+            expression: cron.parse().unwrap(),
+            zone: Clone::clone(&zone),
+            anchor: UnixMs(0),
+            start: None,
+            end,
+        };
+        let day = Duration::from_secs(86_400);
+        let room = |timetable: &Timetable, tick, most| jitter_room(Some(timetable), UnixMs(tick), most);
+        assert_eq!(room(&timetable("*/2 * * * * *", None), 4_000, day), Duration::from_millis(1_800));
+        assert_eq!(room(&timetable("0,50 * * * * *", None), 0, day), Duration::from_secs(45), "unequal gaps");
+        assert_eq!(room(&timetable("0,50 * * * * *", None), 50_000, day), Duration::from_secs(9));
+        assert_eq!(room(&timetable("0 * * * *", None), 0, Duration::from_secs(9)), Duration::from_secs(9));
+        assert_eq!(room(&timetable("0 * * * *", Some(UnixMs(0))), 0, day), day, "the last one has all of it");
+    }
 
     #[test]
     fn jitter_is_less_than_asked_for_and_the_same_every_time() {

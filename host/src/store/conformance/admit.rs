@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::job::{Debounce, Overlap, Settlement, Tick};
-use crate::store::{Insert, Inserted, NamesQuery, Once, Placed, StoreError, Ticked};
+use crate::job::{Debounce, Overlap, Settlement, SkipReason, SkippedTicks, Tick};
+use crate::store::{Insert, Inserted, NamesQuery, Once, Placed, StoreError, TickRecord, Ticked, TicksQuery};
 
 /// The only job's fate.
 async fn placed(world: &World, job: &NewJob) -> Placed {
@@ -120,7 +120,7 @@ pub(crate) async fn a_tick_makes_one_job(world: &World) {
     let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
     let skipped = results.iter().filter(|result| **result == Ok(Inserted::Placed(vec![Placed::Skipped]))).count();
     assert_eq!(skipped, 15);
-    let ticked = Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1 };
+    let ticked = Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1, extra: 0, skipped: 0, reason: None };
     assert_eq!(world.store.ticked().await.unwrap(), [ticked]);
     let store = world.reopened().await;
     let again = store.insert(vec![tick(world, 5, Overlap::Allow)].into()).await.unwrap();
@@ -131,7 +131,8 @@ pub(crate) async fn a_tick_makes_one_job(world: &World) {
 pub(crate) async fn a_tick_skips_queues_or_cancels(world: &World) {
     assert_eq!(placed(world, &tick(world, 0, Overlap::Skip)).await, stored_at(NOW));
     let running = world.claim(NOW, 1).await.remove(0);
-    assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, Placed::Skipped);
+    let unfinished = Placed::TickSkipped(SkipReason::Overlap);
+    assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, unfinished);
     let waiting = tick(world, 2, Overlap::Queue);
     assert_eq!(placed(world, &waiting).await, stored_at(NOW.plus(ms(2))));
     let Placed::Stored { cancelled, .. } = placed(world, &tick(world, 3, Overlap::Cancel)).await else { panic!() };
@@ -161,7 +162,76 @@ pub(crate) async fn a_tick_skips_queues_or_cancels(world: &World) {
         tick.again = true;
     }
     assert_eq!(placed(world, &again).await, stored_at(NOW.plus(ms(1))), "unless it is asked for again");
-    assert_eq!(world.store.ticked().await.unwrap()[0].last, NOW.plus(ms(3)));
+    let ticked = world.store.ticked().await.unwrap().remove(0);
+    assert_eq!((ticked.last, ticked.runs, ticked.extra, ticked.skipped), (NOW.plus(ms(3)), 4, 1, 1));
+}
+
+/// A page of the ticks of schedule 7.
+async fn ticks(world: &World, before: UnixMs, limit: u32) -> Vec<TickRecord> {
+    world.store.ticks(TicksQuery { schedule: 7, before, limit }).await.unwrap()
+}
+
+pub(crate) async fn skipped_ticks_are_written_once_and_stay_when_they_are_made_up_for(world: &World) {
+    let range = |first, last, count, reason| {
+        (7, SkippedTicks { first: NOW.plus(ms(first)), last: NOW.plus(ms(last)), count, reason })
+    };
+    placed(world, &tick(world, 0, Overlap::Allow)).await;
+    let late = range(1, 4, 4, SkipReason::TooLate);
+    let other = (8, SkippedTicks::one(NOW, SkipReason::Paused));
+    assert_eq!(world.store.skip_ticks(vec![late, other]).await, Ok(vec![true, true]));
+    let paused = range(5, 5, 1, SkipReason::Paused);
+    let again = vec![late, range(4, 6, 3, SkipReason::Paused), paused, other];
+    assert_eq!(
+        world.store.skip_ticks(again).await,
+        Ok(vec![false, false, true, false]),
+        "another node was there before"
+    );
+    assert_eq!(world.store.skip_ticks(Vec::new()).await, Ok(Vec::new()));
+    let ticked = world.store.ticked().await.unwrap();
+    let seven =
+        Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1, extra: 0, skipped: 5, reason: Some(SkipReason::Paused) };
+    assert_eq!(*ticked.iter().find(|ticked| ticked.schedule == 7).unwrap(), seven);
+
+    let mut backfilled = tick(world, 4, Overlap::Allow);
+    if let Admission::Tick(tick) = &mut backfilled.admission {
+        tick.again = true;
+    }
+    assert_eq!(placed(world, &backfilled).await, stored_at(NOW.plus(ms(4))));
+    let all = ticks(world, UnixMs::MAX, 9).await;
+    let shown: Vec<_> = all.iter().map(|tick| (tick.at, tick.job.is_some(), tick.skipped)).collect();
+    let at = |at| NOW.plus(ms(at));
+    assert_eq!(shown, [(at(5), false, Some(paused.1)), (at(4), true, Some(late.1)), (at(0), true, None)]);
+    assert_eq!(all[1].job, Some(backfilled.id));
+    assert_eq!(ticks(world, at(5), 1).await, all[1..2], "a page of it");
+    assert!(ticks(world, NOW, 9).await.is_empty());
+    let store = world.reopened().await;
+    assert_eq!(store.skip_ticks(vec![paused]).await, Ok(vec![false]), "after a restart, too");
+    assert_eq!(store.ticks(TicksQuery { schedule: 7, before: UnixMs::MAX, limit: 9 }).await, Ok(all));
+}
+
+pub(crate) async fn runs_that_were_asked_for_do_not_count_and_say_nothing_of_earlier_ticks(world: &World) {
+    let asked = |at| {
+        let mut job = tick(world, at, Overlap::Allow);
+        if let Admission::Tick(tick) = &mut job.admission {
+            tick.again = true;
+        }
+        job
+    };
+    placed(world, &asked(9)).await;
+    let ticked = world.store.ticked().await.unwrap().remove(0);
+    assert!(ticked.last < UnixMs(0), "it has come nowhere by the clock: {ticked:?}");
+    assert_eq!((ticked.runs, ticked.counted()), (1, 0));
+    let counted = |at| {
+        let mut job = tick(world, at, Overlap::Allow);
+        if let Admission::Tick(tick) = &mut job.admission {
+            tick.max_runs = Some(1);
+        }
+        job
+    };
+    assert_eq!(placed(world, &counted(1)).await, stored_at(NOW.plus(ms(1))));
+    assert_eq!(placed(world, &counted(2)).await, Placed::TickSkipped(SkipReason::MaxRuns));
+    assert_eq!(placed(world, &asked(3)).await, stored_at(NOW.plus(ms(3))));
+    assert_eq!(world.store.ticked().await.unwrap()[0].last, NOW.plus(ms(2)));
 }
 
 pub(crate) async fn a_schedule_stops_at_its_most_runs(world: &World) {
@@ -173,7 +243,7 @@ pub(crate) async fn a_schedule_stops_at_its_most_runs(world: &World) {
         job
     };
     let results = join_all((0..8).map(|at| world.store.insert(vec![at_most_two(at)].into()))).await;
-    let stored = |result: &Result<Inserted, StoreError>| matches!(result, Ok(Inserted::Placed(placed)) if placed[0] != Placed::Skipped);
+    let stored = |result: &Result<Inserted, StoreError>| matches!(result, Ok(Inserted::Placed(placed)) if matches!(placed[0], Placed::Stored { .. }));
     assert_eq!(results.iter().filter(|result| stored(result)).count(), 2);
     assert_eq!(world.store.ticked().await.unwrap()[0].runs, 2);
 }

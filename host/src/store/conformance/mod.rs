@@ -60,6 +60,8 @@ macro_rules! conformance {
                 a_request_is_carried_out_once, a_key_of_another_request_is_refused, a_dedupe_key_holds_for_its_window,
                 of_many_debounced_producers_one_pushes_now_and_one_later, a_debounced_job_that_was_cancelled_skips_nothing,
                 kinds_of_keys_are_apart, a_tick_makes_one_job, a_tick_skips_queues_or_cancels,
+                skipped_ticks_are_written_once_and_stay_when_they_are_made_up_for,
+                runs_that_were_asked_for_do_not_count_and_say_nothing_of_earlier_ticks,
                 a_schedule_stops_at_its_most_runs, jobs_of_one_name_are_replaced, a_job_is_moved_unless_it_runs, a_schedule_that_has_gone_leaves_no_count, what_is_remembered_is_pruned,
             ]
             change: [

@@ -12,10 +12,10 @@ use super::job_rows::Row;
 use super::settle::Settle;
 use super::{PostgresStore, change, claim, eras, insert, job_rows, lists, reads, settle, ticks};
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
+use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, Ticked, Waiting, lane,
+    Stats, StoreError, TickRecord, Ticked, TicksQuery, Waiting, lane,
 };
 
 impl PostgresStore {
@@ -149,6 +149,18 @@ impl Jobs for PostgresStore {
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
         let mut db = self.database.connections.take().await?;
         Ok(self.database.connections.bounded(ticks::ticked(&mut db)).await?)
+    }
+
+    async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError> {
+        if skipped.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.database.call(&ticks::SkipTicks(skipped)).await
+    }
+
+    async fn ticks(&self, query: TicksQuery) -> Result<Vec<TickRecord>, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(ticks::ticks(&mut db, &query)).await?)
     }
 
     async fn attempts(

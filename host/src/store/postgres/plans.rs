@@ -61,6 +61,8 @@ fn statements() -> Vec<(&'static str, String)> {
         ("unfinished of schedule", ticks::UNFINISHED),
         ("of schedule", ticks::OF_SCHEDULE),
         ("put tick", ticks::PUT_TICK),
+        ("last tick", ticks::LAST),
+        ("ticks", ticks::TICKS),
         ("lock of changes", change::LOCK),
         ("reschedule", change::RESCHEDULE),
         ("redrive", change::REDRIVE),

@@ -6,12 +6,14 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::db::Db;
+use super::db::{Db, with_nulls};
 use super::error::Failure;
 use super::job_rows::{self, Row};
-use super::{change, order, reads, rows};
+use super::{change, order, reads, rows, ticks};
 use crate::clock::UnixMs;
-use crate::job::{Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, State, TenantId, Tick};
+use crate::job::{
+    Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, SkipReason, SkippedTicks, State, TenantId, Tick,
+};
 use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json, waits};
 use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
 
@@ -173,7 +175,7 @@ impl Memory<'_> {
 
 pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = ?1 AND at = ?2";
 
-pub(super) const RUNS: &str = "SELECT runs FROM ticked WHERE schedule = ?1";
+pub(super) const RUNS: &str = "SELECT runs - extra AS runs FROM ticked WHERE schedule = ?1";
 
 pub(super) const UNFINISHED_OF_SCHEDULE: &str = "
     SELECT EXISTS (SELECT 1 FROM job WHERE schedule = ?1 AND finished_at IS NULL) AS unfinished";
@@ -188,12 +190,14 @@ pub(super) const CANCEL_OF_SCHEDULE: &str = "
     RETURNING id, state, grp, order_key";
 
 pub(super) const PUT_TICK: &str = "
-    INSERT INTO tick (schedule, at, job) VALUES (?1, ?2, ?3)
+    INSERT INTO tick (schedule, at, job, reason, skipped_from, skipped_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT (schedule, at) DO UPDATE SET job = excluded.job";
 
 pub(super) const PUT_TICKED: &str = "
-    INSERT INTO ticked (schedule, last, runs) VALUES (?1, ?2, ?3)
-    ON CONFLICT (schedule) DO UPDATE SET last = max(last, excluded.last), runs = runs + excluded.runs";
+    INSERT INTO ticked (schedule, last, runs, extra, skipped) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (schedule) DO UPDATE SET
+        last = max(last, excluded.last), runs = runs + excluded.runs, extra = extra + excluded.extra,
+        skipped = skipped + excluded.skipped";
 
 async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
     let found = db.fetch_optional(sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0)).await?;
@@ -203,17 +207,23 @@ async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure>
     }
     let runs = db.fetch_optional(sqlx::query(RUNS).bind(tick.schedule)).await?;
     let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
-    let exhausted = tick.max_runs.is_some_and(|most| runs >= most);
-    if exhausted || (tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await?) {
-        put_tick(db, tick, None).await?;
-        return Ok(Placed::Skipped);
+    let reason = if tick.max_runs.is_some_and(|most| runs >= most) {
+        Some(SkipReason::MaxRuns)
+    } else if tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await? {
+        Some(SkipReason::Overlap)
+    } else {
+        None
+    };
+    if let Some(reason) = reason {
+        ticks::put(db, tick.schedule, &SkippedTicks::one(tick.at, reason)).await?;
+        return Ok(Placed::TickSkipped(reason));
     }
     let cancelled = match tick.overlap {
         Overlap::Cancel => cancel_earlier(db, tick.schedule, row.job.created_at).await?,
         Overlap::Skip | Overlap::Queue | Overlap::Allow => Vec::new(),
     };
     job_rows::write(db, &[row]).await?;
-    put_tick(db, tick, Some(row.job.id)).await?;
+    put_tick(db, tick, row.job.id).await?;
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
@@ -240,10 +250,10 @@ async fn cancelled_of(db: &mut Db, found: &[SqliteRow]) -> Result<Vec<JobId>, Fa
     Ok(cancelled)
 }
 
-async fn put_tick(db: &mut Db, tick: &Tick, job: Option<JobId>) -> Result<(), Failure> {
-    let query = sqlx::query(PUT_TICK).bind(tick.schedule).bind(tick.at.0).bind(job.map(rows::id));
-    db.execute(query).await?;
-    let query = sqlx::query(PUT_TICKED).bind(tick.schedule).bind(tick.at.0).bind(i64::from(job.is_some()));
-    db.execute(query).await?;
+async fn put_tick(db: &mut Db, tick: &Tick, job: JobId) -> Result<(), Failure> {
+    let query = sqlx::query(PUT_TICK).bind(tick.schedule).bind(tick.at.0).bind(rows::id(job));
+    db.execute(with_nulls(query, 3)).await?;
+    let query = sqlx::query(PUT_TICKED).bind(tick.schedule).bind(tick.reached().0).bind(1);
+    db.execute(query.bind(i64::from(tick.again)).bind(0)).await?;
     Ok(())
 }

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{SqliteStore, change, claim, reads, settle};
+use super::{SqliteStore, change, claim, reads, settle, ticks};
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, TenantId, Token};
+use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, Ticked, Waiting,
+    Stats, StoreError, TickRecord, Ticked, TicksQuery, Waiting,
 };
 
 #[async_trait]
@@ -97,7 +97,15 @@ impl Jobs for SqliteStore {
     }
 
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
-        Ok(reads::ticked(&self.readers).await?)
+        Ok(ticks::ticked(&self.readers).await?)
+    }
+
+    async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { ticks::skip(db, &skipped).await })).await
+    }
+
+    async fn ticks(&self, query: TicksQuery) -> Result<Vec<TickRecord>, StoreError> {
+        Ok(ticks::ticks(&self.readers, &query).await?)
     }
 
     async fn attempts(

@@ -27,6 +27,7 @@ mod settle;
 mod source;
 #[cfg(test)]
 mod tests;
+mod ticks;
 mod transaction;
 mod writer;
 

@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
-use super::{SqliteOptions, admit, catalog, change, claim, job_rows, open, order, reads, settle};
+use super::{SqliteOptions, admit, catalog, change, claim, job_rows, open, order, reads, settle, ticks};
 use crate::job::State;
 
 async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
@@ -55,6 +55,7 @@ fn writes() -> Vec<Case> {
         ("cancel of schedule", one(admit::CANCEL_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
         ("put tick", one(admit::PUT_TICK), &[]),
         ("put ticked", one(admit::PUT_TICKED), &[]),
+        ("last tick", one(ticks::LAST), &["SEARCH ticked USING INTEGER PRIMARY KEY"]),
         ("cancel of name", one(admit::CANCEL_OF_NAME), &["INDEX job_name (grp=? AND name=?)"]),
         ("unname later", one(admit::UNNAME_LATER), &["INDEX job_name (grp=? AND name=? AND id>?)"]),
         ("cancel", both(&change::CANCEL), &[BY_ID]),
@@ -92,6 +93,7 @@ fn reads() -> Vec<Case> {
             &["COVERING INDEX job_name (grp=? AND name>? AND name<?)", BY_ID],
         ),
         ("attempts", one(reads::ATTEMPTS), &[BY_ID, "INDEX sqlite_autoindex_attempt_1 (job=? AND number>?)"]),
+        ("ticks", one(ticks::TICKS), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at>? AND at<?)"]),
         ("stats", one(reads::STATS), &["COVERING INDEX job_state (grp=?)", DUE]),
     ]
 }

@@ -10,7 +10,7 @@ use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats, Ticked, Waiting, lane};
+use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats, Waiting, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -163,16 +163,6 @@ pub(super) async fn newest_of_names(pool: &SqlitePool, query: &NamesQuery) -> Re
     let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
     let asked = asked.bind(&query.after).bind(&query.prefix).bind(end).bind(query.limit);
     asked.fetch_all(pool).await?.iter().map(rows::job).collect()
-}
-
-const TICKED: &str = "SELECT schedule, last, runs FROM ticked";
-
-pub(super) async fn ticked(pool: &SqlitePool) -> Result<Vec<Ticked>, Failure> {
-    let ticked = |row: &SqliteRow| {
-        let (schedule, last) = (row.try_get("schedule")?, UnixMs(row.try_get("last")?));
-        Ok(Ticked { schedule, last, runs: rows::number(row, "runs")? })
-    };
-    sqlx::query(TICKED).fetch_all(pool).await?.iter().map(ticked).collect()
 }
 
 pub(super) const ATTEMPTS: &str = "

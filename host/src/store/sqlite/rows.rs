@@ -71,6 +71,12 @@ pub(super) fn word<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> R
     row.try_get::<&str, _>(column)?.parse().map_err(|error: String| corrupt(column, &error))
 }
 
+/// Reads a column that holds one of several words, or nothing.
+pub(super) fn word_if_any<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> Result<Option<T>, Failure> {
+    let text: Option<&str> = row.try_get(column)?;
+    text.map(|text| text.parse().map_err(|error: String| corrupt(column, &error))).transpose()
+}
+
 /// The order key of a row of `job`, with its group.
 pub(super) fn order_key(row: &SqliteRow) -> Result<Option<(i64, String)>, Failure> {
     let (group, key): (i64, Option<String>) = (row.try_get("grp")?, row.try_get("order_key")?);

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
 from carillon._calls.jobs import JobFields, job_document
-from carillon.models import Backfill, Job, Schedule
+from carillon.models import Backfill, Job, Schedule, ScheduleRun
 from carillon.times import Period, When, period, when
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class ScheduleFields(TypedDict, total=False):
     jitter: Optional[Period]
     #: ``skip`` (by default), ``queue``, ``cancel`` or ``allow``.
     overlap: Optional[str]
-    #: How long missed runs are made up for; a minute by default.
+    #: How long missed runs are made up for; a day by default.
     catch_up: Optional[Period]
     catch_up_all: Optional[bool]
 
@@ -57,6 +57,11 @@ def get(name: str) -> Call[Schedule]:
 def list_(*, page_size: Optional[int] = None) -> Call[Page[Schedule]]:
     """The tenant's schedules by name."""
     return listing(path("schedules"), Schedule, {}, page_size)
+
+
+def history(name: str, *, page_size: Optional[int] = None) -> Call[Page[ScheduleRun]]:
+    """What became of the schedule's runs, newest first: their jobs, or why they made none."""
+    return listing(path("schedules", name, "history"), ScheduleRun, {}, page_size)
 
 
 def delete(name: str) -> Call[None]:

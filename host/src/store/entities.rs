@@ -158,6 +158,12 @@ pub trait Entities: Send + Sync {
         generation: Option<i64>,
     ) -> Result<bool, StoreError>;
 
+    /// What was sealed with the master key of the first server on this database; none if no server has kept anything yet.
+    async fn sealed_proof(&self) -> Result<Option<String>, StoreError>;
+
+    /// Keeps a proof of the master key unless there is one other than `instead_of`, and returns the one that is kept from now on.
+    async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError>;
+
     /// The bytes of a component.
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;
 }

@@ -32,7 +32,7 @@ pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
 pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
 pub use postgres::{PostgresOptions, PostgresStore, PostgresTarget, Stage};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
-pub use sqlite::{SqliteOptions, SqliteSource, SqliteStore};
+pub use sqlite::{SqliteOptions, SqliteSource, SqliteStore, backup};
 pub use transfer::{Cell, Checksum, Counters, Key, Row, RowDigest, TABLES, Table, shown};
 
 /// The most jobs that one [`Jobs::insert`] takes.

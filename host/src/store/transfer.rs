@@ -67,7 +67,7 @@ const fn id(name: &'static str) -> Column {
 }
 
 /// All that is moved. What is configured comes first, because it is little and the jobs mean nothing without it.
-pub static TABLES: [Table; 9] = [
+pub static TABLES: [Table; 10] = [
     Table {
         name: "entity",
         source: ("entity", "TRUE"),
@@ -84,6 +84,7 @@ pub static TABLES: [Table; 9] = [
             number("deleted_at"),
         ],
     },
+    Table { name: "master_key", source: ("master_key", "TRUE"), keys: 1, columns: &[number("id"), text("sealed")] },
     Table {
         name: "component",
         source: ("component", "TRUE"),

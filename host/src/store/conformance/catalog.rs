@@ -176,6 +176,23 @@ pub(crate) async fn a_plugin_goes_only_if_nothing_has_changed(world: &World) {
     assert_eq!(world.store.generation().await.unwrap(), before + 1);
 }
 
+pub(crate) async fn the_first_proof_of_the_master_key_is_kept(world: &World) {
+    assert_eq!(world.store.sealed_proof().await.unwrap(), None);
+    let generation = world.store.generation().await.unwrap();
+    let keep =
+        |proof: &str, instead_of: Option<&str>| world.store.keep_proof(proof.to_owned(), instead_of.map(str::to_owned));
+    let both = tokio::join!(keep("one", None), keep("two", None));
+    let kept = both.0.unwrap();
+    assert_eq!(both.1.unwrap(), kept, "of two servers that start together, one is first");
+    assert!(["one", "two"].contains(&&*kept), "{kept}");
+    assert_eq!(keep("three", None).await.unwrap(), kept);
+    assert_eq!(keep("four", Some("five")).await.unwrap(), kept, "another one is kept than the caller has seen");
+    assert_eq!(keep("six", Some(&kept)).await.unwrap(), "six");
+    assert_eq!(world.store.generation().await.unwrap(), generation, "nothing was configured");
+    let store = world.reopened().await;
+    assert_eq!(store.sealed_proof().await.unwrap().as_deref(), Some("six"));
+}
+
 pub(crate) async fn survives_reopening(world: &World) {
     world.put(world.tenant.0, Kind::ApiToken, "t").await;
     world.store.put(a_plugin(world.tenant.0, "p@1", "d1", b"\0asm")).await.unwrap();

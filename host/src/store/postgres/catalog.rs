@@ -40,6 +40,15 @@ impl Entities for PostgresStore {
         self.database.call(&Delete { tenant, kind, name, now, generation }).await
     }
 
+    async fn sealed_proof(&self) -> Result<Option<String>, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(sealed_proof(&mut db)).await?)
+    }
+
+    async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError> {
+        self.database.call(&KeepProof { sealed, instead_of }).await
+    }
+
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
         let mut db = self.database.connections.take().await?;
         Ok(self.database.connections.bounded(component(&mut db, digest)).await?)
@@ -212,6 +221,34 @@ impl Verb for Delete {
         }
         changed(db).await?;
         Ok(true)
+    }
+}
+
+const PROOF: &str = "SELECT sealed FROM master_key";
+
+async fn sealed_proof(db: &mut PgConnection) -> Result<Option<String>, Failure> {
+    let row = sqlx::query(PROOF).fetch_optional(db).await?;
+    Ok(row.map(|row| row.try_get("sealed")).transpose()?)
+}
+
+/// Of nodes that start at the same time, one writes; the others wait for it and read what it wrote.
+const KEEP_PROOF: &str = "
+    INSERT INTO master_key (id, sealed) VALUES (1, $1)
+    ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed WHERE master_key.sealed = $2";
+
+/// See [`Entities::keep_proof`].
+struct KeepProof {
+    sealed: String,
+    instead_of: Option<String>,
+}
+
+#[async_trait]
+impl Verb for KeepProof {
+    type Done = String;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<String, Failure> {
+        sqlx::query(KEEP_PROOF).bind(&self.sealed).bind(self.instead_of.as_ref()).execute(&mut *db).await?;
+        Ok(sqlx::query(PROOF).fetch_one(db).await?.try_get("sealed")?)
     }
 }
 

@@ -42,6 +42,15 @@ impl Entities for SqliteStore {
         self.writer.call(move |db| Box::pin(async move { delete.run(db).await })).await
     }
 
+    async fn sealed_proof(&self) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query(PROOF).fetch_optional(&self.readers).await.map_err(Failure::from)?;
+        Ok(row.map(|row| row.try_get("sealed")).transpose().map_err(Failure::from)?)
+    }
+
+    async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { keep_proof(db, sealed, instead_of).await })).await
+    }
+
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
         let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(&self.readers).await.map_err(Failure::from)?;
         Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
@@ -184,6 +193,17 @@ impl Delete {
         db.execute(sqlx::query(NEXT_GENERATION)).await?;
         Ok(true)
     }
+}
+
+const PROOF: &str = "SELECT sealed FROM master_key";
+
+const KEEP_PROOF: &str = "
+    INSERT INTO master_key (id, sealed) VALUES (1, ?1)
+    ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed WHERE master_key.sealed = ?2";
+
+async fn keep_proof(db: &mut Db, sealed: String, instead_of: Option<String>) -> Result<String, Failure> {
+    db.execute(sqlx::query(KEEP_PROOF).bind(sealed).bind(instead_of)).await?;
+    Ok(db.fetch_one(sqlx::query(PROOF)).await?.try_get("sealed")?)
 }
 
 const PUT_COMPONENT: &str = "INSERT INTO component (digest, bytes) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING";

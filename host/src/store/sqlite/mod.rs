@@ -9,6 +9,7 @@
 //! disk does. When the file is damaged or not ours, they answer [`StoreError::Corrupt`].
 
 mod admit;
+mod backup;
 mod catalog;
 mod change;
 mod claim;
@@ -36,6 +37,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::Mutex;
 
+pub use backup::backup;
 pub use open::SqliteOptions;
 pub use source::SqliteSource;
 

@@ -17,15 +17,35 @@ pub(super) fn push_number(out: &mut String, json: &str) {
 /// Python's `repr` of a float: the shortest digits that read back as the same number, as a decimal fraction from 1e-4 up to
 /// 1e16 and with an exponent of at least two digits otherwise (`float_repr_style` "short", format code `r`).
 fn push_float(out: &mut String, float: f64) {
-    let scientific = format!("{float:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let scientific = shortest(float.abs());
+    let (significand, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let power: i32 = exponent.parse().unwrap_or(0);
-    // Writing to a String cannot fail.
-    _ = if (-4..16).contains(&power) {
-        write!(out, "{float:?}")
-    } else {
-        write!(out, "{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.unsigned_abs())
+    if float.is_sign_negative() {
+        out.push('-');
+    }
+    if !(-4..16).contains(&power) {
+        // Writing to a String cannot fail.
+        _ = write!(out, "{significand}e{}{:02}", if power < 0 { '-' } else { '+' }, power.unsigned_abs());
+        return;
+    }
+    let digits = significand.replace('.', "");
+    let Ok(whole) = usize::try_from(power + 1) else {
+        _ = write!(out, "0.{}{digits}", "0".repeat(power.unsigned_abs() as usize - 1));
+        return;
     };
+    match digits.split_at_checked(whole) {
+        Some((whole, fraction)) => _ = write!(out, "{whole}.{}", if fraction.is_empty() { "0" } else { fraction }),
+        None => _ = write!(out, "{digits}{}.0", "0".repeat(whole - digits.len())),
+    }
+}
+
+/// The shortest digits that read back as the same number, in scientific notation. Of two that are equally near, Python takes the even one.
+fn shortest(float: f64) -> String {
+    let shortest = format!("{float:e}");
+    let digits = shortest.split('e').next().unwrap_or_default().bytes().filter(u8::is_ascii_digit).count();
+    // Rounded to so many digits exactly, ties to even. Below a power of two the nearest may belong to another number.
+    let nearest = format!("{float:.*e}", digits.saturating_sub(1));
+    if nearest.parse() == Ok(float) { nearest } else { shortest }
 }
 
 /// Whether a JSON text, with its quotes, is what Python would write of it: nothing in it is escaped, nor would be. Quotes and control characters
@@ -120,6 +140,18 @@ mod tests {
             ("0.1", "0.1"),
             ("3.14159", "3.14159"),
             ("1e400", "1e400"),
+            ("629487440159616.25", "629487440159616.2"),
+            ("-629487440159616.75", "-629487440159616.8"),
+            ("1125899906842624.25", "1125899906842624.2"),
+            ("2251799813685248.5", "2251799813685248.5"),
+            ("9007199254740993.0", "9007199254740992.0"),
+            ("5e-5", "5e-05"),
+            ("0.00012", "0.00012"),
+            ("120", "120"),
+            ("120.0", "120.0"),
+            ("4503599627370497.5", "4503599627370498.0"),
+            ("2.2250738585072014e-308", "2.2250738585072014e-308"),
+            ("9.5367431640625e-07", "9.5367431640625e-07"),
         ] {
             assert_eq!(number(json), expected, "{json}");
         }

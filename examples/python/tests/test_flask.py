@@ -109,6 +109,7 @@ def test_a_cancelled_job_never_runs(listening: Make) -> None:
     callback = listening(expire)
     job = callback.delay(2, id="cancelled")
     assert job.cancel() is True
+    assert job.state == "done"
     assert job.cancel() is False
     assert job.refresh().state == "done"
     other = callback.delay(2, id="kept")

@@ -229,3 +229,10 @@ def test_what_cannot_be_meant_is_not_sent(client: Client, group: str, fields: di
     with pytest.raises(error):
         client.jobs.create_many(group, [fields])  # type: ignore[list-item]
     assert list(client.jobs.list(group)) == []
+
+
+def test_what_was_meant_is_said(client: Client) -> None:
+    with pytest.raises(TypeError, match="did you mean 'run_at'"):
+        client.jobs.create("g", **{"runat": 1})  # type: ignore[typeddict-item]
+    with pytest.raises(TypeError, match="payload_bytes"):
+        client.jobs.create("g", payload=b"bytes")

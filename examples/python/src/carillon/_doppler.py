@@ -86,6 +86,10 @@ class DopplerApi:
             raise Problem.unreadable(response.status_code, response.content, error) from error
 
 
+#: What the server forgets of a job that is over.
+_FORGOTTEN = ("run_at", "scheduled_at", "last_retry")
+
+
 class Job:
     """A scheduled callback, as it was when the server was last asked."""
 
@@ -112,8 +116,12 @@ class Job:
         return self.status
 
     def cancel(self) -> bool:
-        """Cancels it. False if it has come to its end, or is being tried at this moment."""
-        return self._api.cancel(self.request_id)
+        """Cancels it; it is ``done`` then. False if it has come to its end, or is being tried at this moment."""
+        was_cancelled = self._api.cancel(self.request_id)
+        if was_cancelled:
+            # What the server would say of it now.
+            self._take({"request_id": self.request_id, "status": "done", **dict.fromkeys(_FORGOTTEN), "retries_left": 0})
+        return was_cancelled
 
     def refresh(self) -> Job:
         """Asks the server again, and returns the job itself. Raises JobNotFoundError if the server has forgotten it."""

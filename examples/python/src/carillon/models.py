@@ -64,6 +64,10 @@ def _reader(hint: Any) -> _Reader:
     return lambda value: value
 
 
+#: A length of time, as the API writes it.
+Microseconds = int
+
+
 @dataclass(frozen=True)
 class Request:
     """What is to be delivered, before any policy."""
@@ -180,8 +184,8 @@ class Attempt:
     #: The randomness that the policies were given, and the version of the group's binding that was in force.
     seed: Optional[int] = None
     binding_version: Optional[int] = None
-    #: Milliseconds of each stage: ``late``, ``prepare``, ``exchange``, ``decide``.
-    timings: Mapping[str, int] = field(default_factory=dict)
+    #: How long each stage took: ``late``, ``prepare``, ``exchange``, ``decide``.
+    timings: Mapping[str, Microseconds] = field(default_factory=dict)
     #: Which component decided what, in the order of the calls.
     plugins: tuple[Mapping[str, Any], ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -112,7 +113,9 @@ def check_fields(given: Mapping[str, Any], known: Any, what: str) -> None:
     """Raises TypeError for a field that the TypedDict ``known`` does not have."""
     unknown = sorted(set(given) - known.__optional_keys__)
     if unknown:
-        raise TypeError(f"{what} has no field {', '.join(map(repr, unknown))}")
+        nearest = difflib.get_close_matches(unknown[0], known.__optional_keys__, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise TypeError(f"{what} has no field {', '.join(map(repr, unknown))}{hint}")
 
 
 def _parameter(value: Any) -> str:

@@ -33,7 +33,7 @@ class JobFields(TypedDict, total=False):
     #: ``POST`` by default.
     method: Optional[str]
     headers: Optional[Mapping[str, str]]
-    #: The body: what JSON can hold, a text, or bytes. At most one of the three.
+    #: The body: what JSON can hold, a text (``payload_text``), or bytes (``payload_bytes``). At most one of the three.
     payload: Any
     payload_text: Optional[str]
     payload_bytes: Optional[bytes]
@@ -91,6 +91,8 @@ def _value(name: str, value: Any) -> Any:
         return when(value)
     if name == "dedupe_window":
         return period(value)
+    if name == "payload" and isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError("payload is what JSON can hold; give bytes as payload_bytes")
     if name == "payload_bytes":
         return base64.b64encode(value).decode()
     if name == "limits":

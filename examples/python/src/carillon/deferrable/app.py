@@ -8,6 +8,7 @@ completed, so a crash in between runs something twice, and loses nothing. An ite
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import time
 import warnings
@@ -168,7 +169,14 @@ class Deferrable:
         name = naming.name_of(function)
         self._functions[name] = function
         registered = cast(Any, function)
-        registered.later = lambda *args, **kwargs: self._later(name, options, args, kwargs)
+        signature = inspect.signature(function)
+
+        def later(*args: Any, **kwargs: Any) -> None:
+            # A call that no consumer could make is the producer's mistake: TypeError here, and not in the error queue.
+            signature.bind(*args, **kwargs)
+            self._later(name, options, args, kwargs)
+
+        registered.later = later
         return registered
 
     def _later(self, method: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

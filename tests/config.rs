@@ -83,32 +83,3 @@ async fn without_authentication_only_loopback_is_listened_on() {
     api.put("/v1/groups/g", json!({})).await.expect(201);
     api.put("/v1/tenants/t", json!({})).await.expect(201);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_start_makes_a_token_and_says_it_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = format!("sqlite:{}/x.db", dir.path().display());
-    let mut program = Program::serve(&["--store", &store], &[]).await;
-    let said = crate::support::soon("the token is said", async {
-        loop {
-            let log = program.log();
-            let said =
-                log.lines().find_map(|line| line.split_once("not shown again: ").map(|(_, token)| token.to_owned()));
-            if let Some(said) = said {
-                return said;
-            }
-            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
-        }
-    })
-    .await;
-    let token: String =
-        said.chars().take_while(|letter| letter.is_ascii_alphanumeric() || "-_".contains(*letter)).collect();
-    let api = crate::support::Api::new(&program.base, Some(&token));
-    api.get("/v1/groups").await.expect(200);
-    program.terminate().await;
-    assert_eq!(program.ended().await, Some(0));
-
-    let program = Program::serve(&["--store", &store], &[]).await;
-    crate::support::Api::new(&program.base, Some(&token)).get("/v1/groups").await.expect(200);
-    assert!(!program.log().contains("not shown again"), "{}", program.log());
-}

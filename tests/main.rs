@@ -115,6 +115,8 @@ mod oci;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod scaffolds;
 #[cfg(test)]
 mod secrets;

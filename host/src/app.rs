@@ -6,6 +6,8 @@
 
 mod declare;
 mod open;
+mod private;
+mod recover;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::accept::serve::{ServeLimits, serve};
 use crate::accept::{Api, ApiLimits, Mount, mount_router, router};
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
+use crate::catalog::{Unfit, unlock};
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::{Cluster, Describe, Link};
 use crate::config::Config;
@@ -38,7 +41,11 @@ use crate::send::Sender;
 use crate::store::{self, NodeDoc, Store};
 
 pub(crate) use self::open::runtime_options;
-use self::open::{Home, Opened, Shared, open_catalog, open_store, open_vault, start_runtime};
+use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
+pub use self::recover::{recover_master_key, recover_operator_token};
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// After the drain time: how long streams have to tell what became of the attempts that were interrupted.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -49,8 +56,6 @@ pub struct App {
     pub address: SocketAddr,
     /// Where it serves other schedulers' APIs by themselves.
     pub mounts: Vec<(Mount, SocketAddr)>,
-    /// The first administrator's token, if it was made at this start.
-    pub first_token: Option<String>,
     store: Arc<dyn Store>,
     node: Arc<Node>,
     stop: CancellationToken,
@@ -68,21 +73,26 @@ pub struct App {
 /// # Errors
 /// If it cannot be started.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    let store_name = config.store.name();
     let app = App::start(config, Arc::new(SystemClock)).await?;
     for (mount, address) in &app.mounts {
         tracing::info!(%address, "serves {}", mount.name());
     }
-    tracing::info!(address = %app.address, "ready");
-    if let Some(token) = &app.first_token {
-        tracing::warn!("this is the administrator's token; it is not shown again: {token}");
-    }
+    tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
     signal().await?;
     tracing::info!("stopping: running attempts may finish; a second signal interrupts them");
     let interrupt = app.node.interrupt.clone();
+    let second = async {
+        signal().await?;
+        tracing::warn!("interrupting the attempts that run: a second signal came");
+        interrupt.cancel();
+        std::future::pending().await
+    };
     tokio::select! {
         () = app.stop() => {}
-        result = async { signal().await.map(|()| interrupt.cancel())?; std::future::pending().await } => return result,
+        result = second => return result,
     }
+    tracing::info!("stopped");
     Ok(())
 }
 
@@ -96,11 +106,11 @@ impl App {
         drop(rustls::crypto::ring::default_provider().install_default());
         let home = Home::of(&config)?;
         let Opened { store, clock, shared } = open_store(&config, clock).await?;
-        let vault = open_vault(&config, &home, &*clock)?;
+        let vault = unlock(&master_key(&config, &home), Unfit::Refuse, &*store, &*clock).await?;
         let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
         let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
         declare::configured(&config, &catalog).await?;
-        let first_token = declare::first_token(&config, &catalog).await?;
+        declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
         let sender =
             Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
         let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
@@ -144,7 +154,6 @@ impl App {
         let app = Self {
             address,
             mounts: addresses.collect::<anyhow::Result<_>>()?,
-            first_token,
             store,
             node,
             stop,
@@ -288,7 +297,7 @@ fn describe(config: &Config, address: SocketAddr, gates: &Arc<Gates>, stop: &Can
     Box::new(move || NodeDoc {
         name: name.clone(),
         address: address.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: VERSION.to_owned(),
         process: std::process::id(),
         running: gates.running(),
         capacity,

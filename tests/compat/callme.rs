@@ -129,7 +129,7 @@ async fn methods_payloads_and_content_types() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_may_be_anything_that_a_path_can_say() {
     let at = Mounted::callme().await;
-    let names = ["a", "a/b/c", "a b", "a@b", "ü/🥛", "100%", "a@60", "status", "a+b", "..a", "a&b?c#d", "a/", "-"];
+    let names = ["a", "a/b/c", "a b", "a@b", "ü/🥛", "100%", "a@60", "status", "a+b", "..a", "a&b?c#d", "-"];
     for name in names {
         let encoded: String = name
             .bytes()

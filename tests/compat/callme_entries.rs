@@ -1,5 +1,6 @@
 //! callme: lists of entries, and what is done to them.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::callme::triggers;
@@ -123,6 +124,12 @@ async fn the_new_time_comes_from_the_body_a_form_or_the_query() {
         ("n?all=no&trigger_at=%2B30m", "", 30),
         ("n?all", "{}", 1),
         ("n?all", "{\"trigger_at\": null}", 1),
+        ("n?all&trigger_at=%2B5m", "{\"trigger_at\": \"\"}", 5),
+        ("n?all", "{\"trigger_at\": \"\"}", 1),
+        ("n?all&trigger_at=", "", 1),
+        ("n?all", "null", 1),
+        ("n?all", "trigger_at=", 1),
+        ("n?all", "other=1", 1),
     ] {
         let moved = at.reschedule(path, body).await.expect(200);
         assert_eq!(triggers(moved.as_array().unwrap()), [start + minutes * 60], "{path} {body}");
@@ -180,4 +187,41 @@ async fn a_task_that_runs_is_not_moved_and_not_run_twice() {
     gate.release(1);
     at.next_minute();
     at.receiver.arrived("/a", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_in_paths_are_text_and_end_without_slashes() {
+    let at = Mounted::callme().await;
+    for (method, path) in [
+        (Method::PUT, "/task/%ff"),
+        (Method::GET, "/task/%fe"),
+        (Method::GET, "/status/a%ff@60"),
+        (Method::DELETE, "/task/%c3%28"),
+        (Method::POST, "/reschedule/%ff"),
+    ] {
+        let task = at.task("/a", "+1m").to_string();
+        refused(&at.api.raw(method.clone(), path, task).await, 400);
+    }
+    assert_eq!(at.tasks("/status/").await, Vec::<Value>::new());
+    at.put("foo/", at.task("/a", "+1m")).await;
+    for path in ["/status/foo", "/status/foo/", "/task/foo//"] {
+        let tasks = at.tasks(path).await;
+        assert_eq!(tasks.len(), 1, "{path}");
+        assert_eq!(tasks[0]["task_name"], "foo");
+    }
+    at.put("a%2F", at.task("/a", "+1m")).await;
+    assert_eq!(at.tasks("/status/a%2F").await[0]["task_name"], "a/", "a slash that is part of the name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_before_the_mount_is_asked_are_pretty_too() {
+    let at = Mounted::callme().await;
+    let reply = at.api.without_token().get("/status/?pretty").await;
+    assert_eq!(reply.status, 401);
+    assert!(reply.text().starts_with("{\n    \"error\""), "{}", reply.text());
+    assert!(reply.headers.contains_key("www-authenticate"));
+    let request = at.api.request(Method::PUT, "/task/a?pretty").header("content-encoding", "gzip").body("x");
+    let reply = at.api.send(request).await;
+    assert_eq!(reply.status, 415);
+    assert!(reply.text().starts_with("{\n    \"error\""), "{}", reply.text());
 }

@@ -203,8 +203,8 @@ async fn what_cannot_be_delivered_is_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callbacks_are_made_one_after_the_other() {
-    let at = Mounted::doppler().await;
+async fn with_one_worker_callbacks_are_made_one_after_the_other() {
+    let at = Mounted::with("doppler", |setup| setup.set("compat.doppler.workers", "1")).await;
     let gate = Gate::closed();
     at.receiver.on("/a", [Answer::status(200).held(&gate)]);
     let first = request_id(&at.scheduled(at.callback("/a", 0)).await);
@@ -294,13 +294,43 @@ async fn its_jobs_are_jobs_like_any_other() {
     at.receiver.on("/a", [Answer::status(200)]);
     at.host.api.post(&format!("/v1/jobs/{}/retry", id_of(&job)), json!({})).await.expect(200);
     at.receiver.arrived("/a", 2).await;
-    let mut changed = at.host.api.get("/v1/groups/doppler").await.expect(200);
-    assert_eq!(changed["limits"]["concurrency"], 1);
-    changed = json!({"judge": {"plugin": "expected-status", "config": {"expect": 418}}, "retry": changed["retry"]});
+    let changed = json!({"judge": {"plugin": "expected-status", "config": {"expect": 418}}});
     at.host.api.put_group("doppler", changed).await;
     at.receiver.on("/tea", [Answer::status(418)]);
     let tea = at.retried("/tea", 0, 10).await;
     at.until_status(&tea, "done").await;
     let job = at.host.api.get(&format!("/v1/jobs/{tea}?group=doppler")).await.expect(200);
     assert_eq!(job["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redriven_job_counts_the_retries_of_its_new_series() {
+    let at = Mounted::doppler().await;
+    at.receiver.on("/a", [500; 6].map(Answer::status));
+    let id = at.retried("/a", 2, 1).await;
+    for left in [1, 0] {
+        at.until(&format!("/{id}"), "waits", |job| job["status"] == "early" && job["retries_left"] == left).await;
+        at.advance(1);
+    }
+    at.until_status(&id, "done").await;
+    let listed = at.host.api.get(&format!("/v1/groups/doppler/jobs?name={id}")).await.expect(200);
+    let job = id_of(&listed["items"][0]);
+    at.host.api.post(&format!("/v1/jobs/{job}/retry"), json!({})).await.expect(200);
+    for left in [1, 0] {
+        at.until(&format!("/{id}"), "waits again", |job| job["status"] == "early" && job["retries_left"] == left).await;
+        at.advance(1);
+    }
+    at.until_status(&id, "done").await;
+    assert_eq!(at.receiver.count("/a"), 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_callback_does_not_hold_up_the_others() {
+    let (at, gate) = (Mounted::doppler().await, Gate::closed());
+    at.receiver.on("/slow", [Answer::status(200).held(&gate)]);
+    at.scheduled(at.callback("/slow", 0)).await;
+    at.receiver.arrived("/slow", 1).await;
+    at.scheduled(at.callback("/quick", 0)).await;
+    at.receiver.arrived("/quick", 1).await;
+    gate.release(1);
 }

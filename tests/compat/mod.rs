@@ -8,6 +8,7 @@ mod doppler_refusals;
 mod mounts;
 mod poussetaches;
 mod poussetaches_refusals;
+mod presets;
 mod readme;
 
 use std::sync::Arc;

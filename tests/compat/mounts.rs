@@ -42,7 +42,8 @@ async fn tokens_come_as_bearer_or_as_basic_and_have_roles() {
         let api = at(&host.base, mount);
         let anonymous = make(&api.without_token(), mount, &receiver.url("/never")).await;
         refused(&anonymous, 401);
-        assert!(anonymous.headers.contains_key("www-authenticate"));
+        let challenges: Vec<_> = anonymous.headers.get_all("www-authenticate").iter().collect();
+        assert_eq!(challenges, ["Bearer", "Basic realm=\"carillon\", charset=\"UTF-8\""]);
         refused(&make(&api.with_token("wrong"), mount, &receiver.url("/never")).await, 401);
         refused(&make(&api.with_token(&viewer), mount, &receiver.url("/never")).await, 403);
         let basic = api.without_token().request(Method::GET, reading(mount));
@@ -132,26 +133,22 @@ async fn a_mount_is_switched_off_or_put_on_a_port_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_configured_of_a_group_is_put_in_force_at_each_start_and_the_rest_is_the_operators() {
+async fn configuration_of_a_mount_lies_under_what_its_group_says_itself() {
     let at = Mounted::start("poussetaches").await;
     make(&at.api, "poussetaches", &at.receiver.url("/a")).await;
-    let group = at.host.api.get("/v1/groups/poussetaches").await.expect(200);
-    let limits = json!({"concurrency": 2, "rate": "3/s", "burst": 5, "redirects": 5});
-    assert_eq!(group["limits"], limits);
-    let mut own =
-        json!({"encode": group["encode"], "judge": group["judge"], "retry": group["retry"], "limits": group["limits"]});
-    own["limits"]["timeout"] = "7s".into();
-    own["limits"]["concurrency"] = 9.into();
-    at.host.api.put_group("poussetaches", own).await;
+    let in_force = async |api: &Api| api.get("/v1/groups/poussetaches?effective=true").await.expect(200);
+    let limits = json!({"concurrency": 2, "rate": "3/s", "burst": 5, "redirects": 5, "timeout": "30s"});
+    assert_eq!(in_force(&at.host.api).await["limits"], limits);
+    at.host.api.put_group("poussetaches", json!({"limits": {"timeout": "7s", "concurrency": 9}})).await;
 
     let Mounted { host, receiver, .. } = at;
     let dir = std::sync::Arc::clone(&host.dir);
     host.stop().await;
     let variable = "POUSSETACHES_AUTH_KEY";
-    let setup = Setup::new().in_dir(&dir).set("compat.poussetaches.rate", "").set("compat.poussetaches.burst", "0");
+    let setup = Setup::new().in_dir(&dir).set("compat.poussetaches.rate", "");
     let host = setup.variable(variable, "from-the-environment").start().await;
-    let group = host.api.get("/v1/groups/poussetaches").await.expect(200);
-    assert_eq!(group["limits"], json!({"concurrency": 2, "redirects": 5, "timeout": "7s"}));
+    let group = in_force(&host.api).await;
+    assert_eq!(group["limits"], json!({"concurrency": 9, "redirects": 5, "timeout": "7s"}));
     let version = group["version"].clone();
     let api = super::mounts::at(&host.base, "poussetaches");
     make(&api, "poussetaches", &receiver.url("/b")).await;
@@ -175,7 +172,8 @@ async fn settings_that_make_no_sense_stop_the_start() {
     };
     assert!(refusal("compat.doppler.workers", "0").await.contains("compat.doppler"));
     assert!(refusal("compat.callme.rate", "often").await.contains("compat.callme"));
-    assert!(refusal("compat.callme.burst", "3").await.contains("compat.callme"));
+    assert!(refusal("compat.callme.group", "not a/name").await.contains("compat.callme.group"));
+    assert!(refusal("compat.callme.group", "doppler").await.contains("compat.callme.group"));
     assert!(refusal("compat.poussetaches.auth_key", "two\nlines").await.contains("compat.poussetaches"));
     assert!(refusal("compat.poussetaches.time_zone", "Mars/Olympus").await.contains("compat.poussetaches.time_zone"));
     assert!(refusal("compat.doppler.listen", "nowhere").await.contains("compat.doppler.listen"));

@@ -64,6 +64,7 @@ impl Api {
         let access = if self.auth {
             let token = token_of(headers).and_then(|token| self.catalog.token(&token));
             let token = token.ok_or_else(Problem::unauthenticated)?;
+            self.catalog.note_use(&token);
             Access {
                 tenant: Arc::clone(&token.tenant),
                 role: token.role,

@@ -26,8 +26,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use self::compat::{AUTH_KEY, Mount, group_doc, group_patch};
+pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
+pub use self::native::keys::KeyDoc;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
     attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, quarantine, replays,

@@ -1,25 +1,29 @@
 //! What the configuration says exists: tenants, groups, the first token.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::accept::{AUTH_KEY, Mount, group_doc, group_patch};
-use crate::catalog::{AccessRole, Author, Catalog, DEFAULT_TENANT, KeyValue, SignerDoc, Tenant, TenantDoc};
-use crate::config::Config;
+use super::private::write_private;
+use crate::accept::{AUTH_KEY, KeyDoc, Mount, OwnLimits, without_preset};
+use crate::catalog::{Author, Catalog, DEFAULT_TENANT, KeyValue, NewToken, SignerDoc, Tenant, TenantDoc};
+use crate::config::{Config, TenantKey};
 use crate::policy::KeyKind;
 use crate::policy::binding::{QuotaDoc, is_as_written};
-use crate::timetable::Zone;
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
 pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
-    catalog.candidate(&tenant, None, &Value::Object(serde_json::Map::new())).await.context("defaults")?;
+    catalog
+        .candidate(&tenant, None, &Value::Object(serde_json::Map::new()))
+        .await
+        .with_context(|| config.named("defaults"))?;
     for (name, tenant) in &config.tenants {
-        let context = || format!("tenants.{name}");
+        let context = || config.named(&format!("tenants.{name}"));
         let known = catalog.tenant(name);
         // A quota, and signers, that the configuration does not name are whoever's who has set it.
         let named = tenant
@@ -40,9 +44,12 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
             let doc = TenantDoc { defaults: tenant.defaults.clone(), quota, plugin_signers };
             catalog.put_tenant(name, doc).await.with_context(context)?;
         }
-        declare_groups(catalog, name, &tenant.groups).await.with_context(|| format!("tenants.{name}"))?;
+        let prefix = format!("tenants.{name}.");
+        declare_keys(config, catalog, name, &prefix, &tenant.keys).await?;
+        declare_groups(config, catalog, name, &prefix, &tenant.groups).await?;
     }
-    declare_groups(catalog, DEFAULT_TENANT, &config.groups).await?;
+    declare_keys(config, catalog, DEFAULT_TENANT, "", &config.keys.tenant_keys).await?;
+    declare_groups(config, catalog, DEFAULT_TENANT, "", &config.groups).await?;
     declare_mounts(config, catalog, &tenant).await
 }
 
@@ -50,72 +57,110 @@ fn configuration() -> Author {
     Author::server("the configuration")
 }
 
-async fn declare_groups(catalog: &Catalog, tenant: &str, groups: &BTreeMap<String, Value>) -> anyhow::Result<()> {
+/// Puts the groups of a tenant; `prefix` is what their sections begin with.
+async fn declare_groups(
+    config: &Config,
+    catalog: &Catalog,
+    tenant: &str,
+    prefix: &str,
+    groups: &BTreeMap<String, Value>,
+) -> anyhow::Result<()> {
     let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
     for (name, own) in groups {
         if catalog.group(tenant.id, name).is_none_or(|known| !is_as_written(&known.own, own)) {
-            catalog
-                .put_group(&tenant, name, own.clone(), &configuration())
-                .await
-                .with_context(|| format!("groups.{name}"))?;
+            let put = catalog.put_group(&tenant, name, own.clone(), &configuration()).await;
+            put.with_context(|| config.named(&format!("{prefix}groups.{name}")))?;
         }
     }
     Ok(())
 }
 
-/// Puts what receivers of poussetaches' tasks know the server by, unless it is there.
+/// Puts the keys of a tenant that are not there, or have another value or other groups. Groups may name them, so they come first.
+async fn declare_keys(
+    config: &Config,
+    catalog: &Catalog,
+    tenant: &str,
+    prefix: &str,
+    keys: &BTreeMap<String, TenantKey>,
+) -> anyhow::Result<()> {
+    let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
+    for (name, key) in keys {
+        let context = || config.named(&format!("{prefix}keys.{name}"));
+        let value = KeyDoc::of_configuration(key).value();
+        let value = value.map_err(|problem| anyhow!("{}", problem.detail())).with_context(context)?;
+        catalog.declare_key(tenant.id, name, value).await.with_context(context)?;
+    }
+    Ok(())
+}
+
+/// Puts what receivers of poussetaches' tasks know the server by, or removes what an earlier start has put.
 async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
-    let Some(secret) = &config.compat.poussetaches.auth_key else { return Ok(()) };
-    let known = catalog.key(tenant.id, AUTH_KEY).and_then(|key| key.newest.material.as_ref()?.header().ok());
-    if known.is_none_or(|known| known.as_bytes() != secret.as_bytes()) {
+    const CONTEXT: &str = "compat.poussetaches.auth_key";
+    let known = catalog.key(tenant.id, AUTH_KEY);
+    let Some(secret) = &config.compat.poussetaches.auth_key else {
+        let Some(known) = known.filter(|known| known.is_declared) else { return Ok(()) };
+        return catalog.withdraw_key(tenant.id, &known).await.context(CONTEXT);
+    };
+    let header = known.as_ref().and_then(|key| key.newest.material.as_ref()?.header().ok());
+    let is_known =
+        known.is_some_and(|known| known.is_declared) && header.is_some_and(|it| it.as_bytes() == secret.as_bytes());
+    if !is_known {
         let secret = Zeroizing::new(secret.clone().into_bytes());
-        let value = KeyValue { kind: KeyKind::Header, secret, overlap: None, groups: None };
-        let put = catalog.put_key(tenant.id, AUTH_KEY, value).await;
-        put.context("compat.poussetaches.auth_key")?;
+        let value = KeyValue { kind: KeyKind::Header, secret, overlap: None, groups: None, is_declared: true };
+        catalog.put_key(tenant.id, AUTH_KEY, value).await.context(CONTEXT)?;
     }
     Ok(())
 }
 
-/// Checks what the groups of the mounts would be made with, and lays what is configured over those of the default tenant that exist.
+/// Checks what the groups of the mounts come to, and takes the preset out of those into which the first version has written it.
 async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
-    if let Some(zone) = &config.compat.poussetaches.time_zone {
-        zone.parse::<Zone>().context("compat.poussetaches.time_zone")?;
-    }
-    if config.compat.poussetaches.mount.enabled {
-        declare_auth_key(config, catalog, tenant).await?;
-    }
+    declare_auth_key(config, catalog, tenant).await?;
     for mount in Mount::ALL {
-        let settings = mount.settings(&config.compat);
-        if !settings.enabled {
-            continue;
-        }
-        let context = || format!("compat.{}", mount.name());
-        let doc = group_doc(mount, &config.compat, catalog, tenant.id);
-        catalog.candidate(tenant, Some(&settings.group), &doc).await.with_context(context)?;
-        let Some(known) = catalog.group(tenant.id, &settings.group) else { continue };
-        let mut own = known.own.clone();
-        json_patch::merge(&mut own, &group_patch(mount, &config.compat, catalog, tenant.id));
-        if own != known.own {
-            catalog.put_group(tenant, &settings.group, own, &configuration()).await.with_context(context)?;
+        let group = &mount.settings(&config.compat).group;
+        let context = || config.named(&format!("compat.{}", mount.name()));
+        let own = catalog.group(tenant.id, group).map_or_else(|| Value::Object(Map::new()), |group| group.own.clone());
+        catalog.candidate(tenant, Some(group), &own).await.with_context(context)?;
+        for tenant in catalog.tenants() {
+            let Some(known) = catalog.group(tenant.id, group) else { continue };
+            let limits = if tenant.name == DEFAULT_TENANT { OwnLimits::Configured } else { OwnLimits::Unknown };
+            let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_deref());
+            if let Some(own) = without_preset(mount, &known.own, &preset, by, limits) {
+                catalog.put_group(&tenant, group, own, &configuration()).await.with_context(context)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Makes sure that somebody can get in: with the configured token, or with a new one at the first start.
-pub(super) async fn first_token(config: &Config, catalog: &Catalog) -> anyhow::Result<Option<String>> {
+/// Makes sure that an operator can get in: with the configured token, or with a new one at the first start, which is written to `file`.
+pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Path) -> anyhow::Result<()> {
     if !config.auth.enabled {
-        return Ok(None);
+        tracing::warn!("authentication is off: whoever reaches the port is an operator");
+        return Ok(());
     }
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
-    const NAME: &str = "first administrator";
-    match &config.auth.admin_token {
-        Some(token) if catalog.token(token).is_some() => Ok(None),
-        Some(token) => {
-            catalog.add_token(tenant.id, NAME, AccessRole::Admin, true, token).await?;
-            Ok(None)
-        }
-        None if catalog.tokens(tenant.id).iter().any(|token| token.operator) => Ok(None),
-        None => Ok(Some(catalog.create_token(tenant.id, NAME, AccessRole::Admin, true).await?.1)),
+    if let Some(text) = &config.auth.admin_token {
+        catalog.configure_token(tenant.id, text).await.context("auth.admin_token")?;
+        return Ok(());
     }
+    if let Some(token) = catalog.configured_token(tenant.id) {
+        tracing::warn!(
+            id = token.id,
+            "auth.admin_token is no longer set; the token stays valid until it is revoked (`carillon token revoke`)"
+        );
+    }
+    if catalog.has_operator() {
+        return Ok(());
+    }
+    // In this order a server that stops in between leaves a token that is not valid, and makes another one at its next start.
+    let text = Zeroizing::new(catalog.new_token_text());
+    write_private(file, &text).with_context(|| {
+        let file = file.display();
+        format!(
+            "the operator's token cannot be written to `{file}`: set auth.admin_token, or make the directory writable"
+        )
+    })?;
+    catalog.add_token(tenant.id, NewToken::first_operator(), &text).await?;
+    tracing::warn!(file = %file.display(), "wrote the first operator's token to a file; keep it and delete the file");
+    Ok(())
 }

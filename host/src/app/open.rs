@@ -1,12 +1,13 @@
 //! Opens what a server is made of, as the configuration says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use zeroize::Zeroizing;
 
-use crate::catalog::{Bounds, Catalog, CatalogOptions, Vault};
+use crate::accept::presets;
+use crate::catalog::{Bounds, Catalog, CatalogOptions, MasterKey, Vault};
 use crate::clock::Clock;
 use crate::cluster::SharedClock;
 use crate::config::{self, Config, Place};
@@ -19,6 +20,12 @@ const DATA_DIR: &str = "data";
 /// The file next to an embedded database that holds the master key, and the directory of compiled plugins.
 const MASTER_KEY_FILE: &str = "master.key";
 const CACHE_DIR: &str = "plugin-cache";
+
+/// The file that the first operator's token is written to.
+const OPERATOR_TOKEN_FILE: &str = "operator.token";
+
+/// What a server leaves next to its database: that they are there and it is not means that it is lost, or elsewhere.
+const LEFT_BEHIND: [&str; 3] = [".lock", "-wal", "-shm"];
 
 /// What the key of the cache is derived with.
 const CACHE_LABEL: &str = "carillon compiled plugins";
@@ -38,6 +45,10 @@ impl Home {
         };
         Ok(Self(dir))
     }
+
+    pub(super) fn operator_token_file(&self) -> PathBuf {
+        self.0.join(OPERATOR_TOKEN_FILE)
+    }
 }
 
 /// An open database, and the time that is kept in it.
@@ -53,6 +64,36 @@ pub(super) struct Shared {
     pub(super) clock: Arc<SharedClock>,
 }
 
+/// Opens a database that a server has used before.
+pub(super) async fn open_existing(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    if let Place::File(path) = config.store.place()? {
+        ensure!(path.is_file(), "store.url: the database `{}` does not exist", path.display());
+    }
+    open_store(config, clock).await
+}
+
+/// Refuses to begin anew where a database was; says so where one is made.
+fn check_first_start(path: &Path) -> anyhow::Result<()> {
+    // A link that leads nowhere is there, too: what it leads to is not.
+    if path.symlink_metadata().is_ok() {
+        ensure!(path.exists(), "store.url: `{}` is a link to a file that does not exist", path.display());
+        return Ok(());
+    }
+    for suffix in LEFT_BEHIND {
+        let mut left = path.as_os_str().to_owned();
+        left.push(suffix);
+        let (path, left) = (path.display(), PathBuf::from(left));
+        ensure!(
+            !left.exists(),
+            "store.url: the database `{path}` does not exist, although a server has used it (`{}` is there): put it back, \
+             or remove that file to begin with an empty one",
+            left.display()
+        );
+    }
+    tracing::info!(file = %path.display(), "there is no database yet: an empty one is made");
+    Ok(())
+}
+
 pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let durability = match config.store.durability {
         config::Durability::Full => store::Durability::Full,
@@ -64,6 +105,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
                 std::fs::create_dir_all(dir)
                     .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
             }
+            check_first_start(&path)?;
             let store = Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?);
             Ok(Opened { store, clock, shared: None })
         }
@@ -81,13 +123,12 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
     }
 }
 
-pub(super) fn open_vault(config: &Config, home: &Home, clock: &dyn Clock) -> anyhow::Result<Vault> {
-    match &config.keys.master_key {
-        Some(text) => Vault::from_hex(text),
-        None => {
-            let file = config.keys.master_key_file.clone().unwrap_or_else(|| home.0.join(MASTER_KEY_FILE));
-            Vault::from_file(&file, clock)
-        }
+/// Where the master key of this configuration is.
+pub(super) fn master_key(config: &Config, home: &Home) -> MasterKey {
+    match (&config.keys.master_key, &config.keys.master_key_file) {
+        (Some(text), _) => MasterKey::Given(Zeroizing::new(text.clone())),
+        (None, Some(file)) => MasterKey::File(file.clone()),
+        (None, None) => MasterKey::Beside(home.0.join(MASTER_KEY_FILE)),
     }
 }
 
@@ -164,6 +205,6 @@ pub(super) async fn open_catalog(
         max_recorded_body: config.delivery.response_judge_limit.get(),
     };
     let runtime = Arc::clone(runtime);
-    let server_defaults = config.defaults.clone();
-    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults }).await
+    let (server_defaults, presets) = (config.defaults.clone(), presets(&config.compat));
+    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults, presets }).await
 }

@@ -58,7 +58,7 @@ impl Catalog {
         }
         let binding = self.binding(group, number)?;
         let own = with_roles(&group.own, &binding.policy);
-        let effective = self.state().effective(&group.tenant, &own).map(Arc::new);
+        let effective = self.state().effective(&group.tenant, Some(&group.name), &own).map(Arc::new);
         let variant = Arc::new(group.with(Arc::clone(&group.tenant), number, own, effective));
         variants.insert(number, Arc::clone(&variant));
         Some(variant)

@@ -75,7 +75,10 @@ pub(super) fn not_granted(key: &str, group: &str) -> String {
 }
 
 /// A name is 1 to 64 of `a-z A-Z 0-9 . _ -` and begins with a letter or a digit.
-pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
+///
+/// # Errors
+/// If it is anything else.
+pub fn name(what: &str, name: &str) -> Result<(), Invalid> {
     let fine = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if fine && begins && name.len() <= NAME_LEN {

@@ -1,6 +1,7 @@
 //! Tenants, groups, keys, tokens and plugins: what is stored of each, and what the server works with.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,8 @@ pub struct Key {
     pub older: Vec<KeyVersion>,
     /// The names of the groups that may use it, sorted; all of the tenant's, if this is `None`.
     pub groups: Option<Vec<String>>,
+    /// Whether its value came from the configuration.
+    pub is_declared: bool,
     /// Of the entity: one more with each change.
     pub(super) revision: i64,
 }
@@ -211,6 +214,9 @@ pub(super) struct KeyDoc {
     /// Absent if it is granted to all groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) groups: Option<Vec<String>>,
+    /// Whether the newest value came from the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) declared: bool,
 }
 
 /// What is stored of a key's version.
@@ -266,6 +272,13 @@ pub struct ApiToken {
     pub operator: bool,
     /// When it was made.
     pub created_at: UnixMs,
+    /// When it ends, if it does by itself.
+    pub expires_at: Option<UnixMs>,
+    /// When its last use was noted; shared by all copies.
+    pub(super) last_used: Arc<AtomicI64>,
+    pub(super) hash: String,
+    /// Of the entity: one more with each change.
+    pub(super) revision: i64,
 }
 
 /// What is stored of a token.
@@ -276,6 +289,11 @@ pub(super) struct TokenDoc {
     pub(super) role: AccessRole,
     #[serde(default)]
     pub(super) operator: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<UnixMs>,
+    /// To the hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_used_at: Option<UnixMs>,
 }
 
 /// A version of a plugin.

@@ -38,7 +38,7 @@ impl Catalog {
     /// # Errors
     /// If it makes no sense, with a pointer to what does not.
     pub async fn candidate(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Rejected> {
-        let effective = self.state().effective(tenant, own)?;
+        let effective = self.state().effective(tenant, group, own)?;
         self.check_policy(tenant, group, &effective).await?;
         Ok(effective)
     }
@@ -48,7 +48,13 @@ impl Catalog {
     pub fn provenance(&self, group: &Group) -> BTreeMap<String, String> {
         let doc = group.effective.as_ref().map(|effective| effective.doc.clone()).unwrap_or_default();
         let state = self.state();
-        provenance(&doc, &state.layers(&group.tenant, &group.own))
+        provenance(&doc, &state.layers(&group.tenant, Some(&group.name), &group.own))
+    }
+
+    /// What a tenant's group of this name inherits besides its tenant's defaults; null if nothing.
+    #[must_use]
+    pub fn preset(&self, tenant: TenantId, group: &str) -> Value {
+        self.state().preset(tenant, Some(group)).clone()
     }
 
     /// Makes or changes a group; the answer says whether it is new. A paused group stays paused. Another policy than before is a new

@@ -13,11 +13,11 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::entities::{KeyDoc, KeyVersion, SealedVersion};
-use super::secrets::Vault;
+use super::secrets::{Sealed, Vault};
 use super::{Catalog, Group, Key, Rejected, check, document};
 use crate::clock::UnixMs;
 use crate::job::TenantId;
-use crate::policy::binding::Invalid;
+use crate::policy::binding::{Effective, Invalid};
 use crate::policy::{KeyKind, KeyMaterial};
 use crate::store::{Entity, Expect, Kind};
 
@@ -40,6 +40,8 @@ pub struct KeyValue {
     pub overlap: Option<Overlap>,
     /// The groups that the key is granted to from now on. Without it, as before; a new key is granted to all.
     pub groups: Option<Vec<String>>,
+    /// Whether the configuration says so.
+    pub is_declared: bool,
 }
 
 /// How long the versions of a key go on when it is given a new value.
@@ -80,7 +82,7 @@ impl Catalog {
     /// If the value is not of the kind, the older versions cannot go on beside it, or a group uses the key that it is no longer granted to.
     pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
         check::name("key", name)?;
-        let KeyValue { kind, secret, overlap, groups } = value;
+        let KeyValue { kind, secret, overlap, groups, is_declared: declared } = value;
         let groups = self.grants(tenant, name, groups).await?;
         let material = KeyMaterial::new(name.to_owned(), kind, secret.clone());
         let material = material.map_err(|error| Invalid::at("/secret", error))?;
@@ -93,9 +95,32 @@ impl Catalog {
                 Some((key, overlap)) => older(key, &material, kind, overlap, self.now())?,
                 None => Vec::new(),
             };
-            Ok(KeyDoc { newest, older, groups: groups.clone().or_else(|| before?.groups.clone()) })
+            Ok(KeyDoc { newest, older, groups: groups.clone().or_else(|| before?.groups.clone()), declared })
         };
         self.change_key(tenant, name, change).await
+    }
+
+    /// Gives a key the value that the configuration says, unless it has it.
+    ///
+    /// # Errors
+    /// See [`Catalog::put_key`].
+    pub async fn declare_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
+        let material = KeyMaterial::new(name.to_owned(), value.kind, value.secret.clone());
+        let material = material.map_err(|error| Invalid::at("/secret", error))?;
+        let known = self.key(tenant, name);
+        let is_same = |key: &Arc<Key>| key.newest.material.as_ref().is_some_and(|known| known.is_same(&material));
+        let Some(known) = known.filter(is_same) else {
+            return self.put_key(tenant, name, KeyValue { is_declared: true, ..value }).await;
+        };
+        let mut groups = value.groups;
+        groups.iter_mut().for_each(|groups| {
+            groups.sort();
+            groups.dedup();
+        });
+        if groups.is_some() && known.groups != groups {
+            self.grant_key(tenant, &known, groups).await?;
+        }
+        Ok(())
     }
 
     /// Grants a key to these groups and no others, or to all of the tenant's.
@@ -108,7 +133,7 @@ impl Catalog {
             let key = before.ok_or(Rejected::Gone)?;
             let newest = SealedVersion::from(&key.newest);
             let older = key.live(self.now()).skip(1).map(SealedVersion::from).collect();
-            Ok(KeyDoc { newest, older, groups: groups.clone() })
+            Ok(KeyDoc { newest, older, groups: groups.clone(), declared: key.is_declared })
         };
         self.change_key(tenant, &key.name, change).await
     }
@@ -129,7 +154,7 @@ impl Catalog {
                 Rejected::Conflict(text.to_owned())
             };
             let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
-            Ok(KeyDoc { newest, older: versions.collect(), groups: key.groups.clone() })
+            Ok(KeyDoc { newest, older: versions.collect(), groups: key.groups.clone(), declared: key.is_declared })
         };
         self.change_key(tenant, &key.name, change).await?;
         Ok(true)
@@ -142,6 +167,25 @@ impl Catalog {
     pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
         self.check_unused(tenant, name, |_| true).await?;
         self.delete(tenant, Kind::Key, name).await
+    }
+
+    /// Removes a key that the configuration no longer names, unless a group names it itself.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), Rejected> {
+        let is_named = |group: &Arc<Group>| {
+            let own = Effective::keys_named_in(&group.own);
+            own.iter().chain(&Effective::keys_named_in(&group.tenant.defaults)).any(|name| name == &key.name)
+        };
+        if let Some(group) = self.groups(tenant).iter().find(|group| is_named(group)) {
+            let (key, group) = (&key.name, &group.name);
+            tracing::warn!(key, group, "kept a key that the configuration no longer names: a group uses it");
+            return Ok(());
+        }
+        self.delete(tenant, Kind::Key, &key.name).await?;
+        tracing::warn!(key = key.name, "removed a key that the configuration no longer names");
+        Ok(())
     }
 
     /// The names that a key is to be granted to, sorted, if it can be.
@@ -229,8 +273,13 @@ fn older(
     Ok(kept.into_iter().map(|it| SealedVersion { expires_at: end(it), ..SealedVersion::from(it) }).collect())
 }
 
+/// Every sealed value of a stored key.
+pub(super) fn sealed_versions(doc: KeyDoc) -> impl Iterator<Item = Sealed> {
+    std::iter::once(doc.newest).chain(doc.older).map(|version| version.sealed)
+}
+
 /// Whom a sealed key belongs to.
-fn key_owner(tenant: TenantId, name: &str) -> String {
+pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
     format!("{}/{name}", tenant.0)
 }
 
@@ -260,6 +309,7 @@ pub(super) fn key_of(entity: &Entity, doc: KeyDoc, vault: &Vault) -> Key {
         newest: version(doc.newest),
         older: doc.older.into_iter().map(version).collect(),
         groups: doc.groups,
+        is_declared: doc.declared,
         revision: entity.version,
     }
 }

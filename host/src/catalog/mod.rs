@@ -10,8 +10,10 @@ mod check;
 mod entities;
 mod groups;
 mod keys;
+mod master_key;
 mod plans;
 mod plugins;
+mod presets;
 mod read;
 mod recent;
 mod refresh;
@@ -35,13 +37,16 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 pub use self::bulks::{Bulk, BulkAction, BulkDoc};
-pub use self::check::Rejected;
+pub use self::check::{Rejected, name as check_name};
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
 pub use self::keys::{KeyValue, Overlap};
+pub use self::master_key::{MasterKey, Unfit, unlock};
 pub use self::plugins::{Described, Upload, examine};
+pub use self::presets::{KeyedPreset, Preset, Presets};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 pub use self::signers::{SignerDoc, Signers};
+pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
 
@@ -103,6 +108,8 @@ pub struct CatalogOptions {
     pub bounds: Bounds,
     /// What every group inherits.
     pub server_defaults: Value,
+    /// What the groups of some names inherit besides.
+    pub presets: Presets,
 }
 
 /// The components that this binary brings along.
@@ -142,7 +149,7 @@ impl Catalog {
             versions.push(Arc::new(plugin_version(described.name, &described.version, true, described.doc, now)?));
         }
         let (generation, entities) = options.store.load().await?;
-        let mut state = State::new(options.server_defaults, versions);
+        let mut state = State::new(options.server_defaults, options.presets, versions);
         state.apply_all(entities, &options.vault)?;
         let catalog = Self {
             plans: Plans::new(options.runtime.loaded_limit),

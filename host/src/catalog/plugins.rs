@@ -208,7 +208,21 @@ impl Catalog {
             let why = plugin.doc.deprecated.as_ref()?;
             Some(format!("{}: `{}` is deprecated: {why}", used.role, plugin.full_name()))
         };
-        uses.filter_map(warning).collect()
+        uses.filter_map(warning).chain(self.unusable_keys(group)).collect()
+    }
+
+    /// What is to be said of the keys of a group that cannot be decrypted.
+    fn unusable_keys(&self, group: &Group) -> Vec<String> {
+        let Ok(effective) = &group.effective else { return Vec::new() };
+        let signing = effective.sign.iter().flat_map(|used| &used.keys);
+        let keys = signing.chain(effective.auth_headers.iter().map(|header| &header.key));
+        let unusable =
+            keys.filter(|name| self.key(group.tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
+        unusable
+            .map(|name| {
+                format!("the key `{name}` cannot be used: it is encrypted under another master key; put it again")
+            })
+            .collect()
     }
 
     /// One of the tenant's own.
@@ -240,7 +254,7 @@ impl Catalog {
         }
         let tenant = self.tenants().into_iter().find(|known| known.id == tenant)?;
         let empty = Value::Object(serde_json::Map::new());
-        let defaults = self.state().effective(&tenant, &empty).ok()?;
+        let defaults = self.state().effective(&tenant, None, &empty).ok()?;
         defaults.uses().any(uses).then(|| "the tenant's defaults".to_owned())
     }
 }

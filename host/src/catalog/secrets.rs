@@ -4,8 +4,6 @@
 //! that a row cannot be copied under another one). From the same master key comes, by HMAC with a label, the key that
 //! authenticates the cache of compiled plugins.
 
-use std::path::Path;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
@@ -18,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 
 /// Length of the master key, in bytes.
-const MASTER_KEY_LEN: usize = 32;
+pub(super) const MASTER_KEY_LEN: usize = 32;
 
 /// Length of a nonce, in bytes.
 const NONCE_LEN: usize = 24;
@@ -51,31 +49,6 @@ impl Vault {
         hex::decode_to_slice(text.trim(), master.as_mut_slice())
             .map_err(|_| anyhow::anyhow!("the master key must be {} hexadecimal digits", 2 * MASTER_KEY_LEN))?;
         Ok(Self { master })
-    }
-
-    /// With the key in `path`, which is made if it is not there, readable by its owner only.
-    ///
-    /// # Errors
-    /// If it can neither be read nor made.
-    pub fn from_file(path: &Path, clock: &dyn Clock) -> anyhow::Result<Self> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-
-        let failed = |error: std::io::Error| anyhow::anyhow!("the master key file {}: {error}", path.display());
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::from_hex(&text).map_err(|error| error.context(path.display().to_string())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut random = Zeroizing::new([0; MASTER_KEY_LEN]);
-                clock.fill_random(random.as_mut_slice());
-                let mut file =
-                    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-                file.write_all(hex::encode(random.as_slice()).as_bytes())
-                    .and_then(|()| file.sync_all())
-                    .map_err(failed)?;
-                Ok(Self { master: random })
-            }
-            Err(error) => Err(failed(error)),
-        }
     }
 
     /// A key for another purpose.
@@ -148,19 +121,5 @@ mod tests {
         assert_eq!(vault.open("1/k", &sealed).unwrap().as_slice(), b"hunter2");
         assert!(vault.open("2/k", &sealed).is_err());
         assert!(other.open("1/k", &sealed).is_err());
-    }
-
-    #[test]
-    fn the_master_key_file_is_made_once_and_is_private() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("master.key");
-        let first = Vault::from_file(&path, &SystemClock).unwrap();
-        let second = Vault::from_file(&path, &SystemClock).unwrap();
-        assert_eq!(first.derive("x"), second.derive("x"));
-        assert_ne!(first.derive("x"), first.derive("y"));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(&path, "short").unwrap();
-        assert!(Vault::from_file(&path, &SystemClock).is_err());
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::bulks::Bulk;
 use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::keys::key_of;
+use super::presets::Presets;
 use super::read::{plugin_of, read};
 use super::schedules::Schedule;
 use super::secrets::Vault;
@@ -16,12 +17,13 @@ use super::signers::Signers;
 use super::versions::{Binding, BoundPlugin, Rollout, roles_of, slot_of};
 use crate::job::{GroupId, TenantId};
 use crate::policy::Digest;
-use crate::policy::binding::{Effective, PluginName, Quota, Use, lay};
+use crate::policy::binding::{Effective, Invalid, PluginName, Quota, Use, lay};
 use crate::store::{Entity, Kind};
 
 /// Everything that is configured.
 pub(super) struct State {
     server_defaults: Value,
+    presets: Presets,
     /// The version of each entity that is here, with what it is removed by.
     known: HashMap<i64, (i64, TenantId, Kind, String)>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
@@ -30,7 +32,7 @@ pub(super) struct State {
     groups: HashMap<GroupId, Arc<Group>>,
     group_names: BTreeMap<(TenantId, String), GroupId>,
     keys: BTreeMap<(TenantId, String), Arc<Key>>,
-    tokens: BTreeMap<(TenantId, String), (String, Arc<ApiToken>)>,
+    tokens: BTreeMap<(TenantId, String), Arc<ApiToken>>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
@@ -40,9 +42,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(server_defaults: Value, builtins: Vec<Arc<PluginVersion>>) -> Self {
+    pub(super) fn new(server_defaults: Value, presets: Presets, builtins: Vec<Arc<PluginVersion>>) -> Self {
         Self {
             server_defaults,
+            presets,
             known: HashMap::new(),
             builtins: builtins.into_iter().map(|plugin| (plugin.name.clone(), plugin)).collect(),
             tenants: HashMap::new(),
@@ -133,11 +136,7 @@ impl State {
                 self.keys.remove(&slot);
                 self.rebuild_groups(tenant);
             }
-            Kind::ApiToken => {
-                if let Some((hash, _)) = self.tokens.remove(&slot) {
-                    self.token_hashes.remove(&hash);
-                }
-            }
+            Kind::ApiToken => self.forget_token(&slot),
             Kind::Plugin => {
                 let PluginName { name, version } = PluginName::from(name);
                 let removed = self.plugins.remove(&(tenant, name, version?.parse().ok()?))?;
@@ -171,7 +170,7 @@ impl State {
         let doc: GroupDoc = read(entity)?;
         let id = GroupId(entity.id);
         let tenant = self.tenant_of(entity)?;
-        let effective = self.effective(&tenant, &doc.policy).map(Arc::new);
+        let effective = self.effective(&tenant, Some(&entity.name), &doc.policy).map(Arc::new);
         let rollout = doc.rollout.unwrap_or_else(|| self.unversioned(&tenant, entity, &doc.policy));
         self.group_names.insert((tenant.id, entity.name.clone()), id);
         let group = Group {
@@ -195,7 +194,8 @@ impl State {
 
     /// What is known of the policy of a group that was written before policies had versions: its attempts recorded the group's.
     fn unversioned(&self, tenant: &Tenant, entity: &Entity, own: &Value) -> Rollout {
-        let plugins = self.effective(tenant, own).map(|effective| self.bound_plugins(tenant.id, &effective));
+        let effective = self.effective(tenant, Some(&entity.name), own);
+        let plugins = effective.map(|effective| self.bound_plugins(tenant.id, &effective));
         Rollout::of(Binding {
             number: entity.version,
             policy: roles_of(own),
@@ -210,17 +210,30 @@ impl State {
         let doc: TokenDoc = read(&entity)?;
         let tenant = self.tenant_of(&entity)?;
         let slot = (tenant.id, entity.name.clone());
+        self.forget_token(&slot);
         let token = Arc::new(ApiToken {
             id: entity.name,
+            last_used: ApiToken::last_use_of(&doc),
             name: doc.name,
             tenant,
             role: doc.role,
             operator: doc.operator,
             created_at: entity.created_at,
+            expires_at: doc.expires_at,
+            hash: doc.hash,
+            revision: entity.version,
         });
-        self.token_hashes.insert(doc.hash.clone(), Arc::clone(&token));
-        self.tokens.insert(slot, (doc.hash, token));
+        self.token_hashes.insert(token.hash.clone(), Arc::clone(&token));
+        self.tokens.insert(slot, token);
         Ok(())
+    }
+
+    /// Another token may be of the same text.
+    fn forget_token(&mut self, slot: &(TenantId, String)) {
+        let Some(token) = self.tokens.remove(slot) else { return };
+        if self.token_hashes.get(&token.hash).is_some_and(|known| known.id == token.id) {
+            self.token_hashes.remove(&token.hash);
+        }
     }
 
     /// What a change of the tenant or of its keys means for its groups.
@@ -230,7 +243,7 @@ impl State {
             let (Some(old), Some(tenant)) = (self.groups.get(&id).cloned(), self.tenants.get(&tenant).cloned()) else {
                 continue;
             };
-            let effective = self.effective(&tenant, &old.own).map(Arc::new);
+            let effective = self.effective(&tenant, Some(&old.name), &old.own).map(Arc::new);
             let group = old.with(tenant, old.binding, old.own.clone(), effective);
             self.groups.insert(id, Arc::new(group));
         }
@@ -239,9 +252,9 @@ impl State {
     /// Whoever comes with a token acts for the tenant as it is now.
     fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
         let tokens = self.tokens.iter_mut().filter(|((owner, _), _)| *owner == tenant.id);
-        for (_, (hash, token)) in tokens {
+        for (_, token) in tokens {
             *token = Arc::new(ApiToken { tenant: Arc::clone(tenant), ..ApiToken::clone(token) });
-            self.token_hashes.insert(hash.clone(), Arc::clone(token));
+            self.token_hashes.insert(token.hash.clone(), Arc::clone(token));
         }
     }
 
@@ -250,15 +263,31 @@ impl State {
         tenant.ok_or_else(|| anyhow::anyhow!("the {} `{}` has no tenant", entity.kind.as_str(), entity.name))
     }
 
-    /// The layers under a group of this tenant, lowest first.
-    pub(super) fn layers<'a>(&'a self, tenant: &'a Tenant, own: &'a Value) -> [(&'static str, &'a Value); 3] {
-        [("server", &self.server_defaults), ("tenant", &tenant.defaults), ("group", own)]
+    /// The layers that a group of this tenant and name is made of, lowest first.
+    pub(super) fn layers<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        group: Option<&str>,
+        own: &'a Value,
+    ) -> [(&'static str, &'a Value); 4] {
+        [
+            ("server", &self.server_defaults),
+            ("tenant", &tenant.defaults),
+            ("preset", self.preset(tenant.id, group)),
+            ("group", own),
+        ]
     }
 
-    /// What is in force for a group with this own policy.
-    pub(super) fn effective(&self, tenant: &Tenant, own: &Value) -> Result<Effective, crate::policy::binding::Invalid> {
+    /// What lies under a tenant's group of this name; null if nothing does.
+    pub(super) fn preset(&self, tenant: TenantId, group: Option<&str>) -> &Value {
+        let preset = group.and_then(|group| self.presets.get(group));
+        preset.map_or(&Value::Null, |preset| preset.of_tenant(|key| self.key(tenant, key).map(|key| &**key)))
+    }
+
+    /// What is in force for a group of this name with this own policy; without a name, for one that inherits no preset.
+    pub(super) fn effective(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Invalid> {
         let mut doc = Value::Object(serde_json::Map::new());
-        for (_, layer) in self.layers(tenant, own) {
+        for (_, layer) in self.layers(tenant, group, own) {
             lay(&mut doc, layer);
         }
         Effective::parse(doc, &|name| self.digest_of(tenant.id, name))
@@ -388,6 +417,6 @@ impl State {
 
     pub(super) fn tokens_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<ApiToken>> {
         let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
-        tokens.map(|(_, (_, token))| token)
+        tokens.map(|(_, token)| token)
     }
 }

@@ -48,7 +48,8 @@ impl Catalog {
         let mut needs = Vec::new();
         let owns: Vec<_> = groups.iter().map(|group| (Some(group.name.as_str()), group.own.clone())).collect();
         for (group, own) in owns.into_iter().chain([(None, Value::Object(Map::new()))]) {
-            let effective = self.state().effective(&candidate, &own).map_err(|error| error.within("/defaults"))?;
+            let effective =
+                self.state().effective(&candidate, group, &own).map_err(|error| error.within("/defaults"))?;
             self.check_policy(&candidate, group, &effective).await.map_err(|error| error.within("/defaults"))?;
             let plugins = self.state().bound_plugins(candidate.id, &effective);
             needs.extend(self.needs(candidate.id, &plugins));

@@ -77,10 +77,11 @@ pub(super) struct Grantees {
     none: bool,
 }
 
-const LIST: [(&str, &str); 6] = [
+const LIST: [(&str, &str); 7] = [
     ("NAME", "/name"),
     ("KIND", "/kind"),
     ("VERSION", "/version"),
+    ("USABLE", "/usable"),
     ("GROUPS", "/groups"),
     ("CREATED", "/created_at"),
     ("UPDATED", "/updated_at"),

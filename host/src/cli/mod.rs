@@ -4,12 +4,14 @@
 //! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
 //! standard error and exits with 1; one that was misused exits with 2.
 
+mod backup;
 mod batch;
 mod bench;
 pub mod bodies;
 mod bulk;
 pub mod client;
 mod cluster;
+mod config;
 mod events;
 mod group;
 mod input;
@@ -18,11 +20,13 @@ mod job_args;
 mod key;
 mod lease;
 mod local;
+mod log_filter;
 mod migrate;
 mod output;
 mod plugin;
 mod policy;
 mod problem;
+mod recover;
 mod schedule;
 mod serve;
 mod tenant;
@@ -98,6 +102,14 @@ enum Command {
     /// Move a server's database.
     #[command(subcommand)]
     Migrate(migrate::Command),
+    /// Check a configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Copy a server's SQLite database while the server runs.
+    Backup(backup::Backup),
+    /// Get back into a server whose token or master key is lost.
+    #[command(subcommand)]
+    Recover(recover::Command),
     #[command(flatten)]
     Remote(Box<RemoteCommand>),
 }
@@ -164,7 +176,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(bench) => block_on(Box::pin(bench.run(Output::new(cli.remote.json)))),
         Command::BenchSink => bench::sink::main(),
         Command::Migrate(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
-        Command::Serve(serve) => block_on(Box::pin(serve.run())),
+        Command::Config(command) => command.run(Output::new(cli.remote.json)),
+        Command::Backup(backup) => block_on(Box::pin(backup.run(Output::new(cli.remote.json)))),
+        Command::Recover(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
+        Command::Serve(serve) => block_on(Box::pin(serve.run(Output::new(cli.remote.json)))),
         Command::Remote(command) => block_on(Box::pin(ask(*command, cli.remote))),
     }
 }

@@ -1,36 +1,23 @@
 //! `carillon serve`: reads the configuration and runs the server.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use figment::value::Value;
-use tracing_subscriber::EnvFilter;
 
+use super::config::ConfigArgs;
+use super::log_filter;
+use super::output::Output;
 use crate::app;
-use crate::config::{Config, Flag, Sources};
-
-/// What is logged where `CARILLON_LOG` says nothing.
-const LOG_FILTER: &str = "info,sqlx::postgres::notice=warn";
+use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// The address and port to listen on.
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-    /// Where jobs are kept: sqlite:PATH or postgres://…
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
-    /// The configuration; `carillon.toml` in the working directory if it is not said and there is one.
-    #[arg(long, env = "CARILLON_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Let everybody in who can reach the port. For loopback addresses only.
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Check the configuration, and do not start.
     #[arg(long)]
-    no_auth: bool,
-    /// A loopback or private network that jobs may go to. Can be repeated; replaces `egress.allow`.
-    #[arg(long, value_name = "CIDR")]
-    egress_allow: Vec<String>,
+    check: bool,
     /// The form of the log. CARILLON_LOG says what is in it: `debug`, or `info,carillon::store=debug`.
     #[arg(long, env = "CARILLON_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -45,30 +32,23 @@ enum LogFormat {
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        if self.check {
+            return self.config.check(out);
+        }
         start_log(self.log_format)?;
-        let sources = Sources::of_process(self.config.clone(), self.flags());
+        let sources = self.config.sources()?;
         if let Some(file) = &sources.file {
             tracing::info!(file = %file.display(), "reading the configuration");
         }
         app::run(Config::load(sources)?).await
     }
-
-    fn flags(&self) -> Vec<Flag> {
-        let listen = self.listen.map(|listen| ("--listen", "server.listen", Value::from(listen.to_string())));
-        let store = self.store.clone().map(|url| ("--store", "store.url", Value::from(url)));
-        let no_auth = self.no_auth.then(|| ("--no-auth", "auth.enabled", Value::from(false)));
-        let networks = (!self.egress_allow.is_empty())
-            .then(|| ("--egress-allow", "egress.allow", Value::from(self.egress_allow.clone())));
-        let given = [listen, store, no_auth, networks].into_iter().flatten();
-        given.map(|(name, key, value)| Flag { name, key, value }).collect()
-    }
 }
 
 fn start_log(format: LogFormat) -> anyhow::Result<()> {
-    let filter = match std::env::var("CARILLON_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter)?,
-        Err(_) => EnvFilter::new(LOG_FILTER),
+    let filter = match std::env::var_os(log_filter::VARIABLE) {
+        Some(text) => log_filter::parse(&text.into_string().map_err(|_| anyhow!("CARILLON_LOG is not UTF-8"))?)?,
+        None => log_filter::parse("")?,
     };
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
@@ -84,16 +64,17 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::Sources;
 
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        serve: Serve,
+        config: ConfigArgs,
     }
 
     fn load(arguments: &[&str]) -> Result<Config, String> {
         let line = Line::try_parse_from([&["serve"], arguments].concat()).unwrap();
-        Config::load(Sources { flags: line.serve.flags(), ..Sources::default() }).map_err(|error| error.to_string())
+        Config::load(Sources { flags: line.config.flags(), ..Sources::default() }).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -34,6 +34,13 @@ pub(super) struct NewToken {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
+    /// Let it manage tenants, too. It takes the token of an operator, and `--role admin`.
+    #[arg(long)]
+    operator: bool,
+    /// How long it is valid: a duration such as `30days`. Without it, until it is revoked.
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -47,8 +54,16 @@ enum Role {
     Viewer,
 }
 
-const LIST: [(&str, &str); 5] =
-    [("ID", "/id"), ("NAME", "/name"), ("ROLE", "/role"), ("TENANT", "/tenant"), ("CREATED", "/created_at")];
+const LIST: [(&str, &str); 8] = [
+    ("ID", "/id"),
+    ("NAME", "/name"),
+    ("ROLE", "/role"),
+    ("OPERATOR", "/operator"),
+    ("TENANT", "/tenant"),
+    ("CREATED", "/created_at"),
+    ("EXPIRES", "/expires_at"),
+    ("LAST USED", "/last_used_at"),
+];
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {

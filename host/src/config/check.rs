@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Config, Period, Size, TenantConfig};
+use super::{Config, Period, Size, TenantConfig, compat};
 
 /// The size of a page of linear memory, below which no guest runs.
 const WASM_PAGE: usize = 65_536;
@@ -16,8 +16,8 @@ const SHORTEST_TOKEN: usize = 16;
 const MASTER_KEY_DIGITS: usize = 64;
 /// The most threads, attempts and the like: past it, a number is more likely a mistake than a wish.
 const MANY: usize = 1_000_000;
-/// The longest period of any kind: about a hundred years.
-const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// The longest period of any kind: a hundred years of 365.25 days, which is how they are printed.
+const CENTURY: Duration = Duration::from_secs(100 * 31_557_600);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,20 +33,21 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     events(config, &mut checks);
     retention(config, &mut checks);
     groups(config, &mut checks);
+    compat::check(config, &mut checks);
     checks.0
 }
 
-struct Checks(Vec<(&'static str, String)>);
+pub(super) struct Checks(Vec<(&'static str, String)>);
 
 impl Checks {
-    fn require(&mut self, holds: bool, key: &'static str, message: impl Into<String>) {
+    pub(super) fn require(&mut self, holds: bool, key: &'static str, message: impl Into<String>) {
         if !holds {
             self.0.push((key, message.into()));
         }
     }
 
     fn between<T: PartialOrd + Display>(&mut self, key: &'static str, value: T, least: T, most: T) {
-        let message = format!("{value} is out of range: from {least} to {most} is possible");
+        let message = format!("{value} is out of range: it must be from {least} to {most}");
         self.require(value >= least && value <= most, key, message);
     }
 
@@ -98,9 +99,9 @@ fn secrets(config: &Config, checks: &mut Checks) {
     }
     checks.period("store.timeout", config.store.timeout, SECOND);
     let has_key = config.keys.master_key.is_some() || config.keys.master_key_file.is_some();
-    let message =
-        "nodes that share a database share the master key, too: set this, or keys.master_key_file, to the same on each";
-    checks.require(has_key || !config.store.is_shared(), "keys.master_key", message);
+    let message = "servers that share a PostgreSQL database need the same master key: set keys.master_key or \
+                   keys.master_key_file to the same on each (`openssl rand -hex 32` makes one)";
+    checks.require(has_key || !config.store.is_shared(), "store.url", message);
     if let Some(key) = &config.keys.master_key {
         let good = key.len() == MASTER_KEY_DIGITS && key.bytes().all(|byte| byte.is_ascii_hexdigit());
         checks.require(good, "keys.master_key", format!("a master key has {MASTER_KEY_DIGITS} hexadecimal digits"));
@@ -187,7 +188,7 @@ fn groups(config: &Config, checks: &mut Checks) {
     for (name, group) in &config.groups {
         object("groups", name, group);
     }
-    for (tenant, TenantConfig { defaults, quota, plugin_signers: _, groups }) in &config.tenants {
+    for (tenant, TenantConfig { defaults, quota, groups, plugin_signers: _, keys: _ }) in &config.tenants {
         object("tenants", &format!("{tenant}.defaults"), defaults);
         if let Some(quota) = quota {
             object("tenants", &format!("{tenant}.quota"), quota);
@@ -230,8 +231,12 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named_with_the_range() {
         for (name, value, expected) in [
-            ("CARILLON_SERVER__BATCH_LIMIT", "0", "server.batch_limit: 0 is out of range: from 1 to 1000000"),
-            ("CARILLON_ENGINE__LEASE", "1ms", "engine.lease: 1ms is out of range: from 1s"),
+            (
+                "CARILLON_SERVER__BATCH_LIMIT",
+                "0",
+                "server.batch_limit: 0 is out of range: it must be from 1 to 1000000",
+            ),
+            ("CARILLON_ENGINE__LEASE", "1ms", "engine.lease: 1ms is out of range: it must be from 1s to 100years"),
             ("CARILLON_POLICY__MEMORY", "1KiB", "policy.memory: 1KiB is too small: 64KiB or more"),
             (
                 "CARILLON_SERVER__PAYLOAD_LIMIT",
@@ -248,7 +253,11 @@ mod tests {
                 "10m",
                 "delivery.breaker_pause: 10m is more than delivery.breaker_longest_pause, which is 5m",
             ),
-            ("CARILLON_DELIVERY__BREAKER_PAUSE", "0s", "delivery.breaker_pause: 0s is out of range: from 1ms"),
+            (
+                "CARILLON_DELIVERY__BREAKER_PAUSE",
+                "0s",
+                "delivery.breaker_pause: 0s is out of range: it must be from 1ms",
+            ),
             ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
             ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: a master key has 64"),
             ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH or postgres://…"),
@@ -265,7 +274,10 @@ mod tests {
     fn nodes_that_share_a_database_are_told_their_master_key() {
         let shared = ("CARILLON_STORE__URL", "postgres://x");
         let said = refusal(&[shared]);
-        assert!(said.contains("keys.master_key: nodes that share a database share the master key"), "{said}");
+        assert!(
+            said.contains("store.url: servers that share a PostgreSQL database need the same master key"),
+            "{said}"
+        );
         assert_eq!(refusal(&[shared, ("CARILLON_KEYS__MASTER_KEY", &"0f".repeat(32))]), "");
     }
 

@@ -4,22 +4,28 @@
 //! defaults, which hold every key there is, so that a misspelt key is named together with its source and never ignored.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::{Config, DEFAULTS, check};
+use super::{Config, DEFAULTS, TenantKey, check};
 
 /// The file that is read if no other is named and it exists.
 const USUAL_FILE: &str = "carillon.toml";
+
+/// The source of what nobody has set.
+const BUILT_IN: &str = "the built-in defaults";
 
 /// What variables of the environment begin with.
 const PREFIX: &str = "CARILLON_";
 
 /// The sections whose keys are names that users choose.
 const FREE_SECTIONS: [&str; 3] = ["defaults", "groups", "tenants"];
+
+/// The section that has keys of its own and sections that users name.
+const KEYS_SECTION: &str = "keys";
 
 /// The variable of the environment that the original poussetaches reads, and what it is here.
 const POUSSETACHES_AUTH_KEY: (&str, &str) = ("POUSSETACHES_AUTH_KEY", "compat.poussetaches.auth_key");
@@ -40,13 +46,32 @@ pub struct Sources {
 
 impl Sources {
     /// The process's own environment, and the file: the named one, else `carillon.toml` if the working directory has one.
-    #[must_use]
-    pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
-        let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Self { file: file.or_else(usual), environment, flags }
+    ///
+    /// # Errors
+    /// If a variable of the environment that is the configuration's is not text.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Self, ConfigError> {
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => environment.push((name, value)),
+                (Ok(name), Err(_)) if name.starts_with(PREFIX) => {
+                    let (origin, message) = (Some(format!("environment variable {name}")), "the value is not UTF-8");
+                    return Err(one(Problem { origin, key: String::new(), message: message.to_owned() }));
+                }
+                // Not the configuration's.
+                _ => {}
+            }
+        }
+        let file = file.or_else(|| Some(PathBuf::from(USUAL_FILE)).filter(|path| is_there(path)));
+        Ok(Self { file, environment, flags })
+    }
+}
+
+/// Whether there is something of this name, if only a link that leads nowhere or a file that cannot be read: that is an error, and no absence.
+fn is_there(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
 }
 
@@ -113,7 +138,8 @@ impl Config {
     /// Everything that is wrong, as far as it can be seen at once: unknown keys first, then the first value that cannot be read, then
     /// values that are out of range or contradict each other.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        let defaults = Layer::parse("the built-in defaults", DEFAULTS).map_err(one)?;
+        let defaults = Layer::parse(BUILT_IN, DEFAULTS).map_err(one)?;
+        let environment = sources.environment.clone();
         let layers = layers(sources).map_err(one)?;
 
         let unknown: Vec<Problem> = layers.iter().flat_map(|layer| layer.unknown_keys(&defaults)).collect();
@@ -122,12 +148,49 @@ impl Config {
         }
 
         let figment = merge(defaults, layers);
-        let config: Self = figment.extract().map_err(|error| one(unreadable(&error)))?;
-        let problems: Vec<Problem> = check::check(&config)
+        let mut config: Self = figment.extract().map_err(|error| one(unreadable(&error)))?;
+        let problem = |key: String, message| Problem { origin: origin(figment.find_metadata(&key)), key, message };
+        let mut problems: Vec<Problem> =
+            check::check(&config).into_iter().map(|(key, message)| problem(key.to_owned(), message)).collect();
+        for (section, key) in config.tenant_keys() {
+            if let Err((field, message)) = key.resolve(&environment) {
+                let origin = origin(figment.find_metadata(&section));
+                problems.push(Problem { origin, key: format!("{section}.{field}"), message });
+            }
+        }
+        config.origins = config
+            .sections()
             .into_iter()
-            .map(|(key, message)| Problem { origin: origin(figment.find_metadata(key)), key: key.to_owned(), message })
+            .filter_map(|section| {
+                let origin = origin(figment.find_metadata(&section))?;
+                Some((section, origin))
+            })
             .collect();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+}
+
+impl Config {
+    /// The keys of tenants, by section.
+    fn tenant_keys(&mut self) -> impl Iterator<Item = (String, &mut TenantKey)> {
+        let own = self.keys.tenant_keys.iter_mut().map(|(name, key)| (format!("keys.{name}"), key));
+        own.chain(self.tenants.iter_mut().flat_map(|(tenant, config)| {
+            config.keys.iter_mut().map(move |(name, key)| (format!("tenants.{tenant}.keys.{name}"), key))
+        }))
+    }
+
+    /// The sections that users have named, and those that are checked when they are put in force.
+    fn sections(&self) -> Vec<String> {
+        let mut sections: Vec<String> =
+            ["defaults", "compat.doppler", "compat.poussetaches", "compat.callme"].map(str::to_owned).into();
+        sections.extend(self.keys.tenant_keys.keys().map(|name| format!("keys.{name}")));
+        sections.extend(self.groups.keys().map(|name| format!("groups.{name}")));
+        for (tenant, config) in &self.tenants {
+            sections.push(format!("tenants.{tenant}"));
+            sections.extend(config.groups.keys().map(|name| format!("tenants.{tenant}.groups.{name}")));
+            sections.extend(config.keys.keys().map(|name| format!("tenants.{tenant}.keys.{name}")));
+        }
+        sections
     }
 }
 
@@ -211,6 +274,7 @@ fn unknown_within(section: &str, value: &Value, known: &Value, unknown: &mut imp
     for (key, value) in keys {
         let path = format!("{section}.{key}");
         match known.get(key) {
+            None if section == KEYS_SECTION && value.as_dict().is_some() => {}
             None => unknown(path, format!("there is no such key; {}", listed(known))),
             Some(known) => unknown_within(&path, value, known, unknown),
         }
@@ -254,7 +318,7 @@ fn layers(sources: Sources) -> Result<Vec<Layer>, Problem> {
 /// named `carillon`. One that would be a key with a double underscore is most likely a mistake, and refused.
 fn variable(name: &str, text: &str) -> Result<Option<Layer>, Problem> {
     let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
-    let defaults = Layer::parse("the built-in defaults", DEFAULTS)?;
+    let defaults = Layer::parse(BUILT_IN, DEFAULTS)?;
     let origin = format!("environment variable {name}");
     let Some((section, rest)) = path.split_once("__") else {
         return match meant_section(path, &defaults.values) {
@@ -294,8 +358,9 @@ fn merge(defaults: Layer, layers: Vec<Layer>) -> Figment {
     all.into_iter().fold(Figment::new(), Figment::merge)
 }
 
+/// The source of a value that somebody has set.
 fn origin(metadata: Option<&Metadata>) -> Option<String> {
-    metadata.map(|metadata| metadata.name.clone().into_owned())
+    metadata.map(|metadata| metadata.name.clone().into_owned()).filter(|name| name != BUILT_IN)
 }
 
 fn unreadable(error: &figment::Error) -> Problem {
@@ -357,7 +422,8 @@ mod tests {
         };
         let sections = fields_of("zzz");
         assert_eq!(sections.len(), defaults.len());
-        for section in sections.iter().filter(|section| !FREE_SECTIONS.contains(section)) {
+        let named = |section: &&&str| !FREE_SECTIONS.contains(section) && **section != KEYS_SECTION;
+        for section in sections.iter().filter(named) {
             let keys = defaults[*section].as_dict().unwrap();
             for field in fields_of(&format!("{section}.zzz")) {
                 assert!(keys.contains_key(*field), "config.default.toml has no {section}.{field}");
@@ -426,6 +492,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_cannot_be_read_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, file) = (dir.path().join("link.toml"), dir.path().join("file"));
+        std::os::unix::fs::symlink(dir.path().join("gone"), &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(is_there(&link) && is_there(&file) && is_there(&file.join("x.toml")));
+        assert!(!is_there(&dir.path().join("none.toml")));
+    }
+
+    #[test]
     fn a_single_underscore_is_noticed() {
         let message = refusal(Config::load(from_env(&[("CARILLON_SERVER_LISTEN", "127.0.0.1:1")])));
         assert!(message.contains("CARILLON_SERVER_LISTEN: this must be spelt CARILLON_SERVER__LISTEN"), "{message}");
@@ -440,7 +516,10 @@ mod tests {
             ),
             ("[engine]\npoll = \"soon\"", "engine.poll: `soon` is not a duration with its unit"),
             ("[policy]\nmemory = \"16 megs\"", "policy.memory: `16 megs` is not a size in bytes"),
-            ("[server]\nlisten = \"here\"", "server.listen: invalid socket address syntax"),
+            (
+                "[server]\nlisten = \"here\"",
+                "server.listen: `here` is not an address and port such as `127.0.0.1:7070`",
+            ),
             ("[store]\ndurability = \"some\"", "store.durability: unknown variant"),
             ("[egress]\nallow = [\"10.0.0.0/40\"]", "egress.allow: `10.0.0.0/40` is not a network"),
             ("server = 1", "server: this is a section"),

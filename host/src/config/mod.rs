@@ -6,6 +6,7 @@
 
 mod check;
 mod compat;
+mod keys;
 mod load;
 mod values;
 
@@ -20,8 +21,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use compat::{Compat, Mount, Poussetaches};
+pub use keys::{Keys, TenantKey};
 pub use load::{ConfigError, Flag, Problem, Sources};
-pub use values::{Period, Size};
+pub use values::{Period, Size, parse_address};
 
 /// The defaults and their documentation.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -58,6 +60,17 @@ pub struct Config {
     pub groups: BTreeMap<String, Value>,
     /// The tenants that exist from the start.
     pub tenants: BTreeMap<String, TenantConfig>,
+    /// Where sections came from that users have named, such as `groups.reminders`.
+    #[serde(skip)]
+    pub(crate) origins: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// A section that a user has named, with the source that it came from: `carillon.toml: groups.reminders`.
+    #[must_use]
+    pub fn named(&self, section: &str) -> String {
+        self.origins.get(section).map_or_else(|| section.to_owned(), |origin| format!("{origin}: {section}"))
+    }
 }
 
 /// `[server]`: the API.
@@ -65,6 +78,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// Its address and port.
+    #[serde(deserialize_with = "values::address")]
     pub listen: SocketAddr,
     /// What the node is called; none if it is called like its host.
     #[serde(deserialize_with = "values::unless_empty")]
@@ -157,6 +171,12 @@ impl StoreConfig {
         Ok(Place::File(PathBuf::from(path.trim_start_matches("//"))))
     }
 
+    /// How the store is called in logs: without what may be secret.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.is_shared() { "postgres".to_owned() } else { self.url.clone() }
+    }
+
     /// Whether other nodes may use the same database.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -172,25 +192,6 @@ pub enum Durability {
     Full,
     /// A crash of the program.
     Normal,
-}
-
-/// `[keys]`: the key over the tenants' keys. At most one of the two is set.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keys {
-    /// The key itself: 64 hexadecimal digits.
-    #[serde(deserialize_with = "values::unless_empty")]
-    pub master_key: Option<String>,
-    /// The file that holds it; if neither is set, one next to the database.
-    #[serde(deserialize_with = "values::unless_empty")]
-    pub master_key_file: Option<PathBuf>,
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let master_key = self.master_key.as_ref().map(|_| "…");
-        f.debug_struct("Keys").field("master_key", &master_key).field("master_key_file", &self.master_key_file).finish()
-    }
 }
 
 /// `[engine]`: how jobs become due.
@@ -361,6 +362,9 @@ pub struct TenantConfig {
     /// The tenant's groups, in the form of the API. Objects.
     #[serde(default)]
     pub groups: BTreeMap<String, Value>,
+    /// The tenant's keys.
+    #[serde(default)]
+    pub keys: BTreeMap<String, TenantKey>,
 }
 
 fn empty_object() -> Value {

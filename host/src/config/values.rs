@@ -1,7 +1,7 @@
 //! The values that a configuration is written in: periods and sizes with units, networks, strings that may be unset.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -173,6 +173,35 @@ fn network<E: de::Error>(text: &str) -> Result<IpNet, E> {
         .map_err(|_| E::custom(format!("`{text}` is not a network, such as 10.1.0.0/16 or ::1/128")))
 }
 
+/// Reads an address and port: `127.0.0.1:7070`, `[::1]:7070`, or a host's name in place of the address, of whose addresses the first is taken,
+/// an IPv4 one if there is one.
+///
+/// # Errors
+/// If it is neither, or the name is not known.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let known = text.parse().or_else(|_| {
+        let found: Vec<SocketAddr> = text.to_socket_addrs()?.collect();
+        let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
+        first.ok_or_else(|| std::io::Error::other("the name has no address"))
+    });
+    known.map_err(|error| {
+        format!(
+            "`{text}` is not an address and port such as `127.0.0.1:7070`, `[::1]:7070` or `localhost:7070`: {error}"
+        )
+    })
+}
+
+/// Reads an address and port.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// Reads an address and port, where the empty string is none.
+pub(super) fn address_unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    (!text.is_empty()).then(|| parse_address(&text).map_err(de::Error::custom)).transpose()
+}
+
 /// Reads a string; the empty one means that there is none.
 pub(super) fn unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
@@ -183,19 +212,23 @@ where
     Ok((!text.is_empty()).then(|| T::from(text)))
 }
 
-/// Reads text, where the empty string is no value.
-pub(super) fn read_unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: fmt::Display>,
-{
-    let text = String::deserialize(deserializer)?;
-    (!text.is_empty()).then(|| text.parse().map_err(de::Error::custom)).transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_be_a_name() {
+        assert_eq!(parse_address("127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
+        assert_eq!(parse_address("[::1]:1").unwrap().to_string(), "[::1]:1");
+        assert!(parse_address("localhost:7070").unwrap().ip().is_loopback());
+        for bad in ["here", "", ":", "127.0.0.1", "localhost", "127.0.0.1:99999", "::1:x"] {
+            let said = parse_address(bad).unwrap_err();
+            assert!(
+                said.starts_with(&format!("`{bad}` is not an address and port such as `127.0.0.1:7070`")),
+                "{said}"
+            );
+        }
+    }
 
     #[test]
     fn sizes_are_read_and_printed() {

@@ -105,13 +105,15 @@ impl Call {
             return Ok(View { request_id, status, run_at, scheduled_at: None, last_retry: None, retries_left: 0 });
         }
         let last = self.newest_attempts(job, 1).await?.pop();
+        // A redrive begins a new series.
+        let in_series = job.attempt_count.saturating_sub(job.attempt_base);
         Ok(View {
             request_id,
             status,
             run_at: Value::from(job.run_at.0 as f64 / 1_000.0),
             scheduled_at: Some(seconds(job.created_at)),
             last_retry: last.map(|attempt| seconds(attempt.finished_at)),
-            retries_left: max_attempts(job, group).saturating_sub(1).saturating_sub(job.attempt_count),
+            retries_left: max_attempts(job, group).saturating_sub(1).saturating_sub(in_series),
         })
     }
 }

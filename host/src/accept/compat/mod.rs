@@ -23,7 +23,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::refusal::Refusal;
 use super::Api;
@@ -36,7 +36,7 @@ use crate::catalog::{AccessRole, Author, Group};
 use crate::job::{Admission, AttemptRecord, Job, NewJob};
 use crate::store::{Change, Changed, Inserted, JobFilter, JobsQuery, Placed};
 
-pub use self::group::{AUTH_KEY, group_doc, group_patch};
+pub use self::group::{AUTH_KEY, OwnLimits, presets, without_preset};
 
 /// How many jobs are changed in one transaction.
 const CHANGED_AT_ONCE: usize = 1_000;
@@ -104,9 +104,11 @@ pub(super) fn at_the_root(mount: Mount) -> Router<Arc<Api>> {
 }
 
 async fn answer(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Response {
-    let call = match Call::of(mount, api, rest, request).await {
-        Ok(call) => call,
-        Err(problem) => return Refusal::from(problem).into_response(),
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let call = match (mount, Call::of(mount, api, rest, request).await) {
+        (_, Ok(call)) => call,
+        (Mount::Callme, Err(problem)) => return callme::refused(problem.into(), &query),
+        (_, Err(problem)) => return Refusal::from(problem).into_response(),
     };
     let answer = match mount {
         Mount::Doppler => doppler::answer(&call).await,
@@ -179,8 +181,7 @@ impl Call {
         if let Some(group) = self.known_group() {
             return Ok(group);
         }
-        let doc = group_doc(self.mount, &self.api.compat, &self.api.catalog, self.access.tenant.id);
-        let author = Author::server(&format!("compat.{}", self.mount.name()));
+        let (doc, author) = (Value::Object(Map::new()), Author::server(&group::author(self.mount)));
         let made = self.api.catalog.put_group(&self.access.tenant, self.group_name(), doc, &author).await;
         Ok(made.map_err(Problem::from)?.0)
     }

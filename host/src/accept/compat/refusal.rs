@@ -1,12 +1,15 @@
 //! Why a request is refused, in the words of these APIs: a status, and one sentence in `error`.
 
 use axum::Json;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::super::error::Problem;
 use crate::store::StoreError;
+
+/// The challenge for clients that know user names and passwords only.
+const BASIC: &str = "Basic realm=\"carillon\", charset=\"UTF-8\"";
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) message: String,
     /// What a client is told besides: who may ask, when to come back.
-    headers: Box<HeaderMap>,
+    pub(super) headers: Box<HeaderMap>,
 }
 
 impl Refusal {
@@ -46,6 +49,10 @@ impl From<Problem> for Refusal {
         let mut headers = problem.into_response().headers().clone();
         headers.remove(header::CONTENT_TYPE);
         headers.remove(header::CONTENT_LENGTH);
+        if status == StatusCode::UNAUTHORIZED {
+            // Clients that are given a URL with user info send it when they are asked (RFC 9110, 11.6.1).
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
+        }
         Self { status, message, headers: Box::new(headers) }
     }
 }

@@ -77,7 +77,7 @@ pub struct GroupView {
     #[serde(flatten)]
     #[schema(value_type = GroupDoc)]
     policy: Value,
-    /// Which layer each value comes from (`server`, `tenant`, `group`), by JSON pointer; with `?effective=true`.
+    /// Which layer each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     sources: Option<BTreeMap<String, String>>,
     /// Why nothing of this group runs, if something that its policy refers to has gone.

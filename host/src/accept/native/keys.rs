@@ -18,6 +18,7 @@ use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::{Key, KeyValue, KeyVersion, Overlap};
 use crate::clock::UnixMs;
+use crate::config::TenantKey;
 use crate::policy::KeyKind;
 use crate::policy::binding::parse_period;
 
@@ -56,6 +57,24 @@ pub struct KeyDoc {
 }
 
 impl KeyDoc {
+    /// A key of the configuration, whose secret was read.
+    #[must_use]
+    pub fn of_configuration(key: &TenantKey) -> Self {
+        let secret = Some(key.secret.to_string());
+        let (secret, secret_base64) = if key.base64 { (None, secret) } else { (secret, None) };
+        let (kind, groups, overlap) = (key.kind, key.groups.clone(), key.overlap.clone());
+        Self { secret, secret_base64, kind, groups, overlap }
+    }
+
+    /// The value to put.
+    ///
+    /// # Errors
+    /// Where it makes no sense.
+    pub fn value(self) -> Result<KeyValue, Problem> {
+        let (secret, kind) = self.secret()?;
+        Ok(KeyValue { kind, secret, overlap: self.overlap()?, groups: self.groups, is_declared: false })
+    }
+
     /// The value and its kind.
     fn secret(&self) -> Result<(Zeroizing<Vec<u8>>, KeyKind), Problem> {
         let (secret, kind) = match (&self.secret, &self.secret_base64) {
@@ -162,9 +181,7 @@ pub(in super::super) async fn put(
     Path(name): Path<String>,
     Body(doc): Body<KeyDoc>,
 ) -> Result<StatusCode, Problem> {
-    let (secret, kind) = doc.secret()?;
-    let value = KeyValue { kind, secret, overlap: doc.overlap()?, groups: doc.groups };
-    api.catalog.put_key(access.tenant.id, &name, value).await?;
+    api.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
     api.wake.here();
     Ok(StatusCode::NO_CONTENT)
 }

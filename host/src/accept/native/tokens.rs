@@ -12,7 +12,8 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
-use crate::catalog::{AccessRole, ApiToken};
+use crate::catalog::{AccessRole, ApiToken, NewToken};
+use crate::policy::binding::parse_period;
 
 /// A token to be made.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -25,6 +26,11 @@ pub struct TokenDoc {
     name: String,
     /// How far it reaches.
     role: AccessRole,
+    /// Whether it manages tenants, too. It takes an operator, and the role `admin`.
+    #[serde(default)]
+    operator: bool,
+    /// How long it is valid: a duration such as `30days`. Without it, until it is revoked.
+    expires_in: Option<String>,
 }
 
 /// A token as it is shown.
@@ -37,6 +43,10 @@ pub struct TokenView {
     /// Whether it manages tenants, too.
     operator: bool,
     created_at: String,
+    /// When it ends; null if it is valid until it is revoked.
+    expires_at: Option<String>,
+    /// When it was last used, to the hour; null if it was not used yet.
+    last_used_at: Option<String>,
     /// The token itself: in the answer to its making, and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
@@ -51,6 +61,8 @@ impl TokenView {
             tenant: token.tenant.name.clone(),
             operator: token.operator,
             created_at: token.created_at.to_string(),
+            expires_at: token.expires_at.map(|at| at.to_string()),
+            last_used_at: token.last_used_at().map(|at| at.to_string()),
             token: None,
         }
     }
@@ -73,7 +85,16 @@ pub(in super::super) async fn create(
         }
         _ => Arc::clone(&access.tenant),
     };
-    let (token, text) = api.catalog.create_token(tenant.id, &doc.name, doc.role, false).await?;
+    if doc.operator && !access.operator {
+        return Err(Problem::forbidden("only an operator makes a token of an operator"));
+    }
+    if doc.operator && doc.role != AccessRole::Admin {
+        return Err(Problem::invalid("/role", "the role of an operator's token must be `admin`"));
+    }
+    let period = doc.expires_in.as_deref().map(|text| parse_period("/expires_in", text)).transpose()?;
+    let expires_at = period.map(|period| api.clock.now().plus(period));
+    let new = NewToken { name: doc.name, role: doc.role, operator: doc.operator, expires_at };
+    let (token, text) = api.catalog.create_token(tenant.id, new).await?;
     Ok((StatusCode::CREATED, Json(TokenView { token: Some(text), ..TokenView::of(&token) })))
 }
 

@@ -251,7 +251,7 @@ async fn download(session: &Session, plugin: &Version) -> anyhow::Result<Vec<u8>
 
 /// A runtime for one call at a time, with the limits that the configuration of a server here would give it.
 fn runtime() -> anyhow::Result<Runtime> {
-    local::runtime(&Config::load(Sources::of_process(None, Vec::new()))?, 1)
+    local::runtime(&Config::load(Sources::of_process(None, Vec::new())?)?, 1)
 }
 
 /// What a component says of itself, and what that cost.

@@ -171,6 +171,14 @@ struct UseDoc {
 }
 
 impl Effective {
+    /// The names of the keys that a layer of a policy names itself.
+    #[must_use]
+    pub fn keys_named_in(layer: &Value) -> Vec<String> {
+        let signing = layer.pointer("/sign/keys").and_then(Value::as_array).into_iter().flatten();
+        let sent = layer.get("auth_headers").and_then(Value::as_object).into_iter().flat_map(Map::values);
+        signing.chain(sent).filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// Reads a merged document; `digest_of` knows the plugins.
     ///
     /// # Errors

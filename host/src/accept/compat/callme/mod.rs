@@ -12,6 +12,7 @@ mod reschedule;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 
@@ -26,15 +27,27 @@ const INDENT: &[u8] = b"    ";
 
 /// Answers, refusals as well, are pretty if the client asks for it.
 pub(super) async fn answer(call: &Call) -> Response {
-    let (status, value) = match route(call).await {
-        Ok(value) => (StatusCode::OK, value),
-        // callme knows one status for what cannot be understood.
-        Err(refusal) => {
-            let refusal = refusal.without_422();
-            (refusal.status, json!({"error": refusal.message}))
-        }
-    };
-    if call.param("pretty").is_none() {
+    match route(call).await {
+        Ok(value) => written(StatusCode::OK, &value, is_pretty(&call.query)),
+        Err(refusal) => refused(refusal, &call.query),
+    }
+}
+
+/// A refusal, also of a request that did not come so far as to be a call.
+pub(super) fn refused(refusal: Refusal, query: &str) -> Response {
+    // callme knows one status for what cannot be understood.
+    let refusal = refusal.without_422();
+    let mut response = written(refusal.status, &json!({"error": refusal.message}), is_pretty(query));
+    response.headers_mut().extend(*refusal.headers);
+    response
+}
+
+fn is_pretty(query: &str) -> bool {
+    url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "pretty")
+}
+
+fn written(status: StatusCode, value: &Value, is_pretty: bool) -> Response {
+    if !is_pretty {
         return (status, Json(value)).into_response();
     }
     let mut text = Vec::new();
@@ -46,9 +59,10 @@ pub(super) async fn answer(call: &Call) -> Response {
 }
 
 async fn route(call: &Call) -> Result<Value, Refusal> {
-    let path = call.rest.trim_start_matches('/');
+    let path = call.rest.trim_matches('/');
     let (noun, name) = path.split_once('/').unwrap_or((path, ""));
-    let name = decoded(name);
+    let name = percent_decode_str(name.trim_start_matches('/')).decode_utf8();
+    let name = name.map_err(|_| Refusal::bad("the name in the path is not UTF-8"))?;
     match (&call.method, noun) {
         (&Method::PUT, "task") => put(call, &name).await,
         (&Method::GET, "task" | "status") => call.status(&name).await,

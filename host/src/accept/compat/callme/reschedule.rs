@@ -49,21 +49,21 @@ impl Call {
         self.spread(&name, moving, staying, minute).await
     }
 
-    /// The new time: of the JSON body, else of a form, else of the query.
+    /// The new time: of the JSON body, else of a form, else of the query. Each may say nothing, or an empty text, which says as much.
     fn asked_time(&self) -> Result<Option<String>, Refusal> {
-        if self.body.trim_ascii_start().starts_with(b"{") {
-            let doc: MoveDoc = parse(&self.body)?;
-            if doc.trigger_at.is_some() {
-                return Ok(doc.trigger_at);
-            }
-        } else if !self.body.trim_ascii().is_empty() {
-            let mut form = url::form_urlencoded::parse(&self.body);
-            match form.find(|(key, _)| key == "trigger_at") {
-                Some((_, at)) => return Ok(Some(at.into_owned())),
-                None => return Err(Refusal::bad("the body is neither a JSON object nor a form with `trigger_at`")),
-            }
-        }
-        Ok(self.param("trigger_at").map(|at| at.into_owned()))
+        let body = self.body.trim_ascii();
+        let in_body = if body.starts_with(b"{") {
+            parse::<MoveDoc>(&self.body)?.trigger_at
+        } else if body.is_empty() || body == b"null" {
+            None
+        } else if body.contains(&b'=') {
+            let mut form = url::form_urlencoded::parse(body);
+            form.find(|(key, _)| key == "trigger_at").map(|(_, at)| at.into_owned())
+        } else {
+            return Err(Refusal::bad("the body is neither a JSON object nor a form"));
+        };
+        let in_query = || self.param("trigger_at").map(|at| at.into_owned()).filter(|at| !at.is_empty());
+        Ok(in_body.filter(|at| !at.is_empty()).or_else(in_query))
     }
 
     /// Moves entries of a name, the earliest first, to a minute and those after it, around those that stay.

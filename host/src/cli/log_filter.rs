@@ -1,0 +1,67 @@
+//! `CARILLON_LOG`: what is logged.
+//!
+//! The filter's own syntax takes any word for the name of a part of the program, so that a misspelt level turns all logging off. Here a word
+//! by itself is a level; and what says nothing of the rest of the program leaves that as it is by default.
+
+use anyhow::bail;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// The variable of the environment.
+pub(super) const VARIABLE: &str = "CARILLON_LOG";
+
+/// What is logged where nothing is said.
+const DEFAULT: &str = "info,sqlx::postgres::notice=warn";
+
+/// Reads a filter: levels, and `TARGET=LEVEL` for parts of the program, with commas between them.
+///
+/// # Errors
+/// If a word is neither.
+pub(super) fn parse(text: &str) -> anyhow::Result<EnvFilter> {
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let mut has_level = false;
+    for directive in &directives {
+        if directive.contains(['=', '[']) {
+            continue;
+        }
+        if directive.parse::<LevelFilter>().is_err() {
+            bail!(
+                "{VARIABLE}: `{directive}` is not a level (off, error, warn, info, debug, trace), and not `TARGET=LEVEL` \
+                 such as `carillon::store=debug`"
+            );
+        }
+        has_level = true;
+    }
+    let directives = directives.join(",");
+    let whole = if has_level { directives } else { format!("{DEFAULT},{directives}") };
+    EnvFilter::builder().parse(whole.trim_end_matches(',')).map_err(|error| anyhow::anyhow!("{VARIABLE}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_are_no_levels_are_refused() {
+        for bad in ["bogus", "inof", "info,debgu", "carillon", "carillon::store=loud", "information"] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.starts_with("CARILLON_LOG: "), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn parts_of_the_program_leave_the_rest_as_it_is() {
+        for (text, level) in [
+            ("", LevelFilter::INFO),
+            (" ", LevelFilter::INFO),
+            ("error", LevelFilter::ERROR),
+            ("WARN", LevelFilter::WARN),
+            ("off", LevelFilter::OFF),
+            ("carillon::store=debug", LevelFilter::DEBUG),
+            ("bogus=error", LevelFilter::INFO),
+            ("warn, carillon::due=trace", LevelFilter::TRACE),
+        ] {
+            assert_eq!(parse(text).unwrap().max_level_hint(), Some(level), "{text}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Stopping and starting again: what runs may finish, what does not finish is not spent, and nothing is lost.
+//! Stopping and starting again: what runs may finish, what does not finish is recorded as interrupted, and nothing is lost.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn a_running_attempt_finishes_and_is_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_interrupted_attempt_is_not_spent() {
+async fn an_interrupted_attempt_is_recorded_and_has_a_number_of_its_own() {
     let host = Setup::new().set("server.drain_timeout", "50ms").start().await;
     let receiver = Receiver::start().await;
     receiver.on("/held", [Answer::status(200).held(&Gate::closed()), Answer::status(200)]);
@@ -49,13 +49,45 @@ async fn an_interrupted_attempt_is_not_spent() {
 
     let host = Setup::new().in_dir(&dir).start().await;
     let done = host.api.until_state(&id, "succeeded").await;
-    assert_eq!(done["attempt_count"], 1);
+    assert_eq!(done["attempt_count"], 2);
     let arrivals = receiver.arrivals("/held");
     assert_eq!(arrivals.len(), 2);
-    for arrival in &arrivals {
-        assert_eq!(arrival.header("carillon-attempt"), Some("1"), "the number is used again");
+    for (arrival, number) in arrivals.iter().zip(["1", "2"]) {
+        assert_eq!(arrival.header("carillon-attempt"), Some(number));
         assert_eq!(arrival.header("idempotency-key"), Some(id.as_str()));
     }
+    assert_interrupted_first(&host.api, &id).await;
+}
+
+/// The first of two attempts was interrupted, and the record says so.
+async fn assert_interrupted_first(api: &Api, id: &str) {
+    let attempts = api.attempts(id).await;
+    let summary = |attempt: &serde_json::Value| {
+        (attempt["number"].clone(), attempt["error"]["code"].clone(), attempt["spent"].clone())
+    };
+    let expected = [(json!(1), json!("attempt.interrupted"), json!(true)), (json!(2), json!(null), json!(true))];
+    assert_eq!(attempts.iter().map(summary).collect::<Vec<_>>(), expected);
+    assert!(attempts[0]["request_digest"].is_string(), "it says what was sent: {}", attempts[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_sent_when_it_was_interrupted_leaves_no_record() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).set("server.drain_timeout", "50ms").start().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    host.api.put_group("g", json!({})).await;
+    let made = host.api.post_job("g", json!({"url": receiver.url("/a"), "run_at": "+60s"})).await;
+    let id = made["id"].as_str().unwrap().to_owned();
+    // It is made ready, and waits for its time.
+    clock.set(carillon::clock::UnixMs(ms(&made["run_at"]).0 - 1));
+    host.api.until_state(&id, "running").await;
+    let dir = host.dir.clone();
+    soon("it stops", host.stop()).await;
+
+    let host = Setup::with_clock(&clock).in_dir(&dir).start().await;
+    let job = host.api.job(&id).await;
+    assert_eq!((&job["state"], &job["attempt_count"]), (&json!("scheduled"), &json!(0)));
+    assert!(host.api.attempts(&id).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,6 +177,7 @@ async fn the_program_interrupts_at_the_second_signal() {
     assert_eq!(program.ended().await, Some(0), "{}", program.log());
 
     let program = Program::serve(&["--store", &store], &environment).await;
-    let done = Api::new(&program.base, Some(ADMIN_TOKEN)).until_state(&id, "succeeded").await;
-    assert_eq!(done["attempt_count"], 1, "the interrupted attempt was not spent");
+    let api = Api::new(&program.base, Some(ADMIN_TOKEN));
+    api.until_state(&id, "succeeded").await;
+    assert_interrupted_first(&api, &id).await;
 }

@@ -56,6 +56,8 @@ mod replay;
 mod retry;
 #[cfg(test)]
 mod simulate;
+#[cfg(test)]
+mod stalls;
 
 #[cfg(test)]
 mod alerts;

@@ -29,7 +29,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::cluster::{Cluster, Describe, Link};
 use crate::config::Config;
 use crate::cron::Cron;
-use crate::due::{Leases, Node, Pace};
+use crate::due::{Node, Pace};
 use crate::egress::Guard;
 use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
@@ -38,6 +38,7 @@ use crate::policy::Runtime;
 use crate::pull::Puller;
 use crate::rollout::Rollouts;
 use crate::send::Sender;
+use crate::settler::Settler;
 use crate::store::{self, NodeDoc, Store};
 
 pub(crate) use self::open::runtime_options;
@@ -130,6 +131,13 @@ impl App {
         );
         let (attempter, interrupt) = (Arc::new(attempter), CancellationToken::new());
         let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &runtime, &observer, interrupt.clone()));
+        let settler = Arc::new(Settler::new(
+            Arc::clone(&store),
+            Arc::clone(&catalog),
+            Arc::clone(&clock),
+            Arc::clone(&observer),
+            interrupt.clone(),
+        ));
         let node = Arc::new(Node {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
@@ -143,7 +151,8 @@ impl App {
             crowded: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             pace: Pace::default(),
-            leases: Leases::default(),
+            leases: Arc::default(),
+            settler,
             wake: Arc::default(),
             pulled: Arc::new(Notify::new()),
             attempts: TaskTracker::new(),
@@ -213,6 +222,7 @@ impl App {
                 rollouts: Arc::clone(&node.rollouts),
                 observer: Arc::clone(&node.observer),
                 pulled: Arc::clone(&node.pulled),
+                leases: Arc::clone(&node.leases),
                 wake: Arc::clone(&node.wake),
                 stopping: stop.clone(),
             },

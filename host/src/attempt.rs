@@ -3,6 +3,7 @@
 //! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
 
 mod answer;
+mod interruption;
 mod notes;
 mod trial;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use url::Url;
 
 use self::answer::{exchange_of, health_of, inputs_of, retry_after};
+pub use self::interruption::Interruption;
 pub(crate) use self::notes::Notes;
 pub use self::trial::{Opinion, Trial, Unusable};
 use crate::catalog::{Catalog, Group};
@@ -26,7 +28,7 @@ use crate::policy::{
 };
 use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
 use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
-use crate::settle;
+use crate::settle::{self, CutOff};
 
 /// The code of an error that a consumer reported.
 const CONSUMER_ERROR: &str = "consumer.failed";
@@ -50,6 +52,25 @@ pub(crate) struct Case<'a> {
     watch: Option<Watch>,
     /// The job's own URL, if it has been read already.
     url: Option<Url>,
+}
+
+/// An attempt whose request may go out.
+struct Ready<'a> {
+    case: Case<'a>,
+    pass: Pass,
+    origin: String,
+    plan: Arc<Plan>,
+    outgoing: Outgoing,
+}
+
+/// Why a request does not go out.
+enum Unready {
+    /// Not now, and for no fault of the job: it goes back untouched.
+    Released,
+    /// The receiver at this origin does not take it now.
+    PutOff(String, PutOff),
+    /// A policy has no answer.
+    Fault(Role, Fault),
 }
 
 /// What came of an attempt.
@@ -96,10 +117,10 @@ impl Attempter {
     }
 
     /// Makes the attempt that `leased` is for, and says what becomes of the job. Begun in the moment before the job is due, it is ready by then
-    /// and waits; all that is decided of it, and all that its policy is told, is as of then.
-    pub async fn make(&self, leased: &Leased) -> Made {
-        let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
-        let started_at = begun_at.max(run_at);
+    /// and waits; all that is decided of it, and all that its policy is told, is as of then. If it is interrupted before its request goes
+    /// out, the job goes back untouched; after the answer is there, it is not interrupted any more.
+    pub async fn make(&self, leased: &Leased, interruption: &Interruption) -> Made {
+        let started_at = self.clock.now().max(leased.job.run_at);
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
             return Settlement::expired(leased, started_at, None).into();
@@ -108,29 +129,19 @@ impl Attempter {
             return Settlement::released(leased, started_at).into();
         };
         let mut notes = Notes::new(leased, &group, started_at);
-        let url = receiver::url_of(&leased.job);
-        let origin = url.as_ref().map(receiver::origin_of).unwrap_or_default();
-        let pass = match self.enter(leased, &group, &origin, started_at).await {
-            Ok(pass) => pass,
-            Err(wait) => return self.put_off(leased, due, notes, &origin, wait).into(),
+        let ready = tokio::select! {
+            ready = self.ready(leased, &group, &mut notes) => ready,
+            _ = interruption.cause() => Err(Unready::Released),
         };
-        let case = Case { url, ..self.watched(&group, leased) };
-        let ready = self.ready(&case, started_at, &mut notes).await;
-        if begun_at < run_at {
-            self.clock.sleep_until(run_at).await;
-            let now = self.clock.now();
-            if now >= leased.until {
-                // This node stood still: somebody else may have the job by now.
-                return Settlement::released(leased, now).into();
-            }
-            notes.detail.timings.late = micros(now.since(run_at));
-        }
-        let (plan, outgoing) = match ready {
+        let Ready { case, pass, origin, plan, outgoing } = match ready {
             Ok(ready) => ready,
-            Err((role, fault)) => return self.unsent(leased, notes, role, &fault).into(),
+            Err(unready) => return self.not_sent(leased, due, notes, unready).into(),
         };
         notes.detail.request_digest = Some(outgoing.digest());
-        let Sent { answer, redirects } = self.sender.send(outgoing).await;
+        let Sent { answer, redirects } = tokio::select! {
+            sent = self.sender.send(outgoing) => sent,
+            why = interruption.cause() => return self.cut_off(leased, notes, why).into(),
+        };
         self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
         notes.detail.redirects = redirects;
         let stopwatch = Stopwatch::start();
@@ -145,6 +156,46 @@ impl Attempter {
             settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
             trial,
         }
+    }
+
+    /// Does all that comes before the request goes out, and returns when it may.
+    async fn ready<'a>(&self, leased: &'a Leased, group: &'a Group, notes: &mut Notes) -> Result<Ready<'a>, Unready> {
+        let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
+        let started_at = notes.started_at;
+        let url = receiver::url_of(&leased.job);
+        let origin = url.as_ref().map(receiver::origin_of).unwrap_or_default();
+        let pass = match self.enter(leased, group, &origin, started_at).await {
+            Ok(pass) => pass,
+            Err(wait) => return Err(Unready::PutOff(origin, wait)),
+        };
+        let case = Case { url, ..self.watched(group, leased) };
+        let request = self.request(&case, started_at, notes).await;
+        if begun_at < run_at {
+            self.clock.sleep_until(run_at).await;
+            let now = self.clock.now();
+            if now >= leased.until {
+                // This node stood still: somebody else may have the job by now.
+                return Err(Unready::Released);
+            }
+            notes.detail.timings.late = micros(now.since(run_at));
+        }
+        let (plan, outgoing) = request.map_err(|(role, fault)| Unready::Fault(role, fault))?;
+        Ok(Ready { case, pass, origin, plan, outgoing })
+    }
+
+    /// The settlement of an attempt whose request did not go out.
+    fn not_sent(&self, leased: &Leased, due: UnixMs, notes: Notes, unready: Unready) -> Settlement {
+        match unready {
+            Unready::Released => Settlement::released(leased, self.clock.now()),
+            Unready::PutOff(origin, wait) => self.put_off(leased, due, notes, &origin, wait),
+            Unready::Fault(role, fault) => self.unsent(leased, notes, role, &fault),
+        }
+    }
+
+    /// The settlement of an attempt that was cut off while its receiver was at work. It says nothing of the receiver.
+    fn cut_off(&self, leased: &Leased, notes: Notes, why: CutOff) -> Settlement {
+        let at = self.clock.now();
+        settle::cut_off(leased, at, notes.unsent(at), why)
     }
 
     /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
@@ -198,7 +249,7 @@ impl Attempter {
     }
 
     /// The request, and the plan that it is judged by.
-    async fn ready(
+    async fn request(
         &self,
         case: &Case<'_>,
         now: UnixMs,

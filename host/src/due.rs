@@ -14,8 +14,8 @@ mod pace;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,16 +27,17 @@ use tokio_util::task::TaskTracker;
 use self::ahead::Ahead;
 use self::fair::{Open, Wanted, share};
 pub use self::pace::Pace;
-use crate::attempt::{Attempter, Made};
+use crate::attempt::{Attempter, Interruption, Made};
 use crate::catalog::{Catalog, Group, Tenant};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config;
-use crate::flow;
 use crate::gate::{Gates, Opening, Slot, Whose};
-use crate::job::{GroupId, Job, JobId, Leased, Next, Settlement, TenantId, Token};
+use crate::job::{GroupId, Job, Leased, Next, Settlement, TenantId};
+use crate::leases::{EXTENSIONS, Hold, Leases};
 use crate::observe::{Fact, Observer};
 use crate::rollout::Rollouts;
+use crate::settler::Settler;
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
 use crate::wake::Wake;
 
@@ -48,9 +49,6 @@ const GATHER: Duration = Duration::from_millis(1);
 
 /// The loop looks so long before the next job is due: longer than a claim takes, and much less than it looks [ahead](Ahead).
 const CLAIM_TIME: Duration = Duration::from_millis(5);
-
-/// How often a lease is extended within its own length.
-const EXTENSIONS: u32 = 3;
 
 /// What the loops work with.
 pub struct Node {
@@ -78,30 +76,18 @@ pub struct Node {
     pub turn: AtomicUsize,
     /// How much a claim takes.
     pub pace: Pace,
-    /// The leases of the attempts that run.
-    pub leases: Leases,
+    /// The leases that this node holds.
+    pub leases: Arc<Leases>,
+    /// Writes what becomes of jobs.
+    pub settler: Arc<Settler>,
     /// Wakes [`Node::run_due`].
     pub wake: Arc<Wake>,
     /// Wakes the consumers that wait for jobs to pull.
     pub pulled: Arc<Notify>,
     /// Every attempt that runs.
     pub attempts: TaskTracker,
-    /// Ends the attempts that run: their jobs go back untouched.
+    /// Ends the attempts that run: those that were sent are recorded as interrupted, and the jobs of the others go back untouched.
     pub interrupt: CancellationToken,
-}
-
-/// The leases that this node holds and keeps from ending.
-#[derive(Default)]
-pub struct Leases(Mutex<HashMap<JobId, Token>>);
-
-impl Leases {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Token>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn all(&self) -> Vec<(JobId, Token)> {
-        self.lock().iter().map(|(id, token)| (*id, *token)).collect()
-    }
 }
 
 /// What a look at the store says.
@@ -262,6 +248,7 @@ impl Node {
         let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
         let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone() };
         let stopwatch = Stopwatch::start();
+        let claiming = self.leases.claiming().await;
         let leased = self.store.claim_due(claim).await?;
         self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
         let mut taken: HashMap<GroupId, u32> = HashMap::new();
@@ -269,49 +256,61 @@ impl Node {
             *taken.entry(leased.job.group).or_default() += 1;
             self.start(leased, now);
         }
+        drop(claiming);
+        if self.clock.now().since(now) >= self.extension_period() {
+            self.leases.hurry();
+        }
         Ok(outlook.after_claim(&taken, ahead))
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
         let slot = self.gates.enter(leased.job.tenant, leased.job.group, now.max(leased.job.run_at));
-        self.leases.lock().insert(leased.job.id, leased.token);
-        let node = Arc::clone(self);
-        self.attempts.spawn(async move {
-            let attempt = async {
-                node.clock.sleep_until_nearly(leased.job.run_at).await;
-                let now = node.clock.now().max(leased.job.run_at);
-                if now >= leased.until {
-                    // The claim was long on its way, or this node stood still: somebody else may have the job by now.
-                    return Settlement::released(&leased, now).into();
-                }
-                node.observer.tell(Fact::pop(&leased, now));
-                node.attempter.make(&leased).await
-            };
-            let Made { settlement, trial } = tokio::select! {
-                made = attempt => made,
-                () = node.interrupt.cancelled() => Settlement::released(&leased, node.clock.now()).into(),
-            };
-            let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
-            let slot = match settlement.spends() {
-                true => slot,
-                false => slot.unused(),
-            };
-            let attempt = node.rollouts.interest(leased.job.group, &settlement);
-            let settle = node.settle(&leased, settlement);
-            match node.store.keeps_order() {
-                // Whatever is claimed from now on is claimed after this.
-                true => begun(settle, || node.leave(slot)).await,
-                false => {
-                    settle.await;
-                    node.leave(slot);
-                }
+        let hold = self.leases.keep(leased.lease());
+        self.attempts.spawn(Arc::clone(self).run_attempt(leased, slot, hold));
+    }
+
+    /// Makes an attempt and settles it. Whatever this takes away when it ends is of its own lease.
+    async fn run_attempt(self: Arc<Self>, leased: Leased, slot: Slot, hold: Hold) {
+        let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
+        let Made { settlement, trial } = self.attempt(&leased, &interruption).await;
+        let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
+        let slot = match settlement.spends() {
+            true => slot,
+            false => slot.unused(self.clock.now()),
+        };
+        let attempt = self.rollouts.interest(leased.job.group, &settlement);
+        let settle = self.settler.settle(&leased, settlement);
+        let settled = match self.store.keeps_order() {
+            // Whatever is claimed from now on is claimed after this.
+            true => begun(settle, || self.leave(slot)).await,
+            false => {
+                let settled = settle.await;
+                self.leave(slot);
+                settled
             }
-            node.leases.lock().remove(&leased.job.id);
-            node.rollouts.settled(leased.job.group, attempt, trial);
-            if comes_back {
-                node.wake.here();
-            }
-        });
+        };
+        drop(hold);
+        // An attempt whose lease was lost is made once more, and counts then.
+        if let Some(Settled::Applied(_)) = settled {
+            self.rollouts.settled(leased.job.group, attempt, trial);
+        }
+        if comes_back {
+            self.wake.here();
+        }
+    }
+
+    async fn attempt(&self, leased: &Leased, interruption: &Interruption) -> Made {
+        tokio::select! {
+            () = self.clock.sleep_until_nearly(leased.job.run_at) => {}
+            _ = interruption.cause() => return Settlement::released(leased, self.clock.now()).into(),
+        }
+        let now = self.clock.now().max(leased.job.run_at);
+        if now >= leased.until {
+            // The claim was long on its way, or this node stood still: somebody else may have the job by now.
+            return Settlement::released(leased, now).into();
+        }
+        self.observer.tell(Fact::pop(leased, now));
+        self.attempter.make(leased, interruption).await
     }
 
     /// Gives a place back to those that wait for one.
@@ -322,53 +321,44 @@ impl Node {
         }
     }
 
-    /// Writes a settlement, and tries again while the store does not take it: the lease is kept alive meanwhile.
-    pub(crate) async fn settle(&self, leased: &Leased, settlement: Settlement) {
-        let settlement = flow::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
-        loop {
-            match self.store.settle(vec![settlement.clone()]).await {
-                Ok(settled) => {
-                    let settled = settled.first().copied().unwrap_or(Settled::LeaseLost);
-                    self.observer.settled(leased, &settlement, settled);
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(job = %leased.job.id, %error, "a settlement could not be written; trying again");
-                    if self.interrupt.is_cancelled() {
-                        return;
-                    }
-                    self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)).await;
-                }
-            }
-        }
+    fn extension_period(&self) -> Duration {
+        self.config.lease.get() / EXTENSIONS
     }
 
     /// Keeps the leases of running attempts from ending, until `stop`.
     pub async fn run_leases(self: Arc<Self>, stop: CancellationToken) {
-        let period = self.config.lease.get() / EXTENSIONS;
-        let mut pause = period;
+        let period = self.extension_period();
+        let mut next = self.clock.now().plus(period);
         loop {
             tokio::select! {
-                () = self.clock.sleep_until(self.clock.now().plus(pause)) => {}
+                () = self.clock.sleep_until(next) => {}
+                () = self.leases.hurried() => {}
                 () = stop.cancelled() => return,
             }
-            pause = period;
-            let leases = self.leases.all();
-            if leases.is_empty() {
-                continue;
-            }
-            let until = self.clock.now().plus(self.config.lease.get());
-            match self.store.extend(leases.clone(), until).await {
-                Ok(ours) => {
-                    let lost = leases.iter().zip(ours).filter(|(_, ours)| !ours).count();
-                    if lost > 0 {
-                        tracing::debug!(lost, "leases ended before they could be extended");
-                    }
-                }
+            next = match self.extend_leases().await {
+                Ok(asked) => asked.plus(period),
                 Err(error) => {
                     tracing::error!(%error, "cannot extend leases");
-                    pause = period.min(STORE_PAUSE);
+                    self.clock.now().plus(period.min(STORE_PAUSE))
                 }
+            };
+        }
+    }
+
+    /// Extends the leases that are held, and once more if that took so long that little is left of them; says since when they last.
+    pub(crate) async fn extend_leases(&self) -> Result<UnixMs, StoreError> {
+        loop {
+            let (asked, leases) = (self.clock.now(), self.leases.kept());
+            if leases.is_empty() {
+                return Ok(asked);
+            }
+            let ours = self.store.extend(leases, asked.plus(self.config.lease.get())).await?;
+            let lost = ours.iter().filter(|ours| !**ours).count();
+            if lost > 0 {
+                tracing::debug!(lost, "leases ended before they could be extended");
+            }
+            if self.clock.now().since(asked) < self.extension_period() {
+                return Ok(asked);
             }
         }
     }

@@ -45,7 +45,8 @@ struct GateState {
 /// The right to run one attempt; it ends when this is dropped.
 pub struct Slot {
     gates: Arc<Gates>,
-    whose: [Whose; 2],
+    /// Whose it is, and up to when each of their rates was used up by it.
+    whose: [(Whose, i128); 2],
 }
 
 /// How much may start now.
@@ -114,13 +115,11 @@ impl Gates {
         let whose = [Whose::Tenant(tenant), Whose::Group(group)];
         let mut inner = self.lock();
         inner.running += 1;
-        for whose in whose {
+        let whose = whose.map(|whose| {
             let state = inner.gates.entry(whose).or_default();
             state.running += 1;
-            if let Some(pace) = &mut state.pace {
-                pace.spend(now);
-            }
-        }
+            (whose, state.pace.as_mut().map_or(i128::MIN, |pace| pace.spend(now)))
+        });
         Slot { gates: Arc::clone(self), whose }
     }
 
@@ -130,13 +129,14 @@ impl Gates {
 }
 
 impl Slot {
-    /// Nothing was sent: the rates get back what this has taken, so that the others go at their pace.
+    /// Nothing was sent: the rates get back what this has taken, so that the others go at their pace. What time has given back by `now` is
+    /// not given back twice.
     #[must_use]
-    pub fn unused(self) -> Self {
+    pub fn unused(self, now: UnixMs) -> Self {
         let mut inner = self.gates.lock();
-        for whose in &self.whose {
+        for (whose, used_until) in &self.whose {
             if let Some(pace) = inner.gates.get_mut(whose).and_then(|state| state.pace.as_mut()) {
-                pace.give_back();
+                pace.give_back(*used_until, now);
             }
         }
         drop(inner);
@@ -148,7 +148,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.gates.lock();
         inner.running -= 1;
-        for whose in &self.whose {
+        for (whose, _) in &self.whose {
             if let Some(state) = inner.gates.get_mut(whose) {
                 state.running -= 1;
                 if state.is_blank() {
@@ -200,12 +200,17 @@ impl Pace {
         }
     }
 
-    fn spend(&mut self, now: UnixMs) {
+    /// Returns the time up to which the rate is used up then.
+    fn spend(&mut self, now: UnixMs) -> i128 {
         self.ahead = self.ahead.max(i128::from(now.0) * NANOS) + self.interval();
+        self.ahead
     }
 
-    fn give_back(&mut self) {
-        self.ahead -= self.interval();
+    /// As long as what was spent reaches into the future, all that was spent since stands behind it.
+    fn give_back(&mut self, used_until: i128, now: UnixMs) {
+        if used_until > i128::from(now.0) * NANOS {
+            self.ahead -= self.interval();
+        }
     }
 }
 
@@ -260,8 +265,20 @@ mod tests {
         let opening = || gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
         assert_eq!(opening(), Opening::Now(10));
         start(&gates, 9, UnixMs(0));
-        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, UnixMs(0)).unused()));
+        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, UnixMs(0)).unused(UnixMs(0))));
         assert_eq!(opening(), Opening::Now(1));
+    }
+
+    #[test]
+    fn what_is_given_back_late_makes_no_room_for_two() {
+        let gates = Arc::new(Gates::new(1_000));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(1)), UnixMs(now));
+        assert_eq!(opening(0), Opening::Now(1));
+        let late = gates.enter(TENANT, GROUP, UnixMs(0));
+        assert_eq!(opening(5_000), Opening::Now(1));
+        start(&gates, 1, UnixMs(5_000));
+        drop(late.unused(UnixMs(5_001)));
+        assert!(matches!(opening(5_001), Opening::NotBefore(_)), "one was sent in this second");
     }
 
     #[test]
@@ -312,7 +329,7 @@ mod tests {
         drop(others);
         assert_eq!(both(0), (Opening::Now(9), Opening::Now(1)), "its rate is used up but for one");
         assert_eq!(all(Whose::Tenant(TenantId(8)), 0), Opening::Now(3));
-        drop(first.unused());
+        drop(first.unused(UnixMs(0)));
         assert_eq!(both(0), (Opening::Now(10), Opening::Now(2)), "both get it back");
         start(&gates, 2, UnixMs(0));
         let (Opening::Now(8), Opening::NotBefore(at)) = both(0) else { panic!("{:?}", both(0)) };

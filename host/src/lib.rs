@@ -35,6 +35,12 @@ pub mod due;
 // Jobs that consumers fetch.
 pub mod pull;
 
+// What becomes of leased jobs, written.
+pub mod settler;
+
+// The leases that this node holds.
+pub mod leases;
+
 // How many of a group may.
 pub mod gate;
 

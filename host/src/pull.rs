@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::flow;
 use crate::job::{JobId, Leased, Settlement, State, TenantId, Token};
+use crate::leases::{EXTENSIONS, Leases};
 use crate::observe::{Fact, Observer};
 use crate::policy::JudgedOutcome;
 use crate::rollout::Rollouts;
@@ -37,6 +38,8 @@ pub struct Puller {
     pub observer: Arc<Observer>,
     /// Says that there may be something to pull.
     pub pulled: Arc<Notify>,
+    /// The leases that this node holds.
+    pub leases: Arc<Leases>,
     /// Is woken when there may be something due.
     pub wake: Arc<Wake>,
     /// Ends the waiting of consumers.
@@ -136,7 +139,9 @@ impl Puller {
         let (lease_until, quotas) = (now.plus(ask.lease), vec![(group.id, ask.max)]);
         let leased = loop {
             let claim = ClaimDue { now, lease_until, pull: true, quotas: quotas.clone() };
+            let claiming = self.leases.claiming().await;
             let claimed = self.store.claim_due(claim).await?;
+            drop(claiming);
             let (late, leased): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|leased| settle::is_late(leased, now));
             for leased in &late {
                 self.settle(leased, Settlement::expired(leased, now, None)).await?;
@@ -157,11 +162,18 @@ impl Puller {
     /// # Errors
     /// If the lease has ended.
     pub async fn extend(&self, tenant: TenantId, ticket: Ticket, lease: Duration) -> Result<UnixMs, Lost> {
+        let _hold = self.leases.guard((ticket.job, ticket.token));
         self.held(tenant, ticket).await?;
-        let until = self.clock.now().plus(lease);
-        match self.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() {
-            Some(true) => Ok(until),
-            _ => Err(Lost::Ended),
+        loop {
+            let asked = self.clock.now();
+            let until = asked.plus(lease);
+            if self.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() != Some(&true) {
+                return Err(Lost::Ended);
+            }
+            // A lease lasts from when it was written, not from when it was asked for.
+            if self.clock.now().since(asked) < lease / EXTENSIONS {
+                return Ok(until);
+            }
         }
     }
 
@@ -170,6 +182,7 @@ impl Puller {
     /// # Errors
     /// If the lease has ended.
     pub async fn end(&self, tenant: TenantId, ticket: Ticket, said: Said) -> Result<(State, Option<UnixMs>), Lost> {
+        let _hold = self.leases.guard((ticket.job, ticket.token));
         let leased = self.held(tenant, ticket).await?;
         let settlement = match said {
             Said::Release => Settlement::released(&leased, self.clock.now()),

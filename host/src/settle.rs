@@ -12,8 +12,21 @@ use crate::policy::{Fault, Role, Ruling, is_fatal};
 const HOLD_BASE: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(60);
 
-/// A job that took its node down so often is not tried again: it may be the cause.
+/// A job whose leases ended so often without a word is not tried again: it may be what takes its nodes, or its consumers, down.
 const LOST_LEASES: u32 = 10;
+
+/// The codes of attempts that were cut off.
+const INTERRUPTED: &str = "attempt.interrupted";
+const CANCELLED: &str = "attempt.cancelled";
+
+/// Why an attempt is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutOff {
+    /// The server stops, and does not wait any longer.
+    Stopped,
+    /// The job is cancelled, and what takes its place is not to run beside it.
+    Cancelled,
+}
 
 /// An attempt that was sent and answered, or not answered.
 #[must_use]
@@ -72,11 +85,14 @@ pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRec
     Settlement::held(leased, at, attempt, run_at)
 }
 
-/// A job whose lease ended without a settlement: its node stopped in the middle, and nobody knows whether a request went out.
-/// The attempt is spent, but no policy is asked about it: delivery is at least once.
+/// A job whose lease ended without a settlement: its node, or its consumer, stopped in the middle, and nobody knows whether the work was
+/// done. The attempt is spent, but no policy is asked about it: delivery is at least once.
 #[must_use]
 pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
-    let message = "the node stopped in the middle of the attempt; it may have been delivered".to_owned();
+    let message = match leased.job.spec.target {
+        Some(_) => "the node stopped in the middle of the attempt; it may have been delivered",
+        None => "the consumer's lease ended without a word; the work may have been done",
+    };
     let mut attempt = AttemptRecord {
         number: leased.number(),
         started_at: leased.job.run_at,
@@ -84,22 +100,53 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
         outcome: Outcome::Retryable,
         status: None,
         response_body: bytes::Bytes::new(),
-        detail: AttemptDetail {
-            spent: true,
-            error: Some(AttemptError { code: "attempt.interrupted".to_owned(), message: message.clone() }),
-            verdict: Some(VerdictRecord { outcome: Outcome::Retryable, reason: message }),
-            ..AttemptDetail::default()
-        },
+        detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
     };
+    note(&mut attempt, INTERRUPTED, message);
     if leased.lost_leases >= LOST_LEASES {
-        decide(
-            &mut attempt,
-            State::Dead,
-            None,
-            format!("{} nodes stopped while they had this job", leased.lost_leases),
-        );
+        let reason = format!("{} leases of this job ended without a word", leased.lost_leases);
+        decide(&mut attempt, State::Dead, None, reason);
         return Settlement::dead(leased, at, attempt);
     }
+    again_at_once(leased, at, attempt)
+}
+
+/// An attempt that was cut off after its request had been sent.
+#[must_use]
+pub fn cut_off(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, why: CutOff) -> Settlement {
+    match why {
+        CutOff::Stopped => {
+            note(
+                &mut attempt,
+                INTERRUPTED,
+                "the server stopped in the middle of the attempt; it may have been delivered",
+            );
+            again_at_once(leased, at, attempt)
+        }
+        CutOff::Cancelled => {
+            note(
+                &mut attempt,
+                CANCELLED,
+                "the job was cancelled in the middle of the attempt; it may have been delivered",
+            );
+            decide(&mut attempt, State::Cancelled, None, "a newer job took its place".to_owned());
+            Settlement::cancelled(leased, at, attempt)
+        }
+    }
+}
+
+/// Whether an attempt's error says that it was cut off: it says nothing of its receiver, nor of its policies.
+#[must_use]
+pub fn is_cut_off(code: &str) -> bool {
+    matches!(code, INTERRUPTED | CANCELLED)
+}
+
+fn note(attempt: &mut AttemptRecord, code: &str, message: &str) {
+    attempt.detail.error = Some(AttemptError { code: code.to_owned(), message: message.to_owned() });
+    attempt.detail.verdict = Some(VerdictRecord { outcome: Outcome::Retryable, reason: message.to_owned() });
+}
+
+fn again_at_once(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord) -> Settlement {
     if leased.job.deadline.is_some_and(|deadline| at > deadline) {
         decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
         return Settlement::expired(leased, at, Some(attempt));
@@ -204,6 +251,8 @@ mod tests {
                 answered(&leased, at, record(), ruling.clone()),
                 unsent(&leased, at, record(), Role::Sign, &fault),
                 interrupted(&leased, at),
+                cut_off(&leased, at, record(), CutOff::Stopped),
+                cut_off(&leased, at, record(), CutOff::Cancelled),
             ] {
                 prop_assert!(State::Running.can_become(state_of(&settlement)));
                 let decision = settlement.attempt.as_ref().and_then(|attempt| attempt.detail.decision.clone()).unwrap();

@@ -1,4 +1,7 @@
 //! Tidies up: takes back the jobs of nodes that died, and removes what has been kept long enough.
+//!
+//! A lease that has ended is taken back only if this node does not hold it: a node that stood still extends its own leases first, and what
+//! another node has taken meanwhile is that node's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::UnixMs;
 use crate::config::Retention;
 use crate::due::Node;
-use crate::flow;
-use crate::job::{Leased, Settlement, State};
+use crate::job::{Lease, Leased, Settlement, State};
+use crate::leases::{Hold, Sorted};
 use crate::observe::Fact;
 use crate::settle;
 use crate::store::{Prune, StoreError};
 
-/// How often leases that have ended, and jobs whose time has run out, are looked for.
+/// How often leases that have ended, and jobs whose time has run out, are looked for; for a lease that is known to end, in between.
 const LATE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the ticks of schedules are kept: a backfill further back does not know what has run.
@@ -22,6 +25,14 @@ pub const TICKS_KEPT: Duration = Duration::from_secs(90 * 86_400);
 
 /// How many jobs are taken back, or removed, in one transaction.
 const BATCH: u32 = 500;
+
+/// What came of a look for leases that have ended.
+struct Recovered {
+    /// How many jobs were taken back.
+    jobs: usize,
+    /// When the next lease ends, if that is soon.
+    next_end: Option<UnixMs>,
+}
 
 impl Node {
     /// Takes back jobs whose lease ended, and ends waiting jobs whose time has run out, until `stop`. The first time at once: after
@@ -31,44 +42,61 @@ impl Node {
             // What comes while this looks is found a period after it began, not after it ended.
             let looked = self.clock.now();
             let found = async { Ok::<_, StoreError>((self.recover().await?, self.expire().await?)) };
+            let mut next = looked.plus(LATE_PERIOD);
             match found.await {
-                Ok((0, 0)) => {}
-                Ok((recovered, _)) => {
-                    if recovered > 0 {
-                        tracing::warn!(recovered, "jobs were taken back whose lease had ended");
+                Ok((Recovered { jobs: 0, next_end }, 0)) => next = next_end.map_or(next, |end| next.min(end)),
+                Ok((Recovered { jobs, .. }, _)) => {
+                    if jobs > 0 {
+                        tracing::warn!(jobs, "jobs were taken back whose lease had ended");
                     }
                     self.wake.here();
                     continue;
                 }
                 Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),
             }
-            self.pause_until(looked.plus(LATE_PERIOD), &stop).await;
+            self.pause_until(next, &stop).await;
         }
     }
 
-    async fn recover(&self) -> Result<usize, StoreError> {
+    async fn recover(&self) -> Result<Recovered, StoreError> {
         let now = self.clock.now();
-        let leased = self.store.claim_lost(now, now.plus(self.config.lease.get()), BATCH).await?;
+        let mut ending = self.store.ending_leases(now, now.plus(LATE_PERIOD), BATCH).await?;
+        let coming = ending.split_off(ending.partition_point(|(_, end)| *end <= now));
+        let next_end = coming.first().map(|(_, end)| *end);
+        if ending.is_empty() {
+            return Ok(Recovered { jobs: 0, next_end });
+        }
+        let Sorted { held, lost } = self.leases.sorted(ending.into_iter().map(|(lease, _)| lease).collect()).await;
+        if !held.is_empty() {
+            self.extend_leases().await?;
+        }
+        Ok(Recovered { jobs: self.take_back(lost, now).await?, next_end })
+    }
+
+    /// Settles as interrupted what was done under these leases.
+    async fn take_back(&self, lost: Vec<Lease>, now: UnixMs) -> Result<usize, StoreError> {
+        if lost.is_empty() {
+            return Ok(0);
+        }
+        let leased = self.store.claim_lost(lost, now, now.plus(self.config.lease.get())).await?;
         for leased in &leased {
             self.observer.tell(Fact::interrupt(leased, now));
         }
-        self.settle_all(&leased, |leased: &Leased| settle::interrupted(leased, now)).await
+        self.settle_all(&leased, |leased: &Leased| settle::interrupted(leased, now)).await;
+        Ok(leased.len())
     }
 
     async fn expire(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let leased = self.store.claim_overdue(now, now.plus(self.config.lease.get()), BATCH).await?;
-        self.settle_all(&leased, |leased: &Leased| Settlement::expired(leased, now, None)).await
+        self.settle_all(&leased, |leased: &Leased| Settlement::expired(leased, now, None)).await;
+        Ok(leased.len())
     }
 
-    async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) -> Result<usize, StoreError> {
-        let settlement = |leased: &Leased| flow::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
-        let settlements = leased.iter().map(settlement).collect::<Vec<_>>();
-        let settled = self.store.settle(settlements.clone()).await?;
-        for ((leased, settlement), settled) in leased.iter().zip(&settlements).zip(settled) {
-            self.observer.settled(leased, settlement, settled);
-        }
-        Ok(leased.len())
+    /// Holds what it settles: however long the store takes, these leases are not lost once more.
+    async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
+        let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease())).collect();
+        self.settler.settle_all(leased, settle).await;
     }
 
     /// Removes finished jobs as `retention` says, until `stop`.

@@ -323,6 +323,9 @@ impl Job {
 #[serde(transparent)]
 pub struct Token(pub i64);
 
+/// A lease: which job, and which of its leases.
+pub type Lease = (JobId, Token);
+
 /// A job that this node has the right to work on until its lease ends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leased {
@@ -332,7 +335,7 @@ pub struct Leased {
     pub token: Token,
     /// The payload.
     pub body: Bytes,
-    /// How many leases of this job ended without anybody settling them.
+    /// How many leases of this job ended without anybody settling them, those apart that were lost to a pause of their node.
     pub lost_leases: u32,
     /// When the lease ends, unless it is extended.
     pub until: UnixMs,
@@ -341,6 +344,12 @@ pub struct Leased {
 }
 
 impl Leased {
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        (self.job.id, self.token)
+    }
+
     /// The number of the attempt that this lease is for, from 1.
     #[must_use]
     pub fn number(&self) -> u32 {

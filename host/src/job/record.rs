@@ -45,6 +45,9 @@ impl FromStr for Outcome {
     }
 }
 
+/// What is said of a record that the store refuses.
+const REFUSED: &str = "the details of this attempt could not be stored";
+
 /// An earlier attempt, as a retry policy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
@@ -80,6 +83,28 @@ pub struct AttemptRecord {
 }
 
 impl AttemptRecord {
+    /// What is kept of it where the store refuses the whole of it for `reason`.
+    #[must_use]
+    pub fn reduced(&self, reason: &str) -> Self {
+        let detail = &self.detail;
+        let decision =
+            detail.decision.as_ref().map(|decision| DecisionRecord { reason: REFUSED.to_owned(), ..decision.clone() });
+        let message = format!("{REFUSED}: {}", reason.replace('\0', "\u{fffd}"));
+        Self {
+            response_body: Bytes::new(),
+            detail: AttemptDetail {
+                spent: detail.spent,
+                error: Some(AttemptError { code: "attempt.record_refused".to_owned(), message }),
+                decision,
+                timings: detail.timings,
+                seed: detail.seed,
+                binding_version: detail.binding_version,
+                ..AttemptDetail::default()
+            },
+            ..*self
+        }
+    }
+
     /// What a retry policy is shown of it.
     #[must_use]
     pub fn past(&self) -> Past {
@@ -91,7 +116,7 @@ impl AttemptRecord {
 /// The part of an attempt's record that is stored as one document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptDetail {
-    /// False if nothing was sent, or it was interrupted by a stop: the number is used again.
+    /// False if nothing was sent: the number is used again.
     pub spent: bool,
     /// The sha-256 of the request as sent: method, URL, headers (but those whose values are keys) and body. If it was redirected,
     /// of the first one.

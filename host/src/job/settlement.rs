@@ -80,10 +80,23 @@ impl Settlement {
         Self::of(leased, at, None, Next::Scheduled(leased.job.run_at))
     }
 
+    /// The job was cancelled, and its attempt was cut off.
+    #[must_use]
+    pub fn cancelled(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
+        Self::of(leased, at, Some(attempt), Next::Final(State::Cancelled))
+    }
+
     fn of(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
         let (id, token, attempt) = (leased.job.id, leased.token, attempt.map(Arc::new));
         let is_ordered = leased.job.order_key.is_some();
         Self { id, token, at, attempt, follow_ups: Vec::new(), is_ordered, next }
+    }
+
+    /// The same for a store that refuses it for `reason`: what becomes of the job, and of its attempt nothing that came from outside.
+    #[must_use]
+    pub fn reduced(&self, reason: &str) -> Self {
+        let attempt = self.attempt.as_ref().map(|attempt| Arc::new(attempt.reduced(reason)));
+        Self { attempt, follow_ups: Vec::new(), ..self.clone() }
     }
 
     /// Where the job goes, unless it was asked to be cancelled.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::catalog::{Canary, Group};
 use crate::job::{AttemptRecord, GroupId, Outcome};
 use crate::policy::FaultCode;
+use crate::settle;
 
 /// What the codes of policies' faults begin with.
 const FAULTS: &str = "policy.";
@@ -72,11 +73,13 @@ impl Canaries {
 }
 
 impl Arm {
-    /// One attempt. None for one that says nothing of its policy: its receiver was not ready for it, or the server was not.
+    /// One attempt. None for one that says nothing of its policy: its receiver was not ready for it, the server was not, or it was cut off.
     fn of(attempt: &AttemptRecord) -> Option<Self> {
         let detail = &attempt.detail;
-        let error = detail.error.as_ref().map(|error| error.code.as_str()).filter(|code| code.starts_with(FAULTS));
-        if error == Some(FaultCode::Overloaded.as_str()) || (error.is_none() && !detail.spent) {
+        let code = detail.error.as_ref().map(|error| error.code.as_str());
+        let error = code.filter(|code| code.starts_with(FAULTS));
+        let says_nothing = error.is_none() && (!detail.spent || code.is_some_and(settle::is_cut_off));
+        if error == Some(FaultCode::Overloaded.as_str()) || says_nothing {
             return None;
         }
         let has_fault = error.is_some() || detail.plugins.iter().any(|used| used.fault.is_some());

@@ -24,8 +24,8 @@ use bytes::Bytes;
 
 use crate::clock::UnixMs;
 use crate::job::{
-    AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Priority, Settlement, SkipReason, SkippedTicks, Spec, State,
-    TenantId, Token,
+    AttemptRecord, GroupId, Job, JobId, Lease, Leased, NewJob, Priority, Settlement, SkipReason, SkippedTicks, Spec,
+    State, TenantId, Token,
 };
 
 pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
@@ -262,8 +262,14 @@ pub trait Jobs: Send + Sync {
     /// job that cannot be read is logged and left out, so that it does not stop the others.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError>;
 
-    /// Leases anew, at most `limit` of them, jobs whose lease ended at `now` or before without being settled; `lost_leases` rises.
-    async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError>;
+    /// The leases that end at `until` or before, at most `limit` of them, each with its end, by which they are ordered. It is `now`.
+    async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError>;
+
+    /// Leases jobs anew whose lease is one of these, and ended at `now` or before without being settled; `lost_leases` rises.
+    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError>;
+
+    /// These leases were lost although their holder was there, so that newer ones are in force: `lost_leases` of their jobs falls by one.
+    async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError>;
 
     /// Leases at most `limit` waiting jobs whose time ran out before `now`: they are to be settled as expired.
     async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError>;
@@ -272,7 +278,7 @@ pub trait Jobs: Send + Sync {
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError>;
 
     /// Moves the end of leases. The answer says for each whether it was still ours.
-    async fn extend(&self, leases: Vec<(JobId, Token)>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
+    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
 
     /// Writes settlements with their attempts and the jobs that follow, each only if its lease is still the newest. A job that
     /// would follow in a group that has gone is left out. Answers in the order of the input.

@@ -100,10 +100,10 @@ pub(crate) async fn that_ran_out_is_given_anew(world: &World) {
     world.insert_due(3).await;
     let first = world.claim(NOW, 3).await;
     let end = NOW.plus(LEASE);
-    let again = |now, limit| world.store.claim_lost(now, end.plus(LEASE), limit);
-    assert!(again(end.minus(ms(1)), 10).await.unwrap().is_empty());
+    let again = |now, limit| claim_lost(&*world.store, now, end.plus(LEASE), limit);
+    assert!(again(end.minus(ms(1)), 10).await.is_empty());
 
-    let second = again(end, 2).await.unwrap();
+    let second = again(end, 2).await;
     assert_eq!(second.len(), 2);
     for leased in &second {
         let before = first.iter().find(|first| first.job.id == leased.job.id).unwrap();
@@ -111,17 +111,17 @@ pub(crate) async fn that_ran_out_is_given_anew(world: &World) {
         assert_eq!((leased.lost_leases, leased.job.state, leased.number()), (1, State::Running, 1));
         assert_eq!(leased.body, before.body);
     }
-    let rest = again(end, 10).await.unwrap();
+    let rest = again(end, 10).await;
     assert_eq!(rest.len(), 1);
-    assert!(again(end, 10).await.unwrap().is_empty(), "the new leases have not ended");
-    let third = world.store.claim_lost(end.plus(LEASE), end.plus(LEASE).plus(LEASE), 10).await.unwrap();
+    assert!(again(end, 10).await.is_empty(), "the new leases have not ended");
+    let third = claim_lost(&*world.store, end.plus(LEASE), end.plus(LEASE).plus(LEASE), 10).await;
     assert_eq!(third.iter().map(|leased| leased.lost_leases).collect::<Vec<_>>(), [2, 2, 2]);
 }
 
 pub(crate) async fn that_ran_out_cannot_settle_or_extend(world: &World) {
     let late = world.leased().await;
     let end = NOW.plus(LEASE);
-    let new = world.store.claim_lost(end, end.plus(LEASE), 10).await.unwrap().remove(0);
+    let new = claim_lost(&*world.store, end, end.plus(LEASE), 10).await.remove(0);
     let settle = |leased: &Leased| Settlement::succeeded(leased, end, an_attempt(leased, Some(200)));
 
     assert_eq!(world.store.extend(vec![(late.job.id, late.token)], UnixMs::MAX).await.unwrap(), [false]);
@@ -132,6 +132,43 @@ pub(crate) async fn that_ran_out_cannot_settle_or_extend(world: &World) {
     assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
     assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [Settled::LeaseLost]);
     assert_eq!(world.store.extend(vec![(new.job.id, new.token)], UnixMs::MAX).await.unwrap(), [false]);
+}
+
+pub(crate) async fn is_taken_back_only_where_it_is_named(world: &World) {
+    world.insert_due(2).await;
+    let [held, lost] = &world.claim(NOW, 2).await[..] else { panic!("two") };
+    let end = NOW.plus(LEASE);
+    let ending: HashSet<_> = world.store.ending_leases(NOW, end, 10).await.unwrap().into_iter().collect();
+    assert_eq!(ending, HashSet::from([(held.lease(), end), (lost.lease(), end)]));
+    assert!(world.store.ending_leases(NOW, end.minus(ms(1)), 10).await.unwrap().is_empty());
+    assert_eq!(world.store.ending_leases(NOW, end, 1).await.unwrap().len(), 1);
+
+    let stale = (held.job.id, Token(held.token.0 - 1));
+    let take_back = |leases, now| world.store.claim_lost(leases, now, end.plus(LEASE));
+    assert!(take_back(vec![lost.lease()], end.minus(ms(1))).await.unwrap().is_empty(), "it has not ended");
+    assert_eq!(ids(&take_back(vec![lost.lease(), stale], end).await.unwrap()), [lost.job.id]);
+    assert!(take_back(vec![lost.lease()], end).await.unwrap().is_empty(), "a newer lease is in force");
+    let done = Settlement::succeeded(held, end, an_attempt(held, Some(200)));
+    assert_eq!(world.store.settle(vec![done]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+}
+
+pub(crate) async fn that_was_lost_to_a_pause_is_not_counted(world: &World) {
+    let first = world.leased().await;
+    let end = NOW.plus(LEASE);
+    let second = claim_lost(&*world.store, end, end.plus(LEASE), 10).await.remove(0);
+    let third = claim_lost(&*world.store, end.plus(LEASE), end.plus(LEASE).plus(LEASE), 10).await.remove(0);
+    assert_eq!((second.lost_leases, third.lost_leases), (1, 2));
+    // The holders of the first two are there again. That of the third never left.
+    world.store.excuse(vec![first.lease(), (JobId(Uuid::nil()), Token(1))]).await.unwrap();
+    world.store.excuse(vec![third.lease()]).await.unwrap();
+    let later = end.plus(LEASE).plus(LEASE);
+    let fourth = claim_lost(&*world.store, later, later.plus(LEASE), 10).await.remove(0);
+    assert_eq!(fourth.lost_leases, 2, "three were lost, and one of them is excused");
+    for _ in 0..9 {
+        world.store.excuse(vec![first.lease()]).await.unwrap();
+    }
+    let last = claim_lost(&*world.store, later.plus(LEASE), UnixMs::MAX, 10).await.remove(0);
+    assert_eq!(last.lost_leases, 1, "never less than none");
 }
 
 pub(crate) async fn can_be_prolonged(world: &World) {
@@ -146,8 +183,8 @@ pub(crate) async fn can_be_prolonged(world: &World) {
     ];
     assert_eq!(world.store.extend(prolong, end.plus(ms(1))).await.unwrap(), [true, false, false, true]);
     assert_eq!(world.store.extend(Vec::new(), end).await.unwrap(), Vec::<bool>::new());
-    assert_eq!(ids(&world.store.claim_lost(end, UnixMs::MAX, 10).await.unwrap()), [leased[1].job.id]);
-    assert_eq!(ids(&world.store.claim_lost(end.plus(ms(1)), UnixMs::MAX, 10).await.unwrap()), [leased[0].job.id]);
+    assert_eq!(ids(&claim_lost(&*world.store, end, UnixMs::MAX, 10).await), [leased[1].job.id]);
+    assert_eq!(ids(&claim_lost(&*world.store, end.plus(ms(1)), UnixMs::MAX, 10).await), [leased[0].job.id]);
 }
 
 pub(crate) async fn shows_the_last_hundred_attempts(world: &World) {
@@ -177,7 +214,7 @@ pub(crate) async fn survives_reopening_or_ends(world: &World) {
     let before = world.leased().await;
     let store = world.reopened().await;
     let settle = |leased: &Leased| vec![Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)))];
-    match store.claim_lost(NOW, NOW.plus(LEASE), 10).await.unwrap().pop() {
+    match claim_lost(&*store, NOW, NOW.plus(LEASE), 10).await.pop() {
         Some(after) => {
             assert!(after.token > before.token);
             assert_eq!(store.settle(settle(&before)).await.unwrap(), [Settled::LeaseLost]);

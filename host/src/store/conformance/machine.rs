@@ -169,7 +169,7 @@ impl Walk<'_> {
 
     async fn claim_lost(&mut self) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let leased = self.world.store.claim_lost(now, lease_until, 1_000_000).await.unwrap();
+        let leased = claim_lost(&*self.world.store, now, lease_until, 1_000_000).await;
         // Other walks' jobs are in the same store.
         let leased: Vec<Leased> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
         let is_lost = |job: &&mut Expected| job.state == State::Running && job.lease_until <= now;

@@ -44,7 +44,8 @@ macro_rules! conformance {
             lease: [
                 goes_to_the_earliest_within_the_quota, never_comes_early, comes_from_the_named_groups_only,
                 comes_from_many_groups_at_once, is_given_once, waiting_groups_are_named_with_their_earliest_job,
-                that_ran_out_is_given_anew, that_ran_out_cannot_settle_or_extend, can_be_prolonged,
+                that_ran_out_is_given_anew, that_ran_out_cannot_settle_or_extend, is_taken_back_only_where_it_is_named,
+                that_was_lost_to_a_pause_is_not_counted, can_be_prolonged,
                 shows_the_last_hundred_attempts, survives_reopening_or_ends,
             ]
             settle: [
@@ -222,6 +223,13 @@ pub(super) async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota:
         .claim_due(ClaimDue { now, lease_until: now.plus(LEASE), pull: false, quotas: vec![(group, quota)] })
         .await
         .unwrap()
+}
+
+/// Takes back at most `limit` leases that have ended at `now`.
+pub(super) async fn claim_lost(store: &dyn Store, now: UnixMs, lease_until: UnixMs, limit: u32) -> Vec<Leased> {
+    let ended = store.ending_leases(now, now, limit).await.unwrap();
+    let lost = ended.into_iter().map(|(lease, _)| lease).collect();
+    store.claim_lost(lost, now, lease_until).await.unwrap()
 }
 
 pub(super) fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Expect) -> PutEntity {

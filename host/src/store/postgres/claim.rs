@@ -17,7 +17,7 @@ use super::error::Failure;
 use super::rows;
 use super::transaction::Verb;
 use crate::clock::UnixMs;
-use crate::job::{HISTORY_LIMIT, JobId, Leased, Past, TenantId, Token};
+use crate::job::{HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
 use crate::store::{ClaimDue, lane};
 
 /// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
@@ -49,14 +49,30 @@ pub(super) const CLAIM_OVERDUE: &str = "
     WHERE id = ANY (ARRAY (SELECT overdue.id FROM overdue))
     RETURNING job.*";
 
+pub(super) const ENDING: &str = "
+    SELECT id, token, lease_until FROM job WHERE lease_until >= $1 AND lease_until <= $2 ORDER BY lease_until LIMIT $3";
+
+/// What another node is just taking back, or extending, is passed over.
 pub(super) const CLAIM_LOST: &str = "
-    WITH lost AS MATERIALIZED (
-        SELECT id FROM job WHERE lease_until >= $4 AND lease_until <= $1
-        ORDER BY lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
+    WITH found AS MATERIALIZED (
+        SELECT id, token FROM job WHERE id = ANY ($1) AND lease_until <= $3 ORDER BY id FOR UPDATE SKIP LOCKED
+    ), lost AS MATERIALIZED (
+        SELECT found.id FROM found JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token)
+            ON (found.id, found.token) = (lease.id, lease.token)
     )
-    UPDATE job SET token = token + 1, lease_until = $2, lost_leases = lost_leases + 1
+    UPDATE job SET token = token + 1, lease_until = $4, lost_leases = lost_leases + 1
     WHERE id = ANY (ARRAY (SELECT lost.id FROM lost))
     RETURNING job.*";
+
+/// Of a job that has gone on under a newer lease, or has ended, nothing is left to count.
+pub(super) const EXCUSE: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT id, token FROM job WHERE id = ANY ($1) ORDER BY id FOR UPDATE
+    ), lost AS MATERIALIZED (
+        SELECT found.id FROM found JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token)
+            ON found.id = lease.id AND found.token > lease.token
+    )
+    UPDATE job SET lost_leases = lost_leases - 1 WHERE id = ANY (ARRAY (SELECT lost.id FROM lost)) AND lost_leases > 0";
 
 pub(super) const HELD: &str = "
     SELECT * FROM job WHERE id = $1 AND tenant = $2 AND token = $3 AND state = 'running' AND lease_until > $4";
@@ -118,15 +134,8 @@ impl Verb for ClaimFrom {
     }
 }
 
-/// Which leases are taken by their time.
-pub(super) enum Late {
-    Lost,
-    Overdue,
-}
-
-/// Leases by their time, from this time on, at most `limit`.
-pub(super) struct ClaimLate {
-    pub(super) late: Late,
+/// Leases jobs whose time ran out, from this time on, at most `limit`.
+pub(super) struct ClaimOverdue {
     pub(super) front: UnixMs,
     pub(super) now: UnixMs,
     pub(super) lease_until: UnixMs,
@@ -134,18 +143,75 @@ pub(super) struct ClaimLate {
 }
 
 #[async_trait]
-impl Verb for ClaimLate {
+impl Verb for ClaimOverdue {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
-        let sql = match self.late {
-            Late::Lost => CLAIM_LOST,
-            Late::Overdue => CLAIM_OVERDUE,
-        };
-        let query =
-            sqlx::query(sql).bind(self.now.0).bind(self.lease_until.0).bind(i64::from(self.limit)).bind(self.front.0);
+        let query = sqlx::query(CLAIM_OVERDUE).bind(self.now.0).bind(self.lease_until.0);
+        let query = query.bind(i64::from(self.limit)).bind(self.front.0);
         with_rest(query.fetch_all(&mut *db).await?, db).await
     }
+}
+
+/// The leases that end from `front` to `until`, at most `limit`.
+pub(super) struct Ending {
+    pub(super) front: UnixMs,
+    pub(super) until: UnixMs,
+    pub(super) limit: u32,
+}
+
+#[async_trait]
+impl Verb for Ending {
+    type Done = Vec<(Lease, UnixMs)>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Self::Done, Failure> {
+        let query = sqlx::query(ENDING).bind(self.front.0).bind(self.until.0).bind(i64::from(self.limit));
+        let lease = |row: &PgRow| {
+            Ok((
+                (rows::job_id(row, "id")?, rows::token(row)?),
+                UnixMs(row.try_get("lease_until").map_err(Failure::from)?),
+            ))
+        };
+        query.fetch_all(db).await?.iter().map(lease).collect()
+    }
+}
+
+/// Leases anew what these leases were for, where they have ended.
+pub(super) struct ClaimLost {
+    pub(super) lost: Vec<Lease>,
+    pub(super) now: UnixMs,
+    pub(super) lease_until: UnixMs,
+}
+
+#[async_trait]
+impl Verb for ClaimLost {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let (ids, tokens) = unzipped(&self.lost);
+        let query = sqlx::query(CLAIM_LOST).bind(ids).bind(tokens).bind(self.now.0).bind(self.lease_until.0);
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
+}
+
+/// Leases that were lost although their holder was there.
+pub(super) struct Excuse(pub(super) Vec<Lease>);
+
+#[async_trait]
+impl Verb for Excuse {
+    type Done = ();
+
+    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
+        let (ids, tokens) = unzipped(&self.0);
+        sqlx::query(EXCUSE).bind(ids).bind(tokens).execute(db).await?;
+        Ok(())
+    }
+}
+
+/// Each lease once, as two lists.
+fn unzipped(leases: &[Lease]) -> (Vec<Uuid>, Vec<i64>) {
+    let leases: HashSet<Lease> = leases.iter().copied().collect();
+    leases.into_iter().map(|(id, token)| (id.0, token.0)).unzip()
 }
 
 /// The job under a lease.
@@ -241,7 +307,7 @@ fn one(
 
 /// Moves the end of leases.
 pub(super) struct Extend {
-    pub(super) leases: Vec<(JobId, Token)>,
+    pub(super) leases: Vec<Lease>,
     pub(super) lease_until: UnixMs,
 }
 
@@ -250,9 +316,8 @@ impl Verb for Extend {
     type Done = Vec<bool>;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Vec<bool>, Failure> {
-        let leases: HashSet<(JobId, Token)> = self.leases.iter().copied().collect();
-        let (ids, tokens): (Vec<Uuid>, Vec<i64>) = leases.into_iter().map(|(id, token)| (id.0, token.0)).unzip();
-        let mut ours: HashSet<(JobId, Token)> = HashSet::with_capacity(ids.len());
+        let (ids, tokens) = unzipped(&self.leases);
+        let mut ours: HashSet<Lease> = HashSet::with_capacity(ids.len());
         let query = sqlx::query(EXTEND).bind(ids).bind(tokens).bind(self.lease_until.0);
         for row in &query.fetch_all(db).await? {
             ours.insert((rows::job_id(row, "id")?, rows::token(row)?));

@@ -5,36 +5,17 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::claim::{ClaimFrom, ClaimLate, Extend, Held, Late};
-use super::fronts::LateFront;
+use super::claim::{ClaimFrom, ClaimLost, ClaimOverdue, Ending, Excuse, Extend, Held};
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
 use super::settle::Settle;
 use super::{PostgresStore, change, claim, eras, insert, job_rows, lists, reads, settle, ticks};
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, SkippedTicks, TenantId, Token};
+use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
     Stats, StoreError, TickRecord, Ticked, TicksQuery, Waiting, lane,
 };
-
-impl PostgresStore {
-    async fn claim_late(
-        &self,
-        late: Late,
-        front: &LateFront,
-        now: UnixMs,
-        lease_until: UnixMs,
-        limit: u32,
-    ) -> Result<Vec<Leased>, StoreError> {
-        let (from, whole) = front.look(now);
-        let rows = self.database.call(&ClaimLate { late, front: from, now, lease_until, limit }).await?;
-        if rows.len() < limit as usize {
-            front.found_all(whole, now);
-        }
-        Ok(claim::leased(&rows))
-    }
-}
 
 #[async_trait]
 impl Jobs for PostgresStore {
@@ -69,12 +50,34 @@ impl Jobs for PostgresStore {
         Ok(claim::leased(&self.database.call(&claim).await?))
     }
 
-    async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        self.claim_late(Late::Lost, &self.lost, now, lease_until, limit).await
+    async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
+        let (front, whole) = self.lost.look(now);
+        let ending = self.database.call(&Ending { front, until, limit }).await?;
+        // Those that have ended are still there: they are found again until somebody has taken them back.
+        if ending.iter().all(|(_, end)| *end > now) {
+            self.lost.found_all(whole, now);
+        }
+        Ok(ending)
+    }
+
+    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError> {
+        if lost.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(claim::leased(&self.database.call(&ClaimLost { lost, now, lease_until }).await?))
+    }
+
+    async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError> {
+        self.database.call(&Excuse(lost)).await
     }
 
     async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        self.claim_late(Late::Overdue, &self.overdue, now, lease_until, limit).await
+        let (front, whole) = self.overdue.look(now);
+        let rows = self.database.call(&ClaimOverdue { front, now, lease_until, limit }).await?;
+        if rows.len() < limit as usize {
+            self.overdue.found_all(whole, now);
+        }
+        Ok(claim::leased(&rows))
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
@@ -82,7 +85,7 @@ impl Jobs for PostgresStore {
         Ok(claim::leased(&rows).pop())
     }
 
-    async fn extend(&self, leases: Vec<(JobId, Token)>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
+    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
         if leases.is_empty() {
             return Ok(Vec::new());
         }

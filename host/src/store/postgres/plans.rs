@@ -43,6 +43,8 @@ fn statements() -> Vec<(&'static str, String)> {
         ("claim due", claim::CLAIM_DUE),
         ("claim overdue", claim::CLAIM_OVERDUE),
         ("claim lost", claim::CLAIM_LOST),
+        ("ending leases", claim::ENDING),
+        ("excuse", claim::EXCUSE),
         ("held", claim::HELD),
         ("specs", claim::SPECS),
         ("history", claim::HISTORY),
@@ -135,6 +137,7 @@ fn hot_statements_use_their_index() {
         "specs",
         "waiting in lanes",
         "extend",
+        "ending leases",
         "claim lost",
         "prune finished",
     ];

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::{PostgresOptions, PostgresStore};
 use crate::job::{Admission, Debounce, JobId, NewJob, Overlap, Settlement, Tick};
-use crate::store::conformance::{self, Backend, Case, LEASE, NOW, World, an_attempt, conformance};
+use crate::store::conformance::{self, Backend, Case, LEASE, NOW, World, an_attempt, claim_lost, conformance};
 use crate::store::{Inserted, Jobs as _, Placed, Settled, Store, StoreError};
 
 #[path = "../../../../tests/support/postgres.rs"]
@@ -281,9 +281,9 @@ async fn a_lease_outlives_its_node_and_ends_by_time(fresh: &Fresh<'_>) {
     world.store.close().await;
     assert!(matches!(world.store.generation().await, Err(StoreError::Unavailable(_))));
     assert!(matches!(world.store.insert(vec![world.job(NOW)].into()).await, Err(StoreError::Unavailable(_))));
-    assert!(other.claim_lost(NOW, NOW.plus(LEASE), 9).await.unwrap().is_empty());
+    assert!(claim_lost(&*other, NOW, NOW.plus(LEASE), 9).await.is_empty());
     let end = NOW.plus(LEASE);
-    let after = other.claim_lost(end, end.plus(LEASE), 9).await.unwrap().remove(0);
+    let after = claim_lost(&*other, end, end.plus(LEASE), 9).await.remove(0);
     assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
     let late = Settlement::succeeded(&before, end, an_attempt(&before, Some(200)));
     assert_eq!(other.settle(vec![late]).await.unwrap(), [Settled::LeaseLost]);

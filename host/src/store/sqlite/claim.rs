@@ -12,7 +12,7 @@ use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use crate::clock::UnixMs;
-use crate::job::{GroupId, HISTORY_LIMIT, JobId, Leased, Past, TenantId, Token};
+use crate::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
 use crate::store::{ClaimDue, lane};
 
 /// The most groups that one statement claims from.
@@ -44,12 +44,29 @@ pub(super) const HELD: &str = "
     SELECT job.*, spec, body FROM job JOIN job_spec ON job_spec.job = job.id
     WHERE job.id = ?1 AND tenant = ?2 AND token = ?3 AND +state = 'running' AND lease_until > ?4";
 
-pub(super) const CLAIM_LOST: &str = "
-    UPDATE job SET token = token + 1, lease_until = ?, lost_leases = lost_leases + 1
-    WHERE id IN (SELECT id FROM job WHERE state = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?)
+pub(super) const ENDING: &str = "
+    SELECT id, token, lease_until FROM job WHERE state = 'running' AND lease_until <= ?1 ORDER BY lease_until LIMIT ?2";
+
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+pub(super) const CLAIM_LOST: Sql = Sql {
+    columns: 4,
+    text: "
+    UPDATE job SET token = job.token + 1, lease_until = lease.until, lost_leases = lost_leases + 1
+    FROM (SELECT column1 AS id, column2 AS token, column3 AS now, column4 AS until FROM (VALUES {rows})) AS lease
+    WHERE job.id = lease.id AND job.token = lease.token AND +job.state = 'running' AND +job.lease_until <= lease.now
     RETURNING *,
         (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
-        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body";
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body",
+};
+
+/// Of a job that has gone on under a newer lease, or has ended, nothing is left to count.
+pub(super) const EXCUSE: Sql = Sql {
+    columns: 2,
+    text: "
+    UPDATE job SET lost_leases = lost_leases - 1
+    FROM (SELECT column1 AS id, column2 AS token FROM (VALUES {rows})) AS lease
+    WHERE job.id = lease.id AND job.token > lease.token AND lost_leases > 0",
+};
 
 /// Of each job in the list, with the number of attempts that it has spent: the newest of these attempts.
 pub(super) const HISTORY: Sql = Sql {
@@ -97,18 +114,45 @@ pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Fai
     Ok(found)
 }
 
-/// With [`CLAIM_LOST`] or [`CLAIM_OVERDUE`].
-pub(super) async fn claim_late(
-    db: &mut Db,
-    sql: &'static str,
-    now: UnixMs,
-    lease_until: UnixMs,
-    limit: u32,
-) -> Result<Rows, Failure> {
-    let query = sqlx::query(sql).bind(lease_until.0).bind(now.0).bind(limit);
+pub(super) async fn claim_overdue(db: &mut Db, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Rows, Failure> {
+    let query = sqlx::query(CLAIM_OVERDUE).bind(lease_until.0).bind(now.0).bind(limit);
     let mut found = Rows { jobs: db.fetch_all(query).await?, history: Vec::new() };
     add_history(db, &mut found).await?;
     Ok(found)
+}
+
+/// The leases that end at `until` or before.
+pub(super) async fn ending(
+    reader: &mut SqliteConnection,
+    until: UnixMs,
+    limit: u32,
+) -> Result<Vec<(Lease, UnixMs)>, Failure> {
+    let found = sqlx::query(ENDING).bind(until.0).bind(limit).fetch_all(reader).await?;
+    let lease = |row: &SqliteRow| {
+        Ok(((rows::job_id(row, "id")?, rows::token(row)?), UnixMs(row.try_get("lease_until").map_err(Failure::from)?)))
+    };
+    found.iter().map(lease).collect()
+}
+
+pub(super) async fn claim_lost(db: &mut Db, lost: &[Lease], now: UnixMs, lease_until: UnixMs) -> Result<Rows, Failure> {
+    let mut found = Rows::default();
+    for chunk in lost.chunks(rows::PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(CLAIM_LOST.with_rows(chunk.len())));
+        for (id, token) in chunk {
+            query = query.bind(rows::id(*id)).bind(token.0).bind(now.0).bind(lease_until.0);
+        }
+        found.jobs.extend(db.fetch_all(query).await?);
+    }
+    add_history(db, &mut found).await?;
+    Ok(found)
+}
+
+pub(super) async fn excuse(db: &mut Db, lost: &[Lease]) -> Result<(), Failure> {
+    for chunk in lost.chunks(rows::PER_STATEMENT) {
+        let query = sqlx::query(AssertSqlSafe(EXCUSE.with_rows(chunk.len())));
+        db.execute(chunk.iter().fold(query, |query, (id, token)| query.bind(rows::id(*id)).bind(token.0))).await?;
+    }
+    Ok(())
 }
 
 /// The job under a lease.
@@ -189,8 +233,8 @@ fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Lea
     Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
 }
 
-pub(super) async fn extend(db: &mut Db, leases: &[(JobId, Token)], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {
-    let mut ours: HashSet<(JobId, Token)> = HashSet::with_capacity(leases.len());
+pub(super) async fn extend(db: &mut Db, leases: &[Lease], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {
+    let mut ours: HashSet<Lease> = HashSet::with_capacity(leases.len());
     for chunk in leases.chunks(rows::PER_STATEMENT) {
         let mut query = sqlx::query(AssertSqlSafe(EXTEND.with_rows(chunk.len())));
         for (id, token) in chunk {

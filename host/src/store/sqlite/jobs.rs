@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{SqliteStore, change, claim, reads, settle, ticks};
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, GroupId, Job, JobId, Leased, Settlement, SkippedTicks, TenantId, Token};
+use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
     Stats, StoreError, TickRecord, Ticked, TicksQuery, Waiting,
@@ -34,12 +34,24 @@ impl Jobs for SqliteStore {
         Ok(claim::leased(&work.await?))
     }
 
-    async fn claim_lost(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        self.claim_late(claim::CLAIM_LOST, now, lease_until, limit).await
+    async fn ending_leases(&self, _now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
+        let mut reader = reads::reader(&self.readers).await?;
+        Ok(claim::ending(&mut reader, until, limit).await?)
+    }
+
+    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError> {
+        let work =
+            self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &lost, now, lease_until).await }));
+        Ok(claim::leased(&work.await?))
+    }
+
+    async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError> {
+        self.writer.call(move |db| Box::pin(async move { claim::excuse(db, &lost).await })).await
     }
 
     async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
-        self.claim_late(claim::CLAIM_OVERDUE, now, lease_until, limit).await
+        let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, now, lease_until, limit)));
+        Ok(claim::leased(&work.await?))
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
@@ -48,7 +60,7 @@ impl Jobs for SqliteStore {
         Ok(claim::leased(&rows).pop())
     }
 
-    async fn extend(&self, leases: Vec<(JobId, Token)>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
+    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
         self.writer.call(move |db| Box::pin(async move { claim::extend(db, &leases, lease_until).await })).await
     }
 
@@ -133,18 +145,5 @@ impl Jobs for SqliteStore {
         drop(self.lookout.lock().await.take());
         closed.await;
         self.writer.close().await;
-    }
-}
-
-impl SqliteStore {
-    async fn claim_late(
-        &self,
-        sql: &'static str,
-        now: UnixMs,
-        lease_until: UnixMs,
-        limit: u32,
-    ) -> Result<Vec<Leased>, StoreError> {
-        let work = self.writer.call(move |db| Box::pin(claim::claim_late(db, sql, now, lease_until, limit)));
-        Ok(claim::leased(&work.await?))
     }
 }

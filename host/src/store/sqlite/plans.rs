@@ -36,7 +36,8 @@ fn writes() -> Vec<Case> {
         ("insert specs", both(&job_rows::INSERT_SPECS), &[]),
         ("live groups", one(job_rows::LIVE_GROUPS), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
         ("claim due", claims, &[BY_ID, DUE]),
-        ("claim lost", one(claim::CLAIM_LOST), &[BY_ID, "INDEX job_lease (lease_until<?)"]),
+        ("claim lost", both(&claim::CLAIM_LOST), &[BY_ID]),
+        ("excuse", both(&claim::EXCUSE), &[BY_ID]),
         ("claim overdue", one(claim::CLAIM_OVERDUE), &[BY_ID, "INDEX job_expiry (expires_at<?)"]),
         (
             "history",
@@ -83,6 +84,7 @@ fn reads() -> Vec<Case> {
         ("waiting", one(reads::WAITING), &["COVERING INDEX job_due (lane>?)", "COVERING INDEX job_due (lane=?)"]),
         ("job", one(reads::JOB), &[BY_ID, "SEARCH job_spec USING INDEX"]),
         ("body", one(reads::BODY), &[BY_ID, "SEARCH job_spec USING INDEX"]),
+        ("ending leases", one(claim::ENDING), &["INDEX job_lease (lease_until<?)"]),
         ("held", one(claim::HELD), &[BY_ID]),
         ("jobs", vec![reads::jobs_sql(None, false)], &[PAGE, BY_ID]),
         ("jobs in state", vec![reads::jobs_sql(Some(State::Dead), false)], &[PAGE, BY_ID]),

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::{SqliteOptions, SqliteStore};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
-use crate::store::conformance::{self, Backend, LEASE, NOW, World, a_plugin, an_attempt, conformance};
+use crate::store::conformance::{self, Backend, LEASE, NOW, World, a_plugin, an_attempt, claim_lost, conformance};
 use crate::store::{
     Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store,
     StoreError, Waiting, migrations,
@@ -68,7 +68,7 @@ async fn leases_end_with_the_process_that_held_them() {
     let world = World::new(Box::new(empty().await)).await;
     let before = world.leased().await;
     let store = world.reopened().await;
-    let after = store.claim_lost(NOW, NOW.plus(LEASE), 10).await.unwrap().remove(0);
+    let after = claim_lost(&*store, NOW, NOW.plus(LEASE), 10).await.remove(0);
     assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
     let settled = Settlement::succeeded(&after, NOW, an_attempt(&after, Some(200)));
     assert_eq!(store.settle(vec![settled]).await.unwrap(), [Settled::Applied(State::Succeeded)]);

@@ -41,6 +41,8 @@ mod breaker;
 #[cfg(test)]
 mod clock_jumps;
 #[cfg(test)]
+mod consumers;
+#[cfg(test)]
 mod deliver;
 #[cfg(test)]
 mod guard;

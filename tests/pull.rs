@@ -9,7 +9,7 @@ use crate::support::{Api, ManualClock, Reply, Setup, TestHost, ms, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
+pub async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;
     host.api
@@ -22,11 +22,11 @@ async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
 }
 
 /// Leases jobs of `q`.
-async fn lease(api: &Api, ask: Value) -> Vec<Value> {
+pub async fn lease(api: &Api, ask: Value) -> Vec<Value> {
     api.post("/v1/groups/q/leases", ask).await.expect(200)["leases"].as_array().unwrap().clone()
 }
 
-async fn one(api: &Api) -> Value {
+pub async fn one(api: &Api) -> Value {
     let leases = lease(api, json!({})).await;
     assert_eq!(leases.len(), 1, "{leases:?}");
     leases[0].clone()
@@ -36,11 +36,11 @@ fn token(lease: &Value) -> &str {
     lease["token"].as_str().unwrap()
 }
 
-async fn say(api: &Api, lease: &Value, verb: &str, body: Value) -> Reply {
+pub async fn say(api: &Api, lease: &Value, verb: &str, body: Value) -> Reply {
     api.post(&format!("/v1/leases/{}/{verb}", token(lease)), body).await
 }
 
-async fn counts(api: &Api) -> (u64, u64, u64) {
+pub async fn counts(api: &Api) -> (u64, u64, u64) {
     let stats = api.stats("q").await;
     let count = |name: &str| stats[name].as_u64().unwrap();
     (count("available"), count("in_flight"), count("delayed"))

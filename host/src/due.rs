@@ -20,7 +20,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +35,7 @@ use crate::gate::{Gates, Opening, Slot, Whose};
 use crate::job::{GroupId, Job, Leased, Next, Settlement, TenantId};
 use crate::leases::{EXTENSIONS, Hold, Leases};
 use crate::observe::{Fact, Observer};
+use crate::pull::Consumers;
 use crate::rollout::Rollouts;
 use crate::settler::Settler;
 use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
@@ -82,8 +82,8 @@ pub struct Node {
     pub settler: Arc<Settler>,
     /// Wakes [`Node::run_due`].
     pub wake: Arc<Wake>,
-    /// Wakes the consumers that wait for jobs to pull.
-    pub pulled: Arc<Notify>,
+    /// The consumers that wait for jobs to pull.
+    pub consumers: Arc<Consumers>,
     /// Every attempt that runs.
     pub attempts: TaskTracker,
     /// Ends the attempts that run: those that were sent are recorded as interrupted, and the jobs of the others go back untouched.
@@ -173,7 +173,7 @@ impl Node {
             if pull {
                 match earliest > now {
                     true => next = next.min(earliest),
-                    false => self.pulled.notify_waiters(),
+                    false => self.consumers.wake_one(group),
                 }
                 continue;
             }

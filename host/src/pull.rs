@@ -1,24 +1,31 @@
 //! Jobs without a target: consumers lease them, work, and say what came of it.
 //!
 //! The way is that of a delivery with the consumer in the place of the receiver: the same lease with its fencing token, the same retry
-//! policy, the same settlements. A lease that ends without a word spends the attempt, and the job is available again.
+//! policy, the same settlements. A lease that ends without a word spends the attempt, and the job is available again. One that does not reach
+//! its consumer goes back ([`handover`]).
+
+mod consumers;
+mod handover;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::consumers::Consumers;
+use self::consumers::Waiter;
+pub use self::handover::{Handover, Returns};
 use crate::attempt::Attempter;
 use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, UnixMs};
 use crate::flow;
-use crate::job::{JobId, Leased, Settlement, State, TenantId, Token};
+use crate::job::{GroupId, JobId, Leased, Settlement, State, TenantId, Token};
 use crate::leases::{EXTENSIONS, Leases};
 use crate::observe::{Fact, Observer};
 use crate::policy::JudgedOutcome;
 use crate::rollout::Rollouts;
 use crate::settle;
+use crate::settler::Settler;
 use crate::store::{ClaimDue, Settled, Store, StoreError};
 use crate::wake::Wake;
 
@@ -36,12 +43,16 @@ pub struct Puller {
     pub rollouts: Arc<Rollouts>,
     /// Is told what happened.
     pub observer: Arc<Observer>,
-    /// Says that there may be something to pull.
-    pub pulled: Arc<Notify>,
+    /// Those that wait.
+    pub consumers: Arc<Consumers>,
     /// The leases that this node holds.
     pub leases: Arc<Leases>,
+    /// Writes what becomes of jobs.
+    pub settler: Arc<Settler>,
     /// Is woken when there may be something due.
     pub wake: Arc<Wake>,
+    /// Takes back what does not reach its consumer.
+    pub returns: Arc<Returns>,
     /// Ends the waiting of consumers.
     pub stopping: CancellationToken,
 }
@@ -108,19 +119,20 @@ impl Puller {
     ///
     /// # Errors
     /// If the store does not answer.
-    pub async fn lease(&self, group: &Group, ask: Ask) -> Result<Vec<(Ticket, Leased)>, StoreError> {
+    pub async fn lease(self: &Arc<Self>, group: &Group, ask: Ask) -> Result<Handover, StoreError> {
         let until = self.clock.now().plus(ask.wait);
+        let waiter = self.consumers.enter(group.id);
         loop {
-            let woken = self.pulled.notified();
+            let woken = waiter.woken();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let leased = self.claim(group, ask).await?;
-            if !leased.is_empty() {
-                return Ok(leased);
+            let handover = self.claimed(group.id, ask, &waiter).await?;
+            if !handover.leases().is_empty() {
+                return Ok(handover);
             }
             if self.clock.now() >= until || self.stopping.is_cancelled() {
                 self.observer.tell(Fact::empty(group.tenant.id, group.id, self.clock.now()));
-                return Ok(leased);
+                return Ok(handover);
             }
             tokio::select! {
                 () = woken => {}
@@ -130,31 +142,59 @@ impl Puller {
         }
     }
 
-    /// Nothing at all while the group is paused. Jobs whose time has run out end here instead of being handed out.
-    async fn claim(&self, group: &Group, ask: Ask) -> Result<Vec<(Ticket, Leased)>, StoreError> {
-        if self.catalog.group_by_id(group.id).is_none_or(|group| group.paused) {
-            return Ok(Vec::new());
+    /// A claim that was begun is carried through, and given back if nobody waits for it any more.
+    async fn claimed(self: &Arc<Self>, group: GroupId, ask: Ask, waiter: &Waiter) -> Result<Handover, StoreError> {
+        // Nothing at all while the group is paused.
+        if self.catalog.group_by_id(group).is_none_or(|group| group.paused) {
+            return Ok(Handover::new(&self.returns, Vec::new(), Vec::new()));
         }
-        let now = self.clock.now();
-        let (lease_until, quotas) = (now.plus(ask.lease), vec![(group.id, ask.max)]);
-        let leased = loop {
-            let claim = ClaimDue { now, lease_until, pull: true, quotas: quotas.clone() };
+        let puller = Arc::clone(self);
+        let claim = self.returns.tasks.spawn(async move { puller.claim(group, ask).await });
+        let handover = claim.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        if handover.leases().len() >= ask.max as usize {
+            waiter.pass_on();
+        }
+        Ok(handover)
+    }
+
+    /// Jobs whose time has run out end here instead of being handed out.
+    async fn claim(&self, group: GroupId, ask: Ask) -> Result<Handover, StoreError> {
+        loop {
+            let now = self.clock.now();
+            let claim = ClaimDue { now, lease_until: now.plus(ask.lease), pull: true, quotas: vec![(group, ask.max)] };
             let claiming = self.leases.claiming().await;
             let claimed = self.store.claim_due(claim).await?;
+            let holds = claimed.iter().map(|leased| self.leases.guard(leased.lease())).collect();
             drop(claiming);
+            let ticket = |leased: &Leased| Ticket { job: leased.job.id, token: leased.token, since: now };
             let (late, leased): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|leased| settle::is_late(leased, now));
-            for leased in &late {
-                self.settle(leased, Settlement::expired(leased, now, None)).await?;
+            let leased = leased.into_iter().map(|leased| (ticket(&leased), leased)).collect();
+            let mut handover = Handover::new(&self.returns, leased, holds);
+            self.settler.settle_all(&late, |leased| Settlement::expired(leased, now, None)).await;
+            self.renew(&mut handover, now, ask.lease).await?;
+            for (_, leased) in handover.leases() {
+                self.observer.tell(Fact::pop(leased, now));
             }
-            if late.is_empty() || !leased.is_empty() {
-                break leased;
+            if late.is_empty() || !handover.leases().is_empty() {
+                return Ok(handover);
             }
-        };
-        for leased in &leased {
-            self.observer.tell(Fact::pop(leased, now));
         }
-        let ticket = |leased: &Leased| Ticket { job: leased.job.id, token: leased.token, since: now };
-        Ok(leased.into_iter().map(|leased| (ticket(&leased), leased)).collect())
+    }
+
+    /// A lease lasts from when it was written, not from when it was asked for: after a slow claim it is extended before it is handed over.
+    async fn renew(&self, handover: &mut Handover, asked: UnixMs, lease: Duration) -> Result<(), StoreError> {
+        let mut asked = asked;
+        while !handover.leases().is_empty() && self.clock.now().since(asked) >= lease / EXTENSIONS {
+            asked = self.clock.now();
+            let until = asked.plus(lease);
+            let leases = handover.leases().iter().map(|(_, leased)| leased.lease()).collect();
+            let mut ours = self.store.extend(leases, until).await?.into_iter();
+            handover.leases_mut().retain_mut(|(_, leased)| {
+                leased.until = until;
+                ours.next() == Some(true)
+            });
+        }
+        Ok(())
     }
 
     /// Moves the end of a lease to `lease` from now; returns that time.
@@ -162,8 +202,8 @@ impl Puller {
     /// # Errors
     /// If the lease has ended.
     pub async fn extend(&self, tenant: TenantId, ticket: Ticket, lease: Duration) -> Result<UnixMs, Lost> {
-        let _hold = self.leases.guard((ticket.job, ticket.token));
         self.held(tenant, ticket).await?;
+        let _hold = self.leases.guard((ticket.job, ticket.token));
         loop {
             let asked = self.clock.now();
             let until = asked.plus(lease);
@@ -182,8 +222,8 @@ impl Puller {
     /// # Errors
     /// If the lease has ended.
     pub async fn end(&self, tenant: TenantId, ticket: Ticket, said: Said) -> Result<(State, Option<UnixMs>), Lost> {
-        let _hold = self.leases.guard((ticket.job, ticket.token));
         let leased = self.held(tenant, ticket).await?;
+        let _hold = self.leases.guard(leased.lease());
         let settlement = match said {
             Said::Release => Settlement::released(&leased, self.clock.now()),
             Said::Complete => {

@@ -72,7 +72,7 @@ pub struct Api {
     /// The nodes.
     pub cluster: Arc<Cluster>,
     /// Leases jobs to consumers.
-    pub pull: Puller,
+    pub pull: Arc<Puller>,
     /// Changes many jobs.
     pub bulks: Arc<Bulks>,
     /// What the tenants' observers have done.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -14,6 +17,7 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
+use super::handed_over::HandedOver;
 use super::job_view::JobView;
 use crate::clock::UnixMs;
 use crate::job::{JobId, Leased, State as JobState, Token};
@@ -122,7 +126,7 @@ pub(in super::super) async fn lease(
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     OptionalBody(doc): OptionalBody<LeaseDoc>,
-) -> Result<Json<LeasesView>, Problem> {
+) -> Result<Response, Problem> {
     let group = api.group(&access, &group)?;
     if !(1..=LEASES).contains(&doc.max) {
         return Err(Problem::invalid("/max", format!("1 to {LEASES} jobs can be leased at once")));
@@ -136,9 +140,15 @@ pub(in super::super) async fn lease(
         return Err(Problem::invalid("/wait", format!("at most {most}, two thirds of `server.request_timeout`")));
     }
     let ask = Ask { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
-    let leased = api.pull.lease(&group, ask).await?;
-    let leases = leased.into_iter().map(|(ticket, leased)| LeaseView::of(ticket, leased, &group.name)).collect();
-    Ok(Json(LeasesView { leases }))
+    let handover = api.pull.lease(&group, ask).await?;
+    let view = |(ticket, leased): &(Ticket, Leased)| LeaseView::of(*ticket, leased.clone(), &group.name);
+    let answer = serde_json::to_vec(&LeasesView { leases: handover.leases().iter().map(view).collect() });
+    let answer = answer.map_err(|error| {
+        tracing::error!(%error, "leases cannot be written as JSON");
+        Problem::internal()
+    })?;
+    let body = HandedOver::new(answer, move || handover.done());
+    Ok(([(CONTENT_TYPE, "application/json")], Body::new(body)).into_response())
 }
 
 fn lease_time(pointer: &str, text: Option<&str>) -> Result<Duration, Problem> {

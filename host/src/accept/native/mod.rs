@@ -7,6 +7,7 @@ pub(super) mod bulk;
 mod condition;
 pub(super) mod events;
 pub(super) mod groups;
+mod handed_over;
 pub(super) mod health;
 pub(super) mod job_changes;
 pub(super) mod job_doc;

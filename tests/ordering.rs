@@ -34,6 +34,50 @@ async fn the_most_urgent_go_first() {
     assert_eq!(bodies(&receiver, "/p", 6).await, ["a", "b", "c", "d", "e", "f"]);
 }
 
+/// More urgent jobs than can be done, one of priority 4 and one of priority 0, all in a batch.
+fn urgent_and_two_others(job: impl Fn(&str) -> Value) -> Value {
+    let with = |text: &str, priority: u8| {
+        let mut job = job(text);
+        job["priority"] = json!(priority);
+        job
+    };
+    let mut jobs = vec![with("low", 0), with("middle", 4)];
+    jobs.extend((0..40).map(|_| with("urgent", 9)));
+    json!({"jobs": jobs})
+}
+
+fn assert_each_gets_its_share(order: &[String]) {
+    assert_eq!(order[..13], vec!["urgent"; 13], "the most urgent go first");
+    for text in ["low", "middle"] {
+        let place = order.iter().position(|found| found == text);
+        assert!(place.is_some_and(|place| place < 17), "{text} is number {place:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lower_priorities_get_a_sixteenth_of_the_starts() {
+    let (_, host, receiver) = host(json!({"limits": {"concurrency": 1}})).await;
+    host.api.post("/v1/groups/g/pause", json!({})).await.expect(200);
+    let jobs = urgent_and_two_others(|text| json!({"url": receiver.url("/p"), "payload_text": text}));
+    host.api.post("/v1/groups/g/jobs/batch", jobs).await.expect(201);
+    host.api.post("/v1/groups/g/resume", json!({})).await.expect(200);
+    assert_each_gets_its_share(&bodies(&receiver, "/p", 42).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lower_priorities_get_a_sixteenth_of_the_leases() {
+    let (_, host, receiver) = host(json!({})).await;
+    let jobs = urgent_and_two_others(|text| json!({"payload_text": text}));
+    host.api.post("/v1/groups/g/jobs/batch", jobs).await.expect(201);
+    host.looked(&receiver).await;
+    let mut order = Vec::new();
+    for _ in 0..20 {
+        let leases = host.api.post("/v1/groups/g/leases", json!({})).await.expect(200)["leases"].clone();
+        order.push(leases[0]["payload_text"].as_str().unwrap().to_owned());
+    }
+    assert_each_gets_its_share(&order);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_one_key_go_one_by_one_and_hold_nobody_else_up() {
     let retry =

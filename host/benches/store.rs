@@ -196,7 +196,13 @@ impl Bench {
 
     async fn claim(&self, quota: u32) -> Outcomes<Vec<Leased>> {
         let now = SystemClock.now();
-        let claim = ClaimDue { now, lease_until: now.plus(LEASE), pull: false, quotas: vec![(self.group, quota)] };
+        let claim = ClaimDue {
+            now,
+            lease_until: now.plus(LEASE),
+            pull: false,
+            quotas: vec![(self.group, quota)],
+            owed: Vec::new(),
+        };
         Ok(self.store.claim_due(claim).await?)
     }
 

@@ -35,7 +35,7 @@ use crate::gate::Gates;
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::{ASKED, Observers};
 use crate::policy::Runtime;
-use crate::pull::Puller;
+use crate::pull::{Puller, Returns};
 use crate::rollout::Rollouts;
 use crate::send::Sender;
 use crate::settler::Settler;
@@ -151,6 +151,7 @@ impl App {
             crowded: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             pace: Pace::default(),
+            priorities: Arc::default(),
             leases: Arc::default(),
             settler,
             wake: Arc::default(),
@@ -222,6 +223,7 @@ impl App {
                 rollouts: Arc::clone(&node.rollouts),
                 observer: Arc::clone(&node.observer),
                 consumers: Arc::clone(&node.consumers),
+                priorities: Arc::clone(&node.priorities),
                 leases: Arc::clone(&node.leases),
                 settler: Arc::clone(&node.settler),
                 returns: Arc::new(Returns {

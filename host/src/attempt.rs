@@ -3,6 +3,7 @@
 //! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
 
 mod answer;
+mod facts;
 mod interruption;
 mod notes;
 mod trial;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use url::Url;
 
 use self::answer::{exchange_of, health_of, inputs_of, retry_after};
+use self::facts::{facts, request_of, seed_of};
 pub use self::interruption::Interruption;
 pub(crate) use self::notes::Notes;
 pub use self::trial::{Opinion, Trial, Unusable};
@@ -20,11 +22,10 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config::Delivery;
-use crate::job::{AttemptError, AttemptRecord, Leased, Settlement, Target};
+use crate::job::{AttemptError, AttemptRecord, Leased, Settlement};
 use crate::observe::{Fact, Observer, Subject};
 use crate::policy::{
-    Attempt, Attribute, Caller, Decided, Fault, Header, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime,
-    Verdict, Watch,
+    Caller, Decided, Fault, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime, Verdict, Watch,
 };
 use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
 use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
@@ -390,58 +391,6 @@ impl Attempter {
     }
 }
 
-/// The job's request, before any policy has seen it. A job without a target is never claimed for delivery.
-fn request_of(leased: &Leased, target: &Target) -> Request {
-    let header = |(name, value): &(String, String)| Header { name: name.clone(), value: value.clone().into_bytes() };
-    Request {
-        method: target.method.clone(),
-        url: target.url.clone(),
-        headers: target.headers.iter().map(header).collect(),
-        body: leased.body.to_vec(),
-    }
-}
-
-/// What policies are told of an attempt.
-fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
-    let job = &leased.job;
-    let attribute = |key: String, value: &str| Attribute { key, value: value.to_owned() };
-    let mut attributes = vec![attribute("tenant".to_owned(), &group.tenant.name)];
-    attributes.extend(job.name.as_ref().map(|name| attribute("job-name".to_owned(), name)));
-    attributes
-        .extend(job.spec.metadata.texts().map(|text| attribute(format!("metadata.{}", text.flat_name()), text.value)));
-    Attempt {
-        job_id: job.id.to_string(),
-        group: group.name.clone(),
-        number: leased.number_in_series(),
-        run_at_ms: job.run_at.as_u64(),
-        now_ms: now.as_u64(),
-        created_ms: job.created_at.as_u64(),
-        deadline_ms: job.expires_at().map(UnixMs::as_u64),
-        seed: seed_of(job.seed, leased.number()),
-        attributes,
-    }
-}
-
-/// The seed of one attempt: the job's, mixed with the number by SplitMix64 (Steele, Lea, Flood 2014).
-fn seed_of(seed: u32, number: u32) -> u32 {
-    let mut mixed = (u64::from(seed) << 32 | u64::from(number)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((mixed ^ (mixed >> 31)) >> 32) as u32
-}
-
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_attempt_has_a_seed_of_its_own() {
-        let seeds: std::collections::HashSet<_> = (0..1_000).map(|number| seed_of(7, number)).collect();
-        assert_eq!(seeds.len(), 1_000);
-        assert_eq!(seed_of(7, 3), seed_of(7, 3));
-    }
 }

@@ -35,10 +35,11 @@ use crate::gate::{Gates, Opening, Slot, Whose};
 use crate::job::{GroupId, Job, Leased, Next, Settlement, TenantId};
 use crate::leases::{EXTENSIONS, Hold, Leases};
 use crate::observe::{Fact, Observer};
+use crate::priorities::{Priorities, Queue};
 use crate::pull::Consumers;
 use crate::rollout::Rollouts;
 use crate::settler::Settler;
-use crate::store::{ClaimDue, Settled, Store, StoreError, Waiting};
+use crate::store::{ClaimDue, Owed, Settled, Store, StoreError, Waiting};
 use crate::wake::Wake;
 
 /// The pause after the store has failed.
@@ -47,7 +48,7 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// The loop looks so long before the next job is due: longer than a claim takes, and much less than it looks [ahead](Ahead).
+/// How long before the next job is due the loop looks: longer than a claim takes, and much less than it looks [ahead](Ahead).
 const CLAIM_TIME: Duration = Duration::from_millis(5);
 
 /// What the loops work with.
@@ -76,6 +77,8 @@ pub struct Node {
     pub turn: AtomicUsize,
     /// How much a claim takes.
     pub pace: Pace,
+    /// What the groups' lower priorities are owed.
+    pub priorities: Arc<Priorities>,
     /// The leases that this node holds.
     pub leases: Arc<Leases>,
     /// Writes what becomes of jobs.
@@ -169,7 +172,9 @@ impl Node {
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut tenants, mut openings, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
-        for Waiting { group, pull, earliest } in waiting {
+        let queue = |waiting: &Waiting| Queue { group: waiting.group, pull: waiting.pull };
+        self.priorities.see(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
+        for Waiting { group, pull, earliest, .. } in waiting {
             if pull {
                 match earliest > now {
                     true => next = next.min(earliest),
@@ -246,11 +251,16 @@ impl Node {
         let now = self.clock.now();
         let (ahead, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
         let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
-        let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone() };
+        let owed = self.owed(&outlook.quotas);
+        let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone(), owed };
+        let owed = claim.owed.clone();
         let stopwatch = Stopwatch::start();
         let claiming = self.leases.claiming().await;
         let leased = self.store.claim_due(claim).await?;
         self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
+        for (group, _) in &outlook.quotas {
+            self.priorities.started(Queue::to_deliver(*group), &owed, leased.iter());
+        }
         let mut taken: HashMap<GroupId, u32> = HashMap::new();
         for leased in leased {
             *taken.entry(leased.job.group).or_default() += 1;
@@ -261,6 +271,12 @@ impl Node {
             self.leases.hurry();
         }
         Ok(outlook.after_claim(&taken, ahead))
+    }
+
+    /// What the lower priorities of these groups are owed of their quotas.
+    fn owed(&self, quotas: &[(GroupId, u32)]) -> Vec<Owed> {
+        let of_group = |(group, quota): &(GroupId, u32)| self.priorities.owed(Queue::to_deliver(*group), *quota);
+        quotas.iter().flat_map(of_group).collect()
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {

@@ -41,6 +41,9 @@ pub mod settler;
 // The leases that this node holds.
 pub mod leases;
 
+// Which of its priorities are owed a start.
+pub mod priorities;
+
 // How many of a group may.
 pub mod gate;
 

@@ -23,6 +23,7 @@ use crate::job::{GroupId, JobId, Leased, Settlement, State, TenantId, Token};
 use crate::leases::{EXTENSIONS, Leases};
 use crate::observe::{Fact, Observer};
 use crate::policy::JudgedOutcome;
+use crate::priorities::{Priorities, Queue};
 use crate::rollout::Rollouts;
 use crate::settle;
 use crate::settler::Settler;
@@ -45,6 +46,8 @@ pub struct Puller {
     pub observer: Arc<Observer>,
     /// Those that wait.
     pub consumers: Arc<Consumers>,
+    /// What the groups' lower priorities are owed.
+    pub priorities: Arc<Priorities>,
     /// The leases that this node holds.
     pub leases: Arc<Leases>,
     /// Writes what becomes of jobs.
@@ -159,11 +162,20 @@ impl Puller {
 
     /// Jobs whose time has run out end here instead of being handed out.
     async fn claim(&self, group: GroupId, ask: Ask) -> Result<Handover, StoreError> {
+        let queue = Queue { group, pull: true };
         loop {
             let now = self.clock.now();
-            let claim = ClaimDue { now, lease_until: now.plus(ask.lease), pull: true, quotas: vec![(group, ask.max)] };
+            let owed = self.priorities.owed(queue, ask.max);
+            let claim = ClaimDue {
+                now,
+                lease_until: now.plus(ask.lease),
+                pull: true,
+                quotas: vec![(group, ask.max)],
+                owed: owed.clone(),
+            };
             let claiming = self.leases.claiming().await;
             let claimed = self.store.claim_due(claim).await?;
+            self.priorities.started(queue, &owed, claimed.iter());
             let holds = claimed.iter().map(|leased| self.leases.guard(leased.lease())).collect();
             drop(claiming);
             let ticket = |leased: &Leased| Ticket { job: leased.job.id, token: leased.token, since: now };

@@ -1,7 +1,9 @@
 //! Lanes: the numbers by which the index `job_due` orders what waits. A group has ten for its jobs to deliver, one for each priority,
 //! the most urgent first, and then ten for its jobs to pull.
 
-use super::Waiting;
+use std::collections::HashMap;
+
+use super::{Owed, Waiting};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, Priority};
 
@@ -24,6 +26,19 @@ pub(super) fn group(lane: i64) -> (GroupId, bool) {
     (GroupId(lane.div_euclid(LANES)), lane.rem_euclid(LANES) >= PULL)
 }
 
+/// The lane of a group's jobs of one priority.
+pub(super) fn owed(owed: &Owed, pull: bool) -> i64 {
+    of(owed.group, pull, owed.priority)
+}
+
+/// What is left of each quota when these many of its group were taken.
+pub(super) fn left(quotas: &[(GroupId, u32)], taken: impl Iterator<Item = GroupId>) -> Vec<(GroupId, u32)> {
+    let mut counts: HashMap<GroupId, u32> = HashMap::new();
+    taken.for_each(|group| *counts.entry(group).or_default() += 1);
+    let left = |(group, most): &(GroupId, u32)| (*group, most.saturating_sub(counts.get(group).copied().unwrap_or(0)));
+    quotas.iter().map(left).collect()
+}
+
 /// The groups of lanes that come in order, each with the time of its first job.
 pub(super) fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<Waiting> {
     let mut groups: Vec<Waiting> = Vec::new();
@@ -31,7 +46,12 @@ pub(super) fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<Waiting>
         let (group, pull) = group(lane);
         match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
             Some(last) => last.earliest = last.earliest.min(earliest),
-            None => groups.push(Waiting { group, pull, earliest }),
+            None => groups.push(Waiting { group, pull, earliest, by_priority: [UnixMs::MAX; 10] }),
+        }
+        let of_priority =
+            groups.last_mut().and_then(|last| last.by_priority.get_mut(usize::from(u8::from(priority(lane)))));
+        if let Some(first) = of_priority {
+            *first = earliest;
         }
     }
     groups

@@ -149,6 +149,8 @@ pub struct Waiting {
     pub pull: bool,
     /// When the first of them is due.
     pub earliest: UnixMs,
+    /// When the first of each priority is due, from priority 0 on; [`UnixMs::MAX`] where none waits.
+    pub by_priority: [UnixMs; 10],
 }
 
 /// Which jobs are to be leased.
@@ -162,6 +164,19 @@ pub struct ClaimDue {
     pub pull: bool,
     /// From which groups, and how many at most from each.
     pub quotas: Vec<(GroupId, u32)>,
+    /// Of these quotas, how many go to jobs of which priority before the most urgent ones, as far as there are some.
+    pub owed: Vec<Owed>,
+}
+
+/// Starts that a priority of a group is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Of a group with a quota.
+    pub group: GroupId,
+    /// Which jobs.
+    pub priority: Priority,
+    /// No more than the quota.
+    pub count: u32,
 }
 
 /// What a settlement did.
@@ -258,7 +273,7 @@ pub trait Jobs: Send + Sync {
     /// grows with the groups and the priorities in use, not with the jobs.
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
 
-    /// Leases due jobs, within each group by priority, then `run_at`, then id: `scheduled` → `running`, with a new token. A stored
+    /// Leases due jobs, within each group first those that are owed, then by priority, `run_at` and id: `scheduled` → `running`, with a new token. A stored
     /// job that cannot be read is logged and left out, so that it does not stop the others.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError>;
 

@@ -31,10 +31,10 @@ pub(crate) async fn comes_from_the_named_groups_only(world: &World) {
     let jobs = [world.group, other, third].map(|group| [world.job_in(group, NOW), world.job_in(group, NOW)]);
     world.store.insert(jobs.concat().into()).await.unwrap();
     let quotas = vec![(other, 1), (third, 5)];
-    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas };
+    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas, owed: Vec::new() };
     let claimed: HashSet<JobId> = ids(&world.store.claim_due(claim).await.unwrap()).into_iter().collect();
     assert_eq!(claimed, HashSet::from([jobs[1][0].id, jobs[2][0].id, jobs[2][1].id]));
-    let none = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: Vec::new() };
+    let none = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: Vec::new(), owed: Vec::new() };
     assert!(world.store.claim_due(none).await.unwrap().is_empty());
 }
 
@@ -46,7 +46,8 @@ pub(crate) async fn comes_from_many_groups_at_once(world: &World) {
         quotas.push((group, n % 3));
     }
     let expected: u32 = quotas.iter().map(|(_, quota)| quota).sum();
-    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: quotas.clone() };
+    let claim =
+        ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: quotas.clone(), owed: Vec::new() };
     let leased = world.store.claim_due(claim).await.unwrap();
     assert_eq!(leased.len(), expected as usize);
     for (group, quota) in quotas {
@@ -88,7 +89,11 @@ pub(crate) async fn waiting_groups_are_named_with_their_earliest_job(world: &Wor
     jobs.push(world.job_in(other, NOW));
     jobs.push(world.job_in(other, NOW.plus(ms(90))));
     world.store.insert(jobs.into()).await.unwrap();
-    let waiting = |group, at| Waiting { group, pull: false, earliest: NOW.plus(ms(at)) };
+    let waiting = |group, at| {
+        let mut by_priority = [UnixMs::MAX; 10];
+        by_priority[usize::from(u8::from(Priority::default()))] = NOW.plus(ms(at));
+        Waiting { group, pull: false, earliest: NOW.plus(ms(at)), by_priority }
+    };
     assert_eq!(world.store.waiting().await.unwrap(), [waiting(world.group, 50), waiting(other, 0)]);
     claim(&*world.store, other, NOW, 1).await;
     assert_eq!(world.store.waiting().await.unwrap(), [waiting(world.group, 50), waiting(other, 90)]);

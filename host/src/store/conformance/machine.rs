@@ -154,7 +154,7 @@ impl Walk<'_> {
 
     async fn claim(&mut self, quota: u32) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let claim = ClaimDue { now, lease_until, pull: false, quotas: vec![(self.group, quota)] };
+        let claim = ClaimDue { now, lease_until, pull: false, quotas: vec![(self.group, quota)], owed: Vec::new() };
         let leased = self.world.store.claim_due(claim).await.unwrap();
         let mut due: Vec<&mut Expected> =
             self.jobs.iter_mut().filter(|job| job.state == State::Scheduled && job.run_at <= now).collect();

@@ -55,7 +55,7 @@ macro_rules! conformance {
             ]
             order: [
                 priority_goes_first, one_of_a_key_at_a_time_in_order, a_key_is_free_after_each_kind_of_end, a_redriven_job_waits_for_its_key,
-                jobs_to_pull_are_apart,
+                jobs_to_pull_are_apart, what_a_priority_is_owed_goes_first,
             ]
             admit: [
                 a_request_is_carried_out_once, a_key_of_another_request_is_refused, a_dedupe_key_holds_for_its_window,
@@ -220,7 +220,13 @@ impl World {
 
 pub(super) async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -> Vec<Leased> {
     store
-        .claim_due(ClaimDue { now, lease_until: now.plus(LEASE), pull: false, quotas: vec![(group, quota)] })
+        .claim_due(ClaimDue {
+            now,
+            lease_until: now.plus(LEASE),
+            pull: false,
+            quotas: vec![(group, quota)],
+            owed: Vec::new(),
+        })
         .await
         .unwrap()
 }

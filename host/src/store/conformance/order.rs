@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::Settlement;
-use crate::store::Stats;
+use crate::store::{Owed, Stats};
 
 fn of_key(world: &World, key: &str) -> NewJob {
     NewJob { order_key: Some(key.to_owned()), ..world.job(NOW) }
@@ -100,6 +100,38 @@ pub(crate) async fn jobs_to_pull_are_apart(world: &World) {
         [(world.group, false), (world.group, true)]
     );
     assert_eq!(super::ids(&world.claim(NOW, 9).await), ids[1..]);
-    let pull = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: true, quotas: vec![(world.group, 9)] };
+    let pull = ClaimDue {
+        now: NOW,
+        lease_until: NOW.plus(LEASE),
+        pull: true,
+        quotas: vec![(world.group, 9)],
+        owed: Vec::new(),
+    };
     assert_eq!(super::ids(&world.store.claim_due(pull).await.unwrap()), ids[..1]);
+}
+
+pub(crate) async fn what_a_priority_is_owed_goes_first(world: &World) {
+    let mut jobs: Vec<NewJob> = Vec::new();
+    for level in [9, 9, 9, 4, 4, 0] {
+        let job = NewJob { priority: Priority::new(level).unwrap(), ..world.job(NOW) };
+        jobs.push(job);
+    }
+    let other = world.new_group("other").await;
+    jobs.push(NewJob { priority: Priority::new(0).unwrap(), ..world.job_in(other, NOW) });
+    jobs.push(NewJob { priority: Priority::new(0).unwrap(), ..world.job(NOW.plus(ms(1))) });
+    world.store.insert(jobs.clone().into()).await.unwrap();
+    let owed = |group, level, count| Owed { group, priority: Priority::new(level).unwrap(), count };
+    let claim = async |quotas: Vec<(GroupId, u32)>, owed: Vec<Owed>| {
+        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas, owed };
+        let mut found = ids(&world.store.claim_due(claim).await.unwrap());
+        found.sort();
+        found
+    };
+    let of = |numbers: &[usize]| numbers.iter().map(|number| jobs[*number].id).collect::<Vec<_>>();
+    // One of the lowest, one of the middle, and the rest of the quota by priority; of a lane that has fewer, all.
+    let found = claim(vec![(world.group, 3)], vec![owed(world.group, 0, 2), owed(world.group, 4, 1)]).await;
+    assert_eq!(found, of(&[0, 3, 5]));
+    let found = claim(vec![(world.group, 1), (other, 1)], vec![owed(world.group, 0, 1), owed(other, 9, 1)]).await;
+    assert_eq!(found, of(&[1, 6]), "nothing of it is due, or there: the quota goes to the others");
+    assert_eq!(claim(vec![(world.group, 9)], vec![owed(world.group, 4, 1)]).await, of(&[2, 4]));
 }

@@ -17,7 +17,7 @@ use super::error::Failure;
 use super::rows;
 use super::transaction::Verb;
 use crate::clock::UnixMs;
-use crate::job::{HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
+use crate::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
 use crate::store::{ClaimDue, lane};
 
 /// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
@@ -34,6 +34,20 @@ pub(super) const CLAIM_DUE: &str = "
                 ORDER BY run_at, id LIMIT quota.most FOR UPDATE SKIP LOCKED
             ) AS in_lane
             LIMIT quota.most
+        ) AS picked
+    )
+    UPDATE job SET state = 'running', token = token + 1, lease_until = $4
+    WHERE id = ANY (ARRAY (SELECT due.id FROM due))
+    RETURNING job.*";
+
+/// Of each lane its quota, from its front on.
+pub(super) const CLAIM_OWED: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[], $5::BIGINT[]) AS owed (lane, most, front)
+        CROSS JOIN LATERAL (
+            SELECT job.id FROM job
+            WHERE job.lane = owed.lane AND state = 'scheduled' AND NOT blocked AND run_at >= owed.front AND run_at <= $3
+            ORDER BY run_at, id LIMIT owed.most FOR UPDATE SKIP LOCKED
         ) AS picked
     )
     UPDATE job SET state = 'running', token = token + 1, lease_until = $4
@@ -115,10 +129,24 @@ impl Rows {
     }
 }
 
-/// A claim, and for each of its groups the fronts of its ten lanes.
+/// A claim, and for each of its groups the fronts of its ten lanes, and for each priority that is owed that of its lane.
 pub(super) struct ClaimFrom {
     pub(super) claim: ClaimDue,
     pub(super) fronts: Vec<i64>,
+    pub(super) fronts_of_owed: Vec<i64>,
+}
+
+impl ClaimFrom {
+    async fn claim_owed(&self, db: &mut PgConnection) -> Result<Vec<PgRow>, Failure> {
+        let ClaimDue { now, lease_until, pull, owed, .. } = &self.claim;
+        if owed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lanes: Vec<i64> = owed.iter().map(|owed| lane::owed(owed, *pull)).collect();
+        let most: Vec<i64> = owed.iter().map(|owed| i64::from(owed.count)).collect();
+        let query = sqlx::query(CLAIM_OWED).bind(lanes).bind(most).bind(now.0).bind(lease_until.0);
+        Ok(query.bind(&self.fronts_of_owed).fetch_all(db).await?)
+    }
 }
 
 #[async_trait]
@@ -126,11 +154,15 @@ impl Verb for ClaimFrom {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
-        let ClaimDue { now, lease_until, pull, quotas } = &self.claim;
+        let ClaimDue { now, lease_until, pull, quotas, .. } = &self.claim;
+        let mut jobs = self.claim_owed(&mut *db).await?;
+        let groups = jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect::<Result<Vec<_>, Failure>>()?;
+        let quotas = lane::left(quotas, groups.into_iter());
         let lanes: Vec<i64> = quotas.iter().map(|(group, _)| lane::first(*group, *pull)).collect();
         let most: Vec<i64> = quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
         let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(now.0).bind(lease_until.0).bind(&self.fronts);
-        with_rest(query.fetch_all(&mut *db).await?, db).await
+        jobs.extend(query.fetch_all(&mut *db).await?);
+        with_rest(jobs, db).await
     }
 }
 

@@ -46,7 +46,9 @@ impl Jobs for PostgresStore {
         }
         self.fronts.claim(claim.now);
         let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.pull)));
-        let claim = ClaimFrom { fronts: fronts.collect(), claim };
+        let fronts = fronts.collect();
+        let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.pull))[0]).collect();
+        let claim = ClaimFrom { fronts, fronts_of_owed, claim };
         Ok(claim::leased(&self.database.call(&claim).await?))
     }
 

@@ -41,6 +41,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("insert", job_rows::INSERT),
         ("live groups", job_rows::LIVE_GROUPS),
         ("claim due", claim::CLAIM_DUE),
+        ("claim owed", claim::CLAIM_OWED),
         ("claim overdue", claim::CLAIM_OVERDUE),
         ("claim lost", claim::CLAIM_LOST),
         ("ending leases", claim::ENDING),
@@ -130,6 +131,7 @@ fn hot_statements_use_their_index() {
     cluster.sql(&database, "VACUUM ANALYZE job, attempt");
     let often = [
         "claim due",
+        "claim owed",
         "history",
         "lock of settlements",
         "put back",

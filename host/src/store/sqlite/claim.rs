@@ -18,7 +18,7 @@ use crate::store::{ClaimDue, lane};
 /// The most groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
 
-/// `{groups}` is [`DUE_IN_GROUP`], once for each group. Each of them reads its limit of entries from the index `job_due`, lane after
+/// `{groups}` is [`DUE_IN_GROUP`] or [`DUE_IN_LANE`], once for each group or lane. Each of them reads its limit of entries from the index `job_due`, lane after
 /// lane.
 pub(super) const CLAIM_DUE: &str = "
     UPDATE job SET state = 'running', token = token + 1, lease_until = ?
@@ -32,6 +32,11 @@ const DUE_IN_GROUP: &str = "
         SELECT job.id FROM level CROSS JOIN job ON job.lane = ? + level.number
         WHERE state = 'scheduled' AND blocked = 0 AND run_at <= ?
         ORDER BY level.number, run_at, id LIMIT ?)";
+
+const DUE_IN_LANE: &str = "
+    SELECT * FROM (
+        SELECT id FROM job WHERE lane = ? AND state = 'scheduled' AND blocked = 0 AND run_at <= ?
+        ORDER BY run_at, id LIMIT ?)";
 
 pub(super) const CLAIM_OVERDUE: &str = "
     UPDATE job SET state = 'running', token = token + 1, lease_until = ?
@@ -99,19 +104,48 @@ pub(super) fn claim_due_sql(groups: usize) -> String {
     CLAIM_DUE.replace("{groups}", &vec![DUE_IN_GROUP; groups.next_power_of_two()].join(" UNION ALL "))
 }
 
+/// The statement that claims from at least `lanes` lanes.
+pub(super) fn claim_owed_sql(lanes: usize) -> String {
+    CLAIM_DUE.replace("{groups}", &vec![DUE_IN_LANE; lanes.next_power_of_two()].join(" UNION ALL "))
+}
+
 pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Failure> {
+    let owed: Vec<(i64, u32)> = claim.owed.iter().map(|owed| (lane::owed(owed, claim.pull), owed.count)).collect();
     let mut found = Rows::default();
-    for quotas in claim.quotas.chunks(GROUPS_PER_STATEMENT) {
-        let mut query = sqlx::query(AssertSqlSafe(claim_due_sql(quotas.len()))).bind(claim.lease_until.0);
+    claim_from(db, claim, claim_owed_sql, &owed, &mut found).await?;
+    let quotas = match found.jobs.is_empty() {
+        true => claim.quotas.clone(),
+        false => lane::left(&claim.quotas, groups_of(&found.jobs)?.into_iter()),
+    };
+    let quotas: Vec<(i64, u32)> =
+        quotas.into_iter().map(|(group, quota)| (lane::first(group, claim.pull), quota)).collect();
+    claim_from(db, claim, claim_due_sql, &quotas, &mut found).await?;
+    add_history(db, &mut found).await?;
+    Ok(found)
+}
+
+/// Claims with this statement, from each lane, or from it on, at most so many.
+async fn claim_from(
+    db: &mut Db,
+    claim: &ClaimDue,
+    sql: fn(usize) -> String,
+    lanes: &[(i64, u32)],
+    found: &mut Rows,
+) -> Result<(), Failure> {
+    for lanes in lanes.chunks(GROUPS_PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(sql(lanes.len()))).bind(claim.lease_until.0);
         // The list is padded with quotas of none: a LIMIT may not be NULL.
-        let padding = quotas.len().next_power_of_two() - quotas.len();
-        for (group, quota) in quotas.iter().copied().chain(vec![(GroupId(0), 0); padding]) {
-            query = query.bind(lane::first(group, claim.pull)).bind(claim.now.0).bind(quota);
+        let padding = lanes.len().next_power_of_two() - lanes.len();
+        for (lane, quota) in lanes.iter().copied().chain(vec![(0, 0); padding]) {
+            query = query.bind(lane).bind(claim.now.0).bind(quota);
         }
         found.jobs.extend(db.fetch_all(query).await?);
     }
-    add_history(db, &mut found).await?;
-    Ok(found)
+    Ok(())
+}
+
+fn groups_of(jobs: &[SqliteRow]) -> Result<Vec<GroupId>, Failure> {
+    jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect()
 }
 
 pub(super) async fn claim_overdue(db: &mut Db, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Rows, Failure> {

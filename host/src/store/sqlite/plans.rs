@@ -31,11 +31,13 @@ const OF_KEY: &str = "job_order (grp=? AND order_key=? AND blocked=?)";
 
 fn writes() -> Vec<Case> {
     let claims = [1, claim::GROUPS_PER_STATEMENT].map(claim::claim_due_sql).into();
+    let claims_of_owed = [1, claim::GROUPS_PER_STATEMENT].map(claim::claim_owed_sql).into();
     vec![
         ("insert jobs", both(&job_rows::INSERT_JOBS), &[]),
         ("insert specs", both(&job_rows::INSERT_SPECS), &[]),
         ("live groups", one(job_rows::LIVE_GROUPS), &["SEARCH entity USING INTEGER PRIMARY KEY (rowid=?)"]),
         ("claim due", claims, &[BY_ID, DUE]),
+        ("claim owed", claims_of_owed, &[BY_ID, DUE]),
         ("claim lost", both(&claim::CLAIM_LOST), &[BY_ID]),
         ("excuse", both(&claim::EXCUSE), &[BY_ID]),
         ("claim overdue", one(claim::CLAIM_OVERDUE), &[BY_ID, "INDEX job_expiry (expires_at<?)"]),

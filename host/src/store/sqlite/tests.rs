@@ -279,7 +279,9 @@ async fn a_database_of_the_first_version_goes_on() {
     sqlx::raw_sql(OLD).execute(&mut before).await.unwrap();
     before.close().await.unwrap();
     let store = sqlite.open().await;
-    let waiting = Waiting { group: GroupId(2), pull: false, earliest: UnixMs(5) };
+    let mut by_priority = [UnixMs::MAX; 10];
+    by_priority[usize::from(u8::from(Priority::default()))] = UnixMs(5);
+    let waiting = Waiting { group: GroupId(2), pull: false, earliest: UnixMs(5), by_priority };
     assert_eq!(store.waiting().await.unwrap(), [waiting]);
     let dead = store.jobs(JobsQuery { filter: dead_of(GroupId(2)), before: None, limit: 9 }).await.unwrap().remove(0);
     assert_eq!(

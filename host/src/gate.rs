@@ -123,6 +123,11 @@ impl Gates {
         Slot { gates: Arc::clone(self), whose }
     }
 
+    /// Forgets the pace of groups and tenants whose rate has caught up: of those that were deleted nobody else would.
+    pub fn forget_idle(&self, now: UnixMs) {
+        self.lock().gates.retain(|_, state| !state.is_idle(now));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,6 +168,11 @@ impl GateState {
     /// Whether it is as good as a new one.
     fn is_blank(&self) -> bool {
         self.running == 0 && self.pace.is_none()
+    }
+
+    /// Whether a new one would let as much start.
+    fn is_idle(&self, now: UnixMs) -> bool {
+        self.running == 0 && self.pace.is_none_or(|pace| pace.ahead <= i128::from(now.0) * NANOS)
     }
 }
 
@@ -257,6 +267,23 @@ mod tests {
         assert!((100..=101).contains(&at.0), "{at:?}");
         assert_eq!(opening(350), Opening::Now(3));
         assert_eq!(opening(100_000), Opening::Now(10), "a pause saves up one burst, no more");
+    }
+
+    #[test]
+    fn a_pace_that_has_caught_up_is_forgotten_and_others_are_not() {
+        let gates = Arc::new(Gates::new(1_000));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(opening(0), Opening::Now(10));
+        start(&gates, 10, UnixMs(0));
+        gates.forget_idle(UnixMs(500));
+        assert_eq!(opening(500), Opening::Now(5), "it is known still");
+        let running = gates.enter(TENANT, GROUP, UnixMs(500));
+        gates.forget_idle(UnixMs(50_000));
+        assert_eq!(gates.lock().gates.len(), 2, "an attempt runs");
+        drop(running);
+        gates.forget_idle(UnixMs(50_000));
+        assert!(gates.lock().gates.is_empty());
+        assert_eq!(opening(50_000), Opening::Now(10));
     }
 
     #[test]

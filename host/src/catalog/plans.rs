@@ -20,7 +20,10 @@ impl Catalog {
         match overrides {
             Some(overrides) => {
                 let effective = self.overridden(group, overrides).map_err(unusable)?;
-                self.make_plan(group, &effective).await
+                let plan = self.make_plan(group, &effective).await?;
+                // Such a plan is not kept, but the plugins that were loaded for it would be.
+                self.plans.shed(&self.runtime.registry);
+                Ok(plan)
             }
             None => {
                 let effective = group.effective.as_ref().map_err(|error| unusable(error.clone()))?;

@@ -153,7 +153,14 @@ async fn many_jobs_are_counted_and_then_changed_by_filter() {
     assert_eq!(count(json!({"name_prefix": "mail-"})).await, 6);
     assert_eq!(count(json!({"name_prefix": "mail-", "metadata": {"plan": "paid"}})).await, 3);
     assert_eq!(count(json!({"created_from": "2026-11-20T10:00:00.001Z"})).await, 0);
+    assert_eq!(count(json!({"url": receiver.url("/m")})).await, 6);
+    assert_eq!(count(json!({"url_prefix": receiver.url("/"), "name": "sms"})).await, 1);
+    assert_eq!(count(json!({"due_from": "2026-11-20T11:00:00.001Z"})).await, 0);
+    assert_eq!(count(json!({"due_before": "2026-11-20T11:00:00.001Z", "order_key": "none"})).await, 0);
     assert_eq!(host.api.stats("g").await["scheduled"], 7, "a dry run changes nothing");
+    let due = "due_from=2026-11-20T10:30:00Z&due_before=2026-11-20T11:30:00Z";
+    let url = format!("url_prefix={}", receiver.url("/s"));
+    assert_eq!(host.api.get(&format!("/v1/groups/g/jobs?{due}&{url}")).await.items().len(), 1);
     let listed = host.api.get("/v1/groups/g/jobs?name_prefix=mail-&metadata.plan=paid&state=scheduled").await.items();
     assert_eq!(listed.len(), 3);
 
@@ -170,6 +177,44 @@ async fn many_jobs_are_counted_and_then_changed_by_filter() {
     let purged = bulk(&host, json!({"action": "purge", "filter": {"state": "cancelled"}})).await;
     assert_eq!(purged["done"], 3);
     assert_eq!(host.api.stats("g").await["cancelled"], 0);
+}
+
+/// Asks again until the answer is as `wanted` says.
+async fn until(host: &TestHost, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    soon(path, async {
+        loop {
+            let answer = host.api.get(path).await.expect(200);
+            if wanted(&answer) {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+/// More than are changed before the answer.
+const GOING_ROUND: usize = 1_500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_reaches_jobs_that_are_tried_and_retried_meanwhile() {
+    let host = Setup::new().start().await;
+    let receiver = Receiver::start().await;
+    receiver.on("/r", vec![Answer::status(500); 40 * GOING_ROUND]);
+    let retry = json!({"plugin": "backoff", "config": {"kind": "fixed", "base": "1ms", "max": null, "max_attempts": 1000000, "jitter": 0}});
+    host.api.put_group("g", json!({"retry": retry, "limits": {"concurrency": 100}})).await;
+    let jobs = vec![json!({"url": receiver.url("/r")}); GOING_ROUND];
+    host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
+    receiver.arrived("/r", 2 * GOING_ROUND).await;
+    let flushed = host.api.post("/v1/groups/g/flush", json!({})).await.expect(202);
+    let path = format!("/v1/bulk/{}", flushed["id"].as_str().unwrap());
+    let flushed = until(&host, &path, |bulk| bulk["finished"] == true).await;
+    assert_eq!(
+        (&flushed["total"], &flushed["done"], &flushed["skipped"]),
+        (&json!(GOING_ROUND), &json!(GOING_ROUND), &json!(0))
+    );
+    let stats = until(&host, "/v1/groups/g/stats", |stats| stats["running"] == 0).await;
+    assert_eq!((&stats["scheduled"], &stats["cancelled"]), (&json!(0), &json!(GOING_ROUND)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

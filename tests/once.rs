@@ -83,13 +83,46 @@ async fn a_dedupe_key_answers_with_the_job_that_is_there() {
     let first = id_of(&post().await.expect(201));
     let again = post().await.expect(200);
     assert_eq!((id_of(&again), &again["instead"]), (first.clone(), &json!("duplicate")));
-    host.api.delete(&format!("/v1/jobs/{first}")).await.expect(200);
-    assert_eq!(id_of(&post().await.expect(200)), first, "also when it has ended");
     let batch = json!({"jobs": [job, {"url": "http://127.0.0.1:1/"}]});
     let batch = host.api.post("/v1/groups/g/jobs/batch", batch).await.expect(201);
     assert_eq!((batch["ids"][0].as_str(), &batch["instead"]), (Some(first.as_str()), &json!(1)));
+    host.api.delete(&format!("/v1/jobs/{first}")).await.expect(200);
+    let second = id_of(&post().await.expect(201));
+    assert_ne!(second, first, "a job that was cancelled does nothing for a later one");
+    assert_eq!(id_of(&post().await.expect(200)), second);
     clock.advance(Duration::from_secs(60));
-    assert_ne!(id_of(&post().await.expect(201)), first);
+    assert_ne!(id_of(&post().await.expect(201)), second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_debounce_key_delivers_the_first_request_and_the_newest() {
+    let (clock, host) = host().await;
+    let receiver = Receiver::with_clock(clock.clone()).await;
+    let post = async |number: u32, status| {
+        let doc = json!({"url": receiver.url(&format!("/n{number}")), "method": "PUT", "headers": {"x-number": number.to_string()},
+            "payload": number, "debounce_key": "k", "debounce_seconds": 1});
+        host.api.post("/v1/groups/g/jobs", doc).await.expect(status)
+    };
+    let mut stream = host.api.follow("?kind=edit").await;
+    post(0, 201).await;
+    receiver.arrived("/n0", 1).await;
+    let delayed = post(1, 201).await;
+    for number in 2..=4 {
+        let answer = post(number, 200).await;
+        assert_eq!((id_of(&answer), &answer["instead"]), (id_of(&delayed), &json!("debounced")));
+        assert_eq!(answer["run_at"], delayed["run_at"], "it keeps its time");
+        assert_eq!(answer["request"]["url"], receiver.url(&format!("/n{number}")));
+    }
+    clock.advance(Duration::from_secs(1));
+    let request = receiver.arrived("/n4", 1).await.remove(0);
+    assert_eq!((request.method.as_str(), request.header("x-number"), request.text()), ("PUT", Some("4"), "4"));
+    for number in 1..=3 {
+        assert_eq!(receiver.count(&format!("/n{number}")), 0);
+    }
+    for (event, number) in stream.take(3).await.iter().zip(1..) {
+        let replaced = format!("replaced `PUT {}` with 1 bytes of payload", receiver.url(&format!("/n{number}")));
+        assert!(event["reason"].as_str().unwrap().contains(&replaced), "{event}");
+    }
 }
 
 fn debounced(receiver: &Receiver, extra: Value) -> Value {

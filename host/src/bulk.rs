@@ -1,7 +1,9 @@
 //! Changes of many jobs: page by page, each page one transaction, with the progress written down after it.
 //!
-//! What has been acknowledged goes on after a restart from the last page that was written down; a page that was done but not written
-//! down finds its jobs in another state and counts them as neither. Small changes are made before the request is answered.
+//! The pages go by the jobs' ids, which never change, and not by their states, which do: a job that is tried and retried meanwhile is
+//! reached once, whatever it does. What has been acknowledged goes on after a restart from the last page that was written down; a page
+//! that was done but not written down finds its jobs in another state, and they count as skipped. Small changes are made before the
+//! request is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long those that are over are remembered.
-const KEPT: Duration = Duration::from_secs(7 * 86_400);
+pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Makes changes of many jobs.
 pub struct Bulks {
@@ -54,11 +56,7 @@ impl Bulks {
     /// # Errors
     /// If the store does not answer.
     pub async fn count(&self, bulk: &Bulk) -> Result<u64, StoreError> {
-        let mut total = 0;
-        for state in bulk.states() {
-            total += self.store.count(bulk.filter(*state)).await?;
-        }
-        Ok(total)
+        self.store.count(bulk.filter()).await
     }
 
     /// Goes on with all that is unfinished, until `stop`.
@@ -99,7 +97,7 @@ impl Bulks {
             self.page(&mut bulk).await?;
             self.catalog.put_bulk(&bulk).await?;
         }
-        self.catalog.forget_bulks(self.clock.now().minus(KEPT)).await
+        Ok(())
     }
 
     /// Changes all jobs at once; for those that are few.
@@ -114,16 +112,11 @@ impl Bulks {
     }
 
     async fn page(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
-        let (index, last) = bulk.doc.cursor;
         let now = self.clock.now();
-        let Some(state) = bulk.states().get(index).copied() else {
-            bulk.doc.finished_at = Some(now);
-            return Ok(());
-        };
-        let before = Some(last.unwrap_or(bulk.doc.before));
-        let jobs = self.store.jobs(JobsQuery { filter: bulk.filter(state), before, limit: PAGE }).await?;
+        let query = JobsQuery { filter: bulk.filter(), before: bulk.doc.cursor.1, limit: PAGE };
+        let jobs = self.store.jobs(query).await?;
         let Some(last) = jobs.last().map(|job| job.id) else {
-            bulk.doc.cursor = (index + 1, None);
+            bulk.finish(now);
             return Ok(());
         };
         let change = match bulk.doc.action {
@@ -136,7 +129,7 @@ impl Bulks {
         let done = changed.iter().filter(|changed| matches!(changed, Changed::Done | Changed::Requested)).count();
         bulk.doc.done += u64::try_from(done).unwrap_or(u64::MAX);
         bulk.doc.skipped += u64::try_from(changed.len() - done).unwrap_or(u64::MAX);
-        bulk.doc.cursor = (index, Some(last));
+        bulk.doc.cursor = (0, Some(last));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::bulk;
 use crate::clock::UnixMs;
 use crate::config::Retention;
 use crate::due::Node;
@@ -110,6 +111,11 @@ impl Node {
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "cannot remove old jobs"),
             }
+            let now = self.clock.now();
+            if let Err(error) = self.catalog.tidy(now.minus(bulk::KEPT)).await {
+                tracing::error!(%error, "cannot remove what deleted groups and finished bulk changes left");
+            }
+            self.gates.forget_idle(now);
             self.pause_until(self.clock.now().plus(retention.sweep_interval.get()), &stop).await;
         }
     }

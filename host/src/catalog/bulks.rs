@@ -55,13 +55,13 @@ pub struct BulkDoc {
     pub filter: JobFilter,
     /// Only jobs that were accepted before this one.
     pub before: JobId,
-    /// How many there were when it was asked for.
+    /// How many there were when it was asked for; when it is over, how many were changed or skipped.
     pub total: u64,
     /// How many were changed so far.
     pub done: u64,
     /// How many were in another state by the time they were reached.
     pub skipped: u64,
-    /// Which of the action's states is worked on, and the last job of it that was reached.
+    /// The last job that was reached. The number before it is always 0, and kept for older programs, which went from state to state.
     pub cursor: (usize, Option<JobId>),
     /// When it was over.
     pub finished_at: Option<UnixMs>,
@@ -81,16 +81,20 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    /// The states of its jobs, in the order in which they are gone through.
+    /// Its jobs, in whichever of the action's states each of them is.
     #[must_use]
-    pub fn states(&self) -> &[State] {
-        self.doc.filter.state.as_ref().map_or(self.doc.action.states(), std::slice::from_ref)
+    pub fn filter(&self) -> JobFilter {
+        let (states, accepted_before) = (self.doc.action.states().to_vec(), Some(self.doc.before));
+        JobFilter { states, accepted_before, ..self.doc.filter.clone() }
     }
 
-    /// Its jobs in one state.
-    #[must_use]
-    pub fn filter(&self, state: State) -> JobFilter {
-        JobFilter { state: Some(state), ..self.doc.filter.clone() }
+    /// Ends it. Jobs that were there in the beginning and were in no state for the action any more when they were reached, count as
+    /// skipped; jobs that came into one meanwhile, count as well. So each job is counted once.
+    pub fn finish(&mut self, now: UnixMs) {
+        let doc = &mut self.doc;
+        doc.skipped = doc.skipped.max(doc.total.saturating_sub(doc.done));
+        doc.total = doc.done + doc.skipped;
+        doc.finished_at = Some(now);
     }
 }
 
@@ -122,11 +126,18 @@ impl Catalog {
         self.put(entity).await.map(drop)
     }
 
-    /// Forgets those that were over before this time.
+    /// Removes what was kept for a while, and what a deleted group has left: changes of many jobs that were over before this time, and
+    /// versions of policies whose group has gone.
     ///
     /// # Errors
-    /// If the store does not take it.
-    pub async fn forget_bulks(&self, before: UnixMs) -> Result<(), Rejected> {
+    /// Returns the store's error. What was removed before it stays removed.
+    pub async fn tidy(&self, before: UnixMs) -> Result<(), Rejected> {
+        self.forget_bulks(before).await?;
+        let _changing = self.changing.lock().await;
+        self.forget_orphans().await
+    }
+
+    async fn forget_bulks(&self, before: UnixMs) -> Result<(), Rejected> {
         let is_old = |bulk: &&Arc<Bulk>| bulk.doc.finished_at.is_some_and(|at| at <= before);
         let old: Vec<_> = self.state().bulks().filter(is_old).cloned().collect();
         for bulk in old {

@@ -65,9 +65,45 @@ pub(super) struct Change {
     /// Only jobs accepted before this time.
     #[arg(long, value_name = "TIME")]
     created_before: Option<String>,
+    #[command(flatten)]
+    narrow: Narrow,
     /// Only count them.
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Which jobs, by when they are due and where they go.
+#[derive(Debug, Args)]
+pub(super) struct Narrow {
+    /// Only jobs that are, or last were, due at this time or later.
+    #[arg(long, value_name = "TIME")]
+    due_from: Option<String>,
+    /// Only jobs that are, or last were, due before this time.
+    #[arg(long, value_name = "TIME")]
+    due_before: Option<String>,
+    /// Only jobs with exactly this URL.
+    #[arg(long)]
+    url: Option<String>,
+    /// Only jobs whose URL begins with this.
+    #[arg(long, value_name = "URL")]
+    url_prefix: Option<String>,
+    /// Only jobs with this order key.
+    #[arg(long, value_name = "KEY")]
+    order_key: Option<String>,
+}
+
+impl Narrow {
+    /// What is asked for, by the names of the API.
+    pub(super) fn members(self) -> impl Iterator<Item = (&'static str, String)> {
+        let members = [
+            ("due_from", self.due_from),
+            ("due_before", self.due_before),
+            ("url", self.url),
+            ("url_prefix", self.url_prefix),
+            ("order_key", self.order_key),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
 }
 
 const LIST: [(&str, &str); 6] = [
@@ -101,7 +137,7 @@ impl Change {
     async fn run(self, session: &Session, action: &str, run_at: Option<Value>) -> anyhow::Result<()> {
         let metadata: Map<String, Value> =
             self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
-        let filter = json!({
+        let mut filter = json!({
             "state": self.state,
             "name": self.name,
             "name_prefix": self.name_prefix,
@@ -109,6 +145,9 @@ impl Change {
             "created_from": self.created_from,
             "created_before": self.created_before,
         });
+        for (name, value) in self.narrow.members() {
+            filter[name] = Value::String(value);
+        }
         let change = json!({"action": action, "filter": filter, "run_at": run_at, "dry_run": self.dry_run});
         let mut bulk: Value = session.client.post(&["groups", &self.group, "bulk"], &change).await?;
         if self.dry_run {

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::bulk::Narrow;
 use super::job_args::JobArgs;
 use super::{Paging, Session, batch, input};
 use crate::job::State;
@@ -40,6 +41,8 @@ pub(super) enum Command {
         /// Only jobs with this label, `KEY=VALUE`. Can be repeated.
         #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
         metadata: Vec<(String, String)>,
+        #[command(flatten)]
+        narrow: Narrow,
         #[command(flatten)]
         paging: Paging,
     },
@@ -135,14 +138,15 @@ impl Command {
                 let job: Value = client.get(&["jobs", &target.id], &target.query()).await?;
                 session.out.answer(&job)
             }
-            Self::List { group, state, name, name_prefix, metadata, paging } => {
+            Self::List { group, state, name, name_prefix, metadata, narrow, paging } => {
                 let labels: Vec<_> =
                     metadata.into_iter().map(|(key, value)| (format!("metadata.{key}"), value)).collect();
                 let state = state.map(|state| ("state", state.to_string()));
                 let named = [("name", name), ("name_prefix", name_prefix)];
                 let named = named.into_iter().filter_map(|(key, value)| Some((key, value?)));
                 let labels = labels.iter().map(|(key, value)| (key.as_str(), value.clone()));
-                let query = state.into_iter().chain(named).chain(labels).collect();
+                let mut query: Vec<(&str, String)> = state.into_iter().chain(named).chain(narrow.members()).collect();
+                query.extend(labels);
                 session.list(&["groups", &group, "jobs"], query, &paging, &LIST).await
             }
             Self::Cancel { ids, group } => cancel(session, ids, group).await,

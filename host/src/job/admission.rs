@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::JobId;
+use super::{Job, JobId, State};
 use crate::clock::UnixMs;
 
 /// Under what condition a new job is stored.
@@ -14,7 +14,8 @@ pub enum Admission {
     /// It always is.
     #[default]
     Always,
-    /// Unless the group has accepted another one with this key since less than `window`.
+    /// Unless the group has accepted another one with this key since less than `window`, and that one does its work: see
+    /// [`stands_for_later`].
     Unique {
         /// Compared byte for byte within the group.
         key: String,
@@ -43,6 +44,55 @@ pub struct Debounce {
     pub window: Duration,
     /// Whether a job waits for the window even if there was none before it.
     pub always_delay: bool,
+    /// Whose request the job carries that waits for the window.
+    pub carries: Carries,
+}
+
+/// Of several debounced requests, the one that the waiting job carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carries {
+    /// The first one: the key follows from the content, so the others ask for the same.
+    #[default]
+    First,
+    /// The newest one: the key was given, so the others may ask for something else.
+    Newest,
+}
+
+/// Returns whether a job does the work of later ones with its dedupe key.
+///
+/// It does while it is unfinished, unless it is to be cancelled, and after it has succeeded. A job that has ended otherwise does nothing
+/// more, and must not swallow a new request.
+#[must_use]
+pub fn stands_for_later(job: &Job) -> bool {
+    match job.state {
+        State::Scheduled | State::Running => !job.cancel_requested,
+        State::Succeeded => true,
+        State::Dead | State::Expired | State::Cancelled => false,
+    }
+}
+
+/// What has become of the newest job of a debounced key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newest {
+    /// It waits for its time.
+    Waits,
+    /// It was tried, or is being tried. It was due then.
+    Begun(UnixMs),
+    /// It has ended without an attempt, or is not there.
+    Gone,
+}
+
+impl Newest {
+    /// Of this job.
+    #[must_use]
+    pub fn of(job: Option<&Job>) -> Self {
+        let Some(job) = job else { return Self::Gone };
+        match job.state {
+            State::Scheduled if job.attempt_count == 0 => Self::Waits,
+            State::Cancelled | State::Expired if job.attempt_count == 0 => Self::Gone,
+            _ => Self::Begun(job.run_at),
+        }
+    }
 }
 
 /// What is remembered of a debounced key.
@@ -62,17 +112,22 @@ pub enum Debounced {
 }
 
 impl Debounce {
-    /// Decides about a job at `now`. `last` is the key's newest push; `waits` says whether that job still waits for its time.
+    /// Decides about a job at `now`. `last` is the key's newest push, and `newest` what has become of that job.
     ///
     /// The rules are Deferrable's, with one correction: calls are skipped for as long as the delayed job waits, not for the whole
     /// window, because a call that comes after it has run would be lost.
     #[must_use]
-    pub fn decide(&self, now: UnixMs, last: Option<LastPush>, waits: bool) -> Debounced {
-        match last {
-            Some(last) if waits && now < last.at => Debounced::Hit,
-            _ if self.always_delay => Debounced::Miss(now.plus(self.window)),
-            // The job that was to run then was cancelled, or has run early: this one takes its place.
-            Some(last) if now < last.at => Debounced::Miss(last.at),
+    pub fn decide(&self, now: UnixMs, last: Option<LastPush>, newest: Newest) -> Debounced {
+        // A job that was run early opens its window then. One that is claimed a moment ahead of its time opens it at its time.
+        let begun = match newest {
+            Newest::Begun(due) => last.map(|last| LastPush { at: last.at.min(due) }),
+            Newest::Waits | Newest::Gone => None,
+        };
+        match begun.or(last) {
+            Some(last) if newest == Newest::Waits && now < last.at => Debounced::Hit,
+            _ if self.always_delay => Debounced::Miss(begun.map_or(now, |last| last.at.max(now)).plus(self.window)),
+            // The job that was to run then was cancelled: this one takes its place.
+            Some(last) if newest == Newest::Gone && now < last.at => Debounced::Miss(last.at),
             Some(last) if now.0 - last.at.0 <= millis(self.window) => {
                 // Whole seconds, rounded up, and at least one.
                 let left = millis(self.window) - (now.0 - last.at.0);
@@ -134,13 +189,22 @@ mod tests {
         UnixMs(1_795_168_800_000 + seconds * 1_000)
     }
 
+    fn debounce(window_ms: u64, always_delay: bool) -> Debounce {
+        let window = Duration::from_millis(window_ms);
+        Debounce { key: "k".into(), window, always_delay, carries: Carries::First }
+    }
+
     /// Calls at these seconds, window 30 s; each says when its job is due, or that it was skipped.
     fn calls(always_delay: bool, times: &[i64]) -> Vec<Option<i64>> {
-        let debounce = Debounce { key: "k".into(), window: Duration::from_secs(30), always_delay };
+        let debounce = debounce(30_000, always_delay);
         let mut last = None;
         let decide = |seconds: &i64| {
-            let waits = last.is_some_and(|last: LastPush| at(*seconds) < last.at);
-            match debounce.decide(at(*seconds), last, waits) {
+            let newest = match last {
+                Some(LastPush { at: due }) if at(*seconds) < due => Newest::Waits,
+                Some(LastPush { at: due }) => Newest::Begun(due),
+                None => Newest::Gone,
+            };
+            match debounce.decide(at(*seconds), last, newest) {
                 Debounced::Hit => None,
                 Debounced::Miss(due) => {
                     last = Some(LastPush { at: due });
@@ -176,16 +240,30 @@ mod tests {
 
     #[test]
     fn a_job_that_no_longer_waits_skips_nothing() {
-        let debounce = Debounce { key: "k".into(), window: Duration::from_secs(30), always_delay: false };
         let last = Some(LastPush { at: at(30) });
-        assert_eq!(debounce.decide(at(20), last, false), Debounced::Miss(at(30)), "it was cancelled");
-        assert_eq!(debounce.decide(at(20), last, true), Debounced::Hit);
+        assert_eq!(
+            debounce(30_000, false).decide(at(20), last, Newest::Gone),
+            Debounced::Miss(at(30)),
+            "it was cancelled"
+        );
+        assert_eq!(debounce(30_000, false).decide(at(20), last, Newest::Waits), Debounced::Hit);
+    }
+
+    #[test]
+    fn a_job_that_begins_ahead_of_its_time_opens_the_next_window() {
+        let (last, ahead) = (Some(LastPush { at: at(30) }), UnixMs(at(30).0 - 50));
+        for always_delay in [false, true] {
+            let decided = debounce(30_000, always_delay).decide(ahead, last, Newest::Begun(at(30)));
+            assert!(matches!(decided, Debounced::Miss(due) if due >= at(60)), "{decided:?}");
+        }
+        let run_early = debounce(30_000, false).decide(at(6), last, Newest::Begun(at(5)));
+        assert_eq!(run_early, Debounced::Miss(at(35)), "a window after it has run");
     }
 
     #[test]
     fn delays_are_whole_seconds_rounded_up() {
-        let debounce = Debounce { key: "k".into(), window: Duration::from_millis(1_500), always_delay: false };
         let last = Some(LastPush { at: at(0) });
-        assert_eq!(debounce.decide(UnixMs(at(0).0 + 200), last, false), Debounced::Miss(UnixMs(at(2).0 + 200)));
+        let decided = debounce(1_500, false).decide(UnixMs(at(0).0 + 200), last, Newest::Begun(at(0)));
+        assert_eq!(decided, Debounced::Miss(UnixMs(at(2).0 + 200)));
     }
 }

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMs};
 
-pub use self::admission::{Admission, Debounce, Debounced, LastPush, Overlap, Tick};
+pub use self::admission::{Admission, Carries, Debounce, Debounced, LastPush, Newest, Overlap, Tick, stands_for_later};
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::record::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Inputs, Outcome, Past, PluginUse, Timings,

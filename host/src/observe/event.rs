@@ -185,6 +185,17 @@ impl Fact {
         Self::new(Kind::DedupeHit, at, about, Details::default())
     }
 
+    /// A waiting job was given the request of a later call with its debounce key. `before` is the job with the request that was replaced.
+    #[must_use]
+    pub fn request_replaced(about: impl Into<Subject>, at: UnixMs, before: &Job) -> Self {
+        let request = match &before.spec.target {
+            Some(target) => format!("`{} {}`", target.method, target.url),
+            None => "the job to be pulled".to_owned(),
+        };
+        let reason = format!("a later debounced call replaced {request} with {} bytes of payload", before.body_len);
+        Self::new(Kind::Edit, at, about, Details { reason: Some(reason), ..Details::default() })
+    }
+
     /// A job was changed.
     #[must_use]
     pub fn edit(about: impl Into<Subject>, at: UnixMs) -> Self {

@@ -44,6 +44,9 @@ impl Told {
             }
             Placed::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
             Placed::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],
+            Placed::Carried { job, before } => {
+                vec![Fact::debounce_hit(&**job, now), Fact::request_replaced(&**job, now, before)]
+            }
             // Whoever asked for the tick tells of it.
             Placed::Skipped | Placed::TickSkipped(_) => Vec::new(),
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Once, Placed, StoreError};
-use crate::job::{Job, State};
 
 /// The kinds of things that are remembered of producers.
 pub(super) const IDEMPOTENCY: &str = "idempotency";
@@ -33,11 +32,6 @@ impl Answered {
             .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
         if answered.fingerprint == once.fingerprint { Ok(answered.answer) } else { Err(StoreError::KeyReused) }
     }
-}
-
-/// Whether a job will still do the work of one that is skipped.
-pub(super) fn waits(job: &Job) -> bool {
-    job.state == State::Scheduled && job.attempt_count == 0
 }
 
 /// A document as it is stored.

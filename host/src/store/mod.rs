@@ -9,6 +9,7 @@
 mod conformance;
 mod documents;
 mod entities;
+mod housekeeping;
 mod lane;
 mod migrations;
 mod peers;
@@ -134,6 +135,13 @@ pub enum Placed {
     Duplicate(Box<Job>),
     /// Another job waits that will do its work.
     Debounced(Box<Job>),
+    /// Another job waits for its debounce key, and carries its request from now on.
+    Carried {
+        /// That job now.
+        job: Box<Job>,
+        /// The same job with the request that was replaced.
+        before: Box<Job>,
+    },
     /// A tick that was dealt with before, or the state of the job that it was to replace, keeps it out.
     Skipped,
     /// Its tick makes no job.
@@ -197,7 +205,7 @@ pub enum Change {
     Withdraw,
     /// A `scheduled` job becomes due at this time.
     Reschedule(UnixMs),
-    /// `dead` or `expired` → `scheduled`, due at this time. What had a deadline gets as much time again.
+    /// `dead` or `expired` → `scheduled`, due at this time. What had a deadline gets as much time as it had in its first life.
     Redrive(UnixMs),
     /// Removes a job that has ended, with its attempts.
     Purge,

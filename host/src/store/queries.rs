@@ -14,6 +14,9 @@ pub struct JobFilter {
     pub group: GroupId,
     /// Only those in this state.
     pub state: Option<State>,
+    /// Without `state`: only those in one of these states, if there are any. A job that moves between them is found once.
+    #[serde(default)]
+    pub states: Vec<State>,
     /// Only those of exactly this name.
     pub name: Option<String>,
     /// Only those whose name begins with this.
@@ -22,6 +25,24 @@ pub struct JobFilter {
     pub created_from: Option<UnixMs>,
     /// Only those accepted before this time.
     pub created_before: Option<UnixMs>,
+    /// Only those accepted before this job.
+    #[serde(default)]
+    pub accepted_before: Option<JobId>,
+    /// Only those that are, or last were, due at this time or later.
+    #[serde(default)]
+    pub due_from: Option<UnixMs>,
+    /// Only those that are, or last were, due before this time.
+    #[serde(default)]
+    pub due_before: Option<UnixMs>,
+    /// Only those with exactly this URL.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Only those whose URL begins with this.
+    #[serde(default)]
+    pub url_prefix: Option<String>,
+    /// Only those with exactly this order key.
+    #[serde(default)]
+    pub order_key: Option<String>,
     /// Only those with all of these labels.
     pub metadata: BTreeMap<String, String>,
 }
@@ -34,11 +55,28 @@ impl JobFilter {
             tenant,
             group,
             state: None,
+            states: Vec::new(),
             name: None,
             name_prefix: None,
             created_from: None,
             created_before: None,
+            accepted_before: None,
+            due_from: None,
+            due_before: None,
+            url: None,
+            url_prefix: None,
+            order_key: None,
             metadata: BTreeMap::new(),
+        }
+    }
+
+    /// The states that are asked for.
+    #[must_use]
+    pub fn among(&self) -> &[State] {
+        match &self.state {
+            Some(state) => std::slice::from_ref(state),
+            None if self.states.is_empty() => &State::ALL,
+            None => &self.states,
         }
     }
 }

@@ -70,11 +70,11 @@ pub struct BulkView {
     action: &'static str,
     /// The group.
     group: String,
-    /// How many jobs there were when it was asked for.
+    /// How many jobs there were when it was asked for. When it is over: `done` and `skipped` together.
     total: u64,
     /// How many were changed so far.
     done: u64,
-    /// How many were in another state when they were reached.
+    /// How many were in another state when they were reached, or not there any more.
     skipped: u64,
     /// Whether it is over.
     finished: bool,

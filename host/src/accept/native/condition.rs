@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::error::Problem;
 use super::job_doc::{JobDoc, check_key};
-use crate::job::{Admission, Debounce, Spec, Target};
+use crate::job::{Admission, Carries, Debounce, Spec, Target};
 use crate::policy::binding::parse_period;
 
 /// How long a dedupe key is remembered if the client does not say, and at most.
@@ -42,8 +42,11 @@ pub(super) fn admission(doc: &JobDoc, spec: &Spec, body: &[u8], ttl: Option<Dura
     if ttl.is_some_and(|ttl| window > ttl) {
         return Err(Problem::invalid("/debounce_seconds", "the job would expire (`limits.ttl`) before it is due"));
     }
-    let key = doc.debounce_key.clone().unwrap_or_else(|| content_key(spec, body));
-    Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay }))
+    let (key, carries) = match &doc.debounce_key {
+        Some(key) => (key.clone(), Carries::Newest),
+        None => (content_key(spec, body), Carries::First),
+    };
+    Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay, carries }))
 }
 
 fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, Problem> {

@@ -102,7 +102,9 @@ impl JobView {
         match placed {
             Placed::Stored { run_at, .. } => Self::of(NewJob { run_at: *run_at, ..job }.shown(), group),
             Placed::Duplicate(other) => Self { instead: Some("duplicate"), ..Self::of((**other).clone(), group) },
-            Placed::Debounced(other) => Self { instead: Some("debounced"), ..Self::of((**other).clone(), group) },
+            Placed::Debounced(other) | Placed::Carried { job: other, .. } => {
+                Self { instead: Some("debounced"), ..Self::of((**other).clone(), group) }
+            }
             Placed::Skipped | Placed::TickSkipped(_) => Self::of(job.shown(), group),
         }
     }

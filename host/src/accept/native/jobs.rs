@@ -68,7 +68,9 @@ impl BatchView {
     fn of(posted: &[JobId], placed: &[Placed]) -> Self {
         let id = |(posted, placed): (&JobId, &Placed)| match placed {
             Placed::Stored { .. } | Placed::Skipped | Placed::TickSkipped(_) => posted.to_string(),
-            Placed::Duplicate(other) | Placed::Debounced(other) => other.id.to_string(),
+            Placed::Duplicate(other) | Placed::Debounced(other) | Placed::Carried { job: other, .. } => {
+                other.id.to_string()
+            }
         };
         let instead = placed.iter().filter(|placed| !matches!(placed, Placed::Stored { .. })).count();
         Self { ids: posted.iter().zip(placed).map(id).collect(), instead: (instead > 0).then_some(instead) }
@@ -115,6 +117,16 @@ pub(in super::super) struct FilterParams {
     created_from: Option<String>,
     /// Only those accepted before this time: RFC 3339.
     created_before: Option<String>,
+    /// Only those that are, or last were, due at this time or later: RFC 3339.
+    due_from: Option<String>,
+    /// Only those that are, or last were, due before this time: RFC 3339.
+    due_before: Option<String>,
+    /// Only those with exactly this URL.
+    url: Option<String>,
+    /// Only those whose URL begins with this.
+    url_prefix: Option<String>,
+    /// Only those with exactly this order key.
+    order_key: Option<String>,
 }
 
 /// Lists a group's jobs, newest first. A label is asked for with a parameter `metadata.KEY=VALUE`.
@@ -138,6 +150,11 @@ pub(in super::super) async fn list(
         name_prefix: params.name_prefix,
         created_from: params.created_from,
         created_before: params.created_before,
+        due_from: params.due_from,
+        due_before: params.due_before,
+        url: params.url,
+        url_prefix: params.url_prefix,
+        order_key: params.order_key,
         metadata: labels.collect(),
     };
     let before = paging.cursor.as_deref().map(str::parse::<JobId>).transpose();
@@ -169,6 +186,16 @@ pub struct FilterDoc {
     pub created_from: Option<String>,
     /// Those accepted before this time: RFC 3339.
     pub created_before: Option<String>,
+    /// Those that are, or last were, due at this time or later: RFC 3339.
+    pub due_from: Option<String>,
+    /// Those that are, or last were, due before this time: RFC 3339.
+    pub due_before: Option<String>,
+    /// Those with exactly this URL.
+    pub url: Option<String>,
+    /// Those whose URL begins with this.
+    pub url_prefix: Option<String>,
+    /// Those with exactly this order key.
+    pub order_key: Option<String>,
     /// Those with all of these labels; `a.b` means `b` in the namespace `a`.
     pub metadata: BTreeMap<String, String>,
 }
@@ -186,6 +213,11 @@ impl FilterDoc {
             name_prefix: self.name_prefix,
             created_from: instant("/created_from", self.created_from)?,
             created_before: instant("/created_before", self.created_before)?,
+            due_from: instant("/due_from", self.due_from)?,
+            due_before: instant("/due_before", self.due_before)?,
+            url: self.url,
+            url_prefix: self.url_prefix,
+            order_key: self.order_key,
             metadata: self.metadata,
             ..JobFilter::all(access.tenant.id, group.id)
         })

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::job::{Debounce, Overlap, Settlement, SkipReason, SkippedTicks, Tick};
+use crate::job::{Carries, Debounce, Overlap, Settlement, SkipReason, SkippedTicks, Tick};
 use crate::store::{Insert, Inserted, NamesQuery, Once, Placed, StoreError, TickRecord, Ticked, TicksQuery};
 
 /// The only job's fate.
@@ -70,8 +70,49 @@ pub(crate) async fn a_dedupe_key_holds_for_its_window(world: &World) {
     assert!(matches!(&both[1], Placed::Duplicate(job) if job.id == twice[0].id), "within one call, too");
 }
 
+pub(crate) async fn only_a_job_that_does_the_work_has_duplicates(world: &World) {
+    let with_key = |key: &str| NewJob {
+        admission: Admission::Unique { key: key.to_owned(), window: ms(60_000) },
+        ..world.job(NOW)
+    };
+    let stands = async |key: &str, job: &NewJob| match placed(world, &with_key(key)).await {
+        Placed::Duplicate(first) => first.id == job.id,
+        Placed::Stored { .. } => false,
+        other => panic!("{other:?}"),
+    };
+    for (key, stays, end) in [
+        ("succeeded", true, Settlement::succeeded as fn(&_, _, _) -> Settlement),
+        ("dead", false, Settlement::dead),
+        ("expired", false, |leased: &Leased, at, _| Settlement::expired(leased, at, None)),
+    ] {
+        let job = with_key(key);
+        placed(world, &job).await;
+        assert!(stands(key, &job).await, "{key}: it waits");
+        let leased = world.claim(NOW, 1).await.remove(0);
+        assert_eq!(leased.job.id, job.id);
+        assert!(stands(key, &job).await, "{key}: it runs");
+        world.store.settle(vec![end(&leased, NOW, an_attempt(&leased, None))]).await.unwrap();
+        assert_eq!(stands(key, &job).await, stays, "{key}");
+        world.claim(NOW, 9).await;
+    }
+    let waiting = with_key("cancelled");
+    placed(world, &waiting).await;
+    world.change(waiting.id, Change::Cancel).await;
+    assert!(!stands("cancelled", &waiting).await);
+    let running = with_key("to be cancelled");
+    placed(world, &running).await;
+    world.claim(NOW, 9).await;
+    assert_eq!(world.change(running.id, Change::Cancel).await, Changed::Requested);
+    assert!(!stands("to be cancelled", &running).await, "unless it succeeds nothing more comes of it");
+    let purged = with_key("purged");
+    placed(world, &purged).await;
+    world.change(purged.id, Change::Cancel).await;
+    world.change(purged.id, Change::Purge).await;
+    assert!(!stands("purged", &purged).await);
+}
+
 fn debounced(world: &World, at: u64, always_delay: bool) -> NewJob {
-    let debounce = Debounce { key: "k".to_owned(), window: ms(30_000), always_delay };
+    let debounce = Debounce { key: "k".to_owned(), window: ms(30_000), always_delay, carries: Carries::First };
     let now = NOW.plus(ms(at));
     NewJob { admission: Admission::Debounced(debounce), created_at: now, run_at: now, ..world.job(now) }
 }
@@ -101,6 +142,90 @@ pub(crate) async fn a_debounced_job_that_was_cancelled_skips_nothing(world: &Wor
     assert!(matches!(placed(world, &debounced(world, 10, true)).await, Placed::Debounced(job) if job.id == first.id));
     world.change(first.id, Change::Cancel).await;
     assert_eq!(placed(world, &debounced(world, 20, true)).await, stored_at(NOW.plus(ms(30_020))));
+}
+
+/// A job whose debounce key was given, and is its own name.
+fn keyed(world: &World, key: &str, at: u64, payload: &str) -> NewJob {
+    let debounce = Debounce { key: key.to_owned(), window: ms(30_000), always_delay: true, carries: Carries::Newest };
+    let body = Bytes::copy_from_slice(payload.as_bytes());
+    let now = NOW.plus(ms(at));
+    let name = Some(key.to_owned());
+    NewJob { admission: Admission::Debounced(debounce), created_at: now, run_at: now, body, name, ..world.job(now) }
+}
+
+pub(crate) async fn a_debounced_job_carries_the_newest_request(world: &World) {
+    let due = NOW.plus(ms(30_000));
+    let first = NewJob { order_key: Some("o".to_owned()), deadline: Some(due), ..keyed(world, "k", 0, "first") };
+    assert_eq!(placed(world, &first).await, stored_at(due));
+    let behind = NewJob { order_key: Some("o".to_owned()), ..world.job(NOW) };
+    placed(world, &behind).await;
+    assert!(world.claim(NOW, 9).await.is_empty(), "the first one's order key holds it up");
+
+    let mut second = keyed(world, "k", 10, "second");
+    second.group = world.new_group("other").await;
+    second.priority = Priority::MAX;
+    second.deadline = Some(NOW.plus(ms(40_000)));
+    second.spec = Spec { timeout_ms: Some(9), ..second.spec };
+    let Placed::Carried { job, before } = placed(world, &second).await else { panic!("not carried") };
+    assert_eq!((before.id, before.body_len, job.id, job.body_len), (first.id, 5, first.id, 6));
+    assert_eq!(*job, world.get(first.id).await);
+    let expected = Job {
+        id: first.id,
+        run_at: due,
+        created_at: NOW,
+        revision: 1,
+        seed: job.seed,
+        ..NewJob { admission: Admission::Always, ..second.clone() }.shown()
+    };
+    assert_eq!(*job, expected, "all but its id and its times is the newest request's");
+    assert_eq!(ids(&world.claim(NOW, 9).await), [behind.id], "its order key is free");
+    assert_eq!(ids(&claim(&*world.store, world.group, due, 9).await), []);
+
+    let pulled = NewJob { spec: Spec::default(), group: second.group, ..keyed(world, "k", 20, "third") };
+    assert!(matches!(placed(world, &pulled).await, Placed::Carried { .. }));
+    assert!(claim(&*world.store, second.group, due, 9).await.is_empty(), "it is to be pulled now");
+    let quotas = vec![(second.group, 9)];
+    let pull = ClaimDue { now: due, lease_until: due.plus(LEASE), pull: true, quotas, owed: Vec::new() };
+    let leased = world.store.claim_due(pull).await.unwrap().remove(0);
+    assert_eq!((leased.job.id, &leased.body[..]), (first.id, &b"third"[..]));
+    let next = keyed(world, "k", 29_990, "fourth");
+    assert_eq!(placed(world, &next).await, stored_at(due.plus(ms(30_000))), "it runs: this is the next one's work");
+}
+
+pub(crate) async fn a_debounced_request_is_in_the_job_that_starts_or_in_the_next(world: &World) {
+    for round in 0..40 {
+        let key = format!("k{round}");
+        placed(world, &keyed(world, &key, 0, "first")).await;
+        let last = keyed(world, &key, 29_990, "last");
+        let start = async {
+            // The order of the two changes from round to round.
+            (0..round % 4).for_each(|_| std::thread::yield_now());
+            world.claim(NOW.plus(ms(30_000)), 9).await
+        };
+        let (came, started) = futures_util::join!(placed(world, &last), start);
+        let [started] = &started[..] else { panic!("{} jobs of {key} started", started.len()) };
+        match came {
+            Placed::Carried { .. } => assert_eq!(started.body, "last", "the answer said so"),
+            Placed::Stored { run_at, .. } => {
+                assert_eq!((run_at, &started.body[..]), (NOW.plus(ms(60_000)), &b"first"[..]));
+                assert_eq!(world.store.body(world.tenant, last.id).await.unwrap().unwrap(), "last");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) async fn of_many_newest_requests_one_is_carried(world: &World) {
+    placed(world, &keyed(world, "k", 0, "first")).await;
+    let jobs: Vec<NewJob> = (0..32).map(|number| keyed(world, "k", 10, &format!("number {number}"))).collect();
+    let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
+    for result in results {
+        let Inserted::Placed(placed) = result.unwrap() else { unreachable!() };
+        assert!(matches!(&placed[0], Placed::Carried { .. }), "{placed:?}");
+    }
+    let leased = world.claim(NOW.plus(ms(30_000)), 99).await;
+    assert_eq!((leased.len(), leased[0].job.revision), (1, 32));
+    assert!(jobs.iter().any(|job| job.body == leased[0].body), "it is one of them, whole");
 }
 
 pub(crate) async fn kinds_of_keys_are_apart(world: &World) {

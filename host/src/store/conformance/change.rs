@@ -90,6 +90,34 @@ pub(crate) async fn a_redrive_begins_a_new_series(world: &World) {
     assert_eq!(world.store.attempts(world.tenant, job.id, 0, 10).await.unwrap().len(), 3, "all attempts are kept");
 }
 
+pub(crate) async fn each_life_is_as_long_as_the_first(world: &World) {
+    let job = NewJob { deadline: Some(NOW.plus(ms(100))), ..world.job(NOW) };
+    let endless = world.job(NOW);
+    world.store.insert(vec![job.clone(), endless.clone()].into()).await.unwrap();
+    for (life, end) in [Settlement::dead, |leased: &Leased, at, _| Settlement::expired(leased, at, None)]
+        .into_iter()
+        .cycle()
+        .take(5)
+        .enumerate()
+    {
+        let began = world.get(job.id).await.run_at;
+        let leased = world.claim(began, 2).await;
+        let ends = leased.iter().map(|leased| end(leased, began, an_attempt(leased, None))).collect();
+        world.store.settle(ends).await.unwrap();
+        let later = began.plus(ms(1_000_000));
+        assert_eq!(world.change(job.id, Change::Redrive(later)).await, Changed::Done);
+        assert_eq!(world.change(endless.id, Change::Redrive(later)).await, Changed::Done);
+        let redriven = world.get(job.id).await;
+        assert_eq!((redriven.run_at, redriven.deadline), (later, Some(later.plus(ms(100)))), "after life {life}");
+        assert_eq!(world.get(endless.id).await.deadline, None);
+        // A wait of its own does not change how long a life is.
+        world.change(job.id, Change::Reschedule(later.plus(ms(50)))).await;
+        let edit = Edit { run_at: later.plus(ms(50)), ..edit(&world.get(job.id).await) };
+        assert_eq!(world.change(job.id, Change::Edit(Box::new(edit))).await, Changed::Done);
+        world.change(endless.id, Change::Reschedule(later.plus(ms(50)))).await;
+    }
+}
+
 pub(crate) async fn an_edit_replaces_and_counts(world: &World) {
     let id = in_state(world, State::Scheduled).await;
     let before = world.get(id).await;

@@ -166,7 +166,7 @@ pub(crate) async fn filters_find_and_count(world: &World) {
             ..world.job(NOW)
         },
         NewJob { name: Some("sms_1".to_owned()), spec: labelled("a.b", "paid"), ..world.job(NOW) },
-        world.job(NOW),
+        NewJob { order_key: Some("o".to_owned()), spec: Spec::default(), ..world.job(NOW.plus(ms(9))) },
     ];
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     world.store.insert(jobs.to_vec().into()).await.unwrap();
@@ -184,6 +184,20 @@ pub(crate) async fn filters_find_and_count(world: &World) {
         (JobFilter { metadata: metadata("space.in", "paid"), ..none() }, vec![2, 1]),
         (JobFilter { created_from: Some(NOW.plus(ms(1))), ..none() }, vec![1]),
         (JobFilter { created_before: Some(NOW.plus(ms(5))), ..none() }, vec![3, 2, 0]),
+        (JobFilter { due_from: Some(NOW.plus(ms(9))), ..none() }, vec![3]),
+        (JobFilter { due_before: Some(NOW.plus(ms(9))), name_prefix: Some("mail".to_owned()), ..none() }, vec![1, 0]),
+        (JobFilter { order_key: Some("o".to_owned()), ..none() }, vec![3]),
+        (JobFilter { order_key: Some("O".to_owned()), ..none() }, vec![]),
+        (JobFilter { url: Some("https://example.org/".to_owned()), ..none() }, vec![2, 1, 0]),
+        (JobFilter { url: Some("https://example.org".to_owned()), ..none() }, vec![]),
+        (JobFilter { url_prefix: Some("https://example.org".to_owned()), ..none() }, vec![2, 1, 0]),
+        (JobFilter { url_prefix: Some("https://example.org/%".to_owned()), ..none() }, vec![]),
+        (JobFilter { url: Some("\0\"\\".to_owned()), ..none() }, vec![]),
+        (JobFilter { states: vec![State::Cancelled, State::Dead], ..none() }, vec![0]),
+        (JobFilter { states: vec![State::Cancelled, State::Scheduled], ..none() }, vec![3, 2, 1, 0]),
+        (JobFilter { states: vec![State::Cancelled], state: Some(State::Scheduled), ..none() }, vec![3, 2, 1]),
+        (JobFilter { states: vec![State::Dead], name: Some("mail-1".to_owned()), ..none() }, vec![]),
+        (JobFilter { accepted_before: Some(ids[2]), ..none() }, vec![1, 0]),
     ];
     for (filter, expected) in cases {
         let expected: Vec<JobId> = expected.into_iter().map(|index: usize| ids[index]).collect();

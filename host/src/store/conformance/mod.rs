@@ -9,11 +9,13 @@ pub(super) mod catalog;
 pub(super) mod change;
 pub(super) mod insert;
 pub(super) mod lease;
+pub(super) mod left;
 pub(super) mod list;
 pub(super) mod machine;
 pub(super) mod order;
 pub(super) mod settle;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +61,8 @@ macro_rules! conformance {
             ]
             admit: [
                 a_request_is_carried_out_once, a_key_of_another_request_is_refused, a_dedupe_key_holds_for_its_window,
+                only_a_job_that_does_the_work_has_duplicates, a_debounced_job_carries_the_newest_request,
+                a_debounced_request_is_in_the_job_that_starts_or_in_the_next, of_many_newest_requests_one_is_carried,
                 of_many_debounced_producers_one_pushes_now_and_one_later, a_debounced_job_that_was_cancelled_skips_nothing,
                 kinds_of_keys_are_apart, a_tick_makes_one_job, a_tick_skips_queues_or_cancels,
                 skipped_ticks_are_written_once_and_stay_when_they_are_made_up_for,
@@ -66,7 +70,7 @@ macro_rules! conformance {
                 a_schedule_stops_at_its_most_runs, jobs_of_one_name_are_replaced, a_job_is_moved_unless_it_runs, a_schedule_that_has_gone_leaves_no_count, what_is_remembered_is_pruned,
             ]
             change: [
-                each_change_in_each_state, a_redrive_begins_a_new_series, an_edit_replaces_and_counts, many_are_changed_in_order,
+                each_change_in_each_state, a_redrive_begins_a_new_series, each_life_is_as_long_as_the_first, an_edit_replaces_and_counts, many_are_changed_in_order,
                 overdue_jobs_are_found, follow_ups_come_with_the_settlement, a_lease_is_held_by_its_newest_token,
             ]
             list: [
@@ -79,6 +83,7 @@ macro_rules! conformance {
                 components_are_kept_while_a_plugin_names_them, a_plugin_goes_only_if_nothing_has_changed,
                 the_first_proof_of_the_master_key_is_kept, survives_reopening,
             ]
+            left: [a_year_after_everything_is_deleted_nothing_is_left, each_schedule_takes_its_ticks_along]
             machine: [random_walks_follow_the_diagram]
         }
     };
@@ -111,7 +116,14 @@ pub(super) struct Case {
 pub(super) trait Backend: Send + Sync {
     /// Closes the store that it opened before, if it did, and opens the same database.
     async fn open(&self) -> Arc<dyn Store>;
+
+    /// How many rows each table of the database has, partitions included, but for those that a database has from the beginning.
+    async fn rows(&self) -> BTreeMap<String, u64>;
 }
+
+/// The tables that have rows in an empty database.
+pub(super) const TABLES_WITH_ROWS: [&str; 5] =
+    ["_sqlx_migrations", "generation", "level", "carillon", "sqlite_sequence"];
 
 /// Midday of the tests.
 pub(super) const NOW: UnixMs = UnixMs(1_795_168_800_000);
@@ -138,6 +150,13 @@ impl World {
         world.tenant = TenantId(world.put(0, Kind::Tenant, "acme").await.id);
         world.group = world.new_group("reminders").await;
         world
+    }
+
+    /// How many rows each table has; those that have none are left out.
+    pub(super) async fn rows(&self) -> BTreeMap<String, u64> {
+        let mut rows = self.backend.rows().await;
+        rows.retain(|_, count| *count > 0);
+        rows
     }
 
     /// The store after a restart.

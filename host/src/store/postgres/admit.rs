@@ -10,11 +10,10 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::locks::Name;
 use super::memory::Memory;
-use super::{change, done, reads, ticks};
-use crate::clock::UnixMs;
-use crate::job::{Admission, Debounce, Debounced, JobId, LastPush};
-use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json, waits};
-use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
+use super::{change, debounce, done, ticks};
+use crate::job::{Admission, JobId, stands_for_later};
+use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json};
+use crate::store::{Change, Changed, Inserted, Once, Placed};
 
 /// What is to be locked: a dedupe key is locked without its group, which costs nothing but a little waiting.
 pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a Once>) -> impl Iterator<Item = Name<'a>> {
@@ -62,14 +61,14 @@ async fn one(db: &mut PgConnection, row: &Row) -> Result<Placed, Failure> {
         Admission::Unique { key, window } => {
             let key = format!("{}/{key}", row.job.group.0);
             let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
-            if let Some(first) = memory.job(db, row.job.created_at).await? {
+            if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
                 return Ok(Placed::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
             job_rows::write(db, &[row]).await?;
             Ok(job_rows::stored(row))
         }
-        Admission::Debounced(debounce) => debounced(db, row, debounce).await,
+        Admission::Debounced(debounce) => debounce::place(db, row, debounce).await,
         Admission::Tick(tick) => ticks::place(db, row, tick).await,
         Admission::Replace { moved } => replace(db, row, *moved).await,
     }
@@ -105,30 +104,4 @@ async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Resu
     query.execute(&mut *db).await?;
     job_rows::write(db, &[row]).await?;
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
-}
-
-async fn debounced(db: &mut PgConnection, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
-    let now: UnixMs = row.job.created_at;
-    let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
-    let found = memory.read(db, now).await?;
-    let last = found.as_ref().map(|found| serde_json::from_str::<LastPush>(&found.doc)).transpose();
-    let forgotten = last.is_err();
-    let waiting = match found.and_then(|found| found.job) {
-        Some(job) => reads::job_on(db, row.job.tenant, job).await?.filter(waits),
-        None => None,
-    };
-    match (debounce.decide(now, last.unwrap_or_default(), waiting.is_some()), waiting) {
-        (Debounced::Hit, Some(job)) => Ok(Placed::Debounced(Box::new(job))),
-        (Debounced::Hit, None) => {
-            Err(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned()).into())
-        }
-        (Debounced::Miss(run_at), _) => {
-            let doc = to_json(&LastPush { at: run_at })?;
-            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
-            let mut row = row.clone();
-            row.job.run_at = run_at;
-            job_rows::write(db, &[&row]).await?;
-            Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
-        }
-    }
 }

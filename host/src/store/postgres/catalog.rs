@@ -178,7 +178,7 @@ const DELETE_COMPONENT: &str = "
     DELETE FROM component WHERE digest = $1
         AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND doc::jsonb ->> 'digest' = $1)";
 
-/// Its ticks go with time, as those of all schedules do.
+/// Its ticks go with the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
 
 /// See [`Entities::delete`].

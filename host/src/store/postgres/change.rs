@@ -26,9 +26,9 @@ pub(super) const REDRIVE: &str = "
         DELETE FROM job_done WHERE id = ANY($1) AND tenant = $2 AND state IN ('dead', 'expired') RETURNING *
     )
     INSERT INTO job (id, tenant, grp, lane, run_at, state, blocked, token, attempt_count, attempt_base, revision, seed, created_at,
-        deadline, max_delay, schedule, last_status, name, order_key, last_error)
+        deadline, ttl, max_delay, schedule, last_status, name, order_key, last_error)
     SELECT id, tenant, grp, lane, $3, 'scheduled', order_key IS NOT NULL, token, attempt_count, attempt_count, revision, seed,
-        created_at, $3 + (deadline - created_at), max_delay, schedule, last_status, name, order_key, last_error
+        created_at, $3 + coalesce(ttl, deadline - created_at), coalesce(ttl, deadline - created_at), max_delay, schedule, last_status, name, order_key, last_error
     FROM back
     RETURNING id, state, grp, order_key";
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::PostgresOptions;
 use super::tests::{Fresh, Postgres, cluster, node, open_error, runtime};
-use crate::job::{Admission, AttemptError, Debounce, JobId, Label, Metadata, NewJob, Settlement, State};
+use crate::job::{Admission, AttemptError, Carries, Debounce, JobId, Label, Metadata, NewJob, Settlement, State};
 use crate::store::conformance::{self, LEASE, NOW, World, an_attempt};
 use crate::store::{ClaimDue, Inserted, JobFilter, Jobs as _, Placed, Settled, StoreError, TABLES};
 
@@ -75,7 +75,7 @@ async fn what_is_damaged_does_not_stop_the_rest(fresh: &Fresh<'_>) {
     fresh.cluster.sql(&database, &format!("UPDATE job_spec SET spec = '{{' WHERE job = '{}'", jobs[1]));
     assert!(matches!(world.store.job(world.tenant, jobs[1]).await, Err(StoreError::Corrupt(_))));
     assert_eq!(conformance::ids(&world.claim(NOW, 10).await), [jobs[0], jobs[2]]);
-    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true };
+    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true, carries: Carries::First };
     let job = || NewJob { admission: Admission::Debounced(debounce.clone()), ..world.job(NOW) };
     world.store.insert(vec![job()].into()).await.unwrap();
     fresh.cluster.sql(&database, "UPDATE recent SET doc = '?'");

@@ -18,9 +18,9 @@ pub(super) const FINISH: &str = "
         DELETE FROM job USING ended WHERE job.id = ended.ended_id AND job.id = ANY ($1) RETURNING *
     )
     INSERT INTO job_done (id, tenant, grp, lane, run_at, state, finished_at, cancel_requested, token, attempt_count, attempt_base,
-        revision, seed, created_at, deadline, max_delay, schedule, name, order_key, last_status, last_error)
+        revision, seed, created_at, deadline, ttl, max_delay, schedule, name, order_key, last_status, last_error)
     SELECT id, tenant, grp, lane, run_at, final, ended_at, cancel_requested, token, coalesce(spent, attempt_count), attempt_base,
-        revision, seed, created_at, deadline, max_delay, schedule, name, order_key,
+        revision, seed, created_at, deadline, ttl, max_delay, schedule, name, order_key,
         CASE WHEN tried THEN status ELSE last_status END, CASE WHEN tried THEN error ELSE last_error END
     FROM gone";
 

@@ -3,11 +3,13 @@
 //! An era is a span of time and has a partition of each of [`TABLES`]. Removing rows one by one would cost as much as writing them did,
 //! and leave the database to clean up behind it; dropping a table costs nothing. So a row of an era is left where it is for a while
 //! after its time has come (see [`spared`]), until everything in its era is old, and then the era goes as a whole. If a few jobs are left
-//! that are not (they were accepted long before they were due, or had to be repeated, or are kept for longer), it is emptied, and they
-//! are put back.
+//! that are not (they were accepted long before they were due, or had to be repeated, or are kept for longer), they move to the default
+//! partitions, and the era goes without them.
 //!
-//! Nothing depends on this for more than room: what belongs to no era is in the default partitions, and rows that were spared long
-//! enough are removed one by one. So whatever needs a lock that it does not get soon is left for the next time.
+//! There are never more than [`MAX_ERAS`], whatever waits and however old the database is: each costs every statement that looks for a
+//! job a little, and locks. Nothing depends on eras for more than room: what belongs to none is in the default partitions, and rows that
+//! were spared long enough are removed one by one. So whatever needs a lock that it does not get soon, or would hold one for long
+//! ([`BOUNDS`]), is left for the next time.
 
 use std::time::Duration;
 
@@ -21,12 +23,16 @@ use super::transaction::{Database, Verb};
 use crate::clock::UnixMs;
 use crate::job::State;
 use crate::store::StoreError;
+use crate::store::housekeeping::Housekeeping;
 
 /// What is partitioned, each by its job's id.
 const TABLES: [&str; 3] = ["job_done", "job_spec", "attempt"];
 
 /// How many eras there are in the longest time for which a job is kept.
 const ERAS_KEPT: u32 = 32;
+
+/// The most eras. Where so many are each kept by more than [`FEW`] jobs, no new one begins before one of them has gone.
+const MAX_ERAS: usize = 64;
 
 /// How many eras are made before they begin: as long as a backup, or another long transaction, keeps new ones from being made.
 const ERAS_AHEAD: u32 = 4;
@@ -37,12 +43,15 @@ const SHORTEST: Duration = Duration::from_secs(60);
 /// The first one begins so long after now: what is being accepted has its place already.
 const BEGINS_IN: Duration = Duration::from_secs(10);
 
-/// An era is emptied for at least so many old jobs, and with at most so many that are put back.
+/// An era goes before all of its jobs are as old as any is kept, if so many are old.
 const WORTH_IT: i64 = 1_000;
+
+/// The most jobs that move to the default partitions so that their era can go.
 const FEW: i64 = 1_000;
 
-/// Everybody else waits as long as we wait for a lock.
-const PATIENCE: &str = "SET LOCAL lock_timeout = '100ms'";
+/// Everybody else waits as long as a lock is waited for, and as long as a statement takes that holds one: to make a partition, the default
+/// partition is searched for rows that belong into it.
+const BOUNDS: &str = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '500ms'";
 
 /// How long an era is, if a job is kept for `longest`.
 fn length(longest: Duration) -> Duration {
@@ -95,30 +104,40 @@ fn first_id(at: UnixMs) -> String {
     format!("'{}-{}-0000-0000-000000000000'", &hex[..8], &hex[8..12])
 }
 
-/// Makes eras for what is to come, and drops those in which nothing is left that is to be kept.
-pub(super) async fn tend(database: &Database, ended: &[(State, UnixMs)], now: UnixMs) -> Result<(), StoreError> {
+/// Makes eras for what is to come, and drops those in which nothing is left that is to be kept, or few jobs.
+pub(super) async fn tend(database: &Database, ended: &[(State, UnixMs)], now: UnixMs, done: &mut Housekeeping) {
     let longest = longest(ended, now);
     if longest.is_zero() {
-        return Ok(());
+        return;
     }
-    put_off(database.transact(&Begin { length: length(longest), now }).await)?;
-    let eras = database.transact(&List).await?;
     // The youngest job of an era ends when the era does, or later.
     let may_be_old = |era: &&Era| ended.iter().any(|(_, before)| era.until <= *before);
+    let eras = match database.transact(&List).await {
+        Ok(eras) => eras,
+        Err(error) => return done.rest("partitions", put_off(Err(error))),
+    };
+    let mut left = eras.len();
     for era in eras.iter().filter(may_be_old) {
-        put_off(database.transact(&End { era: *era, ended }).await)?;
+        let ended = database.transact(&End { era: *era, ended }).await;
+        left -= usize::from(ended == Ok(true));
+        done.rest("old partitions", put_off(ended.map(drop)));
     }
-    Ok(())
+    for _ in left..MAX_ERAS {
+        match database.transact(&Begin { length: length(longest), now }).await {
+            Ok(true) => {}
+            begun => return done.rest("new partitions", put_off(begun.map(drop))),
+        }
+    }
 }
 
 /// A lock that was not to be had is no error: there is a next time.
-fn put_off(done: Result<(), StoreError>) -> Result<(), StoreError> {
+fn put_off(done: Result<(), StoreError>) -> Result<u64, StoreError> {
     match done {
         Err(StoreError::Unavailable(why)) => {
             tracing::debug!(why, "partitions are left as they are for now");
-            Ok(())
+            Ok(0)
         }
-        done => done,
+        done => done.map(|()| 0),
     }
 }
 
@@ -144,7 +163,7 @@ const NEWEST: &str = "SELECT from_ms, until_ms FROM era ORDER BY from_ms DESC LI
 
 const PUT: &str = "INSERT INTO era (from_ms, until_ms) VALUES ($1, $2)";
 
-/// Makes the eras that are missing from now on.
+/// Makes the next era, if one is missing from now on.
 struct Begin {
     length: Duration,
     now: UnixMs,
@@ -152,36 +171,32 @@ struct Begin {
 
 #[async_trait]
 impl Verb for Begin {
-    type Done = ();
+    /// Whether it made one.
+    type Done = bool;
 
-    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
-        let ahead = self.now.plus(self.length * ERAS_AHEAD);
-        let newest = async |db: &mut PgConnection| {
-            let newest = sqlx::query(NEWEST).fetch_optional(db).await?.as_ref().map(era).transpose()?;
-            Ok::<_, Failure>(newest.map(|newest| newest.until).filter(|until| *until > self.now))
-        };
-        if newest(&mut *db).await?.is_some_and(|until| until >= ahead) || !locks::try_eras(&mut *db).await? {
-            return Ok(());
+    async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
+        if !locks::try_eras(&mut *db).await? {
+            return Ok(false);
         }
-        sqlx::raw_sql(PATIENCE).execute(&mut *db).await?;
-        let mut from = newest(&mut *db).await?.unwrap_or(self.now.plus(BEGINS_IN));
-        while from < ahead {
-            let era = Era::next(from, self.length);
-            let (first, last) = era.ids();
-            for table in TABLES {
-                let partition = era.partition(table);
-                let sql =
-                    format!("CREATE TABLE {partition} PARTITION OF {table} FOR VALUES FROM ({first}) TO ({last})");
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db).await?;
-            }
-            sqlx::query(PUT).bind(era.from.0).bind(era.until.0).execute(&mut *db).await?;
-            from = era.until;
+        let newest = sqlx::query(NEWEST).fetch_optional(&mut *db).await?.as_ref().map(era).transpose()?;
+        let newest = newest.map(|newest| newest.until).filter(|until| *until > self.now);
+        if newest.is_some_and(|until| until >= self.now.plus(self.length * ERAS_AHEAD)) {
+            return Ok(false);
         }
-        Ok(())
+        let era = Era::next(newest.unwrap_or(self.now.plus(BEGINS_IN)), self.length);
+        let (first, last) = era.ids();
+        sqlx::raw_sql(BOUNDS).execute(&mut *db).await?;
+        for table in TABLES {
+            let partition = era.partition(table);
+            let sql = format!("CREATE TABLE {partition} PARTITION OF {table} FOR VALUES FROM ({first}) TO ({last})");
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db).await?;
+        }
+        sqlx::query(PUT).bind(era.from.0).bind(era.until.0).execute(db).await?;
+        Ok(true)
     }
 }
 
-/// Drops an era, or empties it, if there is enough in it that is old.
+/// Drops an era, if all of it is old, or with few exceptions.
 struct End<'a> {
     era: Era,
     ended: &'a [(State, UnixMs)],
@@ -224,24 +239,16 @@ impl End<'_> {
         Ok(Count { kept: row.try_get("kept")?, old: row.try_get("old")? })
     }
 
-    /// Drops it. The tables are locked before their partitions, as everybody else does.
-    async fn drop(&self, db: &mut PgConnection) -> Result<(), Failure> {
-        let parents = TABLES.map(|table| format!("ONLY {table}")).join(", ");
-        lock(&mut *db, &format!("{parents}, {}", self.era.partitions())).await?;
-        if self.count(&mut *db).await?.kept == 0 {
-            let (partitions, from) = (self.era.partitions(), self.era.from.0);
-            let sql = format!("DROP TABLE {partitions}; DELETE FROM era WHERE from_ms = {from}");
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
-            tracing::info!(era = %self.era.from, "dropped the partitions of jobs that are old");
+    /// Drops it. What is not old moves to the default partitions.
+    async fn drop(&self, db: &mut PgConnection) -> Result<bool, Failure> {
+        self.lock(&mut *db).await?;
+        let Count { kept, .. } = self.count(&mut *db).await?;
+        if kept > FEW {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    /// Empties it, and puts back what is not old.
-    async fn empty(&self, db: &mut PgConnection) -> Result<(), Failure> {
-        lock(&mut *db, &self.era.partitions()).await?;
-        let [done, spec, attempt] = TABLES.map(|table| self.era.partition(table));
+        let [_, spec, attempt] = TABLES.map(|table| self.era.partition(table));
         let (ended, unfinished, partitions) = (self.done(), self.unfinished(), self.era.partitions());
+        let from = self.era.from.0;
         let sql = format!(
             "CREATE TEMPORARY TABLE kept_done ON COMMIT DROP AS SELECT done.* FROM {ended} > before;
             CREATE TEMPORARY TABLE kept_job ON COMMIT DROP AS SELECT id FROM kept_done UNION ALL SELECT id FROM {unfinished};
@@ -249,38 +256,47 @@ impl End<'_> {
                 SELECT kept.* FROM kept_job JOIN {spec} AS kept ON kept.job = kept_job.id;
             CREATE TEMPORARY TABLE kept_attempt ON COMMIT DROP AS
                 SELECT kept.* FROM kept_job JOIN {attempt} AS kept ON kept.job = kept_job.id;
-            TRUNCATE {partitions};
-            INSERT INTO {done} SELECT * FROM kept_done;
-            INSERT INTO {spec} SELECT * FROM kept_spec;
-            INSERT INTO {attempt} SELECT * FROM kept_attempt"
+            DROP TABLE {partitions};
+            DELETE FROM era WHERE from_ms = {from};
+            INSERT INTO job_done SELECT * FROM kept_done;
+            INSERT INTO job_spec SELECT * FROM kept_spec;
+            INSERT INTO attempt SELECT * FROM kept_attempt"
         );
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
-        tracing::info!(era = %self.era.from, "emptied the partitions of jobs that are old, but for a few that are not");
+        tracing::info!(era = %self.era.from, kept, "dropped the partitions of jobs that are old");
+        Ok(true)
+    }
+
+    /// From here on nobody else reads or writes these tables, and what others have written is seen by the next statement. The tables are
+    /// locked before their partitions, as everybody else does.
+    async fn lock(&self, db: &mut PgConnection) -> Result<(), Failure> {
+        let parents = TABLES.map(|table| format!("ONLY {table}")).join(", ");
+        let sql = format!("{BOUNDS}; LOCK TABLE {parents}, {} IN ACCESS EXCLUSIVE MODE", self.era.partitions());
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
         Ok(())
+    }
+
+    /// Whether everything that ended with the era is old, whatever it ended as.
+    fn is_past(&self) -> bool {
+        self.ended.iter().all(|(_, before)| self.era.until <= *before)
     }
 }
 
 #[async_trait]
 impl Verb for End<'_> {
-    type Done = ();
+    /// Whether it has gone.
+    type Done = bool;
 
-    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
+    async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
         if !locks::try_eras(&mut *db).await? {
-            return Ok(());
+            return Ok(false);
         }
         match self.count(&mut *db).await? {
             Count { kept: 0, .. } => self.drop(db).await,
-            Count { kept, old } if kept <= FEW && old >= WORTH_IT => self.empty(db).await,
-            _ => Ok(()),
+            Count { kept, old } if kept <= FEW && (old >= WORTH_IT || self.is_past()) => self.drop(db).await,
+            _ => Ok(false),
         }
     }
-}
-
-/// From here on nobody else reads or writes these tables, and what others have written is seen by the next statement.
-async fn lock(db: &mut PgConnection, tables: &str) -> Result<(), Failure> {
-    let sql = format!("{PATIENCE}; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
-    Ok(())
 }
 
 #[cfg(test)]

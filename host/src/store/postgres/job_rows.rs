@@ -40,8 +40,8 @@ pub(super) const INSERT: &str = "
 #[derive(Clone)]
 pub(super) struct Row {
     pub(super) job: NewJob,
-    spec: String,
-    labels: Option<String>,
+    pub(super) spec: String,
+    pub(super) labels: Option<String>,
 }
 
 impl Row {

@@ -9,7 +9,7 @@ use super::claim::{ClaimFrom, ClaimLost, ClaimOverdue, Ending, Excuse, Extend, H
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
 use super::settle::Settle;
-use super::{PostgresStore, change, claim, eras, insert, job_rows, lists, reads, settle, ticks};
+use super::{PostgresStore, change, claim, insert, job_rows, lists, prune, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
@@ -122,8 +122,7 @@ impl Jobs for PostgresStore {
     }
 
     async fn prune(&self, what: Prune) -> Result<u32, StoreError> {
-        eras::tend(&self.database, &what.ended, what.now).await?;
-        self.database.call(&what).await
+        prune::prune(&self.database, &what).await
     }
 
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -148,7 +147,12 @@ impl Jobs for PostgresStore {
 
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
         let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(lists::count(&mut db, &filter)).await?)
+        let mut count = lists::Count::new(&filter);
+        loop {
+            if let Some(jobs) = self.database.connections.bounded(count.window(&mut db)).await? {
+                return Ok(jobs);
+            }
+        }
     }
 
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {

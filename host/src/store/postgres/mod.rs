@@ -29,6 +29,7 @@ mod claim;
 mod connections;
 #[cfg(test)]
 mod damage;
+mod debounce;
 mod done;
 mod eras;
 mod error;

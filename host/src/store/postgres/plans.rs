@@ -1,7 +1,7 @@
 //! The plans of the statements whose cost must not grow with the number of jobs, in a database that has some.
 
 use super::tests::{Cluster, Fresh, cluster};
-use super::{admit, change, claim, done, job_rows, lists, memory, open, order, prune, reads, settle, ticks};
+use super::{admit, change, claim, debounce, done, job_rows, lists, memory, open, order, prune, reads, settle, ticks};
 use crate::job::State;
 
 /// Jobs in all states, spread over groups; and what is found by walking if it is not found by an index.
@@ -60,6 +60,8 @@ fn statements() -> Vec<(&'static str, String)> {
         ("remember", memory::REMEMBER),
         ("of name", admit::OF_NAME),
         ("unname later", admit::UNNAME_LATER),
+        ("lock of a debounced job", debounce::LOCK),
+        ("carry", debounce::CARRY),
         ("tick", ticks::TICK),
         ("unfinished of schedule", ticks::UNFINISHED),
         ("of schedule", ticks::OF_SCHEDULE),
@@ -78,6 +80,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("prune redriven", prune::PRUNE_REDRIVEN_IN_DELETED_GROUPS),
         ("prune recent", prune::PRUNE_RECENT),
         ("prune ticks", prune::PRUNE_TICKS),
+        ("prune ticks of deleted", prune::PRUNE_TICKS_OF_DELETED),
         ("waiting", reads::WAITING),
         ("waiting in lanes", reads::WAITING_IN),
         ("job", reads::JOB),
@@ -87,9 +90,9 @@ fn statements() -> Vec<(&'static str, String)> {
         ("newest of names", lists::NEWEST_OF_NAMES),
     ];
     let mut statements: Vec<_> = constants.into_iter().map(|(name, sql)| (name, sql.to_owned())).collect();
-    statements.push(("jobs", lists::jobs_sql(None, false)));
-    statements.push(("jobs in state", lists::jobs_sql(Some(State::Dead), false)));
-    statements.push(("jobs of name", lists::jobs_sql(None, true)));
+    statements.push(("jobs", lists::jobs_sql(&State::ALL, false)));
+    statements.push(("jobs in state", lists::jobs_sql(&[State::Dead], false)));
+    statements.push(("jobs of name", lists::jobs_sql(&State::ALL, true)));
     statements
 }
 

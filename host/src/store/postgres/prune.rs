@@ -6,7 +6,8 @@ use sqlx::postgres::PgConnection;
 
 use super::eras;
 use super::error::Failure;
-use super::transaction::Verb;
+use super::transaction::{Database, Verb};
+use crate::store::housekeeping::Housekeeping;
 use crate::store::{Prune, StoreError};
 
 pub(super) const PRUNE_FINISHED: &str = "
@@ -72,30 +73,75 @@ pub(super) const FORGET_DELETED_SCHEDULES: &str = "
     WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
         AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
 
-#[async_trait]
-impl Verb for Prune {
-    type Done = u32;
+/// Jumps from schedule to schedule in the key of `tick`: those that were deleted are known by nothing else.
+pub(super) const PRUNE_TICKS_OF_DELETED: &str = "
+    WITH RECURSIVE known (schedule) AS (
+        (SELECT schedule FROM tick ORDER BY schedule LIMIT 1)
+        UNION ALL
+        SELECT (SELECT tick.schedule FROM tick WHERE tick.schedule > known.schedule ORDER BY tick.schedule LIMIT 1)
+        FROM known WHERE known.schedule IS NOT NULL
+    ), old AS MATERIALIZED (
+        SELECT one.schedule, one.at FROM known
+        CROSS JOIN LATERAL (
+            SELECT schedule, at FROM tick WHERE tick.schedule = known.schedule LIMIT $1 FOR UPDATE SKIP LOCKED) AS one
+        WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = known.schedule)
+        LIMIT $1
+    )
+    DELETE FROM tick USING old WHERE (tick.schedule, tick.at) = (old.schedule, old.at)";
 
-    async fn run(&self, db: &mut PgConnection) -> Result<u32, Failure> {
-        let limit = u64::from(self.limit);
-        let left = |gone: u64| i64::try_from(limit.saturating_sub(gone)).unwrap_or(i64::MAX);
-        let mut gone = 0;
-        // What is unfinished is in another table, whatever is asked for.
-        for (state, before) in &self.ended {
-            let before = before.minus(eras::spared(&self.ended, self.now, *before));
-            let query = sqlx::query(PRUNE_FINISHED).bind(state.as_str()).bind(before.0).bind(left(gone));
-            gone += query.execute(&mut *db).await?.rows_affected();
-        }
-        for sql in [PRUNE_DELETED_GROUPS, PRUNE_REDRIVEN_IN_DELETED_GROUPS] {
-            gone += sqlx::query(sql).bind(left(gone)).execute(&mut *db).await?.rows_affected();
-        }
-        sqlx::query(FORGET_EMPTY_GROUPS).execute(&mut *db).await?;
-        let limit_of_rest = i64::from(self.limit);
-        let recent = sqlx::query(PRUNE_RECENT).bind(self.now.0).bind(limit_of_rest).execute(&mut *db).await?;
-        let ticks = sqlx::query(PRUNE_TICKS).bind(self.ticks.0).bind(limit_of_rest).execute(&mut *db).await?;
-        sqlx::query(FORGET_DELETED_SCHEDULES).execute(&mut *db).await?;
-        gone += recent.rows_affected() + ticks.rows_affected();
-        let too_many = |_| StoreError::Corrupt(format!("{gone} rows were removed; asked for {limit} of a kind"));
-        Ok(u32::try_from(gone).map_err(too_many)?)
+/// One statement, with at most two numbers and a word before them.
+struct Step {
+    sql: &'static str,
+    state: Option<&'static str>,
+    numbers: Vec<i64>,
+}
+
+impl Step {
+    fn new(sql: &'static str, numbers: impl Into<Vec<i64>>) -> Self {
+        Self { sql, state: None, numbers: numbers.into() }
     }
+}
+
+#[async_trait]
+impl Verb for Step {
+    type Done = u64;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<u64, Failure> {
+        let mut query = sqlx::query(self.sql);
+        if let Some(state) = self.state {
+            query = query.bind(state);
+        }
+        let query = self.numbers.iter().fold(query, |query, number| query.bind(*number));
+        Ok(query.execute(db).await?.rows_affected())
+    }
+}
+
+/// Makes one step after the other, each as a transaction of its own: one that fails keeps no other from being made.
+pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, StoreError> {
+    let mut done = Housekeeping::new(what.limit);
+    eras::tend(database, &what.ended, what.now, &mut done).await;
+    // What is unfinished is in another table, whatever is asked for.
+    for (state, before) in &what.ended {
+        let before = before.minus(eras::spared(&what.ended, what.now, *before));
+        let step = Step { state: Some(state.as_str()), ..Step::new(PRUNE_FINISHED, [before.0, done.left()]) };
+        done.jobs("jobs that ended", database.call(&step).await);
+    }
+    for sql in [PRUNE_DELETED_GROUPS, PRUNE_REDRIVEN_IN_DELETED_GROUPS] {
+        let step = Step::new(sql, [done.left()]);
+        done.jobs("jobs of deleted groups", database.transact(&step).await);
+    }
+    let limit = i64::from(what.limit);
+    let rest = [
+        ("deleted groups", Step::new(FORGET_EMPTY_GROUPS, [])),
+        ("what is remembered of producers", Step::new(PRUNE_RECENT, [what.now.0, limit])),
+        ("ticks", Step::new(PRUNE_TICKS, [what.ticks.0, limit])),
+        ("ticks of deleted schedules", Step::new(PRUNE_TICKS_OF_DELETED, [limit])),
+        ("deleted schedules", Step::new(FORGET_DELETED_SCHEDULES, [])),
+    ];
+    for (name, step) in rest {
+        let removed = database.transact(&step).await;
+        // Groups and schedules are no part of the count: there is always time for all of them.
+        done.rest(name, if step.numbers.is_empty() { removed.map(|_| 0) } else { removed });
+    }
+    done.finish()
 }

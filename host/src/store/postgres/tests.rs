@@ -3,7 +3,7 @@
 //! A test runs in a process of its own, and a server takes seconds to start: so one test runs the whole suite, and another one all that
 //! is about several nodes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +13,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+
 use super::{PostgresOptions, PostgresStore};
-use crate::job::{Admission, Debounce, JobId, NewJob, Overlap, Settlement, Tick};
-use crate::store::conformance::{self, Backend, Case, LEASE, NOW, World, an_attempt, claim_lost, conformance};
-use crate::store::{Inserted, Jobs as _, Placed, Settled, Store, StoreError};
+use crate::job::{Admission, Carries, Debounce, JobId, NewJob, Overlap, Settlement, Tick};
+use crate::store::conformance::{
+    self, Backend, Case, LEASE, NOW, TABLES_WITH_ROWS, World, an_attempt, claim_lost, conformance,
+};
+use crate::store::{Durability, Inserted, Jobs as _, Placed, Settled, Store, StoreError};
 
 #[path = "../../../../tests/support/postgres.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use all of it")]
@@ -58,6 +63,22 @@ impl Backend for Arc<Postgres> {
         let store = Arc::new(node(&self.url).await);
         *open = Some(Arc::clone(&store));
         store
+    }
+
+    async fn rows(&self) -> BTreeMap<String, u64> {
+        let mut db = PgConnection::connect(&self.url).await.unwrap();
+        let tables = "SELECT relname::TEXT FROM pg_class WHERE relnamespace = 'public'::regnamespace
+            AND (relkind = 'p' OR relkind = 'r' AND NOT relispartition)";
+        let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut db).await.unwrap();
+        let mut rows = BTreeMap::new();
+        // What there is of partitions depends on the time.
+        let is_counted = |table: &String| !TABLES_WITH_ROWS.contains(&table.as_str()) && table != "era";
+        for table in tables.into_iter().filter(is_counted) {
+            let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+            let count: i64 = sqlx::query_scalar(count).fetch_one(&mut db).await.unwrap();
+            rows.insert(table, count.try_into().unwrap());
+        }
+        rows
     }
 }
 
@@ -195,7 +216,14 @@ async fn each_job_is_leased_by_one_node(fresh: &Fresh<'_>) {
 async fn conditions_hold_across_nodes(fresh: &Fresh<'_>) {
     let (world, other) = fresh.two().await;
     let unique = || Admission::Unique { key: "k".to_owned(), window: LEASE };
-    let debounced = || Admission::Debounced(Debounce { key: "k".to_owned(), window: LEASE, always_delay: false });
+    let debounced = || {
+        Admission::Debounced(Debounce {
+            key: "k".to_owned(),
+            window: LEASE,
+            always_delay: false,
+            carries: Carries::First,
+        })
+    };
     let tick = || Admission::Tick(Tick { schedule: 7, at: NOW, overlap: Overlap::Allow, max_runs: None, again: false });
     for (admission, yes) in [(unique as fn() -> Admission, 1), (debounced, 2), (tick, 1)] {
         let jobs: Vec<NewJob> = (0..40).map(|_| NewJob { admission: admission(), ..world.job(NOW) }).collect();
@@ -305,4 +333,52 @@ async fn concurrent_inserts_share_commits(fresh: &Fresh<'_>) {
     assert_eq!(calls, 64 * 20);
     assert!(commits * 2 < calls, "{commits} commits for {calls} calls");
     postgres.close().await;
+}
+
+#[test]
+fn each_connection_has_the_settings_of_its_durability() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    let (url, database) = fresh.url();
+    let expected = |synchronous: &'static str| {
+        [
+            ("synchronous_commit", synchronous),
+            ("transaction_isolation", "read committed"),
+            ("default_transaction_read_only", "off"),
+            ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+            ("tcp_keepalives_idle", "10"),
+            ("application_name", "carillon"),
+        ]
+    };
+    runtime().block_on(async {
+        for (durability, server, session) in [
+            (Durability::Full, "on", "on"),
+            (Durability::Full, "off", "on"),
+            (Durability::Full, "local", "local"),
+            (Durability::Normal, "on", "off"),
+        ] {
+            cluster.sql(&database, &format!("ALTER DATABASE {database} SET synchronous_commit = '{server}'"));
+            let options = options(&url).with(durability);
+            let store = PostgresStore::open(options).await.unwrap();
+            let mut taken = Vec::new();
+            for _ in 0..3 {
+                let mut connection = store.database.connections.take().await.unwrap();
+                for (name, wanted) in expected(session) {
+                    let show = sqlx::AssertSqlSafe(format!("SHOW {name}"));
+                    let found: String = sqlx::query_scalar(show).fetch_one(&mut *connection).await.unwrap();
+                    assert_eq!(found, wanted, "{name}, {durability:?}, server {server}");
+                }
+                let timeout: String =
+                    sqlx::query_scalar("SHOW statement_timeout").fetch_one(&mut *connection).await.unwrap();
+                assert_ne!(timeout, "0");
+                taken.push(connection);
+            }
+            drop(taken);
+            store.close().await;
+        }
+    });
 }

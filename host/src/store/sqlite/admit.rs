@@ -9,13 +9,11 @@ use sqlx::sqlite::SqliteRow;
 use super::db::{Db, with_nulls};
 use super::error::Failure;
 use super::job_rows::{self, Row};
-use super::{change, order, reads, rows, ticks};
+use super::{change, debounce, order, reads, rows, ticks};
 use crate::clock::UnixMs;
-use crate::job::{
-    Admission, Debounce, Debounced, Job, JobId, LastPush, Overlap, SkipReason, SkippedTicks, State, TenantId, Tick,
-};
-use crate::store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json, waits};
-use crate::store::{Change, Changed, Inserted, Once, Placed, StoreError};
+use crate::job::{Admission, Job, JobId, Overlap, SkipReason, SkippedTicks, State, TenantId, Tick, stands_for_later};
+use crate::store::documents::{Answered, DEDUPE, IDEMPOTENCY, to_json};
+use crate::store::{Change, Changed, Inserted, Once, Placed};
 
 /// Places the jobs of one call, in order.
 pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
@@ -56,14 +54,14 @@ async fn one(db: &mut Db, row: &Row) -> Result<Placed, Failure> {
         Admission::Unique { key, window } => {
             let key = format!("{}/{key}", row.job.group.0);
             let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
-            if let Some(first) = memory.job(db, row.job.created_at).await? {
+            if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
                 return Ok(Placed::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
             job_rows::write(db, &[row]).await?;
             Ok(job_rows::stored(row))
         }
-        Admission::Debounced(debounce) => debounced(db, row, debounce).await,
+        Admission::Debounced(debounce) => debounce::place(db, row, debounce).await,
         Admission::Tick(tick) => tick_of(db, row, tick).await,
         Admission::Replace { moved } => replace(db, row, *moved).await,
     }
@@ -103,42 +101,16 @@ async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<Placed,
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
-async fn debounced(db: &mut Db, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
-    let now = row.job.created_at;
-    let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
-    let found = memory.read(db, now).await?;
-    let last = found.as_ref().map(|found| serde_json::from_str::<LastPush>(&found.doc)).transpose();
-    let forgotten = last.is_err();
-    let waiting = match found.and_then(|found| found.job) {
-        Some(job) => reads::job_on(db, row.job.tenant, job).await?.filter(waits),
-        None => None,
-    };
-    match (debounce.decide(now, last.unwrap_or_default(), waiting.is_some()), waiting) {
-        (Debounced::Hit, Some(job)) => Ok(Placed::Debounced(Box::new(job))),
-        (Debounced::Hit, None) => {
-            Err(Failure(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned())))
-        }
-        (Debounced::Miss(run_at), _) => {
-            let doc = to_json(&LastPush { at: run_at })?;
-            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
-            let mut row = row.clone();
-            row.job.run_at = run_at;
-            job_rows::write(db, &[&row]).await?;
-            Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
-        }
-    }
-}
-
 /// Something that is remembered of a producer.
-struct Memory<'a> {
-    tenant: TenantId,
-    kind: &'static str,
-    key: &'a str,
+pub(super) struct Memory<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) kind: &'static str,
+    pub(super) key: &'a str,
 }
 
-struct Remembered {
-    job: Option<JobId>,
-    doc: String,
+pub(super) struct Remembered {
+    pub(super) job: Option<JobId>,
+    pub(super) doc: String,
 }
 
 pub(super) const RECALL: &str = "
@@ -150,7 +122,7 @@ pub(super) const REMEMBER: &str = "
         expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
 
 impl Memory<'_> {
-    async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
+    pub(super) async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
         let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
         let Some(row) = db.fetch_optional(query).await? else { return Ok(None) };
         let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
@@ -166,7 +138,7 @@ impl Memory<'_> {
         }
     }
 
-    async fn write(&self, db: &mut Db, until: UnixMs, job: Option<JobId>, doc: &str) -> Result<(), Failure> {
+    pub(super) async fn write(&self, db: &mut Db, until: UnixMs, job: Option<JobId>, doc: &str) -> Result<(), Failure> {
         let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
         db.execute(query.bind(job.map(rows::id)).bind(doc)).await?;
         Ok(())

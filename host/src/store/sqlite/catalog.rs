@@ -17,12 +17,12 @@ use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
 #[async_trait]
 impl Entities for SqliteStore {
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
-        let rows = sqlx::query(LOAD).fetch_all(&self.readers).await.map_err(Failure::from)?;
+        let rows = sqlx::query(LOAD).fetch_all(&mut *self.readers.take().await?).await.map_err(Failure::from)?;
         Ok(loaded(&rows)?)
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {
-        let row = sqlx::query(GENERATION).fetch_one(&self.readers).await.map_err(Failure::from)?;
+        let row = sqlx::query(GENERATION).fetch_one(&mut *self.readers.take().await?).await.map_err(Failure::from)?;
         Ok(rows::number(&row, "number")?)
     }
 
@@ -43,7 +43,7 @@ impl Entities for SqliteStore {
     }
 
     async fn sealed_proof(&self) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query(PROOF).fetch_optional(&self.readers).await.map_err(Failure::from)?;
+        let row = sqlx::query(PROOF).fetch_optional(&mut *self.readers.take().await?).await.map_err(Failure::from)?;
         Ok(row.map(|row| row.try_get("sealed")).transpose().map_err(Failure::from)?)
     }
 
@@ -52,7 +52,11 @@ impl Entities for SqliteStore {
     }
 
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
-        let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(&self.readers).await.map_err(Failure::from)?;
+        let row = sqlx::query(COMPONENT)
+            .bind(digest)
+            .fetch_optional(&mut *self.readers.take().await?)
+            .await
+            .map_err(Failure::from)?;
         Ok(row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()?)
     }
 }
@@ -151,7 +155,7 @@ const DELETE_COMPONENT: &str = "
     DELETE FROM component WHERE digest = ?1
         AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND doc ->> '$.digest' = ?1)";
 
-/// Its ticks go with time, as those of all schedules do.
+/// Its ticks go with the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
 
 /// See [`Entities::delete`].

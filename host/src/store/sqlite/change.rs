@@ -1,4 +1,4 @@
-//! What people do to jobs: cancel, reschedule, redrive, purge, edit. Also what is removed because it is old.
+//! What people do to jobs: cancel, reschedule, redrive, purge, edit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::rows::{self, Sql};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, JobId, State, TenantId};
 use crate::store::documents::to_json;
-use crate::store::{Change, Changed, Edit, Prune, StoreError, lane};
+use crate::store::{Change, Changed, Edit, lane};
 
 pub(super) const CANCEL: Sql = Sql {
     columns: 3,
@@ -51,7 +51,8 @@ pub(super) const REDRIVE: Sql = Sql {
         state            = 'scheduled',
         run_at           = c.at,
         finished_at      = NULL,
-        deadline         = c.at + (deadline - created_at),
+        deadline         = c.at + coalesce(ttl, deadline - created_at),
+        ttl              = coalesce(ttl, deadline - created_at),
         attempt_base     = attempt_count,
         lost_leases      = 0,
         cancel_requested = 0,
@@ -147,48 +148,4 @@ async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &Change) ->
         (State::Scheduled, Change::Edit(_)) => Ok(Changed::Stale),
         (state, _) => Ok(Changed::Not(state)),
     }
-}
-
-pub(super) const PRUNE_FINISHED: &str = "
-    DELETE FROM job WHERE id IN (
-        SELECT id FROM job WHERE state = ?1 AND finished_at <= ?2 ORDER BY finished_at LIMIT ?3)";
-
-pub(super) const PRUNE_DELETED_GROUPS: &str = "
-    DELETE FROM job WHERE id IN (
-        SELECT job.id FROM entity CROSS JOIN job ON job.grp = entity.id
-        WHERE entity.deleted_at IS NOT NULL LIMIT ?1)";
-
-pub(super) const FORGET_EMPTY_GROUPS: &str = "
-    DELETE FROM entity
-    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
-
-pub(super) const PRUNE_RECENT: &str = "
-    DELETE FROM recent WHERE rowid IN (SELECT rowid FROM recent WHERE expires_at <= ?1 LIMIT ?2)";
-
-pub(super) const PRUNE_TICKS: &str = "
-    DELETE FROM tick WHERE (schedule, at) IN (
-        SELECT tick.schedule, tick.at FROM ticked CROSS JOIN tick ON tick.schedule = ticked.schedule
-        WHERE tick.at <= ?1 LIMIT ?2)";
-
-pub(super) const FORGET_DELETED_SCHEDULES: &str = "
-    DELETE FROM ticked
-    WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
-        AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
-
-pub(super) async fn prune(db: &mut Db, what: &Prune) -> Result<u32, Failure> {
-    let limit = u64::from(what.limit);
-    let mut gone = 0;
-    let left = |gone: u64| i64::try_from(limit.saturating_sub(gone)).unwrap_or(i64::MAX);
-    for (state, before) in &what.ended {
-        let query = sqlx::query(PRUNE_FINISHED).bind(state.as_str()).bind(before.0).bind(left(gone));
-        gone += db.execute(query).await?;
-    }
-    gone += db.execute(sqlx::query(PRUNE_DELETED_GROUPS).bind(left(gone))).await?;
-    db.execute(sqlx::query(FORGET_EMPTY_GROUPS)).await?;
-    let recent = db.execute(sqlx::query(PRUNE_RECENT).bind(what.now.0).bind(what.limit)).await?;
-    let ticks = db.execute(sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit)).await?;
-    db.execute(sqlx::query(FORGET_DELETED_SCHEDULES)).await?;
-    gone += recent + ticks;
-    u32::try_from(gone)
-        .map_err(|_| Failure(StoreError::Corrupt(format!("{gone} rows were removed; asked for {limit} of a kind"))))
 }

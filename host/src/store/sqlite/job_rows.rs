@@ -38,7 +38,7 @@ pub(super) const INSERT_SPECS: Sql = Sql {
 #[derive(Clone)]
 pub(super) struct Row {
     pub(super) job: NewJob,
-    spec: String,
+    pub(super) spec: String,
 }
 
 /// Makes the rows, in the caller's task.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{SqliteStore, change, claim, reads, settle, ticks};
+use super::{SqliteStore, change, claim, prune, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
@@ -24,8 +24,9 @@ impl Jobs for SqliteStore {
         let mut lookout = self.lookout.lock().await;
         let db = match &mut *lookout {
             Some(db) => db,
-            none => none.insert(reads::reader(&self.readers).await?),
+            none => none.insert(self.readers.connection().await?),
         };
+        let _reading = self.readers.reading().await;
         Ok(reads::waiting(db).await?)
     }
 
@@ -35,7 +36,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn ending_leases(&self, _now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
-        let mut reader = reads::reader(&self.readers).await?;
+        let mut reader = self.readers.take().await?;
         Ok(claim::ending(&mut reader, until, limit).await?)
     }
 
@@ -55,7 +56,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
-        let mut reader = reads::reader(&self.readers).await?;
+        let mut reader = self.readers.take().await?;
         let rows = claim::held(&mut reader, tenant, id, token, now).await?;
         Ok(claim::leased(&rows).pop())
     }
@@ -85,7 +86,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn prune(&self, what: Prune) -> Result<u32, StoreError> {
-        self.writer.call(move |db| Box::pin(async move { change::prune(db, &what).await })).await
+        prune::prune(self, &what).await
     }
 
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -4,6 +4,8 @@
 //! - **Readers** on their own connections (write-ahead log): a read sees every write that was answered before it began, and never
 //!   waits for the writer.
 //! - **One process**: a lock file next to the database refuses a second one, so the leases found at the start are nobody's.
+//! - **Files have bounds**: what was pruned goes back to the disk ([`prune`]), and the log begins anew in a pause of the readers
+//!   ([`readers`]).
 //!
 //! When the disk is full or fails, verbs answer [`StoreError::Unavailable`] and nothing is changed; they work again as soon as the
 //! disk does. When the file is damaged or not ours, they answer [`StoreError::Corrupt`].
@@ -14,7 +16,9 @@ mod catalog;
 mod change;
 mod claim;
 mod db;
+mod debounce;
 mod error;
+mod file;
 mod insert;
 mod job_rows;
 mod jobs;
@@ -22,6 +26,8 @@ mod open;
 mod order;
 #[cfg(test)]
 mod plans;
+mod prune;
+mod readers;
 mod reads;
 mod rows;
 mod settle;
@@ -34,7 +40,6 @@ mod writer;
 
 use sqlx::Sqlite;
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::SqlitePool;
 use tokio::sync::Mutex;
 
 pub use backup::backup;
@@ -42,13 +47,14 @@ pub use open::SqliteOptions;
 pub use source::SqliteSource;
 
 use super::StoreError;
-use writer::Writer;
+use readers::Readers;
+use writer::{Log, Writer};
 
 /// An open SQLite database.
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Writer,
-    readers: SqlitePool,
+    readers: Readers,
     /// The connection of [`Jobs::waiting`](super::Jobs::waiting), from the first call on. To give one back to the pool costs as much as to
     /// ask it something.
     lookout: Mutex<Option<PoolConnection<Sqlite>>>,
@@ -62,7 +68,9 @@ impl SqliteStore {
     /// database of this program, or of a newer version of it.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
-        let writer = Writer::start(opened.writer, opened.lock);
-        Ok(Self { writer, readers: opened.readers, lookout: Mutex::default() })
+        let readers = Readers::new(opened.readers);
+        let log = Log::new(opened.path, readers.clone());
+        let writer = Writer::start(opened.writer, log, opened.lock);
+        Ok(Self { writer, readers, lookout: Mutex::default() })
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! Everything that can be wrong with the file is found here, before a port opens, and said in one sentence.
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Row as _};
 
 use super::error::Failure;
+use super::file;
 use crate::store::{Durability, StoreError, migrations};
 
 /// "Carl": what the first migration writes into the header of the file.
@@ -39,8 +39,12 @@ const READER_CACHE_KIB: u32 = 4 * 1024;
 /// The write-ahead log is copied into the database when it has this many pages (of 4 KiB).
 const CHECKPOINT_PAGES: u32 = 4_000;
 
-/// To how many bytes the write-ahead log is cut after a checkpoint.
-const LOG_BYTES: u32 = 64 * 1024 * 1024;
+/// To how many bytes the write-ahead log is cut when it begins anew, and how long it may become before reads pause so that it does.
+pub(super) const LOG_BYTES: u32 = 64 * 1024 * 1024;
+
+/// The largest database of an older program that is rewritten at its start so that its file can shrink, in bytes. It takes a second or
+/// two, and as much room again meanwhile.
+const MAX_REWRITTEN_BYTES: i64 = 256 * 1024 * 1024;
 
 /// How many rows a connection's thread may be ahead of the task that reads them.
 const ROWS_AHEAD: usize = 512;
@@ -78,19 +82,25 @@ impl FromStr for SqliteOptions {
 
 /// What an open database consists of.
 pub(super) struct Opened {
+    /// The file's one name.
+    pub(super) path: PathBuf,
     pub(super) lock: File,
     pub(super) writer: SqliteConnection,
     pub(super) readers: SqlitePool,
 }
 
 pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> {
-    let path = &options.path;
+    let path = file::resolve(&options.path)?;
     let named = |Failure(error): Failure| match error {
         StoreError::Corrupt(text) => StoreError::Corrupt(format!("`{}`: {text}", path.display())),
         StoreError::Unavailable(text) => StoreError::Unavailable(format!("`{}`: {text}", path.display())),
         other => other,
     };
-    let lock = lock(path)?;
+    let Some(lock) = file::try_lock(&path)? else {
+        return Err(StoreError::Unavailable(format!("another process uses `{}`", path.display())));
+    };
+    file::make(&path)?;
+    let options = &SqliteOptions { path: path.clone(), ..options.clone() };
     let writer = prepare(options).await.map_err(named)?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READ_CONNECTIONS)
@@ -99,39 +109,7 @@ pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> 
         .max_lifetime(None)
         .test_before_acquire(false)
         .connect_lazy_with(reading(options));
-    Ok(Opened { lock, writer, readers })
-}
-
-/// Takes the lock that makes this process the only one, for as long as the file is open.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    match try_lock(path)? {
-        Some(file) => Ok(file),
-        None => unavailable(format!("another process uses `{}`", path.display())),
-    }
-}
-
-/// Takes the lock, unless another process has it.
-pub(super) fn try_lock(path: &Path) -> Result<Option<File>, StoreError> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !directory.is_dir() {
-        return unavailable(format!("the directory `{}` does not exist", directory.display()));
-    }
-    let mut name = OsString::from(path);
-    name.push(".lock");
-    let shown = PathBuf::from(&name);
-    let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&name) {
-        Ok(file) => file,
-        Err(error) => return unavailable(format!("`{}` cannot be opened: {error}", shown.display())),
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => unavailable(format!("`{}` cannot be locked: {error}", shown.display())),
-    }
-}
-
-fn unavailable<T>(text: String) -> Result<T, StoreError> {
-    Err(StoreError::Unavailable(text))
+    Ok(Opened { path, lock, writer, readers })
 }
 
 /// For a connection that only reads.
@@ -165,10 +143,37 @@ async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
         .connect()
         .await?;
     refuse_foreign(&mut writer).await?;
+    let_shrink(&mut writer).await?;
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
     migrations::SQLITE.run_direct(None, &mut writer, false).await.map_err(migration_failure)?;
     sqlx::query(END_LEASES).execute(&mut writer).await?;
     Ok(writer)
+}
+
+/// What `PRAGMA auto_vacuum` is in a file whose free pages can be given back.
+const INCREMENTAL: i64 = 2;
+
+const SIZE: &str = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+
+/// Makes the file one whose free pages can be given back: a new one at no cost, an old one by writing it anew.
+async fn let_shrink(writer: &mut SqliteConnection) -> Result<(), Failure> {
+    let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *writer).await?;
+    let bytes: i64 = sqlx::query_scalar(SIZE).fetch_one(&mut *writer).await?;
+    if mode == INCREMENTAL {
+        return Ok(());
+    }
+    if bytes > MAX_REWRITTEN_BYTES {
+        tracing::warn!(
+            bytes,
+            "the database file does not shrink: stop the server and run PRAGMA auto_vacuum = 2; VACUUM"
+        );
+        return Ok(());
+    }
+    let rewritten = sqlx::raw_sql("PRAGMA auto_vacuum = 2; VACUUM").execute(writer).await;
+    if let Err(error) = rewritten {
+        tracing::warn!(%error, "the database file does not shrink: it could not be rewritten");
+    }
+    Ok(())
 }
 
 /// A database with tables that does not carry our mark. (A first start that was cut off leaves only the migrations' own table.)

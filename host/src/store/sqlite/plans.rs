@@ -4,7 +4,9 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
-use super::{SqliteOptions, admit, catalog, change, claim, job_rows, open, order, reads, settle, ticks};
+use super::{
+    SqliteOptions, admit, catalog, change, claim, debounce, job_rows, open, order, prune, reads, settle, ticks,
+};
 use crate::job::State;
 
 async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
@@ -52,6 +54,7 @@ fn writes() -> Vec<Case> {
         ("advance", one(order::ADVANCE), &[BY_ID, OF_KEY]),
         ("recall", one(admit::RECALL), &["INDEX sqlite_autoindex_recent_1 (tenant=? AND kind=? AND key=?)"]),
         ("remember", one(admit::REMEMBER), &[]),
+        ("carry", one(debounce::CARRY), &[BY_ID]),
         ("tick", one(admit::TICK), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at=?)"]),
         ("runs", one(admit::RUNS), &["SEARCH ticked USING INTEGER PRIMARY KEY"]),
         ("unfinished of schedule", one(admit::UNFINISHED_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
@@ -67,15 +70,20 @@ fn writes() -> Vec<Case> {
         ("redrive", both(&change::REDRIVE), &[BY_ID]),
         ("purge", both(&change::PURGE), &[BY_ID]),
         ("edit", one(change::EDIT), &[BY_ID]),
-        ("prune finished", one(change::PRUNE_FINISHED), &[BY_ID, "INDEX job_finished (state=? AND finished_at<?)"]),
+        ("prune finished", one(prune::PRUNE_FINISHED), &[BY_ID, "INDEX job_finished (state=? AND finished_at<?)"]),
         (
             "prune deleted groups",
-            one(change::PRUNE_DELETED_GROUPS),
+            one(prune::PRUNE_DELETED_GROUPS),
             &["INDEX entity_deleted", "INDEX job_state (grp=?)"],
         ),
-        ("forget empty groups", one(change::FORGET_EMPTY_GROUPS), &["INDEX entity_deleted", "INDEX job_state (grp=?)"]),
-        ("prune recent", one(change::PRUNE_RECENT), &["INDEX recent_expiry (expires_at<?)"]),
-        ("prune ticks", one(change::PRUNE_TICKS), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at<?)"]),
+        ("forget empty groups", one(prune::FORGET_EMPTY_GROUPS), &["INDEX entity_deleted", "INDEX job_state (grp=?)"]),
+        ("prune recent", one(prune::PRUNE_RECENT), &["INDEX recent_expiry (expires_at<?)"]),
+        ("prune ticks", one(prune::PRUNE_TICKS), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at<?)"]),
+        (
+            "prune ticks of deleted",
+            one(prune::PRUNE_TICKS_OF_DELETED),
+            &["SEARCH tick USING PRIMARY KEY (schedule>?)", "SEARCH tick USING PRIMARY KEY (schedule=?)"],
+        ),
         ("unfinished", one(catalog::UNFINISHED), &["COVERING INDEX job_state (grp=? AND state=?)"]),
         ("end leases", one(open::END_LEASES), &["INDEX job_lease (lease_until>?)"]),
     ]
@@ -88,9 +96,13 @@ fn reads() -> Vec<Case> {
         ("body", one(reads::BODY), &[BY_ID, "SEARCH job_spec USING INDEX"]),
         ("ending leases", one(claim::ENDING), &["INDEX job_lease (lease_until<?)"]),
         ("held", one(claim::HELD), &[BY_ID]),
-        ("jobs", vec![reads::jobs_sql(None, false)], &[PAGE, BY_ID]),
-        ("jobs in state", vec![reads::jobs_sql(Some(State::Dead), false)], &[PAGE, BY_ID]),
-        ("jobs of name", vec![reads::jobs_sql(None, true)], &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID]),
+        ("jobs", vec![reads::jobs_sql(&State::ALL, false)], &[PAGE, BY_ID]),
+        ("jobs in state", vec![reads::jobs_sql(&[State::Dead], false)], &[PAGE, BY_ID]),
+        (
+            "jobs of name",
+            vec![reads::jobs_sql(&State::ALL, true)],
+            &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID],
+        ),
         (
             "newest of names",
             one(reads::NEWEST_OF_NAMES),

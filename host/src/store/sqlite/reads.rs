@@ -1,12 +1,12 @@
 //! Reads, on connections that cannot write. Each is one statement, so that it sees one state of the database.
 
 use bytes::Bytes;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
 use super::db::{Db, Statement};
 use super::error::Failure;
+use super::readers::Readers;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
@@ -28,15 +28,10 @@ pub(super) async fn waiting(db: &mut SqliteConnection) -> Result<Vec<Waiting>, F
     Ok(lane::groups(lanes.into_iter()))
 }
 
-/// A connection for several statements.
-pub(super) async fn reader(pool: &SqlitePool) -> Result<PoolConnection<Sqlite>, Failure> {
-    Ok(pool.acquire().await?)
-}
-
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = ?1 AND tenant = ?2";
 
-pub(super) async fn job(pool: &SqlitePool, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
-    let row = job_statement(tenant, id).fetch_optional(pool).await?;
+pub(super) async fn job(readers: &Readers, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
+    let row = job_statement(tenant, id).fetch_optional(&mut *readers.take().await?).await?;
     row.as_ref().map(rows::job).transpose()
 }
 
@@ -53,8 +48,8 @@ fn job_statement(tenant: TenantId, id: JobId) -> Statement<'static> {
 pub(super) const BODY: &str = "
     SELECT job_spec.body FROM job JOIN job_spec ON job_spec.job = job.id WHERE job.id = ?1 AND job.tenant = ?2";
 
-pub(super) async fn body(pool: &SqlitePool, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
-    let row = sqlx::query(BODY).bind(rows::id(id)).bind(tenant.0).fetch_optional(pool).await?;
+pub(super) async fn body(readers: &Readers, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(BODY).bind(rows::id(id)).bind(tenant.0).fetch_optional(&mut *readers.take().await?).await?;
     row.as_ref().map(|row| rows::payload(row, "body")).transpose()
 }
 
@@ -65,41 +60,46 @@ const IN_STATE: &str = "
 
 const OF_NAME: &str = "
     SELECT id FROM job
-    WHERE grp = ?1 AND name = ?5 AND (?4 IS NULL OR state = ?4) AND id < ?3 {filter}";
+    WHERE grp = ?1 AND name = ?5 AND state IN ({states}) AND id < ?3 {filter}";
 
 /// The rest of a filter. What is asked of labels is a list of paths into the spec, with values.
 const FILTER: &str = "
     AND (?6 IS NULL OR substr(name, 1, length(?6)) = ?6)
     AND (?7 IS NULL OR created_at >= ?7) AND (?8 IS NULL OR created_at < ?8)
+    AND (?4 IS NULL OR run_at >= ?4) AND (?10 IS NULL OR run_at < ?10) AND (?11 IS NULL OR order_key = ?11)
+    AND (?12 IS NULL OR ?12 = (SELECT spec ->> '$.target.url' FROM job_spec WHERE job_spec.job = job.id))
+    AND (?13 IS NULL OR ?13 = (
+        SELECT substr(spec ->> '$.target.url', 1, length(?13)) FROM job_spec WHERE job_spec.job = job.id))
     AND (?9 IS NULL OR NOT EXISTS (
         SELECT 1 FROM json_each(?9) AS wanted CROSS JOIN job_spec ON job_spec.job = job.id
         WHERE wanted.value ->> 'value' IS NOT coalesce(
             spec ->> (wanted.value ->> 'path'), spec ->> (wanted.value ->> 'nested'))))";
 
-/// The ids of a filter's jobs: by name, in one state, or by merging the lists of all states.
-fn ids_sql(state: Option<State>, of_name: bool) -> String {
-    let in_state = |state: State| IN_STATE.replace("{state}", state.as_str());
-    match state {
-        _ if of_name => OF_NAME.to_owned(),
-        Some(state) => in_state(state),
-        None => State::ALL.map(in_state).join(" UNION ALL "),
-    }
-    .replace("{filter}", FILTER)
+/// The ids of a filter's jobs: by name, or by merging the lists of these states.
+fn ids_sql(states: &[State], of_name: bool) -> String {
+    let sql = if of_name {
+        let states = states.iter().map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ");
+        OF_NAME.replace("{states}", &states)
+    } else {
+        let in_state = |state: &State| IN_STATE.replace("{state}", state.as_str());
+        states.iter().map(in_state).collect::<Vec<_>>().join(" UNION ALL ")
+    };
+    sql.replace("{filter}", FILTER)
 }
 
 /// The statement for a page.
-pub(super) fn jobs_sql(state: Option<State>, of_name: bool) -> String {
-    let ids = ids_sql(state, of_name);
+pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
+    let ids = ids_sql(states, of_name);
     format!(
-        "SELECT job_shown.* FROM ({ids} ORDER BY id DESC LIMIT ?10) AS page
+        "SELECT job_shown.* FROM ({ids} ORDER BY id DESC LIMIT ?14) AS page
         CROSS JOIN job_shown ON job_shown.id = page.id
         WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)"
     )
 }
 
 /// The statement that counts.
-pub(super) fn count_sql(state: Option<State>, of_name: bool) -> String {
-    let ids = ids_sql(state, of_name);
+pub(super) fn count_sql(states: &[State], of_name: bool) -> String {
+    let ids = ids_sql(states, of_name);
     format!("SELECT count(*) AS jobs FROM ({ids}) WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)")
 }
 
@@ -109,16 +109,21 @@ const AFTER_EVERY_ID: [u8; 17] = [0xff; 17];
 type Bound<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 fn bind<'q>(sql: String, filter: &'q JobFilter, before: Option<JobId>) -> Bound<'q> {
+    let before = before.into_iter().chain(filter.accepted_before).min();
     sqlx::query(AssertSqlSafe(sql))
         .bind(filter.group.0)
         .bind(filter.tenant.0)
         .bind(before.map_or(AFTER_EVERY_ID.to_vec(), rows::id))
-        .bind(filter.state.map(State::as_str))
+        .bind(filter.due_from.map(|at| at.0))
         .bind(filter.name.as_deref())
         .bind(filter.name_prefix.as_deref())
         .bind(filter.created_from.map(|at| at.0))
         .bind(filter.created_before.map(|at| at.0))
         .bind(wanted(filter))
+        .bind(filter.due_before.map(|at| at.0))
+        .bind(filter.order_key.as_deref())
+        .bind(filter.url.as_deref())
+        .bind(filter.url_prefix.as_deref())
 }
 
 /// The labels as paths into the spec: a label `a.b` is a key of that name, or `b` in the namespace `a`.
@@ -132,17 +137,17 @@ fn wanted(filter: &JobFilter) -> Option<String> {
     (!paths.is_empty()).then(|| serde_json::Value::from(paths).to_string())
 }
 
-pub(super) async fn jobs(pool: &SqlitePool, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    let sql = jobs_sql(query.filter.state, query.filter.name.is_some());
-    let found = bind(sql, &query.filter, query.before).bind(query.limit).fetch_all(pool).await?;
+pub(super) async fn jobs(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    let sql = jobs_sql(query.filter.among(), query.filter.name.is_some());
+    let found = bind(sql, &query.filter, query.before).bind(query.limit).fetch_all(&mut *readers.take().await?).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
 }
 
-pub(super) async fn count(pool: &SqlitePool, filter: &JobFilter) -> Result<u64, Failure> {
-    let sql = count_sql(filter.state, filter.name.is_some());
-    rows::number(&bind(sql, filter, None).fetch_one(pool).await?, "jobs")
+pub(super) async fn count(readers: &Readers, filter: &JobFilter) -> Result<u64, Failure> {
+    let sql = count_sql(filter.among(), filter.name.is_some());
+    rows::number(&bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?, "jobs")
 }
 
 /// As long as the longest name.
@@ -157,12 +162,12 @@ pub(super) const NEWEST_OF_NAMES: &str = "
     WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)
     ORDER BY page.name";
 
-pub(super) async fn newest_of_names(pool: &SqlitePool, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
+pub(super) async fn newest_of_names(readers: &Readers, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
     // Behind every name with the prefix, which are not longer: no character comes after this one.
     let end = query.prefix.clone() + &"\u{10ffff}".repeat(LAST_CHARACTERS);
     let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
     let asked = asked.bind(&query.after).bind(&query.prefix).bind(end).bind(query.limit);
-    asked.fetch_all(pool).await?.iter().map(rows::job).collect()
+    asked.fetch_all(&mut *readers.take().await?).await?.iter().map(rows::job).collect()
 }
 
 pub(super) const ATTEMPTS: &str = "
@@ -170,14 +175,14 @@ pub(super) const ATTEMPTS: &str = "
     WHERE job.id = ?1 AND job.tenant = ?2 AND attempt.number > ?3 ORDER BY attempt.number LIMIT ?4";
 
 pub(super) async fn attempts(
-    pool: &SqlitePool,
+    readers: &Readers,
     tenant: TenantId,
     id: JobId,
     after: u32,
     limit: u32,
 ) -> Result<Vec<AttemptRecord>, Failure> {
     let query = sqlx::query(ATTEMPTS).bind(rows::id(id)).bind(tenant.0).bind(after).bind(limit);
-    query.fetch_all(pool).await?.iter().map(rows::attempt).collect()
+    query.fetch_all(&mut *readers.take().await?).await?.iter().map(rows::attempt).collect()
 }
 
 /// Counts entries of `job_state`, and those of `job_due` that are due; reads no job.
@@ -189,9 +194,11 @@ pub(super) const STATS: &str = "
     WHERE state = 'scheduled' AND blocked = 0 AND run_at <= ?3
         AND EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)";
 
-pub(super) async fn stats(pool: &SqlitePool, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
+pub(super) async fn stats(readers: &Readers, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, Failure> {
     let mut counts = Vec::new();
-    for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(pool).await? {
+    for row in
+        sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(&mut *readers.take().await?).await?
+    {
         let state = match row.try_get("state")? {
             "available" => None,
             _ => Some(rows::word::<State>(&row, "state")?),

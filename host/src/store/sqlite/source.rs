@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::SqliteOptions;
 use super::error::Failure;
-use super::open;
+use super::{file, open};
 use crate::store::transfer::{Cell, Column, Counters, Form, Row, Table, labels_of, storable};
 use crate::store::{StoreError, migrations};
 
@@ -46,7 +46,8 @@ impl SqliteSource {
         if !path.is_file() {
             return Err(StoreError::Unavailable(format!("`{}` is not a file", path.display())));
         }
-        let lock = open::try_lock(path)?;
+        let path = &file::resolve(path)?;
+        let lock = file::try_lock(path)?;
         let db = Self::connect(path).await.map_err(named)?;
         Ok(Self { db, lock })
     }

@@ -1,19 +1,25 @@
 //! The conformance suite on SQLite, and what only this backend promises.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Row as _};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::{SqliteOptions, SqliteStore};
+use super::{SqliteOptions, SqliteStore, file, open};
 use crate::clock::UnixMs;
-use crate::job::{Admission, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
-use crate::store::conformance::{self, Backend, LEASE, NOW, World, a_plugin, an_attempt, claim_lost, conformance};
+use crate::job::{Admission, Carries, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
+use crate::store::conformance::{
+    self, Backend, LEASE, NOW, TABLES_WITH_ROWS, World, a_plugin, an_attempt, claim_lost, conformance,
+};
 use crate::store::{
     Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store,
     StoreError, Waiting, migrations,
@@ -41,6 +47,19 @@ impl Backend for Arc<Sqlite> {
         let store = Arc::new(SqliteStore::open(self.options()).await.unwrap());
         *open = Some(Arc::clone(&store));
         store
+    }
+
+    async fn rows(&self) -> BTreeMap<String, u64> {
+        let mut shell = shell(&self.options().path).await;
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+        let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut shell).await.unwrap();
+        let mut rows = BTreeMap::new();
+        for table in tables.into_iter().filter(|table| !TABLES_WITH_ROWS.contains(&table.as_str())) {
+            let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+            let count: i64 = sqlx::query_scalar(count).fetch_one(&mut shell).await.unwrap();
+            rows.insert(table, count.try_into().unwrap());
+        }
+        rows
     }
 }
 
@@ -224,15 +243,136 @@ async fn concurrent_inserts_share_commits() {
     assert!(after.largest > 1 && after.largest <= CALLERS as u64);
 }
 
+/// What a PRAGMA says on a connection.
+async fn pragma(db: &mut SqliteConnection, name: &str) -> String {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {name}"))).fetch_one(db).await.unwrap();
+    row.try_get::<i64, _>(0).map_or_else(|_| row.get::<String, _>(0), |number| number.to_string())
+}
+
 #[tokio::test]
-async fn normal_durability_is_a_choice() {
-    let directory = tempfile::tempdir().unwrap();
-    let options =
-        SqliteOptions { durability: Durability::Normal, ..SqliteOptions::new(directory.path().join("test.db")) };
-    let store = SqliteStore::open(options).await.unwrap();
+async fn each_connection_has_the_settings_of_its_durability() {
+    for (durability, synchronous) in [(Durability::Full, "2"), (Durability::Normal, "1")] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { durability, ..SqliteOptions::new(directory.path().join("test.db")) };
+        // A new file, and one that is there.
+        for _ in 0..2 {
+            let mut opened = open::open(&options).await.unwrap();
+            let writer = [
+                ("synchronous", synchronous),
+                ("journal_mode", "wal"),
+                ("foreign_keys", "1"),
+                ("busy_timeout", "5000"),
+                ("temp_store", "2"),
+                ("cache_size", "-8192"),
+                ("wal_autocheckpoint", "4000"),
+                ("journal_size_limit", "67108864"),
+                ("auto_vacuum", "2"),
+            ];
+            for (name, expected) in writer {
+                assert_eq!(pragma(&mut opened.writer, name).await, expected, "{name} of the writer, {durability:?}");
+            }
+            let mut reader = opened.readers.acquire().await.unwrap();
+            let reading =
+                [("journal_mode", "wal"), ("busy_timeout", "5000"), ("cache_size", "-4096"), ("temp_store", "2")];
+            for (name, expected) in reading {
+                assert_eq!(pragma(&mut reader, name).await, expected, "{name} of a reader");
+            }
+            sqlx::query("DELETE FROM job").execute(&mut *reader).await.expect_err("it only reads");
+            drop(reader);
+            opened.readers.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_files_are_the_owners_alone() {
+    let sqlite = empty().await;
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
     store.put(a_plugin(1, "p@1", "d", b"1")).await.unwrap();
-    assert!(store.component("d").await.unwrap().is_some());
+    let files: Vec<_> = sqlite.directory.path().read_dir().unwrap().map(|file| file.unwrap()).collect();
+    assert_eq!(files.len(), 4, "the database, its log, its index, the lock");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+    }
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_under_another_name() {
+    let sqlite = empty().await;
+    let link = sqlite.directory.path().join("link.db");
+    std::os::unix::fs::symlink(sqlite.options().path, &link).unwrap();
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
+    let error = open_error(&link).await;
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("another process")), "{error}");
+    store.close().await;
+    SqliteStore::open(SqliteOptions::new(&link)).await.unwrap().close().await;
+}
+
+/// A payload of several pages.
+const LARGE: usize = 40_000;
+
+fn large(world: &World) -> NewJob {
+    NewJob { body: Bytes::from(vec![b'x'; LARGE]), ..world.job(NOW) }
+}
+
+#[tokio::test]
+async fn pruned_room_goes_back_to_the_disk() {
+    let sqlite = empty().await;
+    let world = World::new(Box::new(Arc::clone(&sqlite))).await;
+    let len = || sqlite.options().path.metadata().unwrap().len();
+    let jobs: Vec<NewJob> = (0..1_000).map(|_| large(&world)).collect();
+    let ids = jobs.iter().map(|job| job.id).collect();
+    world.store.insert(jobs.into()).await.unwrap();
+    world.store.change(world.tenant, ids, Change::Cancel, NOW).await.unwrap();
+    while world.prune(&[(State::Cancelled, NOW)], 100).await > 0 {}
+    assert!(len() < 12 << 20, "{} bytes after 40 MB were pruned", len());
+    assert_eq!(file::log_len(&sqlite.options().path), 0, "the log is in the file");
+}
+
+#[tokio::test]
+async fn a_database_that_could_not_shrink_can_after_its_next_start() {
+    let sqlite = empty().await;
+    let mut before = shell(&sqlite.options().path).await;
+    migrations::SQLITE.run_direct(Some(1), &mut before, false).await.unwrap();
+    assert_eq!(pragma(&mut before, "auto_vacuum").await, "0");
+    sqlx::raw_sql(OLD).execute(&mut before).await.unwrap();
+    before.close().await.unwrap();
+    let store = SqliteStore::open(sqlite.options()).await.unwrap();
+    assert_eq!(store.count(dead_of(GroupId(2))).await.unwrap(), 1);
+    store.close().await;
+    assert_eq!(pragma(&mut shell(&sqlite.options().path).await, "auto_vacuum").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_has_a_bound_whatever_readers_do() {
+    let sqlite = empty().await;
+    let world = World::new(Box::new(Arc::clone(&sqlite))).await;
+    world.store.insert((0..500).map(|_| world.job(NOW)).collect::<Vec<_>>().into()).await.unwrap();
+    let written = AtomicBool::new(false);
+    // One of the readers has always begun before another one ends.
+    let reader = async || {
+        let mut reads = 0;
+        while !written.load(Ordering::Relaxed) {
+            let filter = JobFilter::all(world.tenant, world.group);
+            reads += world.store.jobs(JobsQuery { filter, before: None, limit: 500 }).await.unwrap().len();
+        }
+        reads
+    };
+    let longest = async {
+        let mut longest = 0;
+        for _ in 0..80 {
+            let jobs: Vec<NewJob> = (0..100).map(|_| large(&world)).collect();
+            world.store.insert(jobs.into()).await.unwrap();
+            longest = longest.max(file::log_len(&sqlite.options().path));
+        }
+        written.store(true, Ordering::Relaxed);
+        longest
+    };
+    let (longest, one, two, three, four) = futures_util::join!(longest, reader(), reader(), reader(), reader());
+    assert!([one, two, three, four].iter().all(|reads| *reads > 0));
+    let most = 2 * u64::from(open::LOG_BYTES);
+    assert!(longest <= most, "{longest} bytes of log, after 320 MB were written");
 }
 
 #[test]
@@ -250,7 +390,7 @@ fn a_url_names_a_file() {
 async fn a_debounced_key_that_cannot_be_read_is_forgotten() {
     let sqlite = empty().await;
     let world = World::new(Box::new(Arc::clone(&sqlite))).await;
-    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true };
+    let debounce = Debounce { key: "k".to_owned(), window: LEASE, always_delay: true, carries: Carries::First };
     let job = || NewJob { admission: Admission::Debounced(debounce.clone()), ..world.job(NOW) };
     world.store.insert(vec![job()].into()).await.unwrap();
     let mut shell = shell(&sqlite.options().path).await;

@@ -1,11 +1,12 @@
 //! Ticks of schedules that made no job, and what became of each tick.
 
 use sqlx::Row as _;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
 use super::admit::{PUT_TICK, PUT_TICKED};
 use super::db::Db;
 use super::error::Failure;
+use super::readers::Readers;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::job::SkippedTicks;
@@ -44,7 +45,7 @@ pub(super) const TICKED: &str = "
     FROM ticked";
 
 /// How far each schedule has come.
-pub(super) async fn ticked(pool: &SqlitePool) -> Result<Vec<Ticked>, Failure> {
+pub(super) async fn ticked(readers: &Readers) -> Result<Vec<Ticked>, Failure> {
     let ticked = |row: &SqliteRow| {
         Ok(Ticked {
             schedule: row.try_get("schedule")?,
@@ -55,7 +56,7 @@ pub(super) async fn ticked(pool: &SqlitePool) -> Result<Vec<Ticked>, Failure> {
             reason: rows::word_if_any(row, "reason")?,
         })
     };
-    sqlx::query(TICKED).fetch_all(pool).await?.iter().map(ticked).collect()
+    sqlx::query(TICKED).fetch_all(&mut *readers.take().await?).await?.iter().map(ticked).collect()
 }
 
 /// Ticks before 1970 are those of runs that were asked for by hand.
@@ -64,7 +65,7 @@ pub(super) const TICKS: &str = "
     WHERE schedule = ?1 AND at < ?2 AND at >= 0 ORDER BY at DESC LIMIT ?3";
 
 /// A page of a schedule's ticks.
-pub(super) async fn ticks(pool: &SqlitePool, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
+pub(super) async fn ticks(readers: &Readers, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
     let record = |row: &SqliteRow| {
         let at = UnixMs(row.try_get("at")?);
         let has_job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
@@ -80,5 +81,5 @@ pub(super) async fn ticks(pool: &SqlitePool, query: &TicksQuery) -> Result<Vec<T
         Ok(TickRecord { at, job: if has_job { Some(rows::job_id(row, "job")?) } else { None }, skipped })
     };
     let query = sqlx::query(TICKS).bind(query.schedule).bind(query.before.0).bind(query.limit);
-    query.fetch_all(pool).await?.iter().map(record).collect()
+    query.fetch_all(&mut *readers.take().await?).await?.iter().map(record).collect()
 }

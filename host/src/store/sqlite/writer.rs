@@ -11,9 +11,11 @@
 //! - If the transaction itself fails, every call in it fails and nothing of it remains.
 //! - Calls wait in the order in which they begin, so that a claim sees the settlements that began before it.
 //! - The queue is bounded: callers wait when the disk is slower than they are.
+//! - The write-ahead log is bounded ([`Log`]), whatever readers do.
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +27,10 @@ use tokio_util::task::TaskTracker;
 
 use super::db::Db;
 use super::error::Failure;
+use super::file;
 use super::insert::{self, InsertCall};
+use super::open::LOG_BYTES;
+use super::readers::Readers;
 use super::settle::{self, SettleCall};
 use super::transaction::Transaction;
 use crate::store::{CommitStats, Insert, Inserted, Settled, StoreError};
@@ -62,13 +67,13 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It holds `lock` until the connection is closed.
-    pub(super) fn start(connection: SqliteConnection, lock: File) -> Self {
+    pub(super) fn start(connection: SqliteConnection, log: Log, lock: File) -> Self {
         let (queue, calls) = mpsc::channel(QUEUE_CALLS);
         let closing = CancellationToken::new();
         let counters = Arc::new(Counters::default());
         let task = TaskTracker::new();
         let writing =
-            Loop { db: Db::new(connection), calls, closing: closing.clone(), counters: Arc::clone(&counters) };
+            Loop { db: Db::new(connection), calls, closing: closing.clone(), counters: Arc::clone(&counters), log };
         task.spawn(writing.run(lock));
         task.close();
         Self { queue, closing, task, counters }
@@ -99,6 +104,15 @@ impl Writer {
         answer.await.map_err(|_| shut_down())?
     }
 
+    /// Copies the write-ahead log into the database, and begins it anew.
+    pub(super) async fn shorten_log(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.queue.send(Call::ShortenLog(reply)).await.is_ok() {
+            // It is shutting down otherwise, and does so then.
+            let _ = answer.await;
+        }
+    }
+
     /// Refuses further calls, runs those that wait, and closes the connection.
     pub(super) async fn close(&self) {
         self.closing.cancel();
@@ -119,6 +133,42 @@ enum Call {
     Insert(InsertCall),
     Settle(SettleCall),
     Work(Box<dyn Answerable>),
+    ShortenLog(oneshot::Sender<()>),
+}
+
+/// The write-ahead log, which has a bound.
+pub(super) struct Log {
+    path: PathBuf,
+    readers: Readers,
+    /// How long it may be before it is begun anew.
+    most: u64,
+}
+
+impl Log {
+    /// The log of the database in `path`.
+    pub(super) fn new(path: PathBuf, readers: Readers) -> Self {
+        Self { path, readers, most: u64::from(LOG_BYTES) }
+    }
+
+    /// Begins the log anew if it has become too long. Reads wait meanwhile.
+    async fn bound(&mut self, db: &mut Db) {
+        if file::log_len(&self.path) > self.most {
+            self.shorten(db).await;
+        }
+    }
+
+    async fn shorten(&mut self, db: &mut Db) {
+        let _paused = self.readers.pause().await;
+        if let Err(error) = db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {
+            tracing::warn!(%error, "the write-ahead log was not copied into the database");
+        }
+        // Another program may read, too: a backup. It is not waited for again before the log has grown by as much.
+        let len = file::log_len(&self.path);
+        self.most = len + u64::from(LOG_BYTES);
+        if len > u64::from(LOG_BYTES) {
+            tracing::warn!(bytes = len, "the write-ahead log cannot begin anew: another program reads the database");
+        }
+    }
 }
 
 /// A [`WorkCall`] of any type.
@@ -164,6 +214,7 @@ struct Batch {
     inserts: Vec<InsertCall>,
     settlements: Vec<SettleCall>,
     work: VecDeque<Box<dyn Answerable>>,
+    shorten_log: Vec<oneshot::Sender<()>>,
     rows: usize,
 }
 
@@ -179,6 +230,7 @@ impl Batch {
                 self.settlements.push(settle);
             }
             Call::Work(work) => self.work.push_back(work),
+            Call::ShortenLog(reply) => self.shorten_log.push(reply),
         }
     }
 
@@ -228,12 +280,22 @@ struct Loop {
     calls: mpsc::Receiver<Call>,
     closing: CancellationToken,
     counters: Arc<Counters>,
+    log: Log,
 }
 
 impl Loop {
     async fn run(mut self, lock: File) {
-        while let Some(batch) = self.next_batch().await {
-            self.commit(batch).await;
+        while let Some(mut batch) = self.next_batch().await {
+            let asked = std::mem::take(&mut batch.shorten_log);
+            if batch.calls() > 0 {
+                self.commit(batch).await;
+            }
+            if asked.is_empty() {
+                self.log.bound(&mut self.db).await;
+            } else {
+                self.log.shorten(&mut self.db).await;
+            }
+            drop(asked);
         }
         // Leaves a single file behind. A failure is harmless: the next open reads the log.
         if let Err(error) = self.db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {

@@ -1,0 +1,3 @@
+-- How long each life of a job with a deadline lasts, from the first redrive on; before it, `deadline - created_at` says it.
+ALTER TABLE job ADD COLUMN ttl BIGINT;
+ALTER TABLE job_done ADD COLUMN ttl BIGINT;

@@ -351,3 +351,18 @@ async fn many_clients_at_once_while_lists_are_read() {
     at.until("/success", "all succeeded", |found| found["tasks"].as_array().unwrap().len() == 64).await;
     assert_eq!(at.receiver.count("/a"), 64);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_list_is_written_as_it_is_read() {
+    let at = Mounted::poussetaches().await;
+    let payload = STANDARD.encode(vec![b'x'; 300_000]);
+    for minutes in (1..=20).rev() {
+        at.push(json!({"url": at.receiver.url("/x"), "payload": payload, "delay": minutes})).await;
+    }
+    let reply = at.api.get("/waiting").await;
+    assert!(!reply.headers.contains_key("content-length"), "its length is not known before it is read");
+    let tasks = reply.expect(200)["tasks"].as_array().unwrap().clone();
+    let runs: Vec<i64> = tasks.iter().map(|task| task["next_run"].as_i64().unwrap()).collect();
+    assert_eq!(runs, (1..=20).map(|minutes| at.nanos() + minutes * 60_000_000_000).collect::<Vec<_>>());
+    assert!(tasks.iter().all(|task| task["payload"] == payload.as_str()));
+}

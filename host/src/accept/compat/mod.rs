@@ -119,6 +119,7 @@ async fn answer(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> 
 }
 
 /// A request to a mount.
+#[derive(Clone)]
 struct Call {
     mount: Mount,
     api: Arc<Api>,

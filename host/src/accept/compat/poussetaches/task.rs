@@ -1,9 +1,18 @@
 //! The lists: tasks that wait, that succeeded, that are dead, and crons. Times are nanoseconds since 1970.
+//!
+//! A list is written as its tasks are read, one after the other: each holds a payload and an answer, and all of them together may not fit
+//! into memory. What is known before are the jobs without their payloads.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -57,42 +66,83 @@ fn cron_of(job: &Job) -> Option<&str> {
     job.name.as_deref().filter(|name| is_id(name) && label(job, SCHEDULE).is_some())
 }
 
-fn listed(mut tasks: Vec<Task>) -> Response {
-    tasks.sort_by_key(|task| task.next_run);
-    Json(json!({"tasks": tasks})).into_response()
+/// A task of a list.
+enum Entry {
+    /// Of a job, which is read further when its turn comes.
+    Job(Box<Job>),
+    /// A cron none of whose runs waits, with its next time, and the end of its last run.
+    Cron(Arc<Schedule>, i64, Option<UnixMs>),
+}
+
+impl Entry {
+    fn next_run(&self) -> i64 {
+        match self {
+            Self::Job(job) => nanos(job.run_at),
+            Self::Cron(_, next, _) => *next,
+        }
+    }
+}
+
+/// Writes a list, in the order in which the tasks run.
+fn listed(call: &Call, group: &Arc<Group>, mut entries: Vec<Entry>) -> Response {
+    entries.sort_by_key(Entry::next_run);
+    let (call, group) = (call.clone(), Arc::clone(group));
+    let tasks = stream::iter(entries.into_iter().enumerate()).then(move |(index, entry)| {
+        let (call, group) = (call.clone(), Arc::clone(&group));
+        async move {
+            let task = match entry {
+                Entry::Job(job) => call.task(&group, &job).await.map_err(|_| unreadable())?,
+                Entry::Cron(schedule, next, last) => next_run(&schedule, next, last),
+            };
+            let mut text = if index == 0 { Vec::new() } else { vec![b','] };
+            serde_json::to_writer(&mut text, &task)?;
+            Ok::<_, io::Error>(Bytes::from(text))
+        }
+    });
+    let part = |text: &'static str| stream::iter([Ok::<_, io::Error>(Bytes::from_static(text.as_bytes()))]);
+    let body = Body::from_stream(part(r#"{"tasks":["#).chain(tasks).chain(part("]}")));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn empty() -> Response {
+    Json(json!({"tasks": []})).into_response()
+}
+
+/// The list has begun, so its client learns that it is not whole from a connection that breaks.
+fn unreadable() -> io::Error {
+    io::Error::other("a task of a list could not be read")
 }
 
 impl Call {
     /// Tasks that wait or run, and crons.
     pub(super) async fn waiting(&self) -> Result<Response, Refusal> {
-        let Some(group) = self.known_group() else { return Ok(listed(Vec::new())) };
+        let Some(group) = self.known_group() else { return Ok(empty()) };
         let (runs, once): (Vec<Job>, Vec<Job>) =
             self.unfinished(&group).await?.into_iter().partition(|job| cron_of(job).is_some());
-        let mut tasks = self.cron_tasks(&group, runs).await?;
-        for job in once {
-            tasks.push(self.task(&group, &job).await?);
-        }
-        Ok(listed(tasks))
+        let mut tasks = self.cron_tasks(runs).await?;
+        tasks.extend(once.into_iter().map(|job| Entry::Job(Box::new(job))));
+        Ok(listed(self, &group, tasks))
     }
 
     /// Crons.
     pub(super) async fn crons(&self) -> Result<Response, Refusal> {
-        let Some(group) = self.known_group() else { return Ok(listed(Vec::new())) };
+        let Some(group) = self.known_group() else { return Ok(empty()) };
         let runs = self.unfinished(&group).await?;
-        Ok(listed(self.cron_tasks(&group, runs).await?))
+        let tasks = self.cron_tasks(runs).await?;
+        Ok(listed(self, &group, tasks))
     }
 
     /// Tasks that have ended so. Of a cron only the last run is listed.
     pub(super) async fn ended(&self, state: State) -> Result<Response, Refusal> {
-        let Some(group) = self.known_group() else { return Ok(listed(Vec::new())) };
+        let Some(group) = self.known_group() else { return Ok(empty()) };
         let limit = if state == State::Succeeded { SUCCESSES } else { OTHERS };
         let (mut tasks, mut crons) = (Vec::new(), HashSet::new());
         for job in self.jobs_in(&group, state, limit).await? {
             if cron_of(&job).is_none_or(|id| crons.insert(id.to_owned())) {
-                tasks.push(self.task(&group, &job).await?);
+                tasks.push(Entry::Job(Box::new(job)));
             }
         }
-        Ok(listed(tasks))
+        Ok(listed(self, &group, tasks))
     }
 
     /// The newest jobs in a state, newest first.
@@ -111,7 +161,7 @@ impl Call {
     }
 
     /// Each cron as its run that waits or is under way, else as its next one.
-    async fn cron_tasks(&self, group: &Group, runs: Vec<Job>) -> Result<Vec<Task>, Refusal> {
+    async fn cron_tasks(&self, runs: Vec<Job>) -> Result<Vec<Entry>, Refusal> {
         let mut unfinished: BTreeMap<String, Job> = BTreeMap::new();
         for job in runs {
             // The others wait for the one that runs, or else for the oldest.
@@ -123,19 +173,18 @@ impl Call {
         let mut tasks = Vec::new();
         for schedule in self.cron_schedules() {
             tasks.push(match unfinished.remove(&schedule.name) {
-                Some(job) => self.task(group, &job).await?,
+                Some(job) => Entry::Job(Box::new(job)),
                 None => {
                     let known = ticked.iter().find(|ticked| ticked.schedule == schedule.id);
                     let handled = known.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
                     let last = self.jobs_named(&schedule.name, 1).await?.pop().and_then(|job| job.finished_at);
-                    next_run(&schedule, handled, last)
+                    let next = schedule.timetable.as_ref().ok().and_then(|timetable| timetable.after(handled).next());
+                    Entry::Cron(schedule, next.map_or(0, nanos), last)
                 }
             });
         }
         // Runs whose cron was dropped while they were under way.
-        for job in unfinished.values() {
-            tasks.push(self.task(group, job).await?);
-        }
+        tasks.extend(unfinished.into_values().map(|job| Entry::Job(Box::new(job))));
         Ok(tasks)
     }
 
@@ -164,11 +213,9 @@ impl Call {
 }
 
 /// A cron none of whose runs waits: as if its next one did.
-fn next_run(schedule: &Schedule, handled: UnixMs, last: Option<UnixMs>) -> Task {
+fn next_run(schedule: &Schedule, next: i64, last: Option<UnixMs>) -> Task {
     let doc: Value = serde_json::from_str(&schedule.spec.job).unwrap_or_default();
     let text = |pointer: &str| doc.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let next = schedule.timetable.as_ref().ok().and_then(|timetable| timetable.after(handled).next());
-    let next = next.map_or(0, nanos);
     Task {
         id: schedule.name.clone(),
         url: text("/url"),

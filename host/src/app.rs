@@ -27,11 +27,11 @@ use crate::bulk::Bulks;
 use crate::catalog::{Unfit, unlock};
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::{Cluster, Describe, Link};
-use crate::config::Config;
+use crate::config::{Config, Size};
 use crate::cron::Cron;
 use crate::due::{Node, Pace};
 use crate::egress::Guard;
-use crate::gate::Gates;
+use crate::gate::{Gates, Payloads};
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::{ASKED, Observers};
 use crate::policy::Runtime;
@@ -117,7 +117,8 @@ impl App {
         let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
-        let (gates, stop) = (Arc::new(Gates::new(config.engine.concurrency)), CancellationToken::new());
+        let (gates, stop) =
+            (Arc::new(Gates::new(config.engine.concurrency, payloads(&config))), CancellationToken::new());
         let describe = describe(&config, address, &gates, &stop);
         let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
         let attempter = Attempter::new(
@@ -353,6 +354,12 @@ async fn listen_for_mounts(config: &Config) -> anyhow::Result<Vec<(Mount, TcpLis
 
 fn event_bounds(config: &Config) -> EventBounds {
     EventBounds { events: config.events.keep, memory: config.events.memory.get() }
+}
+
+/// What the payloads of all attempts together may take.
+fn payloads(config: &Config) -> Payloads {
+    let bytes = |size: Size| u64::try_from(size.get()).unwrap_or(u64::MAX);
+    Payloads { max_bytes: bytes(config.engine.payload_memory), largest_bytes: bytes(config.server.payload_limit) }
 }
 
 /// Returns when somebody wants this process to end.

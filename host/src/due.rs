@@ -280,7 +280,8 @@ impl Node {
     }
 
     fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
-        let slot = self.gates.enter(leased.job.tenant, leased.job.group, now.max(leased.job.run_at));
+        let slot =
+            self.gates.enter(leased.job.tenant, leased.job.group, leased.job.body_len, now.max(leased.job.run_at));
         let hold = self.leases.keep(leased.lease());
         self.attempts.spawn(Arc::clone(self).run_attempt(leased, slot, hold));
     }

@@ -122,6 +122,7 @@ fn engine(config: &Config, checks: &mut Checks) {
     checks.period("engine.lease", engine.lease, SECOND);
     checks.period("engine.poll", engine.poll, MILLISECOND);
     checks.between("engine.claim_batch", engine.claim_batch, 1, 10_000);
+    checks.at_most("server.payload_limit", config.server.payload_limit, "engine.payload_memory", engine.payload_memory);
     checks.period("engine.horizon", engine.horizon, SECOND);
 }
 

@@ -206,6 +206,8 @@ pub struct Engine {
     pub poll: Period,
     /// The most jobs in one claim.
     pub claim_batch: u32,
+    /// The most bytes of payloads of all attempts that run at once.
+    pub payload_memory: Size,
     /// How far ahead a job can be scheduled.
     pub horizon: Period,
 }

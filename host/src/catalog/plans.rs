@@ -27,11 +27,13 @@ impl Catalog {
             }
             None => {
                 let effective = group.effective.as_ref().map_err(|error| unusable(error.clone()))?;
-                if let Some(plan) = self.plans.get(&group.plan) {
+                // Before the keys are read: a plan that was made while they changed is made again.
+                let keys_epoch = self.state().keys_epoch(group.tenant.id);
+                if let Some(plan) = self.plans.get(&group.plan, keys_epoch) {
                     return Ok(plan);
                 }
                 let plan = self.make_plan(group, effective).await?;
-                self.plans.put(&group.plan, &plan);
+                self.plans.put(&group.plan, &plan, keys_epoch);
                 self.plans.shed(&self.runtime.registry);
                 Ok(plan)
             }

@@ -19,12 +19,19 @@ const GROWTH: usize = 64;
 /// A group's plan, if there is room for it.
 #[derive(Debug, Default)]
 pub struct PlanCell {
-    plan: Mutex<Option<Arc<Plan>>>,
+    plan: Mutex<Option<MadePlan>>,
     used: AtomicU64,
 }
 
+/// A plan, and the state of the tenant's keys that it was made from ([`super::state::State::keys_epoch`]).
+#[derive(Clone, Debug)]
+struct MadePlan {
+    plan: Arc<Plan>,
+    keys_epoch: u64,
+}
+
 impl PlanCell {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Plan>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<MadePlan>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -50,17 +57,18 @@ impl Plans {
         Self { kept: Mutex::default(), uses: AtomicU64::new(1), limit }
     }
 
-    /// The plan in a cell, which counts as used now.
-    pub(super) fn get(&self, cell: &PlanCell) -> Option<Arc<Plan>> {
-        let plan = cell.lock().clone()?;
+    /// The plan in a cell, which counts as used now; none if keys have changed since it was made.
+    pub(super) fn get(&self, cell: &PlanCell, keys_epoch: u64) -> Option<Arc<Plan>> {
+        let made = cell.lock().clone().filter(|made| made.keys_epoch == keys_epoch)?;
+        let plan = made.plan;
         cell.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(plan)
     }
 
     /// Keeps a plan in its group's cell.
-    pub(super) fn put(&self, cell: &Arc<PlanCell>, plan: &Arc<Plan>) {
+    pub(super) fn put(&self, cell: &Arc<PlanCell>, plan: &Arc<Plan>, keys_epoch: u64) {
         cell.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        if cell.lock().replace(Arc::clone(plan)).is_none() {
+        if cell.lock().replace(MadePlan { plan: Arc::clone(plan), keys_epoch }).is_none() {
             let mut kept = self.lock();
             kept.cells.push(Arc::downgrade(cell));
             if kept.cells.len() > kept.tidy_at {

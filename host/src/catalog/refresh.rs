@@ -1,5 +1,5 @@
 //! What other nodes have configured. Each change raises a number in the store; a node that sees another number than its own loads what
-//! is there and takes over the difference. Nothing but delay depends on it: what must be exact is asked of the store.
+//! has changed since, or everything if that is not known any more. Nothing but delay depends on it: what must be exact is asked of the store.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Catalog, Rejected};
-use crate::store::StoreError;
+use crate::store::{Changes, StoreError};
 use crate::wake::Wake;
 
 /// How often the number is looked at even if nobody says that it has changed.
@@ -49,8 +49,18 @@ impl Catalog {
         }
         // A change of this node is either in what is loaded, or is applied after it.
         let _writing = self.writing.lock().await;
-        let (generation, entities) = self.store.load().await?;
-        let unused = self.state.write().unwrap_or_else(PoisonError::into_inner).apply_all(entities, &self.vault)?;
+        let changes = self.store.changes(self.generation.load(Ordering::Relaxed)).await?;
+        let (generation, unused) = match changes {
+            Some(Changes { generation, changed, gone }) => {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                (generation, state.apply_changes(changed, gone, &self.vault)?)
+            }
+            None => {
+                let (generation, entities) = self.store.load().await?;
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                (generation, state.apply_all(entities, &self.vault)?)
+            }
+        };
         self.generation.store(generation, Ordering::Relaxed);
         for component in &unused {
             self.runtime.registry.forget(component).await;

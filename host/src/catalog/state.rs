@@ -1,5 +1,7 @@
 //! The entities in memory, by the names and numbers that they are looked up by. Pure but for decryption.
 
+mod lookups;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +34,8 @@ pub(super) struct State {
     groups: HashMap<GroupId, Arc<Group>>,
     group_names: BTreeMap<(TenantId, String), GroupId>,
     keys: BTreeMap<(TenantId, String), Arc<Key>>,
+    /// How often a key of each tenant has changed.
+    keys_epochs: HashMap<TenantId, u64>,
     tokens: BTreeMap<(TenantId, String), Arc<ApiToken>>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
@@ -53,6 +57,7 @@ impl State {
             groups: HashMap::new(),
             group_names: BTreeMap::new(),
             keys: BTreeMap::new(),
+            keys_epochs: HashMap::new(),
             tokens: BTreeMap::new(),
             token_hashes: HashMap::new(),
             plugins: BTreeMap::new(),
@@ -64,9 +69,20 @@ impl State {
 
     /// Takes over all that is in the store: what is new or has changed, and that the rest has gone. The answer is the components that no
     /// plugin has any more.
-    pub(super) fn apply_all(&mut self, mut entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<Vec<Digest>> {
+    pub(super) fn apply_all(&mut self, entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<Vec<Digest>> {
         let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
-        let gone: Vec<_> = self.known.iter().filter(|(id, _)| !there.contains(id)).map(|(_, it)| it.clone()).collect();
+        let gone = self.known.keys().filter(|id| !there.contains(id)).copied().collect();
+        self.apply_changes(entities, gone, vault)
+    }
+
+    /// Takes over what is new or has changed, and what has gone. The answer is the components that no plugin has any more.
+    pub(super) fn apply_changes(
+        &mut self,
+        mut entities: Vec<Entity>,
+        gone: Vec<i64>,
+        vault: &Vault,
+    ) -> anyhow::Result<Vec<Digest>> {
+        let gone: Vec<_> = gone.iter().filter_map(|id| self.known.get(id).cloned()).collect();
         let mut components: Vec<_> =
             gone.into_iter().filter_map(|(_, tenant, kind, name)| self.remove(tenant, kind, &name)).collect();
         entities.retain(|entity| self.known.get(&entity.id).is_none_or(|(version, ..)| *version < entity.version));
@@ -95,7 +111,7 @@ impl State {
             Kind::Key => {
                 let key = key_of(&entity, read(&entity)?, vault);
                 self.keys.insert((tenant, entity.name), Arc::new(key));
-                self.rebuild_groups(tenant);
+                self.keys_changed(tenant);
             }
             Kind::ApiToken => self.apply_token(entity)?,
             Kind::Plugin => {
@@ -134,7 +150,7 @@ impl State {
             }
             Kind::Key => {
                 self.keys.remove(&slot);
-                self.rebuild_groups(tenant);
+                self.keys_changed(tenant);
             }
             Kind::ApiToken => self.forget_token(&slot),
             Kind::Plugin => {
@@ -236,7 +252,17 @@ impl State {
         }
     }
 
-    /// What a change of the tenant or of its keys means for its groups.
+    /// Rises whenever one of the tenant's keys changes: the plans of its groups are made anew when they are needed, whether they use that
+    /// key or not, so that a change costs nothing for groups that have nothing to do.
+    pub(super) fn keys_epoch(&self, tenant: TenantId) -> u64 {
+        self.keys_epochs.get(&tenant).copied().unwrap_or(0)
+    }
+
+    fn keys_changed(&mut self, tenant: TenantId) {
+        *self.keys_epochs.entry(tenant).or_default() += 1;
+    }
+
+    /// What a change of the tenant means for its groups.
     fn rebuild_groups(&mut self, tenant: TenantId) {
         let ids: Vec<_> = self.groups_of(tenant).map(|group| group.id).collect();
         for id in ids {
@@ -301,122 +327,5 @@ impl State {
             BoundPlugin { role: used.role, plugin: name, digest: used.digest.clone() }
         };
         effective.uses().map(bound).collect()
-    }
-
-    /// A version of a group's policy that is, or was, not in force.
-    pub(super) fn binding(&self, group: GroupId, number: i64) -> Option<&Arc<Binding>> {
-        self.bindings.get(&(group, number))
-    }
-
-    /// All of them, oldest first.
-    pub(super) fn bindings_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<Binding>> {
-        self.bindings.range((group, i64::MIN)..=(group, i64::MAX)).map(|(_, binding)| binding)
-    }
-
-    /// Those whose group is gone.
-    pub(super) fn orphans(&self) -> impl Iterator<Item = (TenantId, String)> {
-        self.known.values().filter_map(|(_, tenant, kind, name)| {
-            let (group, _) = slot_of(name).filter(|_| *kind == Kind::Binding)?;
-            (!self.groups.contains_key(&group)).then(|| (*tenant, name.clone()))
-        })
-    }
-
-    pub(super) fn digest_of(&self, tenant: TenantId, name: &PluginName) -> Option<Digest> {
-        self.plugin(tenant, name).map(|plugin| plugin.doc.digest.clone())
-    }
-
-    /// A plugin that the tenant can see; the newest version if none is named.
-    pub(super) fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<&Arc<PluginVersion>> {
-        let version = match &name.version {
-            Some(version) => Some(version.parse::<semver::Version>().ok()?),
-            None => None,
-        };
-        if let Some(builtin) = self.builtins.get(&name.name) {
-            return version.is_none_or(|version| version == builtin.version).then_some(builtin);
-        }
-        match version {
-            Some(version) => self.plugins.get(&(tenant, name.name.clone(), version)),
-            None => {
-                let released = self.versions(tenant, &name.name).rfind(|plugin| plugin.version.pre.is_empty());
-                released.or_else(|| self.versions(tenant, &name.name).next_back())
-            }
-        }
-    }
-
-    /// The tenant's versions of a plugin, oldest first.
-    pub(super) fn versions(
-        &self,
-        tenant: TenantId,
-        name: &str,
-    ) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
-        let name = name.to_owned();
-        self.plugins.iter().filter(move |((id, other, _), _)| *id == tenant && *other == name).map(|(_, plugin)| plugin)
-    }
-
-    pub(super) fn plugins_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
-        let own = self.plugins.iter().filter(move |((id, _, _), _)| *id == tenant).map(|(_, plugin)| plugin);
-        self.builtins.values().chain(own)
-    }
-
-    pub(super) fn is_builtin(&self, name: &str) -> bool {
-        self.builtins.contains_key(name)
-    }
-
-    pub(super) fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
-        self.tenants.get(self.tenant_names.get(name)?)
-    }
-
-    pub(super) fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
-        self.tenant_names.values().filter_map(|id| self.tenants.get(id))
-    }
-
-    pub(super) fn group(&self, tenant: TenantId, name: &str) -> Option<&Arc<Group>> {
-        self.groups.get(self.group_names.get(&(tenant, name.to_owned()))?)
-    }
-
-    pub(super) fn group_by_id(&self, id: GroupId) -> Option<&Arc<Group>> {
-        self.groups.get(&id)
-    }
-
-    pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
-        self.groups.values()
-    }
-
-    pub(super) fn groups_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Group>> {
-        let names = self.group_names.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
-        names.filter_map(|(_, id)| self.groups.get(id))
-    }
-
-    pub(super) fn key(&self, tenant: TenantId, name: &str) -> Option<&Arc<Key>> {
-        self.keys.get(&(tenant, name.to_owned()))
-    }
-
-    pub(super) fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Key>> {
-        self.keys.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant).map(|(_, key)| key)
-    }
-
-    pub(super) fn bulk(&self, tenant: TenantId, id: &str) -> Option<&Arc<Bulk>> {
-        self.bulks.get(&(tenant, id.to_owned()))
-    }
-
-    pub(super) fn bulks(&self) -> impl Iterator<Item = &Arc<Bulk>> {
-        self.bulks.values()
-    }
-
-    pub(super) fn schedule(&self, tenant: TenantId, name: &str) -> Option<&Arc<Schedule>> {
-        self.schedules.get(&(tenant, name.to_owned()))
-    }
-
-    pub(super) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
-        self.schedules.values()
-    }
-
-    pub(super) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {
-        self.token_hashes.get(hash)
-    }
-
-    pub(super) fn tokens_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<ApiToken>> {
-        let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
-        tokens.map(|(_, token)| token)
     }
 }

@@ -1,7 +1,10 @@
 //! What is configured, not scheduled.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::clock::UnixMs;
@@ -122,6 +125,48 @@ pub(super) fn check_generation(expected: Option<i64>, found: i64) -> Result<(), 
     }
 }
 
+/// What has changed since a generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changes {
+    /// The generation up to which it is complete. It may hold later changes, too.
+    pub generation: i64,
+    /// What is new or has changed, as it is now.
+    pub changed: Vec<Entity>,
+    /// The ids of what has gone.
+    pub gone: Vec<i64>,
+}
+
+/// How many of the newest changes are known one by one.
+const CHANGES_KEPT: usize = 64;
+
+/// The newest changes, as a generation and the id of an entity each, in their order. Kept next to the generation, as JSON.
+///
+/// A program that does not know them leaves a gap, which shows: each change has a generation of its own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct RecentChanges(Vec<(i64, i64)>);
+
+impl RecentChanges {
+    /// Those that are kept as `text`; none if they cannot be read.
+    pub(super) fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// Takes down a change of an entity.
+    pub(super) fn record(&mut self, generation: i64, entity: i64) {
+        self.0.push((generation, entity));
+        let surplus = self.0.len().saturating_sub(CHANGES_KEPT);
+        self.0.drain(..surplus);
+    }
+
+    /// The entities that have changed between two generations, if all of these changes are known.
+    pub(super) fn between(&self, since: i64, now: i64) -> Option<BTreeSet<i64>> {
+        let newer: Vec<_> = self.0.iter().filter(|(generation, _)| *generation > since && *generation <= now).collect();
+        let has_all = newer.iter().map(|(generation, _)| *generation).eq(since + 1..=now);
+        (has_all && since <= now).then(|| newer.iter().map(|(_, entity)| *entity).collect())
+    }
+}
+
 /// What a put expects to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -138,6 +183,9 @@ pub enum Expect {
 pub trait Entities: Send + Sync {
     /// All entities, and the generation that they belong to. It rises with each change, so equal generations mean equal entities.
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError>;
+
+    /// What has changed since an earlier generation. None if that is not known any more: then everything is to be loaded.
+    async fn changes(&self, since: i64) -> Result<Option<Changes>, StoreError>;
 
     /// The generation of the newest change.
     async fn generation(&self) -> Result<i64, StoreError>;
@@ -166,4 +214,27 @@ pub trait Entities: Send + Sync {
 
     /// The bytes of a component.
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_changes_know_gaps_and_have_a_bound() {
+        let mut recent = RecentChanges::default();
+        for generation in 1..=100 {
+            recent.record(generation, generation * 10 % 70);
+        }
+        let mut recent = RecentChanges::read(&serde_json::to_string(&recent).unwrap());
+        assert_eq!(recent.between(98, 100), Some([990 % 70, 1_000 % 70].into()));
+        assert_eq!(recent.between(100, 100), Some([].into()));
+        assert_eq!(recent.between(35, 100), None, "too long ago");
+        assert!(recent.between(36, 100).is_some());
+        assert_eq!(recent.between(101, 100), None, "another database's");
+        recent.record(102, 7);
+        assert_eq!(recent.between(100, 102), None, "a program that knows nothing of this made the change before");
+        assert_eq!(recent.between(101, 102), Some([7].into()));
+        assert_eq!(RecentChanges::read("?").between(0, 1), None);
+    }
 }

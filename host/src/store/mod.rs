@@ -29,7 +29,7 @@ use crate::job::{
     State, TenantId, Token,
 };
 
-pub use entities::{Entities, Entity, Expect, Kind, PutEntity};
+pub use entities::{Changes, Entities, Entity, Expect, Kind, PutEntity};
 pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
 pub use postgres::{PostgresOptions, PostgresStore, PostgresTarget, Stage};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};

@@ -201,3 +201,26 @@ pub(crate) async fn survives_reopening(world: &World) {
     assert_eq!(store.load().await.unwrap(), before);
     assert_eq!(store.component("d1").await.unwrap(), Some(Bytes::from_static(b"\0asm")));
 }
+
+pub(crate) async fn a_change_is_read_without_the_rest(world: &World) {
+    for groups in [10, 1_000] {
+        for number in 0..groups {
+            world.put(world.tenant.0, Kind::Group, &format!("{groups}-{number}")).await;
+        }
+        let since = world.store.generation().await.unwrap();
+        let changed = world.put(world.tenant.0, Kind::Key, "k").await;
+        let again = world.put(world.tenant.0, Kind::Key, "k").await;
+        assert_eq!(again.id, changed.id);
+        let gone = world.put(world.tenant.0, Kind::Key, "gone").await;
+        let (tenant, name) = (world.tenant.0, gone.name);
+        assert!(world.store.delete(tenant, gone.kind, name, NOW, None).await.unwrap());
+        let group = world.new_group("short-lived").await;
+        assert!(world.store.delete(tenant, Kind::Group, "short-lived".to_owned(), NOW, None).await.unwrap());
+        let found = world.store.changes(since).await.unwrap().expect("it was a moment ago");
+        assert_eq!((&found.changed[..], &found.gone[..]), (&[again][..], &[gone.id, group.0][..]), "{groups} groups");
+        assert_eq!(found.generation, world.store.generation().await.unwrap());
+        let nothing = world.store.changes(found.generation).await.unwrap().unwrap();
+        assert!(nothing.changed.is_empty() && nothing.gone.is_empty());
+    }
+    assert_eq!(world.store.changes(1).await.unwrap(), None, "that is long ago: everything is to be loaded");
+}

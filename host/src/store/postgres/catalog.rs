@@ -10,14 +10,19 @@ use super::transaction::Verb;
 use super::{PostgresStore, locks, peers, rows};
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
-use crate::store::entities::{check_generation, no_plugin};
-use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
+use crate::store::entities::{RecentChanges, check_generation, no_plugin};
+use crate::store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
 impl Entities for PostgresStore {
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
         let mut db = self.database.connections.take().await?;
         Ok(self.database.connections.bounded(load(&mut db)).await?)
+    }
+
+    async fn changes(&self, since: i64) -> Result<Option<Changes>, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(changes(&mut db, since)).await?)
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {
@@ -100,12 +105,36 @@ async fn generation(db: &mut PgConnection) -> Result<i64, Failure> {
     rows::number(&sqlx::query(GENERATION).fetch_one(db).await?, "generation")
 }
 
-const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1";
+const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1 RETURNING generation, recent";
 
-/// Lets the other nodes see that something has changed.
-async fn changed(db: &mut PgConnection) -> Result<(), Failure> {
-    sqlx::query(NEXT_GENERATION).execute(&mut *db).await?;
+const PUT_RECENT: &str = "UPDATE carillon SET recent = $1";
+
+/// Lets the other nodes see that an entity has changed. Entities are locked.
+async fn changed(db: &mut PgConnection, entity: i64) -> Result<(), Failure> {
+    let row = sqlx::query(NEXT_GENERATION).fetch_one(&mut *db).await?;
+    let mut recent = RecentChanges::read(row.try_get("recent")?);
+    recent.record(rows::number(&row, "generation")?, entity);
+    sqlx::query(PUT_RECENT).bind(to_json(&recent)?).execute(&mut *db).await?;
     peers::notify_catalog(db).await
+}
+
+const RECENT: &str = "SELECT generation, recent FROM carillon";
+
+const LOAD_SOME: &str = "
+    SELECT id, tenant, kind, name, version, doc, created_at, updated_at FROM entity
+    WHERE id = ANY($1) AND deleted_at IS NULL";
+
+async fn changes(db: &mut PgConnection, since: i64) -> Result<Option<Changes>, Failure> {
+    let row = sqlx::query(RECENT).fetch_one(&mut *db).await?;
+    let generation = rows::number(&row, "generation")?;
+    let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
+    let wanted: Vec<i64> = ids.iter().copied().collect();
+    let found = sqlx::query(LOAD_SOME).bind(wanted).fetch_all(db).await?;
+    let changed = found.iter().map(entity).collect::<Result<Vec<_>, _>>()?;
+    for entity in &changed {
+        ids.remove(&entity.id);
+    }
+    Ok(Some(Changes { generation, changed, gone: ids.into_iter().collect() }))
 }
 
 const FIND: &str = "
@@ -158,8 +187,9 @@ impl Verb for PutEntity {
                 query.fetch_one(&mut *db).await?
             }
         };
-        changed(db).await?;
-        entity(&row)
+        let entity = entity(&row)?;
+        changed(db, entity.id).await?;
+        Ok(entity)
     }
 }
 
@@ -219,7 +249,7 @@ impl Verb for Delete {
         if self.kind == Kind::Schedule {
             sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
         }
-        changed(db).await?;
+        changed(db, id).await?;
         Ok(true)
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::SqliteStore;
 use super::db::Db;
@@ -11,14 +11,19 @@ use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::store::documents::to_json;
-use crate::store::entities::{check_generation, no_plugin};
-use crate::store::{Entities, Entity, Kind, PutEntity, StoreError};
+use crate::store::entities::{RecentChanges, check_generation, no_plugin};
+use crate::store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
 #[async_trait]
 impl Entities for SqliteStore {
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
         let rows = sqlx::query(LOAD).fetch_all(&mut *self.readers.take().await?).await.map_err(Failure::from)?;
         Ok(loaded(&rows)?)
+    }
+
+    async fn changes(&self, since: i64) -> Result<Option<Changes>, StoreError> {
+        let mut reader = self.readers.take().await?;
+        Ok(changes(&mut reader, since).await?)
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {
@@ -97,7 +102,36 @@ fn entity(row: &SqliteRow) -> Result<Entity, Failure> {
 
 const GENERATION: &str = "SELECT number FROM generation";
 
-const NEXT_GENERATION: &str = "UPDATE generation SET number = number + 1";
+const NEXT_GENERATION: &str = "UPDATE generation SET number = number + 1 RETURNING number, recent";
+
+const PUT_RECENT: &str = "UPDATE generation SET recent = ?1";
+
+/// Takes down that an entity has changed.
+async fn changed(db: &mut Db, entity: i64) -> Result<(), Failure> {
+    let row = db.fetch_one(sqlx::query(NEXT_GENERATION)).await?;
+    let mut recent = RecentChanges::read(row.try_get("recent")?);
+    recent.record(rows::number(&row, "number")?, entity);
+    db.execute(sqlx::query(PUT_RECENT).bind(to_json(&recent)?)).await?;
+    Ok(())
+}
+
+const RECENT: &str = "SELECT number, recent FROM generation";
+
+/// Those of a JSON list of ids that are there.
+pub(super) const LOAD_SOME: &str = "
+    SELECT * FROM entity WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL";
+
+async fn changes(db: &mut SqliteConnection, since: i64) -> Result<Option<Changes>, Failure> {
+    let row = sqlx::query(RECENT).fetch_one(&mut *db).await?;
+    let generation = rows::number(&row, "number")?;
+    let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
+    let found = sqlx::query(LOAD_SOME).bind(to_json(&ids)?).fetch_all(db).await?;
+    let changed = found.iter().map(entity).collect::<Result<Vec<_>, _>>()?;
+    for entity in &changed {
+        ids.remove(&entity.id);
+    }
+    Ok(Some(Changes { generation, changed, gone: ids.into_iter().collect() }))
+}
 
 const FIND: &str = "
     SELECT id, version FROM entity WHERE tenant = ?1 AND kind = ?2 AND name = ?3 AND deleted_at IS NULL";
@@ -135,8 +169,9 @@ async fn write(db: &mut Db, put: &PutEntity) -> Result<Entity, Failure> {
             db.fetch_one(query).await?
         }
     };
-    db.execute(sqlx::query(NEXT_GENERATION)).await?;
-    entity(&row)
+    let entity = entity(&row)?;
+    changed(db, entity.id).await?;
+    Ok(entity)
 }
 
 fn conflict(text: String) -> Result<(), Failure> {
@@ -194,7 +229,7 @@ impl Delete {
         if kind == Kind::Schedule {
             db.execute(sqlx::query(DELETE_TICKED).bind(id)).await?;
         }
-        db.execute(sqlx::query(NEXT_GENERATION)).await?;
+        changed(db, id).await?;
         Ok(true)
     }
 }

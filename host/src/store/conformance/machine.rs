@@ -1,16 +1,21 @@
 //! Random sequences of verbs against a small model of the state machine.
 //!
-//! After each verb every job is compared with the model, and every observed step with [`State::can_become`].
+//! After each verb every job is compared with the model, and every observed step with [`State::can_become`]. The seed of a walk that failed
+//! is printed, and kept in [`REGRESSIONS`], whose walks are taken first: commit what it adds.
 
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
 use super::*;
 use crate::job::{Settlement, Token};
-use crate::store::Settled;
+use crate::store::{Edit, Settled};
+
+/// The seeds of walks that failed once.
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/store_machine.txt");
 
 const WALKS: u32 = 24;
 const STEPS: usize = 40;
@@ -29,19 +34,28 @@ enum End {
 enum Step {
     Insert {
         delay: u64,
+        /// It has a deadline, so long after its acceptance.
+        ttl: Option<u64>,
+        /// It has one of the order keys.
+        key: Option<char>,
+        pull: bool,
     },
     Pass {
         time: u64,
     },
     Claim {
         quota: u32,
+        pull: bool,
     },
-    ClaimExpired,
+    ClaimLost,
+    ClaimOverdue,
     /// Settles a few of all the leases that ever were, the lost ones included.
     Settle(Vec<(usize, End)>),
     Extend(usize),
     Cancel(usize),
     Redrive(usize),
+    Reschedule(usize, u64),
+    Edit(usize, u64),
     Prune(State),
 }
 
@@ -58,14 +72,18 @@ fn an_end() -> impl Strategy<Value = End> {
 
 fn a_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..50_u64).prop_map(|delay| Step::Insert { delay }),
+        4 => (0..50_u64, option::of(0..90_u64), option::of(prop::sample::select(vec!['a', 'b'])), prop::bool::weighted(0.2))
+            .prop_map(|(delay, ttl, key, pull)| Step::Insert { delay, ttl, key, pull }),
         3 => (1..60_u64).prop_map(|time| Step::Pass { time }),
-        4 => (0..4_u32).prop_map(|quota| Step::Claim { quota }),
-        2 => Just(Step::ClaimExpired),
+        5 => (0..4_u32, prop::bool::weighted(0.3)).prop_map(|(quota, pull)| Step::Claim { quota, pull }),
+        2 => Just(Step::ClaimLost),
+        2 => Just(Step::ClaimOverdue),
         5 => vec((any::<prop::sample::Index>().prop_map(|index| index.index(1_000)), an_end()), 1..4).prop_map(Step::Settle),
         1 => (0..1_000_usize).prop_map(Step::Extend),
         2 => (0..1_000_usize).prop_map(Step::Cancel),
-        2 => (0..1_000_usize).prop_map(Step::Redrive),
+        3 => (0..1_000_usize).prop_map(Step::Redrive),
+        1 => (0..1_000_usize, 0..50_u64).prop_map(|(which, delay)| Step::Reschedule(which, delay)),
+        1 => (0..1_000_usize, 0..50_u64).prop_map(|(which, delay)| Step::Edit(which, delay)),
         1 => prop::sample::select(State::ALL.to_vec()).prop_map(Step::Prune),
     ]
 }
@@ -82,6 +100,13 @@ const fn ms(ms: u64) -> Duration {
 struct Expected {
     id: JobId,
     state: State,
+    pull: bool,
+    key: Option<char>,
+    /// An earlier job of its key is unfinished.
+    blocked: bool,
+    ttl: Option<Duration>,
+    deadline: Option<UnixMs>,
+    revision: i64,
     run_at: UnixMs,
     lease_until: UnixMs,
     token: Token,
@@ -102,7 +127,8 @@ struct Walk<'w> {
 }
 
 pub(crate) async fn random_walks_follow_the_diagram(world: &World) {
-    let config = Config { cases: WALKS, failure_persistence: None, ..Config::default() };
+    let persistence = Box::new(FileFailurePersistence::Direct(REGRESSIONS));
+    let config = Config { cases: WALKS, failure_persistence: Some(persistence), ..Config::default() };
     let walks = AtomicU64::new(0);
     let walk = |steps: Vec<Step>| {
         let name = format!("walk-{}", walks.fetch_add(1, Ordering::Relaxed));
@@ -122,23 +148,39 @@ pub(crate) async fn random_walks_follow_the_diagram(world: &World) {
 impl Walk<'_> {
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Insert { delay } => self.insert(self.now.plus(ms(delay))).await,
+            Step::Insert { delay, ttl, key, pull } => self.insert(delay, ttl.map(ms), key, pull).await,
             Step::Pass { time } => self.now = self.now.plus(ms(time)),
-            Step::Claim { quota } => self.claim(quota).await,
-            Step::ClaimExpired => self.claim_lost().await,
+            Step::Claim { quota, pull } => self.claim(quota, pull).await,
+            Step::ClaimLost => self.claim_lost().await,
+            Step::ClaimOverdue => self.claim_overdue().await,
             Step::Settle(ends) => self.settle(ends).await,
             Step::Extend(which) => self.extend(which).await,
             Step::Cancel(which) => self.cancel(which).await,
             Step::Redrive(which) => self.redrive(which).await,
+            Step::Reschedule(which, delay) => self.reschedule(which, self.now.plus(ms(delay))).await,
+            Step::Edit(which, delay) => self.edit(which, self.now.plus(ms(delay))).await,
             Step::Prune(state) => self.prune(state).await,
         }
     }
 
-    async fn insert(&mut self, run_at: UnixMs) {
-        let job = self.world.job_in(self.group, run_at);
+    async fn insert(&mut self, delay: u64, ttl: Option<Duration>, key: Option<char>, pull: bool) {
+        let run_at = self.now.plus(ms(delay));
+        let mut job = self.world.job_in(self.group, run_at);
+        job.created_at = self.now;
+        job.deadline = ttl.map(|ttl| self.now.plus(ttl));
+        job.order_key = key.map(String::from);
+        if pull {
+            job.spec = Spec::default();
+        }
         self.jobs.push(Expected {
             id: job.id,
             state: State::Scheduled,
+            pull,
+            key,
+            blocked: key.is_some(),
+            ttl,
+            deadline: job.deadline,
+            revision: 0,
             run_at,
             lease_until: UnixMs(0),
             token: Token(0),
@@ -150,18 +192,50 @@ impl Walk<'_> {
             pruned: false,
         });
         self.world.store.insert(vec![job].into()).await.unwrap();
+        self.advance();
     }
 
-    async fn claim(&mut self, quota: u32) {
+    /// Of each key, if no unfinished job may go, the oldest may.
+    fn advance(&mut self) {
+        for key in ['a', 'b'] {
+            let of_key = |job: &&mut Expected| job.key == Some(key) && !job.state.is_final() && !job.pruned;
+            let mut queue: Vec<&mut Expected> = self.jobs.iter_mut().filter(of_key).collect();
+            if queue.iter().all(|job| job.blocked)
+                && let Some(first) = queue.iter_mut().min_by_key(|job| job.id)
+            {
+                first.blocked = false;
+            }
+        }
+    }
+
+    async fn claim(&mut self, quota: u32, pull: bool) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let claim = ClaimDue { now, lease_until, pull: false, quotas: vec![(self.group, quota)], owed: Vec::new() };
+        let claim = ClaimDue { now, lease_until, pull, quotas: vec![(self.group, quota)], owed: Vec::new() };
         let leased = self.world.store.claim_due(claim).await.unwrap();
-        let mut due: Vec<&mut Expected> =
-            self.jobs.iter_mut().filter(|job| job.state == State::Scheduled && job.run_at <= now).collect();
+        let is_due = |job: &&mut Expected| {
+            job.state == State::Scheduled && !job.blocked && job.pull == pull && job.run_at <= now
+        };
+        let mut due: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_due).collect();
         due.sort_by_key(|job| (job.run_at, job.id));
         due.truncate(quota as usize);
         assert_eq!(ids(&leased), due.iter().map(|job| job.id).collect::<Vec<_>>());
         for (job, leased) in due.into_iter().zip(leased) {
+            job.lease(lease_until, &leased);
+            self.leases.push(leased);
+        }
+    }
+
+    /// Blocked jobs expire like others.
+    async fn claim_overdue(&mut self) {
+        let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
+        let leased = self.world.store.claim_overdue(now, lease_until, 1_000_000).await.unwrap();
+        let leased: Vec<Leased> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
+        let is_overdue =
+            |job: &&mut Expected| job.state == State::Scheduled && job.deadline.is_some_and(|deadline| deadline < now);
+        let mut overdue: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_overdue).collect();
+        overdue.sort_by_key(|job| (job.run_at, job.id));
+        assert_eq!(ids(&leased), overdue.iter().map(|job| job.id).collect::<Vec<_>>());
+        for (job, leased) in overdue.into_iter().zip(leased) {
             job.lease(lease_until, &leased);
             self.leases.push(leased);
         }
@@ -195,6 +269,7 @@ impl Walk<'_> {
             settlements.push(end.of(leased, self.now));
             expected.push(job.settle(leased.token, end, self.now));
         }
+        self.advance();
         assert_eq!(self.world.store.settle(settlements).await.unwrap(), expected);
     }
 
@@ -230,6 +305,7 @@ impl Walk<'_> {
             }
             ended => Changed::Not(ended),
         };
+        self.advance();
         assert_eq!(self.change(which, Change::Cancel).await, expected);
     }
 
@@ -245,11 +321,54 @@ impl Walk<'_> {
                 job.step_to(State::Scheduled);
                 (job.run_at, job.finished_at, job.lost_leases, job.attempt_base) = (now, None, 0, job.attempt_count);
                 job.cancel_requested = false;
+                job.blocked = job.key.is_some();
+                job.deadline = job.ttl.map(|ttl| now.plus(ttl));
                 Changed::Done
             }
             other => Changed::Not(other),
         };
+        self.advance();
         assert_eq!(self.change(which, Change::Redrive(now)).await, expected);
+    }
+
+    async fn reschedule(&mut self, which: usize, at: UnixMs) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let which = which % self.jobs.len();
+        let job = &mut self.jobs[which];
+        let expected = match job.state {
+            _ if job.pruned => Changed::Unknown,
+            State::Scheduled => {
+                job.run_at = at;
+                Changed::Done
+            }
+            other => Changed::Not(other),
+        };
+        assert_eq!(self.change(which, Change::Reschedule(at)).await, expected);
+    }
+
+    async fn edit(&mut self, which: usize, at: UnixMs) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let which = which % self.jobs.len();
+        let job = &mut self.jobs[which];
+        let spec = if job.pull { Spec::default() } else { self.world.job(NOW).spec };
+        let edit =
+            Edit { revision: job.revision, name: None, run_at: at, priority: Priority::default(), spec, body: None };
+        let expected = match job.state {
+            _ if job.pruned => Changed::Unknown,
+            State::Scheduled => {
+                (job.run_at, job.revision) = (at, job.revision + 1);
+                Changed::Done
+            }
+            other => Changed::Not(other),
+        };
+        assert_eq!(self.change(which, Change::Edit(Box::new(edit.clone()))).await, expected);
+        if expected == Changed::Done {
+            assert_eq!(self.change(which, Change::Edit(Box::new(edit))).await, Changed::Stale, "it is an older one");
+        }
     }
 
     async fn change(&self, which: usize, change: Change) -> Changed {
@@ -276,6 +395,7 @@ impl Walk<'_> {
             assert!(!expected.pruned, "{expected:?} should be gone");
             let seen = (job.state, job.run_at, job.finished_at, job.attempt_count);
             assert_eq!(seen, (expected.state, expected.run_at, expected.finished_at, expected.attempt_count));
+            assert_eq!((job.deadline, job.revision), (expected.deadline, expected.revision));
             assert!(!job.state.is_final() || job.finished_at.is_some());
             if !job.state.is_final() {
                 assert_eq!(job.cancel_requested, expected.cancel_requested);

@@ -157,3 +157,100 @@ fn partitions_wait_for_whoever_reads_them() {
         assert_eq!(prune(&store, old.plus(SUCCEEDED * 3 / 2)).await, 1);
     });
 }
+
+/// How many eras pass, each of which keeps something.
+const ERAS_PASSED: u32 = 100;
+
+/// An era of these tests: a thirty-second of [`DEAD`].
+const ERA: Duration = Duration::from_secs(2 * 60);
+
+#[test]
+fn what_waits_for_years_keeps_no_partition() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    let (url, database) = fresh.url();
+    runtime().block_on(async {
+        let (world, store) = fresh.two_on(&url).await;
+        let start = NOW.plus(Duration::from_secs(15));
+        let mut waiting = Vec::new();
+        for number in 0..ERAS_PASSED {
+            let at = start.plus(ERA * number);
+            prune(&store, at).await;
+            let reminder = NewJob { run_at: at.plus(MINUTE * 1_000_000), ..job(&world, at) };
+            waiting.push(reminder.id);
+            store.insert(vec![reminder].into()).await.unwrap();
+        }
+        let partitions = count(&cluster, &database, "era");
+        assert!(partitions <= 45, "{partitions} after {ERAS_PASSED}, of which 32 are as old as what is kept");
+        for id in &waiting {
+            let job = store.job(world.tenant, *id).await.unwrap().unwrap();
+            assert_eq!((job.state, job.spec), (State::Scheduled, world.job(NOW).spec));
+            assert_eq!(store.body(world.tenant, *id).await.unwrap().unwrap(), "{}");
+        }
+        let last = conformance::claim(&store, world.group, start.plus(MINUTE * 2_000_000), 1_000).await;
+        assert_eq!(last.len(), waiting.len());
+        let end = |leased: &Leased| Settlement::succeeded(leased, start, an_attempt(leased, Some(200)));
+        let settled = store.settle(last.iter().map(end).collect()).await.unwrap();
+        assert!(settled.iter().all(|settled| *settled == Settled::Applied(State::Succeeded)));
+    });
+}
+
+#[test]
+fn the_number_of_partitions_has_a_bound() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    let (url, database) = fresh.url();
+    // More jobs wait in each era than are moved out of one.
+    let fill = "INSERT INTO job (id, tenant, grp, lane, run_at, state, blocked, seed, created_at)
+        SELECT (lpad(to_hex(from_ms), 12, '0') || lpad(to_hex(n), 20, '0'))::UUID, 1, 1, 20, 9000000000000, 'scheduled', FALSE, 1, 1
+        FROM era CROSS JOIN generate_series(0, 1000) AS n
+        WHERE NOT EXISTS (SELECT 1 FROM job WHERE id = (lpad(to_hex(from_ms), 12, '0') || repeat('0', 20))::UUID)";
+    runtime().block_on(async {
+        let (world, store) = fresh.two_on(&url).await;
+        let start = NOW.plus(Duration::from_secs(15));
+        for number in 0..ERAS_PASSED {
+            prune(&store, start.plus(ERA * number)).await;
+            cluster.sql(&database, fill);
+        }
+        assert_eq!(count(&cluster, &database, "era"), 64);
+        let late = start.plus(ERA * ERAS_PASSED);
+        let one = one_succeeds(&world, &store, late).await;
+        assert_eq!(count(&cluster, &database, "job_done_rest"), 1, "new jobs are kept all the same");
+        // When those that wait have gone, so have their partitions, and new ones are made.
+        cluster.sql(&database, "DELETE FROM job");
+        prune(&store, late.plus(MINUTE)).await;
+        let partitions = count(&cluster, &database, "era");
+        assert!(partitions < 64, "{partitions}");
+        assert!(store.job(world.tenant, one).await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_step_of_the_housekeeping_that_fails_keeps_no_other_from_being_made() {
+    let cluster = cluster();
+    let fresh = Fresh::of(&cluster);
+    let (url, database) = fresh.url();
+    // A job that was accepted tomorrow, by a clock that was set back since: no partition can be made around it.
+    let tomorrow = NOW.plus(Duration::from_secs(86_400)).0;
+    let stray = format!(
+        "INSERT INTO job_spec (job, spec, body) VALUES ((lpad(to_hex({tomorrow}), 12, '0') || repeat('0', 20))::UUID, '{{}}', '')"
+    );
+    let refuse = "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$";
+    runtime().block_on(async {
+        let (world, store) = fresh.two_on(&url).await;
+        prune(&store, NOW).await;
+        one_succeeds(&world, &store, NOW.plus(Duration::from_secs(15))).await;
+        cluster.sql(&database, &stray);
+        cluster.sql(&database, refuse);
+        cluster.sql(&database, "INSERT INTO recent VALUES (1, 'dedupe', 'k', 1, NULL, '{}'); INSERT INTO tick (schedule, at) VALUES (99, 1)");
+        let late = UnixMs(tomorrow).minus(MINUTE);
+        for table in ["recent", "tick"] {
+            cluster.sql(&database, &format!("CREATE TRIGGER no BEFORE DELETE ON {table} EXECUTE FUNCTION refuse()"));
+            prune(&store, late).await;
+            let left = ["recent", "tick", "job_done"].map(|table| count(&cluster, &database, table));
+            let expected = if table == "recent" { [1, 0, 0] } else { [0, 1, 0] };
+            assert_eq!(left, expected, "deletions from {table} fail, and no partition can be made");
+            cluster.sql(&database, &format!("DROP TRIGGER no ON {table}; INSERT INTO tick (schedule, at) VALUES (99, 1) ON CONFLICT DO NOTHING"));
+        }
+    });
+}

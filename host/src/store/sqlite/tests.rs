@@ -21,7 +21,7 @@ use crate::store::conformance::{
     self, Backend, LEASE, NOW, TABLES_WITH_ROWS, World, a_plugin, an_attempt, claim_lost, conformance,
 };
 use crate::store::{
-    Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Settled, Store,
+    Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Prune, Settled, Store,
     StoreError, Waiting, migrations,
 };
 
@@ -435,4 +435,26 @@ async fn a_database_of_the_first_version_goes_on() {
 
 fn dead_of(group: GroupId) -> JobFilter {
     JobFilter { state: Some(State::Dead), ..JobFilter::all(TenantId(1), group) }
+}
+
+#[tokio::test]
+async fn a_step_of_the_housekeeping_that_fails_keeps_no_other_from_being_made() {
+    let rows =
+        "INSERT INTO recent VALUES (1, 'dedupe', 'k', 1, NULL, '{}'); INSERT INTO tick (schedule, at) VALUES (99, 1)";
+    for failing in ["job", "recent", "tick"] {
+        let sqlite = empty().await;
+        let world = World::new(Box::new(Arc::clone(&sqlite))).await;
+        let [id] = world.insert_due(1).await[..] else { unreachable!() };
+        world.change(id, Change::Cancel).await;
+        let mut shell = shell(&sqlite.options().path).await;
+        sqlx::raw_sql(rows).execute(&mut shell).await.unwrap();
+        let trigger = format!("CREATE TRIGGER no BEFORE DELETE ON {failing} BEGIN SELECT RAISE(ABORT, 'no'); END");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&mut shell).await.unwrap();
+        let prune = Prune { ended: vec![(State::Cancelled, NOW)], ticks: NOW, now: NOW, limit: 10 };
+        world.store.prune(prune).await.unwrap();
+        let left = world.rows().await;
+        for table in ["job", "recent", "tick"] {
+            assert_eq!(left.get(table), (table == failing).then_some(&1), "{table}, where {failing} fails");
+        }
+    }
 }

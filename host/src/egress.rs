@@ -1,8 +1,10 @@
 //! Where requests may go. Addresses are judged after name resolution, one by one, so that a name cannot smuggle one in.
 //!
-//! The list of special networks is that of the IANA registries for IPv4 and IPv6 (RFC 6890 and its updates), with the addresses
-//! that carry an IPv4 address inside them judged by what they carry.
+//! The list of special networks is that of the IANA registries for IPv4 and IPv6 (RFC 6890 and its updates).
+//!
+//! Invariant: `egress.deny`, `egress.allow` and that list see an address and every IPv4 address that it carries ([`carried`]).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -34,19 +36,42 @@ const SPECIAL_V6: [(Ipv6Addr, u8, &str); 3] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "documentation"),
 ];
 
-/// The networks under which an IPv4 address is carried, and at which bit it begins.
-const NAT64: (Ipv6Addr, u8) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
-const SIX_TO_FOUR: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
+/// What an address is refused for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The operator denies its network.
+    Denied,
+    /// It is no address of the public internet.
+    Special(&'static str),
+}
 
 /// An address that requests may not go to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is refused ({why}); the operator can allow its network with `egress.allow`")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The address.
     pub address: IpAddr,
-    /// What kind of address it is.
-    pub why: String,
+    /// The IPv4 address inside of it that is refused, if it is not the address itself.
+    pub carried: Option<Ipv4Addr>,
+    /// Why it is refused.
+    pub reason: Reason,
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        if let Some(carried) = self.carried {
+            write!(f, ", which carries {carried},")?;
+        }
+        match self.reason {
+            Reason::Denied => f.write_str(" is refused: the operator denies its network with `egress.deny`"),
+            Reason::Special(kind) => {
+                write!(f, " is refused ({kind}); the operator can allow its network with `egress.allow`")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// Judges addresses.
 #[derive(Clone, Debug, Default)]
@@ -59,52 +84,132 @@ impl Guard {
     /// `deny` goes before `allow`, and `allow` before the list of special networks.
     #[must_use]
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Self {
-        Self { allow, deny }
+        let canonical = |nets: Vec<IpNet>| nets.into_iter().map(canonical_net).collect();
+        Self { allow: canonical(allow), deny: canonical(deny) }
     }
 
     /// Whether a request may go to `address`.
     ///
     /// # Errors
-    /// If it may not.
+    /// Returns [`Refused`] if it may not.
     pub fn check(&self, address: IpAddr) -> Result<(), Refused> {
         let address = address.to_canonical();
-        let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
-        if within(&self.deny) {
-            return Err(Refused { address, why: "denied by `egress.deny`".to_owned() });
+        let within = |nets: &[IpNet], form: IpAddr| nets.iter().any(|net| net.contains(&form));
+        let carried = carried(address);
+        let refused = |carried: Option<Ipv4Addr>, reason| Err(Refused { address, carried, reason });
+        if within(&self.deny, address) {
+            return refused(None, Reason::Denied);
         }
-        if within(&self.allow) {
+        if let Some(inner) = carried.iter().map(|form| form.address).find(|inner| within(&self.deny, (*inner).into())) {
+            return refused(Some(inner), Reason::Denied);
+        }
+        // A form that is only possible opens nothing: whoever writes the address could choose it.
+        let sure = carried.iter().filter(|form| form.certainty == Certainty::Sure).map(|form| form.address.into());
+        if sure.chain([address]).any(|form| within(&self.allow, form)) {
             return Ok(());
         }
-        special(address).map_or(Ok(()), |why| Err(Refused { address, why: why.to_owned() }))
+        if let Some(kind) = special(address) {
+            return refused(None, Reason::Special(kind));
+        }
+        for form in &carried {
+            if let Some(kind) = special_v4(form.address) {
+                return refused(Some(form.address), Reason::Special(kind));
+            }
+        }
+        Ok(())
     }
 }
 
+/// A network of IPv4-mapped addresses as the IPv4 network that it is.
+fn canonical_net(net: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(v6) = net else { return net };
+    let inner = v6.addr().to_ipv4_mapped().filter(|_| v6.prefix_len() >= MAPPED_BITS);
+    inner.map_or(net, |inner| IpNet::V4(Ipv4Net::new_assert(inner, v6.prefix_len() - MAPPED_BITS)))
+}
+
+/// Whether packets for an address are known to go to the IPv4 address inside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certainty {
+    /// The standard says so.
+    Sure,
+    /// It depends on how the network is set up.
+    Possible,
+}
+
+/// An IPv4 address inside of an IPv6 address.
+#[derive(Clone, Copy, Debug)]
+struct Carried {
+    address: Ipv4Addr,
+    certainty: Certainty,
+}
+
+/// The networks under which IPv4 addresses are carried, and at which octets.
+///
+/// NAT64 (RFC 6052, 8215), 6to4 (RFC 3056), Teredo (RFC 4380, server and client), IPv4-compatible (RFC 4291) and IPv4-translated
+/// addresses (RFC 2765).
+const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+const SIX_TO_FOUR: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
+const LOCAL_NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48);
+const TEREDO: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32);
+const COMPATIBLE: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 96);
+const TRANSLATED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, 0, 0), 96);
+
+/// The octets at which a local NAT64 may put the address: prefixes of 48, 56, 64 and 96 bits. Octet 8 is left out.
+const LOCAL_NAT64_OCTETS: [[usize; 4]; 4] = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
+
+/// The interface identifiers of ISATAP (RFC 5214) in front of the IPv4 address, in octets 8 to 11.
+const ISATAP: [[u8; 4]; 2] = [[0, 0, 0x5e, 0xfe], [2, 0, 0x5e, 0xfe]];
+
+/// Every IPv4 address that `address` carries or may carry.
+fn carried(address: IpAddr) -> Vec<Carried> {
+    let IpAddr::V6(address) = address else { return Vec::new() };
+    let octets = address.octets();
+    let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    let (last, possible) = ([12, 13, 14, 15], Certainty::Possible);
+    let carried = |address, certainty| Carried { address, certainty };
+    let mut forms = Vec::new();
+    if NAT64.contains(&address) {
+        forms.push(carried(at(last), Certainty::Sure));
+    } else if SIX_TO_FOUR.contains(&address) {
+        forms.push(carried(at([2, 3, 4, 5]), Certainty::Sure));
+    } else if LOCAL_NAT64.contains(&address) {
+        forms.extend(LOCAL_NAT64_OCTETS.map(|places| carried(at(places), possible)));
+    } else if TEREDO.contains(&address) {
+        let client = Ipv4Addr::from(at(last).octets().map(|octet| !octet));
+        forms.extend([carried(at([4, 5, 6, 7]), possible), carried(client, possible)]);
+    } else if COMPATIBLE.contains(&address) || TRANSLATED.contains(&address) {
+        forms.push(carried(at(last), possible));
+    }
+    if ISATAP.iter().any(|id| octets[8..12] == *id) {
+        forms.push(carried(at(last), possible));
+    }
+    forms
+}
+
+/// What is special about the address itself, whatever it carries.
 fn special(address: IpAddr) -> Option<&'static str> {
     match address {
-        IpAddr::V4(address) => {
-            let within = |(net, len, _): &&(Ipv4Addr, u8, &str)| Ipv4Net::new_assert(*net, *len).contains(&address);
-            SPECIAL_V4.iter().find(within).map(|(_, _, why)| *why)
-        }
+        IpAddr::V4(address) => special_v4(address),
         IpAddr::V6(address) => special_v6(address),
     }
 }
 
+fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
+    let within = |(net, len, _): &&(Ipv4Addr, u8, &str)| Ipv4Net::new_assert(*net, *len).contains(&address);
+    SPECIAL_V4.iter().find(within).map(|(_, _, kind)| *kind)
+}
+
 fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     let within = |net: Ipv6Addr, len: u8| Ipv6Net::new_assert(net, len).contains(&address);
-    let carried = |at: usize| {
-        let octets = address.octets();
-        special(IpAddr::V4(Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3])))
-    };
-    if within(NAT64.0, NAT64.1) {
-        return carried(12);
-    }
-    if within(SIX_TO_FOUR.0, SIX_TO_FOUR.1) {
-        return carried(2);
+    // Judged by what they carry.
+    if NAT64.contains(&address) || SIX_TO_FOUR.contains(&address) {
+        return None;
     }
     if !within(PUBLIC_V6.0, PUBLIC_V6.1) {
         return Some("not a public IPv6 address");
     }
-    SPECIAL_V6.iter().find(|(net, len, _)| within(*net, *len)).map(|(_, _, why)| *why)
+    SPECIAL_V6.iter().find(|(net, len, _)| within(*net, *len)).map(|(_, _, kind)| *kind)
 }
 
 #[cfg(test)]
@@ -170,5 +275,69 @@ mod tests {
         assert!(allowed(&guard, "127.0.0.1") && allowed(&guard, "::ffff:127.0.0.1") && allowed(&guard, "10.0.0.1"));
         assert!(!allowed(&guard, "10.9.0.1"), "deny goes first");
         assert!(!allowed(&guard, "1.1.1.1") && !allowed(&guard, "192.168.0.1"));
+    }
+
+    /// An IPv4 address in every form that carries it, those first whose meaning is sure.
+    fn forms(address: Ipv4Addr) -> Vec<IpAddr> {
+        let [a, b, c, d] = address.octets();
+        let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let v6 = |segments: [u16; 8]| IpAddr::V6(segments.into());
+        vec![
+            address.into(),
+            v6([0, 0, 0, 0, 0, 0xffff, high, low]),
+            v6([0x64, 0xff9b, 0, 0, 0, 0, high, low]),
+            v6([0x2002, high, low, 0, 0, 0, 0, 1]),
+            v6([0x64, 0xff9b, 1, high, u16::from(c), u16::from_be_bytes([d, 0]), 0, 0]),
+            v6([0x64, 0xff9b, 1, u16::from(a), u16::from(b), low, 0, 0]),
+            v6([0x64, 0xff9b, 1, 0, u16::from(a), u16::from_be_bytes([b, c]), u16::from_be_bytes([d, 0]), 0]),
+            v6([0x64, 0xff9b, 1, 0, 0, 0, high, low]),
+            v6([0x2001, 0, high, low, 0, 0, 0, 0]),
+            v6([0x2001, 0, 0x101, 0x101, 0, 0, !high, !low]),
+            v6([0, 0, 0, 0, 0, 0, high, low]),
+            v6([0, 0, 0, 0, 0xffff, 0, high, low]),
+            v6([0x2606, 0x4700, 0, 0, 0, 0x5efe, high, low]),
+            v6([0x2606, 0x4700, 0, 0, 0x200, 0x5efe, high, low]),
+        ]
+    }
+
+    /// How many of them have one meaning everywhere.
+    const SURE: usize = 4;
+
+    #[test]
+    fn denied_network_is_refused_in_every_form() {
+        let everything = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        for net in ["8.8.8.0/24", "::ffff:8.8.8.0/120"] {
+            let guard = Guard::new(everything.clone(), vec![net.parse().unwrap()]);
+            for form in forms(Ipv4Addr::new(8, 8, 8, 8)) {
+                let refused = guard.check(form).unwrap_err();
+                assert_eq!(refused.reason, Reason::Denied, "{form}");
+                assert!(!refused.to_string().contains("egress.allow"), "allowing it changes nothing: {refused}");
+            }
+            for form in forms(Ipv4Addr::new(8, 8, 9, 9)) {
+                assert_eq!(guard.check(form), Ok(()), "{form}");
+            }
+        }
+        let guard = Guard::new(Vec::new(), vec!["64:ff9b::/96".parse().unwrap()]);
+        assert!(!allowed(&guard, "64:ff9b::808:808") && allowed(&guard, "8.8.8.8"), "one form alone can be denied");
+    }
+
+    #[test]
+    fn special_network_is_refused_in_every_form() {
+        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(10, 0, 0, 1)] {
+            for form in forms(address) {
+                let refused = Guard::default().check(form).unwrap_err();
+                assert!(refused.to_string().contains("egress.allow"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn allowed_network_is_open_in_the_forms_that_have_one_meaning() {
+        for net in ["10.0.0.0/8", "::ffff:10.0.0.0/104"] {
+            let guard = Guard::new(vec![net.parse().unwrap()], Vec::new());
+            for (at, form) in forms(Ipv4Addr::new(10, 0, 0, 1)).into_iter().enumerate() {
+                assert_eq!(guard.check(form).is_ok(), at < SURE, "{form}");
+            }
+        }
     }
 }

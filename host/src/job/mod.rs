@@ -16,6 +16,7 @@ mod admission;
 mod metadata;
 mod record;
 mod settlement;
+mod shown_url;
 mod skip;
 mod state;
 mod template;
@@ -38,6 +39,7 @@ pub use self::record::{
     VerdictRecord,
 };
 pub use self::settlement::{Next, Settlement};
+pub use self::shown_url::{HIDDEN_PASSWORD, shown_document, shown_url};
 pub use self::skip::{SkipReason, SkippedTicks};
 pub use self::state::State;
 pub use self::template::Template;

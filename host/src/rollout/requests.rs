@@ -7,6 +7,7 @@ use std::ops::Range;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
+use crate::job::shown_url;
 use crate::send::Outgoing;
 
 /// The most parts of a body that are shown.
@@ -100,7 +101,7 @@ impl RequestChanges {
     pub fn between(said: &Outgoing, shadow: &Outgoing) -> Self {
         Self {
             method: TextChange::between(said.method.as_str(), shadow.method.as_str()),
-            url: TextChange::between(said.url.as_str(), shadow.url.as_str()),
+            url: TextChange::between(&shown_url(said.url.as_str()), &shown_url(shadow.url.as_str())),
             headers: headers(&said.headers, &shadow.headers),
             header_order: order(&said.headers, &shadow.headers),
             body: BodyChange::between(&said.body, &shadow.body),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::clock::UnixMs;
-use crate::job::{Job, Metadata, NewJob, Priority, State as JobState, Target};
+use crate::job::{Job, Metadata, NewJob, Priority, State as JobState, Target, shown_url};
 use crate::store::Placed;
 
 /// A job as it is shown.
@@ -62,6 +62,7 @@ pub struct JobView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct RequestView {
     method: String,
+    /// Its password, if it has one, is shown as `***`.
     url: String,
     headers: Vec<(String, String)>,
 }
@@ -70,7 +71,11 @@ impl JobView {
     pub(super) fn of(job: Job, group: String) -> Self {
         let time = |at: UnixMs| at.to_string();
         let deadline = job.expires_at().map(time);
-        let request = |target: Target| RequestView { method: target.method, url: target.url, headers: target.headers };
+        let request = |target: Target| RequestView {
+            method: target.method,
+            url: shown_url(&target.url),
+            headers: target.headers,
+        };
         Self {
             id: job.id.to_string(),
             group,

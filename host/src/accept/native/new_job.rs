@@ -21,7 +21,7 @@ use super::condition::admission;
 use super::job_doc::{JobDoc, check_key};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
+use crate::job::{Admission, HIDDEN_PASSWORD, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
 use crate::policy::binding::{Invalid, parse_period, pointer_to};
 use crate::policy::check_header;
 
@@ -294,6 +294,11 @@ fn url(posted: &str, any_scheme: bool) -> Result<String, Problem> {
     let url = Url::parse(posted).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
     if !any_scheme && !["http", "https"].contains(&url.scheme()) {
         return Err(invalid(format!("`{}` URLs are not delivered to; use http or https", url.scheme())));
+    }
+    if url.password() == Some(HIDDEN_PASSWORD) {
+        let detail =
+            format!("the password is `{HIDDEN_PASSWORD}`, which stands for a hidden one: give the password itself");
+        return Err(invalid(detail));
     }
     if posted.len() > URL_LEN {
         return Err(invalid(format!("longer than {URL_LEN} bytes")));

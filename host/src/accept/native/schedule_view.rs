@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::super::Api;
 use super::super::error::Problem;
 use crate::catalog::Schedule;
-use crate::job::{Overlap, SkipReason};
+use crate::job::{Overlap, SkipReason, shown_document};
 use crate::store::{TickRecord, Ticked};
 
 /// How many of the next runs are shown.
@@ -107,7 +107,7 @@ impl Api {
             overlap: spec.overlap,
             catch_up: period(spec.catch_up),
             catch_up_all: spec.catch_up_all,
-            job: RawValue::from_string(spec.job.clone()).map_err(|error| {
+            job: RawValue::from_string(shown_document(&spec.job)).map_err(|error| {
                 tracing::error!(schedule = schedule.name, %error, "the stored job of a schedule cannot be read");
                 Problem::internal()
             })?,

@@ -19,7 +19,7 @@ use super::new_job::Checked;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{
-    AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord,
+    AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
 };
 use crate::policy::Plan;
 use crate::policy::binding::lay;
@@ -228,7 +228,7 @@ impl ForetoldRequest {
         let body = String::from_utf8(outgoing.body.to_vec());
         Self {
             method: outgoing.method.to_string(),
-            url: outgoing.url.to_string(),
+            url: shown_url(outgoing.url.as_str()),
             headers: outgoing.headers.iter().map(header).chain(keys).collect(),
             body_base64: body.is_err().then(|| STANDARD.encode(&outgoing.body)),
             body: body.ok(),

@@ -8,7 +8,7 @@ use super::super::refusal::Refusal;
 use super::super::{Call, answered, configured, max_attempts};
 use super::minute::{self, MINUTE};
 use crate::catalog::Group;
-use crate::job::{AttemptRecord, Job, State};
+use crate::job::{AttemptRecord, Job, State, shown_url};
 
 /// The longest name, so that with a minute behind it a job can be called so, in bytes.
 const NAME_LEN: usize = 240;
@@ -99,7 +99,7 @@ impl Call {
 impl View {
     pub(super) fn of(group: &Group, job: &Job, key: EntryKey, last: Option<&AttemptRecord>, payload: String) -> Self {
         let (method, url) = match &job.spec.target {
-            Some(target) => (target.method.clone(), target.url.clone()),
+            Some(target) => (target.method.clone(), shown_url(&target.url)),
             None => (String::new(), String::new()),
         };
         let expected = configured(job, group, "judge", "expect").and_then(serde_json::Value::as_u64);

@@ -22,7 +22,7 @@ use super::crons::is_id;
 use super::{BASE64, EXPECTED, NAMESPACE, PLANNED, SCHEDULE};
 use crate::catalog::{Group, Schedule};
 use crate::clock::UnixMs;
-use crate::job::{Job, Label, Outcome, State};
+use crate::job::{Job, Label, Outcome, State, shown_url};
 use crate::store::{JobFilter, JobsQuery};
 use base64::Engine as _;
 
@@ -198,7 +198,7 @@ impl Call {
         let planned = label(job, PLANNED).and_then(|ms| ms.parse().ok()).map(UnixMs).or(tick);
         Ok(Task {
             id: cron_of(job).map_or_else(|| job.id.0.simple().to_string(), str::to_owned),
-            url: job.spec.target.as_ref().map(|target| target.url.clone()).unwrap_or_default(),
+            url: job.spec.target.as_ref().map(|target| shown_url(&target.url)).unwrap_or_default(),
             payload: self.payload(job).await?.map(|payload| BASE64.encode(payload)),
             expected: configured(job, group, "judge", "expect").and_then(Value::as_u64).unwrap_or(EXPECTED.into()),
             schedule: label(job, SCHEDULE).unwrap_or_default().to_owned(),

@@ -26,12 +26,13 @@ async fn an_answer_that_never_comes_is_a_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_timeout_covers_the_body() {
+async fn an_answer_whose_body_does_not_end_in_time_is_judged_by_its_status() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     receiver.on("/stalled", [Answer::stalled("it begins well")]);
     let attempt = attempt(&host, &receiver.url("/stalled")).await;
-    assert_eq!(attempt["error"]["code"], "send.timeout", "{attempt}");
-    assert_eq!(attempt["verdict"]["outcome"], "retryable");
+    assert_eq!((&attempt["status"], &attempt["verdict"]["outcome"]), (&json!(200), &json!("success")), "{attempt}");
+    assert_eq!((&attempt["response_truncated"], &attempt["error"]), (&json!(true), &Value::Null));
+    assert_eq!((&attempt["response_body"], receiver.count("/stalled")), (&json!("it begins well"), 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,12 +45,13 @@ async fn a_job_has_a_timeout_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_breaks_off_is_no_success() {
+async fn an_answer_that_breaks_off_is_judged_by_its_status() {
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     receiver.on("/broken-off", [Answer::broken_off("it begins well")]);
     let attempt = attempt(&host, &receiver.url("/broken-off")).await;
-    assert_eq!(attempt["error"]["code"], "send.body", "{attempt}");
-    assert_eq!(attempt["verdict"]["outcome"], "retryable");
+    assert_eq!((&attempt["status"], &attempt["verdict"]["outcome"]), (&json!(200), &json!("success")), "{attempt}");
+    assert_eq!((&attempt["response_truncated"], &attempt["error"]), (&json!(true), &Value::Null));
+    assert_eq!(receiver.count("/broken-off"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

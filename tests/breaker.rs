@@ -1,4 +1,4 @@
-//! A receiver that does not answer, or asks for it, is left alone: its jobs wait and spend nothing, and the others go on.
+//! A receiver that does not answer is left alone: its jobs wait and spend nothing, and the others go on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,9 @@ async fn post(api: &Api, group: &str, url: &str, count: usize) -> Vec<String> {
 
 /// Returns when a job was put off to a time after `after`, and when that is. It has spent no attempt.
 async fn put_off(api: &Api, id: &str, after: UnixMs) -> UnixMs {
+    let codes = [json!("breaker.open"), json!("receiver.paused")];
     let waits =
-        |job: &Value| job["state"] == "scheduled" && job["last_error"] == "breaker.open" && ms(&job["run_at"]) > after;
+        |job: &Value| job["state"] == "scheduled" && codes.contains(&job["last_error"]) && ms(&job["run_at"]) > after;
     let job = api.until(id, "is put off", waits).await;
     assert_eq!(job["attempt_count"], 0, "{job}");
     ms(&job["run_at"])
@@ -174,29 +175,6 @@ async fn other_receivers_and_other_tenants_do_not_notice() {
     assert_eq!(receiver.count("/fine"), 1);
     let still = host.api.job_id("g", json!({"url": receiver.url("/fine")})).await;
     put_off(&host.api, &still, start).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_asks_to_be_left_alone_is_by_all_of_its_jobs() {
-    let clock = ManualClock::new();
-    let host = Setup::with_clock(&clock).start().await;
-    for (status, plain) in [(503, 500), (429, 503)] {
-        let receiver = Receiver::start().await;
-        let now = clock.now();
-        receiver.on("/plain", [Answer::status(plain)]);
-        receiver.on("/x", [Answer::status(status).header("retry-after", "60"), Answer::status(200)]);
-        host.api.put_group("g", one_by_one()).await;
-        for _ in 0..30 {
-            host.api.post_job("g", json!({"url": receiver.url("/plain")})).await;
-        }
-        receiver.arrived("/plain", 30).await;
-        let jobs = post(&host.api, "g", &receiver.url("/x"), 2).await;
-        let until = put_off(&host.api, &jobs[1], now).await;
-        assert_eq!((until, receiver.count("/x")), (now.plus(Duration::from_secs(60)), 1));
-        clock.set(until);
-        assert_eq!(host.api.until_state(&jobs[1], "succeeded").await["attempt_count"], 1);
-        assert_eq!(receiver.count("/x"), 2);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, soon};
+use crate::support::{Answer, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, id_of, soon};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
@@ -180,4 +180,31 @@ async fn finished_jobs_are_kept_as_long_as_is_said_and_then_go_with_their_attemp
     .await;
     host.api.get(&format!("/v1/jobs/{short}/attempts")).await.problem(404);
     assert_eq!(host.api.attempts(&long).await.len(), 1, "what is dead is kept for longer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn password_of_a_url_is_hidden_wherever_it_is_shown_and_sent_all_the_same() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("g", json!({})).await;
+    let url = receiver.url("/x").replace("http://", "http://me:secret@");
+    let job = json!({"url": url, "payload": 1});
+    let posted = host.api.post("/v1/groups/g/jobs", job.clone()).await.expect(201);
+    let id = id_of(&posted);
+    let schedule = json!({"group": "g", "cron": "0 0 1 1 *", "job": job});
+    let made = host.api.put("/v1/schedules/s", schedule).await.ok();
+    let trial = json!({"job": job, "responses": [{"status": 200}]});
+    let foretold = host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
+    host.api.until_state(&id, "succeeded").await;
+    let mut shown = vec![posted, made, foretold, host.api.job(&id).await];
+    for path in ["/v1/groups/g/jobs", "/v1/schedules", "/v1/schedules/s"] {
+        shown.push(host.api.get(path).await.expect(200));
+    }
+    for view in shown {
+        let text = view.to_string();
+        assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains("me:***@"), "it says that there is one: {text}");
+    }
+    assert_eq!(receiver.arrivals("/x")[0].header("authorization"), Some("Basic bWU6c2VjcmV0"));
+    let shown = json!({"url": url.replace("secret", "***")});
+    host.api.post("/v1/groups/g/jobs", shown).await.problem_at(422, "/url");
 }

@@ -41,19 +41,29 @@ mod breaker;
 #[cfg(test)]
 mod clock_jumps;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod consumers;
 #[cfg(test)]
 mod deliver;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod guard;
 #[cfg(test)]
 mod ordering;
+#[cfg(test)]
+mod pauses;
+#[cfg(test)]
+mod proxies;
 #[cfg(test)]
 mod pull;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod resolving;
 #[cfg(test)]
 mod retry;
 #[cfg(test)]

@@ -26,7 +26,7 @@ async fn delays(name: &str, policy: Value, expected: &[Delay]) {
     let clock = ManualClock::new();
     let host = Setup::with_clock(&clock).start().await;
     let receiver = Receiver::with_clock(clock.clone()).await;
-    let asks = Answer::status(500).header("retry-after", "100000000");
+    let asks = Answer::status(503).header("retry-after", "100000000");
     receiver.on("/broken", [asks]);
     host.api.put_group("g", serde_json::from_slice(&std::fs::read(file(name)).unwrap()).unwrap()).await;
     let job = json!({"url": receiver.url("/broken"), "payload": {"n": 1}, "policy": policy});
@@ -142,5 +142,23 @@ async fn poussetaches_moves_its_delays_both_ways_and_wraps_its_payload() {
         assert_eq!(envelope["req_id"].as_str().unwrap().len(), 12);
         assert_eq!(arrival.header("content-type"), None);
         clock.set(ms(&host.api.until_retry(&id, number).await["run_at"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retry_after_holds_back_no_job_of_a_preset_that_does_not_honour_it() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    for name in ["doppler", "poussetaches", "deferrable", "callme"] {
+        let receiver = Receiver::start().await;
+        receiver.on("/busy", [Answer::status(503).header("retry-after", "20")]);
+        let preset = serde_json::from_slice(&std::fs::read(file(name)).unwrap()).unwrap();
+        host.api.put_group(name, preset).await;
+        for _ in 0..2 {
+            let id = host.api.job_id(name, json!({"url": receiver.url("/busy")})).await;
+            host.api.until(&id, "is tried", |job| job["last_status"] == 503).await;
+        }
+        let other = host.api.job_id(name, json!({"url": receiver.url("/other")})).await;
+        host.api.until_state(&other, "succeeded").await;
     }
 }

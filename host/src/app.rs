@@ -31,6 +31,7 @@ use crate::config::{Config, Size};
 use crate::cron::Cron;
 use crate::due::{Node, Pace};
 use crate::egress::Guard;
+use crate::files::FileShares;
 use crate::gate::{Gates, Payloads};
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::{ASKED, Observers};
@@ -105,6 +106,7 @@ impl App {
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         // Another part of the program may have installed it already, which is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
+        let files = FileShares::of_process();
         let home = Home::of(&config)?;
         let Opened { store, clock, shared } = open_store(&config, clock).await?;
         let vault = unlock(&master_key(&config, &home), Unfit::Refuse, &*store, &*clock).await?;
@@ -112,14 +114,14 @@ impl App {
         let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
         declare::configured(&config, &catalog).await?;
         declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
-        let sender =
-            Sender::new(&config.delivery, Guard::new(config.egress.allow.clone(), config.egress.deny.clone()))?;
+        let guard = Guard::new(config.egress.allow.clone(), config.egress.deny.clone());
+        let sender = Sender::new(&config.delivery, guard, files)?;
         let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
-        let (gates, stop) =
-            (Arc::new(Gates::new(config.engine.concurrency, payloads(&config))), CancellationToken::new());
-        let describe = describe(&config, address, &gates, &stop);
+        let concurrency = concurrency(&config, files);
+        let (gates, stop) = (Arc::new(Gates::new(concurrency, payloads(&config))), CancellationToken::new());
+        let describe = describe(&config, concurrency, address, &gates, &stop);
         let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
         let attempter = Attempter::new(
             Arc::clone(&catalog),
@@ -311,8 +313,14 @@ impl App {
 }
 
 /// What the other nodes, and people, are told of this one.
-fn describe(config: &Config, address: SocketAddr, gates: &Arc<Gates>, stop: &CancellationToken) -> Describe {
-    let (name, capacity) = (config.server.name(), config.engine.concurrency);
+fn describe(
+    config: &Config,
+    capacity: usize,
+    address: SocketAddr,
+    gates: &Arc<Gates>,
+    stop: &CancellationToken,
+) -> Describe {
+    let name = config.server.name();
     let (gates, stop) = (Arc::clone(gates), stop.clone());
     Box::new(move || NodeDoc {
         name: name.clone(),
@@ -323,6 +331,11 @@ fn describe(config: &Config, address: SocketAddr, gates: &Arc<Gates>, stop: &Can
         capacity,
         stopping: stop.is_cancelled(),
     })
+}
+
+/// The most attempts at once: each needs a connection, so that a low limit of open files slows deliveries down.
+fn concurrency(config: &Config, files: FileShares) -> usize {
+    config.engine.concurrency.min(files.receivers)
 }
 
 /// What the API takes under this configuration.

@@ -6,6 +6,7 @@ mod answer;
 mod facts;
 mod interruption;
 mod notes;
+mod permission;
 mod trial;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use self::answer::{exchange_of, health_of, inputs_of, retry_after};
+use self::answer::{exchange_of, health_of, inputs_of, pause_asked, retry_after};
 use self::facts::{facts, request_of, seed_of};
 pub use self::interruption::Interruption;
 pub(crate) use self::notes::Notes;
@@ -22,14 +23,18 @@ use crate::catalog::{Catalog, Group};
 use crate::clock::{Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config::Delivery;
+use crate::exhaustion::Exhausted;
 use crate::job::{AttemptError, AttemptRecord, Leased, Settlement};
-use crate::observe::{Fact, Observer, Subject};
+use crate::observe::Observer;
 use crate::policy::{
     Caller, Decided, Fault, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime, Verdict, Watch,
 };
-use crate::receiver::{self, Change, Health, Pass, PutOff, Receivers};
-use crate::send::{Answer, Envelope, Outgoing, Sender, Sent};
+use crate::receiver::{Destination, Pass, PutOff, Receivers};
+use crate::send::{Answer, Envelope, Outgoing, Requester, Sender, Sent};
 use crate::settle::{self, CutOff};
+
+/// The pauses between calls of a judge that the server has nothing left for, in milliseconds: about twenty seconds in all.
+const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_000];
 
 /// The code of an error that a consumer reported.
 const CONSUMER_ERROR: &str = "consumer.failed";
@@ -59,7 +64,7 @@ pub(crate) struct Case<'a> {
 struct Ready<'a> {
     case: Case<'a>,
     pass: Pass,
-    origin: String,
+    destination: Destination,
     plan: Arc<Plan>,
     outgoing: Outgoing,
 }
@@ -134,21 +139,32 @@ impl Attempter {
             ready = self.ready(leased, &group, &mut notes) => ready,
             _ = interruption.cause() => Err(Unready::Released),
         };
-        let Ready { case, pass, origin, plan, outgoing } = match ready {
+        let Ready { case, pass, destination, plan, outgoing } = match ready {
             Ok(ready) => ready,
             Err(unready) => return self.not_sent(leased, due, notes, unready).into(),
         };
         notes.detail.request_digest = Some(outgoing.digest());
-        let Sent { answer, redirects } = tokio::select! {
-            sent = self.sender.send(outgoing) => sent,
+        let requester = Requester { tenant: leased.job.tenant, group: leased.job.group };
+        let sent = tokio::select! {
+            sent = self.sender.send(requester, outgoing) => sent,
             why = interruption.cause() => return self.cut_off(leased, notes, why).into(),
         };
-        self.report(&group, pass, origin, health_of(&answer, &redirects, self.clock.now()));
+        let Sent { answer, redirects, connect } = match sent {
+            Ok(sent) => sent,
+            Err(exhausted) => return self.held(leased, due, notes, exhausted).into(),
+        };
+        let reported = self.report(&group, pass, &destination.origin, health_of(&answer, &redirects));
         notes.detail.redirects = redirects;
+        notes.detail.timings.connect = micros(connect);
         let stopwatch = Stopwatch::start();
         let answered_at = self.clock.now();
         notes.detail.inputs = Some(inputs_of(leased, answered_at, &answer));
-        let decided = self.decided(&case, &plan, answered_at, &answer).await;
+        let decided = match self.decided_in_the_end(&case, &plan, answered_at, &answer).await {
+            Ok(decided) => decided,
+            Err(exhausted) => return self.held(leased, due, notes, exhausted).into(),
+        };
+        let asked = pause_asked(&answer, answered_at, &plan, &decided.ruling);
+        self.pause(&group, reported, &destination, notes.detail.redirects.last(), asked);
         notes.detail.timings.decide = micros(stopwatch.elapsed());
         let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
@@ -163,13 +179,12 @@ impl Attempter {
     async fn ready<'a>(&self, leased: &'a Leased, group: &'a Group, notes: &mut Notes) -> Result<Ready<'a>, Unready> {
         let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
         let started_at = notes.started_at;
-        let url = receiver::url_of(&leased.job);
-        let origin = url.as_ref().map(receiver::origin_of).unwrap_or_default();
-        let pass = match self.enter(leased, group, &origin, started_at).await {
+        let destination = Destination::of(&leased.job);
+        let pass = match self.enter(leased, group, &destination, started_at).await {
             Ok(pass) => pass,
-            Err(wait) => return Err(Unready::PutOff(origin, wait)),
+            Err(wait) => return Err(Unready::PutOff(destination.origin, wait)),
         };
-        let case = Case { url, ..self.watched(group, leased) };
+        let case = Case { url: destination.url.clone(), ..self.watched(group, leased) };
         let request = self.request(&case, started_at, notes).await;
         if begun_at < run_at {
             self.clock.sleep_until(run_at).await;
@@ -181,7 +196,7 @@ impl Attempter {
             notes.detail.timings.late = micros(now.since(run_at));
         }
         let (plan, outgoing) = request.map_err(|(role, fault)| Unready::Fault(role, fault))?;
-        Ok(Ready { case, pass, origin, plan, outgoing })
+        Ok(Ready { case, pass, destination, plan, outgoing })
     }
 
     /// The settlement of an attempt whose request did not go out.
@@ -197,56 +212,6 @@ impl Attempter {
     fn cut_off(&self, leased: &Leased, notes: Notes, why: CutOff) -> Settlement {
         let at = self.clock.now();
         settle::cut_off(leased, at, notes.unsent(at), why)
-    }
-
-    /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
-    async fn enter(&self, leased: &Leased, group: &Group, origin: &str, at: UnixMs) -> Result<Pass, PutOff> {
-        let most = || self.host_concurrency(group);
-        if self.clock.now() < at {
-            if let Some(pass) = self.receivers.try_enter(&leased.job, origin, most(), at) {
-                return Ok(pass);
-            }
-            self.clock.sleep_until(at).await;
-        }
-        self.receivers.enter(&leased.job, origin, most(), at)
-    }
-
-    /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
-    /// job has a place of the group. What is broken in its config is found out later.
-    fn host_concurrency(&self, group: &Group) -> Option<u32> {
-        let whole = group.effective.as_ref().ok()?.limits.host_concurrency?;
-        Some(self.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
-    }
-
-    fn put_off(&self, leased: &Leased, due: UnixMs, mut notes: Notes, origin: &str, wait: PutOff) -> Settlement {
-        notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
-        let at = self.clock.now();
-        let settlement = settle::put_off(leased, due, at, notes.unsent(at), wait.until);
-        if let Some(run_at) = settlement.next().run_at() {
-            self.receivers.put_off(&leased.job, due, run_at, at);
-        }
-        settlement
-    }
-
-    /// Tells the receiver's keeper what an attempt says of it, and everybody else what comes of that.
-    fn report(&self, group: &Group, pass: Pass, origin: String, health: Health) {
-        let (at, tenant) = (self.clock.now(), &group.tenant);
-        match pass.report(health, at) {
-            Some(Change::Opened(until)) => {
-                tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
-                self.observer.metrics.breaker_opened();
-                let reason = match health {
-                    Health::Busy(_) => "it asked to be left alone".to_owned(),
-                    _ => format!("it did not answer {} times in a row", self.delivery.breaker_failures),
-                };
-                self.observer.tell(Fact::breaker_open(Subject::group(tenant.id, group.id), at, origin, until, reason));
-            }
-            Some(Change::Closed) => {
-                tracing::info!(tenant = tenant.name, origin, "a receiver is back");
-                self.observer.tell(Fact::breaker_close(Subject::group(tenant.id, group.id), at, origin));
-            }
-            None => {}
-        }
     }
 
     /// The request, and the plan that it is judged by.
@@ -312,6 +277,25 @@ impl Attempter {
         let decided = self.on_policy_thread(case, now, decide).await;
         let seed = seed_of(leased.job.seed, leased.number());
         decided.unwrap_or_else(|fault| Decided::by_host(leased.number_in_series(), seed, &fault))
+    }
+
+    /// The same, tried again for as long as the server has nothing left for the call: the receiver has answered, and to judge that later is
+    /// better than to ask it again.
+    async fn decided_in_the_end(
+        &self,
+        case: &Case<'_>,
+        plan: &Arc<Plan>,
+        now: UnixMs,
+        answer: &Answer,
+    ) -> Result<Decided, Exhausted> {
+        for pause_ms in JUDGE_PAUSES_MS {
+            let decided = self.decided(case, plan, now, answer).await;
+            if !decided.is_for_want_of_room() {
+                return Ok(decided);
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        Err(Exhausted::Policies)
     }
 
     /// What is kept of an attempt that was answered.

@@ -156,6 +156,15 @@ impl Stopwatch {
     }
 }
 
+/// The instant at which something that may take `time` from now on is given up. Only for bounds of input and output.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is where deadlines of input and output come from")]
+pub fn deadline_after(time: Duration) -> tokio::time::Instant {
+    const FAR: Duration = Duration::from_secs(30 * 366 * 86_400);
+    let now = tokio::time::Instant::now();
+    now + time.min(FAR)
+}
+
 /// Notes on a file that it was used just now. Only its age compared with other files' counts.
 ///
 /// # Errors

@@ -83,6 +83,11 @@ pub mod observe;
 // What is durable.
 pub mod store;
 
+// What the process has of files, and what it has run out of.
+pub mod files;
+
+pub mod exhaustion;
+
 // What everything above is given, and what it speaks of.
 pub mod config;
 

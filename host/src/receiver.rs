@@ -1,6 +1,7 @@
 //! Whether a job may go to its receiver now. A receiver is an origin (scheme, host, port), for each tenant by itself.
 //!
-//! It may not while the receiver is left alone ([`breaker`]), or has as many of the group's attempts as the group allows ([`places`]).
+//! It may not while the receiver is left alone ([`breaker`]), has asked for a pause of the job's URL ([`pauses`]), or has as many of the
+//! group's attempts as the group allows ([`places`]).
 //! Then the job is put off: it goes back to the store, to come again at a time of its own ([`line`]), and spends nothing. The order of
 //! things keeps that cheap: it is decided before any policy is called, and a job is looked at about once in the time that it waits.
 //! So a backlog for one receiver is a backlog of claims once, and not again and again; and it gives back what it has taken of its
@@ -12,6 +13,7 @@
 mod breaker;
 mod line;
 mod machine;
+mod pauses;
 mod places;
 mod waiting;
 
@@ -21,12 +23,15 @@ use std::time::Duration;
 use url::Url;
 
 use self::breaker::Breakers;
+use self::line::{Turn, Waits};
 pub use self::machine::{Change, Health};
+pub use self::pauses::Asks;
+use self::pauses::Pauses;
 use self::places::{Places, Seat};
 use self::waiting::Waiting;
 use crate::clock::UnixMs;
 use crate::config::Delivery;
-use crate::job::Job;
+use crate::job::{GroupId, Job};
 
 /// What nobody asked about for so long is forgotten, if it has waited for as long as it was to.
 const FORGET: Duration = Duration::from_secs(900);
@@ -34,6 +39,7 @@ const FORGET: Duration = Duration::from_secs(900);
 /// All receivers, as this node knows them.
 pub struct Receivers {
     breakers: Arc<Breakers>,
+    pauses: Arc<Pauses>,
     places: Arc<Places>,
     waiting: Mutex<Waiting>,
 }
@@ -41,7 +47,22 @@ pub struct Receivers {
 /// The right to make an attempt. If it is dropped without a report, as if nothing had been sent.
 pub struct Pass {
     breaker: breaker::Pass,
+    pause: pauses::Pass,
     seat: Option<Seat>,
+}
+
+/// An attempt whose receiver's health is known, and not yet whether it asked for a pause.
+pub struct Reported {
+    pause: pauses::Pass,
+}
+
+/// A pause that a receiver asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PauseRequest<'a> {
+    /// The URL that was answered.
+    pub url: &'a Url,
+    /// For how long.
+    pub time: Duration,
 }
 
 /// A job is put off.
@@ -56,8 +77,10 @@ pub struct PutOff {
 /// Why a job is put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The receiver is left alone.
+    /// The receiver is left alone, because it did not answer.
     LeftAlone,
+    /// The receiver has asked for a pause of this URL.
+    Paused,
     /// As many attempts of the group are on their way to it as may be.
     Full,
 }
@@ -68,30 +91,44 @@ impl Why {
     pub fn code(self) -> &'static str {
         match self {
             Self::LeftAlone => "breaker.open",
+            Self::Paused => "receiver.paused",
             Self::Full => "receiver.full",
         }
+    }
+
+    /// Whether a job that asks has been told to come back by a refusal of this kind.
+    fn turn(self, job: &Job) -> Turn {
+        if job.last_error.as_deref() == Some(self.code()) { Turn::Back } else { Turn::New }
     }
 
     /// The same about `origin`, for people.
     #[must_use]
     pub fn message(self, origin: &str) -> String {
         match self {
-            Self::LeftAlone => format!("{origin} is left alone: it did not answer, or asked for it"),
+            Self::LeftAlone => format!("{origin} is left alone: it did not answer"),
+            Self::Paused => format!("{origin} has asked for a pause of this URL with `Retry-After`"),
             Self::Full => format!("as many attempts of the group as may be are on their way to {origin}"),
         }
     }
 }
 
-/// The job's own URL. Where it leads first, no encoder changes.
-#[must_use]
-pub fn url_of(job: &Job) -> Option<Url> {
-    Url::parse(&job.spec.target.as_ref()?.url).ok()
+/// Where a job's first request goes. No encoder changes its origin.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// The job's own URL; none if it has no target.
+    pub url: Option<Url>,
+    /// Its scheme, host and port.
+    pub origin: String,
 }
 
-/// Whose URL it is: scheme, host and port.
-#[must_use]
-pub fn origin_of(url: &Url) -> String {
-    url.origin().ascii_serialization()
+impl Destination {
+    /// The one of `job`.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        let url = job.spec.target.as_ref().and_then(|target| Url::parse(&target.url).ok());
+        let origin = url.as_ref().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+        Self { url, origin }
+    }
 }
 
 impl Receivers {
@@ -99,32 +136,41 @@ impl Receivers {
     #[must_use]
     pub fn new(delivery: &Delivery) -> Self {
         let breakers = Arc::new(Breakers::new(delivery));
-        Self { breakers, places: Arc::default(), waiting: Mutex::default() }
+        let pauses = Arc::new(Pauses::new(delivery));
+        Self { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
     }
 
-    /// Asks for an attempt of `job` now, where at most `most` of its group's may be on their way to `origin`.
+    /// Asks for an attempt of `job` now, where at most `most` of its group's may be on their way to its receiver.
     ///
     /// # Errors
     /// If it is to be put off, to a time that nobody else is told.
-    pub fn enter(&self, job: &Job, origin: &str, most: Option<u32>, now: UnixMs) -> Result<Pass, PutOff> {
-        self.ask(job, origin, most, now, true)
+    pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, PutOff> {
+        self.ask(job, to, most, now, Waits::InLine)
     }
 
     /// The same for who asks again whatever the answer is: none if it is not granted.
-    pub fn try_enter(&self, job: &Job, origin: &str, most: Option<u32>, now: UnixMs) -> Option<Pass> {
-        self.ask(job, origin, most, now, false).ok()
+    pub fn try_enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Option<Pass> {
+        self.ask(job, to, most, now, Waits::Nowhere).ok()
     }
 
-    fn ask(&self, job: &Job, origin: &str, most: Option<u32>, now: UnixMs, to_wait: bool) -> Result<Pass, PutOff> {
-        // A place first: it can be given back without a trace, and a probe cannot.
-        let seat = most.map(|most| self.places.enter(job.group, origin, most, now, to_wait)).transpose();
-        let seat = seat.map_err(|until| PutOff { why: Why::Full, until })?;
-        let breaker = self.breakers.enter(job.tenant, origin, now, to_wait);
-        let breaker = breaker.map_err(|until| PutOff { why: Why::LeftAlone, until })?;
+    /// A receiver has answered an attempt of the group with `Retry-After`. Returns the end of a pause that begins.
+    pub fn pause(&self, group: GroupId, request: PauseRequest<'_>, now: UnixMs) -> Option<UnixMs> {
+        self.pauses.begin(group, request.url, request.time, now)
+    }
+
+    fn ask(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs, waits: Waits) -> Result<Pass, PutOff> {
+        let refused = |why: Why| move |until| PutOff { why, until };
+        // What can be given back without a trace comes first; a probe of a breaker cannot.
+        let seat = most.map(|most| self.places.enter(job.group, &to.origin, most, now, waits)).transpose();
+        let seat = seat.map_err(refused(Why::Full))?;
+        let pause = self.pauses.enter(job.group, to.url.as_ref(), now, (Why::Paused.turn(job), waits));
+        let pause = pause.map_err(refused(Why::Paused))?;
+        let breaker = self.breakers.enter(job.tenant, &to.origin, now, (Why::LeftAlone.turn(job), waits));
+        let breaker = breaker.map_err(refused(Why::LeftAlone))?;
         if job.max_delay.is_some() {
             self.waiting().forget(job);
         }
-        Ok(Pass { breaker, seat })
+        Ok(Pass { breaker, pause, seat })
     }
 
     /// When a job was due before it was put off, if it was.
@@ -156,24 +202,37 @@ impl Receivers {
 
 impl Pass {
     /// The attempt has ended, and says this of its receiver.
-    pub fn report(self, health: Health, now: UnixMs) -> Option<Change> {
+    pub fn report(self, health: Health, now: UnixMs) -> (Option<Change>, Reported) {
         if let Some(seat) = self.seat {
             seat.leave(now);
         }
-        self.breaker.report(health, now)
+        (self.breaker.report(health, now), Reported { pause: self.pause })
+    }
+}
+
+impl Reported {
+    /// The receiver of the attempt's own URL asks for this.
+    pub fn finish(self, asks: Asks) {
+        self.pause.finish(asks);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{GroupId, JobId, Priority, Spec, State, Target, TenantId};
+    use crate::job::{JobId, Priority, Spec, State, Target, TenantId};
 
     const HERE: &str = "http://a";
 
+    fn here() -> Destination {
+        let url: Url = HERE.parse().unwrap();
+        Destination { url: Some(url), origin: HERE.to_owned() }
+    }
+
     fn receivers() -> Receivers {
         let breakers = Arc::new(Breakers::with(1, Duration::from_secs(5)));
-        Receivers { breakers, places: Arc::default(), waiting: Mutex::default() }
+        let pauses = Arc::new(Pauses::with(Duration::from_secs(300)));
+        Receivers { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
     }
 
     fn job(run_at: i64, max_delay: Option<u64>) -> Job {
@@ -207,25 +266,25 @@ mod tests {
         let origin = |url: &str| {
             let mut job = job(0, None);
             job.spec.target = Some(Target { method: "GET".to_owned(), url: url.to_owned(), headers: Vec::new() });
-            url_of(&job).as_ref().map(origin_of)
+            Destination::of(&job).origin
         };
         let here = origin("http://a/x?y");
-        assert_eq!(here.as_deref(), Some(HERE));
+        assert_eq!(here, HERE);
         assert_eq!(origin("http://user:secret@A:80/"), here);
         for other in ["https://a/x", "http://a:81/x", "http://b/x"] {
             assert_ne!(origin(other), here, "{other}");
         }
-        assert_eq!(url_of(&job(0, None)), None, "it has no target");
+        assert_eq!(Destination::of(&job(0, None)).url, None, "it has no target");
     }
 
     #[test]
     fn a_job_that_is_put_off_takes_no_place() {
         let receivers = receivers();
-        let enter = |most| receivers.enter(&job(0, None), HERE, Some(most), UnixMs(0));
+        let enter = |most| receivers.enter(&job(0, None), &here(), Some(most), UnixMs(0));
         let first = enter(2).ok().unwrap();
         let second = enter(2).ok().unwrap();
         assert_eq!(enter(2).err().unwrap().why, Why::Full);
-        assert!(first.report(Health::Failed, UnixMs(0)).is_some());
+        assert!(first.report(Health::Failed, UnixMs(0)).0.is_some());
         assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone);
         assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone, "it has given its place back");
         drop(second);
@@ -235,12 +294,24 @@ mod tests {
     #[test]
     fn a_probe_that_finds_no_place_is_no_probe() {
         let receivers = receivers();
-        let enter = |now| receivers.enter(&job(0, None), HERE, Some(1), UnixMs(now));
-        receivers.enter(&job(0, None), HERE, None, UnixMs(0)).ok().unwrap().report(Health::Failed, UnixMs(0));
+        let enter = |now| receivers.enter(&job(0, None), &here(), Some(1), UnixMs(now));
+        receivers.enter(&job(0, None), &here(), None, UnixMs(0)).ok().unwrap().report(Health::Failed, UnixMs(0));
         let slow = enter(5_000).ok().unwrap();
         assert_eq!(enter(5_000).err().unwrap().why, Why::Full);
         drop(slow);
         assert!(enter(5_001).is_ok());
+    }
+
+    #[test]
+    fn pause_of_a_url_is_told_apart_from_a_receiver_that_does_not_answer() {
+        let (receivers, now) = (receivers(), UnixMs(0));
+        let request = PauseRequest { url: &HERE.parse().unwrap(), time: Duration::from_secs(7) };
+        assert_eq!(receivers.pause(GroupId(1), request, now), Some(UnixMs(7_000)));
+        let refused = receivers.enter(&job(0, None), &here(), None, now).err().unwrap();
+        assert_eq!(refused, PutOff { why: Why::Paused, until: UnixMs(7_000) });
+        assert_ne!(refused.why.message(HERE), Why::LeftAlone.message(HERE));
+        let other = Destination { url: Some("http://a/other".parse().unwrap()), ..here() };
+        assert!(receivers.enter(&job(0, None), &other, None, now).is_ok());
     }
 
     #[test]
@@ -253,7 +324,7 @@ mod tests {
             receivers.put_off(&job, due, UnixMs(run_at + 100), now);
         }
         assert_eq!(receivers.due(&job(777, Some(500))), UnixMs(777), "somebody moved it");
-        assert!(receivers.enter(&job(400, Some(500)), HERE, None, now).is_ok());
+        assert!(receivers.enter(&job(400, Some(500)), &here(), None, now).is_ok());
         assert_eq!(receivers.due(&job(400, Some(500))), UnixMs(400), "its attempt was made");
         receivers.put_off(&job(1, None), UnixMs(0), UnixMs(9), now);
         assert_eq!(receivers.due(&job(9, None)), UnixMs(9));

@@ -12,6 +12,9 @@ use crate::policy::{Fault, Role, Ruling, is_fatal};
 const HOLD_BASE: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(60);
 
+/// The longest pause of a job that the server has nothing left for: it may be over in a moment.
+const EXHAUSTED_HOLD_MAX: Duration = Duration::from_secs(4);
+
 /// A job whose leases ended so often without a word is not tried again: it may be what takes its nodes, or its consumers, down.
 const LOST_LEASES: u32 = 10;
 
@@ -83,6 +86,15 @@ pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRec
     let run_at = until.min(end);
     decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
     Settlement::held(leased, at, attempt, run_at)
+}
+
+/// An attempt that was not sent because the server has run out of something. The job was `due` before it was first put off.
+#[must_use]
+pub fn exhausted(leased: &Leased, due: UnixMs, at: UnixMs, attempt: AttemptRecord) -> Settlement {
+    let pause = hold(leased.unspent_leases()).min(EXHAUSTED_HOLD_MAX);
+    // Spread by the job's seed, so that all that were refused at once do not come back at once.
+    let share = f64::from(leased.job.seed) / f64::from(u32::MAX);
+    put_off(leased, due, at, attempt, at.plus(pause / 2 + (pause / 2).mul_f64(share)))
 }
 
 /// A job whose lease ended without a settlement: its node, or its consumer, stopped in the middle, and nobody knows whether the work was
@@ -281,6 +293,18 @@ mod tests {
         assert_eq!(wait(1), Next::Scheduled(UnixMs(1_000)));
         assert_eq!(wait(2), Next::Scheduled(UnixMs(2_000)));
         assert_eq!(wait(99), Next::Scheduled(UnixMs(60_000)));
+    }
+
+    #[test]
+    fn exhaustion_spends_nothing_and_pauses_shortly() {
+        for token in [1, 2, 99] {
+            let settlement = exhausted(&leased(None, 0, token, 0), UnixMs(0), UnixMs(10), record());
+            assert!(!settlement.spends());
+            let Next::Scheduled(run_at) = settlement.next() else { panic!("it has ended") };
+            assert!(run_at > UnixMs(10) && run_at <= UnixMs(10).plus(EXHAUSTED_HOLD_MAX), "{run_at}");
+        }
+        let late = exhausted(&leased(Some(100), 0, 1, 0), UnixMs(0), UnixMs(10), record());
+        assert_eq!(late.next(), Next::Scheduled(UnixMs(100)), "all of its time is waited for");
     }
 
     #[test]

@@ -13,10 +13,19 @@ use super::{MASTER_KEY, shared_dir, soon};
 /// A `carillon` with nothing of this environment in its own but what it needs to run.
 fn carillon(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
-    command.args(arguments).env_clear().kill_on_drop(true);
+    command.args(arguments);
+    isolated(command)
+}
+
+/// A command that inherits nothing.
+fn isolated(mut command: Command) -> Command {
+    command.env_clear().kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
+
+/// How a server is started on a free port, with a log that can be read.
+const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json"];
 
 /// A command that has ended.
 #[derive(Debug)]
@@ -73,8 +82,20 @@ pub struct Program {
 impl Program {
     /// Starts `carillon serve` and waits until it is ready.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start(carillon(&SERVE), arguments, environment).await
+    }
+
+    /// The same with at most so many open files.
+    pub async fn serve_with_files(files: u32, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_carillon")]).args(SERVE);
+        Self::start(isolated(command), arguments, environment).await
+    }
+
+    async fn start(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let cache = shared_dir().join("plugin-cache").display().to_string();
-        let mut child = carillon(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+        let mut child = command
             .args(arguments)
             .envs([("CARILLON_KEYS__MASTER_KEY", MASTER_KEY), ("CARILLON_POLICY__CACHE_DIR", &cache)])
             .env("CARILLON_LOG", "trace")

@@ -182,9 +182,18 @@ impl Receiver {
         Self::with_clock(Arc::new(SystemClock)).await
     }
 
+    /// Listens on every address of this machine: it is as many receivers as there are addresses.
+    pub async fn start_on_all_addresses() -> Self {
+        Self::listening_on("0.0.0.0:0", Arc::new(SystemClock)).await
+    }
+
     /// Arrivals get the times of `clock`.
     pub async fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening_on("127.0.0.1:0", clock).await
+    }
+
+    async fn listening_on(address: &str, clock: Arc<dyn Clock>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared { clock, inner: Mutex::default(), total: watch::Sender::new(0) });
         tokio::spawn(accept(listener, Arc::clone(&shared)));

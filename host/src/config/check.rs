@@ -128,6 +128,12 @@ fn engine(config: &Config, checks: &mut Checks) {
 
 fn delivery(config: &Config, checks: &mut Checks) {
     let delivery = &config.delivery;
+    checks.period("delivery.resolve_timeout", delivery.resolve_timeout, MILLISECOND);
+    checks.period("delivery.connection_age", delivery.connection_age, Duration::ZERO);
+    if let Some(proxy) = &delivery.proxy {
+        let good = proxy.scheme() == "http" && proxy.has_host();
+        checks.require(good, "delivery.proxy", "a proxy is an `http` URL, such as http://proxy.internal:3128");
+    }
     checks.period("delivery.connect_timeout", delivery.connect_timeout, MILLISECOND);
     checks.period("delivery.timeout", delivery.timeout, MILLISECOND);
     checks.at_most("delivery.timeout", delivery.timeout, "delivery.max_timeout", delivery.max_timeout);

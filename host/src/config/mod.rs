@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
+use url::Url;
 
 pub use compat::{Compat, Mount, Poussetaches};
 pub use keys::{Keys, TenantKey};
@@ -216,8 +217,21 @@ pub struct Engine {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
+    /// The time for a name's addresses.
+    pub resolve_timeout: Period,
+    /// The name servers that are asked; those of the system if there are none.
+    #[serde(deserialize_with = "values::name_servers")]
+    pub name_servers: Vec<SocketAddr>,
     /// The time for a connection, TLS included.
     pub connect_timeout: Period,
+    /// The age at which a connection is not used for another request.
+    pub connection_age: Period,
+    /// The proxy through which every connection goes, if there is one.
+    #[serde(deserialize_with = "values::read_unless_empty")]
+    pub proxy: Option<Url>,
+    /// A file of certificate authorities that are trusted besides the system's.
+    #[serde(deserialize_with = "values::unless_empty")]
+    pub ca_file: Option<PathBuf>,
     /// The time for a request, answer body included, unless the job or its group says otherwise.
     pub timeout: Period,
     /// The most that they may ask for.

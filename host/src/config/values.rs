@@ -8,6 +8,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
+
 /// A length of time, written with its unit: `"250ms"`, `"15m"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(Duration);
@@ -143,34 +146,51 @@ impl<'de> Deserialize<'de> for Size {
 
 /// Reads a list of networks, or one string with commas between them. A bare address stands for itself alone.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    struct Words;
-    impl<'de> Visitor<'de> for Words {
-        type Value = Vec<IpNet>;
+    list(deserializer, "a list of networks, such as [\"10.1.0.0/16\", \"::1/128\"]", |text| {
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(|network| network.trunc())
+            .map_err(|_| format!("`{text}` is not a network, such as 10.1.0.0/16 or ::1/128"))
+    })
+}
+
+/// Reads a list of name servers' addresses, or one string with commas between them. The port may be left out.
+pub(super) fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    list(deserializer, "a list of addresses, such as [\"10.0.0.53\", \"[fd00::53]:5353\"]", |text| {
+        text.parse::<SocketAddr>()
+            .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT)))
+            .map_err(|_| format!("`{text}` is not an address, such as 10.0.0.53 or [fd00::53]:5353"))
+    })
+}
+
+/// Reads a list of strings, or one string with commas between them, and reads each with `read`.
+fn list<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, D::Error> {
+    struct Words<R>(&'static str, R);
+    impl<'de, T, R: Fn(&str) -> Result<T, String>> Visitor<'de> for Words<R> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of networks, such as [\"10.1.0.0/16\", \"::1/128\"]")
+            f.write_str(self.0)
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(|part| (self.1)(part).map_err(E::custom)).collect()
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut networks = Vec::new();
+            let mut values = Vec::new();
             while let Some(text) = list.next_element::<String>()? {
-                networks.push(network(&text)?);
+                values.push((self.1)(&text).map_err(de::Error::custom)?);
             }
-            Ok(networks)
+            Ok(values)
         }
     }
-    deserializer.deserialize_any(Words)
-}
-
-fn network<E: de::Error>(text: &str) -> Result<IpNet, E> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map(|network| network.trunc())
-        .map_err(|_| E::custom(format!("`{text}` is not a network, such as 10.1.0.0/16 or ::1/128")))
+    deserializer.deserialize_any(Words(expected, read))
 }
 
 /// Reads an address and port: `127.0.0.1:7070`, `[::1]:7070`, or a host's name in place of the address, of whose addresses the first is taken,

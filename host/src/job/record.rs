@@ -248,6 +248,9 @@ pub struct Timings {
     pub prepare: u64,
     /// From the start of the request to the end of the answer's body.
     pub exchange: u64,
+    /// The part of `exchange` in which connections were opened: names, sockets and TLS. 0 where an open one could be used.
+    #[serde(default)]
+    pub connect: u64,
     /// Judge and retry, with the wait for a policy thread.
     pub decide: u64,
 }

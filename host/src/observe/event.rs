@@ -242,6 +242,14 @@ impl Fact {
         Self::new(Kind::BreakerOpen, at, about, Details { run_at: Some(until), origin, reason, ..Details::default() })
     }
 
+    /// The receiver at `origin` has asked that the group's jobs for one of its URLs wait until `until`.
+    #[must_use]
+    pub fn receiver_pause(about: Subject, at: UnixMs, origin: String, until: UnixMs) -> Self {
+        let (origin, reason) = (Some(origin), Some("it asked for a pause of the URL with `Retry-After`".to_owned()));
+        let details = Details { run_at: Some(until), origin, reason, ..Details::default() };
+        Self::new(Kind::ReceiverPause, at, about, details)
+    }
+
     /// The receiver at `origin` is back. `about` is the group whose attempt it answered.
     #[must_use]
     pub fn breaker_close(about: Subject, at: UnixMs, origin: String) -> Self {

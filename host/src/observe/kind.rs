@@ -47,6 +47,8 @@ pub enum Kind {
     BreakerOpen,
     /// A receiver is back.
     BreakerClose,
+    /// A receiver has asked for a pause of one of its URLs.
+    ReceiverPause,
     /// Another version of a group's policy is in force.
     Promote,
     /// The version before is in force again.
@@ -61,7 +63,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Push,
         Self::Pop,
         Self::Empty,
@@ -84,6 +86,7 @@ impl Kind {
         Self::Skip,
         Self::BreakerOpen,
         Self::BreakerClose,
+        Self::ReceiverPause,
         Self::Promote,
         Self::Rollback,
         Self::Quarantine,
@@ -117,6 +120,7 @@ impl Kind {
             Self::Skip => "skip",
             Self::BreakerOpen => "breaker_open",
             Self::BreakerClose => "breaker_close",
+            Self::ReceiverPause => "receiver_pause",
             Self::Promote => "promote",
             Self::Rollback => "rollback",
             Self::Quarantine => "quarantine",

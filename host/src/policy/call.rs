@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmtime::component::Instance;
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::answer;
 use super::bindings::jobs_import::NewJob;
@@ -18,6 +18,7 @@ use super::plugin::Plugin;
 use super::state::CallState;
 use super::wasi::Facts;
 use crate::clock::Stopwatch;
+use crate::exhaustion::Exhausted;
 
 /// What came of a call.
 #[derive(Debug)]
@@ -171,8 +172,7 @@ impl Plugin {
         let mut store = match engine.store(&limits, facts) {
             Ok(store) => store,
             Err(error) => {
-                let fault = Fault { code: FaultCode::Unavailable, blame: Blame::Host, message: format!("{error:#}") };
-                return Called { result: Err(fault), usage: Usage::default() };
+                return Called { result: Err(of_server(&error, format!("{error:#}"))), usage: Usage::default() };
             }
         };
         let result = match pre.instantiate(&mut store) {
@@ -222,8 +222,15 @@ fn unstarted(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     if store.data().meter.refused || error.downcast_ref::<Trap>().is_some() {
         return fault(store, error);
     }
-    let message = format!("the server cannot start the policy: {}", one_line(error));
-    Fault { code: FaultCode::Unavailable, blame: Blame::Host, message }
+    of_server(error, format!("the server cannot start the policy: {}", one_line(error)))
+}
+
+/// A fault of the server. What it has run out of may be there again in a moment, which is another thing than a call that cannot be made.
+fn of_server(error: &wasmtime::Error, message: String) -> Fault {
+    let is_full =
+        error.is::<PoolConcurrencyLimitError>() || error.chain().any(|cause| Exhausted::find(cause).is_some());
+    let code = if is_full { FaultCode::Overloaded } else { FaultCode::Unavailable };
+    Fault { code, blame: Blame::Host, message }
 }
 
 /// An error with its causes, without line breaks, cut to a readable length.

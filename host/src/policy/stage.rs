@@ -89,6 +89,8 @@ pub struct Decided {
     pub ruling: Ruling,
     /// The fault of a policy that the host stood in for.
     pub fault: Option<AttemptError>,
+    /// Whether the server had no room for a call, and the host stood in for the policy because of that.
+    lacks_room: bool,
     /// Who was called.
     pub uses: Vec<PluginUse>,
 }
@@ -109,7 +111,13 @@ impl Decided {
     #[must_use]
     pub fn done(reason: String) -> Self {
         let verdict = VerdictRecord { outcome: Outcome::Success, reason };
-        Self { verdict, ruling: Ruling::Done, fault: None, uses: Vec::new() }
+        Self { verdict, ruling: Ruling::Done, fault: None, lacks_room: false, uses: Vec::new() }
+    }
+
+    /// Whether a policy was not asked because the server had no room for the call: nothing is decided then.
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        self.lacks_room
     }
 
     /// What the host decides when it could ask nobody: another try may help, after its own backoff.
@@ -120,6 +128,7 @@ impl Decided {
             verdict: VerdictRecord { outcome: Outcome::Retryable, reason: "no judge could be asked".to_owned() },
             ruling: fall_back(number, seed),
             fault: Some(error),
+            lacks_room: fault.code == FaultCode::Overloaded,
             uses: Vec::new(),
         }
     }
@@ -160,7 +169,9 @@ impl Caller<'_> {
         let (mut uses, mut fault) = (Vec::with_capacity(2), None);
         let judge = &plan.judge;
         let judged = self.call(judge, &mut uses, |plugin| plugin.judge(self.limits, attempt, &judge.config, exchange));
+        let mut lacks_room = false;
         let verdict = judged.unwrap_or_else(|error| {
+            lacks_room = error.code == FaultCode::Overloaded;
             fault = Some(stood_in(judge, &error));
             judge_export::Verdict {
                 outcome: judge_export::Outcome::Retryable,
@@ -169,7 +180,7 @@ impl Caller<'_> {
         });
         let ruled = self.rule(plan, attempt, verdict, retry_after, history);
         uses.extend(ruled.uses);
-        Decided { fault: ruled.fault.or(fault), uses, ..ruled }
+        Decided { fault: ruled.fault.or(fault), lacks_room: lacks_room || ruled.lacks_room, uses, ..ruled }
     }
 
     /// What follows from a verdict: if another try may help, the retry policy is asked whether and when.
@@ -182,20 +193,21 @@ impl Caller<'_> {
         retry_after: Option<Duration>,
         history: &[Past],
     ) -> Decided {
-        let (mut uses, mut fault) = (Vec::with_capacity(1), None);
+        let (mut uses, mut fault, mut lacks_room) = (Vec::with_capacity(1), None, false);
         let ruling = match verdict.outcome {
             judge_export::Outcome::Success => Ruling::Done,
             judge_export::Outcome::Permanent => Ruling::GiveUp(verdict.reason.clone()),
             judge_export::Outcome::Retryable => {
                 let asked = self.ask_retry(&plan.retry, &mut uses, attempt, &verdict, retry_after, history);
                 asked.unwrap_or_else(|error| {
+                    lacks_room = error.code == FaultCode::Overloaded;
                     fault = Some(stood_in(&plan.retry, &error));
                     fall_back(attempt.number, attempt.seed)
                 })
             }
         };
         let verdict = VerdictRecord { outcome: outcome_of(verdict.outcome), reason: verdict.reason };
-        Decided { verdict, ruling, fault, uses }
+        Decided { verdict, ruling, fault, lacks_room, uses }
     }
 
     /// Shows events to an observer, which asks for jobs if it may.
@@ -217,7 +229,8 @@ impl Caller<'_> {
         let mut attempt = attempt.clone();
         attempt.attributes.extend(retry_after.map(|after| types::Attribute {
             key: RETRY_AFTER_ATTRIBUTE.to_owned(),
-            value: after.as_millis().to_string(),
+            // A plugin reads it as 64 bits.
+            value: u64::try_from(after.as_millis()).unwrap_or(u64::MAX).to_string(),
         }));
         let recent = history.len().saturating_sub(HISTORY_LIMIT);
         let history: Vec<_> = history[recent..].iter().map(past_of).collect();

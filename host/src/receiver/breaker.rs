@@ -1,6 +1,6 @@
 //! Which receivers are left alone: a circuit breaker for each origin that a tenant sends to.
 //!
-//! A receiver that does not answer, or asks to be left alone, would cost each of its jobs an attempt and the node a place for as long
+//! A receiver that does not answer would cost each of its jobs an attempt and the node a place for as long
 //! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::machine`] for when that is.
 //!
 //! Receivers without failures take no memory, and [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::FORGET;
-use super::line::LEAST;
+use super::line::{LEAST, Turn, Waits};
 use super::machine::{Change, Entry, Health, Machine, Rules};
 use crate::clock::UnixMs;
 use crate::config::Delivery;
@@ -80,23 +80,23 @@ impl Breakers {
     /// Asks for an attempt of a tenant's job now.
     ///
     /// # Errors
-    /// The time at which to ask again, if the origin is left alone: one of its own for who is `to_wait`.
+    /// The time at which to ask again, if the origin is left alone.
     pub(super) fn enter(
         self: &Arc<Self>,
         tenant: TenantId,
         origin: &str,
         now: UnixMs,
-        to_wait: bool,
+        ask: (Turn, Waits),
     ) -> Result<Pass, UnixMs> {
         let mut pass = Pass { breakers: Arc::clone(self), key: None, is_probe: false };
         let Some(rules) = self.rules.filter(|_| origin.len() <= ORIGIN_LEN) else { return Ok(pass) };
         let key = Key { tenant, origin: origin.to_owned() };
         let mut inner = self.lock();
         // All lines together are as fast as one: however many receivers are dead, so many of their jobs are looked at in a second.
-        let step = to_wait.then_some(LEAST * inner.open.max(1));
+        let step = LEAST * inner.open.max(1);
         if let Some(known) = inner.known.get_mut(&key) {
             known.asked_at = now;
-            match known.machine.enter(&rules, now, step) {
+            match known.machine.enter(&rules, now, step, ask) {
                 Entry::Pass => {}
                 Entry::Probe => pass.is_probe = true,
                 Entry::Wait(at) => return Err(at),
@@ -184,22 +184,24 @@ mod tests {
     use super::*;
 
     const TENANT: TenantId = TenantId(1);
+    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
+    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
 
     fn breakers(failures: u32) -> Arc<Breakers> {
         Arc::new(Breakers::with(failures, Duration::from_secs(5)))
     }
 
     fn fail(breakers: &Arc<Breakers>, tenant: TenantId, origin: &str, now: i64) -> Option<Change> {
-        breakers.enter(tenant, origin, UnixMs(now), true).ok()?.report(Health::Failed, UnixMs(now))
+        breakers.enter(tenant, origin, UnixMs(now), NEW).ok()?.report(Health::Failed, UnixMs(now))
     }
 
     #[test]
     fn each_tenant_and_each_origin_has_its_own() {
         let breakers = breakers(1);
         assert!(fail(&breakers, TENANT, "http://a", 0).is_some());
-        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), true).is_err());
+        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), NEW).is_err());
         for (tenant, origin) in [(TENANT, "http://b"), (TENANT, "http://a:81"), (TenantId(2), "http://a")] {
-            assert!(breakers.enter(tenant, origin, UnixMs(0), true).is_ok(), "{origin}");
+            assert!(breakers.enter(tenant, origin, UnixMs(0), NEW).is_ok(), "{origin}");
         }
         assert_eq!(breakers.open(UnixMs(0)), 1);
     }
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn without_failures_there_is_no_memory_of_anything() {
         let breakers = breakers(2);
-        let pass = || breakers.enter(TENANT, "http://a", UnixMs(0), true).unwrap();
+        let pass = || breakers.enter(TENANT, "http://a", UnixMs(0), NEW).unwrap();
         for health in [Health::Answered, Health::Unknown] {
             pass().report(health, UnixMs(0));
             assert!(breakers.lock().known.is_empty());
@@ -222,10 +224,10 @@ mod tests {
     fn a_probe_that_is_dropped_is_followed_by_another() {
         let breakers = breakers(1);
         fail(&breakers, TENANT, "http://a", 0);
-        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), true).unwrap();
-        assert!(breakers.enter(TENANT, "http://a", UnixMs(5_000), true).is_err());
+        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).unwrap();
+        assert!(breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).is_err());
         drop(probe);
-        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), true).unwrap();
+        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), BACK).unwrap();
         assert_eq!(probe.report(Health::Answered, UnixMs(5_001)), Some(Change::Closed));
         assert_eq!(breakers.open(UnixMs(5_001)), 0);
     }
@@ -237,7 +239,7 @@ mod tests {
             fail(&breakers, TENANT, &format!("http://{n}"), 0);
         }
         assert_eq!(breakers.lock().known.len(), MOST);
-        assert!(breakers.enter(TENANT, &format!("http://{MOST}"), UnixMs(0), true).is_ok(), "it has no breaker");
+        assert!(breakers.enter(TENANT, &format!("http://{MOST}"), UnixMs(0), NEW).is_ok(), "it has no breaker");
         let later = i64::try_from(FORGET.as_millis()).unwrap();
         assert!(fail(&breakers, TENANT, "http://new", later).is_some());
         assert_eq!(breakers.lock().known.len(), 1);
@@ -249,7 +251,7 @@ mod tests {
     fn what_is_off_does_nothing() {
         let breakers = breakers(0);
         assert!((0..100).all(|_| fail(&breakers, TENANT, "http://a", 0).is_none()));
-        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), true).is_ok());
+        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), NEW).is_ok());
     }
 
     #[test]
@@ -260,13 +262,13 @@ mod tests {
         }
         let mut waits = Vec::new();
         for _ in 0..100 {
-            waits.extend((0..10).filter_map(|n| breakers.enter(TENANT, &n.to_string(), UnixMs(0), true).err()));
+            waits.extend((0..10).filter_map(|n| breakers.enter(TENANT, &n.to_string(), UnixMs(0), NEW).err()));
         }
         assert_eq!(waits.len(), 1_000);
         let within = |ms: i64| waits.iter().filter(|at| at.0 < 5_000 + ms).count();
         assert_eq!((within(100), within(500)), (100, 500), "a thousand in a second");
         assert_eq!(breakers.open(UnixMs(0)), 10);
-        let probe = breakers.enter(TENANT, "0", UnixMs(9_000), true).ok().unwrap();
+        let probe = breakers.enter(TENANT, "0", UnixMs(9_000), BACK).ok().unwrap();
         assert_eq!(probe.report(Health::Answered, UnixMs(9_000)), Some(Change::Closed));
         assert_eq!(breakers.open(UnixMs(9_000)), 9);
     }

@@ -17,27 +17,72 @@ pub(super) const LEAST: Duration = Duration::from_millis(1);
 /// The golden ratio's fraction: its multiples, without their whole parts, are spread evenly over 0 to 1 however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
+/// How late a job may be for its place before nobody waits for it: it may have been cancelled.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Whether a job that asks has a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It asks for the first time, or after an attempt.
+    New,
+    /// It was told to come back now.
+    Back,
+}
+
+/// What a job does that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It comes back at a time of its own.
+    InLine,
+    /// It asks again, whatever it is told.
+    Nowhere,
+}
+
 /// Where a line ends.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Line {
     end: UnixMs,
     /// How many lines of the same time were full before this one.
     full: u32,
+    /// Places whose jobs have not come back.
+    waiting: u32,
 }
 
 impl Line {
     /// The next place: at `first` or later, and `step` after the one before.
     pub(super) fn place(&mut self, first: UnixMs, step: Duration) -> UnixMs {
         if self.end <= first {
-            *self = Self { end: first, full: 0 };
+            (self.end, self.full) = (first, 0);
         } else if self.end > first.plus(LONGEST) {
             let full = self.full.wrapping_add(1);
             let between = step.mul_f64((f64::from(full) * GOLDEN).fract());
-            *self = Self { end: first.plus(between), full };
+            (self.end, self.full) = (first.plus(between), full);
         }
         let place = self.end;
         self.end = place.plus(step.max(LEAST));
+        self.waiting = self.waiting.saturating_add(1);
         place
+    }
+
+    /// The time at which a job that is refused is to ask again: a new place, if it waits.
+    pub(super) fn wait(&mut self, first: UnixMs, step: Duration, turn: Turn, waits: Waits) -> UnixMs {
+        if waits == Waits::Nowhere {
+            return first;
+        }
+        self.leave(turn);
+        self.place(first, step)
+    }
+
+    /// A job has come back for its place, if it had one.
+    pub(super) fn leave(&mut self, turn: Turn) {
+        if turn == Turn::Back {
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+    }
+
+    /// Whether jobs that wait go before one whose turn this is.
+    pub(super) fn is_before(&self, turn: Turn, now: UnixMs) -> bool {
+        turn == Turn::New && self.waiting > 0 && self.end.plus(GRACE) > now && self.end <= now.plus(LONGEST * 2)
     }
 
     /// Whether nobody waits any more.

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::line::Line;
+use super::line::{Line, Turn, Waits};
 use crate::clock::UnixMs;
 
 /// When a breaker opens, and for how long.
@@ -28,8 +28,6 @@ pub enum Health {
     Answered,
     /// It did not answer.
     Failed,
-    /// It asked to be left alone for so long.
-    Busy(Duration),
     /// Nothing: it was not asked.
     Unknown,
 }
@@ -75,10 +73,9 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// Asks for an attempt now; those that wait come back `step` after each other, and without one they take no place among them. A probe
-    /// must be followed by [`Machine::report`].
-    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Option<Duration>) -> Entry {
-        let place = |line: &mut Line, first| Entry::Wait(step.map_or(first, |step| line.place(first, step)));
+    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`Machine::report`].
+    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration, (turn, waits): (Turn, Waits)) -> Entry {
+        let place = |line: &mut Line, first| Entry::Wait(line.wait(first, step, turn, waits));
         match &mut self.state {
             State::Closed { .. } => Entry::Pass,
             State::Open { until, pause } => {
@@ -88,6 +85,11 @@ impl Machine {
                 if until > now {
                     return place(&mut self.line, until);
                 }
+                // The one that failed last must not be the next probe, too, while others wait.
+                if self.line.is_before(turn, now) {
+                    return place(&mut self.line, now.plus(step));
+                }
+                self.line.leave(turn);
                 self.state = State::HalfOpen { pause };
                 Entry::Probe
             }
@@ -97,7 +99,6 @@ impl Machine {
 
     /// What came of an attempt that had passed, as a probe or not.
     pub(super) fn report(&mut self, rules: &Rules, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
-        let asked = |asked: Duration| now.plus(asked.min(rules.longest_pause));
         match (&mut self.state, health) {
             (State::Closed { failures }, Health::Answered) => *failures = 0,
             (State::Closed { failures }, Health::Failed) => {
@@ -106,9 +107,6 @@ impl Machine {
                     return Some(self.open(now.plus(rules.pause), rules.pause));
                 }
             }
-            (State::Closed { .. }, Health::Busy(time)) => return Some(self.open(asked(time), rules.pause)),
-            // It was on its way before the breaker opened, and is the newest word of the receiver.
-            (State::Open { until, .. }, Health::Busy(time)) => *until = (*until).max(asked(time)),
             (State::HalfOpen { .. }, Health::Answered) if is_probe => {
                 *self = Self::default();
                 return Some(Change::Closed);
@@ -116,10 +114,6 @@ impl Machine {
             (State::HalfOpen { pause }, Health::Failed) if is_probe => {
                 let pause = pause.saturating_mul(2).min(rules.longest_pause);
                 self.open(now.plus(pause), pause);
-            }
-            (State::HalfOpen { pause }, Health::Busy(time)) if is_probe => {
-                let pause = *pause;
-                self.open(asked(time), pause);
             }
             // The next one is the probe.
             (State::HalfOpen { pause }, Health::Unknown) if is_probe => {
@@ -166,6 +160,9 @@ mod tests {
     const RULES: Rules =
         Rules { failures: 3, pause: Duration::from_millis(100), longest_pause: Duration::from_millis(1_000) };
 
+    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
+    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
+
     /// One that opened at 0.
     fn opened() -> Machine {
         let mut machine = Machine::default();
@@ -183,7 +180,7 @@ mod tests {
         for _ in 0..10 {
             for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
                 assert_eq!(machine.report(&RULES, false, health, UnixMs(0)), None);
-                assert_eq!(machine.enter(&RULES, UnixMs(0), Some(LEAST)), Entry::Pass);
+                assert_eq!(machine.enter(&RULES, UnixMs(0), LEAST, BACK), Entry::Pass);
             }
         }
         assert!(machine.is_blank());
@@ -193,22 +190,23 @@ mod tests {
     #[test]
     fn one_probe_passes_and_its_answer_closes() {
         let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(99), Some(LEAST)), Entry::Wait(UnixMs(100)));
-        assert_eq!(machine.enter(&RULES, UnixMs(99), Some(LEAST)), Entry::Wait(UnixMs(101)), "one after the other");
-        assert_eq!(machine.enter(&RULES, UnixMs(100), Some(LEAST)), Entry::Probe);
-        assert_eq!(machine.enter(&RULES, UnixMs(101), Some(LEAST)), Entry::Wait(UnixMs(201)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST, BACK), Entry::Wait(UnixMs(100)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST, BACK), Entry::Wait(UnixMs(101)), "one after the other");
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(101), LEAST, BACK), Entry::Wait(UnixMs(201)));
         assert_eq!(machine.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
         assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(Change::Closed));
-        assert_eq!(machine.enter(&RULES, UnixMs(103), Some(LEAST)), Entry::Pass);
+        assert_eq!(machine.enter(&RULES, UnixMs(103), LEAST, BACK), Entry::Pass);
         assert!(machine.is_blank());
     }
 
     #[test]
     fn who_only_asks_takes_no_place() {
         let mut machine = opened();
-        let only_asks = |machine: &mut Machine, at| machine.enter(&RULES, UnixMs(at), None);
+        let only_asks =
+            |machine: &mut Machine, at| machine.enter(&RULES, UnixMs(at), LEAST, (Turn::Back, Waits::Nowhere));
         assert_eq!([only_asks(&mut machine, 9), only_asks(&mut machine, 9)], [Entry::Wait(UnixMs(100)); 2]);
-        assert_eq!(machine.enter(&RULES, UnixMs(9), Some(LEAST)), Entry::Wait(UnixMs(100)), "the first place is free");
+        assert_eq!(machine.enter(&RULES, UnixMs(9), LEAST, BACK), Entry::Wait(UnixMs(100)), "the first place is free");
         assert_eq!(only_asks(&mut machine, 100), Entry::Probe);
         assert_eq!(only_asks(&mut machine, 100), Entry::Wait(UnixMs(200)));
     }
@@ -217,50 +215,49 @@ mod tests {
     fn pauses_double_up_to_the_longest() {
         let (mut machine, mut now) = (opened(), UnixMs(100));
         for pause in [200, 400, 800, 1_000, 1_000] {
-            assert_eq!(machine.enter(&RULES, now, Some(LEAST)), Entry::Probe);
+            assert_eq!(machine.enter(&RULES, now, LEAST, BACK), Entry::Probe);
             assert_eq!(machine.report(&RULES, true, Health::Failed, now), None, "it stays open");
             assert!(
-                matches!(machine.enter(&RULES, now, Some(LEAST)), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
+                matches!(machine.enter(&RULES, now, LEAST, BACK), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
             );
             now = now.plus(Duration::from_millis(pause));
         }
     }
 
     #[test]
-    fn who_asks_to_be_left_alone_is_at_once_and_not_for_ever() {
-        let busy = |ms| Health::Busy(Duration::from_millis(ms));
-        let mut machine = Machine::default();
-        assert_eq!(machine.report(&RULES, false, busy(500), UnixMs(0)), Some(Change::Opened(UnixMs(500))));
-        assert_eq!(machine.report(&RULES, false, busy(200), UnixMs(10)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(10), Some(LEAST)), Entry::Wait(UnixMs(500)), "the longer time counts");
-        assert_eq!(machine.report(&RULES, false, busy(99_999), UnixMs(20)), None);
+    fn probe_is_one_of_those_that_wait_and_not_the_one_that_failed() {
+        let mut machine = opened();
+        assert_eq!(machine.enter(&RULES, UnixMs(5), LEAST, NEW), Entry::Wait(UnixMs(100)));
         assert_eq!(
-            machine.enter(&RULES, UnixMs(20), Some(LEAST)),
-            Entry::Wait(UnixMs(1_020)),
-            "no longer than any pause"
+            machine.enter(&RULES, UnixMs(100), LEAST, NEW),
+            Entry::Wait(UnixMs(101)),
+            "it comes from an attempt"
         );
-        assert_eq!(machine.enter(&RULES, UnixMs(1_020), Some(LEAST)), Entry::Probe);
-        assert_eq!(machine.report(&RULES, true, busy(50), UnixMs(1_020)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(1_070), Some(LEAST)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
+        let mut machine = opened();
+        assert_eq!(machine.enter(&RULES, UnixMs(5), LEAST, NEW), Entry::Wait(UnixMs(100)));
+        assert_eq!(machine.enter(&RULES, UnixMs(9_000), LEAST, NEW), Entry::Probe, "the other one has gone");
     }
 
     #[test]
     fn a_probe_that_says_nothing_is_followed_by_another() {
         let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(100), Some(LEAST)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
         assert_eq!(machine.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(120), Some(LEAST)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(120), LEAST, BACK), Entry::Probe);
     }
 
     #[test]
     fn a_clock_that_is_set_back_holds_nothing_up() {
         let mut machine = Machine::default();
         let late = UnixMs(1_000_000_000);
-        machine.report(&RULES, false, Health::Busy(Duration::from_millis(700)), late);
-        assert!(matches!(machine.enter(&RULES, late, Some(LEAST)), Entry::Wait(_)));
-        let waits = machine.enter(&RULES, UnixMs(0), Some(LEAST));
+        for _ in 0..RULES.failures {
+            machine.report(&RULES, false, Health::Failed, late);
+        }
+        assert!(matches!(machine.enter(&RULES, late, LEAST, BACK), Entry::Wait(_)));
+        let waits = machine.enter(&RULES, UnixMs(0), LEAST, BACK);
         assert!(matches!(waits, Entry::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
-        assert_eq!(machine.enter(&RULES, UnixMs(1_000), Some(LEAST)), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(1_000), LEAST, BACK), Entry::Probe);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -274,7 +271,6 @@ mod tests {
         let health = prop_oneof![
             3 => Just(Health::Failed),
             1 => Just(Health::Answered),
-            1 => (1_u64..3_000).prop_map(|ms| Health::Busy(Duration::from_millis(ms))),
             1 => Just(Health::Unknown),
         ];
         let step = prop_oneof![
@@ -294,7 +290,7 @@ mod tests {
                 let was_open = machine.is_open();
                 match step {
                     Step::Pass(ms) => now = now.plus(Duration::from_millis(u64::from(ms))),
-                    Step::Enter => match machine.enter(&RULES, now, Some(LEAST)) {
+                    Step::Enter => match machine.enter(&RULES, now, LEAST, BACK) {
                         Entry::Pass => {
                             prop_assert!(!was_open);
                             passed.push(false);
@@ -332,7 +328,7 @@ mod tests {
                 machine.report(&RULES, is_probe, Health::Answered, now);
             }
             let later = now.plus(RULES.longest_pause);
-            if machine.enter(&RULES, later, Some(LEAST)) == Entry::Probe {
+            if machine.enter(&RULES, later, LEAST, BACK) == Entry::Probe {
                 machine.report(&RULES, true, Health::Answered, later);
             }
             prop_assert!(!machine.is_open());

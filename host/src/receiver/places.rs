@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::line::{LEAST, Line};
+use super::line::{LEAST, Line, Waits};
 use crate::clock::UnixMs;
 use crate::job::GroupId;
 
@@ -58,14 +58,14 @@ impl Places {
     /// Takes one of `most` places.
     ///
     /// # Errors
-    /// The time at which to ask again, if all are taken: one of its own for who is `to_wait`.
+    /// The time at which to ask again, if all are taken: one of its own for a job that waits in line.
     pub(super) fn enter(
         self: &Arc<Self>,
         group: GroupId,
         origin: &str,
         most: u32,
         now: UnixMs,
-        to_wait: bool,
+        waits: Waits,
     ) -> Result<Seat, UnixMs> {
         let key = Key { group, origin: origin.to_owned() };
         let mut known = self.lock();
@@ -77,7 +77,7 @@ impl Places {
             let pace = (state.mean / most.max(1)).max(now.since(state.moved_at));
             let step = (pace / 2).clamp(LEAST, SLOWEST);
             let next = now.plus(step);
-            return Err(if to_wait { state.line.place(next, step) } else { next });
+            return Err(if waits == Waits::InLine { state.line.place(next, step) } else { next });
         }
         state.taken += 1;
         state.moved_at = now;
@@ -134,7 +134,7 @@ mod tests {
     const HERE: &str = "http://a";
 
     fn enter(places: &Arc<Places>, most: u32, now: i64) -> Result<Seat, UnixMs> {
-        places.enter(GROUP, HERE, most, UnixMs(now), true)
+        places.enter(GROUP, HERE, most, UnixMs(now), Waits::InLine)
     }
 
     #[test]
@@ -143,8 +143,8 @@ mod tests {
         let seats = [enter(&places, 2, 0).ok().unwrap(), enter(&places, 2, 0).ok().unwrap()];
         assert!(enter(&places, 2, 0).is_err());
         assert!(enter(&places, 3, 0).is_ok(), "the limit is the group's present one");
-        assert!(places.enter(GROUP, "http://b", 2, UnixMs(0), true).is_ok());
-        assert!(places.enter(GroupId(2), HERE, 2, UnixMs(0), true).is_ok());
+        assert!(places.enter(GROUP, "http://b", 2, UnixMs(0), Waits::InLine).is_ok());
+        assert!(places.enter(GroupId(2), HERE, 2, UnixMs(0), Waits::InLine).is_ok());
         drop(seats);
         assert!(enter(&places, 1, 0).is_ok());
     }
@@ -171,7 +171,7 @@ mod tests {
     fn who_only_asks_is_in_nobodys_way() {
         let places = Arc::new(Places::default());
         let _seat = enter(&places, 1, 0).ok().unwrap();
-        let only_asks = || places.enter(GROUP, HERE, 1, UnixMs(0), false).err().unwrap();
+        let only_asks = || places.enter(GROUP, HERE, 1, UnixMs(0), Waits::Nowhere).err().unwrap();
         let first = only_asks();
         assert_eq!([only_asks(), enter(&places, 1, 0).err().unwrap()], [first; 2]);
     }
@@ -207,11 +207,11 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_taken_places_are_never_forgotten() {
         let places = Arc::new(Places::default());
-        let seats = (0..MOST).map(|n| places.enter(GROUP, &n.to_string(), 1, UnixMs(0), true).ok().unwrap());
+        let seats = (0..MOST).map(|n| places.enter(GROUP, &n.to_string(), 1, UnixMs(0), Waits::InLine).ok().unwrap());
         let mut seats: Vec<_> = seats.collect();
         for n in 0..MOST {
             assert!(
-                places.enter(GROUP, &n.to_string(), 1, UnixMs(0), true).is_err(),
+                places.enter(GROUP, &n.to_string(), 1, UnixMs(0), Waits::InLine).is_err(),
                 "all of them have somebody who waits"
             );
         }
@@ -220,6 +220,6 @@ mod tests {
         assert_eq!(places.lock().len(), MOST);
         assert!(enter(&places, 1, 0).is_ok());
         assert_eq!(places.lock().len(), 1, "{}", kept.len());
-        assert!(places.enter(GROUP, &(MOST - 1).to_string(), 1, UnixMs(0), true).is_err());
+        assert!(places.enter(GROUP, &(MOST - 1).to_string(), 1, UnixMs(0), Waits::InLine).is_err());
     }
 }

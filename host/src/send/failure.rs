@@ -1,93 +1,82 @@
-//! Why there is no answer, and the resolver whose refusals are found again in the client's errors.
+//! Why there is no response, and whose fault that is.
 
-use std::error::Error as _;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::error::Error;
+use std::io;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use crate::egress::Refused;
+use crate::exhaustion::Exhausted;
 
-use crate::egress::{Guard, Refused};
+/// The reason for which a request has no response.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The receiver, its name or its network did not do their part.
+    Transport {
+        /// See `transport-error` in the policy interface.
+        code: &'static str,
+        /// One sentence.
+        message: String,
+    },
+    /// The server itself has run out of something: the receiver is not to blame.
+    Exhausted(Exhausted),
+}
 
-/// Why there is no answer.
-pub(super) struct Failure {
-    pub(super) code: &'static str,
-    pub(super) message: String,
+impl Failure {
+    /// A failure with this code, unless `error` comes from the server's own exhaustion. The message is that of the innermost cause.
+    pub(super) fn of(code: &'static str, error: &(dyn Error + 'static)) -> Self {
+        match Exhausted::find(error) {
+            Some(exhausted) => Self::Exhausted(exhausted),
+            None => Self::Transport { code, message: innermost(error) },
+        }
+    }
+
+    /// A failure with this code and text.
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Transport { code, message: message.into() }
+    }
+
+    /// What went wrong before there was a head of a response.
+    pub(super) fn of_exchange(error: &hyper::Error) -> Self {
+        let code = if error.is_parse() { "protocol" } else { "reset" };
+        Self::of(code, error)
+    }
 }
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        Self { code: "refused-address", message: refused.to_string() }
+        Self::new("refused-address", refused.to_string())
     }
 }
 
-impl From<reqwest::Error> for Failure {
-    fn from(error: reqwest::Error) -> Self {
-        let mut causes = Vec::new();
-        let mut cause = error.source();
-        let mut code = if error.is_timeout() {
-            "timeout"
-        } else if error.is_connect() {
-            "connect"
-        } else if error.is_body() || error.is_decode() {
-            "body"
-        } else {
-            "reset"
-        };
-        while let Some(error) = cause {
-            if let Some(refused) = error.downcast_ref::<Refused>() {
-                return refused.clone().into();
-            }
-            if error.is::<rustls::Error>() || error.downcast_ref::<std::io::Error>().is_some_and(is_tls) {
-                code = "tls";
-            } else if error.is::<DnsError>() {
-                code = "dns";
-            }
-            causes.push(error.to_string());
-            cause = error.source();
+/// The text of the cause that has no further cause.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    loop {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match cause.source().or_else(|| inner.map(|inner| inner as &(dyn Error + 'static))) {
+            Some(next) => cause = next,
+            None => return cause.to_string(),
         }
-        let message = causes.pop().unwrap_or_else(|| error.without_url().to_string());
-        Self { code, message }
     }
 }
 
-/// TLS errors arrive inside an I/O error, or inside an I/O error inside an I/O error.
-fn is_tls(error: &std::io::Error) -> bool {
-    let nested = |inner: &(dyn std::error::Error + Send + Sync + 'static)| {
-        inner.is::<rustls::Error>() || inner.downcast_ref::<std::io::Error>().is_some_and(is_tls)
-    };
-    error.get_ref().is_some_and(nested)
-}
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
 
-/// Resolves names and drops the addresses that the guard refuses.
-pub(super) struct GuardedResolver(pub(super) Arc<Guard>);
+    use super::*;
 
-#[derive(Debug, thiserror::Error)]
-#[error("the name `{name}` does not resolve: {reason}")]
-struct DnsError {
-    name: String,
-    reason: String,
-}
+    #[test]
+    fn own_exhaustion_is_no_fault_of_the_receiver() {
+        let exhausted = Failure::of("connect", &io::Error::from(Errno::MFILE));
+        assert!(matches!(exhausted, Failure::Exhausted(Exhausted::Files)), "{exhausted:?}");
+        let refused = Failure::of("connect", &io::Error::from(Errno::CONNREFUSED));
+        assert!(matches!(refused, Failure::Transport { code: "connect", .. }), "{refused:?}");
+    }
 
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let guard = Arc::clone(&self.0);
-        Box::pin(async move {
-            let name = name.as_str().to_owned();
-            let failed = |reason: String| DnsError { name: name.clone(), reason };
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| failed(error.to_string()))?;
-            let mut refused = None;
-            let mut allowed = Vec::new();
-            for address in found {
-                match guard.check(address.ip()) {
-                    Ok(()) => allowed.push(SocketAddr::new(address.ip(), 0)),
-                    Err(error) => refused = Some(error),
-                }
-            }
-            match (allowed.is_empty(), refused) {
-                (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
-                (true, Some(refused)) => Err(refused.into()),
-                (true, None) => Err(failed("it has no addresses".to_owned()).into()),
-            }
-        })
+    #[test]
+    fn message_is_that_of_the_innermost_cause() {
+        let error = io::Error::other(io::Error::other("certificate expired"));
+        let Failure::Transport { message, .. } = Failure::of("tls", &error) else { panic!("no transport error") };
+        assert_eq!(message, "certificate expired");
     }
 }

@@ -4,39 +4,47 @@
 //! redirect; no more redirects are followed than the group says, and credentials follow none to another origin; time and size of an
 //! answer are bounded, redirects and body included. A failure is a fact for the judge, not an error.
 
+mod client;
+mod connect;
 mod failure;
 mod outgoing;
+mod pool;
 mod redirect;
+mod resolve;
+mod tls;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Response, Url, retry};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use tokio::sync::Semaphore;
 
-use self::failure::{Failure, GuardedResolver};
+use self::client::{Client, Piece, Reply};
+use self::connect::Connector;
+use self::failure::Failure;
 pub use self::outgoing::{Envelope, Outgoing};
-use crate::clock::Stopwatch;
+use self::pool::Pool;
+pub use self::resolve::Requester;
+use self::resolve::Resolver;
+use crate::clock::{Stopwatch, deadline_after};
 use crate::config::Delivery;
-use crate::egress::{Guard, Refused};
+use crate::egress::Guard;
+use crate::exhaustion::Exhausted;
+use crate::files::FileShares;
 use crate::policy::Request;
 
-/// The methods whose requests usually have a body, and say so when they have none (RFC 9110, section 8.6).
-const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
-
-/// Bytes of a redirect's body that are read so that its connection can be used again.
+/// Bytes of a redirect's body that are read, and how long they are waited for, so that its connection can be used again.
 const DISCARDED_LEN: usize = 16 << 10;
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a connection that is not needed stays open.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is always kept, in bytes: it is read again when an attempt is judged anew.
+const RETRY_AFTER_LEN: usize = 256;
 
 /// Makes requests.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sender {
-    client: Client,
-    guard: Arc<Guard>,
+    client: Arc<Client>,
     user_agent: HeaderValue,
     body_limit: usize,
     header_limit: usize,
@@ -45,7 +53,7 @@ pub struct Sender {
 /// What came back.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// A whole answer, or as much of it as is looked at.
+    /// An answer whose head has arrived, whatever became of its body.
     Response {
         /// The status.
         status: u16,
@@ -53,12 +61,12 @@ pub enum Answer {
         headers: Vec<(String, Vec<u8>)>,
         /// The first bytes.
         body: Bytes,
-        /// Whether there was more.
+        /// Whether there was more, or should have been: it was too long, broke off, or did not end in time.
         truncated: bool,
         /// From the start of the request.
         elapsed: Duration,
     },
-    /// No answer, or half of one.
+    /// No answer.
     Failure {
         /// See `transport-error` in the policy interface.
         code: &'static str,
@@ -70,8 +78,8 @@ pub enum Answer {
 }
 
 /// The codes of all failures.
-pub const TRANSPORT_ERRORS: [&str; 8] =
-    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect"];
+pub const TRANSPORT_ERRORS: [&str; 9] =
+    ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect", "protocol"];
 
 /// What came of a request.
 #[derive(Clone, Debug)]
@@ -80,36 +88,29 @@ pub struct Sent {
     pub answer: Answer,
     /// Where it was sent on to, in order, without user info and cut to a readable length.
     pub redirects: Vec<String>,
-}
-
-/// The HTTP client that deliveries are made with.
-///
-/// # Errors
-/// If TLS does not start.
-pub fn client(delivery: &Delivery, guard: &Arc<Guard>) -> reqwest::Result<Client> {
-    Client::builder()
-        .dns_resolver(Arc::new(GuardedResolver(Arc::clone(guard))))
-        .redirect(reqwest::redirect::Policy::none())
-        // Whether to try again is the policy's to say; and no copy of the request is kept for it.
-        .retry(retry::never().max_retries_per_request(0))
-        .no_proxy()
-        .http1_only()
-        .tcp_nodelay(true)
-        .connect_timeout(delivery.connect_timeout.get())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .build()
+    /// How long fresh connections took: names, sockets and TLS. Zero where open ones could be used.
+    pub connect: Duration,
 }
 
 impl Sender {
     /// A client with the server's limits.
     ///
     /// # Errors
-    /// If the limits cannot be used, or TLS does not start.
-    pub fn new(delivery: &Delivery, guard: Guard) -> anyhow::Result<Self> {
-        let guard = Arc::new(guard);
+    /// If the limits cannot be used, or TLS or the resolver do not start.
+    pub fn new(delivery: &Delivery, guard: Guard, files: FileShares) -> anyhow::Result<Self> {
+        let sockets = Arc::new(Semaphore::new(files.receivers));
+        let name_servers = delivery.name_servers.clone();
+        let connector = Connector {
+            resolver: Resolver::new(name_servers, delivery.resolve_timeout.get(), files.lookups)?,
+            guard: Arc::new(guard),
+            tls: tls::connector(delivery.ca_file.as_deref())?,
+            proxy: delivery.proxy.clone(),
+            timeout: delivery.connect_timeout.get(),
+            sockets: Arc::clone(&sockets),
+        };
+        let pool = Pool::new(sockets, delivery.connection_age.get());
         Ok(Self {
-            client: client(delivery, &guard)?,
-            guard,
+            client: Arc::new(Client::new(connector, pool)),
             user_agent: HeaderValue::from_str(&delivery.user_agent)?,
             body_limit: delivery.response_judge_limit.get(),
             header_limit: delivery.response_header_limit.get(),
@@ -123,101 +124,94 @@ impl Sender {
     }
 
     /// Makes the request, and those that it is redirected to.
-    pub async fn send(&self, outgoing: Outgoing) -> Sent {
-        let (stopwatch, mut redirects) = (Stopwatch::start(), Vec::new());
-        let answer = self.follow(outgoing, stopwatch, &mut redirects).await.unwrap_or_else(|failure| Answer::Failure {
-            code: failure.code,
-            message: failure.message,
-            elapsed: stopwatch.elapsed(),
-        });
-        Sent { answer, redirects }
+    ///
+    /// # Errors
+    /// Returns what the server itself has run out of: nothing is known of the receiver then.
+    pub async fn send(&self, requester: Requester, outgoing: Outgoing) -> Result<Sent, Exhausted> {
+        let stopwatch = Stopwatch::start();
+        let (mut redirects, mut connect) = (Vec::new(), Duration::ZERO);
+        let answer = match self.follow(requester, outgoing, stopwatch, &mut redirects, &mut connect).await {
+            Ok(answer) => answer,
+            Err(Failure::Transport { code, message }) => {
+                Answer::Failure { code, message, elapsed: stopwatch.elapsed() }
+            }
+            Err(Failure::Exhausted(exhausted)) => return Err(exhausted),
+        };
+        Ok(Sent { answer, redirects, connect })
     }
 
     async fn follow(
         &self,
+        requester: Requester,
         mut outgoing: Outgoing,
         stopwatch: Stopwatch,
         redirects: &mut Vec<String>,
+        connect: &mut Duration,
     ) -> Result<Answer, Failure> {
-        while outgoing.redirects > 0 {
-            let response = self.response(outgoing.clone(), stopwatch).await?;
-            let location = response.headers().get(LOCATION);
-            let next = redirect::onward(&outgoing, redirects.len(), response.status(), location)?;
-            let Some(next) = next else { return self.answer(response, stopwatch).await };
+        let deadline = deadline_after(outgoing.timeout);
+        loop {
+            let reply = self.client.request(requester, &outgoing, deadline).await?;
+            *connect += reply.connect;
+            let next = redirect::onward(&outgoing, redirects.len(), reply.status(), reply.headers().get(LOCATION))?;
+            let Some(next) = next else { return Ok(self.answer(reply, stopwatch).await) };
             redirects.push(redirect::shown(&next.url));
             outgoing = next;
-            discard(response).await?;
+            discard(reply).await;
         }
-        // Most requests follow none, and are not copied.
-        let response = self.response(outgoing, stopwatch).await?;
-        self.answer(response, stopwatch).await
     }
 
-    /// One request of an exchange that began with `stopwatch`.
-    async fn response(&self, outgoing: Outgoing, stopwatch: Stopwatch) -> Result<Response, Failure> {
-        self.check_literal(&outgoing.url)?;
-        let mut headers = outgoing.headers;
-        headers.extend(outgoing.auth_headers.into_iter().map(|(header, value)| (header.name, value)));
-        if outgoing.body.is_empty() && WITH_BODY.contains(&outgoing.method) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        let left = outgoing.timeout.saturating_sub(stopwatch.elapsed());
-        let request = self.client.request(outgoing.method, outgoing.url).body(outgoing.body).timeout(left);
-        let mut request = request.build()?;
-        // What stood in the URL has become a header; one that the request has itself goes before it.
-        if let Some(basic) = request.headers_mut().remove(AUTHORIZATION) {
-            headers.entry(AUTHORIZATION).or_insert(basic);
-        }
-        *request.headers_mut() = headers;
-        Ok(self.client.execute(request).await?)
-    }
-
-    async fn answer(&self, mut response: Response, stopwatch: Stopwatch) -> Result<Answer, Failure> {
-        let status = response.status().as_u16();
-        let headers = self.kept_headers(response.headers());
-        let (mut body, mut truncated) = (BytesMut::new(), false);
-        while let Some(chunk) = response.chunk().await? {
-            let room = self.body_limit - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if chunk.len() > room {
-                truncated = true;
-                break;
+    /// The answer, with as much of its body as arrives: that the head has arrived decides that it is one.
+    async fn answer(&self, mut reply: Reply, stopwatch: Stopwatch) -> Answer {
+        let status = reply.status().as_u16();
+        let headers = self.kept_headers(reply.headers());
+        let mut body = BytesMut::new();
+        let truncated = loop {
+            match reply.next().await {
+                Piece::Bytes(bytes) => {
+                    let room = self.body_limit - body.len();
+                    body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                    if bytes.len() > room {
+                        break true;
+                    }
+                }
+                Piece::End => {
+                    reply.keep_connection();
+                    break false;
+                }
+                Piece::Broken => break true,
             }
-        }
-        Ok(Answer::Response { status, headers, body: body.freeze(), truncated, elapsed: stopwatch.elapsed() })
-    }
-
-    /// The resolver is not asked about addresses that stand in the URL.
-    fn check_literal(&self, url: &Url) -> Result<(), Refused> {
-        match url.host() {
-            Some(url::Host::Ipv4(address)) => self.guard.check(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => self.guard.check(IpAddr::V6(address)),
-            _ => Ok(()),
-        }
-    }
-
-    fn kept_headers(&self, headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-        let mut room = self.header_limit;
-        let fits = |(name, value): &(&HeaderName, &HeaderValue)| {
-            let len = name.as_str().len() + value.len();
-            let fits = len <= room;
-            room = room.saturating_sub(len);
-            fits
         };
-        let kept = headers.iter().take_while(fits);
+        Answer::Response { status, headers, body: body.freeze(), truncated, elapsed: stopwatch.elapsed() }
+    }
+
+    /// As many headers as fit, in the order of arrival. What the server itself reads again is among them, whatever comes before it.
+    fn kept_headers(&self, headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+        let len = |name: &HeaderName, value: &HeaderValue| name.as_str().len() + value.len();
+        let asked = headers.get(RETRY_AFTER).filter(|value| value.len() <= RETRY_AFTER_LEN);
+        let mut room = self.header_limit.saturating_sub(asked.map_or(0, |value| len(&RETRY_AFTER, value)));
+        let (mut is_full, mut asked) = (false, asked);
+        let kept = headers.iter().filter(|(name, value)| {
+            if **name == RETRY_AFTER && asked.take().is_some() {
+                return true;
+            }
+            is_full |= len(name, value) > room;
+            room = room.saturating_sub(len(name, value));
+            !is_full
+        });
         kept.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
     }
 }
 
-/// Reads what nobody looks at. If it is too long, or breaks off, the connection is given up instead: where to go next is known. If
-/// the time runs out, it has run out for what comes next, too.
-async fn discard(mut response: Response) -> Result<(), Failure> {
+/// Reads the rest of a redirect, so that its connection can be used again. If it is too long, too slow or breaks off, the connection is given
+/// up instead: where to go next is known.
+async fn discard(mut reply: Reply) {
     let mut room = DISCARDED_LEN;
+    reply.shorten(DISCARD_TIMEOUT);
     loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if chunk.len() <= room => room -= chunk.len(),
-            Err(error) if error.is_timeout() => return Err(error.into()),
-            _ => return Ok(()),
+        match reply.next().await {
+            Piece::Bytes(bytes) if bytes.len() <= room => room -= bytes.len(),
+            Piece::End => return reply.keep_connection(),
+            Piece::Bytes(_) | Piece::Broken => return,
         }
     }
 }

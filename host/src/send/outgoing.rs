@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use reqwest::{Method, Url};
+use hyper::Method;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use crate::job::{JobId, Metadata};
 use crate::policy::binding::AuthHeader;
@@ -104,6 +105,8 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
     let trace = HeaderValue::from_str(&format!("00-{}-{span:016x}-01", envelope.job.0.simple())).ok()?;
     headers.entry(TRACEPARENT).or_insert(trace);
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    // Nothing here decodes a body: without this, any coding would be welcome (RFC 9110, section 12.5.3).
+    headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
     headers.entry(USER_AGENT).or_insert_with(|| user_agent.clone());
     let mut auth_headers = Vec::with_capacity(envelope.auth_headers.len());
     for (header, key) in envelope.auth_headers {

@@ -7,8 +7,9 @@
 //! when a later redirect leads back.
 
 use bytes::Bytes;
-use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Method, StatusCode, Url};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use url::Url;
 
 use super::failure::Failure;
 use super::outgoing::{ATTEMPT_HEADER, IDEMPOTENCY_KEY, JOB_ID_HEADER, Outgoing, TRACEPARENT};
@@ -85,6 +86,11 @@ fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err(unusable(format!("requests do not go to `{}` URLs", url.scheme())));
     }
+    if from.scheme() == "https" && url.scheme() == "http" {
+        return Err(unusable(
+            "it leads from https to http, where everybody on the way could read the request".to_owned(),
+        ));
+    }
     let same = url.origin() == from.origin();
     let (user, password) = if same { (from.username(), from.password()) } else { ("", None) };
     let set = url.set_username(user).and_then(|()| url.set_password(password));
@@ -104,14 +110,14 @@ fn keep_headers(request: &mut Outgoing, keeps: impl Fn(&str) -> bool) {
 }
 
 fn failure(message: String) -> Failure {
-    Failure { code: CODE, message }
+    Failure::new(CODE, message)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use reqwest::header::HeaderMap;
+    use hyper::header::HeaderMap;
 
     use super::*;
     use crate::policy::binding::AuthHeader;
@@ -129,7 +135,7 @@ mod tests {
 
     fn onward_to(request: &Outgoing, status: u16, location: &str) -> Option<Outgoing> {
         let (status, location) = (StatusCode::from_u16(status).unwrap(), HeaderValue::from_str(location).unwrap());
-        onward(request, 0, status, Some(&location)).unwrap_or_else(|failure| panic!("{}", failure.message))
+        onward(request, 0, status, Some(&location)).unwrap_or_else(|failure| panic!("{failure:?}"))
     }
 
     fn names(request: &Outgoing) -> Vec<&str> {
@@ -190,9 +196,10 @@ mod tests {
         let request = request(Method::GET, "http://a/");
         let refused = |followed, location: &[u8]| {
             let location = HeaderValue::from_bytes(location).unwrap();
-            let failure = onward(&request, followed, StatusCode::FOUND, Some(&location)).unwrap_err();
-            assert_eq!(failure.code, "redirect");
-            failure.message
+            match onward(&request, followed, StatusCode::FOUND, Some(&location)) {
+                Err(Failure::Transport { code: "redirect", message }) => message,
+                other => panic!("{other:?}"),
+            }
         };
         assert!(refused(0, b"ftp://a/").contains("`ftp`"));
         assert!(refused(0, b"javascript:alert(1)").contains("`javascript`"));
@@ -224,9 +231,23 @@ mod tests {
         assert_eq!((back.url.as_str(), names(&back)), ("http://a/z", travelled.to_vec()));
         assert!(back.auth_headers.is_empty());
         let secure = request(Method::GET, "https://a/x");
-        for location in ["http://a/x", "https://b/x", "https://a:444/x"] {
+        for location in ["https://b/x", "https://a:444/x"] {
             assert!(!onward_to(&secure, 302, location).unwrap().headers.contains_key("authorization"), "{location}");
         }
+    }
+
+    #[test]
+    fn redirect_from_https_to_http_is_not_followed() {
+        let secure = request(Method::POST, "https://a/x");
+        for location in ["http://a/x", "http://b/", "HTTP://a:443/x"] {
+            let location = HeaderValue::from_static(location);
+            for status in [StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT] {
+                let refused = onward(&secure, 0, status, Some(&location));
+                assert!(matches!(refused, Err(Failure::Transport { code: "redirect", .. })), "{refused:?}");
+            }
+        }
+        assert!(onward_to(&secure, 302, "//b/x").is_some(), "it stays https");
+        assert!(onward_to(&request(Method::POST, "http://a/x"), 302, "https://a/x").is_some());
     }
 
     #[test]

@@ -140,6 +140,7 @@ fn a_delay_is_never_shorter_than_the_receiver_asked() {
     assert_eq!(delay_of(&capped, &asked(1, "30000")), 30_000);
     assert_eq!(delay_of(&capped, &asked(3, "500")), 4_000);
     assert_eq!(delay_of(&capped, &asked(1, "3600000")), 60_000);
+    assert_eq!(delay_of(&capped, &asked(1, &u64::MAX.to_string())), 60_000);
     assert_eq!(delay_of(&capped, &asked(1, "soon")), 2_000);
     assert_eq!(delay_of(&config("{}"), &asked(1, "36000000")), 3_600_000);
     assert_eq!(delay_of(&config(r#"{"honour_retry_after": false}"#), &asked(1, "30000")), 2_000);

@@ -63,7 +63,7 @@ pub struct EventView {
     id: String,
     /// `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`,
     /// `dedupe_hit`, `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`,
-    /// `breaker_open`, `breaker_close`, `promote`, `rollback`, `quarantine`, `unquarantine`,
+    /// `breaker_open`, `breaker_close`, `receiver_pause`, `promote`, `rollback`, `quarantine`, `unquarantine`,
     /// `shadow_difference`; or `gap`, which says that events before this one are missing. More may be added.
     kind: &'static str,
     /// When it happened.

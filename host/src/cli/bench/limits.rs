@@ -2,15 +2,22 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName};
+use ipnet::IpNet;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use url::Url;
 
 use super::sink::{RUN_AT_HEADER, Sink};
 use super::timed::timed;
@@ -18,10 +25,15 @@ use super::{Bench, Row, all};
 use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::config::{Config, Sources};
 use crate::egress::Guard;
-use crate::send;
+use crate::files::FileShares;
+use crate::job::{GroupId, TenantId};
+use crate::send::{Answer, Outgoing, Requester, Sender};
 
 /// No answer of the receiver is longer.
 const ANSWER_LEN: usize = 4 << 10;
+
+/// The longest that the sink may take for one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Rows in one transaction.
 const INSERT_ROWS: usize = 1_000;
@@ -37,7 +49,7 @@ impl Bench {
 
     /// The same bytes over and over, and as many bytes of an answer: no client could ask for less.
     async fn raw_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
-        let url = reqwest::Url::parse(&sink.url)?;
+        let url = Url::parse(&sink.url)?;
         let address = *url.socket_addrs(|| None)?.first().context("the receiver has no address")?;
         let body = "x".repeat(self.payload_bytes);
         let request = format!("POST / HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -93,17 +105,17 @@ impl Bench {
     /// The deliveries' HTTP client and nothing else: no policy, no store.
     pub(super) async fn bare_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare HTTP loop", self.jobs)?;
-        let client = client()?;
-        let (left, body) = (Arc::new(AtomicUsize::new(self.jobs)), bytes::Bytes::from(vec![b'x'; self.payload_bytes]));
+        let (sender, url) = (sender()?, Url::parse(&sink.url)?);
+        let (left, body) = (Arc::new(AtomicUsize::new(self.jobs)), Bytes::from(vec![b'x'; self.payload_bytes]));
         let stopwatch = Stopwatch::start();
         let mut loops = JoinSet::new();
         for _ in 0..self.connections {
-            let (client, url, left, body, bar) =
-                (client.clone(), sink.url.clone(), Arc::clone(&left), body.clone(), bar.clone());
+            let (sender, url, left, body, bar) =
+                (sender.clone(), url.clone(), Arc::clone(&left), body.clone(), bar.clone());
             loops.spawn(async move {
                 let take = |left: usize| left.checked_sub(1);
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                    client.post(&url).body(body.clone()).send().await?.bytes().await?;
+                    answered(&sender, request(&url, HeaderMap::new(), &body)).await?;
                     bar.inc(1);
                 }
                 anyhow::Ok(())
@@ -118,15 +130,16 @@ impl Bench {
     /// The same client on time: requests at the moments of the jobs that measure lateness, with nothing to look up, decide or write down.
     pub(super) async fn bare_timed(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare requests on time", self.timed_jobs)?;
-        let client = client()?;
-        let body = bytes::Bytes::from(vec![b'x'; self.payload_bytes]);
+        let (sender, url) = (sender()?, Url::parse(&sink.url)?);
+        let body = Bytes::from(vec![b'x'; self.payload_bytes]);
         sink.reset().await?;
         let mut requests = JoinSet::new();
         for at in self.moments()? {
-            let (client, url, body, bar) = (client.clone(), sink.url.clone(), body.clone(), bar.clone());
+            let (sender, url, body, bar) = (sender.clone(), url.clone(), body.clone(), bar.clone());
             requests.spawn(async move {
                 SystemClock.sleep_until(at).await;
-                client.post(&url).header(RUN_AT_HEADER, at.0).body(body).send().await?.bytes().await?;
+                let headers = HeaderMap::from_iter([(HeaderName::from_static(RUN_AT_HEADER), at.0.into())]);
+                answered(&sender, request(&url, headers, &body)).await?;
                 bar.inc(1);
                 anyhow::Ok(())
             });
@@ -152,7 +165,28 @@ impl Bench {
     }
 }
 
-/// The deliveries' HTTP client, as it is without any setting.
-fn client() -> anyhow::Result<reqwest::Client> {
-    Ok(send::client(&Config::load(Sources::default())?.delivery, &Arc::new(Guard::default()))?)
+/// The deliveries' HTTP client, as it is without any setting, but that it may go to the sink.
+fn sender() -> anyhow::Result<Sender> {
+    let everywhere = Guard::new(vec![IpNet::from(IpAddr::from([127, 0, 0, 1]))], Vec::new());
+    Sender::new(&Config::load(Sources::default())?.delivery, everywhere, FileShares::of_process())
+}
+
+fn request(url: &Url, headers: HeaderMap, body: &Bytes) -> Outgoing {
+    Outgoing {
+        method: Method::POST,
+        url: url.clone(),
+        headers,
+        auth_headers: Vec::new(),
+        body: body.clone(),
+        timeout: TIMEOUT,
+        redirects: 0,
+    }
+}
+
+async fn answered(sender: &Sender, request: Outgoing) -> anyhow::Result<()> {
+    let requester = Requester { tenant: TenantId(0), group: GroupId(0) };
+    match sender.send(requester, request).await?.answer {
+        Answer::Response { .. } => Ok(()),
+        Answer::Failure { message, .. } => anyhow::bail!("the sink does not answer: {message}"),
+    }
 }

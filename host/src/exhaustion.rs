@@ -1,0 +1,117 @@
+//! What the server itself has run out of, as opposed to what a receiver did. Pure.
+//!
+//! Invariant: an error that is named here spends no attempt and says nothing of a receiver's health.
+
+use std::error::Error;
+use std::io;
+
+use rustix::io::Errno;
+
+/// A resource of this server or its machine of which nothing is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Exhausted {
+    /// Open files, of the process or of the whole system.
+    #[error("no open file is left to the server; raise the limit of open files (`ulimit -n`)")]
+    Files,
+    /// Memory, or the kernel's buffers.
+    #[error("no memory is left to the server")]
+    Memory,
+    /// Local ports for connections to one address.
+    #[error("no local port is left to the server; widen `net.ipv4.ip_local_port_range`")]
+    Ports,
+    /// Threads.
+    #[error("no thread is left to the server")]
+    Threads,
+    /// Room for a call of a policy.
+    #[error("the server has no room for the policy's call")]
+    Policies,
+    /// The group's, the tenant's or the node's share of name look-ups at the same time.
+    #[error("too many names are being resolved at once")]
+    Lookups,
+}
+
+impl Exhausted {
+    /// What an error of the operating system says is used up.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error) {
+            Some(errno) => Self::from_errno(errno),
+            None if error.kind() == io::ErrorKind::OutOfMemory => Some(Self::Memory),
+            None => None,
+        }
+    }
+
+    /// The same of an error number.
+    fn from_errno(errno: Errno) -> Option<Self> {
+        match errno {
+            Errno::MFILE | Errno::NFILE => Some(Self::Files),
+            Errno::NOMEM | Errno::NOBUFS => Some(Self::Memory),
+            // `connect` reports used-up ports as the one, `bind` as the other.
+            Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Some(Self::Ports),
+            Errno::AGAIN => Some(Self::Threads),
+            _ => None,
+        }
+    }
+
+    /// Looks for the error of a used-up resource among an error and its causes.
+    #[must_use]
+    pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(exhausted) = error.downcast_ref().and_then(|errno: &Errno| Self::from_errno(*errno)) {
+                return Some(exhausted);
+            }
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                let inner = io.get_ref().map(|inner| inner as &(dyn Error + 'static));
+                if let Some(exhausted) = Self::from_io(io).or_else(|| inner.and_then(Self::find)) {
+                    return Some(exhausted);
+                }
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_table_tells_own_exhaustion_from_receivers_faults() {
+        for (errno, exhausted) in [
+            (Errno::MFILE, Some(Exhausted::Files)),
+            (Errno::NFILE, Some(Exhausted::Files)),
+            (Errno::NOMEM, Some(Exhausted::Memory)),
+            (Errno::NOBUFS, Some(Exhausted::Memory)),
+            (Errno::ADDRNOTAVAIL, Some(Exhausted::Ports)),
+            (Errno::ADDRINUSE, Some(Exhausted::Ports)),
+            (Errno::AGAIN, Some(Exhausted::Threads)),
+            (Errno::CONNREFUSED, None),
+            (Errno::CONNRESET, None),
+            (Errno::CONNABORTED, None),
+            (Errno::PIPE, None),
+            (Errno::TIMEDOUT, None),
+            (Errno::HOSTUNREACH, None),
+            (Errno::NETUNREACH, None),
+            (Errno::ACCESS, None),
+            (Errno::PERM, None),
+            (Errno::INVAL, None),
+            (Errno::AFNOSUPPORT, None),
+        ] {
+            assert_eq!(Exhausted::from_io(&errno.into()), exhausted, "{errno:?}");
+        }
+        assert_eq!(Exhausted::from_io(&io::ErrorKind::OutOfMemory.into()), Some(Exhausted::Memory));
+        assert_eq!(Exhausted::from_io(&io::Error::other("EMFILE")), None);
+    }
+
+    #[test]
+    fn cause_is_found_inside_of_other_errors() {
+        let files = || io::Error::from(Errno::MFILE);
+        let nested = io::Error::other(io::Error::other(files()));
+        assert_eq!(Exhausted::find(&nested), Some(Exhausted::Files));
+        let context: anyhow::Error = anyhow::Error::new(files()).context("cannot open the plugin");
+        assert_eq!(Exhausted::find(context.as_ref()), Some(Exhausted::Files));
+        assert_eq!(Exhausted::find(&io::Error::from(Errno::CONNREFUSED)), None);
+    }
+}

@@ -1,4 +1,5 @@
-//! Why there is no component, in sentences that say what to run or to change.
+//! Why there is no component, in sentences that say what to run or to change. What the system said is the source of an error, and not in
+//! its text: whoever prints the chain would print it twice.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ pub enum BuildError {
     )]
     UnknownTarget(String),
     /// The directory cannot be used.
-    #[error("{} is not the directory of a plugin: {source}", directory.display())]
+    #[error("{} is not the directory of a plugin", directory.display())]
     NotADirectory {
         /// As it was asked for.
         directory: PathBuf,
@@ -54,7 +55,7 @@ pub enum BuildError {
     #[error("`policy.wit` is not the world of a plugin: {0}")]
     World(String),
     /// A program could not be started.
-    #[error("`{program}` could not be started ({source}); {install}")]
+    #[error("`{program}` could not be started; {install}")]
     Start {
         /// The program.
         program: String,
@@ -80,7 +81,7 @@ pub enum BuildError {
     #[error("the crate in {} builds to no WebAssembly module; add `crate-type = [\"cdylib\"]` to its `[lib]` table", .0.display())]
     NoModule(PathBuf),
     /// A file cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
+    #[error("{} cannot be read", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -88,7 +89,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// An intermediate file cannot be written.
-    #[error("{} cannot be written: {source}", path.display())]
+    #[error("{} cannot be written", path.display())]
     Write {
         /// The file.
         path: PathBuf,

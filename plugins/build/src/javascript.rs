@@ -8,13 +8,16 @@ use std::process::Command;
 
 use crate::tool::Tool;
 use crate::world::World;
-use crate::{BuildError, read};
+use crate::{BuildError, read, write};
 
 const NODE: Tool =
     Tool { name: "node", install: "plugins in JavaScript are built with Node 20 or newer: https://nodejs.org" };
 
 /// What runs in Node. It finds the package from the directory that it runs in.
 const SCRIPT: &str = include_str!("componentize.js");
+
+/// What wraps the policy, so that an exception becomes a failure and not a trap.
+const ENTRY: &str = include_str!("entry.js");
 
 const PACKAGE: &str = "node_modules/@bytecodealliance/componentize-js";
 
@@ -28,11 +31,35 @@ pub(crate) fn build(directory: &Path, target: &Path, world: &World) -> Result<Ve
         return Err(BuildError::NoPackages(directory.to_owned()));
     }
     let component = target.join("component.wasm");
+    let entry = Entry::write(&source, world)?;
     let mut node = Command::new("node");
-    node.args(["--input-type=module", "--eval", SCRIPT, "--"]).arg(source).arg(&world.directory);
+    node.args(["--input-type=module", "--eval", SCRIPT, "--"]).arg(&entry.0).arg(&world.directory);
     node.arg(world.name()).arg(&component).current_dir(directory);
     NODE.run(&mut node, directory)?;
     read(&component)
+}
+
+/// The module that wraps the policy. It lies beside the policy while the component is made, because only from there are its imports found.
+struct Entry(PathBuf);
+
+impl Entry {
+    fn write(source: &Path, world: &World) -> Result<Self, BuildError> {
+        let name = source.file_name().unwrap_or_default().to_string_lossy();
+        let mut text = ENTRY.replace("POLICY", &name);
+        for export in world.exports() {
+            text.push_str(&format!("export const {export} = role('{export}');\n"));
+        }
+        let path = source.with_file_name(format!(".carillon-{}.js", std::process::id()));
+        write(&path, text.as_bytes())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // What is left is hidden, and no source.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn main(directory: &Path) -> Result<PathBuf, BuildError> {

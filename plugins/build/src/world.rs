@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
-use wit_bindgen_core::wit_parser::{Resolve, WorldId};
+use wit_bindgen_core::wit_parser::{Resolve, WorldId, WorldKey};
 
 use crate::{BuildError, read, write};
 
@@ -49,6 +49,16 @@ impl World {
             Ok(id) => Ok(Self { resolve, id, directory: wit }),
             Err(error) => Err(BuildError::World(resolve.render_error(&error))),
         }
+    }
+
+    /// The names of the interfaces that it exports: `meta`, and its roles.
+    pub(crate) fn exports(&self) -> Vec<&str> {
+        let exports = self.resolve.worlds[self.id].exports.keys();
+        let interfaces = exports.filter_map(|key| match key {
+            WorldKey::Interface(id) => self.resolve.interfaces[*id].name.as_deref(),
+            WorldKey::Name(name) => Some(name.as_str()),
+        });
+        interfaces.collect()
     }
 
     /// Its name.

@@ -124,4 +124,17 @@ mod tests {
         let locked: serde_json::Value = serde_json::from_str(NODE_LOCK).unwrap();
         assert_eq!(asked["devDependencies"], locked["packages"][""]["devDependencies"]);
     }
+
+    /// Since version 11, npm refuses a lock file without the packages that other platforms would take.
+    #[test]
+    fn the_lock_file_has_the_packages_of_every_platform() {
+        let locked: serde_json::Value = serde_json::from_str(NODE_LOCK).unwrap();
+        let packages = locked["packages"].as_object().unwrap();
+        let is_locked = |name: &str| packages.keys().any(|path| path.ends_with(&format!("node_modules/{name}")));
+        let optional = packages.values().filter_map(|package| package["optionalDependencies"].as_object());
+        let names: Vec<_> = optional.flat_map(serde_json::Map::keys).collect();
+        assert!(names.len() > 20, "{names:?}");
+        let missing: Vec<_> = names.into_iter().filter(|name| !is_locked(name)).collect();
+        assert!(missing.is_empty(), "make it anew without one, with npm 11 or newer: {missing:?}");
+    }
 }

@@ -203,18 +203,54 @@ fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
             Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error)))
         }
         _ => {
-            let text = format!("the policy trapped: {}{}", error.root_cause(), trace.map(place).unwrap_or_default());
+            let place = trace.map(place).unwrap_or_default();
+            let text = match store.data().log.panic() {
+                Some(panic) => format!("the policy {panic}{place}"),
+                None => format!("the policy trapped: {}{place}", error.root_cause()),
+            };
             Fault::of_policy(FaultCode::Trap, answer::readable(&text))
         }
     }
 }
 
-/// Where the guest was, innermost function first.
+/// Where the guest was, innermost function first, without the functions of Rust that only carry a panic out.
 fn place(trace: &WasmBacktrace) -> String {
-    const FUNCTIONS: usize = 8;
-    let names =
-        trace.frames().iter().take(FUNCTIONS).map(|frame| frame.func_name().unwrap_or("a function without a name"));
-    format!(", in {}", names.collect::<Vec<_>>().join(", called by "))
+    let names = trace.frames().iter().map(|frame| match frame.func_name() {
+        // Other languages' names pass unchanged.
+        Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+        None => "a function without a name".to_owned(),
+    });
+    let names: Vec<_> = outside_of_panics(names.collect()).into_iter().take(FUNCTIONS).collect();
+    if names.is_empty() { String::new() } else { format!(", in {}", names.join(", called by ")) }
+}
+
+/// The most functions that a trap names.
+const FUNCTIONS: usize = 8;
+
+/// What Rust calls between the line that panics and the trap.
+const PANIC_MACHINERY: [&str; 12] = [
+    "core::panicking::",
+    "core::option::unwrap_failed",
+    "core::option::expect_failed",
+    "core::result::unwrap_failed",
+    "core::slice::index::slice_",
+    "core::str::slice_error_fail",
+    "core::cell::panic_already_",
+    "std::panicking::",
+    "std::sys::",
+    "std::process::abort",
+    "alloc::raw_vec::",
+    "__rustc::",
+];
+
+fn outside_of_panics(names: Vec<String>) -> Vec<String> {
+    let is_machinery = |name: &String| {
+        let name = name.trim_start_matches('<');
+        PANIC_MACHINERY.iter().any(|begin| name.starts_with(begin)) || ["abort", "rust_panic"].contains(&name)
+    };
+    let panics = names.iter().any(|name| name.contains("panic_fmt") || name.contains("rust_panic"));
+    let first = names.iter().position(|name| !is_machinery(name)).filter(|_| panics).unwrap_or(0);
+    names.into_iter().skip(first).collect()
 }
 
 /// Names what kept a call from starting: the guest's own start function, its demands, or else the server.
@@ -253,5 +289,23 @@ fn lacks(role: Role) -> Fault {
         code: FaultCode::Unavailable,
         blame: Blame::Config,
         message: format!("the plugin does not play the role `{role}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_names_the_function_that_panicked_first() {
+        let mangled =
+            ["_RNvCsfLfy6EI15iL_7___rustc12___rust_abort", "_ZN4core9panicking9panic_fmt17h0123456789abcdefE"];
+        let demangled = mangled.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+        assert_eq!(demangled, ["__rustc::__rust_abort", "core::panicking::panic_fmt"]);
+        let frames = ["core::option::unwrap_failed", "says::judge", "carillon:policy/judge@0.1.0#judge"];
+        let names = demangled.into_iter().chain(frames.map(str::to_owned)).collect();
+        assert_eq!(outside_of_panics(names), ["says::judge", "carillon:policy/judge@0.1.0#judge"]);
+        let other = vec!["std::sys::thing".to_owned(), "f".to_owned()];
+        assert_eq!(outside_of_panics(other.clone()), other, "nobody panicked");
     }
 }

@@ -15,6 +15,19 @@ pub enum Blame {
     Host,
 }
 
+impl Blame {
+    /// The word for it, as plugins say it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Job => "job",
+            Self::Config => "config",
+            Self::Policy => "policy",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultCode {

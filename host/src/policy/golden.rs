@@ -4,12 +4,12 @@
 //! goes, and cost nothing at run time. A component whose tests fail is not accepted: what its author relied on does not hold here.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use wasm_encoder::{ComponentSection as _, CustomSection};
 use wasmparser::{Parser, Payload};
 
 use super::case::{Case, NotACase};
-use super::{Limits, Plugin};
+use super::{Fault, FaultCode, Limits, Plugin};
 use crate::clock::UnixMs;
 
 /// The name of the section. Its content is a JSON array of tests.
@@ -32,7 +32,7 @@ const NOW: UnixMs = UnixMs(1_795_176_000_000);
 pub struct Golden {
     /// What its author calls it.
     pub name: String,
-    /// A [`Case`], and beside it `answer`, or the code of a `fault`.
+    /// A [`Case`], and beside it `answer` or a [`ExpectedFault`] as `fault`.
     #[serde(flatten)]
     pub test: serde_json::Map<String, Value>,
 }
@@ -47,28 +47,61 @@ pub struct Failed {
     pub what: String,
 }
 
-/// What a call comes to.
+/// What a call must come to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// Its answer.
+enum Expected {
     Answer(Value),
-    /// The code of the fault that it ends in.
-    Fault(String),
+    Fault(ExpectedFault),
+}
+
+/// The fault that a call must end in. What is left out may be anything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedFault {
+    /// Its code.
+    code: String,
+    /// Who must act: `job`, `config` or `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blame: Option<String>,
+    /// The whole message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// What a call comes to, and what it logged.
+#[derive(Debug)]
+pub struct Outcome {
+    result: Result<Value, Fault>,
+    log: Vec<String>,
 }
 
 impl Golden {
-    /// What the test says that the call must come to. None if it does not say so yet.
+    /// Whether the test says what the call must come to.
     #[must_use]
-    pub fn expected(&self) -> Option<Outcome> {
-        let fault = self.test.get("fault").and_then(Value::as_str).map(|code| Outcome::Fault(code.to_owned()));
-        fault.or_else(|| self.test.get("answer").cloned().map(Outcome::Answer))
+    pub fn is_written(&self) -> bool {
+        ["answer", "fault"].iter().any(|key| self.test.contains_key(*key))
+    }
+
+    fn expected(&self) -> Result<Expected, Failed> {
+        match (self.test.get("fault"), self.test.get("answer")) {
+            (Some(Value::String(code)), None) => {
+                Ok(Expected::Fault(ExpectedFault { code: code.clone(), blame: None, message: None }))
+            }
+            (Some(fault), None) => {
+                let fault = ExpectedFault::deserialize(fault);
+                fault.map(Expected::Fault).map_err(|error| self.failed(format!("its `fault`: {error}")))
+            }
+            (None, Some(answer)) => Ok(Expected::Answer(answer.clone())),
+            (Some(_), Some(_)) => Err(self.failed("it has both `answer` and `fault`".to_owned())),
+            (None, None) => Err(self.failed("it has neither `answer` nor `fault`".to_owned())),
+        }
     }
 
     /// Writes down what the call must come to.
     pub fn expect(&mut self, outcome: Outcome) {
-        let (key, other, value) = match outcome {
-            Outcome::Answer(answer) => ("answer", "fault", answer),
-            Outcome::Fault(code) => ("fault", "answer", code.into()),
+        let (key, other, value) = match outcome.result {
+            Ok(answer) => ("answer", "fault", answer),
+            Err(fault) => ("fault", "answer", written(&fault)),
         };
         self.test.remove(other);
         self.test.insert(key.to_owned(), value);
@@ -90,10 +123,7 @@ impl Golden {
     /// If this is no call, or the plugin refuses its config.
     pub fn outcome(&self, plugin: &Plugin, limits: &Limits) -> Result<Outcome, Failed> {
         let called = self.case()?.call(plugin, limits, NOW).map_err(|NotACase(said)| self.failed(said))?;
-        Ok(match called.result {
-            Ok(answer) => Outcome::Answer(answer),
-            Err(fault) => Outcome::Fault(fault.code.as_str().to_owned()),
-        })
+        Ok(Outcome { result: called.result, log: called.usage.log })
     }
 
     /// Makes the call and compares.
@@ -101,11 +131,9 @@ impl Golden {
     /// # Errors
     /// If it comes to anything else than the test says.
     pub fn check(&self, plugin: &Plugin, limits: &Limits) -> Result<(), Failed> {
-        let expected = self.expected().ok_or_else(|| self.failed("it has neither `answer` nor `fault`".to_owned()))?;
-        match self.outcome(plugin, limits)? {
-            outcome if outcome == expected => Ok(()),
-            outcome => Err(self.failed(difference(&expected.to_string(), &outcome.to_string()))),
-        }
+        let expected = self.expected()?;
+        let outcome = self.outcome(plugin, limits)?;
+        if outcome.is(&expected) { Ok(()) } else { Err(self.failed(outcome.instead_of(&expected))) }
     }
 
     fn failed(&self, what: String) -> Failed {
@@ -113,12 +141,49 @@ impl Golden {
     }
 }
 
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Answer(answer) => write!(f, "{answer}"),
-            Self::Fault(code) => write!(f, "the fault {code}"),
+/// A fault as a test says it. A trap's message has places in the code, which move: only what the plugin itself says is written down whole.
+fn written(fault: &Fault) -> Value {
+    if fault.code != FaultCode::Declared {
+        return fault.code.as_str().into();
+    }
+    json!({ "code": fault.code.as_str(), "blame": fault.blame.as_str(), "message": fault.message })
+}
+
+impl Outcome {
+    fn is(&self, expected: &Expected) -> bool {
+        match (&self.result, expected) {
+            (Ok(answer), Expected::Answer(expected)) => answer == expected,
+            (Err(fault), Expected::Fault(ExpectedFault { code, blame, message })) => {
+                fault.code.as_str() == code
+                    && blame.as_ref().is_none_or(|blame| fault.blame.as_str() == blame)
+                    && message.as_ref().is_none_or(|message| fault.message == *message)
+            }
+            _ => false,
         }
+    }
+
+    /// Says what came, with what the plugin logged, and what was expected.
+    fn instead_of(&self, expected: &Expected) -> String {
+        let got = match &self.result {
+            Ok(answer) => answer.to_string(),
+            Err(fault) => {
+                format!("the fault {} (blame: {}): {}", fault.code.as_str(), fault.blame.as_str(), fault.message)
+            }
+        };
+        let logged = if self.log.is_empty() { String::new() } else { format!("; it logged: {}", self.log.join(" | ")) };
+        difference(&expected.to_string(), &got) + &logged
+    }
+}
+
+impl std::fmt::Display for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ExpectedFault { code, blame, message } = match self {
+            Self::Answer(answer) => return write!(f, "{answer}"),
+            Self::Fault(fault) => fault,
+        };
+        write!(f, "the fault {code}")?;
+        blame.as_ref().map_or(Ok(()), |blame| write!(f, " (blame: {blame})"))?;
+        message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
     }
 }
 
@@ -177,6 +242,7 @@ pub fn embedded(component: &[u8]) -> Result<Vec<Golden>, NotACase> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Blame;
 
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
@@ -200,6 +266,44 @@ mod tests {
         let long = "ä".repeat(SHOWN * 4);
         let said = difference(&format!("{long}x{long}"), &format!("{long}y"));
         assert!(said.len() < 3 * SHOWN && said.contains("äx") && said.ends_with("äy"), "{said}");
+    }
+
+    fn outcome(result: Result<Value, Fault>) -> Outcome {
+        Outcome { result, log: vec!["info: seen".to_owned()] }
+    }
+
+    fn declared(blame: Blame) -> Fault {
+        Fault { code: FaultCode::Declared, blame, message: "no-key: the binding names no key".to_owned() }
+    }
+
+    #[test]
+    fn a_fault_is_told_with_blame_message_and_log() {
+        let of = |fault: Value| {
+            let mut test = golden("t");
+            test.test.remove("answer");
+            test.test.insert("fault".to_owned(), fault);
+            test.expected()
+        };
+        let whole =
+            json!({"code": "policy.declared", "blame": "config", "message": "no-key: the binding names no key"});
+        for expected in [json!("policy.declared"), json!({"code": "policy.declared", "blame": "config"}), whole.clone()]
+        {
+            let expected = of(expected).unwrap();
+            assert!(outcome(Err(declared(Blame::Config))).is(&expected), "{expected}");
+        }
+        let other = outcome(Err(declared(Blame::Job)));
+        let expected = of(whole.clone()).unwrap();
+        assert!(!other.is(&expected));
+        let said = other.instead_of(&expected);
+        for part in ["(blame: config)", "(blame: job)", "the binding names no key", "it logged: info: seen"] {
+            assert!(said.contains(part), "{said}");
+        }
+        let mut test = golden("t");
+        test.expect(outcome(Err(declared(Blame::Config))));
+        assert_eq!((test.test.get("fault"), test.test.get("answer")), (Some(&whole), None));
+        test.expect(outcome(Err(Fault::of_policy(FaultCode::Trap, "in f"))));
+        assert_eq!(test.test["fault"], "policy.trap");
+        assert!(of(json!({"kode": "x"})).unwrap_err().to_string().contains("unknown field `kode`"));
     }
 
     #[test]

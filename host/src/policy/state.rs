@@ -96,6 +96,16 @@ impl LogLines {
         self.max_length
     }
 
+    /// What a panic of Rust said last, with its place: `panicked at src/lib.rs:3:5: no signature`.
+    pub(super) fn panic(&self) -> Option<String> {
+        let at = self.lines.iter().rposition(|line| line.contains("panicked at ") || line.contains(" panicked: "))?;
+        let line = &self.lines[at];
+        let said = line.find("panicked").map(|start| line[start..].to_owned())?;
+        // The standard library says where on one line, and why on the next.
+        let next = self.lines.get(at + 1).filter(|_| said.ends_with(':')).and_then(|next| next.split_once(": "));
+        Some(next.map_or_else(|| said.clone(), |(_, why)| format!("{said} {why}")))
+    }
+
     pub(super) fn write(&mut self, level: log_import::Level, message: &str) {
         if self.lines.len() >= self.max_lines {
             self.dropped = self.dropped.saturating_add(1);

@@ -84,7 +84,7 @@ impl Default for AttemptInput {
 struct RequestInput {
     method: String,
     url: String,
-    headers: BTreeMap<String, String>,
+    headers: HeadersInput,
     body: String,
     body_base64: Option<String>,
 }
@@ -94,10 +94,34 @@ impl Default for RequestInput {
         Self {
             method: "POST".to_owned(),
             url: "https://example.com/".to_owned(),
-            headers: BTreeMap::new(),
+            headers: HeadersInput::default(),
             body: String::new(),
             body_base64: None,
         }
+    }
+}
+
+/// Values by name; or a list of pairs, in which a name may come more than once.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum HeadersInput {
+    Named(BTreeMap<String, String>),
+    Pairs(Vec<(String, String)>),
+}
+
+impl Default for HeadersInput {
+    fn default() -> Self {
+        Self::Pairs(Vec::new())
+    }
+}
+
+impl HeadersInput {
+    fn headers(self) -> Vec<Header> {
+        let pairs = match self {
+            Self::Named(named) => named.into_iter().collect(),
+            Self::Pairs(pairs) => pairs,
+        };
+        pairs.into_iter().map(|(name, value)| Header { name, value: value.into_bytes() }).collect()
     }
 }
 
@@ -106,7 +130,7 @@ impl Default for RequestInput {
 struct ResponseInput {
     status: u16,
     #[serde(default)]
-    headers: BTreeMap<String, String>,
+    headers: HeadersInput,
     #[serde(default)]
     body: String,
     body_base64: Option<String>,
@@ -168,7 +192,7 @@ fn exchange(response: Option<ResponseInput>, error: Option<ErrorInput>) -> Resul
     match (response, error) {
         (Some(response), None) => Ok(Exchange::Response(Response {
             status: response.status,
-            headers: headers(response.headers),
+            headers: response.headers.headers(),
             body: body(response.body, response.body_base64.as_deref())?,
             truncated: response.truncated,
             elapsed_ms: response.elapsed_ms,
@@ -180,10 +204,6 @@ fn exchange(response: Option<ResponseInput>, error: Option<ErrorInput>) -> Resul
         })),
         _ => Err(NotACase("a judge is shown either a `response` or an `error`".to_owned())),
     }
-}
-
-fn headers(headers: BTreeMap<String, String>) -> Vec<Header> {
-    headers.into_iter().map(|(name, value)| Header { name, value: value.into_bytes() }).collect()
 }
 
 fn body(text: String, base64: Option<&str>) -> Result<Vec<u8>, NotACase> {
@@ -216,7 +236,7 @@ impl AttemptInput {
 impl RequestInput {
     fn request(self) -> Result<Request, NotACase> {
         let body = body(self.body, self.body_base64.as_deref())?;
-        Ok(Request { method: self.method, url: self.url, headers: headers(self.headers), body })
+        Ok(Request { method: self.method, url: self.url, headers: self.headers.headers(), body })
     }
 }
 
@@ -258,6 +278,16 @@ impl EventInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_may_come_more_than_once() {
+        let names = |headers: &str| {
+            let input: Input = serde_json::from_str(&format!(r#"{{"request": {{"headers": {headers}}}}}"#)).unwrap();
+            input.request().unwrap().headers.into_iter().map(|header| header.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(r#"[["X-A", "1"], ["X-A", "2"]]"#), ["X-A", "X-A"]);
+        assert_eq!(names(r#"{"X-B": "1", "X-A": "2"}"#), ["X-A", "X-B"]);
+    }
 
     #[test]
     fn a_judge_is_shown_one_thing() {

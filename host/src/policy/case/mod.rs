@@ -78,6 +78,10 @@ impl Case {
     /// # Errors
     /// If the case does not make sense for its role, or the plugin refuses its config.
     pub fn call(mut self, plugin: &Plugin, limits: &Limits, now: UnixMs) -> Result<Called<Value>, NotACase> {
+        if !plugin.plays(self.role) {
+            let roles = plugin.roles().into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ");
+            return Err(NotACase(format!("this component does not {}; its roles are: {roles}", self.role)));
+        }
         let config = self.config.to_string();
         match plugin.check(limits, &config).result {
             Ok(Ok(())) => {}

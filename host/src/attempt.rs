@@ -221,8 +221,7 @@ impl Attempter {
         now: UnixMs,
         notes: &mut Notes,
     ) -> Result<(Arc<Plan>, Outgoing), (Role, Fault)> {
-        let plan = self.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await;
-        let plan = plan.map_err(|fault| (Role::Encode, fault))?;
+        let plan = self.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await?;
         let outgoing = self.prepared(case, &plan, now, notes).await?;
         Ok((plan, outgoing))
     }
@@ -335,7 +334,7 @@ impl Attempter {
             }
             // A job that is done is done, whatever has become of its policy.
             Err(_) if outcome == JudgedOutcome::Success => Ok(Decided::done(verdict.reason)),
-            Err(fault) => Err(fault),
+            Err((_, fault)) => Err(fault),
         };
         let decided = decided.unwrap_or_else(|fault| {
             Decided::by_host(leased.number_in_series(), seed_of(leased.job.seed, leased.number()), &fault)

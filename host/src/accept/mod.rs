@@ -32,7 +32,7 @@ pub use self::native::keys::KeyDoc;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
     attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, quarantine, replays,
-    schedules, shadow, simulate, tenants, tokens, versions,
+    schedule_patch, schedules, shadow, simulate, tenants, tokens, versions,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -157,6 +157,8 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get))
         .routes(routes!(tenants::put))
+        .routes(routes!(tenants::patch))
+        .routes(routes!(tenants::delete))
         .routes(routes!(nodes::list))
         .route_layer(from_fn(auth::require_operator));
     let closed = viewers_routes().merge(producers_routes()).merge(admins_routes()).merge(operator);
@@ -186,6 +188,7 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(versions::get))
         .routes(routes!(versions::history))
         .routes(routes!(shadow::get))
+        .routes(routes!(tenants::whoami))
         .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require))
 }
 
@@ -208,6 +211,7 @@ fn producers_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(leases::fail))
         .routes(routes!(leases::release))
         .routes(routes!(schedules::put))
+        .routes(routes!(schedule_patch::patch))
         .routes(routes!(schedules::delete))
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
@@ -222,6 +226,7 @@ fn producers_routes() -> OpenApiRouter<Arc<Api>> {
 fn admins_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(groups::put))
+        .routes(routes!(groups::patch))
         .routes(routes!(groups::delete))
         .routes(routes!(groups::pause))
         .routes(routes!(groups::resume))

@@ -10,10 +10,12 @@ use zeroize::Zeroizing;
 
 use super::private::write_private;
 use crate::accept::{AUTH_KEY, KeyDoc, Mount, OwnLimits, without_preset};
-use crate::catalog::{Author, Catalog, DEFAULT_TENANT, KeyValue, NewToken, SignerDoc, Tenant, TenantDoc};
+use crate::catalog::{
+    Author, Catalog, DEFAULT_TENANT, KeyValue, NewToken, PutGroup, SignerDoc, Tenant, TenantDoc, Written,
+};
 use crate::config::{Config, TenantKey};
 use crate::policy::KeyKind;
-use crate::policy::binding::{QuotaDoc, is_as_written};
+use crate::policy::binding::{Changes, QuotaDoc, is_as_written};
 
 /// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
 pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
@@ -68,9 +70,27 @@ async fn declare_groups(
     let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
     for (name, own) in groups {
         if catalog.group(tenant.id, name).is_none_or(|known| !is_as_written(&known.own, own)) {
-            let put = catalog.put_group(&tenant, name, own.clone(), &configuration()).await;
-            put.with_context(|| config.named(&format!("{prefix}groups.{name}")))?;
+            let declared = declare_group(catalog, &tenant, name, Written::Declared(own.clone())).await;
+            declared.with_context(|| config.named(&format!("{prefix}groups.{name}")))?;
         }
+    }
+    Ok(())
+}
+
+async fn declare_group(catalog: &Catalog, tenant: &Tenant, name: &str, own: Written) -> anyhow::Result<()> {
+    let PutGroup { is_new, changes, .. } = catalog.put_group(tenant, name, own, &configuration()).await?;
+    let Changes { removed, added, changed } = changes;
+    if !is_new && removed.is_empty() {
+        tracing::info!(tenant = tenant.name, group = name, ?added, ?changed, "the configuration changed a group");
+    } else if !is_new {
+        tracing::warn!(
+            tenant = tenant.name,
+            group = name,
+            ?removed,
+            ?added,
+            ?changed,
+            "the configuration took something from a group"
+        );
     }
     Ok(())
 }
@@ -125,7 +145,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
             let limits = if tenant.name == DEFAULT_TENANT { OwnLimits::Configured } else { OwnLimits::Unknown };
             let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_deref());
             if let Some(own) = without_preset(mount, &known.own, &preset, by, limits) {
-                catalog.put_group(&tenant, group, own, &configuration()).await.with_context(context)?;
+                declare_group(catalog, &tenant, group, Written::Declared(own)).await.with_context(context)?;
             }
         }
     }

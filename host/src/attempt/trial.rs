@@ -8,7 +8,9 @@ use super::answer::{answer_of, exchange_of, retry_after};
 use super::{Attempter, Case, Notes, facts, request_of};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token};
+use crate::job::{
+    AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token, VerdictRecord,
+};
 use crate::policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
 use crate::send::{Answer, Outgoing};
 
@@ -33,6 +35,8 @@ pub struct Opinion {
     pub request: Option<String>,
     /// What the answer was judged to be.
     pub outcome: Outcome,
+    /// Why, as the judge says it.
+    pub reason: String,
     /// What followed.
     pub ruling: Ruling,
     /// Who was called.
@@ -57,9 +61,8 @@ impl Trial {
         }
         let (detail, nothing) = (&record.detail, "nothing was sent, so there was nothing to judge");
         let inputs = detail.inputs.as_ref().ok_or_else(|| not(nothing))?;
-        let (answer, outcome) = answer_of(record, inputs)
-            .zip(detail.verdict.as_ref().map(|verdict| verdict.outcome))
-            .ok_or_else(|| not(nothing))?;
+        let (answer, VerdictRecord { outcome, reason }) =
+            answer_of(record, inputs).zip(detail.verdict.clone()).ok_or_else(|| not(nothing))?;
         let past = attempts.iter().filter(|it| it.detail.spent && it.number > job.attempt_base && it.number < number);
         let mut history: Vec<Past> = past.map(AttemptRecord::past).collect();
         history.drain(..history.len().saturating_sub(HISTORY_LIMIT));
@@ -68,6 +71,7 @@ impl Trial {
         let said = Opinion {
             request: detail.request_digest.clone(),
             outcome,
+            reason,
             ruling: ruling_of(record),
             uses: detail.plugins.clone(),
         };
@@ -91,6 +95,7 @@ impl Trial {
         let said = Opinion {
             request: notes.detail.request_digest.clone(),
             outcome: decided.verdict.outcome,
+            reason: decided.verdict.reason.clone(),
             ruling: decided.ruling.clone(),
             uses: notes.detail.plugins.iter().chain(&decided.uses).cloned().collect(),
         };
@@ -162,7 +167,7 @@ impl Attempter {
 
     async fn opinion(&self, case: Case<'_>, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
         let Case { group, leased, .. } = case;
-        let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await?;
+        let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await.map_err(|(_, fault)| fault)?;
         let no_target = || Fault::bad_answer("the job has no target");
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
         let (started_at, answered_at) = (trial.started_at, trial.answered_at);
@@ -184,6 +189,7 @@ impl Attempter {
         uses.extend(decided.uses);
         let outgoing = request.ok();
         let request = outgoing.as_ref().map(Outgoing::digest);
-        Ok((Opinion { request, outcome: decided.verdict.outcome, ruling: decided.ruling, uses }, outgoing))
+        let VerdictRecord { outcome, reason } = decided.verdict;
+        Ok((Opinion { request, outcome, reason, ruling: decided.ruling, uses }, outgoing))
     }
 }

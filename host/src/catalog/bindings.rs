@@ -12,10 +12,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::entities::GroupDoc;
+use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
-use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, document};
+use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, Written, document};
 use crate::job::{GroupId, Job, JobId, State, TenantId};
-use crate::policy::binding::{Effective, Invalid, Pin, pointer_to};
+use crate::policy::binding::{Changes, Effective, Invalid, Pin, pointer_to};
 use crate::store::{Expect, JobFilter, JobsQuery, Kind, PutEntity, StoreError};
 
 /// How long after a version ceased to be in force a node that does not know yet may pin jobs to it.
@@ -23,6 +24,17 @@ const HEARSAY: Duration = Duration::from_secs(60);
 
 /// How often a change is decided again because somebody else was faster.
 pub(super) const TRIES: usize = 16;
+
+/// A version that was made and is not in force.
+#[derive(Debug)]
+pub struct Proposed {
+    /// It.
+    pub binding: Arc<Binding>,
+    /// What would be in force.
+    pub effective: Effective,
+    /// What would be different from what is in force.
+    pub changes: Changes,
+}
 
 impl Catalog {
     /// The versions of a group's policy, newest first.
@@ -82,18 +94,22 @@ impl Catalog {
         group.pins().then(|| group.rollout.followed_by(group.id, job))
     }
 
-    /// Makes a version that is not in force. `policy` is what the group would say of the roles.
+    /// Makes a version that is not in force. What is written is what the group would say of the roles.
     ///
     /// # Errors
-    /// If it makes no sense, with a pointer to what does not.
-    pub async fn propose(&self, group: &Group, policy: Value, author: &Author) -> Result<Arc<Binding>, Rejected> {
-        let policy = self.pin(group.tenant.id, policy);
-        let roles = roles_of(&policy);
+    /// If it makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
+    pub async fn propose(&self, group: &Group, written: Written, author: &Author) -> Result<Proposed, Rejected> {
+        let (Written::Whole(policy) | Written::Declared(policy) | Written::Part(policy)) = &written;
+        let roles = roles_of(policy);
         if let Some(field) = policy.as_object().and_then(|all| all.keys().find(|field| roles.get(field).is_none())) {
             let message = "a version of a policy has encode, sign, judge, retry and observe; the rest is the group's";
             return Err(Invalid::at(pointer_to(field), message).into());
         }
-        let effective = self.candidate(&group.tenant, Some(&group.name), &with_roles(&group.own, &roles)).await?;
+        let own = self.pin(group.tenant.id, self.written_over(&group.tenant, &group.name, Some(group), &written));
+        let (roles, own) = (roles_of(&own), with_roles(&group.own, &roles_of(&own)));
+        let effective = self.candidate(&group.tenant, Some(&group.name), &own).await?;
+        keeps_signing(group, &own, &effective)?;
+        let changes = Changes::between(&self.policy_before(&group.tenant, None, Some(group)), &effective.doc);
         // Of the try that was written: by the time that it is, somebody else may have the next.
         let number = AtomicI64::new(0);
         let take = |group: Option<&Group>| {
@@ -106,7 +122,7 @@ impl Catalog {
         let put = self.entity(changed.tenant.id, Kind::Binding, &name, document(&binding), Expect::Nothing);
         self.put(PutEntity { needs: self.needs(changed.tenant.id, &binding.plugins), ..put }).await?;
         self.forget_old(&changed).await?;
-        Ok(Arc::new(binding))
+        Ok(Proposed { binding: Arc::new(binding), effective, changes })
     }
 
     /// Puts a version in force.

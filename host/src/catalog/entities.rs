@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::recent::PlanCell;
 use super::schema::Schema;
+use super::schema_error;
 use super::secrets::Sealed;
 use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;
@@ -324,7 +325,10 @@ impl PluginVersion {
     /// Where in the config what is wrong.
     pub fn check_config(&self, config: &Value) -> Result<(), Invalid> {
         let schema = self.schema.of(&self.doc.config_schema).map_err(|error| Invalid::at("", error))?;
-        schema.validate(config).map_err(|error| Invalid::at(error.instance_path().to_string(), error.to_string()))
+        schema.validate(config).map_err(|error| {
+            let message = schema_error::message(&error, &self.doc.config_schema);
+            Invalid::at(error.instance_path().to_string(), message)
+        })
     }
 }
 
@@ -341,6 +345,9 @@ pub struct PluginDoc {
     pub config_schema: Value,
     /// Bytes of the component.
     pub size: usize,
+    /// Whether it calls for keys; of a version that was stored before this was asked, no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uses_keys: bool,
     /// Which of the tenant's signers had signed it, if it had any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,

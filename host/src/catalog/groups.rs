@@ -1,17 +1,58 @@
 //! Groups in the catalog.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::bindings::TRIES;
 use super::entities::GroupDoc;
 use super::versions::roles_of;
 use super::{Action, Author, Catalog, Group, Rejected, Rollout, Tenant, check};
 use crate::job::{GroupId, TenantId};
-use crate::policy::binding::{Effective, Invalid, PluginName, override_configs, provenance};
+use crate::policy::binding::{Changes, Effective, Invalid, PluginName, compose, override_configs, provenance};
 use crate::store::Kind;
+
+/// What is written to a group.
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// All that it has of its own.
+    Whole(Value),
+    /// The same from the configuration. It may leave a signer out, because TOML has no null to say so with.
+    Declared(Value),
+    /// A part of that: what it does not name stays.
+    Part(Value),
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub struct PutGroup {
+    /// It.
+    pub group: Arc<Group>,
+    /// Whether it was made.
+    pub is_new: bool,
+    /// What is in force differently: of a new group, compared with what any group inherits.
+    pub changes: Changes,
+}
+
+/// Refuses what would end the signing of a group's requests without saying so: `own` is all that the group would say.
+pub(super) fn keeps_signing(group: &Group, own: &Value, next: &Effective) -> Result<(), Invalid> {
+    let signer = match &group.effective {
+        Ok(effective) => effective.sign.as_ref().map(|used| used.plugin.to_string()),
+        Err(_) => group.own.pointer("/sign/plugin").and_then(Value::as_str).map(str::to_owned),
+    };
+    match signer {
+        Some(signer) if next.sign.is_none() && own.get("sign") != Some(&Value::Null) => {
+            let message = format!(
+                "requests of the group are signed by `{signer}`, and this document leaves `sign` out: keep it, or write \
+                 `\"sign\": null` to send them unsigned"
+            );
+            Err(Invalid::at("/sign", message))
+        }
+        _ => Ok(()),
+    }
+}
 
 impl Catalog {
     /// The tenant's group of this name.
@@ -57,42 +98,95 @@ impl Catalog {
         self.state().preset(tenant, Some(group)).clone()
     }
 
-    /// Makes or changes a group; the answer says whether it is new. A paused group stays paused. Another policy than before is a new
-    /// version of it, in force at once.
+    /// Makes or changes a group. A paused group stays paused. Another policy than before is a new version of it, in force at once.
     ///
     /// # Errors
-    /// If the policy makes no sense, with a pointer to what does not.
+    /// If the policy makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
     pub async fn put_group(
         &self,
         tenant: &Tenant,
         name: &str,
-        own: Value,
+        written: Written,
         author: &Author,
-    ) -> Result<(Arc<Group>, bool), Rejected> {
+    ) -> Result<PutGroup, Rejected> {
         check::name("group", name)?;
-        let own = self.pin(tenant.id, own);
-        let effective = self.candidate(tenant, Some(name), &own).await?;
-        let policy = roles_of(&own);
-        let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
-        let is_new = AtomicBool::new(false);
-        let group = self
-            .change_group(tenant.id, name, |before| {
-                is_new.store(before.is_none(), Ordering::Relaxed);
-                let Some(group) = before else {
-                    let rollout = Some(Rollout::first(version(1), author));
-                    return Ok(GroupDoc { policy: own.clone(), paused: false, rollout });
-                };
-                let moved = group.moved(|rollout| {
-                    if rollout.active.policy != policy {
-                        let next = version(rollout.number());
-                        rollout.advance(next, Action::Bind, author, self.now());
+        // What a part is laid over must not move meanwhile: on this node, parts wait for each other.
+        let _merging = match written {
+            Written::Whole(_) | Written::Declared(_) => None,
+            Written::Part(_) => Some(self.merging.lock().await),
+        };
+        for _ in 0..TRIES {
+            let seen = self.group(tenant.id, name);
+            let own = self.pin(tenant.id, self.written_over(tenant, name, seen.as_deref(), &written));
+            let effective = self.candidate(tenant, Some(name), &own).await?;
+            let policy = roles_of(&own);
+            let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
+            let (is_stale, before) = (AtomicBool::new(false), Mutex::new(None));
+            let changed = self
+                .change_group(tenant.id, name, |now| {
+                    let is_seen = now.map(|group| group.version) == seen.as_ref().map(|group| group.version);
+                    if matches!(written, Written::Part(_)) && !is_seen {
+                        is_stale.store(true, Ordering::Relaxed);
+                        return Err(Rejected::Gone);
                     }
-                });
-                Ok(GroupDoc { policy: own.clone(), ..moved })
-            })
-            .await?;
-        self.forget_old(&group).await?;
-        Ok((group, is_new.into_inner()))
+                    let policy_before = self.policy_before(tenant, Some(name), now);
+                    *before.lock().unwrap_or_else(PoisonError::into_inner) = Some((now.is_none(), policy_before));
+                    let Some(group) = now else {
+                        let rollout = Some(Rollout::first(version(1), author));
+                        return Ok(GroupDoc { policy: own.clone(), paused: false, rollout });
+                    };
+                    if !matches!(written, Written::Declared(_)) {
+                        keeps_signing(group, &own, &effective)?;
+                    }
+                    let moved = group.moved(|rollout| {
+                        if rollout.active.policy != policy {
+                            let next = version(rollout.number());
+                            rollout.advance(next, Action::Bind, author, self.now());
+                        }
+                    });
+                    Ok(GroupDoc { policy: own.clone(), ..moved })
+                })
+                .await;
+            if is_stale.into_inner() {
+                continue;
+            }
+            let group = changed?;
+            self.forget_old(&group).await?;
+            let before = before.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (is_new, before) = before.unwrap_or_default();
+            return Ok(PutGroup { group, is_new, changes: Changes::between(&before, &effective.doc) });
+        }
+        Err(Rejected::Conflict(format!("the group `{name}` was changed by others again and again: try once more")))
+    }
+
+    /// What a group would have of its own with a part of it changed. Nothing is written.
+    #[must_use]
+    pub fn with_part(&self, group: &Group, part: &Value) -> Value {
+        self.written_over(&group.tenant, &group.name, Some(group), &Written::Part(part.clone()))
+    }
+
+    /// What a group has of its own when this is written to it.
+    pub(super) fn written_over(&self, tenant: &Tenant, name: &str, group: Option<&Group>, written: &Written) -> Value {
+        match written {
+            Written::Whole(own) | Written::Declared(own) => own.clone(),
+            Written::Part(part) => {
+                let mut own = group.map_or_else(|| Value::Object(Map::new()), |group| group.own.clone());
+                compose(&mut own, &self.policy_before(tenant, Some(name), group), part);
+                own
+            }
+        }
+    }
+
+    /// What is in force for a group, or would be for one of this name that says nothing; what the group says itself if something that it
+    /// names has gone.
+    pub(super) fn policy_before(&self, tenant: &Tenant, name: Option<&str>, group: Option<&Group>) -> Value {
+        match group {
+            Some(group) => group.effective.as_ref().map_or_else(|_| group.own.clone(), |known| known.doc.clone()),
+            None => {
+                let inherited = self.state().effective(tenant, name, &Value::Object(Map::new()));
+                inherited.map(|effective| effective.doc).unwrap_or_default()
+            }
+        }
     }
 
     /// The groups that have an observer.

@@ -89,8 +89,12 @@ impl Catalog {
         let sealed = self.vault.seal(&key_owner(tenant, name), &secret, &*self.clock);
         let sealed = sealed.map_err(|error| Invalid::at("/secret", error.to_string()))?;
         let change = |before: Option<&Key>| {
-            let newest =
-                SealedVersion { kind, sealed: sealed.clone(), number: None, created_at: None, expires_at: None };
+            // A value that is put again is the version that it is.
+            let same = before.map(|key| &key.newest).filter(|newest| {
+                newest.kind == kind && newest.material.as_ref().is_some_and(|known| known.is_same(&material))
+            });
+            let new = SealedVersion { kind, sealed: sealed.clone(), number: None, created_at: None, expires_at: None };
+            let newest = same.map_or(new, SealedVersion::from);
             let older = match before.zip(overlap) {
                 Some((key, overlap)) => older(key, &material, kind, overlap, self.now())?,
                 None => Vec::new(),

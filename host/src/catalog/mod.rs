@@ -19,6 +19,7 @@ mod recent;
 mod refresh;
 mod schedules;
 mod schema;
+mod schema_error;
 mod secrets;
 mod signers;
 mod state;
@@ -36,9 +37,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+pub use self::bindings::Proposed;
 pub use self::bulks::{Bulk, BulkAction, BulkDoc};
 pub use self::check::{Rejected, name as check_name};
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
+pub use self::groups::{PutGroup, Written};
 pub use self::keys::{KeyValue, Overlap};
 pub use self::master_key::{MasterKey, Unfit, unlock};
 pub use self::plugins::{Described, Upload, examine};
@@ -46,6 +49,7 @@ pub use self::presets::{KeyedPreset, Preset, Presets};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
 pub use self::signers::{SignerDoc, Signers};
+pub use self::tenants::{PutTenant, TenantPatch, TenantUsage};
 pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
@@ -89,6 +93,8 @@ pub struct Catalog {
     writing: tokio::sync::Mutex<()>,
     /// Held while a group is changed, so that only other nodes can be faster.
     changing: tokio::sync::Mutex<()>,
+    /// Held while a part of a group is laid over the rest, before `changing`.
+    merging: tokio::sync::Mutex<()>,
     /// Held while a plugin is taken, so that what is taken at the same time counts for a tenant's quota.
     accepting: tokio::sync::Mutex<()>,
     changed: Notify,
@@ -163,6 +169,7 @@ impl Catalog {
             generation: AtomicI64::new(generation),
             writing: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
+            merging: tokio::sync::Mutex::new(()),
             accepting: tokio::sync::Mutex::new(()),
             changed: Notify::new(),
         };

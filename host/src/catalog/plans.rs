@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use super::check::not_granted;
 use super::{Catalog, Group};
-use crate::policy::binding::{AuthHeader, Effective, Use};
-use crate::policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Step};
+use crate::policy::binding::{AuthHeader, Effective, Invalid, Use};
+use crate::policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Role, Step};
 
 impl Catalog {
     /// The policy of a group's job, ready to be called. Without overrides it is
     /// made once for each version of the group, and kept as long as there is room.
     ///
     /// # Errors
-    /// If something that the binding names has gone or does not load. The job can wait until it is back.
-    pub async fn plan(&self, group: &Group, overrides: Option<&Value>) -> Result<Arc<Plan>, Fault> {
-        let unusable = |error: crate::policy::binding::Invalid| fault(FaultCode::Unavailable, error.to_string());
+    /// The role for which something that the binding names has gone or does not load, and what. The job can wait until it is back.
+    pub async fn plan(&self, group: &Group, overrides: Option<&Value>) -> Result<Arc<Plan>, (Role, Fault)> {
+        let unusable = |error: Invalid| (error.role(), fault(FaultCode::Unavailable, error.to_string()));
         match overrides {
             Some(overrides) => {
                 let effective = self.overridden(group, overrides).map_err(unusable)?;
@@ -44,19 +44,26 @@ impl Catalog {
     ///
     /// # Errors
     /// As for [`Catalog::plan`].
-    pub async fn make_plan(&self, group: &Group, effective: &Effective) -> Result<Arc<Plan>, Fault> {
+    pub async fn make_plan(&self, group: &Group, effective: &Effective) -> Result<Arc<Plan>, (Role, Fault)> {
+        let signing = |fault| (Role::Sign, fault);
         let mut encode = Vec::with_capacity(effective.encode.len());
         for used in &effective.encode {
             encode.push(self.step(used).await?);
         }
         let sign = match &effective.sign {
             Some(used) => {
-                let keys = used.keys.iter().map(|key| self.granted(group, key)).collect::<Result<Vec<_>, _>>()?;
+                let keys = used
+                    .keys
+                    .iter()
+                    .map(|key| self.granted(group, key))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(signing)?;
                 Some((self.step(used).await?, keys.concat()))
             }
             None => None,
         };
-        let sendable = |header: &AuthHeader| Ok((header.clone(), self.sendable(group, &header.key)?));
+        // They are put on where requests are signed.
+        let sendable = |header: &AuthHeader| Ok((header.clone(), self.sendable(group, &header.key).map_err(signing)?));
         let auth_headers = effective.auth_headers.iter().map(sendable).collect::<Result<_, _>>()?;
         let (judge, retry) = (self.step(&effective.judge).await?, self.step(&effective.retry).await?);
         Ok(Arc::new(Plan { encode, sign, auth_headers, judge, retry }))
@@ -68,17 +75,19 @@ impl Catalog {
     /// If it has gone or does not load.
     pub async fn observer(&self, group: &Group) -> Result<Option<Step>, Fault> {
         match group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref()) {
-            Some(used) => self.step(used).await.map(Some),
+            Some(used) => self.step(used).await.map(Some).map_err(|(_, fault)| fault),
             None => Ok(None),
         }
     }
 
-    async fn step(&self, used: &Use) -> Result<Step, Fault> {
+    async fn step(&self, used: &Use) -> Result<Step, (Role, Fault)> {
         let plugin = match self.runtime.registry.loaded(&used.digest) {
             Some(plugin) => plugin,
             None => {
                 let loaded = self.runtime.registry.get(&used.digest, self).await;
-                loaded.map_err(|error| fault(FaultCode::Unavailable, format!("`{}`: {error}", used.plugin)))?
+                loaded.map_err(|error| {
+                    (used.role, fault(FaultCode::Unavailable, format!("`{}`: {error}", used.plugin)))
+                })?
             }
         };
         Ok(Step {

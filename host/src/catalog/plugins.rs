@@ -12,8 +12,8 @@ use super::read::plugin_version;
 use super::{BoundPlugin, Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document, schema};
 use crate::clock::UnixMs;
 use crate::job::TenantId;
-use crate::policy::binding::{Invalid, PluginName, Use};
-use crate::policy::{Digest, Lane, LoadError, Plugin, Runtime, golden};
+use crate::policy::binding::{Effective, Invalid, PluginName, Use};
+use crate::policy::{Digest, Lane, LoadError, Plugin, Role, Runtime, golden};
 use crate::store::{Expect, Kind, PutEntity};
 
 /// The longest that an upload may take to describe itself and to pass its golden tests.
@@ -202,22 +202,34 @@ impl Catalog {
     /// What should be looked at in a group's policy.
     #[must_use]
     pub fn warnings(&self, group: &Group) -> Vec<String> {
-        let uses = group.effective.iter().flat_map(|effective| effective.uses());
-        let warning = |used: &Use| {
-            let plugin = self.plugin(group.tenant.id, &used.plugin)?;
-            let why = plugin.doc.deprecated.as_ref()?;
-            Some(format!("{}: `{}` is deprecated: {why}", used.role, plugin.full_name()))
-        };
-        uses.filter_map(warning).chain(self.unusable_keys(group)).collect()
+        group.effective.as_ref().map_or_else(|_| Vec::new(), |effective| self.warnings_of(&group.tenant, effective))
     }
 
-    /// What is to be said of the keys of a group that cannot be decrypted.
-    fn unusable_keys(&self, group: &Group) -> Vec<String> {
-        let Ok(effective) = &group.effective else { return Vec::new() };
+    /// What should be looked at in a policy: plugins that are deprecated, and signers without a key.
+    #[must_use]
+    pub fn warnings_of(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
+        let warnings = |used: &Use| {
+            let plugin = self.plugin(tenant.id, &used.plugin)?;
+            let deprecated = plugin.doc.deprecated.as_ref();
+            let deprecated =
+                deprecated.map(|why| format!("{}: `{}` is deprecated: {why}", used.role, plugin.full_name()));
+            let has_no_key = used.role == Role::Sign && used.keys.is_empty() && plugin.doc.uses_keys;
+            let no_key = has_no_key.then(|| {
+                format!(
+                    "sign: `{}` signs with keys, and `sign.keys` names none: jobs wait for ever until it does",
+                    plugin.full_name()
+                )
+            });
+            Some(deprecated.into_iter().chain(no_key))
+        };
+        effective.uses().filter_map(warnings).flatten().chain(self.unusable_keys(tenant, effective)).collect()
+    }
+
+    /// What is to be said of the keys of a policy that cannot be decrypted.
+    fn unusable_keys(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
         let signing = effective.sign.iter().flat_map(|used| &used.keys);
         let keys = signing.chain(effective.auth_headers.iter().map(|header| &header.key));
-        let unusable =
-            keys.filter(|name| self.key(group.tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
+        let unusable = keys.filter(|name| self.key(tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
         unusable
             .map(|name| {
                 format!("the key `{name}` cannot be used: it is encrypted under another master key; put it again")
@@ -344,6 +356,7 @@ pub(super) async fn describe(
         summary: said.summary,
         config_schema: schema,
         size,
+        uses_keys: plugin.uses_keys(),
         signed_by: None,
         deprecated: None,
     };

@@ -139,7 +139,11 @@ impl State {
         let slot = (tenant, name.to_owned());
         self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
         match kind {
-            Kind::Tenant => {}
+            Kind::Tenant => {
+                if let Some(id) = self.tenant_names.remove(name) {
+                    self.tenants.remove(&id);
+                }
+            }
             Kind::Bulk => drop(self.bulks.remove(&slot)),
             Kind::Schedule => drop(self.schedules.remove(&slot)),
             Kind::Binding => drop(slot_of(name).and_then(|slot| self.bindings.remove(&slot))),
@@ -183,9 +187,9 @@ impl State {
     }
 
     fn apply_group(&mut self, entity: &Entity) -> anyhow::Result<()> {
+        let Some(tenant) = self.tenant_of(entity) else { return Ok(()) };
         let doc: GroupDoc = read(entity)?;
         let id = GroupId(entity.id);
-        let tenant = self.tenant_of(entity)?;
         let effective = self.effective(&tenant, Some(&entity.name), &doc.policy).map(Arc::new);
         let rollout = doc.rollout.unwrap_or_else(|| self.unversioned(&tenant, entity, &doc.policy));
         self.group_names.insert((tenant.id, entity.name.clone()), id);
@@ -223,8 +227,8 @@ impl State {
     }
 
     fn apply_token(&mut self, entity: Entity) -> anyhow::Result<()> {
+        let Some(tenant) = self.tenant_of(&entity) else { return Ok(()) };
         let doc: TokenDoc = read(&entity)?;
-        let tenant = self.tenant_of(&entity)?;
         let slot = (tenant.id, entity.name.clone());
         self.forget_token(&slot);
         let token = Arc::new(ApiToken {
@@ -284,9 +288,28 @@ impl State {
         }
     }
 
-    fn tenant_of(&self, entity: &Entity) -> anyhow::Result<Arc<Tenant>> {
+    /// None if the tenant was deleted in the moment in which another node wrote the entity: then nobody sees it.
+    fn tenant_of(&self, entity: &Entity) -> Option<Arc<Tenant>> {
         let tenant = self.tenants.get(&TenantId(entity.tenant)).cloned();
-        tenant.ok_or_else(|| anyhow::anyhow!("the {} `{}` has no tenant", entity.kind.as_str(), entity.name))
+        if tenant.is_none() {
+            tracing::warn!(
+                kind = entity.kind.as_str(),
+                name = entity.name,
+                "an entity of a deleted tenant was left out"
+            );
+        }
+        tenant
+    }
+
+    /// The version of an entity.
+    pub(super) fn version_of(&self, id: i64) -> Option<i64> {
+        self.known.get(&id).map(|(version, ..)| *version)
+    }
+
+    /// What a tenant has, whatever it is.
+    pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
+        let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);
+        owned.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
     }
 
     /// The layers that a group of this tenant and name is made of, lowest first.

@@ -81,6 +81,19 @@ impl Linked {
         code_size(self.pre.component())
     }
 
+    /// Whether it imports a function of the interface `keys`.
+    pub(super) fn uses_keys(&self) -> bool {
+        let engine = self.engine.engine();
+        let component = self.pre.component().component_type();
+        let mut keys = component.imports(engine).filter(|(name, _)| interface(name) == Some("keys"));
+        keys.any(|(_, item)| match item.ty {
+            ComponentItem::ComponentInstance(keys) => {
+                keys.exports(engine).any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
+            }
+            _ => false,
+        })
+    }
+
     /// Compares the exports with `wit/`. That is done on an instance, so one is made. A component of which none can be made is let
     /// through: each call of it ends in a fault that says why, and the first is made before an upload is accepted.
     pub(super) fn check_types(&self) -> Result<(), LoadError> {

@@ -68,6 +68,12 @@ impl Plugin {
         Role::ALL.into_iter().filter(|role| self.plays(*role)).collect()
     }
 
+    /// Whether it imports a function of keys, and not their type alone.
+    #[must_use]
+    pub fn uses_keys(&self) -> bool {
+        self.original.uses_keys()
+    }
+
     /// Whether it can play `role`.
     #[must_use]
     pub fn plays(&self, role: Role) -> bool {

@@ -113,7 +113,7 @@ fn objection(canary: &Canary, Arms { active, canary: arm }: &Arms) -> Option<Str
     let (ours, theirs, most) = (arm.share(arm.failures), active.share(active.failures), canary.max_differences);
     (active.attempts >= enough && ours - theirs > most).then(|| {
         format!(
-            "{} of its {} attempts were no success, and {} of {} of version in force: more than max_differences = {most}",
+            "{} of its {} attempts were no success, and {} of {} of the version in force: more than max_differences = {most}",
             arm.failures, arm.attempts, active.failures, active.attempts
         )
     })

@@ -32,7 +32,7 @@ use super::error::Problem;
 use super::input::read;
 use super::native::job_doc::JobDoc;
 use super::native::new_job::Checked;
-use crate::catalog::{AccessRole, Author, Group};
+use crate::catalog::{AccessRole, Author, Group, Written};
 use crate::job::{Admission, AttemptRecord, Job, NewJob};
 use crate::store::{Change, Changed, Inserted, JobFilter, JobsQuery, Placed};
 
@@ -183,8 +183,9 @@ impl Call {
             return Ok(group);
         }
         let (doc, author) = (Value::Object(Map::new()), Author::server(&group::author(self.mount)));
-        let made = self.api.catalog.put_group(&self.access.tenant, self.group_name(), doc, &author).await;
-        Ok(made.map_err(Problem::from)?.0)
+        let made =
+            self.api.catalog.put_group(&self.access.tenant, self.group_name(), Written::Whole(doc), &author).await;
+        Ok(made.map_err(Problem::from)?.group)
     }
 
     /// A job as if it were posted to the mount's group, under a condition.

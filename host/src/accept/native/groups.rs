@@ -16,9 +16,9 @@ use super::super::input::{Body, Path, Query};
 use super::quarantine::QuarantineView;
 use super::versions::CanaryView;
 use super::{Page, Paging};
-use crate::catalog::Group;
+use crate::catalog::{Group, Written};
 use crate::observers::Report;
-use crate::policy::binding::{LimitsDoc, Pin};
+use crate::policy::binding::{Changes, LimitsDoc, Pin};
 use crate::store::Stats;
 
 /// A plugin in a role.
@@ -152,28 +152,74 @@ pub(in super::super) struct Reason {
     why: Option<String>,
 }
 
-/// Makes a group, or replaces what it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a new
-/// version of it, in force at once.
+/// A group after a change, and what the change did to what is in force.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ChangedGroupView {
+    #[serde(flatten)]
+    group: GroupView,
+    #[serde(flatten)]
+    changes: Changes,
+}
+
+/// Makes a group, or replaces all that it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a
+/// new version of it, in force at once. The answer says what was removed. A group that signs goes on signing unless `"sign": null` is written.
 #[utoipa::path(put, path = "/v1/groups/{group}", tag = "groups", params(Reason), request_body = GroupDoc,
-    responses((status = 200, body = GroupView), (status = 201, body = GroupView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ChangedGroupView), (status = 201, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(reason): Query<Reason>,
     Body(doc): Body<Value>,
-) -> Result<(StatusCode, Json<GroupView>), Problem> {
-    if !doc.is_object() {
-        return Err(Problem::malformed(None, "a group is a JSON object"));
+) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+    api.write_group(&access, &name, reason, doc, Written::Whole).await
+}
+
+/// Changes a part of what a group has of its own: what the document does not name stays. Objects are merged, also configs as long as the
+/// plugin is the same; lists are replaced; null takes away what is there or inherited.
+#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", params(Reason), request_body = GroupDoc,
+    responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn patch(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(reason): Query<Reason>,
+    Body(doc): Body<Value>,
+) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+    api.group(&access, &name)?;
+    api.write_group(&access, &name, reason, doc, Written::Part).await
+}
+
+impl Api {
+    async fn write_group(
+        &self,
+        access: &Access,
+        name: &str,
+        reason: Reason,
+        doc: Value,
+        written: fn(Value) -> Written,
+    ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+        if !doc.is_object() {
+            return Err(Problem::malformed(None, "a group is a JSON object"));
+        }
+        let before = self.catalog.group(access.tenant.id, name).map(|group| group.binding);
+        let author = access.author(reason.why)?;
+        let put = self.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
+        if before.is_some_and(|before| before != put.group.binding) {
+            self.moved(&put.group);
+        }
+        self.wake.here();
+        let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
+        let group = self.group_view(&put.group, false);
+        Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
     }
-    let before = api.catalog.group(access.tenant.id, &name).map(|group| group.binding);
-    let (group, is_new) = api.catalog.put_group(&access.tenant, &name, doc, &access.author(reason.why)?).await?;
-    if before.is_some_and(|before| before != group.binding) {
-        api.moved(&group);
+
+    /// A group under another version of its policy than before.
+    pub(super) fn changed_group(&self, before: &Group, after: &Group) -> ChangedGroupView {
+        let policy = |group: &Group| group.effective.as_ref().map_or_else(|_| group.own.clone(), |it| it.doc.clone());
+        let changes = Changes::between(&policy(before), &policy(after));
+        ChangedGroupView { group: self.group_view(after, false), changes }
     }
-    api.wake.here();
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(api.group_view(&group, false))))
 }
 
 /// What to show of a group.

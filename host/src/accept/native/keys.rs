@@ -8,6 +8,8 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -34,6 +36,9 @@ const SERIALIZED: [(&str, KeyKind); 2] = [("whsec_", KeyKind::Secret), ("whsk_",
 /// How it begins a public key.
 const SERIALIZED_PUBLIC: &str = "whpk_";
 
+/// What is in each text in PEM.
+const PEM: &str = "-----BEGIN";
+
 /// The overlap that has no end of its own.
 const UNTIL_REMOVED: &str = "until-removed";
 
@@ -41,7 +46,7 @@ const UNTIL_REMOVED: &str = "until-removed";
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDoc {
-    /// As text: its UTF-8 bytes are the secret.
+    /// As text: its UTF-8 bytes are the secret. An `ed25519` key may be PEM (PKCS 8), as `openssl genpkey -algorithm ed25519` writes it.
     secret: Option<String>,
     /// As base64: any bytes. An `ed25519` key is its 32 byte seed, with or without the public key behind it. `whsec_` and `whsk_` in front, as
     /// Standard Webhooks writes keys, are understood, and say the kind.
@@ -78,6 +83,7 @@ impl KeyDoc {
     /// The value and its kind.
     fn secret(&self) -> Result<(Zeroizing<Vec<u8>>, KeyKind), Problem> {
         let (secret, kind) = match (&self.secret, &self.secret_base64) {
+            (Some(text), None) if self.kind == Some(KeyKind::Ed25519) && text.contains(PEM) => (seed_of(text)?, None),
             (Some(text), None) => (text.clone().into_bytes(), None),
             (None, Some(text)) => decoded(text)?,
             _ => return Err(Problem::invalid("/secret", "give one of `secret` and `secret_base64`")),
@@ -100,6 +106,13 @@ impl KeyDoc {
             Some(text) => Some(Overlap::For(parse_period("/overlap", text)?)),
         })
     }
+}
+
+/// The seed in a private key in PEM.
+fn seed_of(pem: &str) -> Result<Vec<u8>, Problem> {
+    let key = SigningKey::from_pkcs8_pem(pem.trim());
+    let message = "this is not an Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` writes it";
+    Ok(key.map_err(|_| Problem::invalid("/secret", message))?.to_bytes().to_vec())
 }
 
 /// What base64 says, and the kind that it says in front.

@@ -20,6 +20,7 @@ pub(super) mod nodes;
 pub(super) mod plugins;
 pub(super) mod quarantine;
 pub(super) mod replays;
+pub(super) mod schedule_patch;
 mod schedule_view;
 pub(super) mod schedules;
 pub(super) mod shadow;

@@ -138,7 +138,7 @@ impl Api {
         self.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
     }
 
-    async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
+    pub(super) async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
         let ticked = self.store.ticked().await?;
         Ok(Json(self.schedule_view(&*self.schedule(access, name)?, &ticked)?))
     }

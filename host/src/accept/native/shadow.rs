@@ -123,6 +123,8 @@ struct OpinionView {
     request_digest: Option<String>,
     /// What the answer was judged to be.
     outcome: Outcome,
+    /// Why, as the judge says it.
+    reason: String,
     /// What followed: `done`, `retry` or `give-up`.
     decision: &'static str,
     /// After how many milliseconds, if it is `retry`.
@@ -136,7 +138,13 @@ impl From<&Opinion> for OpinionView {
             Ruling::GiveUp(_) => ("give-up", None),
             Ruling::RetryAfter(delay) => ("retry", Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))),
         };
-        Self { request_digest: opinion.request.clone(), outcome: opinion.outcome, decision, after_ms }
+        Self {
+            request_digest: opinion.request.clone(),
+            outcome: opinion.outcome,
+            reason: opinion.reason.clone(),
+            decision,
+            after_ms,
+        }
     }
 }
 

@@ -21,8 +21,7 @@ use crate::clock::UnixMs;
 use crate::job::{
     AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
 };
-use crate::policy::Plan;
-use crate::policy::binding::lay;
+use crate::policy::{Fault, Plan};
 use crate::send::{Answer, Outgoing, TRANSPORT_ERRORS};
 use crate::simulate::{ATTEMPTS, imagined_answer};
 
@@ -111,6 +110,8 @@ struct ForetoldAttempt {
     /// How long after the attempt before, or after the posting, in milliseconds.
     after_ms: u64,
     verdict: Option<VerdictRecord>,
+    /// What would go wrong: an imagined error, or the fault of a policy that the server stood in for.
+    error: Option<AttemptError>,
     /// What would become of the job: `scheduled` for another attempt, or a final state.
     decision: JobState,
     /// When the next attempt would be, if there is one.
@@ -167,19 +168,15 @@ impl Api {
         if !policy.is_object() {
             return Err(Problem::malformed(Some("/policy".to_owned()), "a policy is a JSON object"));
         }
-        let mut own = group.own.clone();
-        lay(&mut own, policy);
-        // As in a put, null takes away what would be inherited; the merge alone would leave it to the layer below.
-        for (field, _) in policy.as_object().into_iter().flatten().filter(|(_, patch)| patch.is_null()) {
-            own[field] = Value::Null;
-        }
+        let own = self.catalog.with_part(group, policy);
         let effective = self.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
         let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
         Ok(Arc::new(group.with_effective(own, effective)))
     }
 
     async fn plan(&self, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
-        Ok(self.catalog.plan(group, job.spec.policy.as_ref()).await?)
+        let plan = self.catalog.plan(group, job.spec.policy.as_ref()).await;
+        Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
     }
 }
 
@@ -246,6 +243,7 @@ impl ForetoldAttempt {
             run_at: at.to_string(),
             after_ms: u64::try_from(at.since(before).as_millis()).unwrap_or(u64::MAX),
             verdict: detail.verdict,
+            error: detail.error,
             next_run_at: decision.as_ref().and_then(|decision| decision.next_run_at).map(|at| at.to_string()),
             decision: decision.as_ref().map_or(JobState::Expired, |decision| decision.state),
             reason: decision.map(|decision| decision.reason).unwrap_or_default(),

@@ -1,19 +1,20 @@
-//! Tenants. For operators.
+//! Tenants, for operators; and who is asking, for everybody.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::super::Api;
+use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
-use crate::catalog::{self, SignerDoc, Tenant};
-use crate::policy::binding::QuotaDoc;
+use crate::catalog::{self, AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
+use crate::policy::binding::{Changes, QuotaDoc};
 
 /// A tenant's own settings.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -42,12 +43,25 @@ pub struct TenantView {
     quota: QuotaDoc,
     /// Whose plugins it takes; anybody's who may upload, if there is none.
     plugin_signers: Vec<SignerDoc>,
+    /// How much it has.
+    usage: TenantUsage,
     created_at: String,
 }
 
-impl From<Arc<Tenant>> for TenantView {
-    fn from(tenant: Arc<Tenant>) -> Self {
-        Self {
+/// A tenant after a change, and what the change did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ChangedTenantView {
+    #[serde(flatten)]
+    tenant: TenantView,
+    /// Named as `defaults.sign`, `quota.rate` or `plugin_signers.NAME`.
+    #[serde(flatten)]
+    changes: Changes,
+}
+
+impl Api {
+    fn tenant_view(&self, tenant: &Tenant) -> TenantView {
+        TenantView {
+            usage: self.catalog.usage(tenant.id),
             name: tenant.name.clone(),
             defaults: tenant.defaults.clone(),
             quota: tenant.quota.doc.clone(),
@@ -57,20 +71,47 @@ impl From<Arc<Tenant>> for TenantView {
     }
 }
 
-/// Makes or changes a tenant. Refused if one of its groups would no longer make sense.
+/// Makes a tenant, or replaces all of its settings. Refused if one of its groups would no longer make sense. The answer says what was removed.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantDoc,
-    responses((status = 200, body = TenantView), (status = 201, body = TenantView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
     Body(doc): Body<TenantDoc>,
-) -> Result<(StatusCode, Json<TenantView>), Problem> {
-    let status = if api.catalog.tenant(&name).is_some() { StatusCode::OK } else { StatusCode::CREATED };
+) -> Result<(StatusCode, Json<ChangedTenantView>), Problem> {
     let TenantDoc { defaults, quota, plugin_signers } = doc;
     let doc = catalog::TenantDoc { defaults: Value::Object(defaults), quota, plugin_signers };
-    let tenant = api.catalog.put_tenant(&name, doc).await?;
+    let put = api.catalog.replace_tenant(&name, doc).await?;
     api.wake.here();
-    Ok((status, Json(tenant.into())))
+    let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
+}
+
+/// Changes a part of a tenant's settings: what is not named stays, and null takes away.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantPatch,
+    responses((status = 200, body = ChangedTenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn patch(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Body(patch): Body<TenantPatch>,
+) -> Result<Json<ChangedTenantView>, Problem> {
+    api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
+    let put = api.catalog.patch_tenant(&name, &patch).await?;
+    api.wake.here();
+    Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
+}
+
+/// Removes a tenant with its keys, tokens and plugins. Refused while it has groups.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}", tag = "tenants",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_tenant(&name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("tenant", &name))
 }
 
 /// Shows a tenant.
@@ -81,7 +122,7 @@ pub(in super::super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<TenantView>, Problem> {
     let tenant = api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
-    Ok(Json(tenant.into()))
+    Ok(Json(api.tenant_view(&tenant)))
 }
 
 /// Lists the tenants by name.
@@ -91,6 +132,45 @@ pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TenantView>>, Problem> {
-    let tenants = api.catalog.tenants().into_iter().map(TenantView::from).collect();
+    let tenants = api.catalog.tenants().iter().map(|tenant| api.tenant_view(tenant)).collect();
     Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
+}
+
+/// Who is asking, and for which tenant.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct WhoamiView {
+    /// The name of the token, or its id if it has no name; null where no token is asked for.
+    token: Option<String>,
+    /// What it allows.
+    role: AccessRole,
+    /// Whether it manages tenants, too.
+    operator: bool,
+    /// The tenant that is asked for.
+    tenant: String,
+    /// What its groups may use together.
+    quota: QuotaDoc,
+    /// How much it has.
+    usage: TenantUsage,
+    /// What its groups inherit from it.
+    #[schema(value_type = Object)]
+    defaults: Value,
+}
+
+/// Shows who is asking: the token's role and tenant, with the tenant's quota and defaults.
+#[utoipa::path(get, path = "/v1/whoami", tag = "tokens",
+    responses((status = 200, body = WhoamiView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn whoami(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+) -> Json<WhoamiView> {
+    let Access { tenant, role, operator, by } = access;
+    Json(WhoamiView {
+        token: by,
+        role,
+        operator,
+        tenant: tenant.name.clone(),
+        quota: tenant.quota.doc.clone(),
+        usage: api.catalog.usage(tenant.id),
+        defaults: tenant.defaults.clone(),
+    })
 }

@@ -12,10 +12,11 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
-use super::groups::{GroupView, UseDoc};
+use super::groups::{ChangedGroupView, UseDoc};
 use super::{Page, Paging};
-use crate::catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move};
+use crate::catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move, Written};
 use crate::clock::UnixMs;
+use crate::policy::binding::Changes;
 use crate::rollout::Arm;
 
 /// All of the jobs, of a hundred.
@@ -228,42 +229,78 @@ pub(in super::super) async fn get(
     Ok(Json(VersionView::of(&group, &binding)))
 }
 
-/// Makes a version of a group's policy that is not in force. It is checked as one that is put.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", tag = "policies", request_body = CandidateDoc,
-    responses((status = 201, body = VersionView), (status = "4XX", body = Problem)))]
+/// What a new version is made from.
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Base {
+    /// The version in force.
+    Active,
+}
+
+/// How a new version is made.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Proposal {
+    /// With `active`, what the document does not name stays as it is in the version in force. Without it, the document is the whole version.
+    base: Option<Base>,
+}
+
+/// A new version, and what would be different from the version in force.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ProposedView {
+    #[serde(flatten)]
+    version: VersionView,
+    #[serde(flatten)]
+    changes: Changes,
+    /// What should be looked at before it is put in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Makes a version of a group's policy that is not in force. It is checked as one that is put. The answer says what it would remove. In a
+/// group that signs, a version signs, too, unless `"sign": null` is written.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", tag = "policies", params(Proposal), request_body = CandidateDoc,
+    responses((status = 201, body = ProposedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
+    Query(proposal): Query<Proposal>,
     Body(mut doc): Body<Value>,
-) -> Result<(StatusCode, Json<VersionView>), Problem> {
+) -> Result<(StatusCode, Json<ProposedView>), Problem> {
     let group = api.group(&access, &name)?;
     let why = match doc.as_object_mut().and_then(|fields| fields.remove("why")) {
         None | Some(Value::Null) => None,
         Some(Value::String(why)) => Some(why),
         Some(_) => return Err(Problem::invalid("/why", "a text is needed")),
     };
-    let binding = api.catalog.propose(&group, doc, &access.author(why)?).await?;
-    Ok((StatusCode::CREATED, Json(VersionView::of(&group, &binding))))
+    let written = match proposal.base {
+        Some(Base::Active) => Written::Part(doc),
+        None => Written::Whole(doc),
+    };
+    let proposed = api.catalog.propose(&group, written, &access.author(why)?).await?;
+    let version = VersionView::of(&group, &proposed.binding);
+    let warnings = api.catalog.warnings_of(&group.tenant, &proposed.effective);
+    Ok((StatusCode::CREATED, Json(ProposedView { version, changes: proposed.changes, warnings })))
 }
 
 /// Puts a version in force; with `percent`, for some of the jobs. What was in force can be rolled back to.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", tag = "policies", request_body = PromoteDoc,
-    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn promote(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<PromoteDoc>,
-) -> Result<Json<GroupView>, Problem> {
+) -> Result<Json<ChangedGroupView>, Problem> {
     let group = api.group(&access, &name)?;
     let author = access.author(doc.why.clone())?;
-    let group = match canary(&doc, &author)? {
+    let moved = match canary(&doc, &author)? {
         Some(canary) => api.catalog.begin_canary(&group, canary).await?,
         None => api.catalog.promote(&group, doc.version, &author).await?,
     };
-    api.moved(&group);
-    Ok(Json(api.group_view(&group, false)))
+    api.moved(&moved);
+    Ok(Json(api.changed_group(&group, &moved)))
 }
 
 /// What some of the jobs are to follow; none if all are to.
@@ -295,25 +332,25 @@ fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> 
 
 /// Takes back the version that some of the jobs follow. If none do, puts the version in force again that was before the present one. Once more, and it is the one before that: never forward.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", tag = "policies", request_body = Option<RollbackDoc>,
-    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rollback(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     OptionalBody(doc): OptionalBody<RollbackDoc>,
-) -> Result<Json<GroupView>, Problem> {
+) -> Result<Json<ChangedGroupView>, Problem> {
     let group = api.group(&access, &name)?;
     let author = access.author(doc.why)?;
     let taken = group.rollout.canary.as_ref().map_or(group.rollout.active.number, |canary| canary.version);
     if doc.version.is_some_and(|version| version != taken) {
         return Err(Problem::conflict(format!("version {taken} would be taken back")));
     }
-    let group = match &group.rollout.canary {
+    let moved = match &group.rollout.canary {
         Some(canary) => api.catalog.end_canary(&group, canary, &author, false).await?,
         None => api.catalog.roll_back(&group, &author, false).await?,
     };
-    api.moved(&group);
-    Ok(Json(api.group_view(&group, false)))
+    api.moved(&moved);
+    Ok(Json(api.changed_group(&group, &moved)))
 }
 
 /// Lists who put which version in force, when and why, newest first: the last 100.

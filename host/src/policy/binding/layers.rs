@@ -47,6 +47,31 @@ pub fn lay(base: &mut Value, over: &Value) {
     }
 }
 
+/// Lays a part of a document over what a layer says: what it does not name stays. `effective` is what the layer comes to.
+///
+/// The layer still lies over others, so null is kept: it takes away what is inherited, as it does where the layer itself says it.
+pub fn compose(own: &mut Value, effective: &Value, part: &Value) {
+    let Value::Object(fields) = part else { return };
+    for (field, part) in fields {
+        let names_plugin = SINGLE_ROLES.contains(&field.as_str()) && part.get("plugin").is_some();
+        if names_plugin && !same_plugin(effective.get(field), part) {
+            own[field] = Value::Null;
+        }
+        merge_keeping_null(&mut own[field], part);
+    }
+}
+
+fn merge_keeping_null(base: &mut Value, part: &Value) {
+    match (base, part) {
+        (Value::Object(base), Value::Object(part)) => {
+            for (name, part) in part {
+                merge_keeping_null(base.entry(name).or_insert(Value::Null), part);
+            }
+        }
+        (base, part) => *base = part.clone(),
+    }
+}
+
 fn same_plugin(base: Option<&Value>, patch: &Value) -> bool {
     let name = |value: &Value| value.get("plugin").and_then(Value::as_str).map(|text| PluginName::from(text).name);
     base.and_then(name) == name(patch)

@@ -1,6 +1,7 @@
 //! From what people write to what is in force: the layers of a group's policy, merged ([`layers`]) and parsed. Pure.
 
 mod auth;
+mod changes;
 mod layers;
 mod limits;
 
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::auth::AuthHeader;
-pub use self::layers::{is_as_written, lay, override_configs, provenance};
+pub use self::changes::Changes;
+pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, parse_period};
 use super::component::{Digest, Role};
 
@@ -48,6 +50,13 @@ impl Invalid {
     /// `message` about the value at `pointer`.
     pub fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), message: message.into() }
+    }
+
+    /// The role whose policy it is about; the first of an attempt if it is about none.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        let name = self.pointer.split('/').nth(1).unwrap_or_default();
+        Role::ALL.into_iter().find(|role| role.as_str() == name).unwrap_or(Role::Encode)
     }
 
     /// The same, where the value at `pointer` is part of another one.
@@ -314,6 +323,51 @@ mod tests {
         assert_eq!(doc["retry"], json!({"plugin": "mine@1.0.0", "config": {"a": 1}}));
         let doc = merged(&[json!({"retry": {"plugin": "backoff", "config": {"max": "1m"}}})]);
         assert_eq!(doc["retry"]["config"]["base"], "2s", "the same plugin inherits");
+    }
+
+    #[test]
+    fn what_a_part_does_not_name_stays() {
+        let own = json!({
+            "sign": {"plugin": "s", "keys": ["k"]}, "retry": {"config": {"max": "1m", "base": "1s"}},
+            "encode": [{"plugin": "e"}], "limits": {"ttl": "1h", "concurrency": 3},
+        });
+        let with = |part: Value| {
+            let mut composed = own.clone();
+            compose(&mut composed, &merged(std::slice::from_ref(&own)), &part);
+            composed
+        };
+        let judged = with(json!({"judge": {"plugin": "j"}}));
+        assert_eq!(
+            (&judged["sign"], &judged["encode"], &judged["judge"]),
+            (&own["sign"], &own["encode"], &json!({"plugin": "j"}))
+        );
+        let config = |part: Value| with(part)["retry"]["config"].clone();
+        assert_eq!(config(json!({"retry": {"config": {"max": "2m"}}})), json!({"max": "2m", "base": "1s"}));
+        assert_eq!(
+            config(json!({"retry": {"plugin": "backoff", "config": {"max": "2m"}}})),
+            json!({"max": "2m", "base": "1s"})
+        );
+        assert_eq!(with(json!({"retry": {"plugin": "other"}}))["retry"], json!({"plugin": "other"}), "another plugin");
+        assert_eq!(with(json!({"sign": null}))["sign"], Value::Null, "what is inherited goes, too");
+        assert_eq!(with(json!({"encode": []}))["encode"], json!([]));
+        assert_eq!(with(json!({"limits": {"ttl": null}}))["limits"], json!({"ttl": null, "concurrency": 3}));
+        assert_eq!(with(json!({})), own);
+    }
+
+    #[test]
+    fn a_part_over_a_policy_is_a_layer_over_it() {
+        let own = json!({"retry": {"config": {"max": "1m"}}, "limits": {"ttl": "1h"}, "judge": {"plugin": "other", "config": {"a": 1}}});
+        for part in [
+            json!({"retry": {"config": {"max": null, "base": "3s"}}}),
+            json!({"limits": {"ttl": null, "concurrency": 1}}),
+            json!({"judge": {"config": {"b": 2}}, "encode": [{"plugin": "e"}]}),
+            json!({"sign": {"plugin": "s"}}),
+        ] {
+            let mut composed = own.clone();
+            compose(&mut composed, &merged(std::slice::from_ref(&own)), &part);
+            let (one, two) = (merged(&[composed]), merged(&[own.clone(), part.clone()]));
+            assert_eq!(one, two, "{part}");
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 20] = [
+const VIEWERS: [&str; 21] = [
+    "GET /v1/whoami",
     "GET /v1/events",
     "GET /v1/bulk",
     "GET /v1/bulk/x",
@@ -36,7 +37,7 @@ const VIEWERS: [&str; 20] = [
 ];
 
 /// What a producer may do, besides.
-const PRODUCERS: [&str; 25] = [
+const PRODUCERS: [&str; 26] = [
     "POST /v1/groups/x/policy/backtest",
     "POST /v1/jobs/x/attempts/x/replay",
     "POST /v1/groups/x/jobs",
@@ -56,6 +57,7 @@ const PRODUCERS: [&str; 25] = [
     "POST /v1/leases/x/fail",
     "POST /v1/leases/x/release",
     "PUT /v1/schedules/x",
+    "PATCH /v1/schedules/x",
     "DELETE /v1/schedules/x",
     "POST /v1/schedules/x/pause",
     "POST /v1/schedules/x/resume",

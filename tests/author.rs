@@ -78,9 +78,23 @@ async fn golden_tests_are_written_checked_measured_and_travel_with_the_component
     let failed = author(&["plugin", "test", wasm_text, golden_text]).await;
     assert!(failed.code == Some(1) && failed.stderr.contains("1 of 2 golden tests failed"), "{failed:?}");
     assert!(failed.stdout.contains("FAIL  the golden test `second`: expected"), "{failed:?}");
+    // A build writes the component whatever the tests say, and tells how they fail.
+    std::fs::remove_file(&wasm).unwrap();
     let refused = compile(&build).await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && said.contains("the golden test `second`"), "{said}");
+    assert!(refused.status.code() == Some(1) && said.contains("the golden test `second`: expected"), "{said}");
+    assert!(said.contains("1 of 2 golden tests failed") && said.contains("--update") && wasm.exists(), "{said}");
+    let third = golden.join("third.json");
+    let call = json!({"role": "judge", "input": {"response": {"status": 500}}});
+    std::fs::write(&third, call.to_string()).unwrap();
+    assert!(!compile(&build).await.status.success(), "it has no answer yet");
+    let updated = compile(&[&build[..], &["--update"]].concat()).await;
+    assert!(updated.status.success(), "{}", String::from_utf8_lossy(&updated.stderr));
+    let written: Value = serde_json::from_slice(&std::fs::read(&third).unwrap()).unwrap();
+    assert_eq!(written["answer"]["outcome"], "retryable");
+    assert!(compile(&build).await.status.success(), "and now they pass");
+    std::fs::remove_file(&third).unwrap();
+    std::fs::write(&second, test.to_string()).unwrap();
     author(&["plugin", "test", wasm_text, golden_text, "--update"]).await.ok();
     let written: Value = serde_json::from_slice(&std::fs::read(&second).unwrap()).unwrap();
     assert_eq!(written["answer"]["outcome"], "success");
@@ -102,11 +116,27 @@ async fn golden_tests_are_written_checked_measured_and_travel_with_the_component
         assert!((50_000_000..51_000_000).contains(&seen["fuel_limit"].as_u64().unwrap()), "{seen}");
     }
 
+    let sign = author(&["plugin", "run", wasm_text, "--role", "sign"]).await;
+    assert!(sign.error(1).contains("this component does not sign; its roles are: judge"), "{sign:?}");
+    let nonsense = run(&["plugin", "run", wasm_text, "--role", "judge"], &[], "x").await;
+    assert!(nonsense.error(1).contains("standard input is not an input of a call"), "{nonsense:?}");
+    compiled_once(wasm_text, golden_text).await;
+
     let host = TestHost::start().await;
     let server = [("CARILLON_SERVER", host.base.as_str()), ("CARILLON_TOKEN", ADMIN_TOKEN)];
     run(&["plugin", "push", "my-judge@0.1.0", wasm_text], &server, "").await.ok();
     let bytes = std::fs::read(&wasm).unwrap();
     the_server_runs_them(&host, &bytes).await;
+}
+
+/// The second command needs no compiler.
+async fn compiled_once(wasm: &str, golden: &str) {
+    let caches = tempfile::tempdir().unwrap();
+    let (cache, test) = (("XDG_CACHE_HOME", caches.path().to_str().unwrap()), ["plugin", "test", wasm, golden]);
+    let broken = ("CARILLON_POLICY__COMPILER", "/bin/false");
+    run(&test, &[broken], "").await.error(1);
+    run(&test, &[cache], "").await.ok();
+    run(&test, &[cache, broken], "").await.ok();
 }
 
 /// An upload whose own tests fail is refused, with the name of the test and what came instead.

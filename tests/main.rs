@@ -23,6 +23,8 @@ mod inheritance;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod merging;
+#[cfg(test)]
 mod metadata;
 #[cfg(test)]
 mod once;
@@ -88,6 +90,8 @@ mod egress;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod exceptions;
+#[cfg(test)]
 mod key_grants;
 #[cfg(test)]
 mod languages;
@@ -116,6 +120,8 @@ mod webhooks;
 mod author;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod cli_people;
 #[cfg(test)]
 mod config;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 75] = [
+const OPERATIONS: [&str; 80] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -16,6 +16,7 @@ const OPERATIONS: [&str; 75] = [
     "GET /v1/groups",
     "GET /v1/groups/{group}",
     "PUT /v1/groups/{group}",
+    "PATCH /v1/groups/{group}",
     "DELETE /v1/groups/{group}",
     "POST /v1/groups/{group}/pause",
     "POST /v1/groups/{group}/resume",
@@ -46,6 +47,7 @@ const OPERATIONS: [&str; 75] = [
     "GET /v1/schedules",
     "GET /v1/schedules/{schedule}",
     "PUT /v1/schedules/{schedule}",
+    "PATCH /v1/schedules/{schedule}",
     "DELETE /v1/schedules/{schedule}",
     "GET /v1/schedules/{schedule}/history",
     "POST /v1/schedules/{schedule}/pause",
@@ -73,6 +75,9 @@ const OPERATIONS: [&str; 75] = [
     "GET /v1/tenants",
     "GET /v1/tenants/{tenant}",
     "PUT /v1/tenants/{tenant}",
+    "PATCH /v1/tenants/{tenant}",
+    "DELETE /v1/tenants/{tenant}",
+    "GET /v1/whoami",
     "GET /v1/bulk",
     "GET /v1/bulk/{id}",
     "POST /v1/groups/{group}/bulk",

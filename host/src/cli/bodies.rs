@@ -1,15 +1,17 @@
 //! What the API takes and answers, as far as the command line and the benchmarks look into it.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::answer::{Answer, Members};
 
 /// One page of a list.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Page {
     /// The items.
-    pub items: Vec<Value>,
+    pub items: Vec<Answer>,
     /// Where the next page begins, if there is one.
     #[serde(default)]
     pub next_cursor: Option<String>,
@@ -24,9 +26,9 @@ pub struct JobInput {
     /// `POST` if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// By name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
+    /// In their order.
+    #[serde(skip_serializing_if = "Headers::is_empty")]
+    pub headers: Headers,
     /// The body.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
@@ -37,25 +39,54 @@ pub struct JobInput {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The client's own labels.
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    pub metadata: serde_json::Map<String, Value>,
+    #[serde(skip_serializing_if = "Members::is_empty")]
+    pub metadata: Members,
     /// Whether they go out as headers.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub metadata_headers: bool,
     /// Overrides of the group's policy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<Value>,
+    pub policy: Option<Members>,
     /// Everything else that the API knows of a job.
     #[serde(flatten)]
-    pub more: serde_json::Map<String, Value>,
+    pub more: Members,
+}
+
+/// Names and values, of which a name may come more than once.
+#[derive(Clone, Debug, Default)]
+pub struct Headers(pub Vec<(String, String)>);
+
+impl Headers {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn repeats_a_name(&self) -> bool {
+        let names = self.0.iter().map(|(name, _)| name);
+        names.enumerate().any(|(at, name)| self.0[..at].iter().any(|(known, _)| known.eq_ignore_ascii_case(name)))
+    }
+}
+
+/// An object; a list of pairs where a name comes more than once.
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.repeats_a_name() {
+            return self.0.serialize(serializer);
+        }
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
 }
 
 /// A job's body.
 #[derive(Clone, Debug, Serialize)]
 pub enum Payload {
-    /// Sent as JSON.
+    /// Sent as it is written.
     #[serde(rename = "payload")]
-    Json(Value),
+    Json(Box<RawValue>),
     /// Sent as it is.
     #[serde(rename = "payload_text")]
     Text(String),
@@ -104,4 +135,21 @@ pub struct Stats {
     pub in_flight: u64,
     /// Not due yet.
     pub delayed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn headers_are_an_object_unless_a_name_is_repeated() {
+        let written = |headers: &[(&str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            serde_json::to_value(Headers(headers.collect())).unwrap()
+        };
+        assert_eq!(written(&[("X-A", "1"), ("X-B", "2")]), json!({"X-A": "1", "X-B": "2"}));
+        assert_eq!(written(&[("X-A", "1"), ("x-a", "2")]), json!([["X-A", "1"], ["x-a", "2"]]));
+    }
 }

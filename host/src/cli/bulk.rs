@@ -1,11 +1,15 @@
 //! `carillon bulk`: changes many jobs of a group, with a progress bar.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::answer::{Answer, Members};
+use super::output::visible;
 use super::{Paging, Session, input};
 use crate::job::State;
 
@@ -70,6 +74,57 @@ pub(super) struct Change {
     /// Only count them.
     #[arg(long)]
     dry_run: bool,
+    /// Do not ask, on a terminal, whether so many are meant.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// What is done to many jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Cancel,
+    Run,
+    Reschedule,
+    Redrive,
+    Purge,
+}
+
+impl Action {
+    /// The name in the API.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Run => "run",
+            Self::Reschedule => "reschedule",
+            Self::Redrive => "redrive",
+            Self::Purge => "purge",
+        }
+    }
+
+    /// What has become of the jobs then.
+    fn done(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelled",
+            Self::Run => "made due now",
+            Self::Reschedule => "rescheduled",
+            Self::Redrive => "put back to be tried again",
+            Self::Purge => "removed",
+        }
+    }
+}
+
+/// `1 job`, `5,000 jobs`.
+fn jobs(count: &Value) -> String {
+    let count = count.as_u64().unwrap_or(0);
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} {}", if count == 1 { "job" } else { "jobs" })
 }
 
 /// Which jobs, by when they are due and where they go.
@@ -118,13 +173,15 @@ const LIST: [(&str, &str); 6] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Cancel(change) => change.run(session, "cancel", None).await,
-            Self::Run(change) => change.run(session, "run", None).await,
-            Self::Reschedule { change, run_at } => change.run(session, "reschedule", Some(input::time(&run_at))).await,
-            Self::Redrive(change) => change.run(session, "redrive", None).await,
-            Self::Purge(change) => change.run(session, "purge", None).await,
+            Self::Cancel(change) => change.run(session, Action::Cancel, None).await,
+            Self::Run(change) => change.run(session, Action::Run, None).await,
+            Self::Reschedule { change, run_at } => {
+                change.run(session, Action::Reschedule, Some(input::time(&run_at))).await
+            }
+            Self::Redrive(change) => change.run(session, Action::Redrive, None).await,
+            Self::Purge(change) => change.run(session, Action::Purge, None).await,
             Self::Get { id } => {
-                let bulk: Value = session.client.get(&["bulk", &id], &[]).await?;
+                let bulk: Answer = session.client.get(&["bulk", &id], &[]).await?;
                 session.out.answer(&bulk)
             }
             Self::List { paging } => session.list(&["bulk"], Vec::new(), &paging, &LIST).await,
@@ -133,10 +190,9 @@ impl Command {
 }
 
 impl Change {
-    /// Asks for the change, and waits for its end.
-    async fn run(self, session: &Session, action: &str, run_at: Option<Value>) -> anyhow::Result<()> {
-        let metadata: Map<String, Value> =
-            self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
+    /// Asks for the change, and waits for its end. On a terminal, the user is asked first.
+    async fn run(self, session: &Session, action: Action, run_at: Option<Value>) -> anyhow::Result<()> {
+        let metadata = input::labels(Members::default(), self.metadata)?;
         let mut filter = json!({
             "state": self.state,
             "name": self.name,
@@ -148,20 +204,56 @@ impl Change {
         for (name, value) in self.narrow.members() {
             filter[name] = Value::String(value);
         }
-        let change = json!({"action": action, "filter": filter, "run_at": run_at, "dry_run": self.dry_run});
-        let mut bulk: Value = session.client.post(&["groups", &self.group, "bulk"], &change).await?;
-        if self.dry_run {
-            return session.done(&bulk, &format!("{} jobs", bulk["total"]));
+        let mut change = json!({"action": action.as_str(), "filter": filter, "run_at": run_at, "dry_run": true});
+        let path = ["groups", &self.group, "bulk"];
+        let must_ask = !self.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if self.dry_run || must_ask {
+            let counted: Answer = session.client.post(&path, &change).await?;
+            let count = jobs(&counted["total"]);
+            if self.dry_run {
+                return session.done(&counted, &format!("{count} would be {}", action.done()));
+            }
+            confirm(&format!("{count} of the group `{}` will be {}. Go on?", self.group, action.done()))?;
         }
-        let bar = ProgressBar::new(bulk["total"].as_u64().unwrap_or(0));
-        bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} jobs, {eta} left")?);
-        let id = bulk["id"].as_str().unwrap_or_default().to_owned();
-        while bulk["finished"] != true {
-            tokio::time::sleep(PERIOD).await;
-            bulk = session.client.get(&["bulk", &id], &[]).await?;
-            bar.set_position(bulk["done"].as_u64().unwrap_or(0));
+        change["dry_run"] = false.into();
+        let bulk: Answer = session.client.post(&path, &change).await?;
+        let bulk = follow(session, bulk).await?;
+        session.done(&bulk, &format!("{} {}", jobs(&bulk["done"]), action.done()))
+    }
+}
+
+/// Waits for the end of a change, and shows how far it has come.
+async fn follow(session: &Session, mut bulk: Answer) -> anyhow::Result<Answer> {
+    let bar = ProgressBar::new(bulk["total"].as_u64().unwrap_or(0));
+    bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} jobs, {eta} left")?);
+    let id = bulk["id"].as_str().unwrap_or_default().to_owned();
+    while bulk["finished"] != true {
+        tokio::time::sleep(PERIOD).await;
+        bulk = session.client.get(&["bulk", &id], &[]).await?;
+        bar.set_position(bulk["done"].as_u64().unwrap_or(0));
+    }
+    bar.finish_and_clear();
+    Ok(bulk)
+}
+
+/// Asks on the terminal; anything but yes ends the command.
+fn confirm(question: &str) -> anyhow::Result<()> {
+    let mut terminal = console::Term::stderr();
+    write!(terminal, "{} [y/N] ", visible(question))?;
+    let answer = terminal.read_line()?;
+    ensure!(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()), "nothing was changed");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_counted_in_words() {
+        for (count, text) in [(0, "0 jobs"), (1, "1 job"), (999, "999 jobs"), (5_000, "5,000 jobs")] {
+            assert_eq!(jobs(&json!(count)), text);
         }
-        bar.finish_and_clear();
-        session.done(&bulk, &format!("{} jobs: {action}", bulk["done"]))
+        assert_eq!(jobs(&json!(1_234_567)), "1,234,567 jobs");
     }
 }

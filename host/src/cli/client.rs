@@ -7,8 +7,9 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::value::to_raw_value;
 
+use super::answer::{Answer, Members};
 use super::bodies::{CreatedJob, CreatedJobs, JobInput, Stats};
 use super::output::visible;
 use super::problem::Problem;
@@ -30,6 +31,7 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
+    tenant: Option<String>,
 }
 
 impl fmt::Debug for Client {
@@ -50,6 +52,9 @@ pub enum ClientError {
     /// This machine cannot make requests, for instance because it has no root certificates.
     #[error("no request can be made from here: {0}")]
     Setup(reqwest::Error),
+    /// What is to be sent cannot be written as JSON.
+    #[error("the request cannot be written as JSON: {0}")]
+    Unwritable(serde_json::Error),
     /// Nobody answered.
     #[error("no server answers at {server} ({reason}): start one with `carillon serve`, or name another with --server")]
     Unreachable {
@@ -100,13 +105,19 @@ impl Client {
             http = http.tls_certs_only([]);
         }
         let http = http.redirect(reqwest::redirect::Policy::none()).build().map_err(ClientError::Setup)?;
-        Ok(Self { http, base, token })
+        Ok(Self { http, base, token, tenant: None })
     }
 
     /// The same server with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same server, for another tenant than the token's own.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: Option<String>) -> Self {
+        Self { tenant, ..self.clone() }
     }
 
     /// Creates one job.
@@ -120,7 +131,10 @@ impl Client {
 
     /// Creates all of `jobs` or none; gives their ids in the same order.
     pub async fn create_jobs<J: Serialize>(&self, group: &str, jobs: &[J]) -> Result<Vec<String>, ClientError> {
-        let created: CreatedJobs = self.post(&["groups", group, "jobs", "batch"], &json!({ "jobs": jobs })).await?;
+        // Not as a value, which would keep no text of the jobs.
+        let jobs = to_raw_value(jobs).map_err(ClientError::Unwritable)?;
+        let body: Members = [("jobs".to_owned(), jobs)].into_iter().collect();
+        let created: CreatedJobs = self.post(&["groups", group, "jobs", "batch"], &body).await?;
         Ok(created.ids)
     }
 
@@ -130,13 +144,18 @@ impl Client {
     }
 
     /// Creates or replaces a group.
-    pub async fn put_group(&self, group: &str, policy: &Value, why: Option<String>) -> Result<Value, ClientError> {
+    pub async fn put_group(
+        &self,
+        group: &str,
+        policy: &impl Serialize,
+        why: Option<String>,
+    ) -> Result<Answer, ClientError> {
         let query: Vec<_> = why.into_iter().map(|why| ("why", why)).collect();
-        self.exchange(self.http.put(self.url_with(&["groups", group], &query)?).json(policy)).await
+        self.put_to(&["groups", group], &query, policy).await
     }
 
     /// Creates or replaces a key.
-    pub async fn put_key(&self, name: &str, key: &Value) -> Result<Value, ClientError> {
+    pub async fn put_key(&self, name: &str, key: &impl Serialize) -> Result<Answer, ClientError> {
         self.put(&["keys", name], key).await
     }
 
@@ -163,7 +182,7 @@ impl Client {
             return Ok(response);
         }
         let body = response.bytes().await.map_err(|error| self.failed(&error))?;
-        self.understand::<Value>(status, &body)
+        self.understand::<Answer>(status, &body)
             .and_then(|_| Err(ClientError::Foreign { server: self.base.to_string(), status, body: String::new() }))
     }
 
@@ -188,7 +207,7 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
         body: &impl Serialize,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<Answer, ClientError> {
         self.exchange(self.http.post(self.url_with(path, query)?).json(body)).await
     }
 
@@ -198,17 +217,17 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
         body: &impl Serialize,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<Answer, ClientError> {
         self.exchange(self.http.patch(self.url_with(path, query)?).json(body)).await
     }
 
     /// `DELETE /v1/…?…`.
-    pub async fn delete_from(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, ClientError> {
+    pub async fn delete_from(&self, path: &[&str], query: &[(&str, String)]) -> Result<Answer, ClientError> {
         self.exchange(self.http.delete(self.url_with(path, query)?)).await
     }
 
     /// `POST /v1/…` without a body.
-    pub async fn act(&self, path: &[&str]) -> Result<Value, ClientError> {
+    pub async fn act(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.exchange(self.http.request(Method::POST, self.url(path)?)).await
     }
 
@@ -217,13 +236,23 @@ impl Client {
         self.exchange(self.http.put(self.url(path)?).json(body)).await
     }
 
+    /// `PUT /v1/…?…` with a JSON body.
+    pub async fn put_to(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Answer, ClientError> {
+        self.exchange(self.http.put(self.url_with(path, query)?).json(body)).await
+    }
+
     /// `PUT /v1/…` with the bytes of a component, and perhaps an Ed25519 signature of them in base64.
     pub async fn put_component(
         &self,
         path: &[&str],
         component: Vec<u8>,
         signature: Option<&str>,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<Answer, ClientError> {
         let request = self.http.put(self.url(path)?).timeout(UPLOAD_TIMEOUT);
         let mut request = request.header(CONTENT_TYPE, "application/wasm");
         if let Some(signature) = signature {
@@ -233,7 +262,7 @@ impl Client {
     }
 
     /// `DELETE /v1/…`.
-    pub async fn delete(&self, path: &[&str]) -> Result<Value, ClientError> {
+    pub async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.exchange(self.http.delete(self.url(path)?)).await
     }
 
@@ -265,6 +294,10 @@ impl Client {
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = match &self.tenant {
+            Some(tenant) => request.header("carillon-tenant", tenant),
+            None => request,
+        };
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -313,6 +346,9 @@ mod tests {
     use axum::http::header::AUTHORIZATION;
     use axum::response::IntoResponse;
     use axum::routing::{get, post, put};
+
+    use serde_json::value::RawValue;
+    use serde_json::{Value, json};
 
     use super::super::bodies::Payload;
     use super::*;
@@ -391,7 +427,8 @@ mod tests {
         let client = client_of(routes).await;
         let job = JobInput { url: Some("http://x".into()), ..JobInput::default() };
         assert_eq!(client.create_jobs("g", std::slice::from_ref(&job)).await.unwrap(), ["i"]);
-        let job = JobInput { payload: Some(Payload::Json(json!({"a": 1}))), ..job };
+        let job =
+            JobInput { payload: Some(Payload::Json(RawValue::from_string(r#"{"a": 1}"#.to_owned()).unwrap())), ..job };
         assert_eq!(client.create_job("g", &job).await.unwrap().state, "scheduled");
         assert_eq!(client.stats("g").await.unwrap().scheduled, 2);
         client.put_key("k", &json!({"secret": "s"})).await.unwrap();

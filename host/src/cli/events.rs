@@ -8,6 +8,7 @@ use reqwest::Response;
 use serde_json::Value;
 
 use super::Session;
+use super::answer::Answer;
 use super::client::ClientError;
 use crate::observe::Kind;
 
@@ -112,7 +113,7 @@ impl Follower<'_> {
 
     fn take(&mut self, message: Message) -> anyhow::Result<()> {
         if !message.data.is_empty() {
-            let event: Value =
+            let event: Answer =
                 serde_json::from_str(&message.data).context("the server sent something else than events")?;
             let out = self.session.out;
             if out.is_json() {

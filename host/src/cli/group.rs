@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
-use serde_json::Value;
-
+use super::answer::{Answer, Members};
 use super::{Paging, Session, input};
+use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Create a group, or replace its policy and limits.
+    /// Create a group, or change what a document names of its policy and limits; the rest stays.
     Put {
         /// The group's name.
         name: String,
-        /// Its policy and limits, in JSON or TOML; `-` is standard input. Without it, the group has the defaults.
+        /// Its policy and limits, or a part of them, in JSON or TOML; `-` is standard input. In JSON, null takes away what is there or
+        /// inherited. Without a file, a new group has the defaults.
         #[arg(short, long)]
         file: Option<PathBuf>,
+        /// The file is all that the group has of its own: what it does not name goes. `sign` goes only if the file says `"sign": null`.
+        #[arg(long)]
+        replace: bool,
         /// Why its policy is changed; kept with the new version of it.
         #[arg(long)]
         why: Option<String>,
@@ -62,14 +65,19 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
         match self {
-            Self::Put { name, file, why } => {
-                let policy =
-                    file.map_or_else(|| Ok(Value::Object(serde_json::Map::new())), |file| input::document(&file))?;
-                session.done(&client.put_group(&name, &policy, why).await?, &format!("{name}: stored"))
+            Self::Put { name, file, replace, why } => {
+                let policy = file.map_or_else(|| Ok(Members::default()), |file| input::document(&file))?;
+                let group = if replace {
+                    client.put_group(&name, &policy, why).await?
+                } else {
+                    let query: Vec<_> = why.into_iter().map(|why| ("why", why)).collect();
+                    session.put_part(&["groups", &name], &query, &policy).await?
+                };
+                session.changed(&group, &format!("{name}: stored"))
             }
             Self::Get { name, effective } => {
                 let query = if effective { vec![("effective", "true".to_owned())] } else { Vec::new() };
-                let group: Value = client.get(&["groups", &name], &query).await?;
+                let group: Answer = client.get(&["groups", &name], &query).await?;
                 session.out.answer(&group)
             }
             Self::List { paging } => session.list(&["groups"], Vec::new(), &paging, &LIST).await,
@@ -83,7 +91,7 @@ impl Command {
                 session.done(&client.act(&["groups", &name, "resume"]).await?, &format!("{name}: resumed"))
             }
             Self::Stats { name } => {
-                let stats: Value = client.get(&["groups", &name, "stats"], &[]).await?;
+                let stats: Answer = client.get(&["groups", &name, "stats"], &[]).await?;
                 session.out.answer(&stats)
             }
         }

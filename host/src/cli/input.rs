@@ -7,6 +7,9 @@ use anyhow::Context;
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::answer::Members;
 
 /// The name that stands for standard input.
 pub(super) const STDIN: &str = "-";
@@ -23,29 +26,55 @@ pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// The text of a file, or of standard input for `-`.
 pub(super) fn text(path: &Path) -> anyhow::Result<String> {
-    String::from_utf8(bytes(path)?).with_context(|| format!("{} is not UTF-8", path.display()))
+    String::from_utf8(bytes(path)?).with_context(|| format!("{} is not UTF-8", name(path)))
 }
 
 /// An object in JSON or TOML, from a file or standard input.
-pub(super) fn document(path: &Path) -> anyhow::Result<Value> {
+pub(super) fn document(path: &Path) -> anyhow::Result<Members> {
     let text = text(path)?;
     // No TOML document begins with a brace.
     let read = if text.trim_start().starts_with('{') {
         serde_json::from_str(&text).map_err(anyhow::Error::from)
     } else {
-        Figment::from(Toml::string(&text)).extract().map_err(anyhow::Error::from)
+        toml_members(&text)
     };
-    read.with_context(|| format!("{} is neither a JSON object nor TOML", path.display()))
+    read.with_context(|| format!("{} is neither a JSON object nor TOML", name(path)))
 }
 
-/// The value of a flag that takes JSON.
-pub(super) fn json(text: &str) -> Result<Value, String> {
+fn toml_members(text: &str) -> anyhow::Result<Members> {
+    let fields: serde_json::Map<String, Value> = Figment::from(Toml::string(text)).extract()?;
+    let mut members = Members::default();
+    fields.iter().try_for_each(|(name, value)| members.put(name, value))?;
+    Ok(members)
+}
+
+/// What a file is called in a message.
+pub(super) fn name(path: &Path) -> String {
+    if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// The value of a flag that takes JSON, as it is written.
+pub(super) fn json(text: &str) -> Result<Box<RawValue>, String> {
     serde_json::from_str(text).map_err(|error| format!("this is not JSON: {error}"))
 }
 
-/// The value of a flag that takes a JSON object.
-pub(super) fn json_object(text: &str) -> Result<Value, String> {
-    json(text)?.as_object().cloned().map(Value::Object).ok_or_else(|| "this is not a JSON object".to_owned())
+/// The value of a flag that takes a JSON object, whose members stay as they are written.
+pub(super) fn json_object(text: &str) -> Result<Members, String> {
+    match serde_json::from_str(text) {
+        Ok(members) => Ok(members),
+        Err(error) if error.is_data() => Err(format!("this is not a JSON object: {error}")),
+        Err(error) => Err(format!("this is not JSON: {error}")),
+    }
+}
+
+/// Labels as an object of texts, after those of `more`. None may be given twice.
+pub(super) fn labels(more: Members, pairs: Vec<(String, String)>) -> anyhow::Result<Members> {
+    let mut labels = more;
+    for (key, value) in pairs {
+        anyhow::ensure!(labels.get(&key).is_none(), "the label `{key}` is given twice; a label has one value");
+        labels.put(&key, &value)?;
+    }
+    Ok(labels)
 }
 
 /// `KEY=VALUE`.
@@ -80,10 +109,33 @@ mod tests {
         let path = dir.path().join("group");
         for text in ["\n{\"limits\": {\"concurrency\": 1}}", "limits = { concurrency = 1 }"] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(document(&path).unwrap(), json!({"limits": {"concurrency": 1}}));
+            let read = serde_json::to_value(document(&path).unwrap()).unwrap();
+            assert_eq!(read, json!({"limits": {"concurrency": 1}}));
         }
         std::fs::write(&path, "[1").unwrap();
         assert!(document(&path).unwrap_err().to_string().contains("is neither a JSON object nor TOML"));
+    }
+
+    #[test]
+    fn documents_and_flags_keep_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("schedule");
+        let text = r#"{"job":{"payload":{"order": 12345678901234567890123, "a": 1.10, "d": 1, "d": 2}},"cron":"x"}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(serde_json::to_string(&document(&path).unwrap()).unwrap(), text);
+        assert_eq!(json(" [1.10, 1e400] ").unwrap().get(), "[1.10, 1e400]");
+        assert_eq!(serde_json::to_string(&json_object(text).unwrap()).unwrap(), text);
+        assert!(json_object("[]").unwrap_err().starts_with("this is not a JSON object"));
+        assert!(json_object(r#"{"a": 1, "a": 2}"#).unwrap_err().contains("`a` is there twice"));
+    }
+
+    #[test]
+    fn labels_are_given_once() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let given = labels(json_object(r#"{"n": {"k": "v"}}"#).unwrap(), vec![pair("k", "v")]).unwrap();
+        assert_eq!(serde_json::to_string(&given).unwrap(), r#"{"n":{"k": "v"},"k":"v"}"#);
+        let error = labels(Members::default(), vec![pair("k", "v"), pair("k", "w")]).unwrap_err().to_string();
+        assert!(error.contains("the label `k` is given twice"), "{error}");
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! `carillon job`: schedules jobs and follows them.
 
-use anyhow::Context;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::answer::{Answer, Members};
 use super::bulk::Narrow;
 use super::job_args::JobArgs;
-use super::{Paging, Session, batch, input};
+use super::{Paging, Session, attempts, batch, input};
+use crate::clock::Stopwatch;
 use crate::job::State;
 
 #[derive(Debug, Subcommand)]
@@ -41,10 +45,24 @@ pub(super) enum Command {
         /// Only jobs with this label, `KEY=VALUE`. Can be repeated.
         #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
         metadata: Vec<(String, String)>,
+        /// Only jobs accepted at this time or later: RFC 3339, or seconds since 1970.
+        #[arg(long, value_name = "TIME")]
+        created_from: Option<String>,
+        /// Only jobs accepted before this time.
+        #[arg(long, value_name = "TIME")]
+        created_before: Option<String>,
         #[command(flatten)]
         narrow: Narrow,
         #[command(flatten)]
         paging: Paging,
+    },
+    /// Wait until a job is finished, and show it. Fails if it did not succeed.
+    Wait {
+        #[command(flatten)]
+        target: Target,
+        /// How long to wait, such as `90s`; without end if it is not said.
+        #[arg(long, value_name = "PERIOD", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
     },
     /// Cancel jobs that are not finished.
     Cancel {
@@ -73,7 +91,7 @@ pub(super) enum Command {
         target: Target,
         /// What to replace, as JSON: `{"url": "…", "headers": {"X-Old": null}}`.
         #[arg(value_name = "JSON", value_parser = input::json_object)]
-        patch: Value,
+        patch: Members,
     },
     /// List what was tried for a job, and what came of it.
     Attempts {
@@ -82,20 +100,27 @@ pub(super) enum Command {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Show all that is known of one attempt: what the policies said and logged, and what was answered.
+    Attempt {
+        #[command(flatten)]
+        target: Target,
+        /// The attempt's number.
+        number: u32,
+    },
 }
 
 /// Which job.
 #[derive(Debug, Args)]
 pub(super) struct Target {
     /// The job's id.
-    id: String,
+    pub(super) id: String,
     /// This is not an id but the name of a job in this group.
     #[arg(long)]
     group: Option<String>,
 }
 
 impl Target {
-    fn query(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         self.group.iter().map(|group| ("group", group.clone())).collect()
     }
 }
@@ -110,16 +135,12 @@ const LIST: [(&str, &str); 7] = [
     ("LAST ERROR", "/last_error"),
 ];
 
-const ATTEMPTS: [(&str, &str); 8] = [
-    ("ATTEMPT", "/number"),
-    ("STARTED", "/started_at"),
-    ("STATUS", "/status"),
-    ("ERROR", "/error/code"),
-    ("VERDICT", "/verdict/outcome"),
-    ("THEN", "/decision/state"),
-    ("NEXT", "/decision/next_run_at"),
-    ("REASON", "/decision/reason"),
-];
+/// The fields of a job that a reader looks for first.
+const FIRST: [&str; 6] = ["id", "name", "group", "state", "run_at", "last_error"];
+
+/// Between two looks at a job that is waited for: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
@@ -127,23 +148,29 @@ impl Command {
         match self {
             Self::Create { group, idempotency_key, job } => {
                 let (path, job) = (["groups", &group, "jobs"], job.input()?);
-                let made: Value = match idempotency_key {
+                let made: Answer = match idempotency_key {
                     Some(key) => client.post_once(&path, &key, &job).await?,
                     None => client.post(&path, &job).await?,
                 };
-                session.out.answer(&made)
+                session.out.answer_with(&FIRST, &made)
             }
             Self::Batch(batch) => batch.run(session).await,
             Self::Get(target) => {
-                let job: Value = client.get(&["jobs", &target.id], &target.query()).await?;
-                session.out.answer(&job)
+                let job: Answer = client.get(&["jobs", &target.id], &target.query()).await?;
+                session.out.answer_with(&FIRST, &job)?;
+                if job["last_error"].is_string() && !session.out.is_json() {
+                    session.out.note(&format!("What happened: carillon job attempts {}", target.id))?;
+                }
+                Ok(())
             }
-            Self::List { group, state, name, name_prefix, metadata, narrow, paging } => {
+            Self::Wait { target, timeout } => wait(session, &target, timeout).await,
+            Self::List { group, state, name, name_prefix, metadata, created_from, created_before, narrow, paging } => {
                 let labels: Vec<_> =
                     metadata.into_iter().map(|(key, value)| (format!("metadata.{key}"), value)).collect();
                 let state = state.map(|state| ("state", state.to_string()));
-                let named = [("name", name), ("name_prefix", name_prefix)];
-                let named = named.into_iter().filter_map(|(key, value)| Some((key, value?)));
+                let created = [("created_from", created_from), ("created_before", created_before)];
+                let named = [("name", name), ("name_prefix", name_prefix)].into_iter().chain(created);
+                let named = named.filter_map(|(key, value)| Some((key, value?)));
                 let labels = labels.iter().map(|(key, value)| (key.as_str(), value.clone()));
                 let mut query: Vec<(&str, String)> = state.into_iter().chain(named).chain(narrow.members()).collect();
                 query.extend(labels);
@@ -157,12 +184,33 @@ impl Command {
             }
             Self::Edit { target, patch } => {
                 let job = client.patch(&["jobs", &target.id], &target.query(), &patch).await?;
-                session.out.answer(&job)
+                session.out.answer_with(&FIRST, &job)
             }
-            Self::Attempts { target, paging } => {
-                session.list(&["jobs", &target.id, "attempts"], target.query(), &paging, &ATTEMPTS).await
-            }
+            Self::Attempts { target, paging } => attempts::list(session, &target, &paging).await,
+            Self::Attempt { target, number } => attempts::show(session, &target, number).await,
         }
+    }
+}
+
+/// Looks at a job until it is finished.
+async fn wait(session: &Session, target: &Target, timeout: Option<Duration>) -> anyhow::Result<()> {
+    let stopwatch = Stopwatch::start();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let job: Answer = session.client.get(&["jobs", &target.id], &target.query()).await?;
+        let state = job["state"].as_str().and_then(|state| state.parse::<State>().ok());
+        let state = state.context("the server answers a state that this program does not know")?;
+        if state.is_final() {
+            session.out.answer_with(&FIRST, &job)?;
+            ensure!(state == State::Succeeded, "the job is {state}: carillon job attempts {}", target.id);
+            return Ok(());
+        }
+        let left = timeout.map(|timeout| timeout.saturating_sub(stopwatch.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            bail!("the job is {state}, and the time to wait for it is over");
+        }
+        tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

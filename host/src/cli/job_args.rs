@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::bodies::{JobInput, Payload};
+use super::answer::Members;
+use super::bodies::{Headers, JobInput, Payload};
 use super::input;
 
 /// A job, as flags.
@@ -34,7 +36,7 @@ pub(super) struct JobArgs {
     metadata: Vec<(String, String)>,
     /// Labels as a JSON object of texts, or of namespaces of texts: `{"billing": {"invoice": "17"}}`.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    metadata_json: Option<Value>,
+    metadata_json: Option<Members>,
     /// Send each label as a header `Carillon-Metadata-<Key>`.
     #[arg(long)]
     metadata_headers: bool,
@@ -73,22 +75,22 @@ pub(super) struct JobArgs {
     replace: bool,
     /// A job that is made when this one succeeds, as JSON.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    on_success: Option<Value>,
+    on_success: Option<Members>,
     /// A job that is made when this one is given up, as JSON.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    on_failure: Option<Value>,
+    on_failure: Option<Members>,
     /// Overrides of the group's policy, as JSON: `{"retry": {"max_attempts": 3}}`.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    policy: Option<Value>,
+    policy: Option<Members>,
 }
 
 /// A job's body, in one of three forms.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct PayloadArgs {
-    /// The body, as JSON.
+    /// The body, as JSON; sent byte for byte as it is written.
     #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json)]
-    payload: Option<Value>,
+    payload: Option<Box<RawValue>>,
     /// The body, as text.
     #[arg(long, value_name = "TEXT")]
     payload_text: Option<String>,
@@ -100,47 +102,48 @@ struct PayloadArgs {
 impl JobArgs {
     /// The job that the flags describe.
     pub(super) fn input(self) -> anyhow::Result<JobInput> {
-        let mut metadata = match self.metadata_json {
-            Some(Value::Object(labels)) => labels,
-            _ => Map::new(),
-        };
-        metadata.extend(self.metadata.into_iter().map(|(key, value)| (key, Value::String(value))));
+        let limits = [("timeout", self.timeout), ("ttl", self.ttl), ("max_delay", self.max_delay)];
+        let limits = Some(given(&limits)?).filter(|limits| !limits.is_empty());
+        let texts = [
+            ("order_key", self.order_key),
+            ("dedupe_key", self.dedupe_key),
+            ("dedupe_window", self.dedupe_window),
+            ("debounce_key", self.debounce_key),
+        ];
+        let mut more = given(&texts)?;
+        let flags = [
+            ("debounce_always_delay", self.debounce_always_delay.then_some(true)),
+            ("replace", self.replace.then_some(true)),
+        ];
+        add(&mut more, &flags)?;
+        add(&mut more, &[("priority", self.priority)])?;
+        add(&mut more, &[("debounce_seconds", self.debounce_seconds)])?;
+        add(&mut more, &[("limits", limits), ("on_success", self.on_success), ("on_failure", self.on_failure)])?;
         Ok(JobInput {
             url: self.url,
             method: self.method,
-            headers: self.headers.into_iter().collect(),
+            headers: Headers(self.headers),
             payload: self.payload.read()?,
             run_at: self.run_at.as_deref().map(input::time),
             name: self.name,
-            metadata,
+            metadata: input::labels(self.metadata_json.unwrap_or_default(), self.metadata)?,
             metadata_headers: self.metadata_headers,
             policy: self.policy,
-            more: fields([
-                ("priority", self.priority.map(Value::from)),
-                ("order_key", self.order_key.map(Value::from)),
-                ("limits", limits(self.timeout, self.ttl, self.max_delay)),
-                ("dedupe_key", self.dedupe_key.map(Value::from)),
-                ("dedupe_window", self.dedupe_window.map(Value::from)),
-                ("debounce_seconds", self.debounce_seconds.map(Value::from)),
-                ("debounce_key", self.debounce_key.map(Value::from)),
-                ("debounce_always_delay", self.debounce_always_delay.then_some(Value::Bool(true))),
-                ("replace", self.replace.then_some(Value::Bool(true))),
-                ("on_success", self.on_success),
-                ("on_failure", self.on_failure),
-            ]),
+            more,
         })
     }
 }
 
 /// Those that were given.
-fn fields<const N: usize>(all: [(&str, Option<Value>); N]) -> Map<String, Value> {
-    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+fn given<T: Serialize>(all: &[(&str, Option<T>)]) -> anyhow::Result<Members> {
+    let mut members = Members::default();
+    add(&mut members, all)?;
+    Ok(members)
 }
 
-fn limits(timeout: Option<String>, ttl: Option<String>, max_delay: Option<String>) -> Option<Value> {
-    let limits = [("timeout", timeout), ("ttl", ttl), ("max_delay", max_delay)];
-    let limits = fields(limits.map(|(name, limit)| (name, limit.map(Value::from))));
-    (!limits.is_empty()).then_some(Value::Object(limits))
+/// Adds those that were given.
+fn add<T: Serialize>(members: &mut Members, all: &[(&str, Option<T>)]) -> anyhow::Result<()> {
+    all.iter().try_for_each(|(name, value)| value.as_ref().map_or(Ok(()), |value| members.put(name, value)))
 }
 
 impl PayloadArgs {

@@ -2,18 +2,33 @@
 //!
 //! A secret is never an argument, because everybody on a machine can read the arguments of its processes.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use reqwest::StatusCode;
+use serde_json::json;
 
+use super::answer::Answer;
+use super::client::ClientError;
+use super::output::visible;
 use super::{Paging, Session, input};
+use crate::clock::{Clock as _, SystemClock};
+
+/// Bytes of a secret that is made here.
+const SECRET_LEN: usize = 32;
+
+/// The names of kinds.
+const ED25519: &str = "ed25519";
+const HEADER: &str = "header";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Store a key, or give it a new version. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
-    /// one line break at its end does not count.
+    /// one line break at its end does not count. On a terminal it is asked for, and not shown.
     Put {
         /// The key's name.
         name: String,
@@ -23,7 +38,12 @@ pub(super) enum Command {
         /// Take the secret from this file.
         #[arg(short, long)]
         file: Option<PathBuf>,
-        /// What it is for: `secret` (the default) and `ed25519` sign, a `header` goes out under a group's `auth_headers`.
+        /// Make a secret of 32 random bytes, and print it: this is the only time that it can be seen. Of an `ed25519` key, it is not printed:
+        /// `key get` shows the public key. With --base64, it is written as Standard Webhooks does (`whsec_…`).
+        #[arg(long, conflicts_with_all = ["env", "file"])]
+        generate: bool,
+        /// What it is for: `secret` (the default) and `ed25519` sign, a `header` goes out under a group's `auth_headers`. An `ed25519` key may be
+        /// given as PEM, as `openssl genpkey -algorithm ed25519` writes it.
         #[arg(long, value_parser = ["secret", "ed25519", "header"])]
         kind: Option<String>,
         /// The secret is given as base64, for any bytes; `whsec_` and `whsk_` may stand in front.
@@ -90,12 +110,26 @@ const LIST: [(&str, &str); 7] = [
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
-            Self::Put { name, env, file, kind, base64, overlap, groups } => {
-                let field = if base64 { "secret_base64" } else { "secret" };
+            Self::Put { name, env, file, generate, kind, base64, overlap, groups } => {
+                let given =
+                    if generate { generated(kind.as_deref(), base64) } else { secret(&name, env.as_deref(), file) };
+                let given = given?;
+                let is_seed = generate && kind.as_deref() == Some(ED25519);
+                let field = if base64 || is_seed { "secret_base64" } else { "secret" };
                 let groups = (!groups.is_empty()).then_some(groups);
-                let key =
-                    json!({field: secret(env.as_deref(), file)?, "kind": kind, "overlap": overlap, "groups": groups});
-                session.done(&session.client.put_key(&name, &key).await?, &format!("{name}: stored"))
+                let key = json!({field: given, "kind": kind, "overlap": overlap, "groups": groups});
+                let before = granted(session, &name).await?;
+                let put = session.client.put_key(&name, &key).await?;
+                let lost = lost(before.as_deref(), groups.as_deref());
+                let lost = lost.map(|lost| format!(" (no longer granted to {lost})")).unwrap_or_default();
+                if generate && !is_seed {
+                    let made = json!({"name": name, "secret": given});
+                    session
+                        .out
+                        .note(&format!("{name}: stored{lost}; this is its secret, which cannot be shown again:"))?;
+                    return session.done(&made, &given);
+                }
+                session.done(&put, &format!("{name}: stored{lost}"))
             }
             Self::Grant { name, to } => {
                 let key = json!({"groups": (!to.all).then_some(&to.groups)});
@@ -109,7 +143,7 @@ impl Command {
             }
             Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
             Self::Get { name } => {
-                let key: Value = session.client.get(&["keys", &name], &[]).await?;
+                let key: Answer = session.client.get(&["keys", &name], &[]).await?;
                 session.out.answer(&key)
             }
             Self::Delete { name, version: Some(version) } => {
@@ -123,10 +157,39 @@ impl Command {
     }
 }
 
-fn secret(variable: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<String> {
-    let secret = match variable {
-        Some(variable) => std::env::var(variable).with_context(|| format!("{variable} cannot be read"))?,
-        None => {
+/// The groups that may use a key now, by name; none if all may, or if there is no such key.
+async fn granted(session: &Session, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+    match session.client.get::<Answer>(&["keys", name], &[]).await {
+        Ok(key) => Ok(serde_json::from_value(key["groups"].clone()).unwrap_or_default()),
+        Err(ClientError::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who may no longer use a key.
+fn lost(before: Option<&[String]>, groups: Option<&[String]>) -> Option<String> {
+    let groups = groups?;
+    let lost: Vec<_> = before?.iter().filter(|group| !groups.contains(group)).map(String::as_str).collect();
+    (!lost.is_empty()).then(|| lost.join(", "))
+}
+
+/// A new secret, as it is stored and printed.
+fn generated(kind: Option<&str>, base64: bool) -> anyhow::Result<String> {
+    let mut bytes = [0; SECRET_LEN];
+    SystemClock.fill_random(&mut bytes);
+    Ok(match kind {
+        Some(ED25519) => STANDARD.encode(bytes),
+        Some(HEADER) if base64 => bail!("a key for a header is a text: leave out --base64"),
+        _ if base64 => format!("whsec_{}", STANDARD.encode(bytes)),
+        _ => URL_SAFE_NO_PAD.encode(bytes),
+    })
+}
+
+fn secret(name: &str, variable: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<String> {
+    let secret = match (variable, file) {
+        (Some(variable), _) => std::env::var(variable).with_context(|| format!("{variable} cannot be read"))?,
+        (None, None) if std::io::stdin().is_terminal() => prompted(name)?,
+        (None, file) => {
             let text = input::text(&file.unwrap_or_else(|| input::STDIN.into()))?;
             let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
             line.unwrap_or(&text).to_owned()
@@ -138,6 +201,13 @@ fn secret(variable: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<Strin
     Ok(secret)
 }
 
+/// Asks for a secret on the terminal, which does not show what is typed.
+fn prompted(name: &str) -> anyhow::Result<String> {
+    let mut terminal = console::Term::stderr();
+    write!(terminal, "Secret of the key `{}` (it is not shown): ", visible(name))?;
+    terminal.read_secure_line().context("the terminal cannot be read")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,9 +217,28 @@ mod tests {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         for (text, expected) in [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), (" s \n\n", " s \n")] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(secret(None, Some(path.to_path_buf())).unwrap(), expected);
+            assert_eq!(secret("k", None, Some(path.to_path_buf())).unwrap(), expected);
         }
         std::fs::write(&path, "\n").unwrap();
-        assert!(secret(None, Some(path.to_path_buf())).is_err());
+        assert!(secret("k", None, Some(path.to_path_buf())).is_err());
+    }
+
+    #[test]
+    fn generated_secrets_are_of_their_kind_and_never_the_same() {
+        let text = generated(None, false).unwrap();
+        assert!(text.len() == 43 && text != generated(None, false).unwrap(), "{text}");
+        let webhook = generated(Some("secret"), true).unwrap();
+        assert_eq!(STANDARD.decode(webhook.strip_prefix("whsec_").unwrap()).unwrap().len(), SECRET_LEN);
+        assert_eq!(STANDARD.decode(generated(Some(ED25519), false).unwrap()).unwrap().len(), SECRET_LEN);
+        assert!(generated(Some(HEADER), true).is_err() && generated(Some(HEADER), false).is_ok());
+    }
+
+    #[test]
+    fn who_may_no_longer_use_a_key_is_told() {
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(lost(Some(&names(&["a", "b"])), Some(&names(&["b"]))).as_deref(), Some("a"));
+        assert_eq!(lost(Some(&names(&["a"])), Some(&names(&["a", "b"]))), None);
+        assert_eq!(lost(Some(&names(&["a"])), None), None);
+        assert_eq!(lost(None, Some(&names(&["a"]))), None);
     }
 }

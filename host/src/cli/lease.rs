@@ -1,9 +1,10 @@
 //! `carillon lease`: works on jobs that have no target.
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Session;
+use super::answer::Answer;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -75,14 +76,14 @@ impl Command {
         let (ticket, verb, body) = match self {
             Self::Take { group, max, lease, wait } => {
                 let ask = json!({"max": max, "lease": lease, "wait": wait});
-                let taken: Value = client.post(&["groups", &group, "leases"], &ask).await?;
+                let taken: Answer = client.post(&["groups", &group, "leases"], &ask).await?;
                 if session.out.is_json() {
                     return session.out.json(&taken);
                 }
-                return session.out.table(&LEASES, taken["leases"].as_array().map_or(&[], Vec::as_slice));
+                return session.out.table(&LEASES, &taken.list("/leases"));
             }
             Self::Extend { ticket, lease } => {
-                let extended: Value = client.post(&["leases", &ticket, "extend"], &json!({"lease": lease})).await?;
+                let extended: Answer = client.post(&["leases", &ticket, "extend"], &json!({"lease": lease})).await?;
                 let until = extended["expires_at"].as_str().unwrap_or_default().to_owned();
                 return session.done(&extended, &format!("ends {until}"));
             }
@@ -93,7 +94,7 @@ impl Command {
             }
             Self::Release { ticket } => (ticket, "release", json!({})),
         };
-        let ended: Value = client.post(&["leases", &ticket, verb], &body).await?;
+        let ended: Answer = client.post(&["leases", &ticket, verb], &body).await?;
         let state = ended["state"].as_str().unwrap_or_default();
         let next = ended["next_run_at"].as_str().map(|at| format!(", due {at}")).unwrap_or_default();
         session.done(&ended, &format!("{state}{next}"))

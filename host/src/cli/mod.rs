@@ -4,11 +4,14 @@
 //! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
 //! standard error and exits with 1; one that was misused exits with 2.
 
+mod answer;
+mod attempts;
 mod backup;
 mod batch;
 mod bench;
 pub mod bodies;
 mod bulk;
+mod changes;
 pub mod client;
 mod cluster;
 mod config;
@@ -37,8 +40,9 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use answer::Answer;
 use client::Client;
 use output::Output;
 
@@ -77,6 +81,9 @@ struct Remote {
         value_name = "TOKEN"
     )]
     token: Option<String>,
+    /// The tenant whose data it is about, for operators; the token's own if it is not said.
+    #[arg(long, global = true, help_heading = "Server to talk to", env = "CARILLON_TENANT", value_name = "NAME")]
+    tenant: Option<String>,
     /// Print the server's answer as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -143,6 +150,8 @@ enum RemoteCommand {
     /// See the nodes that share a database.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Show who the token is: its role and its tenant, with the tenant's quota and defaults.
+    Whoami,
     /// Manage API tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -186,7 +195,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
     let session = Session {
-        client: Client::new(&remote.server, remote.token.filter(|token| !token.is_empty()))?,
+        client: Client::new(&remote.server, remote.token.filter(|token| !token.is_empty()))?
+            .for_tenant(remote.tenant.filter(|tenant| !tenant.is_empty())),
         out: Output::new(remote.json),
     };
     match command {
@@ -199,6 +209,10 @@ async fn ask(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
         RemoteCommand::Key(command) => command.run(&session).await,
         RemoteCommand::Tenant(command) => command.run(&session).await,
         RemoteCommand::Cluster(command) => command.run(&session).await,
+        RemoteCommand::Whoami => {
+            let who: Answer = session.client.get(&["whoami"], &[]).await?;
+            session.out.answer(&who)
+        }
         RemoteCommand::Token(command) => command.run(&session).await,
         RemoteCommand::Policy(command) => command.run(&session).await,
         RemoteCommand::Plugin(command) => command.run(&session).await,
@@ -238,9 +252,21 @@ impl Session {
     async fn list(
         &self,
         path: &[&str],
+        query: Vec<(&str, String)>,
+        paging: &Paging,
+        columns: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        self.list_as(path, query, paging, columns, Ok).await
+    }
+
+    /// Prints a list. The rows of the table are what `row` makes of the items.
+    async fn list_as<R: Serialize>(
+        &self,
+        path: &[&str],
         mut query: Vec<(&str, String)>,
         paging: &Paging,
         columns: &[(&str, &str)],
+        row: impl Fn(Answer) -> anyhow::Result<R>,
     ) -> anyhow::Result<()> {
         query.extend(paging.limit.map(|limit| ("limit", limit.to_string())));
         let mut items = Vec::new();
@@ -256,9 +282,12 @@ impl Session {
             }
         }
         if self.out.is_json() {
-            return self.out.json(&json!({ "items": items, "next_cursor": cursor }));
+            return self.out.json(&Listed { items, next_cursor: cursor });
         }
-        self.out.table(columns, &items)?;
+        if items.is_empty() {
+            return self.out.line(&format!("no {}", noun(path)));
+        }
+        self.out.table(columns, &items.into_iter().map(row).collect::<anyhow::Result<Vec<_>>>()?)?;
         match cursor {
             Some(cursor) => self.out.note(&format!("There is more: --cursor {cursor}, or --all")),
             None => Ok(()),
@@ -266,8 +295,25 @@ impl Session {
     }
 
     /// Prints `answer` if JSON is wanted, else `text`.
-    fn done(&self, answer: &Value, text: &str) -> anyhow::Result<()> {
+    fn done(&self, answer: &impl Serialize, text: &str) -> anyhow::Result<()> {
         if self.out.is_json() { self.out.json(answer) } else { self.out.line(text) }
+    }
+}
+
+/// A list as the server would answer it, which may be several pages of it.
+#[derive(Serialize)]
+struct Listed {
+    items: Vec<Answer>,
+    next_cursor: Option<String>,
+}
+
+/// What the list at a path is of.
+fn noun<'a>(path: &[&'a str]) -> &'a str {
+    match path.last() {
+        Some(&"bulk") => "changes of many jobs",
+        Some(&"history") => "changes of the policy",
+        Some(noun) => noun,
+        None => "items",
     }
 }
 

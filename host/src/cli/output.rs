@@ -8,7 +8,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::answer::{Members, at, indented};
 
 /// The gap between two columns.
 const GAP: &str = "  ";
@@ -32,13 +35,13 @@ impl Output {
     }
 
     /// Prints `value`, indented.
-    pub(super) fn json(self, value: &Value) -> anyhow::Result<()> {
-        print(&format!("{value:#}\n"))
+    pub(super) fn json(self, value: &impl Serialize) -> anyhow::Result<()> {
+        print(&format!("{}\n", indented(&serde_json::to_string(value)?)))
     }
 
     /// Prints `value` on one line.
-    pub(super) fn json_line(self, value: &Value) -> anyhow::Result<()> {
-        print(&format!("{value}\n"))
+    pub(super) fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
+        print(&format!("{}\n", serde_json::to_string(value)?))
     }
 
     /// Prints one line.
@@ -53,18 +56,18 @@ impl Output {
     }
 
     /// Prints `rows` under headings; `columns` are headings and JSON pointers. A column that no row has is left out.
-    pub(super) fn table(self, columns: &[(&str, &str)], rows: &[Value]) -> anyhow::Result<()> {
-        print(&table(columns, rows))
+    pub(super) fn table<T: Serialize>(self, columns: &[(&str, &str)], rows: &[T]) -> anyhow::Result<()> {
+        print(&table(columns, rows)?)
     }
 
-    /// Prints an object, a field to a line.
-    pub(super) fn record(self, value: &Value) -> anyhow::Result<()> {
-        print(&record(value))
+    /// Prints an answer: as JSON if that is wanted, else as a record, a member to a line.
+    pub(super) fn answer(self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.answer_with(&[], value)
     }
 
-    /// Prints an answer: as JSON if that is wanted, else as a record.
-    pub(super) fn answer(self, value: &Value) -> anyhow::Result<()> {
-        if self.json { self.json(value) } else { self.record(value) }
+    /// Prints an answer. A record begins with the members of the names in `first`.
+    pub(super) fn answer_with(self, first: &[&str], value: &impl Serialize) -> anyhow::Result<()> {
+        if self.json { self.json(value) } else { print(&record(first, &to_raw_value(value)?)) }
     }
 }
 
@@ -92,57 +95,67 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-fn table(columns: &[(&str, &str)], rows: &[Value]) -> String {
-    let used = |(_, pointer): &&(&str, &str)| {
-        rows.iter().any(|row| row.pointer(pointer).is_some_and(|value| !value.is_null()))
-    };
-    let columns: Vec<_> =
-        columns.iter().enumerate().filter(|(at, column)| *at == 0 || used(column)).map(|(_, column)| column).collect();
-    let mut lines = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect::<Vec<_>>()];
-    lines
-        .extend(rows.iter().map(|row| {
-            columns.iter().map(|(_, pointer)| row.pointer(pointer).map(cell).unwrap_or_default()).collect()
-        }));
+fn table<T: Serialize>(columns: &[(&str, &str)], rows: &[T]) -> anyhow::Result<String> {
+    let texts = rows.iter().map(|row| Ok(to_raw_value(row)?)).collect::<anyhow::Result<Vec<_>>>()?;
+    let cell_at = |row: &RawValue, pointer: &str| at(row, pointer).filter(|value| !is_null(value)).map(|it| cell(&it));
+    let cells: Vec<Vec<Option<String>>> =
+        texts.iter().map(|row| columns.iter().map(|(_, pointer)| cell_at(row, pointer)).collect()).collect();
+    let is_used = |column: &usize| *column == 0 || cells.iter().any(|row| row[*column].is_some());
+    let used: Vec<usize> = (0..columns.len()).filter(is_used).collect();
+    let mut lines = vec![used.iter().map(|column| columns[*column].0.to_owned()).collect::<Vec<_>>()];
+    lines.extend(
+        cells.iter().map(|row| used.iter().map(|column| row[*column].clone().unwrap_or_default()).collect::<Vec<_>>()),
+    );
 
-    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..used.len()).map(width).collect();
     let aligned = lines.iter().map(|line| {
         let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join(GAP).trim_end())
     });
-    aligned.collect()
+    Ok(aligned.collect())
 }
 
-fn record(value: &Value) -> String {
-    let Some(fields) = value.as_object() else { return format!("{}\n", cell(value)) };
-    let fields: Vec<_> = fields.iter().filter(|(_, value)| !value.is_null()).collect();
-    let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let lines = fields.into_iter().map(|(name, value)| {
+fn record(first: &[&str], value: &RawValue) -> String {
+    let Ok(members) = serde_json::from_str::<Members>(value.get()) else { return format!("{}\n", cell(value)) };
+    let members = members.beginning_with(first);
+    let width = members.iter().filter(|(_, value)| !is_null(value)).map(|(name, _)| name.chars().count()).max();
+    let width = width.unwrap_or(0);
+    let lines = members.iter().filter(|(_, value)| !is_null(value)).map(|(name, value)| {
         let text = cell(value);
-        if (value.is_object() || value.is_array()) && text.chars().count() > INLINE {
-            let indented = format!("{value:#}").replace('\n', &format!("\n{GAP}"));
-            return format!("{}\n{GAP}{indented}\n", visible(name));
+        if value.get().starts_with(['{', '[']) && text.chars().count() > INLINE {
+            let indented = indented(value.get());
+            let lines: String = indented.lines().map(|line| format!("{GAP}{}\n", visible(line))).collect();
+            return format!("{}\n{lines}", visible(name));
         }
         format!("{:width$}{GAP}{text}\n", visible(name))
     });
     lines.collect()
 }
 
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
 /// A value on one line.
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => visible(text).into_owned(),
-        Value::Array(items) if !items.iter().any(|item| item.is_object() || item.is_array()) => {
-            items.iter().map(cell).collect::<Vec<_>>().join(", ")
+fn cell(value: &RawValue) -> String {
+    if is_null(value) {
+        return String::new();
+    }
+    if let Ok(text) = serde_json::from_str::<String>(value.get()) {
+        return visible(&text).into_owned();
+    }
+    match serde_json::from_str::<Vec<Box<RawValue>>>(value.get()) {
+        Ok(items) if !items.iter().any(|item| item.get().starts_with(['{', '['])) => {
+            items.iter().map(|item| cell(item)).collect::<Vec<_>>().join(", ")
         }
-        other => visible(&other.to_string()).into_owned(),
+        _ => visible(value.get()).into_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -151,19 +164,23 @@ mod tests {
         let rows =
             [json!({"id": "a", "last": {"status": 200}, "x": null}), json!({"id": "long-id", "tags": ["p", "q"]})];
         let columns = [("ID", "/id"), ("STATUS", "/last/status"), ("X", "/x"), ("TAGS", "/tags")];
-        assert_eq!(table(&columns, &rows), "ID       STATUS  TAGS\na        200\nlong-id          p, q\n");
-        assert_eq!(table(&columns, &[]), "ID\n");
+        assert_eq!(table(&columns, &rows).unwrap(), "ID       STATUS  TAGS\na        200\nlong-id          p, q\n");
+        assert_eq!(table::<Value>(&columns, &[]).unwrap(), "ID\n");
     }
 
     #[test]
-    fn a_record_has_a_field_to_a_line() {
-        let value = json!({"id": "x", "finished_at": null, "metadata": {"k": "v"}, "n": 1});
-        assert_eq!(record(&value), "id        x\nmetadata  {\"k\":\"v\"}\nn         1\n");
+    fn a_record_has_a_member_to_a_line_in_reading_order() {
+        let text = r#"{"n": 12345678901234567890123, "finished_at": null, "metadata": {"k":"v"}, "id": "x"}"#;
+        let shown = record(&["id"], &RawValue::from_string(text.to_owned()).unwrap());
+        assert_eq!(shown, "id        x\nn         12345678901234567890123\nmetadata  {\"k\":\"v\"}\n");
+        let long =
+            RawValue::from_string(format!(r#"{{"l": [{{"a": 1.10, "b": "{}"}}]}}"#, "x".repeat(INLINE))).unwrap();
+        assert!(record(&[], &long).starts_with("l\n  [\n    {\n      \"a\": 1.10,\n"), "{}", record(&[], &long));
     }
 
     #[test]
     fn nobody_steers_the_terminal() {
         let rows = [json!({"body": "\u{1b}[2Jgone\r\n"})];
-        assert_eq!(table(&[("BODY", "/body")], &rows), "BODY\n\\u{1b}[2Jgone\\r\\n\n");
+        assert_eq!(table(&[("BODY", "/body")], &rows).unwrap(), "BODY\n\\u{1b}[2Jgone\\r\\n\n");
     }
 }

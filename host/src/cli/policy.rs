@@ -2,19 +2,23 @@
 
 mod canary;
 mod diff;
+mod differences;
 mod replays;
 mod versions;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::answer::{Answer, Members};
 use super::bodies::JobInput;
 use super::job_args::JobArgs;
 use super::output::visible;
-use super::{Session, input};
+use super::{Session, attempts, input};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -55,7 +59,7 @@ pub(super) struct Simulate {
 struct Trial {
     job: JobInput,
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<Value>,
+    policy: Option<Members>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     responses: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,12 +70,13 @@ struct Trial {
     now: Option<Value>,
 }
 
-const TIMELINE: [(&str, &str); 5] = [
+const TIMELINE: [(&str, &str); 6] = [
     ("ATTEMPT", "/number"),
     ("RUN AT", "/run_at"),
     ("AFTER", "/after"),
-    ("DECISION", "/decision"),
-    ("REASON", "/reason"),
+    ("VERDICT", "/verdict"),
+    ("THEN", "/decision"),
+    ("WHY", "/why"),
 ];
 
 /// An answer in a word: `STATUS`, `STATUS:BODY`, or the name of an error.
@@ -100,16 +105,69 @@ impl Command {
             seed: args.seed,
             now: args.now.as_deref().map(input::time),
         };
-        let outcome: Value = session.client.post(&["groups", &args.group, "policy", "simulate"], &trial).await?;
+        let outcome: Answer = session.client.post(&["groups", &args.group, "policy", "simulate"], &trial).await?;
+        let faults = faults(&outcome);
         if session.out.is_json() {
-            return session.out.json(&outcome);
+            session.out.json(&outcome)?;
+        } else {
+            show(session, &outcome)?;
         }
+        match faults.as_slice() {
+            [] => Ok(()),
+            faults => bail!("a policy fails: {}", faults.join("; ")),
+        }
+    }
+}
+
+/// Prints the request, or that there is none, and the attempts.
+fn show(session: &Session, outcome: &Value) -> anyhow::Result<()> {
+    if outcome["request"].is_object() {
         for line in request_lines(&outcome["request"]) {
             session.out.line(&line)?;
         }
-        session.out.line("")?;
-        session.out.table(&TIMELINE, outcome["attempts"].as_array().map_or(&[], Vec::as_slice))
+    } else {
+        session.out.line("nothing would be sent")?;
     }
+    let attempts: Vec<_> = outcome["attempts"].as_array().into_iter().flatten().map(attempt_row).collect();
+    if !attempts.is_empty() {
+        session.out.line("")?;
+        session.out.table(&TIMELINE, &attempts)?;
+    }
+    Ok(())
+}
+
+/// What a reader wants to know of an attempt.
+fn attempt_row(attempt: &Value) -> Value {
+    let after =
+        attempt["after_ms"].as_u64().map(|ms| humantime::format_duration(Duration::from_millis(ms)).to_string());
+    json!({
+        "number": attempt["number"],
+        "run_at": attempt["run_at"],
+        "after": after,
+        "verdict": attempt["verdict"]["outcome"],
+        "decision": attempt["decision"],
+        "why": attempts::why(&json!({
+            "error": attempt["error"], "verdict": attempt["verdict"], "plugins": attempt["plugins"],
+            "decision": {"reason": attempt["reason"]},
+        })),
+    })
+}
+
+/// Every fault of a policy: the one because of which nothing would be sent, and those that the host stood in for. Each is told once.
+fn faults(outcome: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let error = |error: &Value| Some(format!("{}: {}", text(&error["code"])?, text(&error["message"])?));
+    let attempts = outcome["attempts"].as_array().into_iter().flatten();
+    let told = attempts.filter(|attempt| attempt["plugins"].as_array().into_iter().flatten().any(has_fault));
+    let mut faults: Vec<String> =
+        error(&outcome["error"]).into_iter().chain(told.filter_map(|attempt| error(&attempt["error"]))).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    faults.retain(|fault| seen.insert(fault.clone()));
+    faults
+}
+
+fn has_fault(used: &Value) -> bool {
+    used["fault"].is_string()
 }
 
 /// The request as HTTP would have it, and its digest.
@@ -146,5 +204,17 @@ mod tests {
         let request =
             json!({"method": "POST", "url": "http://x/", "headers": [["A", "b"]], "body": "1\n2", "digest": "d"});
         assert_eq!(request_lines(&request), ["POST http://x/", "A: b", "", "1", "2", "", "digest d"]);
+    }
+
+    #[test]
+    fn each_fault_is_told_once_whichever_role_has_it() {
+        let trap = json!({"code": "policy.trap", "message": "judge (j): the policy trapped"});
+        let attempt =
+            |error: &Value, fault: Value| json!({"error": error, "plugins": [{"role": "judge", "fault": fault}]});
+        let outcome = json!({"request": null, "error": {"code": "policy.declared", "message": "sign: no key"},
+            "attempts": [attempt(&trap, json!("policy.trap")), attempt(&trap, json!("policy.trap"))]});
+        assert_eq!(faults(&outcome), ["policy.declared: sign: no key", "policy.trap: judge (j): the policy trapped"]);
+        let timeout = json!({"code": "send.timeout", "message": "imagined"});
+        assert!(faults(&json!({"error": null, "attempts": [attempt(&timeout, Value::Null)]})).is_empty());
     }
 }

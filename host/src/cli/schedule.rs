@@ -2,21 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::answer::{Answer, Members};
+use super::bodies::{Headers, JobInput, Payload};
 use super::{Paging, Session, input};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Create a schedule, or replace it.
-    Put {
-        /// The schedule's name.
-        name: String,
-        /// What it is, in JSON or TOML: at least `group`, `cron` and `job`; `-` is standard input.
-        #[arg(short, long)]
-        file: PathBuf,
-    },
+    /// Create a schedule, or change what is named of it; the rest stays. A new one needs a group, a cron expression and a job.
+    Put(Box<Put>),
     /// Show a schedule.
     Get {
         /// The schedule's name.
@@ -72,6 +69,62 @@ pub(super) enum Command {
     },
 }
 
+/// A schedule, from a file, as flags, or both.
+#[derive(Debug, Args)]
+pub(super) struct Put {
+    /// The schedule's name.
+    name: String,
+    /// What it is, or a part of it, in JSON or TOML; `-` is standard input. Flags go over it.
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// This is all of it: what is not named has its default again.
+    #[arg(long)]
+    replace: bool,
+    /// The group whose policy and limits its jobs have.
+    #[arg(long)]
+    group: Option<String>,
+    /// When: `30 4 * * mon-fri`, `@hourly`, `@every 90s`.
+    #[arg(long, value_name = "EXPRESSION")]
+    cron: Option<String>,
+    /// The IANA time zone of the expression; UTC if it is not said.
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+    /// Where its jobs go. This, and the flags for jobs below, make a whole new job.
+    #[arg(long)]
+    url: Option<String>,
+    /// The HTTP method of its jobs; the server's default is POST.
+    #[arg(short = 'X', long, requires = "url")]
+    method: Option<String>,
+    /// A header of its jobs, `Name: value`. Can be repeated.
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = input::header, requires = "url")]
+    headers: Vec<(String, String)>,
+    /// The body of its jobs, as JSON; sent byte for byte as it is written.
+    #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json, requires = "url")]
+    payload: Option<Box<RawValue>>,
+}
+
+impl Put {
+    /// What is said of it.
+    fn document(&self) -> anyhow::Result<Members> {
+        let mut doc = self.file.as_ref().map_or_else(|| Ok(Members::default()), |file| input::document(file))?;
+        for (name, value) in [("group", &self.group), ("cron", &self.cron), ("time_zone", &self.time_zone)] {
+            value.as_ref().map_or(Ok(()), |value| doc.put(name, value))?;
+        }
+        if let Some(url) = &self.url {
+            let job = JobInput {
+                url: Some(url.clone()),
+                method: self.method.clone(),
+                headers: Headers(self.headers.clone()),
+                payload: self.payload.clone().map(Payload::Json),
+                ..JobInput::default()
+            };
+            doc.put("job", &job)?;
+        }
+        anyhow::ensure!(!doc.is_empty() || self.replace, "nothing is said of the schedule: see --help");
+        Ok(doc)
+    }
+}
+
 const LIST: [(&str, &str); 8] = [
     ("NAME", "/name"),
     ("GROUP", "/group"),
@@ -90,13 +143,18 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
         match self {
-            Self::Put { name, file } => {
-                let stored: Value = client.put(&["schedules", &name], &input::document(&file)?).await?;
+            Self::Put(put) => {
+                let (name, doc) = (put.name.clone(), put.document()?);
+                let stored = if put.replace {
+                    client.put(&["schedules", &name], &doc).await?
+                } else {
+                    session.put_part(&["schedules", &name], &[], &doc).await?
+                };
                 let next = stored.pointer("/next_runs/0").and_then(Value::as_str).unwrap_or("never");
                 session.done(&stored, &format!("{name}: stored, runs next: {next}"))
             }
             Self::Get { name } => {
-                let schedule: Value = client.get(&["schedules", &name], &[]).await?;
+                let schedule: Answer = client.get(&["schedules", &name], &[]).await?;
                 session.out.answer(&schedule)
             }
             Self::List { paging } => session.list(&["schedules"], Vec::new(), &paging, &LIST).await,
@@ -119,12 +177,12 @@ impl Command {
             }
             Self::Backfill { name, from, to } => {
                 let range = json!({"from": input::time(&from), "to": input::time(&to)});
-                let done: Value = client.post(&["schedules", &name, "backfill"], &range).await?;
+                let done: Answer = client.post(&["schedules", &name, "backfill"], &range).await?;
                 let text = format!("{name}: {} of {} runs made up for", done["created"], done["ticks"]);
                 session.done(&done, &text)
             }
             Self::Next { name } => {
-                let schedule: Value = client.get(&["schedules", &name], &[]).await?;
+                let schedule: Answer = client.get(&["schedules", &name], &[]).await?;
                 if session.out.is_json() {
                     return session.out.json(&schedule["next_runs"]);
                 }
@@ -132,5 +190,35 @@ impl Command {
                 runs.into_iter().try_for_each(|run| session.out.line(run))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        put: Put,
+    }
+
+    fn document(arguments: &[&str]) -> anyhow::Result<String> {
+        let line = Line::try_parse_from([&["put", "report"], arguments].concat())?;
+        Ok(serde_json::to_string(&line.put.document()?)?)
+    }
+
+    #[test]
+    fn a_schedule_is_made_of_flags() {
+        let flags =
+            ["--group", "g", "--cron", "30 2 * * *", "--url", "http://x/", "-H", "X-A: 1", "-d", "{\"n\": 1.10}"];
+        assert_eq!(
+            document(&flags).unwrap(),
+            r#"{"group":"g","cron":"30 2 * * *","job":{"url":"http://x/","headers":{"X-A":"1"},"payload":{"n": 1.10}}}"#
+        );
+        assert_eq!(document(&["--time-zone", "Europe/Berlin"]).unwrap(), r#"{"time_zone":"Europe/Berlin"}"#);
+        assert!(document(&[]).is_err() && document(&["-d", "1"]).is_err());
     }
 }

@@ -2,8 +2,8 @@
 
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
-use serde_json::Value;
 
+use super::answer::Answer;
 use super::{Paging, Session};
 
 #[derive(Debug, Subcommand)]
@@ -30,10 +30,6 @@ pub(super) struct NewToken {
     /// What it allows.
     #[arg(long)]
     role: Role,
-    /// The tenant that it is limited to.
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<String>,
     /// Let it manage tenants, too. It takes the token of an operator, and `--role admin`.
     #[arg(long)]
     operator: bool,
@@ -69,7 +65,7 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self {
             Self::Create(token) => {
-                let created: Value = session.client.post(&["tokens"], &token).await?;
+                let created: Answer = session.client.post(&["tokens"], &token).await?;
                 session.out.answer(&created)
             }
             Self::List { paging } => session.list(&["tokens"], Vec::new(), &paging, &LIST).await,

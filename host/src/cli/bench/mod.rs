@@ -202,7 +202,7 @@ impl Bench {
         if out.is_json() {
             return out.json(&json!({ "settings": settings, "results": rows }));
         }
-        out.record(&settings)?;
+        out.answer(&settings)?;
         out.line("")?;
         out.table(&COLUMNS, &rows)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use super::super::bodies::{JobInput, Payload};
@@ -67,7 +68,7 @@ impl Bench {
         sink.reset().await?;
         let jobs = self.plugins * JOBS;
         let bar = self.bar("plugins, delivered with", jobs)?;
-        let job = JobInput { payload: Some(Payload::Json(payload())), ..self.job(sink) };
+        let job = JobInput { payload: Some(Payload::Json(to_raw_value(&payload())?)), ..self.job(sink) };
         let batch = json!({ "jobs": vec![job; JOBS] });
         let (before, stopwatch) = (server.usage(), Stopwatch::start());
         let post = async |number: usize| {

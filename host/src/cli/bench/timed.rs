@@ -2,7 +2,6 @@
 //!
 //! Lateness is the receiver's: from the time that a job says it is due to the arrival of its request. None may be early.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
@@ -11,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::bodies::JobInput;
+use super::super::bodies::{Headers, JobInput};
 use super::super::client::Client;
 use super::load::{settled, succeeded};
 use super::server::Server;
@@ -161,7 +160,7 @@ impl Bench {
     }
 
     fn timed_job(&self, url: String, at: UnixMs) -> JobInput {
-        let headers = BTreeMap::from([(RUN_AT_HEADER.to_owned(), at.0.to_string())]);
+        let headers = Headers(vec![(RUN_AT_HEADER.to_owned(), at.0.to_string())]);
         JobInput {
             url: Some(url),
             run_at: Some(Value::from(at.to_string())),

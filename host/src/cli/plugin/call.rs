@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::super::answer::Members;
 use super::super::{Session, input, local};
 use super::runtime;
 use crate::clock::{Clock as _, SystemClock};
@@ -38,7 +39,7 @@ pub(in crate::cli) struct Call {
     role: Role,
     /// Its config, as a binding would have it.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = input::json_object)]
-    config: Value,
+    config: Members,
     /// What it is called with, in JSON; `-` is standard input. The form is below, with --help.
     #[arg(long, value_name = "FILE", default_value = input::STDIN)]
     input: PathBuf,
@@ -46,6 +47,9 @@ pub(in crate::cli) struct Call {
     #[arg(long = "key", value_name = "NAME=SECRET", value_parser = input::pair)]
     keys: Vec<(String, String)>,
 }
+
+/// The members of the record that a reader looks for first.
+const FIRST: [&str; 3] = ["answer", "fault", "log"];
 
 pub(super) fn role(text: &str) -> Result<Role, String> {
     Role::ALL
@@ -56,14 +60,20 @@ pub(super) fn role(text: &str) -> Result<Role, String> {
 
 impl Call {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let text = input::bytes(&self.input)?;
-        let input = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not an input of a call; see --help", self.input.display()))?;
         let runtime = runtime()?;
         let plugin = local::load(&runtime, &self.file).await?;
+        ensure!(
+            plugin.plays(self.role),
+            "this component does not {}; its roles are: {}",
+            self.role,
+            plugin.roles().into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ")
+        );
+        let text = input::bytes(&self.input)?;
+        let input = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not an input of a call; see --help", input::name(&self.input)))?;
         let key = |(name, secret)| CaseKey { name, secret, secret_base64: None, kind: KeyKind::Secret };
         let keys = self.keys.into_iter().map(key).collect();
-        let case = Case { role: self.role, config: self.config, keys, input };
+        let case = Case { role: self.role, config: json!(self.config), keys, input };
         let called = case.call(&plugin, &runtime.limits, SystemClock.now())?;
         let usage = called.usage;
         let mut shown = json!({
@@ -78,12 +88,16 @@ impl Call {
             shown["answer"] = answer.clone();
         }
         if let Err(fault) = &called.result {
-            shown["fault"] = json!({ "code": fault.code.as_str(), "message": fault.message });
+            shown["fault"] = json!({
+                "code": fault.code.as_str(), "blame": fault.blame.as_str(), "message": fault.message,
+            });
         }
-        session.out.answer(&shown)?;
+        session.out.answer_with(&FIRST, &shown)?;
         match called.result {
             Ok(_) => Ok(()),
-            Err(fault) => Err(anyhow!("the call ended in a fault: {}", fault.code.as_str())),
+            Err(fault) => {
+                Err(anyhow!("the call ended in a fault: {} (blame: {})", fault.code.as_str(), fault.blame.as_str()))
+            }
         }
     }
 }

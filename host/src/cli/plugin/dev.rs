@@ -14,9 +14,10 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::super::answer::Members;
 use super::super::bodies::Page;
 use super::super::{Session, input};
-use super::build::{Built, Sources};
+use super::build::{Built, GoldenTests, Sources};
 use super::{Version, runtime, signing};
 use crate::policy::{Digest, Role, Runtime};
 
@@ -50,7 +51,7 @@ pub(in crate::cli) struct Dev {
     roles: Vec<Role>,
     /// Its config, instead of what the group has for it.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
-    config: Option<Value>,
+    config: Option<Members>,
     /// A key that it may use. Can be repeated: the newest first.
     #[arg(long = "key", value_name = "NAME")]
     keys: Vec<String>,
@@ -130,7 +131,8 @@ impl Dev {
 
     /// Builds, uploads and binds.
     async fn advance(&self, session: &Session, runtime: &Runtime, bound: &mut Option<Bound>) -> anyhow::Result<Value> {
-        let Built { component, plugin, said, tests } = self.sources.build(runtime).await?;
+        let built = self.sources.build(runtime, GoldenTests::Check).await?.proven()?;
+        let Built { component, plugin, said, tests, .. } = built;
         let roles = if self.roles.is_empty() { plugin.roles() } else { self.roles.clone() };
         if let Some(role) = roles.iter().find(|role| !plugin.plays(**role)) {
             bail!("{} does not export the role {role}", said.name);
@@ -189,7 +191,7 @@ impl Dev {
         }
         used["plugin"] = plugin.into();
         if let Some(config) = &self.config {
-            used["config"] = config.clone();
+            used["config"] = json!(config);
         }
         if !self.keys.is_empty() && role == Role::Sign {
             used["keys"] = json!(self.keys);
@@ -242,7 +244,14 @@ mod tests {
 
     fn dev(config: Option<Value>, keys: &[&str]) -> Dev {
         let keys = keys.iter().map(|it| (*it).to_owned()).collect();
-        Dev { sources: Sources::default(), group: "g".into(), roles: Vec::new(), config, keys, signing_key: None }
+        Dev {
+            sources: Sources::default(),
+            group: "g".into(),
+            roles: Vec::new(),
+            config: config.map(|config| serde_json::from_value(config).unwrap()),
+            keys,
+            signing_key: None,
+        }
     }
 
     #[test]

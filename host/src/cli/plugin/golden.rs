@@ -22,9 +22,11 @@ pub(super) const FORM: &str = r#"Each file of the directory that ends in `.json`
    "answer": {"outcome": "retryable", "reason": "The body says that it failed."}}
 
 The `input` is that of `carillon plugin run`. A signer's `keys` are [{"name": "k", "secret": "for tests only"}]. A call that is to end in a
-fault has `"fault": "policy.declared"` instead of `answer`. Where a test does not say what time it is, it is 2026-11-20T12:00:00Z.
+fault has `"fault": "policy.declared"` instead of `answer`, or {"code": "policy.declared", "blame": "config", "message": "…"}, of which blame and
+message may be left out. Where a test does not say what time it is, it is 2026-11-20T12:00:00Z.
 
-`carillon plugin build` puts the tests into the component, and a server that it is uploaded to runs them."#;
+`carillon plugin build` puts the tests into the component, and a server that it is uploaded to runs them; `carillon plugin build --update`
+writes down what they come to."#;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Test {
@@ -48,9 +50,10 @@ impl Test {
         let plugin = local::load(&runtime, &self.file).await?;
         let mut results = Vec::with_capacity(tests.len());
         for mut test in tests {
-            let result = match self.update {
-                true => rewrite(&self.directory, &mut test, &plugin, &runtime.limits),
-                false => test.check(&plugin, &runtime.limits).map_err(anyhow::Error::from),
+            let result = if self.update {
+                rewrite(&self.directory, &mut test, &plugin, &runtime.limits)
+            } else {
+                test.check(&plugin, &runtime.limits).map_err(anyhow::Error::from)
             };
             results.push((test.name, result.err().map(|error| error.to_string())));
         }
@@ -72,7 +75,7 @@ impl Test {
 }
 
 /// Writes down what the call comes to.
-fn rewrite(directory: &Path, test: &mut Golden, plugin: &Plugin, limits: &Limits) -> anyhow::Result<()> {
+pub(super) fn rewrite(directory: &Path, test: &mut Golden, plugin: &Plugin, limits: &Limits) -> anyhow::Result<()> {
     test.expect(test.outcome(plugin, limits)?);
     let path = directory.join(format!("{}.json", test.name));
     let text = format!("{:#}\n", Value::Object(test.test.clone()));

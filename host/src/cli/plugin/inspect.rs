@@ -120,7 +120,7 @@ fn show(session: &Session, mut shown: Value) -> anyhow::Result<()> {
         (&PRODUCERS[..], producers.as_array().cloned().unwrap_or_default()),
         (&TESTS[..], tests.as_array().cloned().unwrap_or_default()),
     ];
-    session.out.record(&shown)?;
+    session.out.answer(&shown)?;
     for (columns, rows) in tables.into_iter().filter(|(_, rows)| !rows.is_empty()) {
         session.out.line("")?;
         session.out.table(columns, &rows)?;

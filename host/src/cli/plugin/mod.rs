@@ -16,9 +16,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::{Paging, Session, input, local, output};
 use crate::config::{Config, Sources};
 use crate::policy::{Called, Description, Plugin, Runtime, Usage};
@@ -85,15 +86,26 @@ pub(super) enum Command {
     Deprecate {
         /// NAME@VERSION.
         plugin: Version,
-        /// Why. Without it, the version may be bound again.
-        #[arg(long)]
-        why: Option<String>,
+        #[command(flatten)]
+        deprecation: Deprecation,
     },
     /// Delete a version that nothing uses.
     Delete {
         /// NAME@VERSION.
         plugin: Version,
     },
+}
+
+/// Whether a version is deprecated.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Deprecation {
+    /// Why.
+    #[arg(long)]
+    why: Option<String>,
+    /// It may be bound again.
+    #[arg(long)]
+    undo: bool,
 }
 
 /// A plugin, and perhaps which version of it.
@@ -159,12 +171,14 @@ impl FromStr for Place {
     }
 }
 
-const LIST: [(&str, &str); 6] = [
+/// The members of a plugin that a reader looks for first.
+const FIRST: [&str; 4] = ["name", "version", "roles", "summary"];
+
+const LIST: [(&str, &str); 5] = [
     ("NAME", "/name"),
     ("VERSION", "/version"),
     ("ROLES", "/roles"),
     ("BUILT IN", "/builtin"),
-    ("DIGEST", "/digest"),
     ("SUMMARY", "/summary"),
 ];
 
@@ -189,7 +203,7 @@ impl Command {
                 let file = PathBuf::from(plugin.name);
                 let loaded = local::load(&runtime, &file).await?;
                 let (said, _) = describe(&runtime, &loaded)?;
-                session.out.answer(&record(&loaded, said, std::fs::metadata(&file)?.len()))
+                session.out.answer_with(&FIRST, &record(&loaded, said, std::fs::metadata(&file)?.len()))
             }
             Self::Inspect(inspect) => inspect.run(session).await,
             Self::New(new) => new.run(session),
@@ -201,8 +215,8 @@ impl Command {
             Self::Describe { plugin } => {
                 let mut path = vec!["plugins", plugin.name.as_str()];
                 path.extend(plugin.version.iter().flat_map(|version| ["versions", version]));
-                let description: Value = session.client.get(&path, &[]).await?;
-                session.out.answer(&description)
+                let description: Answer = session.client.get(&path, &[]).await?;
+                session.out.answer_with(&FIRST, &description)
             }
             Self::Keygen(keygen) => keygen.run(session),
             Self::Push { plugin, file, signing_key, login } => {
@@ -212,7 +226,7 @@ impl Command {
                         let signature = signing_key.map(|key| signing::sign(&key, &component)).transpose()?;
                         session.client.put_component(&plugin.path(), component, signature.as_deref()).await?
                     }
-                    Place::Registry(reference) => oci::push(&reference, &login, component).await?,
+                    Place::Registry(reference) => oci::push(&reference, &login, component).await?.try_into()?,
                 };
                 session.out.answer(&stored)
             }
@@ -230,9 +244,10 @@ impl Command {
                 output::write(&file, &bytes)?;
                 shown.map_or(Ok(()), |shown| session.out.answer(&shown))
             }
-            Self::Deprecate { plugin, why } => {
+            Self::Deprecate { plugin, deprecation: Deprecation { why, .. } } => {
                 let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;
-                session.done(&answer, &format!("{}@{}: stored", plugin.name, plugin.version))
+                let now = if why.is_some() { "deprecated" } else { "no longer deprecated" };
+                session.done(&answer, &format!("{}@{}: {now}", plugin.name, plugin.version))
             }
             Self::Delete { plugin } => {
                 let answer = session.client.delete(&plugin.path()).await?;

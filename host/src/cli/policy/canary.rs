@@ -5,6 +5,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::super::Session;
+use super::super::answer::Answer;
+use super::super::bodies::Page;
 
 /// The most jobs of a hundred that follow a canary: if all do, the version is in force.
 const MOST: i64 = 99;
@@ -64,7 +66,10 @@ enum Verb {
 impl Canary {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         match self.verb {
-            Some(Verb::Get { group }) => session.out.answer(&of(session, &group).await?),
+            Some(Verb::Get { group }) => {
+                let canary = of(session, &group).await?;
+                if session.out.is_json() { session.out.json(&canary) } else { show(session, &canary) }
+            }
             Some(Verb::Delete { group, why }) => {
                 let canary = of(session, &group).await?;
                 // It may be taken back by itself meanwhile: then there is nothing to do, and the version in force stays.
@@ -80,13 +85,51 @@ impl Canary {
     }
 }
 
-/// What some of a group's jobs follow.
+/// What some of a group's jobs follow. If none do, the error tells how the last canary ended.
 async fn of(session: &Session, group: &str) -> anyhow::Result<Value> {
-    let mut group: Value = session.client.get(&["groups", group], &[]).await?;
-    match group["canary"].take() {
-        Value::Null => Err(anyhow!("no version is tried out in the group {}", group["name"])),
-        canary => Ok(canary),
+    let shown: Answer = session.client.get(&["groups", group], &[]).await?;
+    if shown["canary"].is_object() {
+        return Ok(shown["canary"].clone());
     }
+    let query = [("limit", HISTORY_LIMIT.to_string())];
+    let history: Page = session.client.get(&["groups", group, "policy", "history"], &query).await?;
+    let moves: Vec<&Value> = history.items.iter().map(|it| &**it).collect();
+    let end = last_end(&moves).map(|end| format!("; {end}")).unwrap_or_default();
+    Err(anyhow!("no version is tried out in the group `{group}`{end}"))
+}
+
+/// How the last canary of a history ended, of which the newest move is the first.
+fn last_end(moves: &[&Value]) -> Option<String> {
+    let began = moves.iter().position(|it| it["action"] == "canary")?;
+    let (canary, end) = (&moves[began]["to_version"], moves[..began].last()?);
+    let text = |key: &str| end[key].as_str();
+    let how = if end["action"] == "rollback" { "was taken back" } else { "ended with another version in force" };
+    let by = text("by").map(|by| format!(" by {by}")).unwrap_or_default();
+    let why = text("why").map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("the last one, version {canary}, {how}{by} at {}{why}", text("at").unwrap_or("an unknown time")))
+}
+
+/// The most moves that are looked through.
+const HISTORY_LIMIT: usize = 100;
+
+const ARMS: [(&str, &str); 4] =
+    [("VERSION", "/version"), ("ATTEMPTS", "/attempts"), ("FAULTS", "/faults"), ("NO SUCCESS", "/failures")];
+
+/// Prints a canary: what was asked for, and how it does beside the version in force.
+fn show(session: &Session, canary: &Value) -> anyhow::Result<()> {
+    let mut settings = canary.clone();
+    let arm = |settings: &mut Value, key: &str, name: String| {
+        let mut arm = settings[key].take();
+        arm["version"] = name.into();
+        arm
+    };
+    let arms = [
+        arm(&mut settings, "canary", format!("{} (canary)", canary["version"])),
+        arm(&mut settings, "active", "in force".to_owned()),
+    ];
+    session.out.answer_with(&["version", "percent", "since"], &settings)?;
+    session.out.line("")?;
+    session.out.table(&ARMS, &arms)
 }
 
 /// Puts a version in force, for all jobs or for some.
@@ -101,10 +144,33 @@ pub(super) async fn promote(
     let Bounds { max_faults, max_differences, min_attempts } = bounds;
     let doc = json!({ "version": version, "percent": percent, "max_faults": max_faults,
         "max_differences": max_differences, "min_attempts": min_attempts, "why": why });
-    let moved: Value = session.client.post(&["groups", group, "policy", "promote"], &doc).await?;
+    let moved: Answer = session.client.post(&["groups", group, "policy", "promote"], &doc).await?;
     let whose = match moved["canary"]["percent"].as_u64() {
         Some(percent) => format!("{percent} % of the jobs follow version {version}"),
         None => format!("version {version} is in force"),
     };
-    session.done(&moved, &format!("{group}: {whose}"))
+    session.changed(&moved, &format!("{group}: {whose}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_last_canary_is_told() {
+        let moved =
+            |action: &str, to: i64| json!({"action": action, "to_version": to, "at": "T", "by": null, "why": null});
+        let mut end = moved("rollback", 1);
+        end["by"] = "canary".into();
+        end["why"] = "too many faults".into();
+        let (began, bound) = (moved("canary", 2), moved("bind", 1));
+        let told = |moves: &[&Value]| last_end(moves);
+        let expected = "the last one, version 2, was taken back by canary at T: too many faults";
+        assert_eq!(told(&[&end, &began, &bound]).as_deref(), Some(expected));
+        assert_eq!(told(&[&bound]), None);
+        let promoted = moved("promote", 2);
+        assert!(told(&[&promoted, &began]).unwrap().contains("another version in force"));
+        let bound_again = moved("bind", 4);
+        assert_eq!(told(&[&bound_again, &end, &began]).as_deref(), Some(expected));
+    }
 }

@@ -5,6 +5,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::super::Session;
+use super::super::answer::Answer;
+use super::differences;
 
 #[derive(Debug, Subcommand)]
 pub(in super::super) enum Command {
@@ -39,6 +41,9 @@ pub(in super::super) enum Command {
     },
 }
 
+/// The members of a replay that a reader looks for first.
+const FIRST: [&str; 6] = ["version", "same", "different", "said", "shadow", "faults"];
+
 /// What is summed over the answers.
 const COUNTS: [&str; 6] = ["jobs", "attempts", "same", "uncertain", "fuel", "backtest_fuel"];
 
@@ -48,13 +53,14 @@ impl Command {
             Self::Replay { job, attempt, version } => {
                 let number = attempt.to_string();
                 let path = ["jobs", &job, "attempts", &number, "replay"];
-                let replayed: Value = session.client.post(&path, &json!({ "version": version })).await?;
-                session.out.answer(&replayed)
+                let replayed: Answer = session.client.post(&path, &json!({ "version": version })).await?;
+                session.out.answer_with(&FIRST, &replayed)
             }
             Self::Backtest { group, version, created_from, created_before, attempted_from, attempted_before } => {
                 let asked = json!({ "version": version, "created_from": created_from, "created_before": created_before,
                     "attempted_from": attempted_from, "attempted_before": attempted_before });
-                session.out.answer(&backtest(session, &group, asked).await?)
+                let tested = backtest(session, &group, asked).await?;
+                if session.out.is_json() { session.out.json(&tested) } else { differences::show(session, &tested) }
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::super::answer::Answer;
 use super::super::{Paging, Session, input};
 use super::canary::{Bounds, Canary, promote};
+use super::differences;
 
 #[derive(Debug, Subcommand)]
 pub(in super::super) enum Command {
@@ -29,8 +30,12 @@ pub(in super::super) enum Command {
     Propose {
         /// The group's name.
         group: String,
-        /// What it says of encode, sign, judge, retry and observe, in JSON or TOML; `-` is standard input.
+        /// What is different from the version in force in encode, sign, judge, retry and observe, in JSON or TOML; `-` is standard input. What
+        /// it does not name stays; null takes away what is there or inherited.
         file: PathBuf,
+        /// The file is the whole version: what it does not name is inherited. `sign` goes only if the file says `"sign": null`.
+        #[arg(long)]
+        replace: bool,
         /// What it is for.
         #[arg(long)]
         why: Option<String>,
@@ -110,11 +115,12 @@ pub(in super::super) enum Shadow {
 const VERSIONS: [(&str, &str); 5] =
     [("VERSION", "/version"), ("ACTIVE", "/active"), ("MADE AT", "/made_at"), ("BY", "/by"), ("WHY", "/why")];
 
-const HISTORY: [(&str, &str); 6] = [
+const HISTORY: [(&str, &str); 7] = [
     ("AT", "/at"),
     ("ACTION", "/action"),
     ("FROM", "/from_version"),
     ("TO", "/to_version"),
+    ("PERCENT", "/percent"),
     ("BY", "/by"),
     ("WHY", "/why"),
 ];
@@ -128,15 +134,18 @@ impl Command {
             }
             Self::Version { group, version } => {
                 let version = version.to_string();
-                let shown: Value = client.get(&["groups", &group, "policy", "versions", &version], &[]).await?;
+                let shown: Answer = client.get(&["groups", &group, "policy", "versions", &version], &[]).await?;
                 session.out.answer(&shown)
             }
-            Self::Propose { group, file, why } => {
+            Self::Propose { group, file, replace, why } => {
                 let mut policy = input::document(&file)?;
-                let Some(fields) = policy.as_object_mut() else { bail!("a policy is an object") };
-                fields.extend(why.map(|why| ("why".to_owned(), Value::from(why))));
-                let made: Value = client.post(&["groups", &group, "policy", "versions"], &policy).await?;
-                session.done(&made, &format!("{group}: version {} is made", made["version"]))
+                if let Some(why) = why {
+                    policy.put("why", &why)?;
+                }
+                let base = if replace { None } else { Some(("base", "active".to_owned())) };
+                let query: Vec<_> = base.into_iter().collect();
+                let made = client.post_to(&["groups", &group, "policy", "versions"], &query, &policy).await?;
+                session.changed(&made, &format!("{group}: version {} is made", made["version"]))
             }
             Self::Promote { group, version, percent, bounds, why } => {
                 promote(session, &group, version, percent, bounds, why).await
@@ -144,11 +153,11 @@ impl Command {
             Self::Canary(canary) => canary.run(session).await,
             Self::Rollback { group, version, why } => {
                 let doc = json!({ "version": version, "why": why });
-                let moved: Value = client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
-                session.done(&moved, &format!("{group}: version {} is in force", moved["binding"]))
+                let moved: Answer = client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
+                session.changed(&moved, &format!("{group}: version {} is in force", moved["binding"]))
             }
             Self::Unquarantine { group, why } => {
-                let lifted: Value =
+                let lifted: Answer =
                     client.post(&["groups", &group, "policy", "unquarantine"], &json!({ "why": why })).await?;
                 session.done(&lifted, &format!("{group}: all of its policies are called again"))
             }
@@ -166,12 +175,12 @@ impl Shadow {
         match self {
             Self::Put { group, version, percent } => {
                 let doc = json!({ "version": version, "percent": percent });
-                let set: Value = client.put(&["groups", &group, "policy", "shadow"], &doc).await?;
+                let set: Answer = client.put(&["groups", &group, "policy", "shadow"], &doc).await?;
                 session.done(&set, &format!("{group}: version {version} runs beside the one in force"))
             }
             Self::Get { group } => {
-                let shadow: Value = client.get(&["groups", &group, "policy", "shadow"], &[]).await?;
-                session.out.answer(&shadow)
+                let shadow: Answer = client.get(&["groups", &group, "policy", "shadow"], &[]).await?;
+                if session.out.is_json() { session.out.json(&shadow) } else { differences::show(session, &shadow) }
             }
             Self::Delete { group } => {
                 let answer = client.delete(&["groups", &group, "policy", "shadow"]).await?;

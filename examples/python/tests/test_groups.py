@@ -26,6 +26,20 @@ def test_a_group_is_put_shown_listed_and_removed(client: Client, name: str) -> N
     assert caught.value.status == 404
 
 
+def test_what_a_put_takes_away_is_told_and_a_signature_only_if_that_is_said(client: Client, name: str) -> None:
+    client.keys.put(name, "s3cret")
+    sign = {"plugin": "werkzeug-cookie", "keys": [name]}
+    assert client.groups.put(name, sign=sign, dead_letters=None).added == ("sign",)
+    with pytest.raises(Problem) as caught:
+        client.groups.put(name, retry={"config": {"max_attempts": 2}})
+    assert (caught.value.status, caught.value.pointer) == (422, "/sign")
+    edited = client.groups.edit(name, retry={"config": {"max_attempts": 2}})
+    assert (edited.sign, edited.removed, edited.changed) == (sign, (), ("retry",))
+    proposed = client.policies.propose(name, base="active", judge={"config": {"expect": [202]}})
+    assert (proposed.policy["sign"], proposed.removed, proposed.changed) == (sign, (), ("judge",))
+    assert client.groups.put(name, sign=None).removed == ("sign",)
+
+
 def test_a_group_has_no_unknown_fields(client: Client, name: str) -> None:
     with pytest.raises(TypeError, match="retries"):
         client.groups.put(name, retries=3)  # type: ignore[call-arg]
@@ -163,7 +177,17 @@ def test_tenants_have_groups_of_their_own(client: Client, name: str) -> None:
     assert client.tenants.get(name).defaults == {"limits": {"rate": "5/s"}}
     assert client.tenants.get(name).quota == {"concurrency": 9}
     assert name in [tenant.name for tenant in client.tenants.list()]
+    edited = client.tenants.edit(name, quota={"weight": 2, "concurrency": None})
+    assert (edited.quota, edited.removed, edited.added) == ({"weight": 2}, ("quota.concurrency",), ("quota.weight",))
     with Client(client.url, tenant=name) as theirs:
         assert list(theirs.groups.list()) == []
         theirs.groups.put("g")
         assert [group.name for group in theirs.groups.list()] == ["g"]
+        who = theirs.tokens.whoami()
+        assert (who.tenant, who.operator, who.quota, who.usage["groups"]) == (name, True, {"weight": 2}, 1)
+        with pytest.raises(Problem) as caught:
+            client.tenants.delete(name)
+        assert caught.value.status == 409
+        theirs.groups.delete("g")
+    client.tenants.delete(name)
+    assert name not in [tenant.name for tenant in client.tenants.list()]

@@ -119,6 +119,7 @@ class Groups(_Verbs):
     """Groups, and changes of many of their jobs."""
 
     put = _now(groups.put)
+    edit = _now(groups.edit)
     get = _now(groups.get)
     list = _all_now(groups.list_)
     delete = _now(groups.delete)
@@ -138,6 +139,7 @@ class AsyncGroups(_AsyncVerbs):
     """Groups, and changes of many of their jobs."""
 
     put = _soon(groups.put)
+    edit = _soon(groups.edit)
     get = _soon(groups.get)
     list = _all_soon(groups.list_)
     delete = _soon(groups.delete)
@@ -174,6 +176,7 @@ class Schedules(_Verbs):
     """Schedules, which make jobs again and again."""
 
     put = _now(schedules.put)
+    edit = _now(schedules.edit)
     get = _now(schedules.get)
     list = _all_now(schedules.list_)
     history = _all_now(schedules.history)
@@ -205,6 +208,7 @@ class AsyncSchedules(_AsyncVerbs):
     """Schedules, which make jobs again and again."""
 
     put = _soon(schedules.put)
+    edit = _soon(schedules.edit)
     get = _soon(schedules.get)
     list = _all_soon(schedules.list_)
     history = _all_soon(schedules.history)
@@ -287,6 +291,7 @@ class Tokens(_Verbs):
     create = _now(admin.create_token)
     list = _all_now(admin.list_tokens)
     delete = _now(admin.delete_token)
+    whoami = _now(admin.whoami)
 
 
 class AsyncTokens(_AsyncVerbs):
@@ -295,12 +300,15 @@ class AsyncTokens(_AsyncVerbs):
     create = _soon(admin.create_token)
     list = _all_soon(admin.list_tokens)
     delete = _soon(admin.delete_token)
+    whoami = _soon(admin.whoami)
 
 
 class Tenants(_Verbs):
     """Tenants, for operators."""
 
     put = _now(admin.put_tenant)
+    edit = _now(admin.edit_tenant)
+    delete = _now(admin.delete_tenant)
     get = _now(admin.get_tenant)
     list = _all_now(admin.list_tenants)
 
@@ -309,6 +317,8 @@ class AsyncTenants(_AsyncVerbs):
     """Tenants, for operators."""
 
     put = _soon(admin.put_tenant)
+    edit = _soon(admin.edit_tenant)
+    delete = _soon(admin.delete_tenant)
     get = _soon(admin.get_tenant)
     list = _all_soon(admin.list_tenants)
 

@@ -273,6 +273,16 @@ class Group:
 
 
 @dataclass(frozen=True)
+class ChangedGroup(Group):
+    """A group after a change, with the names of what is in force differently: roles, ``limits`` and the like."""
+
+    #: What was there before and is not any more.
+    removed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BoundPlugin:
     """A plugin in a role."""
 
@@ -298,6 +308,18 @@ class Version:
     policy: Mapping[str, Any]
     #: The plugins that it came to when it was made, inherited ones included.
     plugins: tuple[BoundPlugin, ...]
+
+
+@dataclass(frozen=True)
+class Proposed(Version):
+    """A new version, with the names of the roles that would be different from the version in force."""
+
+    #: What would be there no longer.
+    removed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    #: What should be looked at before it is put in force.
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -633,7 +655,37 @@ class Tenant:
     quota: Mapping[str, Any]
     #: Whose plugins it takes: a name and an Ed25519 public key in PEM each. Anybody's who may upload, if there is none.
     plugin_signers: tuple[Mapping[str, str], ...]
+    #: How many ``groups``, ``plugins`` and ``plugin_bytes`` it has.
+    usage: Mapping[str, int]
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class ChangedTenant(Tenant):
+    """A tenant after a change, with the names of what is different: ``defaults.sign``, ``quota.rate``."""
+
+    #: What was there before and is not any more.
+    removed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is asking, and for which tenant."""
+
+    #: The name of the token, or its id if it has no name; None where no token is asked for.
+    token: Optional[str]
+    role: str
+    #: Whether it manages tenants, too.
+    operator: bool
+    tenant: str
+    #: What the tenant's groups may use together.
+    quota: Mapping[str, Any]
+    #: How many ``groups``, ``plugins`` and ``plugin_bytes`` it has.
+    usage: Mapping[str, int]
+    #: What its groups inherit from it.
+    defaults: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Optional, TypedDict, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
-from carillon.models import Key, Node, Plugin, Tenant, Token
+from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
 
 #: An upload may wait for others, and then for the compiler.
 _UPLOAD_PATIENCE = 600.0
@@ -153,9 +153,9 @@ def put_tenant(
     *,
     quota: Optional[Quota] = None,
     plugin_signers: Iterable[Mapping[str, str]] = (),
-) -> Call[Tenant]:
+) -> Call[ChangedTenant]:
     """
-    Makes a tenant, or replaces what its groups inherit, what they may use together, and whose plugins it takes.
+    Makes a tenant, or replaces what its groups inherit, what they may use together, and whose plugins it takes; ``removed`` names what is gone.
 
     A signer has a ``name`` and a ``public_key``: Ed25519, in PEM.
     """
@@ -164,7 +164,30 @@ def put_tenant(
         "quota": dict(quota or {}),
         "plugin_signers": [dict(signer) for signer in plugin_signers],
     }
-    return request("PUT", path("tenants", name), reading(Tenant), body=body)
+    return request("PUT", path("tenants", name), reading(ChangedTenant), body=body)
+
+
+def edit_tenant(
+    name: str,
+    defaults: Optional[Mapping[str, Any]] = None,
+    *,
+    quota: Optional[Mapping[str, Any]] = None,
+    plugin_signers: Optional[Mapping[str, Optional[str]]] = None,
+) -> Call[ChangedTenant]:
+    """Changes a part of a tenant's settings: what is not named stays, None takes away. ``plugin_signers`` are keys in PEM by name."""
+    parts = {"defaults": defaults, "quota": quota, "plugin_signers": plugin_signers}
+    body = {key: dict(part) for key, part in parts.items() if part is not None}
+    return request("PATCH", path("tenants", name), reading(ChangedTenant), body=body)
+
+
+def delete_tenant(name: str) -> Call[None]:
+    """Removes a tenant with its keys, tokens and plugins. Raises Problem (409) while it has groups."""
+    return request("DELETE", path("tenants", name), nothing)
+
+
+def whoami() -> Call[Identity]:
+    """Shows who is asking: the token's role and tenant, with the tenant's quota and defaults."""
+    return request("GET", path("whoami"), reading(Identity))
 
 
 def get_tenant(name: str) -> Call[Tenant]:

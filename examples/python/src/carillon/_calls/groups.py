@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
 from carillon._calls.jobs import JobFields, job_document
 from carillon._calls.policies import RoleFields
-from carillon.models import Bulk, Group, Stats
+from carillon.models import Bulk, ChangedGroup, Group, Stats
 from carillon.times import When, when
 
 if TYPE_CHECKING:
@@ -44,10 +44,19 @@ class Filter(TypedDict, total=False):
     metadata: Mapping[str, str]
 
 
-def put(group: str, *, why: Optional[str] = None, **fields: Unpack[GroupFields]) -> Call[Group]:
-    """Makes a group, or replaces what it has of its own. Another policy is a new version of it, with ``why``."""
+def put(group: str, *, why: Optional[str] = None, **fields: Unpack[GroupFields]) -> Call[ChangedGroup]:
+    """Makes a group, or replaces all that it has of its own: ``removed`` names what is gone. Another policy is a new version of it.
+
+    Raises Problem (422) if the group signs and ``sign`` is left out: ``sign=None`` ends it.
+    """
     check_fields(fields, GroupFields, "a group")
-    return request("PUT", path("groups", group), reading(Group), body=fields, params={"why": why})
+    return request("PUT", path("groups", group), reading(ChangedGroup), body=fields, params={"why": why})
+
+
+def edit(group: str, *, why: Optional[str] = None, **fields: Unpack[GroupFields]) -> Call[ChangedGroup]:
+    """Changes a part of what a group has of its own: what is not named stays, None takes away what is there or inherited."""
+    check_fields(fields, GroupFields, "a group")
+    return request("PATCH", path("groups", group), reading(ChangedGroup), body=fields, params={"why": why})
 
 
 def get(group: str, *, effective: bool = False) -> Call[Group]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
-from carillon.models import Backtest, Group, Move, Replay, Shadow, Version
+from carillon.models import Backtest, ChangedGroup, Group, Move, Proposed, Replay, Shadow, Version
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,10 +41,14 @@ def version(group: str, number: int) -> Call[Version]:
     return request("GET", path("groups", group, "policy", "versions", str(number)), reading(Version))
 
 
-def propose(group: str, **fields: Unpack[PolicyFields]) -> Call[Version]:
-    """Makes a version that is not in force, checked as one that is put."""
+def propose(group: str, *, base: Optional[str] = None, **fields: Unpack[PolicyFields]) -> Call[Proposed]:
+    """Makes a version that is not in force, checked as one that is put; ``removed`` names the roles that it would end.
+
+    With ``base="active"``, what is not named stays as it is in the version in force.
+    """
     check_fields(fields, PolicyFields, "a version of a policy")
-    return request("POST", path("groups", group, "policy", "versions"), reading(Version), body=fields)
+    params = {"base": base}
+    return request("POST", path("groups", group, "policy", "versions"), reading(Proposed), body=fields, params=params)
 
 
 def promote(
@@ -56,20 +60,20 @@ def promote(
     max_differences: Optional[float] = None,
     min_attempts: Optional[int] = None,
     why: Optional[str] = None,
-) -> Call[Group]:
+) -> Call[ChangedGroup]:
     """Puts a version in force, for all jobs or for some: then it is taken back when it does worse than the bounds say."""
     bounds = {"max_faults": max_faults, "max_differences": max_differences, "min_attempts": min_attempts}
     body = {"version": number, "percent": percent, "why": why, **bounds}
-    return request("POST", path("groups", group, "policy", "promote"), reading(Group), body=body)
+    return request("POST", path("groups", group, "policy", "promote"), reading(ChangedGroup), body=body)
 
 
-def rollback(group: str, *, version: Optional[int] = None, why: Optional[str] = None) -> Call[Group]:
+def rollback(group: str, *, version: Optional[int] = None, why: Optional[str] = None) -> Call[ChangedGroup]:
     """Takes back the version that some of the jobs follow; else puts the one in force again that was before.
 
     With ``version``, it raises Problem (409) unless it is this one that is taken back.
     """
     body = {"version": version, "why": why}
-    return request("POST", path("groups", group, "policy", "rollback"), reading(Group), body=body)
+    return request("POST", path("groups", group, "policy", "rollback"), reading(ChangedGroup), body=body)
 
 
 def unquarantine(group: str, *, why: Optional[str] = None) -> Call[Group]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
@@ -36,17 +37,37 @@ _PERIODS = ("jitter", "catch_up")
 def put(name: str, *, group: str, cron: str, job: JobFields, **options: Unpack[ScheduleFields]) -> Call[Schedule]:
     """Makes or replaces a schedule: ``cron`` says when, ``job`` what. A paused one stays paused."""
     check_fields(options, ScheduleFields, "a schedule")
-    body: dict[str, Any] = {"group": group, "cron": cron, "job": job_document(job)}
+    body: dict[str, Any] = {"group": group, "cron": cron, "job": job_document(job), **_document(options)}
+    return request("PUT", path("schedules", name), reading(Schedule), body=body)
+
+
+def edit(
+    name: str,
+    *,
+    group: Optional[str] = None,
+    cron: Optional[str] = None,
+    job: Optional[JobFields] = None,
+    **options: Unpack[ScheduleFields],
+) -> Call[Schedule]:
+    """Changes a part of a schedule: what is not named stays."""
+    check_fields(options, ScheduleFields, "a schedule")
+    named = {"group": group, "cron": cron, "job": job_document(job) if job is not None else None}
+    body = {key: value for key, value in named.items() if value is not None}
+    return request("PATCH", path("schedules", name), reading(Schedule), body={**body, **_document(options)})
+
+
+def _document(options: Mapping[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = {}
     for option, value in options.items():
         if value is None:
             continue
         if option in _TIMES:
-            body[option] = when(value)  # type: ignore[arg-type]
+            body[option] = when(value)
         elif option in _PERIODS:
-            body[option] = period(value)  # type: ignore[arg-type]
+            body[option] = period(value)
         else:
             body[option] = value
-    return request("PUT", path("schedules", name), reading(Schedule), body=body)
+    return body
 
 
 def get(name: str) -> Call[Schedule]:

@@ -288,15 +288,15 @@ pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
 }
 
 /// A version that cannot be decrypted is shown but not usable: the server starts, and the groups that need it wait.
-pub(super) fn key_of(entity: &Entity, doc: KeyDoc, vault: &Vault) -> Key {
+pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) -> Key {
     let owner = key_owner(TenantId(entity.tenant), &entity.name);
     let version = |stored: SealedVersion| {
         let number = stored.number.unwrap_or(entity.version);
         let opened = vault.open(&owner, &stored.sealed).and_then(|secret| {
             KeyMaterial::new(format!("{}/{number}", entity.name), stored.kind, secret).map_err(anyhow::Error::msg)
         });
-        let opened =
-            opened.inspect_err(|error| tracing::error!(key = entity.name, number, %error, "a key cannot be used"));
+        let opened = opened
+            .inspect_err(|error| tracing::error!(tenant, key = entity.name, number, %error, "a key cannot be used"));
         KeyVersion {
             number,
             kind: stored.kind,

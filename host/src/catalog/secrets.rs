@@ -85,7 +85,7 @@ impl Vault {
         self.cipher()
             .decrypt(&XNonce::from(nonce), Payload { msg: &ciphertext, aad: owner.as_bytes() })
             .map(Zeroizing::new)
-            .map_err(|_| anyhow::anyhow!("the key `{owner}` was encrypted under another master key"))
+            .map_err(|_| anyhow::anyhow!("it was encrypted under another master key"))
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

@@ -109,7 +109,8 @@ impl State {
             Kind::Tenant => self.apply_tenant(entity)?,
             Kind::Group => self.apply_group(&entity)?,
             Kind::Key => {
-                let key = key_of(&entity, read(&entity)?, vault);
+                let owner = self.tenants.get(&tenant).map_or("", |tenant| &tenant.name);
+                let key = key_of(&entity, read(&entity)?, owner, vault);
                 self.keys.insert((tenant, entity.name), Arc::new(key));
                 self.keys_changed(tenant);
             }

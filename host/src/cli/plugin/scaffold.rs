@@ -28,13 +28,14 @@ const VENDORED: &str = "carillon";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct New {
-    /// The plugin's name: 1 to 64 of `a-z`, `0-9` and `-`. The directory gets that name, too.
+    /// The plugin's name: 1 to 64 of `a-z`, `0-9` and `-`, a letter first. The directory gets that name, too.
     #[arg(value_parser = name)]
     name: String,
     /// Where the directory is made.
     #[arg(long = "in", value_name = "DIRECTORY", default_value = ".")]
     parent: PathBuf,
-    /// What the plugin is to do.
+    /// What the plugin is to do: encode, sign, judge, retry or observe. It can play several roles: in Rust, add them to `export!`
+    /// (`export!(Policy: judge, encode)`), else include their worlds in `policy.wit`.
     #[arg(long, value_parser = super::call::role)]
     role: Role,
     /// What it is written in.

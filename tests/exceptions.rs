@@ -69,7 +69,7 @@ async fn what_javascript_prints_and_throws_is_told() {
     if (exchange.val.status === 298) { throw { blame: 'config', code: 'mine', message: 'as I say' }; }
 ",
     );
-    let message = "exception: TypeError: exchange.nothing is undefined";
+    let message = "exception: TypeError: can't access property \"at\", exchange.nothing is undefined";
     let log = judge(parent.path(), "js", "policy.js", change, message).await;
     let lines: Vec<_> = log.iter().filter_map(Value::as_str).collect();
     assert!(lines.contains(&"info: printed"), "{lines:?}");

@@ -18,6 +18,7 @@ const SCRIPT: &str = include_str!("componentize.js");
 
 /// What wraps the policy, so that an exception becomes a failure and not a trap.
 const ENTRY: &str = include_str!("entry.js");
+const ENTRY_FILE: &str = ".carillon-entry.js";
 
 const PACKAGE: &str = "node_modules/@bytecodealliance/componentize-js";
 
@@ -49,7 +50,8 @@ impl Entry {
         for export in world.exports() {
             text.push_str(&format!("export const {export} = role('{export}');\n"));
         }
-        let path = source.with_file_name(format!(".carillon-{}.js", std::process::id()));
+        // A name of its own for each build would be another component each time.
+        let path = source.with_file_name(ENTRY_FILE);
         write(&path, text.as_bytes())?;
         Ok(Self(path))
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{ADMIN_TOKEN, Answer, Finished, Receiver, TestHost, run};
 
-async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
+pub async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
     run(arguments, &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", ADMIN_TOKEN)], stdin).await
 }
 

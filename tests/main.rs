@@ -30,11 +30,15 @@ mod metadata;
 mod once;
 
 #[cfg(test)]
+mod schedule_next;
+#[cfg(test)]
 mod schedule_verbs;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod skipped_runs;
+#[cfg(test)]
+mod times;
 #[cfg(test)]
 mod timetable;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Receiver, Reply, TestHost};
 
 /// Every operation that clients rely on.
-const OPERATIONS: [&str; 80] = [
+const OPERATIONS: [&str; 82] = [
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -50,6 +50,8 @@ const OPERATIONS: [&str; 80] = [
     "PATCH /v1/schedules/{schedule}",
     "DELETE /v1/schedules/{schedule}",
     "GET /v1/schedules/{schedule}/history",
+    "GET /v1/schedules/{schedule}/runs",
+    "GET /v1/cron/runs",
     "POST /v1/schedules/{schedule}/pause",
     "POST /v1/schedules/{schedule}/resume",
     "POST /v1/schedules/{schedule}/run",
@@ -180,7 +182,7 @@ async fn answers_are_as_they_are_documented() {
     let simulated = api.post("/v1/groups/g/policy/simulate", trial).await;
     document.covers("POST /v1/groups/{group}/policy/simulate", &simulated);
     let schedule = json!({"group": "g", "cron": "@every 90s", "time_zone": "Asia/Tehran", "start": "+1h", "end": "2099-01-01T00:00:00Z",
-        "max_runs": 5, "jitter": "5s", "overlap": "queue", "catch_up": "0", "catch_up_all": true, "job": {"url": receiver.url("/")}});
+        "max_runs": 5, "jitter": "5s", "overlap": "queue", "catch_up": "0", "catch_up_all": true, "paused": false, "job": {"url": receiver.url("/")}});
     document.takes("PUT /v1/schedules/{schedule}", &schedule);
     document.covers("PUT /v1/schedules/{schedule}", &api.put("/v1/schedules/s", schedule).await);
     document.covers("POST /v1/schedules/{schedule}/run", &api.post("/v1/schedules/s/run", json!({})).await);
@@ -188,6 +190,9 @@ async fn answers_are_as_they_are_documented() {
     document.takes("POST /v1/schedules/{schedule}/backfill", &range);
     document.covers("POST /v1/schedules/{schedule}/backfill", &api.post("/v1/schedules/s/backfill", range).await);
     document.covers("GET /v1/schedules/{schedule}/history", &api.get("/v1/schedules/s/history").await);
+    document.covers("GET /v1/schedules/{schedule}/runs", &api.get("/v1/schedules/s/runs?count=2&from=%2B1d").await);
+    let runs = api.get("/v1/cron/runs?cron=0+0+L+*+*&time_zone=Asia/Tehran").await;
+    document.covers("GET /v1/cron/runs", &runs);
     document.covers("POST /v1/groups/{group}/pause", &api.post("/v1/groups/g/pause", json!({})).await);
     document.covers("POST /v1/tokens", &api.post("/v1/tokens", json!({"role": "viewer"})).await);
     for (operation, path) in [

@@ -33,8 +33,9 @@ const ZONES: [&str; 20] = [
     "Pacific/Chatham",
 ];
 
-/// Daily ones in and around the hours in which clocks change, hourly ones, odd minutes, seconds, days of both kinds.
-const EXPRESSIONS: [&str; 15] = [
+/// Daily ones in and around the hours in which clocks change, hourly ones, odd minutes, seconds, days of both kinds; stars in one of hour and
+/// minute and in both; ranges that go on from the beginning; days that depend on the month.
+const EXPRESSIONS: [&str; 26] = [
     "0 0 * * *",
     "30 2 * * *",
     "15 1 * * *",
@@ -50,6 +51,17 @@ const EXPRESSIONS: [&str; 15] = [
     "30 0 0 * * *",
     "59 59 1,2 * * *",
     "*/15 59 1 * 3-10 6,7",
+    "0,20,40 0-23 * * *",
+    "*/20 2 * * *",
+    "*/30 0-3 * * 0,6",
+    "*/20 */10 */2 * * 0",
+    "15 22-3 * * *",
+    "50-10/5 1 * 11-4 *",
+    "30 2 L * *",
+    "30 2 LW,15W * *",
+    "0 0 L-3,1W 2-12/2 *",
+    "0 1 * * 0L,5#3",
+    "*/30 * L * 6#1",
 ];
 
 /// The second is a leap year.

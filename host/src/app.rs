@@ -8,6 +8,7 @@ mod declare;
 mod open;
 mod private;
 mod recover;
+mod zone;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::store::{self, NodeDoc, Store};
 pub(crate) use self::open::runtime_options;
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 pub use self::recover::{recover_master_key, recover_operator_token};
+use self::zone::with_local_zone;
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -240,7 +242,7 @@ impl App {
             }),
             auth: config.auth.enabled,
             limits: api_limits(config),
-            compat: config.compat.clone(),
+            compat: with_local_zone(&config.compat),
             stopping: stop.clone(),
             end: self.end.clone(),
         });

@@ -4,6 +4,7 @@
 //! can move time by hand through the loops that run in production.
 
 mod alarm;
+pub mod rfc3339;
 
 use std::fmt;
 use std::future::Future;

@@ -1,9 +1,9 @@
 //! Makes the jobs of schedules when their ticks come.
 //!
-//! A tick's job is stored under the tick, and so is why a tick makes none: whoever comes second, another node or this one after a restart, finds that it was dealt
-//! with. So the loop may forget everything. It knows how far each schedule has come from the store, sleeps until the next tick of
-//! any, is woken by changes of the catalog, and looks now and then all the same. What it has decided to store it stores, however
-//! long the store cannot be reached. Once stored, a schedule's job is a job like any other.
+//! A tick's job is stored under the tick, and so is why a tick makes none: whoever comes second, another node or this one after a
+//! restart, finds that it was dealt with. So the loop may forget everything. It knows how far each schedule has come from the store,
+//! sleeps until the next tick of any, is woken by changes of the catalog, and looks now and then all the same. What it has decided to
+//! store it stores, however long the store cannot be reached. Once stored, a schedule's job is a job like any other.
 
 use std::collections::HashMap;
 use std::sync::Arc;

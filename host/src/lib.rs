@@ -31,6 +31,9 @@ pub mod observers;
 
 // Which jobs start now.
 pub mod due;
+// The same file as in the SDK of plugins: durations are read by one rule.
+#[path = "../../plugins/sdk/src/duration_text.rs"]
+pub mod duration;
 
 // Jobs that consumers fetch.
 pub mod pull;

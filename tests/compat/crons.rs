@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use super::{Mounted, fields};
-use crate::support::{Answer, Gate};
+use crate::support::{Answer, Api, Gate, Program};
 
 impl Mounted {
     fn cron(&self, path: &str, schedule: &str) -> Value {
@@ -129,17 +129,66 @@ async fn the_same_again_changes_nothing() {
 async fn a_delayed_cron_begins_later() {
     let at = Mounted::poussetaches().await;
     let mut task = at.cron("/a", "0 0 * * * *");
-    task["delay"] = 5.into();
+    task["delay"] = 65.into();
     let id = at.push(task).await;
-    let first = at.nanos() + (3_600 + 300) * 1_000_000_000;
+    // It is ten o'clock; the first full hour after five past eleven is twelve.
+    let first = at.nanos() + 2 * 3_600 * 1_000_000_000;
     assert_eq!(at.until_listed("cron", &id, |_| true).await["next_run"], first);
     at.clock.set(UnixMs(first / 1_000_000 - 1));
     at.host.looked(&at.receiver).await;
     assert_eq!(at.receiver.count("/a"), 0);
     at.clock.set(UnixMs(first / 1_000_000));
     at.receiver.arrived("/a", 1).await;
-    let next = at.nanos() + 3_300 * 1_000_000_000;
+    let next = at.nanos() + 3_600 * 1_000_000_000;
     at.until_listed("cron", &id, |task| task["next_run"] == next).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delayed_cron_runs_at_its_own_times_only() {
+    let at = Mounted::poussetaches().await;
+    let day = 86_400 * 1_000_000_000_i64;
+    let ten = 36_000 * 1_000_000_000_i64;
+    // On 2026-11-20 at 10:00:00: the delay is 30 minutes, a day, and one after which the same day of the month comes again.
+    for (path, schedule, minutes, first) in [
+        ("/noon", "0 0 12 * * *", 30, day / 2 - ten),
+        ("/tomorrow", "0 0 12 * * *", 1_440, day / 2 - ten + day),
+        ("/month", "0 0 0 1 * *", 1_440, 11 * day - ten),
+        ("/next_month", "0 0 0 1 * *", 11 * 1_440, 42 * day - ten),
+        ("/every", "@every 90s", 2, 210 * 1_000_000_000),
+    ] {
+        let mut task = at.cron(path, schedule);
+        task["delay"] = minutes.into();
+        let id = at.push(task).await;
+        let listed = at.until_listed("cron", &id, |_| true).await;
+        assert_eq!(listed["next_run"].as_i64().unwrap() - at.nanos(), first, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crons_are_read_in_the_local_time_of_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    for (index, (tz, configured, zone)) in [
+        ("America/New_York", "", "America/New_York"),
+        (":America/New_York", "", "America/New_York"),
+        ("", "", "UTC"),
+        ("America/New_York", "Asia/Kathmandu", "Asia/Kathmandu"),
+        ("EST5EDT,M3.2.0,M11.1.0", "", "UTC"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let store = format!("sqlite:{}", dir.path().join(format!("{index}.db")).display());
+        let environment = [("TZ", tz), ("CARILLON_COMPAT__POUSSETACHES__TIME_ZONE", configured)];
+        let program = Program::serve(&["--no-auth", "--store", &store], &environment).await;
+        let api = Api::new(&program.base, None);
+        let task = json!({"url": "http://127.0.0.1:1/", "payload": "", "expected": 200, "schedule": "0 0 12 * * *"});
+        let pushed = api.post("/compat/poussetaches/", task).await;
+        assert_eq!(pushed.status, 201, "{tz}: {}", pushed.text());
+        let schedules = api.get("/v1/schedules").await.items();
+        assert_eq!(schedules[0]["time_zone"], zone, "TZ={tz}");
+        assert_eq!(program.log().contains("time zone has no name"), tz.contains(','), "TZ={tz}");
+        program.kill().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from support import Receiver
+from support import Receiver, until
 
 from carillon import Client, Problem
 
@@ -30,7 +30,9 @@ def test_a_schedule_is_put_shown_and_removed(client: Client, group: str, name: s
     assert (schedule.catch_up, schedule.catch_up_all, schedule.jitter) == ("1m 30s", True, "0s")
     assert schedule.start == start
     assert schedule.next_runs[0] == datetime(2030, 3, 29, 1, 30, tzinfo=timezone.utc)
+    assert schedule.next_runs_local[0] == "2030-03-29T02:30:00+01:00"
     assert len(schedule.next_runs) == 7
+    assert (schedule.runs_left, schedule.skipped, schedule.last_skip) == (7, 0, None)
     assert schedule.job == {"payload": {"kind": "daily"}, "limits": {"ttl": "3600s"}}
     assert client.schedules.get(name) == schedule
     assert name in [schedule.name for schedule in client.schedules.list(page_size=1)]
@@ -48,6 +50,19 @@ def test_a_schedule_makes_jobs(client: Client, group: str, name: str, receiver: 
     (arrival,) = receiver.arrived("/tick")[:1]
     assert arrival.headers["carillon-schedule"] == name
     client.schedules.delete(name)
+
+
+def test_a_schedule_is_put_paused_and_its_history_has_the_jobs(client: Client, group: str, name: str) -> None:
+    put = client.schedules.put
+    assert put(name, group=group, cron="@every 1s", overlap="allow", job={}, paused=True).paused
+    assert put(name, group=group, cron="@every 1s", overlap="allow", job={}).paused
+    assert not put(name, group=group, cron="@every 1s", overlap="allow", job={}, paused=False).paused
+    until("it has run", lambda: client.schedules.get(name).runs or None)
+    client.schedules.pause(name)
+    runs = list(client.schedules.history(name))
+    made = [run for run in runs if run.job is not None]
+    assert client.jobs.get(str(made[0].job)).name == name
+    assert all(run.skipped is not None and run.count for run in runs if run.job is None)
 
 
 def test_a_run_and_a_backfill(client: Client, group: str, name: str) -> None:

@@ -13,8 +13,15 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use super::error::Problem;
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, rfc3339};
+use crate::duration;
 use crate::policy::binding::pointer_to;
+
+/// The largest number of Unix seconds, in the year 5138; those of milliseconds are larger from 1973 on.
+const MOST_SECONDS: f64 = 1e11;
+
+/// How far a float with so many digits may be from its millisecond.
+const INEXACTNESS_MS: f64 = 0.001;
 
 /// A body of JSON, whatever its content type says.
 pub struct Body<T>(pub T);
@@ -120,7 +127,7 @@ pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<U
     let given = value.filter(|value| !value.is_null());
     let at = given.map_or(Ok(now), |value| time(value, now)).map_err(invalid)?;
     if at > now.plus(horizon) {
-        let most = humantime::format_duration(horizon);
+        let most = duration::format(horizon);
         return Err(invalid(format!("the time is more than {most} ahead (`engine.horizon`)")));
     }
     Ok(at.max(now))
@@ -134,16 +141,27 @@ pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
     match value {
         Value::String(text) => parse_time(text, now),
         Value::Number(seconds) => {
-            let ms = seconds.as_f64().map(|seconds| (seconds * 1_000.0).ceil()).filter(|ms| ms.is_finite());
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a float that is too large becomes the largest integer"
-            )]
-            let at = ms.map(|ms| UnixMs(ms as i64));
-            at.ok_or_else(|| "the number is not a time".to_owned())
+            let number = seconds.as_f64().filter(|seconds| seconds.is_finite());
+            number.map_or_else(|| Err("the number is not a time".to_owned()), of_seconds)
         }
         _ => Err("a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned()),
     }
+}
+
+/// A number of Unix seconds.
+fn of_seconds(seconds: f64) -> Result<UnixMs, String> {
+    if seconds.abs() > MOST_SECONDS {
+        let hint = "divide it by 1000";
+        return Err(format!(
+            "`{seconds}` is too large for a number of Unix seconds and looks like milliseconds; {hint}"
+        ));
+    }
+    let ms = seconds * 1_000.0;
+    // A float is seldom exactly the millisecond that it was written as.
+    let whole = if (ms - ms.round()).abs() < INEXACTNESS_MS { ms.round() } else { ms.ceil() };
+    #[expect(clippy::cast_possible_truncation, reason = "it is neither small nor large")]
+    let at = UnixMs(whole as i64);
+    Ok(at)
 }
 
 /// Whether a time counts from now.
@@ -157,20 +175,17 @@ pub fn is_relative(value: Option<&Value>) -> bool {
 
 fn parse_time(text: &str, now: UnixMs) -> Result<UnixMs, String> {
     if let Some(delay) = text.strip_prefix('+') {
-        let delay = humantime::parse_duration(delay);
+        let delay = duration::parse(delay);
         return delay.map(|delay| now.plus(delay)).map_err(|error| {
             format!("`{}` is not a duration such as `+90s`, `+6h` or `+2d`: {error}", text.escape_debug())
         });
     }
-    let at: jiff::Timestamp = text.parse().map_err(|_| {
+    rfc3339::parse(text).map_err(|error| {
         format!(
-            "`{}` is not a time such as `2026-11-20T10:00:00.250Z`, `+90s` or a number of Unix seconds",
+            "`{}` is not a time such as `2026-11-20T10:00:00.250Z`, `+90s` or a number of Unix seconds: {error}",
             text.escape_debug()
         )
-    })?;
-    let nanos = at.as_nanosecond();
-    let ms = nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0);
-    i64::try_from(ms).map(UnixMs).map_err(|_| "the time is out of range".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -191,6 +206,7 @@ mod tests {
         assert_eq!(at(json!("2026-11-20T12:00:01+02:00")), Ok(1_000));
         assert_eq!(at(json!(1_795_168_802)), Ok(2_000));
         assert_eq!(at(json!(1_795_168_800.5)), Ok(500));
+        assert_eq!(at(json!(1_795_168_800.123)), Ok(123), "to the millisecond");
         assert_eq!(at(json!("+90s")), Ok(90_000));
         assert_eq!(at(json!("+2d")), Ok(2 * 86_400_000));
         assert_eq!(at(json!(null)), Ok(0));
@@ -207,6 +223,24 @@ mod tests {
         assert_eq!(at(json!("1970-01-01T00:00:00Z")), Ok(0));
         assert_eq!(at(json!(-5)), Ok(0));
         assert!(at(json!("2036-11-20T10:00:00Z")).is_ok());
+    }
+
+    #[test]
+    fn a_refused_time_carries_a_hint() {
+        for (value, hint) in [
+            (json!("2027-03-01T10:00:00"), "the offset is missing; append `Z`"),
+            (json!("2027-03-01T10:00:60Z"), "leap seconds are not taken"),
+            (json!("2027-03-01T10:00:00+01:00[Europe/Berlin]"), "brackets"),
+            (json!("+1M"), "months and years have no fixed length"),
+            (json!("+1y"), "months and years have no fixed length"),
+            (json!(1_803_895_200_000_i64), "looks like milliseconds"),
+            (json!(1_803_895_200_000.5), "looks like milliseconds"),
+            (json!(-1_803_895_200_000_i64), "looks like milliseconds"),
+            (json!("+3700d"), "3660days ahead"),
+        ] {
+            let error = at(value.clone()).unwrap_err();
+            assert!(error.contains(hint), "{value}: {error}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use self::native::keys::KeyDoc;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
     attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, quarantine, replays,
-    schedule_patch, schedules, shadow, simulate, tenants, tokens, versions,
+    schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
 };
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
@@ -179,6 +179,8 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::get))
         .routes(routes!(schedules::history))
+        .routes(routes!(schedule_runs::of_schedule))
+        .routes(routes!(schedule_runs::of_expression))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::list_versions))

@@ -110,7 +110,7 @@ impl Catalog {
         self.check_keys(tenant, group, effective)?;
         let limits = &effective.limits;
         if limits.timeout > self.bounds.max_timeout {
-            let most = humantime::format_duration(self.bounds.max_timeout);
+            let most = crate::duration::format(self.bounds.max_timeout);
             return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
         }
         if let Some(group) = effective.observe.as_ref().and_then(|used| used.jobs.as_deref()) {

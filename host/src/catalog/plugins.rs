@@ -83,7 +83,7 @@ impl Catalog {
         let admitted = self.runtime.registry.admit(tenant.id, &component).await?;
         let described = examine(&self.runtime, tenant.id, &admitted.plugin, &component);
         let described = tokio::time::timeout(EXAMINATION, described).await.map_err(|_| {
-            let most = humantime::format_duration(EXAMINATION);
+            let most = crate::duration::format(EXAMINATION);
             LoadError::Golden(format!("what it says of itself and its golden tests take longer than {most}"))
         })??;
         let said = PluginName { name: described.name, version: Some(described.version) };

@@ -85,6 +85,19 @@ impl ScheduleSpec {
         (&self.cron, &self.time_zone, self.start) == (&other.cron, &other.time_zone, other.start)
     }
 
+    /// Refuses what is put if no run of it is to come.
+    fn runs_at_all(&self, timetable: &Timetable, now: UnixMs) -> Result<(), Invalid> {
+        if timetable.after(now).next().is_some() {
+            return Ok(());
+        }
+        let (pointer, bound) = match (self.end, self.start) {
+            (Some(_), _) => ("/end", "`end`"),
+            (None, Some(_)) => ("/start", "the end of the year 2100"),
+            (None, None) => ("/cron", "the end of the year 2100"),
+        };
+        Err(Invalid::at(pointer, format!("the schedule would never run: no run is due between now and {bound}")))
+    }
+
     /// When it ticks. `@every` counts from the start, or else from `anchor`.
     ///
     /// # Errors
@@ -143,8 +156,8 @@ impl Catalog {
         self.state().schedules().cloned().collect()
     }
 
-    /// Makes or changes a schedule; the answer says whether it is new. A paused one stays paused. Where it ticks otherwise than
-    /// before, it has no past.
+    /// Makes or changes a schedule; the answer says whether it is new. Unless `paused` says so, a paused one stays paused. Where it ticks
+    /// otherwise than before, it has no past.
     ///
     /// # Errors
     /// If it makes no sense, with a pointer to what does not, or was changed at the same moment.
@@ -153,22 +166,29 @@ impl Catalog {
         tenant: TenantId,
         name: &str,
         spec: ScheduleSpec,
+        paused: Option<bool>,
     ) -> Result<(Arc<Schedule>, bool), Rejected> {
         check::name("schedule", name)?;
         let now = self.now();
-        spec.timetable(now)?;
+        let timetable = spec.timetable(now)?;
         if self.group(tenant, &spec.group).is_none() {
             let message = format!("there is no group `{}`", spec.group.escape_debug());
             return Err(Invalid::at("/group", message).into());
         }
         let before = self.schedule(tenant, name);
         let expect = before.as_ref().map_or(Expect::Nothing, |before| Expect::Version(before.version));
+        if before.as_ref().is_none_or(|before| before.spec != spec) {
+            spec.runs_at_all(&timetable, now)?;
+        }
+        let was_paused = before.as_ref().is_some_and(|before| before.paused);
+        let paused = paused.unwrap_or(was_paused);
         let doc = match &before {
-            Some(before) if before.spec.ticks_like(&spec) => ScheduleDoc { spec, ..before.doc() },
-            before => {
-                let paused = before.as_ref().is_some_and(|before| before.paused);
-                ScheduleDoc { spec, paused, since: now, anchor: now }
+            Some(before) if before.spec.ticks_like(&spec) => {
+                let doc = before.doc();
+                let since = if was_paused && !paused { now } else { doc.since };
+                ScheduleDoc { spec, paused, since, ..doc }
             }
+            _ => ScheduleDoc { spec, paused, since: now, anchor: now },
         };
         self.put(self.entity(tenant, Kind::Schedule, name, document(&doc), expect)).await?;
         Ok((self.schedule(tenant, name).ok_or(Rejected::Gone)?, before.is_none()))

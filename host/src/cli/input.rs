@@ -91,10 +91,12 @@ pub(super) fn header(text: &str) -> Result<(String, String), String> {
 
 /// A time as the API takes it: seconds since 1970 as a number, everything else as a string.
 pub(super) fn time(text: &str) -> Value {
-    match text.parse::<u64>() {
-        Ok(seconds) if !text.starts_with('+') => Value::from(seconds),
-        _ => Value::from(text),
+    let is_number = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !is_number {
+        return Value::from(text);
     }
+    let whole = text.parse::<i64>().map(Value::from).ok();
+    whole.or_else(|| text.parse::<f64>().map(Value::from).ok()).unwrap_or_else(|| Value::from(text))
 }
 
 #[cfg(test)]
@@ -141,6 +143,9 @@ mod tests {
     #[test]
     fn times_are_numbers_only_if_they_are_points_in_time() {
         assert_eq!(time("1795168800"), json!(1_795_168_800));
+        assert_eq!(time("1795168800.25"), json!(1_795_168_800.25));
+        assert_eq!(time("-5"), json!(-5));
+        assert_eq!(time("1.2.3"), json!("1.2.3"));
         assert_eq!(time("+90s"), json!("+90s"));
         assert_eq!(time("+90"), json!("+90"));
         assert_eq!(time("2026-11-20T10:00:00Z"), json!("2026-11-20T10:00:00Z"));

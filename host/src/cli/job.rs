@@ -61,7 +61,7 @@ pub(super) enum Command {
         #[command(flatten)]
         target: Target,
         /// How long to wait, such as `90s`; without end if it is not said.
-        #[arg(long, value_name = "PERIOD", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "PERIOD", value_parser = crate::duration::parse)]
         timeout: Option<Duration>,
     },
     /// Cancel jobs that are not finished.

@@ -138,8 +138,7 @@ fn show(session: &Session, outcome: &Value) -> anyhow::Result<()> {
 
 /// What a reader wants to know of an attempt.
 fn attempt_row(attempt: &Value) -> Value {
-    let after =
-        attempt["after_ms"].as_u64().map(|ms| humantime::format_duration(Duration::from_millis(ms)).to_string());
+    let after = attempt["after_ms"].as_u64().map(|ms| crate::duration::format(Duration::from_millis(ms)).to_string());
     json!({
         "number": attempt["number"],
         "run_at": attempt["run_at"],

@@ -62,10 +62,23 @@ pub(super) enum Command {
         #[arg(long, value_name = "TIME")]
         to: String,
     },
-    /// Print when the schedule runs next, at most ten times.
+    /// Print when a schedule runs next, or when an expression would: in UTC, and on the clocks of its time zone.
     Next {
         /// The schedule's name.
-        name: String,
+        #[arg(required_unless_present = "cron", conflicts_with = "cron")]
+        name: Option<String>,
+        /// An expression that need not be stored.
+        #[arg(long, value_name = "EXPRESSION")]
+        cron: Option<String>,
+        /// The time zone of the expression: an IANA name.
+        #[arg(long, value_name = "ZONE", requires = "cron")]
+        time_zone: Option<String>,
+        /// The first time that a run may have: RFC 3339, seconds since 1970, or such as `+30d`. Now by default.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// How many runs, at most 1000.
+        #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+        count: u32,
     },
 }
 
@@ -181,16 +194,40 @@ impl Command {
                 let text = format!("{name}: {} of {} runs made up for", done["created"], done["ticks"]);
                 session.done(&done, &text)
             }
-            Self::Next { name } => {
-                let schedule: Answer = client.get(&["schedules", &name], &[]).await?;
-                if session.out.is_json() {
-                    return session.out.json(&schedule["next_runs"]);
+            Self::Next { name, cron, time_zone, from, count } => {
+                let mut query = vec![("count", count.to_string())];
+                let options = [("cron", cron), ("time_zone", time_zone), ("from", from)];
+                query.extend(options.into_iter().filter_map(|(key, value)| Some((key, value?))));
+                match name {
+                    Some(name) => next_of_schedule(session, &name, &query).await,
+                    None => print_runs(session, &client.get(&["cron", "runs"], &query).await?),
                 }
-                let runs = schedule["next_runs"].as_array().into_iter().flatten().filter_map(Value::as_str);
-                runs.into_iter().try_for_each(|run| session.out.line(run))
             }
         }
     }
+}
+
+/// Prints when a schedule runs next, or why it does not.
+async fn next_of_schedule(session: &Session, name: &str, query: &[(&str, String)]) -> anyhow::Result<()> {
+    let runs: Value = session.client.get(&["schedules", name, "runs"], query).await?;
+    if session.out.is_json() || runs["runs"].as_array().is_some_and(|runs| !runs.is_empty()) {
+        return print_runs(session, &runs);
+    }
+    let schedule: Value = session.client.get(&["schedules", name], &[]).await?;
+    if let Some(broken) = schedule["broken"].as_str() {
+        return session.out.line(&format!("broken: {broken}"));
+    }
+    session.out.line(if schedule["paused"] == true { "paused" } else { "never" })
+}
+
+fn print_runs(session: &Session, view: &Value) -> anyhow::Result<()> {
+    if session.out.is_json() {
+        return session.out.json(&view["runs"]);
+    }
+    let zone = view["time_zone"].as_str().unwrap_or_default();
+    let texts = |run: &Value| Some((run["at"].as_str()?.to_owned(), run["local"].as_str()?.to_owned()));
+    let runs = view["runs"].as_array().into_iter().flatten().filter_map(texts);
+    runs.into_iter().try_for_each(|(at, local)| session.out.line(&format!("{at}  {local}  {zone}")))
 }
 
 #[cfg(test)]

@@ -33,15 +33,15 @@ impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|_| format!("`{text}` is not a duration with its unit, such as \"250ms\", \"30s\" or \"15m\""))
+        crate::duration::parse(text).map(Self).map_err(|error| {
+            format!("`{text}` is not a duration with its unit, such as \"250ms\", \"30s\" or \"15m\": {error}")
+        })
     }
 }
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        crate::duration::format(self.0).fmt(f)
     }
 }
 
@@ -274,5 +274,6 @@ mod tests {
         assert_eq!("1h 30m".parse(), Ok(Period(Duration::from_secs(5400))));
         assert_eq!("0s".parse(), Ok(Period(Duration::ZERO)));
         assert!("5".parse::<Period>().unwrap_err().contains("with its unit"));
+        assert!("5M".parse::<Period>().unwrap_err().contains("months and years"));
     }
 }

@@ -129,13 +129,21 @@ impl Debounce {
             // The job that was to run then was cancelled: this one takes its place.
             Some(last) if newest == Newest::Gone && now < last.at => Debounced::Miss(last.at),
             Some(last) if now.0 - last.at.0 <= millis(self.window) => {
-                // Whole seconds, rounded up, and at least one.
-                let left = millis(self.window) - (now.0 - last.at.0);
-                let seconds = left.max(1).div_euclid(1_000) + i64::from(left.max(1).rem_euclid(1_000) > 0);
-                Debounced::Miss(UnixMs(now.0.saturating_add(seconds.saturating_mul(1_000))))
+                let left = (millis(self.window) - (now.0 - last.at.0)).max(1);
+                Debounced::Miss(UnixMs(now.0.saturating_add(self.delay(left))))
             }
             _ => Debounced::Miss(now),
         }
+    }
+}
+
+impl Debounce {
+    /// A delay in milliseconds. Of a window of whole seconds delays are whole seconds, too, rounded up; others are exact.
+    fn delay(&self, left: i64) -> i64 {
+        if self.window.subsec_nanos() > 0 {
+            return left;
+        }
+        (left.div_euclid(1_000) + i64::from(left.rem_euclid(1_000) > 0)).saturating_mul(1_000)
     }
 }
 
@@ -262,8 +270,12 @@ mod tests {
 
     #[test]
     fn delays_are_whole_seconds_rounded_up() {
-        let last = Some(LastPush { at: at(0) });
-        let decided = debounce(1_500, false).decide(UnixMs(at(0).0 + 200), last, Newest::Begun(at(0)));
-        assert_eq!(decided, Debounced::Miss(UnixMs(at(2).0 + 200)));
+        let decided = |window, now| {
+            let last = Some(LastPush { at: at(0) });
+            debounce(window, false).decide(UnixMs(at(0).0 + now), last, Newest::Begun(at(0)))
+        };
+        assert_eq!(decided(2_000, 200), Debounced::Miss(UnixMs(at(2).0 + 200)));
+        assert_eq!(decided(1_500, 200), Debounced::Miss(UnixMs(at(1).0 + 500)), "but those of a fraction are exact");
+        assert_eq!(decided(1_500, 1_500), Debounced::Miss(UnixMs(at(1).0 + 501)));
     }
 }

@@ -99,7 +99,7 @@ impl Compiler {
     }
 
     fn too_slow(&self) -> String {
-        format!("it takes longer than {} (`policy.compile_timeout`)", humantime::format_duration(self.timeout))
+        format!("it takes longer than {} (`policy.compile_timeout`)", crate::duration::format(self.timeout))
     }
 }
 

@@ -1,15 +1,16 @@
 //! Reads expressions: crontab(5) with five fields, the same with seconds in front, `@hourly` and its like, `@every`.
 //!
-//! The fields are read here, so that what is wrong can be named, and handed to the crate `cron` as plain lists of numbers; it
-//! knows the calendar. Two things that crontab says and the crate does not are translated: the numbers of weekdays, and that a
-//! restricted day of the month and a restricted day of the week mean either, not both.
+//! Two restricted days mean either, as crontab says. A star in the hour or the minute makes an expression follow elapsed time, as Debian's
+//! cron has it: see [`Pace`].
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{Datelike as _, NaiveDate, Timelike as _};
 use jiff::civil::DateTime;
+
+use super::calendar::{Calendar, Days, Pace};
+use super::fields::{DAY_OF_MONTH, DAY_OF_WEEK, FIELDS, Field, HOUR, MINUTE, MONTH, SECOND};
+use crate::duration;
 
 /// The longest expression, in bytes. All sixty minutes, one by one, take 169.
 const EXPRESSION_LEN: usize = 512;
@@ -18,8 +19,14 @@ const EXPRESSION_LEN: usize = 512;
 const SHORTEST_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_EVERY: Duration = Duration::from_secs(3_660 * 86_400);
 
-/// The crate knows no year before 1970.
-const BEFORE_ALL: DateTime = DateTime::constant(1969, 12, 31, 23, 59, 59, 0);
+/// The word before a period.
+const EVERY: &str = "@every";
+
+/// What other programs write before the fields for the time zone.
+const ZONE_PREFIXES: [&str; 2] = ["CRON_TZ=", "TZ="];
+
+/// From here to the last year every day of every year is met on every weekday.
+const BEFORE_EVERY_DAY: DateTime = DateTime::constant(1999, 12, 31, 23, 59, 59, 0);
 
 /// Shorthands and what they stand for.
 const SHORTHANDS: [(&str, &str); 7] = [
@@ -40,8 +47,8 @@ pub struct BadExpression(String);
 /// When, in local time or in elapsed time.
 #[derive(Clone, Debug)]
 pub enum Expression {
-    /// A local time matches if it matches any of these; there are one or two.
-    Calendar(Vec<cron::Schedule>),
+    /// At local times.
+    Calendar(Box<Calendar>),
     /// Again and again after this time.
     Every(Duration),
 }
@@ -54,10 +61,15 @@ impl FromStr for Expression {
             return Err(BadExpression(format!("an expression has at most {EXPRESSION_LEN} bytes")));
         }
         let text = text.trim();
+        if let Some(prefix) = ZONE_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix)) {
+            return Err(zone_in_front(&text[prefix.len()..]));
+        }
         if !text.starts_with('@') {
             return calendar(text);
         }
-        if let Some(period) = text.strip_prefix("@every").filter(|rest| rest.starts_with(char::is_whitespace)) {
+        if let Some((word, period)) = text.split_once(char::is_whitespace)
+            && word.eq_ignore_ascii_case(EVERY)
+        {
             return every(period.trim());
         }
         match SHORTHANDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
@@ -74,88 +86,31 @@ impl Expression {
     /// The first local time after `local` that matches, to the second; none after the year 2100.
     #[must_use]
     pub fn next_local(&self, local: DateTime) -> Option<DateTime> {
-        let Self::Calendar(schedules) = self else { return None };
-        let after = to_chrono(local.max(BEFORE_ALL))?.and_utc();
-        let next = schedules.iter().filter_map(|schedule| schedule.after(&after).next()).min()?;
-        from_chrono(next.naive_utc())
+        match self {
+            Self::Calendar(calendar) => calendar.next_after(local),
+            Self::Every(_) => None,
+        }
     }
 }
 
-fn to_chrono(local: DateTime) -> Option<chrono::NaiveDateTime> {
-    let unsigned = |value: i8| u32::try_from(value).unwrap_or(0);
-    NaiveDate::from_ymd_opt(i32::from(local.year()), unsigned(local.month()), unsigned(local.day()))?.and_hms_opt(
-        unsigned(local.hour()),
-        unsigned(local.minute()),
-        unsigned(local.second()),
-    )
-}
-
-fn from_chrono(local: chrono::NaiveDateTime) -> Option<DateTime> {
-    let signed = |value: u32| i8::try_from(value).unwrap_or(0);
-    let year = i16::try_from(local.year()).ok()?;
-    let (month, day) = (signed(local.month()), signed(local.day()));
-    DateTime::new(year, month, day, signed(local.hour()), signed(local.minute()), signed(local.second()), 0).ok()
+fn zone_in_front(rest: &str) -> BadExpression {
+    let (zone, fields) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    BadExpression(format!(
+        "the time zone is a field of its own: `time_zone` is `{}`, and `cron` is `{}`",
+        zone.escape_debug(),
+        fields.trim().escape_debug()
+    ))
 }
 
 fn every(period: &str) -> Result<Expression, BadExpression> {
-    let parsed = humantime::parse_duration(period).map_err(|_| {
-        BadExpression(format!("`{}` is not a period such as `@every 90s` or `@every 1h 30m`", period.escape_debug()))
-    })?;
+    let parsed = duration::parse_millis(period)
+        .map_err(|error| BadExpression(format!("`{}`, the period of `@every`, {error}", period.escape_debug())))?;
     if parsed < SHORTEST_EVERY || parsed > LONGEST_EVERY {
-        let (least, most) = (humantime::format_duration(SHORTEST_EVERY), humantime::format_duration(LONGEST_EVERY));
+        let (least, most) = (duration::format(SHORTEST_EVERY), duration::format(LONGEST_EVERY));
         return Err(BadExpression(format!("the period of @every is from {least} to {most}")));
     }
     Ok(Expression::Every(parsed))
 }
-
-/// The numbers that a field can have.
-struct Field {
-    name: &'static str,
-    least: u32,
-    most: u32,
-    names: &'static [&'static str],
-}
-
-const fn numbers(name: &'static str, least: u32, most: u32) -> Field {
-    Field { name, least, most, names: &[] }
-}
-
-/// The names of months, the first of which is 1.
-const MONTHS: [&str; 12] = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-];
-
-/// The names of weekdays, the first of which is 0.
-const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
-
-/// How many letters of a name are enough.
-const NAME_LETTERS: usize = 3;
-
-/// The fields in the order in which they are written; the first may be left out.
-const FIELDS: [Field; 6] = [
-    numbers("second", 0, 59),
-    numbers("minute", 0, 59),
-    numbers("hour", 0, 23),
-    numbers("day of month", 1, 31),
-    Field { name: "month", least: 1, most: 12, names: &MONTHS },
-    // Sunday is both 0 and 7.
-    Field { name: "day of week", least: 0, most: 7, names: &WEEKDAYS },
-];
-
-/// Where the days are among [`FIELDS`].
-const DAY_OF_MONTH: usize = 3;
-const DAY_OF_WEEK: usize = 5;
 
 fn calendar(text: &str) -> Result<Expression, BadExpression> {
     let mut written: Vec<_> = text.split_whitespace().collect();
@@ -169,118 +124,47 @@ fn calendar(text: &str) -> Result<Expression, BadExpression> {
     if missing == 1 {
         written.insert(0, "0");
     }
-    let mut sets = [0; FIELDS.len()];
-    for (index, field) in FIELDS.iter().enumerate() {
-        sets[index] = field
-            .read(written[index])
-            .map_err(|error| BadExpression(format!("field {} ({}): {error}", index + 1 - missing, field.name)))?;
-    }
-    // Sunday is 0 for crontab; the crate counts weekdays from 1.
-    let week = sets[DAY_OF_WEEK];
-    sets[DAY_OF_WEEK] = ((week | week >> 7) & 0x7f) << 1;
-    let restricted = |index: usize| !written[index].starts_with(['*', '?']);
-    let mut schedules = Vec::new();
-    if restricted(DAY_OF_MONTH) && restricted(DAY_OF_WEEK) {
-        schedules.push(schedule(&sets, Some(DAY_OF_WEEK))?);
-        schedules.push(schedule(&sets, Some(DAY_OF_MONTH))?);
-    } else {
-        schedules.push(schedule(&sets, None)?);
-    }
-    let expression = Expression::Calendar(schedules);
-    // From here to the end of 2100 every day of every year is met on every weekday.
-    if expression.next_local(DateTime::constant(2000, 1, 1, 0, 0, 0, 0)).is_none() {
-        let (day, month) = (DAY_OF_MONTH + 1 - missing, DAY_OF_MONTH + 2 - missing);
+    let calendar = Calendar {
+        second: read(&written, missing, SECOND, Field::read)?,
+        minute: read(&written, missing, MINUTE, Field::read)?,
+        hour: read(&written, missing, HOUR, Field::read)?,
+        days_of_month: read(&written, missing, DAY_OF_MONTH, Field::read_days_of_month)?,
+        month: read(&written, missing, MONTH, Field::read)?,
+        days_of_week: read(&written, missing, DAY_OF_WEEK, Field::read_days_of_week)?,
+        days: days(written[DAY_OF_MONTH], written[DAY_OF_WEEK]),
+        pace: pace(written[HOUR], written[MINUTE]),
+    };
+    if calendar.next_after(BEFORE_EVERY_DAY).is_none() {
+        let (day, month) = (DAY_OF_MONTH + 1 - missing, MONTH + 1 - missing);
         return Err(BadExpression(format!(
             "fields {day} and {month} (day of month, month): it never happens, because no such month has such a day"
         )));
     }
-    Ok(expression)
+    Ok(Expression::Calendar(Box::new(calendar)))
 }
 
-/// The crate's schedule for these numbers, one field of which may be left open.
-fn schedule(sets: &[u64; FIELDS.len()], open: Option<usize>) -> Result<cron::Schedule, BadExpression> {
-    let field = |(index, set): (usize, &u64)| {
-        if open == Some(index) {
-            return "*".to_owned();
-        }
-        let numbers = (0..u64::BITS).filter(|number| set >> number & 1 == 1).map(|number| number.to_string());
-        numbers.collect::<Vec<_>>().join(",")
-    };
-    let text = sets.iter().enumerate().map(field).collect::<Vec<_>>().join(" ");
-    text.parse().map_err(|error: cron::error::Error| BadExpression(error.to_string()))
+/// Reads one of the fields; an error says which.
+fn read<T>(
+    written: &[&str],
+    missing: usize,
+    index: usize,
+    read: impl Fn(&Field, &str) -> Result<T, String>,
+) -> Result<T, BadExpression> {
+    let field = &FIELDS[index];
+    read(field, written[index])
+        .map_err(|error| BadExpression(format!("field {} ({}): {error}", index + 1 - missing, field.name)))
 }
 
-impl Field {
-    /// The numbers that a field names, as bits.
-    fn read(&self, text: &str) -> Result<u64, String> {
-        let may_be_open = self.name.starts_with("day");
-        if text == "?" && may_be_open {
-            return Ok(self.range(self.least, self.most, 1));
-        }
-        text.split(',').try_fold(0, |set, item| Ok(set | self.item(item)?))
-    }
-
-    /// `*`, `a` or `a-b`, perhaps with `/step`.
-    fn item(&self, item: &str) -> Result<u64, String> {
-        let (base, step) = item.split_once('/').map_or((item, None), |(base, step)| (base, Some(step)));
-        let every = step.map(|step| self.step(item, step)).transpose()?;
-        if base == "*" {
-            return Ok(self.range(self.least, self.most, every.unwrap_or(1)));
-        }
-        let Some((first, last)) = base.split_once('-') else {
-            let first = self.number(item, base)?;
-            // `a/n` goes on to the end; the end of a week is Saturday.
-            let end = if self.most == 7 { 6.max(first) } else { self.most };
-            return Ok(self.range(first, if step.is_some() { end } else { first }, every.unwrap_or(1)));
-        };
-        let (first, mut end) = (self.number(item, first)?, self.number(item, last)?);
-        if end == 0 && self.most == 7 && last.starts_with(char::is_alphabetic) {
-            end = 7;
-        }
-        if first > end {
-            return Err(format!("`{}` goes backwards", item.escape_debug()));
-        }
-        Ok(self.range(first, end, every.unwrap_or(1)))
-    }
-
-    fn range(&self, first: u32, last: u32, step: usize) -> u64 {
-        (first..=last).step_by(step).fold(0, |set, number| set | 1 << number)
-    }
-
-    fn number(&self, item: &str, text: &str) -> Result<u32, String> {
-        let named = self.names.iter().position(|name| {
-            let short = name.get(..NAME_LETTERS).is_some_and(|short| short.eq_ignore_ascii_case(text));
-            short || name.eq_ignore_ascii_case(text)
-        });
-        let named = named.and_then(|index| u32::try_from(index).ok()).map(|index| index + self.least);
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = named.or_else(|| text.parse().ok().filter(|_| digits));
-        match number.filter(|number| (self.least..=self.most).contains(number)) {
-            Some(number) => Ok(number),
-            None if digits => Err(format!("`{}` is not within {self}", item.escape_debug())),
-            None => Err(format!(
-                "`{}` is not understood; it takes {self}, `*`, ranges (`a-b`), steps (`*/n`, `a-b/n`) and lists (`a,b`)",
-                item.escape_debug()
-            )),
-        }
-    }
-
-    fn step(&self, item: &str, text: &str) -> Result<usize, String> {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let step = text.parse().ok().filter(|step| digits && (1..=self.most).contains(step));
-        step.and_then(|step| usize::try_from(step).ok())
-            .ok_or_else(|| format!("the step of `{}` is not a number from 1 to {}", item.escape_debug(), self.most))
-    }
+/// Either day is enough if both are restricted, that is, if neither begins with a star.
+fn days(of_month: &str, of_week: &str) -> Days {
+    let is_restricted = |text: &str| !text.starts_with(['*', '?']);
+    if is_restricted(of_month) && is_restricted(of_week) { Days::Either } else { Days::Both }
 }
 
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to {}", self.least, self.most)?;
-        match (self.names.first(), self.names.last()) {
-            (Some(first), Some(last)) => write!(f, " or {} to {}", &first[..NAME_LETTERS], &last[..NAME_LETTERS]),
-            _ => Ok(()),
-        }
-    }
+/// Ranges and lists name times; `*` and `*/n` mean that time passes.
+fn pace(hour: &str, minute: &str) -> Pace {
+    let is_star = |text: &str| text == "*" || text.strip_prefix("*/").is_some_and(|step| !step.contains(','));
+    if is_star(hour) || is_star(minute) { Pace::Elapsed } else { Pace::Fixed }
 }
 
 #[cfg(test)]
@@ -332,6 +216,78 @@ mod tests {
         assert_eq!(days("1/2"), [1, 3, 5]);
         assert_eq!(days("mon-fri/2,6"), [1, 3, 5, 6]);
         assert_eq!(days("7/1"), [0]);
+        for sunday in ["sun-sun", "Sunday-Sunday", "0-0", "7-7", "sun-7", "7-sun", "7-0"] {
+            let expected: &[u32] = if sunday == "sun-7" { &[0, 1, 2, 3, 4, 5, 6] } else { &[0] };
+            assert_eq!(days(sunday), expected, "{sunday}");
+        }
+        assert_eq!(days("mon-mon"), [1]);
+        assert_eq!(days("sun-mon"), [0, 1]);
+        assert_eq!(days("sat-mon"), [0, 1, 6]);
+        assert_eq!(days("7-2"), [0, 1, 2]);
+        assert_eq!(days("5-0"), [0, 5, 6]);
+        assert_eq!(days("fri-mon/2"), [0, 5]);
+        assert_eq!(days("L"), [6], "the last day of the week");
+    }
+
+    #[test]
+    fn ranges_go_on_from_the_beginning() {
+        let hours = next("0 22-2/2 * * *", "2026-03-01", 4);
+        assert_eq!(hours.iter().map(|at| &at[8..13]).collect::<Vec<_>>(), ["01T02", "01T22", "02T00", "02T02"]);
+        let months = next("0 0 1 nov-feb *", "2026-03-01", 5);
+        assert_eq!(
+            months.iter().map(|at| &at[..7]).collect::<Vec<_>>(),
+            ["2026-11", "2026-12", "2027-01", "2027-02", "2027-11"]
+        );
+        let days = next("0 0 30-2 * *", "2026-01-30", 4);
+        assert_eq!(days.iter().map(|at| &at[5..10]).collect::<Vec<_>>(), ["01-31", "02-01", "02-02", "03-01"]);
+        assert_eq!(next("58-1 0 * * *", "2026-01-01T00:01:00", 2), ["2026-01-01T00:58:00", "2026-01-01T00:59:00"]);
+    }
+
+    #[test]
+    fn quartz_words_for_days_depend_on_the_month() {
+        let days = |text: &str, count| {
+            next(text, "2026-01-31T12:00:00", count).iter().map(|at| at[5..10].to_owned()).collect::<Vec<_>>()
+        };
+        // February 2026 begins on a Sunday and ends on a Saturday.
+        assert_eq!(days("0 0 L * *", 3), ["02-28", "03-31", "04-30"]);
+        assert_eq!(days("0 0 L-3 * *", 2), ["02-25", "03-28"]);
+        assert_eq!(days("0 0 LW * *", 4), ["02-27", "03-31", "04-30", "05-29"]);
+        assert_eq!(days("0 0 lw 5 *", 1), ["05-29"], "the 31st is a Sunday");
+        assert_eq!(days("0 0 1W * *", 3), ["02-02", "03-02", "04-01"], "a first on a Sunday");
+        assert_eq!(days("0 0 1W 8 *", 1), ["08-03"], "a first on a Saturday");
+        assert_eq!(days("0 0 15W * *", 3), ["02-16", "03-16", "04-15"], "Sundays");
+        assert_eq!(days("0 0 14W 2,3 *", 2), ["02-13", "03-13"], "Saturdays");
+        assert_eq!(days("0 0 31W * *", 3), ["03-31", "05-29", "07-31"], "only where there is a 31st");
+        assert_eq!(days("0 0 L-1W 5 *", 1), ["05-29"], "the 30th is a Saturday");
+        assert_eq!(days("0 0 L-30 * *", 2), ["03-01", "05-01"], "only where there are 31 days");
+        assert_eq!(days("0 0 * * 5L", 3), ["02-27", "03-27", "04-24"]);
+        assert_eq!(days("0 0 ? * friL", 1), ["02-27"]);
+        assert_eq!(days("0 0 * * FRIDAYL", 1), ["02-27"]);
+        assert_eq!(days("0 0 * * 7L", 2), ["02-22", "03-29"]);
+        assert_eq!(days("0 0 * * 5#2", 2), ["02-13", "03-13"]);
+        assert_eq!(days("0 0 * * mon#1", 3), ["02-02", "03-02", "04-06"]);
+        assert_eq!(days("0 0 * * 0#5", 2), ["03-29", "05-31"], "only where there are five");
+        assert_eq!(days("0 0 1,15,L * *", 4), ["02-01", "02-15", "02-28", "03-01"]);
+        assert_eq!(days("0 0 * * 1#1,5L,3", 4), ["02-02", "02-04", "02-11", "02-18"]);
+        assert_eq!(days("0 0 L * 1", 3), ["02-02", "02-09", "02-16"], "either day is enough");
+        assert_eq!(next("0 0 12 LW * *", "2026-05-01", 1), ["2026-05-29T12:00:00"]);
+    }
+
+    #[test]
+    fn a_star_in_hour_or_minute_means_that_time_passes() {
+        let pace = |text: &str| match text.parse().unwrap() {
+            Expression::Calendar(calendar) => calendar.pace,
+            Expression::Every(_) => panic!("{text}"),
+        };
+        for text in ["* * * * *", "*/5 2 * * *", "30 * * * *", "30 */2 * * *", "@hourly", "0 0 * * * *", "1-5 * * * *"]
+        {
+            assert_eq!(pace(text), Pace::Elapsed, "{text}");
+        }
+        for text in
+            ["30 2 * * *", "* 30 2 * * *", "@daily", "0-59 2 * * *", "0,30 0-23 * * *", "0/15 2 * * *", "*/5,7 2 * * *"]
+        {
+            assert_eq!(pace(text), Pace::Fixed, "{text}");
+        }
     }
 
     #[test]
@@ -360,8 +316,10 @@ mod tests {
         ] {
             assert_eq!(next(text, "2026-03-12T10:20:30", 1), [first], "{text}");
         }
-        let every: Expression = "@every 1m 30s".parse().unwrap();
-        assert!(matches!(every, Expression::Every(period) if period == Duration::from_secs(90)));
+        for text in ["@every 1m 30s", "@EVERY 90s", " @Every\t1.5m "] {
+            let every: Expression = text.parse().unwrap();
+            assert!(matches!(every, Expression::Every(period) if period == Duration::from_secs(90)), "{text}");
+        }
     }
 
     #[test]
@@ -374,7 +332,6 @@ mod tests {
             ("* * * 13 *", "field 4 (month): `13` is not within 1 to 12 or jan to dec"),
             ("* * * * 8", "field 5 (day of week): `8` is not within 0 to 7 or sun to sat"),
             ("* * * * mon,tur", "field 5 (day of week): `tur` is not understood"),
-            ("* 5-1 * * *", "field 2 (hour): `5-1` goes backwards"),
             ("*/0 * * * *", "field 1 (minute): the step of `*/0` is not a number from 1 to 59"),
             ("1/999999999999 * * * *", "field 1 (minute): the step of"),
             ("99999999999 * * * *", "field 1 (minute): `99999999999` is not within"),
@@ -389,9 +346,24 @@ mod tests {
             ("", "not 0"),
             ("@reboot", "`@reboot` is not one of @yearly"),
             ("@every", "`@every` is not one of"),
-            ("@every soon", "`soon` is not a period"),
+            ("@every soon", "`soon`, the period of `@every`, is not a duration"),
+            ("@every 5M", "`M` is not taken: months and years have no fixed length"),
+            ("@every 1y", "months and years have no fixed length"),
+            ("CRON_TZ=Europe/Berlin 0 9 * * *", "`time_zone` is `Europe/Berlin`, and `cron` is `0 9 * * *`"),
+            ("TZ=UTC @daily", "`time_zone` is `UTC`, and `cron` is `@daily`"),
+            ("* L * * *", "field 2 (hour): `L` is not understood"),
+            ("0 0 L-31 * *", "field 3 (day of month): `L-31` is not `L-` and a number from 0 to 30"),
+            ("0 0 L3 * *", "field 3 (day of month): `L3` is not understood"),
+            ("0 0 W * *", "field 3 (day of month): `W` is not understood"),
+            ("0 0 32W * *", "field 3 (day of month): `32W` is not within 1 to 31"),
+            ("0 0 * * 8L", "field 5 (day of week): `8L` is not within 0 to 7"),
+            ("0 0 * * 5#6", "field 5 (day of week): `5#6` is not a weekday, `#` and a number from 1 to 5"),
+            ("0 0 * * 5#", "field 5 (day of week): `5#` is not a weekday"),
+            ("0 0 * * #2", "field 5 (day of week): `#2` is not understood"),
+            ("0 0 * * 5L-6", "field 5 (day of week): `5L-6` is not understood"),
+            ("0 0 31W 4 *", "fields 3 and 4 (day of month, month): it never happens"),
             ("@every 999ms", "from 1s to"),
-            ("@every 99999y", "from 1s to"),
+            ("@every 99999d", "from 1s to"),
             ("@everything", "`@everything` is not one of"),
         ] {
             assert!(refused(text).contains(expected), "{text}: {}", refused(text));

@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
 
+use super::calendar::Pace;
+use super::zone::Stretch;
 use super::{Expression, Zone};
 use crate::clock::UnixMs;
 
@@ -31,8 +33,10 @@ impl Timetable {
         let start = self.start.map_or(UnixMs(0), |start| start.max(UnixMs(0)));
         let last = instant.max(UnixMs(start.0 - 1));
         // A local time of the same second is not later.
-        let cursor = Timestamp::from_millisecond(last.0).ok().map(|last| self.zone.local(last));
-        Ticks { timetable: self, last, cursor }
+        let from = Timestamp::from_millisecond(last.0).ok();
+        let cursor = from.map(|last| self.zone.local(last));
+        let stretch = from.map(|last| self.zone.stretch(last));
+        Ticks { timetable: self, last, cursor, stretch }
     }
 }
 
@@ -41,10 +45,30 @@ impl Timetable {
 pub struct Ticks<'a> {
     timetable: &'a Timetable,
     last: UnixMs,
+    /// The local time after which the next one is looked for.
     cursor: Option<DateTime>,
+    /// Where elapsed time is followed: the stretch of one offset in which `cursor` is.
+    stretch: Option<Stretch>,
 }
 
 impl Ticks<'_> {
+    /// The next instant whose local time matches.
+    fn passing_tick(&mut self) -> Option<UnixMs> {
+        loop {
+            let (cursor, stretch) = (self.cursor?, self.stretch?);
+            let local = self.timetable.expression.next_local(cursor)?;
+            let instant = stretch.offset.to_timestamp(local).ok()?;
+            let Some(end) = stretch.end.filter(|end| *end <= instant) else {
+                self.cursor = Some(local);
+                return Some(UnixMs(instant.as_millisecond()));
+            };
+            // Clocks are changed before that: look on from what they show then.
+            self.stretch = Some(self.timetable.zone.stretch(end));
+            self.cursor = self.timetable.zone.local(end).checked_sub(SignedDuration::from_secs(1)).ok();
+        }
+    }
+
+    /// The next instant of a local time that has not had one.
     fn local_tick(&mut self) -> Option<UnixMs> {
         loop {
             let local = self.timetable.expression.next_local(self.cursor?)?;
@@ -73,8 +97,12 @@ impl Iterator for Ticks<'_> {
     type Item = UnixMs;
 
     fn next(&mut self) -> Option<UnixMs> {
-        let tick = match self.timetable.expression {
-            Expression::Calendar(_) => self.local_tick(),
+        let timetable = self.timetable;
+        let tick = match timetable.expression {
+            Expression::Calendar(ref calendar) => match calendar.pace {
+                Pace::Fixed => self.local_tick(),
+                Pace::Elapsed => self.passing_tick(),
+            },
             Expression::Every(period) => self.elapsed_tick(period),
         }?;
         self.last = tick;
@@ -104,8 +132,8 @@ pub(super) mod tests {
     fn what_a_gap_skips_runs_once_at_its_end_also_with_a_regular_tick_there() {
         let berlin = |text: &str, count| ticks(&timetable(text, "Europe/Berlin"), "2026-03-29T00:30:00Z", count);
         assert_eq!(berlin("30 2 * * *", 2), ["03-29T01:00", "03-30T00:30"]);
-        assert_eq!(berlin("*/20 2 * * *", 2), ["03-29T01:00", "03-30T00:00"]);
-        assert_eq!(berlin("*/30 * * * *", 3), ["03-29T01:00", "03-29T01:30", "03-29T02:00"]);
+        assert_eq!(berlin("0,20,40 2 * * *", 2), ["03-29T01:00", "03-30T00:00"]);
+        assert_eq!(berlin("0,30 0-23 * * *", 3), ["03-29T01:00", "03-29T01:30", "03-29T02:00"]);
         assert_eq!(berlin("0 2,3 * * *", 2), ["03-29T01:00", "03-30T00:00"]);
     }
 
@@ -115,7 +143,57 @@ pub(super) mod tests {
         assert_eq!(berlin("30 2 * * *", "2026-10-25T00:00:00Z", 2), ["10-25T00:30", "10-26T01:30"]);
         assert_eq!(berlin("30 2 * * *", "2026-10-25T00:45:00Z", 1), ["10-26T01:30"], "asked between the two");
         assert_eq!(berlin("30 2 * * *", "2026-10-25T01:15:00Z", 1), ["10-26T01:30"], "asked in the second hour");
-        assert_eq!(berlin("*/30 * * * *", "2026-10-25T00:00:00Z", 2), ["10-25T00:30", "10-25T02:00"]);
+        assert_eq!(berlin("0,30 0-23 * * *", "2026-10-25T00:00:00Z", 2), ["10-25T00:30", "10-25T02:00"]);
+    }
+
+    #[test]
+    fn a_star_in_hour_or_minute_follows_elapsed_time_where_clocks_go_back() {
+        let melbourne = timetable("*/30 * * * *", "Australia/Melbourne");
+        let expected = ["04-04T15:00", "04-04T15:30", "04-04T16:00", "04-04T16:30"];
+        assert_eq!(ticks(&melbourne, "2026-04-04T14:30:00Z", 4), expected);
+        let berlin = |text: &str, after: &str, count| ticks(&timetable(text, "Europe/Berlin"), after, count);
+        assert_eq!(berlin("@hourly", "2026-10-24T23:00:00Z", 3), ["10-25T00:00", "10-25T01:00", "10-25T02:00"]);
+        assert_eq!(berlin("30 * * * *", "2026-10-25T00:30:00Z", 2), ["10-25T01:30", "10-25T02:30"], "asked within");
+        assert_eq!(
+            berlin("*/40 2 * * *", "2026-10-24T12:00:00Z", 5)[..4],
+            ["10-25T00:00", "10-25T00:40", "10-25T01:00", "10-25T01:40"]
+        );
+        // Half an hour on Lord Howe Island, two hours at Troll, midnight in Havana.
+        let lord_howe = timetable("*/15 * * * *", "Australia/Lord_Howe");
+        assert_eq!(
+            ticks(&lord_howe, "2026-04-04T14:30:00Z", 4),
+            ["04-04T14:45", "04-04T15:00", "04-04T15:15", "04-04T15:30"]
+        );
+        let troll = timetable("0 * * * *", "Antarctica/Troll");
+        assert_eq!(
+            ticks(&troll, "2026-10-24T23:30:00Z", 4),
+            ["10-25T00:00", "10-25T01:00", "10-25T02:00", "10-25T03:00"]
+        );
+        let havana = timetable("*/30 0 * * *", "America/Havana");
+        assert_eq!(
+            ticks(&havana, "2026-11-01T03:59:00Z", 4),
+            ["11-01T04:00", "11-01T04:30", "11-01T05:00", "11-01T05:30"]
+        );
+    }
+
+    #[test]
+    fn a_star_in_hour_or_minute_has_no_tick_in_a_gap() {
+        let berlin = |text: &str, after: &str, count| ticks(&timetable(text, "Europe/Berlin"), after, count);
+        assert_eq!(berlin("*/20 2 * * *", "2026-03-28T12:00:00Z", 1), ["03-30T00:00"]);
+        assert_eq!(berlin("*/30 * * * *", "2026-03-29T00:00:00Z", 3), ["03-29T00:30", "03-29T01:00", "03-29T01:30"]);
+        assert_eq!(berlin("@hourly", "2026-03-28T23:30:00Z", 3), ["03-29T00:00", "03-29T01:00", "03-29T02:00"]);
+        assert_eq!(berlin("0 */2 * * *", "2026-03-28T22:30:00Z", 2), ["03-28T23:00", "03-29T02:00"], "2:00 is skipped");
+        let havana = timetable("*/30 0 * * *", "America/Havana");
+        assert_eq!(ticks(&havana, "2026-03-07T12:00:00Z", 1), ["03-09T04:00"], "from 0:00 to 1:00");
+    }
+
+    #[test]
+    fn each_second_of_a_change_has_its_tick() {
+        for (zone, after) in [("Europe/Vienna", "2027-10-31T00:59:58Z"), ("Europe/Vienna", "2027-03-28T00:59:58Z")] {
+            let (table, after) = (timetable("* * * * * *", zone), at(after));
+            let expected: Vec<_> = (1..=7_300).map(|second| UnixMs(after.0 + second * 1_000)).collect();
+            assert_eq!(table.after(after).take(7_300).collect::<Vec<_>>(), expected, "{zone}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
+
+use crate::clock::UnixMs;
 
 /// The longest name of a zone, in bytes; the longest that there is has 32.
 const NAME_LEN: usize = 64;
@@ -19,11 +21,47 @@ pub struct UnknownZone(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
+/// Where the IANA's zones are that the program does not bring along: those of a newer database.
+const AREAS: [&str; 11] = [
+    "Africa/",
+    "America/",
+    "Antarctica/",
+    "Arctic/",
+    "Asia/",
+    "Atlantic/",
+    "Australia/",
+    "Europe/",
+    "Indian/",
+    "Pacific/",
+    "Etc/",
+];
+
+/// A zone of the IANA for computers that have not been set up.
+const NOT_SET_UP: &str = "Factory";
+
+/// A stretch of time in which clocks are not changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// What they are ahead of UTC by.
+    pub(super) offset: Offset,
+    /// When they are changed next.
+    pub(super) end: Option<Timestamp>,
+}
+
+/// Whether a name is one of the IANA's. The system's directory has other files besides, such as `localtime`, which say something else on
+/// each node.
+fn is_of_iana(name: &str) -> bool {
+    let is_in_area = |area: &&str| name.get(..area.len()).is_some_and(|start| start.eq_ignore_ascii_case(area));
+    let is_known = || TimeZoneDatabase::bundled().get(name).is_ok();
+    !name.eq_ignore_ascii_case(NOT_SET_UP) && (AREAS.iter().any(is_in_area) || is_known())
+}
+
 impl FromStr for Zone {
     type Err = UnknownZone;
 
     fn from_str(name: &str) -> Result<Self, UnknownZone> {
-        let zone = (name.len() <= NAME_LEN).then(|| TimeZone::get(name).ok()).flatten();
+        let is_a_name = name.len() <= NAME_LEN && is_of_iana(name);
+        let zone = if is_a_name { TimeZone::get(name).ok() } else { None };
         // `Etc/Unknown` is a name for not knowing.
         zone.filter(|zone| !zone.is_unknown())
             .map(Self)
@@ -42,6 +80,19 @@ impl Zone {
     #[must_use]
     pub fn local(&self, instant: Timestamp) -> DateTime {
         self.0.to_datetime(instant)
+    }
+
+    /// What clocks show at a time, with their offset from UTC, as RFC 3339.
+    #[must_use]
+    pub fn written(&self, at: UnixMs) -> String {
+        let instant = Timestamp::from_millisecond(at.0).unwrap_or(Timestamp::MAX);
+        instant.display_with_offset(self.0.to_offset(instant)).to_string()
+    }
+
+    /// The stretch that `instant` is in.
+    pub(super) fn stretch(&self, instant: Timestamp) -> Stretch {
+        let end = self.0.following(instant).next().map(|change| change.timestamp());
+        Stretch { offset: self.0.to_offset(instant), end }
     }
 
     /// The instant of a local time: the first of two, or the end of the gap that it falls into. None at the ends of time.
@@ -90,7 +141,19 @@ mod tests {
 
     #[test]
     fn a_zone_is_known_by_its_iana_name() {
-        for name in ["UTC", "Europe/Berlin", "europe/berlin", "Asia/Kathmandu", "America/Argentina/ComodRivadavia"] {
+        for name in [
+            "UTC",
+            "Europe/Berlin",
+            "europe/berlin",
+            "Asia/Kathmandu",
+            "America/Argentina/ComodRivadavia",
+            "EST5EDT",
+            "Etc/GMT+5",
+            "Japan",
+            "US/Eastern",
+            "GMT",
+            "Zulu",
+        ] {
             assert!(name.parse::<Zone>().is_ok(), "{name}");
         }
         let long = "x".repeat(1_000_000);
@@ -103,6 +166,14 @@ mod tests {
             "/etc/localtime",
             "UTC\0",
             "CEST-2",
+            "localtime",
+            "LOCALTIME",
+            "posixrules",
+            "Factory",
+            "posix/Europe/Berlin",
+            "right/UTC",
+            "tzdata.zi",
+            "Europe",
             &long,
         ] {
             let error = name.parse::<Zone>().unwrap_err().to_string();

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::duration_text;
+
 /// A duration in whole milliseconds; in JSON a string such as `"250ms"`, `"15m"` or `"1h 30m"`, or a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);
 
 impl fmt::Display for Millis {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(Duration::from_millis(self.0)).fmt(formatter)
+        duration_text::format(Duration::from_millis(self.0)).fmt(formatter)
     }
 }
 
@@ -46,16 +48,20 @@ impl Visitor<'_> for MillisVisitor {
     fn visit_f64<E: Error>(self, seconds: f64) -> Result<Millis, E> {
         /// 2^53, up to which a float holds every whole number.
         const LONGEST_MS: f64 = 9_007_199_254_740_992.0;
+        /// How far a float may be from the whole number that it stands for.
+        const INEXACTNESS: f64 = 1e-6;
         let millis = (seconds * 1_000.0).round();
-        if (0.0..=LONGEST_MS).contains(&millis) {
-            Ok(Millis(millis as u64))
-        } else {
-            Err(E::custom(format_args!("{seconds} s is a negative or too long a duration")))
+        if !(0.0..=LONGEST_MS).contains(&millis) || seconds < 0.0 {
+            return Err(E::custom(format_args!("{seconds} s is a negative or too long a duration")));
         }
+        if (seconds * 1_000.0 - millis).abs() > INEXACTNESS * millis.max(1.0) {
+            return Err(E::custom(format_args!("{seconds} s is not a whole number of milliseconds")));
+        }
+        Ok(Millis(millis as u64))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Millis, E> {
-        let duration = humantime::parse_duration(text)
+        let duration = duration_text::parse(text)
             .map_err(|error| E::custom(format_args!("`{text}` is not a duration such as `2s` or `15m`: {error}")))?;
         if duration.subsec_nanos() % 1_000_000 != 0 {
             return Err(E::custom(format_args!("`{text}` is not a whole number of milliseconds")));
@@ -83,6 +89,8 @@ mod tests {
             ("\"1h 30m\"", 5_400_000),
             ("10", 10_000),
             ("0.25", 250),
+            ("1.1", 1_100),
+            ("\"1.5h\"", 5_400_000),
             ("0", 0),
         ] {
             assert_eq!(parse(json), Ok(millis), "{json}");
@@ -95,6 +103,10 @@ mod tests {
             ("\"2 fortnights\"", "not a duration"),
             ("\"\"", "not a duration"),
             ("\"5us\"", "whole number of milliseconds"),
+            ("\"5M\"", "months and years"),
+            ("\"1 month\"", "months and years"),
+            ("\"1y\"", "months and years"),
+            ("0.0005", "whole number of milliseconds"),
             ("-1", "negative"),
             ("-0.5", "negative"),
             ("1e300", "too long"),

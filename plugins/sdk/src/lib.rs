@@ -13,6 +13,7 @@ pub mod bindings;
 #[cfg(any(test, all(target_arch = "wasm32", feature = "allocator")))]
 mod bump;
 mod duration;
+pub mod duration_text;
 mod glue;
 pub mod jobs;
 mod keys;

@@ -460,6 +460,8 @@ class Schedule:
     next_runs: tuple[datetime, ...]
     created_at: datetime
     updated_at: datetime
+    #: The same times on the clocks of its time zone, with their offset, as the API writes them.
+    next_runs_local: tuple[str, ...] = ()
     last_run: Optional[datetime] = None
     start: Optional[datetime] = None
     end: Optional[datetime] = None

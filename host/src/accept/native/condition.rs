@@ -13,6 +13,9 @@ use crate::policy::binding::parse_period;
 const DEDUPE_WINDOW: Duration = Duration::from_secs(5 * 60);
 const LONGEST_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
+/// How far a window may be from the millisecond that it was written as.
+const INEXACTNESS: Duration = Duration::from_nanos(1_000);
+
 /// The longest window of a debounced key.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -60,11 +63,19 @@ fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, Problem> {
 }
 
 fn debounce_window(seconds: f64) -> Result<Duration, Problem> {
+    let invalid = |detail: String| Problem::invalid("/debounce_seconds", detail);
     let window = Duration::try_from_secs_f64(seconds).ok().filter(|window| *window <= LONGEST_DEBOUNCE);
-    window.ok_or_else(|| {
+    let window = window.ok_or_else(|| {
         let most = LONGEST_DEBOUNCE.as_secs();
-        Problem::invalid("/debounce_seconds", format!("a number of seconds from 0 to {most} is needed"))
-    })
+        invalid(format!("a number of seconds from 0 to {most} is needed"))
+    })?;
+    // A float is seldom exactly the millisecond that it was written as.
+    let half = Duration::from_micros(500);
+    let whole = Duration::from_millis(u64::try_from((window + half).as_millis()).unwrap_or(u64::MAX));
+    if window.abs_diff(whole) > INEXACTNESS {
+        return Err(invalid(format!("`{seconds}` is not a whole number of milliseconds")));
+    }
+    Ok(whole)
 }
 
 fn dedupe(doc: &JobDoc) -> Result<Admission, Problem> {
@@ -73,7 +84,7 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, Problem> {
         (None, None) => Ok(Admission::Always),
         (None, Some(_)) => Err(Problem::invalid("/dedupe_window", "it says for how long a `dedupe_key` is remembered")),
         (Some(_), Some(window)) if window > LONGEST_DEDUPE_WINDOW => {
-            let most = humantime::format_duration(LONGEST_DEDUPE_WINDOW);
+            let most = crate::duration::format(LONGEST_DEDUPE_WINDOW);
             Err(Problem::invalid("/dedupe_window", format!("at most {most}")))
         }
         (Some(key), window) => Ok(Admission::Unique { key: key.clone(), window: window.unwrap_or(DEDUPE_WINDOW) }),

@@ -19,7 +19,7 @@ use super::job_doc::JobDoc;
 use super::job_view::JobView;
 use super::new_job::Checked;
 use super::{Page, Paging};
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, rfc3339};
 use crate::job::{Admission, Job, JobId, NewJob};
 use crate::observe::Told;
 use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
@@ -167,9 +167,12 @@ pub(in super::super) async fn list(
 
 /// A time in RFC 3339.
 pub(super) fn instant(pointer: &str, text: Option<String>) -> Result<Option<UnixMs>, Problem> {
-    let parsed = text.map(|text| text.parse::<jiff::Timestamp>()).transpose();
-    let parsed = parsed.map_err(|_| Problem::invalid(pointer, "not a time such as `2026-11-20T10:00:00Z`"))?;
-    Ok(parsed.map(|at| UnixMs(at.as_millisecond())))
+    let Some(text) = text else { return Ok(None) };
+    let parsed = rfc3339::parse(&text).map_err(|error| {
+        let detail = format!("`{}` is not a time such as `2026-11-20T10:00:00Z`: {error}", text.escape_debug());
+        Problem::invalid(pointer, detail)
+    });
+    parsed.map(Some)
 }
 
 /// Which jobs.

@@ -136,7 +136,7 @@ pub(in super::super) async fn lease(
         Some(text) => parse_period("/wait", text)?,
     };
     if wait > api.limits.wait {
-        let most = humantime::format_duration(api.limits.wait);
+        let most = crate::duration::format(api.limits.wait);
         return Err(Problem::invalid("/wait", format!("at most {most}, two thirds of `server.request_timeout`")));
     }
     let ask = Ask { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };

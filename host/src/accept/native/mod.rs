@@ -21,6 +21,7 @@ pub(super) mod plugins;
 pub(super) mod quarantine;
 pub(super) mod replays;
 pub(super) mod schedule_patch;
+pub(super) mod schedule_runs;
 mod schedule_view;
 pub(super) mod schedules;
 pub(super) mod shadow;

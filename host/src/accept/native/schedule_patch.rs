@@ -15,8 +15,20 @@ use super::schedule_view::ScheduleView;
 use super::schedules::{self, ScheduleDoc};
 
 /// The members of a schedule as it is shown that are also those of one that is put.
-const MEMBERS: [&str; 11] =
-    ["group", "cron", "time_zone", "start", "end", "max_runs", "jitter", "overlap", "catch_up", "catch_up_all", "job"];
+const MEMBERS: [&str; 12] = [
+    "group",
+    "cron",
+    "time_zone",
+    "start",
+    "end",
+    "max_runs",
+    "jitter",
+    "overlap",
+    "catch_up",
+    "catch_up_all",
+    "paused",
+    "job",
+];
 
 /// Changes a part of a schedule: what the document does not name stays. A job is one part.
 #[utoipa::path(patch, path = "/v1/schedules/{schedule}", tag = "schedules", request_body = ScheduleDoc,

@@ -8,8 +8,11 @@ use serde_json::value::RawValue;
 use super::super::Api;
 use super::super::error::Problem;
 use crate::catalog::Schedule;
+use crate::clock::UnixMs;
+use crate::duration;
 use crate::job::{Overlap, SkipReason, shown_document};
 use crate::store::{TickRecord, Ticked};
+use crate::timetable::Timetable;
 
 /// How many of the next runs are shown.
 const NEXT_RUNS: usize = 10;
@@ -63,15 +66,22 @@ pub struct ScheduleView {
     last_skip: Option<SkipReason>,
     /// When it runs next, at most ten times; none while it is paused or broken.
     next_runs: Vec<String>,
+    /// The same times on the clocks of its time zone, with their offset.
+    next_runs_local: Vec<String>,
     /// When it was made.
     created_at: String,
     /// When it was last changed.
     updated_at: String,
 }
 
+/// A run's time on the clocks of its zone.
+fn local(timetable: Option<&Timetable>, at: UnixMs) -> String {
+    timetable.map_or_else(|| at.to_string(), |timetable| timetable.zone.written(at))
+}
+
 impl Api {
     /// Why a schedule makes no jobs.
-    fn broken(&self, schedule: &Schedule) -> Option<String> {
+    pub(super) fn broken(&self, schedule: &Schedule) -> Option<String> {
         if let Err(error) = &schedule.timetable {
             return Some(error.to_string());
         }
@@ -93,7 +103,8 @@ impl Api {
         let shown = left.and_then(|left| usize::try_from(left).ok()).map_or(NEXT_RUNS, |left| left.min(NEXT_RUNS));
         let timetable = schedule.timetable.as_ref().ok().filter(|_| !schedule.paused && broken.is_none());
         let next = timetable.into_iter().flat_map(|timetable| timetable.after(self.clock.now()).take(shown));
-        let period = |period: Duration| humantime::format_duration(period).to_string();
+        let (next_runs, next_runs_local) = next.map(|at| (at.to_string(), local(timetable, at))).unzip();
+        let period = |period: Duration| duration::format(period).to_string();
         Ok(ScheduleView {
             name: schedule.name.clone(),
             version: schedule.version,
@@ -118,7 +129,8 @@ impl Api {
             skipped: ticked.map_or(0, |ticked| ticked.skipped),
             last_skip: ticked.and_then(|ticked| ticked.reason),
             last_run: last.map(|last| last.to_string()),
-            next_runs: next.map(|at| at.to_string()).collect(),
+            next_runs,
+            next_runs_local,
             created_at: schedule.created_at.to_string(),
             updated_at: schedule.updated_at.to_string(),
         })

@@ -21,6 +21,7 @@ use super::ticks::Why;
 use super::{Page, Paging};
 use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
+use crate::duration;
 use crate::job::Overlap;
 use crate::store::{Placed, TicksQuery};
 use crate::sweep::TICKS_KEPT;
@@ -48,10 +49,11 @@ const ASKED_TRIES: i64 = 100;
 pub struct ScheduleDoc {
     /// The group whose policy and limits its jobs have.
     group: String,
-    /// When, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, `@hourly` and its like, or
-    /// `@every 90s`.
+    /// When, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, Quartz's `L`, `W` and `#` for days, `@hourly` and
+    /// its like, or `@every 90s`.
     cron: String,
-    /// An IANA time zone; `UTC` by default. A local time that it skips runs once right after the gap, one that it repeats runs once.
+    /// An IANA time zone; `UTC` by default. With `*` or `*/n` as hour or minute it runs at every instant whose local time matches. Otherwise a
+    /// local time that the zone skips runs once right after the gap, and one that it repeats runs once, the first time.
     #[serde(default)]
     time_zone: Option<String>,
     /// No run is before this: RFC 3339, Unix seconds, or `+90s`. `@every` counts from here.
@@ -64,7 +66,8 @@ pub struct ScheduleDoc {
     end: Option<Value>,
     /// It makes no more jobs than this. Runs by hand and backfills do not count.
     #[serde(default)]
-    max_runs: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_runs: Option<Value>,
     /// Each run is later by something less than this, such as `30s`; the same run always by as much. At most a day, and no run is put off
     /// past the next one.
     #[serde(default)]
@@ -79,6 +82,9 @@ pub struct ScheduleDoc {
     /// after the other.
     #[serde(default)]
     catch_up_all: bool,
+    /// Whether it makes no jobs for now. Left out, a new schedule runs, and one that is there stays as it is.
+    #[serde(default)]
+    paused: Option<bool>,
     /// What is to run: a job as it is posted, without `run_at`.
     #[schema(value_type = super::job_doc::JobDoc)]
     job: Box<RawValue>,
@@ -101,16 +107,13 @@ impl ScheduleDoc {
         if start.zip(end).is_some_and(|(start, end)| end < start) {
             return Err(Problem::invalid("/end", "it ends before it starts"));
         }
-        if self.max_runs == Some(0) {
-            return Err(Problem::invalid("/max_runs", "a schedule that never runs is no schedule"));
-        }
         Ok(ScheduleSpec {
             group: self.group,
             cron: self.cron,
             time_zone: self.time_zone.unwrap_or_else(|| "UTC".to_owned()),
             start,
             end,
-            max_runs: self.max_runs,
+            max_runs: max_runs(self.max_runs.filter(|value| !value.is_null()))?,
             jitter: period("/jitter", self.jitter, Duration::ZERO, LONGEST_JITTER)?,
             overlap: self.overlap,
             catch_up: period("/catch_up", self.catch_up, CATCH_UP, LONGEST_CATCH_UP)?,
@@ -120,21 +123,31 @@ impl ScheduleDoc {
     }
 }
 
+fn max_runs(value: Option<Value>) -> Result<Option<u64>, Problem> {
+    let Some(value) = value else { return Ok(None) };
+    let refused = |rule: &str| Problem::invalid("/max_runs", format!("`max_runs` must be {rule}, not `{value}`"));
+    match value.as_u64() {
+        Some(0) => Err(refused("at least 1")),
+        None if value.as_i64().is_some() => Err(refused("at least 1")),
+        None => Err(refused("a whole number")),
+        most => Ok(most),
+    }
+}
+
 /// A period that may be nothing.
 fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(default) };
-    let period = if text.trim() == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(&text) };
+    let period = if text.trim() == "0" { Ok(Duration::ZERO) } else { duration::parse_millis(&text) };
     let invalid = |detail: String| Problem::invalid(pointer, detail);
-    let period =
-        period.map_err(|_| invalid(format!("`{}` is not a period such as `30s` or `0`", text.escape_debug())))?;
+    let period = period.map_err(|error| invalid(format!("`{}` {error}", text.escape_debug())))?;
     if period > most {
-        return Err(invalid(format!("at most {}", humantime::format_duration(most))));
+        return Err(invalid(format!("at most {}", duration::format(most))));
     }
     Ok(period)
 }
 
 impl Api {
-    fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
+    pub(super) fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
         self.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
     }
 
@@ -144,7 +157,8 @@ impl Api {
     }
 }
 
-/// Makes or replaces a schedule. A paused one stays paused. Where the new one ticks otherwise than the old one, nothing is caught up.
+/// Makes or replaces a schedule. A paused one stays paused, unless `paused` says otherwise. Where the new one ticks otherwise than the
+/// old one, nothing is caught up.
 #[utoipa::path(put, path = "/v1/schedules/{schedule}", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -153,8 +167,9 @@ pub(in super::super) async fn put(
     Path(name): Path<String>,
     Body(doc): Body<ScheduleDoc>,
 ) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
+    let paused = doc.paused;
     let spec = doc.spec(api.clock.now())?;
-    let is_new = api.put_schedule(&access, &name, spec).await?;
+    let is_new = api.put_schedule(&access, &name, spec, paused).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, api.schedule_shown(&access, &name).await?))
 }
@@ -327,9 +342,10 @@ impl Api {
         access: &Access,
         name: &str,
         spec: ScheduleSpec,
+        paused: Option<bool>,
     ) -> Result<bool, Problem> {
         self.job_of(access.tenant.id, &spec, &mut Checked::default()).await?;
-        Ok(self.catalog.put_schedule(access.tenant.id, name, spec).await?.1)
+        Ok(self.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
     }
 
     async fn pause_schedule(&self, access: &Access, name: &str, paused: bool) -> Result<Json<ScheduleView>, Problem> {

@@ -44,7 +44,7 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     timed_jobs: usize,
     /// The time over which these are spread.
-    #[arg(long, default_value = "20s", value_name = "PERIOD", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "20s", value_name = "PERIOD", value_parser = crate::duration::parse)]
     timed_spread: Duration,
     /// Only these workloads. Without it, all but `growth`.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOAD")]

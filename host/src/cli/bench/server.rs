@@ -173,7 +173,7 @@ async fn until(mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::
     let stopwatch = Stopwatch::start();
     while !is_so().await? {
         if stopwatch.elapsed() > START_TIMEOUT {
-            bail!("the server is not ready after {}", humantime::format_duration(START_TIMEOUT));
+            bail!("the server is not ready after {}", crate::duration::format(START_TIMEOUT));
         }
         tokio::time::sleep(LOOK).await;
     }

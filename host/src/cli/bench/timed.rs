@@ -154,7 +154,7 @@ impl Bench {
     pub(super) fn moments(&self) -> anyhow::Result<Vec<UnixMs>> {
         let (count, spread) = (self.timed_jobs, self.timed_spread);
         let step = u64::try_from(spread.as_millis())? / u64::try_from(count)?.max(1);
-        ensure!(step > 0, "{count} jobs have no distinct milliseconds in {}", humantime::format_duration(spread));
+        ensure!(step > 0, "{count} jobs have no distinct milliseconds in {}", crate::duration::format(spread));
         let first = SystemClock.now().plus(LEAD);
         Ok((0..count as u64).map(|index| first.plus(Duration::from_millis(index * step))).collect())
     }

@@ -75,7 +75,7 @@ fn row(difference: &Value) -> Value {
 fn opinion(opinion: &Value) -> Option<String> {
     let outcome = opinion["outcome"].as_str()?;
     let after = opinion["after_ms"].as_u64().map(std::time::Duration::from_millis);
-    let after = after.map(|after| format!(" after {}", humantime::format_duration(after))).unwrap_or_default();
+    let after = after.map(|after| format!(" after {}", crate::duration::format(after))).unwrap_or_default();
     let decision = opinion["decision"].as_str().unwrap_or_default();
     let reason = opinion["reason"].as_str().filter(|reason| !reason.is_empty());
     Some(format!("{outcome}, {decision}{after}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default()))

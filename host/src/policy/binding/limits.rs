@@ -160,17 +160,15 @@ impl GroupLimits {
     }
 }
 
-/// A duration such as `1h 30m`, longer than nothing.
+/// A duration such as `1h 30m`, longer than nothing, rounded up to whole milliseconds.
 ///
 /// # Errors
 /// With `pointer`.
 pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
-    match humantime::parse_duration(text) {
+    match crate::duration::parse_millis(text) {
         Ok(period) if !period.is_zero() => Ok(period),
         Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
-        Err(error) => {
-            Err(Invalid::at(pointer, format!("`{text}` is not a duration such as `250ms`, `10s` or `1h`: {error}")))
-        }
+        Err(error) => Err(Invalid::at(pointer, format!("`{}` {error}", text.escape_debug()))),
     }
 }
 

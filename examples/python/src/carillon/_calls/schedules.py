@@ -28,6 +28,8 @@ class ScheduleFields(TypedDict, total=False):
     #: How long missed runs are made up for; a day by default.
     catch_up: Optional[Period]
     catch_up_all: Optional[bool]
+    #: Whether it makes no jobs for now; left out, a schedule stays as it is.
+    paused: Optional[bool]
 
 
 _TIMES = ("start", "end")
@@ -35,7 +37,7 @@ _PERIODS = ("jitter", "catch_up")
 
 
 def put(name: str, *, group: str, cron: str, job: JobFields, **options: Unpack[ScheduleFields]) -> Call[Schedule]:
-    """Makes or replaces a schedule: ``cron`` says when, ``job`` what. A paused one stays paused."""
+    """Makes or replaces a schedule: ``cron`` says when, ``job`` what. A paused one stays paused unless ``paused`` says otherwise."""
     check_fields(options, ScheduleFields, "a schedule")
     body: dict[str, Any] = {"group": group, "cron": cron, "job": job_document(job), **_document(options)}
     return request("PUT", path("schedules", name), reading(Schedule), body=body)

@@ -13,13 +13,12 @@ use super::super::refusal::Refusal;
 use super::{Asked, SCHEDULE, robfig};
 use crate::accept::error::Problem;
 use crate::accept::native::schedules::LONGEST_CATCH_UP;
-use crate::accept::native::ticks::Why;
 use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
 use crate::job::{Job, Overlap};
 use crate::store::Change;
 
-/// Where times are local if nothing says where the server is.
+/// Whose local time is meant if none is configured: [`Api`](crate::accept::Api) is made with the machine's, where that has a name.
 const UTC: &str = "UTC";
 
 /// The most waiting runs that are cancelled with their cron.
@@ -36,8 +35,9 @@ impl Call {
             return Ok(id);
         }
         let now = self.api.clock.now();
+        let delayed = UnixMs(now.0 + i64::from(asked.delay_minutes) * 60_000);
         // The periods of `@every` begin with whole seconds.
-        let anchor = UnixMs(now.0.div_euclid(1_000) * 1_000);
+        let anchor = UnixMs(delayed.0.div_euclid(1_000) * 1_000);
         let mut spec = ScheduleSpec {
             group: self.group_name().to_owned(),
             cron,
@@ -52,33 +52,19 @@ impl Call {
             job: asked.job(json!({SCHEDULE: asked.schedule})).to_string(),
         };
         let timetable = spec.timetable(anchor).map_err(|error| bad(error.message))?;
-        let next = timetable.after(now).next().ok_or_else(|| bad("it never comes".to_owned()))?;
-        let first = UnixMs(next.0 + i64::from(asked.delay_minutes) * 60_000);
+        // The first run is the first of the cron's times after the delay.
+        let first = timetable.after(delayed).next().ok_or_else(|| bad("it never comes".to_owned()))?;
         spec.start = Some(first);
-        match self.api.put_schedule(&self.access, &id, spec).await {
+        match self.api.put_schedule(&self.access, &id, spec, None).await {
             // Somebody else has just made the same one.
             Err(problem) if problem.status() == StatusCode::CONFLICT => return Ok(id),
             put => put?,
         };
-        if asked.delay_minutes > 0 {
-            self.plan_first(&id, first).await?;
-        }
         Ok(id)
     }
 
-    /// A delayed first run need not be one of the cron's times.
-    async fn plan_first(&self, id: &str, first: UnixMs) -> Result<(), Refusal> {
-        let schedule = self.api.catalog.schedule(self.access.tenant.id, id);
-        let schedule = schedule.ok_or_else(|| Refusal::from(Problem::conflict("the cron has just been dropped")))?;
-        let mould = self.api.mould(&schedule).await?;
-        self.api.insert_ticks(&mould.cast(&[first], Why::Time, &*self.api.clock)).await?;
-        Ok(())
-    }
-
     fn time_zone(&self) -> String {
-        let configured = self.api.compat.poussetaches.time_zone.clone();
-        let here = || jiff::tz::TimeZone::system().iana_name().map(str::to_owned);
-        configured.or_else(here).unwrap_or_else(|| UTC.to_owned())
+        self.api.compat.poussetaches.time_zone.clone().unwrap_or_else(|| UTC.to_owned())
     }
 
     /// The crons of the mount's group.

@@ -11,6 +11,10 @@ const DAY_OF_WEEK: usize = 5;
 /// The letters of a name of a month or a weekday.
 const NAME_LETTERS: usize = 3;
 
+/// The names, in their order.
+const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+
 /// The longest period of `@every`, so that adding it to a time is safe, in seconds: a hundred years.
 const LONGEST_EVERY: f64 = 100.0 * 366.0 * 86_400.0;
 
@@ -59,6 +63,11 @@ fn item(index: usize, item: &str) -> Result<String, String> {
     let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
     let ends: Vec<&str> = range.split('-').collect();
     for end in &ends {
+        let (digits, letters) =
+            (end.bytes().any(|byte| byte.is_ascii_digit()), end.bytes().any(|byte| byte.is_ascii_alphabetic()));
+        if digits && letters || end.contains('#') {
+            return Err(not_understood("it is neither a number nor a name"));
+        }
         if end.bytes().all(|byte| byte.is_ascii_alphabetic()) && end.len() != NAME_LETTERS {
             return Err(not_understood("names have three letters"));
         }
@@ -74,8 +83,19 @@ fn item(index: usize, item: &str) -> Result<String, String> {
             return Err(not_understood("it goes backwards"));
         }
     }
+    if let [first, last] = ends[..]
+        && number(first) > number(last)
+    {
+        return Err(not_understood("it goes backwards"));
+    }
     let range = if range == "?" { "*" } else { range };
     Ok(step.map_or_else(|| range.to_owned(), |step| format!("{range}/{step}")))
+}
+
+/// The number of one end of a range; of what is none, nothing.
+fn number(end: &str) -> Option<usize> {
+    let named = |names: &[&str]| names.iter().position(|name| name.eq_ignore_ascii_case(end));
+    end.parse().ok().or_else(|| named(&WEEKDAYS)).or_else(|| named(&MONTHS))
 }
 
 /// A duration as Go writes it, such as `1h30m` or `1.5s`, in whole seconds and at least one.
@@ -137,6 +157,16 @@ mod tests {
             "* 60 * * * *",
             "* * 24 * * *",
             "* * * 0 * *",
+            "0 0 0 L * *",
+            "0 0 0 LW * *",
+            "0 0 0 15W * *",
+            "0 0 0 * * 5L",
+            "0 0 0 * * 5#2",
+            "0 0 22-2 * * *",
+            "0 0 0 * nov-feb *",
+            "0 0 0 * * fri-mon",
+            "0 0 0 * * sat-sun",
+            "0 0 0 28-3 * *",
             "* * * 32 * *",
             "* * * * 13 *",
             "* * * * * 7",

@@ -21,7 +21,7 @@ use super::super::{Call, answered, configured};
 use super::crons::is_id;
 use super::{BASE64, EXPECTED, NAMESPACE, PLANNED, SCHEDULE};
 use crate::catalog::{Group, Schedule};
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, rfc3339};
 use crate::job::{Job, Label, Outcome, State, shown_url};
 use crate::store::{JobFilter, JobsQuery};
 use base64::Engine as _;
@@ -193,8 +193,7 @@ impl Call {
         let newest = self.newest_attempts(job, 2).await?;
         let failed = newest.iter().rev().find(|attempt| attempt.outcome != Outcome::Success);
         let tick = job.spec.metadata.texts().find(|text| text.namespace == Some("schedule") && text.name == "tick");
-        let tick =
-            tick.and_then(|text| text.value.parse::<jiff::Timestamp>().ok()).map(|at| UnixMs(at.as_millisecond()));
+        let tick = tick.and_then(|text| rfc3339::parse(text.value).ok());
         let planned = label(job, PLANNED).and_then(|ms| ms.parse().ok()).map(UnixMs).or(tick);
         Ok(Task {
             id: cron_of(job).map_or_else(|| job.id.0.simple().to_string(), str::to_owned),

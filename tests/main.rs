@@ -125,6 +125,8 @@ mod author;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod cli_bytes;
+#[cfg(test)]
 mod cli_people;
 #[cfg(test)]
 mod config;

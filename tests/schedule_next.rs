@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::cli;
-use crate::schedules::{at, put, put_sentinel, shown, started, tick, ticks};
+use crate::schedules::{at, put, put_sentinel, started, tick, ticks};
 use crate::support::TestHost;
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
@@ -16,7 +16,7 @@ fn times(view: &Value, key: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expression_is_shown_without_storing_it() {
     let (_, _, host, _) = started().await;
-    let runs = |query: &str| host.api.get(&format!("/v1/cron/runs?{query}"));
+    let runs = async |query: &str| host.api.get(&format!("/v1/cron/runs?{query}")).await;
     let last_days = runs("cron=0+0+L+*+*&time_zone=Europe/Berlin&count=5&from=2027-02-01T00:00:00Z");
     let last_days = last_days.await.expect(200);
     assert_eq!(last_days["time_zone"], "Europe/Berlin");
@@ -153,7 +153,7 @@ async fn the_command_line_shows_runs_in_both_times_and_says_why_there_are_none()
     let stored = cli(&host, &[&["schedule", "next", "s"], &from[..]].concat(), "").await;
     assert_eq!(stored.ok(), expected);
     let preview = ["schedule", "next", "--cron", "30 2 * * *", "--time-zone", "Europe/Berlin"];
-    assert_eq!(cli(&host, &[&preview, &from[..]].concat(), "").await.ok(), expected);
+    assert_eq!(cli(&host, &[&preview[..], &from[..]].concat(), "").await.ok(), expected);
     cli(&host, &["schedule", "pause", "s"], "").await.ok();
     assert_eq!(cli(&host, &["schedule", "next", "s"], "").await.ok(), "paused\n");
     cli(&host, &["schedule", "history", "s"], "").await.ok();

@@ -14,7 +14,8 @@ use super::super::input::{Body, Path, parse};
 use super::schedule_view::ScheduleView;
 use super::schedules::{self, ScheduleDoc};
 
-/// The members of a schedule as it is shown that are also those of one that is put.
+/// The members of a schedule as it is shown that are also those of one that is put. Not `paused`: it stays by itself where it is not named, also
+/// if the schedule is paused in the same moment.
 const MEMBERS: [&str; 12] = [
     "group",
     "cron",
@@ -59,6 +60,7 @@ mod tests {
     fn every_member_of_a_schedule_stays_unless_it_is_named() {
         let schema = serde_json::to_value(ScheduleDoc::schema()).unwrap();
         let mut known: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        known.retain(|member| *member != "paused");
         let mut members = MEMBERS;
         known.sort_unstable();
         members.sort_unstable();

@@ -3,6 +3,8 @@
 //! They come in by the same door as `main`. The modules are in the order of a job's way.
 
 #[cfg(test)]
+mod scenes;
+#[cfg(test)]
 mod support;
 
 #[cfg(test)]
@@ -12,12 +14,18 @@ mod bad_input;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod hostile_values;
+#[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod tenants;
 
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod groups;
+#[cfg(test)]
+mod hang_ups;
 #[cfg(test)]
 mod inheritance;
 #[cfg(test)]
@@ -28,6 +36,8 @@ mod merging;
 mod metadata;
 #[cfg(test)]
 mod once;
+#[cfg(test)]
+mod side_by_side;
 
 #[cfg(test)]
 mod schedule_next;
@@ -142,6 +152,8 @@ mod oci;
 mod openapi;
 #[cfg(test)]
 mod operator;
+#[cfg(test)]
+mod readiness;
 #[cfg(test)]
 mod scaffolds;
 #[cfg(test)]

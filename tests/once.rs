@@ -208,3 +208,57 @@ async fn the_newest_job_of_a_name_takes_the_place_of_the_others() {
     host.api.until_state(&id_of(&waiting["items"][0]), "succeeded").await;
     assert_eq!(receiver.count("/r"), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedule_run_with_a_key_makes_one_job() {
+    let (clock, host) = host().await;
+    let schedule = json!({"group": "g", "cron": "@hourly", "job": {"url": "http://127.0.0.1:1/"}});
+    host.api.put("/v1/schedules/s", schedule).await.ok();
+    host.api.post("/v1/groups/g/pause", Value::Null).await.ok();
+    let run = async |key: &str| {
+        let request = host.api.request(Method::POST, "/v1/schedules/s/run").header("Idempotency-Key", key);
+        host.api.send(request).await
+    };
+    let first = run("k").await;
+    clock.advance(Duration::from_secs(60));
+    let again = run("k").await;
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!((first.expect(201), first.body), (again.expect(201), again.body));
+    assert_ne!(id_of(&run("l").await.expect(201)), id_of(&run("m").await.expect(201)), "in the same millisecond");
+    assert_eq!(host.api.stats("g").await["scheduled"], 3);
+
+    let now = clock.now().0 / 1_000;
+    let range = json!({"from": now - 7_200, "to": now});
+    let first = with_key(&host.api, "b", "/v1/schedules/s/backfill", &range).await;
+    let again = with_key(&host.api, "b", "/v1/schedules/s/backfill", &range).await;
+    assert_eq!(first.expect(200)["created"], 2);
+    assert_eq!(
+        (again.expect(200), &again.headers["idempotency-replayed"]),
+        (first.expect(200), &"true".parse().unwrap())
+    );
+}
+
+/// A client that sends the header believes that it can send the request again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_is_honoured_or_refused_on_every_route_that_takes_posts() {
+    let (_clock, host) = host().await;
+    let document = host.api.get("/openapi.json").await.expect(200);
+    let (mut honoured, mut refused) = (0, 0);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let Some(operation) = item.get("post") else { continue };
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        if operation.to_string().contains("Idempotency-Key") && !parameters.is_empty() {
+            honoured += 1;
+            continue;
+        }
+        let problem = with_key(&host.api, "k", path, &json!({})).await.problem(400);
+        assert!(
+            problem["detail"].as_str().unwrap().contains("`Idempotency-Key` is not supported"),
+            "{path}: {problem}"
+        );
+        refused += 1;
+    }
+    assert_eq!(honoured, 4);
+    assert!(refused > 20, "{refused}");
+    with_key(&host.api, "k", "/v1/groups/g/jobs", &json!({"url": "http://127.0.0.1:1/"})).await.expect(201);
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES: usize = 400;
 
 /// Who may speak to the store, and why. `app` opens it; nobody else knows of it.
-const STORE_USERS: [(&str, &str); 13] = [
+const STORE_USERS: [(&str, &str); 14] = [
     ("app", "opens and closes it"),
     ("migrate", "moves one store into another"),
     ("cron", "asks how far schedules have come"),
@@ -17,6 +17,7 @@ const STORE_USERS: [(&str, &str); 13] = [
     ("pull", "leases and settles for consumers"),
     ("settler", "writes what becomes of jobs"),
     ("priorities", "names what a claim takes first"),
+    ("health", "asks whether it works"),
     ("cluster", "knows the other nodes by way of it"),
     ("catalog", "keeps the durable copy of what is configured"),
     ("observe", "reads facts, writes nothing"),

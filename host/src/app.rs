@@ -6,8 +6,10 @@
 
 mod declare;
 mod open;
+mod parts;
 mod private;
 mod recover;
+mod signals;
 mod zone;
 
 use std::net::SocketAddr;
@@ -17,36 +19,36 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accept::connections::Connections;
+use crate::accept::door::Door;
 use crate::accept::serve::{ServeLimits, serve};
-use crate::accept::{Api, ApiLimits, Mount, mount_router, router};
-use crate::attempt::Attempter;
-use crate::bulk::Bulks;
+use crate::accept::{Api, Mount, mount_router, router};
 use crate::catalog::{Unfit, unlock};
 use crate::clock::{Clock, SystemClock};
-use crate::cluster::{Cluster, Describe, Link};
-use crate::config::{Config, Size};
+use crate::cluster::{Cluster, Link};
+use crate::config::Config;
 use crate::cron::Cron;
 use crate::due::{Node, Pace};
 use crate::egress::Guard;
 use crate::files::FileShares;
-use crate::gate::{Gates, Payloads};
-use crate::observe::{Bounds as EventBounds, Observer};
-use crate::observers::{ASKED, Observers};
-use crate::policy::Runtime;
-use crate::pull::{Puller, Returns};
+use crate::gate::Gates;
+use crate::health::Health;
+use crate::loops::Loops;
+use crate::observe::Observer;
+use crate::observers::Asked;
 use crate::rollout::Rollouts;
 use crate::send::Sender;
-use crate::settler::Settler;
-use crate::store::{self, NodeDoc, Store};
+use crate::store::Store;
 
 pub(crate) use self::open::runtime_options;
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
+use self::parts::{attempter, concurrency, describe, event_bounds, new_api, payloads, settler};
 pub use self::recover::{recover_master_key, recover_operator_token};
-use self::zone::with_local_zone;
+pub(crate) use self::signals::{Signal, signal};
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -60,13 +62,26 @@ pub struct App {
     pub address: SocketAddr,
     /// Where it serves other schedulers' APIs by themselves.
     pub mounts: Vec<(Mount, SocketAddr)>,
+    /// Answers requests, as `address` does.
+    pub door: Door,
     store: Arc<dyn Store>,
     node: Arc<Node>,
     stop: CancellationToken,
     /// Ends what has no end of its own.
     end: CancellationToken,
+    /// The loops that end with `stop`.
     loops: TaskTracker,
+    /// Those that go on while attempts finish, and end with the interrupt.
+    lasting_loops: TaskTracker,
+    /// Of all background loops.
+    supervisor: Arc<Loops>,
+    /// The balancer is told that the server is about to stop.
+    leaving: CancellationToken,
+    /// For how long it is told so before the port closes.
+    drain_notice: Duration,
     serving: TaskTracker,
+    /// Those of `mounts`.
+    mount_doors: Vec<Door>,
     /// What keeps in touch with other nodes.
     link: TaskTracker,
     drain_timeout: Duration,
@@ -83,9 +98,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!(%address, "serves {}", mount.name());
     }
     tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
-    signal().await?;
-    tracing::info!("stopping: running attempts may finish; a second signal interrupts them");
+    let first = signal().await?;
     let interrupt = app.node.interrupt.clone();
+    let stopped = async {
+        if first == Signal::Terminate {
+            app.give_notice().await;
+        }
+        tracing::info!("stopping: running attempts may finish; a second signal interrupts them");
+        app.stop().await;
+    };
     let second = async {
         signal().await?;
         tracing::warn!("interrupting the attempts that run: a second signal came");
@@ -93,7 +114,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         std::future::pending().await
     };
     tokio::select! {
-        () = app.stop() => {}
+        () = stopped => {}
         result = second => return result,
     }
     tracing::info!("stopped");
@@ -125,24 +146,10 @@ impl App {
         let (gates, stop) = (Arc::new(Gates::new(concurrency, payloads(&config))), CancellationToken::new());
         let describe = describe(&config, concurrency, address, &gates, &stop);
         let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
-        let attempter = Attempter::new(
-            Arc::clone(&catalog),
-            Arc::clone(&runtime),
-            sender,
-            Arc::clone(&clock),
-            config.delivery.clone(),
-            Arc::clone(&observer),
-            Arc::clone(&cluster),
-        );
-        let (attempter, interrupt) = (Arc::new(attempter), CancellationToken::new());
+        let attempter = attempter(&config, sender, &catalog, &runtime, &clock, &observer, &cluster);
+        let interrupt = CancellationToken::new();
         let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &runtime, &observer, interrupt.clone()));
-        let settler = Arc::new(Settler::new(
-            Arc::clone(&store),
-            Arc::clone(&catalog),
-            Arc::clone(&clock),
-            Arc::clone(&observer),
-            interrupt.clone(),
-        ));
+        let settler = settler(&store, &catalog, &clock, &observer, &interrupt);
         let node = Arc::new(Node {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
@@ -165,20 +172,31 @@ impl App {
             interrupt,
         });
         let mounts = listen_for_mounts(&config).await?;
-        let addresses = mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?)));
+        let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
+        let health = Health::new(Arc::clone(&store), Arc::clone(&node.clock), Arc::clone(&supervisor), leaving.clone());
+        let (api, asked) = new_api(&config, &node, &runtime, health, &stop, &end);
+        let new_door =
+            |router| Door::new(router, config.server.request_timeout.get(), config.server.concurrent_requests);
         let app = Self {
             address,
-            mounts: addresses.collect::<anyhow::Result<_>>()?,
+            mounts: addresses(&mounts)?,
+            door: new_door(router(Arc::clone(&api))),
+            mount_doors: mounts.iter().map(|(mount, _)| new_door(mount_router(*mount, Arc::clone(&api)))).collect(),
             store,
             node,
             stop,
-            end: CancellationToken::new(),
+            end,
             loops: TaskTracker::new(),
+            lasting_loops: TaskTracker::new(),
+            supervisor,
+            leaving,
+            drain_notice: config.server.drain_notice.get(),
             serving: TaskTracker::new(),
             link: TaskTracker::new(),
             drain_timeout: config.server.drain_timeout.get(),
         };
-        app.spawn(&config, &runtime, listener, mounts);
+        app.spawn_loops(&config, &api, asked);
+        app.spawn_listeners(&config, files.clients, listener, mounts);
         if let Some(shared) = shared {
             app.spawn_link(shared);
         }
@@ -186,96 +204,71 @@ impl App {
         Ok(app)
     }
 
-    fn spawn(&self, config: &Config, runtime: &Arc<Runtime>, listener: TcpListener, mounts: Vec<(Mount, TcpListener)>) {
-        let (node, stop) = (&self.node, &self.stop);
-        let bulks = Arc::new(Bulks {
-            store: Arc::clone(&node.store),
-            catalog: Arc::clone(&node.catalog),
-            clock: Arc::clone(&node.clock),
-            observer: Arc::clone(&node.observer),
-            wake: Arc::clone(&node.wake),
-            cluster: Arc::clone(&node.cluster),
-        });
-        let (ask, asked) = mpsc::channel(ASKED);
-        let observers = Arc::new(Observers::new(
-            Arc::clone(&node.catalog),
-            Arc::clone(runtime),
-            Arc::clone(&node.clock),
-            Arc::clone(&node.observer),
-            config.policy.observer_queue,
-            ask,
-        ));
-        let api = Arc::new(Api {
-            bulks: Arc::clone(&bulks),
-            catalog: Arc::clone(&node.catalog),
-            store: Arc::clone(&node.store),
-            clock: Arc::clone(&node.clock),
-            attempter: Arc::clone(&node.attempter),
-            runtime: Arc::clone(runtime),
-            rollouts: Arc::clone(&node.rollouts),
-            observer: Arc::clone(&node.observer),
-            observers: Arc::clone(&observers),
-            streams: Arc::new(Semaphore::new(config.events.streams)),
-            event_streams: config.events.streams,
-            gates: Arc::clone(&node.gates),
-            cluster: Arc::clone(&node.cluster),
-            wake: Arc::clone(&node.wake),
-            pull: Arc::new(Puller {
-                store: Arc::clone(&node.store),
-                catalog: Arc::clone(&node.catalog),
-                clock: Arc::clone(&node.clock),
-                attempter: Arc::clone(&node.attempter),
-                rollouts: Arc::clone(&node.rollouts),
-                observer: Arc::clone(&node.observer),
-                consumers: Arc::clone(&node.consumers),
-                priorities: Arc::clone(&node.priorities),
-                leases: Arc::clone(&node.leases),
-                settler: Arc::clone(&node.settler),
-                returns: Arc::new(Returns {
-                    settler: Arc::clone(&node.settler),
-                    clock: Arc::clone(&node.clock),
-                    wake: Arc::clone(&node.wake),
-                    tasks: node.attempts.clone(),
-                }),
-                wake: Arc::clone(&node.wake),
-                stopping: stop.clone(),
-            }),
-            auth: config.auth.enabled,
-            limits: api_limits(config),
-            compat: with_local_zone(&config.compat),
-            stopping: stop.clone(),
-            end: self.end.clone(),
-        });
-        let limits = ServeLimits {
-            header_read_timeout: config.server.header_read_timeout.get(),
-            request_timeout: config.server.request_timeout.get(),
-            concurrent_requests: config.server.concurrent_requests,
-        };
-        self.loops.spawn(Cron::new(Arc::clone(&api)).run(stop.clone()));
-        // As the observers do, it works on while attempts finish.
-        tokio::spawn(Arc::clone(&api).run_asked(asked, node.interrupt.clone()));
-        for (mount, listener) in mounts {
-            let router = mount_router(mount, Arc::clone(&api));
-            self.serving.spawn(serve(listener, router, limits, stop.clone(), self.end.clone()));
+    fn spawn_listeners(
+        &self,
+        config: &Config,
+        max_connections: usize,
+        listener: TcpListener,
+        mounts: Vec<(Mount, TcpListener)>,
+    ) {
+        let connections = Connections::new(max_connections);
+        let limits = ServeLimits { header_read_timeout: config.server.header_read_timeout.get(), connections };
+        let doors = self.mount_doors.iter().chain([&self.door]);
+        for (listener, door) in mounts.into_iter().map(|(_, listener)| listener).chain([listener]).zip(doors) {
+            self.serving.spawn(serve(listener, door.clone(), limits.clone(), self.stop.clone(), self.end.clone()));
         }
-        self.serving.spawn(serve(listener, router(api), limits, stop.clone(), self.end.clone()));
         self.serving.close();
-        self.loops.spawn(Arc::clone(node).run_due(stop.clone()));
-        self.loops.spawn(bulks.run(stop.clone()));
-        self.loops.spawn(Arc::clone(node).run_late(stop.clone()));
-        self.loops.spawn(Arc::clone(node).run_retention(config.retention.clone(), stop.clone()));
-        // Leases are kept alive, and events shown, while attempts finish, so these loops end with the interrupt.
-        tokio::spawn(Arc::clone(node).run_leases(node.interrupt.clone()));
-        tokio::spawn(observers.run(node.interrupt.clone()));
-        tokio::spawn(Arc::clone(&node.rollouts).run_quarantines(node.interrupt.clone()));
+    }
+
+    fn spawn_loops(&self, config: &Config, api: &Arc<Api>, asked: mpsc::Receiver<Asked>) {
+        let (node, first, last) = (&self.node, (&self.loops, &self.stop), (&self.lasting_loops, &self.node.interrupt));
+        self.supervise(first, "dispatcher", node, |node, stop| node.run_due(stop));
+        self.supervise(first, "late jobs", node, |node, stop| node.run_late(stop));
+        let retention = config.retention.clone();
+        self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
+        self.supervise(first, "schedules", api, |api, stop| Cron::new(api).run(stop));
+        self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
+        // Leases are kept alive, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
+        self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
+        self.supervise(last, "observers", &api.observers, |observers, stop| observers.run(stop));
+        self.supervise(last, "quarantines", &node.rollouts, |rollouts, stop| rollouts.run_quarantines(stop));
+        let asked = Arc::new(tokio::sync::Mutex::new(asked));
+        self.supervise(last, "observers' jobs", api, move |api, stop| api.run_asked(Arc::clone(&asked), stop));
         self.loops.close();
+        self.lasting_loops.close();
+    }
+
+    /// Runs a loop until it has seen that `stop` is cancelled, and starts it again if it panics.
+    fn supervise<T, F>(
+        &self,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+        name: &'static str,
+        of: &Arc<T>,
+        run: impl Fn(Arc<T>, CancellationToken) -> F + Send + 'static,
+    ) where
+        T: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (of, token) = (Arc::clone(of), stop.clone());
+        let supervised = Arc::clone(&self.supervisor).run(name, move || run(Arc::clone(&of), token.clone()));
+        tasks.spawn(supervised);
+    }
+
+    /// Tells balancers that the server is about to stop, and goes on with everything for as long as they may take to hear of it.
+    async fn give_notice(&self) {
+        self.leaving.cancel();
+        tracing::info!(notice = ?self.drain_notice, "not ready any more: the port closes after `server.drain_notice`");
+        let _ = tokio::time::timeout(self.drain_notice, self.node.interrupt.cancelled()).await;
     }
 
     /// Keeps in touch with the other nodes. To them this one lives as long as attempts run.
     fn spawn_link(&self, shared: Shared) {
         let (node, configured) = (&self.node, Arc::new(Notify::new()));
-        let refresh =
-            Arc::clone(&node.catalog).run_refresh(Arc::clone(&configured), Arc::clone(&node.wake), self.stop.clone());
+        let (catalog, wake, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.wake), self.stop.clone());
+        let woken = Arc::clone(&configured);
+        let refresh = Arc::clone(&self.supervisor).run("catalog refresh", move || {
+            Arc::clone(&catalog).run_refresh(Arc::clone(&woken), Arc::clone(&wake), stop.clone())
+        });
         let link = Link {
             peers: shared.peers,
             clock: shared.clock,
@@ -284,7 +277,9 @@ impl App {
             configured,
         };
         self.link.spawn(refresh);
-        self.link.spawn(link.run(node.interrupt.clone()));
+        let (link, interrupt) = (Arc::new(link), node.interrupt.clone());
+        let linked = Arc::clone(&self.supervisor).run("cluster link", move || Arc::clone(&link).run(interrupt.clone()));
+        self.link.spawn(linked);
     }
 
     /// Stops: returns when every job is back in the store.
@@ -296,6 +291,7 @@ impl App {
             self.node.attempts.wait().await;
             self.end.cancel();
             self.serving.wait().await;
+            self.handlers_ended().await;
         };
         if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
             tracing::warn!("the drain time is over: the attempts that still run are interrupted");
@@ -304,50 +300,27 @@ impl App {
         self.node.attempts.close();
         self.node.attempts.wait().await;
         self.end.cancel();
-        if tokio::time::timeout(LAST_WORDS, self.serving.wait()).await.is_err() {
+        let answered = async {
+            self.serving.wait().await;
+            self.handlers_ended().await;
+        };
+        if tokio::time::timeout(LAST_WORDS, answered).await.is_err() {
             tracing::warn!("some requests were not answered to the end");
+        }
+        if tokio::time::timeout(LAST_WORDS, self.lasting_loops.wait()).await.is_err() {
+            tracing::warn!("some background loops did not end in time");
         }
         if tokio::time::timeout(LAST_WORDS, self.link.wait()).await.is_err() {
             tracing::warn!("the other nodes do not know yet that this one has gone");
         }
         self.store.close().await;
     }
-}
 
-/// What the other nodes, and people, are told of this one.
-fn describe(
-    config: &Config,
-    capacity: usize,
-    address: SocketAddr,
-    gates: &Arc<Gates>,
-    stop: &CancellationToken,
-) -> Describe {
-    let name = config.server.name();
-    let (gates, stop) = (Arc::clone(gates), stop.clone());
-    Box::new(move || NodeDoc {
-        name: name.clone(),
-        address: address.to_string(),
-        version: VERSION.to_owned(),
-        process: std::process::id(),
-        running: gates.running(),
-        capacity,
-        stopping: stop.is_cancelled(),
-    })
-}
-
-/// The most attempts at once: each needs a connection, so that a low limit of open files slows deliveries down.
-fn concurrency(config: &Config, files: FileShares) -> usize {
-    config.engine.concurrency.min(files.receivers)
-}
-
-/// What the API takes under this configuration.
-fn api_limits(config: &Config) -> ApiLimits {
-    ApiLimits {
-        body: config.server.body_limit.get(),
-        batch: config.server.batch_limit.min(store::INSERT_LIMIT),
-        payload: config.server.payload_limit.get(),
-        horizon: config.engine.horizon.get(),
-        wait: config.server.request_timeout.get() * 2 / 3,
+    /// Returns when what handlers have begun is done, also for clients that have gone.
+    async fn handlers_ended(&self) {
+        for door in self.mount_doors.iter().chain([&self.door]) {
+            door.drained().await;
+        }
     }
 }
 
@@ -367,23 +340,6 @@ async fn listen_for_mounts(config: &Config) -> anyhow::Result<Vec<(Mount, TcpLis
     Ok(mounts)
 }
 
-fn event_bounds(config: &Config) -> EventBounds {
-    EventBounds { events: config.events.keep, memory: config.events.memory.get() }
-}
-
-/// What the payloads of all attempts together may take.
-fn payloads(config: &Config) -> Payloads {
-    let bytes = |size: Size| u64::try_from(size.get()).unwrap_or(u64::MAX);
-    Payloads { max_bytes: bytes(config.engine.payload_memory), largest_bytes: bytes(config.server.payload_limit) }
-}
-
-/// Returns when somebody wants this process to end.
-pub(crate) async fn signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+fn addresses(mounts: &[(Mount, TcpListener)]) -> anyhow::Result<Vec<(Mount, SocketAddr)>> {
+    mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?))).collect()
 }

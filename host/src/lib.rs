@@ -83,8 +83,14 @@ pub mod egress;
 // What happened, in numbers.
 pub mod observe;
 
+// Whether all of it works, for load balancers.
+pub mod health;
+
 // What is durable.
 pub mod store;
+
+// What runs in the background.
+pub mod loops;
 
 // What the process has of files, and what it has run out of.
 pub mod files;

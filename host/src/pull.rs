@@ -118,11 +118,16 @@ impl From<StoreError> for Lost {
 }
 
 impl Puller {
-    /// Leases jobs of a group, waiting for the first one if there is none.
+    /// Leases jobs of a group, waiting for the first one if there is none, as long as the consumer has not `gone`.
     ///
     /// # Errors
     /// If the store does not answer.
-    pub async fn lease(self: &Arc<Self>, group: &Group, ask: Ask) -> Result<Handover, StoreError> {
+    pub async fn lease(
+        self: &Arc<Self>,
+        group: &Group,
+        ask: Ask,
+        gone: &CancellationToken,
+    ) -> Result<Handover, StoreError> {
         let until = self.clock.now().plus(ask.wait);
         let waiter = self.consumers.enter(group.id);
         loop {
@@ -133,7 +138,7 @@ impl Puller {
             if !handover.leases().is_empty() {
                 return Ok(handover);
             }
-            if self.clock.now() >= until || self.stopping.is_cancelled() {
+            if self.clock.now() >= until || self.stopping.is_cancelled() || gone.is_cancelled() {
                 self.observer.tell(Fact::empty(group.tenant.id, group.id, self.clock.now()));
                 return Ok(handover);
             }
@@ -141,6 +146,7 @@ impl Puller {
                 () = woken => {}
                 () = self.clock.sleep_until(until) => {}
                 () = self.stopping.cancelled() => {}
+                () = gone.cancelled() => return Ok(handover),
             }
         }
     }

@@ -122,7 +122,7 @@ impl Settler {
                     }
                     return Ok(settled);
                 }
-                Err(StoreError::Unavailable(error)) => error,
+                Err(StoreError::Unavailable(error) | StoreError::Full(error)) => error,
                 Err(refusal) => return Err(Unwritten::Refused(refusal)),
             };
             if !self.is_away.swap(true, Ordering::Relaxed) {

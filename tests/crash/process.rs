@@ -45,6 +45,7 @@ impl Server {
         let mut child = Command::new(env!("CARGO_BIN_EXE_carillon"))
             .args(["serve", "--listen", "127.0.0.1:0", "--no-auth", "--egress-allow", "127.0.0.0/8"])
             .args(["--log-format", "json", "--store", &format!("sqlite:{}", self.dir.path().join("jobs.db").display())])
+            .env("CARILLON_SERVER__DRAIN_NOTICE", "0s")
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null())

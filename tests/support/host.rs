@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use carillon::accept::door::Door;
 use carillon::app::App;
 use carillon::clock::{Clock, SystemClock};
 use carillon::config::{Config, ConfigError, Sources};
@@ -130,6 +131,11 @@ impl TestHost {
     pub fn mounts(&self) -> Vec<(&'static str, SocketAddr)> {
         let mounts = self.app.iter().flat_map(|app| &app.mounts);
         mounts.map(|(mount, address)| (mount.name(), *address)).collect()
+    }
+
+    /// Answers requests as its port does, without a connection.
+    pub fn door(&self) -> Door {
+        self.app.as_ref().expect("the host runs").door.clone()
     }
 
     /// Stops it as a signal would.

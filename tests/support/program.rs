@@ -99,6 +99,7 @@ impl Program {
             .args(arguments)
             .envs([("CARILLON_KEYS__MASTER_KEY", MASTER_KEY), ("CARILLON_POLICY__CACHE_DIR", &cache)])
             .env("CARILLON_LOG", "trace")
+            .env("CARILLON_SERVER__DRAIN_NOTICE", "0s")
             .envs(environment.iter().copied())
             .spawn()
             .unwrap();

@@ -13,6 +13,9 @@ use crate::store::StoreError;
 /// What every `type` begins with.
 const TYPE_PREFIX: &str = "urn:carillon:problem:";
 
+/// When there may be room on a full disk, in seconds.
+const FULL_AGAIN: u32 = 10;
+
 /// When an upload may be worth another try, in seconds.
 const UPLOAD_AGAIN: u32 = 10;
 
@@ -117,7 +120,14 @@ impl Problem {
     /// 408.
     #[must_use]
     pub fn too_slow() -> Self {
-        let detail = "it did not arrive, or could not be answered, in time (`server.request_timeout`)";
+        let detail = "the request did not arrive, or was not answered, within `server.request_timeout`; what it was to change may still be changed";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
+    }
+
+    /// 408: the client has hung up, so that nobody reads this.
+    #[must_use]
+    pub fn client_gone() -> Self {
+        let detail = "the client has closed the connection";
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
     }
 
@@ -125,6 +135,14 @@ impl Problem {
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now", detail);
         Self { retry_after: Some(1), ..problem }
+    }
+
+    /// 503, until somebody makes room.
+    #[must_use]
+    pub fn storage_full() -> Self {
+        let detail = "the disk of the store is full: nothing was written; send the request again when there is room";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-full", "The storage is full", detail);
+        Self { retry_after: Some(FULL_AGAIN), ..problem }
     }
 
     /// 500; the log says more.
@@ -208,6 +226,10 @@ impl From<StoreError> for Problem {
                     "the store does not answer; what was to be written may have been: send it again with the same `Idempotency-Key`",
                 )
             }
+            StoreError::Full(text) => {
+                tracing::error!(error = text, "the disk of the store is full");
+                Self::storage_full()
+            }
             StoreError::Corrupt(text) => {
                 tracing::error!(error = text, "the store is inconsistent");
                 Self::internal()
@@ -220,7 +242,9 @@ impl From<LoadError> for Problem {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::TooLarge { .. } => Self::too_large(error.to_string()),
-            LoadError::Busy(_) => Self { retry_after: Some(UPLOAD_AGAIN), ..Self::unavailable(error.to_string()) },
+            LoadError::Busy(_) | LoadError::Source(_) => {
+                Self { retry_after: Some(UPLOAD_AGAIN), ..Self::unavailable(error.to_string()) }
+            }
             error => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "not-a-plugin",

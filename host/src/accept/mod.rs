@@ -3,7 +3,10 @@
 //! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
 
 pub mod auth;
+pub mod client;
 mod compat;
+pub mod connections;
+pub mod door;
 pub mod error;
 pub mod idempotency;
 pub mod input;
@@ -41,6 +44,7 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Compat;
 use crate::gate::Gates;
+use crate::health::Health;
 use crate::observe::{Observer, RequestLabels};
 use crate::observers::Observers;
 use crate::policy::Runtime;
@@ -65,6 +69,8 @@ pub struct Api {
     pub rollouts: Arc<Rollouts>,
     /// Counts.
     pub observer: Arc<Observer>,
+    /// Knows whether jobs are accepted and delivered.
+    pub health: Health,
     /// Knows what runs.
     pub gates: Arc<Gates>,
     /// Is woken when there may be something due.
@@ -87,8 +93,6 @@ pub struct Api {
     pub limits: ApiLimits,
     /// How other schedulers' APIs are served.
     pub compat: Compat,
-    /// Whether the server stops.
-    pub stopping: CancellationToken,
     /// Whether everything else has stopped, so that streams end.
     pub end: CancellationToken,
 }
@@ -162,7 +166,9 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(nodes::list))
         .route_layer(from_fn(auth::require_operator));
     let closed = viewers_routes().merge(producers_routes()).merge(admins_routes()).merge(operator);
-    closed.route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
+    closed
+        .route_layer(from_fn(idempotency::refuse_elsewhere))
+        .route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
 }
 
 fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
@@ -255,9 +261,9 @@ fn admins_routes() -> OpenApiRouter<Arc<Api>> {
 
 /// Counts requests by route, not by path, so that the numbers stay few.
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let method = request.method().to_string();
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let response = next.run(request).await;
-    api.observer.metrics.request(&RequestLabels { method, route, status: response.status().as_u16() });
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    api.observer.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
     response
 }

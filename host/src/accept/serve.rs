@@ -3,29 +3,26 @@
 //! A request may be answered before all of it has arrived: it is too large, or nobody may send it. The rest of it is then read and
 //! thrown away, because a connection that is closed on unread bytes is reset, and the client never sees why it was refused.
 
+use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::header::EXPECT;
-use axum::response::IntoResponse;
-use futures_util::TryFutureExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt as _, service_fn};
+use tower::service_fn;
 
-use super::error::Problem;
+use super::connections::{Busy, Connections, Place};
+use super::door::Door;
 
 /// The pause after the operating system has refused a connection: it has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,22 +30,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The longest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
-/// The most connections that are open at once, busy or idle.
-const CONNECTIONS: usize = 16_384;
-
 /// How much of a request that has been answered is thrown away, and for how long, before its connection is cut off.
 const REST_LIMIT: usize = 64 << 20;
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bounds of the server's connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServeLimits {
     /// For the head of a request, and for a connection that says nothing.
     pub header_read_timeout: Duration,
-    /// For a whole request, unless its route gives it more.
-    pub request_timeout: Duration,
-    /// Requests at once; more are told to come back.
-    pub concurrent_requests: usize,
+    /// All that are open, whichever port they came to.
+    pub connections: Connections,
 }
 
 /// Marks an answer whose body ends when its sender wants it to. When everything else has ended its connection is cut off after
@@ -59,73 +51,47 @@ pub struct Endless;
 /// How long the last of an endless answer has to reach its client.
 const ENDLESS_GRACE: Duration = Duration::from_secs(1);
 
-/// When a request is given up. A route that has bounds of its own gives more time to what it does within them.
-#[derive(Clone, Debug)]
-pub struct Deadline(Arc<Mutex<Instant>>);
-
-impl Deadline {
-    /// Waits so much longer.
-    pub fn extend(&self, by: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
-    }
-
-    fn at(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns when it is over.
-    async fn passed(&self) {
-        let mut seen = self.at();
-        loop {
-            tokio::time::sleep_until(seen).await;
-            let now = self.at();
-            if now == seen {
-                return;
-            }
-            seen = now;
-        }
-    }
-}
-
 /// Answers requests until `stop`, and then those that are under way; answers without an end last until `end`.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    door: Door,
     limits: ServeLimits,
     stop: CancellationToken,
     end: CancellationToken,
 ) {
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let requests = Arc::new(Semaphore::new(limits.concurrent_requests));
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).max_buf_size(HEAD_LIMIT);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(&listener, &limits.connections) => accepted,
             () = stop.cancelled() => break,
         };
-        let Some((stream, permit)) = accepted else { continue };
-        let (router, requests, endless) = (router.clone(), Arc::clone(&requests), Arc::new(AtomicBool::new(false)));
-        let is_endless = Arc::clone(&endless);
+        let Some((stream, place)) = accepted else { continue };
+        let (door, endless, place) = (door.clone(), Arc::new(AtomicBool::new(false)), Arc::new(place));
+        let (is_endless, working) = (Arc::clone(&endless), Arc::clone(&place));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let request = with_rest_thrown_away(request);
-            let answer = answer(router.clone(), request, limits.request_timeout, Arc::clone(&requests));
-            let is_endless = Arc::clone(&is_endless);
-            answer.inspect_ok(move |answer| {
+            let (door, is_endless, busy) = (door.clone(), Arc::clone(&is_endless), working.busy());
+            async move {
+                let answer = door.answer(with_rest_thrown_away(request)).await;
                 is_endless.store(answer.extensions().get::<Endless>().is_some(), Ordering::Relaxed);
-            })
+                Ok::<_, Infallible>(answer.map(|body| axum::body::Body::new(BusyBody { body, _busy: busy })))
+            }
         });
         let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let watched = graceful.watch(connection);
         let end = end.clone();
         tokio::spawn(async move {
-            match until_cut_off(watched, &endless, &end).await {
+            let ended = tokio::select! {
+                biased;
+                ended = until_cut_off(watched, &endless, &end) => ended,
+                () = place.closed() => return tracing::debug!("an idle connection was closed for another one"),
+            };
+            match ended {
                 Some(Err(error)) => tracing::debug!(%error, "a connection ended early"),
                 Some(Ok(())) => {}
                 None => tracing::debug!("a client did not read its stream to the end"),
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -156,40 +122,18 @@ async fn until_cut_off<T>(
     .await
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener, connections: &Connections) -> Option<(tokio::net::TcpStream, Place)> {
     match listener.accept().await {
         Ok((stream, _)) => {
             // Without it small answers wait for the client's acknowledgement; with it failing, they only do that.
             drop(stream.set_nodelay(true));
-            Some((stream, permit))
+            Some((stream, connections.place().await?))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
-    }
-}
-
-async fn answer(
-    router: Router,
-    mut request: Request,
-    timeout: Duration,
-    requests: Arc<Semaphore>,
-) -> Result<axum::response::Response, std::convert::Infallible> {
-    let Ok(_permit) = requests.try_acquire() else {
-        return Ok(Problem::unavailable("too many requests at once (`server.concurrent_requests`)").into_response());
-    };
-    let deadline = Deadline(Arc::new(Mutex::new(tokio::time::sleep(timeout).deadline())));
-    request.extensions_mut().insert(deadline.clone());
-    tokio::select! {
-        biased;
-        answered = router.oneshot(request) => answered,
-        () = deadline.passed() => Ok(Problem::too_slow().into_response()),
     }
 }
 
@@ -228,6 +172,32 @@ impl Drop for WholeBody {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(tokio::time::timeout(REST_TIMEOUT, throw_away(body)));
         }
+    }
+}
+
+/// The body of an answer: as long as it is sent, the connection is busy.
+struct BusyBody {
+    body: axum::body::Body,
+    _busy: Busy,
+}
+
+impl Body for BusyBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::change::Decision;
 use super::entities::GroupDoc;
 use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
@@ -21,9 +22,6 @@ use crate::store::{Expect, JobFilter, JobsQuery, Kind, PutEntity, StoreError};
 
 /// How long after a version ceased to be in force a node that does not know yet may pin jobs to it.
 const HEARSAY: Duration = Duration::from_secs(60);
-
-/// How often a change is decided again because somebody else was faster.
-pub(super) const TRIES: usize = 16;
 
 /// A version that was made and is not in force.
 #[derive(Debug)]
@@ -248,42 +246,28 @@ impl Catalog {
         name: &str,
         change: impl Fn(Option<&Group>) -> Result<GroupDoc, Rejected>,
     ) -> Result<Arc<Group>, Rejected> {
-        let _changing = self.changing.lock().await;
-        let mut conflict = String::new();
-        for _ in 0..TRIES {
-            let before = self.group(tenant, name);
-            let doc = change(before.as_deref())?;
-            if let (Some(group), Some(rollout)) = (&before, &doc.rollout)
-                && rollout.active.number != group.binding
-            {
-                self.keep(group, &group.rollout.active).await?;
-            }
-            let expect = before.as_ref().map_or(Expect::Nothing, |group| Expect::Version(group.version));
-            let bound = doc.rollout.as_ref().map(|rollout| &rollout.active);
-            let bound = bound.filter(|active| before.as_ref().is_none_or(|group| group.binding != active.number));
+        let decide = |before: Option<&Group>| {
+            let doc = change(before)?;
+            let active = doc.rollout.as_ref().map(|rollout| &rollout.active);
+            let replaced = before.filter(|group| active.is_some_and(|active| active.number != group.binding));
+            let first = replaced.and_then(|group| self.kept(group, &group.rollout.active));
+            let expect = before.map_or(Expect::Nothing, |group| Expect::Version(group.version));
+            let bound = active.filter(|active| before.is_none_or(|group| group.binding != active.number));
             let needs = bound.map(|active| self.needs(tenant, &active.plugins)).unwrap_or_default();
             let put = self.entity(tenant, Kind::Group, name, document(&doc), expect);
-            match self.put(PutEntity { needs, ..put }).await {
-                Ok(_) => return self.group(tenant, name).ok_or(Rejected::Gone),
-                Err(Rejected::Conflict(text)) => conflict = text,
-                Err(error) => return Err(error),
-            }
-            self.catch_up().await?;
-        }
-        Err(Rejected::Conflict(conflict))
+            Ok(Decision { first, put: PutEntity { needs, ..put } })
+        };
+        self.change(|| self.group(tenant, name), decide).await?;
+        self.group(tenant, name).ok_or(Rejected::Gone)
     }
 
-    /// Writes a version down, unless it is.
-    async fn keep(&self, group: &Group, binding: &Binding) -> Result<(), Rejected> {
+    /// What writes a version down, unless it is.
+    fn kept(&self, group: &Group, binding: &Binding) -> Option<PutEntity> {
         if self.state().binding(group.id, binding.number).is_some() {
-            return Ok(());
+            return None;
         }
         let name = entity_name(group.id, binding.number);
-        match self.put(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Expect::Nothing)).await {
-            // Another node was faster; it says the same.
-            Ok(_) | Err(Rejected::Conflict(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
+        Some(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Expect::Nothing))
     }
 
     /// The versions of a group's policy that decide attempts, or are shown them: the one in force, what is tried out, and those that

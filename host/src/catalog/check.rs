@@ -13,6 +13,12 @@ use crate::store::StoreError;
 /// The longest name of a tenant, group, key or plugin.
 const NAME_LEN: usize = 64;
 
+/// The longest name of a token, in bytes.
+const TOKEN_NAME_LEN: usize = 255;
+
+/// How deep a document that is stored may be nested. JSON is read back to a depth of 127, and is stored inside of other documents.
+const NESTING: usize = 96;
+
 /// Why something was not taken. Knows nothing of HTTP.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
@@ -91,6 +97,34 @@ pub fn name(what: &str, name: &str) -> Result<(), Invalid> {
             name.escape_default()
         ),
     ))
+}
+
+/// The name of a token is a note: any text of one line.
+pub(super) fn token_name(name: &str) -> Result<(), Invalid> {
+    if name.len() <= TOKEN_NAME_LEN && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    Err(Invalid::at(
+        "/name",
+        format!("the name of a token has at most {TOKEN_NAME_LEN} bytes and no control characters"),
+    ))
+}
+
+/// Whether a document that is to be stored can be read again.
+pub(super) fn nesting(doc: &Value) -> Result<(), Invalid> {
+    if is_nested_within(doc, NESTING) {
+        return Ok(());
+    }
+    Err(Invalid::at("", format!("the document is nested more than {NESTING} levels deep")))
+}
+
+fn is_nested_within(value: &Value, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else { return false };
+    match value {
+        Value::Array(items) => items.iter().all(|item| is_nested_within(item, below)),
+        Value::Object(members) => members.values().all(|member| is_nested_within(member, below)),
+        _ => true,
+    }
 }
 
 impl Catalog {
@@ -196,6 +230,25 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn document_that_could_not_be_read_again_is_refused() {
+        let nested = |levels: usize| (1..levels).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        assert!(nesting(&nested(NESTING)).is_ok());
+        assert!(nesting(&nested(NESTING + 1)).is_err());
+        let text = nested(NESTING).to_string();
+        assert!(serde_json::from_str::<Value>(&text).is_ok());
+    }
+
+    #[test]
+    fn token_names_are_short_texts_of_one_line() {
+        for good in ["", "billing (Anna's laptop)", &"x".repeat(TOKEN_NAME_LEN)] {
+            assert!(token_name(good).is_ok(), "{good}");
+        }
+        for bad in ["a\0b", "a\nb", "a\u{85}b", &"x".repeat(TOKEN_NAME_LEN + 1)] {
+            assert!(token_name(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn names_are_plain() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::bindings::TRIES;
+use super::change::{MAX_TRIES, busy};
 use super::entities::GroupDoc;
 use super::versions::roles_of;
 use super::{Action, Author, Catalog, Group, Rejected, Rollout, Tenant, check};
@@ -115,7 +115,7 @@ impl Catalog {
             Written::Whole(_) | Written::Declared(_) => None,
             Written::Part(_) => Some(self.merging.lock().await),
         };
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let seen = self.group(tenant.id, name);
             let own = self.pin(tenant.id, self.written_over(tenant, name, seen.as_deref(), &written));
             let effective = self.candidate(tenant, Some(name), &own).await?;
@@ -156,7 +156,7 @@ impl Catalog {
             let (is_new, before) = before.unwrap_or_default();
             return Ok(PutGroup { group, is_new, changes: Changes::between(&before, &effective.doc) });
         }
-        Err(Rejected::Conflict(format!("the group `{name}` was changed by others again and again: try once more")))
+        Err(busy())
     }
 
     /// What a group would have of its own with a part of it changed. Nothing is written.
@@ -234,6 +234,7 @@ impl Catalog {
     }
 
     pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {
+        check::nesting(overrides)?;
         let mut doc = group.effective.as_ref().map_err(Clone::clone)?.doc.clone();
         override_configs(&mut doc, overrides)?;
         Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))

@@ -27,9 +27,6 @@ const VERSIONS: usize = 4;
 /// The most groups that a key is granted to by name.
 const GRANTS: usize = 1_000;
 
-/// How often a change is decided again because another node was faster.
-const TRIES: usize = 16;
-
 /// A new value of a key.
 pub struct KeyValue {
     /// What it can be used for.
@@ -240,19 +237,12 @@ impl Catalog {
         name: &str,
         change: impl Fn(Option<&Key>) -> Result<KeyDoc, Rejected>,
     ) -> Result<(), Rejected> {
-        let mut conflict = String::new();
-        for _ in 0..TRIES {
-            let before = self.key(tenant, name);
-            let doc = change(before.as_deref())?;
+        let decide = |before: Option<&Key>| {
+            let doc = change(before)?;
             let expect = before.map_or(Expect::Nothing, |key| Expect::Version(key.revision));
-            match self.put(self.entity(tenant, Kind::Key, name, document(&doc), expect)).await {
-                Ok(_) => return Ok(()),
-                Err(Rejected::Conflict(text)) => conflict = text,
-                Err(error) => return Err(error),
-            }
-            self.catch_up().await?;
-        }
-        Err(Rejected::Conflict(conflict))
+            Ok(self.entity(tenant, Kind::Key, name, document(&doc), expect).into())
+        };
+        self.change(|| self.key(tenant, name), decide).await.map(drop)
     }
 }
 

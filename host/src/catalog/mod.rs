@@ -6,11 +6,13 @@
 mod bindings;
 mod bulks;
 mod canaries;
+mod change;
 mod check;
 mod entities;
 mod groups;
 mod keys;
 mod master_key;
+mod memory;
 mod plans;
 mod plugins;
 mod presets;
@@ -28,8 +30,7 @@ mod tokens;
 mod tried;
 mod versions;
 
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,6 +55,7 @@ pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
 
+use self::memory::{Memory, Removal};
 use self::plugins::describe;
 use self::read::plugin_version;
 use self::recent::Plans;
@@ -61,7 +63,7 @@ use self::state::State;
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
 use crate::policy::{ComponentSource, Digest, Runtime};
-use crate::store::{Entity, Expect, Kind, PutEntity, Store, StoreError};
+use crate::store::{Entity, Expect, Kind, PutEntity, Store};
 
 /// The tenant that exists from the start.
 pub const DEFAULT_TENANT: &str = "default";
@@ -83,21 +85,17 @@ pub struct Catalog {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     runtime: Arc<Runtime>,
-    vault: Vault,
+    vault: Arc<Vault>,
     bounds: Bounds,
     builtins: Builtins,
     plans: Plans,
-    state: RwLock<State>,
-    /// Of what was last taken over from the store.
-    generation: AtomicI64,
-    writing: tokio::sync::Mutex<()>,
-    /// Held while a group is changed, so that only other nodes can be faster.
+    memory: Arc<Memory>,
+    /// Held while an entity is changed, so that only other nodes can be faster.
     changing: tokio::sync::Mutex<()>,
     /// Held while a part of a group is laid over the rest, before `changing`.
     merging: tokio::sync::Mutex<()>,
     /// Held while a plugin is taken, so that what is taken at the same time counts for a tenant's quota.
     accepting: tokio::sync::Mutex<()>,
-    changed: Notify,
 }
 
 /// What a catalog is made of.
@@ -123,17 +121,17 @@ struct Builtins(Vec<(Digest, &'static [u8])>);
 
 #[async_trait]
 impl ComponentSource for Builtins {
-    async fn component(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.iter().find(|(known, _)| known == digest).map(|(_, bytes)| Bytes::from_static(bytes))
+    async fn component(&self, digest: &Digest) -> Result<Option<Bytes>, String> {
+        Ok(self.0.iter().find(|(known, _)| known == digest).map(|(_, bytes)| Bytes::from_static(bytes)))
     }
 }
 
 #[async_trait]
 impl ComponentSource for Catalog {
-    async fn component(&self, digest: &Digest) -> Option<Bytes> {
-        match self.builtins.component(digest).await {
-            Some(component) => Some(component),
-            None => self.store.component(&digest.0).await.ok().flatten(),
+    async fn component(&self, digest: &Digest) -> Result<Option<Bytes>, String> {
+        match self.builtins.component(digest).await? {
+            Some(component) => Ok(Some(component)),
+            None => self.store.component(&digest.0).await.map_err(|error| error.to_string()),
         }
     }
 }
@@ -154,26 +152,24 @@ impl Catalog {
             let described = describe(&options.runtime, TenantId(NO_TENANT), &plugin, component.len()).await?;
             versions.push(Arc::new(plugin_version(described.name, &described.version, true, described.doc, now)?));
         }
-        let (generation, entities) = options.store.load().await?;
-        let mut state = State::new(options.server_defaults, options.presets, versions);
-        state.apply_all(entities, &options.vault)?;
+        let vault = Arc::new(options.vault);
+        let state = State::new(options.server_defaults, options.presets, versions);
+        let (store, runtime) = (Arc::clone(&options.store), Arc::clone(&options.runtime));
+        let memory = Memory::open(store, runtime, Arc::clone(&vault), state).await?;
         let catalog = Self {
             plans: Plans::new(options.runtime.loaded_limit),
             store: options.store,
             clock: options.clock,
             runtime: options.runtime,
-            vault: options.vault,
+            vault,
             bounds: options.bounds,
             builtins,
-            state: RwLock::new(state),
-            generation: AtomicI64::new(generation),
-            writing: tokio::sync::Mutex::new(()),
+            memory: Arc::new(memory),
             changing: tokio::sync::Mutex::new(()),
             merging: tokio::sync::Mutex::new(()),
             accepting: tokio::sync::Mutex::new(()),
-            changed: Notify::new(),
         };
-        if catalog.tenant(DEFAULT_TENANT).is_none() {
+        if !catalog.state().is_tenant_known(DEFAULT_TENANT) {
             let doc = TenantDoc { defaults: Value::Object(Map::new()), ..TenantDoc::default() };
             catalog.put_tenant(DEFAULT_TENANT, doc).await?;
         }
@@ -184,21 +180,16 @@ impl Catalog {
     /// Wakes when something has changed.
     #[must_use]
     pub fn changed(&self) -> &Notify {
-        &self.changed
+        self.memory.changed()
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.memory.state()
     }
 
     async fn put(&self, put: PutEntity) -> Result<Entity, Rejected> {
-        let _writing = self.writing.lock().await;
-        let entity = self.store.put(put).await?;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.apply(entity.clone(), &self.vault).map_err(|error| StoreError::Corrupt(format!("{error:#}")))?;
-        drop(state);
-        self.changed.notify_waiters();
-        Ok(entity)
+        check::nesting(&put.doc)?;
+        self.memory.put(put).await
     }
 
     async fn delete(&self, tenant: TenantId, kind: Kind, name: &str) -> Result<bool, Rejected> {
@@ -213,23 +204,7 @@ impl Catalog {
         name: &str,
         generation: Option<i64>,
     ) -> Result<bool, Rejected> {
-        let _writing = self.writing.lock().await;
-        let removed = self.store.delete(tenant.0, kind, name.to_owned(), self.now(), generation).await?;
-        if removed {
-            let unused = self.removed(tenant, kind, name);
-            self.changed.notify_waiters();
-            if let Some(component) = unused {
-                self.runtime.registry.forget(&component).await;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Forgets what was deleted. The answer is the component that no plugin has any more.
-    fn removed(&self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let component = state.remove(tenant, kind, name)?;
-        (!state.has_component(&component)).then_some(component)
+        self.memory.delete(Removal { tenant, kind, name: name.to_owned(), now: self.now(), generation }).await
     }
 
     fn entity(&self, tenant: TenantId, kind: Kind, name: &str, doc: Value, expect: Expect) -> PutEntity {

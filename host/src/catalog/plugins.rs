@@ -1,13 +1,12 @@
 //! Plugins in the catalog.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::bindings::TRIES;
+use super::change::{MAX_TRIES, busy};
 use super::read::plugin_version;
 use super::{BoundPlugin, Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document, schema};
 use crate::clock::UnixMs;
@@ -174,22 +173,21 @@ impl Catalog {
     /// # Errors
     /// If it is one of the server's own, or something uses it.
     pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, Rejected> {
-        let mut conflict = String::new();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             // What another node has bound a moment ago counts, and what anybody binds from now on makes this another try.
             self.catch_up().await?;
-            let generation = self.generation.load(Ordering::Relaxed);
+            let generation = self.memory.generation();
             let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
             if let Some(user) = self.user_of(tenant, &plugin) {
                 let verb = if user.ends_with('s') { "use" } else { "uses" };
                 return Err(Rejected::Conflict(format!("{user} {verb} it")));
             }
             match self.delete_unchanged(tenant, Kind::Plugin, &plugin.full_name(), Some(generation)).await {
-                Err(Rejected::Conflict(text)) => conflict = text,
+                Err(Rejected::Conflict(_)) => {}
                 done => return done,
             }
         }
-        Err(Rejected::Conflict(conflict))
+        Err(busy())
     }
 
     /// The tenant's own versions among those that a policy came to. It cannot be put in force when one of them has gone.

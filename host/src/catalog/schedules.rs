@@ -1,6 +1,7 @@
 //! Schedules in the catalog.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -160,7 +161,7 @@ impl Catalog {
     /// otherwise than before, it has no past.
     ///
     /// # Errors
-    /// If it makes no sense, with a pointer to what does not, or was changed at the same moment.
+    /// If it makes no sense, with a pointer to what does not.
     pub async fn put_schedule(
         &self,
         tenant: TenantId,
@@ -175,34 +176,42 @@ impl Catalog {
             let message = format!("there is no group `{}`", spec.group.escape_debug());
             return Err(Invalid::at("/group", message).into());
         }
-        let before = self.schedule(tenant, name);
-        let expect = before.as_ref().map_or(Expect::Nothing, |before| Expect::Version(before.version));
-        if before.as_ref().is_none_or(|before| before.spec != spec) {
-            spec.runs_at_all(&timetable, now)?;
-        }
-        let was_paused = before.as_ref().is_some_and(|before| before.paused);
-        let paused = paused.unwrap_or(was_paused);
-        let doc = match &before {
-            Some(before) if before.spec.ticks_like(&spec) => {
-                let doc = before.doc();
-                let since = if was_paused && !paused { now } else { doc.since };
-                ScheduleDoc { spec, paused, since, ..doc }
+        let is_new = AtomicBool::new(false);
+        let decide = |before: Option<&Schedule>| {
+            is_new.store(before.is_none(), Ordering::Relaxed);
+            if before.is_none_or(|before| before.spec != spec) {
+                spec.runs_at_all(&timetable, now)?;
             }
-            _ => ScheduleDoc { spec, paused, since: now, anchor: now },
+            let was_paused = before.is_some_and(|before| before.paused);
+            let (spec, paused) = (spec.clone(), paused.unwrap_or(was_paused));
+            let doc = match before {
+                Some(before) if before.spec.ticks_like(&spec) => {
+                    let doc = before.doc();
+                    let since = if was_paused && !paused { now } else { doc.since };
+                    ScheduleDoc { spec, paused, since, ..doc }
+                }
+                _ => ScheduleDoc { spec, paused, since: now, anchor: now },
+            };
+            let expect = before.map_or(Expect::Nothing, |before| Expect::Version(before.version));
+            Ok(self.entity(tenant, Kind::Schedule, name, document(&doc), expect).into())
         };
-        self.put(self.entity(tenant, Kind::Schedule, name, document(&doc), expect)).await?;
-        Ok((self.schedule(tenant, name).ok_or(Rejected::Gone)?, before.is_none()))
+        self.change(|| self.schedule(tenant, name), decide).await?;
+        Ok((self.schedule(tenant, name).ok_or(Rejected::Gone)?, is_new.into_inner()))
     }
 
     /// Lets a schedule make no jobs, or make them again. What would have ticked while it was paused is not caught up.
     ///
     /// # Errors
-    /// If the schedule was changed at the same moment.
+    /// If the schedule was removed at the same moment.
     pub async fn pause_schedule(&self, schedule: &Schedule, paused: bool) -> Result<(), Rejected> {
-        let since = if paused { schedule.since } else { self.now() };
-        let doc = document(&ScheduleDoc { paused, since, ..schedule.doc() });
-        let expect = Expect::Version(schedule.version);
-        self.put(self.entity(schedule.tenant, Kind::Schedule, &schedule.name, doc, expect)).await.map(drop)
+        let (tenant, name, now) = (schedule.tenant, &schedule.name, self.now());
+        let decide = |before: Option<&Schedule>| {
+            let before = before.ok_or(Rejected::Gone)?;
+            let since = if before.paused && !paused { now } else { before.since };
+            let doc = document(&ScheduleDoc { paused, since, ..before.doc() });
+            Ok(self.entity(tenant, Kind::Schedule, name, doc, Expect::Version(before.version)).into())
+        };
+        self.change(|| self.schedule(tenant, name), decide).await.map(drop)
     }
 
     /// Removes a schedule; its jobs stay. False if there is none.

@@ -67,21 +67,16 @@ impl State {
         }
     }
 
-    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone. The answer is the components that no
-    /// plugin has any more.
-    pub(super) fn apply_all(&mut self, entities: Vec<Entity>, vault: &Vault) -> anyhow::Result<Vec<Digest>> {
+    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone. An entity that cannot be read is left
+    /// out, so that it does not keep a server from starting. The answer is the components that no plugin has any more.
+    pub(super) fn apply_all(&mut self, entities: Vec<Entity>, vault: &Vault) -> Vec<Digest> {
         let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
         let gone = self.known.keys().filter(|id| !there.contains(id)).copied().collect();
         self.apply_changes(entities, gone, vault)
     }
 
     /// Takes over what is new or has changed, and what has gone. The answer is the components that no plugin has any more.
-    pub(super) fn apply_changes(
-        &mut self,
-        mut entities: Vec<Entity>,
-        gone: Vec<i64>,
-        vault: &Vault,
-    ) -> anyhow::Result<Vec<Digest>> {
+    pub(super) fn apply_changes(&mut self, mut entities: Vec<Entity>, gone: Vec<i64>, vault: &Vault) -> Vec<Digest> {
         let gone: Vec<_> = gone.iter().filter_map(|id| self.known.get(id).cloned()).collect();
         let mut components: Vec<_> =
             gone.into_iter().filter_map(|(_, tenant, kind, name)| self.remove(tenant, kind, &name)).collect();
@@ -96,15 +91,34 @@ impl State {
             Kind::Bulk => 6,
             Kind::Binding => 7,
         });
-        entities.into_iter().try_for_each(|entity| self.apply(entity, vault))?;
+        for entity in entities {
+            // What is wrong with it is in the log.
+            drop(self.apply(entity, vault));
+        }
         components.retain(|digest| !self.has_component(digest));
-        Ok(components)
+        components
     }
 
-    /// Takes over a new or changed entity.
+    /// Takes over a new or changed entity. One that cannot be read is left out, and known to be in the store: what depends on it waits.
     pub(super) fn apply(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
+        let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
+        let known = (entity.version, tenant, kind, name.clone());
+        self.known.insert(id, known.clone());
+        self.apply_readable(entity, vault).inspect_err(|error| {
+            let (tenant, kind, error) = (tenant.0, kind.as_str(), format!("{error:#}"));
+            tracing::error!(tenant, kind, name, error, "stored entity cannot be read and is left out");
+            self.remove(TenantId(tenant), known.2, &name);
+            self.known.insert(id, known);
+        })
+    }
+
+    /// Whether the store has a tenant of this name, even one that cannot be read.
+    pub(super) fn is_tenant_known(&self, name: &str) -> bool {
+        self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
+    }
+
+    fn apply_readable(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
         let tenant = TenantId(entity.tenant);
-        self.known.insert(entity.id, (entity.version, tenant, entity.kind, entity.name.clone()));
         match entity.kind {
             Kind::Tenant => self.apply_tenant(entity)?,
             Kind::Group => self.apply_group(&entity)?,

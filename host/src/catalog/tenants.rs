@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::bindings::TRIES;
+use super::change::{MAX_TRIES, busy};
 use super::signers::Signers;
 use super::{Catalog, DEFAULT_TENANT, NO_TENANT, Rejected, SignerDoc, Tenant, TenantDoc, check, document};
 use crate::job::TenantId;
@@ -126,19 +125,18 @@ impl Catalog {
     pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, Rejected> {
         // What the part is laid over must not move meanwhile: on this node, parts wait for each other.
         let _merging = self.merging.lock().await;
-        let mut conflict = String::new();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let before = self.tenant(name).ok_or(Rejected::Gone)?;
             let version = self.state().version_of(before.id.0);
             let doc = patch.over(&before, &self.policy_before(&before, None, None))?;
             match self.write_tenant(name, doc, version.map_or(Expect::Anything, Expect::Version)).await {
                 Ok(tenant) => return Ok(PutTenant::new(Some(&before), tenant)),
-                Err(Rejected::Conflict(text)) => conflict = text,
+                Err(Rejected::Conflict(_)) => {}
                 Err(error) => return Err(error),
             }
             self.catch_up().await?;
         }
-        Err(Rejected::Conflict(conflict))
+        Err(busy())
     }
 
     /// Removes a tenant with its keys, tokens and plugins. False if there is none.
@@ -149,8 +147,7 @@ impl Catalog {
         if name == DEFAULT_TENANT {
             return Err(Rejected::Conflict(format!("the tenant `{DEFAULT_TENANT}` is always there")));
         }
-        let mut conflict = String::new();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             // What another node has made a moment ago counts, and what anybody makes from now on makes this another try.
             self.catch_up().await?;
             let Some(tenant) = self.tenant(name) else { return Ok(false) };
@@ -169,13 +166,13 @@ impl Catalog {
             if !owned.is_empty() {
                 continue;
             }
-            let generation = Some(self.generation.load(Ordering::Relaxed));
+            let generation = Some(self.memory.generation());
             match self.delete_unchanged(TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
-                Err(Rejected::Conflict(text)) => conflict = text,
+                Err(Rejected::Conflict(_)) => {}
                 done => return done,
             }
         }
-        Err(Rejected::Conflict(conflict))
+        Err(busy())
     }
 
     /// How much a tenant has of what its quota bounds, and how many groups.

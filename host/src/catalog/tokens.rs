@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::entities::TokenDoc;
 use super::secrets::{new_token, token_hash};
-use super::{AccessRole, ApiToken, Catalog, Rejected, document};
+use super::{AccessRole, ApiToken, Catalog, Rejected, check, document};
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
 use crate::store::{Expect, Kind, PutEntity, Store};
@@ -81,6 +81,7 @@ impl Catalog {
     /// # Errors
     /// If the store does not take it.
     pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, Rejected> {
+        check::token_name(&new.name)?;
         let doc = document(&new.doc(text));
         self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Expect::Nothing)).await?;
         self.token(text).ok_or(Rejected::Gone)

@@ -33,7 +33,7 @@ pub struct Link {
 
 impl Link {
     /// Tells others of this node and listens to them, until `stop`; then takes it off the list.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
             () = self.run_beats() => {}
             () = self.run_telling() => {}

@@ -79,6 +79,7 @@ fn server(config: &Config, checks: &mut Checks) {
     checks.period("server.request_timeout", server.request_timeout, MILLISECOND);
     checks.between("server.concurrent_requests", server.concurrent_requests, 1, MANY);
     checks.period("server.drain_timeout", server.drain_timeout, Duration::ZERO);
+    checks.period("server.drain_notice", server.drain_notice, Duration::ZERO);
 }
 
 fn secrets(config: &Config, checks: &mut Checks) {

@@ -98,6 +98,8 @@ pub struct Server {
     pub concurrent_requests: usize,
     /// The time that running work has after the first signal to stop.
     pub drain_timeout: Period,
+    /// How long balancers are told that the server is about to stop before it does.
+    pub drain_notice: Period,
 }
 
 impl Server {

@@ -78,12 +78,21 @@ pub enum ShadowOutcome {
 /// What a request to the API is counted under.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// The method.
-    pub method: String,
-    /// The route's pattern.
-    pub route: String,
-    /// The status of the answer.
-    pub status: u16,
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+/// The methods that are told apart: anybody can send any other word.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
+
+impl RequestLabels {
+    /// Of a request by this method for a route's pattern, and the status of its answer. A method that HTTP does not define is `other`.
+    #[must_use]
+    pub fn new(method: &str, route: &str, status: u16) -> Self {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        Self { method, route: route.to_owned(), status }
+    }
 }
 
 /// All counters, gauges and histograms.
@@ -103,6 +112,8 @@ pub struct Metrics {
     shadowed: Family<OutcomeLabel, Counter>,
     breakers_opened: Counter,
     breakers_open: Gauge,
+    ready: Gauge,
+    loop_restarts: Gauge<i64, AtomicI64>,
     streams: Gauge,
     running: Gauge,
     policy_queue: Gauge<i64, AtomicI64>,
@@ -131,6 +142,8 @@ impl Default for Metrics {
             shadowed: Family::default(),
             breakers_opened: Counter::default(),
             breakers_open: Gauge::default(),
+            ready: Gauge::default(),
+            loop_restarts: Gauge::default(),
             streams: Gauge::default(),
             running: Gauge::default(),
             policy_queue: Gauge::default(),
@@ -177,6 +190,10 @@ impl Metrics {
             "How often a receiver came to be left alone",
             self.breakers_opened.clone(),
         );
+        let ready = "Whether jobs are accepted and delivered, as far as is known without trying: 1 or 0";
+        registry.register("ready", ready, self.ready.clone());
+        let restarts = "How often a background loop panicked and was started again";
+        registry.register("background_restarts", restarts, self.loop_restarts.clone());
         registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
         registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
@@ -203,6 +220,12 @@ impl Metrics {
     /// A request to the API was answered.
     pub fn request(&self, labels: &RequestLabels) {
         self.requests.get_or_create(labels).inc();
+    }
+
+    /// Whether the server is ready, and how often a background loop was started again.
+    pub fn health(&self, is_ready: bool, loop_restarts: u64) {
+        self.ready.set(i64::from(is_ready));
+        self.loop_restarts.set(i64::try_from(loop_restarts).unwrap_or(i64::MAX));
     }
 
     /// What is true at this moment.
@@ -310,7 +333,7 @@ mod tests {
     fn the_text_is_open_metrics() {
         let metrics = Metrics::default();
         metrics.accepted(3);
-        metrics.request(&RequestLabels { method: "GET".into(), route: "/v1/groups".into(), status: 200 });
+        metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
         let text = metrics.render();
         assert!(text.contains("carillon_jobs_accepted_total 3\n"), "{text}");
         assert!(text.contains(r#"carillon_http_requests_total{method="GET",route="/v1/groups",status="200"} 1"#));

@@ -48,6 +48,9 @@ pub enum LoadError {
     /// It does not do what its author's golden tests say, or they cannot be run.
     #[error("{0}")]
     Golden(String),
+    /// Its bytes could not be read: whether they are there is not known.
+    #[error("the component cannot be read now: {0}; try again later")]
+    Source(String),
     /// Nothing is known of it, because others are looked at.
     #[error("the component cannot be looked at now: {0}; try again later")]
     Busy(String),

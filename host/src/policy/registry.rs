@@ -23,8 +23,11 @@ use crate::job::TenantId;
 /// Where a component's bytes are kept.
 #[async_trait]
 pub trait ComponentSource: Send + Sync {
-    /// The bytes with this digest.
-    async fn component(&self, digest: &Digest) -> Option<Bytes>;
+    /// The bytes with this digest; none if there are none.
+    ///
+    /// # Errors
+    /// If it cannot be said, as a sentence.
+    async fn component(&self, digest: &Digest) -> Result<Option<Bytes>, String>;
 }
 
 /// How many components that are bound already are compiled at once; and how many that are uploaded, which are never in front of those.
@@ -111,7 +114,7 @@ impl Registry {
     pub async fn get(&self, digest: &Digest, source: &dyn ComponentSource) -> Result<Arc<Plugin>, LoadError> {
         let slot = self.slot(digest);
         let load = || async {
-            let component = source.component(digest).await;
+            let component = source.component(digest).await.map_err(LoadError::Source)?;
             let component =
                 component.ok_or_else(|| LoadError::NotAComponent(format!("no component has the digest {digest}")))?;
             self.load(digest, &component).await

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Once, Placed, StoreError};
+use crate::clock::UnixMs;
+use crate::job::{Admission, GroupId, JobId, NewJob, Priority, Spec, TenantId};
 
 /// The kinds of things that are remembered of producers.
 pub(super) const IDEMPOTENCY: &str = "idempotency";
@@ -12,6 +15,32 @@ pub(super) const IDEMPOTENCY: &str = "idempotency";
 pub(super) const DEDUPE: &str = "dedupe";
 /// See [`IDEMPOTENCY`].
 pub(super) const DEBOUNCE: &str = "debounce";
+
+/// The kind and the key of what a probe writes, for a moment.
+pub(super) const PROBE: &str = "probe";
+
+/// How much that is, in bytes.
+pub(super) const PROBE_BYTES: usize = 64 << 10;
+
+/// A job that a probe stores and takes back in the same transaction.
+pub(super) fn probe_job(id: JobId, tenant: TenantId, group: GroupId, now: UnixMs) -> NewJob {
+    NewJob {
+        id,
+        tenant,
+        group,
+        name: None,
+        run_at: now,
+        created_at: now,
+        deadline: None,
+        max_delay: None,
+        priority: Priority::default(),
+        order_key: None,
+        admission: Admission::Always,
+        seed: 0,
+        spec: Spec::default(),
+        body: Bytes::new(),
+    }
+}
 
 /// What is kept of a request that was carried out.
 #[derive(Serialize, Deserialize)]
@@ -32,6 +61,14 @@ impl Answered {
             .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
         if answered.fingerprint == once.fingerprint { Ok(answered.answer) } else { Err(StoreError::KeyReused) }
     }
+}
+
+/// The digest that a plugin's document names, and how that stands in it. None if the document cannot be read.
+pub(super) fn digest_of(doc: &str) -> Option<(String, String)> {
+    let doc: serde_json::Value = serde_json::from_str(doc).ok()?;
+    let digest = doc.get("digest")?.as_str()?.to_owned();
+    let member = format!("\"digest\":{}", serde_json::Value::from(digest.as_str()));
+    Some((digest, member))
 }
 
 /// A document as it is stored.

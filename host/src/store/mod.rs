@@ -9,6 +9,7 @@
 mod conformance;
 mod documents;
 mod entities;
+mod health;
 mod housekeeping;
 mod lane;
 mod migrations;
@@ -30,6 +31,7 @@ use crate::job::{
 };
 
 pub use entities::{Changes, Entities, Entity, Expect, Kind, PutEntity};
+pub use health::{STUCK, StoreHealth, Work};
 pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
 pub use postgres::{PostgresOptions, PostgresStore, PostgresTarget, Stage};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
@@ -51,9 +53,12 @@ pub enum StoreError {
     /// The idempotency key belongs to a request with another body.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// The database cannot be reached, is full, or is shutting down. The same call may go through later.
+    /// The database cannot be reached, or is shutting down. The same call may go through later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room left for the database. Nothing was written; the same call goes through when there is.
+    #[error("the disk of the store is full: {0}")]
+    Full(String),
     /// The database holds something that this program did not write.
     #[error("the store is inconsistent: {0}")]
     Corrupt(String),
@@ -100,7 +105,8 @@ pub struct Once {
     pub now: UnixMs,
     /// How long it is remembered.
     pub expires_at: UnixMs,
-    /// Writes the answer, which is kept with the jobs: what became of them is known only inside of the transaction.
+    /// Writes the answer, which is kept with the jobs: what became of them is known only inside of the transaction. A request of which every
+    /// job was skipped has done nothing, and its answer is not kept.
     pub answer: WriteAnswer,
 }
 
@@ -146,6 +152,20 @@ pub enum Placed {
     Skipped,
     /// Its tick makes no job.
     TickSkipped(SkipReason),
+}
+
+impl Placed {
+    /// Whether the job itself is stored.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored { .. })
+    }
+
+    /// Whether nothing was done for it.
+    #[must_use]
+    pub fn is_skipped(&self) -> bool {
+        matches!(self, Self::Skipped | Self::TickSkipped(_))
+    }
 }
 
 /// A group that has jobs waiting.
@@ -359,6 +379,13 @@ pub trait Jobs: Send + Sync {
 
     /// How well the writer shares its commits; for the metrics.
     fn commit_stats(&self) -> CommitStats;
+
+    /// What came of the last calls that the server lives by.
+    fn health(&self) -> &StoreHealth;
+
+    /// Does what storing a job takes, undoes it, and writes and removes something of the size of a small job: so that it fails as an insert
+    /// would. It counts as [`Work::Accept`].
+    async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError>;
 
     /// Counts a group's jobs.
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError>;

@@ -29,6 +29,7 @@ use self::refusal::Refusal;
 use super::Api;
 use super::auth::Access;
 use super::error::Problem;
+use super::idempotency;
 use super::input::read;
 use super::native::job_doc::JobDoc;
 use super::native::new_job::Checked;
@@ -136,6 +137,7 @@ struct Call {
 impl Call {
     async fn of(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Result<Self, Problem> {
         let access = api.access(request.headers())?;
+        idempotency::refuse(request.method(), request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         // Lists show payloads, which viewers do not see elsewhere.
         if access.role < AccessRole::Producer {

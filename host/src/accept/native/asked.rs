@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::super::Api;
@@ -21,7 +21,8 @@ use crate::policy::binding::{Invalid, pointer_to};
 
 impl Api {
     /// Makes the jobs that observers ask for, until `stop`.
-    pub async fn run_asked(self: Arc<Self>, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
+    pub async fn run_asked(self: Arc<Self>, asked: Arc<Mutex<mpsc::Receiver<Asked>>>, stop: CancellationToken) {
+        let mut asked = asked.lock_owned().await;
         while let Some(Some(asked)) = stop.run_until_cancelled(asked.recv()).await {
             for job in asked.jobs {
                 let made = self.make_asked(&asked.group, &asked.jobs_group, job).await;

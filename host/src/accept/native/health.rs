@@ -18,14 +18,14 @@ pub(in super::super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Jobs are accepted and delivered: the store answers and the server is not stopping. The second line says how many nodes live.
+/// Jobs are accepted and delivered: the last job was stored, due jobs are leased and attempts settled, no background loop is down, and the
+/// server is not stopping. The second line says how many nodes live.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = String), (status = 503, body = Problem)))]
 pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<String, Problem> {
-    if api.stopping.is_cancelled() {
-        return Err(Problem::unavailable("the server is stopping"));
+    if let Some(reason) = api.health.trouble().await {
+        return Err(Problem::unavailable(reason));
     }
-    api.store.generation().await?;
     let alive = api.cluster.members().into_iter().filter(|(_, alive)| *alive).count();
     Ok(format!("ready\nnodes {alive}\n"))
 }
@@ -36,6 +36,7 @@ pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoR
     let metrics = &api.observer.metrics;
     let commits = api.store.commit_stats();
     metrics.store(commits.commits, commits.calls);
+    metrics.health(api.health.known_trouble().is_none(), api.health.loop_restarts());
     let streams = api.event_streams - api.streams.available_permits();
     metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams, api.attempter.left_alone());
     metrics.quarantined(api.quarantine_count());

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::super::Api;
 use super::super::auth::Access;
+use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
 use super::handed_over::HandedOver;
@@ -124,6 +125,7 @@ fn read_ticket(text: &str) -> Option<Ticket> {
 pub(in super::super) async fn lease(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
+    Extension(client): Extension<Client>,
     Path(group): Path<String>,
     OptionalBody(doc): OptionalBody<LeaseDoc>,
 ) -> Result<Response, Problem> {
@@ -140,7 +142,7 @@ pub(in super::super) async fn lease(
         return Err(Problem::invalid("/wait", format!("at most {most}, two thirds of `server.request_timeout`")));
     }
     let ask = Ask { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
-    let handover = api.pull.lease(&group, ask).await?;
+    let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;
     let view = |(ticket, leased): &(Ticket, Leased)| LeaseView::of(*ticket, leased.clone(), &group.name);
     let answer = serde_json::to_vec(&LeasesView { leases: handover.leases().iter().map(view).collect() });
     let answer = answer.map_err(|error| {

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::super::Api;
 use super::super::auth::Access;
+use super::super::door::Deadline;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
-use super::super::serve::Deadline;
 use super::{Page, Paging};
 use crate::catalog::{PluginVersion, Upload};
 use crate::policy::binding::PluginName;
@@ -185,8 +185,8 @@ pub(in super::super) async fn component(
     let name = PluginName { name, version: Some(version) };
     let plugin = api.catalog.plugin(access.tenant.id, &name);
     let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-    let bytes = api.catalog.component(&plugin.doc.digest).await;
-    let bytes = bytes.ok_or_else(|| Problem::unavailable("the store does not give the component"))?;
+    let bytes = api.catalog.component(&plugin.doc.digest).await.map_err(Problem::unavailable)?;
+    let bytes = bytes.ok_or_else(Problem::internal)?;
     Ok(([(CONTENT_TYPE, "application/wasm")], bytes))
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Api;
 use super::super::auth::Access;
+use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::jobs::{FilterDoc, Named, instant};
@@ -166,6 +167,7 @@ pub(in super::super) async fn replay(
 pub(in super::super) async fn backtest(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
+    Extension(client): Extension<Client>,
     Path(name): Path<String>,
     Body(doc): Body<BacktestDoc>,
 ) -> Result<Json<BacktestView>, Problem> {
@@ -190,7 +192,8 @@ pub(in super::super) async fn backtest(
         // One that was over before has no attempt in there.
         if job.finished_at.is_none_or(|at| at >= times.start) {
             let record = api.record(job).await?;
-            api.rollouts.backtest(&group, version, &record, &times, &mut done).await.map_err(refused)?;
+            let judged = api.rollouts.backtest(&group, version, &record, &times, &mut done);
+            client.unless_gone(judged).await?.map_err(refused)?;
         }
         seen += 1;
         if seen == limit || done.attempts() >= ATTEMPTS as usize {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use serde_json::value::RawValue;
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
+use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
 use super::job_view::JobView;
 use super::new_job::Checked;
@@ -23,7 +25,7 @@ use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
 use crate::duration;
 use crate::job::Overlap;
-use crate::store::{Placed, TicksQuery};
+use crate::store::{Inserted, Placed, TicksQuery};
 use crate::sweep::TICKS_KEPT;
 
 /// The most ticks that one backfill may create.
@@ -254,23 +256,30 @@ pub(in super::super) async fn resume(
 }
 
 /// Makes one of the schedule's jobs at once, whether it is paused, at its end, or has an unfinished one. With `queue` it waits for
-/// that one.
+/// that one. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/run", tag = "schedules",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-) -> Result<(StatusCode, Json<JobView>), Problem> {
+    Keyed(key): Keyed,
+) -> Result<Response, Problem> {
     let schedule = api.schedule(&access, &name)?;
     let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
     let now = api.clock.now();
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
         let ticking = mould.cast(&[tick], Why::Asked, &*api.clock);
-        if matches!(api.insert_ticks(&ticking).await?[..], [Placed::Stored { .. }]) {
-            let made = ticking.into_iter().next().ok_or_else(Problem::internal)?;
-            return Ok((StatusCode::CREATED, Json(api.job_view(made.job.shown()))));
+        let made = ticking.first().ok_or_else(Problem::internal)?;
+        let answer = Answer::new(StatusCode::CREATED, &api.job_view(made.job.clone().shown()));
+        let kept = answer.to_string();
+        let once = key.clone().map(|key| key.once(access.tenant.id, now, move |_| kept.clone()));
+        match api.insert_ticks_once(&ticking, once).await? {
+            Inserted::Replayed(kept) => return Answer::replay(&kept),
+            Inserted::Placed(placed) if placed.iter().all(Placed::is_stored) => return Ok(answer.into_response()),
+            Inserted::Placed(_) => {}
         }
     }
     Err(Problem::unavailable("too many runs were asked for in one moment"))
@@ -298,15 +307,16 @@ pub struct BackfillView {
 }
 
 /// Makes the jobs of a range of the past that were not made then. Unless the schedule's jobs may overlap, they run one after the
-/// other.
+/// other. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", tag = "schedules", request_body = BackfillDoc,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backfill(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
-    Body(doc): Body<BackfillDoc>,
-) -> Result<Json<BackfillView>, Problem> {
+    Idempotent { doc, key }: Idempotent<BackfillDoc>,
+) -> Result<Response, Problem> {
     let (schedule, now) = (api.schedule(&access, &name)?, api.clock.now());
     let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));
     let (from, to) = (at("/from", &doc.from)?, at("/to", &doc.to)?);
@@ -330,9 +340,16 @@ pub(in super::super) async fn backfill(
         ));
     }
     let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
-    let placed = api.insert_ticks(&mould.cast(&ticks, Why::Backfill, &*api.clock)).await?;
-    let created = placed.iter().filter(|placed| matches!(placed, Placed::Stored { .. })).count();
-    Ok(Json(BackfillView { ticks: ticks.len(), created }))
+    let count = ticks.len();
+    let answer = move |placed: &[Placed]| {
+        let created = placed.iter().filter(|placed| placed.is_stored()).count();
+        Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })
+    };
+    let once = key.map(|key| key.once(access.tenant.id, now, move |placed| answer(placed).to_string()));
+    match api.insert_ticks_once(&mould.cast(&ticks, Why::Backfill, &*api.clock), once).await? {
+        Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
+        Inserted::Replayed(kept) => Answer::replay(&kept),
+    }
 }
 
 impl Api {

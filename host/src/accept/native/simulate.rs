@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::super::Api;
 use super::super::auth::Access;
+use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
 use super::job_doc::JobDoc;
@@ -126,6 +127,7 @@ struct ForetoldAttempt {
 pub(in super::super) async fn simulate(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
+    Extension(client): Extension<Client>,
     Path(name): Path<String>,
     Body(doc): Body<SimulateDoc>,
 ) -> Result<Json<SimulationView>, Problem> {
@@ -145,7 +147,7 @@ pub(in super::super) async fn simulate(
     job.seed = doc.seed.unwrap_or(job.seed);
     let plan = api.plan(&group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));
-    let forecast = api.attempter.foretell(&group, &plan, leased, answers).await;
+    let forecast = client.unless_gone(api.attempter.foretell(&group, &plan, leased, answers)).await?;
     let (request, error) = match forecast.request {
         Ok(request) => (Some(ForetoldRequest::of(&request)), None),
         Err((role, fault)) => {

@@ -14,7 +14,7 @@ use crate::catalog::{Group, Schedule, ScheduleSpec};
 use crate::clock::{Clock, UnixMs};
 use crate::job::{Admission, GroupId, JobId, Label, NewJob, Overlap, SkippedTicks, TenantId, Tick, new_seed};
 use crate::observe::{Fact, Subject};
-use crate::store::{Inserted, Placed, StoreError};
+use crate::store::{Insert, Inserted, Once, Placed, StoreError};
 use crate::timetable::Timetable;
 
 /// What a schedule's jobs are made of, as long as neither it nor its group changes.
@@ -203,14 +203,30 @@ impl Api {
     /// # Errors
     /// If the store does not take them; then none was made.
     pub async fn insert_ticks(&self, ticking: &[Ticking]) -> Result<Vec<Placed>, StoreError> {
-        let jobs: Vec<_> = ticking.iter().map(|ticking| ticking.job.clone()).collect();
-        let Inserted::Placed(placed) = self.place(jobs.into()).await? else { return Ok(Vec::new()) };
-        for (Ticking { schedule, tick, job, .. }, placed) in ticking.iter().zip(&placed) {
+        match self.insert_ticks_once(ticking, None).await? {
+            Inserted::Placed(placed) => Ok(placed),
+            Inserted::Replayed(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The same for a request that is carried out once.
+    ///
+    /// # Errors
+    /// If the store does not take them; then none was made.
+    pub(super) async fn insert_ticks_once(
+        &self,
+        ticking: &[Ticking],
+        once: Option<Once>,
+    ) -> Result<Inserted, StoreError> {
+        let jobs = ticking.iter().map(|ticking| ticking.job.clone()).collect();
+        let inserted = self.place(Insert { jobs, once }).await?;
+        let Inserted::Placed(placed) = &inserted else { return Ok(inserted) };
+        for (Ticking { schedule, tick, job, .. }, placed) in ticking.iter().zip(placed) {
             if let Placed::TickSkipped(reason) = placed {
                 self.tell_skipped(schedule, Some(job.group), &SkippedTicks::one(*tick, *reason));
             }
         }
-        Ok(placed)
+        Ok(inserted)
     }
 
     /// Writes that ticks made no job, and tells of it; says for each whether it was news.

@@ -27,7 +27,7 @@ impl State {
     pub(in crate::catalog) fn orphans(&self) -> impl Iterator<Item = (TenantId, String)> {
         self.known.values().filter_map(|(_, tenant, kind, name)| {
             let (group, _) = slot_of(name).filter(|_| *kind == Kind::Binding)?;
-            (!self.groups.contains_key(&group)).then(|| (*tenant, name.clone()))
+            (!self.known.contains_key(&group.0)).then(|| (*tenant, name.clone()))
         })
     }
 

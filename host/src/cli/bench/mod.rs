@@ -170,7 +170,7 @@ impl Bench {
         tokio::select! {
             done = self.measure(out) => done,
             // The servers and the receiver end with the work that waits for them.
-            wanted = signal() => wanted.and_then(|()| bail!("it was interrupted")),
+            wanted = signal() => wanted.and_then(|_| bail!("it was interrupted")),
         }
     }
 

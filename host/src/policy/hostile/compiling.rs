@@ -24,8 +24,8 @@ struct Source(Bytes);
 
 #[async_trait]
 impl ComponentSource for Source {
-    async fn component(&self, _digest: &Digest) -> Option<Bytes> {
-        Some(self.0.clone())
+    async fn component(&self, _digest: &Digest) -> Result<Option<Bytes>, String> {
+        Ok(Some(self.0.clone()))
     }
 }
 

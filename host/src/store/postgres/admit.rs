@@ -45,7 +45,10 @@ pub(super) async fn place(db: &mut PgConnection, jobs: &[Row], once: Option<&Onc
             placed.push(one(db, row).await?);
         }
     }
-    if let Some(once) = once {
+    let skipped_all = placed.iter().all(Placed::is_skipped);
+    if let Some(once) = once
+        && !skipped_all
+    {
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
         memory.write(db, once.expires_at, None, &to_json(&Answered::to(once, &placed))?).await?;
     }

@@ -9,7 +9,7 @@ use super::error::Failure;
 use super::transaction::Verb;
 use super::{PostgresStore, locks, peers, rows};
 use crate::clock::UnixMs;
-use crate::store::documents::to_json;
+use crate::store::documents::{digest_of, to_json};
 use crate::store::entities::{RecentChanges, check_generation, no_plugin};
 use crate::store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
@@ -75,13 +75,29 @@ fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
     let mut entities = Vec::with_capacity(found.len());
     for row in found {
         if row.try_get::<Option<i64>, _>("id")?.is_some() {
-            entities.push(entity(row)?);
+            entities.extend(readable(row)?);
         }
     }
     Ok((rows::number(first, "generation")?, entities))
 }
 
+/// An entity, whatever its document: one that is no JSON is null, which nothing is read from. One of a kind that this program does not know is
+/// left out. Neither keeps the server from starting.
+fn readable(row: &PgRow) -> Result<Option<Entity>, Failure> {
+    let kind: &str = row.try_get("kind")?;
+    if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
+        tracing::error!(kind, "stored entity is of an unknown kind and is left out");
+        return Ok(None);
+    }
+    let doc = rows::document(row, "doc").unwrap_or(serde_json::Value::Null);
+    entity_with(row, doc).map(Some)
+}
+
 fn entity(row: &PgRow) -> Result<Entity, Failure> {
+    entity_with(row, rows::document(row, "doc")?)
+}
+
+fn entity_with(row: &PgRow, doc: serde_json::Value) -> Result<Entity, Failure> {
     let kind: &str = row.try_get("kind")?;
     let kind = Kind::ALL
         .into_iter()
@@ -93,7 +109,7 @@ fn entity(row: &PgRow) -> Result<Entity, Failure> {
         kind,
         name: row.try_get("name")?,
         version: row.try_get("version")?,
-        doc: rows::document(row, "doc")?,
+        doc,
         created_at: UnixMs(row.try_get("created_at")?),
         updated_at: UnixMs(row.try_get("updated_at")?),
     })
@@ -130,7 +146,7 @@ async fn changes(db: &mut PgConnection, since: i64) -> Result<Option<Changes>, F
     let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
     let wanted: Vec<i64> = ids.iter().copied().collect();
     let found = sqlx::query(LOAD_SOME).bind(wanted).fetch_all(db).await?;
-    let changed = found.iter().map(entity).collect::<Result<Vec<_>, _>>()?;
+    let changed: Vec<_> = found.iter().filter_map(|row| readable(row).transpose()).collect::<Result<_, _>>()?;
     for entity in &changed {
         ids.remove(&entity.id);
     }
@@ -158,6 +174,10 @@ async fn find(
     kind: Kind,
     name: &str,
 ) -> Result<Option<(i64, i64)>, Failure> {
+    if name.contains('\0') {
+        // PostgreSQL knows no such text, so nothing has this name.
+        return Ok(None);
+    }
     let found = sqlx::query(sql).bind(tenant).bind(kind.as_str()).bind(name).fetch_optional(db).await?;
     Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
 }
@@ -201,12 +221,14 @@ const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
 
 const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
 
-const DELETE: &str = "DELETE FROM entity WHERE id = $1 RETURNING doc::jsonb ->> 'digest' AS digest";
+/// Documents are what tenants say, and not all of it is JSON to PostgreSQL: they are never cast.
+const DELETE: &str = "DELETE FROM entity WHERE id = $1 RETURNING doc";
 
-/// Unless another version, of any tenant, is the same component. Nobody writes one at the same time: entities have a lock.
+/// Unless another version, of any tenant, is the same component. Nobody writes one at the same time: entities have a lock. A document that
+/// has the member `$2` anywhere keeps the component.
 const DELETE_COMPONENT: &str = "
     DELETE FROM component WHERE digest = $1
-        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND doc::jsonb ->> 'digest' = $1)";
+        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND strpos(doc, $2) > 0)";
 
 /// Its ticks go with the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
@@ -241,9 +263,10 @@ impl Verb for Delete {
             sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
         } else {
             let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
-            let digest: Option<&str> = row.try_get("digest")?;
-            if self.kind == Kind::Plugin {
-                sqlx::query(DELETE_COMPONENT).bind(digest).execute(&mut *db).await?;
+            if self.kind == Kind::Plugin
+                && let Some((digest, member)) = digest_of(row.try_get("doc")?)
+            {
+                sqlx::query(DELETE_COMPONENT).bind(digest).bind(member).execute(&mut *db).await?;
             }
         }
         if self.kind == Kind::Schedule {

@@ -5,12 +5,14 @@
 //! the pool. What does not answer in time is thrown away with its socket, and the next connection is a new one, to the host that
 //! accepts writes then.
 
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
@@ -19,8 +21,11 @@ use super::error::Failure;
 use super::hosts::Hosts;
 use crate::store::StoreError;
 
-/// The most connections of a node.
+/// The most connections of a node for what must not wait: accepting, claiming, extending and settling.
 const CONNECTIONS: u32 = 16;
+
+/// The most connections of a node for lists, counts and single jobs that people look at: a list may walk through all that there is.
+const VIEWER_CONNECTIONS: u32 = 8;
 
 /// How long one look for a connection may take, and a connection to say that it is alive. When it is over the next look begins: another
 /// connection may be free by now, and another host the primary.
@@ -28,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(3);
 
 /// There is time for so many looks at least.
 const LOOKS: u32 = 3;
+
+/// A connection that is not there after this long may be one that is refused.
+const KNOCK_AFTER: Duration = Duration::from_millis(100);
 
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -51,11 +59,23 @@ impl Connections {
         Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, look, looking: Mutex::new(()) }
     }
 
+    /// Connections for viewers, made in the same way: however many of them there are, they take none of these.
+    pub(super) fn for_viewers(&self) -> Self {
+        let options = self.pool.options().clone().max_connections(VIEWER_CONNECTIONS);
+        let pool = options.connect_lazy_with(self.options());
+        Self { pool, hosts: self.hosts.clone(), bound: self.bound, look: self.look, looking: Mutex::new(()) }
+    }
+
     /// A connection that answers.
     pub(super) async fn take(&self) -> Result<Taken, Failure> {
         let looks = async {
             loop {
-                match self.pool.acquire().await {
+                let acquired = tokio::select! {
+                    biased;
+                    acquired = self.pool.acquire() => acquired,
+                    error = self.refused() => return Err(Failure::from(error)),
+                };
+                match acquired {
                     Ok(connection) => return Ok(Taken { connection, look: self.look }),
                     Err(error) if !may_pass(&error) => return Err(Failure::from(error)),
                     Err(error) => tracing::debug!(%error, "no connection to the database yet"),
@@ -75,6 +95,11 @@ impl Connections {
         timeout(self.bound, work).await.unwrap_or_else(|_| Err(silent().into()))
     }
 
+    /// How long a connection, and work on it, may take.
+    pub(super) fn bound(&self) -> Duration {
+        self.bound
+    }
+
     /// How a connection is made, to the host that accepts writes for the time being.
     pub(super) fn options(&self) -> PgConnectOptions {
         (*self.pool.connect_options()).clone()
@@ -84,6 +109,22 @@ impl Connections {
     pub(super) async fn close(&self) {
         if timeout(self.bound, self.pool.close()).await.is_err() {
             tracing::warn!("some connections to the database were not closed in time");
+        }
+    }
+
+    /// Returns when the only host refuses connections: it is not there, and nobody waits for it. (The pool itself waits, as for a server that
+    /// starts.)
+    async fn refused(&self) -> sqlx::Error {
+        let options = self.pool.connect_options();
+        if self.hosts.are_several() || options.get_socket().is_some() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(KNOCK_AFTER).await;
+            match TcpStream::connect((options.get_host(), options.get_port())).await {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => return sqlx::Error::Io(error),
+                _ => {}
+            }
         }
     }
 

@@ -56,12 +56,14 @@ impl From<sqlx::Error> for Failure {
 const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK: &str = "40P01";
 const UNIQUE_VIOLATION: &str = "23505";
+const DISK_FULL: &str = "53100";
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
 
 /// The error for an SQLSTATE: its first two characters are its class.
 fn of_code(code: &str, message: &str) -> StoreError {
     match code.get(..2) {
         _ if code == UNIQUE_VIOLATION => StoreError::Conflict(format!("it exists already ({message})")),
+        _ if code == DISK_FULL => StoreError::Full(message.to_owned()),
         // Integrity constraint violation.
         Some("23") => StoreError::Corrupt(format!("a constraint of the schema refused a change: {message}")),
         // Data exception; syntax error or access rule violation, which includes tables that are not there.
@@ -87,7 +89,8 @@ mod tests {
         for damaged in ["23514", "22021", "42P01", "XX001"] {
             assert!(matches!(of_code(damaged, "m"), StoreError::Corrupt(_)), "{damaged}");
         }
-        for passing in ["53100", "53300", "57P01", "25006", "08006", "40P01", ""] {
+        assert!(matches!(of_code("53100", "m"), StoreError::Full(_)));
+        for passing in ["53300", "57P01", "25006", "08006", "40P01", ""] {
             assert!(matches!(of_code(passing, "m"), StoreError::Unavailable(_)), "{passing}");
         }
     }

@@ -9,12 +9,12 @@ use super::claim::{ClaimFrom, ClaimLost, ClaimOverdue, Ending, Excuse, Extend, H
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
 use super::settle::Settle;
-use super::{PostgresStore, change, claim, insert, job_rows, lists, prune, reads, settle, ticks};
+use super::{PostgresStore, change, claim, insert, job_rows, lists, probe, prune, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, TickRecord, Ticked, TicksQuery, Waiting, lane,
+    Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work, lane,
 };
 
 #[async_trait]
@@ -25,19 +25,25 @@ impl Jobs for PostgresStore {
         }
         let rows = job_rows::rows(insert.jobs)?;
         let places: HashSet<(i64, UnixMs)> = rows.iter().map(Row::place).collect();
-        let inserted = if insert::is_plain(&rows, insert.once.as_ref()) {
-            self.inserts.call(Plain(rows)).await
-        } else {
-            self.database.call(&Conditional { rows, once: insert.once }).await
+        let insert = async {
+            if insert::is_plain(&rows, insert.once.as_ref()) {
+                self.inserts.call(Plain(rows)).await
+            } else {
+                self.database.call(&Conditional { rows, once: insert.once }).await
+            }
         };
+        let inserted = self.health.watch(Work::Accept, insert).await;
         // Also if it seems to have failed: its connection may have broken after the commit.
         places.into_iter().for_each(|(lane, run_at)| self.fronts.written(lane, run_at));
         inserted
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(reads::waiting(&mut db, &self.fronts)).await?)
+        let look = async {
+            let mut db = self.database.connections.take().await?;
+            Ok(self.database.connections.bounded(reads::waiting(&mut db, &self.fronts)).await?)
+        };
+        self.health.watch(Work::Claim, look).await
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
@@ -49,7 +55,7 @@ impl Jobs for PostgresStore {
         let fronts = fronts.collect();
         let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.pull))[0]).collect();
         let claim = ClaimFrom { fronts, fronts_of_owed, claim };
-        Ok(claim::leased(&self.database.call(&claim).await?))
+        Ok(claim::leased(&self.health.watch(Work::Claim, self.database.call(&claim)).await?))
     }
 
     async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
@@ -98,7 +104,8 @@ impl Jobs for PostgresStore {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        let settled = self.settlements.call(Settle(settle::rows(settlements)?)).await?;
+        let settle = self.settlements.call(Settle(settle::rows(settlements)?));
+        let settled = self.health.watch(Work::Settle, settle).await?;
         if settled.lets_others_go {
             self.fronts.forget();
         }
@@ -126,30 +133,30 @@ impl Jobs for PostgresStore {
     }
 
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(reads::job_on(&mut db, tenant, id)).await?)
+        let mut viewing = self.viewers.take(tenant).await?;
+        self.viewers.bounded(reads::job_on(&mut viewing.db, tenant, id)).await
     }
 
     async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(reads::body(&mut db, tenant, id)).await?)
+        let mut viewing = self.viewers.take(tenant).await?;
+        self.viewers.bounded(reads::body(&mut viewing.db, tenant, id)).await
     }
 
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(lists::jobs(&mut db, &query)).await?)
+        let mut viewing = self.viewers.take(query.filter.tenant).await?;
+        self.viewers.bounded(lists::jobs(&mut viewing.db, &query)).await
     }
 
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(lists::newest_of_names(&mut db, &query)).await?)
+        let mut viewing = self.viewers.take(query.tenant).await?;
+        self.viewers.bounded(lists::newest_of_names(&mut viewing.db, &query)).await
     }
 
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
-        let mut db = self.database.connections.take().await?;
+        let mut viewing = self.viewers.take(filter.tenant).await?;
         let mut count = lists::Count::new(&filter);
         loop {
-            if let Some(jobs) = self.database.connections.bounded(count.window(&mut db)).await? {
+            if let Some(jobs) = self.viewers.bounded(count.window(&mut viewing.db)).await? {
                 return Ok(jobs);
             }
         }
@@ -179,22 +186,31 @@ impl Jobs for PostgresStore {
         after: u32,
         limit: u32,
     ) -> Result<Vec<AttemptRecord>, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(reads::attempts(&mut db, tenant, id, after, limit)).await?)
+        let mut viewing = self.viewers.take(tenant).await?;
+        self.viewers.bounded(reads::attempts(&mut viewing.db, tenant, id, after, limit)).await
     }
 
     fn commit_stats(&self) -> CommitStats {
         self.database.stats()
     }
 
+    fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError> {
+        self.health.watch(Work::Accept, probe::run(&self.database, id, now)).await
+    }
+
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
-        let mut db = self.database.connections.take().await?;
-        Ok(self.database.connections.bounded(reads::stats(&mut db, tenant, group, now)).await?)
+        let mut viewing = self.viewers.take(tenant).await?;
+        self.viewers.bounded(reads::stats(&mut viewing.db, tenant, group, now)).await
     }
 
     async fn close(&self) {
         self.inserts.close().await;
         self.settlements.close().await;
+        self.viewers.close().await;
         self.database.connections.close().await;
     }
 }

@@ -47,6 +47,7 @@ mod order;
 mod peers;
 #[cfg(test)]
 mod plans;
+mod probe;
 mod prune;
 mod reads;
 mod rows;
@@ -57,6 +58,7 @@ mod ticks;
 mod transaction;
 #[cfg(test)]
 mod upgrade;
+mod viewers;
 
 use std::sync::Arc;
 
@@ -64,15 +66,18 @@ pub use import::{PostgresTarget, Stage};
 pub(super) use job_rows::labels;
 pub use open::PostgresOptions;
 
-use super::StoreError;
+use super::{StoreError, StoreHealth};
 use batch::Batcher;
 use fronts::{Fronts, LateFront};
 use transaction::Database;
+use viewers::Viewers;
 
 /// An open PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresStore {
     database: Arc<Database>,
+    viewers: Viewers,
+    health: StoreHealth,
     inserts: Batcher<insert::Plain>,
     settlements: Batcher<settle::Settle>,
     fronts: Fronts,
@@ -88,9 +93,11 @@ impl PostgresStore {
     /// newer version of it, or its server is too old.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let database = Arc::new(Database::new(open::open(&options).await?));
+        let viewers = Viewers::new(database.connections.for_viewers());
         let inserts = Batcher::start(&database);
         let settlements = Batcher::start(&database);
         let (lost, overdue) = (LateFront::new(), LateFront::new());
-        Ok(Self { database, inserts, settlements, fronts: Fronts::new(), lost, overdue })
+        let (health, fronts) = (StoreHealth::default(), Fronts::new());
+        Ok(Self { database, viewers, health, inserts, settlements, fronts, lost, overdue })
     }
 }

@@ -31,7 +31,10 @@ pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Res
             placed.push(one(db, row).await?);
         }
     }
-    if let Some(once) = once {
+    let skipped_all = placed.iter().all(Placed::is_skipped);
+    if let Some(once) = once
+        && !skipped_all
+    {
         let answered = Answered::to(once, &placed);
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
         memory.write(db, once.expires_at, None, &to_json(&answered)?).await?;

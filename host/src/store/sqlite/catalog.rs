@@ -10,7 +10,7 @@ use super::db::Db;
 use super::error::Failure;
 use super::rows;
 use crate::clock::UnixMs;
-use crate::store::documents::to_json;
+use crate::store::documents::{digest_of, to_json};
 use crate::store::entities::{RecentChanges, check_generation, no_plugin};
 use crate::store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
 
@@ -76,13 +76,29 @@ fn loaded(found: &[SqliteRow]) -> Result<(i64, Vec<Entity>), Failure> {
     let mut entities = Vec::with_capacity(found.len());
     for row in found {
         if row.try_get::<Option<i64>, _>("id")?.is_some() {
-            entities.push(entity(row)?);
+            entities.extend(readable(row)?);
         }
     }
     Ok((rows::number(first, "number")?, entities))
 }
 
+/// An entity, whatever its document: one that is no JSON is null, which nothing is read from. One of a kind that this program does not know is
+/// left out. Neither keeps the server from starting.
+fn readable(row: &SqliteRow) -> Result<Option<Entity>, Failure> {
+    let kind: &str = row.try_get("kind")?;
+    if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
+        tracing::error!(kind, "stored entity is of an unknown kind and is left out");
+        return Ok(None);
+    }
+    let doc = rows::document(row, "doc").unwrap_or(serde_json::Value::Null);
+    entity_with(row, doc).map(Some)
+}
+
 fn entity(row: &SqliteRow) -> Result<Entity, Failure> {
+    entity_with(row, rows::document(row, "doc")?)
+}
+
+fn entity_with(row: &SqliteRow, doc: serde_json::Value) -> Result<Entity, Failure> {
     let kind: &str = row.try_get("kind")?;
     let kind = Kind::ALL
         .into_iter()
@@ -94,7 +110,7 @@ fn entity(row: &SqliteRow) -> Result<Entity, Failure> {
         kind,
         name: row.try_get("name")?,
         version: row.try_get("version")?,
-        doc: rows::document(row, "doc")?,
+        doc,
         created_at: UnixMs(row.try_get("created_at")?),
         updated_at: UnixMs(row.try_get("updated_at")?),
     })
@@ -126,7 +142,7 @@ async fn changes(db: &mut SqliteConnection, since: i64) -> Result<Option<Changes
     let generation = rows::number(&row, "number")?;
     let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
     let found = sqlx::query(LOAD_SOME).bind(to_json(&ids)?).fetch_all(db).await?;
-    let changed = found.iter().map(entity).collect::<Result<Vec<_>, _>>()?;
+    let changed: Vec<_> = found.iter().filter_map(|row| readable(row).transpose()).collect::<Result<_, _>>()?;
     for entity in &changed {
         ids.remove(&entity.id);
     }
@@ -183,12 +199,12 @@ pub(super) const UNFINISHED: &str = "
 
 const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1";
 
-const DELETE: &str = "DELETE FROM entity WHERE id = ?1 RETURNING doc ->> '$.digest' AS digest";
+const DELETE: &str = "DELETE FROM entity WHERE id = ?1 RETURNING doc";
 
-/// Unless another version, of any tenant, is the same component.
+/// Unless another version, of any tenant, is the same component. A document that has the member `?2` anywhere keeps the component.
 const DELETE_COMPONENT: &str = "
     DELETE FROM component WHERE digest = ?1
-        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND doc ->> '$.digest' = ?1)";
+        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND instr(doc, ?2) > 0)";
 
 /// Its ticks go with the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
@@ -221,9 +237,10 @@ impl Delete {
             db.execute(sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0)).await?;
         } else {
             let row = db.fetch_one(sqlx::query(DELETE).bind(id)).await?;
-            let digest: Option<&str> = row.try_get("digest")?;
-            if kind == Kind::Plugin {
-                db.execute(sqlx::query(DELETE_COMPONENT).bind(digest)).await?;
+            if kind == Kind::Plugin
+                && let Some((digest, member)) = digest_of(row.try_get("doc")?)
+            {
+                db.execute(sqlx::query(DELETE_COMPONENT).bind(digest).bind(member)).await?;
             }
         }
         if kind == Kind::Schedule {

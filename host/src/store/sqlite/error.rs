@@ -64,7 +64,7 @@ fn of_code(extended: i32, message: &str) -> StoreError {
         CONSTRAINT => StoreError::Corrupt(format!("a constraint of the schema refused a change: {message}")),
         CORRUPT => StoreError::Corrupt(format!("the database file is damaged: {message}")),
         NOT_A_DATABASE => StoreError::Corrupt("the file is not an SQLite database".to_owned()),
-        FULL => StoreError::Unavailable(format!("there is no space left for the database: {message}")),
+        FULL => StoreError::Full(message.to_owned()),
         BUSY | LOCKED => StoreError::Unavailable(format!("another process holds the database: {message}")),
         READ_ONLY | PERMISSION => StoreError::Unavailable(format!("the database may not be written to: {message}")),
         CANNOT_OPEN => StoreError::Unavailable(format!("the database file cannot be opened: {message}")),
@@ -88,12 +88,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_unavailable() {
+    async fn full_disk_has_an_error_of_its_own() {
         let error = failure_of(
             "PRAGMA max_page_count = 2; CREATE TABLE t (a); CREATE TABLE u (a); INSERT INTO t VALUES (zeroblob(100000))",
         )
         .await;
-        assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("no space")), "{error}");
+        assert!(matches!(&error, StoreError::Full(_)), "{error}");
     }
 
     #[tokio::test]

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{SqliteStore, change, claim, prune, reads, settle, ticks};
+use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
     Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, TickRecord, Ticked, TicksQuery, Waiting,
+    Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
 };
 
 #[async_trait]
@@ -17,22 +17,25 @@ impl Jobs for SqliteStore {
         if insert.jobs.is_empty() {
             return Ok(Inserted::Placed(Vec::new()));
         }
-        self.writer.insert(insert).await
+        self.health.watch(Work::Accept, self.writer.insert(insert)).await
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        let mut lookout = self.lookout.lock().await;
-        let db = match &mut *lookout {
-            Some(db) => db,
-            none => none.insert(self.readers.connection().await?),
+        let look = async {
+            let mut lookout = self.lookout.lock().await;
+            let db = match &mut *lookout {
+                Some(db) => db,
+                none => none.insert(self.readers.connection().await?),
+            };
+            let _reading = self.readers.reading().await;
+            Ok(reads::waiting(db).await?)
         };
-        let _reading = self.readers.reading().await;
-        Ok(reads::waiting(db).await?)
+        self.health.watch(Work::Claim, look).await
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
         let work = self.writer.call(move |db| Box::pin(async move { claim::claim_due(db, &claim).await }));
-        Ok(claim::leased(&work.await?))
+        Ok(claim::leased(&self.health.watch(Work::Claim, work).await?))
     }
 
     async fn ending_leases(&self, _now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
@@ -66,7 +69,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
-        self.writer.settle(settle::rows(settlements)?).await
+        self.health.watch(Work::Settle, self.writer.settle(settle::rows(settlements)?)).await
     }
 
     fn keeps_order(&self) -> bool {
@@ -133,6 +136,14 @@ impl Jobs for SqliteStore {
 
     fn commit_stats(&self) -> CommitStats {
         self.writer.stats()
+    }
+
+    fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError> {
+        self.health.watch(Work::Accept, probe::run(&self.writer, id, now)).await
     }
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {

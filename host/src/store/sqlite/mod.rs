@@ -26,6 +26,7 @@ mod open;
 mod order;
 #[cfg(test)]
 mod plans;
+mod probe;
 mod prune;
 mod readers;
 mod reads;
@@ -46,7 +47,7 @@ pub use backup::backup;
 pub use open::SqliteOptions;
 pub use source::SqliteSource;
 
-use super::StoreError;
+use super::{StoreError, StoreHealth};
 use readers::Readers;
 use writer::{Log, Writer};
 
@@ -54,6 +55,7 @@ use writer::{Log, Writer};
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Writer,
+    health: StoreHealth,
     readers: Readers,
     /// The connection of [`Jobs::waiting`](super::Jobs::waiting), from the first call on. To give one back to the pool costs as much as to
     /// ask it something.
@@ -71,6 +73,6 @@ impl SqliteStore {
         let readers = Readers::new(opened.readers);
         let log = Log::new(opened.path, readers.clone());
         let writer = Writer::start(opened.writer, log, opened.lock);
-        Ok(Self { writer, readers, lookout: Mutex::default() })
+        Ok(Self { writer, health: StoreHealth::default(), readers, lookout: Mutex::default() })
     }
 }

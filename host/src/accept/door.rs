@@ -1,0 +1,111 @@
+//! The door: one request comes in, one answer goes out.
+//!
+//! A request that may change something is handled in a task of its own, which runs to its end whether or not its client still listens:
+//! what was written to the store is also done in memory, told to listeners and waited for by a graceful stop. Neither a client that
+//! hangs up nor the timeout of the request cuts such a handler in two. It ends by itself, because everything in it has a bound: the store,
+//! the policies, and the body of the request, which fails once the client has gone. Requests that only read are dropped with their
+//! connection.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use super::client::{Listening, RequestBody};
+use super::error::Problem;
+
+/// When a request is given up. A route that has bounds of its own gives more time to what it does within them.
+#[derive(Clone, Debug)]
+pub struct Deadline(Arc<Mutex<Instant>>);
+
+impl Deadline {
+    fn after(timeout: Duration) -> Self {
+        Self(Arc::new(Mutex::new(tokio::time::sleep(timeout).deadline())))
+    }
+
+    /// Waits so much longer.
+    pub fn extend(&self, by: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+
+    fn at(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when it is over.
+    async fn passed(&self) {
+        let mut seen = self.at();
+        loop {
+            tokio::time::sleep_until(seen).await;
+            let now = self.at();
+            if now == seen {
+                return;
+            }
+            seen = now;
+        }
+    }
+}
+
+/// What answers the requests of one listener.
+#[derive(Clone)]
+pub struct Door {
+    router: Router,
+    request_timeout: Duration,
+    /// One permit for each request that is worked on.
+    requests: Arc<Semaphore>,
+    /// The handlers that run to their end.
+    handlers: TaskTracker,
+}
+
+impl Door {
+    /// A door in front of `router`.
+    #[must_use]
+    pub fn new(router: Router, request_timeout: Duration, concurrent_requests: usize) -> Self {
+        let requests = Arc::new(Semaphore::new(concurrent_requests));
+        Self { router, request_timeout, requests, handlers: TaskTracker::new() }
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, mut request: Request) -> Response {
+        let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
+            return Problem::unavailable("too many requests at once (`server.concurrent_requests`)").into_response();
+        };
+        let deadline = Deadline::after(self.request_timeout);
+        request.extensions_mut().insert(deadline.clone());
+        if request.method().is_safe() {
+            let _permit = permit;
+            return tokio::select! {
+                biased;
+                answered = self.router.clone().oneshot(request) => answered.unwrap_or_else(|never| match never {}),
+                () = deadline.passed() => Problem::too_slow().into_response(),
+            };
+        }
+        let (client, listening) = Listening::begin();
+        let mut request = request.map(|body| RequestBody::of(body, &client));
+        request.extensions_mut().insert(client);
+        let router = self.router.clone();
+        let handler = self.handlers.spawn(async move {
+            let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            drop(permit);
+            answer
+        });
+        tokio::select! {
+            biased;
+            answered = handler => listening.watch(answered.unwrap_or_else(|_| Problem::internal().into_response())),
+            () = deadline.passed() => Problem::too_slow().into_response(),
+        }
+    }
+
+    /// Returns when no handler runs any more, also none whose client has gone.
+    pub async fn drained(&self) {
+        self.handlers.close();
+        self.handlers.wait().await;
+        self.handlers.reopen();
+    }
+}

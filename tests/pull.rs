@@ -23,7 +23,12 @@ pub async fn host() -> (std::sync::Arc<ManualClock>, TestHost) {
 
 /// Leases jobs of `q`.
 pub async fn lease(api: &Api, ask: Value) -> Vec<Value> {
-    api.post("/v1/groups/q/leases", ask).await.expect(200)["leases"].as_array().unwrap().clone()
+    of_group(api, "q", ask).await
+}
+
+/// Leases jobs of a group.
+pub async fn of_group(api: &Api, group: &str, ask: Value) -> Vec<Value> {
+    api.post(&format!("/v1/groups/{group}/leases"), ask).await.expect(200)["leases"].as_array().unwrap().clone()
 }
 
 pub async fn one(api: &Api) -> Value {

@@ -12,6 +12,7 @@ const STORE_USERS: [(&str, &str); 14] = [
     ("cron", "asks how far schedules have come"),
     ("accept", "writes new jobs and shows what is there"),
     ("sweep", "takes back and removes"),
+    ("aborts", "takes the leases of consumers away"),
     ("due", "leases and settles"),
     ("bulk", "changes many jobs"),
     ("pull", "leases and settles for consumers"),

@@ -228,8 +228,9 @@ impl App {
         self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
         self.supervise(first, "schedules", api, |api, stop| Cron::new(api).run(stop));
         self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
-        // Leases are kept alive, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
+        // Leases are kept alive, attempts cut off, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
         self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
+        self.supervise(last, "aborts", node, |node, stop| node.run_aborts(stop));
         self.supervise(last, "observers", &api.observers, |observers, stop| observers.run(stop));
         self.supervise(last, "quarantines", &node.rollouts, |rollouts, stop| rollouts.run_quarantines(stop));
         let asked = Arc::new(tokio::sync::Mutex::new(asked));

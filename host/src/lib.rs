@@ -26,6 +26,9 @@ pub mod bulk;
 // Jobs of nodes that died, and jobs that were kept long enough.
 pub mod sweep;
 
+// What a newer run takes the place of.
+pub mod aborts;
+
 // The tenants' code that watches.
 pub mod observers;
 

@@ -105,15 +105,7 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
         Some(_) => "the node stopped in the middle of the attempt; it may have been delivered",
         None => "the consumer's lease ended without a word; the work may have been done",
     };
-    let mut attempt = AttemptRecord {
-        number: leased.number(),
-        started_at: leased.job.run_at,
-        finished_at: at,
-        outcome: Outcome::Retryable,
-        status: None,
-        response_body: bytes::Bytes::new(),
-        detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
-    };
+    let mut attempt = unknown(leased, at);
     note(&mut attempt, INTERRUPTED, message);
     if leased.lost_leases >= LOST_LEASES {
         let reason = format!("{} leases of this job ended without a word", leased.lost_leases);
@@ -139,11 +131,30 @@ pub fn cut_off(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, why: Cut
             note(
                 &mut attempt,
                 CANCELLED,
-                "the job was cancelled in the middle of the attempt; it may have been delivered",
+                "the job was cancelled in the middle of the attempt; the work may have been done",
             );
             decide(&mut attempt, State::Cancelled, None, "a newer job took its place".to_owned());
             Settlement::cancelled(leased, at, attempt)
         }
+    }
+}
+
+/// A consumer's lease was taken away, because a newer job takes the place of the one that it works on.
+#[must_use]
+pub fn revoked(leased: &Leased, at: UnixMs) -> Settlement {
+    cut_off(leased, at, unknown(leased, at), CutOff::Cancelled)
+}
+
+/// An attempt of which nobody knows how far it came.
+fn unknown(leased: &Leased, at: UnixMs) -> AttemptRecord {
+    AttemptRecord {
+        number: leased.number(),
+        started_at: leased.job.run_at,
+        finished_at: at,
+        outcome: Outcome::Retryable,
+        status: None,
+        response_body: bytes::Bytes::new(),
+        detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
     }
 }
 
@@ -265,6 +276,7 @@ mod tests {
                 interrupted(&leased, at),
                 cut_off(&leased, at, record(), CutOff::Stopped),
                 cut_off(&leased, at, record(), CutOff::Cancelled),
+                revoked(&leased, at),
             ] {
                 prop_assert!(State::Running.can_become(state_of(&settlement)));
                 let decision = settlement.attempt.as_ref().and_then(|attempt| attempt.detail.decision.clone()).unwrap();

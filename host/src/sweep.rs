@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// Holds what it settles: however long the store takes, these leases are not lost once more.
-    async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
+    pub(crate) async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
         let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease())).collect();
         self.settler.settle_all(leased, settle).await;
     }

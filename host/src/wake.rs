@@ -15,13 +15,19 @@ use crate::clock::UnixMs;
 pub struct Wake {
     here: Notify,
     elsewhere: Notify,
+    aborts: Notify,
     /// Jobs that are due at this time (Unix, in milliseconds) or later need no wake-up here.
     foreseen: AtomicI64,
 }
 
 impl Default for Wake {
     fn default() -> Self {
-        Self { here: Notify::new(), elsewhere: Notify::new(), foreseen: AtomicI64::new(i64::MAX) }
+        Self {
+            here: Notify::new(),
+            elsewhere: Notify::new(),
+            aborts: Notify::new(),
+            foreseen: AtomicI64::new(i64::MAX),
+        }
     }
 }
 
@@ -48,6 +54,16 @@ impl Wake {
     /// waits, and taken back ([`UnixMs::MAX`]) before it looks: what is accepted meanwhile may not be in what it sees.
     pub fn foresee(&self, from: UnixMs) {
         self.foreseen.store(from.0, Ordering::SeqCst);
+    }
+
+    /// Attempts may be to be cut off.
+    pub fn abort(&self) {
+        self.aborts.notify_one();
+    }
+
+    /// Waits until attempts may be to be cut off.
+    pub fn aborts(&self) -> Notified<'_> {
+        self.aborts.notified()
     }
 
     /// Waits until other nodes are to be told.

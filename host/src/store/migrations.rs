@@ -8,21 +8,23 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// A script and its title, as in the name of its file: `0002_scheduling.sql` is the second, `scheduling`.
 type Script = (&'static str, &'static str);
 
-const SQLITE_SCRIPTS: [Script; 6] = [
+const SQLITE_SCRIPTS: [Script; 7] = [
     ("initial", include_str!("../../migrations/sqlite/0001_initial.sql")),
     ("scheduling", include_str!("../../migrations/sqlite/0002_scheduling.sql")),
     ("skipped_ticks", include_str!("../../migrations/sqlite/0003_skipped_ticks.sql")),
     ("master_key", include_str!("../../migrations/sqlite/0004_master_key.sql")),
     ("lives", include_str!("../../migrations/sqlite/0005_lives.sql")),
     ("changes", include_str!("../../migrations/sqlite/0006_changes.sql")),
+    ("aborts", include_str!("../../migrations/sqlite/0007_aborts.sql")),
 ];
 
-const POSTGRES_SCRIPTS: [Script; 5] = [
+const POSTGRES_SCRIPTS: [Script; 6] = [
     ("initial", include_str!("../../migrations/postgres/0001_initial.sql")),
     ("skipped_ticks", include_str!("../../migrations/postgres/0002_skipped_ticks.sql")),
     ("master_key", include_str!("../../migrations/postgres/0003_master_key.sql")),
     ("lives", include_str!("../../migrations/postgres/0004_lives.sql")),
     ("changes", include_str!("../../migrations/postgres/0005_changes.sql")),
+    ("aborts", include_str!("../../migrations/postgres/0006_aborts.sql")),
 ];
 
 /// What this program knows of SQLite's schema.

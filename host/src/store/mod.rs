@@ -196,6 +196,15 @@ pub struct ClaimDue {
     pub owed: Vec<Owed>,
 }
 
+/// A lease under which the work is to be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abort {
+    /// Which.
+    pub lease: Lease,
+    /// Whether a consumer holds it.
+    pub pull: bool,
+}
+
 /// Starts that a priority of a group is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed {
@@ -310,6 +319,9 @@ pub trait Jobs: Send + Sync {
 
     /// Leases jobs anew whose lease is one of these, and ended at `now` or before without being settled; `lost_leases` rises.
     async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError>;
+
+    /// At most `limit` leases under which the work is to be cut off: a newer run of its schedule waits for the job's end.
+    async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError>;
 
     /// These leases were lost although their holder was there, so that newer ones are in force: `lost_leases` of their jobs falls by one.
     async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError>;

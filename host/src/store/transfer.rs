@@ -134,6 +134,7 @@ pub static TABLES: [Table; 10] = [
             text("state"),
             column("blocked", Form::Flag),
             column("cancel_requested", Form::Flag),
+            column("abort_requested", Form::Flag),
             number("lease_until"),
             number("token"),
             number("lost_leases"),

@@ -20,7 +20,7 @@ use super::job_view::JobView;
 use super::new_job::Checked;
 use super::{Page, Paging};
 use crate::clock::{UnixMs, rfc3339};
-use crate::job::{Admission, Job, JobId, NewJob};
+use crate::job::{Admission, Job, JobId, NewJob, Overlap};
 use crate::observe::Told;
 use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
 
@@ -295,13 +295,22 @@ impl Api {
     pub(in super::super) async fn place(&self, insert: Insert) -> Result<Inserted, StoreError> {
         let told: Vec<Told> = insert.jobs.iter().map(Told::of).collect();
         let from = insert.jobs.iter().map(stirs_from).min().unwrap_or(UnixMs::MAX);
+        let aborts = insert.jobs.iter().any(aborts_others);
         let inserted = self.store.insert(insert).await?;
         if let Inserted::Placed(placed) = &inserted {
             self.observer.placed(told, placed);
             self.wake.everywhere(from);
+            if aborts {
+                self.wake.abort();
+            }
         }
         Ok(inserted)
     }
+}
+
+/// Whether attempts of other jobs are cut off because this one was accepted.
+fn aborts_others(job: &NewJob) -> bool {
+    matches!(&job.admission, Admission::Tick(tick) if tick.overlap == Overlap::Cancel)
 }
 
 /// From when on there may be a job that is due because this one was accepted: at once, where that ends others or lets others go.

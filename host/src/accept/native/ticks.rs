@@ -110,8 +110,9 @@ impl Mould {
             }),
             ..self.job.clone()
         };
-        // One that is skipped over waits for nobody, but those that are made up for or backfilled wait for it.
-        if matches!(overlap, Overlap::Queue | Overlap::Skip) && job.order_key.is_none() {
+        // One that is skipped over waits for nobody, but those that are made up for or backfilled wait for it; and one that takes the place of
+        // another waits until that one has ended.
+        if overlap != Overlap::Allow && job.order_key.is_none() {
             job.order_key = Some(order_key(&schedule.name));
         }
         self.label(&mut job, tick);

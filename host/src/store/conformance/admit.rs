@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::job::{Carries, Debounce, Overlap, Settlement, SkipReason, SkippedTicks, Tick};
-use crate::store::{Insert, Inserted, NamesQuery, Once, Placed, StoreError, TickRecord, Ticked, TicksQuery};
+use crate::store::{
+    Abort, Insert, Inserted, NamesQuery, Once, Placed, Settled, StoreError, TickRecord, Ticked, TicksQuery,
+};
 
 /// The only job's fate.
 async fn placed(world: &World, job: &NewJob) -> Placed {
@@ -263,12 +265,14 @@ pub(crate) async fn a_tick_skips_queues_or_cancels(world: &World) {
     let Placed::Stored { cancelled, .. } = placed(world, &tick(world, 3, Overlap::Cancel)).await else { panic!() };
     assert_eq!(cancelled, [waiting.id]);
     assert!(world.get(running.job.id).await.cancel_requested);
+    assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), pull: false }]);
     assert_eq!(world.state(waiting.id).await, State::Cancelled);
     let ticked = world.store.ticked().await.unwrap().remove(0);
     assert_eq!((ticked.last, ticked.runs), (NOW.plus(ms(3)), 3), "a skipped tick is dealt with");
 
     let settlement = Settlement::retry(&running, NOW, an_attempt(&running, None), NOW);
     world.store.settle(vec![settlement]).await.unwrap();
+    assert_eq!((world.state(running.job.id).await, world.store.aborts(9).await.unwrap()), (State::Cancelled, vec![]));
     world
         .store
         .settle(
@@ -455,4 +459,33 @@ pub(crate) async fn a_job_is_moved_unless_it_runs(world: &World) {
     assert_eq!(world.store.job(world.tenant, second.id).await.unwrap(), None, "what has ended is removed");
     assert_eq!(placed(world, &replacing(world, "d", Some(second.id))).await, Placed::Skipped, "it is not there");
     assert_eq!(world.state(third.id).await, State::Scheduled);
+}
+
+/// Nothing but a newer run of its schedule cuts an attempt off, and the newer run waits for its end.
+pub(crate) async fn a_run_waits_for_the_one_whose_place_it_takes(world: &World) {
+    let of_key = |at, overlap| NewJob { order_key: Some("schedule".to_owned()), ..tick(world, at, overlap) };
+    assert_eq!(placed(world, &of_key(0, Overlap::Cancel)).await, stored_at(NOW));
+    let mut running = world.claim(NOW, 1).await.remove(0);
+    assert_eq!(world.change(running.job.id, Change::Cancel).await, Changed::Requested);
+    assert_eq!(world.store.aborts(9).await.unwrap(), [], "who cancels a job lets its attempt go on");
+    for at in 1..4 {
+        let newer = of_key(at, Overlap::Cancel);
+        placed(world, &newer).await;
+        assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), pull: false }]);
+        assert!(world.claim(NOW.plus(ms(9)), 9).await.is_empty(), "no two at once");
+        let cut_off = Settlement::cancelled(&running, NOW, an_attempt(&running, None));
+        assert_eq!(world.store.settle(vec![cut_off]).await.unwrap(), [Settled::Applied(State::Cancelled)]);
+        running = world.claim(NOW.plus(ms(9)), 9).await.remove(0);
+        assert_eq!(running.job.id, newer.id);
+    }
+    // One that ends in another way meanwhile, and is redriven, is not cut off for it.
+    placed(world, &of_key(4, Overlap::Cancel)).await;
+    let dead = Settlement::dead(&running, NOW, an_attempt(&running, Some(500)));
+    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [Settled::Applied(State::Dead)]);
+    let next = world.claim(NOW.plus(ms(9)), 9).await.remove(0);
+    let done = Settlement::succeeded(&next, NOW, an_attempt(&next, Some(200)));
+    world.store.settle(vec![done]).await.unwrap();
+    assert_eq!(world.change(running.job.id, Change::Redrive(NOW)).await, Changed::Done);
+    assert_eq!(world.claim(NOW, 9).await.len(), 1);
+    assert_eq!(world.store.aborts(9).await.unwrap(), []);
 }

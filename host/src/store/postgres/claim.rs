@@ -18,7 +18,7 @@ use super::rows;
 use super::transaction::Verb;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
-use crate::store::{ClaimDue, lane};
+use crate::store::{Abort, ClaimDue, lane};
 
 /// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
 /// not filled the quota.
@@ -65,6 +65,9 @@ pub(super) const CLAIM_OVERDUE: &str = "
 
 pub(super) const ENDING: &str = "
     SELECT id, token, lease_until FROM job WHERE lease_until >= $1 AND lease_until <= $2 ORDER BY lease_until LIMIT $3";
+
+pub(super) const ABORTS: &str = "
+    SELECT id, token, lane FROM job WHERE abort_requested AND state = 'running' ORDER BY id LIMIT $1";
 
 /// What another node is just taking back, or extending, is passed over.
 pub(super) const CLAIM_LOST: &str = "
@@ -205,6 +208,22 @@ impl Verb for Ending {
             ))
         };
         query.fetch_all(db).await?.iter().map(lease).collect()
+    }
+}
+
+/// At most so many leases under which the work is to be cut off.
+pub(super) struct Aborts(pub(super) u32);
+
+#[async_trait]
+impl Verb for Aborts {
+    type Done = Vec<Abort>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Vec<Abort>, Failure> {
+        let abort = |row: &PgRow| {
+            let (_, pull) = lane::group(row.try_get("lane").map_err(Failure::from)?);
+            Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), pull })
+        };
+        sqlx::query(ABORTS).bind(i64::from(self.0)).fetch_all(db).await?.iter().map(abort).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::claim::{ClaimFrom, ClaimLost, ClaimOverdue, Ending, Excuse, Extend, Held};
+use super::claim::{Aborts, ClaimFrom, ClaimLost, ClaimOverdue, Ending, Excuse, Extend, Held};
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
 use super::settle::Settle;
@@ -13,8 +13,8 @@ use super::{PostgresStore, change, claim, insert, job_rows, lists, probe, prune,
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
-    Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work, lane,
+    Abort, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune,
+    Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work, lane,
 };
 
 #[async_trait]
@@ -73,6 +73,10 @@ impl Jobs for PostgresStore {
             return Ok(Vec::new());
         }
         Ok(claim::leased(&self.database.call(&ClaimLost { lost, now, lease_until }).await?))
+    }
+
+    async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
+        self.database.call(&Aborts(limit)).await
     }
 
     async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError> {

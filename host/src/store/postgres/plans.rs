@@ -45,6 +45,7 @@ fn statements() -> Vec<(&'static str, String)> {
         ("claim overdue", claim::CLAIM_OVERDUE),
         ("claim lost", claim::CLAIM_LOST),
         ("ending leases", claim::ENDING),
+        ("abort", ticks::ABORT),
         ("excuse", claim::EXCUSE),
         ("held", claim::HELD),
         ("specs", claim::SPECS),

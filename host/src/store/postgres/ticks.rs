@@ -23,6 +23,9 @@ pub(super) const UNFINISHED: &str = "SELECT EXISTS (SELECT 1 FROM job WHERE sche
 pub(super) const OF_SCHEDULE: &str = "
     SELECT id, state, grp, order_key FROM job WHERE schedule = $1 ORDER BY id FOR UPDATE";
 
+/// Of jobs that run the attempt is cut off.
+pub(super) const ABORT: &str = "UPDATE job SET abort_requested = TRUE WHERE schedule = $1 AND state = 'running'";
+
 pub(super) const PUT_TICK: &str = "
     INSERT INTO tick (schedule, at, job, reason, skipped_from, skipped_count) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT (schedule, at) DO UPDATE SET job = excluded.job";
@@ -56,6 +59,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Resu
     let cancelled = match tick.overlap {
         Overlap::Cancel => {
             let found = sqlx::query(OF_SCHEDULE).bind(tick.schedule).fetch_all(&mut *db).await?;
+            sqlx::query(ABORT).bind(tick.schedule).execute(&mut *db).await?;
             done::cancel(db, &found, row.job.created_at).await?
         }
         Overlap::Skip | Overlap::Queue | Overlap::Allow => Vec::new(),

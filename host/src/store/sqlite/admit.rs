@@ -155,12 +155,13 @@ pub(super) const RUNS: &str = "SELECT runs - extra AS runs FROM ticked WHERE sch
 pub(super) const UNFINISHED_OF_SCHEDULE: &str = "
     SELECT EXISTS (SELECT 1 FROM job WHERE schedule = ?1 AND finished_at IS NULL) AS unfinished";
 
-/// Jobs that run are cancelled when their attempt is over.
+/// Of jobs that run the attempt is cut off.
 pub(super) const CANCEL_OF_SCHEDULE: &str = "
     UPDATE job SET
         state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
         finished_at      = CASE state WHEN 'scheduled' THEN ?2 END,
-        cancel_requested = (state = 'running')
+        cancel_requested = (state = 'running'),
+        abort_requested  = (state = 'running')
     WHERE schedule = ?1 AND finished_at IS NULL
     RETURNING id, state, grp, order_key";
 

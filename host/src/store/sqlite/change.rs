@@ -56,6 +56,7 @@ pub(super) const REDRIVE: Sql = Sql {
         attempt_base     = attempt_count,
         lost_leases      = 0,
         cancel_requested = 0,
+        abort_requested  = 0,
         blocked          = order_key IS NOT NULL
     FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
     WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state IN ('dead', 'expired')

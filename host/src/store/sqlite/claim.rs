@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::rows::{self, Sql};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
-use crate::store::{ClaimDue, lane};
+use crate::store::{Abort, ClaimDue, lane};
 
 /// The most groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
@@ -51,6 +51,9 @@ pub(super) const HELD: &str = "
 
 pub(super) const ENDING: &str = "
     SELECT id, token, lease_until FROM job WHERE state = 'running' AND lease_until <= ?1 ORDER BY lease_until LIMIT ?2";
+
+pub(super) const ABORTS: &str = "
+    SELECT id, token, lane FROM job WHERE abort_requested = 1 AND state = 'running' ORDER BY id LIMIT ?1";
 
 /// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
 pub(super) const CLAIM_LOST: Sql = Sql {
@@ -166,6 +169,14 @@ pub(super) async fn ending(
         Ok(((rows::job_id(row, "id")?, rows::token(row)?), UnixMs(row.try_get("lease_until").map_err(Failure::from)?)))
     };
     found.iter().map(lease).collect()
+}
+
+pub(super) async fn aborts(reader: &mut SqliteConnection, limit: u32) -> Result<Vec<Abort>, Failure> {
+    let abort = |row: &SqliteRow| {
+        let (_, pull) = lane::group(row.try_get("lane").map_err(Failure::from)?);
+        Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), pull })
+    };
+    sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(abort).collect()
 }
 
 pub(super) async fn claim_lost(db: &mut Db, lost: &[Lease], now: UnixMs, lease_until: UnixMs) -> Result<Rows, Failure> {

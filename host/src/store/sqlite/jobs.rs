@@ -7,8 +7,8 @@ use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
-    Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, Settled,
-    Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
+    Abort, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune,
+    Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
 };
 
 #[async_trait]
@@ -47,6 +47,11 @@ impl Jobs for SqliteStore {
         let work =
             self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &lost, now, lease_until).await }));
         Ok(claim::leased(&work.await?))
+    }
+
+    async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
+        let mut reader = reads::reader(&self.readers).await?;
+        Ok(claim::aborts(&mut reader, limit).await?)
     }
 
     async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError> {

@@ -94,6 +94,7 @@ fn reads() -> Vec<Case> {
         ("waiting", one(reads::WAITING), &["COVERING INDEX job_due (lane>?)", "COVERING INDEX job_due (lane=?)"]),
         ("job", one(reads::JOB), &[BY_ID, "SEARCH job_spec USING INDEX"]),
         ("body", one(reads::BODY), &[BY_ID, "SEARCH job_spec USING INDEX"]),
+        ("aborts", one(claim::ABORTS), &["INDEX job_abort"]),
         ("ending leases", one(claim::ENDING), &["INDEX job_lease (lease_until<?)"]),
         ("held", one(claim::HELD), &[BY_ID]),
         ("jobs", vec![reads::jobs_sql(&State::ALL, false)], &[PAGE, BY_ID]),
@@ -114,12 +115,14 @@ fn reads() -> Vec<Case> {
     ]
 }
 
+/// These indexes are as long as there are deleted groups, and attempts that are just being cut off.
+const SHORT: [&str; 2] = ["INDEX entity_deleted", "INDEX job_abort"];
+
 /// Walks a table or an index from end to end, or sorts.
 fn is_expensive(step: &str) -> bool {
     let table = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
-    // The index of deleted groups is as long as there are deleted groups.
-    let walks =
-        matches!(table, Some("job" | "job_spec" | "attempt" | "entity")) && !step.contains("INDEX entity_deleted");
+    let walks = matches!(table, Some("job" | "job_spec" | "attempt" | "entity"))
+        && !SHORT.iter().any(|index| step.contains(index));
     walks || step.contains("TEMP B-TREE") || step.contains("AUTOMATIC")
 }
 

@@ -77,6 +77,8 @@ mod pull;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod replacing;
 #[cfg(test)]
 mod replay;

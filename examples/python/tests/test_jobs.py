@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from support import Answer, Receiver, until
@@ -232,7 +233,8 @@ def test_what_cannot_be_meant_is_not_sent(client: Client, group: str, fields: di
 
 
 def test_what_was_meant_is_said(client: Client) -> None:
+    misspelt: dict[str, Any] = {"runat": 1}
     with pytest.raises(TypeError, match="did you mean 'run_at'"):
-        client.jobs.create("g", **{"runat": 1})  # type: ignore[typeddict-item]
+        client.jobs.create("g", **misspelt)
     with pytest.raises(TypeError, match="payload_bytes"):
         client.jobs.create("g", payload=b"bytes")

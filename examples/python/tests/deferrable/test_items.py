@@ -150,3 +150,12 @@ def test_what_is_not_the_item_of_a_call_is_recognized(bad: Any) -> None:
     with pytest.raises(items.BadItem):
         items.check(bad)
     assert items.check(item()) == item()
+
+
+def test_a_call_that_no_consumer_could_make_is_refused_where_it_is_made(app: Deferrable) -> None:
+    later: Any = app.deferrable(divide).later
+    with pytest.raises(TypeError, match="unexpected"):
+        later(bye=1)
+    with pytest.raises(TypeError, match="too many"):
+        later(1, 2)
+    assert queue_of(app).stats() == {"available": 0, "in_flight": 0, "delayed": 0}

@@ -225,6 +225,19 @@ def test_flush_removes_what_is_available_and_what_is_delayed(queue: CarillonQueu
     assert errors_of(backend).stats()["available"] == 0
 
 
+def test_an_item_in_flight_survives_a_flush_when_its_consumer_dies(client: Client, name: str) -> None:
+    backend = CarillonBackendFactory(client, lease_seconds=SHORTEST, wait_seconds=0).create_backend_for_group(name)
+    queue = queue_of(backend)
+    queue.push_batch([{"n": 1}, {"n": 2}, {"n": 3}])
+    released, _ = take(queue)
+    _, dying = take(queue)
+    queue.flush()
+    assert counts(backend) == (0, 2, 0)
+    assert queue.release(released)
+    until("the other lease has ended", lambda: counts(backend) == (2, 0, 0))
+    assert dying in [take(queue)[1], take(queue)[1]]
+
+
 def test_flush_returns_when_more_than_a_thousand_are_gone(queue: CarillonQueue, backend: Backend) -> None:
     for _ in range(3):
         queue.push_batch([{"n": number} for number in range(600)])

@@ -169,11 +169,16 @@ class Deferrable:
         name = naming.name_of(function)
         self._functions[name] = function
         registered = cast(Any, function)
-        signature = inspect.signature(function)
+        try:
+            signature: Optional[inspect.Signature] = inspect.signature(function)
+        except ValueError:
+            # Some functions that are written in C say nothing of their arguments.
+            signature = None
 
         def later(*args: Any, **kwargs: Any) -> None:
             # A call that no consumer could make is the producer's mistake: TypeError here, and not in the error queue.
-            signature.bind(*args, **kwargs)
+            if signature is not None:
+                signature.bind(*args, **kwargs)
             self._later(name, options, args, kwargs)
 
         registered.later = later

@@ -224,8 +224,11 @@ class CarillonQueue:
         return _held(lambda: self._client.leases.release(envelope))
 
     def flush(self) -> None:
-        """Removes what is available and what is delayed; what is in flight stays with who has it. Returns when that is done."""
-        bulk = self._with_group(lambda: self._client.groups.flush(self.name))
+        """Removes what is available and what is delayed. Returns when that is done.
+
+        What is in flight is as if nobody had flushed: if its lease ends without a word, it comes again.
+        """
+        bulk = self._with_group(lambda: self._client.groups.flush(self.name, state="scheduled"))
         while not bulk.finished and bulk.id is not None:
             time.sleep(_FLUSH_POLL_SECONDS)
             bulk = self._client.groups.changed(bulk.id)

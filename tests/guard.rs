@@ -93,6 +93,6 @@ async fn jobs_of_a_moment_share_their_claim_and_leave_places_free() {
 /// How many transactions the store has committed.
 async fn commits(host: &TestHost) -> u64 {
     let metrics = host.api.get("/metrics").await;
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix("carillon_store_commits "));
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix("carillon_store_commits_total "));
     line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{}", metrics.text()))
 }

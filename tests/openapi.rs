@@ -362,8 +362,10 @@ async fn the_metrics_count_what_happens() {
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name}: {samples:#?}");
     }
-    assert!(samples["carillon_store_commits"] > 0.0, "{samples:#?}");
-    assert!(samples["carillon_store_commands"] >= samples["carillon_store_commits"], "{samples:#?}");
+    assert!(samples["carillon_store_commits_total"] > 0.0, "{samples:#?}");
+    assert!(samples["carillon_store_commands_total"] >= samples["carillon_store_commits_total"], "{samples:#?}");
+    assert!(samples["carillon_database_bytes"] > 0.0 && samples["process_resident_memory_bytes"] > 1e6, "{samples:#?}");
+    assert!(samples.contains_key("carillon_store_errors_total"), "{samples:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -372,4 +374,22 @@ async fn a_server_that_runs_is_alive_and_ready() {
     let nobody = host.api.without_token();
     assert_eq!(nobody.get("/healthz").await.text(), "ok\n");
     assert_eq!(nobody.get("/readyz").await.text(), "ready\nnodes 1\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_say_how_much_waits_and_for_how_long() {
+    let clock = crate::support::ManualClock::new();
+    let host = crate::support::Setup::with_clock(&clock).start().await;
+    host.api.put_group("g", json!({})).await;
+    host.api.post("/v1/groups/g/pause", json!({})).await.expect(200);
+    for run_at in ["+0s", "+5s", "+1h"] {
+        host.api.job_id("g", json!({"url": "http://127.0.0.1:9/", "run_at": run_at})).await;
+    }
+    clock.advance(std::time::Duration::from_secs(20));
+    let samples = samples(host.api.get("/metrics").await.text());
+    for (name, value) in
+        [("carillon_jobs_waiting", 3.0), ("carillon_jobs_due", 2.0), ("carillon_oldest_due_job_age_seconds", 20.0)]
+    {
+        assert_eq!(samples.get(name), Some(&value), "{name}: {samples:#?}");
+    }
 }

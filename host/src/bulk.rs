@@ -14,7 +14,7 @@ use crate::catalog::{Bulk, BulkAction, Catalog, Rejected};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Divided};
 use crate::fnv::fnv;
-use crate::job::{Job, TenantId};
+use crate::job::{Job, State, TenantId};
 use crate::observe::Observer;
 use crate::store::{Change, Changed, JobsQuery, Store, StoreError};
 use crate::wake::Wake;
@@ -120,6 +120,8 @@ impl Bulks {
             return Ok(());
         };
         let change = match bulk.doc.action {
+            // Who asks for jobs that wait does not mean one that has begun to run since they were looked at.
+            BulkAction::Cancel if bulk.doc.filter.state == Some(State::Scheduled) => Change::Withdraw,
             BulkAction::Cancel => Change::Cancel,
             BulkAction::Reschedule { at } => Change::Reschedule(at),
             BulkAction::Redrive => Change::Redrive(now),

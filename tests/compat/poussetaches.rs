@@ -366,3 +366,18 @@ async fn a_long_list_is_written_as_it_is_read() {
     assert_eq!(runs, (1..=20).map(|minutes| at.nanos() + minutes * 60_000_000_000).collect::<Vec<_>>());
     assert!(tasks.iter().all(|task| task["payload"] == payload.as_str()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn last_run_is_when_the_try_began() {
+    let at = Mounted::poussetaches().await;
+    let (began, gate) = (at.nanos(), Gate::closed());
+    at.receiver.on("/slow", [Answer::status(500).held(&gate)]);
+    let id = at.push(at.task_for("/slow")).await;
+    at.receiver.arrived("/slow", 1).await;
+    at.advance(2);
+    gate.release(1);
+    at.until_listed("waiting", &id, |task| task["tries"] == 1 && task["last_error_status_code"] == 500).await;
+    let listed = at.list("waiting").await;
+    let task = listed.iter().find(|task| task["id"] == id).unwrap();
+    assert_eq!(task["last_run"], began, "and not when it ended");
+}

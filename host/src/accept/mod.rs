@@ -40,7 +40,7 @@ use self::native::{
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMs};
 use crate::cluster::Cluster;
 use crate::config::Compat;
 use crate::gate::Gates;
@@ -83,6 +83,8 @@ pub struct Api {
     pub bulks: Arc<Bulks>,
     /// What the tenants' observers have done.
     pub observers: Arc<Observers>,
+    /// When the metrics were last told what waits.
+    pub backlog_counted_at: tokio::sync::Mutex<Option<UnixMs>>,
     /// Places for open event streams.
     pub streams: Arc<Semaphore>,
     /// How many there are.

@@ -99,6 +99,7 @@ pub(super) fn new_api(
         rollouts: Arc::clone(&node.rollouts),
         observer: Arc::clone(&node.observer),
         observers,
+        backlog_counted_at: tokio::sync::Mutex::default(),
         streams: Arc::new(Semaphore::new(config.events.streams)),
         event_streams: config.events.streams,
         gates: Arc::clone(&node.gates),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::output::Output;
@@ -55,7 +55,19 @@ impl Command {
 
 impl SqliteToPostgres {
     async fn run(self, out: Output) -> anyhow::Result<()> {
-        let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}, {pos} rows, {per_sec}, {eta} left")?;
+        let style = ProgressStyle::with_template(
+            "{wide_bar} {percent}% {msg}, {human_pos} rows, {rows_per_second}, {eta} left",
+        )?;
+        let style = style.with_key("rows_per_second", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rate of rows is a small number"
+            )]
+            let rate = HumanCount(state.per_sec().round() as u64);
+            // It is written to a text.
+            drop(write!(out, "{rate}/s"));
+        });
         let bar = ProgressBar::no_length().with_style(style);
         let mut migration = Migration::open(&self.from, &self.to, self.rows, bar.clone()).await?;
         if self.dry_run {

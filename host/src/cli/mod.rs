@@ -39,7 +39,7 @@ use std::io::{self, Write};
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 use serde::Serialize;
 
 use answer::Answer;
@@ -92,6 +92,7 @@ struct Remote {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Serve(serve::Serve),
     /// Turn a component into native code; the server calls this on itself.
     #[command(name = COMPILER_SUBCOMMAND, hide = true)]
@@ -102,20 +103,25 @@ enum Command {
         memory: u64,
     },
     /// Measure how fast this machine accepts, delivers and decides.
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Bench(bench::Bench),
     /// Count requests; `bench` calls this.
     #[command(name = bench::sink::SUBCOMMAND, hide = true)]
     BenchSink,
     /// Move a server's database.
     #[command(subcommand)]
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Migrate(migrate::Command),
     /// Check a configuration.
     #[command(subcommand)]
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Config(config::Command),
     /// Copy a server's SQLite database while the server runs.
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Backup(backup::Backup),
     /// Get back into a server whose token or master key is lost.
     #[command(subcommand)]
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Recover(recover::Command),
     #[command(flatten)]
     Remote(Box<RemoteCommand>),
@@ -161,6 +167,12 @@ enum RemoteCommand {
     /// Manage the components that policies are made of.
     #[command(subcommand)]
     Plugin(plugin::Command),
+}
+
+/// In the place of an option for commands that talk to a server, where a command does not: it is not shown, and refused.
+fn without_server(name: &'static str) -> Arg {
+    let refuse = |_: &str| Err::<String, _>("this command talks to no server");
+    Arg::new(name).long(name).hide(true).value_parser(refuse)
 }
 
 /// Runs the program with the process's own arguments.
@@ -329,6 +341,22 @@ mod tests {
     }
 
     #[test]
+    fn commands_without_a_server_offer_no_options_for_one() {
+        for (command, offers) in [
+            (vec!["serve"], false),
+            (vec!["backup"], false),
+            (vec!["config", "check"], false),
+            (vec!["migrate", "sqlite-to-postgres"], false),
+            (vec!["bench"], false),
+            (vec!["job", "list"], true),
+        ] {
+            let arguments = [vec!["carillon"], command.clone(), vec!["--help"]].concat();
+            let help = Cli::try_parse_from(arguments).unwrap_err().to_string();
+            assert_eq!(help.contains("--server <URL>"), offers, "{command:?}: {help}");
+        }
+    }
+
+    #[test]
     fn misuse_is_told_from_failure() {
         for arguments in [
             vec!["carillon", "job", "create"],
@@ -336,6 +364,8 @@ mod tests {
             vec!["carillon", "job", "list", "group", "--state", "asleep"],
             vec!["carillon", "events", "--kind", "push,nonsense"],
             vec!["carillon", "serve", "--listen", "everywhere"],
+            vec!["carillon", "serve", "--server", "http://127.0.0.1:1"],
+            vec!["carillon", "recover", "token", "--token", "t"],
             vec!["carillon", "token", "create", "name", "--role", "king"],
         ] {
             let error = Cli::try_parse_from(&arguments).unwrap_err();

@@ -1,7 +1,7 @@
 //! The numbers under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: nothing is labelled by group or job.
 
 use std::borrow::Cow;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -9,10 +9,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::process::Process;
+use crate::clock::UnixMs;
 use crate::job::{PluginUse, Settlement, SkippedTicks};
-use crate::store::Settled;
+use crate::store::{Backlog, Settled};
 
 /// Upper bounds of the buckets for delays and exchanges, in seconds.
 const SECONDS: [f64; 16] =
@@ -120,14 +123,19 @@ pub struct Metrics {
     policies_quarantined: Gauge,
     plugins_loaded: Gauge<i64, AtomicI64>,
     plugins_loaded_bytes: Gauge<i64, AtomicI64>,
-    commits: Gauge,
-    commands: Gauge,
+    commits: Counter,
+    commands: Counter,
+    store_failures: Counter,
+    database_bytes: Gauge,
+    jobs_waiting: Gauge,
+    jobs_due: Gauge,
+    oldest_due: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("carillon"),
+            registry: Registry::default(),
             accepted: Counter::default(),
             ended: Family::default(),
             attempts: Family::default(),
@@ -150,8 +158,13 @@ impl Default for Metrics {
             policies_quarantined: Gauge::default(),
             plugins_loaded: Gauge::default(),
             plugins_loaded_bytes: Gauge::default(),
-            commits: Gauge::default(),
-            commands: Gauge::default(),
+            commits: Counter::default(),
+            commands: Counter::default(),
+            store_failures: Counter::default(),
+            database_bytes: Gauge::default(),
+            jobs_waiting: Gauge::default(),
+            jobs_due: Gauge::default(),
+            oldest_due: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -160,7 +173,9 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&mut self) {
-        let registry = &mut self.registry;
+        self.registry.register_collector(Box::new(Process));
+        let registry = self.registry.sub_registry_with_prefix("carillon");
+        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("jobs_accepted", "Jobs that were stored", self.accepted.clone());
         registry.register("jobs_ended", "Jobs that reached a final state", self.ended.clone());
         registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
@@ -204,6 +219,17 @@ impl Metrics {
         registry.register_with_unit("plugins_loaded", "Their compiled code", Unit::Bytes, bytes);
         registry.register("store_commits", "Transactions that the store's writer committed", self.commits.clone());
         registry.register("store_commands", "Commands in those transactions", self.commands.clone());
+        registry.register("store_errors", "Failures of the database", self.store_failures.clone());
+        registry.register_with_unit("database", "Size of the database", Unit::Bytes, self.database_bytes.clone());
+        registry.register("jobs_waiting", "Jobs that wait for their time, or to be started", self.jobs_waiting.clone());
+        registry.register("jobs_due", "Jobs among them whose time has come", self.jobs_due.clone());
+        let oldest = self.oldest_due.clone();
+        registry.register_with_unit(
+            "oldest_due_job_age",
+            "Time since the first of them was due",
+            Unit::Seconds,
+            oldest,
+        );
     }
 
     /// Jobs were stored.
@@ -253,9 +279,19 @@ impl Metrics {
     }
 
     /// How well commits are shared: commands divided by commits is the mean size of a group commit.
-    pub fn store(&self, commits: u64, commands: u64) {
-        self.commits.set(i64::try_from(commits).unwrap_or(i64::MAX));
-        self.commands.set(i64::try_from(commands).unwrap_or(i64::MAX));
+    pub fn store(&self, commits: u64, commands: u64, failures: u64) {
+        // The store counts; what it has counted only rises.
+        self.commits.inner().store(commits, Ordering::Relaxed);
+        self.commands.inner().store(commands, Ordering::Relaxed);
+        self.store_failures.inner().store(failures, Ordering::Relaxed);
+    }
+
+    /// How much waits in the store.
+    pub fn backlog(&self, backlog: &Backlog, now: UnixMs) {
+        self.jobs_waiting.set(i64::try_from(backlog.waiting).unwrap_or(i64::MAX));
+        self.jobs_due.set(i64::try_from(backlog.due).unwrap_or(i64::MAX));
+        self.database_bytes.set(i64::try_from(backlog.database_bytes).unwrap_or(i64::MAX));
+        self.oldest_due.set(backlog.earliest.map_or(0.0, |earliest| now.since(earliest).as_secs_f64()));
     }
 
     pub(super) fn settled(&self, settlement: &Settlement, settled: Settled) {
@@ -337,6 +373,15 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("carillon_jobs_accepted_total 3\n"), "{text}");
         assert!(text.contains(r#"carillon_http_requests_total{method="GET",route="/v1/groups",status="200"} 1"#));
+        assert!(
+            text.contains(concat!("carillon_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")),
+            "{text}"
+        );
+        metrics.store(7, 9, 2);
+        let text = metrics.render();
+        assert!(text.contains("# TYPE carillon_store_commits counter\n"), "{text}");
+        assert!(text.contains("carillon_store_commits_total 7\n"), "{text}");
+        assert!(text.contains("carillon_store_errors_total 2\n"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 }

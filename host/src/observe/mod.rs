@@ -5,6 +5,7 @@
 mod event;
 mod kind;
 mod metrics;
+mod process;
 mod ring;
 
 use crate::clock::UnixMs;

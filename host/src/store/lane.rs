@@ -3,13 +3,26 @@
 
 use std::collections::HashMap;
 
-use super::{Owed, Waiting};
+use super::Owed;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, Priority};
 
 /// How many lanes a group has, and where those of its jobs to pull begin.
 const LANES: i64 = 20;
 const PULL: i64 = 10;
+
+/// A group that has jobs waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which.
+    pub group: GroupId,
+    /// Whether they are to be pulled, not delivered.
+    pub pull: bool,
+    /// When the first of them is due.
+    pub earliest: UnixMs,
+    /// When the first of each priority is due, from priority 0 on; [`UnixMs::MAX`] where none waits.
+    pub by_priority: [UnixMs; 10],
+}
 
 /// The lane of a job.
 pub(super) fn of(group: GroupId, pull: bool, priority: Priority) -> i64 {

@@ -9,6 +9,7 @@
 mod conformance;
 mod documents;
 mod entities;
+mod figures;
 mod health;
 mod housekeeping;
 mod lane;
@@ -31,7 +32,9 @@ use crate::job::{
 };
 
 pub use entities::{Changes, Entities, Entity, Expect, Kind, PutEntity};
+pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};
+pub use lane::Waiting;
 pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
 pub use postgres::{PostgresOptions, PostgresStore, PostgresTarget, Stage};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
@@ -168,19 +171,6 @@ impl Placed {
     }
 }
 
-/// A group that has jobs waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Which.
-    pub group: GroupId,
-    /// Whether they are to be pulled, not delivered.
-    pub pull: bool,
-    /// When the first of them is due.
-    pub earliest: UnixMs,
-    /// When the first of each priority is due, from priority 0 on; [`UnixMs::MAX`] where none waits.
-    pub by_priority: [UnixMs; 10],
-}
-
 /// Which jobs are to be leased.
 #[derive(Clone, Debug)]
 pub struct ClaimDue {
@@ -287,17 +277,6 @@ pub struct Prune {
     pub limit: u32,
 }
 
-/// How many commits there were, and for how many calls: calls ÷ commits is the mean size of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CommitStats {
-    /// Transactions committed.
-    pub commits: u64,
-    /// Calls that were answered by them, those that failed included.
-    pub calls: u64,
-    /// The most calls in one transaction so far.
-    pub largest: u64,
-}
-
 /// The jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync {
@@ -398,6 +377,9 @@ pub trait Jobs: Send + Sync {
     /// Does what storing a job takes, undoes it, and writes and removes something of the size of a small job: so that it fails as an insert
     /// would. It counts as [`Work::Accept`].
     async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError>;
+
+    /// How much waits at a time. It takes time in proportion to the jobs that wait.
+    async fn backlog(&self, now: UnixMs) -> Result<Backlog, StoreError>;
 
     /// Counts a group's jobs.
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError>;

@@ -244,3 +244,19 @@ pub(crate) async fn the_newest_of_each_name_in_order(world: &World) {
     };
     assert_eq!(world.store.newest_of_names(elsewhere).await.unwrap(), []);
 }
+
+pub(crate) async fn the_backlog_is_what_waits(world: &World) {
+    let empty = world.store.backlog(NOW).await.unwrap();
+    assert_eq!((empty.waiting, empty.due, empty.earliest), (0, 0, None));
+    assert!(empty.database_bytes > 0);
+    let other = world.new_group("other").await;
+    let jobs = [world.job(NOW), world.job(NOW.plus(ms(5))), world.job_in(other, NOW.plus(ms(9)))];
+    world.store.insert(jobs.to_vec().into()).await.unwrap();
+    let key = |run_at| NewJob { order_key: Some("k".to_owned()), ..world.job(run_at) };
+    world.store.insert(vec![key(NOW.plus(ms(7))), key(NOW.plus(ms(1)))].into()).await.unwrap();
+    let backlog = world.store.backlog(NOW.plus(ms(5))).await.unwrap();
+    assert_eq!((backlog.waiting, backlog.due, backlog.earliest), (4, 2, Some(NOW)), "the blocked one does not count");
+    world.claim(NOW, 10).await;
+    let backlog = world.store.backlog(NOW.plus(ms(5))).await.unwrap();
+    assert_eq!((backlog.waiting, backlog.due, backlog.earliest), (3, 1, Some(NOW.plus(ms(5)))), "one runs");
+}

@@ -1,6 +1,6 @@
 //! What PostgreSQL's errors mean to an operator.
 
-use crate::store::StoreError;
+use crate::store::{StoreError, figures};
 
 /// Why a statement or a verb failed. Lets `?` take both a [`StoreError`] and a driver's error.
 #[derive(Debug, Clone)]
@@ -48,6 +48,9 @@ impl From<sqlx::Error> for Failure {
             sqlx::Error::Configuration(_) => StoreError::Corrupt(format!("the URL of the store: {error}")),
             _ => StoreError::Unavailable(error.to_string()),
         };
+        if !again {
+            figures::count_failure(&error);
+        }
         Self { error, again, outdated }
     }
 }

@@ -13,8 +13,8 @@ use super::{PostgresStore, change, claim, insert, job_rows, lists, probe, prune,
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
-    Abort, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune,
-    Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work, lane,
+    Abort, Backlog, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery,
+    Prune, Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work, lane,
 };
 
 #[async_trait]
@@ -204,6 +204,11 @@ impl Jobs for PostgresStore {
 
     async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError> {
         self.health.watch(Work::Accept, probe::run(&self.database, id, now)).await
+    }
+
+    async fn backlog(&self, now: UnixMs) -> Result<Backlog, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(reads::backlog(&mut db, now)).await?)
     }
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {

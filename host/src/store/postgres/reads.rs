@@ -10,7 +10,7 @@ use super::fronts::{Fronts, Look};
 use super::rows;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use crate::store::{Stats, Waiting, lane};
+use crate::store::{Backlog, Stats, Waiting, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -91,6 +91,22 @@ pub(super) const STATS: &str = "
     SELECT 'available', count(*) FROM mine CROSS JOIN generate_series(0, 19) AS level (number)
     JOIN job ON job.lane = mine.id * 20 + level.number
     WHERE job.state = 'scheduled' AND NOT job.blocked AND job.run_at <= $3";
+
+/// A walk along the index `job_due`.
+pub(super) const BACKLOG: &str = "
+    SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= $1) AS due, min(run_at) AS earliest,
+        pg_database_size(current_database()) AS bytes
+    FROM job WHERE state = 'scheduled' AND NOT blocked";
+
+pub(super) async fn backlog(db: &mut PgConnection, now: UnixMs) -> Result<Backlog, Failure> {
+    let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(db).await?;
+    Ok(Backlog {
+        waiting: rows::number(&row, "waiting")?,
+        due: rows::number(&row, "due")?,
+        earliest: row.try_get::<Option<i64>, _>("earliest")?.map(UnixMs),
+        database_bytes: rows::number(&row, "bytes")?,
+    })
+}
 
 pub(super) async fn stats(
     db: &mut PgConnection,

@@ -1,6 +1,6 @@
 //! What SQLite's errors mean to an operator.
 
-use crate::store::StoreError;
+use crate::store::{StoreError, figures};
 
 /// Why a statement or a verb failed. Lets `?` take both a [`StoreError`] and a driver's error.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ impl From<Failure> for StoreError {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self(match &error {
+        let error = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().and_then(|code| code.parse().ok()).unwrap_or(GENERIC);
                 of_code(code, database.message())
@@ -35,7 +35,9 @@ impl From<sqlx::Error> for Failure {
             | sqlx::Error::TypeNotFound { .. }
             | sqlx::Error::RowNotFound => StoreError::Corrupt(error.to_string()),
             _ => StoreError::Unavailable(error.to_string()),
-        })
+        };
+        figures::count_failure(&error);
+        Self(error)
     }
 }
 

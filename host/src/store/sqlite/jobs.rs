@@ -7,8 +7,8 @@ use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token};
 use crate::store::{
-    Abort, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery, Prune,
-    Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
+    Abort, Backlog, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery,
+    Prune, Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
 };
 
 #[async_trait]
@@ -149,6 +149,10 @@ impl Jobs for SqliteStore {
 
     async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError> {
         self.health.watch(Work::Accept, probe::run(&self.writer, id, now)).await
+    }
+
+    async fn backlog(&self, now: UnixMs) -> Result<Backlog, StoreError> {
+        Ok(reads::backlog(&self.readers, now).await?)
     }
 
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {

@@ -10,7 +10,7 @@ use super::readers::Readers;
 use super::rows;
 use crate::clock::UnixMs;
 use crate::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
-use crate::store::{JobFilter, JobsQuery, NamesQuery, Stats, Waiting, lane};
+use crate::store::{Backlog, JobFilter, JobsQuery, NamesQuery, Stats, Waiting, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -26,6 +26,22 @@ pub(super) async fn waiting(db: &mut SqliteConnection) -> Result<Vec<Waiting>, F
     let lane = |row: &SqliteRow| Ok((row.try_get("lane")?, UnixMs(row.try_get("earliest")?)));
     let lanes = sqlx::query(WAITING).fetch_all(db).await?.iter().map(lane).collect::<Result<Vec<_>, Failure>>()?;
     Ok(lane::groups(lanes.into_iter()))
+}
+
+/// A walk along the index `job_due`.
+pub(super) const BACKLOG: &str = "
+    SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= ?1) AS due, min(run_at) AS earliest,
+        (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size) AS bytes
+    FROM job WHERE state = 'scheduled' AND blocked = 0";
+
+pub(super) async fn backlog(readers: &Readers, now: UnixMs) -> Result<Backlog, Failure> {
+    let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(&mut *readers.take().await?).await?;
+    Ok(Backlog {
+        waiting: rows::number(&row, "waiting")?,
+        due: rows::number(&row, "due")?,
+        earliest: row.try_get::<Option<i64>, _>("earliest")?.map(UnixMs),
+        database_bytes: rows::number(&row, "bytes")?,
+    })
 }
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = ?1 AND tenant = ?2";

@@ -177,7 +177,10 @@ impl Call {
                 None => {
                     let known = ticked.iter().find(|ticked| ticked.schedule == schedule.id);
                     let handled = known.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
-                    let last = self.jobs_named(&schedule.name, 1).await?.pop().and_then(|job| job.finished_at);
+                    let last = match self.jobs_named(&schedule.name, 1).await?.pop() {
+                        Some(job) => self.newest_attempts(&job, 1).await?.pop().map(|attempt| attempt.started_at),
+                        None => None,
+                    };
                     let next = schedule.timetable.as_ref().ok().and_then(|timetable| timetable.after(handled).next());
                     Entry::Cron(schedule, next.map_or(0, nanos), last)
                 }
@@ -204,7 +207,7 @@ impl Call {
             next_scheduled_run: nanos(planned.unwrap_or(job.run_at)),
             next_run: nanos(job.run_at),
             tries: job.attempt_count,
-            last_run: newest.last().map_or(0, |attempt| nanos(attempt.finished_at)),
+            last_run: newest.last().map_or(0, |attempt| nanos(attempt.started_at)),
             last_error_body: failed.map(|attempt| BASE64.encode(answered(attempt))),
             last_error_status_code: failed.map_or(0, |attempt| attempt.status.map_or(NO_ANSWER, i32::from)),
         })

@@ -138,14 +138,16 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
     for mount in Mount::ALL {
         let group = &mount.settings(&config.compat).group;
         let context = || config.named(&format!("compat.{}", mount.name()));
-        let own = catalog.group(tenant.id, group).map_or_else(|| Value::Object(Map::new()), |group| group.own.clone());
-        catalog.candidate(tenant, Some(group), &own).await.with_context(context)?;
+        // What the group says itself may be broken, which stops its jobs and not the server.
+        catalog.candidate(tenant, Some(group), &Value::Object(Map::new())).await.with_context(context)?;
         for tenant in catalog.tenants() {
             let Some(known) = catalog.group(tenant.id, group) else { continue };
             let limits = if tenant.name == DEFAULT_TENANT { OwnLimits::Configured } else { OwnLimits::Unknown };
             let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_deref());
-            if let Some(own) = without_preset(mount, &known.own, &preset, by, limits) {
-                declare_group(catalog, &tenant, group, Written::Declared(own)).await.with_context(context)?;
+            let Some(own) = without_preset(mount, &known.own, &preset, by, limits) else { continue };
+            if let Err(error) = declare_group(catalog, &tenant, group, Written::Declared(own)).await {
+                let error = format!("{error:#}");
+                tracing::warn!(group, tenant = tenant.name, error, "kept a group as an earlier version made it");
             }
         }
     }

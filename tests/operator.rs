@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, Api, Finished, MASTER_KEY, Program, Receiver, Setup, run};
+use crate::support::{ADMIN_TOKEN, Api, Finished, LOOK_AGAIN, MASTER_KEY, Program, Receiver, Setup, run, soon};
 
 /// Another key than the one of the tests.
 const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
@@ -151,7 +151,16 @@ async fn first_operator_token_is_in_a_private_file_and_in_no_log() {
     api.get("/v1/tenants").await.expect(200);
     program.terminate().await;
     assert_eq!(program.ended().await, Some(0));
-    let log = program.log();
+    let log = soon("the last line is read", async {
+        loop {
+            let log = program.log();
+            if log.contains("\"stopped\"") {
+                return log;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
     assert!(!log.contains(&token), "{log}");
     let ready: Value = log
         .lines()
@@ -159,7 +168,6 @@ async fn first_operator_token_is_in_a_private_file_and_in_no_log() {
         .find(|line| line["message"] == "ready")
         .unwrap();
     assert_eq!((&ready["version"], &ready["store"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(store)));
-    assert!(log.contains("\"stopped\""), "{log}");
 
     std::fs::remove_file(&file).unwrap();
     let program = Program::serve(&["--store", &store], &[]).await;

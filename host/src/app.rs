@@ -4,6 +4,7 @@
 //! what runs may finish until the drain time is over; what is left goes back to the store untouched. Streams of events end last, so
 //! that they tell of all of it.
 
+mod backup;
 mod declare;
 mod open;
 mod parts;
@@ -44,6 +45,7 @@ use crate::rollout::Rollouts;
 use crate::send::Sender;
 use crate::store::Store;
 
+pub use self::backup::backup;
 pub(crate) use self::open::runtime_options;
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 use self::parts::{attempter, concurrency, describe, event_bounds, new_api, payloads, settler};

@@ -5,13 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Catalog, Group, Tenant};
-use crate::job::TenantId;
+use crate::job::{TenantId, check_name};
 use crate::policy::binding::{AuthHeader, Effective, Invalid, Use};
 use crate::policy::{KeyKind, Lane, LoadError};
 use crate::store::StoreError;
-
-/// The longest name of a tenant, group, key or plugin.
-const NAME_LEN: usize = 64;
 
 /// The longest name of a token, in bytes.
 const TOKEN_NAME_LEN: usize = 255;
@@ -80,23 +77,9 @@ pub(super) fn not_granted(key: &str, group: &str) -> String {
     format!("the key `{key}` is not granted to the group `{group}`")
 }
 
-/// A name is 1 to 64 of `a-z A-Z 0-9 . _ -` and begins with a letter or a digit.
-///
-/// # Errors
-/// If it is anything else.
-pub fn name(what: &str, name: &str) -> Result<(), Invalid> {
-    let fine = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if fine && begins && name.len() <= NAME_LEN {
-        return Ok(());
-    }
-    Err(Invalid::at(
-        "",
-        format!(
-            "`{}` is not a name for a {what}: 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, letter or digit first",
-            name.escape_default()
-        ),
-    ))
+/// See [`check_name`].
+pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
+    check_name(what, name).map_err(|message| Invalid::at("", message))
 }
 
 /// The name of a token is a note: any text of one line.

@@ -11,6 +11,7 @@ mod check;
 mod entities;
 mod groups;
 mod keys;
+mod layers;
 mod master_key;
 mod memory;
 mod plans;
@@ -40,7 +41,7 @@ use tokio::sync::Notify;
 
 pub use self::bindings::Proposed;
 pub use self::bulks::{Bulk, BulkAction, BulkDoc};
-pub use self::check::{Rejected, name as check_name};
+pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
 pub use self::groups::{PutGroup, Written};
 pub use self::keys::{KeyValue, Overlap};

@@ -16,16 +16,16 @@ use super::read::{plugin_of, read};
 use super::schedules::Schedule;
 use super::secrets::Vault;
 use super::signers::Signers;
-use super::versions::{Binding, BoundPlugin, Rollout, roles_of, slot_of};
+use super::versions::{Binding, Rollout, roles_of, slot_of};
 use crate::job::{GroupId, TenantId};
 use crate::policy::Digest;
-use crate::policy::binding::{Effective, Invalid, PluginName, Quota, Use, lay};
+use crate::policy::binding::{PluginName, Quota};
 use crate::store::{Entity, Kind};
 
 /// Everything that is configured.
 pub(super) struct State {
-    server_defaults: Value,
-    presets: Presets,
+    pub(super) server_defaults: Value,
+    pub(super) presets: Presets,
     /// The version of each entity that is here, with what it is removed by.
     known: HashMap<i64, (i64, TenantId, Kind, String)>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
@@ -325,45 +325,5 @@ impl State {
     pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
         let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);
         owned.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
-    }
-
-    /// The layers that a group of this tenant and name is made of, lowest first.
-    pub(super) fn layers<'a>(
-        &'a self,
-        tenant: &'a Tenant,
-        group: Option<&str>,
-        own: &'a Value,
-    ) -> [(&'static str, &'a Value); 4] {
-        [
-            ("server", &self.server_defaults),
-            ("tenant", &tenant.defaults),
-            ("preset", self.preset(tenant.id, group)),
-            ("group", own),
-        ]
-    }
-
-    /// What lies under a tenant's group of this name; null if nothing does.
-    pub(super) fn preset(&self, tenant: TenantId, group: Option<&str>) -> &Value {
-        let preset = group.and_then(|group| self.presets.get(group));
-        preset.map_or(&Value::Null, |preset| preset.of_tenant(|key| self.key(tenant, key).map(|key| &**key)))
-    }
-
-    /// What is in force for a group of this name with this own policy; without a name, for one that inherits no preset.
-    pub(super) fn effective(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Invalid> {
-        let mut doc = Value::Object(serde_json::Map::new());
-        for (_, layer) in self.layers(tenant, group, own) {
-            lay(&mut doc, layer);
-        }
-        Effective::parse(doc, &|name| self.digest_of(tenant.id, name))
-    }
-
-    /// The plugins of a policy, with their versions.
-    pub(super) fn bound_plugins(&self, tenant: TenantId, effective: &Effective) -> Vec<BoundPlugin> {
-        let bound = |used: &Use| {
-            let plugin = self.plugin(tenant, &used.plugin);
-            let name = plugin.map_or_else(|| used.plugin.to_string(), |it| it.full_name());
-            BoundPlugin { role: used.role, plugin: name, digest: used.digest.clone() }
-        };
-        effective.uses().map(bound).collect()
     }
 }

@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
 use super::config::StoreArgs;
 use super::output::Output;
-use crate::config::Place;
-use crate::store::backup;
+use crate::app;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -21,10 +19,7 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
-        let Place::File(from) = self.store.load()?.store.place()? else {
-            bail!("store.url: a PostgreSQL database is backed up with PostgreSQL's own means, such as `pg_dump`");
-        };
-        let bytes = backup(&from, &self.to).await?;
+        let bytes = app::backup(&self.store.load()?, &self.to).await?;
         let to = self.to.display();
         if out.is_json() {
             return out.json(&json!({ "file": to.to_string(), "bytes": bytes }));

@@ -65,8 +65,8 @@ impl SqliteToPostgres {
                 reason = "a rate of rows is a small number"
             )]
             let rate = HumanCount(state.per_sec().round() as u64);
-            // It is written to a text.
-            drop(write!(out, "{rate}/s"));
+            // Nothing is lost if the terminal does not take it.
+            _ = write!(out, "{rate}/s");
         });
         let bar = ProgressBar::no_length().with_style(style);
         let mut migration = Migration::open(&self.from, &self.to, self.rows, bar.clone()).await?;

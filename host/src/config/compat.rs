@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::check::Checks;
 use super::{Config, values};
-use crate::catalog;
+use crate::job::check_name;
 use crate::timetable::Zone;
 
 /// `[compat]`: the APIs of other schedulers.
@@ -90,8 +90,8 @@ pub(super) fn check(config: &Config, checks: &mut Checks) {
     listens.retain(|(_, listen)| listen.is_some_and(|listen| listen.port() != 0));
     for (index, (key, _)) in keys.iter().enumerate() {
         let group = &mounts[index].group;
-        if let Err(error) = catalog::check_name("group", group) {
-            checks.require(false, key, error.message);
+        if let Err(message) = check_name("group", group) {
+            checks.require(false, key, message);
         }
         let other = (0..index).find(|other| mounts[*other].group == *group);
         if let Some(other) = other {

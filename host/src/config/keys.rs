@@ -9,7 +9,6 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::values;
-use crate::policy::KeyKind;
 
 /// `[keys]`: the key over the tenants' keys, of which at most one of the two is set, and keys of the default tenant.
 #[derive(Clone, Deserialize)]
@@ -36,6 +35,18 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// What a key can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TenantKeyKind {
+    /// It signs, by HMAC.
+    Secret,
+    /// It signs, by Ed25519.
+    Ed25519,
+    /// It goes out as the value of a header.
+    Header,
+}
+
 /// A key of a tenant that exists from the start.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +59,7 @@ pub struct TenantKey {
     pub file: Option<PathBuf>,
     /// What it can be used for; as the API takes it.
     #[serde(default)]
-    pub kind: Option<KeyKind>,
+    pub kind: Option<TenantKeyKind>,
     /// Whether the secret is written in base64; as the API takes `secret_base64`.
     #[serde(default)]
     pub base64: bool,

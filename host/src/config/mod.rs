@@ -22,7 +22,7 @@ use serde_json::Value;
 use url::Url;
 
 pub use compat::{Compat, Mount, Poussetaches};
-pub use keys::{Keys, TenantKey};
+pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use load::{ConfigError, Flag, Problem, Sources};
 pub use values::{Period, Size, parse_address};
 

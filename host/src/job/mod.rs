@@ -14,6 +14,7 @@
 
 mod admission;
 mod metadata;
+mod name;
 mod record;
 mod settlement;
 mod shown_url;
@@ -34,6 +35,7 @@ use crate::clock::{Clock, UnixMs};
 
 pub use self::admission::{Admission, Carries, Debounce, Debounced, LastPush, Newest, Overlap, Tick, stands_for_later};
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
+pub use self::name::check_name;
 pub use self::record::{
     AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Inputs, Outcome, Past, PluginUse, Timings,
     VerdictRecord,

@@ -620,6 +620,10 @@ class Token:
     tenant: str
     operator: bool
     created_at: datetime
+    #: When it ends; None if it is valid until it is revoked.
+    expires_at: Optional[datetime] = None
+    #: When it was last used, to the hour.
+    last_used_at: Optional[datetime] = None
     #: The token itself: in the answer to its making, and never again.
     token: Optional[str] = field(default=None, repr=False)
 

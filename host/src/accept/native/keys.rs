@@ -20,7 +20,7 @@ use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::{Key, KeyValue, KeyVersion, Overlap};
 use crate::clock::UnixMs;
-use crate::config::TenantKey;
+use crate::config::{TenantKey, TenantKeyKind};
 use crate::policy::KeyKind;
 use crate::policy::binding::parse_period;
 
@@ -67,7 +67,12 @@ impl KeyDoc {
     pub fn of_configuration(key: &TenantKey) -> Self {
         let secret = Some(key.secret.to_string());
         let (secret, secret_base64) = if key.base64 { (None, secret) } else { (secret, None) };
-        let (kind, groups, overlap) = (key.kind, key.groups.clone(), key.overlap.clone());
+        let kind = key.kind.map(|kind| match kind {
+            TenantKeyKind::Secret => KeyKind::Secret,
+            TenantKeyKind::Ed25519 => KeyKind::Ed25519,
+            TenantKeyKind::Header => KeyKind::Header,
+        });
+        let (groups, overlap) = (key.groups.clone(), key.overlap.clone());
         Self { secret, secret_base64, kind, groups, overlap }
     }
 

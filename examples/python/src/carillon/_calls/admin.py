@@ -9,6 +9,7 @@ from typing import Any, Optional, TypedDict, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
+from carillon.times import Period, period
 
 #: An upload may wait for others, and then for the compiler.
 _UPLOAD_PATIENCE = 600.0
@@ -129,11 +130,20 @@ def delete_plugin(name: str, version: str) -> Call[None]:
     return request("DELETE", path("plugins", name, "versions", version), nothing)
 
 
-def create_token(role: str, *, name: str = "", tenant: Optional[str] = None) -> Call[Token]:
-    """Makes an API token: ``viewer``, ``producer`` or ``admin``. Its ``token`` is shown this once."""
-    body = {"role": role, "name": name}
+def create_token(
+    role: str, *, name: str = "", tenant: Optional[str] = None, operator: bool = False, expires_in: Optional[Period] = None
+) -> Call[Token]:
+    """Makes an API token: ``viewer``, ``producer`` or ``admin``. Its ``token`` is shown this once.
+
+    An ``operator`` manages tenants, too; it takes one to make one. With ``expires_in`` the token ends by itself.
+    """
+    body: dict[str, Any] = {"role": role, "name": name}
     if tenant is not None:
         body["tenant"] = tenant
+    if operator:
+        body["operator"] = True
+    if expires_in is not None:
+        body["expires_in"] = period(expires_in)
     return request("POST", path("tokens"), reading(Token), body=body)
 
 

@@ -16,8 +16,8 @@ const SHORTEST_TOKEN: usize = 16;
 const MASTER_KEY_DIGITS: usize = 64;
 /// The most threads, attempts and the like: past it, a number is more likely a mistake than a wish.
 const MANY: usize = 1_000_000;
-/// The longest period of any kind: a hundred years of 365.25 days, which is how they are printed.
-const CENTURY: Duration = Duration::from_secs(100 * 31_557_600);
+/// The longest period of any kind: a hundred years of 365 days.
+const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -244,7 +244,7 @@ mod tests {
                 "0",
                 "server.batch_limit: 0 is out of range: it must be from 1 to 1000000",
             ),
-            ("CARILLON_ENGINE__LEASE", "1ms", "engine.lease: 1ms is out of range: it must be from 1s to 100years"),
+            ("CARILLON_ENGINE__LEASE", "1ms", "engine.lease: 1ms is out of range: it must be from 1s to 36500days"),
             ("CARILLON_POLICY__MEMORY", "1KiB", "policy.memory: 1KiB is too small: 64KiB or more"),
             (
                 "CARILLON_SERVER__PAYLOAD_LIMIT",

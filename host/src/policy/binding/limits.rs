@@ -225,29 +225,6 @@ mod tests {
     }
 
     #[test]
-    fn the_units_of_the_documentation_are_all_that_there_are() {
-        let page = include_str!("../../../../docs/jobs.md");
-        let (_, table) = page.split_once("| unit | names |\n| --- | --- |\n").unwrap();
-        let rows: Vec<Vec<&str>> = table.lines().take_while(|line| line.starts_with('|')).map(names).collect();
-        assert_eq!(rows.len(), 10);
-        let mut one = Vec::new();
-        for row in &rows {
-            let lengths: Vec<_> = row.iter().map(|name| parse_period("", &format!("1{name}")).unwrap()).collect();
-            assert!(lengths.iter().all(|length| *length == lengths[0]), "{row:?}");
-            one.push(lengths[0]);
-        }
-        assert!(one.is_sorted(), "{one:?}");
-        assert_eq!(
-            (one[0], one[6], one[9]),
-            (Duration::from_nanos(1), Duration::from_secs(86_400), Duration::from_secs(31_557_600))
-        );
-    }
-
-    fn names(row: &str) -> Vec<&str> {
-        row.split('`').skip(1).step_by(2).collect()
-    }
-
-    #[test]
     fn a_burst_is_the_rates_count_unless_it_is_said() {
         let burst = |extra| parsed(extra).unwrap().rate.unwrap().burst.get();
         assert_eq!(burst(json!({"rate": "3/s"})), 3);

@@ -44,7 +44,7 @@ fn limits(mount: Mount, compat: &Compat) -> Value {
 }
 
 /// What a group says itself, where it is as the first version of the server made it: that version wrote the preset into the group. `by` is who
-/// made the group's policy, `is_declared` whether the configuration's limits were written into it at every start.
+/// made the group's policy, `limits` whose its limits are. None if somebody has changed the policy since.
 #[must_use]
 pub fn without_preset(mount: Mount, own: &Value, preset: &Value, by: Option<&str>, limits: OwnLimits) -> Option<Value> {
     let roles = preset.as_object()?.iter().filter(|(field, _)| *field != "limits" && *field != "auth_headers");

@@ -232,6 +232,16 @@ where
     Ok((!text.is_empty()).then(|| T::from(text)))
 }
 
+/// Reads a value that is written as a string; the empty string means that there is none.
+pub(super) fn read_unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    (!text.is_empty()).then(|| text.parse().map_err(de::Error::custom)).transpose()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

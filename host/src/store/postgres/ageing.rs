@@ -187,7 +187,7 @@ fn what_waits_for_years_keeps_no_partition() {
             assert_eq!((job.state, job.spec), (State::Scheduled, world.job(NOW).spec));
             assert_eq!(store.body(world.tenant, *id).await.unwrap().unwrap(), "{}");
         }
-        let last = conformance::claim(&store, world.group, start.plus(MINUTE * 2_000_000), 1_000).await;
+        let last = conformance::claim(&*store, world.group, start.plus(MINUTE * 2_000_000), 1_000).await;
         assert_eq!(last.len(), waiting.len());
         let end = |leased: &Leased| Settlement::succeeded(leased, start, an_attempt(leased, Some(200)));
         let settled = store.settle(last.iter().map(end).collect()).await.unwrap();

@@ -50,7 +50,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
-        let mut reader = reads::reader(&self.readers).await?;
+        let mut reader = self.readers.take().await?;
         Ok(claim::aborts(&mut reader, limit).await?)
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES: usize = 400;
 
 /// Who may speak to the store, and why. `app` opens it; nobody else knows of it.
-const STORE_USERS: [(&str, &str); 14] = [
+const STORE_USERS: [(&str, &str); 15] = [
     ("app", "opens and closes it"),
     ("migrate", "moves one store into another"),
     ("cron", "asks how far schedules have come"),

@@ -52,7 +52,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "TIME")]
         created_before: Option<String>,
         #[command(flatten)]
-        narrow: Narrow,
+        narrow: Box<Narrow>,
         #[command(flatten)]
         paging: Paging,
     },

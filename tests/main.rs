@@ -186,3 +186,5 @@ mod postgres;
 
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod upgrade;

@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, Api, TestHost};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a viewer may ask, besides.
-const VIEWERS: [&str; 21] = [
+const VIEWERS: [&str; 25] = [
     "GET /v1/whoami",
     "GET /v1/events",
     "GET /v1/bulk",
@@ -21,6 +21,10 @@ const VIEWERS: [&str; 21] = [
     "GET /v1/groups/x",
     "GET /v1/groups/x/stats",
     "GET /v1/groups/x/jobs",
+    "GET /v1/jobs",
+    "GET /v1/schedules/x/history",
+    "GET /v1/schedules/x/runs",
+    "GET /v1/cron/runs",
     "GET /v1/jobs/x",
     "GET /v1/jobs/x/attempts",
     "GET /v1/schedules",
@@ -37,7 +41,7 @@ const VIEWERS: [&str; 21] = [
 ];
 
 /// What a producer may do, besides.
-const PRODUCERS: [&str; 26] = [
+const PRODUCERS: [&str; 29] = [
     "POST /v1/groups/x/policy/backtest",
     "POST /v1/jobs/x/attempts/x/replay",
     "POST /v1/groups/x/jobs",
@@ -46,6 +50,9 @@ const PRODUCERS: [&str; 26] = [
     "PATCH /v1/jobs/x",
     "POST /v1/jobs/x/run",
     "POST /v1/jobs/x/retry",
+    "POST /v1/jobs/x/copy",
+    "GET /v1/jobs/x/payload",
+    "GET /v1/jobs/x/attempts/x/request",
     "POST /v1/jobs/x/reschedule",
     "POST /v1/groups/x/bulk",
     "POST /v1/groups/x/redrive",

@@ -29,8 +29,8 @@ async fn a_key_goes_out_as_a_header_instead_of_the_jobs_own() {
 
         let foretold = host.api.post("/v1/groups/g/policy/simulate", json!({"job": job})).await.expect(200);
         let headers = foretold["request"]["headers"].as_array().unwrap();
-        let shown: Vec<_> = headers.iter().filter(|pair| pair[0] == header.to_lowercase()).collect();
-        assert_eq!(shown, [&json!([header.to_lowercase(), "(key token)"])]);
+        let shown: Vec<_> = headers.iter().filter(|shown| shown["name"] == header.to_lowercase()).collect();
+        assert_eq!(shown, [&json!({"name": header.to_lowercase(), "value": "(key token)"})]);
     }
     assert_eq!(host.api.get("/v1/groups/g").await.expect(200)["auth_headers"], json!({"User-Agent": "token"}));
     assert_eq!(host.api.get("/v1/keys/token").await.expect(200)["kind"], "header");

@@ -135,7 +135,12 @@ async fn a_job_that_cannot_be_read_is_refused_by_field() {
         (b"{} {}", None),
         (br#"{"url": 5}"#, Some("/url")),
         (br#"{"url": "http://a/", "url": "http://b/"}"#, None),
-        (br#"{"url": "http://a/", "headers": []}"#, Some("/headers")),
+        (br#"{"url": "http://a/", "headers": "X-A: 1"}"#, Some("/headers")),
+        (br#"{"url": "http://a/", "headers": ["X-A"]}"#, Some("/headers/0")),
+        (br#"{"url": "http://a/", "headers": [{"name": "X-A"}]}"#, Some("/headers/0")),
+        (br#"{"url": "http://a/", "metadata": {"k": "1", "k": "2"}}"#, Some("/metadata")),
+        (br#"{"url": "http://a/", "metadata": {"n": {"k": "1", "k": "2"}}}"#, Some("/metadata/n")),
+        (br#"{"url": "http://a/", "policy": {"retry": {"base": "1s", "base": "2s"}}}"#, Some("/policy/retry")),
         (br#"{"url": "http://a/", "headers": {"X-A": 1}}"#, Some("/headers/X-A")),
         (br#"{"url": "http://a/", "metadata": {"k": null}}"#, Some("/metadata/k")),
         (br#"{"url": "http://a/", "limits": {"timeout": 5}}"#, Some("/limits/timeout")),
@@ -167,6 +172,8 @@ async fn a_batch_with_one_bad_job_writes_nothing() {
         (json!({"url": "nonsense"}), 422, "/jobs/3/url"),
         (json!({"url": 5}), 400, "/jobs/3/url"),
         (json!({"url": URL, "surprise": 1}), 400, "/jobs/3/surprise"),
+        (json!([]), 400, "/jobs/3"),
+        (json!(null), 400, "/jobs/3"),
     ] {
         let batch = json!({"jobs": [good, good, good, bad, good]});
         host.api.post("/v1/groups/g/jobs/batch", batch).await.problem_at(status, pointer);
@@ -233,10 +240,10 @@ async fn a_group_that_makes_no_sense_is_refused_by_field() {
 async fn names_that_are_not_names_are_refused() {
     let host = host_with_group().await;
     for name in ["-a", "a%20b", "a%2Fb", "%C3%A4", "%00", &"x".repeat(65)] {
-        host.api.put(&format!("/v1/groups/{name}"), json!({})).await.problem_at(422, "");
-        host.api.put(&format!("/v1/tenants/{name}"), json!({})).await.problem_at(422, "");
-        host.api.put(&format!("/v1/keys/{name}"), json!({"secret": "s"})).await.problem_at(422, "");
-        host.api.raw(Method::PUT, &format!("/v1/plugins/{name}/versions/1.0.0"), "x").await.problem_at(422, "");
+        host.api.put(&format!("/v1/groups/{name}"), json!({})).await.problem(422);
+        host.api.put(&format!("/v1/tenants/{name}"), json!({})).await.problem(422);
+        host.api.put(&format!("/v1/keys/{name}"), json!({"secret": "s"})).await.problem(422);
+        host.api.raw(Method::PUT, &format!("/v1/plugins/{name}/versions/1.0.0"), "x").await.problem(422);
     }
     host.api.put("/v1/groups/%FF", json!({})).await.problem(400);
     still_works(&host).await;
@@ -269,7 +276,7 @@ async fn keys_and_tokens_that_make_no_sense_are_refused_by_field() {
     host.api.put("/v1/keys/sent", other).await.problem_at(422, "/overlap");
     host.api.delete("/v1/keys/sent/versions/1").await.problem(409);
     host.api.delete("/v1/keys/sent/versions/2").await.problem(404);
-    host.api.delete("/v1/keys/sent/versions/x").await.problem(400);
+    host.api.delete("/v1/keys/sent/versions/x").await.problem(404);
     host.api.delete("/v1/keys/none/versions/1").await.problem(404);
     host.api.post("/v1/tokens", json!({"role": "king"})).await.problem_at(400, "/role");
     host.api.post("/v1/tokens", json!({"role": "viewer", "tenant": "nobody"})).await.problem_at(422, "/tenant");

@@ -225,9 +225,14 @@ async fn jobs_are_changed_one_by_one_and_many_at_once() {
     cli(&host, &[&["job", "run"], &by_name[..]].concat(), "").await.ok();
     let id = made["id"].as_str().unwrap();
     host.api.until_state(id, "succeeded").await;
-    assert!(cli(&host, &["job", "retry", id], "").await.error(1).contains("the job is succeeded"));
+    assert!(cli(&host, &["job", "retry", id], "").await.error(1).contains("the job has already succeeded"));
+    assert!(cli(&host, &["job", "copy", id, "--run-at", "+1h"], "").await.ok().contains("scheduled"));
+    let everywhere = cli(&host, &["job", "list"], "").await;
+    let everywhere = everywhere.ok();
+    assert!(everywhere.contains(id) && everywhere.contains("GROUP"), "{everywhere}");
+    cli(&host, &["job", "list", "--state", "scheduled"], "").await.ok();
     host.api.job_id("g", json!({"url": url, "run_at": "+1h"})).await;
-    assert_eq!(cli(&host, &["bulk", "cancel", "g"], "").await.ok().trim(), "1 job cancelled");
+    assert_eq!(cli(&host, &["bulk", "cancel", "g"], "").await.ok().trim(), "2 jobs cancelled");
     assert!(cli(&host, &["bulk", "list"], "").await.ok().contains("cancel"));
 }
 

@@ -36,7 +36,7 @@ async fn a_job_is_shown_as_it_was_posted() {
     }
     assert_eq!(made["request"]["method"], "PUT");
     assert_eq!(made["request"]["url"], "http://example.com/a?b=c");
-    assert_eq!(made["request"]["headers"], json!([["X-A", "b"]]));
+    assert_eq!(made["request"]["headers"], json!([{"name": "X-A", "value": "b"}]));
     assert_eq!(made["payload_bytes"], 5);
 }
 

@@ -12,6 +12,8 @@ mod auth;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod forms;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod hostile_values;
@@ -22,6 +24,8 @@ mod tenants;
 
 #[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod contents;
 #[cfg(test)]
 mod groups;
 #[cfg(test)]

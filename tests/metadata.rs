@@ -51,7 +51,7 @@ async fn metadata_goes_out_as_headers_when_asked_for() {
     let trial = json!({"job": job("/with", json!({"metadata_headers": true}))});
     let foretold = host.api.post("/v1/groups/g/policy/simulate", trial).await.expect(200);
     let headers = foretold["request"]["headers"].as_array().unwrap();
-    assert!(headers.contains(&json!(["carillon-metadata-billing-invoice", "17"])), "{foretold}");
+    assert!(headers.contains(&json!({"name": "carillon-metadata-billing-invoice", "value": "17"})), "{foretold}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

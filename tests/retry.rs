@@ -121,7 +121,9 @@ async fn a_job_that_always_fails_is_a_dead_letter_with_every_attempt_on_record()
         assert_eq!(attempt["status"], 500);
         assert_eq!(attempt["response_body"], long[..RECORDED]);
         assert_eq!(attempt["response_truncated"], true);
-        assert!(attempt["response_headers"].as_array().unwrap().contains(&json!(["x-why", "because"])));
+        assert!(
+            attempt["response_headers"].as_array().unwrap().contains(&json!({"name": "x-why", "value": "because"}))
+        );
         assert_eq!(attempt["verdict"]["outcome"], "retryable");
         assert!(attempt["verdict"]["reason"].as_str().unwrap().contains("500"), "{attempt}");
         let decision = &attempt["decision"];

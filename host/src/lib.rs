@@ -111,6 +111,9 @@ pub mod timetable;
 // Who is woken for jobs.
 pub mod wake;
 
+// JSON that people write.
+pub mod json;
+
 // What all nodes and versions hash alike.
 pub mod fnv;
 

@@ -32,10 +32,26 @@ pub struct Problem {
     /// What is wrong in this case, and what to do about it.
     detail: String,
     /// Which part of the request's body is meant (JSON pointer), if a part of it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_whole")]
     pointer: Option<String>,
+    /// Which query parameter is meant, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<Box<str>>,
     #[serde(skip)]
     retry_after: Option<u32>,
+}
+
+/// Texts of policies may be sentences; those of the server are not, and clients put a place behind either.
+fn without_full_stop(mut detail: String) -> String {
+    if detail.ends_with('.') && !detail.ends_with("..") {
+        detail.pop();
+    }
+    detail
+}
+
+/// Whether a pointer means all of the body, which goes without saying.
+fn is_whole(pointer: &Option<String>) -> bool {
+    pointer.as_deref().is_none_or(str::is_empty)
 }
 
 impl Problem {
@@ -44,39 +60,45 @@ impl Problem {
             kind: format!("{TYPE_PREFIX}{kind}"),
             title,
             status: status.as_u16(),
-            detail: detail.into(),
+            detail: without_full_stop(detail.into()),
             pointer: None,
+            parameter: None,
             retry_after: None,
         }
     }
 
     /// 422: a field makes no sense.
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request makes no sense", detail);
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail);
         Self { pointer: Some(pointer.into()), ..problem }
     }
 
     /// 400: not JSON, or not of the right shape.
     pub fn malformed(pointer: Option<String>, detail: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail);
+        let problem = Self::new(StatusCode::BAD_REQUEST, "malformed", "Malformed request", detail);
         Self { pointer, ..problem }
+    }
+
+    /// 400: a query parameter is not one of the route's, or has a value that is not possible.
+    pub fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        Self { parameter: Some(name.into()), ..Self::malformed(None, detail) }
     }
 
     /// 401.
     #[must_use]
     pub fn unauthenticated() -> Self {
         let detail = "a valid token is needed: `Authorization: Bearer …`";
-        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?", detail)
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication required", detail)
     }
 
     /// 403.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "The token does not allow this", detail)
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Permission denied", detail)
     }
 
     /// 403: the tenant does not take such a plugin from anybody.
     pub fn unsigned(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "unsigned", "The plugin is not signed by whom the tenant trusts", detail)
+        Self::new(StatusCode::FORBIDDEN, "unsigned", "Plugin signature required", detail)
     }
 
     /// 404: `what` has no `name`.
@@ -102,38 +124,38 @@ impl Problem {
 
     /// 409.
     pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "It conflicts with what is there", detail)
+        Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
     }
 
     /// 413.
     pub fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request too large", detail)
     }
 
     /// 415: the body is compressed.
     #[must_use]
     pub fn encoded(encoding: &str) -> Self {
         let detail = format!("bodies are taken as they are, not in the encoding `{}`", encoding.escape_debug());
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "The body is compressed", detail)
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "Unsupported content encoding", detail)
     }
 
     /// 408.
     #[must_use]
     pub fn too_slow() -> Self {
         let detail = "the request did not arrive, or was not answered, within `server.request_timeout`; what it was to change may still be changed";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
     }
 
     /// 408: the client has hung up, so that nobody reads this.
     #[must_use]
     pub fn client_gone() -> Self {
         let detail = "the client has closed the connection";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
     }
 
     /// 503, try again soon.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now", detail);
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail);
         Self { retry_after: Some(1), ..problem }
     }
 
@@ -149,7 +171,7 @@ impl Problem {
     #[must_use]
     pub fn internal() -> Self {
         let detail = "the server failed; its log says why";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Our fault", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error", detail)
     }
 
     /// The HTTP status.
@@ -171,6 +193,15 @@ impl Problem {
         self
     }
 
+    /// The same problem of a query parameter, where a field of the same name is read.
+    #[must_use]
+    pub fn in_query(self) -> Self {
+        match self.pointer {
+            Some(pointer) => Self::parameter(pointer.trim_start_matches('/'), self.detail),
+            None => self,
+        }
+    }
+
     /// The same problem in a part of what was sent, which is pointed at even if nothing in it is.
     #[must_use]
     pub fn inside(mut self, prefix: &str) -> Self {
@@ -189,7 +220,9 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
-        let mut response = (status, axum::Json(&self)).into_response();
+        // The line break keeps a terminal's prompt out of the answer's line.
+        let body = serde_json::to_string(&self).unwrap_or_default() + "\n";
+        let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
@@ -216,7 +249,7 @@ impl From<StoreError> for Problem {
             StoreError::KeyReused => Self::new(
                 StatusCode::CONFLICT,
                 "idempotency-key-reused",
-                "The idempotency key belongs to another request",
+                "Idempotency key already used",
                 "this `Idempotency-Key` was used for a request with another body or path: take a new key",
             ),
             StoreError::Unavailable(text) => {
@@ -245,12 +278,7 @@ impl From<LoadError> for Problem {
             LoadError::Busy(_) | LoadError::Source(_) => {
                 Self { retry_after: Some(UPLOAD_AGAIN), ..Self::unavailable(error.to_string()) }
             }
-            error => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "not-a-plugin",
-                "The component is not a plugin",
-                error.to_string(),
-            ),
+            error => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-a-plugin", "Invalid plugin", error.to_string()),
         }
     }
 }
@@ -273,7 +301,7 @@ impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault.blame {
             Blame::Host => Self::unavailable(fault.message),
-            _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "policy", "A policy has no answer", fault.to_string()),
+            _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "policy", "Policy failed", fault.to_string()),
         }
     }
 }

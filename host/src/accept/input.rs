@@ -10,12 +10,12 @@ use axum::http::header::CONTENT_ENCODING;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 use super::error::Problem;
+pub use super::query::Query;
 use crate::clock::{UnixMs, rfc3339};
 use crate::duration;
-use crate::policy::binding::pointer_to;
+use crate::json::{Unreadable, read_object};
 
 /// The largest number of Unix seconds, in the year 5138; those of milliseconds are larger from 1973 on.
 const MOST_SECONDS: f64 = 1e11;
@@ -55,19 +55,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
-        path.map(|path| Self(path.0)).map_err(|rejection| Problem::malformed(None, rejection.body_text()))
-    }
-}
-
-/// The parameters behind the path.
-pub struct Query<T>(pub T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let query = axum::extract::Query::from_request_parts(parts, state).await;
-        query.map(|query| Self(query.0)).map_err(|rejection| Problem::malformed(None, rejection.body_text()))
+        path.map(|path| Self(path.0)).map_err(|_| Problem::malformed(None, "a part of the path is not UTF-8 text"))
     }
 }
 
@@ -88,34 +76,12 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
     })
 }
 
-/// Reads JSON. A second pass, which knows where it is, runs only for what the first has refused.
+/// Reads a JSON object.
 ///
 /// # Errors
 /// With a pointer to what cannot be read.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let first = match serde_json::from_slice(bytes) {
-        // A list would be taken for the fields of an object in their order.
-        Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => {
-            return Err(Problem::malformed(None, "a JSON object is needed"));
-        }
-        Ok(value) => return Ok(value),
-        Err(error) => error,
-    };
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let found = serde_path_to_error::deserialize::<_, T>(&mut deserializer);
-    let pointer = found.err().map(|error| error.path().iter().map(token).collect::<String>());
-    if first.is_data() {
-        return Err(Problem::malformed(pointer, first.to_string()));
-    }
-    Err(Problem::malformed(pointer.filter(|pointer| !pointer.is_empty()), format!("the body is not JSON: {first}")))
-}
-
-fn token(segment: &Segment) -> String {
-    match segment {
-        Segment::Seq { index } => format!("/{index}"),
-        Segment::Map { key } | Segment::Enum { variant: key } => pointer_to(key),
-        Segment::Unknown => String::new(),
-    }
+    read_object(bytes).map_err(|Unreadable { pointer, message }| Problem::malformed(Some(pointer), message))
 }
 
 /// A point in time: RFC 3339, Unix seconds, or `+` and a duration from `now`. What is past is now.
@@ -259,21 +225,5 @@ mod tests {
         ] {
             assert!(at(absurd.clone()).is_err(), "{absurd}");
         }
-    }
-
-    #[derive(Debug, serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only read")]
-    struct Doc {
-        jobs: Vec<std::collections::BTreeMap<String, u8>>,
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_pointed_at() {
-        let problem = |text: &[u8]| format!("{:?}", parse::<Doc>(text).unwrap_err());
-        assert!(problem(br#"{"jobs": [{}, {"a/b": "x"}]}"#).contains("/jobs/1/a~1b"));
-        assert!(problem(br#"{"jobs": [], "more": 1}"#).contains("/more"));
-        assert!(problem(br#"{"jobs": ["#).contains("not JSON"));
-        assert!(problem(b"{\"jobs\": \"\xff\"}").contains("/jobs"));
     }
 }

@@ -10,22 +10,24 @@ pub mod door;
 pub mod error;
 pub mod idempotency;
 pub mod input;
+mod line_break;
 mod native;
+mod openapi;
+mod query;
 pub mod serve;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -34,9 +36,11 @@ use self::error::Problem;
 pub use self::native::keys::KeyDoc;
 pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
-    attempts, bulk, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins, quarantine, replays,
-    schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
+    attempts, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins,
+    quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
 };
+use self::openapi::Description;
+use self::query::KnownParameters;
 use crate::attempt::Attempter;
 use crate::bulk::Bulks;
 use crate::catalog::{AccessRole, Catalog};
@@ -114,27 +118,24 @@ pub struct ApiLimits {
     pub wait: Duration,
 }
 
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Carillon", description = "HTTP callbacks on time, with policies in WebAssembly."),
-    security(("token" = []))
-)]
-struct Document;
-
 /// The whole API as a service.
 pub fn router(api: Arc<Api>) -> Router {
-    let (open, mut document) = OpenApiRouter::with_openapi(Document::openapi())
+    let (open, mut document) = OpenApiRouter::with_openapi(openapi::start())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
     let (closed, closed_document) = closed_routes(&api).split_for_parts();
     document.merge(closed_document);
-    let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-    document.components.get_or_insert_default().add_security_scheme("token", token);
-    let document = Arc::new(document);
-    let openapi = get(move || async move { Json(Arc::clone(&document)) });
-    let routes = Router::new().merge(open).merge(closed).route("/openapi.json", openapi);
+    let known = Arc::new(KnownParameters::of(&document));
+    let Description { v3_1, v3_0 } = Description::of(&document);
+    let routes = Router::new()
+        .merge(open)
+        .merge(closed)
+        .route("/openapi.json", get_document(v3_1))
+        .route("/openapi-3.0.json", get_document(v3_0))
+        .route_layer(from_fn_with_state(known, query::check))
+        .route_layer(map_response(line_break::append));
     let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, &api)));
     let routes = routes
         .fallback(|request: Request| async move { Problem::no_route(request.uri().path()) })
@@ -142,6 +143,11 @@ pub fn router(api: Arc<Api>) -> Router {
             Problem::wrong_method(request.method().as_str(), request.uri().path())
         });
     layered(routes, api)
+}
+
+fn get_document(document: Value) -> MethodRouter<Arc<Api>> {
+    let document = Arc::new(document);
+    get(move || async move { Json(Arc::clone(&document)) })
 }
 
 /// Another scheduler's API by itself, without a path in front.
@@ -179,6 +185,7 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(groups::get))
         .routes(routes!(groups::stats))
         .routes(routes!(jobs::list))
+        .routes(routes!(jobs::list_all))
         .routes(routes!(jobs::get))
         .routes(routes!(attempts::list))
         .routes(routes!(bulk::list))
@@ -204,6 +211,9 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
 
 fn producers_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
+        .routes(routes!(contents::payload))
+        .routes(routes!(contents::request))
+        .routes(routes!(copies::copy))
         .routes(routes!(jobs::create))
         .routes(routes!(jobs::create_batch))
         .routes(routes!(job_changes::cancel))

@@ -1,5 +1,7 @@
 //! What policies are told of an attempt, and the request that they begin with.
 
+use url::Url;
+
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{Leased, Target};
@@ -7,11 +9,12 @@ use crate::policy::{Attempt, Attribute, Header, Request};
 
 /// The job's request, before any policy has seen it. A job without a target is never claimed for delivery.
 pub(super) fn request_of(leased: &Leased, target: &Target) -> Request {
-    let header = |(name, value): &(String, String)| Header { name: name.clone(), value: value.clone().into_bytes() };
+    let header = |(name, value): (String, String)| Header { name, value: value.into_bytes() };
     Request {
         method: target.method.clone(),
-        url: target.url.clone(),
-        headers: target.headers.iter().map(header).collect(),
+        // As it is sent, whatever spelling the client has given.
+        url: Url::parse(&target.url).map_or_else(|_| target.url.clone(), String::from),
+        headers: target.headers_for(leased.job.spec.is_json).into_iter().map(header).collect(),
         body: leased.body.to_vec(),
     }
 }

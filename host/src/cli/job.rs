@@ -29,10 +29,10 @@ pub(super) enum Command {
     Batch(batch::Batch),
     /// Show a job.
     Get(Target),
-    /// List the jobs of a group.
+    /// List the jobs of a group, or of all groups.
     List {
-        /// The group.
-        group: String,
+        /// The group; all of them by default.
+        group: Option<String>,
         /// Only jobs in this state.
         #[arg(long)]
         state: Option<State>,
@@ -77,6 +77,14 @@ pub(super) enum Command {
     Run(Target),
     /// Try a dead letter or an expired job again.
     Retry(Target),
+    /// Make another job that does the same, whatever became of this one.
+    Copy {
+        #[command(flatten)]
+        target: Target,
+        /// When: RFC 3339, `+90s`, or seconds since 1970; now by default.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        run_at: Option<String>,
+    },
     /// Move a waiting job to another time.
     Reschedule {
         #[command(flatten)]
@@ -142,6 +150,16 @@ const FIRST: [&str; 6] = ["id", "name", "group", "state", "run_at", "last_error"
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+const LIST_ALL: [(&str, &str); 7] = [
+    ("ID", "/id"),
+    ("GROUP", "/group"),
+    ("NAME", "/name"),
+    ("STATE", "/state"),
+    ("RUN AT", "/run_at"),
+    ("ATTEMPTS", "/attempt_count"),
+    ("LAST STATUS", "/last_status"),
+];
+
 impl Command {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let client = &session.client;
@@ -174,11 +192,17 @@ impl Command {
                 let labels = labels.iter().map(|(key, value)| (key.as_str(), value.clone()));
                 let mut query: Vec<(&str, String)> = state.into_iter().chain(named).chain(narrow.members()).collect();
                 query.extend(labels);
-                session.list(&["groups", &group, "jobs"], query, &paging, &LIST).await
+                match &group {
+                    Some(group) => session.list(&["groups", group, "jobs"], query, &paging, &LIST).await,
+                    None => session.list(&["jobs"], query, &paging, &LIST_ALL).await,
+                }
             }
             Self::Cancel { ids, group } => cancel(session, ids, group).await,
             Self::Run(target) => act(session, &target, "run", &json!({})).await,
             Self::Retry(target) => act(session, &target, "retry", &json!({})).await,
+            Self::Copy { target, run_at } => {
+                act(session, &target, "copy", &json!({"run_at": run_at.as_deref().map(input::time)})).await
+            }
             Self::Reschedule { target, run_at } => {
                 act(session, &target, "reschedule", &json!({"run_at": input::time(&run_at)})).await
             }

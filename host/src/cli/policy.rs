@@ -174,7 +174,9 @@ fn request_lines(request: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut lines = vec![format!("{} {}", text(&request["method"]), text(&request["url"]))];
     let headers = request["headers"].as_array().into_iter().flatten();
-    lines.extend(headers.map(|header| visible(&format!("{}: {}", text(&header[0]), text(&header[1]))).into_owned()));
+    lines.extend(
+        headers.map(|header| visible(&format!("{}: {}", text(&header["name"]), text(&header["value"]))).into_owned()),
+    );
     lines.push(String::new());
     match (&request["body"], &request["body_base64"]) {
         (Value::String(body), _) => lines.extend(body.lines().map(str::to_owned)),
@@ -200,8 +202,7 @@ mod tests {
 
     #[test]
     fn a_request_is_shown_as_http() {
-        let request =
-            json!({"method": "POST", "url": "http://x/", "headers": [["A", "b"]], "body": "1\n2", "digest": "d"});
+        let request = json!({"method": "POST", "url": "http://x/", "headers": [{"name": "A", "value": "b"}], "body": "1\n2", "digest": "d"});
         assert_eq!(request_lines(&request), ["POST http://x/", "A: b", "", "1", "2", "", "digest d"]);
     }
 

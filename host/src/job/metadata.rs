@@ -10,6 +10,8 @@ use std::fmt;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::json::unique;
+
 /// What the name of a header that carries an entry begins with.
 pub const METADATA_HEADER: &str = "Carillon-Metadata-";
 
@@ -17,7 +19,7 @@ pub const METADATA_HEADER: &str = "Carillon-Metadata-";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = std::collections::HashMap<String, Label>)]
-pub struct Metadata(pub BTreeMap<String, Label>);
+pub struct Metadata(#[serde(deserialize_with = "unique::map")] pub BTreeMap<String, Label>);
 
 /// One label, or a namespace of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -111,12 +113,8 @@ impl<'de> Deserialize<'de> for Label {
                 Ok(Label::Text(text.to_owned()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Label, A::Error> {
-                let mut texts = BTreeMap::new();
-                while let Some((name, text)) = map.next_entry()? {
-                    texts.insert(name, text);
-                }
-                Ok(Label::Namespace(texts))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Label, A::Error> {
+                unique::map(de::value::MapAccessDeserializer::new(map)).map(Label::Namespace)
             }
         }
         deserializer.deserialize_any(Words)

@@ -119,10 +119,24 @@ impl FromStr for JobId {
 pub struct Target {
     /// An HTTP method in capitals.
     pub method: String,
-    /// An absolute `http` or `https` URL.
+    /// An absolute `http` or `https` URL, in the client's spelling.
     pub url: String,
-    /// In the order in which they are sent.
+    /// Those that the client has given, in the order in which they are sent.
     pub headers: Vec<(String, String)>,
+}
+
+impl Target {
+    /// The headers that the request has before any policy: the client's own, and the type of a JSON payload unless they say it.
+    ///
+    /// What is derived is never stored: another payload may take the place of this one.
+    #[must_use]
+    pub fn headers_for(&self, is_json: bool) -> Vec<(String, String)> {
+        let mut headers = self.headers.clone();
+        if is_json && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+        }
+        headers
+    }
 }
 
 /// The part of a job that only the attempt looks at.

@@ -133,6 +133,7 @@ pub struct AttemptDetail {
     pub verdict: Option<VerdictRecord>,
     /// What became of the job, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     pub decision: Option<DecisionRecord>,
     /// Which component decided what, in the order of the calls.
     #[serde(default)]
@@ -140,8 +141,9 @@ pub struct AttemptDetail {
     /// How long each stage took.
     #[serde(default)]
     pub timings: Timings,
-    /// The answer's headers.
-    #[serde(default)]
+    /// The answer's headers; shown in another form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(ignore)]
     pub response_headers: Vec<(String, String)>,
     /// Whether more of the body arrived than was kept.
     #[serde(default)]
@@ -192,13 +194,12 @@ pub struct VerdictRecord {
 }
 
 /// What became of the job after the attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
     /// The state that the job went to.
     pub state: State,
     /// When the next attempt is due, if there is one (RFC 3339 in the API, milliseconds in the store).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
     pub next_run_at: Option<UnixMs>,
     /// Why.
     pub reason: String,

@@ -94,6 +94,17 @@ impl Rollouts {
         self.compared(group, version, record, &trial).await
     }
 
+    /// The request of an attempt as it was sent, but for headers whose values are keys.
+    ///
+    /// # Errors
+    /// If too little is known of the attempt, or the version that decided makes another request by now.
+    pub async fn sent_request(&self, group: &Arc<Group>, record: &Record, number: u32) -> Result<Outgoing, Unusable> {
+        let trial = record.trial(number)?;
+        let attempt = record.attempts.iter().find(|attempt| attempt.number == number);
+        let version = attempt.map_or(group.binding, |attempt| attempt.detail.binding_version);
+        self.sent(group, version, &trial).await.ok_or_else(|| Unusable(NOT_AGAIN.to_owned()))
+    }
+
     /// Adds what a version of the group's policy says of those attempts of a job that began within `times`.
     ///
     /// # Errors

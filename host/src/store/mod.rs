@@ -344,6 +344,10 @@ pub trait Jobs: Send + Sync {
     /// A page of jobs.
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
 
+    /// A page of a tenant's jobs over all of its groups; the filter's own group is not looked at. Its cost grows with the number of groups,
+    /// not of jobs.
+    async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
+
     /// The newest job of each name, whatever its state, by name. Its cost does not grow with the jobs of other names.
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError>;
 

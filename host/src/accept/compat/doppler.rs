@@ -13,6 +13,7 @@ use url::Url;
 use super::refusal::Refusal;
 use super::{Call, max_attempts};
 use crate::accept::native::job_doc::JobDoc;
+use crate::accept::native::target_url::Schemes;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
 use crate::job::{Admission, Job, State};
@@ -61,7 +62,7 @@ async fn schedule(call: &Call) -> Result<Response, Refusal> {
     let group = call.group().await?;
     let mut doc = JobDoc {
         url: Some(asked.callback_url),
-        any_scheme: true,
+        schemes: Schemes::Any,
         payload_text: Some(asked.message),
         name: Some(random_id(call)),
         run_at: asked.run_at.map(Value::from),

@@ -2,7 +2,6 @@
 //!
 //! An observer is told at most once of what happens, so a job that cannot be made is not tried again: its group says why, under `observer`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -50,7 +49,7 @@ fn document(job: AskedJob) -> Result<JobDoc, Problem> {
     Ok(JobDoc {
         url: Some(url),
         method: Some(method),
-        headers: headers.collect::<Result<BTreeMap<_, _>, Invalid>>()?,
+        headers: headers.collect::<Result<Vec<_>, Invalid>>()?.into(),
         payload_base64: Some(STANDARD.encode(body)),
         run_at: (delay_ms > 0).then(|| format!("+{delay_ms}ms").into()),
         name,

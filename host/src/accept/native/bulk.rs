@@ -12,6 +12,7 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
+use super::super::openapi::TimeInput;
 use super::jobs::FilterDoc;
 use super::{Page, Paging};
 use crate::bulk::AT_ONCE;
@@ -44,7 +45,7 @@ pub struct ChangeDoc {
     filter: FilterDoc,
     /// With `reschedule`: RFC 3339, Unix seconds, or `+90s`.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeInput>)]
     run_at: Option<Value>,
     /// Only count.
     #[serde(default)]
@@ -79,8 +80,10 @@ pub struct BulkView {
     /// Whether it is over.
     finished: bool,
     /// When it was asked for.
+    #[schema(format = DateTime)]
     created_at: String,
     /// When it was over.
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
 }
 
@@ -114,7 +117,7 @@ impl Api {
         filter: FilterDoc,
         dry_run: bool,
     ) -> Result<(StatusCode, Json<BulkView>), Problem> {
-        let filter = filter.of(access, group).map_err(|problem| problem.within("/filter"))?;
+        let filter = filter.of(access, group.id).map_err(|problem| problem.within("/filter"))?;
         if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
             return Err(Problem::invalid("/filter/state", format!("this cannot be done to jobs that are {state}")));
         }
@@ -150,7 +153,7 @@ impl Api {
 
 /// Changes all jobs of a group that fit a filter. Up to 1,000 are changed before this answers 200; with 202 it goes on in the
 /// background, and its id says how far it has come.
-#[utoipa::path(post, path = "/v1/groups/{group}/bulk", tag = "bulk", request_body = ChangeDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/bulk", operation_id = "bulk_changes_create", tag = "bulk", request_body = ChangeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn change(
     State(api): State<Arc<Api>>,
@@ -174,7 +177,7 @@ pub(in super::super) async fn change(
 }
 
 /// Tries a group's dead letters and expired jobs again.
-#[utoipa::path(post, path = "/v1/groups/{group}/redrive", tag = "bulk", request_body = SomeDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/redrive", operation_id = "jobs_redrive", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn redrive(
     state: State<Arc<Api>>,
@@ -186,7 +189,7 @@ pub(in super::super) async fn redrive(
 }
 
 /// Removes a group's dead letters, or with a filter's `state` other jobs that have ended.
-#[utoipa::path(post, path = "/v1/groups/{group}/purge", tag = "bulk", request_body = SomeDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/purge", operation_id = "jobs_purge", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn purge(
     state: State<Arc<Api>>,
@@ -198,7 +201,7 @@ pub(in super::super) async fn purge(
 }
 
 /// Cancels everything of a group that waits, whether it is due or not. What is being worked on is cancelled unless it succeeds.
-#[utoipa::path(post, path = "/v1/groups/{group}/flush", tag = "bulk", request_body = SomeDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/flush", operation_id = "jobs_flush", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn flush(
     state: State<Arc<Api>>,
@@ -221,7 +224,7 @@ async fn change_some(
 }
 
 /// Says how far a change of many jobs has come. It is remembered for a week after its end.
-#[utoipa::path(get, path = "/v1/bulk/{id}", tag = "bulk",
+#[utoipa::path(get, path = "/v1/bulk/{id}", operation_id = "bulk_changes_get", tag = "bulk",
     responses((status = 200, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -233,7 +236,7 @@ pub(in super::super) async fn get(
 }
 
 /// Lists the tenant's changes of many jobs, oldest first.
-#[utoipa::path(get, path = "/v1/bulk", tag = "bulk", params(Paging),
+#[utoipa::path(get, path = "/v1/bulk", operation_id = "bulk_changes_list", tag = "bulk", params(Paging),
     responses((status = 200, body = Page<BulkView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,

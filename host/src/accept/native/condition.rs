@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use super::super::error::Problem;
 use super::job_doc::{JobDoc, check_key};
@@ -94,8 +95,11 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, Problem> {
 /// Jobs that would send the same are one. The length of each part keeps different parts from adding up to the same.
 fn content_key(spec: &Spec, body: &[u8]) -> String {
     let (method, url) = match &spec.target {
-        Some(Target { method, url, .. }) => (method.as_str(), url.as_str()),
-        None => ("", ""),
+        // Spellings of one URL are one.
+        Some(Target { method, url, .. }) => {
+            (method.as_str(), Url::parse(url).map_or_else(|_| url.clone(), String::from))
+        }
+        None => ("", String::new()),
     };
     let mut hash = Sha256::new();
     for part in [method.as_bytes(), url.as_bytes(), body] {

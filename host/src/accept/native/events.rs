@@ -67,6 +67,7 @@ pub struct EventView {
     /// `shadow_difference`; or `gap`, which says that events before this one are missing. More may be added.
     kind: &'static str,
     /// When it happened.
+    #[schema(format = DateTime)]
     at: String,
     /// The group, unless it has been deleted since.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +89,7 @@ pub struct EventView {
     error: Option<String>,
     /// When the next attempt is due.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     run_at: Option<String>,
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +133,7 @@ struct Live {
 }
 
 /// Follows what happens to the tenant's jobs, from now on, or from behind the event that `Last-Event-ID` names.
-#[utoipa::path(get, path = "/v1/events", tag = "events",
+#[utoipa::path(get, path = "/v1/events", operation_id = "events_stream", tag = "events",
     params(Filter, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen.")),
     responses((status = 200, content_type = "text/event-stream", body = EventView), (status = "4XX", body = Problem),
         (status = 503, body = Problem)))]

@@ -17,6 +17,7 @@ use super::quarantine::QuarantineView;
 use super::versions::CanaryView;
 use super::{Page, Paging};
 use crate::catalog::{Group, Written};
+use crate::json::unique::UniqueValue;
 use crate::observers::Report;
 use crate::policy::binding::{Changes, LimitsDoc, Pin};
 use crate::store::Stats;
@@ -27,7 +28,7 @@ pub struct UseDoc {
     /// `name`, or `name@version` for one of the tenant's own. Without it the inherited one is meant, with another config.
     plugin: Option<String>,
     /// In the form of the plugin's own schema.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     config: Option<Value>,
     /// The keys that it may use; for `sign` only.
     keys: Option<Vec<String>>,
@@ -70,8 +71,10 @@ pub struct GroupView {
     /// Whether its jobs wait.
     paused: bool,
     /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
     /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
     /// What it has of its own; with `?effective=true`, what is in force.
     #[serde(flatten)]
@@ -163,28 +166,28 @@ pub struct ChangedGroupView {
 
 /// Makes a group, or replaces all that it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a
 /// new version of it, in force at once. The answer says what was removed. A group that signs goes on signing unless `"sign": null` is written.
-#[utoipa::path(put, path = "/v1/groups/{group}", tag = "groups", params(Reason), request_body = GroupDoc,
+#[utoipa::path(put, path = "/v1/groups/{group}", operation_id = "groups_put", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = ChangedGroupView), (status = 201, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(reason): Query<Reason>,
-    Body(doc): Body<Value>,
+    Body(UniqueValue(doc)): Body<UniqueValue>,
 ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
     api.write_group(&access, &name, reason, doc, Written::Whole).await
 }
 
 /// Changes a part of what a group has of its own: what the document does not name stays. Objects are merged, also configs as long as the
 /// plugin is the same; lists are replaced; null takes away what is there or inherited.
-#[utoipa::path(patch, path = "/v1/groups/{group}", tag = "groups", params(Reason), request_body = GroupDoc,
+#[utoipa::path(patch, path = "/v1/groups/{group}", operation_id = "groups_patch", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(reason): Query<Reason>,
-    Body(doc): Body<Value>,
+    Body(UniqueValue(doc)): Body<UniqueValue>,
 ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
     api.group(&access, &name)?;
     api.write_group(&access, &name, reason, doc, Written::Part).await
@@ -199,9 +202,6 @@ impl Api {
         doc: Value,
         written: fn(Value) -> Written,
     ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
-        if !doc.is_object() {
-            return Err(Problem::malformed(None, "a group is a JSON object"));
-        }
         let before = self.catalog.group(access.tenant.id, name).map(|group| group.binding);
         let author = access.author(reason.why)?;
         let put = self.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
@@ -232,7 +232,7 @@ pub(in super::super) struct Shown {
 }
 
 /// Shows a group.
-#[utoipa::path(get, path = "/v1/groups/{group}", tag = "groups", params(Shown),
+#[utoipa::path(get, path = "/v1/groups/{group}", operation_id = "groups_get", tag = "groups", params(Shown),
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -245,7 +245,7 @@ pub(in super::super) async fn get(
 }
 
 /// Lists the tenant's groups by name.
-#[utoipa::path(get, path = "/v1/groups", tag = "groups", params(Paging),
+#[utoipa::path(get, path = "/v1/groups", operation_id = "groups_list", tag = "groups", params(Paging),
     responses((status = 200, body = Page<GroupView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -258,7 +258,7 @@ pub(in super::super) async fn list(
 }
 
 /// Removes a group. Refused while it has unfinished jobs; its finished ones go with it.
-#[utoipa::path(delete, path = "/v1/groups/{group}", tag = "groups",
+#[utoipa::path(delete, path = "/v1/groups/{group}", operation_id = "groups_delete", tag = "groups",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,
@@ -272,7 +272,7 @@ pub(in super::super) async fn delete(
 }
 
 /// Lets a group's jobs wait. Attempts that run finish.
-#[utoipa::path(post, path = "/v1/groups/{group}/pause", tag = "groups",
+#[utoipa::path(post, path = "/v1/groups/{group}/pause", operation_id = "groups_pause", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
     state: State<Arc<Api>>,
@@ -283,7 +283,7 @@ pub(in super::super) async fn pause(
 }
 
 /// Lets a paused group's jobs go on.
-#[utoipa::path(post, path = "/v1/groups/{group}/resume", tag = "groups",
+#[utoipa::path(post, path = "/v1/groups/{group}/resume", operation_id = "groups_resume", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
     state: State<Arc<Api>>,
@@ -309,7 +309,7 @@ async fn set_paused(
 }
 
 /// Counts a group's jobs, exactly.
-#[utoipa::path(get, path = "/v1/groups/{group}/stats", tag = "groups",
+#[utoipa::path(get, path = "/v1/groups/{group}/stats", operation_id = "groups_count_jobs", tag = "groups",
     responses((status = 200, body = Stats), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn stats(
     State(api): State<Arc<Api>>,

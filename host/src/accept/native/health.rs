@@ -20,16 +20,16 @@ const BACKLOG_PERIOD: Duration = Duration::from_secs(10);
 /// How long it may take.
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
 
-/// The process runs.
-#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
+/// Says that the process runs.
+#[utoipa::path(get, path = "/healthz", operation_id = "health_check", tag = "health", security(()), responses((status = 200, content_type = "text/plain", body = String)))]
 pub(in super::super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Jobs are accepted and delivered: the last job was stored, due jobs are leased and attempts settled, no background loop is down, and the
+/// Says that jobs are accepted and delivered: the last job was stored, due jobs are leased and attempts settled, no background loop is down, and the
 /// server is not stopping. The second line says how many nodes live.
-#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, body = String), (status = 503, body = Problem)))]
+#[utoipa::path(get, path = "/readyz", operation_id = "readiness_check", tag = "health", security(()),
+    responses((status = 200, content_type = "text/plain", body = String), (status = 503, body = Problem)))]
 pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<String, Problem> {
     if let Some(reason) = api.health.trouble().await {
         return Err(Problem::unavailable(reason));
@@ -38,8 +38,8 @@ pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Stri
     Ok(format!("ready\nnodes {alive}\n"))
 }
 
-/// The server's numbers in the OpenMetrics text format.
-#[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, body = String)))]
+/// Shows the server's metrics in the OpenMetrics text format.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics_read", tag = "health", security(()), responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
 pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let metrics = &api.observer.metrics;
     let commits = api.store.commit_stats();

@@ -1,13 +1,15 @@
 //! A job as a client posts it.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::error::Problem;
+use super::super::openapi::TimeInput;
+use super::header_list::{HeadersInput, headers_schema};
+use super::target_url::Schemes;
 use crate::job::{Metadata, Priority};
+use crate::json::unique;
 
 /// The longest name or key, in bytes.
 const NAME_LEN: usize = 255;
@@ -22,12 +24,13 @@ pub struct JobDoc {
     /// The method; `POST` by default.
     #[serde(default)]
     pub(in super::super) method: Option<String>,
-    /// Headers to send. `Content-Type` is `application/json` by default where `payload` is given.
+    /// Headers to send: values by name, or a list of objects with `name` and `value`, in which a name may be repeated. `Content-Type` is `application/json` by default where `payload` is given.
     #[serde(default)]
-    pub(in super::super) headers: BTreeMap<String, String>,
+    #[schema(schema_with = headers_schema)]
+    pub(in super::super) headers: HeadersInput,
     /// The body as JSON, sent byte for byte as it is written here. At most one of the three payloads.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub(in super::super) payload: Option<Box<RawValue>>,
     /// The body as text.
     #[serde(default)]
@@ -37,7 +40,7 @@ pub struct JobDoc {
     pub(in super::super) payload_base64: Option<String>,
     /// When: RFC 3339, Unix seconds, or `+90s`; now by default, and now if it is past.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeInput>)]
     pub(in super::super) run_at: Option<Value>,
     /// A name of the client's own choosing.
     #[serde(default)]
@@ -50,7 +53,7 @@ pub struct JobDoc {
     #[serde(default)]
     pub(in super::super) metadata_headers: bool,
     /// Overrides of the group's policy configs, by role: `{"retry": {"max_attempts": 3}}`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique::optional")]
     #[schema(value_type = Option<Object>)]
     pub(in super::super) policy: Option<Value>,
     /// Overrides of the group's limits.
@@ -90,9 +93,9 @@ pub struct JobDoc {
     #[serde(default)]
     #[schema(value_type = Option<JobDoc>, no_recursion)]
     pub(in super::super) on_failure: Option<Box<RawValue>>,
-    /// Whether URLs of any scheme are taken, of which only `http` and `https` can be delivered to; not a client's to say.
+    /// Schemes that its URL may have; not a client's to say.
     #[serde(skip)]
-    pub(in super::super) any_scheme: bool,
+    pub(in super::super) schemes: Schemes,
     /// In `on_success` and `on_failure`: the group of the job that is made, if it is another one.
     #[serde(default)]
     pub(in super::super) group: Option<String>,

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::disclosure::Disclosure;
+use super::header_list::HeaderView;
 use crate::clock::UnixMs;
 use crate::job::{Job, Metadata, NewJob, Priority, State as JobState, Target, shown_url};
 use crate::store::Placed;
@@ -18,16 +20,20 @@ pub struct JobView {
     /// Where it stands.
     state: JobState,
     /// When its next attempt is, or its last one was, due.
+    #[schema(format = DateTime)]
     run_at: String,
     /// Which of the group's due jobs go first: 9 before 0.
     priority: Priority,
     /// The group's jobs of one key are tried one at a time.
     order_key: Option<String>,
     /// When it was accepted.
+    #[schema(format = DateTime)]
     created_at: String,
     /// When it reached its final state.
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
     /// It ends as `expired` if no attempt has begun by then: its time to live is over, or it is too long after `run_at`.
+    #[schema(format = DateTime)]
     deadline: Option<String>,
     /// How many attempts it has spent.
     attempt_count: u32,
@@ -43,7 +49,7 @@ pub struct JobView {
     metadata_headers: bool,
     /// The source of its attempts' randomness; a simulation with the same seed foretells the same times.
     seed: u32,
-    /// The job that it follows.
+    /// The job that it follows, or that it was copied from.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
     /// The version of its group's policy that it keeps, if its group pins its jobs.
@@ -61,20 +67,23 @@ pub struct JobView {
 /// What is to be delivered.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct RequestView {
+    /// The method.
     method: String,
-    /// Its password, if it has one, is shown as `***`.
+    /// The URL, in the client's spelling. Its password, if it has one, is shown as `***`.
     url: String,
-    headers: Vec<(String, String)>,
+    /// The headers that the client gave, and the type of a JSON payload.
+    headers: Vec<HeaderView>,
 }
 
 impl JobView {
     pub(super) fn of(job: Job, group: String) -> Self {
         let time = |at: UnixMs| at.to_string();
         let deadline = job.expires_at().map(time);
+        let is_json = job.spec.is_json;
         let request = |target: Target| RequestView {
+            headers: target.headers_for(is_json).into_iter().map(HeaderView::from).collect(),
             method: target.method,
             url: shown_url(&target.url),
-            headers: target.headers,
         };
         Self {
             id: job.id.to_string(),
@@ -112,6 +121,15 @@ impl JobView {
             }
             Placed::Skipped | Placed::TickSkipped(_) => Self::of(job.shown(), group),
         }
+    }
+
+    /// The same as somebody sees it who may see so much.
+    pub(super) fn disclosed(mut self, disclosure: Disclosure) -> Self {
+        if let Some(request) = &mut self.request {
+            let headers = std::mem::take(&mut request.headers).into_iter();
+            request.headers = headers.map(|header| disclosure.header((header.name, header.value))).collect();
+        }
+        self
     }
 
     /// Its id, as a cursor.

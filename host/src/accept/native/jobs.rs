@@ -15,18 +15,24 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent};
 use super::super::input::{Path, Query, parse};
+use super::super::query::labels;
+use super::disclosure::Disclosure;
 use super::job_doc::JobDoc;
 use super::job_view::JobView;
 use super::new_job::Checked;
-use super::{Page, Paging};
+use super::{Page, Paging, foreign_cursor};
 use crate::clock::{UnixMs, rfc3339};
-use crate::job::{Admission, Job, JobId, NewJob, Overlap};
+use crate::job::{Admission, GroupId, Job, JobId, NewJob, Overlap};
+use crate::json::unique;
 use crate::observe::Told;
 use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
 
+/// In the filter of a list over all groups.
+const NO_GROUP: GroupId = GroupId(0);
+
 /// Makes a job. When this has answered 201, the job is safe; 200 says that another job stands for it. Repeated with the same
 /// `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
-#[utoipa::path(post, path = "/v1/groups/{group}/jobs", tag = "jobs", request_body = JobDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/jobs", operation_id = "jobs_create", tag = "jobs", request_body = JobDoc,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = JobView), (status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
@@ -51,7 +57,7 @@ pub(in super::super) async fn create(
 #[serde(deny_unknown_fields)]
 pub struct BatchDoc {
     /// At most 10,000.
-    #[schema(value_type = Vec<JobDoc>)]
+    #[schema(value_type = Vec<JobDoc>, min_items = 1, max_items = 10_000)]
     jobs: Vec<Box<RawValue>>,
 }
 
@@ -78,7 +84,7 @@ impl BatchView {
 }
 
 /// Makes many jobs, all or none. `Idempotency-Key` holds for the whole batch.
-#[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", tag = "jobs", request_body = BatchDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", operation_id = "jobs_create_batch", tag = "jobs", request_body = BatchDoc,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = BatchView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create_batch(
@@ -95,31 +101,36 @@ pub(in super::super) async fn create_batch(
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for (index, doc) in batch.jobs.iter().enumerate() {
         let place = format!("/jobs/{index}");
-        let doc = parse(doc.get().as_bytes()).map_err(|problem| problem.within(&place))?;
-        jobs.push(api.new_job(&group, doc, now, &mut checked).await.map_err(|problem| problem.within(&place))?);
+        let doc = parse(doc.get().as_bytes()).map_err(|problem| problem.inside(&place))?;
+        jobs.push(api.new_job(&group, doc, now, &mut checked).await.map_err(|problem| problem.inside(&place))?);
     }
     let posted: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     let answer = move |placed: &[Placed]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
     api.insert(&access, jobs, request.key, answer).await
 }
 
-/// Which jobs of a group. Labels are asked for as `metadata.KEY=VALUE`.
+/// Which jobs of a group.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct FilterParams {
     /// Only those in this state.
+    #[param(value_type = Option<crate::job::State>)]
     state: Option<String>,
     /// Only those of exactly this name.
     name: Option<String>,
     /// Only those whose name begins with this.
     name_prefix: Option<String>,
     /// Only those accepted at this time or later: RFC 3339.
+    #[param(format = DateTime)]
     created_from: Option<String>,
     /// Only those accepted before this time: RFC 3339.
+    #[param(format = DateTime)]
     created_before: Option<String>,
     /// Only those that are, or last were, due at this time or later: RFC 3339.
+    #[param(format = DateTime)]
     due_from: Option<String>,
     /// Only those that are, or last were, due before this time: RFC 3339.
+    #[param(format = DateTime)]
     due_before: Option<String>,
     /// Only those with exactly this URL.
     url: Option<String>,
@@ -129,40 +140,72 @@ pub(in super::super) struct FilterParams {
     order_key: Option<String>,
 }
 
-/// Lists a group's jobs, newest first. A label is asked for with a parameter `metadata.KEY=VALUE`.
-#[utoipa::path(get, path = "/v1/groups/{group}/jobs", tag = "jobs", params(FilterParams, Paging),
+/// Which labels.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described: its members are read by their names")]
+pub(in super::super) struct LabelParams {
+    /// Only those with all of these labels: `metadata[KEY]=VALUE`, or `metadata.KEY=VALUE`. `a.b` means `b` in the namespace `a`.
+    #[param(style = DeepObject, explode)]
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// Lists a group's jobs, newest first.
+#[utoipa::path(get, path = "/v1/groups/{group}/jobs", operation_id = "jobs_list", tag = "jobs", params(FilterParams, LabelParams, Paging),
     responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     Query(params): Query<FilterParams>,
-    Query(all): Query<BTreeMap<String, String>>,
+    Query(all): Query<Vec<(String, String)>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<JobView>>, Problem> {
     let group = api.group(&access, &group)?;
     let limit = paging.limit()?;
-    let labels = all.into_iter().filter_map(|(key, value)| Some((key.strip_prefix("metadata.")?.to_owned(), value)));
-    let state = params.state.as_deref().map(str::parse).transpose();
-    let filter = FilterDoc {
-        state: state.map_err(|error| Problem::malformed(None, error))?,
-        name: params.name,
-        name_prefix: params.name_prefix,
-        created_from: params.created_from,
-        created_before: params.created_before,
-        due_from: params.due_from,
-        due_before: params.due_before,
-        url: params.url,
-        url_prefix: params.url_prefix,
-        order_key: params.order_key,
-        metadata: labels.collect(),
-    };
-    let before = paging.cursor.as_deref().map(str::parse::<JobId>).transpose();
-    let filter = filter.of(&access, &group)?;
-    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
-    let jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
-    let views = jobs.into_iter().map(|job| JobView::of(job, group.name.clone())).collect();
-    Ok(Json(Page::cut(views, limit, JobView::cursor)))
+    let filter = params.filter(&all)?.of(&access, group.id).map_err(Problem::in_query)?;
+    let jobs = api.store.jobs(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    Ok(Json(api.job_page(&access, jobs, limit)))
+}
+
+/// Lists the jobs of all of the tenant's groups, newest first.
+#[utoipa::path(get, path = "/v1/jobs", operation_id = "jobs_list_all", tag = "jobs", params(FilterParams, LabelParams, Paging),
+    responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list_all(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(params): Query<FilterParams>,
+    Query(all): Query<Vec<(String, String)>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<JobView>>, Problem> {
+    let limit = paging.limit()?;
+    let filter = params.filter(&all)?.of(&access, NO_GROUP).map_err(Problem::in_query)?;
+    let jobs = api.store.jobs_of_tenant(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    Ok(Json(api.job_page(&access, jobs, limit)))
+}
+
+/// The job that a page ended with.
+fn before(paging: &Paging) -> Result<Option<JobId>, Problem> {
+    paging.cursor.as_deref().map(str::parse).transpose().map_err(|_| foreign_cursor())
+}
+
+impl FilterParams {
+    fn filter(self, query: &[(String, String)]) -> Result<FilterDoc, Problem> {
+        let state = self.state.as_deref().map(str::parse).transpose();
+        Ok(FilterDoc {
+            state: state.map_err(|error: String| Problem::parameter("state", error))?,
+            name: self.name,
+            name_prefix: self.name_prefix,
+            created_from: self.created_from,
+            created_before: self.created_before,
+            due_from: self.due_from,
+            due_before: self.due_before,
+            url: self.url,
+            url_prefix: self.url_prefix,
+            order_key: self.order_key,
+            metadata: labels(query).collect(),
+        })
+    }
 }
 
 /// A time in RFC 3339.
@@ -200,12 +243,13 @@ pub struct FilterDoc {
     /// Those with exactly this order key.
     pub order_key: Option<String>,
     /// Those with all of these labels; `a.b` means `b` in the namespace `a`.
+    #[serde(deserialize_with = "unique::map")]
     pub metadata: BTreeMap<String, String>,
 }
 
 impl FilterDoc {
     /// The filter.
-    pub(super) fn of(self, access: &Access, group: &crate::catalog::Group) -> Result<JobFilter, Problem> {
+    pub(super) fn of(self, access: &Access, group: GroupId) -> Result<JobFilter, Problem> {
         if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
             let detail = format!("a label that is asked for has no quotes in it: `{}`", label.escape_debug());
             return Err(Problem::invalid("/metadata", detail));
@@ -222,7 +266,7 @@ impl FilterDoc {
             url_prefix: self.url_prefix,
             order_key: self.order_key,
             metadata: self.metadata,
-            ..JobFilter::all(access.tenant.id, group.id)
+            ..JobFilter::all(access.tenant.id, group)
         })
     }
 }
@@ -236,7 +280,7 @@ pub(in super::super) struct Named {
 }
 
 /// Shows a job.
-#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", params(Named),
+#[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "jobs_get", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -245,10 +289,16 @@ pub(in super::super) async fn get(
     Query(named): Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    Ok(Json(api.job_view(job)))
+    Ok(Json(api.job_view(job).disclosed(Disclosure::from(&access))))
 }
 
 impl Api {
+    fn job_page(&self, access: &Access, jobs: Vec<Job>, limit: u32) -> Page<JobView> {
+        let disclosure = Disclosure::from(access);
+        let views = jobs.into_iter().map(|job| self.job_view(job).disclosed(disclosure)).collect();
+        Page::cut(views, limit, JobView::cursor)
+    }
+
     pub(super) fn job_view(&self, job: Job) -> JobView {
         let group = self.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
         JobView::of(job, group)

@@ -139,7 +139,9 @@ pub struct KeyView {
     /// Of the newest version, and so are `kind` and `usable`.
     version: i64,
     kind: KeyKind,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
     /// False if the server's master key is not the one that it was encrypted under.
     usable: bool,
@@ -154,8 +156,10 @@ pub struct KeyView {
 pub struct KeyVersionView {
     version: i64,
     kind: KeyKind,
+    #[schema(format = DateTime)]
     created_at: String,
     /// When it ends; null for the newest, and for those that stay until they are removed.
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
     usable: bool,
     /// In base64: what verifies an `ed25519` key's signatures. Null for other kinds.
@@ -191,7 +195,7 @@ impl From<&KeyVersion> for KeyVersionView {
 }
 
 /// Makes a key, or gives it a new version that signs first. What becomes of its versions until then is said by `overlap`.
-#[utoipa::path(put, path = "/v1/keys/{key}", tag = "keys", request_body = KeyDoc,
+#[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyDoc,
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
@@ -210,11 +214,12 @@ pub(in super::super) async fn put(
 pub struct KeyPatch {
     /// The names of the groups that may use it, and no others; null for all groups.
     #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required)]
     groups: Option<Vec<String>>,
 }
 
 /// Grants a key to some groups, or to all. Refused while a group uses it that no longer may.
-#[utoipa::path(patch, path = "/v1/keys/{key}", tag = "keys", request_body = KeyPatch,
+#[utoipa::path(patch, path = "/v1/keys/{key}", operation_id = "keys_grant", tag = "keys", request_body = KeyPatch,
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn grant(
     State(api): State<Arc<Api>>,
@@ -229,7 +234,7 @@ pub(in super::super) async fn grant(
 }
 
 /// Shows what is not secret of a key.
-#[utoipa::path(get, path = "/v1/keys/{key}", tag = "keys",
+#[utoipa::path(get, path = "/v1/keys/{key}", operation_id = "keys_get", tag = "keys",
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -241,7 +246,7 @@ pub(in super::super) async fn get(
 }
 
 /// Lists the tenant's keys by name.
-#[utoipa::path(get, path = "/v1/keys", tag = "keys", params(Paging),
+#[utoipa::path(get, path = "/v1/keys", operation_id = "keys_list", tag = "keys", params(Paging),
     responses((status = 200, body = Page<KeyView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -254,7 +259,7 @@ pub(in super::super) async fn list(
 }
 
 /// Removes a key. Refused while a group uses it.
-#[utoipa::path(delete, path = "/v1/keys/{key}", tag = "keys", responses((status = 204), (status = "4XX", body = Problem)))]
+#[utoipa::path(delete, path = "/v1/keys/{key}", operation_id = "keys_delete", tag = "keys", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
@@ -267,15 +272,17 @@ pub(in super::super) async fn delete(
 }
 
 /// Ends a version of a key. With the newest gone, the one before it is the newest again; the only one stays.
-#[utoipa::path(delete, path = "/v1/keys/{key}/versions/{version}", tag = "keys",
+#[utoipa::path(delete, path = "/v1/keys/{key}/versions/{version}", operation_id = "key_versions_delete", tag = "keys",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
-    Path((name, version)): Path<(String, i64)>,
+    Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
-    if api.catalog.delete_key_version(access.tenant.id, &key, version).await? {
+    if let Ok(number) = version.parse()
+        && api.catalog.delete_key_version(access.tenant.id, &key, number).await?
+    {
         api.wake.here();
         return Ok(StatusCode::NO_CONTENT);
     }

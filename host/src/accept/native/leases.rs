@@ -66,6 +66,7 @@ struct LeaseView {
     /// Names the lease, in the paths of the requests that end it.
     token: String,
     /// When it ends, unless it is extended.
+    #[schema(format = DateTime)]
     expires_at: String,
     /// Which try this is, from 1.
     attempt: u32,
@@ -73,7 +74,7 @@ struct LeaseView {
     job: JobView,
     /// The payload, if it was given as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     payload: Option<Box<RawValue>>,
     /// The payload, if it is other text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +121,7 @@ fn read_ticket(text: &str) -> Option<Ticket> {
 }
 
 /// Leases jobs that have no target, the most urgent and then the oldest first. Waits if asked to; the list is empty if there is none.
-#[utoipa::path(post, path = "/v1/groups/{group}/leases", tag = "leases", request_body = LeaseDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/leases", operation_id = "leases_create", tag = "leases", request_body = Option<LeaseDoc>,
     responses((status = 200, body = LeasesView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn lease(
     State(api): State<Arc<Api>>,
@@ -172,11 +173,12 @@ pub struct ExtendDoc {
 /// When a lease ends.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ExtendedView {
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
 /// Moves the end of a lease.
-#[utoipa::path(post, path = "/v1/leases/{token}/extend", tag = "leases", request_body = ExtendDoc,
+#[utoipa::path(post, path = "/v1/leases/{token}/extend", operation_id = "leases_extend", tag = "leases", request_body = Option<ExtendDoc>,
     responses((status = 200, body = ExtendedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn extend(
     State(api): State<Arc<Api>>,
@@ -196,11 +198,12 @@ pub struct EndedView {
     /// Where the job stands now.
     state: JobState,
     /// When it is tried again, if it is.
+    #[schema(format = DateTime)]
     next_run_at: Option<String>,
 }
 
-/// The job is done.
-#[utoipa::path(post, path = "/v1/leases/{token}/complete", tag = "leases",
+/// Ends a lease: the job is done.
+#[utoipa::path(post, path = "/v1/leases/{token}/complete", operation_id = "leases_complete", tag = "leases",
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn complete(
     State(api): State<Arc<Api>>,
@@ -222,8 +225,8 @@ pub struct FailDoc {
     retry_after: Option<String>,
 }
 
-/// The job failed: the group's retry policy decides whether and when it is tried again.
-#[utoipa::path(post, path = "/v1/leases/{token}/fail", tag = "leases", request_body = FailDoc,
+/// Ends a lease: the job failed, and the group's retry policy decides whether and when it is tried again.
+#[utoipa::path(post, path = "/v1/leases/{token}/fail", operation_id = "leases_fail", tag = "leases", request_body = Option<FailDoc>,
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn fail(
     State(api): State<Arc<Api>>,
@@ -237,8 +240,8 @@ pub(in super::super) async fn fail(
     end(&api, &access, &token, Said::Fail { error, permanent: doc.permanent, retry_after }).await
 }
 
-/// The job was not tried: it is available again at once, and the attempt is not spent.
-#[utoipa::path(post, path = "/v1/leases/{token}/release", tag = "leases",
+/// Gives a job back that was not tried: it is available again at once, and the attempt is not spent.
+#[utoipa::path(post, path = "/v1/leases/{token}/release", operation_id = "leases_release", tag = "leases",
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn release(
     State(api): State<Arc<Api>>,

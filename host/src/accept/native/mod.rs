@@ -5,12 +5,17 @@ mod asked;
 pub(super) mod attempts;
 pub(super) mod bulk;
 mod condition;
+pub(super) mod contents;
+pub(super) mod copies;
+mod disclosure;
 pub(super) mod events;
 pub(super) mod groups;
 mod handed_over;
+mod header_list;
 pub(super) mod health;
 pub(super) mod job_changes;
 pub(super) mod job_doc;
+mod job_patch;
 mod job_view;
 pub(super) mod jobs;
 pub(super) mod keys;
@@ -26,6 +31,7 @@ mod schedule_view;
 pub(super) mod schedules;
 pub(super) mod shadow;
 pub(super) mod simulate;
+pub(super) mod target_url;
 pub(super) mod tenants;
 pub(super) mod ticks;
 pub(super) mod tokens;
@@ -55,6 +61,7 @@ pub(super) struct Paging {
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
     /// At most this many entries: 1 to 1000, 100 by default.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
@@ -62,9 +69,14 @@ impl Paging {
     fn limit(&self) -> Result<u32, Problem> {
         match self.limit.unwrap_or(PAGE) {
             limit @ 1..=LARGEST_PAGE => Ok(limit),
-            _ => Err(Problem::malformed(None, format!("`limit` is a number from 1 to {LARGEST_PAGE}"))),
+            _ => Err(Problem::parameter("limit", format!("`limit` is a whole number from 1 to {LARGEST_PAGE}"))),
         }
     }
+}
+
+/// A cursor is not one that a page ended with.
+fn foreign_cursor() -> Problem {
+    Problem::parameter("cursor", "`cursor` is not the `next_cursor` of a page of this list")
 }
 
 /// A page of a list.
@@ -98,7 +110,7 @@ impl<T> Page<T> {
     fn of_numbered(items: Vec<T>, paging: &Paging, number: impl Fn(&T) -> i64) -> Result<Self, Problem> {
         let limit = paging.limit()?;
         let before = paging.cursor.as_deref().map(str::parse::<i64>).transpose();
-        let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+        let before = before.map_err(|_| foreign_cursor())?;
         let after = |item: &T| before.is_none_or(|before| number(item) < before);
         let rest = items.into_iter().filter(after).take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
         Ok(Self::cut(rest.collect(), limit, |item| number(item).to_string()))

@@ -12,23 +12,19 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use url::Url;
 
 use super::super::Api;
 use super::super::error::Problem;
 use super::super::input::{is_relative, parse, run_at};
 use super::condition::admission;
 use super::job_doc::{JobDoc, check_key};
+use super::target_url::{Schemes, check_url};
 use crate::catalog::Group;
 use crate::clock::UnixMs;
-use crate::job::{Admission, HIDDEN_PASSWORD, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
-use crate::policy::binding::{Invalid, parse_period, pointer_to};
-use crate::policy::check_header;
+use crate::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
+use crate::policy::binding::{parse_period, pointer_to};
 
-/// The longest URL, in bytes.
-const URL_LEN: usize = 8 << 10;
-
-/// The most headers, and the most metadata entries.
+/// The most metadata entries.
 const ENTRIES: usize = 64;
 
 /// The most metadata in sum, in bytes.
@@ -50,8 +46,8 @@ const FLOW_DEPTH: u32 = 5;
 #[derive(Default)]
 pub(in super::super) struct Checked {
     overrides: HashSet<(String, String)>,
-    /// The last URL, as it was posted and as it is stored: those of one request are often the same.
-    url: Option<(String, String)>,
+    /// The last URL that was fine: those of one request are often the same.
+    url: Option<String>,
     before: bool,
 }
 
@@ -61,15 +57,13 @@ impl Checked {
         Self { before: true, ..Self::default() }
     }
 
-    fn url(&mut self, posted: &str, any_scheme: bool) -> Result<String, Problem> {
-        if let Some((last, stored)) = &self.url
-            && last == posted
-        {
-            return Ok(stored.clone());
+    fn check_url(&mut self, text: &str, schemes: Schemes) -> Result<(), Problem> {
+        if self.url.as_deref() == Some(text) {
+            return Ok(());
         }
-        let stored = url(posted, any_scheme)?;
-        self.url = Some((posted.to_owned(), stored.clone()));
-        Ok(stored)
+        check_url(text, schemes).map_err(|rule| Problem::invalid("/url", rule))?;
+        self.url = Some(text.to_owned());
+        Ok(())
     }
 }
 
@@ -138,7 +132,7 @@ impl Api {
             let detail = format!("the payload has {} bytes; this server takes {}", body.len(), self.limits.payload);
             return Err(Problem::invalid("/payload", detail));
         }
-        let target = target(doc, is_json, checked)?;
+        let target = target(doc, checked)?;
         check_labels(doc, checked)?;
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
@@ -260,7 +254,7 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), Problem> {
 }
 
 /// Where the job goes; none if it is to be pulled.
-fn target(doc: &JobDoc, is_json: bool, checked: &mut Checked) -> Result<Option<Target>, Problem> {
+fn target(doc: &JobDoc, checked: &mut Checked) -> Result<Option<Target>, Problem> {
     let Some(text) = &doc.url else {
         if doc.method.is_some() || !doc.headers.is_empty() {
             let detail = "a job without `url` is pulled, not sent: it has neither method nor headers";
@@ -268,42 +262,12 @@ fn target(doc: &JobDoc, is_json: bool, checked: &mut Checked) -> Result<Option<T
         }
         return Ok(None);
     };
-    let url = checked.url(text, doc.any_scheme)?;
+    checked.check_url(text, doc.schemes)?;
     let method = doc.method.as_deref().unwrap_or("POST").to_ascii_uppercase();
     if method.len() > METHOD_LEN || Method::from_bytes(method.as_bytes()).is_err() || method == "CONNECT" {
         return Err(Problem::invalid("/method", format!("`{}` is not a method", method.escape_debug())));
     }
-    if doc.headers.len() > ENTRIES {
-        return Err(Problem::invalid("/headers", format!("more than {ENTRIES} headers")));
-    }
-    let mut headers = Vec::with_capacity(doc.headers.len() + 1);
-    for (name, value) in &doc.headers {
-        let pointer = || format!("/headers{}", pointer_to(name));
-        check_header(name, value.as_bytes()).map_err(|message| Invalid::at(pointer(), message))?;
-        headers.push((name.clone(), value.clone()));
-    }
-    if is_json && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-        headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
-    }
-    Ok(Some(Target { method, url, headers }))
-}
-
-/// A URL as it is stored.
-fn url(posted: &str, any_scheme: bool) -> Result<String, Problem> {
-    let invalid = |detail: String| Problem::invalid("/url", detail);
-    let url = Url::parse(posted).map_err(|error| invalid(format!("not an absolute URL: {error}")))?;
-    if !any_scheme && !["http", "https"].contains(&url.scheme()) {
-        return Err(invalid(format!("`{}` URLs are not delivered to; use http or https", url.scheme())));
-    }
-    if url.password() == Some(HIDDEN_PASSWORD) {
-        let detail =
-            format!("the password is `{HIDDEN_PASSWORD}`, which stands for a hidden one: give the password itself");
-        return Err(invalid(detail));
-    }
-    if posted.len() > URL_LEN {
-        return Err(invalid(format!("longer than {URL_LEN} bytes")));
-    }
-    Ok(url.into())
+    Ok(Some(Target { method, url: text.clone(), headers: doc.headers.checked()? }))
 }
 
 fn check_labels(doc: &JobDoc, checked: &Checked) -> Result<(), Problem> {

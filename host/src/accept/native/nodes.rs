@@ -22,13 +22,15 @@ pub struct NodeView {
     /// Whether it was heard of a moment ago. One that was not may have died, or be cut off from the database.
     alive: bool,
     /// When it started, or came back after it had been taken for dead.
+    #[schema(format = DateTime)]
     since: String,
     /// When it was last heard of.
+    #[schema(format = DateTime)]
     last_seen_at: String,
 }
 
 /// Lists the nodes that were heard of in the last ten minutes and have not left.
-#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(Paging),
+#[utoipa::path(get, path = "/v1/nodes", operation_id = "nodes_list", tag = "nodes", params(Paging),
     responses((status = 200, body = Page<NodeView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,

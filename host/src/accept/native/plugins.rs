@@ -15,7 +15,9 @@ use super::super::auth::Access;
 use super::super::door::Deadline;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
-use super::{Page, Paging};
+use super::super::openapi::Component;
+use super::super::serve::Deadline;
+use super::{Page, Paging, foreign_cursor};
 use crate::catalog::{PluginVersion, Upload};
 use crate::policy::binding::PluginName;
 use crate::policy::{ComponentSource as _, Digest, Role};
@@ -45,9 +47,11 @@ pub struct PluginView {
     builtin: bool,
     /// Bytes of the component.
     size: usize,
+    #[schema(format = DateTime)]
     created_at: String,
     state: PluginState,
     /// When that was found out; of the server's own, when it started.
+    #[schema(format = DateTime)]
     validated_at: String,
     /// Which of the tenant's signers had signed it, if it had any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +86,7 @@ impl PluginView {
 }
 
 /// Lists the plugins that the tenant can bind.
-#[utoipa::path(get, path = "/v1/plugins", tag = "plugins", params(Paging),
+#[utoipa::path(get, path = "/v1/plugins", operation_id = "plugins_list", tag = "plugins", params(Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -97,7 +101,7 @@ pub(in super::super) async fn list(
 }
 
 /// Shows the newest version of a plugin, with the schema of its config.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}", tag = "plugins",
+#[utoipa::path(get, path = "/v1/plugins/{plugin}", operation_id = "plugins_get", tag = "plugins",
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -108,7 +112,7 @@ pub(in super::super) async fn get(
 }
 
 /// Lists the versions of a plugin, the newest first.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", tag = "plugins", params(Paging),
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", operation_id = "plugin_versions_list", tag = "plugins", params(Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list_versions(
     State(api): State<Arc<Api>>,
@@ -121,7 +125,7 @@ pub(in super::super) async fn list_versions(
         return Err(Problem::unknown("plugin", &name));
     }
     let before = paging.cursor.as_deref().map(str::parse::<semver::Version>).transpose();
-    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+    let before = before.map_err(|_| foreign_cursor())?;
     let limit = paging.limit()?;
     let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
     let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
@@ -130,7 +134,7 @@ pub(in super::super) async fn list_versions(
 }
 
 /// Shows a version of a plugin, with the schema of its config.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_get", tag = "plugins",
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get_version(
     State(api): State<Arc<Api>>,
@@ -147,9 +151,9 @@ pub(in super::super) async fn get_version(
 ///
 /// Uploads of a tenant are compiled one after the other: who has too many under way, or waits too long for others, gets a 503 with
 /// `Retry-After`.
-#[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
-    params(("carillon-signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+#[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_put", tag = "plugins",
+    params(("Carillon-Signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
+    request_body(content = Component, content_type = "application/wasm"),
     responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
 pub(in super::super) async fn put_version(
     State(api): State<Arc<Api>>,
@@ -174,9 +178,9 @@ pub(in super::super) async fn put_version(
     Ok((status, Json(PluginView::of(&plugin, true))))
 }
 
-/// The bytes of a version, as they were uploaded.
-#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", tag = "plugins",
-    responses((status = 200, content_type = "application/wasm", body = Vec<u8>), (status = "4XX", body = Problem)))]
+/// Downloads the component of a version, as it was uploaded.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", operation_id = "plugin_versions_download", tag = "plugins",
+    responses((status = 200, content_type = "application/wasm", body = Component), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn component(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
@@ -196,11 +200,12 @@ pub(in super::super) async fn component(
 pub struct PluginPatch {
     /// Why it should no longer be bound; null if it may be again.
     #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required)]
     deprecated: Option<String>,
 }
 
 /// Says that a version should no longer be bound, or that it may be again. Groups that bind it go on, with a warning.
-#[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins", request_body = PluginPatch,
+#[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_deprecate", tag = "plugins", request_body = PluginPatch,
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn deprecate(
     State(api): State<Arc<Api>>,
@@ -215,7 +220,7 @@ pub(in super::super) async fn deprecate(
 }
 
 /// Removes a version. Refused while a version of a group's policy, or the tenant's defaults, use it.
-#[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", tag = "plugins",
+#[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_delete", tag = "plugins",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(
     State(api): State<Arc<Api>>,

@@ -27,8 +27,10 @@ pub(super) struct QuarantineView {
     plugin: String,
     digest: String,
     /// When it failed once too often.
+    #[schema(format = DateTime)]
     since: String,
     /// When it is called again.
+    #[schema(format = DateTime)]
     until: String,
     /// The code of that fault.
     fault: &'static str,
@@ -115,7 +117,7 @@ impl Api {
 
 /// Lets policies of a group be called again that are quarantined, on all nodes: those of the version in force, of the one that some of the
 /// jobs follow, and of the shadow's. What they do from now on counts as ever.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/unquarantine", tag = "policies",
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/unquarantine", operation_id = "policies_unquarantine", tag = "policies",
     request_body = Option<UnquarantineDoc>,
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn unquarantine(

@@ -120,14 +120,14 @@ impl BacktestDoc {
         let from = instant("/attempted_from", self.attempted_from)?.unwrap_or(UnixMs(i64::MIN));
         let before = instant("/attempted_before", self.attempted_before)?;
         let Self { created_from, created_before, .. } = self;
-        let mut filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group)?;
+        let mut filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group.id)?;
         filter.created_before = filter.created_before.into_iter().chain(before).min();
         Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
     }
 }
 
 impl Api {
-    async fn record(&self, job: Job) -> Result<Record, Problem> {
+    pub(super) async fn record(&self, job: Job) -> Result<Record, Problem> {
         let (tenant, id) = (job.tenant, job.id);
         let body = self.store.body(tenant, id).await?.unwrap_or_default();
         Ok(Record { attempts: self.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
@@ -139,7 +139,7 @@ fn refused(Unusable(why): Unusable) -> Problem {
 }
 
 /// Decides an attempt again, from what was kept of it: with the version that decided it, or another one. Nothing is sent or stored.
-#[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", tag = "policies", params(Named),
+#[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", operation_id = "attempts_replay", tag = "policies", params(Named),
     request_body = Option<ReplayDoc>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn replay(
     State(api): State<Arc<Api>>,
@@ -162,7 +162,7 @@ pub(in super::super) async fn replay(
 
 /// Decides the attempts of some jobs again with a version of the group's policy, and says what it would have done otherwise. Nothing is sent
 /// or stored.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", tag = "policies", request_body = BacktestDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", operation_id = "policies_backtest", tag = "policies", request_body = BacktestDoc,
     responses((status = 200, body = BacktestView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backtest(
     State(api): State<Arc<Api>>,

@@ -32,7 +32,7 @@ const MEMBERS: [&str; 12] = [
 ];
 
 /// Changes a part of a schedule: what the document does not name stays. A job is one part.
-#[utoipa::path(patch, path = "/v1/schedules/{schedule}", tag = "schedules", request_body = ScheduleDoc,
+#[utoipa::path(patch, path = "/v1/schedules/{schedule}", operation_id = "schedules_patch", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
     State(api): State<Arc<Api>>,

@@ -65,7 +65,7 @@ pub struct RunTimeView {
 }
 
 /// Shows when a schedule runs, without jitter, from a time on.
-#[utoipa::path(get, path = "/v1/schedules/{schedule}/runs", tag = "schedules", params(RunsParams),
+#[utoipa::path(get, path = "/v1/schedules/{schedule}/runs", operation_id = "schedule_runs_list", tag = "schedules", params(RunsParams),
     responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn of_schedule(
     State(api): State<Arc<Api>>,
@@ -88,7 +88,7 @@ pub(in super::super) async fn of_schedule(
 }
 
 /// Shows when an expression would run, without storing it.
-#[utoipa::path(get, path = "/v1/cron/runs", tag = "schedules", params(CronParams),
+#[utoipa::path(get, path = "/v1/cron/runs", operation_id = "cron_runs_list", tag = "schedules", params(CronParams),
     responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn of_expression(
     State(api): State<Arc<Api>>,

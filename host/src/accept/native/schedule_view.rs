@@ -6,7 +6,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::Api;
+use super::super::auth::Access;
 use super::super::error::Problem;
+use super::super::openapi;
+use super::disclosure::Disclosure;
 use crate::catalog::Schedule;
 use crate::clock::UnixMs;
 use crate::duration;
@@ -31,8 +34,10 @@ pub struct ScheduleView {
     /// In which time zone.
     time_zone: String,
     /// No run is before this.
+    #[schema(format = DateTime)]
     start: Option<String>,
     /// No run is after this.
+    #[schema(format = DateTime)]
     end: Option<String>,
     /// It makes no more jobs than this; runs by hand and backfills do not count.
     max_runs: Option<u64>,
@@ -45,7 +50,7 @@ pub struct ScheduleView {
     /// Whether all of them are.
     catch_up_all: bool,
     /// What runs.
-    #[schema(value_type = Object)]
+    #[schema(value_type = super::job_doc::JobDoc)]
     job: Box<RawValue>,
     /// Whether it makes no jobs for now.
     paused: bool,
@@ -60,17 +65,21 @@ pub struct ScheduleView {
     /// How many of its runs made no job; its history says which.
     skipped: u64,
     /// The newest run that was dealt with, whether it made a job or was skipped.
+    #[schema(format = DateTime)]
     last_run: Option<String>,
     /// Why the newest run made no job, if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_skip: Option<SkipReason>,
     /// When it runs next, at most ten times; none while it is paused or broken.
+    #[schema(schema_with = openapi::times)]
     next_runs: Vec<String>,
     /// The same times on the clocks of its time zone, with their offset.
     next_runs_local: Vec<String>,
     /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
     /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -93,7 +102,12 @@ impl Api {
         }
     }
 
-    pub(super) fn schedule_view(&self, schedule: &Schedule, ticked: &[Ticked]) -> Result<ScheduleView, Problem> {
+    pub(super) fn schedule_view(
+        &self,
+        access: &Access,
+        schedule: &Schedule,
+        ticked: &[Ticked],
+    ) -> Result<ScheduleView, Problem> {
         let (spec, ticked) = (&schedule.spec, ticked.iter().find(|ticked| ticked.schedule == schedule.id));
         let (broken, runs) = (self.broken(schedule), ticked.map_or(0, |ticked| ticked.runs));
         // A backfill of an older server may have left a time from before the schedule was made.
@@ -118,7 +132,7 @@ impl Api {
             overlap: spec.overlap,
             catch_up: period(spec.catch_up),
             catch_up_all: spec.catch_up_all,
-            job: RawValue::from_string(shown_document(&spec.job)).map_err(|error| {
+            job: Disclosure::from(access).document(&shown_document(&spec.job)).map_err(|error| {
                 tracing::error!(schedule = schedule.name, %error, "the stored job of a schedule cannot be read");
                 Problem::internal()
             })?,

@@ -16,11 +16,12 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
+use super::super::openapi::TimeInput;
 use super::job_view::JobView;
 use super::new_job::Checked;
 use super::schedule_view::{RunView, ScheduleView};
 use super::ticks::Why;
-use super::{Page, Paging};
+use super::{Page, Paging, foreign_cursor};
 use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
 use crate::duration;
@@ -60,11 +61,11 @@ pub struct ScheduleDoc {
     time_zone: Option<String>,
     /// No run is before this: RFC 3339, Unix seconds, or `+90s`. `@every` counts from here.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeInput>)]
     start: Option<Value>,
     /// No run is after this.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeInput>)]
     end: Option<Value>,
     /// It makes no more jobs than this. Runs by hand and backfills do not count.
     #[serde(default)]
@@ -155,13 +156,13 @@ impl Api {
 
     pub(super) async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
         let ticked = self.store.ticked().await?;
-        Ok(Json(self.schedule_view(&*self.schedule(access, name)?, &ticked)?))
+        Ok(Json(self.schedule_view(access, &*self.schedule(access, name)?, &ticked)?))
     }
 }
 
 /// Makes or replaces a schedule. A paused one stays paused, unless `paused` says otherwise. Where the new one ticks otherwise than the
 /// old one, nothing is caught up.
-#[utoipa::path(put, path = "/v1/schedules/{schedule}", tag = "schedules", request_body = ScheduleDoc,
+#[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
@@ -177,7 +178,7 @@ pub(in super::super) async fn put(
 }
 
 /// Shows a schedule, with its next ten runs.
-#[utoipa::path(get, path = "/v1/schedules/{schedule}", tag = "schedules",
+#[utoipa::path(get, path = "/v1/schedules/{schedule}", operation_id = "schedules_get", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -188,7 +189,7 @@ pub(in super::super) async fn get(
 }
 
 /// Lists the tenant's schedules by name.
-#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", params(Paging),
+#[utoipa::path(get, path = "/v1/schedules", operation_id = "schedules_list", tag = "schedules", params(Paging),
     responses((status = 200, body = Page<ScheduleView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -198,12 +199,13 @@ pub(in super::super) async fn list(
     let schedules = api.catalog.schedules(access.tenant.id);
     let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
     let ticked = api.store.ticked().await?;
-    let items = page.items.iter().map(|schedule| api.schedule_view(schedule, &ticked)).collect::<Result<_, _>>()?;
+    let items =
+        page.items.iter().map(|schedule| api.schedule_view(&access, schedule, &ticked)).collect::<Result<_, _>>()?;
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
 /// Lists what became of a schedule's runs, newest first: their jobs, and why they made none. Runs by hand are not among them.
-#[utoipa::path(get, path = "/v1/schedules/{schedule}/history", tag = "schedules", params(Paging),
+#[utoipa::path(get, path = "/v1/schedules/{schedule}/history", operation_id = "schedule_history_list", tag = "schedules", params(Paging),
     responses((status = 200, body = Page<RunView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn history(
     State(api): State<Arc<Api>>,
@@ -213,14 +215,14 @@ pub(in super::super) async fn history(
 ) -> Result<Json<Page<RunView>>, Problem> {
     let (schedule, limit) = (api.schedule(&access, &name)?, paging.limit()?);
     let before = paging.cursor.as_deref().map(|cursor| time(&Value::from(cursor), UnixMs(0))).transpose();
-    let before = before.map_err(|_| Problem::malformed(None, "`cursor` is not one that this server gave"))?;
+    let before = before.map_err(|_| foreign_cursor())?;
     let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
     let runs = api.store.ticks(query).await?.iter().map(RunView::of).collect();
     Ok(Json(Page::cut(runs, limit, RunView::cursor)))
 }
 
 /// Removes a schedule. The jobs that it has made stay.
-#[utoipa::path(delete, path = "/v1/schedules/{schedule}", tag = "schedules",
+#[utoipa::path(delete, path = "/v1/schedules/{schedule}", operation_id = "schedules_delete", tag = "schedules",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,
@@ -234,7 +236,7 @@ pub(in super::super) async fn delete(
 }
 
 /// Lets a schedule make no jobs.
-#[utoipa::path(post, path = "/v1/schedules/{schedule}/pause", tag = "schedules",
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/pause", operation_id = "schedules_pause", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
     State(api): State<Arc<Api>>,
@@ -245,7 +247,7 @@ pub(in super::super) async fn pause(
 }
 
 /// Lets a paused schedule make jobs again. The runs of the time between are not caught up.
-#[utoipa::path(post, path = "/v1/schedules/{schedule}/resume", tag = "schedules",
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/resume", operation_id = "schedules_resume", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
     State(api): State<Arc<Api>>,
@@ -257,7 +259,7 @@ pub(in super::super) async fn resume(
 
 /// Makes one of the schedule's jobs at once, whether it is paused, at its end, or has an unfinished one. With `queue` it waits for
 /// that one. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
-#[utoipa::path(post, path = "/v1/schedules/{schedule}/run", tag = "schedules",
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/run", operation_id = "schedules_run", tag = "schedules",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
@@ -290,10 +292,10 @@ pub(in super::super) async fn run(
 #[serde(deny_unknown_fields)]
 pub struct BackfillDoc {
     /// The first time that belongs to it: RFC 3339 or Unix seconds.
-    #[schema(value_type = String)]
+    #[schema(value_type = TimeInput)]
     from: Value,
     /// The last time that belongs to it; not in the future.
-    #[schema(value_type = String)]
+    #[schema(value_type = TimeInput)]
     to: Value,
 }
 
@@ -308,7 +310,7 @@ pub struct BackfillView {
 
 /// Makes the jobs of a range of the past that were not made then. Unless the schedule's jobs may overlap, they run one after the
 /// other. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again.
-#[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", tag = "schedules", request_body = BackfillDoc,
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", operation_id = "schedules_backfill", tag = "schedules", request_body = BackfillDoc,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backfill(

@@ -37,6 +37,7 @@ pub struct ShadowView {
     /// How many of a hundred attempts it is shown.
     percent: u32,
     /// When it was set.
+    #[schema(format = DateTime)]
     since: String,
     /// The name of the token that set it.
     by: Option<String>,
@@ -190,7 +191,7 @@ fn no_shadow(group: &str) -> Problem {
 }
 
 /// Lets a version of a group's policy run beside the one in force. Its answers are compared and counted, and never used.
-#[utoipa::path(put, path = "/v1/groups/{group}/policy/shadow", tag = "policies", request_body = ShadowDoc,
+#[utoipa::path(put, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_put", tag = "policies", request_body = ShadowDoc,
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
@@ -205,7 +206,7 @@ pub(in super::super) async fn put(
 }
 
 /// Shows what a group's shadow has said so far.
-#[utoipa::path(get, path = "/v1/groups/{group}/policy/shadow", tag = "policies",
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_get", tag = "policies",
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -216,7 +217,7 @@ pub(in super::super) async fn get(
 }
 
 /// Ends a group's shadow.
-#[utoipa::path(delete, path = "/v1/groups/{group}/policy/shadow", tag = "policies",
+#[utoipa::path(delete, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_delete", tag = "policies",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,

@@ -1,6 +1,5 @@
 //! What a job would do, before anything is sent.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,6 +14,8 @@ use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
+use super::super::openapi::TimeInput;
+use super::header_list::{HeaderView, HeadersInput, headers_schema};
 use super::job_doc::JobDoc;
 use super::new_job::Checked;
 use crate::catalog::Group;
@@ -22,6 +23,7 @@ use crate::clock::UnixMs;
 use crate::job::{
     AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
 };
+use crate::json::unique;
 use crate::policy::{Fault, Plan};
 use crate::send::{Answer, Outgoing, TRANSPORT_ERRORS};
 use crate::simulate::{ATTEMPTS, imagined_answer};
@@ -37,7 +39,7 @@ pub struct SimulateDoc {
     /// The job, as it would be posted.
     job: JobDoc,
     /// A candidate: laid over the group's own policy. The group's policy by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique::optional")]
     #[schema(value_type = Option<Object>)]
     policy: Option<Value>,
     /// The answers of the receiver, one for each attempt.
@@ -51,7 +53,7 @@ pub struct SimulateDoc {
     seed: Option<u32>,
     /// The time at which the job is posted; now by default.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeInput>)]
     now: Option<Value>,
 }
 
@@ -62,8 +64,11 @@ pub struct ResponseDoc {
     /// The status, 200 by default.
     #[serde(default)]
     status: Option<u16>,
+    /// Its headers.
     #[serde(default)]
-    headers: BTreeMap<String, String>,
+    #[schema(schema_with = headers_schema)]
+    headers: HeadersInput,
+    /// Its body.
     #[serde(default)]
     body: String,
     /// Instead of an answer, a transport error: `timeout`, `connect`, …
@@ -75,7 +80,7 @@ pub struct ResponseDoc {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SimulationView {
     /// The first request, if it can be made.
-    request: Option<ForetoldRequest>,
+    request: Option<RequestView>,
     /// Why it cannot.
     error: Option<AttemptError>,
     /// Which policies made it.
@@ -88,11 +93,14 @@ pub struct SimulationView {
 
 /// The exact request.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-struct ForetoldRequest {
+#[schema(as = SentRequestView)]
+pub struct RequestView {
+    /// The method.
     method: String,
+    /// The URL.
     url: String,
     /// All but those of the connection (`Host`, `Content-Length`). Where the value is a key, `(key NAME)` stands for it.
-    headers: Vec<(String, String)>,
+    headers: Vec<HeaderView>,
     /// The body, if it is text.
     body: Option<String>,
     /// The body as base64, if it is not.
@@ -107,6 +115,7 @@ struct ForetoldRequest {
 struct ForetoldAttempt {
     number: u32,
     /// When.
+    #[schema(format = DateTime)]
     run_at: String,
     /// How long after the attempt before, or after the posting, in milliseconds.
     after_ms: u64,
@@ -116,13 +125,14 @@ struct ForetoldAttempt {
     /// What would become of the job: `scheduled` for another attempt, or a final state.
     decision: JobState,
     /// When the next attempt would be, if there is one.
+    #[schema(format = DateTime)]
     next_run_at: Option<String>,
     reason: String,
     plugins: Vec<PluginUse>,
 }
 
 /// Foretells a job of this group: the request's exact bytes and the times of its attempts. Stores and sends nothing.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", tag = "policies", request_body = SimulateDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", operation_id = "policies_simulate", tag = "policies", request_body = SimulateDoc,
     responses((status = 200, body = SimulationView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn simulate(
     State(api): State<Arc<Api>>,
@@ -143,13 +153,13 @@ pub(in super::super) async fn simulate(
         None => group,
     };
     let mut job =
-        api.new_job(&group, doc.job, now, &mut Checked::default()).await.map_err(|problem| problem.within("/job"))?;
+        api.new_job(&group, doc.job, now, &mut Checked::default()).await.map_err(|problem| problem.inside("/job"))?;
     job.seed = doc.seed.unwrap_or(job.seed);
     let plan = api.plan(&group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));
     let forecast = client.unless_gone(api.attempter.foretell(&group, &plan, leased, answers)).await?;
     let (request, error) = match forecast.request {
-        Ok(request) => (Some(ForetoldRequest::of(&request)), None),
+        Ok(request) => (Some(RequestView::of(&request)), None),
         Err((role, fault)) => {
             let code = fault.code.as_str().to_owned();
             (None, Some(AttemptError { code, message: format!("{role}: {}", fault.message) }))
@@ -200,8 +210,8 @@ fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
 
 fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
     let Some(error) = &response.error else {
-        let headers = response.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        return Ok(imagined_answer(response.status.unwrap_or(SUCCESS_STATUS), headers, response.body.clone().into()));
+        let (status, headers) = (response.status.unwrap_or(SUCCESS_STATUS), response.headers.as_given());
+        return Ok(imagined_answer(status, headers, response.body.clone().into()));
     };
     let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
         let known = TRANSPORT_ERRORS.join(", ");
@@ -217,8 +227,8 @@ fn leased(job: NewJob) -> Leased {
     Leased { job: shown, token: Token(1), body, lost_leases: 0, until: UnixMs::MAX, history: Vec::new() }
 }
 
-impl ForetoldRequest {
-    fn of(outgoing: &Outgoing) -> Self {
+impl RequestView {
+    pub(super) fn of(outgoing: &Outgoing) -> Self {
         let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
@@ -228,7 +238,7 @@ impl ForetoldRequest {
         Self {
             method: outgoing.method.to_string(),
             url: shown_url(outgoing.url.as_str()),
-            headers: outgoing.headers.iter().map(header).chain(keys).collect(),
+            headers: outgoing.headers.iter().map(header).chain(keys).map(HeaderView::from).collect(),
             body_base64: body.is_err().then(|| STANDARD.encode(&outgoing.body)),
             body: body.ok(),
             digest: outgoing.digest(),

@@ -1,12 +1,13 @@
 //! Tenants, for operators; and who is asking, for everybody.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::Api;
 use super::super::auth::Access;
@@ -14,6 +15,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
 use super::{Page, Paging};
 use crate::catalog::{self, AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
+use crate::json::unique::{self, UniqueValue};
 use crate::policy::binding::{Changes, QuotaDoc};
 
 /// A tenant's own settings.
@@ -21,9 +23,9 @@ use crate::policy::binding::{Changes, QuotaDoc};
 #[serde(deny_unknown_fields)]
 pub struct TenantDoc {
     /// What its groups inherit, in the form of a group.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique::map")]
     #[schema(value_type = Object)]
-    defaults: Map<String, Value>,
+    defaults: BTreeMap<String, UniqueValue>,
     /// What all of its groups may use together, next to what each may.
     #[serde(default)]
     quota: QuotaDoc,
@@ -45,6 +47,8 @@ pub struct TenantView {
     plugin_signers: Vec<SignerDoc>,
     /// How much it has.
     usage: TenantUsage,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
@@ -72,7 +76,7 @@ impl Api {
 }
 
 /// Makes a tenant, or replaces all of its settings. Refused if one of its groups would no longer make sense. The answer says what was removed.
-#[utoipa::path(put, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantDoc,
+#[utoipa::path(put, path = "/v1/tenants/{tenant}", operation_id = "tenants_put", tag = "tenants", request_body = TenantDoc,
     responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
     State(api): State<Arc<Api>>,
@@ -80,7 +84,11 @@ pub(in super::super) async fn put(
     Body(doc): Body<TenantDoc>,
 ) -> Result<(StatusCode, Json<ChangedTenantView>), Problem> {
     let TenantDoc { defaults, quota, plugin_signers } = doc;
-    let doc = catalog::TenantDoc { defaults: Value::Object(defaults), quota, plugin_signers };
+    let doc = catalog::TenantDoc {
+        defaults: defaults.into_iter().map(|(name, value)| (name, value.0)).collect(),
+        quota,
+        plugin_signers,
+    };
     let put = api.catalog.replace_tenant(&name, doc).await?;
     api.wake.here();
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -88,7 +96,7 @@ pub(in super::super) async fn put(
 }
 
 /// Changes a part of a tenant's settings: what is not named stays, and null takes away.
-#[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantPatch,
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}", operation_id = "tenants_patch", tag = "tenants", request_body = TenantPatch,
     responses((status = 200, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
     State(api): State<Arc<Api>>,
@@ -102,7 +110,7 @@ pub(in super::super) async fn patch(
 }
 
 /// Removes a tenant with its keys, tokens and plugins. Refused while it has groups.
-#[utoipa::path(delete, path = "/v1/tenants/{tenant}", tag = "tenants",
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "tenants_delete", tag = "tenants",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,
@@ -115,7 +123,7 @@ pub(in super::super) async fn delete(
 }
 
 /// Shows a tenant.
-#[utoipa::path(get, path = "/v1/tenants/{tenant}", tag = "tenants",
+#[utoipa::path(get, path = "/v1/tenants/{tenant}", operation_id = "tenants_get", tag = "tenants",
     responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -126,7 +134,7 @@ pub(in super::super) async fn get(
 }
 
 /// Lists the tenants by name.
-#[utoipa::path(get, path = "/v1/tenants", tag = "tenants", params(Paging),
+#[utoipa::path(get, path = "/v1/tenants", operation_id = "tenants_list", tag = "tenants", params(Paging),
     responses((status = 200, body = Page<TenantView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -157,7 +165,7 @@ pub struct WhoamiView {
 }
 
 /// Shows who is asking: the token's role and tenant, with the tenant's quota and defaults.
-#[utoipa::path(get, path = "/v1/whoami", tag = "tokens",
+#[utoipa::path(get, path = "/v1/whoami", operation_id = "tokens_whoami", tag = "tokens",
     responses((status = 200, body = WhoamiView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn whoami(
     State(api): State<Arc<Api>>,

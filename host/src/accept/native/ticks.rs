@@ -180,7 +180,7 @@ impl Api {
         checked: &mut Checked,
     ) -> Result<(Arc<Group>, NewJob), Problem> {
         let group = self.named_group(tenant, &spec.group)?;
-        let within = |problem: Problem| problem.within("/job");
+        let within = |problem: Problem| problem.inside("/job");
         let doc: JobDoc = parse(spec.job.as_bytes()).map_err(within)?;
         if doc.run_at.is_some() {
             return Err(Problem::invalid("/job/run_at", "the schedule says when"));

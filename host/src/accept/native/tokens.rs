@@ -42,6 +42,7 @@ pub struct TokenView {
     tenant: String,
     /// Whether it manages tenants, too.
     operator: bool,
+    #[schema(format = DateTime)]
     created_at: String,
     /// When it ends; null if it is valid until it is revoked.
     expires_at: Option<String>,
@@ -69,7 +70,7 @@ impl TokenView {
 }
 
 /// Makes a token.
-#[utoipa::path(post, path = "/v1/tokens", tag = "tokens", request_body = TokenDoc,
+#[utoipa::path(post, path = "/v1/tokens", operation_id = "tokens_create", tag = "tokens", request_body = TokenDoc,
     responses((status = 201, body = TokenView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<Api>>,
@@ -99,7 +100,7 @@ pub(in super::super) async fn create(
 }
 
 /// Lists the tenant's tokens, without the tokens themselves.
-#[utoipa::path(get, path = "/v1/tokens", tag = "tokens", params(Paging),
+#[utoipa::path(get, path = "/v1/tokens", operation_id = "tokens_list", tag = "tokens", params(Paging),
     responses((status = 200, body = Page<TokenView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -111,7 +112,7 @@ pub(in super::super) async fn list(
 }
 
 /// Revokes a token, at once.
-#[utoipa::path(delete, path = "/v1/tokens/{id}", tag = "tokens", responses((status = 204), (status = "4XX", body = Problem)))]
+#[utoipa::path(delete, path = "/v1/tokens/{id}", operation_id = "tokens_delete", tag = "tokens", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,

@@ -16,6 +16,7 @@ use super::groups::{ChangedGroupView, UseDoc};
 use super::{Page, Paging};
 use crate::catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move, Written};
 use crate::clock::UnixMs;
+use crate::json::unique::UniqueValue;
 use crate::policy::binding::Changes;
 use crate::rollout::Arm;
 
@@ -90,6 +91,7 @@ pub struct CanaryView {
     /// How many of a hundred jobs follow it.
     percent: u32,
     /// Since when.
+    #[schema(format = DateTime)]
     since: String,
     /// It is taken back when a larger share of its attempts than this has a fault.
     max_faults: f64,
@@ -128,6 +130,7 @@ pub struct VersionView {
     /// Whether it is in force.
     active: bool,
     /// When it was made.
+    #[schema(format = DateTime)]
     made_at: String,
     /// The name of the token that made it, or the part of the server.
     by: Option<String>,
@@ -144,6 +147,7 @@ pub struct VersionView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct MoveView {
     /// When.
+    #[schema(format = DateTime)]
     at: String,
     /// What was done.
     action: Action,
@@ -202,7 +206,7 @@ impl Access {
 }
 
 /// Lists the versions of a group's policy, newest first.
-#[utoipa::path(get, path = "/v1/groups/{group}/policy/versions", tag = "policies", params(Paging),
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_list", tag = "policies", params(Paging),
     responses((status = 200, body = Page<VersionView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
@@ -216,7 +220,7 @@ pub(in super::super) async fn list(
 }
 
 /// Shows a version of a group's policy.
-#[utoipa::path(get, path = "/v1/groups/{group}/policy/versions/{version}", tag = "policies",
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/versions/{version}", operation_id = "policy_versions_get", tag = "policies",
     responses((status = 200, body = VersionView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
     State(api): State<Arc<Api>>,
@@ -259,14 +263,14 @@ pub struct ProposedView {
 
 /// Makes a version of a group's policy that is not in force. It is checked as one that is put. The answer says what it would remove. In a
 /// group that signs, a version signs, too, unless `"sign": null` is written.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", tag = "policies", params(Proposal), request_body = CandidateDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_create", tag = "policies", params(Proposal), request_body = CandidateDoc,
     responses((status = 201, body = ProposedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(proposal): Query<Proposal>,
-    Body(mut doc): Body<Value>,
+    Body(UniqueValue(mut doc)): Body<UniqueValue>,
 ) -> Result<(StatusCode, Json<ProposedView>), Problem> {
     let group = api.group(&access, &name)?;
     let why = match doc.as_object_mut().and_then(|fields| fields.remove("why")) {
@@ -285,7 +289,7 @@ pub(in super::super) async fn create(
 }
 
 /// Puts a version in force; with `percent`, for some of the jobs. What was in force can be rolled back to.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", tag = "policies", request_body = PromoteDoc,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", operation_id = "policy_versions_promote", tag = "policies", request_body = PromoteDoc,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn promote(
     State(api): State<Arc<Api>>,
@@ -331,7 +335,7 @@ fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> 
 }
 
 /// Takes back the version that some of the jobs follow. If none do, puts the version in force again that was before the present one. Once more, and it is the one before that: never forward.
-#[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", tag = "policies", request_body = Option<RollbackDoc>,
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", operation_id = "policy_versions_rollback", tag = "policies", request_body = Option<RollbackDoc>,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rollback(
     State(api): State<Arc<Api>>,
@@ -354,7 +358,7 @@ pub(in super::super) async fn rollback(
 }
 
 /// Lists who put which version in force, when and why, newest first: the last 100.
-#[utoipa::path(get, path = "/v1/groups/{group}/policy/history", tag = "policies", params(Paging),
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/history", operation_id = "policy_changes_list", tag = "policies", params(Paging),
     responses((status = 200, body = Page<MoveView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn history(
     State(api): State<Arc<Api>>,

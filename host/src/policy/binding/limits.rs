@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Invalid;
+use crate::json::read_value;
 
 /// The most redirects that a group can follow.
 const MOST_REDIRECTS: u32 = 10;
@@ -139,8 +140,8 @@ impl Quota {
 impl GroupLimits {
     pub(super) fn parse(value: &Value) -> Result<Self, Invalid> {
         let empty = Value::Object(Map::new());
-        let doc = LimitsDoc::deserialize(if value.is_null() { &empty } else { value })
-            .map_err(|error| Invalid::at("/limits", error.to_string()))?;
+        let doc: LimitsDoc = read_value(if value.is_null() { &empty } else { value })
+            .map_err(|error| Invalid::from(error).within("/limits"))?;
         let timeout = doc.timeout.as_deref();
         let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
         let host_concurrency = doc.host_concurrency.map(|count| at_least_1("/limits/host_concurrency", count));

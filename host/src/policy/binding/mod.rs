@@ -16,6 +16,8 @@ pub use self::changes::Changes;
 pub use self::layers::{compose, is_as_written, lay, override_configs, provenance};
 pub use self::limits::{GroupLimits, LimitsDoc, Quota, QuotaDoc, Rate, parse_period};
 use super::component::{Digest, Role};
+pub use crate::json::pointer_to;
+use crate::json::{Unreadable, read_value};
 
 /// The roles that one plugin plays at most.
 const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
@@ -67,19 +69,22 @@ impl Invalid {
     }
 }
 
-/// A step of a JSON pointer: to the field of this name (RFC 6901, section 3).
-#[must_use]
-pub fn pointer_to(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            return f.write_str(&self.message);
+        }
         write!(f, "{}: {}", self.pointer, self.message)
     }
 }
 
 impl std::error::Error for Invalid {}
+
+impl From<Unreadable> for Invalid {
+    fn from(Unreadable { pointer, message }: Unreadable) -> Self {
+        Self { pointer, message }
+    }
+}
 
 /// `name` or `name@version`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -271,7 +276,7 @@ impl Use {
         value: &Value,
         digest_of: &dyn Fn(&PluginName) -> Option<Digest>,
     ) -> Result<Self, Invalid> {
-        let doc = UseDoc::deserialize(value).map_err(|error| Invalid::at(&pointer, error.to_string()))?;
+        let doc: UseDoc = read_value(value).map_err(|error| Invalid::from(error).within(&pointer))?;
         if role != Role::Sign && !doc.keys.is_empty() {
             return Err(Invalid::at(format!("{pointer}/keys"), "only `sign` is given keys"));
         }

@@ -89,6 +89,44 @@ pub(crate) async fn pages_go_from_new_to_old(world: &World) {
     assert_eq!(one, world.get(made[0]).await, "a list shows what a get shows");
 }
 
+pub(crate) async fn pages_of_a_tenant_merge_its_groups(world: &World) {
+    let groups = [world.group, world.new_group("b").await, world.new_group("c").await];
+    let mut made = Vec::new();
+    for round in 0..4 {
+        for group in groups {
+            let job = NewJob { name: Some(format!("n{}", round % 2)), ..world.job_in(group, NOW) };
+            made.push(job.id);
+            world.store.insert(vec![job].into()).await.unwrap();
+        }
+    }
+    world.change(made[0], Change::Cancel).await;
+    let stranger = world.put(0, Kind::Tenant, "stranger").await.id;
+    let elsewhere = GroupId(world.put(stranger, Kind::Group, "theirs").await.id);
+    let theirs = NewJob { tenant: TenantId(stranger), ..world.job_in(elsewhere, NOW) };
+    world.store.insert(vec![theirs.clone()].into()).await.unwrap();
+    made.reverse();
+    let of_tenant = async |query: JobsQuery| -> Vec<JobId> {
+        world.store.jobs_of_tenant(query).await.unwrap().into_iter().map(|job| job.id).collect()
+    };
+    assert_eq!(of_tenant(all(world)).await, made);
+    let mut pages: Vec<JobId> = Vec::new();
+    loop {
+        let page = of_tenant(JobsQuery { before: pages.last().copied(), limit: 5, ..all(world) }).await;
+        if page.is_empty() {
+            break;
+        }
+        pages.extend(page);
+    }
+    assert_eq!(pages, made);
+    let all_jobs = JobFilter::all(world.tenant, world.group);
+    let cancelled = JobFilter { state: Some(State::Cancelled), ..all_jobs.clone() };
+    assert_eq!(of_tenant(JobsQuery { filter: cancelled, ..all(world) }).await, made[11..]);
+    let named = JobFilter { name: Some("n1".to_owned()), ..all_jobs };
+    assert_eq!(of_tenant(JobsQuery { filter: named, ..all(world) }).await.len(), 6);
+    let filter = JobFilter::all(TenantId(stranger), world.group);
+    assert_eq!(of_tenant(JobsQuery { filter, ..all(world) }).await, [theirs.id], "tenants are apart");
+}
+
 pub(crate) async fn pages_filter_by_state_and_name(world: &World) {
     let made = two_in_each_state(world).await;
     let expected = |state: Option<State>, name: Option<&str>| -> Vec<JobId> {

@@ -74,7 +74,7 @@ macro_rules! conformance {
                 overdue_jobs_are_found, follow_ups_come_with_the_settlement, a_lease_is_held_by_its_newest_token,
             ]
             list: [
-                tenants_are_apart, pages_go_from_new_to_old, pages_filter_by_state_and_name, attempts_are_paged,
+                tenants_are_apart, pages_go_from_new_to_old, pages_of_a_tenant_merge_its_groups, pages_filter_by_state_and_name, attempts_are_paged,
                 stats_are_exact, the_backlog_is_what_waits, filters_find_and_count, the_newest_of_each_name_in_order,
             ]
             catalog: [

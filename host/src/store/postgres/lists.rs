@@ -58,6 +58,20 @@ pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
     )
 }
 
+/// The statement for a page over all groups of a tenant: of each group as many as go on a page, and of them the newest.
+pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
+    let ids = ids_sql(states, of_name, &format!("{FILTER} ORDER BY id DESC LIMIT $14"))
+        .replace("grp = $1", "grp = groups.id");
+    format!(
+        "SELECT shown.* FROM (
+            SELECT found.id FROM entity AS groups
+            CROSS JOIN LATERAL (SELECT id FROM ({ids}) AS lists ORDER BY id DESC LIMIT $14) AS found
+            WHERE groups.tenant = $2 AND groups.kind = 'group' AND groups.deleted_at IS NULL AND $1::BIGINT IS NOT NULL
+            ORDER BY found.id DESC LIMIT $14) AS page
+        CROSS JOIN LATERAL (SELECT * FROM job_shown WHERE job_shown.id = page.id OFFSET 0) AS shown"
+    )
+}
+
 /// How many jobs one statement looks at in order to count, whether they fit the filter or not.
 const COUNT_WINDOW: i64 = 20_000;
 
@@ -111,10 +125,17 @@ fn asks_for_nothing(filter: &JobFilter) -> bool {
 }
 
 pub(super) async fn jobs(db: &mut PgConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    page(db, query, jobs_sql(query.filter.among(), query.filter.name.is_some())).await
+}
+
+pub(super) async fn jobs_of_tenant(db: &mut PgConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    page(db, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name.is_some())).await
+}
+
+async fn page(db: &mut PgConnection, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
     if asks_for_nothing(&query.filter) {
         return Ok(Vec::new());
     }
-    let sql = jobs_sql(query.filter.among(), query.filter.name.is_some());
     let found = bind(sql, &query.filter, query.before)?.bind(i64::from(query.limit)).fetch_all(db).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));

@@ -94,6 +94,8 @@ fn statements() -> Vec<(&'static str, String)> {
     statements.push(("jobs", lists::jobs_sql(&State::ALL, false)));
     statements.push(("jobs in state", lists::jobs_sql(&[State::Dead], false)));
     statements.push(("jobs of name", lists::jobs_sql(&State::ALL, true)));
+    statements.push(("jobs of tenant", lists::jobs_of_tenant_sql(&State::ALL, false)));
+    statements.push(("jobs of tenant in state", lists::jobs_of_tenant_sql(&[State::Dead], false)));
     statements
 }
 

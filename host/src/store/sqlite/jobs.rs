@@ -109,6 +109,10 @@ impl Jobs for SqliteStore {
         Ok(reads::jobs(&self.readers, &query).await?)
     }
 
+    async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(reads::jobs_of_tenant(&self.readers, &query).await?)
+    }
+
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
         Ok(reads::newest_of_names(&self.readers, &query).await?)
     }

@@ -144,3 +144,23 @@ async fn hot_statements_use_their_index() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+#[tokio::test]
+async fn a_page_over_all_groups_reads_the_index_of_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut db = open::open(&SqliteOptions::new(directory.path().join("test.db"))).await.unwrap().writer;
+    for (sql, index) in [
+        (reads::jobs_of_tenant_sql(&State::ALL, false), PAGE),
+        (reads::jobs_of_tenant_sql(&[State::Dead], false), PAGE),
+        (reads::jobs_of_tenant_sql(&State::ALL, true), "INDEX job_name (grp=? AND name=? AND id<?)"),
+    ] {
+        let plan = plan(&mut db, &sql).await;
+        for wanted in ["INDEX entity_name (tenant=? AND kind=?)", index, BY_ID] {
+            assert!(plan.iter().any(|step| step.contains(wanted)), "{wanted}: {plan:#?}");
+        }
+        // What is sorted is a page of each group.
+        let is_walk =
+            |step: &String| ["SCAN job", "SCAN entity", "SCAN groups"].iter().any(|scan| step.starts_with(scan));
+        assert!(!plan.iter().any(is_walk), "{plan:#?}");
+    }
+}

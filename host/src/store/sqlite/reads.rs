@@ -113,6 +113,19 @@ pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
     )
 }
 
+/// The statement for a page over all groups of a tenant: of each group as many as go on a page, and of them the newest.
+pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
+    let ids = ids_sql(states, of_name).replace("grp = ?1", "grp = groups.id");
+    format!(
+        "SELECT job_shown.* FROM (
+            SELECT job.id FROM entity AS groups CROSS JOIN job
+            WHERE groups.tenant = ?2 AND groups.kind = 'group' AND groups.deleted_at IS NULL AND ?1 IS NOT NULL
+                AND job.id IN (SELECT id FROM ({ids} ORDER BY id DESC LIMIT ?14))
+            ORDER BY job.id DESC LIMIT ?14) AS page
+        CROSS JOIN job_shown ON job_shown.id = page.id"
+    )
+}
+
 /// The statement that counts.
 pub(super) fn count_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name);
@@ -154,7 +167,14 @@ fn wanted(filter: &JobFilter) -> Option<String> {
 }
 
 pub(super) async fn jobs(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    let sql = jobs_sql(query.filter.among(), query.filter.name.is_some());
+    page(readers, query, jobs_sql(query.filter.among(), query.filter.name.is_some())).await
+}
+
+pub(super) async fn jobs_of_tenant(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
+    page(readers, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name.is_some())).await
+}
+
+async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
     let found = bind(sql, &query.filter, query.before).bind(query.limit).fetch_all(&mut *readers.take().await?).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));

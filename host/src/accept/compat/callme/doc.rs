@@ -77,7 +77,7 @@ impl Asked {
             ..JobDoc::default()
         };
         if self.method == "POST" {
-            doc.headers.insert("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned());
+            doc.headers.push("Content-Type", "application/x-www-form-urlencoded");
         }
         doc.method = Some(self.method);
         doc.limits.max_delay = Some(format!("{}m", self.max_delay_minutes));

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import datetime
 from functools import cache, partial
-from typing import Any, Callable, Optional, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from carillon.times import read_time
 
@@ -55,6 +55,8 @@ def _reader(hint: Any) -> _Reader:
         return read_time
     if isinstance(hint, type) and is_dataclass(hint):
         return partial(read, hint)
+    if hint is Header:
+        return lambda doc: Header(doc["name"], doc["value"])
     if get_origin(hint) is Union and type(None) in parts and len(parts) == 2:
         some = _reader(parts[0])
         return lambda value: None if value is None else some(value)
@@ -68,13 +70,35 @@ def _reader(hint: Any) -> _Reader:
 Microseconds = int
 
 
+class Header(NamedTuple):
+    """A header."""
+
+    name: str
+    value: str
+
+
 @dataclass(frozen=True)
 class Request:
     """What is to be delivered, before any policy."""
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[Header, ...]
+
+
+@dataclass(frozen=True)
+class SentRequest:
+    """The request of an attempt as it went out; where a value is a key, ``(key NAME)`` stands for it."""
+
+    method: str
+    url: str
+    headers: tuple[Header, ...]
+    #: The body, if it is text.
+    body: Optional[str]
+    #: The sha-256 that the attempt records.
+    digest: str
+    #: The body as base64, if it is no text.
+    body_base64: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +198,7 @@ class Attempt:
     decision: Optional[Decision]
     verdict: Optional[Verdict] = None
     error: Optional[AttemptError] = None
-    response_headers: tuple[tuple[str, str], ...] = ()
+    response_headers: tuple[Header, ...] = ()
     response_truncated: bool = False
     #: The body as base64, if it is not text.
     response_body_base64: Optional[str] = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from carillon._calls.call import Call, Page, check_fields, listing, path, reading, request
-from carillon.models import Attempt, Batch, Job, Metadata
+from carillon.models import Attempt, Batch, Job, Metadata, SentRequest
 from carillon.times import Period, When, period, when
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class JobFields(TypedDict, total=False):
     url: Optional[str]
     #: ``POST`` by default.
     method: Optional[str]
-    headers: Optional[Mapping[str, str]]
+    #: Values by name, or pairs, in which a name may be repeated.
+    headers: Optional[Union[Mapping[str, str], Sequence[tuple[str, str]]]]
     #: The body: what JSON can hold, a text (``payload_text``), or bytes (``payload_bytes``). At most one of the three.
     payload: Any
     payload_text: Optional[str]
@@ -128,7 +130,7 @@ def get(id: str, *, group: Optional[str] = None) -> Call[Job]:
 
 
 def list_(
-    group: str,
+    group: Optional[str] = None,
     *,
     state: Optional[str] = None,
     name: Optional[str] = None,
@@ -138,7 +140,7 @@ def list_(
     metadata: Optional[Mapping[str, str]] = None,
     page_size: Optional[int] = None,
 ) -> Call[Page[Job]]:
-    """A group's jobs, newest first. A label in a namespace is ``namespace.key``. Times are absolute."""
+    """A group's jobs, or those of all groups, newest first. A label in a namespace is ``namespace.key``. Times are absolute."""
     params = {
         "state": state,
         "name": name,
@@ -147,12 +149,29 @@ def list_(
         "created_before": None if created_before is None else when(created_before),
         **{f"metadata.{key}": value for key, value in (metadata or {}).items()},
     }
-    return listing(path("groups", group, "jobs"), Job, params, page_size)
+    where = path("jobs") if group is None else path("groups", group, "jobs")
+    return listing(where, Job, params, page_size)
 
 
 def attempts(id: str, *, group: Optional[str] = None, page_size: Optional[int] = None) -> Call[Page[Attempt]]:
     """A job's attempts, oldest first."""
     return listing(path("jobs", id, "attempts"), Attempt, {"group": group}, page_size)
+
+
+def sent_request(id: str, number: int, *, group: Optional[str] = None) -> Call[SentRequest]:
+    """The request of an attempt as it went out. Raises Problem (409) if it cannot be made again."""
+    return request("GET", path("jobs", id, "attempts", str(number), "request"), reading(SentRequest), params={"group": group})
+
+
+def payload(id: str, *, group: Optional[str] = None) -> Call[bytes]:
+    """A job's payload, byte for byte."""
+    return replace(request("GET", path("jobs", id, "payload"), bytes, params={"group": group}), is_raw=True)
+
+
+def copy(id: str, *, run_at: Optional[When] = None, group: Optional[str] = None) -> Call[Job]:
+    """Makes another job that does the same, whatever became of this one."""
+    body = {} if run_at is None else {"run_at": when(run_at)}
+    return request("POST", path("jobs", id, "copy"), reading(Job), body=body, params={"group": group})
 
 
 def cancel(id: str, *, group: Optional[str] = None) -> Call[Job]:

@@ -161,9 +161,9 @@ mod openapi;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
-mod readiness;
-#[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod readiness;
 #[cfg(test)]
 mod scaffolds;
 #[cfg(test)]

@@ -81,11 +81,16 @@ async fn jobs_of_an_older_release_are_delivered_and_leased() {
     let receiver = Receiver::start().await;
     for name in ["second", "first", "waiting"] {
         let path = format!("/v1/jobs/{name}?group=signed");
-        let id = host.api.patch(&path, json!({"url": receiver.url(&format!("/{name}"))})).await.expect(200)["id"].clone();
+        let id =
+            host.api.patch(&path, json!({"url": receiver.url(&format!("/{name}"))})).await.expect(200)["id"].clone();
         host.api.post(&format!("/v1/jobs/{}/run", id.as_str().unwrap()), json!({})).await.expect(200);
     }
     let arrival = &receiver.arrived("/waiting", 1).await[0];
-    assert!(arrival.text().ends_with("?n=MTIzNDU2Nzg5MDEyMzQ1Njc4OTA="), "its payload, signed with the key: {}", arrival.text());
+    assert!(
+        arrival.text().ends_with("?n=MTIzNDU2Nzg5MDEyMzQ1Njc4OTA="),
+        "its payload, signed with the key: {}",
+        arrival.text()
+    );
     receiver.arrived("/second", 1).await;
     assert_eq!(receiver.count("/first"), 1, "the second of an order key follows the first");
 

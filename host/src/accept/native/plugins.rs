@@ -16,7 +16,6 @@ use super::super::door::Deadline;
 use super::super::error::Problem;
 use super::super::input::{self, Body, Path, Query};
 use super::super::openapi::Component;
-use super::super::serve::Deadline;
 use super::{Page, Paging, foreign_cursor};
 use crate::catalog::{PluginVersion, Upload};
 use crate::policy::binding::PluginName;

@@ -125,8 +125,8 @@ mod tests {
         assert_eq!(job["name"], json!({"type": "string", "nullable": true}));
         let state = json!({"type": "string", "nullable": true, "allOf": [{"$ref": "#/components/schemas/State"}]});
         assert_eq!(job["state"], state);
-        let null = json!({"type": "boolean", "nullable": true, "enum": [null]});
-        assert_eq!(job["at"], json!({"oneOf": [{"$ref": "#/components/schemas/Time"}, null]}));
+        let only_null = json!({"type": "boolean", "nullable": true, "enum": [null]});
+        assert_eq!(job["at"], json!({"oneOf": [{"$ref": "#/components/schemas/Time"}, only_null]}));
         assert_eq!(job["kind"], json!({"enum": ["job"], "description": "x"}));
         assert_eq!(translated["openapi"], "3.0.3");
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, SkewedClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
-pub use page::{Transcript, blocks, shell, without_variables};
+pub use page::{blocks, shell, without_variables};
 pub use postgres::{Cluster, Stop, free_port};
 pub use program::{Finished, Program, run};
 pub use raw::{RawReceiver, read_request};

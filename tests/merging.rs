@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, Finished, TestHost, run};
+use crate::support::{ADMIN_TOKEN, Finished, Receiver, TestHost, run};
 
 async fn cli(host: &TestHost, arguments: &[&str], stdin: &str) -> Finished {
     run(arguments, &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", ADMIN_TOKEN)], stdin).await
@@ -152,4 +152,19 @@ async fn a_schedule_keeps_what_is_not_named_to_the_byte() {
     assert!(printed.ok().contains("12345678901234567890123") && printed.ok().contains("1.10"), "{printed:?}");
     cli(&host, &["schedule", "put", "other", "--cron", "@hourly"], "").await.error(1);
     cli(&host, &["schedule", "put", "report", "--replace", "--cron", "@hourly"], "").await.error(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedule_changed_in_part_keeps_what_its_view_hides() {
+    let (host, receiver) = (TestHost::start().await, Receiver::start().await);
+    host.api.put_group("demo", json!({})).await;
+    let url = receiver.url("/").replace("://", "://user:secret@");
+    let schedule = json!({"group": "demo", "cron": "0 3 * * *", "job": {"url": url, "payload": {"n": 1.10}}});
+    host.api.put("/v1/schedules/s", schedule).await.expect(201);
+    let patched = host.api.patch("/v1/schedules/s", json!({"cron": "0 4 * * *"})).await.expect(200);
+    assert!(patched["job"]["url"].as_str().unwrap().contains("user:***@"), "{patched}");
+    host.api.post("/v1/schedules/s/run", json!({})).await.expect(201);
+    let arrival = receiver.arrived("/", 1).await.remove(0);
+    assert_eq!(arrival.header("authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
+    assert_eq!(arrival.text(), r#"{"n":1.1}"#);
 }

@@ -16,20 +16,8 @@ use super::schedules::{self, ScheduleDoc};
 
 /// The members of a schedule as it is shown that are also those of one that is put. Not `paused`: it stays by itself where it is not named, also
 /// if the schedule is paused in the same moment.
-const MEMBERS: [&str; 12] = [
-    "group",
-    "cron",
-    "time_zone",
-    "start",
-    "end",
-    "max_runs",
-    "jitter",
-    "overlap",
-    "catch_up",
-    "catch_up_all",
-    "paused",
-    "job",
-];
+const MEMBERS: [&str; 11] =
+    ["group", "cron", "time_zone", "start", "end", "max_runs", "jitter", "overlap", "catch_up", "catch_up_all", "job"];
 
 /// Changes a part of a schedule: what the document does not name stays. A job is one part.
 #[utoipa::path(patch, path = "/v1/schedules/{schedule}", operation_id = "schedules_patch", tag = "schedules", request_body = ScheduleDoc,
@@ -44,6 +32,9 @@ pub(in super::super) async fn patch(
     let shown = serde_json::to_string(&shown).map_err(|_| Problem::internal())?;
     let mut doc: BTreeMap<String, Box<RawValue>> = parse(shown.as_bytes())?;
     doc.retain(|member, _| MEMBERS.contains(&member.as_str()));
+    // The job as it is shown lacks what the client may not see, such as the password of its URL.
+    let stored = api.schedule(&access, &name)?.spec.job.clone();
+    doc.insert("job".to_owned(), parse(stored.as_bytes())?);
     doc.extend(part);
     let doc = serde_json::to_vec(&doc).map_err(|_| Problem::internal())?;
     let (_, shown) = schedules::put(State(api), Extension(access), Path(name), Body(parse(&doc)?)).await?;

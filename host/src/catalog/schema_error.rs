@@ -22,6 +22,11 @@ pub(super) fn message(error: &ValidationError<'_>, schema: &Value) -> String {
         | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
             unknown_fields(unexpected, &siblings(error, schema))
         }
+        // An object of which no field is known.
+        ValidationErrorKind::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
+            let name = error.instance_path().as_str().rsplit('/').next().unwrap_or_default();
+            unknown_fields(&[name.replace("~1", "/").replace("~0", "~")], &siblings(error, schema))
+        }
         ValidationErrorKind::Constant { expected_value } => {
             format!("{} is not possible; it can only be {expected_value}", shown(error.instance()))
         }
@@ -103,7 +108,7 @@ mod tests {
     #[test]
     fn all_candidates_are_named_the_nearest_first() {
         let said = said(&backoff(), &json!({"kind": "exp"}));
-        assert_eq!(said, r#""exp" is not possible; it can be "exponential", "linear", "fixed" or "fibonacci""#);
+        assert_eq!(said, r#""exp" is not possible; it can be "exponential", "fixed", "linear" or "fibonacci""#);
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn no_attempt_number_overflows() {
     for json in [
         r#"{"max_attempts": 4294967295, "max": "300000000000s"}"#,
         r#"{"max_attempts": 4294967295, "base": 0}"#,
-        r#"{"max_attempts": 4294967295, "factor": 1e300, "offset": "1y"}"#,
+        r#"{"max_attempts": 4294967295, "factor": 1e300, "offset": "366d"}"#,
         r#"{"max_attempts": 4294967295, "kind": "linear", "base": "1000000y", "jitter": 1}"#,
         r#"{"max_attempts": 4294967295, "kind": "table", "table": ["1s"], "max_elapsed": "1000000y"}"#,
     ] {

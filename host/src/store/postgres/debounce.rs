@@ -19,7 +19,7 @@ pub(super) const LOCK: &str = "SELECT id FROM job WHERE id = $1 AND tenant = $2 
 /// A waiting job becomes another one, but for its id, its time and its time of acceptance.
 pub(super) const CARRY: &str = "
     UPDATE job SET
-        grp = $3, name = $4, lane = $5, order_key = $6, blocked = $6 IS NOT NULL, deadline = $7, ttl = $8, max_delay = $9,
+        grp = $3, name = $4, lane = $5, order_key = $6, blocked = $6::TEXT IS NOT NULL, deadline = $7, ttl = $8, max_delay = $9,
         revision = revision + 1
     WHERE id = $1 AND tenant = $2 AND state = 'scheduled'";
 

@@ -350,7 +350,6 @@ fn each_connection_has_the_settings_of_its_durability() {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("jit", "off"),
-            ("tcp_keepalives_idle", "10"),
             ("application_name", "carillon"),
         ]
     };

@@ -207,7 +207,7 @@ mod tests {
     ];
 
     /// Where in PostgreSQL there is a column of another table for it.
-    const ELSEWHERE: [&str; 2] = ["generation.one", "generation.number"];
+    const ELSEWHERE: [&str; 3] = ["generation.one", "generation.number", "generation.recent"];
 
     #[tokio::test]
     async fn every_column_is_moved() {

@@ -39,10 +39,16 @@ fn push_float(out: &mut String, float: f64) {
     }
 }
 
+/// Texts of up to so many digits are different floats (`DBL_DIG` of C): no two of them are the same float, and none is equally near.
+const DISTINCT_DIGITS: usize = 15;
+
 /// The shortest digits that read back as the same number, in scientific notation. Of two that are equally near, Python takes the even one.
 fn shortest(float: f64) -> String {
     let shortest = format!("{float:e}");
     let digits = shortest.split('e').next().unwrap_or_default().bytes().filter(u8::is_ascii_digit).count();
+    if digits <= DISTINCT_DIGITS {
+        return shortest;
+    }
     // Rounded to so many digits exactly, ties to even. Below a power of two the nearest may belong to another number.
     let nearest = format!("{float:.*e}", digits.saturating_sub(1));
     if nearest.parse() == Ok(float) { nearest } else { shortest }

@@ -238,6 +238,21 @@ async fn schedule_run_with_a_key_makes_one_job() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_has_a_bound_of_jobs_that_are_compared_with_others() {
+    let (_clock, host) = host().await;
+    let jobs = |count: usize| {
+        let keyed = |number| json!({"url": "http://127.0.0.1:1/", "run_at": "+1h", "dedupe_key": number});
+        let plain = json!({"url": "http://127.0.0.1:1/", "run_at": "+1h"});
+        let all = (0..count).map(|number| keyed(number.to_string())).chain([plain]);
+        json!({"jobs": all.collect::<Vec<_>>()})
+    };
+    let problem = host.api.post("/v1/groups/g/jobs/batch", jobs(1_001)).await.problem_at(422, "/jobs");
+    assert!(problem["detail"].as_str().unwrap().contains("at most 1000 jobs"), "{problem}");
+    assert_eq!(host.api.stats("g").await["delayed"], 0, "a batch is taken whole or not at all");
+    host.api.post("/v1/groups/g/jobs/batch", jobs(1_000)).await.expect(201);
+}
+
 /// A client that sends the header believes that it can send the request again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_is_honoured_or_refused_on_every_route_that_takes_posts() {

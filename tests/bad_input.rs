@@ -312,7 +312,7 @@ async fn what_is_not_there_is_404_and_a_wrong_method_405() {
     host.api.post("/v1/groups/none/pause", json!({})).await.problem(404);
     for (method, path) in [
         (Method::DELETE, "/v1/groups"),
-        (Method::PATCH, "/v1/groups/g"),
+        (Method::PATCH, "/v1/groups/g/pause"),
         (Method::GET, "/v1/groups/g/pause"),
         (Method::PUT, "/v1/groups/g/jobs"),
         (Method::POST, "/healthz"),

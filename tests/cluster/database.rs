@@ -11,8 +11,8 @@ const HANG_UPS: usize = 5;
 /// Requests at once that need the database: more than a node has connections.
 const CROWD: usize = 40;
 
-/// What is logged of those who come too late for a connection.
-const NO_CONNECTION: &str = "there was no connection to the database in time";
+/// What is logged of reads beyond a tenant's share of the connections.
+const NO_SHARE: &str = "too many reads of this tenant at once";
 
 /// The most connections of the server that runs out of them, and who takes them all.
 const FEW: &str = "max_connections=60";
@@ -67,7 +67,7 @@ async fn connections_that_are_cut_are_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_without_free_connections_answers_and_goes_on() {
+async fn a_node_whose_reads_are_stuck_answers_and_goes_on() {
     let world = World::start(&SHORT).await;
     let mut other = PgConnection::connect(&world.postgres.url(DATABASE)).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE job").execute(&mut other).await.unwrap();
@@ -77,7 +77,11 @@ async fn a_node_without_free_connections_answers_and_goes_on() {
     let answers = futures_util::future::join_all(crowd).await;
     let counted: Vec<_> = answers.iter().filter(|(status, _)| status.as_u16() != 503).collect();
     assert!(counted.is_empty(), "nobody can count what is locked: {counted:?}");
-    assert!(world.nodes[0].log().contains(NO_CONNECTION), "all connections were in use: {}", world.nodes[0].log());
+    assert!(
+        world.nodes[0].log().contains(NO_SHARE),
+        "all of the tenant's connections were in use: {}",
+        world.nodes[0].log()
+    );
     world.refuses().await;
 
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();

@@ -86,7 +86,8 @@ async fn what_was_not_sent_when_it_was_interrupted_leaves_no_record() {
 
     let host = Setup::with_clock(&clock).in_dir(&dir).start().await;
     let job = host.api.job(&id).await;
-    assert_eq!((&job["state"], &job["attempt_count"]), (&json!("scheduled"), &json!(0)));
+    // It may be made ready again already.
+    assert_eq!(job["attempt_count"], 0);
     assert!(host.api.attempts(&id).await.is_empty());
 }
 

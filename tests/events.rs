@@ -123,10 +123,10 @@ async fn what_somebody_does_to_a_job_has_its_kind() {
     let debounced = json!({"url": NOWHERE, "debounce_key": "d", "debounce_seconds": 30, "debounce_always_delay": true});
     let waits = post(debounced.clone()).await;
     post(debounced).await;
-    let events = stream.take(3).await;
-    assert_eq!(kinds(&events), ["debounce_miss", "push", "debounce_hit"]);
+    let events = stream.take(4).await;
+    assert_eq!(kinds(&events), ["debounce_miss", "push", "debounce_hit", "edit"]);
     assert_eq!((&events[0]["run_at"], &events[1]["run_at"]), (&waits["run_at"], &waits["run_at"]));
-    assert_eq!(events[2]["job"], waits["id"]);
+    assert_eq!((&events[2]["job"], &events[3]["job"]), (&waits["id"], &waits["id"]), "it carries the newest request");
     host.api.delete(&format!("/v1/jobs/{}", waits["id"].as_str().unwrap())).await.expect(200);
     assert_eq!(stream.next().await["kind"], "cancel");
 

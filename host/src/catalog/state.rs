@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::bulks::Bulk;
 use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::keys::key_of;
-use super::presets::Presets;
+use super::presets::{Preset, Presets};
 use super::read::{plugin_of, read};
 use super::schedules::Schedule;
 use super::secrets::Vault;
@@ -125,8 +125,8 @@ impl State {
             Kind::Key => {
                 let owner = self.tenants.get(&tenant).map_or("", |tenant| &tenant.name);
                 let key = key_of(&entity, read(&entity)?, owner, vault);
-                self.keys.insert((tenant, entity.name), Arc::new(key));
-                self.keys_changed(tenant);
+                self.keys.insert((tenant, entity.name.clone()), Arc::new(key));
+                self.key_changed(tenant, &entity.name);
             }
             Kind::ApiToken => self.apply_token(entity)?,
             Kind::Plugin => {
@@ -169,7 +169,7 @@ impl State {
             }
             Kind::Key => {
                 self.keys.remove(&slot);
-                self.keys_changed(tenant);
+                self.key_changed(tenant, name);
             }
             Kind::ApiToken => self.forget_token(&slot),
             Kind::Plugin => {
@@ -277,14 +277,23 @@ impl State {
         self.keys_epochs.get(&tenant).copied().unwrap_or(0)
     }
 
-    fn keys_changed(&mut self, tenant: TenantId) {
+    fn key_changed(&mut self, tenant: TenantId, key: &str) {
         *self.keys_epochs.entry(tenant).or_default() += 1;
+        let depends = |preset: &Preset| preset.keyed.as_ref().is_some_and(|keyed| keyed.key == key);
+        let groups =
+            self.presets.iter().filter(|(_, preset)| depends(preset)).map(|(group, _)| (tenant, group.clone()));
+        let ids: Vec<_> = groups.filter_map(|group| self.group_names.get(&group).copied()).collect();
+        self.rebuild(tenant, ids);
     }
 
     /// What a change of the tenant means for its groups.
     fn rebuild_groups(&mut self, tenant: TenantId) {
-        let ids: Vec<_> = self.groups_of(tenant).map(|group| group.id).collect();
-        for id in ids {
+        let ids = self.groups_of(tenant).map(|group| group.id).collect();
+        self.rebuild(tenant, ids);
+    }
+
+    fn rebuild(&mut self, tenant: TenantId, groups: Vec<GroupId>) {
+        for id in groups {
             let (Some(old), Some(tenant)) = (self.groups.get(&id).cloned(), self.tenants.get(&tenant).cloned()) else {
                 continue;
             };

@@ -280,9 +280,9 @@ async fn a_body_of_another_kind_says_what_is_needed() {
         (Method::PUT, "/v1/keys/x", r#"["s"]"#, "a JSON object is needed, not an array"),
         (Method::PUT, "/v1/groups/g", "7", "a JSON object is needed, not a number"),
         (
-            Method::PUT,
-            "/v1/schedules/s",
-            r#"{"group": "g", "cron": "@daily", "job": {}, "max_runs": -1}"#,
+            Method::POST,
+            "/v1/groups/g/leases",
+            r#"{"max": -1}"#,
             "a whole number that is not negative is needed, not the number `-1`",
         ),
         (

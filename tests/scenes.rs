@@ -29,8 +29,7 @@ pub fn scene(route: &str, url: &str) -> Vec<Step> {
     let later = || json!({"url": url, "run_at": "+1h"});
     let pulled = || json!({"payload": 1});
     let lease = || step("POST", "/v1/groups/{group}/leases", json!({}));
-    let version =
-        || step("POST", "/v1/groups/{group}/policy/versions", json!({"retry": {"plugin": "carillon-backoff"}}));
+    let version = || step("POST", "/v1/groups/{group}/policy/versions", json!({"retry": {"plugin": "backoff"}}));
     let key = || step("PUT", "/v1/keys/k{n}", json!({"secret": "x".repeat(32)}));
     let schedule =
         || step("PUT", "/v1/schedules/s{n}", json!({"group": "{group}", "cron": "@hourly", "job": {"url": url}}));
@@ -102,7 +101,7 @@ pub fn scene(route: &str, url: &str) -> Vec<Step> {
         }
         ("POST", "/v1/groups/{group}/policy/versions") => {
             steps.push(group());
-            json!({"retry": {"plugin": "carillon-backoff"}})
+            json!({"retry": {"plugin": "backoff"}})
         }
         ("POST", "/v1/groups/{group}/policy/simulate") => {
             steps.push(group());

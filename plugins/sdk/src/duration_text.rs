@@ -7,10 +7,10 @@ use std::fmt;
 use std::time::Duration;
 
 /// The names of a unit, the shortest first, and its length in nanoseconds.
-pub type Unit = (&'static [&'static str], u128);
+pub type Unit = (&'static [&'static str], u64);
 
-const SECOND: u128 = 1_000_000_000;
-const DAY: u128 = 86_400 * SECOND;
+const SECOND: u64 = 1_000_000_000;
+const DAY: u64 = 86_400 * SECOND;
 
 /// The units of durations, the longest first.
 pub const UNITS: [Unit; 8] = [
@@ -97,8 +97,12 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         nanos = nanos.saturating_add(length(whole, fraction.unwrap_or(""), unit)?);
         rest = rest.trim_start();
     }
-    let seconds = u64::try_from(nanos / SECOND).map_err(|_| DurationError::Range)?;
-    let nanos = u32::try_from(nanos % SECOND).map_err(|_| DurationError::Range)?;
+    // A division of 128 bits is a call of a thousand instructions in a guest: few durations need one.
+    if let Ok(nanos) = u64::try_from(nanos) {
+        return Ok(Duration::from_nanos(nanos));
+    }
+    let seconds = u64::try_from(nanos / u128::from(SECOND)).map_err(|_| DurationError::Range)?;
+    let nanos = u32::try_from(nanos % u128::from(SECOND)).map_err(|_| DurationError::Range)?;
     Ok(Duration::new(seconds, nanos))
 }
 
@@ -121,21 +125,28 @@ fn take<'t>(rest: &mut &'t str, belongs: impl Fn(char) -> bool) -> &'t str {
     taken
 }
 
-fn unit_of(name: &str, behind: &str) -> Result<u128, DurationError> {
+fn unit_of(name: &str, behind: &str) -> Result<u64, DurationError> {
     if name.is_empty() {
         let is_over = behind.is_empty() || behind.starts_with(|c: char| c.is_ascii_digit());
         return Err(if is_over { DurationError::UnitMissing } else { DurationError::Number });
     }
+    if let Some((_, nanos)) = UNITS.iter().find(|(names, _)| names.contains(&name)) {
+        return Ok(*nanos);
+    }
     if CALENDAR_UNITS.contains(&name) {
         return Err(DurationError::Calendar(name.to_owned()));
     }
-    let found = UNITS.iter().find(|(names, _)| names.contains(&name));
-    found.map(|(_, nanos)| *nanos).ok_or_else(|| DurationError::UnknownUnit(name.to_owned()))
+    Err(DurationError::UnknownUnit(name.to_owned()))
 }
 
 /// A number of units in nanoseconds.
-fn length(whole: &str, fraction: &str, unit: u128) -> Result<u128, DurationError> {
-    let fraction = fraction.trim_end_matches('0');
+fn length(whole: &str, fraction: &str, unit: u64) -> Result<u128, DurationError> {
+    if fraction.is_empty()
+        && let Some(nanos) = whole.parse().ok().and_then(|number: u64| number.checked_mul(unit))
+    {
+        return Ok(u128::from(nanos));
+    }
+    let (fraction, unit) = (fraction.trim_end_matches('0'), u128::from(unit));
     if whole.trim_start_matches('0').len() > DIGITS || fraction.len() > DIGITS {
         return Err(DurationError::Range);
     }

@@ -225,7 +225,11 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for (names, nanos) in UNITS {
             for name in names {
-                assert_eq!(parse(&format!("3{name}")).map(|duration| duration.as_nanos()), Ok(3 * nanos), "{name}");
+                assert_eq!(
+                    parse(&format!("3{name}")).map(|duration| duration.as_nanos()),
+                    Ok(3 * u128::from(nanos)),
+                    "{name}"
+                );
                 assert!(seen.insert(*name) && !CALENDAR_UNITS.contains(name), "{name}");
             }
         }

@@ -44,6 +44,13 @@ impl World {
         api.put_group("g", json!({})).await;
         schedules::put(&host, &receiver, "tick", "* * * * * *", json!({"max_runs": 1})).await;
         receiver.arrived("/tick", 1).await;
+        // What is compared later is as it stays: the first run that `max_runs` excludes has been recorded, and none is after it.
+        let closed = async {
+            while api.get("/v1/schedules/tick").await.expect(200)["last_skip"] != "max_runs" {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        soon("the schedule is over", closed).await;
         until_over(api, "g").await;
 
         api.put("/v1/keys/k", json!({"secret": "s3cret"})).await.expect(204);

@@ -112,6 +112,7 @@ impl Quota {
 }
 
 impl Settings {
+    /// Reads the document once: it may be on standard input.
     fn defaults(&self) -> anyhow::Result<Members> {
         self.defaults.as_ref().map_or_else(|| Ok(Members::default()), |file| input::document(file))
     }
@@ -126,18 +127,18 @@ impl Settings {
     }
 
     /// All settings of a tenant.
-    fn whole(&self) -> anyhow::Result<Members> {
+    fn whole(&self, defaults: &Members) -> anyhow::Result<Members> {
         let signer = |(name, key)| json!({ "name": name, "public_key": key });
         let mut body = Members::default();
-        body.put("defaults", &self.defaults()?)?;
+        body.put("defaults", defaults)?;
         body.put("quota", &self.quota.members()?)?;
         body.put("plugin_signers", &self.signers()?.into_iter().map(signer).collect::<Vec<_>>())?;
         Ok(body)
     }
 
     /// Those that are said, and null for those that are to go.
-    fn part(&self, unset: &[(String, String)]) -> anyhow::Result<Members> {
-        let mut parts = [self.defaults()?, self.quota.members()?, Members::default()];
+    fn part(&self, defaults: &Members, unset: &[(String, String)]) -> anyhow::Result<Members> {
+        let mut parts = [defaults.clone(), self.quota.members()?, Members::default()];
         for (name, key) in self.signers()? {
             parts[2].put(name, &key)?;
         }
@@ -172,21 +173,22 @@ impl Command {
         let client = &session.client;
         match self {
             Self::Put { name, settings, replace: true } => {
-                let tenant: Answer = client.put(&["tenants", &name], &settings.whole()?).await?;
+                let tenant: Answer = client.put(&["tenants", &name], &settings.whole(&settings.defaults()?)?).await?;
                 session.changed(&tenant, &format!("{name}: stored"))
             }
             Self::Put { name, settings, replace: false } => {
-                let path = ["tenants", &name];
-                let tenant = match client.patch(&path, &[], &settings.part(&[])?).await {
+                let (path, defaults) = (["tenants", &name], settings.defaults()?);
+                let tenant = match client.patch(&path, &[], &settings.part(&defaults, &[])?).await {
                     Err(ClientError::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {
-                        client.put(&path, &settings.whole()?).await?
+                        client.put(&path, &settings.whole(&defaults)?).await?
                     }
                     tenant => tenant?,
                 };
                 session.changed(&tenant, &format!("{name}: stored"))
             }
             Self::Patch { name, settings, unset } => {
-                let tenant = client.patch(&["tenants", &name], &[], &settings.part(&unset)?).await?;
+                let tenant =
+                    client.patch(&["tenants", &name], &[], &settings.part(&settings.defaults()?, &unset)?).await?;
                 session.changed(&tenant, &format!("{name}: stored"))
             }
             Self::Get { name } => {
@@ -210,12 +212,14 @@ mod tests {
         let quota =
             Quota { concurrency: Some(3), rate: None, burst: None, weight: None, plugins: None, plugin_bytes: None };
         let settings = Settings { defaults: None, quota, plugin_signers: Vec::new() };
-        let part = settings.part(&[setting("quota.rate").unwrap(), setting("plugin_signers.ci").unwrap()]).unwrap();
+        let none = Members::default();
+        let part =
+            settings.part(&none, &[setting("quota.rate").unwrap(), setting("plugin_signers.ci").unwrap()]).unwrap();
         let expected = r#"{"quota":{"concurrency":3,"rate":null},"plugin_signers":{"ci":null}}"#;
         assert_eq!(serde_json::to_string(&part).unwrap(), expected);
-        assert!(settings.part(&[setting("quota.concurrency").unwrap()]).is_err());
+        assert!(settings.part(&none, &[setting("quota.concurrency").unwrap()]).is_err());
         assert!(setting("rate").is_err() && setting("quota.").is_err() && setting("x.y").is_err());
         let whole = r#"{"defaults":{},"quota":{"concurrency":3},"plugin_signers":[]}"#;
-        assert_eq!(serde_json::to_string(&settings.whole().unwrap()).unwrap(), whole);
+        assert_eq!(serde_json::to_string(&settings.whole(&none).unwrap()).unwrap(), whole);
     }
 }

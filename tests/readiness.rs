@@ -164,8 +164,8 @@ async fn jobs_are_accepted_and_delivered_while_viewers_hold_all_that_they_can() 
     host.api.post_job("g", leased).await;
     let leases = host.api.post("/v1/groups/g/leases", json!({})).await.expect(200);
     let token = leases["leases"][0]["token"].as_str().unwrap();
-    host.api.post(&format!("/v1/leases/{token}/extend"), Value::Null).await.expect(200);
-    host.api.post(&format!("/v1/leases/{token}/complete"), Value::Null).await.expect(200);
+    host.api.post(&format!("/v1/leases/{token}/extend"), json!({})).await.expect(200);
+    host.api.post(&format!("/v1/leases/{token}/complete"), json!({})).await.expect(200);
     lock.execute("ROLLBACK").await.unwrap();
     for viewer in viewers {
         let status = viewer.await.unwrap();

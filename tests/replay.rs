@@ -86,7 +86,7 @@ async fn what_is_not_as_it_was_is_said() {
 
     // Another key of the same name signs otherwise, and only that is different. In what, nobody knows any more.
     host.api.put("/v1/keys/k", json!({"secret": "another"})).await.expect(204);
-    host.api.post("/v1/groups/g/policy/versions", json!({})).await.expect(201);
+    host.api.post("/v1/groups/g/policy/versions", json!({"sign": null})).await.expect(201);
     for version in [1, 2] {
         let replayed = host.api.post(&replay_of(&id, 1), json!({"version": version})).await.expect(200);
         assert_eq!((&replayed["same"], replayed.get("request")), (&json!(false), None), "{replayed}");
@@ -203,7 +203,10 @@ async fn a_backtest_can_be_of_the_attempts_of_some_time() {
     let clock = ManualClock::new();
     let (host, receiver) = (Setup::with_clock(&clock).start().await, Receiver::with_clock(clock.clone()).await);
     let (ok, lost) = history(&host, &receiver, &clock).await;
-    host.api.post("/v1/groups/g/policy/versions", json!({"judge": {"config": {"expect": [418]}}})).await.expect(201);
+    host.api
+        .post("/v1/groups/g/policy/versions", json!({"judge": {"config": {"expect": [418]}}, "sign": null}))
+        .await
+        .expect(201);
     let times: Vec<Value> = host.api.attempts(&ok).await.iter().map(|attempt| attempt["started_at"].clone()).collect();
     let seen = async |range: Value| {
         let mut asked = json!({"version": 2});

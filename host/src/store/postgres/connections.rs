@@ -7,12 +7,13 @@
 
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
@@ -115,14 +116,15 @@ impl Connections {
     /// Returns when the only host refuses connections: it is not there, and nobody waits for it. (The pool itself waits, as for a server that
     /// starts.)
     async fn refused(&self) -> sqlx::Error {
-        let options = self.pool.connect_options();
-        if self.hosts.are_several() || options.get_socket().is_some() {
+        if self.hosts.are_several() {
             return std::future::pending().await;
         }
         loop {
             sleep(KNOCK_AFTER).await;
-            match TcpStream::connect((options.get_host(), options.get_port())).await {
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => return sqlx::Error::Io(error),
+            match knock(self.pool.connect_options().as_ref()).await {
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+                    return sqlx::Error::Io(error);
+                }
                 _ => {}
             }
         }
@@ -185,4 +187,16 @@ impl Drop for Taken {
             }
         });
     }
+}
+
+/// Connects to the host, and no more: through its socket where one is meant.
+async fn knock(options: &PgConnectOptions) -> std::io::Result<()> {
+    let (host, port) = (options.get_host(), options.get_port());
+    let directory =
+        options.get_socket().map(PathBuf::as_path).or_else(|| host.starts_with('/').then(|| Path::new(host)));
+    match directory {
+        Some(directory) => drop(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?),
+        None => drop(TcpStream::connect((host, port)).await?),
+    }
+    Ok(())
 }

@@ -110,7 +110,7 @@ async fn spied(api: &Api, receiver: &Receiver) -> (Bytes, Vec<Reply>) {
 /// A version that signs with nothing runs as a shadow beside one that signs; what is said of their differences.
 async fn shadowed(api: &Api, receiver: &Receiver) -> Vec<Reply> {
     let shadow = "/v1/groups/g/policy/shadow";
-    let policy = json!({"encode": [{"plugin": "base64-envelope"}]});
+    let policy = json!({"encode": [{"plugin": "base64-envelope"}], "sign": null});
     let made = api.post("/v1/groups/g/policy/versions", policy).await;
     assert_eq!(made.expect(201)["version"], 2);
     api.put(shadow, json!({"version": 2})).await.expect(200);

@@ -17,7 +17,7 @@ const NOWHERE: &str = "http://127.0.0.1:1/";
 const FOREVER: &str = "1h";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_tells_what_was_given_back_and_ends_the_streams() {
+async fn a_stop_tells_what_was_interrupted_and_ends_the_streams() {
     let host = Setup::new().set("server.drain_timeout", "50ms").start().await;
     let receiver = Receiver::start().await;
     receiver.on("/held", [Answer::status(200).held(&Gate::closed())]);
@@ -26,7 +26,7 @@ async fn a_stop_tells_what_was_given_back_and_ends_the_streams() {
     host.api.job_id("g", json!({"url": receiver.url("/held")})).await;
     receiver.arrived("/held", 1).await;
     soon("it stops", host.stop()).await;
-    assert_eq!(kinds(&stream.rest().await), ["push", "pop", "release"]);
+    assert_eq!(kinds(&stream.rest().await), ["push", "pop", "retry"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,6 +159,6 @@ async fn comes_back() {
     let app = axum::Router::new().route("/v1/events", axum::routing::get(events));
     tokio::spawn(async { axum::serve(listener, app).await });
     let finished = run(&["events", "--since", "6", "--limit", "3", "--json", "--server", &server], &[], "").await;
-    assert_eq!(finished.ok(), "{\"id\":\"7\"}\n{\"id\":\"8\"}\n{\"id\":\"9\"}\n");
+    assert_eq!(finished.ok(), "{\"id\": \"7\"}\n{\"id\": \"8\"}\n{\"id\": \"9\"}\n");
     assert!(finished.stderr.contains("broke off"), "{finished:?}");
 }

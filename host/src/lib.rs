@@ -36,8 +36,6 @@ pub mod observers;
 pub mod due;
 // The same file as in the SDK of plugins: durations are read by one rule.
 #[path = "../../plugins/sdk/src/duration_text.rs"]
-pub mod duration;
-
 // Jobs that consumers fetch.
 pub mod pull;
 
@@ -112,6 +110,8 @@ pub mod timetable;
 pub mod wake;
 
 // JSON that people write.
+pub mod duration;
+
 pub mod json;
 
 // What all nodes and versions hash alike.

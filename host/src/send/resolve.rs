@@ -7,11 +7,13 @@
 //! Nothing here judges an address: the caller passes what it gets to the egress guard.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
@@ -75,10 +77,13 @@ struct System {
     resolver: TokioResolver,
 }
 
+/// A file and its last change: inode, seconds and nanoseconds.
+type Changed = (u64, i64, i64);
+
 struct Current {
     system: Arc<System>,
     /// When the files were last changed.
-    changed: [Option<SystemTime>; 2],
+    changed: [Option<Changed>; 2],
     checked: Stopwatch,
 }
 
@@ -201,8 +206,9 @@ fn asking(servers: &[SocketAddr]) -> ResolverConfig {
 }
 
 /// When the two files were last changed.
-fn changed() -> [Option<SystemTime>; 2] {
-    [HOSTS, RESOLV_CONF].map(|path| Path::new(path).metadata().and_then(|metadata| metadata.modified()).ok())
+fn changed() -> [Option<Changed>; 2] {
+    let of = |metadata: Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+    [HOSTS, RESOLV_CONF].map(|path| Path::new(path).metadata().map(of).ok())
 }
 
 /// The server's own exhaustion, if the resolver met it.

@@ -4,14 +4,14 @@
 //! is printed, and kept in [`REGRESSIONS`], whose walks are taken first: commit what it adds.
 
 use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
+use super::model::{End, Expected, Step, WALK_LEASE, a_step, ms};
 use super::*;
-use crate::job::{Settlement, Token};
+use crate::job::Token;
 use crate::store::{Edit, Settled};
 
 /// The seeds of walks that failed once.
@@ -19,104 +19,6 @@ const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regress
 
 const WALKS: u32 = 24;
 const STEPS: usize = 40;
-
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Succeed,
-    Die,
-    Expire,
-    Retry(u64),
-    Hold(u64),
-    Release,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Insert {
-        delay: u64,
-        /// It has a deadline, so long after its acceptance.
-        ttl: Option<u64>,
-        /// It has one of the order keys.
-        key: Option<char>,
-        pull: bool,
-    },
-    Pass {
-        time: u64,
-    },
-    Claim {
-        quota: u32,
-        pull: bool,
-    },
-    ClaimLost,
-    ClaimOverdue,
-    /// Settles a few of all the leases that ever were, the lost ones included.
-    Settle(Vec<(usize, End)>),
-    Extend(usize),
-    Cancel(usize),
-    Redrive(usize),
-    Reschedule(usize, u64),
-    Edit(usize, u64),
-    Prune(State),
-}
-
-fn an_end() -> impl Strategy<Value = End> {
-    prop_oneof![
-        Just(End::Succeed),
-        Just(End::Die),
-        Just(End::Expire),
-        (0..50_u64).prop_map(End::Retry),
-        (0..50_u64).prop_map(End::Hold),
-        Just(End::Release),
-    ]
-}
-
-fn a_step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0..50_u64, option::of(0..90_u64), option::of(prop::sample::select(vec!['a', 'b'])), prop::bool::weighted(0.2))
-            .prop_map(|(delay, ttl, key, pull)| Step::Insert { delay, ttl, key, pull }),
-        3 => (1..60_u64).prop_map(|time| Step::Pass { time }),
-        5 => (0..4_u32, prop::bool::weighted(0.3)).prop_map(|(quota, pull)| Step::Claim { quota, pull }),
-        2 => Just(Step::ClaimLost),
-        2 => Just(Step::ClaimOverdue),
-        5 => vec((any::<prop::sample::Index>().prop_map(|index| index.index(1_000)), an_end()), 1..4).prop_map(Step::Settle),
-        1 => (0..1_000_usize).prop_map(Step::Extend),
-        2 => (0..1_000_usize).prop_map(Step::Cancel),
-        3 => (0..1_000_usize).prop_map(Step::Redrive),
-        1 => (0..1_000_usize, 0..50_u64).prop_map(|(which, delay)| Step::Reschedule(which, delay)),
-        1 => (0..1_000_usize, 0..50_u64).prop_map(|(which, delay)| Step::Edit(which, delay)),
-        1 => prop::sample::select(State::ALL.to_vec()).prop_map(Step::Prune),
-    ]
-}
-
-/// How long the walks' leases last.
-const WALK_LEASE: Duration = ms(40);
-
-const fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// What is expected of one job.
-#[derive(Clone, Debug)]
-struct Expected {
-    id: JobId,
-    state: State,
-    pull: bool,
-    key: Option<char>,
-    /// An earlier job of its key is unfinished.
-    blocked: bool,
-    ttl: Option<Duration>,
-    deadline: Option<UnixMs>,
-    revision: i64,
-    run_at: UnixMs,
-    lease_until: UnixMs,
-    token: Token,
-    lost_leases: u32,
-    attempt_count: u32,
-    attempt_base: u32,
-    cancel_requested: bool,
-    finished_at: Option<UnixMs>,
-    pruned: bool,
-}
 
 struct Walk<'w> {
     world: &'w World,
@@ -400,60 +302,6 @@ impl Walk<'_> {
             if !job.state.is_final() {
                 assert_eq!(job.cancel_requested, expected.cancel_requested);
             }
-        }
-    }
-}
-
-impl Expected {
-    fn step_to(&mut self, next: State) {
-        assert!(self.state.can_become(next), "{} became {next}", self.state);
-        self.state = next;
-    }
-
-    fn lease(&mut self, until: UnixMs, leased: &Leased) {
-        if self.state == State::Scheduled {
-            self.step_to(State::Running);
-        }
-        assert!(leased.token > self.token);
-        assert_eq!((leased.lost_leases, leased.number()), (self.lost_leases, self.attempt_count + 1));
-        assert_eq!(leased.history.len(), (self.attempt_count - self.attempt_base) as usize);
-        (self.lease_until, self.token) = (until, leased.token);
-    }
-
-    fn settle(&mut self, token: Token, end: End, now: UnixMs) -> Settled {
-        if self.state != State::Running || self.token != token {
-            return Settled::LeaseLost;
-        }
-        let (next, run_at, spent) = match end {
-            End::Succeed => (State::Succeeded, self.run_at, true),
-            End::Die => (State::Dead, self.run_at, true),
-            End::Expire => (State::Expired, self.run_at, false),
-            End::Retry(delay) => (State::Scheduled, now.plus(ms(delay)), true),
-            End::Hold(delay) => (State::Scheduled, now.plus(ms(delay)), false),
-            End::Release => (State::Scheduled, self.run_at, false),
-        };
-        self.attempt_count += u32::from(spent);
-        if next == State::Scheduled && self.cancel_requested {
-            self.step_to(State::Cancelled);
-        } else {
-            self.step_to(next);
-            self.run_at = run_at;
-        }
-        self.finished_at = self.state.is_final().then_some(now);
-        Settled::Applied(self.state)
-    }
-}
-
-impl End {
-    fn of(self, leased: &Leased, now: UnixMs) -> Settlement {
-        let attempt = an_attempt(leased, Some(503));
-        match self {
-            Self::Succeed => Settlement::succeeded(leased, now, attempt),
-            Self::Die => Settlement::dead(leased, now, attempt),
-            Self::Expire => Settlement::expired(leased, now, None),
-            Self::Retry(delay) => Settlement::retry(leased, now, attempt, now.plus(ms(delay))),
-            Self::Hold(delay) => Settlement::held(leased, now, attempt, now.plus(ms(delay))),
-            Self::Release => Settlement::released(leased, now),
         }
     }
 }

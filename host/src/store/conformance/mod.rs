@@ -12,6 +12,7 @@ pub(super) mod lease;
 pub(super) mod left;
 pub(super) mod list;
 pub(super) mod machine;
+mod model;
 pub(super) mod order;
 pub(super) mod settle;
 

@@ -34,8 +34,7 @@ pub mod observers;
 
 // Which jobs start now.
 pub mod due;
-// The same file as in the SDK of plugins: durations are read by one rule.
-#[path = "../../plugins/sdk/src/duration_text.rs"]
+
 // Jobs that consumers fetch.
 pub mod pull;
 
@@ -110,9 +109,11 @@ pub mod timetable;
 pub mod wake;
 
 // JSON that people write.
-pub mod duration;
-
 pub mod json;
+
+// The same file as in the SDK of plugins: durations are read by one rule.
+#[path = "../../plugins/sdk/src/duration_text.rs"]
+pub mod duration;
 
 // What all nodes and versions hash alike.
 pub mod fnv;

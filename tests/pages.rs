@@ -14,6 +14,7 @@ struct Walkthrough {
 /// What readers do by eye: they copy the id of the newest job of a group, and wait until a job has ended.
 const BY_EYE: &str = r#"
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+curl() { command curl --silent --show-error "$@"; }
 newest() {
     curl -s "$CARILLON_SERVER/v1/groups/$1/jobs?limit=1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["items"][0]["id"])'
 }
@@ -27,8 +28,9 @@ until_it_listens() {
 "#;
 
 async fn assert_that_it_works(walkthrough: &Walkthrough) {
-    let server = Program::serve(&["--no-auth", "--egress-allow", "127.0.0.0/8"], &[]).await;
     let (directory, receiver) = (tempfile::tempdir().unwrap(), free_port());
+    let store = format!("sqlite:{}", directory.path().join("carillon.db").display());
+    let server = Program::serve(&["--no-auth", "--egress-allow", "127.0.0.0/8", "--store", &store], &[]).await;
     std::os::unix::fs::symlink(repository().join("examples"), directory.path().join("examples")).unwrap();
     let blocks: Vec<_> = walkthrough.pages.iter().flat_map(|page| blocks(page)).collect();
     assert!(blocks.len() > 1, "{} blocks", blocks.len());

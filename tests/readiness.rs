@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 
 use crate::postgres::{DATABASE, cluster, until_status};

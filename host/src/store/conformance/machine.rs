@@ -4,7 +4,6 @@
 //! is printed, and kept in [`REGRESSIONS`], whose walks are taken first: commit what it adds.
 
 use proptest::collection::vec;
-use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -12,7 +11,7 @@ use tokio::task::block_in_place;
 use super::model::{End, Expected, Step, WALK_LEASE, a_step, ms};
 use super::*;
 use crate::job::Token;
-use crate::store::{Edit, Settled};
+use crate::store::Edit;
 
 /// The seeds of walks that failed once.
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/store_machine.txt");

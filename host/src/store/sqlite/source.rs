@@ -225,7 +225,8 @@ mod tests {
             let columns = table.columns.iter().filter(|column| column.form != Form::Labels);
             columns.map(|column| format!("{}.{}", table.source.0, column.name))
         });
-        let known: BTreeSet<String> = moved.chain([LEFT, ELSEWHERE].concat().into_iter().map(str::to_owned)).collect();
+        let known: BTreeSet<String> =
+            moved.chain([&LEFT[..], &ELSEWHERE].concat().into_iter().map(str::to_owned)).collect();
         assert_eq!(found, known);
     }
 

@@ -34,6 +34,7 @@ fn push_float(out: &mut String, float: f64) {
         return;
     };
     match digits.split_at_checked(whole) {
+        Some(("", fraction)) => _ = write!(out, "0.{fraction}"),
         Some((whole, fraction)) => _ = write!(out, "{whole}.{}", if fraction.is_empty() { "0" } else { fraction }),
         None => _ = write!(out, "{digits}{}.0", "0".repeat(whole - digits.len())),
     }

@@ -283,7 +283,7 @@ async fn a_body_of_another_kind_says_what_is_needed() {
             Method::POST,
             "/v1/groups/g/leases",
             r#"{"max": -1}"#,
-            "a whole number that is not negative is needed, not the number `-1`",
+            "a whole number from 0 to 4294967295 is needed, not the number `-1`",
         ),
         (
             Method::POST,

@@ -10,7 +10,7 @@ use crate::support::{Answer, ManualClock, Receiver, Setup, TestHost, soon};
 /// What a call of each default plugin may use in fuel, about an instruction each, where the benchmark's job is delivered: a tenth more than
 /// it does.
 const FUEL: [(&str, u64); 4] =
-    [("base64-envelope", 15_600), ("werkzeug-cookie", 32_000), ("expected-status", 7_000), ("backoff", 8_400)];
+    [("base64-envelope", 15_600), ("werkzeug-cookie", 32_000), ("expected-status", 7_000), ("backoff", 9_600)];
 
 /// How many jobs a transaction settles, leases or inserts at least, on average, where many run at once.
 const JOBS_PER_COMMIT: u64 = 4;

@@ -132,7 +132,9 @@ async fn request_that_changes_something_is_carried_out_whole_after_a_hang_up_at_
                 continue;
             };
             let (status, answer) = whole(answered).await;
-            assert!((200..300).contains(&status), "{route}: {status} {answer}");
+            // A job that was pulled has no request that could be decided again.
+            let is_meant = (200..300).contains(&status) || (route.ends_with("/replay") && status == 409);
+            assert!(is_meant, "{route}: {status} {answer}");
             tokens.extend(answer.get("token").and_then(Value::as_str).map(str::to_owned));
             break;
         }

@@ -90,7 +90,7 @@ async fn commands_of_the_rollout_guide_work() {
         pages: &["docs/rollout.md"],
         before: r#"
 python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 & until_it_listens 8000
-judge() { printf 'judge = {plugin = "expected-status", config = {success = ["%s"]}}\n' "$1"; }
+judge() { printf 'judge = {plugin = "expected-status", config = {expect = ["%s"]}}\n' "$1"; }
 for status in 200-299 200-399; do judge $status >group.toml; carillon group put reminders --file group.toml; done
 judge 200-202 >group.toml
 judge 200-201 >candidate.toml

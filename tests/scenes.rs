@@ -49,7 +49,8 @@ pub fn scene(route: &str, url: &str) -> Vec<Step> {
             steps.push(group());
             json!({"jobs": [sent(), sent()]})
         }
-        ("DELETE" | "PATCH", "/v1/jobs/{id}") | ("POST", "/v1/jobs/{id}/reschedule" | "/v1/jobs/{id}/run") => {
+        ("DELETE" | "PATCH", "/v1/jobs/{id}")
+        | ("POST", "/v1/jobs/{id}/reschedule" | "/v1/jobs/{id}/run" | "/v1/jobs/{id}/copy") => {
             steps.extend([group(), job(later())]);
             json!({"run_at": "+2h"})
         }

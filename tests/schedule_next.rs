@@ -35,14 +35,15 @@ async fn an_expression_is_shown_without_storing_it() {
     let every = runs("cron=@every+90s&from=1795168800").await.expect(200);
     assert_eq!(times(&every, "at")[..2], ["2026-11-20T10:00:00.000Z", "2026-11-20T10:01:30.000Z"]);
     assert_eq!(times(&every, "at").len(), 10);
-    for (query, pointer) in [
-        ("cron=0+25+*+*+*", "/cron"),
-        ("cron=@daily&time_zone=localtime", "/time_zone"),
-        ("cron=@daily&from=tomorrow", "/from"),
-        ("cron=@daily&count=0", "/count"),
-        ("cron=@daily&count=1001", "/count"),
+    for (query, parameter) in [
+        ("cron=0+25+*+*+*", "cron"),
+        ("cron=@daily&time_zone=localtime", "time_zone"),
+        ("cron=@daily&from=tomorrow", "from"),
+        ("cron=@daily&count=0", "count"),
+        ("cron=@daily&count=1001", "count"),
     ] {
-        runs(query).await.problem_at(422, pointer);
+        let problem = runs(query).await.problem(400);
+        assert_eq!(problem["parameter"], parameter, "{problem}");
     }
     runs("time_zone=UTC").await.problem(400);
     assert!(host.api.get("/v1/schedules").await.items().is_empty());

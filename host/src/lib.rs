@@ -100,10 +100,10 @@ pub mod exhaustion;
 // What everything above is given, and what it speaks of.
 pub mod config;
 
-pub mod job;
-
 // When a schedule ticks.
 pub mod timetable;
+
+pub mod job;
 
 // Who is woken for jobs.
 pub mod wake;

@@ -117,7 +117,7 @@ fn no_attempt_number_overflows() {
         r#"{"max_attempts": 4294967295, "max": "300000000000s"}"#,
         r#"{"max_attempts": 4294967295, "base": 0}"#,
         r#"{"max_attempts": 4294967295, "factor": 1e300, "offset": "366d"}"#,
-        r#"{"max_attempts": 4294967295, "kind": "linear", "base": "1000000y", "jitter": 1}"#,
+        r#"{"max_attempts": 4294967295, "kind": "linear", "base": "365000000d", "jitter": 1}"#,
         r#"{"max_attempts": 4294967295, "kind": "table", "table": ["1s"], "max_elapsed": "1000000y"}"#,
     ] {
         let config = config(json);

@@ -12,7 +12,6 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query, time};
 use crate::clock::UnixMs;
-use crate::policy::binding::Invalid;
 use crate::store::Ticked;
 use crate::timetable::{BadExpression, Timetable, UnknownZone};
 
@@ -99,8 +98,8 @@ pub(in super::super) async fn of_expression(
     let expression = params.cron.parse();
     let zone = time_zone.parse();
     let timetable = Timetable {
-        expression: expression.map_err(|error: BadExpression| Invalid::at("/cron", error.to_string()))?,
-        zone: zone.map_err(|error: UnknownZone| Invalid::at("/time_zone", error.to_string()))?,
+        expression: expression.map_err(|error: BadExpression| Problem::parameter("cron", error.to_string()))?,
+        zone: zone.map_err(|error: UnknownZone| Problem::parameter("time_zone", error.to_string()))?,
         anchor: from,
         start: None,
         end: None,
@@ -113,13 +112,13 @@ fn from(text: Option<String>, now: UnixMs) -> Result<UnixMs, Problem> {
     let value = text.parse::<i64>().map_or_else(|_| Value::from(text.as_str()), Value::from);
     // A number with a plus sign is none: it is a duration without its unit.
     let value = if text.starts_with('+') { Value::from(text) } else { value };
-    time(&value, now).map_err(|detail| Problem::invalid("/from", detail))
+    time(&value, now).map_err(|detail| Problem::parameter("from", detail))
 }
 
 fn count(count: Option<usize>) -> Result<usize, Problem> {
     match count.unwrap_or(RUNS) {
         count @ 1..=MAX_RUNS => Ok(count),
-        count => Err(Problem::invalid("/count", format!("`count` is a number from 1 to {MAX_RUNS}, not {count}"))),
+        count => Err(Problem::parameter("count", format!("`count` is a number from 1 to {MAX_RUNS}, not {count}"))),
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) mod machine;
 mod model;
 pub(super) mod order;
 pub(super) mod settle;
+pub(super) mod ticks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,10 +66,16 @@ macro_rules! conformance {
                 only_a_job_that_does_the_work_has_duplicates, a_debounced_job_carries_the_newest_request,
                 a_debounced_request_is_in_the_job_that_starts_or_in_the_next, of_many_newest_requests_one_is_carried,
                 of_many_debounced_producers_one_pushes_now_and_one_later, a_debounced_job_that_was_cancelled_skips_nothing,
-                kinds_of_keys_are_apart, a_tick_makes_one_job, a_tick_skips_queues_or_cancels, a_run_waits_for_the_one_whose_place_it_takes,
+                kinds_of_keys_are_apart, jobs_of_one_name_are_replaced, a_job_is_moved_unless_it_runs, what_is_remembered_is_pruned,
+            ]
+            ticks: [
+                a_tick_makes_one_job,
+                a_tick_skips_queues_or_cancels,
+                a_run_waits_for_the_one_whose_place_it_takes,
                 skipped_ticks_are_written_once_and_stay_when_they_are_made_up_for,
                 runs_that_were_asked_for_do_not_count_and_say_nothing_of_earlier_ticks,
-                a_schedule_stops_at_its_most_runs, jobs_of_one_name_are_replaced, a_job_is_moved_unless_it_runs, a_schedule_that_has_gone_leaves_no_count, what_is_remembered_is_pruned,
+                a_schedule_stops_at_its_most_runs,
+                a_schedule_that_has_gone_leaves_no_count,
             ]
             change: [
                 each_change_in_each_state, a_redrive_begins_a_new_series, each_life_is_as_long_as_the_first, an_edit_replaces_and_counts, many_are_changed_in_order,

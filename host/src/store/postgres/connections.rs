@@ -8,6 +8,7 @@
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use sqlx::Postgres;
@@ -70,11 +71,12 @@ impl Connections {
     /// A connection that answers.
     pub(super) async fn take(&self) -> Result<Taken, Failure> {
         let looks = async {
+            let mut refused = pin!(self.refused());
             loop {
                 let acquired = tokio::select! {
                     biased;
                     acquired = self.pool.acquire() => acquired,
-                    error = self.refused() => return Err(Failure::from(error)),
+                    error = &mut refused => return Err(Failure::from(error)),
                 };
                 match acquired {
                     Ok(connection) => return Ok(Taken { connection, look: self.look }),
@@ -82,7 +84,10 @@ impl Connections {
                     Err(error) => tracing::debug!(%error, "no connection to the database yet"),
                 }
                 self.look_for_writer().await;
-                sleep(LOOK_AGAIN).await;
+                tokio::select! {
+                    () = sleep(LOOK_AGAIN) => {}
+                    error = &mut refused => return Err(Failure::from(error)),
+                }
             }
         };
         let none = || Err(Failure::from(sqlx::Error::PoolTimedOut));

@@ -76,7 +76,7 @@ pub(super) const FORGET_DELETED_SCHEDULES: &str = "
 /// Jumps from schedule to schedule in the key of `tick`: those that were deleted are known by nothing else.
 pub(super) const PRUNE_TICKS_OF_DELETED: &str = "
     WITH RECURSIVE known (schedule) AS (
-        (SELECT schedule FROM tick ORDER BY schedule LIMIT 1)
+        (SELECT schedule FROM tick WHERE schedule > 0 ORDER BY schedule LIMIT 1)
         UNION ALL
         SELECT (SELECT tick.schedule FROM tick WHERE tick.schedule > known.schedule ORDER BY tick.schedule LIMIT 1)
         FROM known WHERE known.schedule IS NOT NULL

@@ -31,9 +31,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long those that are over are remembered.
-pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
-
 /// Makes changes of many jobs.
 pub struct Bulks {
     /// Where jobs are.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::bulk;
+use crate::catalog::BULK_RETENTION;
 use crate::clock::UnixMs;
 use crate::config::Retention;
 use crate::due::Node;
@@ -112,7 +112,7 @@ impl Node {
                 Err(error) => tracing::error!(%error, "cannot remove old jobs"),
             }
             let now = self.clock.now();
-            if let Err(error) = self.catalog.tidy(now.minus(bulk::KEPT)).await {
+            if let Err(error) = self.catalog.tidy(now.minus(BULK_RETENTION)).await {
                 tracing::error!(%error, "cannot remove what deleted groups and finished bulk changes left");
             }
             self.gates.forget_idle(now);

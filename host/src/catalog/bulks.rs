@@ -1,6 +1,7 @@
 //! Changes of many jobs in the catalog: what is asked for, and how far it has come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,9 @@ use super::{Catalog, Rejected, document};
 use crate::clock::UnixMs;
 use crate::job::{JobId, State, TenantId};
 use crate::store::{Expect, JobFilter, Kind};
+
+/// How long finished bulk changes are remembered.
+pub const BULK_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 
 /// What is done to each job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

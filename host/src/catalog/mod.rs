@@ -40,7 +40,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 pub use self::bindings::Proposed;
-pub use self::bulks::{Bulk, BulkAction, BulkDoc};
+pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
 pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
 pub use self::groups::{PutGroup, Written};

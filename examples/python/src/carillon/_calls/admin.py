@@ -165,7 +165,9 @@ def put_tenant(
     plugin_signers: Iterable[Mapping[str, str]] = (),
 ) -> Call[ChangedTenant]:
     """
-    Makes a tenant, or replaces what its groups inherit, what they may use together, and whose plugins it takes; ``removed`` names what is gone.
+    Makes a tenant, or replaces what its groups inherit, what they may use together, and whose plugins it takes.
+
+    ``removed`` of the answer names what is gone.
 
     A signer has a ``name`` and a ``public_key``: Ed25519, in PEM.
     """

@@ -246,6 +246,7 @@ enum Base {
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Proposal {
     /// With `active`, what the document does not name stays as it is in the version in force. Without it, the document is the whole version.
+    #[param(inline)]
     base: Option<Base>,
 }
 

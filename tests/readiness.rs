@@ -98,8 +98,9 @@ async fn readiness_agrees_with_the_work_on_a_damaged_file() {
                         }
                         tokio::time::sleep(crate::support::LOOK_AGAIN).await;
                     }
-                });
-            unready += u32::from(is_unready.await);
+                })
+                .await;
+            unready += u32::from(is_unready);
         } else if posted.status == 201 {
             let path = format!("/v1/jobs/{}", crate::support::id_of(&posted.json()));
             soon(&format!("{name} is damaged: the job is delivered, or the server not ready"), async {

@@ -40,6 +40,12 @@ class Filter(TypedDict, total=False):
     #: Absolute times.
     created_from: When
     created_before: When
+    due_from: When
+    due_before: When
+    #: Exactly this URL, or its beginning.
+    url: str
+    url_prefix: str
+    order_key: str
     #: All of these labels; ``a.b`` means ``b`` in the namespace ``a``.
     metadata: Mapping[str, str]
 
@@ -148,4 +154,4 @@ def _some(group: str, verb: str, dry_run: bool, which: Mapping[str, Any]) -> Cal
 
 def _filter(which: Mapping[str, Any]) -> dict[str, Any]:
     check_fields(which, Filter, "a filter")
-    return {name: when(value) if name.startswith("created_") else value for name, value in which.items()}
+    return {name: when(value) if name.endswith(("_from", "_before")) else value for name, value in which.items()}

@@ -137,16 +137,24 @@ def list_(
     name_prefix: Optional[str] = None,
     created_from: Optional[When] = None,
     created_before: Optional[When] = None,
+    due_from: Optional[When] = None,
+    due_before: Optional[When] = None,
+    url: Optional[str] = None,
+    url_prefix: Optional[str] = None,
+    order_key: Optional[str] = None,
     metadata: Optional[Mapping[str, str]] = None,
     page_size: Optional[int] = None,
 ) -> Call[Page[Job]]:
     """A group's jobs, or those of all groups, newest first. A label in a namespace is ``namespace.key``. Times are absolute."""
+    times = {"created_from": created_from, "created_before": created_before, "due_from": due_from, "due_before": due_before}
     params = {
         "state": state,
         "name": name,
         "name_prefix": name_prefix,
-        "created_from": None if created_from is None else when(created_from),
-        "created_before": None if created_before is None else when(created_before),
+        "url": url,
+        "url_prefix": url_prefix,
+        "order_key": order_key,
+        **{name: None if time is None else when(time) for name, time in times.items()},
         **{f"metadata.{key}": value for key, value in (metadata or {}).items()},
     }
     where = path("jobs") if group is None else path("groups", group, "jobs")

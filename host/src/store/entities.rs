@@ -54,7 +54,7 @@ impl Kind {
 /// Something that is configured, not scheduled. There are few of them, and every node holds all of them in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// Unique among all entities, never used again; a group's [`GroupId`] and a tenant's [`TenantId`].
+    /// Unique among all entities, never used again; a group's [`GroupId`](crate::job::GroupId) and a tenant's [`TenantId`](crate::job::TenantId).
     pub id: i64,
     /// The owner, 0 for a tenant.
     pub tenant: i64,
@@ -194,7 +194,7 @@ pub trait Entities: Send + Sync {
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
 
     /// Removes an entity; false if it was not there. The bytes of a plugin go with the last version, of any tenant, that names them. A
-    /// group's jobs go with it, a bounded number at each [`Jobs::prune`];
+    /// group's jobs go with it, a bounded number at each [`Jobs::prune`](super::Jobs::prune);
     /// fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since a
     /// `generation` that is given: what was looked at then may no longer hold.
     async fn delete(

@@ -165,7 +165,7 @@ pub fn format(duration: Duration) -> Text {
     Text(duration)
 }
 
-/// See [`format`].
+/// See [`format()`].
 #[derive(Clone, Copy, Debug)]
 pub struct Text(Duration);
 

@@ -93,7 +93,7 @@ impl<P: Observe> bindings::observe::Guest for Exported<P> {
 
 /// Exports a plugin and exactly the roles listed: `export!(MyPlugin: judge, retry);`
 ///
-/// The type must implement [`Plugin`](crate::Plugin) and the trait of each role. On other targets than wasm32 it only checks that.
+/// The type must implement [`Plugin`] and the trait of each role. On other targets than wasm32 it only checks that.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($role:ident),+ $(,)?) => {

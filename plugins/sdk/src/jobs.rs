@@ -1,6 +1,6 @@
 //! An observer's way to tell somebody of what it has seen: it asks for a job, in the group that its binding names as `jobs`.
 //!
-//! On other targets than wasm32 there is no host: what is asked for is kept for [`testing::asked_jobs`](crate::testing::asked_jobs).
+//! On other targets than wasm32 there is no host: what is asked for is kept for `testing::asked_jobs`.
 
 #[cfg(target_arch = "wasm32")]
 use crate::bindings::shared::jobs::create as ask;

@@ -1,7 +1,7 @@
 //! Keys as a signer sees them: something that can be asked for a code or a signature, and never read.
 //!
 //! The trait stands between a plugin and the host's handles so that a signer can be tested without a host, see
-//! [`testing::StaticKey`](crate::testing::StaticKey).
+//! `testing::StaticKey`.
 
 use crate::bindings::shared::keys;
 use crate::{Failure, KeyError, Mac, SignatureAlgorithm};

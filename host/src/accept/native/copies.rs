@@ -17,7 +17,7 @@ use super::job_view::JobView;
 use super::jobs::Named;
 use crate::job::{Admission, JobId, NewJob, Spec, new_seed};
 
-/// When a copy is due.
+/// Time from which a copy is due.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CopyDoc {

@@ -17,7 +17,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// How long what waits stays counted: to count it takes time in proportion to it.
 const BACKLOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// How long it may take.
+/// Longest time that the backlog may take to count.
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
 
 /// Says that the process runs.

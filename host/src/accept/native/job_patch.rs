@@ -43,7 +43,7 @@ const PAYLOADS: [&str; 3] = ["payload", "payload_text", "payload_base64"];
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only described: the fields of a patch are read as they are written")]
 pub struct JobPatch {
-    /// Where to deliver.
+    /// URL that the job is delivered to.
     url: Option<String>,
     /// The method.
     method: Option<String>,
@@ -56,7 +56,7 @@ pub struct JobPatch {
     payload_text: Option<String>,
     /// The body as base64.
     payload_base64: Option<String>,
-    /// When.
+    /// Time from which the job is due.
     run_at: Option<TimeInput>,
     /// The client's own name for it.
     name: Option<String>,

@@ -152,7 +152,7 @@ pub(in super::super) struct FilterParams {
     order_key: Option<String>,
 }
 
-/// Which labels.
+/// Filter by labels, as query parameters.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only described: its members are read by their names")]

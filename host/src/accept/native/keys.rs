@@ -79,7 +79,7 @@ impl KeyDoc {
     /// The value to put.
     ///
     /// # Errors
-    /// Where it makes no sense.
+    /// Returns a problem that points at the member whose value is not possible.
     pub fn value(self) -> Result<KeyValue, Problem> {
         let (secret, kind) = self.secret()?;
         Ok(KeyValue { kind, secret, overlap: self.overlap()?, groups: self.groups, is_declared: false })

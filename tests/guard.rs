@@ -50,14 +50,14 @@ async fn many_deliveries_share_their_transactions() {
     const JOBS: u64 = 2_000;
     let (host, receiver) = (TestHost::start().await, Receiver::start().await);
     host.api.put_group("many", json!({"limits": {"concurrency": 256}})).await;
-    let before = commits(&host).await;
+    let before = counter(&host, "store_commits").await;
     let job = json!({"url": receiver.url("/"), "payload": 1});
     host.api.post("/v1/groups/many/jobs/batch", json!({"jobs": vec![job; JOBS as usize]})).await.expect(201);
     receiver.arrived("/", JOBS as usize).await;
     while host.api.stats("many").await["succeeded"] != JOBS {
         tokio::task::yield_now().await;
     }
-    let commits = commits(&host).await - before;
+    let commits = counter(&host, "store_commits").await - before;
     assert!(commits * JOBS_PER_COMMIT <= JOBS, "{commits} transactions for {JOBS} jobs");
 }
 
@@ -71,7 +71,6 @@ async fn jobs_of_a_moment_share_their_claim_and_leave_places_free() {
     let job = |at: &u64| json!({"url": receiver.url("/timed"), "run_at": format!("+{at}ms")});
     let jobs: Vec<Value> = TIMES.iter().map(job).collect();
     host.api.post("/v1/groups/g/jobs/batch", json!({"jobs": jobs})).await.expect(201);
-    let before = commits(&host).await;
     clock.set(start.plus(Duration::from_millis(995)));
     soon("the jobs are claimed", async {
         while host.api.stats("g").await["running"] == 0 {
@@ -80,7 +79,7 @@ async fn jobs_of_a_moment_share_their_claim_and_leave_places_free() {
     })
     .await;
     assert_eq!(host.api.stats("g").await["running"], 5, "what is due in the next tenth of a second");
-    assert_eq!((commits(&host).await - before, receiver.count("/timed")), (1, 0));
+    assert_eq!((counter(&host, "claims").await, receiver.count("/timed")), (1, 0));
 
     // Half of the places are free for what is due at once.
     host.api.job_id("g", json!({"url": receiver.url("/now")})).await;
@@ -90,9 +89,10 @@ async fn jobs_of_a_moment_share_their_claim_and_leave_places_free() {
     receiver.arrived("/timed", 5).await;
 }
 
-/// How many transactions the store has committed.
-async fn commits(host: &TestHost) -> u64 {
+/// The value of the counter `carillon_{name}_total`.
+async fn counter(host: &TestHost, name: &str) -> u64 {
     let metrics = host.api.get("/metrics").await;
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix("carillon_store_commits_total "));
-    line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{}", metrics.text()))
+    let prefix = format!("carillon_{name}_total ");
+    let value = metrics.text().lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
+    value.unwrap_or_else(|| panic!("{}", metrics.text()))
 }

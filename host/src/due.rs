@@ -257,6 +257,9 @@ impl Node {
         let stopwatch = Stopwatch::start();
         let claiming = self.leases.claiming().await;
         let leased = self.store.claim_due(claim).await?;
+        if !leased.is_empty() {
+            self.observer.metrics.claimed();
+        }
         self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
         for (group, _) in &outlook.quotas {
             self.priorities.started(Queue::to_deliver(*group), &owed, leased.iter());

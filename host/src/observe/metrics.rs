@@ -104,6 +104,7 @@ pub struct Metrics {
     accepted: Counter,
     ended: Family<StateLabel, Counter>,
     attempts: Family<OutcomeLabel, Counter>,
+    claims: Counter,
     leases_lost: Counter,
     schedule_runs_skipped: Family<ReasonLabel, Counter>,
     lateness: Histogram,
@@ -139,6 +140,7 @@ impl Default for Metrics {
             accepted: Counter::default(),
             ended: Family::default(),
             attempts: Family::default(),
+            claims: Counter::default(),
             leases_lost: Counter::default(),
             schedule_runs_skipped: Family::default(),
             lateness: Histogram::new(SECONDS),
@@ -179,6 +181,7 @@ impl Metrics {
         registry.register("jobs_accepted", "Jobs that were stored", self.accepted.clone());
         registry.register("jobs_ended", "Jobs that reached a final state", self.ended.clone());
         registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
+        registry.register("claims", "Claims that leased jobs to be delivered", self.claims.clone());
         registry.register("leases_lost", "Settlements refused because the lease had ended", self.leases_lost.clone());
         let skipped = self.schedule_runs_skipped.clone();
         registry.register("schedule_runs_skipped", "Runs of schedules that made no job, by reason", skipped);
@@ -235,6 +238,11 @@ impl Metrics {
     /// Jobs were stored.
     pub fn accepted(&self, jobs: u64) {
         self.accepted.inc_by(jobs);
+    }
+
+    /// The dispatcher leased jobs in one transaction.
+    pub fn claimed(&self) {
+        self.claims.inc();
     }
 
     /// Runs of a schedule made no job.

@@ -10,7 +10,6 @@ mod open;
 mod parts;
 mod private;
 mod recover;
-mod signals;
 mod zone;
 
 use std::net::SocketAddr;
@@ -30,7 +29,7 @@ use crate::accept::serve::{ServeLimits, serve};
 use crate::accept::{Api, Mount, mount_router, router};
 use crate::catalog::{Unfit, unlock};
 use crate::clock::{Clock, SystemClock};
-use crate::cluster::{Cluster, Link};
+use crate::cluster::{Cluster, Link, run_refresh};
 use crate::config::Config;
 use crate::cron::Cron;
 use crate::due::{Node, Pace};
@@ -38,19 +37,19 @@ use crate::egress::Guard;
 use crate::files::FileShares;
 use crate::gate::Gates;
 use crate::health::Health;
+use crate::intake::make_requested_jobs;
 use crate::loops::Loops;
 use crate::observe::Observer;
 use crate::observers::Asked;
 use crate::rollout::Rollouts;
 use crate::send::Sender;
+use crate::shutdown::{Signal, signal};
 use crate::store::Store;
 
 pub use self::backup::backup;
-pub(crate) use self::open::runtime_options;
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
 use self::parts::{attempter, concurrency, describe, event_bounds, new_api, payloads, settler};
 pub use self::recover::{recover_master_key, recover_operator_token};
-pub(crate) use self::signals::{Signal, signal};
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -228,7 +227,7 @@ impl App {
         self.supervise(first, "late jobs", node, |node, stop| node.run_late(stop));
         let retention = config.retention.clone();
         self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
-        self.supervise(first, "schedules", api, |api, stop| Cron::new(api).run(stop));
+        self.supervise(first, "schedules", &api.intake, |intake, stop| Cron::new(intake).run(stop));
         self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
         // Leases are kept alive, attempts cut off, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
         self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
@@ -236,7 +235,10 @@ impl App {
         self.supervise(last, "observers", &api.observers, |observers, stop| observers.run(stop));
         self.supervise(last, "quarantines", &node.rollouts, |rollouts, stop| rollouts.run_quarantines(stop));
         let asked = Arc::new(tokio::sync::Mutex::new(asked));
-        self.supervise(last, "observers' jobs", api, move |api, stop| api.run_asked(Arc::clone(&asked), stop));
+        let observers = Arc::clone(&api.observers);
+        self.supervise(last, "observers' jobs", &api.intake, move |intake, stop| {
+            make_requested_jobs(intake, Arc::clone(&observers), Arc::clone(&asked), stop)
+        });
         self.loops.close();
         self.lasting_loops.close();
     }
@@ -270,7 +272,7 @@ impl App {
         let (catalog, wake, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.wake), self.stop.clone());
         let woken = Arc::clone(&configured);
         let refresh = Arc::clone(&self.supervisor).run("catalog refresh", move || {
-            Arc::clone(&catalog).run_refresh(Arc::clone(&woken), Arc::clone(&wake), stop.clone())
+            run_refresh(Arc::clone(&catalog), Arc::clone(&woken), Arc::clone(&wake), stop.clone())
         });
         let link = Link {
             peers: shared.peers,

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Api, Mould, Ticking, Why};
 use crate::catalog::Schedule;
 use crate::clock::UnixMs;
+use crate::intake::{Intake, ScheduleTemplate, TickJob, TickTrigger};
 use crate::job::{SkipReason, SkippedTicks};
 use crate::store::{Placed, StoreError, Ticked};
 use crate::timetable::Timetable;
@@ -37,19 +37,19 @@ struct Known {
     /// Ticks that make no jobs, and are not written down yet.
     skipped: Vec<SkippedTicks>,
     /// Ticks that are to make jobs and have not yet, with whether they were missed.
-    owed: Vec<(UnixMs, Why)>,
+    owed: Vec<(UnixMs, TickTrigger)>,
     /// Whether it was told of the first tick after its end.
     is_closed: bool,
-    /// Why it can make no jobs at present, if it tried and could not.
+    /// TickTrigger it can make no jobs at present, if it tried and could not.
     hindrance: Option<SkipReason>,
     /// When to look next; never if nothing is to come.
     next: Option<UnixMs>,
-    mould: Option<Mould>,
+    template: Option<ScheduleTemplate>,
 }
 
 /// The loop.
 pub struct Cron {
-    api: Arc<Api>,
+    intake: Arc<Intake>,
     known: HashMap<i64, Known>,
     /// Whether others may have made jobs that count.
     recount: bool,
@@ -76,7 +76,7 @@ impl Known {
             is_closed: ticked.and_then(|ticked| ticked.reason).is_some_and(SkipReason::is_final),
             hindrance: None,
             next: Some(handled),
-            mould: None,
+            template: None,
         }
     }
 
@@ -108,7 +108,7 @@ impl Known {
                 self.handled = due.last().map_or(self.handled, |last| self.handled.max(last));
                 let with = |why| move |tick| (tick, why);
                 let missed = due.missed.into_iter().map(with(late(schedule.spec.catch_up_all)));
-                self.owed = missed.chain(due.on_time.into_iter().map(with(Why::Time))).collect();
+                self.owed = missed.chain(due.on_time.into_iter().map(with(TickTrigger::Time))).collect();
                 let hindered = |skipped: SkippedTicks| SkippedTicks {
                     reason: self.hindrance.unwrap_or(skipped.reason),
                     ..skipped
@@ -143,34 +143,34 @@ impl Known {
 }
 
 /// How a tick that was missed is made up for.
-fn late(all: bool) -> Why {
-    if all { Why::CatchUp } else { Why::Time }
+fn late(all: bool) -> TickTrigger {
+    if all { TickTrigger::CatchUp } else { TickTrigger::Time }
 }
 
 impl Cron {
-    /// With the API through which its jobs are made.
+    /// With the intake that makes its jobs.
     #[must_use]
-    pub fn new(api: Arc<Api>) -> Self {
-        Self { api, known: HashMap::new(), recount: false }
+    pub fn new(intake: Arc<Intake>) -> Self {
+        Self { intake, known: HashMap::new(), recount: false }
     }
 
     /// Makes the jobs of schedules until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let api = Arc::clone(&self.api);
+        let intake = Arc::clone(&self.intake);
         while !stop.is_cancelled() {
-            let changed = api.catalog.changed().notified();
+            let changed = intake.catalog.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let next = match self.look().await {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "cannot make the jobs of schedules");
-                    api.clock.now().plus(STORE_PAUSE)
+                    intake.clock.now().plus(STORE_PAUSE)
                 }
             };
             tokio::select! {
                 () = changed => {}
-                () = api.clock.sleep_until(next) => {}
+                () = intake.clock.sleep_until(next) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -180,7 +180,7 @@ impl Cron {
     async fn look(&mut self) -> Result<UnixMs, StoreError> {
         self.refresh().await?;
         // All that is due now is decided before any of it is stored: a tick that came on time is not missed because others take long.
-        let now = self.api.clock.now();
+        let now = self.intake.clock.now();
         for known in self.known.values_mut() {
             let is_idle = known.owed.is_empty() && known.skipped.is_empty();
             if is_idle && known.next.is_some_and(|next| next <= now) {
@@ -204,7 +204,7 @@ impl Cron {
 
     /// Learns of schedules that are new, were changed, or have gone.
     async fn refresh(&mut self) -> Result<(), StoreError> {
-        let schedules = self.api.catalog.all_schedules();
+        let schedules = self.intake.catalog.all_schedules();
         let is_known = |schedule: &Arc<Schedule>| {
             self.known.get(&schedule.id).is_some_and(|known| Arc::ptr_eq(&known.schedule, schedule))
         };
@@ -217,7 +217,7 @@ impl Cron {
             return Ok(());
         }
         let ticked: HashMap<_, _> =
-            self.api.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
+            self.intake.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
         for schedule in fresh {
             let ticked = ticked.get(&schedule.id);
             let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
@@ -239,7 +239,7 @@ impl Cron {
         let all: Vec<_> = self.known.values().flat_map(of_one).collect();
         let mut stale = Vec::new();
         for batch in all.chunks(BATCH) {
-            let written = self.api.skip_ticks(batch).await?;
+            let written = self.intake.skip_ticks(batch).await?;
             for ((schedule, skipped), written) in batch.iter().zip(written) {
                 if let Some(known) = self.known.get_mut(&schedule.id) {
                     known.skipped.retain(|other| other != skipped);
@@ -257,7 +257,7 @@ impl Cron {
         if schedules.is_empty() {
             return Ok(());
         }
-        for ticked in self.api.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule)) {
+        for ticked in self.intake.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule)) {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 let handled = ticked.last.max(known.schedule.since);
                 *known = Known::new(&known.schedule, Some(ticked), handled);
@@ -271,7 +271,7 @@ impl Cron {
         if !self.recount {
             return Ok(());
         }
-        for ticked in self.api.store.ticked().await? {
+        for ticked in self.intake.store.ticked().await? {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 known.runs = ticked.counted();
             }
@@ -281,16 +281,16 @@ impl Cron {
     }
 
     /// The jobs that a schedule owes. If it cannot make any, what it owes is left for when it can again.
-    async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<Ticking> {
+    async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<TickJob> {
         let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
-        let group = self.api.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
-        known.mould = known.mould.take().filter(|mould| mould.fits(&known.schedule, group.as_ref()));
-        if known.mould.is_none() {
-            match self.api.mould(&known.schedule).await {
-                Ok(mould) => known.mould = Some(mould),
-                Err(problem) => {
-                    let (schedule, reason) = (&known.schedule.name, problem.detail());
-                    tracing::warn!(schedule, reason, "a schedule cannot make its jobs");
+        let group = self.intake.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
+        known.template = known.template.take().filter(|template| template.fits(&known.schedule, group.as_ref()));
+        if known.template.is_none() {
+            match self.intake.schedule_template(&known.schedule).await {
+                Ok(template) => known.template = Some(template),
+                Err(reason) => {
+                    let schedule = &known.schedule.name;
+                    tracing::warn!(schedule, %reason, "a schedule cannot make its jobs");
                     let hindrance = if group.is_some() { SkipReason::GroupBroken } else { SkipReason::GroupMissing };
                     known.postpone(now.plus(POLL), hindrance);
                     return Vec::new();
@@ -298,18 +298,18 @@ impl Cron {
             }
         }
         known.hindrance = None;
-        let Some(mould) = &known.mould else { return Vec::new() };
+        let Some(template) = &known.template else { return Vec::new() };
         let of_one_kind = known.owed.chunk_by(|(_, one), (_, next)| one == next);
         let ticking = of_one_kind.flat_map(|owed| {
             let ticks: Vec<_> = owed.iter().map(|(tick, _)| *tick).collect();
-            let why = owed.first().map_or(Why::Time, |(_, why)| *why);
-            mould.cast(&ticks, why, &*self.api.clock)
+            let why = owed.first().map_or(TickTrigger::Time, |(_, why)| *why);
+            template.jobs_for(&ticks, why, &*self.intake.clock)
         });
         ticking.collect()
     }
 
     /// Stores jobs, together if that goes, else those of each schedule for themselves: the group of one may just have gone.
-    async fn store(&mut self, ready: Vec<Ticking>) -> Result<(), StoreError> {
+    async fn store(&mut self, ready: Vec<TickJob>) -> Result<(), StoreError> {
         for batch in ready.chunks(BATCH) {
             match self.store_batch(batch).await {
                 Err(StoreError::NoSuchGroup) => {}
@@ -328,12 +328,12 @@ impl Cron {
         Ok(())
     }
 
-    async fn store_batch(&mut self, batch: &[Ticking]) -> Result<(), StoreError> {
+    async fn store_batch(&mut self, batch: &[TickJob]) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let placed = self.api.insert_ticks(batch).await?;
-        for (Ticking { schedule, tick, .. }, placed) in batch.iter().zip(placed) {
+        let placed = self.intake.insert_ticks(batch).await?;
+        for (TickJob { schedule, tick, .. }, placed) in batch.iter().zip(placed) {
             if let Some(known) = self.known.get_mut(&schedule.id) {
                 let made = matches!(placed, Placed::Stored { .. });
                 known.owed.retain(|(owed, _)| owed != tick);
@@ -347,11 +347,11 @@ impl Cron {
     }
 
     /// These ticks cannot make jobs now.
-    fn forget(&mut self, of_one: &[Ticking]) {
-        let again = self.api.clock.now().plus(POLL);
+    fn forget(&mut self, of_one: &[TickJob]) {
+        let again = self.intake.clock.now().plus(POLL);
         let Some(known) = of_one.first().and_then(|one| self.known.get_mut(&one.schedule.id)) else { return };
         tracing::warn!(schedule = known.schedule.name, "the group of a schedule has gone");
-        known.mould = None;
+        known.template = None;
         known.postpone(again, SkipReason::GroupMissing);
     }
 }

@@ -3,7 +3,16 @@
 //! The modules stand in the order of a job's way. Each imports only those below it; `tests/tidy.rs` sees to that.
 
 // Who starts the program, and with which settings.
+pub mod command;
+
+// Measures.
+pub mod bench;
+
+// Commands that talk to a server.
 pub mod cli;
+
+// The API, for Rust programs.
+pub mod client;
 
 // Puts the parts together and takes them apart.
 pub mod app;
@@ -11,11 +20,14 @@ pub mod app;
 // Everything from one database into another.
 pub mod migrate;
 
+// The way in: the API.
+pub mod accept;
+
 // What posts jobs by the clock.
 pub mod cron;
 
-// The way in: requests become jobs.
-pub mod accept;
+// Requests become jobs.
+pub mod intake;
 
 // A job's way, foretold.
 pub mod simulate;
@@ -104,6 +116,12 @@ pub mod config;
 pub mod timetable;
 
 pub mod job;
+
+pub mod event_kind;
+
+pub mod shutdown;
+
+pub mod stats;
 
 // Who is woken for jobs.
 pub mod wake;

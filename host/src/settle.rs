@@ -290,6 +290,34 @@ mod tests {
     }
 
     #[test]
+    fn unsent_after_any_fault_waits_unspent_unless_the_job_can_never_be_sent() {
+        let codes = [FaultCode::FuelExhausted, FaultCode::Trap, FaultCode::BadAnswer, FaultCode::Declared];
+        for role in [Role::Encode, Role::Sign] {
+            for (code, blame) in
+                codes.into_iter().flat_map(|code| [Blame::Job, Blame::Config, Blame::Policy].map(|blame| (code, blame)))
+            {
+                let fault = Fault { code, blame, message: String::new() };
+                let settlement = unsent(&leased(None, 2, 3, 0), UnixMs(5), record(), role, &fault);
+                let is_fatal = code == FaultCode::Declared && blame == Blame::Job;
+                assert_eq!(settlement.spends(), is_fatal, "{role} {code:?} {blame:?}");
+                if is_fatal {
+                    assert_eq!(settlement.next(), Next::Final(State::Dead));
+                } else {
+                    assert!(matches!(settlement.next(), Next::Scheduled(at) if at > UnixMs(5)));
+                }
+                let detail = settlement.attempt.as_ref().unwrap().detail.clone();
+                assert_eq!(detail.error.unwrap().code, code.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn retry_ruling_spends_the_attempt_and_schedules_the_next() {
+        let settlement = answered(&leased(None, 2, 3, 0), UnixMs(5), record(), Ruling::RetryAfter(Duration::ZERO));
+        assert!(settlement.spends() && matches!(settlement.next(), Next::Scheduled(_)));
+    }
+
+    #[test]
     fn a_success_is_a_success_even_past_the_deadline() {
         let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), record(), Ruling::Done);
         assert_eq!(state_of(&settlement), State::Succeeded);

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::catalog::Rejected;
+use crate::intake::{Cause, IntakeError};
 use crate::policy::binding::Invalid;
 use crate::policy::{Blame, Fault, LoadError};
 use crate::store::StoreError;
@@ -293,6 +294,22 @@ impl From<Rejected> for Problem {
             Rejected::Unsigned(text) => Self::unsigned(text),
             Rejected::Gone => Self::conflict("it was removed in the same moment"),
             Rejected::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<IntakeError> for Problem {
+    fn from(IntakeError { pointer, cause }: IntakeError) -> Self {
+        let problem = match cause {
+            Cause::Malformed(text) => Self::malformed(None, text),
+            Cause::Invalid(text) => Self::invalid(String::new(), text),
+            Cause::Conflict(text) => Self::conflict(text),
+            Cause::Catalog(rejected) => rejected.into(),
+            Cause::Store(error) => error.into(),
+        };
+        match pointer {
+            Some(pointer) => problem.moved_to(&pointer),
+            None => problem,
         }
     }
 }

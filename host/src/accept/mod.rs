@@ -34,7 +34,6 @@ use utoipa_axum::routes;
 pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
 use self::error::Problem;
 pub use self::native::keys::KeyDoc;
-pub use self::native::ticks::{Mould, Ticking, Why};
 use self::native::{
     attempts, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins,
     quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
@@ -49,6 +48,7 @@ use crate::cluster::Cluster;
 use crate::config::Compat;
 use crate::gate::Gates;
 use crate::health::Health;
+use crate::intake::Intake;
 use crate::observe::{Observer, RequestLabels};
 use crate::observers::Observers;
 use crate::policy::Runtime;
@@ -59,6 +59,8 @@ use crate::wake::Wake;
 
 /// What handlers work with.
 pub struct Api {
+    /// Makes jobs.
+    pub intake: Arc<Intake>,
     /// What is configured.
     pub catalog: Arc<Catalog>,
     /// Where jobs are.
@@ -110,10 +112,6 @@ pub struct ApiLimits {
     pub body: usize,
     /// Jobs of a batch.
     pub batch: usize,
-    /// Bytes of a job's payload.
-    pub payload: usize,
-    /// How far ahead a job can be scheduled.
-    pub horizon: Duration,
     /// How long a consumer can wait for a job.
     pub wait: Duration,
 }

@@ -11,7 +11,7 @@ use crate::catalog::{Bounds, Catalog, CatalogOptions, MasterKey, Vault};
 use crate::clock::Clock;
 use crate::cluster::SharedClock;
 use crate::config::{self, Config, Place};
-use crate::policy::{Compiler, LargeLimits, Limits, QuarantineRules, Runtime, RuntimeOptions, TABLE_ELEMENTS};
+use crate::policy::{Runtime, RuntimeOptions};
 use crate::store::{self, Peers, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store};
 
 /// Where the files of a node are whose database is elsewhere, from the working directory.
@@ -29,10 +29,6 @@ const LEFT_BEHIND: [&str; 3] = [".lock", "-wal", "-shm"];
 
 /// What the key of the cache is derived with.
 const CACHE_LABEL: &str = "carillon compiled plugins";
-
-/// A body that an encoder or a signer answers may be this many times as large as the largest payload: base64 of JSON in ASCII is four times
-/// as long as a text of two bytes a letter, and has a MAC besides.
-const ANSWER_GROWTH: usize = 5;
 
 /// Where the files of a server are: next to its database, if that is a file.
 pub(super) struct Home(PathBuf);
@@ -137,60 +133,7 @@ pub(super) fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyh
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let cache = policy.cache_dir.clone().unwrap_or_else(|| home.0.join(CACHE_DIR));
     let threads = if policy.threads == 0 { cores } else { policy.threads };
-    Runtime::start(runtime_options(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
-}
-
-/// A policy runtime under this configuration, with room for `threads` calls at once; `cache` keeps what it compiles.
-pub(crate) fn runtime_options(
-    config: &Config,
-    threads: usize,
-    cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
-) -> anyhow::Result<RuntimeOptions> {
-    let policy = &config.policy;
-    let program = match &policy.compiler {
-        Some(program) => program.clone(),
-        None => std::env::current_exe().context("cannot find this program, which compiles plugins")?,
-    };
-    Ok(RuntimeOptions {
-        limits: policy_limits(config),
-        threads,
-        queue: policy.queue,
-        observer_threads: policy.observer_threads,
-        quarantine: QuarantineRules {
-            threshold: policy.fault_threshold,
-            window: policy.fault_window.get(),
-            period: policy.quarantine.get(),
-        },
-        compiler: Compiler::new(program, policy.compile_timeout.get(), policy.compile_memory.get()),
-        cache,
-        cache_limit: policy.cache_size.get(),
-        component_limit: policy.component_size.get(),
-        loaded_limit: policy.loaded_size.get(),
-        large: LargeLimits {
-            component: policy.large.component_size.get(),
-            memory: policy.large.memory.get(),
-            table_elements: policy.large.table_elements,
-            fuel: policy.large.fuel,
-            deadline: policy.large.deadline.get(),
-        },
-    })
-}
-
-/// What one policy call may use under this configuration.
-fn policy_limits(config: &Config) -> Limits {
-    let policy = &config.policy;
-    Limits {
-        memory: policy.memory.get(),
-        table_elements: TABLE_ELEMENTS,
-        fuel: policy.fuel,
-        fuel_per_byte: policy.fuel_per_byte,
-        deadline: policy.deadline.get(),
-        key_operations: policy.key_operations,
-        log_lines: policy.log_lines,
-        log_line_length: policy.log_line_length.get(),
-        added_headers: usize::try_from(policy.added_headers).unwrap_or(usize::MAX),
-        answer_body: config.server.payload_limit.get().saturating_mul(ANSWER_GROWTH),
-    }
+    Runtime::start(RuntimeOptions::from_config(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
 }
 
 pub(super) async fn open_catalog(

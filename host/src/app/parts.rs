@@ -19,6 +19,7 @@ use crate::due::Node;
 use crate::files::FileShares;
 use crate::gate::{Gates, Payloads};
 use crate::health::Health;
+use crate::intake::{Intake, IntakeLimits};
 use crate::observe::{Bounds as EventBounds, Observer};
 use crate::observers::{ASKED, Asked, Observers};
 use crate::policy::Runtime;
@@ -89,7 +90,16 @@ pub(super) fn new_api(
         config.policy.observer_queue,
         ask,
     ));
+    let intake = Arc::new(Intake {
+        catalog: Arc::clone(&node.catalog),
+        store: Arc::clone(&node.store),
+        clock: Arc::clone(&node.clock),
+        observer: Arc::clone(&node.observer),
+        wake: Arc::clone(&node.wake),
+        limits: intake_limits(config),
+    });
     let api = Arc::new(Api {
+        intake,
         bulks,
         catalog: Arc::clone(&node.catalog),
         store: Arc::clone(&node.store),
@@ -175,10 +185,12 @@ fn api_limits(config: &Config) -> ApiLimits {
     ApiLimits {
         body: config.server.body_limit.get(),
         batch: config.server.batch_limit.min(store::INSERT_LIMIT),
-        payload: config.server.payload_limit.get(),
-        horizon: config.engine.horizon.get(),
         wait: config.server.request_timeout.get() * 2 / 3,
     }
+}
+
+fn intake_limits(config: &Config) -> IntakeLimits {
+    IntakeLimits { payload: config.server.payload_limit.get(), horizon: config.engine.horizon.get() }
 }
 
 pub(super) fn event_bounds(config: &Config) -> EventBounds {

@@ -8,15 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::recent::PlanCell;
-use super::schema::Schema;
-use super::schema_error;
 use super::secrets::Sealed;
 use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;
 use crate::clock::UnixMs;
 use crate::job::{GroupId, JobId, TenantId};
 use crate::policy::binding::{Effective, Invalid, Quota, QuotaDoc};
-use crate::policy::{Digest, KeyKind, KeyMaterial, Quarantine, Role, Watch};
+use crate::policy::config_schema::{self, Schema};
+use crate::policy::{KeyKind, KeyMaterial, PluginDoc, Quarantine, Watch};
 
 /// An isolation boundary.
 #[derive(Debug)]
@@ -326,32 +325,8 @@ impl PluginVersion {
     pub fn check_config(&self, config: &Value) -> Result<(), Invalid> {
         let schema = self.schema.of(&self.doc.config_schema).map_err(|error| Invalid::at("", error))?;
         schema.validate(config).map_err(|error| {
-            let message = schema_error::message(&error, &self.doc.config_schema);
+            let message = config_schema::message(&error, &self.doc.config_schema);
             Invalid::at(error.instance_path().to_string(), message)
         })
     }
-}
-
-/// What is stored of a plugin.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PluginDoc {
-    /// The sha-256 of the component.
-    pub digest: Digest,
-    /// What it can do.
-    pub roles: Vec<Role>,
-    /// What it is for.
-    pub summary: String,
-    /// A JSON Schema.
-    pub config_schema: Value,
-    /// Bytes of the component.
-    pub size: usize,
-    /// Whether it calls for keys; of a version that was stored before this was asked, no.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub uses_keys: bool,
-    /// Which of the tenant's signers had signed it, if it had any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signed_by: Option<String>,
-    /// Why it should no longer be bound, if it should not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deprecated: Option<String>,
 }

@@ -21,8 +21,6 @@ mod read;
 mod recent;
 mod refresh;
 mod schedules;
-mod schema;
-mod schema_error;
 mod secrets;
 mod signers;
 mod state;
@@ -42,11 +40,11 @@ use tokio::sync::Notify;
 pub use self::bindings::Proposed;
 pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
 pub use self::check::Rejected;
-pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginDoc, PluginVersion, Tenant, TenantDoc};
+pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginVersion, Tenant, TenantDoc};
 pub use self::groups::{PutGroup, Written};
 pub use self::keys::{KeyValue, Overlap};
 pub use self::master_key::{MasterKey, Unfit, unlock};
-pub use self::plugins::{Described, Upload, examine};
+pub use self::plugins::Upload;
 pub use self::presets::{KeyedPreset, Preset, Presets};
 pub use self::schedules::{Schedule, ScheduleSpec};
 pub use self::secrets::{Vault, token_hash};
@@ -57,13 +55,12 @@ pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
 
 use self::memory::{Memory, Removal};
-use self::plugins::describe;
 use self::read::plugin_version;
 use self::recent::Plans;
 use self::state::State;
 use crate::clock::{Clock, UnixMs};
 use crate::job::TenantId;
-use crate::policy::{ComponentSource, Digest, Runtime};
+use crate::policy::{ComponentSource, Digest, Runtime, describe};
 use crate::store::{Entity, Expect, Kind, PutEntity, Store};
 
 /// The tenant that exists from the start.

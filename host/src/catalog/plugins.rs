@@ -7,16 +7,17 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::change::{MAX_TRIES, busy};
-use super::read::plugin_version;
-use super::{BoundPlugin, Catalog, Group, PluginDoc, PluginVersion, Rejected, Tenant, check, document, schema};
-use crate::clock::UnixMs;
+use super::{BoundPlugin, Catalog, Group, PluginVersion, Rejected, Tenant, check, document};
 use crate::job::TenantId;
 use crate::policy::binding::{Effective, Invalid, PluginName, Use};
-use crate::policy::{Digest, Lane, LoadError, Plugin, Role, Runtime, golden};
+use crate::policy::{Digest, LoadError, PluginDoc, Role, examine};
 use crate::store::{Expect, Kind, PutEntity};
 
 /// The longest that an upload may take to describe itself and to pass its golden tests.
 const EXAMINATION: Duration = Duration::from_secs(60);
+
+/// The longest reason for a deprecation, in bytes.
+const REASON_LEN: usize = 1 << 10;
 
 /// A component that somebody uploads.
 #[derive(Debug)]
@@ -157,8 +158,8 @@ impl Catalog {
         deprecated: Option<String>,
     ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
-        if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > SUMMARY_LEN) {
-            let message = format!("a reason has 1 to {SUMMARY_LEN} bytes");
+        if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > REASON_LEN) {
+            let message = format!("a reason has 1 to {REASON_LEN} bytes");
             return Err(Invalid::at("/deprecated", message).into());
         }
         let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
@@ -278,85 +279,4 @@ fn is_draft(name: &PluginName, of: &PluginName) -> bool {
         name_version.strip_prefix(version.as_str()).and_then(|rest| rest.strip_prefix(dot)?.strip_prefix("dev."));
     let is_number = number.is_some_and(|text| text.parse::<u32>().is_ok_and(|number| number.to_string() == text));
     name.name == of.name && !version.contains('+') && is_number
-}
-
-/// What a component that loads says of itself, if a server takes it: what it says can be used, and its golden tests pass.
-///
-/// # Errors
-/// Whatever keeps a server from accepting it, as a sentence for its author.
-pub async fn examine(
-    runtime: &Runtime,
-    tenant: TenantId,
-    plugin: &Arc<Plugin>,
-    component: &[u8],
-) -> Result<Described, LoadError> {
-    let described = describe(runtime, tenant, plugin, component.len()).await?;
-    let unusable = |error: String| LoadError::Description(error);
-    check::name("plugin", &described.name).map_err(|error| unusable(error.message))?;
-    plugin_version(described.name.clone(), &described.version, false, described.doc.clone(), UnixMs(0))
-        .map_err(|error| unusable(error.to_string()))?;
-    let config_schema = described.doc.config_schema.clone();
-    let built = tokio::task::spawn_blocking(move || schema::build(&config_schema).map(drop)).await;
-    built.map_err(|error| unusable(error.to_string()))?.map_err(unusable)?;
-    prove(runtime, tenant, plugin, component).await?;
-    Ok(described)
-}
-
-/// Runs the golden tests that are in a component.
-async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
-    let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
-    for test in tests {
-        let (plugin, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
-        let checked = runtime.threads.run(Lane::of_tenant(tenant), move || test.check(&plugin, &limits)).await;
-        let checked =
-            checked.map_err(|fault| LoadError::Golden(format!("the golden tests cannot be run now: {fault}")))?;
-        checked.map_err(|failed| LoadError::Golden(failed.to_string()))?;
-    }
-    Ok(())
-}
-
-/// The longest summary of a plugin, in bytes.
-const SUMMARY_LEN: usize = 1 << 10;
-
-/// The longest config schema of a plugin, in bytes.
-const SCHEMA_LEN: usize = 64 << 10;
-
-/// A plugin's own words, read.
-#[derive(Debug)]
-pub struct Described {
-    /// What it calls itself.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// What is stored of it.
-    pub doc: PluginDoc,
-}
-
-pub(super) async fn describe(
-    runtime: &Runtime,
-    tenant: TenantId,
-    plugin: &Arc<Plugin>,
-    size: usize,
-) -> Result<Described, LoadError> {
-    let (asked, limits) = (Arc::clone(plugin), Arc::clone(&runtime.limits));
-    let called = runtime.threads.run(Lane::of_tenant(tenant), move || asked.describe(&limits)).await;
-    let said = called.and_then(|called| called.result).map_err(|fault| LoadError::Description(fault.to_string()))?;
-    if said.summary.len() > SUMMARY_LEN || said.config_schema.len() > SCHEMA_LEN {
-        let text =
-            format!("its summary has more than {SUMMARY_LEN} bytes, or its config schema more than {SCHEMA_LEN}");
-        return Err(LoadError::Description(text));
-    }
-    let schema: Value = serde_json::from_str(&said.config_schema)
-        .map_err(|error| LoadError::Description(format!("its config schema is not JSON: {error}")))?;
-    let doc = PluginDoc {
-        digest: plugin.digest.clone(),
-        roles: plugin.roles(),
-        summary: said.summary,
-        config_schema: schema,
-        size,
-        uses_keys: plugin.uses_keys(),
-        signed_by: None,
-        deprecated: None,
-    };
-    Ok(Described { name: said.name, version: said.version, doc })
 }

@@ -2,10 +2,11 @@
 
 use serde::de::DeserializeOwned;
 
-use super::entities::{PluginDoc, PluginVersion};
-use super::schema::Schema;
+use super::entities::PluginVersion;
 use crate::clock::UnixMs;
+use crate::policy::PluginDoc;
 use crate::policy::binding::PluginName;
+use crate::policy::config_schema::Schema;
 use crate::store::Entity;
 
 /// Its document.

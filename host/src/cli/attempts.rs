@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Members};
-use super::bodies::Page;
 use super::job::Target;
 use super::{Paging, Session};
+use crate::client::answer::{Answer, Members};
+use crate::client::bodies::Page;
 
 const COLUMNS: [(&str, &str); 8] = [
     ("ATTEMPT", "/number"),

@@ -17,7 +17,7 @@ use super::{Session, input};
 const BATCH_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Args)]
-pub(super) struct Batch {
+pub struct Batch {
     /// The group that the jobs belong to.
     group: String,
     /// A job in JSON to a line, as the API takes it; `-` is standard input.
@@ -135,9 +135,9 @@ mod tests {
     use axum::{Json, Router};
     use serde_json::Value;
 
-    use super::super::client::Client;
     use super::super::output::Output;
     use super::*;
+    use crate::client::Client;
 
     /// Accepts batches without a job named `bad`.
     async fn accept(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {

@@ -8,16 +8,16 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Members};
-use super::output::visible;
 use super::{Paging, Session, input};
+use crate::client::answer::{Answer, Members};
+use crate::client::text::visible;
 use crate::job::State;
 
 /// How often the progress is asked for.
 const PERIOD: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Cancel waiting and running jobs.
     Cancel(Change),
     /// Let waiting jobs run now.
@@ -48,7 +48,7 @@ pub(super) enum Command {
 
 /// Which jobs.
 #[derive(Debug, Args)]
-pub(super) struct Change {
+pub struct Change {
     /// The group.
     group: String,
     /// Only jobs in this state.
@@ -129,7 +129,7 @@ fn jobs(count: &Value) -> String {
 
 /// Which jobs, by when they are due and where they go.
 #[derive(Debug, Args)]
-pub(super) struct Narrow {
+pub struct Narrow {
     /// Only jobs that are, or last were, due at this time or later.
     #[arg(long, value_name = "TIME")]
     due_from: Option<String>,

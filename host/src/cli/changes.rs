@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Session;
-use super::answer::Answer;
-use super::client::ClientError;
+use crate::client::ClientError;
+use crate::client::answer::Answer;
 
 /// The members of an answer that say what is different now, and how they are called here.
 const CHANGES: [&str; 3] = ["removed", "added", "changed"];

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::{Paging, Session};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// List the nodes: who lives, and how much each does.
     Status,
 }

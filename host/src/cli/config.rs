@@ -12,7 +12,7 @@ use crate::config::{Config, Flag, Sources};
 
 /// Where a configuration comes from, as the command line says it.
 #[derive(Debug, Args)]
-pub(super) struct ConfigArgs {
+pub struct ConfigArgs {
     /// The address and port to listen on: `127.0.0.1:7070`, `[::1]:7070`, `localhost:7070`.
     #[arg(long, value_name = "ADDR", value_parser = crate::config::parse_address)]
     listen: Option<SocketAddr>,
@@ -28,7 +28,7 @@ pub(super) struct ConfigArgs {
 
 /// Which configuration, and which store, for commands that do not serve.
 #[derive(Debug, Args)]
-pub(super) struct StoreArgs {
+pub struct StoreArgs {
     /// Where jobs are kept: sqlite:PATH or postgres://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
@@ -38,7 +38,7 @@ pub(super) struct StoreArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Check a configuration as `serve` would, without starting: its file, the environment and the flags.
     ///
     /// The store is not opened. What only it knows, such as keys and plugins that were uploaded, is checked when a server starts.
@@ -46,7 +46,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    pub(super) fn run(self, out: Output) -> anyhow::Result<()> {
+    pub fn run(self, out: Output) -> anyhow::Result<()> {
         let Self::Check(arguments) = self;
         arguments.check(out)
     }
@@ -54,7 +54,7 @@ impl Command {
 
 impl ConfigArgs {
     /// Loads the configuration, and says that it is good.
-    pub(super) fn check(self, out: Output) -> anyhow::Result<()> {
+    pub fn check(self, out: Output) -> anyhow::Result<()> {
         let sources = self.sources()?;
         let file = sources.file.as_ref().map(|file| file.display().to_string());
         let config = Config::load(sources)?;
@@ -69,11 +69,11 @@ impl ConfigArgs {
         out.line(&format!("{of}: the configuration is valid (server.listen {listen}, store.url {store})"))
     }
 
-    pub(super) fn sources(&self) -> anyhow::Result<Sources> {
+    pub fn sources(&self) -> anyhow::Result<Sources> {
         Ok(Sources::of_process(self.store.config.clone(), self.flags())?)
     }
 
-    pub(super) fn flags(&self) -> Vec<Flag> {
+    pub fn flags(&self) -> Vec<Flag> {
         let listen = self.listen.map(|listen| ("--listen", "server.listen", Value::from(listen.to_string())));
         let no_auth = self.no_auth.then(|| ("--no-auth", "auth.enabled", Value::from(false)));
         let networks = (!self.egress_allow.is_empty())
@@ -85,7 +85,7 @@ impl ConfigArgs {
 
 impl StoreArgs {
     /// Loads the configuration.
-    pub(super) fn load(&self) -> anyhow::Result<Config> {
+    pub fn load(&self) -> anyhow::Result<Config> {
         Ok(Config::load(Sources::of_process(self.config.clone(), self.flag().into_iter().collect())?)?)
     }
 

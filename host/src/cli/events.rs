@@ -8,9 +8,9 @@ use reqwest::Response;
 use serde_json::Value;
 
 use super::Session;
-use super::answer::Answer;
-use super::client::ClientError;
-use crate::observe::Kind;
+use crate::client::ClientError;
+use crate::client::answer::Answer;
+use crate::event_kind::EventKind;
 
 /// How long the server may say nothing before the connection is taken for broken: it says something every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -29,13 +29,13 @@ const DETAILS: [&str; 11] =
     ["name", "attempt", "status", "error", "run_at", "count", "schedule", "origin", "binding", "reason", "metadata"];
 
 #[derive(Debug, Args)]
-pub(super) struct Events {
+pub struct Events {
     /// Only events of this group.
     #[arg(long)]
     group: Option<String>,
     /// Only events of these kinds, separated by commas: push, pop, complete, retry, error, …
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    kind: Vec<Kind>,
+    kind: Vec<EventKind>,
     /// Only events of this job.
     #[arg(long, value_name = "ID")]
     job: Option<String>,

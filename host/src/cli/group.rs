@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::answer::{Answer, Members};
 use super::{Paging, Session, input};
+use crate::client::answer::{Answer, Members};
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Create a group, or change what a document names of its policy and limits; the rest stays.
     Put {
         /// The group's name.

@@ -9,7 +9,7 @@ use figment::providers::{Format, Toml};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::answer::Members;
+use crate::client::answer::Members;
 
 /// The name that stands for standard input.
 pub(super) const STDIN: &str = "-";

@@ -6,15 +6,15 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Members};
 use super::bulk::Narrow;
 use super::job_args::JobArgs;
 use super::{Paging, Session, attempts, batch, input};
+use crate::client::answer::{Answer, Members};
 use crate::clock::Stopwatch;
 use crate::job::State;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Schedule a callback.
     Create {
         /// The group whose policy and limits apply.
@@ -119,7 +119,7 @@ pub(super) enum Command {
 
 /// Which job.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub struct Target {
     /// The job's id.
     pub(super) id: String,
     /// This is not an id but the name of a job in this group.

@@ -8,13 +8,13 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::answer::Members;
-use super::bodies::{Headers, JobInput, Payload};
 use super::input;
+use crate::client::answer::Members;
+use crate::client::bodies::{Headers, JobInput, Payload};
 
 /// A job, as flags.
 #[derive(Debug, Args)]
-pub(super) struct JobArgs {
+pub struct JobArgs {
     /// Where the callback goes. A job without a target waits for a consumer to lease it.
     url: Option<String>,
     /// The HTTP method; the server's default is POST.
@@ -87,7 +87,7 @@ pub(super) struct JobArgs {
 /// A job's body, in one of three forms.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
-struct PayloadArgs {
+pub struct PayloadArgs {
     /// The body, as JSON; sent byte for byte as it is written.
     #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json)]
     payload: Option<Box<RawValue>>,

@@ -12,10 +12,10 @@ use clap::{Args, Subcommand};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::answer::Answer;
-use super::client::ClientError;
-use super::output::visible;
 use super::{Paging, Session, input};
+use crate::client::ClientError;
+use crate::client::answer::Answer;
+use crate::client::text::visible;
 use crate::clock::{Clock as _, SystemClock};
 
 /// Bytes of a secret that is made here.
@@ -26,7 +26,7 @@ const ED25519: &str = "ed25519";
 const HEADER: &str = "header";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Store a key, or give it a new version. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
     /// one line break at its end does not count. On a terminal it is asked for, and not shown.
     Put {
@@ -85,7 +85,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Grantees {
+pub struct Grantees {
     /// This group; several times for several.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,

@@ -4,10 +4,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Session;
-use super::answer::Answer;
+use crate::client::answer::Answer;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Lease jobs of a group.
     Take {
         /// The group.

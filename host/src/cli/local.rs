@@ -15,14 +15,13 @@ use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use zeroize::Zeroizing;
 
-use crate::app::runtime_options;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::job::TenantId;
-use crate::policy::{Plugin, Runtime};
+use crate::policy::{Plugin, Runtime, RuntimeOptions};
 
 /// Whose a component is that nobody has uploaded.
-pub(super) const NOBODY: TenantId = TenantId(0);
+pub const NOBODY: TenantId = TenantId(0);
 
 /// The name of the directory in the user's cache directory, and of the key in it.
 const DIRECTORY: &str = "carillon";
@@ -32,23 +31,23 @@ const KEY: &str = "key";
 const TICK: Duration = Duration::from_millis(100);
 
 /// A runtime with the limits of `config` and room for `threads` calls at once. Without a cache directory, each component is compiled anew.
-pub(super) fn runtime(config: &Config, threads: usize) -> anyhow::Result<Runtime> {
+pub fn runtime(config: &Config, threads: usize) -> anyhow::Result<Runtime> {
     let kept = cache_directory().and_then(|directory| {
         let key = key(&directory).inspect_err(|error| tracing::debug!("no compiled component is kept: {error:#}"));
         Some((directory, key.ok()?))
     });
-    Runtime::start(runtime_options(config, threads, kept)?)
+    Runtime::start(RuntimeOptions::from_config(config, threads, kept)?)
 }
 
 /// Loads the component in `file` as an upload would.
-pub(super) async fn load(runtime: &Runtime, file: &Path) -> anyhow::Result<Arc<Plugin>> {
+pub async fn load(runtime: &Runtime, file: &Path) -> anyhow::Result<Arc<Plugin>> {
     let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let admitted = admit(runtime, &Bytes::from(bytes)).await;
     admitted.with_context(|| format!("{} is not a plugin", file.display()))
 }
 
 /// Loads a component as an upload would, with a sign of life on a terminal, and keeps what it was compiled to.
-pub(super) async fn admit(runtime: &Runtime, component: &Bytes) -> anyhow::Result<Arc<Plugin>> {
+pub async fn admit(runtime: &Runtime, component: &Bytes) -> anyhow::Result<Arc<Plugin>> {
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}")?);
     bar.set_message("compiling the component");
     bar.enable_steady_tick(TICK);

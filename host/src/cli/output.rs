@@ -3,7 +3,6 @@
 //! Much of it was written by strangers, such as the answers that attempts got. Control characters are printed as escapes, so that
 //! nobody's answer steers the terminal.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -11,7 +10,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::answer::{Members, at, indented};
+use crate::client::answer::{Members, at, indented};
+use crate::client::text::visible;
 
 /// The gap between two columns.
 const GAP: &str = "  ";
@@ -20,59 +20,59 @@ const INLINE: usize = 80;
 
 /// Standard output, in one of two manners.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Output {
+pub struct Output {
     json: bool,
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Self {
+    pub fn new(json: bool) -> Self {
         Self { json }
     }
 
     /// Whether the server's answer is wanted as it is.
-    pub(super) fn is_json(self) -> bool {
+    pub fn is_json(self) -> bool {
         self.json
     }
 
     /// Prints `value`, indented.
-    pub(super) fn json(self, value: &impl Serialize) -> anyhow::Result<()> {
+    pub fn json(self, value: &impl Serialize) -> anyhow::Result<()> {
         print(&format!("{}\n", indented(&serde_json::to_string(value)?)))
     }
 
     /// Prints `value` on one line.
-    pub(super) fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
+    pub fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
         print(&format!("{}\n", serde_json::to_string(value)?))
     }
 
     /// Prints one line.
-    pub(super) fn line(self, text: &str) -> anyhow::Result<()> {
+    pub fn line(self, text: &str) -> anyhow::Result<()> {
         print(&format!("{}\n", visible(text)))
     }
 
     /// Prints a remark, which is not part of the result.
-    pub(super) fn note(self, text: &str) -> anyhow::Result<()> {
+    pub fn note(self, text: &str) -> anyhow::Result<()> {
         writeln!(io::stderr().lock(), "{}", visible(text))?;
         Ok(())
     }
 
     /// Prints `rows` under headings; `columns` are headings and JSON pointers. A column that no row has is left out.
-    pub(super) fn table<T: Serialize>(self, columns: &[(&str, &str)], rows: &[T]) -> anyhow::Result<()> {
+    pub fn table<T: Serialize>(self, columns: &[(&str, &str)], rows: &[T]) -> anyhow::Result<()> {
         print(&table(columns, rows)?)
     }
 
     /// Prints an answer: as JSON if that is wanted, else as a record, a member to a line.
-    pub(super) fn answer(self, value: &impl Serialize) -> anyhow::Result<()> {
+    pub fn answer(self, value: &impl Serialize) -> anyhow::Result<()> {
         self.answer_with(&[], value)
     }
 
     /// Prints an answer. A record begins with the members of the names in `first`.
-    pub(super) fn answer_with(self, first: &[&str], value: &impl Serialize) -> anyhow::Result<()> {
+    pub fn answer_with(self, first: &[&str], value: &impl Serialize) -> anyhow::Result<()> {
         if self.json { self.json(value) } else { print(&record(first, &to_raw_value(value)?)) }
     }
 }
 
 /// Writes a file.
-pub(super) fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+pub fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     std::fs::write(path, contents).with_context(|| format!("{} cannot be written", path.display()))
 }
 
@@ -81,18 +81,6 @@ fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
-}
-
-/// `text` with its control characters as escapes.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() { safe.extend(character.escape_default()) } else { safe.push(character) }
-    }
-    Cow::Owned(safe)
 }
 
 fn table<T: Serialize>(columns: &[(&str, &str)], rows: &[T]) -> anyhow::Result<String> {

@@ -14,14 +14,14 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Members};
-use super::bodies::JobInput;
 use super::job_args::JobArgs;
-use super::output::visible;
 use super::{Session, attempts, input};
+use crate::client::answer::{Answer, Members};
+use crate::client::bodies::JobInput;
+use crate::client::text::visible;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Show the exact request that a job would send, and when it would be tried again. Nothing is sent or stored.
     Simulate(Box<Simulate>),
     /// Show what differs between two versions of a group's policy.
@@ -33,7 +33,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Simulate {
+pub struct Simulate {
     /// The group whose policy is tried.
     group: String,
     #[command(flatten)]

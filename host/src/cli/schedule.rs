@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Members};
-use super::bodies::{Headers, JobInput, Payload};
 use super::{Paging, Session, input};
+use crate::client::answer::{Answer, Members};
+use crate::client::bodies::{Headers, JobInput, Payload};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Create a schedule, or change what is named of it; the rest stays. A new one needs a group, a cron expression and a job.
     Put(Box<Put>),
     /// Show a schedule.
@@ -84,7 +84,7 @@ pub(super) enum Command {
 
 /// A schedule, from a file, as flags, or both.
 #[derive(Debug, Args)]
-pub(super) struct Put {
+pub struct Put {
     /// The schedule's name.
     name: String,
     /// What it is, or a part of it, in JSON or TOML; `-` is standard input. Flags go over it.

@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Members};
-use super::client::ClientError;
 use super::{Paging, Session, input};
+use crate::client::ClientError;
+use crate::client::answer::{Answer, Members};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Create a tenant, or change some of its settings; the rest stays.
     Put {
         /// The tenant's name.
@@ -52,7 +52,7 @@ pub(super) enum Command {
 
 /// A tenant's settings, as flags.
 #[derive(Debug, Args)]
-pub(super) struct Settings {
+pub struct Settings {
     /// What its groups inherit, or a part of it, in JSON or TOML, in the form of a group; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     defaults: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub(super) struct Settings {
 
 /// What a tenant may use.
 #[derive(Debug, Args)]
-pub(super) struct Quota {
+pub struct Quota {
     /// How many attempts of all of its groups run at once.
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,

@@ -3,11 +3,11 @@
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::answer::Answer;
 use super::{Paging, Session};
+use crate::client::answer::Answer;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// Make a token and show it, once.
     Create(NewToken),
     /// List the tokens, without their secrets.
@@ -24,7 +24,7 @@ pub(super) enum Command {
 
 /// What a token is to be.
 #[derive(Debug, clap::Args, Serialize)]
-pub(super) struct NewToken {
+pub struct NewToken {
     /// What it is for.
     name: String,
     /// What it allows.
@@ -41,7 +41,7 @@ pub(super) struct NewToken {
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Role {
+pub enum Role {
     /// Everything.
     Admin,
     /// To schedule jobs and follow them.

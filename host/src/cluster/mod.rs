@@ -14,6 +14,7 @@
 
 mod clock;
 mod link;
+mod refresh;
 mod share;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 pub use self::clock::SharedClock;
 pub use self::link::Link;
+pub use self::refresh::run_refresh;
 pub use self::share::{Divided, Part, Share};
 use crate::catalog::{Group, Tenant};
 use crate::clock::{Clock, UnixMs};

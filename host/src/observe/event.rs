@@ -2,8 +2,8 @@
 //!
 //! A fact is made from what has been decided and committed; nothing is decided here.
 
-use super::Kind;
 use crate::clock::UnixMs;
+use crate::event_kind::EventKind;
 use crate::job::{
     GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, SkippedTicks, State, TenantId, Text,
 };
@@ -72,7 +72,7 @@ pub struct Details {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     /// Which kind of thing.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// When.
     pub at: UnixMs,
     /// To whom.
@@ -91,7 +91,7 @@ pub struct Event {
 }
 
 impl Fact {
-    fn new(kind: Kind, at: UnixMs, about: impl Into<Subject>, details: Details) -> Self {
+    fn new(kind: EventKind, at: UnixMs, about: impl Into<Subject>, details: Details) -> Self {
         Self { kind, at, about: about.into(), details }
     }
 
@@ -99,20 +99,20 @@ impl Fact {
     #[must_use]
     pub fn push(job: &NewJob) -> Self {
         let details = Details { run_at: Some(job.run_at), ..Details::default() };
-        Self::new(Kind::Push, job.created_at, job, details)
+        Self::new(EventKind::Push, job.created_at, job, details)
     }
 
     /// An attempt begins, or a pull consumer got the job.
     #[must_use]
     pub fn pop(leased: &Leased, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
-        Self::new(Kind::Pop, at, &leased.job, details)
+        Self::new(EventKind::Pop, at, &leased.job, details)
     }
 
     /// A pull consumer found nothing in a group.
     #[must_use]
     pub fn empty(tenant: TenantId, group: GroupId, at: UnixMs) -> Self {
-        Self::new(Kind::Empty, at, Subject::group(tenant, group), Details::default())
+        Self::new(EventKind::Empty, at, Subject::group(tenant, group), Details::default())
     }
 
     /// A lease is over: what became of its job, which is now in `state`.
@@ -122,13 +122,13 @@ impl Fact {
         let spent = attempt.is_some_and(|attempt| attempt.detail.spent);
         let decision = attempt.and_then(|attempt| attempt.detail.decision.as_ref());
         let kind = match state {
-            State::Succeeded => Kind::Complete,
-            State::Dead => Kind::Error,
-            State::Expired => Kind::Expire,
-            State::Cancelled => Kind::Cancel,
-            State::Scheduled | State::Running if spent => Kind::Retry,
-            State::Scheduled | State::Running if attempt.is_some() => Kind::Hold,
-            State::Scheduled | State::Running => Kind::Release,
+            State::Succeeded => EventKind::Complete,
+            State::Dead => EventKind::Error,
+            State::Expired => EventKind::Expire,
+            State::Cancelled => EventKind::Cancel,
+            State::Scheduled | State::Running if spent => EventKind::Retry,
+            State::Scheduled | State::Running if attempt.is_some() => EventKind::Hold,
+            State::Scheduled | State::Running => EventKind::Release,
         };
         let run_at = match settlement.next() {
             Next::Scheduled(at) if !state.is_final() => Some(at),
@@ -141,7 +141,7 @@ impl Fact {
             run_at,
             // What was decided is not what became of a job that was cancelled meanwhile; and a success needs no reason.
             reason: decision
-                .filter(|decision| decision.state == state && kind != Kind::Complete)
+                .filter(|decision| decision.state == state && kind != EventKind::Complete)
                 .map(|decision| decision.reason.clone()),
             ..Details::default()
         };
@@ -152,37 +152,37 @@ impl Fact {
     #[must_use]
     pub fn interrupt(leased: &Leased, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
-        Self::new(Kind::Interrupt, at, &leased.job, details)
+        Self::new(EventKind::Interrupt, at, &leased.job, details)
     }
 
     /// A job that waited was cancelled.
     #[must_use]
     pub fn cancel(about: impl Into<Subject>, at: UnixMs) -> Self {
-        Self::new(Kind::Cancel, at, about, Details::default())
+        Self::new(EventKind::Cancel, at, about, Details::default())
     }
 
     /// A job was left out: `about` is the one that does its work.
     #[must_use]
     pub fn debounce_hit(about: impl Into<Subject>, at: UnixMs) -> Self {
-        Self::new(Kind::DebounceHit, at, about, Details::default())
+        Self::new(EventKind::DebounceHit, at, about, Details::default())
     }
 
     /// A job with a debounce window was accepted, to run at `run_at`.
     #[must_use]
     pub fn debounce_miss(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
-        Self::new(Kind::DebounceMiss, at, about, Details { run_at: Some(run_at), ..Details::default() })
+        Self::new(EventKind::DebounceMiss, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
     /// Whether a job could be left out was not to be found out.
     #[must_use]
     pub fn debounce_error(about: impl Into<Subject>, at: UnixMs, reason: String) -> Self {
-        Self::new(Kind::DebounceError, at, about, Details { reason: Some(reason), ..Details::default() })
+        Self::new(EventKind::DebounceError, at, about, Details { reason: Some(reason), ..Details::default() })
     }
 
     /// A job was left out: `about` is the same job, accepted before.
     #[must_use]
     pub fn dedupe_hit(about: impl Into<Subject>, at: UnixMs) -> Self {
-        Self::new(Kind::DedupeHit, at, about, Details::default())
+        Self::new(EventKind::DedupeHit, at, about, Details::default())
     }
 
     /// A waiting job was given the request of a later call with its debounce key. `before` is the job with the request that was replaced.
@@ -193,32 +193,32 @@ impl Fact {
             None => "the job to be pulled".to_owned(),
         };
         let reason = format!("a later debounced call replaced {request} with {} bytes of payload", before.body_len);
-        Self::new(Kind::Edit, at, about, Details { reason: Some(reason), ..Details::default() })
+        Self::new(EventKind::Edit, at, about, Details { reason: Some(reason), ..Details::default() })
     }
 
     /// A job was changed.
     #[must_use]
     pub fn edit(about: impl Into<Subject>, at: UnixMs) -> Self {
-        Self::new(Kind::Edit, at, about, Details::default())
+        Self::new(EventKind::Edit, at, about, Details::default())
     }
 
     /// A job's next attempt was moved to `run_at`.
     #[must_use]
     pub fn reschedule(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
-        Self::new(Kind::Reschedule, at, about, Details { run_at: Some(run_at), ..Details::default() })
+        Self::new(EventKind::Reschedule, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
     /// `count` dead letters are tried again at `run_at`; `about` is the job, or the group.
     #[must_use]
     pub fn redrive(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs, count: u64) -> Self {
         let details = Details { run_at: Some(run_at), count: Some(count), ..Details::default() };
-        Self::new(Kind::Redrive, at, about, details)
+        Self::new(EventKind::Redrive, at, about, details)
     }
 
     /// `count` jobs of a group were removed.
     #[must_use]
     pub fn purge(about: impl Into<Subject>, at: UnixMs, count: u64) -> Self {
-        Self::new(Kind::Purge, at, about, Details { count: Some(count), ..Details::default() })
+        Self::new(EventKind::Purge, at, about, Details { count: Some(count), ..Details::default() })
     }
 
     /// Ticks of a schedule made no job.
@@ -232,14 +232,19 @@ impl Fact {
             schedule: Some(schedule),
             ..Details::default()
         };
-        Self::new(Kind::Skip, at, about, details)
+        Self::new(EventKind::Skip, at, about, details)
     }
 
     /// The receiver at `origin` is left alone until `until`. `about` is the group whose attempt led to it.
     #[must_use]
     pub fn breaker_open(about: Subject, at: UnixMs, origin: String, until: UnixMs, reason: String) -> Self {
         let (origin, reason) = (Some(origin), Some(reason));
-        Self::new(Kind::BreakerOpen, at, about, Details { run_at: Some(until), origin, reason, ..Details::default() })
+        Self::new(
+            EventKind::BreakerOpen,
+            at,
+            about,
+            Details { run_at: Some(until), origin, reason, ..Details::default() },
+        )
     }
 
     /// The receiver at `origin` has asked that the group's jobs for one of its URLs wait until `until`.
@@ -247,25 +252,25 @@ impl Fact {
     pub fn receiver_pause(about: Subject, at: UnixMs, origin: String, until: UnixMs) -> Self {
         let (origin, reason) = (Some(origin), Some("it asked for a pause of the URL with `Retry-After`".to_owned()));
         let details = Details { run_at: Some(until), origin, reason, ..Details::default() };
-        Self::new(Kind::ReceiverPause, at, about, details)
+        Self::new(EventKind::ReceiverPause, at, about, details)
     }
 
     /// The receiver at `origin` is back. `about` is the group whose attempt it answered.
     #[must_use]
     pub fn breaker_close(about: Subject, at: UnixMs, origin: String) -> Self {
-        Self::new(Kind::BreakerClose, at, about, Details { origin: Some(origin), ..Details::default() })
+        Self::new(EventKind::BreakerClose, at, about, Details { origin: Some(origin), ..Details::default() })
     }
 
     /// Version `binding` of a group's policy was put in force.
     #[must_use]
     pub fn promote(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
-        Self::new(Kind::Promote, at, about, Details { binding: Some(binding), reason, ..Details::default() })
+        Self::new(EventKind::Promote, at, about, Details { binding: Some(binding), reason, ..Details::default() })
     }
 
     /// Version `binding` of a group's policy is in force again.
     #[must_use]
     pub fn rollback(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
-        Self::new(Kind::Rollback, at, about, Details { binding: Some(binding), reason, ..Details::default() })
+        Self::new(EventKind::Rollback, at, about, Details { binding: Some(binding), reason, ..Details::default() })
     }
 
     /// A policy of version `binding` failed too often, at last with the fault `error`, and is not called until `until`.
@@ -273,20 +278,25 @@ impl Fact {
     pub fn quarantine(about: Subject, at: UnixMs, binding: i64, until: UnixMs, error: &str, reason: String) -> Self {
         let (error, reason) = (Some(error.to_owned()), Some(reason));
         let details = Details { binding: Some(binding), run_at: Some(until), error, reason, ..Details::default() };
-        Self::new(Kind::Quarantine, at, about, details)
+        Self::new(EventKind::Quarantine, at, about, details)
     }
 
     /// The policies of a group, whose version `binding` is in force, are called again.
     #[must_use]
     pub fn unquarantine(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
-        Self::new(Kind::Unquarantine, at, about, Details { binding: Some(binding), reason, ..Details::default() })
+        Self::new(EventKind::Unquarantine, at, about, Details { binding: Some(binding), reason, ..Details::default() })
     }
 
     /// Version `binding`, which runs beside the one in force, said something else of an attempt.
     #[must_use]
     pub fn shadow_difference(leased: &Leased, at: UnixMs, binding: i64, reason: String) -> Self {
         let (attempt, binding, reason) = (Some(leased.number()), Some(binding), Some(reason));
-        Self::new(Kind::ShadowDifference, at, &leased.job, Details { attempt, binding, reason, ..Details::default() })
+        Self::new(
+            EventKind::ShadowDifference,
+            at,
+            &leased.job,
+            Details { attempt, binding, reason, ..Details::default() },
+        )
     }
 
     /// About how much memory it takes, in bytes.

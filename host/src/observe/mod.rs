@@ -3,7 +3,6 @@
 //! Whoever tells does so after the store has committed, and waits for nobody who listens.
 
 mod event;
-mod kind;
 mod metrics;
 mod process;
 mod ring;
@@ -13,7 +12,6 @@ use crate::job::{Admission, Job, JobId, Leased, NewJob, Next, Settlement, State}
 use crate::store::{Change, Changed, Placed, Settled};
 
 pub use self::event::{Details, Event, Fact, Subject};
-pub use self::kind::Kind;
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
 pub use self::ring::{Bounds, Cursor, Found, Ring};
 

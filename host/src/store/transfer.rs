@@ -10,7 +10,7 @@ use uuid::Uuid;
 use serde::Deserialize;
 
 use super::StoreError;
-use super::postgres::labels;
+use super::labels::labels;
 use crate::job::Metadata;
 
 /// Rows of the same kind in both databases.

@@ -12,10 +12,10 @@ use url::Url;
 
 use super::refusal::Refusal;
 use super::{Call, max_attempts};
-use crate::accept::native::job_doc::JobDoc;
-use crate::accept::native::target_url::Schemes;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
+use crate::intake::JobDoc;
+use crate::intake::UrlSchemes;
 use crate::job::{Admission, Job, State};
 use crate::store::{Change, Changed};
 
@@ -56,13 +56,13 @@ async fn schedule(call: &Call) -> Result<Response, Refusal> {
     let asked = Asked::read(call)?;
     let now = call.api.clock.now();
     let run_at = asked.run_at.map_or(now, |seconds| UnixMs(seconds.saturating_mul(1_000)));
-    if run_at > now.plus(call.api.limits.horizon) {
+    if run_at > now.plus(call.api.intake.limits.horizon) {
         return Err(wrong("`run_at` is too far ahead"));
     }
     let group = call.group().await?;
     let mut doc = JobDoc {
         url: Some(asked.callback_url),
-        schemes: Schemes::Any,
+        schemes: UrlSchemes::Any,
         payload_text: Some(asked.message),
         name: Some(random_id(call)),
         run_at: asked.run_at.map(Value::from),
@@ -163,7 +163,7 @@ impl Asked {
         let max_retries = u32::try_from(max_retries.max(0)).ok().filter(|count| *count < u32::MAX);
         let max_retries = max_retries.ok_or_else(|| wrong("`max_retries` is too large"))?;
         let retry_delay = retry_delay.max(0);
-        if i128::from(retry_delay) * 1_000 > call.api.limits.horizon.as_millis() as i128 {
+        if i128::from(retry_delay) * 1_000 > call.api.intake.limits.horizon.as_millis() as i128 {
             return Err(wrong("`retry_delay` is too large"));
         }
         Ok(Self { callback_url, message, run_at, given, max_retries, retry_delay })

@@ -31,9 +31,8 @@ use super::auth::Access;
 use super::error::Problem;
 use super::idempotency;
 use super::input::read;
-use super::native::job_doc::JobDoc;
-use super::native::new_job::Checked;
 use crate::catalog::{AccessRole, Author, Group, Written};
+use crate::intake::{JobDoc, ValidationCache};
 use crate::job::{Admission, AttemptRecord, Job, NewJob};
 use crate::store::{Change, Changed, Inserted, JobFilter, JobsQuery, Placed};
 
@@ -192,13 +191,13 @@ impl Call {
 
     /// A job as if it were posted to the mount's group, under a condition.
     async fn job(&self, group: &Arc<Group>, doc: JobDoc, admission: Admission) -> Result<NewJob, Refusal> {
-        let job = self.api.new_job(group, doc, self.api.clock.now(), &mut Checked::default()).await?;
+        let job = self.api.intake.new_job(group, doc, self.api.clock.now(), &mut ValidationCache::default()).await?;
         Ok(NewJob { admission, ..job })
     }
 
     /// Stores jobs; the answer comes after the commit.
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Placed>, Refusal> {
-        match self.api.place(jobs.into()).await? {
+        match self.api.intake.place(jobs.into()).await? {
             Inserted::Placed(placed) => Ok(placed),
             Inserted::Replayed(_) => Ok(Vec::new()),
         }

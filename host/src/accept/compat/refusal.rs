@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::super::error::Problem;
+use crate::intake::IntakeError;
 use crate::store::StoreError;
 
 /// The challenge for clients that know user names and passwords only.
@@ -54,6 +55,12 @@ impl From<Problem> for Refusal {
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
         }
         Self { status, message, headers: Box::new(headers) }
+    }
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        Problem::from(error).into()
     }
 }
 

@@ -12,9 +12,9 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query};
-use super::header_list::HeaderView;
 use super::jobs::Named;
 use super::{Page, Paging, foreign_cursor};
+use crate::intake::headers::HeaderView;
 use crate::job::{AttemptDetail, AttemptRecord, State as JobState};
 
 /// An attempt as it is shown.

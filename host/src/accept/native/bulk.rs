@@ -12,11 +12,11 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
-use super::super::openapi::TimeInput;
 use super::jobs::FilterDoc;
 use super::{Page, Paging};
 use crate::bulk::AT_ONCE;
 use crate::catalog::{Bulk, BulkAction, BulkDoc, Group};
+use crate::intake::TimeInput;
 use crate::job::JobId;
 
 /// What can be done to many jobs.
@@ -169,7 +169,9 @@ pub(in super::super) async fn change(
     let action = match doc.action {
         ActionDoc::Cancel => BulkAction::Cancel,
         ActionDoc::Run => BulkAction::Reschedule { at: now },
-        ActionDoc::Reschedule => BulkAction::Reschedule { at: run_at(doc.run_at.as_ref(), now, api.limits.horizon)? },
+        ActionDoc::Reschedule => {
+            BulkAction::Reschedule { at: run_at(doc.run_at.as_ref(), now, api.intake.limits.horizon)? }
+        }
         ActionDoc::Redrive => BulkAction::Redrive,
         ActionDoc::Purge => BulkAction::Purge,
     };

@@ -12,9 +12,9 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path, Query, run_at};
-use super::super::openapi::TimeInput;
 use super::job_view::JobView;
 use super::jobs::Named;
+use crate::intake::TimeInput;
 use crate::job::{Admission, JobId, NewJob, Spec, new_seed};
 
 /// Time from which a copy is due.
@@ -40,7 +40,7 @@ pub(in super::super) async fn copy(
     let job = api.job(&access, &id, &named).await?;
     let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
     let now = api.clock.now();
-    let run_at = run_at(doc.run_at.as_ref(), now, api.limits.horizon)?;
+    let run_at = run_at(doc.run_at.as_ref(), now, api.intake.limits.horizon)?;
     let deadline = job.deadline.map(|deadline| now.plus(deadline.since(job.created_at)));
     if deadline.is_some_and(|deadline| run_at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
@@ -63,6 +63,6 @@ pub(in super::super) async fn copy(
         body,
     };
     let shown = copy.clone().shown();
-    api.place(vec![copy].into()).await?;
+    api.intake.place(vec![copy].into()).await?;
     Ok((StatusCode::CREATED, Json(JobView::of(shown, group.name.clone()))))
 }

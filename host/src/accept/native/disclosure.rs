@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::super::auth::Access;
-use super::header_list::{HeaderView, HeadersInput};
 use crate::catalog::AccessRole;
+use crate::intake::headers::{HeaderView, HeadersInput};
 
 /// What a viewer sees in place of the value of a header.
 const HIDDEN: &str = "(hidden)";

@@ -24,8 +24,9 @@ use super::super::error::Problem;
 use super::super::input::Query;
 use super::super::serve::Endless;
 use crate::clock::UnixMs;
+use crate::event_kind::EventKind;
 use crate::job::{JobId, Metadata};
-use crate::observe::{Cursor, Event, Fact, Found, Kind};
+use crate::observe::{Cursor, Event, Fact, Found};
 
 /// How long a stream says nothing, at most: proxies close connections that are silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -114,7 +115,7 @@ pub struct EventView {
 /// What a client wants to see.
 struct Wanted {
     group: Option<String>,
-    kinds: Option<HashSet<Kind>>,
+    kinds: Option<HashSet<EventKind>>,
     job: Option<JobId>,
 }
 

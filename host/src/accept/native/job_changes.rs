@@ -12,12 +12,11 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query, run_at};
-use super::super::openapi::TimeInput;
 use super::job_patch::{JobPatch, Patch};
 use super::job_view::JobView;
 use super::jobs::Named;
-use super::new_job::Checked;
 use crate::clock::UnixMs;
+use crate::intake::{TimeInput, ValidationCache};
 use crate::job::{Job, Spec, State as JobState};
 use crate::store::{Change, Changed, Edit};
 
@@ -94,7 +93,7 @@ pub(in super::super) async fn reschedule(
     Body(doc): Body<RescheduleDoc>,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
-    let at = run_at(Some(&doc.run_at), api.clock.now(), api.limits.horizon)?;
+    let at = run_at(Some(&doc.run_at), api.clock.now(), api.intake.limits.horizon)?;
     if job.deadline.is_some_and(|deadline| at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
@@ -123,9 +122,9 @@ impl Api {
         let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("its group was deleted"))?;
         let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
         let doc = patch.applied_to(job)?;
-        let draft = self.draft(&group, &doc, &mut Checked::default(), 0).await?;
+        let draft = self.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
         let at = match has_run_at {
-            true => run_at(doc.run_at.as_ref(), self.clock.now(), self.limits.horizon)?,
+            true => run_at(doc.run_at.as_ref(), self.clock.now(), self.intake.limits.horizon)?,
             false => job.run_at,
         };
         if job.deadline.is_some_and(|deadline| at > deadline) {

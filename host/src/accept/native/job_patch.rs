@@ -11,9 +11,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::super::error::Problem;
-use super::super::openapi::TimeInput;
-use super::header_list::{HeadersInput, HeadersPatch, headers_schema};
-use super::job_doc::JobDoc;
+use crate::intake::headers::{HeadersInput, HeadersPatch, headers_schema};
+use crate::intake::{JobDoc, TimeInput};
 use crate::job::{Job, Metadata, Target};
 use crate::json::unique::UniqueValue;
 use crate::json::{Unreadable, read_value};

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::disclosure::Disclosure;
-use super::header_list::HeaderView;
 use crate::clock::UnixMs;
+use crate::intake::headers::HeaderView;
 use crate::job::{Job, Metadata, NewJob, Priority, State as JobState, Target, shown_url};
 use crate::store::Placed;
 

@@ -17,15 +17,13 @@ use super::super::idempotency::{Answer, Idempotent};
 use super::super::input::{Path, Query, parse};
 use super::super::query::labels;
 use super::disclosure::Disclosure;
-use super::job_doc::JobDoc;
 use super::job_view::JobView;
-use super::new_job::Checked;
 use super::{Page, Paging, foreign_cursor};
 use crate::clock::{UnixMs, rfc3339};
-use crate::job::{Admission, GroupId, Job, JobId, NewJob, Overlap};
+use crate::intake::{JobDoc, ValidationCache};
+use crate::job::{Admission, GroupId, Job, JobId, NewJob};
 use crate::json::unique;
-use crate::observe::Told;
-use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed, StoreError};
+use crate::store::{Insert, Inserted, JobFilter, JobsQuery, Placed};
 
 /// In the filter of a list over all groups.
 const NO_GROUP: GroupId = GroupId(0);
@@ -42,7 +40,7 @@ pub(in super::super) async fn create(
     request: Idempotent<JobDoc>,
 ) -> Result<Response, Problem> {
     let group = api.group(&access, &group)?;
-    let job = api.new_job(&group, request.doc, api.clock.now(), &mut Checked::default()).await?;
+    let job = api.intake.new_job(&group, request.doc, api.clock.now(), &mut ValidationCache::default()).await?;
     let (name, posted) = (group.name.clone(), job.clone());
     let answer = move |placed: &[Placed]| {
         let stored = placed.iter().all(|placed| matches!(placed, Placed::Stored { .. }));
@@ -101,12 +99,12 @@ pub(in super::super) async fn create_batch(
     if batch.jobs.is_empty() || batch.jobs.len() > api.limits.batch {
         return Err(Problem::invalid("/jobs", format!("a batch has 1 to {} jobs", api.limits.batch)));
     }
-    let (now, mut checked) = (api.clock.now(), Checked::default());
+    let (now, mut checked) = (api.clock.now(), ValidationCache::default());
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for (index, doc) in batch.jobs.iter().enumerate() {
         let place = format!("/jobs/{index}");
-        let doc = parse(doc.get().as_bytes()).map_err(|problem| problem.inside(&place))?;
-        jobs.push(api.new_job(&group, doc, now, &mut checked).await.map_err(|problem| problem.inside(&place))?);
+        let doc = parse(doc.get().as_bytes()).map_err(|error| error.inside(&place))?;
+        jobs.push(api.intake.new_job(&group, doc, now, &mut checked).await.map_err(|error| error.inside(&place))?);
     }
     let conditional = jobs.iter().filter(|job| job.admission != Admission::Always).count();
     if conditional > MAX_CONDITIONAL_JOBS {
@@ -347,36 +345,9 @@ impl Api {
         let answer = Arc::new(answer);
         let kept = Arc::clone(&answer);
         let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
-        match self.place(Insert { jobs, once }).await? {
+        match self.intake.place(Insert { jobs, once }).await? {
             Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
             Inserted::Replayed(kept) => Answer::replay(&kept),
         }
     }
-
-    /// Stores jobs. When it returns, they are safe, listeners are told, and who waits for due jobs is woken.
-    pub(in super::super) async fn place(&self, insert: Insert) -> Result<Inserted, StoreError> {
-        let told: Vec<Told> = insert.jobs.iter().map(Told::of).collect();
-        let from = insert.jobs.iter().map(stirs_from).min().unwrap_or(UnixMs::MAX);
-        let aborts = insert.jobs.iter().any(aborts_others);
-        let inserted = self.store.insert(insert).await?;
-        if let Inserted::Placed(placed) = &inserted {
-            self.observer.placed(told, placed);
-            self.wake.everywhere(from);
-            if aborts {
-                self.wake.abort();
-            }
-        }
-        Ok(inserted)
-    }
-}
-
-/// Whether attempts of other jobs are cut off because this one was accepted.
-fn aborts_others(job: &NewJob) -> bool {
-    matches!(&job.admission, Admission::Tick(tick) if tick.overlap == Overlap::Cancel)
-}
-
-/// From when on there may be a job that is due because this one was accepted: at once, where that ends others or lets others go.
-fn stirs_from(job: &NewJob) -> UnixMs {
-    let is_on_its_own = job.admission == Admission::Always && job.order_key.is_none();
-    if is_on_its_own { job.run_at } else { job.created_at }
 }

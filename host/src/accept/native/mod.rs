@@ -1,26 +1,21 @@
 //! The native API under `/v1`: one file for each noun. Every handler takes what its route needs, calls one verb, and shapes the
 //! answer; nothing is decided here.
 
-mod asked;
 pub(super) mod attempts;
 pub(super) mod bulk;
-mod condition;
 pub(super) mod contents;
 pub(super) mod copies;
 mod disclosure;
 pub(super) mod events;
 pub(super) mod groups;
 mod handed_over;
-mod header_list;
 pub(super) mod health;
 pub(super) mod job_changes;
-pub(super) mod job_doc;
 mod job_patch;
 mod job_view;
 pub(super) mod jobs;
 pub(super) mod keys;
 pub(super) mod leases;
-pub(super) mod new_job;
 pub(super) mod nodes;
 pub(super) mod plugins;
 pub(super) mod quarantine;
@@ -31,9 +26,7 @@ mod schedule_view;
 pub(super) mod schedules;
 pub(super) mod shadow;
 pub(super) mod simulate;
-pub(super) mod target_url;
 pub(super) mod tenants;
-pub(super) mod ticks;
 pub(super) mod tokens;
 pub(super) mod versions;
 
@@ -46,7 +39,6 @@ use super::Api;
 use super::auth::Access;
 use super::error::Problem;
 use crate::catalog::Group;
-use crate::job::TenantId;
 
 /// Entries of a page if the client does not say.
 const PAGE: u32 = 100;
@@ -120,11 +112,5 @@ impl<T> Page<T> {
 impl Api {
     fn group(&self, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
         self.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
-    }
-
-    /// The group that a document names in its field `group`.
-    fn named_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, Problem> {
-        let unknown = || Problem::invalid("/group", format!("there is no group `{}`", name.escape_debug()));
-        self.catalog.group(tenant, name).ok_or_else(unknown)
     }
 }

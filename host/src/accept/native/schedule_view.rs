@@ -50,11 +50,11 @@ pub struct ScheduleView {
     /// Whether all of them are.
     catch_up_all: bool,
     /// What runs.
-    #[schema(value_type = super::job_doc::JobDoc)]
+    #[schema(value_type = crate::intake::JobDoc)]
     job: Box<RawValue>,
     /// Whether it makes no jobs for now.
     paused: bool,
-    /// Why it makes no jobs, if something that it refers to has gone.
+    /// TickTrigger it makes no jobs, if something that it refers to has gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
     /// How many jobs it has made, by the clock, by hand and by backfills.
@@ -67,7 +67,7 @@ pub struct ScheduleView {
     /// The newest run that was dealt with, whether it made a job or was skipped.
     #[schema(format = DateTime)]
     last_run: Option<String>,
-    /// Why the newest run made no job, if it did not.
+    /// TickTrigger the newest run made no job, if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_skip: Option<SkipReason>,
     /// When it runs next, at most ten times; none while it is paused or broken.
@@ -89,7 +89,7 @@ fn local(timetable: Option<&Timetable>, at: UnixMs) -> String {
 }
 
 impl Api {
-    /// Why a schedule makes no jobs.
+    /// TickTrigger a schedule makes no jobs.
     pub(super) fn broken(&self, schedule: &Schedule) -> Option<String> {
         if let Err(error) = &schedule.timetable {
             return Some(error.to_string());
@@ -158,7 +158,7 @@ pub struct RunView {
     tick: String,
     /// Its job. A run that was skipped has one, too, if it was made up for by a backfill.
     job: Option<String>,
-    /// Why it made no job on its time.
+    /// TickTrigger it made no job on its time.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<SkipReason>,
     /// The same in a sentence.

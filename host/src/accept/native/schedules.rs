@@ -16,15 +16,13 @@ use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent, Keyed};
 use super::super::input::{Body, Path, Query, time};
-use super::super::openapi::TimeInput;
 use super::job_view::JobView;
-use super::new_job::Checked;
 use super::schedule_view::{RunView, ScheduleView};
-use super::ticks::Why;
 use super::{Page, Paging, foreign_cursor};
 use crate::catalog::{Schedule, ScheduleSpec};
 use crate::clock::UnixMs;
 use crate::duration;
+use crate::intake::{TickTrigger, TimeInput, ValidationCache};
 use crate::job::Overlap;
 use crate::store::{Inserted, Placed, TicksQuery};
 use crate::sweep::TICKS_KEPT;
@@ -89,7 +87,7 @@ pub struct ScheduleDoc {
     #[serde(default)]
     paused: Option<bool>,
     /// What is to run: a job as it is posted, without `run_at`.
-    #[schema(value_type = super::job_doc::JobDoc)]
+    #[schema(value_type = crate::intake::JobDoc)]
     job: Box<RawValue>,
 }
 
@@ -269,16 +267,17 @@ pub(in super::super) async fn run(
     Keyed(key): Keyed,
 ) -> Result<Response, Problem> {
     let schedule = api.schedule(&access, &name)?;
-    let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
+    let template =
+        api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
     let now = api.clock.now();
     for later in 0..ASKED_TRIES {
         let tick = UnixMs(now.0.saturating_add(later));
-        let ticking = mould.cast(&[tick], Why::Asked, &*api.clock);
+        let ticking = template.jobs_for(&[tick], TickTrigger::Asked, &*api.clock);
         let made = ticking.first().ok_or_else(Problem::internal)?;
         let answer = Answer::new(StatusCode::CREATED, &api.job_view(made.job.clone().shown()));
         let kept = answer.to_string();
         let once = key.clone().map(|key| key.once(access.tenant.id, now, move |_| kept.clone()));
-        match api.insert_ticks_once(&ticking, once).await? {
+        match api.intake.insert_ticks_once(&ticking, once).await? {
             Inserted::Replayed(kept) => return Answer::replay(&kept),
             Inserted::Placed(placed) if placed.iter().all(Placed::is_stored) => return Ok(answer.into_response()),
             Inserted::Placed(_) => {}
@@ -341,14 +340,15 @@ pub(in super::super) async fn backfill(
             format!("the range has more than {BACKFILL_TICKS} runs; take a part of it"),
         ));
     }
-    let mould = api.mould(&schedule).await.map_err(|problem| Problem::conflict(problem.detail()))?;
+    let template =
+        api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
     let count = ticks.len();
     let answer = move |placed: &[Placed]| {
         let created = placed.iter().filter(|placed| placed.is_stored()).count();
         Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })
     };
     let once = key.map(|key| key.once(access.tenant.id, now, move |placed| answer(placed).to_string()));
-    match api.insert_ticks_once(&mould.cast(&ticks, Why::Backfill, &*api.clock), once).await? {
+    match api.intake.insert_ticks_once(&template.jobs_for(&ticks, TickTrigger::Backfill, &*api.clock), once).await? {
         Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
         Inserted::Replayed(kept) => Answer::replay(&kept),
     }
@@ -363,7 +363,7 @@ impl Api {
         spec: ScheduleSpec,
         paused: Option<bool>,
     ) -> Result<bool, Problem> {
-        self.job_of(access.tenant.id, &spec, &mut Checked::default()).await?;
+        self.intake.job_of(access.tenant.id, &spec, &mut ValidationCache::default()).await?;
         Ok(self.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
     }
 

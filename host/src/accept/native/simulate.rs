@@ -14,12 +14,10 @@ use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, run_at};
-use super::super::openapi::TimeInput;
-use super::header_list::{HeaderView, HeadersInput, headers_schema};
-use super::job_doc::JobDoc;
-use super::new_job::Checked;
 use crate::catalog::Group;
 use crate::clock::UnixMs;
+use crate::intake::headers::{HeaderView, HeadersInput, headers_schema};
+use crate::intake::{JobDoc, TimeInput, ValidationCache};
 use crate::job::{
     AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
 };
@@ -145,15 +143,18 @@ pub(in super::super) async fn simulate(
     let wall = api.clock.now();
     let now = match &doc.now {
         None => wall,
-        now => run_at(now.as_ref(), UnixMs(0), std::time::Duration::MAX).map_err(|problem| problem.moved_to("/now"))?,
+        now => run_at(now.as_ref(), UnixMs(0), std::time::Duration::MAX).map_err(|error| error.moved_to("/now"))?,
     };
     let answers = answers(&doc)?;
     let group = match &doc.policy {
         Some(policy) => api.candidate(&group, policy).await?,
         None => group,
     };
-    let mut job =
-        api.new_job(&group, doc.job, now, &mut Checked::default()).await.map_err(|problem| problem.inside("/job"))?;
+    let mut job = api
+        .intake
+        .new_job(&group, doc.job, now, &mut ValidationCache::default())
+        .await
+        .map_err(|error| error.inside("/job"))?;
     job.seed = doc.seed.unwrap_or(job.seed);
     let plan = api.plan(&group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));

@@ -14,7 +14,7 @@ use utoipa::OpenApi;
 
 use self::responses::reference;
 
-pub(super) use self::schemas::{Binary, Component, TimeInput, times};
+pub(super) use self::schemas::{Binary, Component, times};
 
 /// Name of the header with which an operator acts for another tenant, as a component.
 const TENANT_PARAMETER: &str = "Tenant";

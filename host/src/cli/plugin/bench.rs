@@ -6,17 +6,17 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::super::bench::percentile;
 use super::super::{Session, input, local};
 use super::runtime;
 use crate::clock::{Clock as _, SystemClock};
 use crate::policy::golden::Golden;
+use crate::stats::percentile;
 
 /// Calls before those that are measured: the first ones pay for what the others find.
 const WARM_UP: u32 = 20;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Bench {
+pub struct Bench {
     /// The component.
     file: PathBuf,
     /// A call, as a golden test has it (`carillon plugin test --help`); what it is to come to is not looked at. `-` is standard input.

@@ -17,7 +17,7 @@ use crate::policy::golden::{Failed, embed, embedded};
 use crate::policy::{Description, Digest, Plugin, Runtime};
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Build {
+pub struct Build {
     #[command(flatten)]
     sources: Sources,
     /// Where to write the component; NAME.wasm in the working directory if it is not said.
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Build {
 
 /// What is built.
 #[derive(Debug, Default, Args)]
-pub(in crate::cli) struct Sources {
+pub struct Sources {
     /// The directory of the plugin.
     #[arg(default_value = ".")]
     pub(super) directory: PathBuf,

@@ -6,9 +6,9 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use serde_json::json;
 
-use super::super::answer::Members;
 use super::super::{Session, input, local};
 use super::runtime;
+use crate::client::answer::Members;
 use crate::clock::{Clock as _, SystemClock};
 use crate::policy::case::{Case, CaseKey};
 use crate::policy::{KeyKind, Role};
@@ -31,7 +31,7 @@ A body that is not text is given as `body_base64`.
 Exits with 1 if the call ends in a fault."#;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Call {
+pub struct Call {
     /// The component.
     file: PathBuf,
     /// Which of its roles to call.

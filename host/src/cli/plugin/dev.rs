@@ -14,11 +14,11 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::answer::Members;
-use super::super::bodies::Page;
 use super::super::{Session, input};
 use super::build::{Built, GoldenTests, Sources};
 use super::{Version, runtime, signing};
+use crate::client::answer::Members;
+use crate::client::bodies::Page;
 use crate::policy::{Digest, Role, Runtime};
 
 /// How often the files are looked at.

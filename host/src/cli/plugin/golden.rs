@@ -29,7 +29,7 @@ message may be left out. Where a test does not say what time it is, it is 2026-1
 writes down what they come to."#;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Test {
+pub struct Test {
     /// The component.
     file: PathBuf,
     /// Where the tests are.

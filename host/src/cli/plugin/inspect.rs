@@ -12,10 +12,9 @@ use super::super::local::NOBODY;
 use super::super::{Session, input};
 use super::anatomy::Anatomy;
 use super::{Reference, Version, describe, download, runtime};
-use crate::catalog::examine;
 use crate::clock::Stopwatch;
 use crate::policy::golden::embedded;
-use crate::policy::{Digest, Plugin, Runtime};
+use crate::policy::{Digest, Plugin, Runtime, examine};
 
 #[derive(Debug, Args)]
 #[command(

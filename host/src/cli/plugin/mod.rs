@@ -19,13 +19,13 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::answer::Answer;
 use super::{Paging, Session, input, local, output};
+use crate::client::answer::Answer;
 use crate::config::{Config, Sources};
 use crate::policy::{Called, Description, Plugin, Runtime, Usage};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub enum Command {
     /// List the plugins.
     List {
         #[command(flatten)]
@@ -99,7 +99,7 @@ pub(super) enum Command {
 /// Whether a version is deprecated.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Deprecation {
+pub struct Deprecation {
     /// Why.
     #[arg(long)]
     why: Option<String>,

@@ -27,7 +27,7 @@ const LOCK: &str = include_str!("../../../../Cargo.lock");
 const VENDORED: &str = "carillon";
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct New {
+pub struct New {
     /// The plugin's name: 1 to 64 of `a-z`, `0-9` and `-`, a letter first. The directory gets that name, too.
     #[arg(value_parser = name)]
     name: String,

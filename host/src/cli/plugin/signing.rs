@@ -19,7 +19,7 @@ use super::super::Session;
 use crate::clock::{Clock as _, SystemClock};
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Keygen {
+pub struct Keygen {
     /// Where the private key is written: a file that does not exist yet, and that nobody else can read.
     file: PathBuf,
 }

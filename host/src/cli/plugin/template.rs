@@ -14,7 +14,7 @@ const LOCKED: &str = "judge-json-ok-js";
 
 /// A language that plugins are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Language {
+pub enum Language {
     Rust,
     Js,
     Python,

@@ -5,15 +5,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::super::Session;
-use super::super::answer::Answer;
-use super::super::bodies::Page;
+use crate::client::answer::Answer;
+use crate::client::bodies::Page;
 
 /// The most jobs of a hundred that follow a canary: if all do, the version is in force.
 const MOST: i64 = 99;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(in super::super) struct Canary {
+pub struct Canary {
     #[command(subcommand)]
     verb: Option<Verb>,
     /// The group's name.
@@ -34,7 +34,7 @@ pub(in super::super) struct Canary {
 
 /// When a canary is taken back.
 #[derive(Debug, Args)]
-pub(in super::super) struct Bounds {
+pub struct Bounds {
     /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
     #[arg(long, value_name = "SHARE", requires = "percent")]
     max_faults: Option<f64>,
@@ -47,7 +47,7 @@ pub(in super::super) struct Bounds {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+pub enum Verb {
     /// Show which version it is, and what came of its attempts on the node that answers.
     Get {
         /// The group's name.

@@ -5,11 +5,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::super::Session;
-use super::super::answer::Answer;
 use super::differences;
+use crate::client::answer::Answer;
 
 #[derive(Debug, Subcommand)]
-pub(in super::super) enum Command {
+pub enum Command {
     /// Decide an attempt again, from what was kept of it, and say whether the same comes of it. Nothing is sent.
     Replay {
         /// The job's id.

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::super::answer::Answer;
 use super::super::{Paging, Session, input};
 use super::canary::{Bounds, Canary, promote};
 use super::differences;
+use crate::client::answer::Answer;
 
 #[derive(Debug, Subcommand)]
-pub(in super::super) enum Command {
+pub enum Command {
     /// List the versions of a group's policy.
     Versions {
         /// The group's name.
@@ -89,7 +89,7 @@ pub(in super::super) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-pub(in super::super) enum Shadow {
+pub enum Shadow {
     /// Set it, or another one.
     Put {
         /// The group's name.

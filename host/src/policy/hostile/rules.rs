@@ -1,16 +1,12 @@
-//! What a fault does to the job: the rules of each role, from the call to the settlement.
+//! What a fault of each role leads to: what is called after it, and the ruling. What becomes of the job is `settle`'s.
 
 use proptest::prelude::*;
 
 use super::guest::{ECHO, ENDLESS, Guest, PLAIN, failure};
 use super::*;
 use crate::clock::UnixMs;
-use crate::job::{
-    AttemptDetail, AttemptRecord, GroupId, Job, JobId, Leased, Next, Outcome, Priority, Spec, State, Target, TenantId,
-    Token,
-};
-use crate::policy::{Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Watch};
-use crate::settle;
+use crate::job::{GroupId, Outcome, TenantId};
+use crate::policy::{Blame, Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Watch};
 
 const NOW: UnixMs = UnixMs(1_795_168_800_251);
 
@@ -46,51 +42,11 @@ fn watch() -> Watch {
     Watch { quarantine, tenant, group, binding: 1, job: None, lifted_at: UnixMs(0) }
 }
 
-fn leased() -> Leased {
-    let target = Target { method: "POST".into(), url: "http://a.example/".into(), headers: vec![] };
-    let job = Job {
-        id: JobId(uuid::Uuid::nil()),
-        tenant: TenantId(1),
-        group: GroupId(1),
-        name: None,
-        state: State::Running,
-        run_at: NOW,
-        created_at: NOW,
-        finished_at: None,
-        deadline: None,
-        max_delay: None,
-        priority: Priority::default(),
-        order_key: None,
-        attempt_base: 0,
-        revision: 0,
-        seed: 7,
-        attempt_count: 2,
-        last_status: None,
-        last_error: None,
-        cancel_requested: false,
-        spec: Spec { target: Some(target), ..Spec::default() },
-        body_len: 0,
-    };
-    Leased { job, token: Token(3), body: bytes::Bytes::new(), lost_leases: 0, until: UnixMs::MAX, history: vec![] }
-}
-
-fn record() -> AttemptRecord {
-    AttemptRecord {
-        number: 3,
-        started_at: NOW,
-        finished_at: NOW,
-        outcome: Outcome::Retryable,
-        status: None,
-        response_body: bytes::Bytes::new(),
-        detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
-    }
-}
-
 const BAD: [(&str, FaultCode); 3] =
     [(ENDLESS, FaultCode::FuelExhausted), ("(unreachable)", FaultCode::Trap), ("(i32.const -8)", FaultCode::BadAnswer)];
 
 #[test]
-fn without_an_encoder_or_a_signer_the_job_waits_and_nothing_is_spent() {
+fn encoder_or_signer_fails_nothing_is_called_after_it() {
     for role in [Role::Encode, Role::Sign] {
         for (body, code) in BAD {
             let watch = watch();
@@ -100,28 +56,18 @@ fn without_an_encoder_or_a_signer_the_job_waits_and_nothing_is_spent() {
             assert_eq!((blamed, fault.code), (role, code));
             assert_eq!(prepared.uses.last().unwrap().fault.as_deref(), Some(code.as_str()));
             assert_eq!(prepared.uses.len(), if role == Role::Encode { 1 } else { 2 }, "nobody is called after a fault");
-
-            let settlement = settle::unsent(&leased(), NOW, record(), blamed, &fault);
-            assert!(!settlement.spends());
-            assert!(matches!(settlement.next(), Next::Scheduled(at) if at > NOW));
-            let detail = settlement.attempt.unwrap().detail.clone();
-            assert_eq!(detail.error.unwrap().code, code.as_str());
         }
     }
 }
 
 #[test]
-fn only_a_job_that_can_never_be_sent_dies_of_it() {
-    for (blame, next) in [(0, Some(State::Dead)), (1, None), (2, None)] {
-        let guest = Guest::new("sign", PLAIN).with(&failure(4, blame, "wrong-payload", "not an object"));
+fn declared_failure_names_who_must_act() {
+    for (wire, blame) in [(0, Blame::Job), (1, Blame::Config), (2, Blame::Policy)] {
+        let guest = Guest::new("sign", PLAIN).with(&failure(4, wire, "wrong-payload", "not an object"));
         let watch = watch();
         let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
         let (role, fault) = caller.prepare(&plan(Role::Sign, &guest), &attempt(), request()).request.unwrap_err();
-        let settlement = settle::unsent(&leased(), NOW, record(), role, &fault);
-        match next {
-            Some(state) => assert_eq!(settlement.next(), Next::Final(state)),
-            None => assert!(matches!(settlement.next(), Next::Scheduled(_))),
-        }
+        assert_eq!((role, fault.code, fault.blame), (Role::Sign, FaultCode::Declared, blame));
     }
 }
 
@@ -135,8 +81,6 @@ fn without_a_judge_another_try_may_help() {
         assert_eq!(decided.fault.unwrap().code, code.as_str());
         assert_eq!(decided.ruling, Ruling::RetryAfter(Duration::ZERO), "the retry policy is asked all the same");
         assert_eq!(decided.uses.len(), 2);
-        let settlement = settle::answered(&leased(), NOW, record(), decided.ruling);
-        assert!(settlement.spends() && matches!(settlement.next(), Next::Scheduled(_)));
     }
 }
 

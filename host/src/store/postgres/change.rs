@@ -9,10 +9,11 @@ use uuid::Uuid;
 use super::done;
 use super::error::Failure;
 use super::transaction::Verb;
-use super::{job_rows, order, rows};
+use super::{order, rows};
 use crate::clock::UnixMs;
 use crate::job::{GroupId, JobId, State, TenantId};
 use crate::store::documents::to_json;
+use crate::store::labels::labels;
 use crate::store::{Change, Changed, Edit, lane};
 
 /// A tenant's unfinished jobs. The lock keeps them as they are until they are dealt with.
@@ -143,7 +144,7 @@ async fn edit_all(
     ids: &[JobId],
     edit: &Edit,
 ) -> Result<HashMap<JobId, Changed>, Failure> {
-    let (spec, labels) = (to_json(&edit.spec)?, job_rows::labels(&edit.spec.metadata)?);
+    let (spec, labels) = (to_json(&edit.spec)?, labels(&edit.spec.metadata)?);
     let mut edited = HashMap::new();
     for id in ids {
         let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -10,8 +9,9 @@ use uuid::Uuid;
 use super::error::Failure;
 use super::order;
 use crate::clock::UnixMs;
-use crate::job::{Admission, Metadata, NewJob};
+use crate::job::{Admission, NewJob};
 use crate::store::documents::{millis, to_json};
+use crate::store::labels::labels;
 use crate::store::{INSERT_LIMIT, Placed, StoreError, lane};
 
 /// The groups that take jobs, with their tenants. The lock keeps them from being deleted before the jobs are there; it hinders neither
@@ -58,24 +58,6 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
     }
     let row = |job: NewJob| Ok(Row { spec: to_json(&job.spec)?, labels: labels(&job.spec.metadata)?, job });
     jobs.into_iter().map(row).collect()
-}
-
-/// A label as it is asked for: no text is too strange for it.
-pub(super) fn label(name: &str, value: &str) -> String {
-    let safe = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-    format!("{}={}", safe(name), safe(value))
-}
-
-/// The labels of a job under every name that they may be asked for. A label `a.b` is a key of that name, or else `b` in the namespace
-/// `a`, which then has no dot in its own name.
-pub(in crate::store) fn labels(metadata: &Metadata) -> Result<Option<String>, StoreError> {
-    let is_asked_for = |text: &crate::job::Text<'_>| match text.namespace {
-        None => true,
-        Some(space) => !space.contains('.') && !metadata.0.contains_key(&*text.flat_name()),
-    };
-    let texts = metadata.texts().filter(is_asked_for);
-    let labels: Vec<String> = texts.map(|text| label(&text.flat_name(), text.value)).collect();
-    if labels.is_empty() { Ok(None) } else { to_json(&labels).map(Some) }
 }
 
 /// What is said of a job that is stored as it came.

@@ -5,9 +5,10 @@ use sqlx::{AssertSqlSafe, Postgres};
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::{job_rows, rows};
+use super::rows;
 use crate::job::{Job, JobId, State};
 use crate::store::documents::to_json;
+use crate::store::labels::label;
 use crate::store::{JobFilter, JobsQuery, NamesQuery};
 
 /// A group's jobs in one state, in the order of the index `job_state` or `job_done_state`.
@@ -94,7 +95,7 @@ fn count_sql(states: &[State], of_name: bool) -> String {
 type Bound<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 fn bind<'q>(sql: String, filter: &'q JobFilter, before: Option<JobId>) -> Result<Bound<'q>, Failure> {
-    let labels: Vec<String> = filter.metadata.iter().map(|(name, value)| job_rows::label(name, value)).collect();
+    let labels: Vec<String> = filter.metadata.iter().map(|(name, value)| label(name, value)).collect();
     let labels = if labels.is_empty() { None } else { Some(to_json(&labels)?) };
     let before = before.into_iter().chain(filter.accepted_before).min();
     Ok(sqlx::query(AssertSqlSafe(sql))

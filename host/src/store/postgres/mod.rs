@@ -42,6 +42,7 @@ mod jobs;
 mod lists;
 mod locks;
 mod memory;
+mod migrations;
 mod open;
 mod order;
 mod peers;
@@ -63,7 +64,6 @@ mod viewers;
 use std::sync::Arc;
 
 pub use import::{PostgresTarget, Stage};
-pub(super) use job_rows::labels;
 pub use open::PostgresOptions;
 
 use super::{StoreError, StoreHealth};

@@ -14,7 +14,8 @@ use super::connections::Connections;
 use super::error::Failure;
 use super::hosts::{self, Hosts};
 use super::import;
-use crate::store::{Durability, StoreError, migrations};
+use super::migrations;
+use crate::store::{Durability, StoreError};
 
 /// The oldest server that the statements are written and tested for: PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;
@@ -127,7 +128,7 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {
 /// Creates the schema, or brings it up to date.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Failure> {
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
-    migrations::POSTGRES.run_direct(None, connection, false).await.map_err(migration_failure)?;
+    migrations::MIGRATIONS.run_direct(None, connection, false).await.map_err(migration_failure)?;
     refuse_newer(connection).await
 }
 
@@ -136,7 +137,7 @@ const NEEDS: &str = "SELECT needs FROM carillon";
 /// A schema that a newer program has made, without what this one needs.
 async fn refuse_newer(connection: &mut PgConnection) -> Result<(), Failure> {
     let needs: i64 = sqlx::query_scalar(NEEDS).fetch_one(connection).await?;
-    let known = migrations::newest(&migrations::POSTGRES);
+    let known = migrations::newest(&migrations::MIGRATIONS);
     if needs > known {
         let text = format!(
             "its schema is for programs that know version {needs}, and this one knows {known}: use a newer program"

@@ -22,6 +22,7 @@ mod file;
 mod insert;
 mod job_rows;
 mod jobs;
+mod migrations;
 mod open;
 mod order;
 #[cfg(test)]

@@ -15,7 +15,8 @@ use sqlx::{ConnectOptions, Row as _};
 
 use super::error::Failure;
 use super::file;
-use crate::store::{Durability, StoreError, migrations};
+use super::migrations;
+use crate::store::{Durability, StoreError};
 
 /// "Carl": what the first migration writes into the header of the file.
 const APPLICATION_ID: i64 = 0x4361_726c;
@@ -145,7 +146,7 @@ async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
     refuse_foreign(&mut writer).await?;
     let_shrink(&mut writer).await?;
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
-    migrations::SQLITE.run_direct(None, &mut writer, false).await.map_err(migration_failure)?;
+    migrations::MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(migration_failure)?;
     sqlx::query(END_LEASES).execute(&mut writer).await?;
     Ok(writer)
 }
@@ -195,7 +196,7 @@ fn migration_failure(error: MigrateError) -> Failure {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         MigrateError::VersionMissing(version) => {
-            let known = migrations::newest(&migrations::SQLITE);
+            let known = migrations::newest(&migrations::MIGRATIONS);
             let text =
                 format!("its schema has version {version}, but this program knows only {known}: use a newer program");
             Failure(StoreError::Corrupt(text))

@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use super::SqliteOptions;
 use super::error::Failure;
+use super::migrations;
 use super::{file, open};
+use crate::store::StoreError;
 use crate::store::transfer::{Cell, Column, Counters, Form, Row, Table, labels_of, storable};
-use crate::store::{StoreError, migrations};
 
 /// A page of rows ends before it has more bytes than this, and the row that goes past it.
 const PAGE_BYTES: usize = 4 << 20;
@@ -56,7 +57,7 @@ impl SqliteSource {
         let options = open::reading(&SqliteOptions::new(PathBuf::from(path)));
         let mut db = options.row_buffer_size(ROWS_AHEAD).connect().await?;
         open::refuse_foreign(&mut db).await?;
-        let known = migrations::newest(&migrations::SQLITE);
+        let known = migrations::newest(&migrations::MIGRATIONS);
         let found = sqlx::query(SCHEMA_VERSION).fetch_one(&mut db).await?;
         let found: Option<i64> = found.try_get("version")?;
         if found != Some(known) {

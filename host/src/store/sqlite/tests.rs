@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::{SqliteOptions, SqliteStore, file, open};
+use super::{SqliteOptions, SqliteStore, file, migrations, open};
 use crate::clock::UnixMs;
 use crate::job::{Admission, Carries, Debounce, GroupId, NewJob, Priority, Settlement, State, TenantId};
 use crate::store::conformance::{
@@ -21,7 +21,7 @@ use crate::store::conformance::{
 };
 use crate::store::{
     Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Prune, Settled, Store,
-    StoreError, Waiting, migrations,
+    StoreError, Waiting,
 };
 
 /// A database in a directory of its own.
@@ -285,7 +285,7 @@ const OLD: &str = r#"
 async fn a_database_of_the_first_version_goes_on() {
     let sqlite = empty().await;
     let mut before = shell(&sqlite.options().path).await;
-    migrations::SQLITE.run_direct(Some(1), &mut before, false).await.unwrap();
+    migrations::MIGRATIONS.run_direct(Some(1), &mut before, false).await.unwrap();
     sqlx::raw_sql(OLD).execute(&mut before).await.unwrap();
     before.close().await.unwrap();
     let store = sqlite.open().await;

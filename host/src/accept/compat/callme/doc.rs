@@ -6,8 +6,8 @@ use serde_json::json;
 use super::super::refusal::Refusal;
 use super::entry::EntryKey;
 use super::minute::time;
-use crate::accept::native::job_doc::JobDoc;
 use crate::clock::UnixMs;
+use crate::intake::JobDoc;
 
 /// What a client gets if it does not say, or says 0.
 const STATUS: u16 = 200;

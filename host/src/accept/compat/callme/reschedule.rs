@@ -31,7 +31,7 @@ impl Call {
             Some(text) => time(&text, now)?,
             None => minute_of(now) + MINUTE,
         };
-        if UnixMs(minute.saturating_mul(1_000)) > now.plus(self.api.limits.horizon) {
+        if UnixMs(minute.saturating_mul(1_000)) > now.plus(self.api.intake.limits.horizon) {
             return Err(Refusal::bad("`trigger_at` is too far ahead"));
         }
         let all = self.param("all").is_some();

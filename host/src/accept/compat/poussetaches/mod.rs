@@ -22,7 +22,7 @@ use super::Call;
 use super::refusal::Refusal;
 use crate::accept::error::Problem;
 use crate::accept::input::parse;
-use crate::accept::native::job_doc::JobDoc;
+use crate::intake::JobDoc;
 use crate::job::{Admission, Label, State};
 use crate::store::JobFilter;
 

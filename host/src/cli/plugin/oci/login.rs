@@ -18,7 +18,7 @@ const PASSWORD: &str = "CARILLON_OCI_PASSWORD";
 /// How to speak to a registry.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "For oci://")]
-pub(in crate::cli) struct Login {
+pub struct Login {
     /// Who asks; the password is CARILLON_OCI_PASSWORD. Without it, what `docker login` has stored is used.
     #[arg(long, value_name = "NAME")]
     pub(super) username: Option<String>,

@@ -14,10 +14,10 @@ use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
-use super::super::super::output::visible;
 use super::digest;
 use super::login::{Challenge, Credentials, Login};
 use super::reference::{Reference, is_digest};
+use crate::client::text::visible;
 
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

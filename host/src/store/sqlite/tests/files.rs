@@ -94,7 +94,7 @@ async fn pruned_room_goes_back_to_the_disk() {
 async fn a_database_that_could_not_shrink_can_after_its_next_start() {
     let sqlite = empty().await;
     let mut before = shell(&sqlite.options().path).await;
-    migrations::SQLITE.run_direct(Some(1), &mut before, false).await.unwrap();
+    migrations::MIGRATIONS.run_direct(Some(1), &mut before, false).await.unwrap();
     assert_eq!(pragma(&mut before, "auto_vacuum").await, "0");
     sqlx::raw_sql(OLD).execute(&mut before).await.unwrap();
     before.close().await.unwrap();

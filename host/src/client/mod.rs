@@ -1,0 +1,441 @@
+//! A client of Carillon's own API, for the command line and the benchmarks.
+
+pub mod answer;
+pub mod bodies;
+pub mod problem;
+pub mod text;
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::to_raw_value;
+
+use self::answer::{Answer, Members};
+use self::bodies::{CreatedJob, CreatedJobs, JobInput, Stats};
+use self::problem::Problem;
+use self::text::visible;
+
+/// The longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest wait for what becomes of an upload: it may wait for others, and then for the compiler.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longer than anybody follows a stream.
+const NO_END: Duration = Duration::from_secs(3_660 * 86_400);
+/// The most characters of a foreign answer that an error shows.
+const EXCERPT: usize = 200;
+
+/// Talks to one server with one token. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+    tenant: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Why a call failed. Each prints as one line that says what to do, where that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server's address is not one.
+    #[error("`{0}` is not the address of a server, such as http://127.0.0.1:7070")]
+    Address(String),
+    /// A name that no path can hold.
+    #[error("`{0}` cannot be a name")]
+    Name(String),
+    /// This machine cannot make requests, for instance because it has no root certificates.
+    #[error("no request can be made from here: {0}")]
+    Setup(reqwest::Error),
+    /// What is to be sent cannot be written as JSON.
+    #[error("the request cannot be written as JSON: {0}")]
+    Unwritable(serde_json::Error),
+    /// Nobody answered.
+    #[error("no server answers at {server} ({reason}): start one with `carillon serve`, or name another with --server")]
+    Unreachable {
+        /// The server's address.
+        server: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The answer did not arrive, or not whole: whether the server did what it was asked is not known.
+    #[error("the answer of {server} was lost: {reason}")]
+    Lost {
+        /// The server's address.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The server said no.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// Something answered that does not speak this API.
+    #[error("{server} answered {status} with something else than expected: {body}")]
+    Foreign {
+        /// The server's address.
+        server: String,
+        /// The status.
+        status: StatusCode,
+        /// The beginning of the body, or why it could not be read.
+        body: String,
+    },
+}
+
+impl Client {
+    /// A client of the server at `server`, an `http` or `https` URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Address`], and [`ClientError::Setup`] if an `https` server cannot be checked from this machine.
+    pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let base = Url::parse(server).map_err(|_| ClientError::Address(server.to_owned()))?;
+        if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
+            return Err(ClientError::Address(server.to_owned()));
+        }
+        // An error says that another part of the program has chosen a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
+        if base.scheme() == "http" {
+            // The system's root certificates, which a small machine may lack, are not needed.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.redirect(reqwest::redirect::Policy::none()).build().map_err(ClientError::Setup)?;
+        Ok(Self { http, base, token, tenant: None })
+    }
+
+    /// The same server with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same server, for another tenant than the token's own.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: Option<String>) -> Self {
+        Self { tenant, ..self.clone() }
+    }
+
+    /// Creates one job.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; so do all calls below.
+    pub async fn create_job(&self, group: &str, job: &JobInput) -> Result<CreatedJob, ClientError> {
+        self.post(&["groups", group, "jobs"], job).await
+    }
+
+    /// Creates all of `jobs` or none; gives their ids in the same order.
+    pub async fn create_jobs<J: Serialize>(&self, group: &str, jobs: &[J]) -> Result<Vec<String>, ClientError> {
+        // Not as a value, which would keep no text of the jobs.
+        let jobs = to_raw_value(jobs).map_err(ClientError::Unwritable)?;
+        let body: Members = [("jobs".to_owned(), jobs)].into_iter().collect();
+        let created: CreatedJobs = self.post(&["groups", group, "jobs", "batch"], &body).await?;
+        Ok(created.ids)
+    }
+
+    /// How many jobs of a group are in which state.
+    pub async fn stats(&self, group: &str) -> Result<Stats, ClientError> {
+        self.get(&["groups", group, "stats"], &[]).await
+    }
+
+    /// Creates or replaces a group.
+    pub async fn put_group(
+        &self,
+        group: &str,
+        policy: &impl Serialize,
+        why: Option<String>,
+    ) -> Result<Answer, ClientError> {
+        let query: Vec<_> = why.into_iter().map(|why| ("why", why)).collect();
+        self.put_to(&["groups", group], &query, policy).await
+    }
+
+    /// Creates or replaces a key.
+    pub async fn put_key(&self, name: &str, key: &impl Serialize) -> Result<Answer, ClientError> {
+        self.put(&["keys", name], key).await
+    }
+
+    /// `GET /v1/…`; like all of these, `path` holds the segments after `/v1`, not yet escaped.
+    pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, ClientError> {
+        self.exchange(self.http.get(self.url_with(path, query)?)).await
+    }
+
+    /// `GET /v1/…` for what is read as it comes in: bytes, or a stream of events, of which `seen` is the id of the last one that was seen.
+    pub async fn open(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        seen: Option<&str>,
+    ) -> Result<Response, ClientError> {
+        let mut request = self.http.get(self.url_with(path, query)?).timeout(NO_END);
+        if let Some(id) = seen {
+            request = request.header("last-event-id", id);
+        }
+        let request = self.authorized(request).header(ACCEPT, "text/event-stream, */*");
+        let response = request.send().await.map_err(|error| self.failed(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(|error| self.failed(&error))?;
+        self.understand::<Answer>(status, &body)
+            .and_then(|_| Err(ClientError::Foreign { server: self.base.to_string(), status, body: String::new() }))
+    }
+
+    /// `POST /v1/…` with a JSON body.
+    pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
+        self.exchange(self.http.post(self.url(path)?).json(body)).await
+    }
+
+    /// `POST /v1/…` with a key: sent again, it is not carried out again.
+    pub async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.exchange(self.http.post(self.url(path)?).header("idempotency-key", key).json(body)).await
+    }
+
+    /// `POST /v1/…?…` with a JSON body.
+    pub async fn post_to(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Answer, ClientError> {
+        self.exchange(self.http.post(self.url_with(path, query)?).json(body)).await
+    }
+
+    /// `PATCH /v1/…?…` with a JSON body.
+    pub async fn patch(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Answer, ClientError> {
+        self.exchange(self.http.patch(self.url_with(path, query)?).json(body)).await
+    }
+
+    /// `DELETE /v1/…?…`.
+    pub async fn delete_from(&self, path: &[&str], query: &[(&str, String)]) -> Result<Answer, ClientError> {
+        self.exchange(self.http.delete(self.url_with(path, query)?)).await
+    }
+
+    /// `POST /v1/…` without a body.
+    pub async fn act(&self, path: &[&str]) -> Result<Answer, ClientError> {
+        self.exchange(self.http.request(Method::POST, self.url(path)?)).await
+    }
+
+    /// `PUT /v1/…` with a JSON body.
+    pub async fn put<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
+        self.exchange(self.http.put(self.url(path)?).json(body)).await
+    }
+
+    /// `PUT /v1/…?…` with a JSON body.
+    pub async fn put_to(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: &impl Serialize,
+    ) -> Result<Answer, ClientError> {
+        self.exchange(self.http.put(self.url_with(path, query)?).json(body)).await
+    }
+
+    /// `PUT /v1/…` with the bytes of a component, and perhaps an Ed25519 signature of them in base64.
+    pub async fn put_component(
+        &self,
+        path: &[&str],
+        component: Vec<u8>,
+        signature: Option<&str>,
+    ) -> Result<Answer, ClientError> {
+        let request = self.http.put(self.url(path)?).timeout(UPLOAD_TIMEOUT);
+        let mut request = request.header(CONTENT_TYPE, "application/wasm");
+        if let Some(signature) = signature {
+            request = request.header("carillon-signature", signature);
+        }
+        self.exchange(request.body(component)).await
+    }
+
+    /// `DELETE /v1/…`.
+    pub async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
+        self.exchange(self.http.delete(self.url(path)?)).await
+    }
+
+    fn url_with(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url, ClientError> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, ClientError> {
+        if let Some(name) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+            return Err(ClientError::Name((*name).to_owned()));
+        }
+        let mut url = self.base.clone();
+        let mut segments = url.path_segments_mut().map_err(|()| ClientError::Address(self.base.to_string()))?;
+        segments.pop_if_empty().push("v1").extend(path);
+        drop(segments);
+        Ok(url)
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let request = self.authorized(request);
+        let response = request.header(ACCEPT, "application/json").send().await.map_err(|error| self.failed(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.failed(&error))?;
+        self.understand(status, &body)
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = match &self.tenant {
+            Some(tenant) => request.header("carillon-tenant", tenant),
+            None => request,
+        };
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// The value of a successful answer, where an empty body counts as `null`; the problem of another.
+    fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+        let foreign = |body: String| ClientError::Foreign { server: self.base.to_string(), status, body };
+        if status.is_success() {
+            let body = if body.is_empty() { b"null" } else { body };
+            return serde_json::from_slice(body).map_err(|error| foreign(error.to_string()));
+        }
+        match serde_json::from_slice::<Problem>(body) {
+            Ok(problem) if !problem.title.is_empty() || !problem.detail.is_empty() => {
+                Err(ClientError::Refused(Box::new(Problem { status: status.as_u16(), ..problem })))
+            }
+            _ => Err(foreign(
+                visible(&String::from_utf8_lossy(body).chars().take(EXCERPT).collect::<String>()).into_owned(),
+            )),
+        }
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> ClientError {
+        let (server, reason) = (self.base.to_string(), root_cause(error));
+        if error.is_connect() {
+            ClientError::Unreachable { server, reason }
+        } else {
+            ClientError::Lost { server, reason }
+        }
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::header::AUTHORIZATION;
+    use axum::response::IntoResponse;
+    use axum::routing::{get, post, put};
+
+    use serde_json::value::RawValue;
+    use serde_json::{Value, json};
+
+    use super::bodies::Payload;
+    use super::*;
+
+    /// A client, with the token `t`, of a server with these routes.
+    async fn client_of(routes: Router) -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}/base/", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, Router::new().nest("/base/v1", routes)).await });
+        Client::new(&server, Some("t".into())).unwrap()
+    }
+
+    async fn refused(status: u16, body: &'static str) -> String {
+        let status = StatusCode::from_u16(status).unwrap();
+        let routes = Router::new().route("/jobs/x", get(move || async move { (status, body) }));
+        client_of(routes).await.get::<Value>(&["jobs", "x"], &[]).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn names_are_escaped_and_the_token_is_sent() {
+        let echo = |request: Request| async move {
+            let token = request.headers().get(AUTHORIZATION).cloned().unwrap();
+            (StatusCode::OK, format!("\"{} {}\"", request.uri(), token.to_str().unwrap())).into_response()
+        };
+        let client = client_of(Router::new().route("/groups/{name}", get(echo))).await;
+        let answer: Value = client.get(&["groups", "a/b c"], &[("cursor", "x&y".into())]).await.unwrap();
+        assert_eq!(answer, "/groups/a%2Fb%20c?cursor=x%26y Bearer t");
+        assert!(matches!(client.delete(&["groups", ".."]).await, Err(ClientError::Name(_))));
+    }
+
+    #[tokio::test]
+    async fn problems_are_one_clear_line() {
+        let body = r#"{"title": "Invalid input", "detail": "not a URL", "errors": [{"pointer": "/url", "detail": "no host"}]}"#;
+        assert_eq!(refused(422, body).await, "Invalid input: not a URL: /url no host");
+        let body = r#"{"title": "Invalid input", "detail": "not a\nURL", "pointer": "/url"}"#;
+        assert_eq!(refused(422, body).await, "Invalid input: not a\\nURL: /url");
+        let said = refused(401, r#"{"title": "Unauthorized"}"#).await;
+        assert_eq!(said, "Unauthorized: give a token with --token or CARILLON_TOKEN");
+        assert!(
+            refused(502, "<html>")
+                .await
+                .ends_with("answered 502 Bad Gateway with something else than expected: <html>")
+        );
+        assert!(refused(200, "<html>").await.contains("something else than expected"));
+    }
+
+    #[tokio::test]
+    async fn a_missing_server_is_told() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = Client::new(&server, None).unwrap().stats("g").await.unwrap_err().to_string();
+        assert!(error.contains("no server answers at") && error.contains("carillon serve"), "{error}");
+        assert!(matches!(Client::new("localhost:7070", None), Err(ClientError::Address(_))));
+    }
+
+    #[tokio::test]
+    async fn the_typed_calls_speak_the_api() {
+        let routes = Router::new()
+            .route(
+                "/groups/g/jobs",
+                post(|body: axum::Json<Value>| async move {
+                    assert_eq!(body.0, json!({"url": "http://x", "payload": {"a": 1}}));
+                    (StatusCode::CREATED, r#"{"id": "i", "state": "scheduled", "run_at": "2026-11-20T10:00:00.250Z"}"#)
+                }),
+            )
+            .route(
+                "/groups/g/jobs/batch",
+                post(|body: axum::Json<Value>| async move {
+                    assert_eq!(body.0, json!({"jobs": [{"url": "http://x"}]}));
+                    (StatusCode::CREATED, r#"{"ids": ["i"]}"#)
+                }),
+            )
+            .route("/groups/g/stats", get(|| async { r#"{"scheduled": 2, "succeeded": 1}"# }))
+            .route("/keys/k", put(|| async { StatusCode::NO_CONTENT }));
+        let client = client_of(routes).await;
+        let job = JobInput { url: Some("http://x".into()), ..JobInput::default() };
+        assert_eq!(client.create_jobs("g", std::slice::from_ref(&job)).await.unwrap(), ["i"]);
+        let job =
+            JobInput { payload: Some(Payload::Json(RawValue::from_string(r#"{"a": 1}"#.to_owned()).unwrap())), ..job };
+        assert_eq!(client.create_job("g", &job).await.unwrap().state, "scheduled");
+        assert_eq!(client.stats("g").await.unwrap().scheduled, 2);
+        client.put_key("k", &json!({"secret": "s"})).await.unwrap();
+    }
+}

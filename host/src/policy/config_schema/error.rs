@@ -1,0 +1,125 @@
+//! What is wrong with a config, in words that say what would be right: every value that is possible, the nearest first.
+
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
+use serde_json::Value;
+
+/// How alike two names must be for one to be proposed for the other, from 0 to 1.
+const ALIKE: f64 = 0.7;
+
+/// The longest value that a message repeats, in bytes.
+const SHOWN: usize = 200;
+
+/// Says what is wrong; `schema` is the plugin's.
+pub fn message(error: &ValidationError<'_>, schema: &Value) -> String {
+    match error.kind() {
+        ValidationErrorKind::Enum { options } => {
+            let options = options.as_array().map_or(&[][..], Vec::as_slice);
+            let texts = nearest_first(&text_of(error.instance()), options.iter().map(text_of).collect());
+            format!("{} is not possible; it can be {}", shown(error.instance()), listed(&texts))
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            unknown_fields(unexpected, &siblings(error, schema))
+        }
+        ValidationErrorKind::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
+            "no field is possible here".to_owned()
+        }
+        ValidationErrorKind::Constant { expected_value } => {
+            format!("{} is not possible; it can only be {expected_value}", shown(error.instance()))
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn unknown_fields(unexpected: &[String], known: &[String]) -> String {
+    let each = unexpected.iter().map(|name| {
+        let nearest = nearest_first(name, known.to_vec());
+        let meant = nearest.first().filter(|nearest| strsim::jaro_winkler(name, nearest) >= ALIKE);
+        let hint = meant.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default();
+        format!("there is no field `{}`{hint}", cut(&name.escape_debug().to_string()))
+    });
+    let each = each.collect::<Vec<_>>().join("; ");
+    if known.is_empty() {
+        return format!("{each}; no field is possible here");
+    }
+    let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    format!("{each}; there are {}", known.join(", "))
+}
+
+/// The fields that the schema knows beside the one that it does not.
+fn siblings(error: &ValidationError<'_>, schema: &Value) -> Vec<String> {
+    let path = error.schema_path().as_str();
+    let object = path.rsplit_once('/').and_then(|(object, _)| schema.pointer(object));
+    let properties = object.and_then(|object| object.get("properties")).and_then(Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// The values in the order of their likeness to a name.
+fn nearest_first(name: &str, mut all: Vec<String>) -> Vec<String> {
+    all.sort_by(|one, other| strsim::jaro_winkler(name, other).total_cmp(&strsim::jaro_winkler(name, one)));
+    all
+}
+
+fn text_of(value: &Value) -> String {
+    value.to_string()
+}
+
+fn shown(value: &Value) -> String {
+    cut(&value.to_string())
+}
+
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(SHOWN);
+    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
+}
+
+/// `a`, `b` or `c`.
+fn listed(texts: &[String]) -> String {
+    match texts {
+        [] => "nothing".to_owned(),
+        [only] => only.clone(),
+        [others @ .., last] => format!("{} or {last}", others.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::build;
+    use super::*;
+
+    fn said(schema: &Value, config: &Value) -> String {
+        let validator = build(schema).unwrap();
+        let error = validator.validate(config).unwrap_err();
+        message(&error, schema)
+    }
+
+    fn backoff() -> Value {
+        json!({"type": "object", "additionalProperties": false, "properties": {
+            "kind": {"enum": ["fixed", "linear", "exponential", "fibonacci"]}, "max_attempts": {"type": "integer"},
+            "deep": {"type": "object", "additionalProperties": false, "properties": {"a": {"const": 1}}},
+            "none": {"type": "object", "additionalProperties": false}}})
+    }
+
+    #[test]
+    fn all_candidates_are_named_the_nearest_first() {
+        let said = said(&backoff(), &json!({"kind": "exp"}));
+        assert_eq!(said, r#""exp" is not possible; it can be "exponential", "fixed", "linear" or "fibonacci""#);
+    }
+
+    #[test]
+    fn an_unknown_field_names_the_nearest_and_all() {
+        let unknown = said(&backoff(), &json!({"max_attemps": 3}));
+        assert_eq!(
+            unknown,
+            "there is no field `max_attemps` (did you mean `max_attempts`?); there are `deep`, `kind`, `max_attempts`, `none`"
+        );
+        assert_eq!(said(&backoff(), &json!({"deep": {"zzz": 1}})), "there is no field `zzz`; there are `a`");
+        assert_eq!(said(&backoff(), &json!({"none": {"x": 1}})), "no field is possible here");
+        assert_eq!(said(&backoff(), &json!({"deep": {"a": 2}})), "2 is not possible; it can only be 1");
+        let long = said(&backoff(), &json!({"kind": "x".repeat(5_000)}));
+        assert!(long.len() < 500, "{long}");
+    }
+}

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use axum::body::Bytes;
-use carillon::policy::golden::{Golden, embed};
 use carillon_guest_build::{BuildRequest, build};
+use carillon_policy::golden::{Golden, embed};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;

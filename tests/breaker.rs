@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon::clock::{Clock as _, MOMENT, UnixMs};
+use carillon_core::clock::{Clock as _, MOMENT, UnixMs};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, Gate, ManualClock, Receiver, Setup, TestHost, id_of, kinds, ms, soon};

@@ -1,8 +1,5 @@
 //! The real program as a process of its own: killed, stopped, and fed with hostile policies.
 
-#[path = "../host/src/policy/hostile/guest.rs"]
-#[expect(dead_code, reason = "the tests of the runtime itself use all of it")]
-pub mod guest;
 mod hostile;
 mod killed;
 pub mod ledger;

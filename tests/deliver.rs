@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use carillon::clock::{Clock as _, UnixMs};
+use carillon_core::clock::{Clock as _, UnixMs};
 use reqwest::Method;
 use serde_json::json;
 

@@ -79,7 +79,7 @@ async fn what_was_not_sent_when_it_was_interrupted_leaves_no_record() {
     let made = host.api.post_job("g", json!({"url": receiver.url("/a"), "run_at": "+60s"})).await;
     let id = made["id"].as_str().unwrap().to_owned();
     // It is made ready, and waits for its time.
-    clock.set(carillon::clock::UnixMs(ms(&made["run_at"]).0 - 1));
+    clock.set(carillon_core::clock::UnixMs(ms(&made["run_at"]).0 - 1));
     host.api.until_state(&id, "running").await;
     let dir = host.dir.clone();
     soon("it stops", host.stop()).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carillon::clock::Clock as _;
+use carillon_core::clock::Clock as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 

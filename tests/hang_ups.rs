@@ -10,8 +10,8 @@ use std::task::Poll;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
-use carillon::accept::door::Door;
-use carillon::clock::Clock as _;
+use carillon_api::door::Door;
+use carillon_core::clock::Clock as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -5,8 +5,8 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use carillon::accept::door::Door;
-use carillon::clock::{Clock as _, SystemClock};
+use carillon_api::door::Door;
+use carillon_core::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::postgres::{DATABASE, cluster};

@@ -1,6 +1,6 @@
 //! `carillon plugin inspect`: what it says of components that a server takes, and of those that it refuses.
 
-use carillon::policy::golden::{Golden, embed};
+use carillon_policy::golden::{Golden, embed};
 use serde_json::{Value, json};
 
 use crate::custom_plugin::component;

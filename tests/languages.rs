@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use carillon::clock::UnixMs;
+use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
 use tokio::process::Command;
 

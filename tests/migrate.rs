@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use carillon::store::{Jobs as _, PostgresOptions, PostgresStore};
+use carillon_store::Jobs as _;
+use carillon_store_postgres::{PostgresOptions, PostgresStore};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carillon::clock::{Clock, SystemClock};
+use carillon_core::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::postgres::{DATABASE, cluster, until_status, until_succeeded};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use carillon::clock::Clock as _;
+use carillon_core::clock::Clock as _;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};

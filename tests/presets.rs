@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use carillon::clock::UnixMs;
+use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
 
 use crate::support::{ADMIN_TOKEN, Answer, ManualClock, Receiver, Setup, TestHost, id_of, ms, repository, run};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carillon::clock::{Clock as _, UnixMs};
+use carillon_core::clock::{Clock as _, UnixMs};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

@@ -58,7 +58,7 @@ async fn bundle(language: &str, extension: &str, main: &str) {
     }
     std::fs::write(all.join(format!("policy.{extension}")), main).unwrap();
     let component = built(&all).await;
-    let embedded = carillon::policy::golden::embedded(&component).unwrap();
+    let embedded = carillon_policy::golden::embedded(&component).unwrap();
     assert_eq!(embedded.len(), ROLES.len(), "they are in it, and were run by the build");
 }
 

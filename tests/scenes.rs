@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::crash::guest::Guest;
 use crate::support::{ADMIN_TOKEN, Api};
+use carillon_testing::guest::Guest;
 
 /// One request; `{n}` is a number of its own, `{group}` a group of its own, other names are what earlier requests of the scene were answered.
 pub struct Step {

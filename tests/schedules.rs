@@ -1,6 +1,6 @@
 //! Schedules: jobs again and again, each run once.
 
-use carillon::clock::UnixMs;
+use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Arrival, Gate, LOOK_AGAIN, ManualClock, Receiver, Setup, TestHost, ms, soon};

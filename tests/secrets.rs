@@ -3,8 +3,8 @@
 use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use carillon::policy::golden::{Golden, embed};
 use carillon_guest_build::{BuildRequest, build};
+use carillon_policy::golden::{Golden, embed};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use carillon::clock::Clock as _;
+use carillon_core::clock::Clock as _;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use serde_json::json;

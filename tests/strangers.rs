@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use carillon::accept::connections::Connections;
-use carillon::accept::door::Door;
-use carillon::accept::serve::{ServeLimits, serve};
+use carillon_api::connections::Connections;
+use carillon_api::door::Door;
+use carillon_api::serve::{ServeLimits, serve};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 

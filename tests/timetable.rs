@@ -1,7 +1,7 @@
 //! A year of ticks in many time zones, compared one by one with what Python's zoneinfo says.
 
-use carillon::clock::UnixMs;
-use carillon::timetable::Timetable;
+use carillon_core::clock::UnixMs;
+use carillon_core::timetable::Timetable;
 use serde_json::json;
 
 use crate::python::ask;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use carillon::clock::UnixMs;
+use carillon_core::clock::UnixMs;
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;

@@ -7,10 +7,10 @@ use futures_util::future::{Either, join_all, select};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::crash::guest::Guest;
 use crate::custom_plugin::{PATH, component, upload};
 use crate::postgres::{DATABASE, cluster};
 use crate::support::{Answer, Receiver, Setup, TestHost};
+use carillon_testing::guest::Guest;
 
 const MINE: &str = "/v1/plugins/mine/versions/1.0.0";
 

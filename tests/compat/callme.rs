@@ -82,10 +82,10 @@ async fn a_task_runs_in_the_first_moment_of_its_minute() {
     });
     assert_eq!(task, expected);
     at.receiver.on("/run", [Answer::body(200, "done")]);
-    at.clock.set(carillon::clock::UnixMs(minute * 1_000 - 1));
+    at.clock.set(carillon_core::clock::UnixMs(minute * 1_000 - 1));
     at.host.looked(&at.receiver).await;
     assert_eq!(at.receiver.count("/run"), 0, "never early");
-    at.clock.set(carillon::clock::UnixMs(minute * 1_000));
+    at.clock.set(carillon_core::clock::UnixMs(minute * 1_000));
     let arrival = at.receiver.arrived("/run", 1).await.remove(0);
     assert_eq!((arrival.method.as_str(), arrival.text(), arrival.header("content-type")), ("GET", "", None));
     let done = at.until_state("simple", "successful").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carillon::clock::{Clock as _, UnixMs};
+use carillon_core::clock::{Clock as _, UnixMs};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -14,7 +14,7 @@ mod readme;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon::clock::{Clock as _, UnixMs};
+use carillon_core::clock::{Clock as _, UnixMs};
 use serde_json::Value;
 
 use crate::support::{ADMIN_TOKEN, Api, ManualClock, Receiver, Reply, Setup, TestHost, soon};

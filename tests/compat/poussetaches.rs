@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use carillon::clock::Clock as _;
+use carillon_core::clock::Clock as _;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -159,7 +159,7 @@ async fn only_the_expected_status_is_a_success_and_tries_count_up() {
         let wait = task["next_run"].as_i64().unwrap() - at.nanos();
         let plan = 4_i64.pow(u32::try_from(tries).unwrap() - 1) * 1_000_000_000;
         assert!((plan * 7 / 10..=plan * 13 / 10).contains(&wait), "{wait} after try {tries}");
-        at.clock.set(carillon::clock::UnixMs(task["next_run"].as_i64().unwrap() / 1_000_000));
+        at.clock.set(carillon_core::clock::UnixMs(task["next_run"].as_i64().unwrap() / 1_000_000));
         at.receiver.arrived("/a", tries + 1).await;
     }
     let done = at.until_listed("success", &id, |_| true).await;
@@ -195,7 +195,7 @@ async fn a_task_is_dead_after_twelve_tries() {
             })
             .await;
         assert_eq!(task["last_error_status_code"], -1, "there was no answer");
-        at.clock.set(carillon::clock::UnixMs(task["next_run"].as_i64().unwrap() / 1_000_000));
+        at.clock.set(carillon_core::clock::UnixMs(task["next_run"].as_i64().unwrap() / 1_000_000));
     }
     let dead = at.until_listed("dead", &nobody, |_| true).await;
     assert_eq!((&dead["tries"], &dead["last_error_status_code"]), (&json!(12), &json!(-1)));

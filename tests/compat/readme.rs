@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use carillon::clock::Clock as _;
+use carillon_core::clock::Clock as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,10 +3,10 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::guest::{ENDLESS, Guest, PLAIN};
 use super::process::{Client, Server};
 use super::receiver::Receiver;
 use super::until;
+use carillon_testing::guest::{ENDLESS, Guest, PLAIN};
 
 async fn upload(client: &Client, name: &str, component: Vec<u8>) -> (StatusCode, Value) {
     client.send(Method::PUT, &format!("/v1/plugins/{name}/versions/1.0.0"), component).await

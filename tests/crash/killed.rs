@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon::clock::{Clock as _, SystemClock};
+use carillon_core::clock::{Clock as _, SystemClock};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::sync::watch;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use carillon::clock::UnixMs;
+use carillon_core::clock::UnixMs;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 

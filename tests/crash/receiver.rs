@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use carillon::clock::{Clock as _, SystemClock, UnixMs};
+use carillon_core::clock::{Clock as _, SystemClock, UnixMs};
 use tokio::sync::watch;
 
 /// A request that arrived.

@@ -1,6 +1,6 @@
 //! SIGTERM under load.
 
-use carillon::clock::{Clock as _, SystemClock};
+use carillon_core::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon::clock::{Clock, Sleep, SystemClock, UnixMs};
+use carillon_core::clock::{Clock, Sleep, SystemClock, UnixMs};
 use serde_json::Value;
 use tokio::sync::watch;
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use carillon::accept::door::Door;
 use carillon::app::App;
-use carillon::clock::{Clock, SystemClock};
-use carillon::config::{Config, ConfigError, Sources};
+use carillon_api::door::Door;
+use carillon_config::{Config, ConfigError, Sources};
+use carillon_core::clock::{Clock, SystemClock};
 use serde_json::json;
 use tempfile::TempDir;
 

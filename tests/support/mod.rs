@@ -4,7 +4,6 @@ mod client;
 mod clock;
 mod host;
 mod page;
-mod postgres;
 mod program;
 mod raw;
 mod receiver;
@@ -14,11 +13,11 @@ mod stream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use carillon_testing::postgres::{Cluster, Stop, free_port};
 pub use client::{Api, Reply, id_of};
 pub use clock::{ManualClock, SkewedClock, ms};
 pub use host::{ADMIN_TOKEN, MASTER_KEY, Setup, TestHost};
 pub use page::{blocks, shell, without_variables};
-pub use postgres::{Cluster, Stop, free_port};
 pub use program::{Finished, Program, run};
 pub use raw::{RawReceiver, read_request};
 pub use receiver::{Answer, Arrival, Gate, Receiver};
@@ -33,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The repository.
 pub fn repository() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// Where tests share what is expensive to make.

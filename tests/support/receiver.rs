@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Request, Response};
-use carillon::clock::{Clock, SystemClock, UnixMs};
+use carillon_core::clock::{Clock, SystemClock, UnixMs};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use hyper_util::rt::TokioIo;

@@ -1,0 +1,234 @@
+//! The lists: tasks that wait, that succeeded, that are dead, and crons. Times are nanoseconds since 1970.
+//!
+//! A list is written as its tasks are read, one after the other: each holds a payload and an answer, and all of them together may not fit
+//! into memory. What is known before are the jobs without their payloads.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::super::refusal::Refusal;
+use super::super::{Call, answered, configured};
+use super::crons::is_id;
+use super::{BASE64, EXPECTED, NAMESPACE, PLANNED, SCHEDULE};
+use base64::Engine as _;
+use carillon_catalog::{Group, Schedule};
+use carillon_core::clock::{UnixMs, rfc3339};
+use carillon_core::job::{Job, Label, Outcome, State, shown_url};
+use carillon_store::{JobFilter, JobsQuery};
+
+/// How many of the newest tasks that succeeded are listed, as many as the original keeps, and how many of the others.
+const SUCCESSES: u32 = 1_000;
+const OTHERS: u32 = 10_000;
+
+/// What stands for the status where there was no answer.
+const NO_ANSWER: i32 = -1;
+
+/// A task as poussetaches shows it; every field is always there.
+#[derive(Debug, Serialize)]
+struct Task {
+    id: String,
+    url: String,
+    payload: Option<String>,
+    expected: u64,
+    schedule: String,
+    next_scheduled_run: i64,
+    next_run: i64,
+    tries: u32,
+    last_run: i64,
+    last_error_body: Option<String>,
+    last_error_status_code: i32,
+}
+
+fn nanos(at: UnixMs) -> i64 {
+    at.0.saturating_mul(1_000_000)
+}
+
+/// What a job's metadata say of it here.
+fn label<'a>(job: &'a Job, name: &str) -> Option<&'a str> {
+    match job.spec.metadata.0.get(NAMESPACE)? {
+        Label::Namespace(labels) => labels.get(name).map(String::as_str),
+        Label::Text(_) => None,
+    }
+}
+
+/// The id of the cron that a job is a run of.
+fn cron_of(job: &Job) -> Option<&str> {
+    job.name.as_deref().filter(|name| is_id(name) && label(job, SCHEDULE).is_some())
+}
+
+/// A task of a list.
+enum Entry {
+    /// Of a job, which is read further when its turn comes.
+    Job(Box<Job>),
+    /// A cron none of whose runs waits, with its next time, and the end of its last run.
+    Cron(Arc<Schedule>, i64, Option<UnixMs>),
+}
+
+impl Entry {
+    fn next_run(&self) -> i64 {
+        match self {
+            Self::Job(job) => nanos(job.run_at),
+            Self::Cron(_, next, _) => *next,
+        }
+    }
+}
+
+/// Writes a list, in the order in which the tasks run.
+fn listed(call: &Call, group: &Arc<Group>, mut entries: Vec<Entry>) -> Response {
+    entries.sort_by_key(Entry::next_run);
+    let (call, group) = (call.clone(), Arc::clone(group));
+    let tasks = stream::iter(entries.into_iter().enumerate()).then(move |(index, entry)| {
+        let (call, group) = (call.clone(), Arc::clone(&group));
+        async move {
+            let task = match entry {
+                Entry::Job(job) => call.task(&group, &job).await.map_err(|_| unreadable())?,
+                Entry::Cron(schedule, next, last) => next_run(&schedule, next, last),
+            };
+            let mut text = if index == 0 { Vec::new() } else { vec![b','] };
+            serde_json::to_writer(&mut text, &task)?;
+            Ok::<_, io::Error>(Bytes::from(text))
+        }
+    });
+    let part = |text: &'static str| stream::iter([Ok::<_, io::Error>(Bytes::from_static(text.as_bytes()))]);
+    let body = Body::from_stream(part(r#"{"tasks":["#).chain(tasks).chain(part("]}")));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn empty() -> Response {
+    Json(json!({"tasks": []})).into_response()
+}
+
+/// The list has begun, so its client learns that it is not whole from a connection that breaks.
+fn unreadable() -> io::Error {
+    io::Error::other("a task of a list could not be read")
+}
+
+impl Call {
+    /// Tasks that wait or run, and crons.
+    pub(super) async fn waiting(&self) -> Result<Response, Refusal> {
+        let Some(group) = self.known_group() else { return Ok(empty()) };
+        let (runs, once): (Vec<Job>, Vec<Job>) =
+            self.unfinished(&group).await?.into_iter().partition(|job| cron_of(job).is_some());
+        let mut tasks = self.cron_tasks(runs).await?;
+        tasks.extend(once.into_iter().map(|job| Entry::Job(Box::new(job))));
+        Ok(listed(self, &group, tasks))
+    }
+
+    /// Crons.
+    pub(super) async fn crons(&self) -> Result<Response, Refusal> {
+        let Some(group) = self.known_group() else { return Ok(empty()) };
+        let runs = self.unfinished(&group).await?;
+        let tasks = self.cron_tasks(runs).await?;
+        Ok(listed(self, &group, tasks))
+    }
+
+    /// Tasks that have ended so. Of a cron only the last run is listed.
+    pub(super) async fn ended(&self, state: State) -> Result<Response, Refusal> {
+        let Some(group) = self.known_group() else { return Ok(empty()) };
+        let limit = if state == State::Succeeded { SUCCESSES } else { OTHERS };
+        let (mut tasks, mut crons) = (Vec::new(), HashSet::new());
+        for job in self.jobs_in(&group, state, limit).await? {
+            if cron_of(&job).is_none_or(|id| crons.insert(id.to_owned())) {
+                tasks.push(Entry::Job(Box::new(job)));
+            }
+        }
+        Ok(listed(self, &group, tasks))
+    }
+
+    /// The newest jobs in a state, newest first.
+    async fn jobs_in(&self, group: &Group, state: State, limit: u32) -> Result<Vec<Job>, Refusal> {
+        let filter = JobFilter { state: Some(state), ..JobFilter::all(self.access.tenant.id, group.id) };
+        Ok(self.api.store.jobs(JobsQuery { filter, before: None, limit }).await?)
+    }
+
+    /// The jobs that wait or run, oldest first. One that begins between the two looks runs.
+    async fn unfinished(&self, group: &Group) -> Result<Vec<Job>, Refusal> {
+        let mut jobs = BTreeMap::new();
+        for state in [State::Scheduled, State::Running] {
+            jobs.extend(self.jobs_in(group, state, OTHERS).await?.into_iter().map(|job| (job.id, job)));
+        }
+        Ok(jobs.into_values().collect())
+    }
+
+    /// Each cron as its run that waits or is under way, else as its next one.
+    async fn cron_tasks(&self, runs: Vec<Job>) -> Result<Vec<Entry>, Refusal> {
+        let mut unfinished: BTreeMap<String, Job> = BTreeMap::new();
+        for job in runs {
+            // The others wait for the one that runs, or else for the oldest.
+            if let Some(id) = cron_of(&job).filter(|id| job.state == State::Running || !unfinished.contains_key(*id)) {
+                unfinished.insert(id.to_owned(), job);
+            }
+        }
+        let ticked = self.api.store.ticked().await?;
+        let mut tasks = Vec::new();
+        for schedule in self.cron_schedules() {
+            tasks.push(match unfinished.remove(&schedule.name) {
+                Some(job) => Entry::Job(Box::new(job)),
+                None => {
+                    let known = ticked.iter().find(|ticked| ticked.schedule == schedule.id);
+                    let handled = known.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
+                    let last = match self.jobs_named(&schedule.name, 1).await?.pop() {
+                        Some(job) => self.newest_attempts(&job, 1).await?.pop().map(|attempt| attempt.started_at),
+                        None => None,
+                    };
+                    let next = schedule.timetable.as_ref().ok().and_then(|timetable| timetable.after(handled).next());
+                    Entry::Cron(schedule, next.map_or(0, nanos), last)
+                }
+            });
+        }
+        // Runs whose cron was dropped while they were under way.
+        tasks.extend(unfinished.into_values().map(|job| Entry::Job(Box::new(job))));
+        Ok(tasks)
+    }
+
+    async fn task(&self, group: &Group, job: &Job) -> Result<Task, Refusal> {
+        // The newest try that failed is the newest of all, or the one before a success.
+        let newest = self.newest_attempts(job, 2).await?;
+        let failed = newest.iter().rev().find(|attempt| attempt.outcome != Outcome::Success);
+        let tick = job.spec.metadata.texts().find(|text| text.namespace == Some("schedule") && text.name == "tick");
+        let tick = tick.and_then(|text| rfc3339::parse(text.value).ok());
+        let planned = label(job, PLANNED).and_then(|ms| ms.parse().ok()).map(UnixMs).or(tick);
+        Ok(Task {
+            id: cron_of(job).map_or_else(|| job.id.0.simple().to_string(), str::to_owned),
+            url: job.spec.target.as_ref().map(|target| shown_url(&target.url)).unwrap_or_default(),
+            payload: self.payload(job).await?.map(|payload| BASE64.encode(payload)),
+            expected: configured(job, group, "judge", "expect").and_then(Value::as_u64).unwrap_or(EXPECTED.into()),
+            schedule: label(job, SCHEDULE).unwrap_or_default().to_owned(),
+            next_scheduled_run: nanos(planned.unwrap_or(job.run_at)),
+            next_run: nanos(job.run_at),
+            tries: job.attempt_count,
+            last_run: newest.last().map_or(0, |attempt| nanos(attempt.started_at)),
+            last_error_body: failed.map(|attempt| BASE64.encode(answered(attempt))),
+            last_error_status_code: failed.map_or(0, |attempt| attempt.status.map_or(NO_ANSWER, i32::from)),
+        })
+    }
+}
+
+/// A cron none of whose runs waits: as if its next one did.
+fn next_run(schedule: &Schedule, next: i64, last: Option<UnixMs>) -> Task {
+    let doc: Value = serde_json::from_str(&schedule.spec.job).unwrap_or_default();
+    let text = |pointer: &str| doc.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Task {
+        id: schedule.name.clone(),
+        url: text("/url"),
+        payload: Some(text("/payload_base64")).filter(|payload| !payload.is_empty()),
+        expected: doc.pointer("/policy/judge/expect").and_then(Value::as_u64).unwrap_or(EXPECTED.into()),
+        schedule: text(&format!("/metadata/{NAMESPACE}/{SCHEDULE}")),
+        next_scheduled_run: next,
+        next_run: next,
+        tries: 0,
+        last_run: last.map_or(0, nanos),
+        last_error_body: None,
+        last_error_status_code: 0,
+    }
+}

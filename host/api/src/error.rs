@@ -1,0 +1,324 @@
+//! The one place where an error becomes an HTTP answer: `application/problem+json` (RFC 9457) with a stable `type`, a sentence,
+//! and for bad input a JSON pointer (RFC 6901) to the field. What the log says is a separate text.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use carillon_catalog::Rejected;
+use carillon_engine::intake::{Cause, IntakeError};
+use carillon_policy::binding::Invalid;
+use carillon_policy::{Blame, Fault, LoadError};
+use carillon_store::StoreError;
+
+/// What every `type` begins with.
+const TYPE_PREFIX: &str = "urn:carillon:problem:";
+
+/// When there may be room on a full disk, in seconds.
+const FULL_AGAIN: u32 = 10;
+
+/// When an upload may be worth another try, in seconds.
+const UPLOAD_AGAIN: u32 = 10;
+
+/// An answer that is not what was asked for.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Identifies the kind of problem, for programs.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind in words; the same for all problems of one type.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong in this case, and what to do about it.
+    detail: String,
+    /// Which part of the request's body is meant (JSON pointer), if a part of it is.
+    #[serde(skip_serializing_if = "is_whole")]
+    pointer: Option<String>,
+    /// Which query parameter is meant, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<Box<str>>,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+/// Texts of policies may be sentences; those of the server are not, and clients put a place behind either.
+fn without_full_stop(mut detail: String) -> String {
+    if detail.ends_with('.') && !detail.ends_with("..") {
+        detail.pop();
+    }
+    detail
+}
+
+/// Whether a pointer means all of the body, which goes without saying.
+fn is_whole(pointer: &Option<String>) -> bool {
+    pointer.as_deref().is_none_or(str::is_empty)
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("{TYPE_PREFIX}{kind}"),
+            title,
+            status: status.as_u16(),
+            detail: without_full_stop(detail.into()),
+            pointer: None,
+            parameter: None,
+            retry_after: None,
+        }
+    }
+
+    /// 422: a field makes no sense.
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail);
+        Self { pointer: Some(pointer.into()), ..problem }
+    }
+
+    /// 400: not JSON, or not of the right shape.
+    pub fn malformed(pointer: Option<String>, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::BAD_REQUEST, "malformed", "Malformed request", detail);
+        Self { pointer, ..problem }
+    }
+
+    /// 400: a query parameter is not one of the route's, or has a value that is not possible.
+    pub fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        Self { parameter: Some(name.into()), ..Self::malformed(None, detail) }
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        let detail = "a valid token is needed: `Authorization: Bearer …`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication required", detail)
+    }
+
+    /// 403.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Permission denied", detail)
+    }
+
+    /// 403: the tenant does not take such a plugin from anybody.
+    pub fn unsigned(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "unsigned", "Plugin signature required", detail)
+    }
+
+    /// 404: `what` has no `name`.
+    #[must_use]
+    pub fn unknown(what: &str, name: &str) -> Self {
+        let detail = format!("there is no {what} `{}`", name.escape_debug());
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    /// 404: no such route.
+    #[must_use]
+    pub fn no_route(path: &str) -> Self {
+        let detail = format!("nothing is served at `{}`; see /openapi.json", path.escape_debug());
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn wrong_method(method: &str, path: &str) -> Self {
+        let detail = format!("`{}` does not take {}", path.escape_debug(), method.escape_debug());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
+    }
+
+    /// 409.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
+    }
+
+    /// 413.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request too large", detail)
+    }
+
+    /// 415: the body is compressed.
+    #[must_use]
+    pub fn encoded(encoding: &str) -> Self {
+        let detail = format!("bodies are taken as they are, not in the encoding `{}`", encoding.escape_debug());
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "Unsupported content encoding", detail)
+    }
+
+    /// 408.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        let detail = "the request did not arrive, or was not answered, within `server.request_timeout`; what it was to change may still be changed";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
+    }
+
+    /// 408: the client has hung up, so that nobody reads this.
+    #[must_use]
+    pub fn client_gone() -> Self {
+        let detail = "the client has closed the connection";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
+    }
+
+    /// 503, try again soon.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail);
+        Self { retry_after: Some(1), ..problem }
+    }
+
+    /// 503, until somebody makes room.
+    #[must_use]
+    pub fn storage_full() -> Self {
+        let detail = "the disk of the store is full: nothing was written; send the request again when there is room";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-full", "The storage is full", detail);
+        Self { retry_after: Some(FULL_AGAIN), ..problem }
+    }
+
+    /// 500; the log says more.
+    #[must_use]
+    pub fn internal() -> Self {
+        let detail = "the server failed; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error", detail)
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// What is wrong in this case.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The same problem with another field.
+    #[must_use]
+    pub fn moved_to(mut self, pointer: &str) -> Self {
+        self.pointer = Some(pointer.to_owned());
+        self
+    }
+
+    /// The same problem of a query parameter, where a field of the same name is read.
+    #[must_use]
+    pub fn in_query(self) -> Self {
+        match self.pointer {
+            Some(pointer) => Self::parameter(pointer.trim_start_matches('/'), self.detail),
+            None => self,
+        }
+    }
+
+    /// The same problem in a part of what was sent, which is pointed at even if nothing in it is.
+    #[must_use]
+    pub fn inside(mut self, prefix: &str) -> Self {
+        self.pointer = Some(format!("{prefix}{}", self.pointer.unwrap_or_default()));
+        self
+    }
+
+    /// The same problem in a part of what was sent.
+    #[must_use]
+    pub fn within(mut self, prefix: &str) -> Self {
+        self.pointer = self.pointer.map(|pointer| format!("{prefix}{pointer}"));
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        // The line break keeps a terminal's prompt out of the answer's line.
+        let body = serde_json::to_string(&self).unwrap_or_default() + "\n";
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid(invalid.pointer, invalid.message)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSuchGroup => Self::conflict("the group is being deleted"),
+            StoreError::Conflict(text) => Self::conflict(text),
+            StoreError::KeyReused => Self::new(
+                StatusCode::CONFLICT,
+                "idempotency-key-reused",
+                "Idempotency key already used",
+                "this `Idempotency-Key` was used for a request with another body or path: take a new key",
+            ),
+            StoreError::Unavailable(text) => {
+                tracing::error!(error = text, "the store is unavailable");
+                // It may have been too late only for the answer.
+                Self::unavailable(
+                    "the store does not answer; what was to be written may have been: send it again with the same `Idempotency-Key`",
+                )
+            }
+            StoreError::Full(text) => {
+                tracing::error!(error = text, "the disk of the store is full");
+                Self::storage_full()
+            }
+            StoreError::Corrupt(text) => {
+                tracing::error!(error = text, "the store is inconsistent");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::TooLarge { .. } => Self::too_large(error.to_string()),
+            LoadError::Busy(_) | LoadError::Source(_) => {
+                Self { retry_after: Some(UPLOAD_AGAIN), ..Self::unavailable(error.to_string()) }
+            }
+            error => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-a-plugin", "Invalid plugin", error.to_string()),
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Invalid(invalid) => invalid.into(),
+            Rejected::Conflict(text) => Self::conflict(text),
+            Rejected::TooLarge(text) => Self::too_large(text),
+            Rejected::Plugin(error) => error.into(),
+            Rejected::Unsigned(text) => Self::unsigned(text),
+            Rejected::Gone => Self::conflict("it was removed in the same moment"),
+            Rejected::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<IntakeError> for Problem {
+    fn from(IntakeError { pointer, cause }: IntakeError) -> Self {
+        let problem = match cause {
+            Cause::Malformed(text) => Self::malformed(None, text),
+            Cause::Invalid(text) => Self::invalid(String::new(), text),
+            Cause::Conflict(text) => Self::conflict(text),
+            Cause::Catalog(rejected) => rejected.into(),
+            Cause::Store(error) => error.into(),
+        };
+        match pointer {
+            Some(pointer) => problem.moved_to(&pointer),
+            None => problem,
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault.blame {
+            Blame::Host => Self::unavailable(fault.message),
+            _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "policy", "Policy failed", fault.to_string()),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The way in: HTTP requests become verbs, and errors become problems.
+//!
+//! The routes are listed here by who may use them; a route cannot be reached without passing the layer of its list.
+
+pub mod auth;
+pub mod client;
+mod compat;
+pub mod connections;
+pub mod door;
+pub mod error;
+pub mod idempotency;
+pub mod input;
+mod line_break;
+mod openapi;
+mod query;
+pub mod serve;
+mod v1;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::compat::{AUTH_KEY, Mount, OwnLimits, presets, without_preset};
+use self::error::Problem;
+use self::openapi::Description;
+use self::query::KnownParameters;
+pub use self::v1::keys::KeyDoc;
+use self::v1::{
+    attempts, bulk, contents, copies, events, groups, health, job_changes, jobs, keys, leases, nodes, plugins,
+    quarantine, replays, schedule_patch, schedule_runs, schedules, shadow, simulate, tenants, tokens, versions,
+};
+use carillon_catalog::{AccessRole, Catalog};
+use carillon_config::Compat;
+use carillon_core::clock::{Clock, UnixMs};
+use carillon_engine::cluster::Cluster;
+use carillon_engine::delivery::attempt::Attempter;
+use carillon_engine::dispatch::limiter::Gates;
+use carillon_engine::dispatch::pull::Puller;
+use carillon_engine::health::Health;
+use carillon_engine::intake::Intake;
+use carillon_engine::maintenance::bulk::Bulks;
+use carillon_engine::notifier::Wake;
+use carillon_engine::observers::Observers;
+use carillon_engine::rollout::Rollouts;
+use carillon_policy::Runtime;
+use carillon_store::Store;
+use carillon_telemetry::{Observer, RequestLabels};
+
+/// What handlers work with.
+pub struct Api {
+    /// Makes jobs.
+    pub intake: Arc<Intake>,
+    /// What is configured.
+    pub catalog: Arc<Catalog>,
+    /// Where jobs are.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Foretells attempts.
+    pub attempter: Arc<Attempter>,
+    /// Knows which policies are quarantined.
+    pub runtime: Arc<Runtime>,
+    /// Knows how versions of policies do.
+    pub rollouts: Arc<Rollouts>,
+    /// Counts.
+    pub observer: Arc<Observer>,
+    /// Knows whether jobs are accepted and delivered.
+    pub health: Health,
+    /// Knows what runs.
+    pub gates: Arc<Gates>,
+    /// Is woken when there may be something due.
+    pub wake: Arc<Wake>,
+    /// The nodes.
+    pub cluster: Arc<Cluster>,
+    /// Leases jobs to consumers.
+    pub pull: Arc<Puller>,
+    /// Changes many jobs.
+    pub bulks: Arc<Bulks>,
+    /// What the tenants' observers have done.
+    pub observers: Arc<Observers>,
+    /// When the metrics were last told what waits.
+    pub backlog_counted_at: tokio::sync::Mutex<Option<UnixMs>>,
+    /// Places for open event streams.
+    pub streams: Arc<Semaphore>,
+    /// How many there are.
+    pub event_streams: usize,
+    /// Whether a token is asked for.
+    pub auth: bool,
+    /// What is taken.
+    pub limits: ApiLimits,
+    /// How other schedulers' APIs are served.
+    pub compat: Compat,
+    /// Whether everything else has stopped, so that streams end.
+    pub end: CancellationToken,
+}
+
+/// Bounds of what the API takes.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiLimits {
+    /// Bytes of a request's body.
+    pub body: usize,
+    /// Jobs of a batch.
+    pub batch: usize,
+    /// How long a consumer can wait for a job.
+    pub wait: Duration,
+}
+
+/// The whole API as a service.
+pub fn router(api: Arc<Api>) -> Router {
+    let (open, mut document) = OpenApiRouter::with_openapi(openapi::start())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .split_for_parts();
+    let (closed, closed_document) = closed_routes(&api).split_for_parts();
+    document.merge(closed_document);
+    let known = Arc::new(KnownParameters::of(&document));
+    let Description { v3_1, v3_0 } = Description::of(&document);
+    let routes = Router::new()
+        .merge(open)
+        .merge(closed)
+        .route("/openapi.json", get_document(v3_1))
+        .route("/openapi-3.0.json", get_document(v3_0))
+        .route_layer(from_fn_with_state(known, query::check))
+        .route_layer(map_response(line_break::append));
+    let routes = Mount::ALL.into_iter().fold(routes, |routes, mount| routes.merge(compat::below_its_path(mount, &api)));
+    let routes = routes
+        .fallback(|request: Request| async move { Problem::no_route(request.uri().path()) })
+        .method_not_allowed_fallback(|request: Request| async move {
+            Problem::wrong_method(request.method().as_str(), request.uri().path())
+        });
+    layered(routes, api)
+}
+
+fn get_document(document: Value) -> MethodRouter<Arc<Api>> {
+    let document = Arc::new(document);
+    get(move || async move { Json(Arc::clone(&document)) })
+}
+
+/// Another scheduler's API by itself, without a path in front.
+pub fn mount_router(mount: Mount, api: Arc<Api>) -> Router {
+    layered(compat::at_the_root(mount), api)
+}
+
+/// What holds for every request.
+fn layered(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+    routes
+        .layer(DefaultBodyLimit::max(api.limits.body))
+        .layer(from_fn_with_state(Arc::clone(&api), count))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .with_state(api)
+}
+
+fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
+    let operator = OpenApiRouter::new()
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::get))
+        .routes(routes!(tenants::put))
+        .routes(routes!(tenants::patch))
+        .routes(routes!(tenants::delete))
+        .routes(routes!(nodes::list))
+        .route_layer(from_fn(auth::require_operator));
+    let closed = viewers_routes().merge(producers_routes()).merge(admins_routes()).merge(operator);
+    closed
+        .route_layer(from_fn(idempotency::refuse_elsewhere))
+        .route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
+}
+
+fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::get))
+        .routes(routes!(groups::stats))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::list_all))
+        .routes(routes!(jobs::get))
+        .routes(routes!(attempts::list))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::get))
+        .routes(routes!(events::events))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::get))
+        .routes(routes!(schedules::history))
+        .routes(routes!(schedule_runs::of_schedule))
+        .routes(routes!(schedule_runs::of_expression))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::get))
+        .routes(routes!(plugins::list_versions))
+        .routes(routes!(plugins::get_version))
+        .routes(routes!(plugins::component))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::get))
+        .routes(routes!(versions::history))
+        .routes(routes!(shadow::get))
+        .routes(routes!(tenants::whoami))
+        .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require))
+}
+
+fn producers_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(contents::payload))
+        .routes(routes!(contents::request))
+        .routes(routes!(copies::copy))
+        .routes(routes!(jobs::create))
+        .routes(routes!(jobs::create_batch))
+        .routes(routes!(job_changes::cancel))
+        .routes(routes!(job_changes::edit))
+        .routes(routes!(job_changes::run))
+        .routes(routes!(job_changes::retry))
+        .routes(routes!(job_changes::reschedule))
+        .routes(routes!(bulk::change))
+        .routes(routes!(bulk::redrive))
+        .routes(routes!(bulk::purge))
+        .routes(routes!(bulk::flush))
+        .routes(routes!(leases::lease))
+        .routes(routes!(leases::extend))
+        .routes(routes!(leases::complete))
+        .routes(routes!(leases::fail))
+        .routes(routes!(leases::release))
+        .routes(routes!(schedules::put))
+        .routes(routes!(schedule_patch::patch))
+        .routes(routes!(schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::backfill))
+        .routes(routes!(simulate::simulate))
+        .routes(routes!(replays::replay))
+        .routes(routes!(replays::backtest))
+        .route_layer(from_fn_with_state(AccessRole::Producer, auth::require))
+}
+
+fn admins_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(groups::put))
+        .routes(routes!(groups::patch))
+        .routes(routes!(groups::delete))
+        .routes(routes!(groups::pause))
+        .routes(routes!(groups::resume))
+        .routes(routes!(keys::list))
+        .routes(routes!(keys::get))
+        .routes(routes!(keys::put))
+        .routes(routes!(keys::grant))
+        .routes(routes!(keys::delete))
+        .routes(routes!(keys::delete_version))
+        .routes(routes!(plugins::put_version))
+        .routes(routes!(plugins::deprecate))
+        .routes(routes!(plugins::delete_version))
+        .routes(routes!(versions::create))
+        .routes(routes!(versions::promote))
+        .routes(routes!(versions::rollback))
+        .routes(routes!(quarantine::unquarantine))
+        .routes(routes!(shadow::put))
+        .routes(routes!(shadow::delete))
+        .routes(routes!(tokens::create))
+        .routes(routes!(tokens::list))
+        .routes(routes!(tokens::delete))
+        .route_layer(from_fn_with_state(AccessRole::Admin, auth::require))
+}
+
+/// Counts requests by route, not by path, so that the numbers stay few.
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    api.observer.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
+    response
+}

@@ -1,0 +1,137 @@
+//! The attempts of a job.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Path, Query};
+use super::jobs::Named;
+use super::{Page, Paging, foreign_cursor};
+use carillon_core::job::{AttemptDetail, AttemptRecord, State as JobState};
+use carillon_engine::intake::headers::HeaderView;
+
+/// An attempt as it is shown.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct AttemptView {
+    /// From 1.
+    number: u32,
+    /// When it began.
+    #[schema(format = DateTime)]
+    started_at: String,
+    /// When it was over.
+    #[schema(format = DateTime)]
+    finished_at: String,
+    /// The answer's status, if there was an answer.
+    status: Option<u16>,
+    /// The first bytes of the answer's body, if they are text.
+    response_body: Option<String>,
+    /// The same as base64, if they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_body_base64: Option<String>,
+    /// The answer's headers.
+    response_headers: Vec<HeaderView>,
+    /// The rest of what is known of it.
+    #[serde(flatten)]
+    detail: AttemptDetail,
+    /// What became of the job, with the time of the next attempt.
+    decision: Option<DecisionView>,
+}
+
+/// What became of the job after the attempt.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct DecisionView {
+    /// The state that the job went to.
+    state: JobState,
+    /// When the next attempt is due.
+    #[schema(format = DateTime)]
+    next_run_at: Option<String>,
+    /// Why.
+    reason: String,
+}
+
+impl AttemptView {
+    fn of(mut attempt: AttemptRecord) -> Self {
+        let text = kept_text(&attempt.response_body, attempt.detail.response_truncated);
+        let base64 = text.is_none().then(|| STANDARD.encode(&attempt.response_body));
+        let headers = std::mem::take(&mut attempt.detail.response_headers);
+        // For replays.
+        attempt.detail.inputs = None;
+        let decision = attempt.detail.decision.take().map(|decision| DecisionView {
+            state: decision.state,
+            next_run_at: decision.next_run_at.map(|at| at.to_string()),
+            reason: decision.reason,
+        });
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at.to_string(),
+            finished_at: attempt.finished_at.to_string(),
+            status: attempt.status,
+            response_body: text.map(str::to_owned),
+            response_body_base64: base64,
+            response_headers: headers.into_iter().map(HeaderView::from).collect(),
+            detail: attempt.detail,
+            decision,
+        }
+    }
+}
+
+/// The text that a body is. Where only its first bytes were kept, the last character may be a part of one, and is left out.
+fn kept_text(body: &[u8], is_cut: bool) -> Option<&str> {
+    match std::str::from_utf8(body) {
+        Ok(text) => Some(text),
+        Err(error) if is_cut && error.error_len().is_none() => std::str::from_utf8(&body[..error.valid_up_to()]).ok(),
+        Err(_) => None,
+    }
+}
+
+/// Lists a job's attempts, oldest first.
+#[utoipa::path(get, path = "/v1/jobs/{id}/attempts", operation_id = "attempts_list", tag = "jobs", params(Named, Paging),
+    responses((status = 200, body = Page<AttemptView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<AttemptView>>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let limit = paging.limit()?;
+    let after = paging.cursor.as_deref().map(str::parse).transpose();
+    let after = after.map_err(|_| foreign_cursor())?;
+    let attempts = api.store.attempts(access.tenant.id, job.id, after.unwrap_or(0), limit + 1).await?;
+    let views = attempts.into_iter().map(AttemptView::of).collect();
+    Ok(Json(Page::cut(views, limit, |attempt| attempt.number.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kept_text;
+
+    #[test]
+    fn text_that_was_cut_within_a_character_is_text_up_to_it() {
+        let text = "日本語".repeat(10);
+        for kept in 0..text.len() {
+            let shown = kept_text(&text.as_bytes()[..kept], true).unwrap();
+            assert!(text.starts_with(shown) && kept - shown.len() < 3, "{kept} bytes");
+        }
+        assert_eq!(kept_text(text.as_bytes(), false), Some(text.as_str()));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stay_bytes() {
+        assert_eq!(kept_text(b"a\xff", true), None, "no character begins so");
+        assert_eq!(kept_text(b"\xffabc", true), None);
+        assert_eq!(
+            kept_text("日".as_bytes().get(..2).unwrap(), false),
+            None,
+            "the receiver sent a part of a character"
+        );
+    }
+}

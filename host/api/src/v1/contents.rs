@@ -1,0 +1,75 @@
+//! What jobs carry: payloads, and the requests that went out. For those who may make jobs; viewers see neither (see [`super::disclosure`]).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Path, Query};
+use super::super::line_break::Verbatim;
+use super::super::openapi::Binary;
+use super::jobs::Named;
+use super::simulate::RequestView;
+use carillon_core::job::Job;
+use carillon_engine::delivery::attempt::Unusable;
+
+/// Keeps browsers from taking a payload for a page.
+const NO_SNIFFING: (HeaderName, HeaderValue) = (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
+/// Downloads the payload of a job, byte for byte.
+#[utoipa::path(get, path = "/v1/jobs/{id}/payload", operation_id = "jobs_download_payload", tag = "jobs", params(Named),
+    responses((status = 200, content((Value = "application/json"), (String = "text/plain"), (Binary = "application/octet-stream"))),
+        (status = "4XX", body = Problem)))]
+pub(in super::super) async fn payload(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+) -> Result<Response, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let body = api.payload_of(&job).await?;
+    let kind = match std::str::from_utf8(&body) {
+        _ if job.spec.is_json => "application/json",
+        Ok(_) => "text/plain; charset=utf-8",
+        Err(_) => "application/octet-stream",
+    };
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static(kind)), NO_SNIFFING];
+    let mut response = (headers, body).into_response();
+    response.extensions_mut().insert(Verbatim);
+    Ok(response)
+}
+
+/// Shows the request of an attempt as it went out: made again by the version of the policy that made it, and compared by its digest with what
+/// was sent. Values that are keys are not shown. Refused if it cannot be made again, because a key, the job or the policy has changed since.
+#[utoipa::path(get, path = "/v1/jobs/{id}/attempts/{number}/request", operation_id = "attempts_get_request", tag = "jobs", params(Named),
+    responses((status = 200, body = RequestView), (status = 409, body = Problem), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn request(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((id, number)): Path<(String, String)>,
+    Query(named): Query<Named>,
+) -> Result<Json<RequestView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let record = api.record(job).await?;
+    let wanted = number.parse().ok();
+    let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
+    let number = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?.number;
+    let sent = api.rollouts.sent_request(&group, &record, number).await;
+    Ok(Json(RequestView::of(&sent.map_err(|Unusable(why)| Problem::conflict(why))?)))
+}
+
+impl Api {
+    /// The payload of a job, which is there as long as the job.
+    pub(super) async fn payload_of(&self, job: &Job) -> Result<Bytes, Problem> {
+        let body = self.store.body(job.tenant, job.id).await?;
+        body.ok_or_else(|| Problem::unknown("job", &job.id.to_string()))
+    }
+}

@@ -1,0 +1,68 @@
+//! Copies of jobs: what was delivered, or was given up, is delivered again by a job of its own.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{OptionalBody, Path, Query, run_at};
+use super::job_view::JobView;
+use super::jobs::Named;
+use carillon_core::job::{Admission, JobId, NewJob, Spec, new_seed};
+use carillon_engine::intake::TimeInput;
+
+/// Time from which a copy is due.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CopyDoc {
+    /// RFC 3339, Unix seconds, or `+90s`; now by default.
+    #[schema(value_type = Option<TimeInput>)]
+    run_at: Option<Value>,
+}
+
+/// Makes a job that does the same as another one, whatever became of that: a delivery that succeeded is sent again, as another job with an
+/// id and attempts of its own. Its time to live begins anew, and its `parent` is the job that it was copied from.
+#[utoipa::path(post, path = "/v1/jobs/{id}/copy", operation_id = "jobs_copy", tag = "jobs", params(Named), request_body = Option<CopyDoc>,
+    responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn copy(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+    OptionalBody(doc): OptionalBody<CopyDoc>,
+) -> Result<(StatusCode, Json<JobView>), Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let now = api.clock.now();
+    let run_at = run_at(doc.run_at.as_ref(), now, api.intake.limits.horizon)?;
+    let deadline = job.deadline.map(|deadline| now.plus(deadline.since(job.created_at)));
+    if deadline.is_some_and(|deadline| run_at > deadline) {
+        return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
+    }
+    let (body, id) = (api.payload_of(&job).await?, JobId::new(&*api.clock));
+    let copy = NewJob {
+        id,
+        tenant: job.tenant,
+        group: job.group,
+        name: job.name,
+        run_at,
+        created_at: now,
+        deadline,
+        max_delay: job.max_delay,
+        priority: job.priority,
+        order_key: job.order_key,
+        admission: Admission::Always,
+        seed: new_seed(&*api.clock),
+        spec: Spec { parent: Some(job.id), binding: api.catalog.pinned(group.id, id), ..job.spec },
+        body,
+    };
+    let shown = copy.clone().shown();
+    api.intake.place(vec![copy].into()).await?;
+    Ok((StatusCode::CREATED, Json(JobView::of(shown, group.name.clone()))))
+}

@@ -1,0 +1,317 @@
+//! What happens, as it happens: server-sent events (the HTML standard, section 9.2).
+//!
+//! A stream begins behind the newest event, or behind the one that `Last-Event-ID` names; what the ring no longer holds is answered
+//! with an event `gap`. A client that does not read falls behind in the ring and delays nobody. Streams are bounded in number. One
+//! ends with the server, and when the token that opened it is no longer good.
+
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event as Message, Sse};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::Query;
+use super::super::serve::Endless;
+use carillon_core::clock::UnixMs;
+use carillon_core::event_kind::EventKind;
+use carillon_core::job::{JobId, Metadata};
+use carillon_telemetry::{Cursor, Event, Fact, Found};
+
+/// How long a stream says nothing, at most: proxies close connections that are silent for longer.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a client waits before it comes back.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// What a client that comes back says.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The kind of an event that says that others are missing.
+const GAP: &str = "gap";
+
+/// Keeps nginx, and proxies that follow it, from holding a stream back.
+const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
+
+/// Which events.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Filter {
+    /// Only those of this group.
+    group: Option<String>,
+    /// Only those of these kinds, separated by commas.
+    kind: Option<String>,
+    /// Only those of this job.
+    job: Option<String>,
+    /// The same as the header `Last-Event-ID`, for clients that cannot set one: the id of the last event that was seen.
+    last_event_id: Option<String>,
+}
+
+/// An event as it is shown. Which fields there are depends on the kind.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct EventView {
+    /// Rises for ever. A text, since it has more digits than a JavaScript number holds.
+    id: String,
+    /// `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`,
+    /// `dedupe_hit`, `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`,
+    /// `breaker_open`, `breaker_close`, `receiver_pause`, `promote`, `rollback`, `quarantine`, `unquarantine`,
+    /// `shadow_difference`; or `gap`, which says that events before this one are missing. More may be added.
+    kind: &'static str,
+    /// When it happened.
+    #[schema(format = DateTime)]
+    at: String,
+    /// The group, unless it has been deleted since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    /// The job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<String>,
+    /// The job's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// The attempt's number, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    /// The status that it was answered with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// The code of what went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// When the next attempt is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    run_at: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// How many jobs, if it is about several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    /// The schedule that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<String>,
+    /// The receiver that it is about: scheme, host and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    /// The version of the group's policy that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binding: Option<i64>,
+    /// The job's labels.
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    metadata: Metadata,
+}
+
+/// What a client wants to see.
+struct Wanted {
+    group: Option<String>,
+    kinds: Option<HashSet<EventKind>>,
+    job: Option<JobId>,
+}
+
+/// An open stream.
+struct Live {
+    api: Arc<Api>,
+    access: Access,
+    headers: HeaderMap,
+    wanted: Wanted,
+    cursor: Cursor,
+    /// What was read and is not yet sent.
+    pending: VecDeque<Event>,
+    /// What is sent before all events.
+    greeting: Option<Message>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Follows what happens to the tenant's jobs, from now on, or from behind the event that `Last-Event-ID` names.
+#[utoipa::path(get, path = "/v1/events", operation_id = "events_stream", tag = "events",
+    params(Filter, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen.")),
+    responses((status = 200, content_type = "text/event-stream", body = EventView), (status = "4XX", body = Problem),
+        (status = 503, body = Problem)))]
+pub(in super::super) async fn events(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(filter): Query<Filter>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let seen = seen(&headers, filter.last_event_id.as_deref())?;
+    let wanted = Wanted::of(&api, &access, filter)?;
+    let place = Arc::clone(&api.streams).try_acquire_owned();
+    let place = place.map_err(|_| Problem::unavailable("too many event streams at once (`events.streams`)"))?;
+    let cursor = seen.unwrap_or_else(|| api.observer.events.newest());
+    let mut greeting = Message::default().comment("carillon events").retry(RECONNECT);
+    if seen.is_none() {
+        // Who is cut off before the first event comes back to this place.
+        greeting = greeting.id(cursor.0.to_string());
+    }
+    let (greeting, pending) = (Some(greeting), VecDeque::new());
+    let live = Live { api, access, headers, wanted, cursor, pending, greeting, _place: place };
+    let messages = stream::unfold(live, |mut live| async move {
+        let message = live.next().await?;
+        Some((Ok::<_, Infallible>(message), live))
+    });
+    let mut response = (AppendHeaders([UNBUFFERED]), Sse::new(messages)).into_response();
+    response.extensions_mut().insert(Endless);
+    Ok(response)
+}
+
+/// Where the client stopped reading, if it says so. The header is newer than a query that is part of its URL.
+fn seen(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Cursor>, Problem> {
+    let malformed = || Problem::malformed(None, "`Last-Event-ID` is not the id of an event of this server");
+    let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().map_err(|_| malformed())).transpose()?;
+    let text = header.or(query).filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map(Cursor).map_err(|_| malformed())).transpose()
+}
+
+impl Wanted {
+    fn of(api: &Api, access: &Access, filter: Filter) -> Result<Self, Problem> {
+        if let Some(group) = &filter.group {
+            api.group(access, group)?;
+        }
+        let malformed = |error: String| Problem::malformed(None, error);
+        let kinds = |kinds: &str| kinds.split(',').map(|kind| kind.trim().parse()).collect::<Result<_, _>>();
+        let job = filter
+            .job
+            .as_deref()
+            .map(|id| id.parse().map_err(|_| malformed(format!("`{}` is not the id of a job", id.escape_debug()))));
+        Ok(Self {
+            kinds: filter.kind.as_deref().map(kinds).transpose().map_err(malformed)?,
+            job: job.transpose()?,
+            group: filter.group,
+        })
+    }
+
+    /// Whether the fact is of a wanted kind and job; its group has a name only once it is shown.
+    fn has(&self, fact: &Fact) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&fact.kind))
+            && self.job.is_none_or(|job| fact.about.job == Some(job))
+    }
+}
+
+impl Live {
+    /// What is sent next; none is the end.
+    async fn next(&mut self) -> Option<Message> {
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
+        let api = Arc::clone(&self.api);
+        let silent_until = api.clock.now().plus(KEEP_ALIVE);
+        loop {
+            while let Some(event) = self.pending.pop_front() {
+                if let Some(message) = self.message(&event) {
+                    return Some(message);
+                }
+            }
+            if !self.is_allowed() {
+                return None;
+            }
+            // Seen before the last look, so that what was recorded before the end is still sent.
+            let is_over = api.end.is_cancelled();
+            let recorded = api.observer.events.recorded().notified();
+            tokio::pin!(recorded);
+            recorded.as_mut().enable();
+            let (tenant, wanted) = (self.access.tenant.id, &self.wanted);
+            let is_wanted = |fact: &Fact| fact.about.tenant == tenant && wanted.has(fact);
+            let Found { lost_until, events, more, .. } = api.observer.events.read(&mut self.cursor, is_wanted);
+            self.pending.extend(events);
+            if let Some(id) = lost_until {
+                return gap(id, api.clock.now());
+            }
+            if more || !self.pending.is_empty() {
+                // However much there is: one stream does not keep a thread for itself.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if is_over {
+                return None;
+            }
+            tokio::select! {
+                // What was recorded before the sign of life is looked at before it.
+                biased;
+                () = recorded => {}
+                // The id tells how far the client has seen what it did not want to see.
+                () = api.clock.sleep_until(silent_until) => {
+                    return Some(Message::default().comment("still here").id(self.cursor.0.to_string()));
+                }
+                () = api.end.cancelled() => {}
+            }
+        }
+    }
+
+    /// Whether the token is still good for what it was good for.
+    fn is_allowed(&self) -> bool {
+        let access = self.api.access(&self.headers);
+        access.is_ok_and(|access| access.tenant.id == self.access.tenant.id && access.role >= self.access.role)
+    }
+
+    /// The event as a message, if the client wants to see it.
+    fn message(&self, event: &Event) -> Option<Message> {
+        let group = self.api.catalog.group_by_id(event.fact.about.group).map(|group| group.name.clone());
+        if self.wanted.group.is_some() && self.wanted.group != group {
+            return None;
+        }
+        message(&EventView::of(event, group))
+    }
+}
+
+fn gap(lost_until: u64, now: UnixMs) -> Option<Message> {
+    let reason = "events before this one are no longer kept, or were lost with a restart";
+    message(&EventView { reason: Some(reason.to_owned()), ..EventView::new(lost_until, GAP, now) })
+}
+
+fn message(view: &EventView) -> Option<Message> {
+    Message::default().id(&view.id).event(view.kind).json_data(view).ok()
+}
+
+impl EventView {
+    fn new(id: u64, kind: &'static str, at: UnixMs) -> Self {
+        Self {
+            id: id.to_string(),
+            kind,
+            at: at.to_string(),
+            group: None,
+            job: None,
+            name: None,
+            attempt: None,
+            status: None,
+            error: None,
+            run_at: None,
+            reason: None,
+            count: None,
+            schedule: None,
+            origin: None,
+            binding: None,
+            metadata: Metadata::default(),
+        }
+    }
+
+    fn of(event: &Event, group: Option<String>) -> Self {
+        let (about, details) = (&event.fact.about, &event.fact.details);
+        Self {
+            group,
+            job: about.job.map(|job| job.to_string()),
+            name: about.name.clone(),
+            attempt: details.attempt,
+            status: details.status,
+            error: details.error.clone(),
+            run_at: details.run_at.map(|at| at.to_string()),
+            reason: details.reason.clone(),
+            count: details.count,
+            schedule: details.schedule.clone(),
+            origin: details.origin.clone(),
+            binding: details.binding,
+            metadata: about.metadata.clone(),
+            ..Self::new(event.id, event.fact.kind.as_str(), event.fact.at)
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Groups: what policy and which limits their jobs have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, Path, Query};
+use super::quarantine::QuarantineView;
+use super::versions::CanaryView;
+use super::{Page, Paging};
+use carillon_catalog::{Group, Written};
+use carillon_core::json::unique::UniqueValue;
+use carillon_engine::observers::Report;
+use carillon_policy::binding::{Changes, LimitsDoc, Pin};
+use carillon_store::Stats;
+
+/// A plugin in a role.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct UseDoc {
+    /// `name`, or `name@version` for one of the tenant's own. Without it the inherited one is meant, with another config.
+    plugin: Option<String>,
+    /// In the form of the plugin's own schema.
+    #[schema(value_type = Option<Value>)]
+    config: Option<Value>,
+    /// The keys that it may use; for `sign` only.
+    keys: Option<Vec<String>>,
+    /// The group of the jobs that it asks for, without which it may ask for none; for `observe` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobs: Option<String>,
+}
+
+/// What a group has of its own; the rest comes from its tenant and from the server.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct GroupDoc {
+    /// In order.
+    encode: Option<Vec<UseDoc>>,
+    /// Null takes an inherited signer away.
+    sign: Option<UseDoc>,
+    /// Headers of every request whose values are keys of the kind `header`: header → the key's name.
+    auth_headers: Option<BTreeMap<String, String>>,
+    judge: Option<UseDoc>,
+    retry: Option<UseDoc>,
+    /// Watches what happens to the group's jobs; null takes an inherited one away.
+    observe: Option<UseDoc>,
+    limits: Option<LimitsDoc>,
+    /// The group that copies of dead letters go to, for consumers to pull.
+    dead_letters: Option<String>,
+    /// Which version of the policy a job follows: the one in force (`group`, the default), or the one that was when it was accepted (`job`).
+    pin: Option<Pin>,
+    /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    rollback_on_quarantine: Option<bool>,
+}
+
+/// A group as it is shown.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct GroupView {
+    /// Its name.
+    name: String,
+    /// One more with each change.
+    version: i64,
+    /// The version of its policy that is in force.
+    binding: i64,
+    /// Whether its jobs wait.
+    paused: bool,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+    /// What it has of its own; with `?effective=true`, what is in force.
+    #[serde(flatten)]
+    #[schema(value_type = GroupDoc)]
+    policy: Value,
+    /// Which layer each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<BTreeMap<String, String>>,
+    /// Why nothing of this group runs, if something that its policy refers to has gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
+    /// The policies that failed too often and are not called for a while, on the node that answers.
+    quarantined: Vec<QuarantineView>,
+    /// What should be looked at, such as plugins that are deprecated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    /// The version that some of its jobs follow, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<CanaryView>,
+    /// What its observer has done since the server started, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observer: Option<ObserverView>,
+}
+
+/// What an observer has done since the server started.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ObserverView {
+    /// Events that it was shown.
+    shown: u64,
+    /// Events of calls that ended in a fault.
+    failed: u64,
+    /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
+    dropped: u64,
+    /// Jobs that it asked for, and that were made.
+    jobs: u64,
+    /// The code of its newest fault.
+    last_fault: Option<String>,
+    /// The newest lines that it logged, oldest first.
+    log: Vec<String>,
+}
+
+impl From<Report> for ObserverView {
+    fn from(report: Report) -> Self {
+        let Report { shown, failed, dropped, jobs, last_fault, log } = report;
+        Self { shown, failed, dropped, jobs, last_fault, log: log.into() }
+    }
+}
+
+impl Api {
+    pub(super) fn group_view(&self, group: &Group, effective: bool) -> GroupView {
+        let policy = match &group.effective {
+            Ok(in_force) if effective => in_force.doc.clone(),
+            _ => group.own.clone(),
+        };
+        GroupView {
+            name: group.name.clone(),
+            version: group.version,
+            binding: group.binding,
+            paused: group.paused,
+            created_at: group.created_at.to_string(),
+            updated_at: group.updated_at.to_string(),
+            policy,
+            sources: effective.then(|| self.catalog.provenance(group)),
+            broken: group.effective.as_ref().err().map(ToString::to_string),
+            quarantined: self.quarantined(group),
+            warnings: self.catalog.warnings(group),
+            canary: self.canary_view(group),
+            observer: group.has_observer().then(|| self.observers.report(group.id).into()),
+        }
+    }
+}
+
+/// What to remember of a change.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Reason {
+    /// Why the policy is changed; kept with its version.
+    why: Option<String>,
+}
+
+/// A group after a change, and what the change did to what is in force.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ChangedGroupView {
+    #[serde(flatten)]
+    group: GroupView,
+    #[serde(flatten)]
+    changes: Changes,
+}
+
+/// Makes a group, or replaces all that it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a
+/// new version of it, in force at once. The answer says what was removed. A group that signs goes on signing unless `"sign": null` is written.
+#[utoipa::path(put, path = "/v1/groups/{group}", operation_id = "groups_put", tag = "groups", params(Reason), request_body = GroupDoc,
+    responses((status = 200, body = ChangedGroupView), (status = 201, body = ChangedGroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(reason): Query<Reason>,
+    Body(UniqueValue(doc)): Body<UniqueValue>,
+) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+    api.write_group(&access, &name, reason, doc, Written::Whole).await
+}
+
+/// Changes a part of what a group has of its own: what the document does not name stays. Objects are merged, also configs as long as the
+/// plugin is the same; lists are replaced; null takes away what is there or inherited.
+#[utoipa::path(patch, path = "/v1/groups/{group}", operation_id = "groups_patch", tag = "groups", params(Reason), request_body = GroupDoc,
+    responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn patch(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(reason): Query<Reason>,
+    Body(UniqueValue(doc)): Body<UniqueValue>,
+) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+    api.group(&access, &name)?;
+    api.write_group(&access, &name, reason, doc, Written::Part).await
+}
+
+impl Api {
+    async fn write_group(
+        &self,
+        access: &Access,
+        name: &str,
+        reason: Reason,
+        doc: Value,
+        written: fn(Value) -> Written,
+    ) -> Result<(StatusCode, Json<ChangedGroupView>), Problem> {
+        let before = self.catalog.group(access.tenant.id, name).map(|group| group.binding);
+        let author = access.author(reason.why)?;
+        let put = self.catalog.put_group(&access.tenant, name, written(doc), &author).await?;
+        if before.is_some_and(|before| before != put.group.binding) {
+            self.moved(&put.group);
+        }
+        self.wake.here();
+        let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
+        let group = self.group_view(&put.group, false);
+        Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
+    }
+
+    /// A group under another version of its policy than before.
+    pub(super) fn changed_group(&self, before: &Group, after: &Group) -> ChangedGroupView {
+        let policy = |group: &Group| group.effective.as_ref().map_or_else(|_| group.own.clone(), |it| it.doc.clone());
+        let changes = Changes::between(&policy(before), &policy(after));
+        ChangedGroupView { group: self.group_view(after, false), changes }
+    }
+}
+
+/// What to show of a group.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Shown {
+    /// What is in force, and where each value comes from.
+    #[serde(default)]
+    effective: bool,
+}
+
+/// Shows a group.
+#[utoipa::path(get, path = "/v1/groups/{group}", operation_id = "groups_get", tag = "groups", params(Shown),
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(shown): Query<Shown>,
+) -> Result<Json<GroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    Ok(Json(api.group_view(&group, shown.effective)))
+}
+
+/// Lists the tenant's groups by name.
+#[utoipa::path(get, path = "/v1/groups", operation_id = "groups_list", tag = "groups", params(Paging),
+    responses((status = 200, body = Page<GroupView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<GroupView>>, Problem> {
+    let page = Page::of_sorted(api.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
+    let items = page.items.iter().map(|group| api.group_view(group, false)).collect();
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}
+
+/// Removes a group. Refused while it has unfinished jobs; its finished ones go with it.
+#[utoipa::path(delete, path = "/v1/groups/{group}", operation_id = "groups_delete", tag = "groups",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_group(access.tenant.id, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("group", &name))
+}
+
+/// Lets a group's jobs wait. Attempts that run finish.
+#[utoipa::path(post, path = "/v1/groups/{group}/pause", operation_id = "groups_pause", tag = "groups",
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn pause(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    name: Path<String>,
+) -> Result<Json<GroupView>, Problem> {
+    set_paused(state, access, name, true).await
+}
+
+/// Lets a paused group's jobs go on.
+#[utoipa::path(post, path = "/v1/groups/{group}/resume", operation_id = "groups_resume", tag = "groups",
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn resume(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    name: Path<String>,
+) -> Result<Json<GroupView>, Problem> {
+    set_paused(state, access, name, false).await
+}
+
+async fn set_paused(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    paused: bool,
+) -> Result<Json<GroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    if group.paused != paused {
+        api.catalog.set_paused(&group, paused).await?;
+        api.wake.here();
+    }
+    let group = api.group(&access, &name)?;
+    Ok(Json(api.group_view(&group, false)))
+}
+
+/// Counts a group's jobs, exactly.
+#[utoipa::path(get, path = "/v1/groups/{group}/stats", operation_id = "groups_count_jobs", tag = "groups",
+    responses((status = 200, body = Stats), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn stats(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<Stats>, Problem> {
+    let group = api.group(&access, &name)?;
+    Ok(Json(api.store.stats(access.tenant.id, group.id, api.clock.now()).await?))
+}

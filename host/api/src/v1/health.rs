@@ -1,0 +1,71 @@
+//! Is it alive, is it ready, how is it doing. Open to everybody who reaches the port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::super::Api;
+use super::super::error::Problem;
+use carillon_store::failure_count;
+
+/// What `/metrics` is.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long what waits stays counted: to count it takes time in proportion to it.
+const BACKLOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// Longest time that the backlog may take to count.
+const BACKLOG_WAIT: Duration = Duration::from_secs(2);
+
+/// Says that the process runs.
+#[utoipa::path(get, path = "/healthz", operation_id = "health_check", tag = "health", security(()), responses((status = 200, content_type = "text/plain", body = String)))]
+pub(in super::super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Says that jobs are accepted and delivered: the last job was stored, due jobs are leased and attempts settled, no background loop is down, and the
+/// server is not stopping. The second line says how many nodes live.
+#[utoipa::path(get, path = "/readyz", operation_id = "readiness_check", tag = "health", security(()),
+    responses((status = 200, content_type = "text/plain", body = String), (status = 503, body = Problem)))]
+pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<String, Problem> {
+    if let Some(reason) = api.health.trouble().await {
+        return Err(Problem::unavailable(reason));
+    }
+    let alive = api.cluster.members().into_iter().filter(|(_, alive)| *alive).count();
+    Ok(format!("ready\nnodes {alive}\n"))
+}
+
+/// Shows the server's metrics in the OpenMetrics text format.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics_read", tag = "health", security(()), responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
+pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let metrics = &api.observer.metrics;
+    let commits = api.store.commit_stats();
+    metrics.store(commits.commits, commits.calls, failure_count());
+    metrics.health(api.health.known_trouble().is_none(), api.health.loop_restarts());
+    api.note_backlog().await;
+    let streams = api.event_streams - api.streams.available_permits();
+    metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams, api.attempter.left_alone());
+    metrics.quarantined(api.quarantine_count());
+    metrics.plugins(api.runtime.registry.count(), api.runtime.registry.bytes());
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
+}
+
+impl Api {
+    /// Counts what waits, unless it was counted a moment ago. Where the store does not answer, the numbers stay as they were.
+    async fn note_backlog(&self) {
+        let now = self.clock.now();
+        let mut counted_at = self.backlog_counted_at.lock().await;
+        if counted_at.is_some_and(|at| now < at.plus(BACKLOG_PERIOD)) {
+            return;
+        }
+        match tokio::time::timeout(BACKLOG_WAIT, self.store.backlog(now)).await {
+            Ok(Ok(backlog)) => self.observer.metrics.backlog(&backlog, now),
+            Ok(Err(error)) => tracing::warn!(%error, "what waits cannot be counted for the metrics"),
+            Err(_) => tracing::warn!("what waits was not counted in time for the metrics"),
+        }
+        *counted_at = Some(now);
+    }
+}

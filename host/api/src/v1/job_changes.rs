@@ -1,0 +1,190 @@
+//! What can be done to a job that exists: cancel it, move it, run it now, try it again, edit it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, Path, Query, run_at};
+use super::job_patch::{JobPatch, Patch};
+use super::job_view::JobView;
+use super::jobs::Named;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Job, Spec, State as JobState};
+use carillon_engine::intake::{TimeInput, ValidationCache};
+use carillon_store::{Change, Changed, Edit};
+
+/// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
+#[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "jobs_cancel", tag = "jobs", params(Named),
+    responses((status = 200, body = JobView), (status = 202, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+) -> Result<(StatusCode, Json<JobView>), Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let status = match api.change(&access, &job, Change::Cancel).await? {
+        Changed::Done | Changed::Not(JobState::Cancelled) => StatusCode::OK,
+        Changed::Requested => StatusCode::ACCEPTED,
+        other => return Err(refused(other, &id)),
+    };
+    Ok((status, api.shown(&access, &job).await?))
+}
+
+/// Lets a waiting job run now.
+#[utoipa::path(post, path = "/v1/jobs/{id}/run", operation_id = "jobs_run", tag = "jobs", params(Named),
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn run(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    id: Path<String>,
+    named: Query<Named>,
+) -> Result<Json<JobView>, Problem> {
+    due_now(state, access, id, named, Change::Reschedule).await
+}
+
+/// Redrives a dead letter or an expired job: it is tried again from now on, with a fresh series of attempts.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "jobs_retry", tag = "jobs", params(Named),
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn retry(
+    state: State<Arc<Api>>,
+    access: Extension<Access>,
+    id: Path<String>,
+    named: Query<Named>,
+) -> Result<Json<JobView>, Problem> {
+    due_now(state, access, id, named, Change::Redrive).await
+}
+
+async fn due_now(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+    change: fn(UnixMs) -> Change,
+) -> Result<Json<JobView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    api.changed(&access, &job, change(api.clock.now())).await
+}
+
+/// When a job is to be due.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RescheduleDoc {
+    /// RFC 3339, Unix seconds, or `+90s`; now if it is past.
+    #[schema(value_type = TimeInput)]
+    run_at: Value,
+}
+
+/// Moves a waiting job to another time.
+#[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", operation_id = "jobs_reschedule", tag = "jobs", params(Named), request_body = RescheduleDoc,
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn reschedule(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+    Body(doc): Body<RescheduleDoc>,
+) -> Result<Json<JobView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let at = run_at(Some(&doc.run_at), api.clock.now(), api.intake.limits.horizon)?;
+    if job.deadline.is_some_and(|deadline| at > deadline) {
+        return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
+    }
+    api.changed(&access, &job, Change::Reschedule(at)).await
+}
+
+/// Changes a waiting job: what is in the document replaces what the job has, and null takes it away (RFC 7396). Its time to live, its
+/// order key and its conditions stay as they are.
+#[utoipa::path(patch, path = "/v1/jobs/{id}", operation_id = "jobs_edit", tag = "jobs", params(Named), request_body = JobPatch,
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn edit(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+    Body(patch): Body<Patch>,
+) -> Result<Json<JobView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let edit = api.edit(&job, patch).await?;
+    api.changed(&access, &job, Change::Edit(Box::new(edit))).await
+}
+
+impl Api {
+    /// The edit that a patch means: the job as it could have been posted, patched, and checked as a new one is.
+    async fn edit(&self, job: &Job, patch: Patch) -> Result<Edit, Problem> {
+        let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("its group was deleted"))?;
+        let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
+        let doc = patch.applied_to(job)?;
+        let draft = self.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
+        let at = match has_run_at {
+            true => run_at(doc.run_at.as_ref(), self.clock.now(), self.intake.limits.horizon)?,
+            false => job.run_at,
+        };
+        if job.deadline.is_some_and(|deadline| at > deadline) {
+            return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
+        }
+        Ok(Edit {
+            revision: job.revision,
+            name: doc.name,
+            run_at: at,
+            priority: doc.priority.unwrap_or_default(),
+            spec: Spec {
+                on_success: job.spec.on_success.clone(),
+                on_failure: job.spec.on_failure.clone(),
+                parent: job.spec.parent,
+                binding: job.spec.binding,
+                is_json: if has_payload { draft.spec.is_json } else { job.spec.is_json },
+                ..draft.spec
+            },
+            body: has_payload.then_some(draft.body),
+        })
+    }
+
+    /// Asks the store for one change.
+    async fn change(&self, access: &Access, job: &Job, change: Change) -> Result<Changed, Problem> {
+        let changed = self.bulks.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
+        Ok(changed.first().copied().unwrap_or(Changed::Unknown))
+    }
+
+    /// Makes a change, and shows the job after it.
+    async fn changed(&self, access: &Access, job: &Job, change: Change) -> Result<Json<JobView>, Problem> {
+        match self.change(access, job, change).await? {
+            Changed::Done => self.shown(access, job).await,
+            other => Err(refused(other, &job.id.to_string())),
+        }
+    }
+
+    async fn shown(&self, access: &Access, job: &Job) -> Result<Json<JobView>, Problem> {
+        let id = job.id.to_string();
+        let job = self.store.job(access.tenant.id, job.id).await?.ok_or_else(|| Problem::unknown("job", &id))?;
+        Ok(Json(self.job_view(job)))
+    }
+}
+
+/// Why a job that stands so cannot be changed so.
+fn standing(state: JobState) -> &'static str {
+    match state {
+        JobState::Scheduled => "the job is scheduled, and has not ended yet",
+        JobState::Running => "the job is running",
+        JobState::Succeeded => "the job has already succeeded",
+        JobState::Dead => "the job has already ended as a dead letter",
+        JobState::Expired => "the job has already expired",
+        JobState::Cancelled => "the job has already been cancelled",
+    }
+}
+
+fn refused(changed: Changed, id: &str) -> Problem {
+    match changed {
+        Changed::Unknown => Problem::unknown("job", id),
+        Changed::Stale => Problem::conflict("the job was edited in the same moment; look at it and try again"),
+        Changed::Not(state) => Problem::conflict(standing(state)),
+        Changed::Done | Changed::Requested => Problem::conflict("the job is running"),
+    }
+}

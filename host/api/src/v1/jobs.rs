@@ -1,0 +1,353 @@
+//! Jobs: make them and look at them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::idempotency::{Answer, Idempotent};
+use super::super::input::{Path, Query, parse};
+use super::super::query::labels;
+use super::disclosure::Disclosure;
+use super::job_view::JobView;
+use super::{Page, Paging, foreign_cursor};
+use carillon_core::clock::{UnixMs, rfc3339};
+use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
+use carillon_core::json::unique;
+use carillon_engine::intake::{JobDoc, ValidationCache};
+use carillon_store::{Insert, Inserted, JobFilter, JobsQuery, Placed};
+
+/// In the filter of a list over all groups.
+const NO_GROUP: GroupId = GroupId(0);
+
+/// Makes a job. When this has answered 201, the job is safe; 200 says that another job stands for it. Repeated with the same
+/// `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
+#[utoipa::path(post, path = "/v1/groups/{group}/jobs", operation_id = "jobs_create", tag = "jobs", request_body = JobDoc,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    responses((status = 201, body = JobView), (status = 200, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    request: Idempotent<JobDoc>,
+) -> Result<Response, Problem> {
+    let group = api.group(&access, &group)?;
+    let job = api.intake.new_job(&group, request.doc, api.clock.now(), &mut ValidationCache::default()).await?;
+    let (name, posted) = (group.name.clone(), job.clone());
+    let answer = move |placed: &[Placed]| {
+        let stored = placed.iter().all(|placed| matches!(placed, Placed::Stored { .. }));
+        let view = placed.first().map(|placed| JobView::placed(posted.clone(), placed, name.clone()));
+        Answer::new(if stored { StatusCode::CREATED } else { StatusCode::OK }, &view)
+    };
+    api.insert(&access, vec![job], request.key, answer).await
+}
+
+/// Several jobs at once.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchDoc {
+    /// At most 10,000.
+    #[schema(value_type = Vec<JobDoc>, min_items = 1, max_items = 10_000)]
+    jobs: Vec<Box<RawValue>>,
+}
+
+/// Jobs of a batch that are compared with others before they are stored. A batch is one transaction, in which every other caller waits:
+/// such a job takes about 70 µs of it, any other 3.
+const MAX_CONDITIONAL_JOBS: usize = 1_000;
+
+/// The ids of the jobs of a batch, in its order.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BatchView {
+    ids: Vec<String>,
+    /// How many of them are those of other jobs, which stand for the posted ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instead: Option<usize>,
+}
+
+impl BatchView {
+    fn of(posted: &[JobId], placed: &[Placed]) -> Self {
+        let id = |(posted, placed): (&JobId, &Placed)| match placed {
+            Placed::Stored { .. } | Placed::Skipped | Placed::TickSkipped(_) => posted.to_string(),
+            Placed::Duplicate(other) | Placed::Debounced(other) | Placed::Carried { job: other, .. } => {
+                other.id.to_string()
+            }
+        };
+        let instead = placed.iter().filter(|placed| !matches!(placed, Placed::Stored { .. })).count();
+        Self { ids: posted.iter().zip(placed).map(id).collect(), instead: (instead > 0).then_some(instead) }
+    }
+}
+
+/// Makes many jobs, all or none. `Idempotency-Key` holds for the whole batch.
+#[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", operation_id = "jobs_create_batch", tag = "jobs", request_body = BatchDoc,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    responses((status = 201, body = BatchView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn create_batch(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    request: Idempotent<BatchDoc>,
+) -> Result<Response, Problem> {
+    let (group, batch) = (api.group(&access, &group)?, request.doc);
+    if batch.jobs.is_empty() || batch.jobs.len() > api.limits.batch {
+        return Err(Problem::invalid("/jobs", format!("a batch has 1 to {} jobs", api.limits.batch)));
+    }
+    let (now, mut checked) = (api.clock.now(), ValidationCache::default());
+    let mut jobs = Vec::with_capacity(batch.jobs.len());
+    for (index, doc) in batch.jobs.iter().enumerate() {
+        let place = format!("/jobs/{index}");
+        let doc = parse(doc.get().as_bytes()).map_err(|error| error.inside(&place))?;
+        jobs.push(api.intake.new_job(&group, doc, now, &mut checked).await.map_err(|error| error.inside(&place))?);
+    }
+    let conditional = jobs.iter().filter(|job| job.admission != Admission::Always).count();
+    if conditional > MAX_CONDITIONAL_JOBS {
+        let detail = format!(
+            "a batch has at most {MAX_CONDITIONAL_JOBS} jobs that are compared with others (`dedupe_key`, `debounce_seconds`, `replace`), \
+             not {conditional}: send several batches"
+        );
+        return Err(Problem::invalid("/jobs", detail));
+    }
+    let posted: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    let answer = move |placed: &[Placed]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
+    api.insert(&access, jobs, request.key, answer).await
+}
+
+/// Which jobs of a group.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct FilterParams {
+    /// Only those in this state.
+    #[param(value_type = Option<carillon_core::job::State>)]
+    state: Option<String>,
+    /// Only those of exactly this name.
+    name: Option<String>,
+    /// Only those whose name begins with this.
+    name_prefix: Option<String>,
+    /// Only those accepted at this time or later: RFC 3339.
+    #[param(format = DateTime)]
+    created_from: Option<String>,
+    /// Only those accepted before this time: RFC 3339.
+    #[param(format = DateTime)]
+    created_before: Option<String>,
+    /// Only those that are, or last were, due at this time or later: RFC 3339.
+    #[param(format = DateTime)]
+    due_from: Option<String>,
+    /// Only those that are, or last were, due before this time: RFC 3339.
+    #[param(format = DateTime)]
+    due_before: Option<String>,
+    /// Only those with exactly this URL.
+    url: Option<String>,
+    /// Only those whose URL begins with this.
+    url_prefix: Option<String>,
+    /// Only those with exactly this order key.
+    order_key: Option<String>,
+}
+
+/// Filter by labels, as query parameters.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described: its members are read by their names")]
+pub(in super::super) struct LabelParams {
+    /// Only those with all of these labels: `metadata[KEY]=VALUE`, or `metadata.KEY=VALUE`. `a.b` means `b` in the namespace `a`.
+    #[param(style = DeepObject, explode)]
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// Lists a group's jobs, newest first.
+#[utoipa::path(get, path = "/v1/groups/{group}/jobs", operation_id = "jobs_list", tag = "jobs", params(FilterParams, LabelParams, Paging),
+    responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(group): Path<String>,
+    Query(params): Query<FilterParams>,
+    Query(all): Query<Vec<(String, String)>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<JobView>>, Problem> {
+    let group = api.group(&access, &group)?;
+    let limit = paging.limit()?;
+    let filter = params.filter(&all)?.of(&access, group.id).map_err(Problem::in_query)?;
+    let jobs = api.store.jobs(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    Ok(Json(api.job_page(&access, jobs, limit)))
+}
+
+/// Lists the jobs of all of the tenant's groups, newest first.
+#[utoipa::path(get, path = "/v1/jobs", operation_id = "jobs_list_all", tag = "jobs", params(FilterParams, LabelParams, Paging),
+    responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list_all(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(params): Query<FilterParams>,
+    Query(all): Query<Vec<(String, String)>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<JobView>>, Problem> {
+    let limit = paging.limit()?;
+    let filter = params.filter(&all)?.of(&access, NO_GROUP).map_err(Problem::in_query)?;
+    let jobs = api.store.jobs_of_tenant(JobsQuery { filter, before: before(&paging)?, limit: limit + 1 }).await?;
+    Ok(Json(api.job_page(&access, jobs, limit)))
+}
+
+/// The job that a page ended with.
+fn before(paging: &Paging) -> Result<Option<JobId>, Problem> {
+    paging.cursor.as_deref().map(str::parse).transpose().map_err(|_| foreign_cursor())
+}
+
+impl FilterParams {
+    fn filter(self, query: &[(String, String)]) -> Result<FilterDoc, Problem> {
+        let state = self.state.as_deref().map(str::parse).transpose();
+        Ok(FilterDoc {
+            state: state.map_err(|error: String| Problem::parameter("state", error))?,
+            name: self.name,
+            name_prefix: self.name_prefix,
+            created_from: self.created_from,
+            created_before: self.created_before,
+            due_from: self.due_from,
+            due_before: self.due_before,
+            url: self.url,
+            url_prefix: self.url_prefix,
+            order_key: self.order_key,
+            metadata: labels(query).collect(),
+        })
+    }
+}
+
+/// A time in RFC 3339.
+pub(super) fn instant(pointer: &str, text: Option<String>) -> Result<Option<UnixMs>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed = rfc3339::parse(&text).map_err(|error| {
+        let detail = format!("`{}` is not a time such as `2026-11-20T10:00:00Z`: {error}", text.escape_debug());
+        Problem::invalid(pointer, detail)
+    });
+    parsed.map(Some)
+}
+
+/// Which jobs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterDoc {
+    /// Those in this state.
+    pub state: Option<carillon_core::job::State>,
+    /// Those of exactly this name.
+    pub name: Option<String>,
+    /// Those whose name begins with this.
+    pub name_prefix: Option<String>,
+    /// Those accepted at this time or later: RFC 3339.
+    pub created_from: Option<String>,
+    /// Those accepted before this time: RFC 3339.
+    pub created_before: Option<String>,
+    /// Those that are, or last were, due at this time or later: RFC 3339.
+    pub due_from: Option<String>,
+    /// Those that are, or last were, due before this time: RFC 3339.
+    pub due_before: Option<String>,
+    /// Those with exactly this URL.
+    pub url: Option<String>,
+    /// Those whose URL begins with this.
+    pub url_prefix: Option<String>,
+    /// Those with exactly this order key.
+    pub order_key: Option<String>,
+    /// Those with all of these labels; `a.b` means `b` in the namespace `a`.
+    #[serde(deserialize_with = "unique::map")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl FilterDoc {
+    /// The filter.
+    pub(super) fn of(self, access: &Access, group: GroupId) -> Result<JobFilter, Problem> {
+        if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
+            let detail = format!("a label that is asked for has no quotes in it: `{}`", label.escape_debug());
+            return Err(Problem::invalid("/metadata", detail));
+        }
+        Ok(JobFilter {
+            state: self.state,
+            name: self.name,
+            name_prefix: self.name_prefix,
+            created_from: instant("/created_from", self.created_from)?,
+            created_before: instant("/created_before", self.created_before)?,
+            due_from: instant("/due_from", self.due_from)?,
+            due_before: instant("/due_before", self.due_before)?,
+            url: self.url,
+            url_prefix: self.url_prefix,
+            order_key: self.order_key,
+            metadata: self.metadata,
+            ..JobFilter::all(access.tenant.id, group)
+        })
+    }
+}
+
+/// How a job is named in a path.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Named {
+    /// With it, the path has a job's name, not its id: the newest job of that name in this group is meant, an unfinished one first.
+    group: Option<String>,
+}
+
+/// Shows a job.
+#[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "jobs_get", tag = "jobs", params(Named),
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(named): Query<Named>,
+) -> Result<Json<JobView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    Ok(Json(api.job_view(job).disclosed(Disclosure::from(&access))))
+}
+
+impl Api {
+    fn job_page(&self, access: &Access, jobs: Vec<Job>, limit: u32) -> Page<JobView> {
+        let disclosure = Disclosure::from(access);
+        let views = jobs.into_iter().map(|job| self.job_view(job).disclosed(disclosure)).collect();
+        Page::cut(views, limit, JobView::cursor)
+    }
+
+    pub(super) fn job_view(&self, job: Job) -> JobView {
+        let group = self.catalog.group_by_id(job.group).map(|group| group.name.clone()).unwrap_or_default();
+        JobView::of(job, group)
+    }
+
+    /// The job that a path means.
+    pub(super) async fn job(&self, access: &Access, id: &str, named: &Named) -> Result<Job, Problem> {
+        let unknown = || Problem::unknown("job", id);
+        let Some(group) = &named.group else {
+            let parsed = id.parse().map_err(|_| unknown())?;
+            return self.store.job(access.tenant.id, parsed).await?.ok_or_else(unknown);
+        };
+        let group = self.group(access, group)?;
+        let all = JobFilter { name: Some(id.to_owned()), ..JobFilter::all(access.tenant.id, group.id) };
+        use carillon_core::job::State::{Running, Scheduled};
+        for state in [Some(Running), Some(Scheduled), None] {
+            let filter = JobFilter { state, ..all.clone() };
+            if let Some(job) = self.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.pop() {
+                return Ok(job);
+            }
+        }
+        Err(unknown())
+    }
+
+    /// Stores the jobs of one request, and answers it.
+    pub(super) async fn insert(
+        &self,
+        access: &Access,
+        jobs: Vec<NewJob>,
+        key: Option<super::super::idempotency::Key>,
+        answer: impl Fn(&[Placed]) -> Answer + Send + Sync + 'static,
+    ) -> Result<Response, Problem> {
+        let now = self.clock.now();
+        let answer = Arc::new(answer);
+        let kept = Arc::clone(&answer);
+        let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
+        match self.intake.place(Insert { jobs, once }).await? {
+            Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
+            Inserted::Replayed(kept) => Answer::replay(&kept),
+        }
+    }
+}

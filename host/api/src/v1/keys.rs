@@ -1,0 +1,290 @@
+//! Keys: written, never read.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey as _;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, Path, Query};
+use super::{Page, Paging};
+use carillon_catalog::{Key, KeyValue, KeyVersion, Overlap};
+use carillon_config::{TenantKey, TenantKeyKind};
+use carillon_core::clock::UnixMs;
+use carillon_policy::KeyKind;
+use carillon_policy::binding::parse_period;
+
+/// The standard alphabet; padding is welcome.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// How Standard Webhooks begins a key in base64, and which kind that is. `_` is in no base64 of the standard alphabet.
+const SERIALIZED: [(&str, KeyKind); 2] = [("whsec_", KeyKind::Secret), ("whsk_", KeyKind::Ed25519)];
+
+/// How it begins a public key.
+const SERIALIZED_PUBLIC: &str = "whpk_";
+
+/// What is in each text in PEM.
+const PEM: &str = "-----BEGIN";
+
+/// The overlap that has no end of its own.
+const UNTIL_REMOVED: &str = "until-removed";
+
+/// A key's value. One of `secret` and `secret_base64`.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyDoc {
+    /// As text: its UTF-8 bytes are the secret. An `ed25519` key may be PEM (PKCS 8), as `openssl genpkey -algorithm ed25519` writes it.
+    secret: Option<String>,
+    /// As base64: any bytes. An `ed25519` key is its 32 byte seed, with or without the public key behind it. `whsec_` and `whsk_` in front, as
+    /// Standard Webhooks writes keys, are understood, and say the kind.
+    secret_base64: Option<String>,
+    /// `secret` (for HMAC) by default; `ed25519` signs, too; a `header` goes out under a group's `auth_headers`.
+    kind: Option<KeyKind>,
+    /// The names of the groups that may use it from now on; they need not exist yet. Without it, those that may now; a new key is for all
+    /// groups.
+    groups: Option<Vec<String>>,
+    /// How long the versions that the key has now sign besides, after the new one: a duration such as `24h`, or `until-removed`. Without it
+    /// they end at once.
+    overlap: Option<String>,
+}
+
+impl KeyDoc {
+    /// A key of the configuration, whose secret was read.
+    #[must_use]
+    pub fn of_configuration(key: &TenantKey) -> Self {
+        let secret = Some(key.secret.to_string());
+        let (secret, secret_base64) = if key.base64 { (None, secret) } else { (secret, None) };
+        let kind = key.kind.map(|kind| match kind {
+            TenantKeyKind::Secret => KeyKind::Secret,
+            TenantKeyKind::Ed25519 => KeyKind::Ed25519,
+            TenantKeyKind::Header => KeyKind::Header,
+        });
+        let (groups, overlap) = (key.groups.clone(), key.overlap.clone());
+        Self { secret, secret_base64, kind, groups, overlap }
+    }
+
+    /// The value to put.
+    ///
+    /// # Errors
+    /// Returns a problem that points at the member whose value is not possible.
+    pub fn value(self) -> Result<KeyValue, Problem> {
+        let (secret, kind) = self.secret()?;
+        Ok(KeyValue { kind, secret, overlap: self.overlap()?, groups: self.groups, is_declared: false })
+    }
+
+    /// The value and its kind.
+    fn secret(&self) -> Result<(Zeroizing<Vec<u8>>, KeyKind), Problem> {
+        let (secret, kind) = match (&self.secret, &self.secret_base64) {
+            (Some(text), None) if self.kind == Some(KeyKind::Ed25519) && text.contains(PEM) => (seed_of(text)?, None),
+            (Some(text), None) => (text.clone().into_bytes(), None),
+            (None, Some(text)) => decoded(text)?,
+            _ => return Err(Problem::invalid("/secret", "give one of `secret` and `secret_base64`")),
+        };
+        if secret.is_empty() {
+            return Err(Problem::invalid("/secret", "an empty secret protects nothing"));
+        }
+        match (self.kind, kind) {
+            (Some(said), Some(is)) if said != is => {
+                Err(Problem::invalid("/kind", "what `secret_base64` begins with says another kind"))
+            }
+            (said, is) => Ok((Zeroizing::new(secret), said.or(is).unwrap_or(KeyKind::Secret))),
+        }
+    }
+
+    fn overlap(&self) -> Result<Option<Overlap>, Problem> {
+        Ok(match self.overlap.as_deref() {
+            None => None,
+            Some(UNTIL_REMOVED) => Some(Overlap::UntilRemoved),
+            Some(text) => Some(Overlap::For(parse_period("/overlap", text)?)),
+        })
+    }
+}
+
+/// The seed in a private key in PEM.
+fn seed_of(pem: &str) -> Result<Vec<u8>, Problem> {
+    let key = SigningKey::from_pkcs8_pem(pem.trim());
+    let message = "this is not an Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` writes it";
+    Ok(key.map_err(|_| Problem::invalid("/secret", message))?.to_bytes().to_vec())
+}
+
+/// What base64 says, and the kind that it says in front.
+fn decoded(text: &str) -> Result<(Vec<u8>, Option<KeyKind>), Problem> {
+    let invalid = |message: &str| Problem::invalid("/secret_base64", message);
+    if text.starts_with(SERIALIZED_PUBLIC) {
+        return Err(invalid("this is a public key, which signs nothing; the private key begins with `whsk_`"));
+    }
+    let known = SERIALIZED.into_iter().find_map(|(prefix, kind)| Some((text.strip_prefix(prefix)?, Some(kind))));
+    let (text, kind) = known.unwrap_or((text, None));
+    let secret = BASE64.decode(text).map_err(|_| invalid("not base64 (standard alphabet)"))?;
+    Ok((secret, kind))
+}
+
+/// What is shown of a key.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct KeyView {
+    name: String,
+    /// Of the newest version, and so are `kind` and `usable`.
+    version: i64,
+    kind: KeyKind,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+    /// False if the server's master key is not the one that it was encrypted under.
+    usable: bool,
+    /// The groups that may use it, by name; null if all may.
+    groups: Option<Vec<String>>,
+    /// All that have not expired, newest first. More than one: the key is being rotated.
+    versions: Vec<KeyVersionView>,
+}
+
+/// What is shown of a key's version.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct KeyVersionView {
+    version: i64,
+    kind: KeyKind,
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it ends; null for the newest, and for those that stay until they are removed.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    usable: bool,
+    /// In base64: what verifies an `ed25519` key's signatures. Null for other kinds.
+    public_key: Option<String>,
+}
+
+impl KeyView {
+    fn of(key: &Key, now: UnixMs) -> Self {
+        Self {
+            name: key.name.clone(),
+            version: key.newest.number,
+            kind: key.newest.kind,
+            created_at: key.created_at.to_string(),
+            updated_at: key.updated_at.to_string(),
+            usable: key.newest.material.is_some(),
+            groups: key.groups.clone(),
+            versions: key.live(now).map(KeyVersionView::from).collect(),
+        }
+    }
+}
+
+impl From<&KeyVersion> for KeyVersionView {
+    fn from(version: &KeyVersion) -> Self {
+        Self {
+            version: version.number,
+            kind: version.kind,
+            created_at: version.created_at.to_string(),
+            expires_at: version.expires_at.map(|end| end.to_string()),
+            usable: version.material.is_some(),
+            public_key: version.material.as_ref().and_then(|it| it.public_key()).map(|key| STANDARD.encode(key)),
+        }
+    }
+}
+
+/// Makes a key, or gives it a new version that signs first. What becomes of its versions until then is said by `overlap`.
+#[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyDoc,
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<KeyDoc>,
+) -> Result<StatusCode, Problem> {
+    api.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
+    api.wake.here();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who may use a key.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPatch {
+    /// The names of the groups that may use it, and no others; null for all groups.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required)]
+    groups: Option<Vec<String>>,
+}
+
+/// Grants a key to some groups, or to all. Refused while a group uses it that no longer may.
+#[utoipa::path(patch, path = "/v1/keys/{key}", operation_id = "keys_grant", tag = "keys", request_body = KeyPatch,
+    responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn grant(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(patch): Body<KeyPatch>,
+) -> Result<Json<KeyView>, Problem> {
+    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    api.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
+    api.wake.here();
+    get(State(api), Extension(access), Path(name)).await
+}
+
+/// Shows what is not secret of a key.
+#[utoipa::path(get, path = "/v1/keys/{key}", operation_id = "keys_get", tag = "keys",
+    responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<KeyView>, Problem> {
+    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    Ok(Json(KeyView::of(&key, api.clock.now())))
+}
+
+/// Lists the tenant's keys by name.
+#[utoipa::path(get, path = "/v1/keys", operation_id = "keys_list", tag = "keys", params(Paging),
+    responses((status = 200, body = Page<KeyView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<KeyView>>, Problem> {
+    let now = api.clock.now();
+    let keys = api.catalog.keys(access.tenant.id).iter().map(|key| KeyView::of(key, now)).collect();
+    Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?))
+}
+
+/// Removes a key. Refused while a group uses it.
+#[utoipa::path(delete, path = "/v1/keys/{key}", operation_id = "keys_delete", tag = "keys", responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_key(access.tenant.id, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("key", &name))
+}
+
+/// Ends a version of a key. With the newest gone, the one before it is the newest again; the only one stays.
+#[utoipa::path(delete, path = "/v1/keys/{key}/versions/{version}", operation_id = "key_versions_delete", tag = "keys",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
+    if let Ok(number) = version.parse()
+        && api.catalog.delete_key_version(access.tenant.id, &key, number).await?
+    {
+        api.wake.here();
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("version", &format!("{name}/{version}")))
+}

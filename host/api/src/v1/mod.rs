@@ -1,0 +1,116 @@
+//! The native API under `/v1`: one file for each noun. Every handler takes what its route needs, calls one verb, and shapes the
+//! answer; nothing is decided here.
+
+pub(super) mod attempts;
+pub(super) mod bulk;
+pub(super) mod contents;
+pub(super) mod copies;
+mod disclosure;
+pub(super) mod events;
+pub(super) mod groups;
+mod handed_over;
+pub(super) mod health;
+pub(super) mod job_changes;
+mod job_patch;
+mod job_view;
+pub(super) mod jobs;
+pub(super) mod keys;
+pub(super) mod leases;
+pub(super) mod nodes;
+pub(super) mod plugins;
+pub(super) mod quarantine;
+pub(super) mod replays;
+pub(super) mod schedule_patch;
+pub(super) mod schedule_runs;
+mod schedule_view;
+pub(super) mod schedules;
+pub(super) mod shadow;
+pub(super) mod simulate;
+pub(super) mod tenants;
+pub(super) mod tokens;
+pub(super) mod versions;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use super::Api;
+use super::auth::Access;
+use super::error::Problem;
+use carillon_catalog::Group;
+
+/// Entries of a page if the client does not say.
+const PAGE: u32 = 100;
+
+/// The most entries of a page.
+const LARGEST_PAGE: u32 = 1_000;
+
+/// Which page of a list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// At most this many entries: 1 to 1000, 100 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+impl Paging {
+    fn limit(&self) -> Result<u32, Problem> {
+        match self.limit.unwrap_or(PAGE) {
+            limit @ 1..=LARGEST_PAGE => Ok(limit),
+            _ => Err(Problem::parameter("limit", format!("`limit` is a whole number from 1 to {LARGEST_PAGE}"))),
+        }
+    }
+}
+
+/// A cursor is not one that a page ended with.
+fn foreign_cursor() -> Problem {
+    Problem::parameter("cursor", "`cursor` is not the `next_cursor` of a page of this list")
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Page<T> {
+    /// The entries.
+    items: Vec<T>,
+    /// Asks for the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// `items` may hold one entry more than `limit`, which says that there is a next page.
+    fn cut(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| more).map(cursor);
+        Self { items, next_cursor }
+    }
+
+    /// The page of a list that is held in memory, in the order of `name`.
+    fn of_sorted(items: Vec<T>, paging: &Paging, name: impl Fn(&T) -> String) -> Result<Self, Problem> {
+        let limit = paging.limit()?;
+        let after = |item: &T| paging.cursor.as_ref().is_none_or(|cursor| name(item) > *cursor);
+        let rest = items.into_iter().filter(after).take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+        Ok(Self::cut(rest.collect(), limit, name))
+    }
+
+    /// The page of a list that is held in memory, in the order of `number`, the highest first.
+    fn of_numbered(items: Vec<T>, paging: &Paging, number: impl Fn(&T) -> i64) -> Result<Self, Problem> {
+        let limit = paging.limit()?;
+        let before = paging.cursor.as_deref().map(str::parse::<i64>).transpose();
+        let before = before.map_err(|_| foreign_cursor())?;
+        let after = |item: &T| before.is_none_or(|before| number(item) < before);
+        let rest = items.into_iter().filter(after).take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+        Ok(Self::cut(rest.collect(), limit, |item| number(item).to_string()))
+    }
+}
+
+impl Api {
+    fn group(&self, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
+        self.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
+    }
+}

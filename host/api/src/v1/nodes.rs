@@ -1,0 +1,48 @@
+//! The nodes that share the database. For operators.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::super::Api;
+use super::super::error::Problem;
+use super::super::input::Query;
+use super::{Page, Paging};
+use carillon_store::{Member, NodeDoc};
+
+/// A node as it is shown.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct NodeView {
+    /// Another one after each start.
+    id: String,
+    #[serde(flatten)]
+    doc: NodeDoc,
+    /// Whether it was heard of a moment ago. One that was not may have died, or be cut off from the database.
+    alive: bool,
+    /// When it started, or came back after it had been taken for dead.
+    #[schema(format = DateTime)]
+    since: String,
+    /// When it was last heard of.
+    #[schema(format = DateTime)]
+    last_seen_at: String,
+}
+
+/// Lists the nodes that were heard of in the last ten minutes and have not left.
+#[utoipa::path(get, path = "/v1/nodes", operation_id = "nodes_list", tag = "nodes", params(Paging),
+    responses((status = 200, body = Page<NodeView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<NodeView>>, Problem> {
+    let view = |(member, alive): (Member, bool)| NodeView {
+        id: member.id.to_string(),
+        doc: member.doc,
+        alive,
+        since: member.since.to_string(),
+        last_seen_at: member.beat_at.to_string(),
+    };
+    let nodes = api.cluster.members().into_iter().map(view).collect();
+    Ok(Json(Page::of_sorted(nodes, &paging, |node: &NodeView| node.id.clone())?))
+}

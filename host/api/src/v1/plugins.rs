@@ -1,0 +1,242 @@
+//! Plugins: the server's own and the tenant's.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::door::Deadline;
+use super::super::error::Problem;
+use super::super::input::{self, Body, Path, Query};
+use super::super::openapi::Component;
+use super::{Page, Paging, foreign_cursor};
+use carillon_catalog::{PluginVersion, Upload};
+use carillon_policy::binding::PluginName;
+use carillon_policy::{ComponentSource as _, Digest, Role};
+
+/// The header of an upload's signature.
+const SIGNATURE: HeaderName = HeaderName::from_static("carillon-signature");
+
+/// How far a version is.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginState {
+    /// It was compiled, linked and described, and passed its golden tests: it can be bound. What does not get that far is not kept.
+    Validated,
+}
+
+/// A version of a plugin.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PluginView {
+    name: String,
+    version: String,
+    /// The sha-256 of the component.
+    digest: Digest,
+    /// What it can do.
+    roles: Vec<Role>,
+    summary: String,
+    /// Whether it is one of the server's own.
+    builtin: bool,
+    /// Bytes of the component.
+    size: usize,
+    #[schema(format = DateTime)]
+    created_at: String,
+    state: PluginState,
+    /// When that was found out; of the server's own, when it started.
+    #[schema(format = DateTime)]
+    validated_at: String,
+    /// Which of the tenant's signers had signed it, if it had any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_by: Option<String>,
+    /// Why it should no longer be bound, if it should not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deprecated: Option<String>,
+    /// A JSON Schema; in the answer about a single plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    config_schema: Option<Value>,
+}
+
+impl PluginView {
+    fn of(plugin: &PluginVersion, with_schema: bool) -> Self {
+        Self {
+            name: plugin.name.clone(),
+            version: plugin.version.to_string(),
+            digest: plugin.doc.digest.clone(),
+            roles: plugin.doc.roles.clone(),
+            summary: plugin.doc.summary.clone(),
+            builtin: plugin.builtin,
+            size: plugin.doc.size,
+            created_at: plugin.created_at.to_string(),
+            state: PluginState::Validated,
+            validated_at: plugin.created_at.to_string(),
+            signed_by: plugin.doc.signed_by.clone(),
+            deprecated: plugin.doc.deprecated.clone(),
+            config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
+        }
+    }
+}
+
+/// Lists the plugins that the tenant can bind.
+#[utoipa::path(get, path = "/v1/plugins", operation_id = "plugins_list", tag = "plugins", params(Paging),
+    responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<PluginView>>, Problem> {
+    let mut plugins: Vec<_> =
+        api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::of(plugin, false)).collect();
+    let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
+    plugins.sort_by_key(name);
+    Ok(Json(Page::of_sorted(plugins, &paging, name)?))
+}
+
+/// Shows the newest version of a plugin, with the schema of its config.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}", operation_id = "plugins_get", tag = "plugins",
+    responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<PluginView>, Problem> {
+    api.plugin_view(&access, &PluginName { name, version: None })
+}
+
+/// Lists the versions of a plugin, the newest first.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", operation_id = "plugin_versions_list", tag = "plugins", params(Paging),
+    responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list_versions(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<PluginView>>, Problem> {
+    let versions = api.catalog.plugin_versions(access.tenant.id, &name);
+    if versions.is_empty() {
+        return Err(Problem::unknown("plugin", &name));
+    }
+    let before = paging.cursor.as_deref().map(str::parse::<semver::Version>).transpose();
+    let before = before.map_err(|_| foreign_cursor())?;
+    let limit = paging.limit()?;
+    let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
+    let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+    let views = rest.map(|plugin| PluginView::of(plugin, false)).collect();
+    Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone())))
+}
+
+/// Shows a version of a plugin, with the schema of its config.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_get", tag = "plugins",
+    responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Json<PluginView>, Problem> {
+    api.plugin_view(&access, &PluginName { name, version: Some(version) })
+}
+
+/// Uploads a version of a plugin: the body is the component. It is compiled, linked and asked to describe itself before it is
+/// accepted. A version never changes: other bytes under the same version are refused. A component that calls itself `0.1.0` may also be
+/// uploaded as a draft of that, `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by
+/// one of them, in base64.
+///
+/// Uploads of a tenant are compiled one after the other: who has too many under way, or waits too long for others, gets a 503 with
+/// `Retry-After`.
+#[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_put", tag = "plugins",
+    params(("Carillon-Signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
+    request_body(content = Component, content_type = "application/wasm"),
+    responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
+pub(in super::super) async fn put_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+    mut request: Request,
+) -> Result<(StatusCode, Json<PluginView>), Problem> {
+    let limit = api.limits.body.max(api.runtime.registry.component_limit().saturating_add(1));
+    // One byte more than is allowed is read, too, and refused with the reason.
+    DefaultBodyLimit::max(limit).apply(&mut request);
+    let signature =
+        request.headers().get(SIGNATURE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let deadline = request.extensions().get::<Deadline>().cloned();
+    let component: Bytes = input::read(request, &api).await?;
+    // It has arrived in time. What is done with it now is bounded by itself, and the author is told which bound it was.
+    if let Some(deadline) = deadline {
+        deadline.extend(api.catalog.upload_time());
+    }
+    let upload = Upload { name, version, component, signature };
+    let (plugin, is_new) = api.catalog.put_plugin(&access.tenant, upload).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(PluginView::of(&plugin, true))))
+}
+
+/// Downloads the component of a version, as it was uploaded.
+#[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", operation_id = "plugin_versions_download", tag = "plugins",
+    responses((status = 200, content_type = "application/wasm", body = Component), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn component(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
+    let name = PluginName { name, version: Some(version) };
+    let plugin = api.catalog.plugin(access.tenant.id, &name);
+    let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+    let bytes = api.catalog.component(&plugin.doc.digest).await.map_err(Problem::unavailable)?;
+    let bytes = bytes.ok_or_else(Problem::internal)?;
+    Ok(([(CONTENT_TYPE, "application/wasm")], bytes))
+}
+
+/// What is to be said of a version.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginPatch {
+    /// Why it should no longer be bound; null if it may be again.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required)]
+    deprecated: Option<String>,
+}
+
+/// Says that a version should no longer be bound, or that it may be again. Groups that bind it go on, with a warning.
+#[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_deprecate", tag = "plugins", request_body = PluginPatch,
+    responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn deprecate(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+    Body(patch): Body<PluginPatch>,
+) -> Result<Json<PluginView>, Problem> {
+    let name = PluginName { name, version: Some(version) };
+    let plugin = api.catalog.deprecate_plugin(access.tenant.id, &name, patch.deprecated).await?;
+    let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+    Ok(Json(PluginView::of(&plugin, true)))
+}
+
+/// Removes a version. Refused while a version of a group's policy, or the tenant's defaults, use it.
+#[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_delete", tag = "plugins",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete_version(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let name = PluginName { name, version: Some(version) };
+    match api.catalog.delete_plugin(access.tenant.id, &name).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::unknown("plugin", &name.to_string())),
+    }
+}
+
+impl Api {
+    fn plugin_view(&self, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
+        let plugin = self.catalog.plugin(access.tenant.id, name);
+        let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
+        Ok(Json(PluginView::of(&plugin, true)))
+    }
+}

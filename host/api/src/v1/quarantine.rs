@@ -1,0 +1,133 @@
+//! Policies that failed too often: which, why, until when, and that they are called again.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{OptionalBody, Path};
+use super::groups::GroupView;
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
+use carillon_policy::binding::Use;
+use carillon_policy::{Began, Quarantine, Suspect};
+
+/// A policy that is not called for a while.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct QuarantineView {
+    /// The version of the group's policy that it is a part of: the one in force, the one that some of the jobs follow, or the shadow's.
+    version: i64,
+    /// Whether that runs in shadow: then no delivery goes without it.
+    shadow: bool,
+    role: String,
+    plugin: String,
+    digest: String,
+    /// When it failed once too often.
+    #[schema(format = DateTime)]
+    since: String,
+    /// When it is called again.
+    #[schema(format = DateTime)]
+    until: String,
+    /// The code of that fault.
+    fault: &'static str,
+}
+
+/// Why policies are called again.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnquarantineDoc {
+    /// Why.
+    #[serde(default)]
+    why: Option<String>,
+}
+
+/// What is quarantined of a version of a group's policy.
+struct Part<'a> {
+    bound: Arc<Group>,
+    quarantine: &'a Quarantine,
+    lifted_at: UnixMs,
+    shadow: bool,
+    now: UnixMs,
+}
+
+impl Part<'_> {
+    fn begun(&self) -> Vec<(Suspect, Began, bool)> {
+        let uses = self.bound.effective.iter().flat_map(|effective| effective.uses());
+        uses.filter_map(|used| self.began(used)).collect()
+    }
+
+    fn began(&self, used: &Use) -> Option<(Suspect, Began, bool)> {
+        let (tenant, binding, role) = (self.bound.tenant.id, self.bound.binding, used.role);
+        let suspect = Suspect { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
+        let sentence = self.quarantine.of(&suspect, self.lifted_at, self.now)?;
+        Some((suspect, Began { tenant, binding, role, plugin: used.plugin.to_string(), sentence }, self.shadow))
+    }
+}
+
+impl QuarantineView {
+    fn of((suspect, began, shadow): (Suspect, Began, bool)) -> Self {
+        Self {
+            version: began.binding,
+            shadow,
+            role: began.role.to_string(),
+            plugin: began.plugin,
+            digest: suspect.plugin.to_string(),
+            since: began.sentence.since.to_string(),
+            until: began.sentence.until.to_string(),
+            fault: began.sentence.fault.as_str(),
+        }
+    }
+}
+
+impl Api {
+    /// What is quarantined of the version in force, of the one that some of the jobs follow, of the shadow's, and of what jobs of the group
+    /// have put in their place.
+    pub(super) fn quarantined(&self, group: &Group) -> Vec<QuarantineView> {
+        let Some(group) = self.catalog.group_by_id(group.id) else { return Vec::new() };
+        let (rollout, now) = (&group.rollout, self.clock.now());
+        let canary = rollout.canary.as_ref().map(|canary| canary.version);
+        let live = [Some(group.binding), canary].into_iter().flatten().map(|version| (version, false));
+        let shadow = rollout.shadow.as_ref().map(|shadow| (shadow.version, true));
+        let part = |(version, shadow)| {
+            let (quarantine, lifted_at) = match shadow {
+                true => (&self.runtime.shadow_quarantine, rollout.shadow_lifted_at()),
+                false => (&self.runtime.quarantine, rollout.lifted_at),
+            };
+            Some(Part { bound: self.catalog.bound(&group, version)?, quarantine, lifted_at, shadow, now })
+        };
+        let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.begun()).collect();
+        let is_bound = |suspect: &Suspect| bound.iter().any(|(known, _, shadow)| known == suspect && !shadow);
+        let of_jobs = self.runtime.quarantine.of_group(group.tenant.id, group.id, rollout.lifted_at, now);
+        let others = of_jobs.into_iter().filter(|(suspect, _)| !is_bound(suspect));
+        let others: Vec<_> = others.map(|(suspect, began)| (suspect, began, false)).collect();
+        bound.into_iter().chain(others).map(QuarantineView::of).collect()
+    }
+
+    /// How many policies are quarantined on this node, as far as deliveries and observers go.
+    pub(super) fn quarantine_count(&self) -> usize {
+        let sentences = self.runtime.quarantine.sentences(self.clock.now());
+        let lifted_at = |group| self.catalog.group_by_id(group).map_or(UnixMs::MAX, |group| group.rollout.lifted_at);
+        sentences.into_iter().filter(|sentence| sentence.since > lifted_at(sentence.group)).count()
+    }
+}
+
+/// Lets policies of a group be called again that are quarantined, on all nodes: those of the version in force, of the one that some of the
+/// jobs follow, and of the shadow's. What they do from now on counts as ever.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/unquarantine", operation_id = "policies_unquarantine", tag = "policies",
+    request_body = Option<UnquarantineDoc>,
+    responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn unquarantine(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    OptionalBody(doc): OptionalBody<UnquarantineDoc>,
+) -> Result<Json<GroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let group = api.catalog.lift_quarantine(&group, &access.author(doc.why)?).await?;
+    api.moved(&group);
+    Ok(Json(api.group_view(&group, false)))
+}

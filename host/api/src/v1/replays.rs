@@ -1,0 +1,214 @@
+//! Attempts that are over, decided again: by the version that decided, or by another one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::client::Client;
+use super::super::error::Problem;
+use super::super::input::{Body, OptionalBody, Path, Query};
+use super::jobs::{FilterDoc, Named, instant};
+use super::shadow::{DifferenceView, TallyView};
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{AttemptRecord, Job, JobId};
+use carillon_engine::delivery::attempt::Unusable;
+use carillon_engine::rollout::{Backtest, Record, Skipped};
+use carillon_store::{JobFilter, JobsQuery};
+
+/// The most jobs of one backtest; the next ones are asked for with its cursor.
+const JOBS: u32 = 100;
+
+/// The most attempts of a job that are looked at. After so many of all, no further job is.
+const ATTEMPTS: u32 = 1_000;
+
+/// Which version decides again.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayDoc {
+    /// A version of the group's policy; the one that decided, unless it is said.
+    version: Option<i64>,
+}
+
+/// What a version says of an attempt that is over.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ReplayView {
+    /// The version that decided again.
+    version: i64,
+    /// Whether it says the same in everything.
+    same: bool,
+    /// What was said, and what is said now.
+    #[serde(flatten)]
+    difference: DifferenceView,
+}
+
+/// Which attempts a version is to decide again.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BacktestDoc {
+    /// The version of the group's policy.
+    version: i64,
+    /// Those of jobs that were accepted at this time or later: RFC 3339.
+    #[serde(default)]
+    created_from: Option<String>,
+    /// Those of jobs that were accepted before this time: RFC 3339.
+    #[serde(default)]
+    created_before: Option<String>,
+    /// Those that began at this time or later: RFC 3339.
+    #[serde(default)]
+    attempted_from: Option<String>,
+    /// Those that began before this time: RFC 3339.
+    #[serde(default)]
+    attempted_before: Option<String>,
+    /// `next_cursor` of the answer before.
+    #[serde(default)]
+    cursor: Option<String>,
+    /// How many jobs are looked at: 1 to 100, the default; fewer, if they have many attempts.
+    #[serde(default)]
+    limit: Option<u32>,
+}
+
+/// What a version says of the attempts of some jobs, newest jobs first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BacktestView {
+    /// The version.
+    version: i64,
+    /// How many jobs were looked at here.
+    jobs: u32,
+    /// How many there are in all, accepted within the range and before its last attempt. In the first answer only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_jobs: Option<u64>,
+    /// Every difference is there.
+    #[serde(flatten)]
+    tally: TallyView,
+    /// Attempts that it judges otherwise, but of which less of the answer was kept than the judge that decided saw: they are in `differences`, and not
+    /// counted as different in `judge` and `retry`.
+    uncertain: u64,
+    /// The fuel that its own calls took.
+    backtest_fuel: u64,
+    /// Attempts that could not be decided again.
+    skipped: Vec<SkippedView>,
+    /// Asks for the next jobs; null if there are none.
+    next_cursor: Option<String>,
+}
+
+/// An attempt that could not be decided again.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct SkippedView {
+    /// The job's id.
+    job: String,
+    /// The attempt's number.
+    attempt: u32,
+    /// Why.
+    why: String,
+}
+
+impl From<Skipped> for SkippedView {
+    fn from(Skipped { job, attempt, why }: Skipped) -> Self {
+        Self { job: job.to_string(), attempt, why }
+    }
+}
+
+impl BacktestDoc {
+    /// Which jobs, and which of their attempts. An attempt begins when its job is there: so of no later jobs.
+    fn range(self, access: &Access, group: &Group) -> Result<(JobFilter, Range<UnixMs>), Problem> {
+        let from = instant("/attempted_from", self.attempted_from)?.unwrap_or(UnixMs(i64::MIN));
+        let before = instant("/attempted_before", self.attempted_before)?;
+        let Self { created_from, created_before, .. } = self;
+        let mut filter = FilterDoc { created_from, created_before, ..FilterDoc::default() }.of(access, group.id)?;
+        filter.created_before = filter.created_before.into_iter().chain(before).min();
+        Ok((filter, from..before.unwrap_or(UnixMs::MAX)))
+    }
+}
+
+impl Api {
+    pub(super) async fn record(&self, job: Job) -> Result<Record, Problem> {
+        let (tenant, id) = (job.tenant, job.id);
+        let body = self.store.body(tenant, id).await?.unwrap_or_default();
+        Ok(Record { attempts: self.store.attempts(tenant, id, 0, ATTEMPTS).await?, body, job })
+    }
+}
+
+fn refused(Unusable(why): Unusable) -> Problem {
+    Problem::conflict(why)
+}
+
+/// Decides an attempt again, from what was kept of it: with the version that decided it, or another one. Nothing is sent or stored.
+#[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", operation_id = "attempts_replay", tag = "policies", params(Named),
+    request_body = Option<ReplayDoc>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn replay(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((id, number)): Path<(String, String)>,
+    Query(named): Query<Named>,
+    OptionalBody(doc): OptionalBody<ReplayDoc>,
+) -> Result<Json<ReplayView>, Problem> {
+    let job = api.job(&access, &id, &named).await?;
+    let group = api.catalog.group_by_id(job.group).ok_or_else(|| Problem::unknown("job", &id))?;
+    let record = api.record(job).await?;
+    let wanted = number.parse().ok();
+    let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
+    let attempt: &AttemptRecord = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?;
+    let version = doc.version.unwrap_or(attempt.detail.binding_version);
+    let difference = api.rollouts.replay(&group, version, &record, attempt.number).await.map_err(refused)?;
+    let same = difference.is_none();
+    Ok(Json(ReplayView { version, same, difference: (&difference).into() }))
+}
+
+/// Decides the attempts of some jobs again with a version of the group's policy, and says what it would have done otherwise. Nothing is sent
+/// or stored.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", operation_id = "policies_backtest", tag = "policies", request_body = BacktestDoc,
+    responses((status = 200, body = BacktestView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn backtest(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Extension(client): Extension<Client>,
+    Path(name): Path<String>,
+    Body(doc): Body<BacktestDoc>,
+) -> Result<Json<BacktestView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let (version, limit) = (doc.version, doc.limit.unwrap_or(JOBS));
+    if !(1..=JOBS).contains(&limit) {
+        return Err(Problem::invalid("/limit", format!("1 to {JOBS} jobs are looked at in one go")));
+    }
+    let before = doc.cursor.as_deref().map(str::parse::<JobId>).transpose();
+    let before = before.map_err(|_| Problem::invalid("/cursor", "this is not one that this server gave"))?;
+    let (filter, times) = doc.range(&access, &group)?;
+    let total_jobs = match before {
+        None => Some(api.store.count(filter.clone()).await?),
+        Some(_) => None,
+    };
+    let mut jobs = api.store.jobs(JobsQuery { filter, before, limit: limit + 1 }).await?;
+    jobs.reverse();
+    let (mut done, mut seen, mut next_cursor) = (Backtest::default(), 0, None);
+    // One by one: what was kept of a job may be much.
+    while let Some(job) = jobs.pop() {
+        let id = job.id;
+        // One that was over before has no attempt in there.
+        if job.finished_at.is_none_or(|at| at >= times.start) {
+            let record = api.record(job).await?;
+            let judged = api.rollouts.backtest(&group, version, &record, &times, &mut done);
+            client.unless_gone(judged).await?.map_err(refused)?;
+        }
+        seen += 1;
+        if seen == limit || done.attempts() >= ATTEMPTS as usize {
+            next_cursor = jobs.last().map(|_| id.to_string());
+            break;
+        }
+    }
+    Ok(Json(BacktestView {
+        version,
+        jobs: seen,
+        total_jobs,
+        tally: (&done.tally).into(),
+        uncertain: done.tally.uncertain,
+        backtest_fuel: done.tally.shadow_fuel,
+        skipped: done.skipped.into_iter().map(SkippedView::from).collect(),
+        next_cursor,
+    }))
+}

@@ -1,0 +1,128 @@
+//! When schedules run next, and when expressions would that are not stored.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Path, Query, time};
+use carillon_core::clock::UnixMs;
+use carillon_core::timetable::{BadExpression, Timetable, UnknownZone};
+use carillon_store::Ticked;
+
+/// How many runs are shown if the client does not say, and at most.
+const RUNS: usize = 10;
+const MAX_RUNS: usize = 1_000;
+
+/// Which runs of a schedule.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RunsParams {
+    /// The first time that a run may have: RFC 3339, Unix seconds, or `+90s`; now by default.
+    from: Option<String>,
+    /// How many runs: 1 to 1000, 10 by default.
+    count: Option<usize>,
+}
+
+/// Which runs of an expression.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct CronParams {
+    /// The expression, as in a schedule.
+    cron: String,
+    /// An IANA time zone; `UTC` by default.
+    time_zone: Option<String>,
+    /// The first time that a run may have, from which `@every` counts: RFC 3339, Unix seconds, or `+90s`; now by default.
+    from: Option<String>,
+    /// How many runs: 1 to 1000, 10 by default.
+    count: Option<usize>,
+}
+
+/// When something runs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct RunsView {
+    /// The time zone whose clocks are meant.
+    time_zone: String,
+    /// The runs in order; none while a schedule is paused or broken.
+    runs: Vec<RunTimeView>,
+}
+
+/// The time of a run.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct RunTimeView {
+    /// In UTC.
+    at: String,
+    /// On the clocks of the time zone, with their offset.
+    local: String,
+}
+
+/// Shows when a schedule runs, without jitter, from a time on.
+#[utoipa::path(get, path = "/v1/schedules/{schedule}/runs", operation_id = "schedule_runs_list", tag = "schedules", params(RunsParams),
+    responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn of_schedule(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(params): Query<RunsParams>,
+) -> Result<Json<RunsView>, Problem> {
+    let (schedule, now) = (api.schedule(&access, &name)?, api.clock.now());
+    let (from, count) = (from(params.from, now)?, count(params.count)?);
+    let ticked = api.store.ticked().await?;
+    let counted = ticked.iter().find(|ticked| ticked.schedule == schedule.id).map_or(0, Ticked::counted);
+    let left = schedule.spec.max_runs.map(|most| most.saturating_sub(counted));
+    let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+    let is_active = !schedule.paused && api.broken(&schedule).is_none();
+    let runs = match &schedule.timetable {
+        Ok(timetable) if is_active => runs(timetable, from, count.min(left)),
+        _ => Vec::new(),
+    };
+    Ok(Json(RunsView { time_zone: schedule.spec.time_zone.clone(), runs }))
+}
+
+/// Shows when an expression would run, without storing it.
+#[utoipa::path(get, path = "/v1/cron/runs", operation_id = "cron_runs_list", tag = "schedules", params(CronParams),
+    responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn of_expression(
+    State(api): State<Arc<Api>>,
+    Query(params): Query<CronParams>,
+) -> Result<Json<RunsView>, Problem> {
+    let (from, count) = (from(params.from, api.clock.now())?, count(params.count)?);
+    let time_zone = params.time_zone.unwrap_or_else(|| "UTC".to_owned());
+    let expression = params.cron.parse();
+    let zone = time_zone.parse();
+    let timetable = Timetable {
+        expression: expression.map_err(|error: BadExpression| Problem::parameter("cron", error.to_string()))?,
+        zone: zone.map_err(|error: UnknownZone| Problem::parameter("time_zone", error.to_string()))?,
+        anchor: from,
+        start: None,
+        end: None,
+    };
+    Ok(Json(RunsView { time_zone, runs: runs(&timetable, from, count) }))
+}
+
+fn from(text: Option<String>, now: UnixMs) -> Result<UnixMs, Problem> {
+    let Some(text) = text else { return Ok(now) };
+    let value = text.parse::<i64>().map_or_else(|_| Value::from(text.as_str()), Value::from);
+    // A number with a plus sign is none: it is a duration without its unit.
+    let value = if text.starts_with('+') { Value::from(text) } else { value };
+    time(&value, now).map_err(|detail| Problem::parameter("from", detail))
+}
+
+fn count(count: Option<usize>) -> Result<usize, Problem> {
+    match count.unwrap_or(RUNS) {
+        count @ 1..=MAX_RUNS => Ok(count),
+        count => Err(Problem::parameter("count", format!("`count` is a number from 1 to {MAX_RUNS}, not {count}"))),
+    }
+}
+
+fn runs(timetable: &Timetable, from: UnixMs, count: usize) -> Vec<RunTimeView> {
+    let ticks = timetable.after(UnixMs(from.0.saturating_sub(1))).take(count);
+    ticks.map(|at| RunTimeView { at: at.to_string(), local: timetable.zone.written(at) }).collect()
+}

@@ -1,0 +1,377 @@
+//! Schedules: what makes jobs again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::idempotency::{Answer, Idempotent, Keyed};
+use super::super::input::{Body, Path, Query, time};
+use super::job_view::JobView;
+use super::schedule_view::{RunView, ScheduleView};
+use super::{Page, Paging, foreign_cursor};
+use carillon_catalog::{Schedule, ScheduleSpec};
+use carillon_core::clock::UnixMs;
+use carillon_core::duration;
+use carillon_core::job::Overlap;
+use carillon_engine::intake::{TickTrigger, TimeInput, ValidationCache};
+use carillon_engine::maintenance::sweep::TICKS_KEPT;
+use carillon_store::{Inserted, Placed, TicksQuery};
+
+/// The most ticks that one backfill may create.
+const BACKFILL_TICKS: usize = 10_000;
+
+/// The catch-up window if the client does not say, and the longest.
+const CATCH_UP: Duration = Duration::from_secs(86_400);
+pub(in super::super) const LONGEST_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
+
+/// The most jitter.
+const LONGEST_JITTER: Duration = Duration::from_secs(86_400);
+
+/// Between which times a schedule can run.
+const EARLIEST: UnixMs = UnixMs(0);
+const LATEST: UnixMs = UnixMs(4_133_980_799_999);
+
+/// How often a run that was asked for is tried, if others are asked for in the same millisecond.
+const ASKED_TRIES: i64 = 100;
+
+/// A schedule as a client puts it.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleDoc {
+    /// The group whose policy and limits its jobs have.
+    group: String,
+    /// When, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, Quartz's `L`, `W` and `#` for days, `@hourly` and
+    /// its like, or `@every 90s`.
+    cron: String,
+    /// An IANA time zone; `UTC` by default. With `*` or `*/n` as hour or minute it runs at every instant whose local time matches. Otherwise a
+    /// local time that the zone skips runs once right after the gap, and one that it repeats runs once, the first time.
+    #[serde(default)]
+    time_zone: Option<String>,
+    /// No run is before this: RFC 3339, Unix seconds, or `+90s`. `@every` counts from here.
+    #[serde(default)]
+    #[schema(value_type = Option<TimeInput>)]
+    start: Option<Value>,
+    /// No run is after this.
+    #[serde(default)]
+    #[schema(value_type = Option<TimeInput>)]
+    end: Option<Value>,
+    /// It makes no more jobs than this. Runs by hand and backfills do not count.
+    #[serde(default)]
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_runs: Option<Value>,
+    /// Each run is later by something less than this, such as `30s`; the same run always by as much. At most a day, and no run is put off
+    /// past the next one.
+    #[serde(default)]
+    jitter: Option<String>,
+    /// What happens when a run comes while an earlier one is unfinished: `skip` by default.
+    #[serde(default)]
+    overlap: Overlap,
+    /// Runs that were missed, such as while the server was down, are made up for this long; `1d` by default, `0` for none.
+    #[serde(default)]
+    catch_up: Option<String>,
+    /// Whether all runs that were missed within `catch_up` are made up for, not the newest alone. Unless `overlap` is `allow`, they run one
+    /// after the other.
+    #[serde(default)]
+    catch_up_all: bool,
+    /// Whether it makes no jobs for now. Left out, a new schedule runs, and one that is there stays as it is.
+    #[serde(default)]
+    paused: Option<bool>,
+    /// What is to run: a job as it is posted, without `run_at`.
+    #[schema(value_type = carillon_engine::intake::JobDoc)]
+    job: Box<RawValue>,
+}
+
+impl ScheduleDoc {
+    fn spec(self, now: UnixMs) -> Result<ScheduleSpec, Problem> {
+        let at = |pointer, value: Option<Value>| {
+            let value = value.filter(|value| !value.is_null());
+            let at =
+                value.map(|value| time(&value, now)).transpose().map_err(|detail| Problem::invalid(pointer, detail))?;
+            match at {
+                Some(at) if !(EARLIEST..=LATEST).contains(&at) => {
+                    Err(Problem::invalid(pointer, "a time between 1970 and 2100 is needed"))
+                }
+                at => Ok(at),
+            }
+        };
+        let (start, end) = (at("/start", self.start)?, at("/end", self.end)?);
+        if start.zip(end).is_some_and(|(start, end)| end < start) {
+            return Err(Problem::invalid("/end", "it ends before it starts"));
+        }
+        Ok(ScheduleSpec {
+            group: self.group,
+            cron: self.cron,
+            time_zone: self.time_zone.unwrap_or_else(|| "UTC".to_owned()),
+            start,
+            end,
+            max_runs: max_runs(self.max_runs.filter(|value| !value.is_null()))?,
+            jitter: period("/jitter", self.jitter, Duration::ZERO, LONGEST_JITTER)?,
+            overlap: self.overlap,
+            catch_up: period("/catch_up", self.catch_up, CATCH_UP, LONGEST_CATCH_UP)?,
+            catch_up_all: self.catch_up_all,
+            job: self.job.get().to_owned(),
+        })
+    }
+}
+
+fn max_runs(value: Option<Value>) -> Result<Option<u64>, Problem> {
+    let Some(value) = value else { return Ok(None) };
+    let refused = |rule: &str| Problem::invalid("/max_runs", format!("`max_runs` must be {rule}, not `{value}`"));
+    match value.as_u64() {
+        Some(0) => Err(refused("at least 1")),
+        None if value.as_i64().is_some() => Err(refused("at least 1")),
+        None => Err(refused("a whole number")),
+        most => Ok(most),
+    }
+}
+
+/// A period that may be nothing.
+fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration) -> Result<Duration, Problem> {
+    let Some(text) = text else { return Ok(default) };
+    let period = if text.trim() == "0" { Ok(Duration::ZERO) } else { duration::parse_millis(&text) };
+    let invalid = |detail: String| Problem::invalid(pointer, detail);
+    let period = period.map_err(|error| invalid(format!("`{}` {error}", text.escape_debug())))?;
+    if period > most {
+        return Err(invalid(format!("at most {}", duration::format(most))));
+    }
+    Ok(period)
+}
+
+impl Api {
+    pub(super) fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
+        self.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
+    }
+
+    pub(super) async fn schedule_shown(&self, access: &Access, name: &str) -> Result<Json<ScheduleView>, Problem> {
+        let ticked = self.store.ticked().await?;
+        Ok(Json(self.schedule_view(access, &*self.schedule(access, name)?, &ticked)?))
+    }
+}
+
+/// Makes or replaces a schedule. A paused one stays paused, unless `paused` says otherwise. Where the new one ticks otherwise than the
+/// old one, nothing is caught up.
+#[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleDoc,
+    responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<ScheduleDoc>,
+) -> Result<(StatusCode, Json<ScheduleView>), Problem> {
+    let paused = doc.paused;
+    let spec = doc.spec(api.clock.now())?;
+    let is_new = api.put_schedule(&access, &name, spec, paused).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, api.schedule_shown(&access, &name).await?))
+}
+
+/// Shows a schedule, with its next ten runs.
+#[utoipa::path(get, path = "/v1/schedules/{schedule}", operation_id = "schedules_get", tag = "schedules",
+    responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<ScheduleView>, Problem> {
+    api.schedule_shown(&access, &name).await
+}
+
+/// Lists the tenant's schedules by name.
+#[utoipa::path(get, path = "/v1/schedules", operation_id = "schedules_list", tag = "schedules", params(Paging),
+    responses((status = 200, body = Page<ScheduleView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<ScheduleView>>, Problem> {
+    let schedules = api.catalog.schedules(access.tenant.id);
+    let page = Page::of_sorted(schedules, &paging, |schedule| schedule.name.clone())?;
+    let ticked = api.store.ticked().await?;
+    let items =
+        page.items.iter().map(|schedule| api.schedule_view(&access, schedule, &ticked)).collect::<Result<_, _>>()?;
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}
+
+/// Lists what became of a schedule's runs, newest first: their jobs, and why they made none. Runs by hand are not among them.
+#[utoipa::path(get, path = "/v1/schedules/{schedule}/history", operation_id = "schedule_history_list", tag = "schedules", params(Paging),
+    responses((status = 200, body = Page<RunView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn history(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<RunView>>, Problem> {
+    let (schedule, limit) = (api.schedule(&access, &name)?, paging.limit()?);
+    let before = paging.cursor.as_deref().map(|cursor| time(&Value::from(cursor), UnixMs(0))).transpose();
+    let before = before.map_err(|_| foreign_cursor())?;
+    let query = TicksQuery { schedule: schedule.id, before: before.unwrap_or(UnixMs::MAX), limit: limit + 1 };
+    let runs = api.store.ticks(query).await?.iter().map(RunView::of).collect();
+    Ok(Json(Page::cut(runs, limit, RunView::cursor)))
+}
+
+/// Removes a schedule. The jobs that it has made stay.
+#[utoipa::path(delete, path = "/v1/schedules/{schedule}", operation_id = "schedules_delete", tag = "schedules",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_schedule(access.tenant.id, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("schedule", &name))
+}
+
+/// Lets a schedule make no jobs.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/pause", operation_id = "schedules_pause", tag = "schedules",
+    responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn pause(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<ScheduleView>, Problem> {
+    api.pause_schedule(&access, &name, true).await
+}
+
+/// Lets a paused schedule make jobs again. The runs of the time between are not caught up.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/resume", operation_id = "schedules_resume", tag = "schedules",
+    responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Result<Json<ScheduleView>, Problem> {
+    api.pause_schedule(&access, &name, false).await
+}
+
+/// Makes one of the schedule's jobs at once, whether it is paused, at its end, or has an unfinished one. With `queue` it waits for
+/// that one. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/run", operation_id = "schedules_run", tag = "schedules",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn run(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Keyed(key): Keyed,
+) -> Result<Response, Problem> {
+    let schedule = api.schedule(&access, &name)?;
+    let template =
+        api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
+    let now = api.clock.now();
+    for later in 0..ASKED_TRIES {
+        let tick = UnixMs(now.0.saturating_add(later));
+        let ticking = template.jobs_for(&[tick], TickTrigger::Asked, &*api.clock);
+        let made = ticking.first().ok_or_else(Problem::internal)?;
+        let answer = Answer::new(StatusCode::CREATED, &api.job_view(made.job.clone().shown()));
+        let kept = answer.to_string();
+        let once = key.clone().map(|key| key.once(access.tenant.id, now, move |_| kept.clone()));
+        match api.intake.insert_ticks_once(&ticking, once).await? {
+            Inserted::Replayed(kept) => return Answer::replay(&kept),
+            Inserted::Placed(placed) if placed.iter().all(Placed::is_stored) => return Ok(answer.into_response()),
+            Inserted::Placed(_) => {}
+        }
+    }
+    Err(Problem::unavailable("too many runs were asked for in one moment"))
+}
+
+/// A range of the past.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillDoc {
+    /// The first time that belongs to it: RFC 3339 or Unix seconds.
+    #[schema(value_type = TimeInput)]
+    from: Value,
+    /// The last time that belongs to it; not in the future.
+    #[schema(value_type = TimeInput)]
+    to: Value,
+}
+
+/// What a backfill did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BackfillView {
+    /// How many runs the range has.
+    ticks: usize,
+    /// How many jobs were made. The others had run already.
+    created: usize,
+}
+
+/// Makes the jobs of a range of the past that were not made then. Unless the schedule's jobs may overlap, they run one after the
+/// other. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again.
+#[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", operation_id = "schedules_backfill", tag = "schedules", request_body = BackfillDoc,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn backfill(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Idempotent { doc, key }: Idempotent<BackfillDoc>,
+) -> Result<Response, Problem> {
+    let (schedule, now) = (api.schedule(&access, &name)?, api.clock.now());
+    let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));
+    let (from, to) = (at("/from", &doc.from)?, at("/to", &doc.to)?);
+    if to > now {
+        return Err(Problem::invalid("/to", "what is still to come runs by itself"));
+    }
+    if to < from {
+        return Err(Problem::invalid("/to", "it is before `from`"));
+    }
+    if from <= now.minus(TICKS_KEPT) {
+        let days = TICKS_KEPT.as_secs() / 86_400;
+        return Err(Problem::invalid("/from", format!("what ran more than {days} days ago is not known any more")));
+    }
+    let timetable = schedule.timetable.as_ref().map_err(|error| Problem::conflict(error.to_string()))?;
+    let range = timetable.after(UnixMs(from.0.saturating_sub(1))).take_while(|tick| *tick <= to);
+    let ticks: Vec<_> = range.take(BACKFILL_TICKS + 1).collect();
+    if ticks.len() > BACKFILL_TICKS {
+        return Err(Problem::invalid(
+            "/to",
+            format!("the range has more than {BACKFILL_TICKS} runs; take a part of it"),
+        ));
+    }
+    let template =
+        api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
+    let count = ticks.len();
+    let answer = move |placed: &[Placed]| {
+        let created = placed.iter().filter(|placed| placed.is_stored()).count();
+        Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })
+    };
+    let once = key.map(|key| key.once(access.tenant.id, now, move |placed| answer(placed).to_string()));
+    match api.intake.insert_ticks_once(&template.jobs_for(&ticks, TickTrigger::Backfill, &*api.clock), once).await? {
+        Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
+        Inserted::Replayed(kept) => Answer::replay(&kept),
+    }
+}
+
+impl Api {
+    /// Puts a schedule whose job makes sense; the answer says whether it is new.
+    pub(in super::super) async fn put_schedule(
+        &self,
+        access: &Access,
+        name: &str,
+        spec: ScheduleSpec,
+        paused: Option<bool>,
+    ) -> Result<bool, Problem> {
+        self.intake.job_of(access.tenant.id, &spec, &mut ValidationCache::default()).await?;
+        Ok(self.catalog.put_schedule(access.tenant.id, name, spec, paused).await?.1)
+    }
+
+    async fn pause_schedule(&self, access: &Access, name: &str, paused: bool) -> Result<Json<ScheduleView>, Problem> {
+        let schedule = self.schedule(access, name)?;
+        if schedule.paused != paused {
+            self.catalog.pause_schedule(&schedule, paused).await?;
+        }
+        self.schedule_shown(access, name).await
+    }
+}

@@ -1,0 +1,266 @@
+//! What a job would do, before anything is sent.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::client::Client;
+use super::super::error::Problem;
+use super::super::input::{Body, Path, run_at};
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{
+    AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
+};
+use carillon_core::json::unique;
+use carillon_engine::delivery::send::{Answer, Outgoing, TRANSPORT_ERRORS};
+use carillon_engine::delivery::simulate::{ATTEMPTS, imagined_answer};
+use carillon_engine::intake::headers::{HeaderView, HeadersInput, headers_schema};
+use carillon_engine::intake::{JobDoc, TimeInput, ValidationCache};
+use carillon_policy::{Fault, Plan};
+
+/// The statuses of an imagined failure and of an imagined success.
+const FAILURE_STATUS: u16 = 500;
+const SUCCESS_STATUS: u16 = 200;
+
+/// What is to be foretold.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SimulateDoc {
+    /// The job, as it would be posted.
+    job: JobDoc,
+    /// A candidate: laid over the group's own policy. The group's policy by default.
+    #[serde(default, deserialize_with = "unique::optional")]
+    #[schema(value_type = Option<Object>)]
+    policy: Option<Value>,
+    /// The answers of the receiver, one for each attempt.
+    #[serde(default)]
+    responses: Vec<ResponseDoc>,
+    /// Instead of `responses`: so many answers of 500, and then one of 200.
+    #[serde(default)]
+    failures: usize,
+    /// The job's seed; one at random by default.
+    #[serde(default)]
+    seed: Option<u32>,
+    /// The time at which the job is posted; now by default.
+    #[serde(default)]
+    #[schema(value_type = Option<TimeInput>)]
+    now: Option<Value>,
+}
+
+/// An imagined answer.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResponseDoc {
+    /// The status, 200 by default.
+    #[serde(default)]
+    status: Option<u16>,
+    /// Its headers.
+    #[serde(default)]
+    #[schema(schema_with = headers_schema)]
+    headers: HeadersInput,
+    /// Its body.
+    #[serde(default)]
+    body: String,
+    /// Instead of an answer, a transport error: `timeout`, `connect`, …
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// What would happen.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct SimulationView {
+    /// The first request, if it can be made.
+    request: Option<RequestView>,
+    /// Why it cannot.
+    error: Option<AttemptError>,
+    /// Which policies made it.
+    plugins: Vec<PluginUse>,
+    /// The attempts.
+    attempts: Vec<ForetoldAttempt>,
+    /// The seed that was used.
+    seed: u32,
+}
+
+/// The exact request.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SentRequestView)]
+pub struct RequestView {
+    /// The method.
+    method: String,
+    /// The URL.
+    url: String,
+    /// All but those of the connection (`Host`, `Content-Length`). Where the value is a key, `(key NAME)` stands for it.
+    headers: Vec<HeaderView>,
+    /// The body, if it is text.
+    body: Option<String>,
+    /// The body as base64, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+    /// The same digest as an attempt with these bytes records.
+    digest: String,
+}
+
+/// An attempt that would be made.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ForetoldAttempt {
+    number: u32,
+    /// When.
+    #[schema(format = DateTime)]
+    run_at: String,
+    /// How long after the attempt before, or after the posting, in milliseconds.
+    after_ms: u64,
+    verdict: Option<VerdictRecord>,
+    /// What would go wrong: an imagined error, or the fault of a policy that the server stood in for.
+    error: Option<AttemptError>,
+    /// What would become of the job: `scheduled` for another attempt, or a final state.
+    decision: JobState,
+    /// When the next attempt would be, if there is one.
+    #[schema(format = DateTime)]
+    next_run_at: Option<String>,
+    reason: String,
+    plugins: Vec<PluginUse>,
+}
+
+/// Foretells a job of this group: the request's exact bytes and the times of its attempts. Stores and sends nothing.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", operation_id = "policies_simulate", tag = "policies", request_body = SimulateDoc,
+    responses((status = 200, body = SimulationView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn simulate(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Extension(client): Extension<Client>,
+    Path(name): Path<String>,
+    Body(doc): Body<SimulateDoc>,
+) -> Result<Json<SimulationView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let wall = api.clock.now();
+    let now = match &doc.now {
+        None => wall,
+        now => run_at(now.as_ref(), UnixMs(0), std::time::Duration::MAX).map_err(|error| error.moved_to("/now"))?,
+    };
+    let answers = answers(&doc)?;
+    let group = match &doc.policy {
+        Some(policy) => api.candidate(&group, policy).await?,
+        None => group,
+    };
+    let mut job = api
+        .intake
+        .new_job(&group, doc.job, now, &mut ValidationCache::default())
+        .await
+        .map_err(|error| error.inside("/job"))?;
+    job.seed = doc.seed.unwrap_or(job.seed);
+    let plan = api.plan(&group, &job).await?;
+    let (seed, leased) = (job.seed, leased(job));
+    let forecast = client.unless_gone(api.attempter.foretell(&group, &plan, leased, answers)).await?;
+    let (request, error) = match forecast.request {
+        Ok(request) => (Some(RequestView::of(&request)), None),
+        Err((role, fault)) => {
+            let code = fault.code.as_str().to_owned();
+            (None, Some(AttemptError { code, message: format!("{role}: {}", fault.message) }))
+        }
+    };
+    let mut before = now;
+    let attempts = forecast.attempts.into_iter().map(|(at, attempt)| {
+        let foretold = ForetoldAttempt::of(at, before, attempt);
+        before = at;
+        foretold
+    });
+    Ok(Json(SimulationView { request, error, attempts: attempts.collect(), plugins: forecast.uses, seed }))
+}
+
+impl Api {
+    /// The group as it would be with another policy of its own.
+    async fn candidate(&self, group: &Group, policy: &Value) -> Result<Arc<Group>, Problem> {
+        if !policy.is_object() {
+            return Err(Problem::malformed(Some("/policy".to_owned()), "a policy is a JSON object"));
+        }
+        let own = self.catalog.with_part(group, policy);
+        let effective = self.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
+        let effective = effective.map_err(|error| Problem::from(error).within("/policy"))?;
+        Ok(Arc::new(group.with_effective(own, effective)))
+    }
+
+    async fn plan(&self, group: &Group, job: &NewJob) -> Result<Arc<Plan>, Problem> {
+        let plan = self.catalog.plan(group, job.spec.policy.as_ref()).await;
+        Ok(plan.map_err(|(role, fault)| Fault { message: format!("{role}: {}", fault.message), ..fault })?)
+    }
+}
+
+fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
+    let most = |pointer: &str| Problem::invalid(pointer, format!("at most {ATTEMPTS} attempts are foretold"));
+    if doc.failures > ATTEMPTS {
+        return Err(most("/failures"));
+    }
+    if doc.responses.len() > ATTEMPTS {
+        return Err(most("/responses"));
+    }
+    if doc.responses.is_empty() {
+        let failure = imagined_answer(FAILURE_STATUS, Vec::new(), bytes::Bytes::new());
+        let success = imagined_answer(SUCCESS_STATUS, Vec::new(), bytes::Bytes::new());
+        return Ok(std::iter::repeat_n(failure, doc.failures).chain([success]).collect());
+    }
+    doc.responses.iter().enumerate().map(|(index, response)| answer(index, response)).collect()
+}
+
+fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
+    let Some(error) = &response.error else {
+        let (status, headers) = (response.status.unwrap_or(SUCCESS_STATUS), response.headers.as_given());
+        return Ok(imagined_answer(status, headers, response.body.clone().into()));
+    };
+    let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
+        let known = TRANSPORT_ERRORS.join(", ");
+        Problem::invalid(format!("/responses/{index}/error"), format!("not a transport error; there are {known}"))
+    })?;
+    Ok(Answer::Failure { code, message: "imagined".to_owned(), elapsed: std::time::Duration::ZERO })
+}
+
+/// The job as it would stand when its first attempt is due.
+fn leased(job: NewJob) -> Leased {
+    let body = job.body.clone();
+    let shown = Job { state: JobState::Running, ..job.shown() };
+    Leased { job: shown, token: Token(1), body, lost_leases: 0, until: UnixMs::MAX, history: Vec::new() }
+}
+
+impl RequestView {
+    pub(super) fn of(outgoing: &Outgoing) -> Self {
+        let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let keys = outgoing.auth_headers.iter();
+        let keys = keys.map(|(header, _)| (header.name.to_string(), format!("(key {})", header.key)));
+        let body = String::from_utf8(outgoing.body.to_vec());
+        Self {
+            method: outgoing.method.to_string(),
+            url: shown_url(outgoing.url.as_str()),
+            headers: outgoing.headers.iter().map(header).chain(keys).map(HeaderView::from).collect(),
+            body_base64: body.is_err().then(|| STANDARD.encode(&outgoing.body)),
+            body: body.ok(),
+            digest: outgoing.digest(),
+        }
+    }
+}
+
+impl ForetoldAttempt {
+    fn of(at: UnixMs, before: UnixMs, attempt: AttemptRecord) -> Self {
+        let detail = attempt.detail;
+        let decision = detail.decision;
+        Self {
+            number: attempt.number,
+            run_at: at.to_string(),
+            after_ms: u64::try_from(at.since(before).as_millis()).unwrap_or(u64::MAX),
+            verdict: detail.verdict,
+            error: detail.error,
+            next_run_at: decision.as_ref().and_then(|decision| decision.next_run_at).map(|at| at.to_string()),
+            decision: decision.as_ref().map_or(JobState::Expired, |decision| decision.state),
+            reason: decision.map(|decision| decision.reason).unwrap_or_default(),
+            plugins: detail.plugins,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Tenants, for operators; and who is asking, for everybody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, Path, Query};
+use super::{Page, Paging};
+use carillon_catalog::{AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
+use carillon_core::json::unique::{self, UniqueValue};
+use carillon_policy::binding::{Changes, QuotaDoc};
+
+/// A tenant's own settings.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantDoc {
+    /// What its groups inherit, in the form of a group.
+    #[serde(default, deserialize_with = "unique::map")]
+    #[schema(value_type = Object)]
+    defaults: BTreeMap<String, UniqueValue>,
+    /// What all of its groups may use together, next to what each may.
+    #[serde(default)]
+    quota: QuotaDoc,
+    /// Whose plugins it takes: if there is one, uploads must be signed. Those that are not named any more are forgotten.
+    #[serde(default)]
+    plugin_signers: Vec<SignerDoc>,
+}
+
+/// A tenant as it is shown.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TenantView {
+    name: String,
+    /// What its groups inherit.
+    #[schema(value_type = Object)]
+    defaults: Value,
+    /// What they may use together.
+    quota: QuotaDoc,
+    /// Whose plugins it takes; anybody's who may upload, if there is none.
+    plugin_signers: Vec<SignerDoc>,
+    /// How much it has.
+    usage: TenantUsage,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+/// A tenant after a change, and what the change did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ChangedTenantView {
+    #[serde(flatten)]
+    tenant: TenantView,
+    /// Named as `defaults.sign`, `quota.rate` or `plugin_signers.NAME`.
+    #[serde(flatten)]
+    changes: Changes,
+}
+
+impl Api {
+    fn tenant_view(&self, tenant: &Tenant) -> TenantView {
+        TenantView {
+            usage: self.catalog.usage(tenant.id),
+            name: tenant.name.clone(),
+            defaults: tenant.defaults.clone(),
+            quota: tenant.quota.doc.clone(),
+            plugin_signers: tenant.signers.docs(),
+            created_at: tenant.created_at.to_string(),
+        }
+    }
+}
+
+/// Makes a tenant, or replaces all of its settings. Refused if one of its groups would no longer make sense. The answer says what was removed.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}", operation_id = "tenants_put", tag = "tenants", request_body = TenantDoc,
+    responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn put(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Body(doc): Body<TenantDoc>,
+) -> Result<(StatusCode, Json<ChangedTenantView>), Problem> {
+    let TenantDoc { defaults, quota, plugin_signers } = doc;
+    let doc = carillon_catalog::TenantDoc {
+        defaults: defaults.into_iter().map(|(name, value)| (name, value.0)).collect(),
+        quota,
+        plugin_signers,
+    };
+    let put = api.catalog.replace_tenant(&name, doc).await?;
+    api.wake.here();
+    let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
+}
+
+/// Changes a part of a tenant's settings: what is not named stays, and null takes away.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}", operation_id = "tenants_patch", tag = "tenants", request_body = TenantPatch,
+    responses((status = 200, body = ChangedTenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn patch(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Body(patch): Body<TenantPatch>,
+) -> Result<Json<ChangedTenantView>, Problem> {
+    api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
+    let put = api.catalog.patch_tenant(&name, &patch).await?;
+    api.wake.here();
+    Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
+}
+
+/// Removes a tenant with its keys, tokens and plugins. Refused while it has groups.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "tenants_delete", tag = "tenants",
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.catalog.delete_tenant(&name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::unknown("tenant", &name))
+}
+
+/// Shows a tenant.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}", operation_id = "tenants_get", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Json<TenantView>, Problem> {
+    let tenant = api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
+    Ok(Json(api.tenant_view(&tenant)))
+}
+
+/// Lists the tenants by name.
+#[utoipa::path(get, path = "/v1/tenants", operation_id = "tenants_list", tag = "tenants", params(Paging),
+    responses((status = 200, body = Page<TenantView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<TenantView>>, Problem> {
+    let tenants = api.catalog.tenants().iter().map(|tenant| api.tenant_view(tenant)).collect();
+    Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
+}
+
+/// Who is asking, and for which tenant.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct WhoamiView {
+    /// The name of the token, or its id if it has no name; null where no token is asked for.
+    token: Option<String>,
+    /// What it allows.
+    role: AccessRole,
+    /// Whether it manages tenants, too.
+    operator: bool,
+    /// The tenant that is asked for.
+    tenant: String,
+    /// What its groups may use together.
+    quota: QuotaDoc,
+    /// How much it has.
+    usage: TenantUsage,
+    /// What its groups inherit from it.
+    #[schema(value_type = Object)]
+    defaults: Value,
+}
+
+/// Shows who is asking: the token's role and tenant, with the tenant's quota and defaults.
+#[utoipa::path(get, path = "/v1/whoami", operation_id = "tokens_whoami", tag = "tokens",
+    responses((status = 200, body = WhoamiView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn whoami(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+) -> Json<WhoamiView> {
+    let Access { tenant, role, operator, by } = access;
+    Json(WhoamiView {
+        token: by,
+        role,
+        operator,
+        tenant: tenant.name.clone(),
+        quota: tenant.quota.doc.clone(),
+        usage: api.catalog.usage(tenant.id),
+        defaults: tenant.defaults.clone(),
+    })
+}

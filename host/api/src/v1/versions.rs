@@ -1,0 +1,400 @@
+//! The versions of a group's policy: made, put in force, taken back.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Api;
+use super::super::auth::Access;
+use super::super::error::Problem;
+use super::super::input::{Body, OptionalBody, Path, Query};
+use super::groups::{ChangedGroupView, UseDoc};
+use super::{Page, Paging};
+use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move, Written};
+use carillon_core::clock::UnixMs;
+use carillon_core::json::unique::UniqueValue;
+use carillon_engine::rollout::Arm;
+use carillon_policy::binding::Changes;
+
+/// All of the jobs, of a hundred.
+const WHOLE: u32 = 100;
+
+/// When a version that some of the jobs follow is taken back, unless it is said.
+const MAX_FAULTS: f64 = 0.05;
+const MAX_DIFFERENCES: f64 = 0.1;
+const MIN_ATTEMPTS: u32 = 20;
+
+/// The longest reason, in bytes.
+const WHY_LEN: usize = 1 << 10;
+
+/// A version of a policy that is not to be in force yet.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CandidateDoc {
+    /// In order.
+    encode: Option<Vec<UseDoc>>,
+    /// Null takes an inherited signer away.
+    sign: Option<UseDoc>,
+    judge: Option<UseDoc>,
+    retry: Option<UseDoc>,
+    /// Null takes an inherited observer away.
+    observe: Option<UseDoc>,
+    /// What it is for.
+    why: Option<String>,
+}
+
+/// Which version is put in force.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteDoc {
+    /// Its number.
+    version: i64,
+    /// Why.
+    #[serde(default)]
+    why: Option<String>,
+    /// How many of a hundred jobs follow it. With less than 100, the default, the others follow the version in force.
+    #[serde(default)]
+    percent: Option<u32>,
+    /// With less than 100: it is taken back when a larger share of its attempts than this has a fault. 0.05 by default.
+    #[serde(default)]
+    max_faults: Option<f64>,
+    /// With less than 100: it is taken back when the share of its attempts that are no success exceeds that of the version in force by more
+    /// than this. 0.1 by default.
+    #[serde(default)]
+    max_differences: Option<f64>,
+    /// How many attempts of each version it takes to say so. 20 by default.
+    #[serde(default)]
+    min_attempts: Option<u32>,
+}
+
+/// Why the version before is put in force again.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackDoc {
+    /// What is to be taken back: the version that some of the jobs follow, or the one in force if there is none. If it is another one by
+    /// now, nothing changes.
+    #[serde(default)]
+    version: Option<i64>,
+    /// Why.
+    #[serde(default)]
+    why: Option<String>,
+}
+
+/// A version that some of a group's jobs follow, and how it does: on this node, since it began or the server started.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CanaryView {
+    /// The version.
+    version: i64,
+    /// How many of a hundred jobs follow it.
+    percent: u32,
+    /// Since when.
+    #[schema(format = DateTime)]
+    since: String,
+    /// It is taken back when a larger share of its attempts than this has a fault.
+    max_faults: f64,
+    /// It is taken back when the share of its attempts that are no success exceeds that of the version in force by more than this.
+    max_differences: f64,
+    /// How many attempts of each version it takes to say so.
+    min_attempts: u32,
+    /// Its attempts.
+    canary: ArmView,
+    /// Those of the version in force.
+    active: ArmView,
+}
+
+/// What came of a version's attempts.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ArmView {
+    /// How many there were.
+    attempts: u64,
+    /// Those with a fault of a policy.
+    faults: u64,
+    /// Those that were sent, and were no success.
+    failures: u64,
+}
+
+impl From<Arm> for ArmView {
+    fn from(Arm { attempts, faults, failures }: Arm) -> Self {
+        Self { attempts, faults, failures }
+    }
+}
+
+/// A version of a group's policy. It never changes.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct VersionView {
+    /// Its number: attempts name it as `binding_version`.
+    version: i64,
+    /// Whether it is in force.
+    active: bool,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    made_at: String,
+    /// The name of the token that made it, or the part of the server.
+    by: Option<String>,
+    /// Why.
+    why: Option<String>,
+    /// What it says of the roles; the rest is inherited.
+    #[schema(value_type = Object)]
+    policy: Value,
+    /// The plugins that it came to when it was made, inherited ones included.
+    plugins: Vec<BoundPlugin>,
+}
+
+/// A change of what is in force.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct MoveView {
+    /// When.
+    #[schema(format = DateTime)]
+    at: String,
+    /// What was done.
+    action: Action,
+    /// The version that was in force before; null when the group was made.
+    from_version: Option<i64>,
+    /// The version that was in force then.
+    to_version: i64,
+    /// The name of the token that did it, or the part of the server.
+    by: Option<String>,
+    /// Why.
+    why: Option<String>,
+    /// Whether the server did it by itself.
+    automatic: bool,
+    /// How many of a hundred jobs follow it, if it is not in force for all.
+    percent: Option<u32>,
+}
+
+impl VersionView {
+    fn of(group: &Group, binding: &Binding) -> Self {
+        Self {
+            version: binding.number,
+            active: binding.number == group.binding,
+            made_at: binding.made_at.to_string(),
+            by: binding.by.clone(),
+            why: binding.why.clone(),
+            policy: binding.policy.clone(),
+            plugins: binding.plugins.clone(),
+        }
+    }
+}
+
+impl From<&Move> for MoveView {
+    fn from(it: &Move) -> Self {
+        Self {
+            at: it.at.to_string(),
+            action: it.action,
+            from_version: it.from,
+            to_version: it.to,
+            by: it.by.clone(),
+            why: it.why.clone(),
+            automatic: it.automatic,
+            percent: it.percent,
+        }
+    }
+}
+
+impl Access {
+    /// Whoever asks, as the author of a change, with what was given as its reason.
+    pub(super) fn author(&self, why: Option<String>) -> Result<Author, Problem> {
+        if why.as_ref().is_some_and(|why| why.len() > WHY_LEN || why.contains('\0')) {
+            let detail = format!("a reason has at most {WHY_LEN} bytes, none of them zero");
+            return Err(Problem::invalid("/why", detail));
+        }
+        Ok(Author { by: self.by.clone(), why })
+    }
+}
+
+/// Lists the versions of a group's policy, newest first.
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_list", tag = "policies", params(Paging),
+    responses((status = 200, body = Page<VersionView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<VersionView>>, Problem> {
+    let group = api.group(&access, &name)?;
+    let views = api.catalog.bindings(&group).iter().map(|binding| VersionView::of(&group, binding)).collect();
+    Ok(Json(Page::of_numbered(views, &paging, |view| view.version)?))
+}
+
+/// Shows a version of a group's policy.
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/versions/{version}", operation_id = "policy_versions_get", tag = "policies",
+    responses((status = 200, body = VersionView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Json<VersionView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let binding = version.parse().ok().and_then(|number| api.catalog.binding(&group, number));
+    let binding = binding.ok_or_else(|| Problem::unknown("version", &version))?;
+    Ok(Json(VersionView::of(&group, &binding)))
+}
+
+/// What a new version is made from.
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Base {
+    /// The version in force.
+    Active,
+}
+
+/// How a new version is made.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Proposal {
+    /// With `active`, what the document does not name stays as it is in the version in force. Without it, the document is the whole version.
+    #[param(inline)]
+    base: Option<Base>,
+}
+
+/// A new version, and what would be different from the version in force.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ProposedView {
+    #[serde(flatten)]
+    version: VersionView,
+    #[serde(flatten)]
+    changes: Changes,
+    /// What should be looked at before it is put in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Makes a version of a group's policy that is not in force. It is checked as one that is put. The answer says what it would remove. In a
+/// group that signs, a version signs, too, unless `"sign": null` is written.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_create", tag = "policies", params(Proposal), request_body = CandidateDoc,
+    responses((status = 201, body = ProposedView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(proposal): Query<Proposal>,
+    Body(UniqueValue(mut doc)): Body<UniqueValue>,
+) -> Result<(StatusCode, Json<ProposedView>), Problem> {
+    let group = api.group(&access, &name)?;
+    let why = match doc.as_object_mut().and_then(|fields| fields.remove("why")) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(why)) => Some(why),
+        Some(_) => return Err(Problem::invalid("/why", "a text is needed")),
+    };
+    let written = match proposal.base {
+        Some(Base::Active) => Written::Part(doc),
+        None => Written::Whole(doc),
+    };
+    let proposed = api.catalog.propose(&group, written, &access.author(why)?).await?;
+    let version = VersionView::of(&group, &proposed.binding);
+    let warnings = api.catalog.warnings_of(&group.tenant, &proposed.effective);
+    Ok((StatusCode::CREATED, Json(ProposedView { version, changes: proposed.changes, warnings })))
+}
+
+/// Puts a version in force; with `percent`, for some of the jobs. What was in force can be rolled back to.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", operation_id = "policy_versions_promote", tag = "policies", request_body = PromoteDoc,
+    responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn promote(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Body(doc): Body<PromoteDoc>,
+) -> Result<Json<ChangedGroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let author = access.author(doc.why.clone())?;
+    let moved = match canary(&doc, &author)? {
+        Some(canary) => api.catalog.begin_canary(&group, canary).await?,
+        None => api.catalog.promote(&group, doc.version, &author).await?,
+    };
+    api.moved(&moved);
+    Ok(Json(api.changed_group(&group, &moved)))
+}
+
+/// What some of the jobs are to follow; none if all are to.
+fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> {
+    let PromoteDoc { version, percent, max_faults, max_differences, min_attempts, .. } = *doc;
+    let percent = percent.unwrap_or(WHOLE);
+    let bounds = [
+        ("/max_faults", max_faults.is_some()),
+        ("/max_differences", max_differences.is_some()),
+        ("/min_attempts", min_attempts.is_some()),
+    ];
+    if percent != WHOLE {
+        return Ok(Some(Canary {
+            version,
+            percent,
+            since: UnixMs(0),
+            by: author.by.clone(),
+            why: author.why.clone(),
+            max_faults: max_faults.unwrap_or(MAX_FAULTS),
+            max_differences: max_differences.unwrap_or(MAX_DIFFERENCES),
+            min_attempts: min_attempts.unwrap_or(MIN_ATTEMPTS),
+        }));
+    }
+    match bounds.into_iter().find(|(_, is_given)| *is_given) {
+        Some((pointer, _)) => Err(Problem::invalid(pointer, "it belongs to a `percent` of less than 100")),
+        None => Ok(None),
+    }
+}
+
+/// Takes back the version that some of the jobs follow. If none do, puts the version in force again that was before the present one. Once more, and it is the one before that: never forward.
+#[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", operation_id = "policy_versions_rollback", tag = "policies", request_body = Option<RollbackDoc>,
+    responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn rollback(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    OptionalBody(doc): OptionalBody<RollbackDoc>,
+) -> Result<Json<ChangedGroupView>, Problem> {
+    let group = api.group(&access, &name)?;
+    let author = access.author(doc.why)?;
+    let taken = group.rollout.canary.as_ref().map_or(group.rollout.active.number, |canary| canary.version);
+    if doc.version.is_some_and(|version| version != taken) {
+        return Err(Problem::conflict(format!("version {taken} would be taken back")));
+    }
+    let moved = match &group.rollout.canary {
+        Some(canary) => api.catalog.end_canary(&group, canary, &author, false).await?,
+        None => api.catalog.roll_back(&group, &author, false).await?,
+    };
+    api.moved(&moved);
+    Ok(Json(api.changed_group(&group, &moved)))
+}
+
+/// Lists who put which version in force, when and why, newest first: the last 100.
+#[utoipa::path(get, path = "/v1/groups/{group}/policy/history", operation_id = "policy_changes_list", tag = "policies", params(Paging),
+    responses((status = 200, body = Page<MoveView>), (status = "4XX", body = Problem)))]
+pub(in super::super) async fn history(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<MoveView>>, Problem> {
+    let group = api.group(&access, &name)?;
+    let rollout = &group.rollout;
+    let mut moves: Vec<_> =
+        rollout.history.iter().zip(rollout.forgotten..).map(|(it, n)| (n, MoveView::from(it))).collect();
+    moves.reverse();
+    let page = Page::of_numbered(moves, &paging, |(number, _)| *number)?;
+    Ok(Json(Page { items: page.items.into_iter().map(|(_, it)| it).collect(), next_cursor: page.next_cursor }))
+}
+
+impl Api {
+    /// What follows when another version of a group's policy is in force.
+    pub(super) fn moved(&self, group: &Group) {
+        self.rollouts.tell(group);
+        self.wake.here();
+    }
+
+    pub(super) fn canary_view(&self, group: &Group) -> Option<CanaryView> {
+        let canary = group.rollout.canary.as_ref()?;
+        let arms = self.rollouts.arms(group);
+        Some(CanaryView {
+            version: canary.version,
+            percent: canary.percent,
+            since: canary.since.to_string(),
+            max_faults: canary.max_faults,
+            max_differences: canary.max_differences,
+            min_attempts: canary.min_attempts,
+            canary: arms.canary.into(),
+            active: arms.active.into(),
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! The server under test: this same program as child processes, with a database of their own and the default limits.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use carillon_client::Client;
+use carillon_core::clock::{Clock as _, Stopwatch, SystemClock};
+
+/// The administrator of a server that lives for one workload and listens on loopback.
+const TOKEN: &str = "benchmark-administrator";
+
+/// How long a server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The pause between two looks at something that is awaited.
+pub(super) const LOOK: Duration = Duration::from_millis(10);
+
+/// What nodes of one database encrypt keys with. There is only the benchmark's own.
+const MASTER_KEY: &str = "62656e63686d61726b2d62656e63686d61726b2d62656e63686d61726b2d6b65";
+
+/// Nodes have taken their parts of what all may do when they have run for so long; until then even one waits, because those of the
+/// workload before still seem to live.
+const SETTLED: Duration = Duration::from_secs(4);
+
+/// How many attempts of the group run at once.
+pub(super) const CONCURRENCY: u32 = 512;
+
+/// Nodes that end with this value.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// A client of each, with every right.
+    pub(super) clients: Vec<Client>,
+    /// The group that the jobs belong to.
+    pub(super) group: String,
+    nodes: Vec<Child>,
+    home: TempDir,
+}
+
+impl Server {
+    /// Starts nodes whose files are below `dir`, on a file there or on the database `store`, with a group whose deliveries are encoded,
+    /// signed and judged by components.
+    pub(super) async fn start(dir: &Path, store: Option<&str>, nodes: usize) -> anyhow::Result<Self> {
+        Self::start_with(dir, store, nodes, &[]).await
+    }
+
+    /// The same with these variables in the environment of the nodes.
+    pub(super) async fn start_with(
+        dir: &Path,
+        store: Option<&str>,
+        nodes: usize,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let home = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(dir)?;
+        let file = format!("sqlite:{}", home.path().join("carillon.db").display());
+        let mut server = Self { clients: Vec::new(), group: String::new(), nodes: Vec::new(), home };
+        for _ in 0..nodes {
+            server.spawn(store.unwrap_or(&file), settings)?;
+            server.ready().await?;
+        }
+        if store.is_some() {
+            tokio::time::sleep(SETTLED).await;
+        }
+        server.client().put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
+        // Another one in each workload: a database that is not a file of its own remembers the others.
+        server.group = format!("bench-{}", SystemClock.now().0);
+        server.client().put_group(&server.group, &policy(), None).await?;
+        for client in &server.clients {
+            until(async || Ok(client.get::<Value>(&["groups", &server.group], &[]).await.is_ok())).await?;
+        }
+        Ok(server)
+    }
+
+    /// A client of the first node.
+    pub(super) fn client(&self) -> &Client {
+        &self.clients[0]
+    }
+
+    /// As many groups besides the server's own, under the same policy.
+    pub(super) async fn more_groups(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        let names: Vec<String> = (0..count).map(|number| format!("{}-{number}", self.group)).collect();
+        for name in &names {
+            self.client().put_group(name, &policy(), None).await?;
+        }
+        for client in &self.clients {
+            let last = ["groups", names.last().context("no groups are no workload")?];
+            until(async || Ok(client.get::<Value>(&last, &[]).await.is_ok())).await?;
+        }
+        Ok(names)
+    }
+
+    /// Clients of each node for another tenant, which has a paused group of the same name and policy.
+    pub(super) async fn other_tenant(&self) -> anyhow::Result<Vec<Client>> {
+        let tenant = format!("{}-other", self.group);
+        self.client().put::<Value>(&["tenants", &tenant], &json!({})).await?;
+        let token = json!({"name": "bench", "tenant": tenant, "role": "admin"});
+        let token: Value = self.client().post(&["tokens"], &token).await?;
+        let token = token["token"].as_str().context("the server made a token and does not show it")?;
+        let clients = self.clients.iter().map(|client| client.with_token(token)).collect::<Vec<_>>();
+        clients[0].put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
+        clients[0].put_group(&self.group, &policy(), None).await?;
+        clients[0].act(&["groups", &self.group, "pause"]).await?;
+        for client in &clients {
+            until(async || Ok(client.get::<Value>(&["groups", &self.group], &[]).await.is_ok())).await?;
+        }
+        Ok(clients)
+    }
+
+    fn spawn(&mut self, store: &str, settings: &[(&str, &str)]) -> anyhow::Result<()> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARILLON_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .args(["serve", "--listen", &address.to_string(), "--egress-allow", "127.0.0.0/8", "--store", store])
+            .env("CARILLON_AUTH__ADMIN_TOKEN", TOKEN)
+            .env("CARILLON_KEYS__MASTER_KEY", MASTER_KEY)
+            .env("CARILLON_STORE__DURABILITY", "full")
+            .env("CARILLON_LOG", "warn")
+            .envs(settings.iter().copied())
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(self.log())?)
+            .spawn()
+            .context("the server does not start")?;
+        self.nodes.push(child);
+        self.clients.push(Client::new(&format!("http://{address}"), Some(TOKEN.to_owned()))?);
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.path().join("log")
+    }
+
+    /// Waits for the node that was started last.
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        let log = self.log();
+        let (Some(client), Some(node)) = (self.clients.last(), self.nodes.last_mut()) else { return Ok(()) };
+        until(async || {
+            if let Some(status) = node.try_wait()? {
+                bail!("the server ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            Ok(client.get::<Value>(&["groups"], &[]).await.is_ok())
+        })
+        .await
+    }
+
+    /// What the server has used so far.
+    pub(super) fn usage(&self) -> Usage {
+        self.nodes.iter().map(|node| Usage::of(node.id())).fold(Usage::default(), Usage::and)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            // A child that is gone already is as good.
+            drop(node.kill());
+            drop(node.wait());
+        }
+    }
+}
+
+/// Asks until it is so.
+async fn until(mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let stopwatch = Stopwatch::start();
+    while !is_so().await? {
+        if stopwatch.elapsed() > START_TIMEOUT {
+            bail!("the server is not ready after {}", carillon_core::duration::format(START_TIMEOUT));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// The policy of the group: a delivery takes three calls of components, and four when it fails.
+fn policy() -> Value {
+    json!({
+        "encode": [{"plugin": "base64-envelope"}],
+        "sign": {"plugin": "werkzeug-cookie", "keys": ["bench"]},
+        "judge": {"plugin": "expected-status"},
+        "limits": {"concurrency": CONCURRENCY},
+    })
+}
+
+/// What a process has used, by `/proc` (see proc_pid_stat(5) and proc_pid_status(5)); zero where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// Seconds of processor time.
+    pub(super) cpu: f64,
+    /// Resident memory in MiB.
+    pub(super) rss: f64,
+}
+
+impl Usage {
+    fn and(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, rss: self.rss + other.rss }
+    }
+
+    pub(super) fn of(pid: u32) -> Self {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        Self { cpu: cpu_seconds(&read("stat")).unwrap_or(0.0), rss: rss_mib(&read("status")).unwrap_or(0.0) }
+    }
+}
+
+/// Fields 14 and 15, counted behind the name in parentheses, in hundredths of a second (Linux shows no other unit).
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    Some(ticks.iter().sum::<f64>() / 100.0)
+}
+
+fn rss_mib(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_is_read() {
+        assert_eq!(cpu_seconds("7 (a b) c) S 1 7 7 0 -1 4 1 0 0 0 150 50 0 0 20 0"), Some(2.0));
+        assert_eq!(rss_mib("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2.0));
+    }
+}

@@ -1,0 +1,350 @@
+//! Puts the parts together and takes them apart again. `main` and the tests come through this same door.
+//!
+//! Everything is checked before the port opens. A stop goes in the order of a job's way: no new requests, no new leases, then
+//! what runs may finish until the drain time is over; what is left goes back to the store untouched. Streams of events end last, so
+//! that they tell of all of it.
+
+mod backup;
+mod declare;
+mod open;
+mod parts;
+mod private;
+mod recover;
+mod zone;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use carillon_api::connections::Connections;
+use carillon_api::door::Door;
+use carillon_api::serve::{ServeLimits, serve};
+use carillon_api::{Api, Mount, mount_router, router};
+use carillon_catalog::{Unfit, unlock};
+use carillon_config::Config;
+use carillon_core::clock::{Clock, SystemClock};
+use carillon_core::shutdown::{Signal, signal};
+use carillon_engine::cluster::{Cluster, Link, run_refresh};
+use carillon_engine::delivery::egress::Guard;
+use carillon_engine::delivery::send::Sender;
+use carillon_engine::dispatch::dispatcher::{Node, Pace};
+use carillon_engine::dispatch::limiter::Gates;
+use carillon_engine::files::FileShares;
+use carillon_engine::health::Health;
+use carillon_engine::intake::make_requested_jobs;
+use carillon_engine::loops::Loops;
+use carillon_engine::observers::Asked;
+use carillon_engine::rollout::Rollouts;
+use carillon_engine::schedules::Cron;
+use carillon_store::Store;
+use carillon_telemetry::Observer;
+
+pub use self::backup::backup;
+use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
+use self::parts::{attempter, concurrency, describe, event_bounds, new_api, payloads, settler};
+pub use self::recover::{recover_master_key, recover_operator_token};
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// After the drain time: how long streams have to tell what became of the attempts that were interrupted.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A server that runs.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where it serves other schedulers' APIs by themselves.
+    pub mounts: Vec<(Mount, SocketAddr)>,
+    /// Answers requests, as `address` does.
+    pub door: Door,
+    store: Arc<dyn Store>,
+    node: Arc<Node>,
+    stop: CancellationToken,
+    /// Ends what has no end of its own.
+    end: CancellationToken,
+    /// The loops that end with `stop`.
+    loops: TaskTracker,
+    /// Those that go on while attempts finish, and end with the interrupt.
+    lasting_loops: TaskTracker,
+    /// Of all background loops.
+    supervisor: Arc<Loops>,
+    /// The balancer is told that the server is about to stop.
+    leaving: CancellationToken,
+    /// For how long it is told so before the port closes.
+    drain_notice: Duration,
+    serving: TaskTracker,
+    /// Those of `mounts`.
+    mount_doors: Vec<Door>,
+    /// What keeps in touch with other nodes.
+    link: TaskTracker,
+    drain_timeout: Duration,
+}
+
+/// Runs a server until a signal to stop.
+///
+/// # Errors
+/// If it cannot be started.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let store_name = config.store.name();
+    let app = App::start(config, Arc::new(SystemClock)).await?;
+    for (mount, address) in &app.mounts {
+        tracing::info!(%address, "serves {}", mount.name());
+    }
+    tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
+    let first = signal().await?;
+    let interrupt = app.node.interrupt.clone();
+    let stopped = async {
+        if first == Signal::Terminate {
+            app.give_notice().await;
+        }
+        tracing::info!("stopping: running attempts may finish; a second signal interrupts them");
+        app.stop().await;
+    };
+    let second = async {
+        signal().await?;
+        tracing::warn!("interrupting the attempts that run: a second signal came");
+        interrupt.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = stopped => {}
+        result = second => return result,
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl App {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// If the configuration cannot be put in force; nothing listens then.
+    pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        // Another part of the program may have installed it already, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let files = FileShares::of_process();
+        let home = Home::of(&config)?;
+        let Opened { store, clock, shared } = open_store(&config, clock).await?;
+        let vault = unlock(&master_key(&config, &home), Unfit::Refuse, &*store, &*clock).await?;
+        let runtime = Arc::new(start_runtime(&config, &home, &vault)?);
+        let catalog = Arc::new(open_catalog(&config, Arc::clone(&store), Arc::clone(&clock), &runtime, vault).await?);
+        declare::configured(&config, &catalog).await?;
+        declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
+        let guard = Guard::new(config.egress.allow.clone(), config.egress.deny.clone());
+        let sender = Sender::new(&config.delivery, guard, files)?;
+        let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
+        let listener = listen(config.server.listen).await?;
+        let address = listener.local_addr()?;
+        let concurrency = concurrency(&config, files);
+        let (gates, stop) = (Arc::new(Gates::new(concurrency, payloads(&config))), CancellationToken::new());
+        let describe = describe(&config, concurrency, address, &gates, &stop);
+        let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
+        let attempter = attempter(&config, sender, &catalog, &runtime, &clock, &observer, &cluster);
+        let interrupt = CancellationToken::new();
+        let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &runtime, &observer, interrupt.clone()));
+        let settler = settler(&store, &catalog, &clock, &observer, &interrupt);
+        let node = Arc::new(Node {
+            store: Arc::clone(&store),
+            catalog: Arc::clone(&catalog),
+            clock: Arc::clone(&clock),
+            attempter,
+            rollouts,
+            observer,
+            gates,
+            cluster,
+            config: config.engine.clone(),
+            crowded: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            pace: Pace::default(),
+            priorities: Arc::default(),
+            leases: Arc::default(),
+            settler,
+            wake: Arc::default(),
+            consumers: Arc::default(),
+            attempts: TaskTracker::new(),
+            interrupt,
+        });
+        let mounts = listen_for_mounts(&config).await?;
+        let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
+        let health = Health::new(Arc::clone(&store), Arc::clone(&node.clock), Arc::clone(&supervisor), leaving.clone());
+        let (api, asked) = new_api(&config, &node, &runtime, health, &stop, &end);
+        let new_door =
+            |router| Door::new(router, config.server.request_timeout.get(), config.server.concurrent_requests);
+        let app = Self {
+            address,
+            mounts: addresses(&mounts)?,
+            door: new_door(router(Arc::clone(&api))),
+            mount_doors: mounts.iter().map(|(mount, _)| new_door(mount_router(*mount, Arc::clone(&api)))).collect(),
+            store,
+            node,
+            stop,
+            end,
+            loops: TaskTracker::new(),
+            lasting_loops: TaskTracker::new(),
+            supervisor,
+            leaving,
+            drain_notice: config.server.drain_notice.get(),
+            serving: TaskTracker::new(),
+            link: TaskTracker::new(),
+            drain_timeout: config.server.drain_timeout.get(),
+        };
+        app.spawn_loops(&config, &api, asked);
+        app.spawn_listeners(&config, files.clients, listener, mounts);
+        if let Some(shared) = shared {
+            app.spawn_link(shared);
+        }
+        app.link.close();
+        Ok(app)
+    }
+
+    fn spawn_listeners(
+        &self,
+        config: &Config,
+        max_connections: usize,
+        listener: TcpListener,
+        mounts: Vec<(Mount, TcpListener)>,
+    ) {
+        let connections = Connections::new(max_connections);
+        let limits = ServeLimits { header_read_timeout: config.server.header_read_timeout.get(), connections };
+        let doors = self.mount_doors.iter().chain([&self.door]);
+        for (listener, door) in mounts.into_iter().map(|(_, listener)| listener).chain([listener]).zip(doors) {
+            self.serving.spawn(serve(listener, door.clone(), limits.clone(), self.stop.clone(), self.end.clone()));
+        }
+        self.serving.close();
+    }
+
+    fn spawn_loops(&self, config: &Config, api: &Arc<Api>, asked: mpsc::Receiver<Asked>) {
+        let (node, first, last) = (&self.node, (&self.loops, &self.stop), (&self.lasting_loops, &self.node.interrupt));
+        self.supervise(first, "dispatcher", node, |node, stop| node.run_due(stop));
+        self.supervise(first, "late jobs", node, |node, stop| node.run_late(stop));
+        let retention = config.retention.clone();
+        self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
+        self.supervise(first, "schedules", &api.intake, |intake, stop| Cron::new(intake).run(stop));
+        self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
+        // Leases are kept alive, attempts cut off, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
+        self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
+        self.supervise(last, "aborts", node, |node, stop| node.run_aborts(stop));
+        self.supervise(last, "observers", &api.observers, |observers, stop| observers.run(stop));
+        self.supervise(last, "quarantines", &node.rollouts, |rollouts, stop| rollouts.run_quarantines(stop));
+        let asked = Arc::new(tokio::sync::Mutex::new(asked));
+        let observers = Arc::clone(&api.observers);
+        self.supervise(last, "observers' jobs", &api.intake, move |intake, stop| {
+            make_requested_jobs(intake, Arc::clone(&observers), Arc::clone(&asked), stop)
+        });
+        self.loops.close();
+        self.lasting_loops.close();
+    }
+
+    /// Runs a loop until it has seen that `stop` is cancelled, and starts it again if it panics.
+    fn supervise<T, F>(
+        &self,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+        name: &'static str,
+        of: &Arc<T>,
+        run: impl Fn(Arc<T>, CancellationToken) -> F + Send + 'static,
+    ) where
+        T: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (of, token) = (Arc::clone(of), stop.clone());
+        let supervised = Arc::clone(&self.supervisor).run(name, move || run(Arc::clone(&of), token.clone()));
+        tasks.spawn(supervised);
+    }
+
+    /// Tells balancers that the server is about to stop, and goes on with everything for as long as they may take to hear of it.
+    async fn give_notice(&self) {
+        self.leaving.cancel();
+        tracing::info!(notice = ?self.drain_notice, "not ready any more: the port closes after `server.drain_notice`");
+        let _ = tokio::time::timeout(self.drain_notice, self.node.interrupt.cancelled()).await;
+    }
+
+    /// Keeps in touch with the other nodes. To them this one lives as long as attempts run.
+    fn spawn_link(&self, shared: Shared) {
+        let (node, configured) = (&self.node, Arc::new(Notify::new()));
+        let (catalog, wake, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.wake), self.stop.clone());
+        let woken = Arc::clone(&configured);
+        let refresh = Arc::clone(&self.supervisor).run("catalog refresh", move || {
+            run_refresh(Arc::clone(&catalog), Arc::clone(&woken), Arc::clone(&wake), stop.clone())
+        });
+        let link = Link {
+            peers: shared.peers,
+            clock: shared.clock,
+            cluster: Arc::clone(&node.cluster),
+            wake: Arc::clone(&node.wake),
+            configured,
+        };
+        self.link.spawn(refresh);
+        let (link, interrupt) = (Arc::new(link), node.interrupt.clone());
+        let linked = Arc::clone(&self.supervisor).run("cluster link", move || Arc::clone(&link).run(interrupt.clone()));
+        self.link.spawn(linked);
+    }
+
+    /// Stops: returns when every job is back in the store.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let drained = async {
+            self.loops.wait().await;
+            self.node.attempts.close();
+            self.node.attempts.wait().await;
+            self.end.cancel();
+            self.serving.wait().await;
+            self.handlers_ended().await;
+        };
+        if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
+            tracing::warn!("the drain time is over: the attempts that still run are interrupted");
+        }
+        self.node.interrupt.cancel();
+        self.node.attempts.close();
+        self.node.attempts.wait().await;
+        self.end.cancel();
+        let answered = async {
+            self.serving.wait().await;
+            self.handlers_ended().await;
+        };
+        if tokio::time::timeout(LAST_WORDS, answered).await.is_err() {
+            tracing::warn!("some requests were not answered to the end");
+        }
+        if tokio::time::timeout(LAST_WORDS, self.lasting_loops.wait()).await.is_err() {
+            tracing::warn!("some background loops did not end in time");
+        }
+        if tokio::time::timeout(LAST_WORDS, self.link.wait()).await.is_err() {
+            tracing::warn!("the other nodes do not know yet that this one has gone");
+        }
+        self.store.close().await;
+    }
+
+    /// Returns when what handlers have begun is done, also for clients that have gone.
+    async fn handlers_ended(&self) {
+        for door in self.mount_doors.iter().chain([&self.door]) {
+            door.drained().await;
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The ports that other schedulers' APIs have of their own.
+async fn listen_for_mounts(config: &Config) -> anyhow::Result<Vec<(Mount, TcpListener)>> {
+    let mut mounts = Vec::new();
+    for mount in Mount::ALL {
+        let settings = mount.settings(&config.compat);
+        if let Some(address) = settings.listen.filter(|_| settings.enabled) {
+            mounts.push((mount, listen(address).await?));
+        }
+    }
+    Ok(mounts)
+}
+
+fn addresses(mounts: &[(Mount, TcpListener)]) -> anyhow::Result<Vec<(Mount, SocketAddr)>> {
+    mounts.iter().map(|(mount, listener)| Ok((*mount, listener.local_addr()?))).collect()
+}

@@ -1,0 +1,188 @@
+//! What the configuration says exists: tenants, groups, the first token.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::private::write_private;
+use carillon_api::{AUTH_KEY, KeyDoc, Mount, OwnLimits, without_preset};
+use carillon_catalog::{
+    Author, Catalog, DEFAULT_TENANT, KeyValue, NewToken, PutGroup, SignerDoc, Tenant, TenantDoc, Written,
+};
+use carillon_config::{Config, TenantKey};
+use carillon_policy::KeyKind;
+use carillon_policy::binding::{Changes, QuotaDoc, is_as_written};
+
+/// Puts the tenants and groups of the configuration in force. Writes only what differs, so that a restart changes no version.
+pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
+    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
+    catalog
+        .candidate(&tenant, None, &Value::Object(serde_json::Map::new()))
+        .await
+        .with_context(|| config.named("defaults"))?;
+    for (name, tenant) in &config.tenants {
+        let context = || config.named(&format!("tenants.{name}"));
+        let known = catalog.tenant(name);
+        // A quota, and signers, that the configuration does not name are whoever's who has set it.
+        let named = tenant
+            .quota
+            .as_ref()
+            .map(QuotaDoc::deserialize)
+            .transpose()
+            .with_context(|| format!("{}.quota", context()))?;
+        let quota = named.or_else(|| Some(known.as_ref()?.quota.doc.clone())).unwrap_or_default();
+        let signers = tenant.plugin_signers.as_ref().map(Vec::<SignerDoc>::deserialize).transpose();
+        let signers = signers.with_context(|| format!("{}.plugin_signers", context()))?;
+        let plugin_signers = signers.or_else(|| Some(known.as_ref()?.signers.docs())).unwrap_or_default();
+        let is_known = known.is_some_and(|known| {
+            let same = known.quota.doc == quota && known.signers.docs() == plugin_signers;
+            same && is_as_written(&known.defaults, &tenant.defaults)
+        });
+        if !is_known {
+            let doc = TenantDoc { defaults: tenant.defaults.clone(), quota, plugin_signers };
+            catalog.put_tenant(name, doc).await.with_context(context)?;
+        }
+        let prefix = format!("tenants.{name}.");
+        declare_keys(config, catalog, name, &prefix, &tenant.keys).await?;
+        declare_groups(config, catalog, name, &prefix, &tenant.groups).await?;
+    }
+    declare_keys(config, catalog, DEFAULT_TENANT, "", &config.keys.tenant_keys).await?;
+    declare_groups(config, catalog, DEFAULT_TENANT, "", &config.groups).await?;
+    declare_mounts(config, catalog, &tenant).await
+}
+
+fn configuration() -> Author {
+    Author::server("the configuration")
+}
+
+/// Puts the groups of a tenant; `prefix` is what their sections begin with.
+async fn declare_groups(
+    config: &Config,
+    catalog: &Catalog,
+    tenant: &str,
+    prefix: &str,
+    groups: &BTreeMap<String, Value>,
+) -> anyhow::Result<()> {
+    let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
+    for (name, own) in groups {
+        if catalog.group(tenant.id, name).is_none_or(|known| !is_as_written(&known.own, own)) {
+            let declared = declare_group(catalog, &tenant, name, Written::Declared(own.clone())).await;
+            declared.with_context(|| config.named(&format!("{prefix}groups.{name}")))?;
+        }
+    }
+    Ok(())
+}
+
+async fn declare_group(catalog: &Catalog, tenant: &Tenant, name: &str, own: Written) -> anyhow::Result<()> {
+    let PutGroup { is_new, changes, .. } = catalog.put_group(tenant, name, own, &configuration()).await?;
+    let Changes { removed, added, changed } = changes;
+    if !is_new && removed.is_empty() {
+        tracing::info!(tenant = tenant.name, group = name, ?added, ?changed, "the configuration changed a group");
+    } else if !is_new {
+        tracing::warn!(
+            tenant = tenant.name,
+            group = name,
+            ?removed,
+            ?added,
+            ?changed,
+            "the configuration took something from a group"
+        );
+    }
+    Ok(())
+}
+
+/// Puts the keys of a tenant that are not there, or have another value or other groups. Groups may name them, so they come first.
+async fn declare_keys(
+    config: &Config,
+    catalog: &Catalog,
+    tenant: &str,
+    prefix: &str,
+    keys: &BTreeMap<String, TenantKey>,
+) -> anyhow::Result<()> {
+    let tenant = catalog.tenant(tenant).context("the tenant does not exist")?;
+    for (name, key) in keys {
+        let context = || config.named(&format!("{prefix}keys.{name}"));
+        let value = KeyDoc::of_configuration(key).value();
+        let value = value.map_err(|problem| anyhow!("{}", problem.detail())).with_context(context)?;
+        catalog.declare_key(tenant.id, name, value).await.with_context(context)?;
+    }
+    Ok(())
+}
+
+/// Puts what receivers of poussetaches' tasks know the server by, or removes what an earlier start has put.
+async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
+    const CONTEXT: &str = "compat.poussetaches.auth_key";
+    let known = catalog.key(tenant.id, AUTH_KEY);
+    let Some(secret) = &config.compat.poussetaches.auth_key else {
+        let Some(known) = known.filter(|known| known.is_declared) else { return Ok(()) };
+        return catalog.withdraw_key(tenant.id, &known).await.context(CONTEXT);
+    };
+    let header = known.as_ref().and_then(|key| key.newest.material.as_ref()?.header().ok());
+    let is_known =
+        known.is_some_and(|known| known.is_declared) && header.is_some_and(|it| it.as_bytes() == secret.as_bytes());
+    if !is_known {
+        let secret = Zeroizing::new(secret.clone().into_bytes());
+        let value = KeyValue { kind: KeyKind::Header, secret, overlap: None, groups: None, is_declared: true };
+        catalog.put_key(tenant.id, AUTH_KEY, value).await.context(CONTEXT)?;
+    }
+    Ok(())
+}
+
+/// Checks what the groups of the mounts come to, and takes the preset out of those into which the first version has written it.
+async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
+    declare_auth_key(config, catalog, tenant).await?;
+    for mount in Mount::ALL {
+        let group = &mount.settings(&config.compat).group;
+        let context = || config.named(&format!("compat.{}", mount.name()));
+        // What the group says itself may be broken, which stops its jobs and not the server.
+        catalog.candidate(tenant, Some(group), &Value::Object(Map::new())).await.with_context(context)?;
+        for tenant in catalog.tenants() {
+            let Some(known) = catalog.group(tenant.id, group) else { continue };
+            let limits = if tenant.name == DEFAULT_TENANT { OwnLimits::Configured } else { OwnLimits::Unknown };
+            let (preset, by) = (catalog.preset(tenant.id, group), known.rollout.active.by.as_deref());
+            let Some(own) = without_preset(mount, &known.own, &preset, by, limits) else { continue };
+            if let Err(error) = declare_group(catalog, &tenant, group, Written::Declared(own)).await {
+                let error = format!("{error:#}");
+                tracing::warn!(group, tenant = tenant.name, error, "kept a group as an earlier version made it");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that an operator can get in: with the configured token, or with a new one at the first start, which is written to `file`.
+pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Path) -> anyhow::Result<()> {
+    if !config.auth.enabled {
+        tracing::warn!("authentication is off: whoever reaches the port is an operator");
+        return Ok(());
+    }
+    let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
+    if let Some(text) = &config.auth.admin_token {
+        catalog.configure_token(tenant.id, text).await.context("auth.admin_token")?;
+        return Ok(());
+    }
+    if let Some(token) = catalog.configured_token(tenant.id) {
+        tracing::warn!(
+            id = token.id,
+            "auth.admin_token is no longer set; the token stays valid until it is revoked (`carillon token revoke`)"
+        );
+    }
+    if catalog.has_operator() {
+        return Ok(());
+    }
+    // In this order a server that stops in between leaves a token that is not valid, and makes another one at its next start.
+    let text = Zeroizing::new(catalog.new_token_text());
+    write_private(file, &text).with_context(|| {
+        let file = file.display();
+        format!(
+            "the operator's token cannot be written to `{file}`: set auth.admin_token, or make the directory writable"
+        )
+    })?;
+    catalog.add_token(tenant.id, NewToken::first_operator(), &text).await?;
+    tracing::warn!(file = %file.display(), "wrote the first operator's token to a file; keep it and delete the file");
+    Ok(())
+}

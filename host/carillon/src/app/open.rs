@@ -1,0 +1,155 @@
+//! Opens what a server is made of, as the configuration says.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use zeroize::Zeroizing;
+
+use carillon_api::presets;
+use carillon_catalog::{Bounds, Catalog, CatalogOptions, MasterKey, Vault};
+use carillon_config::{self, Config, Place};
+use carillon_core::clock::Clock;
+use carillon_engine::cluster::SharedClock;
+use carillon_policy::{Runtime, RuntimeOptions};
+use carillon_store::{Peers, Store};
+use carillon_store_postgres::{PostgresOptions, PostgresStore};
+use carillon_store_sqlite::{SqliteOptions, SqliteStore};
+
+/// Where the files of a node are whose database is elsewhere, from the working directory.
+const DATA_DIR: &str = "data";
+
+/// The file next to an embedded database that holds the master key, and the directory of compiled plugins.
+const MASTER_KEY_FILE: &str = "master.key";
+const CACHE_DIR: &str = "plugin-cache";
+
+/// The file that the first operator's token is written to.
+const OPERATOR_TOKEN_FILE: &str = "operator.token";
+
+/// What a server leaves next to its database: that they are there and it is not means that it is lost, or elsewhere.
+const LEFT_BEHIND: [&str; 3] = [".lock", "-wal", "-shm"];
+
+/// What the key of the cache is derived with.
+const CACHE_LABEL: &str = "carillon compiled plugins";
+
+/// Where the files of a server are: next to its database, if that is a file.
+pub(super) struct Home(PathBuf);
+
+impl Home {
+    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
+        let dir = match config.store.place()? {
+            Place::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
+            Place::Server => PathBuf::from(DATA_DIR),
+        };
+        Ok(Self(dir))
+    }
+
+    pub(super) fn operator_token_file(&self) -> PathBuf {
+        self.0.join(OPERATOR_TOKEN_FILE)
+    }
+}
+
+/// An open database, and the time that is kept in it.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shared: Option<Shared>,
+}
+
+/// What nodes have in common that use one database.
+pub(super) struct Shared {
+    pub(super) peers: Arc<dyn Peers>,
+    pub(super) clock: Arc<SharedClock>,
+}
+
+/// Opens a database that a server has used before.
+pub(super) async fn open_existing(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    if let Place::File(path) = config.store.place()? {
+        ensure!(path.is_file(), "store.url: the database `{}` does not exist", path.display());
+    }
+    open_store(config, clock).await
+}
+
+/// Refuses to begin anew where a database was; says so where one is made.
+fn check_first_start(path: &Path) -> anyhow::Result<()> {
+    // A link that leads nowhere is there, too: what it leads to is not.
+    if path.symlink_metadata().is_ok() {
+        ensure!(path.exists(), "store.url: `{}` is a link to a file that does not exist", path.display());
+        return Ok(());
+    }
+    for suffix in LEFT_BEHIND {
+        let mut left = path.as_os_str().to_owned();
+        left.push(suffix);
+        let (path, left) = (path.display(), PathBuf::from(left));
+        ensure!(
+            !left.exists(),
+            "store.url: the database `{path}` does not exist, although a server has used it (`{}` is there): put it back, \
+             or remove that file to begin with an empty one",
+            left.display()
+        );
+    }
+    tracing::info!(file = %path.display(), "there is no database yet: an empty one is made");
+    Ok(())
+}
+
+pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    let durability = match config.store.durability {
+        carillon_config::Durability::Full => carillon_store::Durability::Full,
+        carillon_config::Durability::Normal => carillon_store::Durability::Normal,
+    };
+    match config.store.place()? {
+        Place::File(path) => {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)
+                    .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+            }
+            check_first_start(&path)?;
+            let store = Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?);
+            Ok(Opened { store, clock, shared: None })
+        }
+        Place::Server => {
+            // The URL may have a password in it: no message repeats it.
+            let options =
+                config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
+            // What came back later than that would be about leases that have ended.
+            let bound = config.store.timeout.get().min(config.engine.lease.get());
+            let store = Arc::new(PostgresStore::open(options.with(durability).within(bound)).await?);
+            let clock = Arc::new(SharedClock::start(clock, &*store).await?);
+            let shared = Shared { peers: Arc::clone(&store) as _, clock: Arc::clone(&clock) };
+            Ok(Opened { store, clock, shared: Some(shared) })
+        }
+    }
+}
+
+/// Where the master key of this configuration is.
+pub(super) fn master_key(config: &Config, home: &Home) -> MasterKey {
+    match (&config.keys.master_key, &config.keys.master_key_file) {
+        (Some(text), _) => MasterKey::Given(Zeroizing::new(text.clone())),
+        (None, Some(file)) => MasterKey::File(file.clone()),
+        (None, None) => MasterKey::Beside(home.0.join(MASTER_KEY_FILE)),
+    }
+}
+
+pub(super) fn start_runtime(config: &Config, home: &Home, vault: &Vault) -> anyhow::Result<Runtime> {
+    let policy = &config.policy;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let cache = policy.cache_dir.clone().unwrap_or_else(|| home.0.join(CACHE_DIR));
+    let threads = if policy.threads == 0 { cores } else { policy.threads };
+    Runtime::start(RuntimeOptions::from_config(config, threads, Some((cache, vault.derive(CACHE_LABEL))))?)
+}
+
+pub(super) async fn open_catalog(
+    config: &Config,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    runtime: &Arc<Runtime>,
+    vault: Vault,
+) -> anyhow::Result<Catalog> {
+    let bounds = Bounds {
+        max_timeout: config.delivery.max_timeout.get(),
+        max_recorded_body: config.delivery.response_judge_limit.get(),
+    };
+    let runtime = Arc::clone(runtime);
+    let (server_defaults, presets) = (config.defaults.clone(), presets(&config.compat));
+    Catalog::open(CatalogOptions { store, clock, runtime, vault, bounds, server_defaults, presets }).await
+}

@@ -1,0 +1,198 @@
+//! What a server is made of, put together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::VERSION;
+use super::zone::with_local_zone;
+use carillon_api::{Api, ApiLimits};
+use carillon_catalog::Catalog;
+use carillon_config::{Config, Size};
+use carillon_core::clock::Clock;
+use carillon_engine::cluster::{Cluster, Describe};
+use carillon_engine::delivery::attempt::Attempter;
+use carillon_engine::delivery::send::Sender;
+use carillon_engine::delivery::settler::Settler;
+use carillon_engine::dispatch::dispatcher::Node;
+use carillon_engine::dispatch::limiter::{Gates, Payloads};
+use carillon_engine::dispatch::pull::{Puller, Returns};
+use carillon_engine::files::FileShares;
+use carillon_engine::health::Health;
+use carillon_engine::intake::{Intake, IntakeLimits};
+use carillon_engine::maintenance::bulk::Bulks;
+use carillon_engine::observers::{ASKED, Asked, Observers};
+use carillon_policy::Runtime;
+use carillon_store::{NodeDoc, Store};
+use carillon_telemetry::{Bounds as EventBounds, Observer};
+
+pub(super) fn attempter(
+    config: &Config,
+    sender: Sender,
+    catalog: &Arc<Catalog>,
+    runtime: &Arc<Runtime>,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<Observer>,
+    cluster: &Arc<Cluster>,
+) -> Arc<Attempter> {
+    Arc::new(Attempter::new(
+        Arc::clone(catalog),
+        Arc::clone(runtime),
+        sender,
+        Arc::clone(clock),
+        config.delivery.clone(),
+        Arc::clone(observer),
+        Arc::clone(cluster),
+    ))
+}
+
+pub(super) fn settler(
+    store: &Arc<dyn Store>,
+    catalog: &Arc<Catalog>,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<Observer>,
+    interrupt: &CancellationToken,
+) -> Arc<Settler> {
+    Arc::new(Settler::new(
+        Arc::clone(store),
+        Arc::clone(catalog),
+        Arc::clone(clock),
+        Arc::clone(observer),
+        interrupt.clone(),
+    ))
+}
+
+/// What the handlers work with, and what observers ask for.
+pub(super) fn new_api(
+    config: &Config,
+    node: &Arc<Node>,
+    runtime: &Arc<Runtime>,
+    health: Health,
+    stop: &CancellationToken,
+    end: &CancellationToken,
+) -> (Arc<Api>, mpsc::Receiver<Asked>) {
+    let bulks = Arc::new(Bulks {
+        store: Arc::clone(&node.store),
+        catalog: Arc::clone(&node.catalog),
+        clock: Arc::clone(&node.clock),
+        observer: Arc::clone(&node.observer),
+        wake: Arc::clone(&node.wake),
+        cluster: Arc::clone(&node.cluster),
+    });
+    let (ask, asked) = mpsc::channel(ASKED);
+    let observers = Arc::new(Observers::new(
+        Arc::clone(&node.catalog),
+        Arc::clone(runtime),
+        Arc::clone(&node.clock),
+        Arc::clone(&node.observer),
+        config.policy.observer_queue,
+        ask,
+    ));
+    let intake = Arc::new(Intake {
+        catalog: Arc::clone(&node.catalog),
+        store: Arc::clone(&node.store),
+        clock: Arc::clone(&node.clock),
+        observer: Arc::clone(&node.observer),
+        wake: Arc::clone(&node.wake),
+        limits: intake_limits(config),
+    });
+    let api = Arc::new(Api {
+        intake,
+        bulks,
+        catalog: Arc::clone(&node.catalog),
+        store: Arc::clone(&node.store),
+        clock: Arc::clone(&node.clock),
+        attempter: Arc::clone(&node.attempter),
+        runtime: Arc::clone(runtime),
+        rollouts: Arc::clone(&node.rollouts),
+        observer: Arc::clone(&node.observer),
+        observers,
+        backlog_counted_at: tokio::sync::Mutex::default(),
+        streams: Arc::new(Semaphore::new(config.events.streams)),
+        event_streams: config.events.streams,
+        gates: Arc::clone(&node.gates),
+        cluster: Arc::clone(&node.cluster),
+        health,
+        wake: Arc::clone(&node.wake),
+        pull: puller(node, stop),
+        auth: config.auth.enabled,
+        limits: api_limits(config),
+        compat: with_local_zone(&config.compat),
+        end: end.clone(),
+    });
+    (api, asked)
+}
+
+fn puller(node: &Arc<Node>, stop: &CancellationToken) -> Arc<Puller> {
+    Arc::new(Puller {
+        store: Arc::clone(&node.store),
+        catalog: Arc::clone(&node.catalog),
+        clock: Arc::clone(&node.clock),
+        attempter: Arc::clone(&node.attempter),
+        rollouts: Arc::clone(&node.rollouts),
+        observer: Arc::clone(&node.observer),
+        consumers: Arc::clone(&node.consumers),
+        priorities: Arc::clone(&node.priorities),
+        leases: Arc::clone(&node.leases),
+        settler: Arc::clone(&node.settler),
+        returns: Arc::new(Returns {
+            settler: Arc::clone(&node.settler),
+            clock: Arc::clone(&node.clock),
+            wake: Arc::clone(&node.wake),
+            tasks: node.attempts.clone(),
+        }),
+        wake: Arc::clone(&node.wake),
+        stopping: stop.clone(),
+    })
+}
+
+/// What the other nodes, and people, are told of this one.
+pub(super) fn describe(
+    config: &Config,
+    capacity: usize,
+    address: SocketAddr,
+    gates: &Arc<Gates>,
+    stop: &CancellationToken,
+) -> Describe {
+    let name = config.server.name();
+    let (gates, stop) = (Arc::clone(gates), stop.clone());
+    Box::new(move || NodeDoc {
+        name: name.clone(),
+        address: address.to_string(),
+        version: VERSION.to_owned(),
+        process: std::process::id(),
+        running: gates.running(),
+        capacity,
+        stopping: stop.is_cancelled(),
+    })
+}
+
+/// The most attempts at once: each needs a connection, so that a low limit of open files slows deliveries down.
+pub(super) fn concurrency(config: &Config, files: FileShares) -> usize {
+    config.engine.concurrency.min(files.receivers)
+}
+
+/// What the payloads of all attempts together may take.
+pub(super) fn payloads(config: &Config) -> Payloads {
+    let bytes = |size: Size| u64::try_from(size.get()).unwrap_or(u64::MAX);
+    Payloads { max_bytes: bytes(config.engine.payload_memory), largest_bytes: bytes(config.server.payload_limit) }
+}
+
+/// What the API takes under this configuration.
+fn api_limits(config: &Config) -> ApiLimits {
+    ApiLimits {
+        body: config.server.body_limit.get(),
+        batch: config.server.batch_limit.min(carillon_store::INSERT_LIMIT),
+        wait: config.server.request_timeout.get() * 2 / 3,
+    }
+}
+
+fn intake_limits(config: &Config) -> IntakeLimits {
+    IntakeLimits { payload: config.server.payload_limit.get(), horizon: config.engine.horizon.get() }
+}
+
+pub(super) fn event_bounds(config: &Config) -> EventBounds {
+    EventBounds { events: config.events.keep, memory: config.events.memory.get() }
+}

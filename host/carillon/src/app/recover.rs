@@ -1,0 +1,30 @@
+//! The ways back into a server whose secrets are lost. No server needs to run; one that uses an SQLite file must not.
+
+use carillon_catalog::{DEFAULT_TENANT, Unfit, recover_operator, unlock};
+use carillon_config::Config;
+use carillon_core::clock::Clock;
+
+use super::open::{Home, master_key, open_existing};
+
+/// Makes a token of an operator in the store of this configuration, and returns its text.
+///
+/// # Errors
+/// If there is no store, or a server uses it.
+pub async fn recover_operator_token(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<String> {
+    let opened = open_existing(config, clock).await?;
+    let recovered = recover_operator(DEFAULT_TENANT, &*opened.store, &*opened.clock).await;
+    opened.store.close().await;
+    recovered
+}
+
+/// Lets the store of this configuration take the configured master key, whatever its keys are encrypted under.
+///
+/// # Errors
+/// If there is no store, a server uses it, or the key cannot be read.
+pub async fn recover_master_key(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<()> {
+    let home = Home::of(config)?;
+    let opened = open_existing(config, clock).await?;
+    let taken = unlock(&master_key(config, &home), Unfit::Adopt, &*opened.store, &*opened.clock).await;
+    opened.store.close().await;
+    taken.map(drop)
+}

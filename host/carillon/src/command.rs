@@ -1,0 +1,156 @@
+//! The command line: `carillon serve` runs the server, `carillon migrate` moves its database, and everything else talks to a server over
+//! its API.
+//!
+//! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
+//! standard error and exits with 1; one that was misused exits with 2.
+
+mod backup;
+mod log_filter;
+mod migrate;
+mod recover;
+mod serve;
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use clap::{Arg, Parser, Subcommand};
+
+use carillon_cli::{Output, Remote, RemoteCommand, config, run_remote};
+use carillon_policy::{COMPILER_SUBCOMMAND, compiler_main};
+
+/// Makes HTTP callbacks on time and lets WebAssembly components decide how each is encoded, signed, judged and retried.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    Serve(serve::Serve),
+    /// Turn a component into native code; the server calls this on itself.
+    #[command(name = COMPILER_SUBCOMMAND, hide = true)]
+    Compile {
+        /// Seconds of CPU.
+        seconds: u64,
+        /// Bytes of address space.
+        memory: u64,
+    },
+    /// Measure how fast this machine accepts, delivers and decides.
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    Bench(carillon_bench::Bench),
+    /// Count requests; `bench` calls this.
+    #[command(name = carillon_bench::sink::SUBCOMMAND, hide = true)]
+    BenchSink,
+    /// Move a server's database.
+    #[command(subcommand)]
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    Migrate(migrate::Command),
+    /// Check a configuration.
+    #[command(subcommand)]
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    Config(config::Command),
+    /// Copy a server's SQLite database while the server runs.
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    Backup(backup::Backup),
+    /// Get back into a server whose token or master key is lost.
+    #[command(subcommand)]
+    #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
+    Recover(recover::Command),
+    #[command(flatten)]
+    Remote(Box<RemoteCommand>),
+}
+
+/// In the place of an option for commands that talk to a server, where a command does not: it is not shown, and refused.
+fn without_server(name: &'static str) -> Arg {
+    let refuse = |_: &str| Err::<String, _>("this command talks to no server");
+    Arg::new(name).long(name).hide(true).value_parser(refuse)
+}
+
+/// Runs the program with the process's own arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Err(error) if !is_broken_pipe(&error) => {
+            // Nothing is left to do if even this cannot be written.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let block_on = |task: Pin<Box<dyn Future<Output = anyhow::Result<()>>>>| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
+    };
+    match cli.command {
+        Command::Compile { seconds, memory } => compiler_main(seconds, memory),
+        Command::Bench(bench) => block_on(Box::pin(bench.run(Output::new(cli.remote.json)))),
+        Command::BenchSink => carillon_bench::sink::main(),
+        Command::Migrate(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
+        Command::Config(command) => command.run(Output::new(cli.remote.json)),
+        Command::Backup(backup) => block_on(Box::pin(backup.run(Output::new(cli.remote.json)))),
+        Command::Recover(command) => block_on(Box::pin(command.run(Output::new(cli.remote.json)))),
+        Command::Serve(serve) => block_on(Box::pin(serve.run(Output::new(cli.remote.json)))),
+        Command::Remote(command) => block_on(Box::pin(run_remote(*command, cli.remote))),
+    }
+}
+
+/// Whoever read the output has seen enough, as `head` does: that is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_without_a_server_offer_no_options_for_one() {
+        for (command, offers) in [
+            (vec!["serve"], false),
+            (vec!["backup"], false),
+            (vec!["config", "check"], false),
+            (vec!["migrate", "sqlite-to-postgres"], false),
+            (vec!["bench"], false),
+            (vec!["job", "list"], true),
+        ] {
+            let arguments = [vec!["carillon"], command.clone(), vec!["--help"]].concat();
+            let help = Cli::try_parse_from(arguments).unwrap_err().to_string();
+            assert_eq!(help.contains("--server <URL>"), offers, "{command:?}: {help}");
+        }
+    }
+
+    #[test]
+    fn misuse_is_told_from_failure() {
+        for arguments in [
+            vec!["carillon", "job", "create"],
+            vec!["carillon", "job", "create", "group", "http://x", "--payload", "{"],
+            vec!["carillon", "job", "list", "group", "--state", "asleep"],
+            vec!["carillon", "events", "--kind", "push,nonsense"],
+            vec!["carillon", "serve", "--listen", "everywhere"],
+            vec!["carillon", "serve", "--server", "http://127.0.0.1:1"],
+            vec!["carillon", "recover", "token", "--token", "t"],
+            vec!["carillon", "token", "create", "name", "--role", "king"],
+        ] {
+            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `carillon migrate`: moves a server's database to where more servers can share it.
+//!
+//! What a run has come to is a table on standard output; what to do next is said on standard error.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::migrate::{Migration, Moved, Progress, Report, Sum};
+use carillon_cli::Output;
+
+/// So much of a checksum is shown to people. JSON has all of it.
+const SHOWN_DIGITS: usize = 16;
+
+/// How often the bar shows that time goes on.
+const TICK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Copy everything of a server's SQLite database into an empty PostgreSQL database.
+    ///
+    /// Run it while the server goes on, then stop the server and run it again: the second run writes what has changed since, compares
+    /// every row of both databases, and lets servers serve from the new one. It can be interrupted and run again at any time.
+    SqliteToPostgres(SqliteToPostgres),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SqliteToPostgres {
+    /// The SQLite database that the server uses. Nothing in it is changed.
+    #[arg(long, value_name = "FILE", default_value = "data/carillon.db")]
+    from: String,
+    /// The PostgreSQL database, postgres://USER:PASSWORD@HOST/DATABASE: an empty one, or one of an earlier run.
+    #[arg(long, value_name = "URL", env = "CARILLON_MIGRATE_TO", hide_env_values = true)]
+    to: String,
+    /// Say what there is to do, and do nothing.
+    #[arg(long, conflicts_with = "verify")]
+    dry_run: bool,
+    /// Compare the databases and change nothing; fails if they differ. That is to be expected once a server has run on either.
+    #[arg(long)]
+    verify: bool,
+    /// The most rows in one transaction.
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rows: u32,
+}
+
+impl Command {
+    pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        let Self::SqliteToPostgres(command) = self;
+        command.run(out).await
+    }
+}
+
+impl SqliteToPostgres {
+    async fn run(self, out: Output) -> anyhow::Result<()> {
+        let style = ProgressStyle::with_template(
+            "{wide_bar} {percent}% {msg}, {human_pos} rows, {rows_per_second}, {eta} left",
+        )?;
+        let style = style.with_key("rows_per_second", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rate of rows is a small number"
+            )]
+            let rate = HumanCount(state.per_sec().round() as u64);
+            // Nothing is lost if the terminal does not take it.
+            _ = write!(out, "{rate}/s");
+        });
+        let bar = ProgressBar::no_length().with_style(style);
+        let mut migration = Migration::open(&self.from, &self.to, self.rows, bar.clone()).await?;
+        if self.dry_run {
+            let report = migration.preview().await?;
+            return show(out, &report, "ROWS TO COPY", preview(&report));
+        }
+        bar.enable_steady_tick(TICK);
+        let done = if self.verify { migration.verify().await } else { migration.run().await };
+        bar.finish_and_clear();
+        let report = done?;
+        if !self.verify {
+            return show(out, &report, "ROWS", outcome(&report));
+        }
+        show(out, &report, "ROWS", "Every row of both databases was read and compared.")?;
+        match report.differing() {
+            0 => Ok(()),
+            rows => bail!("rows that differ: {rows}{}", examples(&report.tables)),
+        }
+    }
+}
+
+fn show(out: Output, report: &Report, rows: &str, next: &str) -> anyhow::Result<()> {
+    if out.is_json() {
+        return out.json(&serde_json::to_value(report)?);
+    }
+    if !report.tables.is_empty() {
+        let columns = [
+            ("TABLE", "/table"),
+            (rows, "/rows"),
+            ("THERE", "/there"),
+            ("WRITTEN", "/written"),
+            ("REMOVED", "/removed"),
+            ("DIFFERING", "/differing"),
+            ("SHA-256", "/sha256"),
+            ("SHA-256 THERE", "/sha256_there"),
+        ];
+        out.table(&columns, &report.tables.iter().map(line).collect::<Vec<_>>())?;
+    }
+    next.lines().try_for_each(|line| out.note(line))
+}
+
+fn line(moved: &Moved) -> Value {
+    let digits = |sum: &Sum| sum.sha256.as_ref().map(|hex| hex[..SHOWN_DIGITS].to_owned());
+    let some = |number: u64| (number > 0).then_some(number);
+    json!({
+        "table": moved.table,
+        "rows": moved.source.rows,
+        "there": moved.target.rows,
+        "written": some(moved.written),
+        "removed": some(moved.removed),
+        "differing": some(moved.differing),
+        "sha256": digits(&moved.source),
+        "sha256_there": digits(&moved.target),
+    })
+}
+
+/// What is to be done after a look.
+fn preview(report: &Report) -> &'static str {
+    match (report.progress, report.served) {
+        (Progress::Complete, _) => "The migration is complete: there is nothing to do.",
+        (Progress::Copied, true) => {
+            "All rows were copied once. A run would catch up with the server; stop the server first to complete the migration."
+        }
+        (Progress::Copied, false) => {
+            "All rows were copied once, and no server runs: a run would complete the migration."
+        }
+        (Progress::Nothing | Progress::Copying, true) => {
+            "A run would copy these rows while the server goes on; a second one, when it has stopped, would complete the migration."
+        }
+        (Progress::Nothing | Progress::Copying, false) => {
+            "No server runs: a run would copy these rows and complete the migration."
+        }
+    }
+}
+
+/// What is to be done after a run.
+fn outcome(report: &Report) -> &'static str {
+    match (report.progress, report.tables.is_empty()) {
+        (Progress::Complete, true) => {
+            "The migration is complete already: nothing was done. `--verify` compares the databases."
+        }
+        (Progress::Complete, false) => {
+            "The migration is complete: every row of both databases was read and compared, and they are the same.\n\
+             Start servers with `--store postgres://…` and the master key of the old one: its file as keys.master_key_file (it is \
+             `master.key` next to the SQLite database unless that was set), or its keys.master_key.\n\
+             Start none on the SQLite database again: what both have would be delivered twice."
+        }
+        _ => {
+            "Copied. The server goes on, and servers refuse the new database until the migration is complete: stop the server, then run \
+             this again. It compares all rows and writes only what has changed."
+        }
+    }
+}
+
+/// The keys of rows that differ.
+fn examples(tables: &[Moved]) -> String {
+    let keys = tables.iter().flat_map(|moved| moved.examples.iter().map(move |key| format!("{} {key}", moved.table)));
+    let keys: Vec<String> = keys.collect();
+    if keys.is_empty() { String::new() } else { format!(", among them: {}", keys.join("; ")) }
+}

@@ -1,0 +1,41 @@
+//! `carillon recover`: the ways back in when a secret is lost. They open the store themselves; a server that uses an SQLite file must be stopped.
+
+use std::sync::Arc;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::app;
+use carillon_cli::Output;
+use carillon_cli::config::StoreArgs;
+use carillon_core::clock::SystemClock;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a token of an operator and show it, once. On PostgreSQL servers may run meanwhile.
+    Token(StoreArgs),
+    /// Let the store take the configured master key although its keys are encrypted under another one, which is lost.
+    ///
+    /// The keys stay in lists and cannot be used: put each again. Stop all servers first.
+    MasterKey(StoreArgs),
+}
+
+impl Command {
+    pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        match self {
+            Self::Token(arguments) => {
+                let token = app::recover_operator_token(&arguments.load()?, Arc::new(SystemClock)).await?;
+                if out.is_json() { out.json(&json!({ "token": token })) } else { out.line(&token) }
+            }
+            Self::MasterKey(arguments) => {
+                let config = arguments.load()?;
+                app::recover_master_key(&config, Arc::new(SystemClock)).await?;
+                let store = config.store.name();
+                if out.is_json() {
+                    return out.json(&json!({ "store": store }));
+                }
+                out.line(&format!("{store}: the configured master key is in force; put every key again"))
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The versions of the groups' policies in the catalog, and what moves a group from one to another.
+//!
+//! What is in force is part of the group, and so are the moves: each is one write, which fails if somebody else was faster, and is then
+//! decided again. Every other version is an entity of its own. It is written before the group says that it is there, so that a node that
+//! stops in between leaves one too many, never one too few.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::change::Decision;
+use super::entities::GroupDoc;
+use super::groups::keeps_signing;
+use super::versions::{KEPT, entity_name, roles_of, with_roles};
+use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, Written, document};
+use carillon_core::job::{GroupId, Job, JobId, State, TenantId};
+use carillon_policy::binding::{Changes, Effective, Invalid, Pin, pointer_to};
+use carillon_store::{Expect, JobFilter, JobsQuery, Kind, PutEntity, StoreError};
+
+/// How long after a version ceased to be in force a node that does not know yet may pin jobs to it.
+const HEARSAY: Duration = Duration::from_secs(60);
+
+/// A version that was made and is not in force.
+#[derive(Debug)]
+pub struct Proposed {
+    /// It.
+    pub binding: Arc<Binding>,
+    /// What would be in force.
+    pub effective: Effective,
+    /// What would be different from what is in force.
+    pub changes: Changes,
+}
+
+impl Catalog {
+    /// The versions of a group's policy, newest first.
+    #[must_use]
+    pub fn bindings(&self, group: &Group) -> Vec<Arc<Binding>> {
+        let active = Arc::new(group.rollout.active.clone());
+        let number = active.number;
+        let state = self.state();
+        let others = state.bindings_of(group.id).filter(|binding| binding.number != number).cloned();
+        let mut all: Vec<_> = others.chain([active]).collect();
+        all.sort_by_key(|binding| std::cmp::Reverse(binding.number));
+        all
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn binding(&self, group: &Group, number: i64) -> Option<Arc<Binding>> {
+        if number == group.rollout.active.number {
+            return Some(Arc::new(group.rollout.active.clone()));
+        }
+        self.state().binding(group.id, number).cloned()
+    }
+
+    /// The group under a version of its policy. None if that is not kept.
+    #[must_use]
+    pub fn bound(&self, group: &Arc<Group>, number: i64) -> Option<Arc<Group>> {
+        if number == group.binding {
+            return Some(Arc::clone(group));
+        }
+        let mut variants = group.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = variants.get(&number) {
+            return Some(Arc::clone(known));
+        }
+        let binding = self.binding(group, number)?;
+        let own = with_roles(&group.own, &binding.policy);
+        let effective = self.state().effective(&group.tenant, Some(&group.name), &own).map(Arc::new);
+        let variant = Arc::new(group.with(Arc::clone(&group.tenant), number, own, effective));
+        variants.insert(number, Arc::clone(&variant));
+        Some(variant)
+    }
+
+    /// A job's group under the version of its policy that the job follows: that which it is pinned to, if there is one and it was not
+    /// rolled back; else the one in force, or the one that some of the jobs follow.
+    #[must_use]
+    pub fn group_of(&self, job: &Job) -> Option<Arc<Group>> {
+        let group = self.group_by_id(job.group)?;
+        let pinned = job.spec.binding.filter(|number| !group.rollout.is_withdrawn(*number));
+        let pinned = pinned.and_then(|number| self.bound(&group, number));
+        let bound = pinned.or_else(|| self.bound(&group, group.rollout.followed_by(job.group, job.id)));
+        Some(bound.unwrap_or(group))
+    }
+
+    /// The version that a new job of this group is pinned to, if the group pins its jobs.
+    #[must_use]
+    pub fn pinned(&self, group: GroupId, job: JobId) -> Option<i64> {
+        let group = self.group_by_id(group)?;
+        group.pins().then(|| group.rollout.followed_by(group.id, job))
+    }
+
+    /// Makes a version that is not in force. What is written is what the group would say of the roles.
+    ///
+    /// # Errors
+    /// If it makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
+    pub async fn propose(&self, group: &Group, written: Written, author: &Author) -> Result<Proposed, Rejected> {
+        let (Written::Whole(policy) | Written::Declared(policy) | Written::Part(policy)) = &written;
+        let roles = roles_of(policy);
+        if let Some(field) = policy.as_object().and_then(|all| all.keys().find(|field| roles.get(field).is_none())) {
+            let message = "a version of a policy has encode, sign, judge, retry and observe; the rest is the group's";
+            return Err(Invalid::at(pointer_to(field), message).into());
+        }
+        let own = self.pin(group.tenant.id, self.written_over(&group.tenant, &group.name, Some(group), &written));
+        let (roles, own) = (roles_of(&own), with_roles(&group.own, &roles_of(&own)));
+        let effective = self.candidate(&group.tenant, Some(&group.name), &own).await?;
+        keeps_signing(group, &own, &effective)?;
+        let changes = Changes::between(&self.policy_before(&group.tenant, None, Some(group)), &effective.doc);
+        // Of the try that was written: by the time that it is, somebody else may have the next.
+        let number = AtomicI64::new(0);
+        let take = |group: Option<&Group>| {
+            let take = |rollout: &mut Rollout| number.store(rollout.number(), Ordering::Relaxed);
+            Ok(group.ok_or(Rejected::Gone)?.moved(take))
+        };
+        let changed = self.change_group(group.tenant.id, &group.name, take).await?;
+        let binding = self.new_binding(group.tenant.id, number.into_inner(), roles, &effective, author);
+        let name = entity_name(changed.id, binding.number);
+        let put = self.entity(changed.tenant.id, Kind::Binding, &name, document(&binding), Expect::Nothing);
+        self.put(PutEntity { needs: self.needs(changed.tenant.id, &binding.plugins), ..put }).await?;
+        self.forget_old(&changed).await?;
+        Ok(Proposed { binding: Arc::new(binding), effective, changes })
+    }
+
+    /// Puts a version in force.
+    ///
+    /// # Errors
+    /// If there is none, it is in force, or it no longer makes sense.
+    pub async fn promote(&self, group: &Group, number: i64, author: &Author) -> Result<Arc<Group>, Rejected> {
+        let next = self.usable(group, number).await?;
+        let now = self.now();
+        let change = |group: Option<&Group>| {
+            let group = group.ok_or(Rejected::Gone)?;
+            if group.rollout.active.number == number {
+                return Err(Rejected::Conflict(format!("version {number} is in force already")));
+            }
+            Ok(group.moved(|rollout| rollout.advance(Binding::clone(&next), Action::Promote, author, now)))
+        };
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// What a rollback of the group goes back to.
+    #[must_use]
+    pub fn previous(&self, group: &Group) -> Option<i64> {
+        group.rollout.previous(|number| self.binding(group, number).is_some())
+    }
+
+    /// Puts the version in force that was before the present one.
+    ///
+    /// # Errors
+    /// If there is none, or it no longer makes sense.
+    pub async fn roll_back(&self, group: &Group, author: &Author, automatic: bool) -> Result<Arc<Group>, Rejected> {
+        let nothing = || Rejected::Conflict(format!("no version was in force before {}", group.rollout.active.number));
+        let number = self.previous(group).ok_or_else(nothing)?;
+        let (previous, from, now) = (self.usable(group, number).await?, group.rollout.active.number, self.now());
+        let change = |group: Option<&Group>| {
+            let group = group.ok_or(Rejected::Gone)?;
+            if group.rollout.active.number != from {
+                return Err(Rejected::Conflict(format!("version {from} is no longer in force")));
+            }
+            Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, automatic, now)))
+        };
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// Lets policies of the group be called again that failed too often, on all nodes.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn lift_quarantine(&self, group: &Group, author: &Author) -> Result<Arc<Group>, Rejected> {
+        let now = self.now();
+        let lift = |rollout: &mut Rollout| rollout.lift_quarantine(author, now);
+        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(lift));
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// Lets a version run beside the one in force, on so many of a hundred attempts.
+    ///
+    /// # Errors
+    /// If there is none, it is in force, or it no longer makes sense.
+    pub async fn set_shadow(
+        &self,
+        group: &Group,
+        version: i64,
+        percent: u32,
+        author: &Author,
+    ) -> Result<Arc<Group>, Rejected> {
+        if !(1..=100).contains(&percent) {
+            return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
+        }
+        self.usable(group, version).await?;
+        let shadow = Shadow { version, percent, since: self.now(), by: author.by.clone() };
+        let change = |group: Option<&Group>| {
+            let group = group.ok_or(Rejected::Gone)?;
+            if group.rollout.active.number == version {
+                return Err(Rejected::Conflict(format!("version {version} is in force")));
+            }
+            Ok(group.moved(|rollout| rollout.shadow = Some(shadow.clone())))
+        };
+        self.change_group(group.tenant.id, &group.name, change).await
+    }
+
+    /// Ends the group's shadow; false if it has none.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn clear_shadow(&self, group: &Group) -> Result<bool, Rejected> {
+        if group.rollout.shadow.is_none() {
+            return Ok(false);
+        }
+        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(|rollout| rollout.shadow = None));
+        self.change_group(group.tenant.id, &group.name, change).await.map(|_| true)
+    }
+
+    /// A version that can be put in force.
+    pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, Rejected> {
+        let unknown = || Invalid::at("/version", format!("the group has no version {number}"));
+        let binding = self.binding(group, number).ok_or_else(unknown)?;
+        match self.candidate(&group.tenant, Some(&group.name), &with_roles(&group.own, &binding.policy)).await {
+            Err(Rejected::Invalid(error)) => {
+                Err(Rejected::Conflict(format!("version {number} can no longer be in force: {error}")))
+            }
+            checked => checked.map(|_| binding),
+        }
+    }
+
+    pub(super) fn new_binding(
+        &self,
+        tenant: TenantId,
+        number: i64,
+        policy: Value,
+        effective: &Effective,
+        author: &Author,
+    ) -> Binding {
+        let plugins = self.state().bound_plugins(tenant, effective);
+        let Author { by, why } = author.clone();
+        Binding { number, policy, by, why, made_at: self.now(), plugins }
+    }
+
+    /// Changes a group, or makes it, as `change` says of what there is. That is asked again if another node was
+    /// faster.
+    pub(super) async fn change_group(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        change: impl Fn(Option<&Group>) -> Result<GroupDoc, Rejected>,
+    ) -> Result<Arc<Group>, Rejected> {
+        let decide = |before: Option<&Group>| {
+            let doc = change(before)?;
+            let active = doc.rollout.as_ref().map(|rollout| &rollout.active);
+            let replaced = before.filter(|group| active.is_some_and(|active| active.number != group.binding));
+            let first = replaced.and_then(|group| self.kept(group, &group.rollout.active));
+            let expect = before.map_or(Expect::Nothing, |group| Expect::Version(group.version));
+            let bound = active.filter(|active| before.is_none_or(|group| group.binding != active.number));
+            let needs = bound.map(|active| self.needs(tenant, &active.plugins)).unwrap_or_default();
+            let put = self.entity(tenant, Kind::Group, name, document(&doc), expect);
+            Ok(Decision { first, put: PutEntity { needs, ..put } })
+        };
+        self.change(|| self.group(tenant, name), decide).await?;
+        self.group(tenant, name).ok_or(Rejected::Gone)
+    }
+
+    /// What writes a version down, unless it is.
+    fn kept(&self, group: &Group, binding: &Binding) -> Option<PutEntity> {
+        if self.state().binding(group.id, binding.number).is_some() {
+            return None;
+        }
+        let name = entity_name(group.id, binding.number);
+        Some(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Expect::Nothing))
+    }
+
+    /// The versions of a group's policy that decide attempts, or are shown them: the one in force, what is tried out, and those that
+    /// unfinished jobs may be pinned to.
+    pub(super) async fn used(&self, group: &Arc<Group>) -> Result<Vec<Arc<Group>>, StoreError> {
+        let rollout = &group.rollout;
+        let tried = [rollout.canary.as_ref().map(|it| it.version), rollout.shadow.as_ref().map(|it| it.version)];
+        let mut numbers: Vec<_> = tried.into_iter().flatten().collect();
+        let kept: Vec<_> = self.state().bindings_of(group.id).map(|binding| binding.number).collect();
+        for number in kept {
+            if !rollout.uses(number) && self.is_followed(group, number).await? {
+                numbers.push(number);
+            }
+        }
+        let others = numbers.into_iter().filter_map(|number| self.bound(group, number));
+        Ok(std::iter::once(Arc::clone(group)).chain(others).collect())
+    }
+
+    /// Removes the oldest versions that nothing needs, if there are too many.
+    pub(super) async fn forget_old(&self, group: &Group) -> Result<(), Rejected> {
+        let spare: Vec<_> = self.state().bindings_of(group.id).map(|binding| binding.number).collect();
+        let spare: Vec<_> = spare.into_iter().filter(|number| !group.rollout.uses(*number)).collect();
+        for number in &spare[..spare.len().saturating_sub(KEPT)] {
+            if !self.is_followed(group, *number).await? {
+                self.delete(group.tenant.id, Kind::Binding, &entity_name(group.id, *number)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an unfinished job may be pinned to this version: one that was accepted while it was in force. Those that are really pinned
+    /// are not counted: that would read every job that waits.
+    async fn is_followed(&self, group: &Group, number: i64) -> Result<bool, StoreError> {
+        let Some((since, until)) = group.rollout.pinned_within(number) else { return Ok(false) };
+        for state in [State::Scheduled, State::Running] {
+            let all = JobFilter::all(group.tenant.id, group.id);
+            let (from, before) = (Some(since), Some(until.plus(HEARSAY)));
+            let filter = JobFilter { state: Some(state), created_from: from, created_before: before, ..all };
+            if !self.store.jobs(JobsQuery { filter, before: None, limit: 1 }).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes all versions of a group that is gone.
+    pub(super) async fn forget_all(&self, tenant: TenantId, group: GroupId) -> Result<(), Rejected> {
+        let numbers: Vec<_> = self.state().bindings_of(group).map(|binding| binding.number).collect();
+        for number in numbers {
+            self.delete(tenant, Kind::Binding, &entity_name(group, number)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a node left behind that stopped while it deleted a group.
+    pub(super) async fn forget_orphans(&self) -> Result<(), Rejected> {
+        let orphans: HashSet<_> = self.state().orphans().collect();
+        for (tenant, name) in orphans {
+            self.delete(tenant, Kind::Binding, &name).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    /// What is to be stored of it after a change of its versions.
+    pub(super) fn moved(&self, change: impl FnOnce(&mut Rollout)) -> GroupDoc {
+        let mut rollout = self.rollout.as_ref().clone();
+        if self.pins() {
+            rollout.pin();
+        }
+        change(&mut rollout);
+        GroupDoc { policy: with_roles(&self.own, &rollout.active.policy), paused: self.paused, rollout: Some(rollout) }
+    }
+
+    /// Whether its jobs keep the version that they were made under.
+    fn pins(&self) -> bool {
+        self.effective.as_ref().is_ok_and(|effective| effective.pin == Pin::Job)
+    }
+}

@@ -1,0 +1,245 @@
+//! Whether something that a tenant wrote can be taken: names, and policies by asking the plugins themselves.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Catalog, Group, Tenant};
+use carillon_core::job::{TenantId, check_name};
+use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
+use carillon_policy::{KeyKind, Lane, LoadError};
+use carillon_store::StoreError;
+
+/// The longest name of a token, in bytes.
+const TOKEN_NAME_LEN: usize = 255;
+
+/// How deep a document that is stored may be nested. JSON is read back to a depth of 127, and is stored inside of other documents.
+const NESTING: usize = 96;
+
+/// Why something was not taken. Knows nothing of HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// A part of it makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// It cannot be together with what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// It is more than the tenant may keep.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The component is not a plugin.
+    #[error(transparent)]
+    Plugin(#[from] LoadError),
+    /// The tenant takes signed plugins only.
+    #[error("{0}")]
+    Unsigned(String),
+    /// What was written has been removed by somebody else in the same moment.
+    #[error("it was removed in the same moment")]
+    Gone,
+    /// The store did not take it.
+    #[error("{0}")]
+    Store(StoreError),
+}
+
+impl From<StoreError> for Rejected {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(text) => Self::Conflict(text),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl Rejected {
+    /// The same about a part of something larger.
+    #[must_use]
+    pub fn within(self, prefix: &str) -> Self {
+        match self {
+            Self::Invalid(invalid) => Self::Invalid(invalid.within(prefix)),
+            other => other,
+        }
+    }
+
+    /// A job's overrides are configs: `/retry/config/base` in the group is `/retry/base` in the job.
+    pub(super) fn without_config(self) -> Self {
+        match self {
+            Self::Invalid(invalid) => {
+                Self::Invalid(Invalid { pointer: invalid.pointer.replacen("/config", "", 1), ..invalid })
+            }
+            other => other,
+        }
+    }
+}
+
+/// What is said where a group names a key that is not granted to it.
+pub(super) fn not_granted(key: &str, group: &str) -> String {
+    format!("the key `{key}` is not granted to the group `{group}`")
+}
+
+/// See [`check_name`].
+pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
+    check_name(what, name).map_err(|message| Invalid::at("", message))
+}
+
+/// The name of a token is a note: any text of one line.
+pub(super) fn token_name(name: &str) -> Result<(), Invalid> {
+    if name.len() <= TOKEN_NAME_LEN && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    Err(Invalid::at(
+        "/name",
+        format!("the name of a token has at most {TOKEN_NAME_LEN} bytes and no control characters"),
+    ))
+}
+
+/// Whether a document that is to be stored can be read again.
+pub(super) fn nesting(doc: &Value) -> Result<(), Invalid> {
+    if is_nested_within(doc, NESTING) {
+        return Ok(());
+    }
+    Err(Invalid::at("", format!("the document is nested more than {NESTING} levels deep")))
+}
+
+fn is_nested_within(value: &Value, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else { return false };
+    match value {
+        Value::Array(items) => items.iter().all(|item| is_nested_within(item, below)),
+        Value::Object(members) => members.values().all(|member| is_nested_within(member, below)),
+        _ => true,
+    }
+}
+
+impl Catalog {
+    /// Asks every plugin of a policy whether it takes its config, and looks after keys and bounds. Without a group it is what any group
+    /// may inherit.
+    pub(super) async fn check_policy(
+        &self,
+        tenant: &Tenant,
+        group: Option<&str>,
+        effective: &Effective,
+    ) -> Result<(), Rejected> {
+        for used in effective.uses() {
+            self.check_use(tenant, used).await?;
+        }
+        // To be asked, they were loaded; who binds many and calls none must not keep all of them.
+        self.plans.shed(&self.runtime.registry);
+        self.check_keys(tenant, group, effective)?;
+        let limits = &effective.limits;
+        if limits.timeout > self.bounds.max_timeout {
+            let most = carillon_core::duration::format(self.bounds.max_timeout);
+            return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
+        }
+        if let Some(group) = effective.observe.as_ref().and_then(|used| used.jobs.as_deref()) {
+            self.jobs_group(tenant.id, group).map_err(|message| Invalid::at("/observe/jobs", message))?;
+        }
+        let most = self.bounds.max_recorded_body;
+        if limits.recorded_body.is_some_and(|size| size > most) {
+            return Err(Invalid::at("/limits/recorded_body", format!("this server reads at most {most} bytes")).into());
+        }
+        match &effective.dead_letters {
+            Some(group) if self.group(tenant.id, group).is_none() => {
+                Err(Invalid::at("/dead_letters", format!("there is no group `{}`", group.escape_debug())).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The group of the jobs that an observer asks for. That of another observer which asks for jobs, such as its own, is none: each job
+    /// would be told of in another one, without end.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn jobs_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, String> {
+        let shown = name.escape_debug();
+        let group = self.group(tenant, name).ok_or_else(|| format!("there is no group `{shown}`"))?;
+        let observer = group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref());
+        match observer.is_some_and(|used| used.jobs.is_some()) {
+            true => Err(format!("the observer of the group `{shown}` asks for jobs itself")),
+            false => Ok(group),
+        }
+    }
+
+    /// A group has only keys that are granted to it. Those that sign do not go out, and those that go out do not sign.
+    fn check_keys(&self, tenant: &Tenant, group: Option<&str>, effective: &Effective) -> Result<(), Invalid> {
+        let kind = |key: &str, pointer: &str| {
+            let known = self.key(tenant.id, key);
+            let known =
+                known.ok_or_else(|| Invalid::at(pointer, format!("there is no key `{}`", key.escape_debug())))?;
+            match group.filter(|group| !known.is_granted_to(group)) {
+                Some(group) => Err(Invalid::at(pointer, not_granted(key, group))),
+                None => Ok(known.newest.kind),
+            }
+        };
+        for (index, key) in effective.sign.iter().flat_map(|used| &used.keys).enumerate() {
+            let pointer = format!("/sign/keys/{index}");
+            if kind(key, &pointer)? == KeyKind::Header {
+                return Err(Invalid::at(pointer, format!("the key `{key}` is for headers and does not sign")));
+            }
+        }
+        for AuthHeader { key, pointer, .. } in &effective.auth_headers {
+            if kind(key, pointer)? != KeyKind::Header {
+                let message = format!("the key `{key}` signs and is not sent; put one with `\"kind\": \"header\"`");
+                return Err(Invalid::at(pointer, message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), Rejected> {
+        let at = |part: &str, message: String| Rejected::from(Invalid::at(format!("{}{part}", used.pointer), message));
+        let version = self.plugin(tenant.id, &used.plugin);
+        let version = version.ok_or_else(|| at("/plugin", format!("there is no plugin `{}`", used.plugin)))?;
+        if !version.doc.roles.contains(&used.role) {
+            let roles = version.doc.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(at("/plugin", format!("`{}` cannot {}; its roles are: {roles}", used.plugin, used.role)));
+        }
+        let config: Value = serde_json::from_str(&used.config).unwrap_or_default();
+        if !version.schema.is_ready() {
+            let version = Arc::clone(&version);
+            let made =
+                tokio::task::spawn_blocking(move || version.schema.of(&version.doc.config_schema).map(drop)).await;
+            made.map_err(|error| at("/config", error.to_string()))?.map_err(|error| at("/plugin", error))?;
+        }
+        version.check_config(&config).map_err(|error| at(&format!("/config{}", error.pointer), error.message))?;
+        let plugin = self.runtime.registry.get(&used.digest, self).await?;
+        let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
+        let called = self.runtime.threads.run(Lane::of_tenant(tenant.id), move || plugin.check(&limits, &text)).await;
+        let answer = called.and_then(|called| called.result);
+        answer.map_err(|fault| at("/config", fault.to_string()))?.map_err(|said| at("/config", said))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn document_that_could_not_be_read_again_is_refused() {
+        let nested = |levels: usize| (1..levels).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        assert!(nesting(&nested(NESTING)).is_ok());
+        assert!(nesting(&nested(NESTING + 1)).is_err());
+        let text = nested(NESTING).to_string();
+        assert!(serde_json::from_str::<Value>(&text).is_ok());
+    }
+
+    #[test]
+    fn token_names_are_short_texts_of_one_line() {
+        for good in ["", "billing (Anna's laptop)", &"x".repeat(TOKEN_NAME_LEN)] {
+            assert!(token_name(good).is_ok(), "{good}");
+        }
+        for bad in ["a\0b", "a\nb", "a\u{85}b", &"x".repeat(TOKEN_NAME_LEN + 1)] {
+            assert!(token_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for good in ["a", "9", "Group.one_two-3", &"x".repeat(64)] {
+            assert!(name("group", good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "-a", "a/b", "ä", "a b", "a\n", &"x".repeat(65)] {
+            assert!(name("group", bad).is_err(), "{bad}");
+        }
+    }
+}

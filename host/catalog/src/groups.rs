@@ -1,0 +1,257 @@
+//! Groups in the catalog.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+
+use super::change::{MAX_TRIES, busy};
+use super::entities::GroupDoc;
+use super::versions::roles_of;
+use super::{Action, Author, Catalog, Group, Rejected, Rollout, Tenant, check};
+use carillon_core::job::{GroupId, TenantId};
+use carillon_policy::binding::{Changes, Effective, Invalid, PluginName, compose, override_configs, provenance};
+use carillon_store::Kind;
+
+/// What is written to a group.
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// All that it has of its own.
+    Whole(Value),
+    /// The same from the configuration. It may leave a signer out, because TOML has no null to say so with.
+    Declared(Value),
+    /// A part of that: what it does not name stays.
+    Part(Value),
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub struct PutGroup {
+    /// It.
+    pub group: Arc<Group>,
+    /// Whether it was made.
+    pub is_new: bool,
+    /// What is in force differently: of a new group, compared with what any group inherits.
+    pub changes: Changes,
+}
+
+/// Refuses what would end the signing of a group's requests without saying so: `own` is all that the group would say.
+pub(super) fn keeps_signing(group: &Group, own: &Value, next: &Effective) -> Result<(), Invalid> {
+    let signer = match &group.effective {
+        Ok(effective) => effective.sign.as_ref().map(|used| used.plugin.to_string()),
+        Err(_) => group.own.pointer("/sign/plugin").and_then(Value::as_str).map(str::to_owned),
+    };
+    match signer {
+        Some(signer) if next.sign.is_none() && own.get("sign") != Some(&Value::Null) => {
+            let message = format!(
+                "requests of the group are signed by `{signer}`, and this document leaves `sign` out: keep it, or write \
+                 `\"sign\": null` to send them unsigned"
+            );
+            Err(Invalid::at("/sign", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Catalog {
+    /// The tenant's group of this name.
+    #[must_use]
+    pub fn group(&self, tenant: TenantId, name: &str) -> Option<Arc<Group>> {
+        self.state().group(tenant, name).cloned()
+    }
+
+    /// The group with this number, whoever owns it.
+    #[must_use]
+    pub fn group_by_id(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.state().group_by_id(id).cloned()
+    }
+
+    /// The tenant's groups, by name.
+    #[must_use]
+    pub fn groups(&self, tenant: TenantId) -> Vec<Arc<Group>> {
+        self.state().groups_of(tenant).cloned().collect()
+    }
+
+    /// What would be in force for a group with this own policy, checked as for a put; nothing is written. Without a name it is what
+    /// any group could be made with, if the keys are granted to it.
+    ///
+    /// # Errors
+    /// If it makes no sense, with a pointer to what does not.
+    pub async fn candidate(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Rejected> {
+        let effective = self.state().effective(tenant, group, own)?;
+        self.check_policy(tenant, group, &effective).await?;
+        Ok(effective)
+    }
+
+    /// The layers that a group's policy is made of, lowest first, and their merger's provenance.
+    #[must_use]
+    pub fn provenance(&self, group: &Group) -> BTreeMap<String, String> {
+        let doc = group.effective.as_ref().map(|effective| effective.doc.clone()).unwrap_or_default();
+        let state = self.state();
+        provenance(&doc, &state.layers(&group.tenant, Some(&group.name), &group.own))
+    }
+
+    /// What a tenant's group of this name inherits besides its tenant's defaults; null if nothing.
+    #[must_use]
+    pub fn preset(&self, tenant: TenantId, group: &str) -> Value {
+        self.state().preset(tenant, Some(group)).clone()
+    }
+
+    /// Makes or changes a group. A paused group stays paused. Another policy than before is a new version of it, in force at once.
+    ///
+    /// # Errors
+    /// If the policy makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
+    pub async fn put_group(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        written: Written,
+        author: &Author,
+    ) -> Result<PutGroup, Rejected> {
+        check::name("group", name)?;
+        // What a part is laid over must not move meanwhile: on this node, parts wait for each other.
+        let _merging = match written {
+            Written::Whole(_) | Written::Declared(_) => None,
+            Written::Part(_) => Some(self.merging.lock().await),
+        };
+        for _ in 0..MAX_TRIES {
+            let seen = self.group(tenant.id, name);
+            let own = self.pin(tenant.id, self.written_over(tenant, name, seen.as_deref(), &written));
+            let effective = self.candidate(tenant, Some(name), &own).await?;
+            let policy = roles_of(&own);
+            let version = |number| self.new_binding(tenant.id, number, policy.clone(), &effective, author);
+            let (is_stale, before) = (AtomicBool::new(false), Mutex::new(None));
+            let changed = self
+                .change_group(tenant.id, name, |now| {
+                    let is_seen = now.map(|group| group.version) == seen.as_ref().map(|group| group.version);
+                    if matches!(written, Written::Part(_)) && !is_seen {
+                        is_stale.store(true, Ordering::Relaxed);
+                        return Err(Rejected::Gone);
+                    }
+                    let policy_before = self.policy_before(tenant, Some(name), now);
+                    *before.lock().unwrap_or_else(PoisonError::into_inner) = Some((now.is_none(), policy_before));
+                    let Some(group) = now else {
+                        let rollout = Some(Rollout::first(version(1), author));
+                        return Ok(GroupDoc { policy: own.clone(), paused: false, rollout });
+                    };
+                    if !matches!(written, Written::Declared(_)) {
+                        keeps_signing(group, &own, &effective)?;
+                    }
+                    let moved = group.moved(|rollout| {
+                        if rollout.active.policy != policy {
+                            let next = version(rollout.number());
+                            rollout.advance(next, Action::Bind, author, self.now());
+                        }
+                    });
+                    Ok(GroupDoc { policy: own.clone(), ..moved })
+                })
+                .await;
+            if is_stale.into_inner() {
+                continue;
+            }
+            let group = changed?;
+            self.forget_old(&group).await?;
+            let before = before.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (is_new, before) = before.unwrap_or_default();
+            return Ok(PutGroup { group, is_new, changes: Changes::between(&before, &effective.doc) });
+        }
+        Err(busy())
+    }
+
+    /// What a group would have of its own with a part of it changed. Nothing is written.
+    #[must_use]
+    pub fn with_part(&self, group: &Group, part: &Value) -> Value {
+        self.written_over(&group.tenant, &group.name, Some(group), &Written::Part(part.clone()))
+    }
+
+    /// What a group has of its own when this is written to it.
+    pub(super) fn written_over(&self, tenant: &Tenant, name: &str, group: Option<&Group>, written: &Written) -> Value {
+        match written {
+            Written::Whole(own) | Written::Declared(own) => own.clone(),
+            Written::Part(part) => {
+                let mut own = group.map_or_else(|| Value::Object(Map::new()), |group| group.own.clone());
+                compose(&mut own, &self.policy_before(tenant, Some(name), group), part);
+                own
+            }
+        }
+    }
+
+    /// What is in force for a group, or would be for one of this name that says nothing; what the group says itself if something that it
+    /// names has gone.
+    pub(super) fn policy_before(&self, tenant: &Tenant, name: Option<&str>, group: Option<&Group>) -> Value {
+        match group {
+            Some(group) => group.effective.as_ref().map_or_else(|_| group.own.clone(), |known| known.doc.clone()),
+            None => {
+                let inherited = self.state().effective(tenant, name, &Value::Object(Map::new()));
+                inherited.map(|effective| effective.doc).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The groups that have an observer.
+    #[must_use]
+    pub fn observed_groups(&self) -> HashSet<GroupId> {
+        self.state().groups().filter(|group| group.has_observer()).map(|group| group.id).collect()
+    }
+
+    /// Lets a group's jobs wait, or go on.
+    ///
+    /// # Errors
+    /// If the group is removed at the same moment.
+    pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), Rejected> {
+        let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(Rejected::Gone)?.moved(|_| ()) });
+        self.change_group(group.tenant.id, &group.name, change).await.map(drop)
+    }
+
+    /// Removes a group and, by and by, its finished jobs. False if there is none.
+    ///
+    /// # Errors
+    /// If it has unfinished jobs, takes another group's dead letters, or a schedule uses it.
+    pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+        let takes_from = |group: &Arc<Group>| {
+            group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
+        };
+        if let Some(user) = self.groups(tenant).into_iter().find(takes_from) {
+            return Err(Rejected::Conflict(format!("the dead letters of the group `{}` go there", user.name)));
+        }
+        if let Some(user) = self.schedules(tenant).into_iter().find(|schedule| schedule.spec.group == name) {
+            return Err(Rejected::Conflict(format!("the schedule `{}` makes its jobs there", user.name)));
+        }
+        let Some(group) = self.group(tenant, name) else { return Ok(false) };
+        let removed = self.delete(tenant, Kind::Group, name).await?;
+        self.forget_all(tenant, group.id).await?;
+        Ok(removed)
+    }
+
+    /// A group's policy with a job's overrides over it, checked.
+    ///
+    /// # Errors
+    /// If the overrides make no sense, with a pointer into them.
+    pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), Rejected> {
+        let effective = self.overridden(group, overrides)?;
+        self.check_policy(&group.tenant, Some(&group.name), &effective).await.map_err(Rejected::without_config)
+    }
+
+    pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {
+        check::nesting(overrides)?;
+        let mut doc = group.effective.as_ref().map_err(Clone::clone)?.doc.clone();
+        override_configs(&mut doc, overrides)?;
+        Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))
+    }
+
+    /// Writes the version of each of the tenant's own plugins into a policy, so that an upload changes no group.
+    pub(super) fn pin(&self, tenant: TenantId, mut own: Value) -> Value {
+        let state = self.state();
+        let pin = |used: &mut Value| {
+            let Some(Value::String(text)) = used.get_mut("plugin") else { return };
+            let name = PluginName::from(text.as_str());
+            if let Some(plugin) = state.plugin(tenant, &name).filter(|plugin| !plugin.builtin) {
+                *text = plugin.full_name();
+            }
+        };
+        ["sign", "judge", "retry", "observe"].into_iter().filter_map(|role| own.get_mut(role).map(&pin)).for_each(drop);
+        own.get_mut("encode").and_then(Value::as_array_mut).into_iter().flatten().for_each(pin);
+        own
+    }
+}

@@ -1,0 +1,325 @@
+//! Keys in the catalog: those that sign, and those that are sent.
+//!
+//! A key is granted to all groups of its tenant, or to some by name: a group can be named before it is there. A group binds only what is
+//! granted to it, and is given nothing else when it is called; so that a grant is not taken from under a group that works, it stays as
+//! long as the group uses the key.
+//!
+//! A key has one version, or several while it is rotated: the newest signs first, the older ones besides until they expire or
+//! are removed. Expired versions are given to nobody, and leave the store with the next change of the key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::entities::{KeyDoc, KeyVersion, SealedVersion};
+use super::secrets::{Sealed, Vault};
+use super::{Catalog, Group, Key, Rejected, check, document};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::TenantId;
+use carillon_policy::binding::{Effective, Invalid};
+use carillon_policy::{KeyKind, KeyMaterial};
+use carillon_store::{Entity, Expect, Kind};
+
+/// The most versions of a key that sign at once. With the eight key operations of a call a signer can ask two keys that many times.
+const VERSIONS: usize = 4;
+
+/// The most groups that a key is granted to by name.
+const GRANTS: usize = 1_000;
+
+/// A new value of a key.
+pub struct KeyValue {
+    /// What it can be used for.
+    pub kind: KeyKind,
+    /// Its bytes.
+    pub secret: Zeroizing<Vec<u8>>,
+    /// What becomes of the versions until now; without it they end at once.
+    pub overlap: Option<Overlap>,
+    /// The groups that the key is granted to from now on. Without it, as before; a new key is granted to all.
+    pub groups: Option<Vec<String>>,
+    /// Whether the configuration says so.
+    pub is_declared: bool,
+}
+
+/// How long the versions of a key go on when it is given a new value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// They sign for so long besides, unless they end earlier.
+    For(Duration),
+    /// They sign until somebody removes them, or as long as they were to anyway.
+    UntilRemoved,
+}
+
+impl Overlap {
+    /// When a version ends that would have ended then.
+    fn end(self, before: Option<UnixMs>, now: UnixMs) -> Option<UnixMs> {
+        match self {
+            Self::For(time) => before.into_iter().chain([now.plus(time)]).min(),
+            Self::UntilRemoved => before,
+        }
+    }
+}
+
+impl Catalog {
+    /// The tenant's keys, by name.
+    #[must_use]
+    pub fn keys(&self, tenant: TenantId) -> Vec<Arc<Key>> {
+        self.state().keys_of(tenant).cloned().collect()
+    }
+
+    /// The tenant's key of this name.
+    #[must_use]
+    pub fn key(&self, tenant: TenantId, name: &str) -> Option<Arc<Key>> {
+        self.state().key(tenant, name).cloned()
+    }
+
+    /// Gives a key a value, which cannot be read again. A value that it has already makes no second version.
+    ///
+    /// # Errors
+    /// If the value is not of the kind, the older versions cannot go on beside it, or a group uses the key that it is no longer granted to.
+    pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
+        check::name("key", name)?;
+        let KeyValue { kind, secret, overlap, groups, is_declared: declared } = value;
+        let groups = self.grants(tenant, name, groups).await?;
+        let material = KeyMaterial::new(name.to_owned(), kind, secret.clone());
+        let material = material.map_err(|error| Invalid::at("/secret", error))?;
+        let sealed = self.vault.seal(&key_owner(tenant, name), &secret, &*self.clock);
+        let sealed = sealed.map_err(|error| Invalid::at("/secret", error.to_string()))?;
+        let change = |before: Option<&Key>| {
+            // A value that is put again is the version that it is.
+            let same = before.map(|key| &key.newest).filter(|newest| {
+                newest.kind == kind && newest.material.as_ref().is_some_and(|known| known.is_same(&material))
+            });
+            let new = SealedVersion { kind, sealed: sealed.clone(), number: None, created_at: None, expires_at: None };
+            let newest = same.map_or(new, SealedVersion::from);
+            let older = match before.zip(overlap) {
+                Some((key, overlap)) => older(key, &material, kind, overlap, self.now())?,
+                None => Vec::new(),
+            };
+            Ok(KeyDoc { newest, older, groups: groups.clone().or_else(|| before?.groups.clone()), declared })
+        };
+        self.change_key(tenant, name, change).await
+    }
+
+    /// Gives a key the value that the configuration says, unless it has it.
+    ///
+    /// # Errors
+    /// See [`Catalog::put_key`].
+    pub async fn declare_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
+        let material = KeyMaterial::new(name.to_owned(), value.kind, value.secret.clone());
+        let material = material.map_err(|error| Invalid::at("/secret", error))?;
+        let known = self.key(tenant, name);
+        let is_same = |key: &Arc<Key>| key.newest.material.as_ref().is_some_and(|known| known.is_same(&material));
+        let Some(known) = known.filter(is_same) else {
+            return self.put_key(tenant, name, KeyValue { is_declared: true, ..value }).await;
+        };
+        let mut groups = value.groups;
+        groups.iter_mut().for_each(|groups| {
+            groups.sort();
+            groups.dedup();
+        });
+        if groups.is_some() && known.groups != groups {
+            self.grant_key(tenant, &known, groups).await?;
+        }
+        Ok(())
+    }
+
+    /// Grants a key to these groups and no others, or to all of the tenant's.
+    ///
+    /// # Errors
+    /// If a group uses the key that it is no longer granted to.
+    pub async fn grant_key(&self, tenant: TenantId, key: &Key, groups: Option<Vec<String>>) -> Result<(), Rejected> {
+        let groups = self.grants(tenant, &key.name, groups).await?;
+        let change = |before: Option<&Key>| {
+            let key = before.ok_or(Rejected::Gone)?;
+            let newest = SealedVersion::from(&key.newest);
+            let older = key.live(self.now()).skip(1).map(SealedVersion::from).collect();
+            Ok(KeyDoc { newest, older, groups: groups.clone(), declared: key.is_declared })
+        };
+        self.change_key(tenant, &key.name, change).await
+    }
+
+    /// Removes a version of a key; false if there is none of this number. With the newest gone, the one before it is the newest.
+    ///
+    /// # Errors
+    /// If it is the only one.
+    pub async fn delete_key_version(&self, tenant: TenantId, key: &Key, number: i64) -> Result<bool, Rejected> {
+        if !key.live(self.now()).any(|version| version.number == number) {
+            return Ok(false);
+        }
+        let change = |before: Option<&Key>| {
+            let key = before.ok_or(Rejected::Gone)?;
+            let mut versions = key.live(self.now()).filter(|version| version.number != number).map(SealedVersion::from);
+            let only = || {
+                let text = "it is the only version: delete the key, or put a new version first";
+                Rejected::Conflict(text.to_owned())
+            };
+            let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
+            Ok(KeyDoc { newest, older: versions.collect(), groups: key.groups.clone(), declared: key.is_declared })
+        };
+        self.change_key(tenant, &key.name, change).await?;
+        Ok(true)
+    }
+
+    /// Removes a key; false if there is none.
+    ///
+    /// # Errors
+    /// If a group uses it.
+    pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+        self.check_unused(tenant, name, |_| true).await?;
+        self.delete(tenant, Kind::Key, name).await
+    }
+
+    /// Removes a key that the configuration no longer names, unless a group names it itself.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), Rejected> {
+        let is_named = |group: &Arc<Group>| {
+            let own = Effective::keys_named_in(&group.own);
+            own.iter().chain(&Effective::keys_named_in(&group.tenant.defaults)).any(|name| name == &key.name)
+        };
+        if let Some(group) = self.groups(tenant).iter().find(|group| is_named(group)) {
+            let (key, group) = (&key.name, &group.name);
+            tracing::warn!(key, group, "kept a key that the configuration no longer names: a group uses it");
+            return Ok(());
+        }
+        self.delete(tenant, Kind::Key, &key.name).await?;
+        tracing::warn!(key = key.name, "removed a key that the configuration no longer names");
+        Ok(())
+    }
+
+    /// The names that a key is to be granted to, sorted, if it can be.
+    async fn grants(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        groups: Option<Vec<String>>,
+    ) -> Result<Option<Vec<String>>, Rejected> {
+        let Some(mut groups) = groups else { return Ok(None) };
+        if groups.len() > GRANTS {
+            return Err(
+                Invalid::at("/groups", format!("a key is granted to all groups, or to at most {GRANTS}")).into()
+            );
+        }
+        for (index, group) in groups.iter().enumerate() {
+            check::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;
+        }
+        groups.sort();
+        groups.dedup();
+        self.check_unused(tenant, name, |group| groups.binary_search(&group.name).is_err()).await?;
+        Ok(Some(groups))
+    }
+
+    /// Whether none of these groups uses a key, under a version of its policy that decides attempts or is shown them.
+    async fn check_unused(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        is_one: impl Fn(&Group) -> bool,
+    ) -> Result<(), Rejected> {
+        // What another node has bound a moment ago counts.
+        self.catch_up().await?;
+        for group in self.groups(tenant).into_iter().filter(|group| is_one(group)) {
+            let used = self.used(&group).await?;
+            let mut effective = used.iter().filter_map(|group| group.effective.as_ref().ok());
+            if effective.any(|effective| effective.uses_key(name)) {
+                return Err(Rejected::Conflict(format!("the group `{}` uses this key", group.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a key, or makes it, as `change` says of what there is. That is asked again if another node was faster.
+    async fn change_key(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        change: impl Fn(Option<&Key>) -> Result<KeyDoc, Rejected>,
+    ) -> Result<(), Rejected> {
+        let decide = |before: Option<&Key>| {
+            let doc = change(before)?;
+            let expect = before.map_or(Expect::Nothing, |key| Expect::Version(key.revision));
+            Ok(self.entity(tenant, Kind::Key, name, document(&doc), expect).into())
+        };
+        self.change(|| self.key(tenant, name), decide).await.map(drop)
+    }
+}
+
+/// The versions that go on beside a new one.
+fn older(
+    key: &Key,
+    new: &KeyMaterial,
+    kind: KeyKind,
+    overlap: Overlap,
+    now: UnixMs,
+) -> Result<Vec<SealedVersion>, Invalid> {
+    let other = |version: &&KeyVersion| !version.material.as_ref().is_some_and(|material| material.is_same(new));
+    let kept: Vec<_> = key.live(now).filter(other).collect();
+    if kept.iter().any(|version| KeyKind::Header == version.kind || KeyKind::Header == kind) {
+        return Err(Invalid::at("/overlap", "a header has one value at a time; only keys that sign can overlap"));
+    }
+    if kept.len() >= VERSIONS {
+        let message = format!("{} versions sign already, which is the most; remove one first", kept.len());
+        return Err(Invalid::at("/overlap", message));
+    }
+    let end = |version: &KeyVersion| overlap.end(version.expires_at, now);
+    Ok(kept.into_iter().map(|it| SealedVersion { expires_at: end(it), ..SealedVersion::from(it) }).collect())
+}
+
+/// Every sealed value of a stored key.
+pub(super) fn sealed_versions(doc: KeyDoc) -> impl Iterator<Item = Sealed> {
+    std::iter::once(doc.newest).chain(doc.older).map(|version| version.sealed)
+}
+
+/// Whom a sealed key belongs to.
+pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
+    format!("{}/{name}", tenant.0)
+}
+
+/// A version that cannot be decrypted is shown but not usable: the server starts, and the groups that need it wait.
+pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) -> Key {
+    let owner = key_owner(TenantId(entity.tenant), &entity.name);
+    let version = |stored: SealedVersion| {
+        let number = stored.number.unwrap_or(entity.version);
+        let opened = vault.open(&owner, &stored.sealed).and_then(|secret| {
+            KeyMaterial::new(format!("{}/{number}", entity.name), stored.kind, secret).map_err(anyhow::Error::msg)
+        });
+        let opened = opened
+            .inspect_err(|error| tracing::error!(tenant, key = entity.name, number, %error, "a key cannot be used"));
+        KeyVersion {
+            number,
+            kind: stored.kind,
+            created_at: stored.created_at.unwrap_or(entity.updated_at),
+            expires_at: stored.expires_at,
+            material: opened.ok().map(|material| Arc::new(material.until(stored.expires_at))),
+            sealed: stored.sealed,
+        }
+    };
+    Key {
+        name: entity.name.clone(),
+        created_at: entity.created_at,
+        updated_at: entity.updated_at,
+        newest: version(doc.newest),
+        older: doc.older.into_iter().map(version).collect(),
+        groups: doc.groups,
+        is_declared: doc.declared,
+        revision: entity.version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_ends_when_its_first_end_has_come() {
+        let at = UnixMs;
+        let overlap = Overlap::For(Duration::from_millis(10));
+        assert_eq!(overlap.end(None, at(5)), Some(at(15)));
+        assert_eq!(overlap.end(Some(at(12)), at(5)), Some(at(12)));
+        assert_eq!(overlap.end(Some(at(20)), at(5)), Some(at(15)));
+        assert_eq!(Overlap::UntilRemoved.end(Some(at(12)), at(5)), Some(at(12)));
+        assert_eq!(Overlap::UntilRemoved.end(None, at(5)), None);
+    }
+}

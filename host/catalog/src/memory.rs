@@ -1,0 +1,152 @@
+//! The state in memory and the durable copy behind it, which change together.
+//!
+//! A change is written to the store and then applied to the state, in a task of its own: whoever asked for it may go away in between, and
+//! the state would differ from the store until the next start.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::{Mutex, Notify};
+
+use super::Rejected;
+use super::secrets::Vault;
+use super::state::State;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::TenantId;
+use carillon_policy::Runtime;
+use carillon_store::{Changes, Entity, Kind, PutEntity, Store, StoreError};
+
+/// What is configured, here and in the store.
+pub(super) struct Memory {
+    store: Arc<dyn Store>,
+    runtime: Arc<Runtime>,
+    vault: Arc<Vault>,
+    state: RwLock<State>,
+    /// Of what was last taken over from the store.
+    generation: AtomicI64,
+    /// Held from a write to the store until it is applied.
+    writing: Mutex<()>,
+    changed: Notify,
+}
+
+/// What is to be removed.
+pub(super) struct Removal {
+    pub(super) tenant: TenantId,
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) now: UnixMs,
+    /// Only if nothing has changed since then.
+    pub(super) generation: Option<i64>,
+}
+
+impl Memory {
+    /// Takes over all that is in the store.
+    pub(super) async fn open(
+        store: Arc<dyn Store>,
+        runtime: Arc<Runtime>,
+        vault: Arc<Vault>,
+        mut state: State,
+    ) -> Result<Self, StoreError> {
+        let (generation, entities) = store.load().await?;
+        state.apply_all(entities, &vault);
+        Ok(Self {
+            store,
+            runtime,
+            vault,
+            state: RwLock::new(state),
+            generation: AtomicI64::new(generation),
+            writing: Mutex::new(()),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The generation of the store that the state agrees with at least.
+    pub(super) fn generation(&self) -> i64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Wakes when something has changed.
+    pub(super) fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    /// Writes an entity. It is in force when this returns, and in any case soon, if it is in the store.
+    pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, Rejected> {
+        let memory = Arc::clone(self);
+        to_the_end(async move {
+            let _writing = memory.writing.lock().await;
+            let entity = memory.store.put(put).await?;
+            let applied = memory.state_mut().apply(entity.clone(), &memory.vault);
+            memory.changed.notify_waiters();
+            applied.map_err(|error| StoreError::Corrupt(format!("{error:#}")))?;
+            Ok(entity)
+        })
+        .await
+    }
+
+    /// Removes an entity; false if it is not there.
+    pub(super) async fn delete(self: &Arc<Self>, removal: Removal) -> Result<bool, Rejected> {
+        let memory = Arc::clone(self);
+        to_the_end(async move {
+            let Removal { tenant, kind, name, now, generation } = removal;
+            let _writing = memory.writing.lock().await;
+            if !memory.store.delete(tenant.0, kind, name.clone(), now, generation).await? {
+                return Ok(false);
+            }
+            let unused = {
+                let mut state = memory.state_mut();
+                state.remove(tenant, kind, &name).filter(|component| !state.has_component(component))
+            };
+            memory.changed.notify_waiters();
+            if let Some(component) = unused {
+                memory.runtime.registry.forget(&component).await;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Takes over what other nodes have changed until now; false if that is nothing.
+    pub(super) async fn refresh(self: &Arc<Self>) -> Result<bool, StoreError> {
+        if self.store.generation().await? == self.generation() {
+            return Ok(false);
+        }
+        let memory = Arc::clone(self);
+        to_the_end(async move {
+            // A change of this node is either in what is loaded, or is applied after it.
+            let _writing = memory.writing.lock().await;
+            let (generation, unused) = match memory.store.changes(memory.generation()).await? {
+                Some(Changes { generation, changed, gone }) => {
+                    (generation, memory.state_mut().apply_changes(changed, gone, &memory.vault))
+                }
+                None => {
+                    let (generation, entities) = memory.store.load().await?;
+                    (generation, memory.state_mut().apply_all(entities, &memory.vault))
+                }
+            };
+            memory.generation.store(generation, Ordering::Relaxed);
+            memory.changed.notify_waiters();
+            for component in &unused {
+                memory.runtime.registry.forget(component).await;
+            }
+            Ok(true)
+        })
+        .await
+    }
+}
+
+/// Does work that nobody interrupts by going away.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,131 @@
+//! From a group to the code that runs: bindings turned into loaded plugins with their keys.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::check::not_granted;
+use super::{Catalog, Group};
+use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
+use carillon_policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Role, Step};
+
+impl Catalog {
+    /// The policy of a group's job, ready to be called. Without overrides it is
+    /// made once for each version of the group, and kept as long as there is room.
+    ///
+    /// # Errors
+    /// The role for which something that the binding names has gone or does not load, and what. The job can wait until it is back.
+    pub async fn plan(&self, group: &Group, overrides: Option<&Value>) -> Result<Arc<Plan>, (Role, Fault)> {
+        let unusable = |error: Invalid| (error.role(), fault(FaultCode::Unavailable, error.to_string()));
+        match overrides {
+            Some(overrides) => {
+                let effective = self.overridden(group, overrides).map_err(unusable)?;
+                let plan = self.make_plan(group, &effective).await?;
+                // Such a plan is not kept, but the plugins that were loaded for it would be.
+                self.plans.shed(&self.runtime.registry);
+                Ok(plan)
+            }
+            None => {
+                let effective = group.effective.as_ref().map_err(|error| unusable(error.clone()))?;
+                // Before the keys are read: a plan that was made while they changed is made again.
+                let keys_epoch = self.state().keys_epoch(group.tenant.id);
+                if let Some(plan) = self.plans.get(&group.plan, keys_epoch) {
+                    return Ok(plan);
+                }
+                let plan = self.make_plan(group, effective).await?;
+                self.plans.put(&group.plan, &plan, keys_epoch);
+                self.plans.shed(&self.runtime.registry);
+                Ok(plan)
+            }
+        }
+    }
+
+    /// The same for a policy that is not bound yet.
+    ///
+    /// # Errors
+    /// As for [`Catalog::plan`].
+    pub async fn make_plan(&self, group: &Group, effective: &Effective) -> Result<Arc<Plan>, (Role, Fault)> {
+        let signing = |fault| (Role::Sign, fault);
+        let mut encode = Vec::with_capacity(effective.encode.len());
+        for used in &effective.encode {
+            encode.push(self.step(used).await?);
+        }
+        let sign = match &effective.sign {
+            Some(used) => {
+                let keys = used
+                    .keys
+                    .iter()
+                    .map(|key| self.granted(group, key))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(signing)?;
+                Some((self.step(used).await?, keys.concat()))
+            }
+            None => None,
+        };
+        // They are put on where requests are signed.
+        let sendable = |header: &AuthHeader| Ok((header.clone(), self.sendable(group, &header.key).map_err(signing)?));
+        let auth_headers = effective.auth_headers.iter().map(sendable).collect::<Result<_, _>>()?;
+        let (judge, retry) = (self.step(&effective.judge).await?, self.step(&effective.retry).await?);
+        Ok(Arc::new(Plan { encode, sign, auth_headers, judge, retry }))
+    }
+
+    /// The group's observer, if it has one. Not part of the plan: a delivery does not depend on it.
+    ///
+    /// # Errors
+    /// If it has gone or does not load.
+    pub async fn observer(&self, group: &Group) -> Result<Option<Step>, Fault> {
+        match group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref()) {
+            Some(used) => self.step(used).await.map(Some).map_err(|(_, fault)| fault),
+            None => Ok(None),
+        }
+    }
+
+    async fn step(&self, used: &Use) -> Result<Step, (Role, Fault)> {
+        let plugin = match self.runtime.registry.loaded(&used.digest) {
+            Some(plugin) => plugin,
+            None => {
+                let loaded = self.runtime.registry.get(&used.digest, self).await;
+                loaded.map_err(|error| {
+                    (used.role, fault(FaultCode::Unavailable, format!("`{}`: {error}", used.plugin)))
+                })?
+            }
+        };
+        Ok(Step {
+            role: used.role,
+            name: used.plugin.to_string().into(),
+            plugin,
+            config: Arc::clone(&used.config),
+            config_digest: used.config_digest.clone(),
+        })
+    }
+
+    /// A key's versions, newest first. An older one that cannot be decrypted is left out, the newest is not.
+    fn granted(&self, group: &Group, key: &str) -> Result<Vec<Arc<KeyMaterial>>, Fault> {
+        let found = self.state().key(group.tenant.id, key).cloned();
+        // What a group binds was granted to it then, and need no longer be.
+        if found.as_ref().is_some_and(|found| !found.is_granted_to(&group.name)) {
+            return Err(fault(FaultCode::MissingKey, not_granted(key, &group.name)));
+        }
+        let versions = found.and_then(|key| {
+            let newest = key.newest.material.clone()?;
+            let older = key.older.iter().filter_map(|version| version.material.clone());
+            Some(std::iter::once(newest).chain(older).collect())
+        });
+        versions.ok_or_else(|| {
+            fault(FaultCode::MissingKey, format!("the key `{key}` does not exist or cannot be decrypted"))
+        })
+    }
+
+    /// A key that was put again may be one that signs by now, which must not go out.
+    fn sendable(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
+        let newest = self.granted(group, key)?.into_iter().next();
+        match newest.filter(|material| material.header().is_ok()) {
+            Some(material) => Ok(material),
+            None => Err(fault(FaultCode::MissingKey, format!("the key `{key}` is not of the kind `header`"))),
+        }
+    }
+}
+
+fn fault(code: FaultCode, message: String) -> Fault {
+    Fault { code, blame: Blame::Config, message }
+}

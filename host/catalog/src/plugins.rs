@@ -1,0 +1,282 @@
+//! Plugins in the catalog.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::change::{MAX_TRIES, busy};
+use super::{BoundPlugin, Catalog, Group, PluginVersion, Rejected, Tenant, check, document};
+use carillon_core::job::TenantId;
+use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
+use carillon_policy::{Digest, LoadError, PluginDoc, Role, examine};
+use carillon_store::{Expect, Kind, PutEntity};
+
+/// The longest that an upload may take to describe itself and to pass its golden tests.
+const EXAMINATION: Duration = Duration::from_secs(60);
+
+/// The longest reason for a deprecation, in bytes.
+const REASON_LEN: usize = 1 << 10;
+
+/// A component that somebody uploads.
+#[derive(Debug)]
+pub struct Upload {
+    /// What it is to be called.
+    pub name: String,
+    /// As which version.
+    pub version: String,
+    /// Its bytes.
+    pub component: Bytes,
+    /// An Ed25519 signature of them in base64, if there is one.
+    pub signature: Option<String>,
+}
+
+impl Catalog {
+    /// A plugin that the tenant can see; the newest version if none is named.
+    #[must_use]
+    pub fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<Arc<PluginVersion>> {
+        self.state().plugin(tenant, name).cloned()
+    }
+
+    /// The versions of a plugin that the tenant can see, oldest first.
+    #[must_use]
+    pub fn plugin_versions(&self, tenant: TenantId, name: &str) -> Vec<Arc<PluginVersion>> {
+        let state = self.state();
+        state.plugins_of(tenant).filter(|plugin| plugin.name == name).cloned().collect()
+    }
+
+    /// Every plugin version that the tenant can see, the server's own first.
+    #[must_use]
+    pub fn plugins(&self, tenant: TenantId) -> Vec<Arc<PluginVersion>> {
+        self.state().plugins_of(tenant).cloned().collect()
+    }
+
+    /// The longest that it takes to find out whether an upload is a plugin.
+    #[must_use]
+    pub fn upload_time(&self) -> Duration {
+        self.runtime.registry.admission_time() + EXAMINATION
+    }
+
+    /// Accepts a component as a version of one of the tenant's plugins; the answer says whether it is new. The same bytes again
+    /// are accepted again; other bytes under the same version are not.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being that plugin, as a sentence for its author.
+    pub async fn put_plugin(&self, tenant: &Tenant, upload: Upload) -> Result<(Arc<PluginVersion>, bool), Rejected> {
+        let Upload { name, version, component, signature } = upload;
+        check::name("plugin", &name)?;
+        if self.state().is_builtin(&name) {
+            return Err(Rejected::Conflict(format!("`{name}` is one of the server's own plugins")));
+        }
+        if version.parse::<semver::Version>().is_err() {
+            let shown = version.escape_default();
+            return Err(Invalid::at("", format!("`{shown}` is not a semantic version such as `1.4.0`")).into());
+        }
+        let full = PluginName { name, version: Some(version) };
+        let digest = Digest::of(&component);
+        if let Some(known) = self.same(tenant.id, &full, &digest)? {
+            return Ok((known, false));
+        }
+        self.check_room(tenant, component.len())?;
+        let signed_by = tenant.signers.verify(&component, signature.as_deref())?;
+        let admitted = self.runtime.registry.admit(tenant.id, &component).await?;
+        let described = examine(&self.runtime, tenant.id, &admitted.plugin, &component);
+        let described = tokio::time::timeout(EXAMINATION, described).await.map_err(|_| {
+            let most = carillon_core::duration::format(EXAMINATION);
+            LoadError::Golden(format!("what it says of itself and its golden tests take longer than {most}"))
+        })??;
+        let said = PluginName { name: described.name, version: Some(described.version) };
+        if said != full && !is_draft(&full, &said) {
+            let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
+            return Err(LoadError::Description(text).into());
+        }
+        let (size, doc) = (described.doc.size, PluginDoc { signed_by, ..described.doc });
+        let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Expect::Nothing);
+        let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
+        let _accepting = self.accepting.lock().await;
+        if let Some(known) = self.same(tenant.id, &full, &digest)? {
+            return Ok((known, false));
+        }
+        self.check_room(tenant, size)?;
+        match self.put(put).await {
+            // Somebody was faster, perhaps with the same bytes.
+            Err(Rejected::Conflict(text)) => {
+                self.catch_up().await?;
+                let known = self.same(tenant.id, &full, &digest)?;
+                known.map(|known| (known, false)).ok_or(Rejected::Conflict(text))
+            }
+            Err(rejected) => Err(rejected),
+            Ok(_) => {
+                self.runtime.registry.keep(&admitted).await;
+                Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true))
+            }
+        }
+    }
+
+    /// Whether the tenant may have another version of so many bytes.
+    fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), Rejected> {
+        let (state, quota) = (self.state(), &tenant.quota.doc);
+        let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
+        let (count, bytes) = own.fold((0, size), |(count, bytes), plugin| (count + 1, bytes + plugin.doc.size));
+        if let Some(most) = quota.plugins.filter(|most| count >= *most) {
+            let text = format!("the tenant may have {most} versions of plugins, and has {count}: delete one first");
+            return Err(Rejected::Conflict(text));
+        }
+        match quota.plugin_bytes.filter(|most| bytes > *most) {
+            Some(most) => Err(Rejected::TooLarge(format!(
+                "the components of the tenant's plugins may have {most} bytes together; with this one it would be {bytes}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The version if it is there, and is these bytes.
+    fn same(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        digest: &Digest,
+    ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+        match self.plugin(tenant, name) {
+            Some(known) if known.doc.digest != *digest => Err(Rejected::Conflict(format!(
+                "`{name}` exists with the digest {}; a version never changes",
+                known.doc.digest
+            ))),
+            known => Ok(known),
+        }
+    }
+
+    /// Says that a version should no longer be bound, and why; `None` takes it back. None if there is no such version.
+    ///
+    /// # Errors
+    /// If it is one of the server's own.
+    pub async fn deprecate_plugin(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        deprecated: Option<String>,
+    ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+        let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
+        if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > REASON_LEN) {
+            let message = format!("a reason has 1 to {REASON_LEN} bytes");
+            return Err(Invalid::at("/deprecated", message).into());
+        }
+        let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
+        let full = plugin.full_name();
+        let needs = vec![(tenant.0, full.clone())];
+        self.put(PutEntity { needs, ..self.entity(tenant, Kind::Plugin, &full, doc, Expect::Anything) }).await?;
+        Ok(self.plugin(tenant, name))
+    }
+
+    /// Removes a version; false if there is none.
+    ///
+    /// # Errors
+    /// If it is one of the server's own, or something uses it.
+    pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, Rejected> {
+        for _ in 0..MAX_TRIES {
+            // What another node has bound a moment ago counts, and what anybody binds from now on makes this another try.
+            self.catch_up().await?;
+            let generation = self.memory.generation();
+            let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
+            if let Some(user) = self.user_of(tenant, &plugin) {
+                let verb = if user.ends_with('s') { "use" } else { "uses" };
+                return Err(Rejected::Conflict(format!("{user} {verb} it")));
+            }
+            match self.delete_unchanged(tenant, Kind::Plugin, &plugin.full_name(), Some(generation)).await {
+                Err(Rejected::Conflict(_)) => {}
+                done => return done,
+            }
+        }
+        Err(busy())
+    }
+
+    /// The tenant's own versions among those that a policy came to. It cannot be put in force when one of them has gone.
+    pub(super) fn needs(&self, tenant: TenantId, plugins: &[BoundPlugin]) -> Vec<(i64, String)> {
+        let state = self.state();
+        let own = plugins.iter().filter(|bound| !state.is_builtin(&PluginName::from(bound.plugin.as_str()).name));
+        own.map(|bound| (tenant.0, bound.plugin.clone())).collect()
+    }
+
+    /// What should be looked at in a group's policy.
+    #[must_use]
+    pub fn warnings(&self, group: &Group) -> Vec<String> {
+        group.effective.as_ref().map_or_else(|_| Vec::new(), |effective| self.warnings_of(&group.tenant, effective))
+    }
+
+    /// What should be looked at in a policy: plugins that are deprecated, and signers without a key.
+    #[must_use]
+    pub fn warnings_of(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
+        let warnings = |used: &Use| {
+            let plugin = self.plugin(tenant.id, &used.plugin)?;
+            let deprecated = plugin.doc.deprecated.as_ref();
+            let deprecated =
+                deprecated.map(|why| format!("{}: `{}` is deprecated: {why}", used.role, plugin.full_name()));
+            let has_no_key = used.role == Role::Sign && used.keys.is_empty() && plugin.doc.uses_keys;
+            let no_key = has_no_key.then(|| {
+                format!(
+                    "sign: `{}` signs with keys, and `sign.keys` names none: jobs wait for ever until it does",
+                    plugin.full_name()
+                )
+            });
+            Some(deprecated.into_iter().chain(no_key))
+        };
+        effective.uses().filter_map(warnings).flatten().chain(self.unusable_keys(tenant, effective)).collect()
+    }
+
+    /// What is to be said of the keys of a policy that cannot be decrypted.
+    fn unusable_keys(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
+        let signing = effective.sign.iter().flat_map(|used| &used.keys);
+        let keys = signing.chain(effective.auth_headers.iter().map(|header| &header.key));
+        let unusable = keys.filter(|name| self.key(tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
+        unusable
+            .map(|name| {
+                format!("the key `{name}` cannot be used: it is encrypted under another master key; put it again")
+            })
+            .collect()
+    }
+
+    /// One of the tenant's own.
+    fn own_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+        match self.plugin(tenant, name) {
+            Some(plugin) if plugin.builtin => {
+                Err(Rejected::Conflict(format!("`{}` is one of the server's own plugins", plugin.name)))
+            }
+            plugin => Ok(plugin),
+        }
+    }
+
+    /// What keeps a version from being removed.
+    fn user_of(&self, tenant: TenantId, plugin: &PluginVersion) -> Option<String> {
+        let name = plugin.full_name();
+        // Another version, such as a draft, may be the same bytes.
+        let is_it = |version: &Option<String>| version.as_ref().is_none_or(|it| *it == plugin.version.to_string());
+        let uses = |used: &Use| {
+            used.plugin.name == plugin.name && used.digest == plugin.doc.digest && is_it(&used.plugin.version)
+        };
+        for group in self.groups(tenant) {
+            if group.effective.iter().flat_map(|effective| effective.uses()).any(uses) {
+                return Some(format!("the group `{}`", group.name));
+            }
+            let bound = self.bindings(&group);
+            if let Some(version) = bound.iter().find(|version| version.plugins.iter().any(|it| it.plugin == name)) {
+                return Some(format!("version {} of the policy of the group `{}`", version.number, group.name));
+            }
+        }
+        let tenant = self.tenants().into_iter().find(|known| known.id == tenant)?;
+        let empty = Value::Object(serde_json::Map::new());
+        let defaults = self.state().effective(&tenant, None, &empty).ok()?;
+        defaults.uses().any(uses).then(|| "the tenant's defaults".to_owned())
+    }
+}
+
+/// Whether this is a name for a draft of a version: `0.1.0-dev.3` of `0.1.0`, `0.1.0-rc.1.dev.3` of `0.1.0-rc.1`. An author who tries things out
+/// needs many versions, and a component says only one.
+fn is_draft(name: &PluginName, of: &PluginName) -> bool {
+    let (Some(name_version), Some(version)) = (&name.version, &of.version) else { return false };
+    let dot = if version.contains('-') { "." } else { "-" };
+    let number =
+        name_version.strip_prefix(version.as_str()).and_then(|rest| rest.strip_prefix(dot)?.strip_prefix("dev."));
+    let is_number = number.is_some_and(|text| text.parse::<u32>().is_ok_and(|number| number.to_string() == text));
+    name.name == of.name && !version.contains('+') && is_number
+}

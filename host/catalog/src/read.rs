@@ -1,0 +1,34 @@
+//! From what is stored of a plugin to what the server works with.
+
+use serde::de::DeserializeOwned;
+
+use super::entities::PluginVersion;
+use carillon_core::clock::UnixMs;
+use carillon_policy::PluginDoc;
+use carillon_policy::binding::PluginName;
+use carillon_policy::config_schema::Schema;
+use carillon_store::Entity;
+
+/// Its document.
+pub(super) fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
+    T::deserialize(&entity.doc)
+        .map_err(|error| anyhow::anyhow!("the {} `{}` cannot be read: {error}", entity.kind.as_str(), entity.name))
+}
+
+pub(super) fn plugin_of(entity: &Entity) -> anyhow::Result<PluginVersion> {
+    let name = PluginName::from(entity.name.as_str());
+    plugin_version(name.name, &name.version.unwrap_or_default(), false, read(entity)?, entity.created_at)
+}
+
+/// Puts a plugin's parts together. Its schema is not looked at.
+pub(super) fn plugin_version(
+    name: String,
+    version: &str,
+    builtin: bool,
+    doc: PluginDoc,
+    created_at: UnixMs,
+) -> anyhow::Result<PluginVersion> {
+    let version =
+        version.parse().map_err(|_| anyhow::anyhow!("`{version}` is not a semantic version such as `1.4.0`"))?;
+    Ok(PluginVersion { name, version, builtin, doc, schema: Schema::default(), created_at })
+}

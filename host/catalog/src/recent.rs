@@ -1,0 +1,105 @@
+//! The plans of groups, as long as there is room for the plugins in them.
+//!
+//! A plan keeps its plugins loaded. When the loaded plugins take more room than they may, the plans that were used longest ago are given up,
+//! and with them the plugins that no other plan has. They are made again when they are needed: a plugin is loaded from the cache of compiled
+//! components in a fraction of a millisecond. A plan that is in use stays alive until that use is over, so the bound is one of what is
+//! kept, not of what runs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use carillon_policy::{Plan, Registry};
+
+/// So much is given up at a time, in percent of what may be kept: looking for what was used longest ago takes a walk over all.
+const LESS: usize = 10;
+
+/// The list is tidied when it has so many more entries than it had after the last time.
+const GROWTH: usize = 64;
+
+/// A group's plan, if there is room for it.
+#[derive(Debug, Default)]
+pub struct PlanCell {
+    plan: Mutex<Option<MadePlan>>,
+    used: AtomicU64,
+}
+
+/// A plan, and the state of the tenant's keys that it was made from ([`super::state::State::keys_epoch`]).
+#[derive(Clone, Debug)]
+struct MadePlan {
+    plan: Arc<Plan>,
+    keys_epoch: u64,
+}
+
+impl PlanCell {
+    fn lock(&self) -> MutexGuard<'_, Option<MadePlan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All of them. A cell is listed as long as it has a plan, and once; a group that has gone takes its own along.
+#[derive(Debug)]
+pub(super) struct Plans {
+    kept: Mutex<Kept>,
+    /// Rises with each use.
+    uses: AtomicU64,
+    /// Bytes of compiled code.
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    cells: Vec<Weak<PlanCell>>,
+    tidy_at: usize,
+}
+
+impl Plans {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { kept: Mutex::default(), uses: AtomicU64::new(1), limit }
+    }
+
+    /// The plan in a cell, which counts as used now; none if keys have changed since it was made.
+    pub(super) fn get(&self, cell: &PlanCell, keys_epoch: u64) -> Option<Arc<Plan>> {
+        let made = cell.lock().clone().filter(|made| made.keys_epoch == keys_epoch)?;
+        let plan = made.plan;
+        cell.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(plan)
+    }
+
+    /// Keeps a plan in its group's cell.
+    pub(super) fn put(&self, cell: &Arc<PlanCell>, plan: &Arc<Plan>, keys_epoch: u64) {
+        cell.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        if cell.lock().replace(MadePlan { plan: Arc::clone(plan), keys_epoch }).is_none() {
+            let mut kept = self.lock();
+            kept.cells.push(Arc::downgrade(cell));
+            if kept.cells.len() > kept.tidy_at {
+                kept.cells.retain(|cell| cell.strong_count() > 0);
+                kept.tidy_at = kept.cells.len() * 2 + GROWTH;
+            }
+        }
+    }
+
+    /// Gives up plans until the loaded plugins take no more room than they may, if that is possible.
+    pub(super) fn shed(&self, registry: &Registry) {
+        if registry.bytes() <= self.limit {
+            return;
+        }
+        let least = self.limit - self.limit / 100 * LESS;
+        // What no plan has any more may be enough.
+        registry.forget_unused();
+        let mut kept = self.lock();
+        let mut cells: Vec<Arc<PlanCell>> = kept.cells.iter().filter_map(Weak::upgrade).collect();
+        cells.sort_by_key(|cell| cell.used.load(Ordering::Relaxed));
+        let mut oldest = cells.into_iter();
+        while registry.bytes() > least
+            && let Some(cell) = oldest.next()
+        {
+            cell.lock().take();
+            registry.forget_unused();
+        }
+        kept.cells = oldest.map(|cell| Arc::downgrade(&cell)).collect();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,125 @@
+//! What must not be readable in the database: keys are encrypted, API tokens are hashed.
+//!
+//! One master key encrypts all keys (XChaCha20-Poly1305, a random nonce for each, bound to the tenant and the name so
+//! that a row cannot be copied under another one). From the same master key comes, by HMAC with a label, the key that
+//! authenticates the cache of compiled plugins.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use carillon_core::clock::Clock;
+
+/// Length of the master key, in bytes.
+pub(super) const MASTER_KEY_LEN: usize = 32;
+
+/// Length of a nonce, in bytes.
+const NONCE_LEN: usize = 24;
+
+/// What every token begins with, so that scanners for leaked secrets can find it.
+const TOKEN_PREFIX: &str = "carillon_";
+
+/// Bytes of randomness in a token.
+const TOKEN_LEN: usize = 32;
+
+/// An encrypted secret, as it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sealed {
+    nonce: String,
+    ciphertext: String,
+}
+
+/// Encrypts and decrypts keys.
+pub struct Vault {
+    master: Zeroizing<[u8; MASTER_KEY_LEN]>,
+}
+
+impl Vault {
+    /// With a key of 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn from_hex(text: &str) -> anyhow::Result<Self> {
+        let mut master = Zeroizing::new([0; MASTER_KEY_LEN]);
+        hex::decode_to_slice(text.trim(), master.as_mut_slice())
+            .map_err(|_| anyhow::anyhow!("the master key must be {} hexadecimal digits", 2 * MASTER_KEY_LEN))?;
+        Ok(Self { master })
+    }
+
+    /// A key for another purpose.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.master.as_slice()).expect("any key will do");
+        mac.update(label.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    /// Encrypts the secret of `owner`, which is not secret itself.
+    ///
+    /// # Errors
+    /// If the secret is absurdly long.
+    pub fn seal(&self, owner: &str, secret: &[u8], clock: &dyn Clock) -> anyhow::Result<Sealed> {
+        let mut nonce = [0; NONCE_LEN];
+        clock.fill_random(&mut nonce);
+        let ciphertext = self
+            .cipher()
+            .encrypt(&XNonce::from(nonce), Payload { msg: secret, aad: owner.as_bytes() })
+            .map_err(|_| anyhow::anyhow!("the secret cannot be encrypted"))?;
+        Ok(Sealed { nonce: hex::encode(nonce), ciphertext: hex::encode(ciphertext) })
+    }
+
+    /// Decrypts what [`Vault::seal`] made.
+    ///
+    /// # Errors
+    /// If it was made with another master key or for another owner, or was touched.
+    pub fn open(&self, owner: &str, sealed: &Sealed) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        let mut nonce = [0; NONCE_LEN];
+        hex::decode_to_slice(&sealed.nonce, &mut nonce)?;
+        let ciphertext = hex::decode(&sealed.ciphertext)?;
+        self.cipher()
+            .decrypt(&XNonce::from(nonce), Payload { msg: &ciphertext, aad: owner.as_bytes() })
+            .map(Zeroizing::new)
+            .map_err(|_| anyhow::anyhow!("it was encrypted under another master key"))
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        let key: &[u8; MASTER_KEY_LEN] = &self.master;
+        XChaCha20Poly1305::new(key.into())
+    }
+}
+
+/// A new API token: 256 bits, so that a plain hash of it is as good as a slow one.
+#[must_use]
+pub fn new_token(clock: &dyn Clock) -> String {
+    let mut random = [0; TOKEN_LEN];
+    clock.fill_random(&mut random);
+    format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random))
+}
+
+/// What is stored of a token, in hex.
+#[must_use]
+pub fn token_hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carillon_core::clock::SystemClock;
+
+    #[test]
+    fn a_secret_opens_for_its_owner_under_its_master_key_only() {
+        let (vault, other) = (Vault::from_hex(&"ab".repeat(32)).unwrap(), Vault::from_hex(&"ac".repeat(32)).unwrap());
+        let sealed = vault.seal("1/k", b"hunter2", &SystemClock).unwrap();
+        assert!(!serde_json::to_string(&sealed).unwrap().contains("hunter2"));
+        assert_eq!(vault.open("1/k", &sealed).unwrap().as_slice(), b"hunter2");
+        assert!(vault.open("2/k", &sealed).is_err());
+        assert!(other.open("1/k", &sealed).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! Whose plugins a tenant takes.
+//!
+//! A tenant can name signers: the Ed25519 public keys (RFC 8032) of those who may bring it plugins. From then on an upload must come with
+//! a signature over the component's bytes that one of the keys verifies; the name and the version are part of these bytes. What was
+//! uploaded before stays. Only an operator changes the signers, so that a token of the tenant that got lost cannot bring code.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::pkcs8::DecodePublicKey as _;
+use ed25519_dalek::{Signature, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use super::check::{self, Rejected};
+use carillon_policy::binding::Invalid;
+
+/// The most signers of a tenant.
+const MOST: usize = 32;
+
+/// Somebody whose plugins a tenant takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignerDoc {
+    /// What the signer is called where a plugin says who signed it.
+    pub name: String,
+    /// An Ed25519 public key in PEM (RFC 8410), as `openssl pkey -pubout` writes it.
+    pub public_key: String,
+}
+
+/// All of a tenant's. Without any, its plugins need no signature.
+#[derive(Clone, Debug, Default)]
+pub struct Signers(Vec<(SignerDoc, VerifyingKey)>);
+
+impl Signers {
+    pub(super) fn parse(docs: Vec<SignerDoc>) -> Result<Self, Invalid> {
+        if docs.len() > MOST {
+            return Err(Invalid::at("", format!("a tenant has at most {MOST} signers")));
+        }
+        let mut signers: Vec<(SignerDoc, VerifyingKey)> = Vec::with_capacity(docs.len());
+        for (index, doc) in docs.into_iter().enumerate() {
+            check::name("signer", &doc.name).map_err(|error| error.within(&format!("/{index}/name")))?;
+            if signers.iter().any(|(known, _)| known.name == doc.name) {
+                return Err(Invalid::at(format!("/{index}/name"), "two signers have this name"));
+            }
+            let key = VerifyingKey::from_public_key_pem(&doc.public_key).ok().filter(|key| !key.is_weak());
+            let key = key.ok_or_else(|| {
+                let message = "this is not an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it";
+                Invalid::at(format!("/{index}/public_key"), message)
+            })?;
+            signers.push((doc, key));
+        }
+        Ok(Self(signers))
+    }
+
+    /// As they were put.
+    #[must_use]
+    pub fn docs(&self) -> Vec<SignerDoc> {
+        self.0.iter().map(|(doc, _)| doc.clone()).collect()
+    }
+
+    /// Who signed a component, if that matters; `signature` is in base64.
+    pub(super) fn verify(&self, component: &[u8], signature: Option<&str>) -> Result<Option<String>, Rejected> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let unsigned = |text: &str| Rejected::Unsigned(text.to_owned());
+        let signature = signature.ok_or_else(|| {
+            unsigned("this tenant takes signed plugins only: send an Ed25519 signature of the component's bytes, in base64, as `Carillon-Signature`")
+        })?;
+        let bytes = STANDARD.decode(signature.trim()).ok().and_then(|bytes| Signature::from_slice(&bytes).ok());
+        let signature = bytes.ok_or_else(|| unsigned("`Carillon-Signature` is not 64 bytes in base64"))?;
+        let signer = self.0.iter().find(|(_, key)| key.verify_strict(component, &signature).is_ok());
+        let signer = signer.ok_or_else(|| unsigned("none of the tenant's signers has signed these bytes"))?;
+        Ok(Some(signer.0.name.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use ed25519_dalek::pkcs8::EncodePublicKey as _;
+    use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+    use ed25519_dalek::{Signer as _, SigningKey};
+
+    use super::*;
+
+    static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[7; 32]));
+
+    fn doc(name: &str, key: &SigningKey) -> SignerDoc {
+        let public_key = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+        SignerDoc { name: name.to_owned(), public_key }
+    }
+
+    fn refused(signers: &Signers, component: &[u8], signature: Option<&str>) -> String {
+        signers.verify(component, signature).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_signers_anything_goes() {
+        assert_eq!(Signers::default().verify(b"x", None).unwrap(), None);
+        assert_eq!(Signers::default().verify(b"x", Some("odd")).unwrap(), None);
+    }
+
+    #[test]
+    fn one_of_the_signers_must_have_signed_just_these_bytes() {
+        let other = SigningKey::from_bytes(&[8; 32]);
+        let signers = Signers::parse(vec![doc("other", &other), doc("ci", &KEY)]).unwrap();
+        let signature = STANDARD.encode(KEY.sign(b"component").to_bytes());
+        assert_eq!(signers.verify(b"component", Some(&signature)).unwrap().as_deref(), Some("ci"));
+        assert!(refused(&signers, b"another", Some(&signature)).contains("none of"));
+        assert!(refused(&signers, b"component", None).contains("Carillon-Signature"));
+        assert!(refused(&signers, b"component", Some("!")).contains("64 bytes"));
+        let stranger = SigningKey::from_bytes(&[9; 32]).sign(b"component");
+        assert!(refused(&signers, b"component", Some(&STANDARD.encode(stranger.to_bytes()))).contains("none of"));
+    }
+
+    #[test]
+    fn what_openssl_signs_is_signed() {
+        let public_key = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAB1bhekLxUbpvwZ1k78FkHA19w8Hzlx0+YHy0yaVeSJU=\n-----END PUBLIC KEY-----\n";
+        let signers =
+            Signers::parse(vec![SignerDoc { name: "o".to_owned(), public_key: public_key.to_owned() }]).unwrap();
+        // openssl pkeyutl -sign -rawin
+        let signature = "/EQ8C2lMJ0JLVoCNQJyZwASD2uZ9i5qBPgfzcEWIJPffSiP9UmAqI6Z9kkZkfqL6QVqF94LHY2UCmsvNGqV8Bg==";
+        assert_eq!(signers.verify(b"component", Some(signature)).unwrap().as_deref(), Some("o"));
+    }
+
+    #[test]
+    fn keys_are_looked_at() {
+        let pointer = |docs: Vec<SignerDoc>| Signers::parse(docs).unwrap_err().pointer;
+        let odd = SignerDoc { public_key: "ssh-ed25519 AAAA".to_owned(), ..doc("a", &KEY) };
+        assert_eq!(pointer(vec![odd]), "/0/public_key");
+        assert_eq!(pointer(vec![doc("a", &KEY), doc("a", &KEY)]), "/1/name");
+        assert_eq!(pointer(vec![doc("", &KEY)]), "/0/name");
+        assert_eq!(pointer((0..33).map(|n| doc(&format!("s{n}"), &KEY)).collect()), "");
+    }
+}

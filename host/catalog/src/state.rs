@@ -1,0 +1,338 @@
+//! The entities in memory, by the names and numbers that they are looked up by. Pure but for decryption.
+
+mod lookups;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::bulks::Bulk;
+use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
+use super::keys::key_of;
+use super::presets::{Preset, Presets};
+use super::read::{plugin_of, read};
+use super::schedules::Schedule;
+use super::secrets::Vault;
+use super::signers::Signers;
+use super::versions::{Binding, Rollout, roles_of, slot_of};
+use carillon_core::job::{GroupId, TenantId};
+use carillon_policy::Digest;
+use carillon_policy::binding::{PluginName, Quota};
+use carillon_store::{Entity, Kind};
+
+/// Everything that is configured.
+pub(super) struct State {
+    pub(super) server_defaults: Value,
+    pub(super) presets: Presets,
+    /// The version of each entity that is here, with what it is removed by.
+    known: HashMap<i64, (i64, TenantId, Kind, String)>,
+    builtins: BTreeMap<String, Arc<PluginVersion>>,
+    tenants: HashMap<TenantId, Arc<Tenant>>,
+    tenant_names: BTreeMap<String, TenantId>,
+    groups: HashMap<GroupId, Arc<Group>>,
+    group_names: BTreeMap<(TenantId, String), GroupId>,
+    keys: BTreeMap<(TenantId, String), Arc<Key>>,
+    /// How often a key of each tenant has changed.
+    keys_epochs: HashMap<TenantId, u64>,
+    tokens: BTreeMap<(TenantId, String), Arc<ApiToken>>,
+    token_hashes: HashMap<String, Arc<ApiToken>>,
+    plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
+    bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
+    schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
+    /// Those that are not in force, by group and number.
+    bindings: BTreeMap<(GroupId, i64), Arc<Binding>>,
+}
+
+impl State {
+    pub(super) fn new(server_defaults: Value, presets: Presets, builtins: Vec<Arc<PluginVersion>>) -> Self {
+        Self {
+            server_defaults,
+            presets,
+            known: HashMap::new(),
+            builtins: builtins.into_iter().map(|plugin| (plugin.name.clone(), plugin)).collect(),
+            tenants: HashMap::new(),
+            tenant_names: BTreeMap::new(),
+            groups: HashMap::new(),
+            group_names: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            keys_epochs: HashMap::new(),
+            tokens: BTreeMap::new(),
+            token_hashes: HashMap::new(),
+            plugins: BTreeMap::new(),
+            bulks: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone. An entity that cannot be read is left
+    /// out, so that it does not keep a server from starting. The answer is the components that no plugin has any more.
+    pub(super) fn apply_all(&mut self, entities: Vec<Entity>, vault: &Vault) -> Vec<Digest> {
+        let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
+        let gone = self.known.keys().filter(|id| !there.contains(id)).copied().collect();
+        self.apply_changes(entities, gone, vault)
+    }
+
+    /// Takes over what is new or has changed, and what has gone. The answer is the components that no plugin has any more.
+    pub(super) fn apply_changes(&mut self, mut entities: Vec<Entity>, gone: Vec<i64>, vault: &Vault) -> Vec<Digest> {
+        let gone: Vec<_> = gone.iter().filter_map(|id| self.known.get(id).cloned()).collect();
+        let mut components: Vec<_> =
+            gone.into_iter().filter_map(|(_, tenant, kind, name)| self.remove(tenant, kind, &name)).collect();
+        entities.retain(|entity| self.known.get(&entity.id).is_none_or(|(version, ..)| *version < entity.version));
+        entities.sort_by_key(|entity| match entity.kind {
+            Kind::Tenant => 0,
+            Kind::Plugin => 1,
+            Kind::Key => 2,
+            Kind::Group => 3,
+            Kind::ApiToken => 4,
+            Kind::Schedule => 5,
+            Kind::Bulk => 6,
+            Kind::Binding => 7,
+        });
+        for entity in entities {
+            // What is wrong with it is in the log.
+            drop(self.apply(entity, vault));
+        }
+        components.retain(|digest| !self.has_component(digest));
+        components
+    }
+
+    /// Takes over a new or changed entity. One that cannot be read is left out, and known to be in the store: what depends on it waits.
+    pub(super) fn apply(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
+        let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
+        let known = (entity.version, tenant, kind, name.clone());
+        self.known.insert(id, known.clone());
+        self.apply_readable(entity, vault).inspect_err(|error| {
+            let (tenant, kind, error) = (tenant.0, kind.as_str(), format!("{error:#}"));
+            tracing::error!(tenant, kind, name, error, "stored entity cannot be read and is left out");
+            self.remove(TenantId(tenant), known.2, &name);
+            self.known.insert(id, known);
+        })
+    }
+
+    /// Whether the store has a tenant of this name, even one that cannot be read.
+    pub(super) fn is_tenant_known(&self, name: &str) -> bool {
+        self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
+    }
+
+    fn apply_readable(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
+        let tenant = TenantId(entity.tenant);
+        match entity.kind {
+            Kind::Tenant => self.apply_tenant(entity)?,
+            Kind::Group => self.apply_group(&entity)?,
+            Kind::Key => {
+                let owner = self.tenants.get(&tenant).map_or("", |tenant| &tenant.name);
+                let key = key_of(&entity, read(&entity)?, owner, vault);
+                self.keys.insert((tenant, entity.name.clone()), Arc::new(key));
+                self.key_changed(tenant, &entity.name);
+            }
+            Kind::ApiToken => self.apply_token(entity)?,
+            Kind::Plugin => {
+                let plugin = plugin_of(&entity)?;
+                self.plugins.insert((tenant, plugin.name.clone(), plugin.version.clone()), Arc::new(plugin));
+            }
+            Kind::Schedule => {
+                let schedule = Schedule::of(&entity, read(&entity)?);
+                self.schedules.insert((tenant, schedule.name.clone()), Arc::new(schedule));
+            }
+            Kind::Bulk => {
+                let bulk = Bulk { id: entity.name.clone(), tenant, created_at: entity.created_at, doc: read(&entity)? };
+                self.bulks.insert((tenant, entity.name), Arc::new(bulk));
+            }
+            Kind::Binding => {
+                let slot = slot_of(&entity.name).with_context(|| format!("the binding `{}`", entity.name))?;
+                self.bindings.insert(slot, Arc::new(read(&entity)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a deleted entity. Of a version of a plugin, the answer is its component.
+    pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
+        let slot = (tenant, name.to_owned());
+        self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
+        match kind {
+            Kind::Tenant => {
+                if let Some(id) = self.tenant_names.remove(name) {
+                    self.tenants.remove(&id);
+                }
+            }
+            Kind::Bulk => drop(self.bulks.remove(&slot)),
+            Kind::Schedule => drop(self.schedules.remove(&slot)),
+            Kind::Binding => drop(slot_of(name).and_then(|slot| self.bindings.remove(&slot))),
+            Kind::Group => {
+                if let Some(id) = self.group_names.remove(&slot) {
+                    self.groups.remove(&id);
+                }
+            }
+            Kind::Key => {
+                self.keys.remove(&slot);
+                self.key_changed(tenant, name);
+            }
+            Kind::ApiToken => self.forget_token(&slot),
+            Kind::Plugin => {
+                let PluginName { name, version } = PluginName::from(name);
+                let removed = self.plugins.remove(&(tenant, name, version?.parse().ok()?))?;
+                return Some(removed.doc.digest.clone());
+            }
+        }
+        None
+    }
+
+    /// Whether a plugin, of whichever tenant, is this component.
+    pub(super) fn has_component(&self, digest: &Digest) -> bool {
+        self.builtins.values().chain(self.plugins.values()).any(|plugin| plugin.doc.digest == *digest)
+    }
+
+    fn apply_tenant(&mut self, entity: Entity) -> anyhow::Result<()> {
+        let doc: TenantDoc = read(&entity)?;
+        let id = TenantId(entity.id);
+        self.tenant_names.insert(entity.name.clone(), id);
+        let quota = Quota::parse(doc.quota).with_context(|| format!("the quota of the tenant `{}`", entity.name))?;
+        let signers = Signers::parse(doc.plugin_signers)
+            .with_context(|| format!("the signers of plugins of the tenant `{}`", entity.name))?;
+        let (defaults, created_at) = (doc.defaults, entity.created_at);
+        let tenant = Arc::new(Tenant { id, name: entity.name, defaults, quota, signers, created_at });
+        self.tenants.insert(id, Arc::clone(&tenant));
+        self.rebuild_groups(id);
+        self.rebuild_tokens(&tenant);
+        Ok(())
+    }
+
+    fn apply_group(&mut self, entity: &Entity) -> anyhow::Result<()> {
+        let Some(tenant) = self.tenant_of(entity) else { return Ok(()) };
+        let doc: GroupDoc = read(entity)?;
+        let id = GroupId(entity.id);
+        let effective = self.effective(&tenant, Some(&entity.name), &doc.policy).map(Arc::new);
+        let rollout = doc.rollout.unwrap_or_else(|| self.unversioned(&tenant, entity, &doc.policy));
+        self.group_names.insert((tenant.id, entity.name.clone()), id);
+        let group = Group {
+            id,
+            tenant,
+            name: entity.name.clone(),
+            version: entity.version,
+            binding: rollout.active.number,
+            paused: doc.paused,
+            own: doc.policy,
+            effective,
+            rollout: Arc::new(rollout),
+            created_at: entity.created_at,
+            updated_at: entity.updated_at,
+            plan: Arc::default(),
+            variants: Mutex::default(),
+        };
+        self.groups.insert(id, Arc::new(group));
+        Ok(())
+    }
+
+    /// What is known of the policy of a group that was written before policies had versions: its attempts recorded the group's.
+    fn unversioned(&self, tenant: &Tenant, entity: &Entity, own: &Value) -> Rollout {
+        let effective = self.effective(tenant, Some(&entity.name), own);
+        let plugins = effective.map(|effective| self.bound_plugins(tenant.id, &effective));
+        Rollout::of(Binding {
+            number: entity.version,
+            policy: roles_of(own),
+            by: None,
+            why: None,
+            made_at: entity.updated_at,
+            plugins: plugins.unwrap_or_default(),
+        })
+    }
+
+    fn apply_token(&mut self, entity: Entity) -> anyhow::Result<()> {
+        let Some(tenant) = self.tenant_of(&entity) else { return Ok(()) };
+        let doc: TokenDoc = read(&entity)?;
+        let slot = (tenant.id, entity.name.clone());
+        self.forget_token(&slot);
+        let token = Arc::new(ApiToken {
+            id: entity.name,
+            last_used: ApiToken::last_use_of(&doc),
+            name: doc.name,
+            tenant,
+            role: doc.role,
+            operator: doc.operator,
+            created_at: entity.created_at,
+            expires_at: doc.expires_at,
+            hash: doc.hash,
+            revision: entity.version,
+        });
+        self.token_hashes.insert(token.hash.clone(), Arc::clone(&token));
+        self.tokens.insert(slot, token);
+        Ok(())
+    }
+
+    /// Another token may be of the same text.
+    fn forget_token(&mut self, slot: &(TenantId, String)) {
+        let Some(token) = self.tokens.remove(slot) else { return };
+        if self.token_hashes.get(&token.hash).is_some_and(|known| known.id == token.id) {
+            self.token_hashes.remove(&token.hash);
+        }
+    }
+
+    /// Rises whenever one of the tenant's keys changes: the plans of its groups are made anew when they are needed, whether they use that
+    /// key or not, so that a change costs nothing for groups that have nothing to do.
+    pub(super) fn keys_epoch(&self, tenant: TenantId) -> u64 {
+        self.keys_epochs.get(&tenant).copied().unwrap_or(0)
+    }
+
+    fn key_changed(&mut self, tenant: TenantId, key: &str) {
+        *self.keys_epochs.entry(tenant).or_default() += 1;
+        let depends = |preset: &Preset| preset.keyed.as_ref().is_some_and(|keyed| keyed.key == key);
+        let groups =
+            self.presets.iter().filter(|(_, preset)| depends(preset)).map(|(group, _)| (tenant, group.clone()));
+        let ids: Vec<_> = groups.filter_map(|group| self.group_names.get(&group).copied()).collect();
+        self.rebuild(tenant, ids);
+    }
+
+    /// What a change of the tenant means for its groups.
+    fn rebuild_groups(&mut self, tenant: TenantId) {
+        let ids = self.groups_of(tenant).map(|group| group.id).collect();
+        self.rebuild(tenant, ids);
+    }
+
+    fn rebuild(&mut self, tenant: TenantId, groups: Vec<GroupId>) {
+        for id in groups {
+            let (Some(old), Some(tenant)) = (self.groups.get(&id).cloned(), self.tenants.get(&tenant).cloned()) else {
+                continue;
+            };
+            let effective = self.effective(&tenant, Some(&old.name), &old.own).map(Arc::new);
+            let group = old.with(tenant, old.binding, old.own.clone(), effective);
+            self.groups.insert(id, Arc::new(group));
+        }
+    }
+
+    /// Whoever comes with a token acts for the tenant as it is now.
+    fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
+        let tokens = self.tokens.iter_mut().filter(|((owner, _), _)| *owner == tenant.id);
+        for (_, token) in tokens {
+            *token = Arc::new(ApiToken { tenant: Arc::clone(tenant), ..ApiToken::clone(token) });
+            self.token_hashes.insert(token.hash.clone(), Arc::clone(token));
+        }
+    }
+
+    /// None if the tenant was deleted in the moment in which another node wrote the entity: then nobody sees it.
+    fn tenant_of(&self, entity: &Entity) -> Option<Arc<Tenant>> {
+        let tenant = self.tenants.get(&TenantId(entity.tenant)).cloned();
+        if tenant.is_none() {
+            tracing::warn!(
+                kind = entity.kind.as_str(),
+                name = entity.name,
+                "an entity of a deleted tenant was left out"
+            );
+        }
+        tenant
+    }
+
+    /// The version of an entity.
+    pub(super) fn version_of(&self, id: i64) -> Option<i64> {
+        self.known.get(&id).map(|(version, ..)| *version)
+    }
+
+    /// What a tenant has, whatever it is.
+    pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
+        let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);
+        owned.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! What is asked of the entities in memory. Nothing is changed here.
+
+use std::sync::Arc;
+
+use super::State;
+use crate::bulks::Bulk;
+use crate::entities::{ApiToken, Group, Key, PluginVersion, Tenant};
+use crate::schedules::Schedule;
+use crate::versions::{Binding, slot_of};
+use carillon_core::job::{GroupId, TenantId};
+use carillon_policy::Digest;
+use carillon_policy::binding::PluginName;
+use carillon_store::Kind;
+
+impl State {
+    /// A version of a group's policy that is, or was, not in force.
+    pub(crate) fn binding(&self, group: GroupId, number: i64) -> Option<&Arc<Binding>> {
+        self.bindings.get(&(group, number))
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn bindings_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<Binding>> {
+        self.bindings.range((group, i64::MIN)..=(group, i64::MAX)).map(|(_, binding)| binding)
+    }
+
+    /// Those whose group is gone.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = (TenantId, String)> {
+        self.known.values().filter_map(|(_, tenant, kind, name)| {
+            let (group, _) = slot_of(name).filter(|_| *kind == Kind::Binding)?;
+            (!self.known.contains_key(&group.0)).then(|| (*tenant, name.clone()))
+        })
+    }
+
+    pub(crate) fn digest_of(&self, tenant: TenantId, name: &PluginName) -> Option<Digest> {
+        self.plugin(tenant, name).map(|plugin| plugin.doc.digest.clone())
+    }
+
+    /// A plugin that the tenant can see; the newest version if none is named.
+    pub(crate) fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<&Arc<PluginVersion>> {
+        let version = match &name.version {
+            Some(version) => Some(version.parse::<semver::Version>().ok()?),
+            None => None,
+        };
+        if let Some(builtin) = self.builtins.get(&name.name) {
+            return version.is_none_or(|version| version == builtin.version).then_some(builtin);
+        }
+        match version {
+            Some(version) => self.plugins.get(&(tenant, name.name.clone(), version)),
+            None => {
+                let released = self.versions(tenant, &name.name).rfind(|plugin| plugin.version.pre.is_empty());
+                released.or_else(|| self.versions(tenant, &name.name).next_back())
+            }
+        }
+    }
+
+    /// The tenant's versions of a plugin, oldest first.
+    pub(crate) fn versions(
+        &self,
+        tenant: TenantId,
+        name: &str,
+    ) -> impl DoubleEndedIterator<Item = &Arc<PluginVersion>> {
+        let name = name.to_owned();
+        self.plugins.iter().filter(move |((id, other, _), _)| *id == tenant && *other == name).map(|(_, plugin)| plugin)
+    }
+
+    pub(crate) fn plugins_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<PluginVersion>> {
+        let own = self.plugins.iter().filter(move |((id, _, _), _)| *id == tenant).map(|(_, plugin)| plugin);
+        self.builtins.values().chain(own)
+    }
+
+    pub(crate) fn is_builtin(&self, name: &str) -> bool {
+        self.builtins.contains_key(name)
+    }
+
+    pub(crate) fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.get(self.tenant_names.get(name)?)
+    }
+
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenant_names.values().filter_map(|id| self.tenants.get(id))
+    }
+
+    pub(crate) fn group(&self, tenant: TenantId, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(self.group_names.get(&(tenant, name.to_owned()))?)
+    }
+
+    pub(crate) fn group_by_id(&self, id: GroupId) -> Option<&Arc<Group>> {
+        self.groups.get(&id)
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
+    pub(crate) fn groups_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Group>> {
+        let names = self.group_names.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
+        names.filter_map(|(_, id)| self.groups.get(id))
+    }
+
+    pub(crate) fn key(&self, tenant: TenantId, name: &str) -> Option<&Arc<Key>> {
+        self.keys.get(&(tenant, name.to_owned()))
+    }
+
+    pub(crate) fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Key>> {
+        self.keys.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant).map(|(_, key)| key)
+    }
+
+    pub(crate) fn bulk(&self, tenant: TenantId, id: &str) -> Option<&Arc<Bulk>> {
+        self.bulks.get(&(tenant, id.to_owned()))
+    }
+
+    pub(crate) fn bulks(&self) -> impl Iterator<Item = &Arc<Bulk>> {
+        self.bulks.values()
+    }
+
+    pub(crate) fn schedule(&self, tenant: TenantId, name: &str) -> Option<&Arc<Schedule>> {
+        self.schedules.get(&(tenant, name.to_owned()))
+    }
+
+    pub(crate) fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
+        self.schedules.values()
+    }
+
+    pub(crate) fn token_by_hash(&self, hash: &str) -> Option<&Arc<ApiToken>> {
+        self.token_hashes.get(hash)
+    }
+
+    pub(crate) fn tokens_of(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<ApiToken>> {
+        let tokens = self.tokens.range((tenant, String::new())..).take_while(move |((id, _), _)| *id == tenant);
+        tokens.map(|(_, token)| token)
+    }
+}

@@ -1,0 +1,233 @@
+//! Tenants in the catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::change::{MAX_TRIES, busy};
+use super::signers::Signers;
+use super::{Catalog, DEFAULT_TENANT, NO_TENANT, Rejected, SignerDoc, Tenant, TenantDoc, check, document};
+use carillon_core::job::TenantId;
+use carillon_policy::binding::{Changes, Invalid, Quota, QuotaDoc, compose};
+use carillon_store::{Expect, Kind, PutEntity};
+
+/// A part of a tenant's settings: what is not named stays, and null takes away.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantPatch {
+    /// What its groups inherit, in the form of a group.
+    #[schema(value_type = Object)]
+    pub defaults: Map<String, Value>,
+    /// What all of its groups may use together.
+    #[schema(value_type = carillon_policy::binding::QuotaDoc)]
+    pub quota: Map<String, Value>,
+    /// Whose plugins it takes: the Ed25519 public key in PEM of each, by name.
+    pub plugin_signers: BTreeMap<String, Option<String>>,
+}
+
+impl TenantPatch {
+    /// All settings of the tenant with this part of them changed. `inherited` is what a group inherits now.
+    fn over(&self, tenant: &Tenant, inherited: &Value) -> Result<TenantDoc, Rejected> {
+        let mut defaults = tenant.defaults.clone();
+        compose(&mut defaults, inherited, &Value::Object(self.defaults.clone()));
+        let mut quota = document(&tenant.quota.doc);
+        json_patch::merge(&mut quota, &Value::Object(self.quota.clone()));
+        let quota = QuotaDoc::deserialize(quota).map_err(|error| Invalid::at("/quota", error.to_string()))?;
+        let mut plugin_signers = tenant.signers.docs();
+        for (name, public_key) in &self.plugin_signers {
+            let place = plugin_signers.iter().position(|known| known.name == *name);
+            match (public_key.clone(), place) {
+                (Some(public_key), Some(place)) => plugin_signers[place].public_key = public_key,
+                (Some(public_key), None) => plugin_signers.push(SignerDoc { name: name.clone(), public_key }),
+                (None, Some(place)) => drop(plugin_signers.remove(place)),
+                (None, None) => {}
+            }
+        }
+        Ok(TenantDoc { defaults, quota, plugin_signers })
+    }
+}
+
+/// What became of a tenant.
+#[derive(Debug)]
+pub struct PutTenant {
+    /// It.
+    pub tenant: Arc<Tenant>,
+    /// Whether it was made.
+    pub is_new: bool,
+    /// What is different: `defaults.sign`, `quota.rate`, `plugin_signers.NAME`.
+    pub changes: Changes,
+}
+
+impl PutTenant {
+    fn new(before: Option<&Tenant>, tenant: Arc<Tenant>) -> Self {
+        let parts = |tenant: Option<&Tenant>| {
+            let signers = |signer: SignerDoc| (signer.name, Value::from(signer.public_key));
+            tenant.map_or_else(Default::default, |tenant| {
+                let signers: Map<_, _> = tenant.signers.docs().into_iter().map(signers).collect();
+                [tenant.defaults.clone(), document(&tenant.quota.doc), Value::Object(signers)]
+            })
+        };
+        let (was, is): ([Value; 3], [Value; 3]) = (parts(before), parts(Some(&tenant)));
+        let names = ["defaults", "quota", "plugin_signers"].into_iter();
+        let changes = names
+            .zip(was.iter().zip(&is))
+            .fold(Changes::default(), |changes, (name, (was, is))| changes.and_within(name, was, is));
+        Self { is_new: before.is_none(), tenant, changes }
+    }
+}
+
+/// How much a tenant has.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+pub struct TenantUsage {
+    /// Groups.
+    pub groups: usize,
+    /// Versions of plugins of its own.
+    pub plugins: usize,
+    /// Bytes of their components together.
+    pub plugin_bytes: usize,
+}
+
+impl Catalog {
+    /// The tenant of this name.
+    #[must_use]
+    pub fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.state().tenant(name).cloned()
+    }
+
+    /// All tenants, by name.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.state().tenants().cloned().collect()
+    }
+
+    /// Replaces all of a tenant's settings, or makes it.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_tenant`], and if it ends the signing of requests without saying so.
+    pub async fn replace_tenant(&self, name: &str, doc: TenantDoc) -> Result<PutTenant, Rejected> {
+        let before = self.tenant(name);
+        let signs = before.as_ref().is_some_and(|known| known.defaults["sign"].is_object());
+        if signs && doc.defaults.get("sign").is_none() {
+            let message = "the tenant's groups inherit a signer, and this document leaves `sign` out: keep it, or write \
+                           `\"sign\": null` to send their requests unsigned";
+            return Err(Invalid::at("/defaults/sign", message).into());
+        }
+        let tenant = self.put_tenant(name, doc).await?;
+        Ok(PutTenant::new(before.as_deref(), tenant))
+    }
+
+    /// Changes a part of a tenant's settings: what is not named stays.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_tenant`]; [`Rejected::Gone`] if there is no such tenant.
+    pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, Rejected> {
+        // What the part is laid over must not move meanwhile: on this node, parts wait for each other.
+        let _merging = self.merging.lock().await;
+        for _ in 0..MAX_TRIES {
+            let before = self.tenant(name).ok_or(Rejected::Gone)?;
+            let version = self.state().version_of(before.id.0);
+            let doc = patch.over(&before, &self.policy_before(&before, None, None))?;
+            match self.write_tenant(name, doc, version.map_or(Expect::Anything, Expect::Version)).await {
+                Ok(tenant) => return Ok(PutTenant::new(Some(&before), tenant)),
+                Err(Rejected::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.catch_up().await?;
+        }
+        Err(busy())
+    }
+
+    /// Removes a tenant with its keys, tokens and plugins. False if there is none.
+    ///
+    /// # Errors
+    /// If it is the default tenant, or still has groups.
+    pub async fn delete_tenant(&self, name: &str) -> Result<bool, Rejected> {
+        if name == DEFAULT_TENANT {
+            return Err(Rejected::Conflict(format!("the tenant `{DEFAULT_TENANT}` is always there")));
+        }
+        for _ in 0..MAX_TRIES {
+            // What another node has made a moment ago counts, and what anybody makes from now on makes this another try.
+            self.catch_up().await?;
+            let Some(tenant) = self.tenant(name) else { return Ok(false) };
+            let groups = self.groups(tenant.id);
+            if let Some(group) = groups.first() {
+                let count = groups.len();
+                return Err(Rejected::Conflict(format!(
+                    "the tenant has groups ({count}, such as `{}`): delete them first",
+                    group.name
+                )));
+            }
+            let owned = self.state().owned_by(tenant.id);
+            for (kind, name) in &owned {
+                self.delete(tenant.id, *kind, name).await?;
+            }
+            if !owned.is_empty() {
+                continue;
+            }
+            let generation = Some(self.memory.generation());
+            match self.delete_unchanged(TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
+                Err(Rejected::Conflict(_)) => {}
+                done => return done,
+            }
+        }
+        Err(busy())
+    }
+
+    /// How much a tenant has of what its quota bounds, and how many groups.
+    #[must_use]
+    pub fn usage(&self, tenant: TenantId) -> TenantUsage {
+        let state = self.state();
+        let own: Vec<_> = state.plugins_of(tenant).filter(|plugin| !plugin.builtin).collect();
+        TenantUsage {
+            groups: state.groups_of(tenant).count(),
+            plugins: own.len(),
+            plugin_bytes: own.iter().map(|plugin| plugin.doc.size).sum(),
+        }
+    }
+
+    /// Makes or changes a tenant.
+    ///
+    /// # Errors
+    /// If the name is not a name, the quota or a signer makes no sense, or one of the tenant's groups would no longer make sense.
+    pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, Rejected> {
+        self.write_tenant(name, doc, Expect::Anything).await
+    }
+
+    async fn write_tenant(&self, name: &str, doc: TenantDoc, expect: Expect) -> Result<Arc<Tenant>, Rejected> {
+        check::name("tenant", name)?;
+        let quota = Quota::parse(doc.quota).map_err(|error| error.within("/quota"))?;
+        let signers = Signers::parse(doc.plugin_signers).map_err(|error| error.within("/plugin_signers"))?;
+        let id = self.tenant(name).map(|tenant| tenant.id);
+        let defaults = match id {
+            Some(id) => self.pin(id, doc.defaults),
+            None => doc.defaults,
+        };
+        let candidate = Tenant {
+            id: id.unwrap_or(TenantId(NO_TENANT)),
+            name: name.to_owned(),
+            defaults,
+            quota,
+            signers,
+            created_at: self.clock.now(),
+        };
+        let groups = id.map(|id| self.groups(id)).unwrap_or_default();
+        let mut needs = Vec::new();
+        let owns: Vec<_> = groups.iter().map(|group| (Some(group.name.as_str()), group.own.clone())).collect();
+        for (group, own) in owns.into_iter().chain([(None, Value::Object(Map::new()))]) {
+            let effective =
+                self.state().effective(&candidate, group, &own).map_err(|error| error.within("/defaults"))?;
+            self.check_policy(&candidate, group, &effective).await.map_err(|error| error.within("/defaults"))?;
+            let plugins = self.state().bound_plugins(candidate.id, &effective);
+            needs.extend(self.needs(candidate.id, &plugins));
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        let Tenant { defaults, quota, signers, .. } = candidate;
+        let doc = document(&TenantDoc { defaults, quota: quota.doc, plugin_signers: signers.docs() });
+        let put = self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, expect);
+        self.put(PutEntity { needs, ..put }).await?;
+        self.tenant(name).ok_or(Rejected::Gone)
+    }
+}

@@ -1,0 +1,218 @@
+//! API tokens in the catalog.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use super::entities::TokenDoc;
+use super::secrets::{new_token, token_hash};
+use super::{AccessRole, ApiToken, Catalog, Rejected, check, document};
+use carillon_core::clock::{Clock, UnixMs};
+use carillon_core::job::TenantId;
+use carillon_store::{Expect, Kind, PutEntity, Store};
+
+/// The id of the token that the configuration names: there is one, so a new one takes the place of the one before.
+const CONFIGURED_ID: &str = "configuration";
+
+/// The name of the operator's token that the server makes, and of the one that the configuration names.
+pub const FIRST_OPERATOR: &str = "first administrator";
+
+/// How exactly the last use of a token is known. Each time that it is written is a write of the store.
+const USE_RESOLUTION: Duration = Duration::from_secs(3600);
+
+/// A token to be made.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// A note on whose it is.
+    pub name: String,
+    /// How far it reaches.
+    pub role: AccessRole,
+    /// Whether it manages tenants, too.
+    pub operator: bool,
+    /// When it ends, if it does by itself.
+    pub expires_at: Option<UnixMs>,
+}
+
+impl NewToken {
+    /// The token of a server's first operator.
+    #[must_use]
+    pub fn first_operator() -> Self {
+        Self { name: FIRST_OPERATOR.to_owned(), role: AccessRole::Admin, operator: true, expires_at: None }
+    }
+
+    fn doc(self, text: &str) -> TokenDoc {
+        let Self { name, role, operator, expires_at } = self;
+        TokenDoc { hash: token_hash(text), name, role, operator, expires_at, last_used_at: None }
+    }
+}
+
+impl Catalog {
+    /// What a token lets its bearer do, unless it has expired.
+    #[must_use]
+    pub fn token(&self, token: &str) -> Option<Arc<ApiToken>> {
+        let known = self.state().token_by_hash(&token_hash(token)).cloned()?;
+        known.is_live(self.now()).then_some(known)
+    }
+
+    /// The tenant's tokens, those that have expired included.
+    #[must_use]
+    pub fn tokens(&self, tenant: TenantId) -> Vec<Arc<ApiToken>> {
+        self.state().tokens_of(tenant).cloned().collect()
+    }
+
+    /// The text of a new token.
+    #[must_use]
+    pub fn new_token_text(&self) -> String {
+        new_token(&*self.clock)
+    }
+
+    /// Makes a token. Its text is returned once and not kept.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn create_token(&self, tenant: TenantId, new: NewToken) -> Result<(Arc<ApiToken>, String), Rejected> {
+        let text = self.new_token_text();
+        let made = self.add_token(tenant, new, &text).await?;
+        Ok((made, text))
+    }
+
+    /// Makes a token of this text.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, Rejected> {
+        check::token_name(&new.name)?;
+        let doc = document(&new.doc(text));
+        self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Expect::Nothing)).await?;
+        self.token(text).ok_or(Rejected::Gone)
+    }
+
+    /// Makes this text the operator's token that the configuration names, and ends the one that it named before.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn configure_token(&self, tenant: TenantId, text: &str) -> Result<(), Rejected> {
+        let hash = token_hash(text);
+        let known = self.configured_token(tenant);
+        if known.as_ref().is_none_or(|known| known.hash != hash) {
+            let doc = document(&NewToken::first_operator().doc(text));
+            self.put(self.entity(tenant, Kind::ApiToken, CONFIGURED_ID, doc, Expect::Anything)).await?;
+            if known.is_some() {
+                tracing::warn!("replaced the operator token of the configuration; the one before is no longer valid");
+            }
+        }
+        // A version that gave each of them an id of its own made others of the same text.
+        let same = self.tokens(tenant).into_iter().filter(|token| token.hash == hash && token.id != CONFIGURED_ID);
+        for token in same {
+            self.delete_token(tenant, &token.id).await?;
+        }
+        Ok(())
+    }
+
+    /// The token that the configuration named, at this start or before.
+    #[must_use]
+    pub fn configured_token(&self, tenant: TenantId) -> Option<Arc<ApiToken>> {
+        self.tokens(tenant).into_iter().find(|token| token.id == CONFIGURED_ID)
+    }
+
+    /// Whether some token of an operator is valid.
+    #[must_use]
+    pub fn has_operator(&self) -> bool {
+        let now = self.now();
+        let tenants = self.tenants();
+        let mut tokens = tenants.iter().flat_map(|tenant| self.tokens(tenant.id));
+        tokens.any(|token| token.operator && token.is_live(now))
+    }
+
+    /// Remembers that a token was used, to the hour. What is written is written in the background.
+    pub fn note_use(self: &Arc<Self>, token: &Arc<ApiToken>) {
+        let (now, last) = (self.now(), token.last_used.load(Ordering::Relaxed));
+        let is_known = last != NEVER && now < UnixMs(last).plus(USE_RESOLUTION);
+        if is_known || token.last_used.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let (catalog, token) = (Arc::clone(self), Arc::clone(token));
+        tokio::spawn(async move {
+            let doc = document(&TokenDoc::from(&*token));
+            // If it was changed or revoked meanwhile, it stays so.
+            let expect = Expect::Version(token.revision);
+            let put = catalog.entity(token.tenant.id, Kind::ApiToken, &token.id, doc, expect);
+            if let Err(error) = catalog.put(put).await {
+                tracing::debug!(id = token.id, %error, "the use of a token was not written");
+            }
+        });
+    }
+
+    /// Revokes a token; false if there is none.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, Rejected> {
+        self.delete(tenant, Kind::ApiToken, id).await
+    }
+}
+
+/// Makes an operator's token in a store that no server need serve from, and returns its text.
+///
+/// # Errors
+/// If the store does not answer, or no server has used it.
+pub async fn recover_operator(tenant: &str, store: &dyn Store, clock: &dyn Clock) -> anyhow::Result<String> {
+    let (_, entities) = store.load().await?;
+    let found = entities.iter().find(|entity| entity.kind == Kind::Tenant && entity.name == tenant);
+    let tenant =
+        found.ok_or_else(|| anyhow::anyhow!("no server has used this store: the first start makes a token"))?;
+    let text = new_token(clock);
+    let new = NewToken { name: "recovered operator".to_owned(), ..NewToken::first_operator() };
+    let put = PutEntity {
+        tenant: tenant.id,
+        kind: Kind::ApiToken,
+        name: new_id(clock),
+        doc: document(&new.doc(&text)),
+        now: clock.now(),
+        expect: Expect::Nothing,
+        needs: Vec::new(),
+        component: None,
+    };
+    store.put(put).await?;
+    Ok(text)
+}
+
+/// The last use of a token that was not used.
+pub(super) const NEVER: i64 = i64::MIN;
+
+fn new_id(clock: &dyn Clock) -> String {
+    let mut id = [0; 8];
+    clock.fill_random(&mut id);
+    hex::encode(id)
+}
+
+impl ApiToken {
+    /// Whether it has not expired.
+    #[must_use]
+    pub fn is_live(&self, now: UnixMs) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// When it was last used, to the hour.
+    #[must_use]
+    pub fn last_used_at(&self) -> Option<UnixMs> {
+        Some(self.last_used.load(Ordering::Relaxed)).filter(|last| *last != NEVER).map(UnixMs)
+    }
+
+    pub(super) fn last_use_of(doc: &TokenDoc) -> Arc<AtomicI64> {
+        Arc::new(AtomicI64::new(doc.last_used_at.map_or(NEVER, |at| at.0)))
+    }
+}
+
+impl From<&ApiToken> for TokenDoc {
+    fn from(token: &ApiToken) -> Self {
+        Self {
+            hash: token.hash.clone(),
+            name: token.name.clone(),
+            role: token.role,
+            operator: token.operator,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at(),
+        }
+    }
+}

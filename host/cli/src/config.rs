@@ -1,0 +1,109 @@
+//! `carillon config`: checks a configuration. The flags that say what is configured, for all commands that read one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use figment::value::Value;
+use serde_json::json;
+
+use super::output::Output;
+use carillon_config::{Config, Flag, Sources};
+
+/// Where a configuration comes from, as the command line says it.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The address and port to listen on: `127.0.0.1:7070`, `[::1]:7070`, `localhost:7070`.
+    #[arg(long, value_name = "ADDR", value_parser = carillon_config::parse_address)]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Let everybody in who can reach the port. For loopback addresses only.
+    #[arg(long)]
+    no_auth: bool,
+    /// A loopback or private network that jobs may go to. Can be repeated; replaces `egress.allow`.
+    #[arg(long, value_name = "CIDR")]
+    egress_allow: Vec<String>,
+}
+
+/// Which configuration, and which store, for commands that do not serve.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// Where jobs are kept: sqlite:PATH or postgres://…
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// The configuration; without it, `carillon.toml` in the working directory if there is one.
+    #[arg(long, env = "CARILLON_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Commands about a configuration.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration as `serve` would, without starting: its file, the environment and the flags.
+    ///
+    /// The store is not opened. What only it knows, such as keys and plugins that were uploaded, is checked when a server starts.
+    Check(ConfigArgs),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If the configuration has a fault.
+    pub fn run(self, out: Output) -> anyhow::Result<()> {
+        let Self::Check(arguments) = self;
+        arguments.check(out)
+    }
+}
+
+impl ConfigArgs {
+    /// Loads the configuration, and says that it is good.
+    pub fn check(self, out: Output) -> anyhow::Result<()> {
+        let sources = self.sources()?;
+        let file = sources.file.as_ref().map(|file| file.display().to_string());
+        let config = Config::load(sources)?;
+        if out.is_json() {
+            return out.json(&json!({
+                "file": file, "listen": config.server.listen.to_string(), "store": config.store.name(),
+                "authentication": config.auth.enabled,
+            }));
+        }
+        let of = file.map_or_else(|| "the defaults and the environment".to_owned(), |file| format!("`{file}`"));
+        let (listen, store) = (config.server.listen, config.store.name());
+        out.line(&format!("{of}: the configuration is valid (server.listen {listen}, store.url {store})"))
+    }
+
+    /// Returns where the configuration is read from.
+    ///
+    /// # Errors
+    /// If a place that was named is not there.
+    pub fn sources(&self) -> anyhow::Result<Sources> {
+        Ok(Sources::of_process(self.store.config.clone(), self.flags())?)
+    }
+
+    /// Returns the flags that stand for settings.
+    pub fn flags(&self) -> Vec<Flag> {
+        let listen = self.listen.map(|listen| ("--listen", "server.listen", Value::from(listen.to_string())));
+        let no_auth = self.no_auth.then(|| ("--no-auth", "auth.enabled", Value::from(false)));
+        let networks = (!self.egress_allow.is_empty())
+            .then(|| ("--egress-allow", "egress.allow", Value::from(self.egress_allow.clone())));
+        let given = [listen, no_auth, networks].into_iter().flatten();
+        given.map(|(name, key, value)| Flag { name, key, value }).chain(self.store.flag()).collect()
+    }
+}
+
+impl StoreArgs {
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// If it has a fault.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(Sources::of_process(self.config.clone(), self.flag().into_iter().collect())?)?)
+    }
+
+    fn flag(&self) -> Option<Flag> {
+        let value = Value::from(self.store.clone()?);
+        Some(Flag { name: "--store", key: "store.url", value })
+    }
+}

@@ -1,0 +1,156 @@
+//! A job, as flags.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::input;
+use carillon_client::answer::Members;
+use carillon_client::bodies::{Headers, JobInput, Payload};
+
+/// A job, as flags.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// Where the callback goes. A job without a target waits for a consumer to lease it.
+    url: Option<String>,
+    /// The HTTP method; the server's default is POST.
+    #[arg(short = 'X', long)]
+    method: Option<String>,
+    /// A header, `Name: value`. Can be repeated.
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = input::header)]
+    headers: Vec<(String, String)>,
+    #[command(flatten)]
+    payload: PayloadArgs,
+    /// When: RFC 3339, `+90s`, or seconds since 1970; at once if it is not said.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    run_at: Option<String>,
+    /// A name of your own for it.
+    #[arg(long)]
+    name: Option<String>,
+    /// A label, `KEY=VALUE`. Can be repeated.
+    #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
+    metadata: Vec<(String, String)>,
+    /// Labels as a JSON object of texts, or of namespaces of texts: `{"billing": {"invoice": "17"}}`.
+    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
+    metadata_json: Option<Members>,
+    /// Send each label as a header `Carillon-Metadata-<Key>`.
+    #[arg(long)]
+    metadata_headers: bool,
+    /// How urgent it is within its group: 0 to 9, the most urgent.
+    #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
+    /// Jobs of one key are tried one at a time, in order.
+    #[arg(long, value_name = "KEY")]
+    order_key: Option<String>,
+    /// How long one request may take, such as `10s`.
+    #[arg(long, value_name = "PERIOD")]
+    timeout: Option<String>,
+    /// How long from now it is tried, such as `1h`.
+    #[arg(long, value_name = "PERIOD")]
+    ttl: Option<String>,
+    /// How long after it was due an attempt may still start, such as `10m`.
+    #[arg(long, value_name = "PERIOD")]
+    max_delay: Option<String>,
+    /// Not again if the group accepted a job with this key within the window.
+    #[arg(long, value_name = "KEY")]
+    dedupe_key: Option<String>,
+    /// How long a dedupe key is remembered; 5m if it is not said.
+    #[arg(long, value_name = "PERIOD", requires = "dedupe_key")]
+    dedupe_window: Option<String>,
+    /// At most one job of a kind in so many seconds: the first now, the next when they are over.
+    #[arg(long, value_name = "SECONDS")]
+    debounce_seconds: Option<f64>,
+    /// Which jobs are of one kind; by default those with the same method, URL and payload.
+    #[arg(long, value_name = "KEY", requires = "debounce_seconds")]
+    debounce_key: Option<String>,
+    /// The first job of a kind waits, too.
+    #[arg(long, requires = "debounce_seconds")]
+    debounce_always_delay: bool,
+    /// In place of the group's unfinished jobs of the same name.
+    #[arg(long, requires = "name")]
+    replace: bool,
+    /// A job that is made when this one succeeds, as JSON.
+    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
+    on_success: Option<Members>,
+    /// A job that is made when this one is given up, as JSON.
+    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
+    on_failure: Option<Members>,
+    /// Overrides of the group's policy, as JSON: `{"retry": {"max_attempts": 3}}`.
+    #[arg(long, value_name = "JSON", value_parser = input::json_object)]
+    policy: Option<Members>,
+}
+
+/// A job's body, in one of three forms.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct PayloadArgs {
+    /// The body, as JSON; sent byte for byte as it is written.
+    #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json)]
+    payload: Option<Box<RawValue>>,
+    /// The body, as text.
+    #[arg(long, value_name = "TEXT")]
+    payload_text: Option<String>,
+    /// The body: the bytes of a file, or of standard input for `-`.
+    #[arg(long, value_name = "FILE")]
+    payload_file: Option<PathBuf>,
+}
+
+impl JobArgs {
+    /// The job that the flags describe.
+    pub(super) fn input(self) -> anyhow::Result<JobInput> {
+        let limits = [("timeout", self.timeout), ("ttl", self.ttl), ("max_delay", self.max_delay)];
+        let limits = Some(given(&limits)?).filter(|limits| !limits.is_empty());
+        let texts = [
+            ("order_key", self.order_key),
+            ("dedupe_key", self.dedupe_key),
+            ("dedupe_window", self.dedupe_window),
+            ("debounce_key", self.debounce_key),
+        ];
+        let mut more = given(&texts)?;
+        let flags = [
+            ("debounce_always_delay", self.debounce_always_delay.then_some(true)),
+            ("replace", self.replace.then_some(true)),
+        ];
+        add(&mut more, &flags)?;
+        add(&mut more, &[("priority", self.priority)])?;
+        add(&mut more, &[("debounce_seconds", self.debounce_seconds)])?;
+        add(&mut more, &[("limits", limits), ("on_success", self.on_success), ("on_failure", self.on_failure)])?;
+        Ok(JobInput {
+            url: self.url,
+            method: self.method,
+            headers: Headers(self.headers),
+            payload: self.payload.read()?,
+            run_at: self.run_at.as_deref().map(input::time),
+            name: self.name,
+            metadata: input::labels(self.metadata_json.unwrap_or_default(), self.metadata)?,
+            metadata_headers: self.metadata_headers,
+            policy: self.policy,
+            more,
+        })
+    }
+}
+
+/// Those that were given.
+fn given<T: Serialize>(all: &[(&str, Option<T>)]) -> anyhow::Result<Members> {
+    let mut members = Members::default();
+    add(&mut members, all)?;
+    Ok(members)
+}
+
+/// Adds those that were given.
+fn add<T: Serialize>(members: &mut Members, all: &[(&str, Option<T>)]) -> anyhow::Result<()> {
+    all.iter().try_for_each(|(name, value)| value.as_ref().map_or(Ok(()), |value| members.put(name, value)))
+}
+
+impl PayloadArgs {
+    fn read(self) -> anyhow::Result<Option<Payload>> {
+        if let Some(path) = self.payload_file {
+            return Ok(Some(Payload::Base64(STANDARD.encode(input::bytes(&path)?))));
+        }
+        Ok(self.payload.map(Payload::Json).or_else(|| self.payload_text.map(Payload::Text)))
+    }
+}

@@ -1,0 +1,244 @@
+//! `carillon key`: keeps the keys that signers use, and those that go out as headers.
+//!
+//! A secret is never an argument, because everybody on a machine can read the arguments of its processes.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use clap::{Args, Subcommand};
+use reqwest::StatusCode;
+use serde_json::json;
+
+use super::{Paging, Session, input};
+use carillon_client::ClientError;
+use carillon_client::answer::Answer;
+use carillon_client::text::visible;
+use carillon_core::clock::{Clock as _, SystemClock};
+
+/// Bytes of a secret that is made here.
+const SECRET_LEN: usize = 32;
+
+/// The names of kinds.
+const ED25519: &str = "ed25519";
+const HEADER: &str = "header";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Store a key, or give it a new version. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
+    /// one line break at its end does not count. On a terminal it is asked for, and not shown.
+    Put {
+        /// The key's name.
+        name: String,
+        /// Take the secret from this variable of the environment.
+        #[arg(long, value_name = "VARIABLE", conflicts_with = "file")]
+        env: Option<String>,
+        /// Take the secret from this file.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+        /// Make a secret of 32 random bytes, and print it: this is the only time that it can be seen. Of an `ed25519` key, it is not printed:
+        /// `key get` shows the public key. With --base64, it is written as Standard Webhooks does (`whsec_…`).
+        #[arg(long, conflicts_with_all = ["env", "file"])]
+        generate: bool,
+        /// What it is for: `secret` (the default) and `ed25519` sign, a `header` goes out under a group's `auth_headers`. An `ed25519` key may be
+        /// given as PEM, as `openssl genpkey -algorithm ed25519` writes it.
+        #[arg(long, value_parser = ["secret", "ed25519", "header"])]
+        kind: Option<String>,
+        /// The secret is given as base64, for any bytes; `whsec_` and `whsk_` may stand in front.
+        #[arg(long)]
+        base64: bool,
+        /// How long the versions until now sign besides: a duration such as `24h`, or `until-removed`. Without it they end at once.
+        #[arg(long)]
+        overlap: Option<String>,
+        /// A group that may use it; several times for several. Without it, those that may now; a new key is for all groups.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+    },
+    /// Say which groups may use a key. Refused while a group uses it that no longer may.
+    Grant {
+        /// The key's name.
+        name: String,
+        #[command(flatten)]
+        to: Grantees,
+    },
+    /// Show what is not secret of a key: its versions, and the public keys of those that have one.
+    Get {
+        /// The key's name.
+        name: String,
+    },
+    /// List the keys' names.
+    List {
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Delete a key, or one of its versions.
+    Delete {
+        /// The key's name.
+        name: String,
+        /// Only this version.
+        #[arg(long)]
+        version: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Grantees {
+    /// This group; several times for several.
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// All groups of the tenant.
+    #[arg(long)]
+    all: bool,
+    /// No group.
+    #[arg(long)]
+    none: bool,
+}
+
+const LIST: [(&str, &str); 7] = [
+    ("NAME", "/name"),
+    ("KIND", "/kind"),
+    ("VERSION", "/version"),
+    ("USABLE", "/usable"),
+    ("GROUPS", "/groups"),
+    ("CREATED", "/created_at"),
+    ("UPDATED", "/updated_at"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self {
+            Self::Put { name, env, file, generate, kind, base64, overlap, groups } => {
+                let given =
+                    if generate { generated(kind.as_deref(), base64) } else { secret(&name, env.as_deref(), file) };
+                let given = given?;
+                let is_seed = generate && kind.as_deref() == Some(ED25519);
+                let field = if base64 || is_seed { "secret_base64" } else { "secret" };
+                let groups = (!groups.is_empty()).then_some(groups);
+                let key = json!({field: given, "kind": kind, "overlap": overlap, "groups": groups});
+                let before = granted(session, &name).await?;
+                let put = session.client.put_key(&name, &key).await?;
+                let lost = lost(before.as_deref(), groups.as_deref());
+                let lost = lost.map(|lost| format!(" (no longer granted to {lost})")).unwrap_or_default();
+                if generate && !is_seed {
+                    let made = json!({"name": name, "secret": given});
+                    session
+                        .out
+                        .note(&format!("{name}: stored{lost}; this is its secret, which cannot be shown again:"))?;
+                    return session.done(&made, &given);
+                }
+                session.done(&put, &format!("{name}: stored{lost}"))
+            }
+            Self::Grant { name, to } => {
+                let key = json!({"groups": (!to.all).then_some(&to.groups)});
+                let granted = session.client.patch(&["keys", &name], &[], &key).await?;
+                let to = match (to.all, to.groups.join(", ")) {
+                    (true, _) => "all groups".to_owned(),
+                    (false, none) if none.is_empty() => "no group".to_owned(),
+                    (false, groups) => groups,
+                };
+                session.done(&granted, &format!("{name}: granted to {to}"))
+            }
+            Self::List { paging } => session.list(&["keys"], Vec::new(), &paging, &LIST).await,
+            Self::Get { name } => {
+                let key: Answer = session.client.get(&["keys", &name], &[]).await?;
+                session.out.answer(&key)
+            }
+            Self::Delete { name, version: Some(version) } => {
+                let path = ["keys", &name, "versions", &version.to_string()];
+                session.done(&session.client.delete(&path).await?, &format!("{name}/{version}: deleted"))
+            }
+            Self::Delete { name, version: None } => {
+                session.done(&session.client.delete(&["keys", &name]).await?, &format!("{name}: deleted"))
+            }
+        }
+    }
+}
+
+/// The groups that may use a key now, by name; none if all may, or if there is no such key.
+async fn granted(session: &Session, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+    match session.client.get::<Answer>(&["keys", name], &[]).await {
+        Ok(key) => Ok(serde_json::from_value(key["groups"].clone()).unwrap_or_default()),
+        Err(ClientError::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who may no longer use a key.
+fn lost(before: Option<&[String]>, groups: Option<&[String]>) -> Option<String> {
+    let groups = groups?;
+    let lost: Vec<_> = before?.iter().filter(|group| !groups.contains(group)).map(String::as_str).collect();
+    (!lost.is_empty()).then(|| lost.join(", "))
+}
+
+/// A new secret, as it is stored and printed.
+fn generated(kind: Option<&str>, base64: bool) -> anyhow::Result<String> {
+    let mut bytes = [0; SECRET_LEN];
+    SystemClock.fill_random(&mut bytes);
+    Ok(match kind {
+        Some(ED25519) => STANDARD.encode(bytes),
+        Some(HEADER) if base64 => bail!("a key for a header is a text: leave out --base64"),
+        _ if base64 => format!("whsec_{}", STANDARD.encode(bytes)),
+        _ => URL_SAFE_NO_PAD.encode(bytes),
+    })
+}
+
+fn secret(name: &str, variable: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<String> {
+    let secret = match (variable, file) {
+        (Some(variable), _) => std::env::var(variable).with_context(|| format!("{variable} cannot be read"))?,
+        (None, None) if std::io::stdin().is_terminal() => prompted(name)?,
+        (None, file) => {
+            let text = input::text(&file.unwrap_or_else(|| input::STDIN.into()))?;
+            let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+            line.unwrap_or(&text).to_owned()
+        }
+    };
+    if secret.is_empty() {
+        bail!("the secret is empty");
+    }
+    Ok(secret)
+}
+
+/// Asks for a secret on the terminal, which does not show what is typed.
+fn prompted(name: &str) -> anyhow::Result<String> {
+    let mut terminal = console::Term::stderr();
+    write!(terminal, "Secret of the key `{}` (it is not shown): ", visible(name))?;
+    terminal.read_secure_line().context("the terminal cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_break_at_the_end_of_a_secret_does_not_count() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        for (text, expected) in [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), (" s \n\n", " s \n")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(secret("k", None, Some(path.to_path_buf())).unwrap(), expected);
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert!(secret("k", None, Some(path.to_path_buf())).is_err());
+    }
+
+    #[test]
+    fn generated_secrets_are_of_their_kind_and_never_the_same() {
+        let text = generated(None, false).unwrap();
+        assert!(text.len() == 43 && text != generated(None, false).unwrap(), "{text}");
+        let webhook = generated(Some("secret"), true).unwrap();
+        assert_eq!(STANDARD.decode(webhook.strip_prefix("whsec_").unwrap()).unwrap().len(), SECRET_LEN);
+        assert_eq!(STANDARD.decode(generated(Some(ED25519), false).unwrap()).unwrap().len(), SECRET_LEN);
+        assert!(generated(Some(HEADER), true).is_err() && generated(Some(HEADER), false).is_ok());
+    }
+
+    #[test]
+    fn who_may_no_longer_use_a_key_is_told() {
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(lost(Some(&names(&["a", "b"])), Some(&names(&["b"]))).as_deref(), Some("a"));
+        assert_eq!(lost(Some(&names(&["a"])), Some(&names(&["a", "b"]))), None);
+        assert_eq!(lost(Some(&names(&["a"])), None), None);
+        assert_eq!(lost(None, Some(&names(&["a"]))), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! The commands that talk to a server over its API, and those that build and try plugins.
+//!
+//! What a command prints is for people, or with `--json` what the server answered.
+
+mod attempts;
+mod batch;
+mod bulk;
+mod changes;
+mod cluster;
+pub mod config;
+mod events;
+mod group;
+mod input;
+mod job;
+mod job_args;
+mod key;
+mod lease;
+pub mod local;
+mod output;
+mod plugin;
+mod policy;
+mod schedule;
+mod tenant;
+mod token;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+pub use output::Output;
+
+use carillon_client::answer::Answer;
+use carillon_client::{Client, bodies};
+
+/// Which server to talk to, and how to answer.
+#[derive(Debug, Args)]
+pub struct Remote {
+    /// The server's address.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Server to talk to",
+        env = "CARILLON_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    server: String,
+    /// The API token.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Server to talk to",
+        env = "CARILLON_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<String>,
+    /// The tenant whose data it is about, for operators; the token's own if it is not said.
+    #[arg(long, global = true, help_heading = "Server to talk to", env = "CARILLON_TENANT", value_name = "NAME")]
+    tenant: Option<String>,
+    /// Print the server's answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands that talk to a server.
+#[derive(Debug, Subcommand)]
+pub enum RemoteCommand {
+    /// Schedule jobs and follow them.
+    #[command(subcommand)]
+    Job(Box<job::Command>),
+    /// Bind policies and limits to groups of jobs.
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Follow what happens to jobs.
+    Events(events::Events),
+    /// Make jobs again and again.
+    #[command(subcommand)]
+    Schedule(schedule::Command),
+    /// Change many jobs of a group.
+    #[command(subcommand)]
+    Bulk(Box<bulk::Command>),
+    /// Work on jobs that have no target.
+    #[command(subcommand)]
+    Lease(lease::Command),
+    /// Keep the keys that signers use.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Manage tenants.
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// See the nodes that share a database.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Show who the token is: its role and its tenant, with the tenant's quota and defaults.
+    Whoami,
+    /// Manage API tokens.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Try policies out, and put versions of them in force.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Manage the components that policies are made of.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+}
+
+/// Runs a command that talks to a server.
+///
+/// # Errors
+/// If the server cannot be reached or refuses, or the output cannot be written.
+pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
+    let session = Session {
+        client: Client::new(&remote.server, remote.token.filter(|token| !token.is_empty()))?
+            .for_tenant(remote.tenant.filter(|tenant| !tenant.is_empty())),
+        out: Output::new(remote.json),
+    };
+    match command {
+        RemoteCommand::Job(command) => command.run(&session).await,
+        RemoteCommand::Group(command) => command.run(&session).await,
+        RemoteCommand::Events(command) => command.run(&session).await,
+        RemoteCommand::Schedule(command) => command.run(&session).await,
+        RemoteCommand::Bulk(command) => command.run(&session).await,
+        RemoteCommand::Lease(command) => command.run(&session).await,
+        RemoteCommand::Key(command) => command.run(&session).await,
+        RemoteCommand::Tenant(command) => command.run(&session).await,
+        RemoteCommand::Cluster(command) => command.run(&session).await,
+        RemoteCommand::Whoami => {
+            let who: Answer = session.client.get(&["whoami"], &[]).await?;
+            session.out.answer(&who)
+        }
+        RemoteCommand::Token(command) => command.run(&session).await,
+        RemoteCommand::Policy(command) => command.run(&session).await,
+        RemoteCommand::Plugin(command) => command.run(&session).await,
+    }
+}
+
+/// What every command that talks to a server needs.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    out: Output,
+}
+
+/// Which part of a list to show.
+#[derive(Debug, Default, Args)]
+pub struct Paging {
+    /// The most items to show.
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    limit: Option<u32>,
+    /// Where to go on: what the last page said.
+    #[arg(long)]
+    cursor: Option<String>,
+    /// Show everything, page after page.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Session {
+    /// Prints a list: `columns` are headings and JSON pointers into an item.
+    async fn list(
+        &self,
+        path: &[&str],
+        query: Vec<(&str, String)>,
+        paging: &Paging,
+        columns: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        self.list_as(path, query, paging, columns, Ok).await
+    }
+
+    /// Prints a list. The rows of the table are what `row` makes of the items.
+    async fn list_as<R: Serialize>(
+        &self,
+        path: &[&str],
+        mut query: Vec<(&str, String)>,
+        paging: &Paging,
+        columns: &[(&str, &str)],
+        row: impl Fn(Answer) -> anyhow::Result<R>,
+    ) -> anyhow::Result<()> {
+        query.extend(paging.limit.map(|limit| ("limit", limit.to_string())));
+        let mut items = Vec::new();
+        let mut cursor = paging.cursor.clone();
+        loop {
+            let mut query = query.clone();
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let page: bodies::Page = self.client.get(path, &query).await?;
+            items.extend(page.items);
+            cursor = page.next_cursor;
+            if !paging.all || cursor.is_none() {
+                break;
+            }
+        }
+        if self.out.is_json() {
+            return self.out.json(&Listed { items, next_cursor: cursor });
+        }
+        if items.is_empty() {
+            return self.out.line(&format!("no {}", noun(path)));
+        }
+        self.out.table(columns, &items.into_iter().map(row).collect::<anyhow::Result<Vec<_>>>()?)?;
+        match cursor {
+            Some(cursor) => self.out.note(&format!("There is more: --cursor {cursor}, or --all")),
+            None => Ok(()),
+        }
+    }
+
+    /// Prints `answer` if JSON is wanted, else `text`.
+    fn done(&self, answer: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        if self.out.is_json() { self.out.json(answer) } else { self.out.line(text) }
+    }
+}
+
+/// A list as the server would answer it, which may be several pages of it.
+#[derive(Serialize)]
+struct Listed {
+    items: Vec<Answer>,
+    next_cursor: Option<String>,
+}
+
+/// What the list at a path is of.
+fn noun<'a>(path: &[&'a str]) -> &'a str {
+    match path.last() {
+        Some(&"bulk") => "changes of many jobs",
+        Some(&"history") => "changes of the policy",
+        Some(noun) => noun,
+        None => "items",
+    }
+}

@@ -1,0 +1,128 @@
+//! `carillon plugin inspect`: all that can be known of a component, and whether a server would take it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::bail;
+use bytes::Bytes;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::super::local::NOBODY;
+use super::super::{Session, input};
+use super::anatomy::Anatomy;
+use super::{Reference, Version, describe, download, runtime};
+use carillon_core::clock::Stopwatch;
+use carillon_policy::golden::embedded;
+use carillon_policy::{Digest, Plugin, Runtime, examine};
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "It is loaded as an upload would load it, on this machine and with the limits of its configuration.
+
+Exits with 1 if it would be refused; what can be known of it is printed all the same."
+)]
+pub struct Inspect {
+    /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
+    plugin: Reference,
+}
+
+const INTERFACES: [(&str, &str); 2] = [("", "/way"), ("INTERFACE", "/name")];
+const PRODUCERS: [(&str, &str); 3] = [("MADE BY", "/name"), ("VERSION", "/version"), ("AS", "/field")];
+const TESTS: [(&str, &str); 2] = [("GOLDEN TEST", "/name"), ("ROLE", "/role")];
+
+impl Inspect {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let is_new = self.plugin.is_file();
+        let component = Bytes::from(component(session, self.plugin).await?);
+        let mut shown = written(&component);
+        let refused = load(&runtime()?, &component, is_new, &mut shown).await;
+        let refused = refused.err().map(|error| format!("{error:#}"));
+        shown["refused"] = refused.clone().into();
+        show(session, shown)?;
+        match refused {
+            None => Ok(()),
+            Some(why) => bail!("a server would refuse it: {why}"),
+        }
+    }
+}
+
+/// The bytes that are meant.
+async fn component(session: &Session, plugin: Reference) -> anyhow::Result<Vec<u8>> {
+    if plugin.is_file() {
+        return input::bytes(Path::new(&plugin.name));
+    }
+    let version = match plugin.version {
+        Some(version) => version,
+        None => {
+            let newest: Value = session.client.get(&["plugins", &plugin.name], &[]).await?;
+            newest["version"].as_str().unwrap_or_default().to_owned()
+        }
+    };
+    download(session, &Version { name: plugin.name, version }).await
+}
+
+/// What is known of a component before it is compiled.
+fn written(component: &[u8]) -> Value {
+    let anatomy = Anatomy::of(component);
+    let producer = |[field, name, version]: &[String; 3]| json!({ "field": field, "name": name, "version": version });
+    let producers: Vec<_> = anatomy.producers.iter().map(producer).collect();
+    let tests = embedded(component).unwrap_or_default();
+    let tests: Vec<_> = tests.iter().map(|test| json!({ "name": test.name, "role": test.test.get("role") })).collect();
+    json!({
+        "digest": Digest::of(component),
+        "size": component.len(),
+        "imports": anatomy.imports,
+        "exports": anatomy.exports,
+        "producers": producers,
+        "core_modules": anatomy.core_modules,
+        "memory_minimum": anatomy.memory,
+        "table_minimum": anatomy.table_elements,
+        "golden_tests": tests,
+        "unread": anatomy.unread,
+    })
+}
+
+/// Does what an upload would, and writes down what comes of it. What a server has already it has examined.
+async fn load(runtime: &Runtime, component: &Bytes, is_new: bool, shown: &mut Value) -> anyhow::Result<()> {
+    let stopwatch = Stopwatch::start();
+    let plugin: Arc<Plugin> = runtime.registry.admit(NOBODY, component).await?.plugin;
+    shown["compile_millis"] = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX).into();
+    shown["native_size"] = plugin.code_size().into();
+    shown["engine"] = if plugin.is_large() { "large" } else { "small" }.into();
+    shown["roles"] = json!(plugin.roles());
+    let (said, usage) = describe(runtime, &plugin)?;
+    shown["describe_memory"] = usage.memory.into();
+    shown["memory_limit"] = plugin.limits(&runtime.limits).memory.into();
+    shown["config_schema"] = serde_json::from_str(&said.config_schema).unwrap_or(Value::String(said.config_schema));
+    for (key, text) in [("name", said.name), ("version", said.version), ("summary", said.summary)] {
+        shown[key] = text.into();
+    }
+    if is_new {
+        examine(runtime, NOBODY, &plugin, component).await?;
+    }
+    Ok(())
+}
+
+fn show(session: &Session, mut shown: Value) -> anyhow::Result<()> {
+    if session.out.is_json() {
+        return session.out.json(&shown);
+    }
+    let mut interfaces = Vec::new();
+    for (key, way) in [("imports", "import"), ("exports", "export")] {
+        let names = shown[key].take();
+        interfaces.extend(names.as_array().into_iter().flatten().map(|name| json!({ "way": way, "name": name })));
+    }
+    let (producers, tests) = (shown["producers"].take(), shown["golden_tests"].take());
+    let tables = [
+        (&INTERFACES[..], interfaces),
+        (&PRODUCERS[..], producers.as_array().cloned().unwrap_or_default()),
+        (&TESTS[..], tests.as_array().cloned().unwrap_or_default()),
+    ];
+    session.out.answer(&shown)?;
+    for (columns, rows) in tables.into_iter().filter(|(_, rows)| !rows.is_empty()) {
+        session.out.line("")?;
+        session.out.table(columns, &rows)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! `carillon plugin`: makes, tries and manages the components that policies are made of.
+
+mod anatomy;
+mod bench;
+mod build;
+mod call;
+mod dev;
+mod golden;
+mod inspect;
+mod oci;
+mod scaffold;
+mod signing;
+mod template;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Paging, Session, input, local, output};
+use carillon_client::answer::Answer;
+use carillon_config::{Config, Sources};
+use carillon_policy::{Called, Description, Plugin, Runtime, Usage};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the plugins.
+    List {
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// List the versions of a plugin, the newest first.
+    Versions {
+        /// NAME.
+        plugin: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show what a plugin does and how it is configured.
+    Describe {
+        /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
+        plugin: Reference,
+    },
+    /// Show all that can be known of a component, and whether a server would take it.
+    Inspect(inspect::Inspect),
+    /// Begin a plugin: a directory that builds and passes its tests.
+    New(scaffold::New),
+    /// Build a plugin in Rust, C, JavaScript or Python to a component, and load it as an upload would.
+    Build(build::Build),
+    /// Build a plugin again whenever its sources change, and put it in force for a group.
+    Dev(dev::Dev),
+    /// Make one call of a component on this machine, with the engine and the limits of the server.
+    #[command(after_long_help = call::EXAMPLES)]
+    Run(call::Call),
+    /// Run the golden tests of a component on this machine.
+    #[command(after_long_help = golden::FORM)]
+    Test(golden::Test),
+    /// Measure one call of a component on this machine.
+    Bench(bench::Bench),
+    /// Upload a component as a new version of a plugin, or to an OCI registry.
+    Push {
+        /// NAME@VERSION, which cannot be replaced, or oci://HOST/REPOSITORY:TAG.
+        plugin: Place,
+        /// The component; `-` is standard input.
+        file: PathBuf,
+        /// An Ed25519 private key in PEM to sign it with, for tenants that take signed plugins only.
+        #[arg(long, value_name = "FILE", env = "CARILLON_SIGNING_KEY")]
+        signing_key: Option<PathBuf>,
+        #[command(flatten)]
+        login: oci::Login,
+    },
+    /// Make a key that uploads are signed with, and print its public half for `carillon tenant put --plugin-signer`.
+    Keygen(signing::Keygen),
+    /// Download a version's component, or one from an OCI registry.
+    Pull {
+        /// NAME@VERSION, or oci://HOST/REPOSITORY with :TAG or @sha256:DIGEST.
+        plugin: Place,
+        /// Where to write it; `-` is standard output.
+        file: PathBuf,
+        #[command(flatten)]
+        login: oci::Login,
+    },
+    /// Say that a version should no longer be bound. Groups that bind it go on, with a warning.
+    Deprecate {
+        /// NAME@VERSION.
+        plugin: Version,
+        #[command(flatten)]
+        deprecation: Deprecation,
+    },
+    /// Delete a version that nothing uses.
+    Delete {
+        /// NAME@VERSION.
+        plugin: Version,
+    },
+}
+
+/// Whether a version is deprecated.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Deprecation {
+    /// Why.
+    #[arg(long)]
+    why: Option<String>,
+    /// It may be bound again.
+    #[arg(long)]
+    undo: bool,
+}
+
+/// A plugin, and perhaps which version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    name: String,
+    version: Option<String>,
+}
+
+impl Reference {
+    fn is_file(&self) -> bool {
+        let path = Path::new(&self.name);
+        self.version.is_none() && (self.name.contains('/') || path.extension().is_some_and(|it| it == "wasm"))
+    }
+}
+
+impl FromStr for Reference {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, version) = text.split_once('@').map_or((text, None), |(name, version)| (name, Some(version)));
+        if name.is_empty() || version == Some("") {
+            return Err("this is neither NAME nor NAME@VERSION".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), version: version.map(str::to_owned) })
+    }
+}
+
+/// One version of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    name: String,
+    version: String,
+}
+
+impl Version {
+    fn path(&self) -> [&str; 4] {
+        ["plugins", &self.name, "versions", &self.version]
+    }
+}
+
+impl FromStr for Version {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Reference { name, version } = text.parse()?;
+        Ok(Self { name, version: version.ok_or("this is not NAME@VERSION")? })
+    }
+}
+
+/// Where a component is kept.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Server(Version),
+    Registry(oci::Reference),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if oci::Reference::is_meant(text) { text.parse().map(Self::Registry) } else { text.parse().map(Self::Server) }
+    }
+}
+
+/// The members of a plugin that a reader looks for first.
+const FIRST: [&str; 4] = ["name", "version", "roles", "summary"];
+
+const LIST: [(&str, &str); 5] = [
+    ("NAME", "/name"),
+    ("VERSION", "/version"),
+    ("ROLES", "/roles"),
+    ("BUILT IN", "/builtin"),
+    ("SUMMARY", "/summary"),
+];
+
+const VERSIONS: [(&str, &str); 6] = [
+    ("VERSION", "/version"),
+    ("STATE", "/state"),
+    ("VALIDATED", "/validated_at"),
+    ("SIGNED BY", "/signed_by"),
+    ("DEPRECATED", "/deprecated"),
+    ("DIGEST", "/digest"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self {
+            Self::List { paging } => session.list(&["plugins"], Vec::new(), &paging, &LIST).await,
+            Self::Versions { plugin, paging } => {
+                session.list(&["plugins", &plugin, "versions"], Vec::new(), &paging, &VERSIONS).await
+            }
+            Self::Describe { plugin } if plugin.is_file() => {
+                let runtime = runtime()?;
+                let file = PathBuf::from(plugin.name);
+                let loaded = local::load(&runtime, &file).await?;
+                let (said, _) = describe(&runtime, &loaded)?;
+                session.out.answer_with(&FIRST, &record(&loaded, said, std::fs::metadata(&file)?.len()))
+            }
+            Self::Inspect(inspect) => inspect.run(session).await,
+            Self::New(new) => new.run(session),
+            Self::Build(build) => build.run(session).await,
+            Self::Dev(dev) => dev.run(session).await,
+            Self::Run(call) => call.run(session).await,
+            Self::Test(test) => test.run(session).await,
+            Self::Bench(bench) => bench.run(session).await,
+            Self::Describe { plugin } => {
+                let mut path = vec!["plugins", plugin.name.as_str()];
+                path.extend(plugin.version.iter().flat_map(|version| ["versions", version]));
+                let description: Answer = session.client.get(&path, &[]).await?;
+                session.out.answer_with(&FIRST, &description)
+            }
+            Self::Keygen(keygen) => keygen.run(session),
+            Self::Push { plugin, file, signing_key, login } => {
+                let component = input::bytes(&file)?;
+                let stored = match plugin {
+                    Place::Server(plugin) => {
+                        let signature = signing_key.map(|key| signing::sign(&key, &component)).transpose()?;
+                        session.client.put_component(&plugin.path(), component, signature.as_deref()).await?
+                    }
+                    Place::Registry(reference) => oci::push(&reference, &login, component).await?.try_into()?,
+                };
+                session.out.answer(&stored)
+            }
+            Self::Pull { plugin, file, login } => {
+                let (bytes, shown) = match plugin {
+                    Place::Server(plugin) => (download(session, &plugin).await?, None),
+                    Place::Registry(reference) => {
+                        let (bytes, shown) = oci::pull(&reference, &login).await?;
+                        (bytes, Some(shown))
+                    }
+                };
+                if file.to_str() == Some(input::STDIN) {
+                    return Ok(std::io::stdout().write_all(&bytes)?);
+                }
+                output::write(&file, &bytes)?;
+                shown.map_or(Ok(()), |shown| session.out.answer(&shown))
+            }
+            Self::Deprecate { plugin, deprecation: Deprecation { why, .. } } => {
+                let answer = session.client.patch(&plugin.path(), &[], &json!({ "deprecated": why })).await?;
+                let now = if why.is_some() { "deprecated" } else { "no longer deprecated" };
+                session.done(&answer, &format!("{}@{}: {now}", plugin.name, plugin.version))
+            }
+            Self::Delete { plugin } => {
+                let answer = session.client.delete(&plugin.path()).await?;
+                session.done(&answer, &format!("{}@{}: deleted", plugin.name, plugin.version))
+            }
+        }
+    }
+}
+
+/// A version's component.
+async fn download(session: &Session, plugin: &Version) -> anyhow::Result<Vec<u8>> {
+    let path = plugin.path();
+    let path = [&path[..], &["component"]].concat();
+    Ok(session.client.open(&path, &[], None).await?.bytes().await?.into())
+}
+
+/// A runtime for one call at a time, with the limits that the configuration of a server here would give it.
+fn runtime() -> anyhow::Result<Runtime> {
+    local::runtime(&Config::load(Sources::of_process(None, Vec::new())?)?, 1)
+}
+
+/// What a component says of itself, and what that cost.
+fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<(Description, Usage)> {
+    let Called { result, usage } = plugin.describe(&runtime.limits);
+    let said = result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))?;
+    Ok((said, usage))
+}
+
+/// What a server would show of a component.
+fn record(plugin: &Plugin, said: Description, size: u64) -> Value {
+    let schema = serde_json::from_str(&said.config_schema).unwrap_or(Value::String(said.config_schema));
+    json!({
+        "name": said.name,
+        "version": said.version,
+        "roles": plugin.roles(),
+        "summary": said.summary,
+        "digest": plugin.digest,
+        "size": size,
+        "config_schema": schema,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let reference =
+            |name: &str, version: Option<&str>| Reference { name: name.into(), version: version.map(Into::into) };
+        assert_eq!("a".parse(), Ok(reference("a", None)));
+        assert_eq!("a@1.0.0".parse(), Ok(reference("a", Some("1.0.0"))));
+        assert!("a@".parse::<Reference>().is_err() && "@1".parse::<Reference>().is_err());
+        assert!("a".parse::<Version>().is_err());
+        let is_file = |text: &str| text.parse::<Reference>().unwrap().is_file();
+        assert!(is_file("a.wasm") && is_file("./a") && !is_file("a") && !is_file("a@1.0.0"));
+    }
+}

@@ -1,0 +1,286 @@
+//! The HTTP of a registry, as the OCI distribution specification has it.
+//!
+//! What identifies us goes to the registry and to the server of tokens that it names, and to nobody else: not to where an upload or a
+//! blob is kept elsewhere. Nothing is sent in the clear, but to this machine or where that was asked for.
+//!
+//! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde_json::Value;
+
+use super::digest;
+use super::login::{Challenge, Credentials, Login};
+use super::reference::{Reference, is_digest};
+use carillon_client::text::visible;
+
+/// The longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait for a piece of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many redirects are followed.
+const REDIRECTS: usize = 5;
+/// The largest answer that is not a component, in bytes.
+const ANSWER_LIMIT: u64 = 4 << 20;
+/// The most characters of a registry's answer that an error shows.
+const EXCERPT: usize = 300;
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A repository of a registry.
+pub(super) struct Registry {
+    http: reqwest::Client,
+    /// `http` or `https`, and the host.
+    origin: Url,
+    repository: String,
+    credentials: Option<Credentials>,
+    /// What to say of ourselves, once we know how.
+    known_as: Option<KnownAs>,
+}
+
+#[derive(Clone)]
+enum KnownAs {
+    User(Credentials),
+    Bearer(String),
+}
+
+impl KnownAs {
+    fn put(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::User(user) => request.basic_auth(&user.username, Some(&user.password)),
+            Self::Bearer(token) => request.bearer_auth(token),
+        }
+    }
+}
+
+impl Registry {
+    pub(super) fn of(reference: &Reference, login: &Login) -> anyhow::Result<Self> {
+        let mut origin = Url::parse(&format!("https://{}/", reference.host))?;
+        if login.plain_http || is_this_machine(&origin) {
+            origin = Url::parse(&format!("http://{}/", reference.host))?;
+        }
+        Ok(Self {
+            http: client(origin.scheme() == "http")?,
+            origin,
+            repository: reference.repository.clone(),
+            credentials: login.credentials(&reference.host)?,
+            known_as: None,
+        })
+    }
+
+    /// Uploads a blob, unless it is there.
+    pub(super) async fn put_blob(&mut self, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let digest = digest(&bytes);
+        let there = self.ask(&Method::HEAD, &self.url(&["blobs", &digest])?, HeaderMap::new(), Vec::new()).await?;
+        if there.status() == StatusCode::OK {
+            return Ok(());
+        }
+        let begun =
+            self.ask(&Method::POST, &self.url(&["blobs", "uploads", ""])?, HeaderMap::new(), Vec::new()).await?;
+        let begun = expect(begun, &[StatusCode::ACCEPTED]).await?;
+        let location = begun.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let mut upload = begun.url().join(location.context("the registry does not say where to upload to")?)?;
+        upload.query_pairs_mut().append_pair("digest", &digest);
+        let done = self.ask(&Method::PUT, &upload, typed("application/octet-stream")?, bytes).await?;
+        expect(done, &[StatusCode::CREATED]).await.map(drop)
+    }
+
+    /// Stores a manifest under a tag.
+    pub(super) async fn put_manifest(&mut self, tag: &str, media_type: &str, manifest: Vec<u8>) -> anyhow::Result<()> {
+        let digest = digest(&manifest);
+        let stored = self.ask(&Method::PUT, &self.url(&["manifests", tag])?, typed(media_type)?, manifest).await?;
+        let stored = expect(stored, &[StatusCode::CREATED, StatusCode::OK]).await?;
+        match stored.headers().get(CONTENT_DIGEST) {
+            Some(other) if other != digest.as_str() => {
+                bail!("the registry stored something else: {other:?}, not {digest}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A manifest, by its tag or its digest, which it must have.
+    pub(super) async fn manifest(&mut self, pointer: &str, media_type: &str) -> anyhow::Result<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, media_type.parse()?);
+        let found = self.ask(&Method::GET, &self.url(&["manifests", pointer])?, headers, Vec::new()).await?;
+        let found = expect(found, &[StatusCode::OK]).await?;
+        let said = found.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let bytes = read(found, ANSWER_LIMIT).await?;
+        let asked = is_digest(pointer).then(|| pointer.to_owned());
+        for expected in asked.into_iter().chain(said.filter(|it| is_digest(it))) {
+            check("the manifest", &bytes, &expected)?;
+        }
+        Ok(bytes)
+    }
+
+    /// A blob of so many bytes, which must have this digest.
+    pub(super) async fn blob(&mut self, expected: &str, size: u64) -> anyhow::Result<Vec<u8>> {
+        let found = self.ask(&Method::GET, &self.url(&["blobs", expected])?, HeaderMap::new(), Vec::new()).await?;
+        let bytes = read(expect(found, &[StatusCode::OK]).await?, size).await?;
+        ensure!(bytes.len() as u64 == size, "the component has {} bytes, and {size} were announced", bytes.len());
+        check("the component", &bytes, expected)?;
+        Ok(bytes)
+    }
+
+    fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
+        let mut url = self.origin.clone();
+        let mut segments =
+            url.path_segments_mut().map_err(|()| anyhow!("{} is not the address of a registry", self.origin))?;
+        segments.pop_if_empty().push("v2").extend(self.repository.split('/')).extend(path);
+        drop(segments);
+        Ok(url)
+    }
+
+    /// Makes a request; a second time, if the registry wants to know who asks.
+    async fn ask(&mut self, method: &Method, url: &Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Response> {
+        let in_clear = url.scheme() != "https" && self.origin.scheme() == "https";
+        ensure!(!in_clear, "{}, which the registry names, is asked without TLS", url.origin().ascii_serialization());
+        let body = bytes::Bytes::from(body);
+        let request = |known_as: Option<&KnownAs>| {
+            let request = self.http.request(method.clone(), url.clone()).headers(headers.clone()).body(body.clone());
+            match known_as.filter(|_| url.origin() == self.origin.origin()) {
+                Some(known_as) => known_as.put(request),
+                None => request,
+            }
+        };
+        let answer = request(self.known_as.as_ref()).send().await.map_err(failed)?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let Some(challenge) = Challenge::of(answer.headers()) else { return Ok(answer) };
+        let known_as = match challenge {
+            Challenge::Basic => match &self.credentials {
+                Some(credentials) => KnownAs::User(credentials.clone()),
+                None => bail!("{} wants to know who asks: --username, or `docker login`", self.origin),
+            },
+            Challenge::Bearer { realm, service, scope } => KnownAs::Bearer(self.token(&realm, service, scope).await?),
+        };
+        let answer = request(Some(&known_as)).send().await.map_err(failed)?;
+        self.known_as = Some(known_as);
+        Ok(answer)
+    }
+
+    /// A token, from the server that the registry names.
+    async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>) -> anyhow::Result<String> {
+        let mut url =
+            Url::parse(realm).with_context(|| format!("{realm:?}, where tokens are said to be, is no address"))?;
+        let in_clear = url.scheme() != "https";
+        ensure!(
+            !in_clear || self.origin.scheme() == "http",
+            "{url}, where tokens are said to be, is asked without TLS"
+        );
+        for (key, value) in [("service", service), ("scope", scope)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(key, &value);
+            }
+        }
+        let request = self.http.get(url.clone());
+        let request = match &self.credentials {
+            Some(user) => request.basic_auth(&user.username, Some(&user.password)),
+            None => request,
+        };
+        let answer = expect(request.send().await.map_err(failed)?, &[StatusCode::OK]).await?;
+        let answer: Value = serde_json::from_slice(&read(answer, ANSWER_LIMIT).await?).unwrap_or_default();
+        let token = answer["token"].as_str().or_else(|| answer["access_token"].as_str());
+        Ok(token.with_context(|| format!("{url} gives no token"))?.to_owned())
+    }
+}
+
+fn typed(media_type: &str) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, media_type.parse()?);
+    Ok(headers)
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        None => false,
+    }
+}
+
+fn client(in_clear: bool) -> anyhow::Result<reqwest::Client> {
+    // An error says that another part of the program has chosen a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let redirects = Policy::custom(move |attempt| {
+        if attempt.previous().len() > REDIRECTS {
+            attempt.error("there are too many redirects")
+        } else if !in_clear && attempt.url().scheme() != "https" {
+            attempt.error("it redirects to where there is no TLS")
+        } else {
+            attempt.follow()
+        }
+    });
+    let client = || reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT);
+    let client = match in_clear {
+        // The system's root certificates, which a small machine may lack, are not needed.
+        true => client().tls_certs_only([]),
+        false => client(),
+    };
+    client.redirect(redirects).build().context("no request can be made from here")
+}
+
+/// An answer with one of these statuses; of any other, what the registry says.
+async fn expect(answer: Response, good: &[StatusCode]) -> anyhow::Result<Response> {
+    let status = answer.status();
+    if good.contains(&status) {
+        return Ok(answer);
+    }
+    let url = answer.url().clone();
+    let body = read(answer, ANSWER_LIMIT).await.unwrap_or_default();
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let first = &problem["errors"][0];
+    let said = match (first["code"].as_str(), first["message"].as_str()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => String::from_utf8_lossy(&body).into_owned(),
+    };
+    let said: String = said.chars().take(EXCERPT).collect();
+    bail!("{url} answered {status}: {}", visible(&said))
+}
+
+/// The body of an answer, which may not be larger than so many bytes.
+async fn read(mut answer: Response, limit: u64) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        ensure!((bytes.len() + chunk.len()) as u64 <= limit, "{} answers with more than {limit} bytes", answer.url());
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Refuses what does not have the digest that it should have.
+fn check(what: &str, bytes: &[u8], expected: &str) -> anyhow::Result<()> {
+    let found = digest(bytes);
+    ensure!(found == expected, "{what} has the digest {found}, not {expected}: it was damaged or touched");
+    Ok(())
+}
+
+/// Where a request failed, and for which reason.
+fn failed(error: reqwest::Error) -> anyhow::Error {
+    let url = error.url().map(ToString::to_string).unwrap_or_default();
+    anyhow::Error::from(error.without_url()).context(format!("no answer of {url}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_asked_without_tls_and_no_other() {
+        let origin = |host: &str, plain_http: bool| {
+            let login = Login { plain_http, ..Login::default() };
+            Registry::of(&format!("oci://{host}/a").parse().unwrap(), &login).unwrap().origin.to_string()
+        };
+        assert_eq!(origin("127.0.0.1:5000", false), "http://127.0.0.1:5000/");
+        assert_eq!(origin("[::1]:5000", false), "http://[::1]:5000/");
+        assert_eq!(origin("localhost", false), "http://localhost/");
+        assert_eq!(origin("localhost.example.com", false), "https://localhost.example.com/");
+        assert_eq!(origin("registry.example.com", true), "http://registry.example.com/");
+    }
+}

@@ -1,0 +1,135 @@
+//! `carillon plugin new`: a plugin that builds and passes its tests, to begin from.
+//!
+//! In Rust it has the SDK in it, as this program was built with it: an author needs neither this repository nor a network that reaches
+//! it, and what they begin with is what this server accepts. In the other languages `carillon plugin build` brings the interface along.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use carillon_guest_build::WIT;
+use clap::Args;
+use include_dir::{Dir, include_dir};
+use serde_json::json;
+
+use super::super::{Session, output};
+use super::golden;
+use super::template::{self, Language};
+use carillon_policy::Role;
+
+static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/sdk");
+
+/// The manifest that the SDK takes its dependencies from.
+const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
+
+const LOCK: &str = include_str!("../../../../Cargo.lock");
+
+/// The directory of the SDK in a new plugin.
+const VENDORED: &str = "carillon";
+
+#[derive(Debug, Args)]
+pub struct New {
+    /// The plugin's name: 1 to 64 of `a-z`, `0-9` and `-`, a letter first. The directory gets that name, too.
+    #[arg(value_parser = name)]
+    name: String,
+    /// Where the directory is made.
+    #[arg(long = "in", value_name = "DIRECTORY", default_value = ".")]
+    parent: PathBuf,
+    /// What the plugin is to do: encode, sign, judge, retry or observe. It can play several roles: in Rust, add them to `export!`
+    /// (`export!(Policy: judge, encode)`), else include their worlds in `policy.wit`.
+    #[arg(long, value_parser = super::call::role)]
+    role: Role,
+    /// What it is written in.
+    #[arg(long, value_enum, default_value_t = Language::Rust)]
+    lang: Language,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_name =
+        text.len() <= 64 && text.bytes().all(fits) && text.starts_with(|first: char| first.is_ascii_lowercase());
+    is_name
+        .then(|| text.to_owned())
+        .ok_or_else(|| "this is not 1 to 64 of `a-z`, `0-9` and `-` with a letter first".to_owned())
+}
+
+impl New {
+    pub(super) fn run(self, session: &Session) -> anyhow::Result<()> {
+        let directory = self.parent.join(&self.name);
+        if directory.exists() {
+            bail!("{} exists already", directory.display());
+        }
+        let test = (format!("{}/first.json", golden::DIRECTORY), template::golden(self.role).to_owned());
+        let files = self.lang.files(self.role).into_iter().map(|(path, text)| (path.to_owned(), text));
+        for (path, text) in files.chain([test]) {
+            write(&directory.join(path), text.replace("PLUGIN", &self.name).as_bytes())?;
+        }
+        if self.lang == Language::Rust {
+            vendor(&directory)?;
+        }
+        let (place, install, name) = (directory.display(), self.lang.install(), &self.name);
+        session.out.answer(&json!({
+            "directory": directory,
+            "next": format!("cd {place} && {install}carillon plugin build && carillon plugin test {name}.wasm"),
+        }))
+    }
+}
+
+/// Puts the SDK into the directory of a crate.
+fn vendor(directory: &Path) -> anyhow::Result<()> {
+    for (from, to) in [(&SDK, "plugins/sdk"), (&WIT, "wit")] {
+        copy(from, &directory.join(VENDORED).join(to))?;
+    }
+    write(&directory.join(VENDORED).join("Cargo.toml"), workspace().as_bytes())?;
+    // What the SDK was tested with. What the plugin does not use is left out by the first build.
+    write(&directory.join("Cargo.lock"), LOCK.as_bytes())
+}
+
+/// The manifest of a workspace that has the SDK and nothing else.
+fn workspace() -> String {
+    let kept = WORKSPACE.lines().filter(|line| !["exclude", "default-members"].iter().any(|key| line.starts_with(key)));
+    let line = |line: &str| match line.starts_with("members") {
+        true => "members = [\"plugins/sdk\", \"plugins/sdk/pair\"]\n".to_owned(),
+        false => format!("{line}\n"),
+    };
+    kept.map(line).collect()
+}
+
+fn copy(from: &Dir<'_>, to: &Path) -> anyhow::Result<()> {
+    for file in from.files() {
+        let name = file.path().file_name().unwrap_or_default();
+        write(&to.join(name), file.contents())?;
+    }
+    for directory in from.dirs() {
+        let name = directory.path().file_name().unwrap_or_default();
+        copy(directory, &to.join(name))?;
+    }
+    Ok(())
+}
+
+/// Writes a file, and makes its directory.
+fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    }
+    output::write(path, contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_plugins() {
+        assert!(name("my-judge2").is_ok());
+        for bad in ["", "-a", "9a", "A", "a_b", "../a", &"a".repeat(65)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_workspace_of_the_sdk_has_what_the_sdk_asks_for() {
+        let workspace = workspace();
+        assert!(workspace.contains("\nmembers = [\"plugins/sdk\", \"plugins/sdk/pair\"]\n"), "{workspace}");
+        assert!(workspace.contains("\nwit-bindgen = ") && workspace.contains("[workspace.lints"));
+    }
+}

@@ -1,0 +1,58 @@
+//! Signatures of uploads: for tenants that take signed plugins only.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _};
+use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::super::Session;
+use carillon_core::clock::{Clock as _, SystemClock};
+
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// Where the private key is written: a file that does not exist yet, and that nobody else can read.
+    file: PathBuf,
+}
+
+impl Keygen {
+    pub(super) fn run(self, session: &Session) -> anyhow::Result<()> {
+        let mut seed = Zeroizing::new([0; 32]);
+        SystemClock.fill_random(&mut *seed);
+        let key = SigningKey::from_bytes(&seed);
+        let private = key.to_pkcs8_pem(LineEnding::LF).context("the key cannot be written as PEM")?;
+        let public =
+            key.verifying_key().to_public_key_pem(LineEnding::LF).context("the key cannot be written as PEM")?;
+        let cannot = || format!("{} cannot be written", self.file.display());
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file).with_context(cannot)?;
+        file.write_all(private.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot)?;
+        match session.out.is_json() {
+            true => session.out.answer(&json!({ "public_key": public })),
+            false => public.lines().try_for_each(|line| session.out.line(line)),
+        }
+    }
+}
+
+/// The signature of a component, in base64, under the private key in `file`.
+pub(super) fn sign(file: &Path, component: &[u8]) -> anyhow::Result<String> {
+    let cannot = || format!("{} cannot be read", file.display());
+    let pem = Zeroizing::new(std::fs::read_to_string(file).with_context(cannot)?);
+    let key = SigningKey::from_pkcs8_pem(&pem).with_context(|| {
+        let genpkey = "`openssl genpkey -algorithm ed25519`";
+        format!(
+            "{} is no Ed25519 private key in PEM, as `carillon plugin keygen` or {genpkey} writes it",
+            file.display()
+        )
+    })?;
+    Ok(STANDARD.encode(key.sign(component).to_bytes()))
+}

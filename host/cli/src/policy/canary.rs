@@ -1,0 +1,176 @@
+//! Versions that some of a group's jobs follow, on the command line.
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::super::Session;
+use carillon_client::answer::Answer;
+use carillon_client::bodies::Page;
+
+/// The most jobs of a hundred that follow a canary: if all do, the version is in force.
+const MOST: i64 = 99;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Canary {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// The group's name.
+    #[arg(required = true)]
+    group: Option<String>,
+    /// The version's number.
+    #[arg(required = true)]
+    version: Option<i64>,
+    /// How many of a hundred jobs follow it: the others follow the version in force.
+    #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    percent: Option<u32>,
+    #[command(flatten)]
+    bounds: Bounds,
+    /// Why.
+    #[arg(long)]
+    why: Option<String>,
+}
+
+/// When a canary is taken back.
+#[derive(Debug, Args)]
+pub struct Bounds {
+    /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
+    #[arg(long, value_name = "SHARE", requires = "percent")]
+    max_faults: Option<f64>,
+    /// With --percent: by how much the share of its attempts that are no success may exceed that of the version in force.
+    #[arg(long, value_name = "SHARE", requires = "percent")]
+    max_differences: Option<f64>,
+    /// With --percent: how many attempts of each it takes to say so.
+    #[arg(long, value_name = "N", requires = "percent")]
+    min_attempts: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show which version it is, and what came of its attempts on the node that answers.
+    Get {
+        /// The group's name.
+        group: String,
+    },
+    /// End it: all jobs follow the version in force.
+    Delete {
+        /// The group's name.
+        group: String,
+        /// Why.
+        #[arg(long)]
+        why: Option<String>,
+    },
+}
+
+impl Canary {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        match self.verb {
+            Some(Verb::Get { group }) => {
+                let canary = of(session, &group).await?;
+                if session.out.is_json() { session.out.json(&canary) } else { show(session, &canary) }
+            }
+            Some(Verb::Delete { group, why }) => {
+                let canary = of(session, &group).await?;
+                // It may be taken back by itself meanwhile: then there is nothing to do, and the version in force stays.
+                let doc = json!({ "version": canary["version"], "why": why });
+                let moved: Value = session.client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
+                session.done(&moved, &format!("{group}: ended"))
+            }
+            None => {
+                let (group, version) = self.group.zip(self.version).context("a group and a version are needed")?;
+                promote(session, &group, version, self.percent, self.bounds, self.why).await
+            }
+        }
+    }
+}
+
+/// What some of a group's jobs follow. If none do, the error tells how the last canary ended.
+async fn of(session: &Session, group: &str) -> anyhow::Result<Value> {
+    let shown: Answer = session.client.get(&["groups", group], &[]).await?;
+    if shown["canary"].is_object() {
+        return Ok(shown["canary"].clone());
+    }
+    let query = [("limit", HISTORY_LIMIT.to_string())];
+    let history: Page = session.client.get(&["groups", group, "policy", "history"], &query).await?;
+    let moves: Vec<&Value> = history.items.iter().map(|it| &**it).collect();
+    let end = last_end(&moves).map(|end| format!("; {end}")).unwrap_or_default();
+    Err(anyhow!("no version is tried out in the group `{group}`{end}"))
+}
+
+/// How the last canary of a history ended, of which the newest move is the first.
+fn last_end(moves: &[&Value]) -> Option<String> {
+    let began = moves.iter().position(|it| it["action"] == "canary")?;
+    let (canary, end) = (&moves[began]["to_version"], moves[..began].last()?);
+    let text = |key: &str| end[key].as_str();
+    let how = if end["action"] == "rollback" { "was taken back" } else { "ended with another version in force" };
+    let by = text("by").map(|by| format!(" by {by}")).unwrap_or_default();
+    let why = text("why").map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("the last one, version {canary}, {how}{by} at {}{why}", text("at").unwrap_or("an unknown time")))
+}
+
+/// The most moves that are looked through.
+const HISTORY_LIMIT: usize = 100;
+
+const ARMS: [(&str, &str); 4] =
+    [("VERSION", "/version"), ("ATTEMPTS", "/attempts"), ("FAULTS", "/faults"), ("NO SUCCESS", "/failures")];
+
+/// Prints a canary: what was asked for, and how it does beside the version in force.
+fn show(session: &Session, canary: &Value) -> anyhow::Result<()> {
+    let mut settings = canary.clone();
+    let arm = |settings: &mut Value, key: &str, name: String| {
+        let mut arm = settings[key].take();
+        arm["version"] = name.into();
+        arm
+    };
+    let arms = [
+        arm(&mut settings, "canary", format!("{} (canary)", canary["version"])),
+        arm(&mut settings, "active", "in force".to_owned()),
+    ];
+    session.out.answer_with(&["version", "percent", "since"], &settings)?;
+    session.out.line("")?;
+    session.out.table(&ARMS, &arms)
+}
+
+/// Puts a version in force, for all jobs or for some.
+pub(super) async fn promote(
+    session: &Session,
+    group: &str,
+    version: i64,
+    percent: Option<u32>,
+    bounds: Bounds,
+    why: Option<String>,
+) -> anyhow::Result<()> {
+    let Bounds { max_faults, max_differences, min_attempts } = bounds;
+    let doc = json!({ "version": version, "percent": percent, "max_faults": max_faults,
+        "max_differences": max_differences, "min_attempts": min_attempts, "why": why });
+    let moved: Answer = session.client.post(&["groups", group, "policy", "promote"], &doc).await?;
+    let whose = match moved["canary"]["percent"].as_u64() {
+        Some(percent) => format!("{percent} % of the jobs follow version {version}"),
+        None => format!("version {version} is in force"),
+    };
+    session.changed(&moved, &format!("{group}: {whose}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_last_canary_is_told() {
+        let moved =
+            |action: &str, to: i64| json!({"action": action, "to_version": to, "at": "T", "by": null, "why": null});
+        let mut end = moved("rollback", 1);
+        end["by"] = "canary".into();
+        end["why"] = "too many faults".into();
+        let (began, bound) = (moved("canary", 2), moved("bind", 1));
+        let told = |moves: &[&Value]| last_end(moves);
+        let expected = "the last one, version 2, was taken back by canary at T: too many faults";
+        assert_eq!(told(&[&end, &began, &bound]).as_deref(), Some(expected));
+        assert_eq!(told(&[&bound]), None);
+        let promoted = moved("promote", 2);
+        assert!(told(&[&promoted, &began]).unwrap().contains("another version in force"));
+        let bound_again = moved("bind", 4);
+        assert_eq!(told(&[&bound_again, &end, &began]).as_deref(), Some(expected));
+    }
+}

@@ -1,0 +1,225 @@
+//! `carillon tenant`: manages tenants.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, Subcommand};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Paging, Session, input};
+use carillon_client::ClientError;
+use carillon_client::answer::{Answer, Members};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a tenant, or change some of its settings; the rest stays.
+    Put {
+        /// The tenant's name.
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// These are all of its settings: what is not named goes. `sign` goes only if the defaults say `"sign": null`.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Change some settings of a tenant that is there.
+    Patch {
+        /// The tenant's name.
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Take a setting away: `quota.rate`, `plugin_signers.NAME`, `defaults.sign`. Can be repeated.
+        #[arg(long, value_name = "SETTING", value_parser = setting)]
+        unset: Vec<(String, String)>,
+    },
+    /// Show a tenant.
+    Get {
+        /// The tenant's name.
+        name: String,
+    },
+    /// List the tenants.
+    List {
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Delete a tenant with its keys, tokens and plugins. Refused while it has groups.
+    Delete {
+        /// The tenant's name.
+        name: String,
+    },
+}
+
+/// A tenant's settings, as flags.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// What its groups inherit, or a part of it, in JSON or TOML, in the form of a group; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    defaults: Option<PathBuf>,
+    #[command(flatten)]
+    quota: Quota,
+    /// Whose plugins it takes: an Ed25519 public key in PEM under a name. Can be repeated; without any, plugins need no signature.
+    #[arg(long = "plugin-signer", value_name = "NAME=FILE", value_parser = input::pair)]
+    plugin_signers: Vec<(String, String)>,
+}
+
+/// What a tenant may use.
+#[derive(Debug, Args)]
+pub struct Quota {
+    /// How many attempts of all of its groups run at once.
+    #[arg(long, value_name = "COUNT")]
+    concurrency: Option<u32>,
+    /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
+    #[arg(long)]
+    rate: Option<String>,
+    /// With a rate: how many may start at once after a pause, if not as many as the rate counts.
+    #[arg(long, value_name = "COUNT")]
+    burst: Option<u32>,
+    /// How much of what starts it gets, compared with other tenants that have jobs due: 1 to 100.
+    #[arg(long, value_name = "COUNT")]
+    weight: Option<u32>,
+    /// How many versions of plugins of its own it may have.
+    #[arg(long, value_name = "COUNT")]
+    plugins: Option<u32>,
+    /// How many bytes they may have together.
+    #[arg(long, value_name = "BYTES")]
+    plugin_bytes: Option<u64>,
+}
+
+/// The parts of a tenant that settings are in.
+const PARTS: [&str; 3] = ["defaults", "quota", "plugin_signers"];
+
+/// `quota.rate`: a part, and what is in it.
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('.') {
+        Some((part, name)) if PARTS.contains(&part) && !name.is_empty() => Ok((part.to_owned(), name.to_owned())),
+        _ => Err("this is not a setting, such as `quota.rate`, `plugin_signers.NAME` or `defaults.sign`".to_owned()),
+    }
+}
+
+impl Quota {
+    /// What is said.
+    fn members(&self) -> anyhow::Result<Members> {
+        let mut members = Members::default();
+        let counts = [("concurrency", self.concurrency), ("burst", self.burst), ("weight", self.weight)];
+        for (name, count) in counts.into_iter().chain([("plugins", self.plugins)]) {
+            count.map_or(Ok(()), |count| members.put(name, &count))?;
+        }
+        self.rate.as_ref().map_or(Ok(()), |rate| members.put("rate", rate))?;
+        self.plugin_bytes.map_or(Ok(()), |bytes| members.put("plugin_bytes", &bytes))?;
+        Ok(members)
+    }
+}
+
+impl Settings {
+    /// Reads the document once: it may be on standard input.
+    fn defaults(&self) -> anyhow::Result<Members> {
+        self.defaults.as_ref().map_or_else(|| Ok(Members::default()), |file| input::document(file))
+    }
+
+    /// Names and public keys.
+    fn signers(&self) -> anyhow::Result<Vec<(&str, String)>> {
+        let key = |(_, file): &(String, String)| {
+            std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))
+        };
+        let keys = self.plugin_signers.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.plugin_signers.iter().map(|(name, _)| name.as_str()).zip(keys).collect())
+    }
+
+    /// All settings of a tenant.
+    fn whole(&self, defaults: &Members) -> anyhow::Result<Members> {
+        let signer = |(name, key)| json!({ "name": name, "public_key": key });
+        let mut body = Members::default();
+        body.put("defaults", defaults)?;
+        body.put("quota", &self.quota.members()?)?;
+        body.put("plugin_signers", &self.signers()?.into_iter().map(signer).collect::<Vec<_>>())?;
+        Ok(body)
+    }
+
+    /// Those that are said, and null for those that are to go.
+    fn part(&self, defaults: &Members, unset: &[(String, String)]) -> anyhow::Result<Members> {
+        let mut parts = [defaults.clone(), self.quota.members()?, Members::default()];
+        for (name, key) in self.signers()? {
+            parts[2].put(name, &key)?;
+        }
+        for (part, members) in PARTS.into_iter().zip(&mut parts) {
+            for (_, name) in unset.iter().filter(|(its, _)| its == part) {
+                ensure!(members.get(name).is_none(), "`{part}.{name}` is set and unset at once");
+                members.put(name, &Value::Null)?;
+            }
+        }
+        let mut body = Members::default();
+        for (part, members) in PARTS.into_iter().zip(parts).filter(|(_, members)| !members.is_empty()) {
+            body.put(part, &members)?;
+        }
+        Ok(body)
+    }
+}
+
+const LIST: [(&str, &str); 9] = [
+    ("NAME", "/name"),
+    ("CONCURRENCY", "/quota/concurrency"),
+    ("RATE", "/quota/rate"),
+    ("WEIGHT", "/quota/weight"),
+    ("GROUPS", "/usage/groups"),
+    ("PLUGINS", "/usage/plugins"),
+    ("OF", "/quota/plugins"),
+    ("PLUGIN BYTES", "/usage/plugin_bytes"),
+    ("CREATED", "/created_at"),
+];
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let client = &session.client;
+        match self {
+            Self::Put { name, settings, replace: true } => {
+                let tenant: Answer = client.put(&["tenants", &name], &settings.whole(&settings.defaults()?)?).await?;
+                session.changed(&tenant, &format!("{name}: stored"))
+            }
+            Self::Put { name, settings, replace: false } => {
+                let (path, defaults) = (["tenants", &name], settings.defaults()?);
+                let tenant = match client.patch(&path, &[], &settings.part(&defaults, &[])?).await {
+                    Err(ClientError::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {
+                        client.put(&path, &settings.whole(&defaults)?).await?
+                    }
+                    tenant => tenant?,
+                };
+                session.changed(&tenant, &format!("{name}: stored"))
+            }
+            Self::Patch { name, settings, unset } => {
+                let tenant =
+                    client.patch(&["tenants", &name], &[], &settings.part(&settings.defaults()?, &unset)?).await?;
+                session.changed(&tenant, &format!("{name}: stored"))
+            }
+            Self::Get { name } => {
+                let tenant: Answer = client.get(&["tenants", &name], &[]).await?;
+                session.out.answer(&tenant)
+            }
+            Self::List { paging } => session.list(&["tenants"], Vec::new(), &paging, &LIST).await,
+            Self::Delete { name } => {
+                session.done(&client.delete(&["tenants", &name]).await?, &format!("{name}: deleted"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_settings_has_what_is_said() {
+        let quota =
+            Quota { concurrency: Some(3), rate: None, burst: None, weight: None, plugins: None, plugin_bytes: None };
+        let settings = Settings { defaults: None, quota, plugin_signers: Vec::new() };
+        let none = Members::default();
+        let part =
+            settings.part(&none, &[setting("quota.rate").unwrap(), setting("plugin_signers.ci").unwrap()]).unwrap();
+        let expected = r#"{"quota":{"concurrency":3,"rate":null},"plugin_signers":{"ci":null}}"#;
+        assert_eq!(serde_json::to_string(&part).unwrap(), expected);
+        assert!(settings.part(&none, &[setting("quota.concurrency").unwrap()]).is_err());
+        assert!(setting("rate").is_err() && setting("quota.").is_err() && setting("x.y").is_err());
+        let whole = r#"{"defaults":{},"quota":{"concurrency":3},"plugin_signers":[]}"#;
+        assert_eq!(serde_json::to_string(&settings.whole(&none).unwrap()).unwrap(), whole);
+    }
+}

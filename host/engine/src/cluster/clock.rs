@@ -1,0 +1,163 @@
+//! The database's time on a node: what all nodes agree on, however far their own clocks are apart.
+//!
+//! A node keeps how far its clock is from the database's, and corrects that with every answer that shows it to be wrong. Jobs, leases
+//! and ticks are so in one time, and no verb must ask for it. Of the distances that the answers allow it takes the smallest: it is
+//! behind the database by at most the time that the quickest answer took and a millisecond, and never ahead, so nothing is early.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use carillon_core::clock::{Clock, Sleep, UnixMs};
+use carillon_store::{Peers, StoreError};
+
+/// How often the time is asked for at the start. The quickest answer says most.
+const QUESTIONS: usize = 5;
+
+/// The longest sleep after which the distance is looked at again.
+const LONGEST_NAP: Duration = Duration::from_secs(1);
+
+/// A correction of this many milliseconds or more is logged.
+const WORTH_A_WORD: i64 = 100;
+
+/// A clock that goes as the database's does.
+#[derive(Debug)]
+pub struct SharedClock {
+    local: Arc<dyn Clock>,
+    /// What is to be added to the local time, in milliseconds.
+    offset: AtomicI64,
+}
+
+impl SharedClock {
+    /// Asks the database for the time.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn start(local: Arc<dyn Clock>, peers: &dyn Peers) -> Result<Self, StoreError> {
+        let mut offset = i64::MIN;
+        for _ in 0..QUESTIONS {
+            let before = local.now();
+            let there = peers.time().await?;
+            offset = Reading { before, there, after: local.now() }.corrected(offset);
+        }
+        tracing::info!(offset, "goes by the database's clock, which is so many milliseconds ahead of this node's own");
+        Ok(Self { local, offset: AtomicI64::new(offset) })
+    }
+
+    /// The node's own time: to be given to [`SharedClock::correct`].
+    #[must_use]
+    pub fn local(&self) -> UnixMs {
+        self.local.now()
+    }
+
+    /// Corrects the distance by an answer that was asked for at `before`, by the node's own time, and has just come.
+    pub fn correct(&self, before: UnixMs, there: UnixMs) {
+        let reading = Reading { before, there, after: self.local.now() };
+        let old = self.offset.load(Ordering::Relaxed);
+        let new = reading.corrected(old);
+        self.offset.store(new, Ordering::Relaxed);
+        if (new - old).abs() >= WORTH_A_WORD {
+            tracing::warn!(ms = new - old, "the database's clock and this node's have moved apart; corrected");
+        }
+    }
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> UnixMs {
+        UnixMs(self.local.now().0.saturating_add(self.offset.load(Ordering::Relaxed)))
+    }
+
+    fn sleep_until(&self, at: UnixMs) -> Sleep<'_> {
+        Box::pin(async move {
+            loop {
+                let left = at.since(self.now());
+                if left.is_zero() {
+                    return;
+                }
+                self.local.sleep_until(self.local.now().plus(left.min(LONGEST_NAP))).await;
+            }
+        })
+    }
+
+    fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
+        Box::pin(async move {
+            self.sleep_until(at.minus(LONGEST_NAP)).await;
+            // From here on the local clock's own way, which needs no alarm.
+            self.local.sleep_until_nearly(self.local.now().plus(at.since(self.now()))).await;
+        })
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        self.local.fill_random(bytes);
+    }
+}
+
+/// An answer: the time there, at some moment between two local times.
+#[derive(Clone, Copy)]
+struct Reading {
+    before: UnixMs,
+    there: UnixMs,
+    after: UnixMs,
+}
+
+impl Reading {
+    /// The smallest and the largest distance that it allows. Both times are rounded down to a millisecond.
+    fn least(&self) -> i64 {
+        self.there.0.saturating_sub(self.after.0).saturating_sub(1)
+    }
+
+    fn most(&self) -> i64 {
+        self.there.0.saturating_sub(self.before.0).saturating_add(1)
+    }
+
+    /// A distance that it allows: the one before, or else the smallest.
+    fn corrected(&self, offset: i64) -> i64 {
+        if (self.least()..=self.most()).contains(&offset) { offset } else { self.least() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(before: i64, there: i64, after: i64) -> Reading {
+        Reading { before: UnixMs(before), there: UnixMs(there), after: UnixMs(after) }
+    }
+
+    #[test]
+    fn a_distance_is_kept_while_answers_allow_it() {
+        let slow = reading(1_000, 6_010, 1_400);
+        assert_eq!((slow.least(), slow.most()), (4_609, 5_011));
+        assert_eq!(slow.corrected(5_000), 5_000);
+        assert_eq!(slow.corrected(5_500), 4_609);
+        assert_eq!(slow.corrected(0), 4_609);
+    }
+
+    #[test]
+    fn a_node_is_never_ahead() {
+        // All in tenths of a millisecond; readings show whole ones. The answer took most of its time on the way there, or back.
+        for (there, back) in [(90, 1), (1, 90), (9, 9), (0, 0), (25, 31)] {
+            for truth in [-17, -10, -1, 0, 3, 10, 50_001] {
+                let mut offset = i64::MIN;
+                for start in 10_000_000..10_000_030_i64 {
+                    let shown = |tenths: i64| tenths.div_euclid(10);
+                    let (asked, after) = (start + there, start + there + back);
+                    offset = reading(shown(start), shown(asked + truth), shown(after)).corrected(offset);
+                    for now in after..after + 20 {
+                        let behind = shown(now + truth) - (shown(now) + offset);
+                        assert!(
+                            (0..=(there + back) / 10 + 3).contains(&behind),
+                            "{behind} ms behind: {there} {back} {truth}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_while_an_answer_came_does_no_harm() {
+        let odd = reading(9_000, 5_000, 1_000);
+        assert_eq!(odd.corrected(0), 3_999);
+    }
+}

@@ -1,0 +1,100 @@
+//! The loops that keep a node in touch with the others. Each goes on until the end, whatever fails: what is not heard is seen later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{BEAT, Cluster, SharedClock};
+use crate::notifier::Wake;
+use carillon_core::clock::Clock as _;
+use carillon_store::{Peers, Signal, StoreError};
+
+/// The pause after a signal: what happens in it is told once.
+const TELL_PAUSE: Duration = Duration::from_millis(10);
+
+/// The pause before it is listened again when nothing could be heard.
+const LISTEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// What connects a node with the others.
+pub struct Link {
+    /// The way to them.
+    pub peers: Arc<dyn Peers>,
+    /// The time that is the same for all.
+    pub clock: Arc<SharedClock>,
+    /// The nodes.
+    pub cluster: Arc<Cluster>,
+    /// Is woken by jobs of other nodes, and says when they are to be woken.
+    pub wake: Arc<Wake>,
+    /// Is woken when something was configured elsewhere.
+    pub configured: Arc<Notify>,
+}
+
+impl Link {
+    /// Tells others of this node and listens to them, until `stop`; then takes it off the list.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            () = self.run_beats() => {}
+            () = self.run_telling() => {}
+            () = self.run_listening() => {}
+            () = stop.cancelled() => {}
+        }
+        if let Err(error) = self.peers.leave(self.cluster.id).await {
+            tracing::warn!(%error, "this node could not be taken off the list; the others wait until it is taken for dead");
+        }
+    }
+
+    async fn run_beats(&self) {
+        loop {
+            let next = self.clock.now().plus(BEAT);
+            match self.beat().await {
+                // Groups may start more, or others.
+                Ok(true) => self.wake.here(),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "cannot tell the other nodes that this one lives"),
+            }
+            self.clock.sleep_until(next).await;
+        }
+    }
+
+    async fn beat(&self) -> Result<bool, StoreError> {
+        let (asked, before) = (self.clock.now(), self.clock.local());
+        let roll = self.peers.beat(self.cluster.beat()).await?;
+        self.clock.correct(before, roll.now);
+        Ok(self.cluster.see(roll, asked))
+    }
+
+    async fn run_telling(&self) {
+        loop {
+            self.wake.told().await;
+            if let Err(error) = self.peers.tell(self.cluster.id).await {
+                tracing::debug!(%error, "the other nodes could not be told of jobs; they will see them");
+            }
+            // No decision depends on this pause, so it is not the clock's.
+            tokio::time::sleep(TELL_PAUSE).await;
+        }
+    }
+
+    async fn run_listening(&self) {
+        loop {
+            if let Err(error) = self.listen().await {
+                tracing::debug!(%error, "cannot hear the other nodes; listening again");
+            }
+            tokio::time::sleep(LISTEN_PAUSE).await;
+        }
+    }
+
+    async fn listen(&self) -> Result<(), StoreError> {
+        let mut signals = self.peers.listen(self.cluster.id).await?;
+        // Something may have been said before.
+        self.wake.here();
+        self.configured.notify_one();
+        loop {
+            match signals.next().await? {
+                Signal::Jobs => self.wake.here(),
+                Signal::Catalog => self.configured.notify_one(),
+            }
+        }
+    }
+}

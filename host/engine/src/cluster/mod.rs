@@ -1,0 +1,199 @@
+//! The other nodes: who they are, what they do, and this node's part of what all may do together.
+//!
+//! Nodes know each other by a list in the database, on which each says once in [`BEAT`] that it lives. Jobs do not depend on it: they
+//! are safe by leases and tokens, whoever lives. What depends on it are limits, of which each node takes its part ([`share`]), and what
+//! people see.
+//!
+//! The parts never add up to more than the whole, although nodes come and go:
+//! - A node that was not heard of for [`LIFE`] has no part. It knows so before the others do: it believes the list that it has seen for
+//!   [`BELIEF`] and no longer, and takes no part until it has seen a newer one.
+//! - A node that comes has a part for the others as soon as they see it, but takes it only after [`SETTLING`], when all have.
+//!
+//! A part that shrinks ends no attempt: as long as those that run are more than the part, none is started. So for the length of an
+//! attempt a group may do more than its concurrency after a node has come, by at most that node's part.
+
+mod clock;
+mod link;
+mod refresh;
+mod share;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+pub use self::clock::SharedClock;
+pub use self::link::Link;
+pub use self::refresh::run_refresh;
+pub use self::share::{Divided, Part, Share};
+use carillon_catalog::{Group, Tenant};
+use carillon_core::clock::{Clock, UnixMs};
+use carillon_core::job::JobId;
+use carillon_policy::binding::{GroupLimits, Quota};
+use carillon_store::{Beat, Member, NodeDoc, Roll};
+
+/// How often a node says that it lives.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A node that was not heard of for so long is taken for dead.
+const LIFE: Duration = Duration::from_secs(6);
+
+/// How long a node believes the list that it has seen.
+const BELIEF: Duration = Duration::from_millis(2_500);
+
+/// How long a node that has come waits until it takes its part: longer than [`BELIEF`].
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// How long a dead node stays on the list, for people to see.
+const FORGET: Duration = Duration::from_secs(600);
+
+/// What a node says of itself.
+pub type Describe = Box<dyn Fn() -> NodeDoc + Send + Sync>;
+
+/// All nodes, as this one sees them.
+pub struct Cluster {
+    id: Uuid,
+    since: UnixMs,
+    clock: Arc<dyn Clock>,
+    describe: Describe,
+    /// None if there is nobody to share the database with.
+    view: Option<RwLock<View>>,
+}
+
+/// The list as it was last seen.
+#[derive(Default)]
+struct View {
+    members: Vec<Member>,
+    /// Those that have a part.
+    sharing: Vec<Uuid>,
+    /// Until when this node takes its part.
+    until: UnixMs,
+}
+
+impl Cluster {
+    /// This node, which has a database for itself, or shares it.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, describe: Describe, shared: bool) -> Self {
+        let since = clock.now();
+        Self { id: JobId::new(&*clock).0, since, clock, describe, view: shared.then(RwLock::default) }
+    }
+
+    /// The nodes that were heard of in the last ten minutes, each with whether it lives.
+    #[must_use]
+    pub fn members(&self) -> Vec<(Member, bool)> {
+        let now = self.clock.now();
+        let Some(view) = self.view() else {
+            return vec![(Member { id: self.id, since: self.since, beat_at: now, doc: (self.describe)() }, true)];
+        };
+        let lives = |member: &Member| now.since(member.beat_at) <= LIFE;
+        view.members.iter().map(|member| (member.clone(), lives(member))).collect()
+    }
+
+    /// This node's part of what all may do together.
+    #[must_use]
+    pub fn share(&self, what: Divided) -> Share {
+        match self.view() {
+            None => Share::WHOLE,
+            Some(view) if self.clock.now() > view.until => Share::NONE,
+            Some(view) => Share::among_nodes(self.id, &view.sharing, what),
+        }
+    }
+
+    /// This node's part of what a group may do. None if it is others that do it, or if the group's config is broken.
+    #[must_use]
+    pub fn part_of_group(&self, group: &Group) -> Option<Part> {
+        let limits = &group.effective.as_ref().ok()?.limits;
+        // Where a tenant's quota is divided, its groups are divided likewise: who has a part of the one has a part of the other.
+        let divided = match group.tenant.quota.is_unbounded() {
+            true => Divided::Group(group.id.0),
+            false => Divided::Tenant(group.tenant.id.0),
+        };
+        let GroupLimits { concurrency, host_concurrency, rate, .. } = *limits;
+        self.share(divided).of(Part { concurrency, host_concurrency, rate })
+    }
+
+    /// This node's part of what all groups of a tenant may do together.
+    #[must_use]
+    pub fn part_of_tenant(&self, tenant: &Tenant) -> Option<Part> {
+        let Quota { concurrency, rate, .. } = tenant.quota;
+        let whole = Part { concurrency: concurrency.unwrap_or(u32::MAX), host_concurrency: None, rate };
+        match tenant.quota.is_unbounded() {
+            true => Some(whole),
+            false => self.share(Divided::Tenant(tenant.id.0)).of(whole),
+        }
+    }
+
+    fn view(&self) -> Option<RwLockReadGuard<'_, View>> {
+        Some(self.view.as_ref()?.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn beat(&self) -> Beat {
+        let comes = self.view().is_none_or(|view| self.clock.now() > view.until);
+        Beat { node: self.id, doc: (self.describe)(), comes, life: LIFE, forget: FORGET }
+    }
+
+    /// Takes over a list that was asked for at `asked`. True if the parts are others now.
+    fn see(&self, roll: Roll, asked: UnixMs) -> bool {
+        let Some(view) = &self.view else { return false };
+        let sharing = sharing(self.id, &roll);
+        let mut view = view.write().unwrap_or_else(PoisonError::into_inner);
+        let late = asked > view.until;
+        let before = std::mem::replace(&mut *view, View { members: roll.members, sharing, until: asked.plus(BELIEF) });
+        late || before.sharing != view.sharing
+    }
+}
+
+/// Those that live; of those, who sees the list only since a moment ago is none for itself yet, unless it is alone.
+fn sharing(own: Uuid, roll: &Roll) -> Vec<Uuid> {
+    let living: Vec<&Member> = roll.members.iter().filter(|member| roll.now.since(member.beat_at) <= LIFE).collect();
+    let settled = |member: &Member| member.id != own || roll.now.since(member.since) >= SETTLING;
+    let alone = living.len() == 1;
+    living.into_iter().filter(|member| alone || settled(member)).map(|member| member.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn member(id: Uuid, since: i64, beat_at: i64) -> Member {
+        let doc = NodeDoc {
+            name: "n".to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            version: "1.0.0".to_owned(),
+            process: 1,
+            running: 0,
+            capacity: 1,
+            stopping: false,
+        };
+        Member { id, since: UnixMs(since), beat_at: UnixMs(beat_at), doc }
+    }
+
+    fn roll(now: i64, members: &[Member]) -> Roll {
+        Roll { members: members.to_vec(), now: UnixMs(now) }
+    }
+
+    #[test]
+    fn who_comes_takes_its_part_when_all_have_seen_it() {
+        let members = [member(OWN, 10_000, 10_500), member(OTHER, 0, 10_200)];
+        assert_eq!(sharing(OTHER, &roll(10_500, &members)), [OWN, OTHER], "the other leaves it its part at once");
+        assert_eq!(sharing(OWN, &roll(10_500, &members)), [OTHER], "which it does not take yet");
+        assert_eq!(sharing(OWN, &roll(13_000, &members)), [OWN, OTHER]);
+        assert_eq!(sharing(OWN, &roll(10_500, &members[..1])), [OWN], "who is alone has nobody to wait for");
+    }
+
+    #[test]
+    fn who_is_silent_has_no_part() {
+        let members = [member(OWN, 0, 60_000), member(OTHER, 0, 54_000)];
+        assert_eq!(sharing(OWN, &roll(60_000, &members)), [OWN, OTHER]);
+        assert_eq!(sharing(OWN, &roll(60_001, &members)), [OWN]);
+    }
+
+    #[test]
+    fn who_sees_no_list_has_no_part_before_the_others_take_it() {
+        assert!(BELIEF < SETTLING && BEAT * 2 < BELIEF, "who comes is seen by all before it takes its part");
+        assert!(BELIEF + BEAT < LIFE, "who is cut off stops before its part is taken");
+    }
+}

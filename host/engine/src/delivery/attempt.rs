@@ -1,0 +1,379 @@
+//! One attempt, as a straight line: encode and sign, send, judge and ask about a retry, settle.
+//!
+//! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
+
+mod answer;
+mod facts;
+mod interruption;
+mod notes;
+mod permission;
+mod trial;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use self::answer::{exchange_of, health_of, inputs_of, pause_asked, retry_after};
+use self::facts::{facts, request_of, seed_of};
+pub use self::interruption::Interruption;
+pub(crate) use self::notes::Notes;
+pub use self::trial::{Opinion, Trial, Unusable};
+use crate::cluster::Cluster;
+use crate::delivery::receiver::{Destination, Pass, PutOff, Receivers};
+use crate::delivery::send::{Answer, Envelope, Outgoing, Requester, Sender, Sent};
+use crate::delivery::settle::{self, CutOff};
+use carillon_catalog::{Catalog, Group};
+use carillon_config::Delivery;
+use carillon_core::clock::{Clock, Stopwatch, UnixMs};
+use carillon_core::exhaustion::Exhausted;
+use carillon_core::job::{AttemptError, AttemptRecord, Leased, Settlement};
+use carillon_policy::{
+    Caller, Decided, Fault, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime, Verdict, Watch,
+};
+use carillon_telemetry::Observer;
+
+/// The pauses between calls of a judge that the server has nothing left for, in milliseconds: about twenty seconds in all.
+const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_000];
+
+/// The code of an error that a consumer reported.
+const CONSUMER_ERROR: &str = "consumer.failed";
+
+/// Makes attempts.
+pub struct Attempter {
+    catalog: Arc<Catalog>,
+    runtime: Arc<Runtime>,
+    sender: Sender,
+    clock: Arc<dyn Clock>,
+    delivery: Delivery,
+    receivers: Receivers,
+    observer: Arc<Observer>,
+    cluster: Arc<Cluster>,
+}
+
+/// Whose attempt it is, and who keeps an eye on the calls of its policy.
+pub(crate) struct Case<'a> {
+    group: &'a Group,
+    leased: &'a Leased,
+    watch: Option<Watch>,
+    /// The job's own URL, if it has been read already.
+    url: Option<Url>,
+}
+
+/// An attempt whose request may go out.
+struct Ready<'a> {
+    case: Case<'a>,
+    pass: Pass,
+    destination: Destination,
+    plan: Arc<Plan>,
+    outgoing: Outgoing,
+}
+
+/// Why a request does not go out.
+enum Unready {
+    /// Not now, and for no fault of the job: it goes back untouched.
+    Released,
+    /// The receiver at this origin does not take it now.
+    PutOff(String, PutOff),
+    /// A policy has no answer.
+    Fault(Role, Fault),
+}
+
+/// What came of an attempt.
+pub struct Made {
+    /// What becomes of the job.
+    pub settlement: Settlement,
+    /// What the group's shadow is to see of it.
+    pub trial: Option<Box<Trial>>,
+}
+
+impl From<Settlement> for Made {
+    fn from(settlement: Settlement) -> Self {
+        Self { settlement, trial: None }
+    }
+}
+
+impl<'a> Case<'a> {
+    /// An attempt that is only imagined: what its policies do counts for nothing.
+    pub(crate) fn imagined(group: &'a Group, leased: &'a Leased) -> Self {
+        Self { group, leased, watch: None, url: None }
+    }
+}
+
+impl Attempter {
+    /// With everything that an attempt needs.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        runtime: Arc<Runtime>,
+        sender: Sender,
+        clock: Arc<dyn Clock>,
+        delivery: Delivery,
+        observer: Arc<Observer>,
+        cluster: Arc<Cluster>,
+    ) -> Self {
+        let receivers = Receivers::new(&delivery);
+        Self { catalog, runtime, sender, clock, delivery, receivers, observer, cluster }
+    }
+
+    /// How many receivers are left alone.
+    #[must_use]
+    pub fn left_alone(&self) -> usize {
+        self.receivers.left_alone(self.clock.now())
+    }
+
+    /// Makes the attempt that `leased` is for, and says what becomes of the job. Begun in the moment before the job is due, it is ready by then
+    /// and waits; all that is decided of it, and all that its policy is told, is as of then. If it is interrupted before its request goes
+    /// out, the job goes back untouched; after the answer is there, it is not interrupted any more.
+    pub async fn make(&self, leased: &Leased, interruption: &Interruption) -> Made {
+        let started_at = self.clock.now().max(leased.job.run_at);
+        let due = self.receivers.due(&leased.job);
+        if settle::is_late_since(leased, due, started_at) {
+            return Settlement::expired(leased, started_at, None).into();
+        }
+        let Some(group) = self.catalog.group_of(&leased.job) else {
+            return Settlement::released(leased, started_at).into();
+        };
+        let mut notes = Notes::new(leased, &group, started_at);
+        let ready = tokio::select! {
+            ready = self.ready(leased, &group, &mut notes) => ready,
+            _ = interruption.cause() => Err(Unready::Released),
+        };
+        let Ready { case, pass, destination, plan, outgoing } = match ready {
+            Ok(ready) => ready,
+            Err(unready) => return self.not_sent(leased, due, notes, unready).into(),
+        };
+        notes.detail.request_digest = Some(outgoing.digest());
+        let requester = Requester { tenant: leased.job.tenant, group: leased.job.group };
+        let sent = tokio::select! {
+            sent = self.sender.send(requester, outgoing) => sent,
+            why = interruption.cause() => return self.cut_off(leased, notes, why).into(),
+        };
+        let Sent { answer, redirects, connect } = match sent {
+            Ok(sent) => sent,
+            Err(exhausted) => return self.held(leased, due, notes, exhausted).into(),
+        };
+        let reported = self.report(&group, pass, &destination.origin, health_of(&answer, &redirects));
+        notes.detail.redirects = redirects;
+        notes.detail.timings.connect = micros(connect);
+        let stopwatch = Stopwatch::start();
+        let answered_at = self.clock.now();
+        notes.detail.inputs = Some(inputs_of(leased, answered_at, &answer));
+        let decided = match self.decided_in_the_end(&case, &plan, answered_at, &answer).await {
+            Ok(decided) => decided,
+            Err(exhausted) => return self.held(leased, due, notes, exhausted).into(),
+        };
+        let asked = pause_asked(&answer, answered_at, &plan, &decided.ruling);
+        self.pause(&group, reported, &destination, notes.detail.redirects.last(), asked);
+        notes.detail.timings.decide = micros(stopwatch.elapsed());
+        let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
+        let ruling = decided.ruling.clone();
+        let at = self.clock.now();
+        Made {
+            settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
+            trial,
+        }
+    }
+
+    /// Does all that comes before the request goes out, and returns when it may.
+    async fn ready<'a>(&self, leased: &'a Leased, group: &'a Group, notes: &mut Notes) -> Result<Ready<'a>, Unready> {
+        let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
+        let started_at = notes.started_at;
+        let destination = Destination::of(&leased.job);
+        let pass = match self.enter(leased, group, &destination, started_at).await {
+            Ok(pass) => pass,
+            Err(wait) => return Err(Unready::PutOff(destination.origin, wait)),
+        };
+        let case = Case { url: destination.url.clone(), ..self.watched(group, leased) };
+        let request = self.request(&case, started_at, notes).await;
+        if begun_at < run_at {
+            self.clock.sleep_until(run_at).await;
+            let now = self.clock.now();
+            if now >= leased.until {
+                // This node stood still: somebody else may have the job by now.
+                return Err(Unready::Released);
+            }
+            notes.detail.timings.late = micros(now.since(run_at));
+        }
+        let (plan, outgoing) = request.map_err(|(role, fault)| Unready::Fault(role, fault))?;
+        Ok(Ready { case, pass, destination, plan, outgoing })
+    }
+
+    /// The settlement of an attempt whose request did not go out.
+    fn not_sent(&self, leased: &Leased, due: UnixMs, notes: Notes, unready: Unready) -> Settlement {
+        match unready {
+            Unready::Released => Settlement::released(leased, self.clock.now()),
+            Unready::PutOff(origin, wait) => self.put_off(leased, due, notes, &origin, wait),
+            Unready::Fault(role, fault) => self.unsent(leased, notes, role, &fault),
+        }
+    }
+
+    /// The settlement of an attempt that was cut off while its receiver was at work. It says nothing of the receiver.
+    fn cut_off(&self, leased: &Leased, notes: Notes, why: CutOff) -> Settlement {
+        let at = self.clock.now();
+        settle::cut_off(leased, at, notes.unsent(at), why)
+    }
+
+    /// The request, and the plan that it is judged by.
+    async fn request(
+        &self,
+        case: &Case<'_>,
+        now: UnixMs,
+        notes: &mut Notes,
+    ) -> Result<(Arc<Plan>, Outgoing), (Role, Fault)> {
+        let plan = self.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await?;
+        let outgoing = self.prepared(case, &plan, now, notes).await?;
+        Ok((plan, outgoing))
+    }
+
+    /// Encodes, signs, and puts the server's own headers and the group's keys on.
+    pub(crate) async fn prepared(
+        &self,
+        case: &Case<'_>,
+        plan: &Arc<Plan>,
+        now: UnixMs,
+        notes: &mut Notes,
+    ) -> Result<Outgoing, (Role, Fault)> {
+        let stopwatch = Stopwatch::start();
+        let Case { group, leased, .. } = case;
+        let no_target = || (Role::Encode, Fault::bad_answer("the job has no target"));
+        let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
+        let facts = facts(group, leased, now);
+        let shared = Arc::clone(plan);
+        let prepare = move |caller: Caller<'_>| caller.prepare(&shared, &facts, request);
+        let prepared = self.on_policy_thread(case, now, prepare).await;
+        notes.detail.timings.prepare = micros(stopwatch.elapsed());
+        let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
+        notes.detail.plugins.extend(uses);
+        let outgoing = self.completed(case, plan, &request?);
+        outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
+    }
+
+    /// The request with the server's own headers and the group's keys; none if it cannot be sent.
+    fn completed(&self, case: &Case<'_>, plan: &Plan, request: &Request) -> Option<Outgoing> {
+        let Case { group, leased, url, .. } = case;
+        let (job, number) = (&leased.job, leased.number());
+        let metadata = job.spec.metadata_headers.then_some(&job.spec.metadata);
+        let envelope = Envelope {
+            job: job.id,
+            number,
+            seed: seed_of(job.seed, number),
+            timeout: self.timeout(group, leased),
+            redirects: group.effective.as_ref().map_or(0, |effective| effective.limits.redirects),
+            metadata,
+            auth_headers: plan.auth_headers.as_slice(),
+            url: url.as_ref(),
+        };
+        self.sender.complete(request, envelope)
+    }
+
+    /// Judges an answer and asks about a retry.
+    pub(crate) async fn decided(&self, case: &Case<'_>, plan: &Arc<Plan>, now: UnixMs, answer: &Answer) -> Decided {
+        let Case { group, leased, .. } = case;
+        let (facts, retry_after) = (facts(group, leased, now), retry_after(answer, now));
+        let (exchange, history, plan) = (exchange_of(answer), leased.history.clone(), Arc::clone(plan));
+        let decide = move |caller: Caller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
+        let decided = self.on_policy_thread(case, now, decide).await;
+        let seed = seed_of(leased.job.seed, leased.number());
+        decided.unwrap_or_else(|fault| Decided::by_host(leased.number_in_series(), seed, &fault))
+    }
+
+    /// The same, tried again for as long as the server has nothing left for the call: the receiver has answered, and to judge that later is
+    /// better than to ask it again.
+    async fn decided_in_the_end(
+        &self,
+        case: &Case<'_>,
+        plan: &Arc<Plan>,
+        now: UnixMs,
+        answer: &Answer,
+    ) -> Result<Decided, Exhausted> {
+        for pause_ms in JUDGE_PAUSES_MS {
+            let decided = self.decided(case, plan, now, answer).await;
+            if !decided.is_for_want_of_room() {
+                return Ok(decided);
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        Err(Exhausted::Policies)
+    }
+
+    /// What is kept of an attempt that was answered.
+    pub(crate) fn recorded(
+        &self,
+        group: &Group,
+        notes: Notes,
+        at: UnixMs,
+        answer: Answer,
+        decided: Decided,
+    ) -> AttemptRecord {
+        let groups = group.effective.as_ref().ok().and_then(|effective| effective.limits.recorded_body);
+        notes.answered(at, answer, decided, groups.unwrap_or(self.delivery.response_record_limit.get()))
+    }
+
+    /// The settlement of a job that a consumer has worked on since `started_at`, and what it said of it.
+    pub async fn consumed(
+        &self,
+        leased: &Leased,
+        started_at: UnixMs,
+        (outcome, reason): (JudgedOutcome, String),
+        retry_after: Option<Duration>,
+    ) -> Settlement {
+        let at = self.clock.now();
+        let Some(group) = self.catalog.group_of(&leased.job) else {
+            return Settlement::released(leased, at);
+        };
+        let mut notes = Notes::new(leased, &group, started_at);
+        let error = (outcome != JudgedOutcome::Success)
+            .then(|| AttemptError { code: CONSUMER_ERROR.to_owned(), message: reason.clone() });
+        let verdict = Verdict { outcome, reason };
+        let decided = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
+            Ok(plan) => {
+                let (facts, history) = (facts(&group, leased, at), leased.history.clone());
+                let rule = move |caller: Caller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
+                self.on_policy_thread(&self.watched(&group, leased), at, rule).await
+            }
+            // A job that is done is done, whatever has become of its policy.
+            Err(_) if outcome == JudgedOutcome::Success => Ok(Decided::done(verdict.reason)),
+            Err((_, fault)) => Err(fault),
+        };
+        let decided = decided.unwrap_or_else(|fault| {
+            Decided::by_host(leased.number_in_series(), seed_of(leased.job.seed, leased.number()), &fault)
+        });
+        notes.detail.timings.exchange = micros(at.since(started_at));
+        let ruling = decided.ruling.clone();
+        settle::answered(leased, at, notes.consumed(at, error, decided), ruling)
+    }
+
+    /// An attempt whose calls are watched: what their policies do in them counts.
+    fn watched<'a>(&self, group: &'a Group, leased: &'a Leased) -> Case<'a> {
+        let watch = Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)));
+        Case { group, leased, watch, url: None }
+    }
+
+    async fn on_policy_thread<T: Send + 'static>(
+        &self,
+        case: &Case<'_>,
+        now: UnixMs,
+        work: impl FnOnce(Caller<'_>) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
+        let call = move || work(Caller { limits: &limits, watch: watch.as_ref(), now });
+        self.runtime.threads.run(Lane::of(&case.leased.job), call).await
+    }
+
+    fn unsent(&self, leased: &Leased, notes: Notes, role: Role, fault: &Fault) -> Settlement {
+        let at = self.clock.now();
+        settle::unsent(leased, at, notes.unsent(at), role, fault)
+    }
+
+    /// The job's own timeout, else its group's, never more than the server allows.
+    fn timeout(&self, group: &Group, leased: &Leased) -> Duration {
+        let own = leased.job.spec.timeout_ms.map(Duration::from_millis);
+        let groups = group.effective.as_ref().map(|effective| effective.limits.timeout).ok();
+        own.or(groups).unwrap_or(self.delivery.timeout.get()).min(self.delivery.max_timeout.get())
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

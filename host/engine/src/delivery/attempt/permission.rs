@@ -1,0 +1,116 @@
+//! An attempt and its receiver: whether it may be made now, and what its answer says of the receiver.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::{Attempter, Notes};
+use crate::delivery::receiver::{Asks, Change, Destination, Health, Pass, PauseRequest, PutOff, Reported};
+use crate::delivery::settle;
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
+use carillon_core::exhaustion::Exhausted;
+use carillon_core::job::{AttemptError, Leased, Settlement};
+use carillon_telemetry::{Fact, Subject};
+
+/// The code of an error for which the server itself is to blame.
+const EXHAUSTED: &str = "server.exhausted";
+
+impl Attempter {
+    /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
+    pub(super) async fn enter(
+        &self,
+        leased: &Leased,
+        group: &Group,
+        to: &Destination,
+        at: UnixMs,
+    ) -> Result<Pass, PutOff> {
+        let most = || self.host_concurrency(group);
+        if self.clock.now() < at {
+            if let Some(pass) = self.receivers.try_enter(&leased.job, to, most(), at) {
+                return Ok(pass);
+            }
+            self.clock.sleep_until(at).await;
+        }
+        self.receivers.enter(&leased.job, to, most(), at)
+    }
+
+    /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
+    /// job has a place of the group. What is broken in its config is found out later.
+    fn host_concurrency(&self, group: &Group) -> Option<u32> {
+        let whole = group.effective.as_ref().ok()?.limits.host_concurrency?;
+        Some(self.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
+    }
+
+    pub(super) fn put_off(
+        &self,
+        leased: &Leased,
+        due: UnixMs,
+        mut notes: Notes,
+        origin: &str,
+        wait: PutOff,
+    ) -> Settlement {
+        notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
+        let at = self.clock.now();
+        let settlement = settle::put_off(leased, due, at, notes.unsent(at), wait.until);
+        if let Some(run_at) = settlement.next().run_at() {
+            self.receivers.put_off(&leased.job, due, run_at, at);
+        }
+        settlement
+    }
+
+    /// A job that the server could not send for want of something of its own. Its attempt is not spent, and its pass says nothing.
+    pub(super) fn held(&self, leased: &Leased, due: UnixMs, mut notes: Notes, exhausted: Exhausted) -> Settlement {
+        (notes.detail.request_digest, notes.detail.inputs) = (None, None);
+        notes.detail.error = Some(AttemptError { code: EXHAUSTED.to_owned(), message: exhausted.to_string() });
+        tracing::debug!(job = %leased.job.id, %exhausted, "attempt postponed");
+        let at = self.clock.now();
+        let settlement = settle::exhausted(leased, due, at, notes.unsent(at));
+        if let Some(run_at) = settlement.next().run_at() {
+            self.receivers.put_off(&leased.job, due, run_at, at);
+        }
+        settlement
+    }
+
+    /// Tells the receiver's keeper what an attempt says of it, and everybody else what comes of that.
+    pub(super) fn report(&self, group: &Group, pass: Pass, origin: &str, health: Health) -> Reported {
+        let (at, tenant) = (self.clock.now(), &group.tenant);
+        let about = || Subject::group(tenant.id, group.id);
+        let (change, reported) = pass.report(health, at);
+        match change {
+            Some(Change::Opened(until)) => {
+                tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
+                self.observer.metrics.breaker_opened();
+                let reason = format!("it did not answer {} times in a row", self.delivery.breaker_failures);
+                self.observer.tell(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
+            }
+            Some(Change::Closed) => {
+                tracing::info!(tenant = tenant.name, origin, "a receiver is back");
+                self.observer.tell(Fact::breaker_close(about(), at, origin.to_owned()));
+            }
+            None => {}
+        }
+        reported
+    }
+
+    /// Holds the group's jobs for a URL back if its receiver `asked` for that. `redirected` is the URL that answered, if it is not the job's.
+    pub(super) fn pause(
+        &self,
+        group: &Group,
+        reported: Reported,
+        to: &Destination,
+        redirected: Option<&String>,
+        asked: Option<Duration>,
+    ) {
+        let answered = redirected.map_or_else(|| to.url.clone(), |url| Url::parse(url).ok());
+        let request = answered.as_ref().zip(asked).map(|(url, time)| PauseRequest { url, time });
+        let at = self.clock.now();
+        if let Some((request, until)) = request.and_then(|it| Some((it, self.receivers.pause(group.id, it, at)?))) {
+            let origin = request.url.origin().ascii_serialization();
+            tracing::info!(tenant = group.tenant.name, group = group.name, origin, %until, "receiver asked for a pause");
+            self.observer.tell(Fact::receiver_pause(Subject::group(group.tenant.id, group.id), at, origin, until));
+        }
+        let is_own = redirected.is_none() && request.is_some();
+        reported.finish(if is_own { Asks::ForAPause } else { Asks::Nothing });
+    }
+}

@@ -1,0 +1,195 @@
+//! What another policy says of an attempt that is over. Nothing of it is used.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::answer::{answer_of, exchange_of, retry_after};
+use super::{Attempter, Case, Notes, facts, request_of};
+use crate::delivery::send::{Answer, Outgoing};
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{
+    AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token, VerdictRecord,
+};
+use carillon_policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
+
+/// An attempt that was answered, with what its policy said: what a shadow is compared with.
+pub struct Trial {
+    /// The job, as it was when the attempt began.
+    pub leased: Leased,
+    /// What was said.
+    pub said: Opinion,
+    /// Whether the judge saw more of the answer's body than there is of it here.
+    pub is_cut: bool,
+    started_at: UnixMs,
+    answered_at: UnixMs,
+    finished_at: UnixMs,
+    answer: Answer,
+}
+
+/// What a policy made of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opinion {
+    /// The digest of the request; none if none could be made.
+    pub request: Option<String>,
+    /// What the answer was judged to be.
+    pub outcome: Outcome,
+    /// Why, as the judge says it.
+    pub reason: String,
+    /// What followed.
+    pub ruling: Ruling,
+    /// Who was called.
+    pub uses: Vec<PluginUse>,
+}
+
+/// Why an attempt cannot be decided again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+impl Trial {
+    /// Of an attempt of a job that was made long ago; `attempts` are those up to it.
+    ///
+    /// # Errors
+    /// If too little is known of it.
+    pub fn recorded(job: &Job, body: Bytes, attempts: &[AttemptRecord], number: u32) -> Result<Self, Unusable> {
+        let not = |why: &str| Unusable(why.to_owned());
+        let record = attempts.iter().find(|it| it.number == number).ok_or_else(|| not("there is no such attempt"))?;
+        if number <= job.attempt_base {
+            return Err(not("the job was redriven since: what it was before is not known"));
+        }
+        let (detail, nothing) = (&record.detail, "nothing was sent, so there was nothing to judge");
+        let inputs = detail.inputs.as_ref().ok_or_else(|| not(nothing))?;
+        let (answer, VerdictRecord { outcome, reason }) =
+            answer_of(record, inputs).zip(detail.verdict.clone()).ok_or_else(|| not(nothing))?;
+        let past = attempts.iter().filter(|it| it.detail.spent && it.number > job.attempt_base && it.number < number);
+        let mut history: Vec<Past> = past.map(AttemptRecord::past).collect();
+        history.drain(..history.len().saturating_sub(HISTORY_LIMIT));
+        let job = Job { run_at: inputs.run_at, attempt_count: number - 1, state: State::Running, ..job.clone() };
+        let leased = Leased { job, token: Token(0), body, lost_leases: 0, until: UnixMs::MAX, history };
+        let said = Opinion {
+            request: detail.request_digest.clone(),
+            outcome,
+            reason,
+            ruling: ruling_of(record),
+            uses: detail.plugins.clone(),
+        };
+        let (started_at, finished_at, is_cut) = (record.started_at, record.finished_at, detail.is_cut());
+        Ok(Self { leased, said, is_cut, started_at, answered_at: inputs.answered_at, finished_at, answer })
+    }
+
+    /// Of an attempt, if the group has a shadow that is to see it.
+    pub(super) fn of(
+        group: &Group,
+        leased: &Leased,
+        notes: &Notes,
+        answered_at: UnixMs,
+        answer: &Answer,
+        decided: &Decided,
+    ) -> Option<Box<Self>> {
+        let shadow = group.rollout.shadow.as_ref()?;
+        if !shadow.sees(leased.job.id, leased.number()) {
+            return None;
+        }
+        let said = Opinion {
+            request: notes.detail.request_digest.clone(),
+            outcome: decided.verdict.outcome,
+            reason: decided.verdict.reason.clone(),
+            ruling: decided.ruling.clone(),
+            uses: notes.detail.plugins.iter().chain(&decided.uses).cloned().collect(),
+        };
+        let (leased, answer, started_at) = (leased.clone(), answer.clone(), notes.started_at);
+        let (is_cut, finished_at) = (false, answered_at);
+        Some(Box::new(Self { leased, said, is_cut, started_at, answered_at, finished_at, answer }))
+    }
+
+    /// A ruling as a record would show it: a time in whole milliseconds from the end of the attempt on, if it is not too late.
+    #[must_use]
+    pub fn as_recorded(&self, ruling: Ruling) -> Ruling {
+        let Ruling::RetryAfter(delay) = ruling else { return ruling };
+        match self.leased.job.deadline {
+            Some(deadline) if self.finished_at.plus(delay) > deadline => {
+                Ruling::GiveUp("it would be too late".to_owned())
+            }
+            _ => Ruling::RetryAfter(self.finished_at.plus(delay).since(self.finished_at)),
+        }
+    }
+
+    /// When it was answered.
+    #[must_use]
+    pub fn at(&self) -> UnixMs {
+        self.answered_at
+    }
+
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let answer = match &self.answer {
+            Answer::Response { headers, body, .. } => {
+                body.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+            Answer::Failure { message, .. } => message.len(),
+        };
+        size_of::<Self>() + self.leased.body.len() + answer
+    }
+}
+
+/// What followed from an attempt. It waited for whole milliseconds from its end on.
+fn ruling_of(record: &AttemptRecord) -> Ruling {
+    match &record.detail.decision {
+        Some(DecisionRecord { next_run_at: Some(at), .. }) => Ruling::RetryAfter(at.since(record.finished_at)),
+        Some(DecisionRecord { state: State::Succeeded, .. }) => Ruling::Done,
+        Some(DecisionRecord { reason, .. }) => Ruling::GiveUp(reason.clone()),
+        None => Ruling::GiveUp(String::new()),
+    }
+}
+
+impl Attempter {
+    /// What `group`, a group under another version of its policy, would have said of an attempt, with the request that it would have sent,
+    /// if it could make one. It is asked beside the threads that deliver, and its faults count for nothing.
+    ///
+    /// # Errors
+    /// If its policy cannot be loaded, or there is no room for the call.
+    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
+        self.opinion(Case::imagined(group, &trial.leased), trial).await
+    }
+
+    /// The same of a group's shadow, which its faults quarantine, but in shadow only.
+    ///
+    /// # Errors
+    /// As [`Attempter::second_opinion`].
+    pub async fn opinion_of_shadow(&self, group: &Group, trial: &Trial) -> Result<Opinion, Fault> {
+        let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
+        let case = Case { watch, ..Case::imagined(group, &trial.leased) };
+        self.opinion(case, trial).await.map(|(opinion, _)| opinion)
+    }
+
+    async fn opinion(&self, case: Case<'_>, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
+        let Case { group, leased, .. } = case;
+        let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await.map_err(|(_, fault)| fault)?;
+        let no_target = || Fault::bad_answer("the job has no target");
+        let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
+        let (started_at, answered_at) = (trial.started_at, trial.answered_at);
+        let (before, after) = (facts(group, leased, started_at), facts(group, leased, answered_at));
+        let (exchange, retry_after) = (exchange_of(&trial.answer), retry_after(&trial.answer, answered_at));
+        let (shared, history) = (Arc::clone(&plan), leased.history.clone());
+        let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
+        let calls = move || {
+            let caller = |now| Caller { limits: &limits, watch: watch.as_ref(), now };
+            let prepared = caller(started_at).prepare(&shared, &before, request);
+            (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
+        };
+        let (Prepared { request, mut uses }, decided) =
+            self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
+        let request = request.and_then(|request| {
+            let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
+            self.completed(&case, &plan, &request).ok_or_else(unsendable)
+        });
+        uses.extend(decided.uses);
+        let outgoing = request.ok();
+        let request = outgoing.as_ref().map(Outgoing::digest);
+        let VerdictRecord { outcome, reason } = decided.verdict;
+        Ok((Opinion { request, outcome, reason, ruling: decided.ruling, uses }, outgoing))
+    }
+}

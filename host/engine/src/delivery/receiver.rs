@@ -1,0 +1,332 @@
+//! Whether a job may go to its receiver now. A receiver is an origin (scheme, host, port), for each tenant by itself.
+//!
+//! It may not while the receiver is left alone ([`breaker`]), has asked for a pause of the job's URL ([`pauses`]), or has as many of the
+//! group's attempts as the group allows ([`places`]).
+//! Then the job is put off: it goes back to the store, to come again at a time of its own ([`mod@line`]), and spends nothing. The order of
+//! things keeps that cheap: it is decided before any policy is called, and a job is looked at about once in the time that it waits.
+//! So a backlog for one receiver is a backlog of claims once, and not again and again; and it gives back what it has taken of its
+//! group's rate.
+//!
+//! All of it is this node's own memory, and bounded. A node that starts knows nothing and asks; what is forgotten costs an attempt
+//! that fails, and no job.
+
+mod breaker;
+mod line;
+mod machine;
+mod pauses;
+mod places;
+mod waiting;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use url::Url;
+
+use self::breaker::Breakers;
+use self::line::{Turn, Waits};
+pub use self::machine::{Change, Health};
+pub use self::pauses::Asks;
+use self::pauses::Pauses;
+use self::places::{Places, Seat};
+use self::waiting::Waiting;
+use carillon_config::Delivery;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, Job};
+
+/// What nobody asked about for so long is forgotten, if it has waited for as long as it was to.
+const FORGET: Duration = Duration::from_secs(900);
+
+/// All receivers, as this node knows them.
+pub struct Receivers {
+    breakers: Arc<Breakers>,
+    pauses: Arc<Pauses>,
+    places: Arc<Places>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The right to make an attempt. If it is dropped without a report, as if nothing had been sent.
+pub struct Pass {
+    breaker: breaker::Pass,
+    pause: pauses::Pass,
+    seat: Option<Seat>,
+}
+
+/// An attempt whose receiver's health is known, and not yet whether it asked for a pause.
+pub struct Reported {
+    pause: pauses::Pass,
+}
+
+/// A pause that a receiver asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PauseRequest<'a> {
+    /// The URL that was answered.
+    pub url: &'a Url,
+    /// For how long.
+    pub time: Duration,
+}
+
+/// A job is put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    /// Why.
+    pub why: Why,
+    /// When to ask again.
+    pub until: UnixMs,
+}
+
+/// Why a job is put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The receiver is left alone, because it did not answer.
+    LeftAlone,
+    /// The receiver has asked for a pause of this URL.
+    Paused,
+    /// As many attempts of the group are on their way to it as may be.
+    Full,
+}
+
+impl Why {
+    /// Stable, for programs.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::LeftAlone => "breaker.open",
+            Self::Paused => "receiver.paused",
+            Self::Full => "receiver.full",
+        }
+    }
+
+    /// Whether a job that asks has been told to come back by a refusal of this kind.
+    fn turn(self, job: &Job) -> Turn {
+        if job.last_error.as_deref() == Some(self.code()) { Turn::Back } else { Turn::New }
+    }
+
+    /// The same about `origin`, for people.
+    #[must_use]
+    pub fn message(self, origin: &str) -> String {
+        match self {
+            Self::LeftAlone => format!("{origin} is left alone: it did not answer"),
+            Self::Paused => format!("{origin} has asked for a pause of this URL with `Retry-After`"),
+            Self::Full => format!("as many attempts of the group as may be are on their way to {origin}"),
+        }
+    }
+}
+
+/// Where a job's first request goes. No encoder changes its origin.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// The job's own URL; none if it has no target.
+    pub url: Option<Url>,
+    /// Its scheme, host and port.
+    pub origin: String,
+}
+
+impl Destination {
+    /// The one of `job`.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        let url = job.spec.target.as_ref().and_then(|target| Url::parse(&target.url).ok());
+        let origin = url.as_ref().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+        Self { url, origin }
+    }
+}
+
+impl Receivers {
+    /// As `[delivery]` says.
+    #[must_use]
+    pub fn new(delivery: &Delivery) -> Self {
+        let breakers = Arc::new(Breakers::new(delivery));
+        let pauses = Arc::new(Pauses::new(delivery));
+        Self { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
+    }
+
+    /// Asks for an attempt of `job` now, where at most `most` of its group's may be on their way to its receiver.
+    ///
+    /// # Errors
+    /// If it is to be put off, to a time that nobody else is told.
+    pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, PutOff> {
+        self.ask(job, to, most, now, Waits::InLine)
+    }
+
+    /// The same for who asks again whatever the answer is: none if it is not granted.
+    pub fn try_enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Option<Pass> {
+        self.ask(job, to, most, now, Waits::Nowhere).ok()
+    }
+
+    /// A receiver has answered an attempt of the group with `Retry-After`. Returns the end of a pause that begins.
+    pub fn pause(&self, group: GroupId, request: PauseRequest<'_>, now: UnixMs) -> Option<UnixMs> {
+        self.pauses.begin(group, request.url, request.time, now)
+    }
+
+    fn ask(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs, waits: Waits) -> Result<Pass, PutOff> {
+        let refused = |why: Why| move |until| PutOff { why, until };
+        // What can be given back without a trace comes first; a probe of a breaker cannot.
+        let seat = most.map(|most| self.places.enter(job.group, &to.origin, most, now, waits)).transpose();
+        let seat = seat.map_err(refused(Why::Full))?;
+        let pause = self.pauses.enter(job.group, to.url.as_ref(), now, (Why::Paused.turn(job), waits));
+        let pause = pause.map_err(refused(Why::Paused))?;
+        let breaker = self.breakers.enter(job.tenant, &to.origin, now, (Why::LeftAlone.turn(job), waits));
+        let breaker = breaker.map_err(refused(Why::LeftAlone))?;
+        if job.max_delay.is_some() {
+            self.waiting().forget(job);
+        }
+        Ok(Pass { breaker, pause, seat })
+    }
+
+    /// When a job was due before it was put off, if it was.
+    #[must_use]
+    pub fn due(&self, job: &Job) -> UnixMs {
+        match job.max_delay {
+            Some(_) => self.waiting().due(job),
+            None => job.run_at,
+        }
+    }
+
+    /// A job that was due at `due` is put off to `run_at`.
+    pub fn put_off(&self, job: &Job, due: UnixMs, run_at: UnixMs, now: UnixMs) {
+        if job.max_delay.is_some() {
+            self.waiting().put_off(job, due, run_at, now);
+        }
+    }
+
+    /// How many receivers are left alone.
+    #[must_use]
+    pub fn left_alone(&self, now: UnixMs) -> usize {
+        self.breakers.open(now)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// The attempt has ended, and says this of its receiver.
+    pub fn report(self, health: Health, now: UnixMs) -> (Option<Change>, Reported) {
+        if let Some(seat) = self.seat {
+            seat.leave(now);
+        }
+        (self.breaker.report(health, now), Reported { pause: self.pause })
+    }
+}
+
+impl Reported {
+    /// The receiver of the attempt's own URL asks for this.
+    pub fn finish(self, asks: Asks) {
+        self.pause.finish(asks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carillon_core::job::{JobId, Priority, Spec, State, Target, TenantId};
+
+    const HERE: &str = "http://a";
+
+    fn here() -> Destination {
+        let url: Url = HERE.parse().unwrap();
+        Destination { url: Some(url), origin: HERE.to_owned() }
+    }
+
+    fn receivers() -> Receivers {
+        let breakers = Arc::new(Breakers::with(1, Duration::from_secs(5)));
+        let pauses = Arc::new(Pauses::with(Duration::from_secs(300)));
+        Receivers { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
+    }
+
+    fn job(run_at: i64, max_delay: Option<u64>) -> Job {
+        Job {
+            id: JobId(uuid::Uuid::nil()),
+            tenant: TenantId(1),
+            group: GroupId(1),
+            name: None,
+            state: State::Running,
+            run_at: UnixMs(run_at),
+            created_at: UnixMs(0),
+            finished_at: None,
+            deadline: None,
+            max_delay: max_delay.map(Duration::from_millis),
+            priority: Priority::default(),
+            order_key: None,
+            attempt_base: 0,
+            revision: 0,
+            seed: 0,
+            attempt_count: 0,
+            last_status: None,
+            last_error: None,
+            cancel_requested: false,
+            spec: Spec::default(),
+            body_len: 0,
+        }
+    }
+
+    #[test]
+    fn a_receiver_is_scheme_host_and_port() {
+        let origin = |url: &str| {
+            let mut job = job(0, None);
+            job.spec.target = Some(Target { method: "GET".to_owned(), url: url.to_owned(), headers: Vec::new() });
+            Destination::of(&job).origin
+        };
+        let here = origin("http://a/x?y");
+        assert_eq!(here, HERE);
+        assert_eq!(origin("http://user:secret@A:80/"), here);
+        for other in ["https://a/x", "http://a:81/x", "http://b/x"] {
+            assert_ne!(origin(other), here, "{other}");
+        }
+        assert_eq!(Destination::of(&job(0, None)).url, None, "it has no target");
+    }
+
+    #[test]
+    fn a_job_that_is_put_off_takes_no_place() {
+        let receivers = receivers();
+        let enter = |most| receivers.enter(&job(0, None), &here(), Some(most), UnixMs(0));
+        let first = enter(2).ok().unwrap();
+        let second = enter(2).ok().unwrap();
+        assert_eq!(enter(2).err().unwrap().why, Why::Full);
+        assert!(first.report(Health::Failed, UnixMs(0)).0.is_some());
+        assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone);
+        assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone, "it has given its place back");
+        drop(second);
+        assert_eq!(enter(1).err().unwrap().why, Why::LeftAlone);
+    }
+
+    #[test]
+    fn a_probe_that_finds_no_place_is_no_probe() {
+        let receivers = receivers();
+        let enter = |now| receivers.enter(&job(0, None), &here(), Some(1), UnixMs(now));
+        receivers.enter(&job(0, None), &here(), None, UnixMs(0)).ok().unwrap().report(Health::Failed, UnixMs(0));
+        let slow = enter(5_000).ok().unwrap();
+        assert_eq!(enter(5_000).err().unwrap().why, Why::Full);
+        drop(slow);
+        assert!(enter(5_001).is_ok());
+    }
+
+    #[test]
+    fn pause_of_a_url_is_told_apart_from_a_receiver_that_does_not_answer() {
+        let (receivers, now) = (receivers(), UnixMs(0));
+        let request = PauseRequest { url: &HERE.parse().unwrap(), time: Duration::from_secs(7) };
+        assert_eq!(receivers.pause(GroupId(1), request, now), Some(UnixMs(7_000)));
+        let refused = receivers.enter(&job(0, None), &here(), None, now).err().unwrap();
+        assert_eq!(refused, PutOff { why: Why::Paused, until: UnixMs(7_000) });
+        assert_ne!(refused.why.message(HERE), Why::LeftAlone.message(HERE));
+        let other = Destination { url: Some("http://a/other".parse().unwrap()), ..here() };
+        assert!(receivers.enter(&job(0, None), &other, None, now).is_ok());
+    }
+
+    #[test]
+    fn a_job_that_is_put_off_again_and_again_was_due_when_it_was_first() {
+        let (receivers, now) = (receivers(), UnixMs(0));
+        for run_at in [100, 200, 300] {
+            let job = job(run_at, Some(500));
+            let due = receivers.due(&job);
+            assert_eq!(due, UnixMs(100));
+            receivers.put_off(&job, due, UnixMs(run_at + 100), now);
+        }
+        assert_eq!(receivers.due(&job(777, Some(500))), UnixMs(777), "somebody moved it");
+        assert!(receivers.enter(&job(400, Some(500)), &here(), None, now).is_ok());
+        assert_eq!(receivers.due(&job(400, Some(500))), UnixMs(400), "its attempt was made");
+        receivers.put_off(&job(1, None), UnixMs(0), UnixMs(9), now);
+        assert_eq!(receivers.due(&job(9, None)), UnixMs(9));
+    }
+}

@@ -1,0 +1,275 @@
+//! Which receivers are left alone: a circuit breaker for each origin that a tenant sends to.
+//!
+//! A receiver that does not answer would cost each of its jobs an attempt and the node a place for as long
+//! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::machine`] for when that is.
+//!
+//! Receivers without failures take no memory, and [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody
+//! asked about for [`FORGET`] is forgotten.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::FORGET;
+use super::line::{LEAST, Turn, Waits};
+use super::machine::{Change, Entry, Health, Machine, Rules};
+use carillon_config::Delivery;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::TenantId;
+
+/// The most receivers that something is known of.
+const MOST: usize = 10_000;
+
+/// The longest origin that has a breaker, in bytes: no name that resolves is longer.
+const ORIGIN_LEN: usize = 300;
+
+/// How often what can be forgotten is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// All breakers of a node.
+pub(super) struct Breakers {
+    /// None if they are off.
+    rules: Option<Rules>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    known: HashMap<Key, Known>,
+    /// How many of them are open or half-open.
+    open: u32,
+    swept_at: Option<UnixMs>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: TenantId,
+    origin: String,
+}
+
+#[derive(Default)]
+struct Known {
+    machine: Machine,
+    asked_at: UnixMs,
+}
+
+/// See [`super::Pass`].
+pub(super) struct Pass {
+    breakers: Arc<Breakers>,
+    /// None if this origin has no breaker.
+    key: Option<Key>,
+    is_probe: bool,
+}
+
+impl Breakers {
+    /// As `[delivery]` says.
+    pub(super) fn new(delivery: &Delivery) -> Self {
+        let (pause, longest_pause) = (delivery.breaker_pause.get(), delivery.breaker_longest_pause.get());
+        let failures = delivery.breaker_failures;
+        let rules = (failures > 0).then_some(Rules { failures, pause, longest_pause });
+        Self { rules, inner: Mutex::default() }
+    }
+
+    /// With these rules.
+    #[cfg(test)]
+    pub(super) fn with(failures: u32, pause: Duration) -> Self {
+        let rules = (failures > 0).then_some(Rules { failures, pause, longest_pause: pause * 4 });
+        Self { rules, inner: Mutex::default() }
+    }
+
+    /// Asks for an attempt of a tenant's job now.
+    ///
+    /// # Errors
+    /// The time at which to ask again, if the origin is left alone.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        origin: &str,
+        now: UnixMs,
+        ask: (Turn, Waits),
+    ) -> Result<Pass, UnixMs> {
+        let mut pass = Pass { breakers: Arc::clone(self), key: None, is_probe: false };
+        let Some(rules) = self.rules.filter(|_| origin.len() <= ORIGIN_LEN) else { return Ok(pass) };
+        let key = Key { tenant, origin: origin.to_owned() };
+        let mut inner = self.lock();
+        // All lines together are as fast as one: however many receivers are dead, so many of their jobs are looked at in a second.
+        let step = LEAST * inner.open.max(1);
+        if let Some(known) = inner.known.get_mut(&key) {
+            known.asked_at = now;
+            match known.machine.enter(&rules, now, step, ask) {
+                Entry::Pass => {}
+                Entry::Probe => pass.is_probe = true,
+                Entry::Wait(at) => return Err(at),
+            }
+        }
+        pass.key = Some(key);
+        Ok(pass)
+    }
+
+    /// How many receivers are left alone.
+    pub(super) fn open(&self, now: UnixMs) -> usize {
+        let Some(rules) = self.rules else { return 0 };
+        let mut inner = self.lock();
+        inner.sweep(&rules, now);
+        inner.open as usize
+    }
+
+    fn report(&self, key: Key, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
+        let rules = self.rules?;
+        let mut inner = self.lock();
+        if !inner.known.contains_key(&key) {
+            if matches!(health, Health::Answered | Health::Unknown) {
+                return None;
+            }
+            inner.sweep(&rules, now);
+            if inner.known.len() >= MOST {
+                return None;
+            }
+        }
+        let known = inner.known.entry(key.clone()).or_default();
+        known.asked_at = known.asked_at.max(now);
+        let change = known.machine.report(&rules, is_probe, health, now);
+        if known.machine.is_blank() {
+            inner.known.remove(&key);
+        }
+        match change {
+            Some(Change::Opened(_)) => inner.open += 1,
+            Some(Change::Closed) => inner.open -= 1,
+            None => {}
+        }
+        change
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Forgets what is old, now and then. Times that lie ahead are of a clock that was set back.
+    fn sweep(&mut self, rules: &Rules, now: UnixMs) {
+        if self.swept_at.is_some_and(|at| now.since(at) < SWEEP && at <= now) {
+            return;
+        }
+        self.swept_at = Some(now);
+        let fresh = |at: UnixMs| now.since(at) < FORGET;
+        self.known.retain(|_, known| {
+            known.asked_at = known.asked_at.min(now);
+            known.machine.is_needed(rules, now) || fresh(known.asked_at)
+        });
+        let open = self.known.values().filter(|known| known.machine.is_open()).count();
+        self.open = u32::try_from(open).unwrap_or(u32::MAX);
+    }
+}
+
+impl Pass {
+    /// What the attempt says of its receiver.
+    pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<Change> {
+        let key = self.key.take()?;
+        self.breakers.report(key, self.is_probe, health, now)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take().filter(|_| self.is_probe) {
+            // Any time will do: the next one may ask at once.
+            self.breakers.report(key, true, Health::Unknown, UnixMs(0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId(1);
+    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
+    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
+
+    fn breakers(failures: u32) -> Arc<Breakers> {
+        Arc::new(Breakers::with(failures, Duration::from_secs(5)))
+    }
+
+    fn fail(breakers: &Arc<Breakers>, tenant: TenantId, origin: &str, now: i64) -> Option<Change> {
+        breakers.enter(tenant, origin, UnixMs(now), NEW).ok()?.report(Health::Failed, UnixMs(now))
+    }
+
+    #[test]
+    fn each_tenant_and_each_origin_has_its_own() {
+        let breakers = breakers(1);
+        assert!(fail(&breakers, TENANT, "http://a", 0).is_some());
+        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), NEW).is_err());
+        for (tenant, origin) in [(TENANT, "http://b"), (TENANT, "http://a:81"), (TenantId(2), "http://a")] {
+            assert!(breakers.enter(tenant, origin, UnixMs(0), NEW).is_ok(), "{origin}");
+        }
+        assert_eq!(breakers.open(UnixMs(0)), 1);
+    }
+
+    #[test]
+    fn without_failures_there_is_no_memory_of_anything() {
+        let breakers = breakers(2);
+        let pass = || breakers.enter(TENANT, "http://a", UnixMs(0), NEW).unwrap();
+        for health in [Health::Answered, Health::Unknown] {
+            pass().report(health, UnixMs(0));
+            assert!(breakers.lock().known.is_empty());
+        }
+        pass().report(Health::Failed, UnixMs(0));
+        assert_eq!(breakers.lock().known.len(), 1);
+        pass().report(Health::Answered, UnixMs(0));
+        assert!(breakers.lock().known.is_empty());
+    }
+
+    #[test]
+    fn a_probe_that_is_dropped_is_followed_by_another() {
+        let breakers = breakers(1);
+        fail(&breakers, TENANT, "http://a", 0);
+        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).unwrap();
+        assert!(breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).is_err());
+        drop(probe);
+        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), BACK).unwrap();
+        assert_eq!(probe.report(Health::Answered, UnixMs(5_001)), Some(Change::Closed));
+        assert_eq!(breakers.open(UnixMs(5_001)), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_old_makes_room() {
+        let breakers = breakers(1);
+        for n in 0..MOST + 10 {
+            fail(&breakers, TENANT, &format!("http://{n}"), 0);
+        }
+        assert_eq!(breakers.lock().known.len(), MOST);
+        assert!(breakers.enter(TENANT, &format!("http://{MOST}"), UnixMs(0), NEW).is_ok(), "it has no breaker");
+        let later = i64::try_from(FORGET.as_millis()).unwrap();
+        assert!(fail(&breakers, TENANT, "http://new", later).is_some());
+        assert_eq!(breakers.lock().known.len(), 1);
+        fail(&breakers, TENANT, &"x".repeat(ORIGIN_LEN + 1), later);
+        assert_eq!(breakers.lock().known.len(), 1, "no name is so long");
+    }
+
+    #[test]
+    fn what_is_off_does_nothing() {
+        let breakers = breakers(0);
+        assert!((0..100).all(|_| fail(&breakers, TENANT, "http://a", 0).is_none()));
+        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), NEW).is_ok());
+    }
+
+    #[test]
+    fn many_lines_together_are_as_fast_as_one() {
+        let breakers = breakers(1);
+        for n in 0..10 {
+            fail(&breakers, TENANT, &n.to_string(), 0);
+        }
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            waits.extend((0..10).filter_map(|n| breakers.enter(TENANT, &n.to_string(), UnixMs(0), NEW).err()));
+        }
+        assert_eq!(waits.len(), 1_000);
+        let within = |ms: i64| waits.iter().filter(|at| at.0 < 5_000 + ms).count();
+        assert_eq!((within(100), within(500)), (100, 500), "a thousand in a second");
+        assert_eq!(breakers.open(UnixMs(0)), 10);
+        let probe = breakers.enter(TENANT, "0", UnixMs(9_000), BACK).ok().unwrap();
+        assert_eq!(probe.report(Health::Answered, UnixMs(9_000)), Some(Change::Closed));
+        assert_eq!(breakers.open(UnixMs(9_000)), 9);
+    }
+}

@@ -1,0 +1,337 @@
+//! One breaker: closed, open, half-open. Pure: the time is an argument.
+//!
+//! Closed, it counts the failures that follow one another. Open, nothing passes until its pause is over; then it is half-open, and one
+//! attempt passes as a probe, whose answer alone decides: it closes the breaker, or another pause begins, twice as long.
+//!
+//! Those that wait are told to come back one after the other, and not before the pause is over.
+
+use std::time::Duration;
+
+use super::line::{Line, Turn, Waits};
+use carillon_core::clock::UnixMs;
+
+/// When a breaker opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// The first pause. Not zero.
+    pub(super) pause: Duration,
+    /// No pause is longer.
+    pub(super) longest_pause: Duration,
+}
+
+/// What an attempt says of its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answered.
+    Answered,
+    /// It did not answer.
+    Failed,
+    /// Nothing: it was not asked.
+    Unknown,
+}
+
+/// Whether an attempt may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Yes.
+    Pass,
+    /// Yes, and everybody waits for what comes of it.
+    Probe,
+    /// Not before this time.
+    Wait(UnixMs),
+}
+
+/// What became of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing passes until then.
+    Opened(UnixMs),
+    /// Everything passes.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: UnixMs, pause: Duration },
+    HalfOpen { pause: Duration },
+}
+
+/// The state of one receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    state: State,
+    line: Line,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { state: State::Closed { failures: 0 }, line: Line::default() }
+    }
+}
+
+impl Machine {
+    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`Machine::report`].
+    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration, (turn, waits): (Turn, Waits)) -> Entry {
+        let place = |line: &mut Line, first| Entry::Wait(line.wait(first, step, turn, waits));
+        match &mut self.state {
+            State::Closed { .. } => Entry::Pass,
+            State::Open { until, pause } => {
+                // It is never further away than that, unless the clock has been set back.
+                *until = (*until).min(now.plus(rules.longest_pause));
+                let (until, pause) = (*until, *pause);
+                if until > now {
+                    return place(&mut self.line, until);
+                }
+                // The one that failed last must not be the next probe, too, while others wait.
+                if self.line.is_before(turn, now) {
+                    return place(&mut self.line, now.plus(step));
+                }
+                self.line.leave(turn);
+                self.state = State::HalfOpen { pause };
+                Entry::Probe
+            }
+            State::HalfOpen { .. } => place(&mut self.line, now.plus(rules.pause)),
+        }
+    }
+
+    /// What came of an attempt that had passed, as a probe or not.
+    pub(super) fn report(&mut self, rules: &Rules, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
+        match (&mut self.state, health) {
+            (State::Closed { failures }, Health::Answered) => *failures = 0,
+            (State::Closed { failures }, Health::Failed) => {
+                *failures = failures.saturating_add(1);
+                if *failures >= rules.failures {
+                    return Some(self.open(now.plus(rules.pause), rules.pause));
+                }
+            }
+            (State::HalfOpen { .. }, Health::Answered) if is_probe => {
+                *self = Self::default();
+                return Some(Change::Closed);
+            }
+            (State::HalfOpen { pause }, Health::Failed) if is_probe => {
+                let pause = pause.saturating_mul(2).min(rules.longest_pause);
+                self.open(now.plus(pause), pause);
+            }
+            // The next one is the probe.
+            (State::HalfOpen { pause }, Health::Unknown) if is_probe => {
+                let pause = *pause;
+                self.open(now, pause);
+            }
+            // The others on their way were sent before the probe: they say nothing new.
+            (State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. }, _) => {}
+        }
+        None
+    }
+
+    /// Whether nothing but probes passes.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self.state, State::Closed { .. })
+    }
+
+    /// Whether nothing is known: it is as good as a new one.
+    pub(super) fn is_blank(&self) -> bool {
+        self.state == State::Closed { failures: 0 }
+    }
+
+    /// Whether somebody is sure to ask: a probe is on its way, or a pause is not over.
+    pub(super) fn is_needed(&self, rules: &Rules, now: UnixMs) -> bool {
+        match self.state {
+            State::Closed { .. } => false,
+            State::Open { until, .. } => until > now && until <= now.plus(rules.longest_pause),
+            State::HalfOpen { .. } => true,
+        }
+    }
+
+    fn open(&mut self, until: UnixMs, pause: Duration) -> Change {
+        self.state = State::Open { until, pause };
+        Change::Opened(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::line::{LEAST, LONGEST};
+    use super::*;
+    use proptest::prelude::*;
+
+    const RULES: Rules =
+        Rules { failures: 3, pause: Duration::from_millis(100), longest_pause: Duration::from_millis(1_000) };
+
+    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
+    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
+
+    /// One that opened at 0.
+    fn opened() -> Machine {
+        let mut machine = Machine::default();
+        for _ in 1..RULES.failures {
+            assert_eq!(machine.report(&RULES, false, Health::Failed, UnixMs(0)), None);
+        }
+        let change = machine.report(&RULES, false, Health::Failed, UnixMs(0));
+        assert_eq!(change, Some(Change::Opened(UnixMs(100))));
+        machine
+    }
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_only() {
+        let mut machine = Machine::default();
+        for _ in 0..10 {
+            for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
+                assert_eq!(machine.report(&RULES, false, health, UnixMs(0)), None);
+                assert_eq!(machine.enter(&RULES, UnixMs(0), LEAST, BACK), Entry::Pass);
+            }
+        }
+        assert!(machine.is_blank());
+        assert!(opened().is_open());
+    }
+
+    #[test]
+    fn one_probe_passes_and_its_answer_closes() {
+        let mut machine = opened();
+        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST, BACK), Entry::Wait(UnixMs(100)));
+        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST, BACK), Entry::Wait(UnixMs(101)), "one after the other");
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
+        assert_eq!(machine.enter(&RULES, UnixMs(101), LEAST, BACK), Entry::Wait(UnixMs(201)));
+        assert_eq!(machine.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
+        assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(Change::Closed));
+        assert_eq!(machine.enter(&RULES, UnixMs(103), LEAST, BACK), Entry::Pass);
+        assert!(machine.is_blank());
+    }
+
+    #[test]
+    fn who_only_asks_takes_no_place() {
+        let mut machine = opened();
+        let only_asks =
+            |machine: &mut Machine, at| machine.enter(&RULES, UnixMs(at), LEAST, (Turn::Back, Waits::Nowhere));
+        assert_eq!([only_asks(&mut machine, 9), only_asks(&mut machine, 9)], [Entry::Wait(UnixMs(100)); 2]);
+        assert_eq!(machine.enter(&RULES, UnixMs(9), LEAST, BACK), Entry::Wait(UnixMs(100)), "the first place is free");
+        assert_eq!(only_asks(&mut machine, 100), Entry::Probe);
+        assert_eq!(only_asks(&mut machine, 100), Entry::Wait(UnixMs(200)));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let (mut machine, mut now) = (opened(), UnixMs(100));
+        for pause in [200, 400, 800, 1_000, 1_000] {
+            assert_eq!(machine.enter(&RULES, now, LEAST, BACK), Entry::Probe);
+            assert_eq!(machine.report(&RULES, true, Health::Failed, now), None, "it stays open");
+            assert!(
+                matches!(machine.enter(&RULES, now, LEAST, BACK), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
+            );
+            now = now.plus(Duration::from_millis(pause));
+        }
+    }
+
+    #[test]
+    fn probe_is_one_of_those_that_wait_and_not_the_one_that_failed() {
+        let mut machine = opened();
+        assert_eq!(machine.enter(&RULES, UnixMs(5), LEAST, NEW), Entry::Wait(UnixMs(100)));
+        assert_eq!(
+            machine.enter(&RULES, UnixMs(100), LEAST, NEW),
+            Entry::Wait(UnixMs(101)),
+            "it comes from an attempt"
+        );
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
+        let mut machine = opened();
+        assert_eq!(machine.enter(&RULES, UnixMs(5), LEAST, NEW), Entry::Wait(UnixMs(100)));
+        assert_eq!(machine.enter(&RULES, UnixMs(9_000), LEAST, NEW), Entry::Probe, "the other one has gone");
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_is_followed_by_another() {
+        let mut machine = opened();
+        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
+        assert_eq!(machine.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
+        assert_eq!(machine.enter(&RULES, UnixMs(120), LEAST, BACK), Entry::Probe);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_holds_nothing_up() {
+        let mut machine = Machine::default();
+        let late = UnixMs(1_000_000_000);
+        for _ in 0..RULES.failures {
+            machine.report(&RULES, false, Health::Failed, late);
+        }
+        assert!(matches!(machine.enter(&RULES, late, LEAST, BACK), Entry::Wait(_)));
+        let waits = machine.enter(&RULES, UnixMs(0), LEAST, BACK);
+        assert!(matches!(waits, Entry::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
+        assert_eq!(machine.enter(&RULES, UnixMs(1_000), LEAST, BACK), Entry::Probe);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Enter,
+        Report(usize, Health),
+        Pass(u16),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let health = prop_oneof![
+            3 => Just(Health::Failed),
+            1 => Just(Health::Answered),
+            1 => Just(Health::Unknown),
+        ];
+        let step = prop_oneof![
+            4 => Just(Step::Enter),
+            4 => (any::<usize>(), health).prop_map(|(which, health)| Step::Report(which, health)),
+            2 => (0_u16..500).prop_map(Step::Pass),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn one_probe_at_a_time_and_nobody_waits_for_nothing(steps in steps()) {
+            let (mut machine, mut now, mut passed) = (Machine::default(), UnixMs(0), Vec::new());
+            let mut places = std::collections::HashSet::new();
+            for step in steps {
+                let was_open = machine.is_open();
+                match step {
+                    Step::Pass(ms) => now = now.plus(Duration::from_millis(u64::from(ms))),
+                    Step::Enter => match machine.enter(&RULES, now, LEAST, BACK) {
+                        Entry::Pass => {
+                            prop_assert!(!was_open);
+                            passed.push(false);
+                        }
+                        Entry::Probe => {
+                            prop_assert!(was_open && !passed.contains(&true), "one probe at a time");
+                            passed.push(true);
+                        }
+                        Entry::Wait(at) => {
+                            prop_assert!(was_open && at > now, "who waits does not come back at once");
+                            prop_assert!(places.insert(at), "two in one place");
+                            let most = now.plus(RULES.longest_pause).plus(LONGEST).plus(LEAST);
+                            prop_assert!(at <= most, "nobody waits for ever");
+                        }
+                    },
+                    Step::Report(which, health) if !passed.is_empty() => {
+                        let is_probe = passed.swap_remove(which % passed.len());
+                        match machine.report(&RULES, is_probe, health, now) {
+                            Some(Change::Opened(until)) => {
+                                prop_assert!(!was_open && machine.is_open());
+                                prop_assert!(until > now && until <= now.plus(RULES.longest_pause));
+                            }
+                            Some(Change::Closed) => {
+                                prop_assert!(is_probe && health == Health::Answered && !machine.is_open());
+                                places.clear();
+                            }
+                            None => prop_assert_eq!(was_open, machine.is_open()),
+                        }
+                    }
+                    Step::Report(..) => {}
+                }
+            }
+            // Whatever has happened: when its probes answer, it closes.
+            for is_probe in passed {
+                machine.report(&RULES, is_probe, Health::Answered, now);
+            }
+            let later = now.plus(RULES.longest_pause);
+            if machine.enter(&RULES, later, LEAST, BACK) == Entry::Probe {
+                machine.report(&RULES, true, Health::Answered, later);
+            }
+            prop_assert!(!machine.is_open());
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Connections to receivers: names are resolved, addresses judged, sockets opened and TLS agreed on, each within a time of its own.
+//!
+//! Invariant: no socket is opened to an address that the [`Guard`] refuses, whether it stands in the URL or comes from a name. Through
+//! `delivery.proxy`, too: the proxy is asked for an address that was judged here.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use url::{Host, Url};
+
+use super::failure::Failure;
+use super::resolve::{Requester, Resolver};
+use crate::delivery::egress::Guard;
+use carillon_core::clock::{Stopwatch, deadline_after};
+use carillon_core::exhaustion::Exhausted;
+
+/// How long one address is tried before the next is tried beside it (RFC 8305, section 5).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// The most addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// The longest head of a proxy's response, in bytes.
+const PROXY_HEAD_LEN: usize = 16 << 10;
+
+/// Opens connections.
+pub(super) struct Connector {
+    pub(super) resolver: Resolver,
+    pub(super) guard: Arc<Guard>,
+    pub(super) tls: TlsConnector,
+    /// The proxy through which every connection goes, if there is one.
+    pub(super) proxy: Option<Url>,
+    /// The time for a connection, TLS included, from when the name is resolved.
+    pub(super) timeout: Duration,
+    /// The sockets that may be open. The caller has a permit for each connection that it asks for.
+    pub(super) sockets: Arc<Semaphore>,
+}
+
+impl Connector {
+    /// Connects to the origin of `url`.
+    pub(super) async fn connect(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Stream, Failure> {
+        let addresses = self.addresses(requester, url, deadline).await?;
+        let port = url.port_or_known_default().unwrap_or_default();
+        let (stopwatch, own) = (Stopwatch::start(), deadline_after(self.timeout));
+        let deadline = deadline.min(own);
+        let no_time = |what: &str| {
+            let time = if deadline == own { self.timeout } else { stopwatch.elapsed() };
+            format!("{what} within {time:?}")
+        };
+        let opened = tokio::time::timeout_at(deadline, self.open(requester, addresses, port));
+        let stream = opened.await.map_err(|_| Failure::new("connect", no_time("no connection")))??;
+        let Some(name) = tls_name(url)? else { return Ok(Stream::plain(stream)) };
+        let agreed = tokio::time::timeout_at(deadline, self.tls.connect(name, stream)).await;
+        let agreed = agreed.map_err(|_| Failure::new("tls", no_time("TLS was not agreed on")))?;
+        agreed.map(Stream::tls).map_err(|error| Failure::of("tls", &error))
+    }
+
+    /// The addresses of the URL's host that may be connected to.
+    async fn addresses(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
+        let name = match url.host() {
+            Some(Host::Ipv4(address)) => return Ok(vec![self.judged(IpAddr::V4(address))?]),
+            Some(Host::Ipv6(address)) => return Ok(vec![self.judged(IpAddr::V6(address))?]),
+            Some(Host::Domain(name)) => name,
+            None => return Err(Failure::new("dns", "the URL has no host")),
+        };
+        let found = tokio::time::timeout_at(deadline, self.resolver.resolve(requester, name)).await;
+        let no_time =
+            || Failure::new("dns", format!("the name `{name}` was not resolved within the request's timeout"));
+        let (mut allowed, mut refused) = (Vec::new(), None);
+        for address in found.map_err(|_| no_time())?? {
+            match self.guard.check(address) {
+                Ok(()) => allowed.push(address),
+                Err(error) => refused = Some(error),
+            }
+        }
+        allowed.truncate(MAX_ADDRESSES);
+        match refused {
+            Some(refused) if allowed.is_empty() => Err(refused.into()),
+            _ => Ok(allowed),
+        }
+    }
+
+    fn judged(&self, address: IpAddr) -> Result<IpAddr, Failure> {
+        self.guard.check(address)?;
+        Ok(address)
+    }
+
+    /// Opens a socket to one of the addresses, or a tunnel to one through the proxy.
+    async fn open(&self, requester: Requester, addresses: Vec<IpAddr>, port: u16) -> Result<TcpStream, Failure> {
+        let targets = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect::<Vec<_>>();
+        let Some(proxy) = &self.proxy else { return self.first_of(targets).await };
+        let mut last = None;
+        for target in targets {
+            match self.tunnel(requester, proxy, target).await {
+                Err(failure @ Failure::Transport { .. }) => last = Some(failure),
+                opened => return opened,
+            }
+        }
+        Err(last.unwrap_or_else(no_address))
+    }
+
+    /// Asks the proxy for a connection to `target`.
+    async fn tunnel(&self, requester: Requester, proxy: &Url, target: SocketAddr) -> Result<TcpStream, Failure> {
+        let port = proxy.port_or_known_default().unwrap_or_default();
+        let addresses = match proxy.host() {
+            Some(Host::Ipv4(address)) => vec![IpAddr::V4(address)],
+            Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
+            // The operator's choice: it may be in a network that targets may not be in.
+            Some(Host::Domain(name)) => self.resolver.resolve(requester, name).await?,
+            None => return Err(Failure::new("connect", "`delivery.proxy` has no host")),
+        };
+        let addresses = addresses.into_iter().take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port));
+        let mut stream = self.first_of(addresses.collect()).await?;
+        let failed = |error: &io::Error| Failure::of("connect", error);
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n");
+        if let Some(credentials) = basic(proxy) {
+            request.push_str(&format!("proxy-authorization: {credentials}\r\n"));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|error| failed(&error))?;
+        let head = proxy_head(&mut stream).await.map_err(|error| failed(&error))?;
+        match head.split(' ').nth(1) {
+            Some("200") => Ok(stream),
+            _ => Err(Failure::new("connect", format!("the proxy does not connect to {target}: {head}"))),
+        }
+    }
+}
+
+impl Connector {
+    /// The first connection that succeeds. Each address is tried when the one before has failed, or, as long as sockets are left, has
+    /// taken too long.
+    async fn first_of(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
+        let (mut waiting, mut trials, mut last) = (addresses.into_iter(), JoinSet::new(), None);
+        loop {
+            // The first one is on the caller's permit.
+            let permit = if trials.is_empty() { None } else { Arc::clone(&self.sockets).try_acquire_owned().ok() };
+            let next = if trials.is_empty() || permit.is_some() { waiting.next() } else { None };
+            if let Some(address) = next {
+                trials.spawn(async move {
+                    let connected = TcpStream::connect(address).await;
+                    drop(permit);
+                    (address, connected)
+                });
+            }
+            match tokio::time::timeout(NEXT_ADDRESS, trials.join_next()).await {
+                Ok(Some(Ok((_, Ok(stream))))) => {
+                    // Without it small requests wait for an acknowledgement; with it failing, they only do that.
+                    drop(stream.set_nodelay(true));
+                    return Ok(stream);
+                }
+                Ok(Some(Ok((address, Err(error))))) => last = Some(failure_of(address, &error)),
+                Ok(Some(Err(error))) => last = Some(Failure::of("connect", &error)),
+                Ok(None) => return Err(last.unwrap_or_else(no_address)),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The first line of a proxy's response, whose head is read to its end and no further.
+async fn proxy_head(stream: &mut TcpStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= PROXY_HEAD_LEN {
+            return Err(io::Error::other("the head of the proxy's response is too long"));
+        }
+        // What follows the head is not the proxy's: it must not be read here.
+        head.push(stream.read_u8().await?);
+    }
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
+}
+
+fn no_address() -> Failure {
+    Failure::new("connect", "the name has no address")
+}
+
+/// A failed connection. Used-up ports and a network that cannot be reached from here have one error number: a datagram socket, which
+/// needs a route and no port of its own to that address, tells them apart.
+fn failure_of(address: SocketAddr, error: &io::Error) -> Failure {
+    let failure = Failure::of("connect", error);
+    if !matches!(failure, Failure::Exhausted(Exhausted::Ports)) || is_reachable(address) {
+        return failure;
+    }
+    Failure::new("connect", format!("{address} cannot be reached from this server: {error}"))
+}
+
+fn is_reachable(address: SocketAddr) -> bool {
+    let unspecified = match address {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
+    };
+    let probe = |socket: UdpSocket| socket.connect(address);
+    // Where not even this socket can be had, something is used up.
+    UdpSocket::bind(unspecified)
+        .map_or_else(|error| Exhausted::from_io(&error).is_some(), |socket| probe(socket).is_ok())
+}
+
+/// The name that the receiver's certificate must be for; none if the URL is not `https`.
+fn tls_name(url: &Url) -> Result<Option<ServerName<'static>>, Failure> {
+    if url.scheme() != "https" {
+        return Ok(None);
+    }
+    let name = match url.host() {
+        Some(Host::Ipv4(address)) => ServerName::from(IpAddr::V4(address)),
+        Some(Host::Ipv6(address)) => ServerName::from(IpAddr::V6(address)),
+        host => {
+            // The dot that ends an absolute name is not in certificates.
+            let name = host.map(|host| host.to_string().trim_end_matches('.').to_owned()).unwrap_or_default();
+            ServerName::try_from(name).map_err(|error| Failure::new("tls", error.to_string()))?
+        }
+    };
+    Ok(Some(name))
+}
+
+/// What a URL's user info is as a header's value; none if it has none.
+pub(super) fn basic(url: &Url) -> Option<String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut credentials: Vec<u8> = percent_decode_str(url.username()).collect();
+    credentials.push(b':');
+    credentials.extend(percent_decode_str(url.password().unwrap_or_default()));
+    Some(format!("Basic {}", STANDARD.encode(credentials)))
+}
+
+/// A connection's bytes, in clear or over TLS.
+pub(super) struct Stream {
+    transport: Transport,
+    /// Whether a byte has arrived.
+    received: Arc<AtomicBool>,
+}
+
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn plain(stream: TcpStream) -> Self {
+        Self { transport: Transport::Plain(stream), received: Arc::default() }
+    }
+
+    fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self { transport: Transport::Tls(Box::new(stream)), received: Arc::default() }
+    }
+
+    /// A flag that is set when a byte of HTTP arrives.
+    pub(super) fn received(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.received)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = match &mut this.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if buffer.filled().len() > before {
+            this.received.store(true, Ordering::Release);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Why there is no response, and whose fault that is.
+
+use std::error::Error;
+use std::io;
+
+use crate::delivery::egress::Refused;
+use carillon_core::exhaustion::Exhausted;
+
+/// The reason for which a request has no response.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The receiver, its name or its network did not do their part.
+    Transport {
+        /// See `transport-error` in the policy interface.
+        code: &'static str,
+        /// One sentence.
+        message: String,
+    },
+    /// The server itself has run out of something: the receiver is not to blame.
+    Exhausted(Exhausted),
+}
+
+impl Failure {
+    /// A failure with this code, unless `error` comes from the server's own exhaustion. The message is that of the innermost cause.
+    pub(super) fn of(code: &'static str, error: &(dyn Error + 'static)) -> Self {
+        match Exhausted::find(error) {
+            Some(exhausted) => Self::Exhausted(exhausted),
+            None => Self::Transport { code, message: innermost(error) },
+        }
+    }
+
+    /// A failure with this code and text.
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Transport { code, message: message.into() }
+    }
+
+    /// What went wrong before there was a head of a response.
+    pub(super) fn of_exchange(error: &hyper::Error) -> Self {
+        let code = if error.is_parse() { "protocol" } else { "reset" };
+        Self::of(code, error)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::new("refused-address", refused.to_string())
+    }
+}
+
+/// The text of the cause that has no further cause.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    loop {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match cause.source().or_else(|| inner.map(|inner| inner as &(dyn Error + 'static))) {
+            Some(next) => cause = next,
+            None => return cause.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn own_exhaustion_is_no_fault_of_the_receiver() {
+        let exhausted = Failure::of("connect", &io::Error::from(Errno::MFILE));
+        assert!(matches!(exhausted, Failure::Exhausted(Exhausted::Files)), "{exhausted:?}");
+        let refused = Failure::of("connect", &io::Error::from(Errno::CONNREFUSED));
+        assert!(matches!(refused, Failure::Transport { code: "connect", .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn message_is_that_of_the_innermost_cause() {
+        let error = io::Error::other(io::Error::other("certificate expired"));
+        let Failure::Transport { message, .. } = Failure::of("tls", &error) else { panic!("no transport error") };
+        assert_eq!(message, "certificate expired");
+    }
+}

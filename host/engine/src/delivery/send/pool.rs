@@ -1,0 +1,300 @@
+//! Connections to receivers that are open and not in use, bounded for each origin, in all, and in age.
+//!
+//! Every connection holds a permit from before its socket is opened until after it is closed. Where no permit is left, the connection
+//! that has been idle for longest makes room.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use carillon_core::clock::Stopwatch;
+use carillon_core::exhaustion::Exhausted;
+
+/// How long a connection that is not needed stays open.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often connections that are idle for too long, too old or closed are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The most idle connections in all, and of one origin.
+const MAX_IDLE: usize = 1_024;
+const MAX_IDLE_OF_ORIGIN: usize = 512;
+
+/// How long a connection has to become ready for the next request after a response has ended.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// An open connection.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Set when a byte of a response arrives.
+    received: Arc<AtomicBool>,
+    age: Stopwatch,
+}
+
+/// All idle connections.
+pub(super) struct Pool {
+    sockets: Arc<Semaphore>,
+    max_age: Duration,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Those of each origin, the one that has been idle for longest first.
+    idle: HashMap<Arc<str>, VecDeque<Idle>>,
+    /// The origins of all of them in the same order.
+    order: BTreeMap<u64, Arc<str>>,
+    next: u64,
+}
+
+struct Idle {
+    number: u64,
+    idle: Stopwatch,
+    connection: Connection,
+}
+
+impl Connection {
+    pub(super) fn new(sender: SendRequest<Full<Bytes>>, received: Arc<AtomicBool>) -> Self {
+        Self { sender, received, age: Stopwatch::start() }
+    }
+
+    /// Makes a request on it.
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        self.received.store(false, Ordering::Release);
+        self.sender.send_request(request).await
+    }
+
+    /// Whether no byte has arrived since the last request was made.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.received.load(Ordering::Acquire)
+    }
+}
+
+impl Pool {
+    /// A pool of connections that are at most `max_age` old, on at most `sockets` sockets.
+    pub(super) fn new(sockets: Arc<Semaphore>, max_age: Duration) -> Arc<Self> {
+        let pool = Arc::new(Self { sockets, max_age, inner: Mutex::default() });
+        let swept = Arc::downgrade(&pool);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(pool) = swept.upgrade() else { return };
+                pool.sweep();
+            }
+        });
+        pool
+    }
+
+    /// An idle connection to `origin`, the newest first.
+    pub(super) fn take(&self, origin: &str) -> Option<Connection> {
+        let mut inner = self.lock();
+        loop {
+            let idle = inner.remove_newest(origin)?;
+            if self.is_usable(&idle) {
+                return Some(idle.connection);
+            }
+        }
+    }
+
+    /// Takes back a connection whose response has been read to its end.
+    pub(super) fn give_back(self: &Arc<Self>, origin: Arc<str>, mut connection: Connection) {
+        if connection.sender.is_closed() || connection.age.elapsed() >= self.max_age {
+            return;
+        }
+        if connection.sender.is_ready() {
+            self.put(origin, connection);
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLING, connection.sender.ready()).await {
+                pool.put(origin, connection);
+            }
+        });
+    }
+
+    /// Waits for the right to open a socket. If all are in use, an idle one is closed for it.
+    pub(super) async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(&self.sockets).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let evicted = self.lock().remove_oldest();
+        drop(evicted);
+        match tokio::time::timeout_at(deadline, Arc::clone(&self.sockets).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Failure::Exhausted(Exhausted::Files)),
+        }
+    }
+
+    /// How many are idle.
+    #[cfg(test)]
+    fn idle(&self) -> usize {
+        self.lock().order.len()
+    }
+
+    fn put(&self, origin: Arc<str>, connection: Connection) {
+        let mut inner = self.lock();
+        let number = inner.next;
+        inner.next += 1;
+        let of_origin = inner.idle.entry(Arc::clone(&origin)).or_default();
+        of_origin.push_back(Idle { number, idle: Stopwatch::start(), connection });
+        let too_many = if of_origin.len() > MAX_IDLE_OF_ORIGIN { of_origin.pop_front() } else { None };
+        inner.order.insert(number, origin);
+        if let Some(idle) = &too_many {
+            inner.order.remove(&idle.number);
+        }
+        let over = if inner.order.len() > MAX_IDLE { inner.remove_oldest() } else { None };
+        drop(inner);
+        drop((too_many, over));
+    }
+
+    fn is_usable(&self, idle: &Idle) -> bool {
+        let connection = &idle.connection;
+        connection.sender.is_ready() && connection.age.elapsed() < self.max_age && idle.idle.elapsed() < IDLE_TIMEOUT
+    }
+
+    fn sweep(&self) {
+        let mut inner = self.lock();
+        let Inner { idle, order, .. } = &mut *inner;
+        idle.retain(|_, idle| {
+            idle.retain(|idle| {
+                let is_usable = self.is_usable(idle);
+                if !is_usable {
+                    order.remove(&idle.number);
+                }
+                is_usable
+            });
+            !idle.is_empty()
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remove_newest(&mut self, origin: &str) -> Option<Idle> {
+        let of_origin = self.idle.get_mut(origin)?;
+        let newest = of_origin.pop_back();
+        if of_origin.is_empty() {
+            self.idle.remove(origin);
+        }
+        self.order.remove(&newest.as_ref()?.number);
+        newest
+    }
+
+    fn remove_oldest(&mut self) -> Option<Idle> {
+        let (_, origin) = self.order.pop_first()?;
+        let of_origin = self.idle.get_mut(&origin)?;
+        let oldest = of_origin.pop_front();
+        if of_origin.is_empty() {
+            self.idle.remove(&origin);
+        }
+        oldest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::files::FileShares;
+    use carillon_core::clock::deadline_after;
+
+    const AGE: Duration = Duration::from_secs(3_600);
+
+    /// Opens a connection to `listener`, which never closes it, on a permit of the pool.
+    async fn open(pool: &Pool, listener: &TcpListener) -> Connection {
+        let permit = pool.permit(deadline_after(AGE)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(async move {
+            drop(connection.await);
+            drop(permit);
+        });
+        sender.ready().await.unwrap();
+        Connection::new(sender, Arc::default())
+    }
+
+    fn pool(sockets: usize) -> Arc<Pool> {
+        Pool::new(Arc::new(Semaphore::new(sockets)), AGE)
+    }
+
+    #[tokio::test]
+    async fn connection_that_was_idle_for_longest_makes_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = pool(3);
+        for origin in ["a", "b", "c"] {
+            let connection = open(&pool, &listener).await;
+            pool.give_back(origin.into(), connection);
+        }
+        assert_eq!(pool.idle(), 3);
+        let fourth = open(&pool, &listener).await;
+        assert_eq!(pool.idle(), 2);
+        assert!(pool.take("a").is_none() && pool.take("b").is_some() && pool.take("c").is_some());
+        drop(fourth);
+    }
+
+    #[tokio::test]
+    async fn socket_that_is_not_to_be_had_is_the_servers_own_exhaustion() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = pool(1);
+        let _used = open(&pool, &listener).await;
+        let refused = pool.permit(deadline_after(Duration::from_millis(1))).await;
+        assert!(matches!(refused, Err(Failure::Exhausted(Exhausted::Files))));
+    }
+
+    #[tokio::test]
+    async fn idle_connections_of_one_origin_and_of_all_are_bounded() {
+        let _files = FileShares::of_process();
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let accepting = Arc::clone(&listener);
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = accepting.accept().await {
+                kept.push(stream);
+            }
+        });
+        let pool = pool(MAX_IDLE_OF_ORIGIN * 4);
+        for _ in 0..=MAX_IDLE_OF_ORIGIN {
+            let connection = open(&pool, &listener).await;
+            pool.give_back("a".into(), connection);
+        }
+        assert_eq!(pool.idle(), MAX_IDLE_OF_ORIGIN);
+        for origin in 0..MAX_IDLE {
+            let connection = match pool.take("a") {
+                Some(connection) => connection,
+                None => open(&pool, &listener).await,
+            };
+            pool.put(origin.to_string().into(), connection);
+        }
+        assert_eq!(pool.idle(), MAX_IDLE);
+    }
+
+    #[tokio::test]
+    async fn connection_that_has_ended_is_not_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = pool(1);
+        let connection = open(&pool, &listener).await;
+        pool.give_back("a".into(), connection);
+        drop(listener.accept().await.unwrap());
+        // Its permit is free when its task has seen the end.
+        drop(Arc::clone(&pool.sockets).acquire_owned().await.unwrap());
+        assert!(pool.take("a").is_none());
+        assert_eq!(pool.idle(), 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! Where an answer sends a request on, and what of the request goes along. Pure.
+//!
+//! Methods change as browsers, Go's net/http and Python's requests change them (RFC 9110, section 15.4, allows it): after 301, 302 and
+//! 303 comes a GET without a body, or a HEAD; after 307 and 308 the same request again.
+//!
+//! Invariant: to another origin (scheme, host, port) goes only what says nothing of who asks. What is left behind stays behind, also
+//! when a later redirect leads back.
+
+use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use url::Url;
+
+use super::failure::Failure;
+use super::outgoing::{ATTEMPT_HEADER, IDEMPOTENCY_KEY, JOB_ID_HEADER, Outgoing, TRACEPARENT};
+
+/// The code of a redirect that is not followed though its group follows redirects.
+const CODE: &str = "redirect";
+
+/// The longest `Location` that is followed, in bytes: as long as a job's URL may be.
+const LOCATION_LEN: usize = 8 << 10;
+
+/// The longest part of a URL that is kept with an attempt, in bytes.
+const SHOWN_LEN: usize = 1 << 10;
+
+/// The headers that go to another origin, and what the names of further ones begin with.
+const TRAVELLING: [&str; 6] = ["accept", "user-agent", TRACEPARENT, IDEMPOTENCY_KEY, JOB_ID_HEADER, ATTEMPT_HEADER];
+const TRAVELLING_KINDS: [&str; 3] = ["accept-", CONTENT, "carillon-metadata-"];
+
+/// The headers that describe a body.
+const CONTENT: &str = "content-";
+
+/// The request that `status` and `location` ask for in answer to `request`, behind `followed` others; none if they are the answer.
+///
+/// # Errors
+/// If it cannot be followed, or would be one redirect too many.
+pub(super) fn onward(
+    request: &Outgoing,
+    followed: usize,
+    status: StatusCode,
+    location: Option<&HeaderValue>,
+) -> Result<Option<Outgoing>, Failure> {
+    let repeats = match status.as_u16() {
+        301..=303 => false,
+        307 | 308 => true,
+        _ => return Ok(None),
+    };
+    let location = location.filter(|location| !location.is_empty() && request.redirects > 0);
+    let Some(location) = location else { return Ok(None) };
+    if followed >= request.redirects {
+        return Err(failure(format!("the answer is another redirect, and the group follows {}", request.redirects)));
+    }
+    let url = target(&request.url, location)?;
+    let mut next = Outgoing { url, ..request.clone() };
+    if !repeats {
+        next.method = if request.method == Method::HEAD { Method::HEAD } else { Method::GET };
+        next.body = Bytes::new();
+        keep_headers(&mut next, |name| !name.starts_with(CONTENT));
+    }
+    if next.url.origin() != request.url.origin() {
+        keep_headers(&mut next, travels);
+        next.auth_headers.clear();
+    }
+    Ok(Some(next))
+}
+
+/// A URL as it is kept with an attempt.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither fails for a URL with a host.
+    let _without_user = url.set_username("").and_then(|()| url.set_password(None));
+    let mut text = String::from(url);
+    text.truncate(text.floor_char_boundary(SHOWN_LEN));
+    text
+}
+
+/// The URL that `location` names, seen from `from`. It has the user info of `from` at the same origin, and none at another: what an
+/// answer brings is not used.
+fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
+    let unusable = |why: String| failure(format!("the answer is a redirect whose `Location` cannot be used: {why}"));
+    let text = std::str::from_utf8(location.as_bytes()).map_err(|_| unusable("it is not text".to_owned()))?;
+    if text.len() > LOCATION_LEN {
+        return Err(unusable(format!("it has more than {LOCATION_LEN} bytes")));
+    }
+    let mut url = from.join(text).map_err(|error| unusable(error.to_string()))?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(unusable(format!("requests do not go to `{}` URLs", url.scheme())));
+    }
+    if from.scheme() == "https" && url.scheme() == "http" {
+        return Err(unusable(
+            "it leads from https to http, where everybody on the way could read the request".to_owned(),
+        ));
+    }
+    let same = url.origin() == from.origin();
+    let (user, password) = if same { (from.username(), from.password()) } else { ("", None) };
+    let set = url.set_username(user).and_then(|()| url.set_password(password));
+    set.map_err(|()| unusable("it has no host".to_owned()))?;
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn travels(name: &str) -> bool {
+    TRAVELLING.contains(&name) || TRAVELLING_KINDS.iter().any(|kind| name.starts_with(kind))
+}
+
+fn keep_headers(request: &mut Outgoing, keeps: impl Fn(&str) -> bool) {
+    let headers = std::mem::take(&mut request.headers);
+    let kept = headers.iter().filter(|(name, _)| keeps(name.as_str()));
+    request.headers = kept.map(|(name, value): (&HeaderName, _)| (name.clone(), value.clone())).collect();
+}
+
+fn failure(message: String) -> Failure {
+    Failure::new(CODE, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hyper::header::HeaderMap;
+
+    use super::*;
+    use carillon_policy::binding::AuthHeader;
+
+    fn request(method: Method, url: &str) -> Outgoing {
+        let names = ["authorization", "cookie", "content-type", "x-signature", "accept-language", "user-agent"];
+        let own = ["idempotency-key", "carillon-attempt", "carillon-metadata-a", "carillon-signature", "traceparent"];
+        let header = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static("v"));
+        let headers: HeaderMap = names.iter().chain(&own).map(header).collect();
+        let auth = AuthHeader { name: HeaderName::from_static("x-key"), key: "k".to_owned(), pointer: String::new() };
+        let (url, timeout) = (Url::parse(url).unwrap(), Duration::from_secs(1));
+        let auth_headers = vec![(auth, HeaderValue::from_static("v"))];
+        Outgoing { method, url, headers, auth_headers, body: "body".into(), timeout, redirects: 3 }
+    }
+
+    fn onward_to(request: &Outgoing, status: u16, location: &str) -> Option<Outgoing> {
+        let (status, location) = (StatusCode::from_u16(status).unwrap(), HeaderValue::from_str(location).unwrap());
+        onward(request, 0, status, Some(&location)).unwrap_or_else(|failure| panic!("{failure:?}"))
+    }
+
+    fn names(request: &Outgoing) -> Vec<&str> {
+        let mut names: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn the_status_says_whether_the_request_is_repeated() {
+        for (status, method, expected) in [
+            (301, Method::POST, Method::GET),
+            (302, Method::PUT, Method::GET),
+            (303, Method::DELETE, Method::GET),
+            (302, Method::GET, Method::GET),
+            (303, Method::HEAD, Method::HEAD),
+        ] {
+            let next = onward_to(&request(method, "http://a/x"), status, "/y").unwrap();
+            assert_eq!((next.method, next.body.len()), (expected, 0), "{status}");
+            assert!(!next.headers.contains_key("content-type") && next.headers.contains_key("authorization"));
+        }
+        for status in [307, 308] {
+            let next = onward_to(&request(Method::PUT, "http://a/x"), status, "/y").unwrap();
+            assert_eq!((next.method, next.body.as_ref()), (Method::PUT, b"body".as_slice()), "{status}");
+            assert!(next.headers.contains_key("content-type"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_redirect_is_the_answer() {
+        let request = request(Method::POST, "http://a/x");
+        for status in [200, 201, 300, 304, 305, 306, 400] {
+            assert!(onward_to(&request, status, "/y").is_none(), "{status}");
+        }
+        assert!(onward_to(&request, 302, "").is_none());
+        assert!(onward(&request, 0, StatusCode::FOUND, None).is_ok_and(|next| next.is_none()));
+        assert!(onward_to(&Outgoing { redirects: 0, ..request }, 302, "ftp://a/").is_none(), "nothing is followed");
+    }
+
+    #[test]
+    fn locations_are_seen_from_where_they_come() {
+        for (location, expected) in [
+            ("y?q=1#part", "http://a:81/p/y?q=1"),
+            ("/y", "http://a:81/y"),
+            ("?q", "http://a:81/p/x?q"),
+            ("//b/y", "http://b/y"),
+            ("https://a:81/", "https://a:81/"),
+            ("http://user:password@b/", "http://b/"),
+            ("HTTP://B:80/../y", "http://b/y"),
+        ] {
+            let next = onward_to(&request(Method::GET, "http://a:81/p/x?old#old"), 302, location).unwrap();
+            assert_eq!(next.url.as_str(), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_a_failure() {
+        let request = request(Method::GET, "http://a/");
+        let refused = |followed, location: &[u8]| {
+            let location = HeaderValue::from_bytes(location).unwrap();
+            match onward(&request, followed, StatusCode::FOUND, Some(&location)) {
+                Err(Failure::Transport { code: "redirect", message }) => message,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(refused(0, b"ftp://a/").contains("`ftp`"));
+        assert!(refused(0, b"javascript:alert(1)").contains("`javascript`"));
+        assert!(refused(0, b"http://[::1/").contains("IPv6"));
+        assert!(refused(0, b"/\xff").contains("not text"));
+        assert!(refused(0, "x".repeat(LOCATION_LEN + 1).as_bytes()).contains("bytes"));
+        assert!(refused(3, b"/y").contains("follows 3"));
+    }
+
+    #[test]
+    fn credentials_stay_at_home_and_do_not_come_back() {
+        let home = request(Method::POST, "http://user:password@a/x");
+        let same = onward_to(&home, 307, "http://a:80/y").unwrap();
+        assert_eq!((same.url.as_str(), same.headers.len()), ("http://user:password@a/y", home.headers.len()));
+        let other = onward_to(&home, 307, "http://user:password@a:81/y").unwrap();
+        assert_eq!(other.url.as_str(), "http://a:81/y");
+        let travelled = [
+            "accept-language",
+            "carillon-attempt",
+            "carillon-metadata-a",
+            "content-type",
+            "idempotency-key",
+            "traceparent",
+            "user-agent",
+        ];
+        assert_eq!(names(&other), travelled);
+        assert_eq!((home.auth_headers.len(), same.auth_headers.len(), other.auth_headers.len()), (1, 1, 0));
+        let back = onward_to(&other, 307, "http://a/z").unwrap();
+        assert_eq!((back.url.as_str(), names(&back)), ("http://a/z", travelled.to_vec()));
+        assert!(back.auth_headers.is_empty());
+        let secure = request(Method::GET, "https://a/x");
+        for location in ["https://b/x", "https://a:444/x"] {
+            assert!(!onward_to(&secure, 302, location).unwrap().headers.contains_key("authorization"), "{location}");
+        }
+    }
+
+    #[test]
+    fn redirect_from_https_to_http_is_not_followed() {
+        let secure = request(Method::POST, "https://a/x");
+        for location in ["http://a/x", "http://b/", "HTTP://a:443/x"] {
+            let location = HeaderValue::from_static(location);
+            for status in [StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT] {
+                let refused = onward(&secure, 0, status, Some(&location));
+                assert!(matches!(refused, Err(Failure::Transport { code: "redirect", .. })), "{refused:?}");
+            }
+        }
+        assert!(onward_to(&secure, 302, "//b/x").is_some(), "it stays https");
+        assert!(onward_to(&request(Method::POST, "http://a/x"), 302, "https://a/x").is_some());
+    }
+
+    #[test]
+    fn a_url_is_shown_without_user_info_and_not_at_any_length() {
+        let url = |text: &str| shown(&Url::parse(text).unwrap());
+        assert_eq!(url("http://user:password@a/x?q"), "http://a/x?q");
+        assert_eq!(url(&format!("http://a/{}", "x".repeat(9_000))).len(), SHOWN_LEN);
+    }
+}

@@ -1,0 +1,369 @@
+//! What becomes of a job after an attempt. Pure: everything it depends on is an argument.
+
+use std::time::Duration;
+
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{
+    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Leased, Outcome, Settlement, State, VerdictRecord,
+};
+use carillon_policy::{Fault, Role, Ruling, is_fatal};
+
+/// The pause of a job that cannot be sent: 1 s, 2 s, 4 s, … up to a minute.
+const HOLD_BASE: Duration = Duration::from_secs(1);
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// The longest pause of a job that the server has nothing left for: it may be over in a moment.
+const EXHAUSTED_HOLD_MAX: Duration = Duration::from_secs(4);
+
+/// A job whose leases ended so often without a word is not tried again: it may be what takes its nodes, or its consumers, down.
+const LOST_LEASES: u32 = 10;
+
+/// The codes of attempts that were cut off.
+const INTERRUPTED: &str = "attempt.interrupted";
+const CANCELLED: &str = "attempt.cancelled";
+
+/// Why an attempt is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutOff {
+    /// The server stops, and does not wait any longer.
+    Stopped,
+    /// The job is cancelled, and what takes its place is not to run beside it.
+    Cancelled,
+}
+
+/// An attempt that was sent and answered, or not answered.
+#[must_use]
+pub fn answered(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
+    let next_run_at = match ruling {
+        Ruling::Done => {
+            decide(&mut attempt, State::Succeeded, None, "the answer was judged a success".to_owned());
+            return Settlement::succeeded(leased, at, attempt);
+        }
+        Ruling::GiveUp(reason) => {
+            decide(&mut attempt, State::Dead, None, reason);
+            return Settlement::dead(leased, at, attempt);
+        }
+        Ruling::RetryAfter(delay) => at.plus(delay),
+    };
+    if leased.job.deadline.is_some_and(|deadline| next_run_at > deadline) {
+        decide(&mut attempt, State::Expired, None, format!("the next attempt, at {next_run_at}, would be too late"));
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    decide(&mut attempt, State::Scheduled, Some(next_run_at), "the retry policy asked for another attempt".to_owned());
+    Settlement::retry(leased, at, attempt, next_run_at)
+}
+
+/// An attempt that was not sent, because `role` had no answer.
+#[must_use]
+pub fn unsent(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, role: Role, fault: &Fault) -> Settlement {
+    let code = fault.code.as_str().to_owned();
+    attempt.detail.error = Some(AttemptError { code, message: format!("{role}: {}", fault.message) });
+    if is_fatal(fault) {
+        attempt.outcome = Outcome::Permanent;
+        attempt.detail.spent = true;
+        decide(&mut attempt, State::Dead, None, format!("`{role}` says that this job can never be sent"));
+        return Settlement::dead(leased, at, attempt);
+    }
+    let run_at = at.plus(hold(leased.unspent_leases()));
+    if leased.job.deadline.is_some_and(|deadline| run_at > deadline) {
+        decide(&mut attempt, State::Expired, None, "its time ran out while it could not be sent".to_owned());
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
+    Settlement::held(leased, at, attempt, run_at)
+}
+
+/// An attempt that was not sent, because its receiver does not take it before `until`. The job was `due` before it was first put off: its
+/// time runs from then, and all of it is waited for.
+#[must_use]
+pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
+    let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
+    if at >= end {
+        decide(&mut attempt, State::Expired, None, "its time ran out while it waited for its receiver".to_owned());
+        attempt.detail.spent = false;
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    let run_at = until.min(end);
+    decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
+    Settlement::held(leased, at, attempt, run_at)
+}
+
+/// An attempt that was not sent because the server has run out of something. The job was `due` before it was first put off.
+#[must_use]
+pub fn exhausted(leased: &Leased, due: UnixMs, at: UnixMs, attempt: AttemptRecord) -> Settlement {
+    let pause = hold(leased.unspent_leases()).min(EXHAUSTED_HOLD_MAX);
+    // Spread by the job's seed, so that all that were refused at once do not come back at once.
+    let share = f64::from(leased.job.seed) / f64::from(u32::MAX);
+    put_off(leased, due, at, attempt, at.plus(pause / 2 + (pause / 2).mul_f64(share)))
+}
+
+/// A job whose lease ended without a settlement: its node, or its consumer, stopped in the middle, and nobody knows whether the work was
+/// done. The attempt is spent, but no policy is asked about it: delivery is at least once.
+#[must_use]
+pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
+    let message = match leased.job.spec.target {
+        Some(_) => "the node stopped in the middle of the attempt; it may have been delivered",
+        None => "the consumer's lease ended without a word; the work may have been done",
+    };
+    let mut attempt = unknown(leased, at);
+    note(&mut attempt, INTERRUPTED, message);
+    if leased.lost_leases >= LOST_LEASES {
+        let reason = format!("{} leases of this job ended without a word", leased.lost_leases);
+        decide(&mut attempt, State::Dead, None, reason);
+        return Settlement::dead(leased, at, attempt);
+    }
+    again_at_once(leased, at, attempt)
+}
+
+/// An attempt that was cut off after its request had been sent.
+#[must_use]
+pub fn cut_off(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, why: CutOff) -> Settlement {
+    match why {
+        CutOff::Stopped => {
+            note(
+                &mut attempt,
+                INTERRUPTED,
+                "the server stopped in the middle of the attempt; it may have been delivered",
+            );
+            again_at_once(leased, at, attempt)
+        }
+        CutOff::Cancelled => {
+            note(
+                &mut attempt,
+                CANCELLED,
+                "the job was cancelled in the middle of the attempt; the work may have been done",
+            );
+            decide(&mut attempt, State::Cancelled, None, "a newer job took its place".to_owned());
+            Settlement::cancelled(leased, at, attempt)
+        }
+    }
+}
+
+/// A consumer's lease was taken away, because a newer job takes the place of the one that it works on.
+#[must_use]
+pub fn revoked(leased: &Leased, at: UnixMs) -> Settlement {
+    cut_off(leased, at, unknown(leased, at), CutOff::Cancelled)
+}
+
+/// An attempt of which nobody knows how far it came.
+fn unknown(leased: &Leased, at: UnixMs) -> AttemptRecord {
+    AttemptRecord {
+        number: leased.number(),
+        started_at: leased.job.run_at,
+        finished_at: at,
+        outcome: Outcome::Retryable,
+        status: None,
+        response_body: bytes::Bytes::new(),
+        detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
+    }
+}
+
+/// Whether an attempt's error says that it was cut off: it says nothing of its receiver, nor of its policies.
+#[must_use]
+pub fn is_cut_off(code: &str) -> bool {
+    matches!(code, INTERRUPTED | CANCELLED)
+}
+
+fn note(attempt: &mut AttemptRecord, code: &str, message: &str) {
+    attempt.detail.error = Some(AttemptError { code: code.to_owned(), message: message.to_owned() });
+    attempt.detail.verdict = Some(VerdictRecord { outcome: Outcome::Retryable, reason: message.to_owned() });
+}
+
+fn again_at_once(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord) -> Settlement {
+    if leased.job.deadline.is_some_and(|deadline| at > deadline) {
+        decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
+        return Settlement::expired(leased, at, Some(attempt));
+    }
+    // A lease is taken a moment before its job is due.
+    let run_at = at.max(leased.job.run_at);
+    decide(&mut attempt, State::Scheduled, Some(run_at), "it is tried again at once".to_owned());
+    Settlement::retry(leased, at, attempt, run_at)
+}
+
+/// Whether the job's time has run out.
+#[must_use]
+pub fn is_late(leased: &Leased, now: UnixMs) -> bool {
+    is_late_since(leased, leased.job.run_at, now)
+}
+
+/// The same of a job that was due at `due`, and was put off.
+#[must_use]
+pub fn is_late_since(leased: &Leased, due: UnixMs, now: UnixMs) -> bool {
+    leased.job.expires_if_due(due).is_some_and(|end| now > end)
+}
+
+fn decide(attempt: &mut AttemptRecord, state: State, next_run_at: Option<UnixMs>, reason: String) {
+    attempt.detail.decision = Some(DecisionRecord { state, next_run_at, reason });
+}
+
+fn hold(unspent: u32) -> Duration {
+    HOLD_BASE.saturating_mul(1_u32.checked_shl(unspent).unwrap_or(u32::MAX)).min(HOLD_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carillon_core::job::{GroupId, Job, JobId, Next, Priority, Spec, TenantId, Token};
+    use carillon_policy::{Blame, FaultCode};
+    use proptest::prelude::*;
+
+    fn leased(deadline: Option<i64>, attempt_count: u32, token: i64, lost_leases: u32) -> Leased {
+        let job = Job {
+            id: JobId(uuid::Uuid::nil()),
+            tenant: TenantId(1),
+            group: GroupId(1),
+            name: None,
+            state: State::Running,
+            run_at: UnixMs(0),
+            created_at: UnixMs(0),
+            finished_at: None,
+            deadline: deadline.map(UnixMs),
+            max_delay: None,
+            priority: Priority::default(),
+            order_key: None,
+            attempt_base: 0,
+            revision: 0,
+            seed: 0,
+            attempt_count,
+            last_status: None,
+            last_error: None,
+            cancel_requested: false,
+            spec: Spec::default(),
+            body_len: 0,
+        };
+        Leased { job, token: Token(token), body: bytes::Bytes::new(), lost_leases, until: UnixMs::MAX, history: vec![] }
+    }
+
+    fn record() -> AttemptRecord {
+        AttemptRecord {
+            number: 1,
+            started_at: UnixMs(0),
+            finished_at: UnixMs(0),
+            outcome: Outcome::Retryable,
+            status: None,
+            response_body: bytes::Bytes::new(),
+            detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
+        }
+    }
+
+    fn rulings() -> impl Strategy<Value = Ruling> {
+        prop_oneof![
+            Just(Ruling::Done),
+            any::<String>().prop_map(Ruling::GiveUp),
+            any::<u64>().prop_map(|ms| Ruling::RetryAfter(Duration::from_millis(ms))),
+        ]
+    }
+
+    fn state_of(settlement: &Settlement) -> State {
+        match settlement.next() {
+            Next::Scheduled(_) => State::Scheduled,
+            Next::Final(state) => state,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_settlement_is_a_step_of_the_diagram(
+            ruling in rulings(), deadline: Option<u32>, at in 0_u32.., count in 0_u32..50, lost in 0_u32..20, fatal: bool,
+        ) {
+            let leased = leased(deadline.map(i64::from), count, i64::from(count) + 1, lost);
+            let at = UnixMs(i64::from(at));
+            let blame = if fatal { Blame::Job } else { Blame::Config };
+            let fault = Fault { code: FaultCode::Declared, blame, message: String::new() };
+            for settlement in [
+                answered(&leased, at, record(), ruling.clone()),
+                unsent(&leased, at, record(), Role::Sign, &fault),
+                interrupted(&leased, at),
+                cut_off(&leased, at, record(), CutOff::Stopped),
+                cut_off(&leased, at, record(), CutOff::Cancelled),
+                revoked(&leased, at),
+            ] {
+                prop_assert!(State::Running.can_become(state_of(&settlement)));
+                let decision = settlement.attempt.as_ref().and_then(|attempt| attempt.detail.decision.clone()).unwrap();
+                prop_assert_eq!(decision.state, state_of(&settlement), "what is recorded is what happens");
+                if let Next::Scheduled(run_at) = settlement.next() {
+                    prop_assert!(run_at >= at, "never into the past");
+                    prop_assert!(leased.job.deadline.is_none_or(|deadline| run_at <= deadline.max(at)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unsent_after_any_fault_waits_unspent_unless_the_job_can_never_be_sent() {
+        let codes = [FaultCode::FuelExhausted, FaultCode::Trap, FaultCode::BadAnswer, FaultCode::Declared];
+        for role in [Role::Encode, Role::Sign] {
+            for (code, blame) in
+                codes.into_iter().flat_map(|code| [Blame::Job, Blame::Config, Blame::Policy].map(|blame| (code, blame)))
+            {
+                let fault = Fault { code, blame, message: String::new() };
+                let settlement = unsent(&leased(None, 2, 3, 0), UnixMs(5), record(), role, &fault);
+                let is_fatal = code == FaultCode::Declared && blame == Blame::Job;
+                assert_eq!(settlement.spends(), is_fatal, "{role} {code:?} {blame:?}");
+                if is_fatal {
+                    assert_eq!(settlement.next(), Next::Final(State::Dead));
+                } else {
+                    assert!(matches!(settlement.next(), Next::Scheduled(at) if at > UnixMs(5)));
+                }
+                let detail = settlement.attempt.as_ref().unwrap().detail.clone();
+                assert_eq!(detail.error.unwrap().code, code.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn retry_ruling_spends_the_attempt_and_schedules_the_next() {
+        let settlement = answered(&leased(None, 2, 3, 0), UnixMs(5), record(), Ruling::RetryAfter(Duration::ZERO));
+        assert!(settlement.spends() && matches!(settlement.next(), Next::Scheduled(_)));
+    }
+
+    #[test]
+    fn a_success_is_a_success_even_past_the_deadline() {
+        let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), record(), Ruling::Done);
+        assert_eq!(state_of(&settlement), State::Succeeded);
+    }
+
+    #[test]
+    fn what_is_not_sent_is_not_spent_and_waits_longer_each_time() {
+        let fault = Fault { code: FaultCode::Trap, blame: Blame::Policy, message: String::new() };
+        let wait = |token| match unsent(&leased(None, 0, token, 0), UnixMs(0), record(), Role::Sign, &fault) {
+            settlement if settlement.spends() => panic!("spent"),
+            settlement => settlement.next(),
+        };
+        assert_eq!(wait(1), Next::Scheduled(UnixMs(1_000)));
+        assert_eq!(wait(2), Next::Scheduled(UnixMs(2_000)));
+        assert_eq!(wait(99), Next::Scheduled(UnixMs(60_000)));
+    }
+
+    #[test]
+    fn exhaustion_spends_nothing_and_pauses_shortly() {
+        for token in [1, 2, 99] {
+            let settlement = exhausted(&leased(None, 0, token, 0), UnixMs(0), UnixMs(10), record());
+            assert!(!settlement.spends());
+            let Next::Scheduled(run_at) = settlement.next() else { panic!("it has ended") };
+            assert!(run_at > UnixMs(10) && run_at <= UnixMs(10).plus(EXHAUSTED_HOLD_MAX), "{run_at}");
+        }
+        let late = exhausted(&leased(Some(100), 0, 1, 0), UnixMs(0), UnixMs(10), record());
+        assert_eq!(late.next(), Next::Scheduled(UnixMs(100)), "all of its time is waited for");
+    }
+
+    #[test]
+    fn what_is_put_off_waits_for_all_of_its_time_and_no_longer() {
+        let mut leased = leased(Some(5_000), 2, 9, 0);
+        let put_off = |leased: &Leased, at, until| put_off(leased, UnixMs(0), UnixMs(at), record(), UnixMs(until));
+        assert_eq!(put_off(&leased, 10, 700).next(), Next::Scheduled(UnixMs(700)));
+        assert_eq!(put_off(&leased, 10, 9_000).next(), Next::Scheduled(UnixMs(5_000)), "until the end");
+        assert_eq!(put_off(&leased, 5_000, 9_000).next(), Next::Final(State::Expired));
+        leased.job.max_delay = Some(Duration::from_millis(300));
+        leased.job.run_at = UnixMs(200);
+        assert_eq!(put_off(&leased, 200, 700).next(), Next::Scheduled(UnixMs(300)), "since it was first due");
+        assert_eq!(put_off(&leased, 300, 700).next(), Next::Final(State::Expired));
+        assert!(!put_off(&leased, 10, 700).spends() && !put_off(&leased, 300, 700).spends());
+    }
+
+    #[test]
+    fn a_job_that_keeps_taking_nodes_down_is_isolated() {
+        assert_eq!(state_of(&interrupted(&leased(None, 3, 4, 1), UnixMs(0))), State::Scheduled);
+        assert_eq!(state_of(&interrupted(&leased(None, 12, 13, LOST_LEASES), UnixMs(0))), State::Dead);
+    }
+}

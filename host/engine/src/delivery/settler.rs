@@ -1,0 +1,138 @@
+//! Writes settlements, with the jobs that follow from them.
+//!
+//! What it settles it is answerable for: it tries again as long as the store is away, and where the store refuses a settlement it writes what
+//! can be written of it. A settlement that was begun on a lease which others have taken meanwhile changes nothing but one thing: the lease
+//! was lost to a pause and not to the end of a node, so it does not count towards the bound of lost leases.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::follow_ups;
+use carillon_catalog::Catalog;
+use carillon_core::clock::Clock;
+use carillon_core::job::{Leased, Settlement};
+use carillon_store::{Settled, Store, StoreError};
+use carillon_telemetry::Observer;
+
+/// The pause after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Writes settlements.
+pub struct Settler {
+    store: Arc<dyn Store>,
+    catalog: Arc<Catalog>,
+    clock: Arc<dyn Clock>,
+    observer: Arc<Observer>,
+    /// Ends the waiting for a store that is away.
+    interrupt: CancellationToken,
+    /// Whether the store was away when it was last asked: an outage is told once, not once for each job.
+    is_away: AtomicBool,
+}
+
+/// Why settlements were not written.
+enum Unwritten {
+    /// The server ends.
+    Interrupted,
+    /// The store does not take them, however often it is asked.
+    Refused(StoreError),
+}
+
+impl Settler {
+    /// Until `interrupt`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        catalog: Arc<Catalog>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<Observer>,
+        interrupt: CancellationToken,
+    ) -> Self {
+        Self { store, catalog, clock, observer, interrupt, is_away: AtomicBool::new(false) }
+    }
+
+    /// Writes a settlement; returns what it did, if it was written. The caller holds the lease meanwhile.
+    pub async fn settle(&self, leased: &Leased, settlement: Settlement) -> Option<Settled> {
+        let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
+        match self.written(vec![settlement.clone()]).await {
+            Ok(settled) => self.told(leased, &settlement, settled.first().copied()).await,
+            Err(Unwritten::Interrupted) => None,
+            Err(Unwritten::Refused(error)) => self.settle_reduced(leased, &settlement, &error).await,
+        }
+    }
+
+    /// Writes many settlements in one transaction.
+    pub async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
+        if leased.is_empty() {
+            return;
+        }
+        let settlement =
+            |leased: &Leased| follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
+        let settlements: Vec<Settlement> = leased.iter().map(settlement).collect();
+        match self.written(settlements.clone()).await {
+            Ok(settled) => {
+                for ((leased, settlement), settled) in leased.iter().zip(&settlements).zip(settled) {
+                    self.told(leased, settlement, Some(settled)).await;
+                }
+            }
+            Err(Unwritten::Interrupted) => {}
+            // One of them is refused: the others are not to suffer for it.
+            Err(Unwritten::Refused(_)) => {
+                for leased in leased {
+                    self.settle(leased, settle(leased)).await;
+                }
+            }
+        }
+    }
+
+    /// Writes what can be written of a settlement that the store refuses: what becomes of the job.
+    async fn settle_reduced(&self, leased: &Leased, settlement: &Settlement, error: &StoreError) -> Option<Settled> {
+        let (job, lost) = (leased.job.id, settlement.follow_ups.len());
+        tracing::error!(%job, %error, follow_ups = lost, "the store refused a settlement; it is written without its details");
+        let reduced = settlement.reduced(&error.to_string());
+        match self.written(vec![reduced.clone()]).await {
+            Ok(settled) => self.told(leased, &reduced, settled.first().copied()).await,
+            Err(Unwritten::Interrupted) => None,
+            Err(Unwritten::Refused(error)) => {
+                tracing::error!(%job, %error, "the store refused a settlement; its lease ends by its time");
+                None
+            }
+        }
+    }
+
+    async fn told(&self, leased: &Leased, settlement: &Settlement, settled: Option<Settled>) -> Option<Settled> {
+        let settled = settled.unwrap_or(Settled::LeaseLost);
+        self.observer.settled(leased, settlement, settled);
+        if settled == Settled::LeaseLost
+            && let Err(error) = self.store.excuse(vec![leased.lease()]).await
+        {
+            tracing::debug!(job = %leased.job.id, %error, "a lost lease stays counted");
+        }
+        Some(settled)
+    }
+
+    /// Tries until the store answers.
+    async fn written(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, Unwritten> {
+        loop {
+            let error = match self.store.settle(settlements.clone()).await {
+                Ok(settled) => {
+                    if self.is_away.swap(false, Ordering::Relaxed) {
+                        tracing::info!("settlements are written again");
+                    }
+                    return Ok(settled);
+                }
+                Err(StoreError::Unavailable(error) | StoreError::Full(error)) => error,
+                Err(refusal) => return Err(Unwritten::Refused(refusal)),
+            };
+            if !self.is_away.swap(true, Ordering::Relaxed) {
+                tracing::error!(error, "settlements cannot be written; trying again until the store is back");
+            }
+            if self.interrupt.is_cancelled() {
+                return Err(Unwritten::Interrupted);
+            }
+            self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)).await;
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! How much of a group, and of all groups of a tenant together, may start now: their concurrency, their rate, what the node has left.
+//!
+//! The gates know no settings: who asks says how much there is to give, and [`Gates::opening`] alone compares. An attempt counts for its
+//! group and for its tenant, whatever they may do at the time; the payloads of all attempts together have a bound in bytes ([`Payloads`]).
+//! An attempt counts not only until its answer is there, but until it is settled, or will be before anything else is claimed: so no
+//! more of a group's jobs are `running`, and none but those are sent once more after a crash, than it may run at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, TenantId};
+use carillon_policy::binding::Rate;
+
+/// Nanoseconds in a millisecond.
+const NANOS: i128 = 1_000_000;
+
+/// The bound of the payloads of all attempts that run. A job's payload is not known before the job is claimed, so each place that is free
+/// counts as the largest payload there can be.
+#[derive(Clone, Copy, Debug)]
+pub struct Payloads {
+    /// The most bytes of all payloads together. One attempt may run whatever it carries.
+    pub max_bytes: u64,
+    /// The bytes of the largest payload that is accepted.
+    pub largest_bytes: u64,
+}
+
+/// What runs on this node, and how much more may.
+pub struct Gates {
+    capacity: usize,
+    payloads: Payloads,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    running: usize,
+    payload_bytes: u64,
+    gates: HashMap<Whose, GateState>,
+}
+
+/// Whose attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// A group's.
+    Group(GroupId),
+    /// Those of all groups of a tenant.
+    Tenant(TenantId),
+}
+
+#[derive(Default)]
+struct GateState {
+    running: u32,
+    pace: Option<Pace>,
+}
+
+/// The right to run one attempt; it ends when this is dropped.
+pub struct Slot {
+    gates: Arc<Gates>,
+    payload_bytes: u64,
+    /// Whose it is, and up to when each of their rates was used up by it.
+    whose: [(Whose, i128); 2],
+}
+
+/// How much may start now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Up to this many.
+    Now(u32),
+    /// Nothing before this time.
+    NotBefore(UnixMs),
+    /// Nothing before one of its attempts ends.
+    Full,
+}
+
+impl Opening {
+    /// How many may start now.
+    #[must_use]
+    pub fn most(self) -> u32 {
+        match self {
+            Self::Now(most) => most,
+            Self::NotBefore(_) | Self::Full => 0,
+        }
+    }
+}
+
+impl Gates {
+    /// For a node that runs at most `capacity` attempts at once, with payloads within these bounds.
+    #[must_use]
+    pub fn new(capacity: usize, payloads: Payloads) -> Self {
+        Self { capacity, payloads, inner: Mutex::default() }
+    }
+
+    /// How many attempts may start on this node now.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        let inner = self.lock();
+        let bytes_left = self.payloads.max_bytes.saturating_sub(inner.payload_bytes);
+        let payloads = bytes_left / self.payloads.largest_bytes.max(1);
+        let payloads = if inner.running == 0 { payloads.max(1) } else { payloads };
+        self.capacity.saturating_sub(inner.running).min(usize::try_from(payloads).unwrap_or(usize::MAX))
+    }
+
+    /// How many attempts run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.lock().running
+    }
+
+    /// How much may start now, where so many may run and start. Takes nothing: [`Gates::enter`] does.
+    #[must_use]
+    pub fn opening(&self, whose: Whose, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Opening {
+        let mut inner = self.lock();
+        let state = inner.gates.entry(whose).or_default();
+        // What was spent before a change of the rate stays spent.
+        state.pace = rate.map(|rate| Pace { rate, ..state.pace.unwrap_or(Pace::new(rate, now)) });
+        let free = concurrency.saturating_sub(state.running);
+        let paced = state.pace.as_mut().map_or(Opening::Now(u32::MAX), |pace| pace.opening(now));
+        if state.is_blank() {
+            inner.gates.remove(&whose);
+        }
+        match paced {
+            _ if free == 0 => Opening::Full,
+            Opening::Now(count) => Opening::Now(count.min(free)),
+            closed => closed,
+        }
+    }
+
+    /// Counts an attempt that starts now with so much of a payload, until the slot is dropped.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, payload_bytes: u64, now: UnixMs) -> Slot {
+        let whose = [Whose::Tenant(tenant), Whose::Group(group)];
+        let mut inner = self.lock();
+        inner.running += 1;
+        inner.payload_bytes = inner.payload_bytes.saturating_add(payload_bytes);
+        let whose = whose.map(|whose| {
+            let state = inner.gates.entry(whose).or_default();
+            state.running += 1;
+            (whose, state.pace.as_mut().map_or(i128::MIN, |pace| pace.spend(now)))
+        });
+        Slot { gates: Arc::clone(self), payload_bytes, whose }
+    }
+
+    /// Forgets the pace of groups and tenants whose rate has caught up: of those that were deleted nobody else would.
+    pub fn forget_idle(&self, now: UnixMs) {
+        self.lock().gates.retain(|_, state| !state.is_idle(now));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Nothing was sent: the rates get back what this has taken, so that the others go at their pace. What time has given back by `now` is
+    /// not given back twice.
+    #[must_use]
+    pub fn unused(self, now: UnixMs) -> Self {
+        let mut inner = self.gates.lock();
+        for (whose, used_until) in &self.whose {
+            if let Some(pace) = inner.gates.get_mut(whose).and_then(|state| state.pace.as_mut()) {
+                pace.give_back(*used_until, now);
+            }
+        }
+        drop(inner);
+        self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut inner = self.gates.lock();
+        inner.running -= 1;
+        inner.payload_bytes = inner.payload_bytes.saturating_sub(self.payload_bytes);
+        for (whose, _) in &self.whose {
+            if let Some(state) = inner.gates.get_mut(whose) {
+                state.running -= 1;
+                if state.is_blank() {
+                    inner.gates.remove(whose);
+                }
+            }
+        }
+    }
+}
+
+impl GateState {
+    /// Whether it is as good as a new one.
+    fn is_blank(&self) -> bool {
+        self.running == 0 && self.pace.is_none()
+    }
+
+    /// Whether a new one would let as much start.
+    fn is_idle(&self, now: UnixMs) -> bool {
+        self.running == 0 && self.pace.is_none_or(|pace| pace.ahead <= i128::from(now.0) * NANOS)
+    }
+}
+
+/// A rate as the generic cell rate algorithm (ITU-T I.371): one number, the time at which an evenly paced sender would be.
+///
+/// A library's limiter does not serve here: it takes what it allows at once, but a claim may find fewer jobs than were allowed.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    rate: Rate,
+    /// In nanoseconds since 1970.
+    ahead: i128,
+}
+
+impl Pace {
+    fn new(rate: Rate, now: UnixMs) -> Self {
+        Self { rate, ahead: i128::from(now.0) * NANOS }
+    }
+
+    fn interval(&self) -> i128 {
+        i128::try_from((self.rate.period / self.rate.count.get()).as_nanos()).unwrap_or(i128::MAX).max(1)
+    }
+
+    fn opening(&mut self, now: UnixMs) -> Opening {
+        let (now, interval) = (i128::from(now.0) * NANOS, self.interval());
+        let burst = interval * i128::from(self.rate.burst.get());
+        // It is never further ahead than that, unless the clock has been set back.
+        self.ahead = self.ahead.min(now + burst);
+        let room = (burst - (self.ahead - now).max(0)) / interval;
+        match u32::try_from(room) {
+            Ok(count) if count > 0 => Opening::Now(count),
+            _ => {
+                let at = (self.ahead + interval - burst).div_euclid(NANOS) + 1;
+                Opening::NotBefore(UnixMs(i64::try_from(at).unwrap_or(i64::MAX)))
+            }
+        }
+    }
+
+    /// Returns the time up to which the rate is used up then.
+    fn spend(&mut self, now: UnixMs) -> i128 {
+        self.ahead = self.ahead.max(i128::from(now.0) * NANOS) + self.interval();
+        self.ahead
+    }
+
+    /// As long as what was spent reaches into the future, all that was spent since stands behind it.
+    fn give_back(&mut self, used_until: i128, now: UnixMs) {
+        if used_until > i128::from(now.0) * NANOS {
+            self.ahead -= self.interval();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const TENANT: TenantId = TenantId(7);
+    const GROUP: GroupId = GroupId(1);
+    const OWN: Whose = Whose::Group(GROUP);
+    const ALL: Whose = Whose::Tenant(TENANT);
+
+    const PAYLOADS: Payloads = Payloads { max_bytes: 1_000, largest_bytes: 1 };
+
+    #[test]
+    fn payloads_take_places_and_give_them_back() {
+        let gates = Arc::new(Gates::new(10, Payloads { max_bytes: 100, largest_bytes: 30 }));
+        assert_eq!(gates.free(), 3);
+        let small: Vec<Slot> = (0..4).map(|_| gates.enter(TENANT, GROUP, 1, UnixMs(0))).collect();
+        assert_eq!(gates.free(), 3, "small payloads take little");
+        let large = gates.enter(TENANT, GROUP, 30, UnixMs(0));
+        assert_eq!(gates.free(), 2);
+        let larger = gates.enter(TENANT, GROUP, 1_000, UnixMs(0));
+        assert_eq!(gates.free(), 0);
+        drop(larger);
+        assert_eq!(gates.free(), 2);
+        drop((small, large));
+        assert_eq!(gates.free(), 3);
+        let only = Arc::new(Gates::new(10, Payloads { max_bytes: 5, largest_bytes: 30 }));
+        assert_eq!(only.free(), 1, "one may always run");
+    }
+
+    fn per_second(count: u32) -> Rate {
+        let count = count.try_into().unwrap();
+        Rate { count, period: Duration::from_secs(1), burst: count }
+    }
+
+    fn start(gates: &Arc<Gates>, count: usize, now: UnixMs) {
+        (0..count).for_each(|_| drop(gates.enter(TENANT, GROUP, 0, now)));
+    }
+
+    #[test]
+    fn concurrency_is_given_back_with_the_slot() {
+        let gates = Arc::new(Gates::new(10, PAYLOADS));
+        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
+        let slots = [gates.enter(TENANT, GROUP, 0, UnixMs(0)), gates.enter(TENANT, GROUP, 0, UnixMs(0))];
+        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Full);
+        assert_eq!(gates.free(), 8);
+        drop(slots);
+        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
+        assert_eq!(gates.free(), 10);
+    }
+
+    #[test]
+    fn a_rate_allows_a_burst_and_then_its_pace() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(opening(0), Opening::Now(10));
+        start(&gates, 10, UnixMs(0));
+        let Opening::NotBefore(at) = opening(0) else { panic!("open") };
+        assert_eq!(opening(at.0), Opening::Now(1));
+        assert!(matches!(opening(at.0 - 2), Opening::NotBefore(_)));
+        assert!((100..=101).contains(&at.0), "{at:?}");
+        assert_eq!(opening(350), Opening::Now(3));
+        assert_eq!(opening(100_000), Opening::Now(10), "a pause saves up one burst, no more");
+    }
+
+    #[test]
+    fn a_pace_that_has_caught_up_is_forgotten_and_others_are_not() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(opening(0), Opening::Now(10));
+        start(&gates, 10, UnixMs(0));
+        gates.forget_idle(UnixMs(500));
+        assert_eq!(opening(500), Opening::Now(5), "it is known still");
+        let running = gates.enter(TENANT, GROUP, 0, UnixMs(500));
+        gates.forget_idle(UnixMs(50_000));
+        assert_eq!(gates.lock().gates.len(), 2, "an attempt runs");
+        drop(running);
+        gates.forget_idle(UnixMs(50_000));
+        assert!(gates.lock().gates.is_empty());
+        assert_eq!(opening(50_000), Opening::Now(10));
+    }
+
+    #[test]
+    fn what_was_not_sent_takes_nothing_of_the_rate() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let opening = || gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
+        assert_eq!(opening(), Opening::Now(10));
+        start(&gates, 9, UnixMs(0));
+        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, 0, UnixMs(0)).unused(UnixMs(0))));
+        assert_eq!(opening(), Opening::Now(1));
+    }
+
+    #[test]
+    fn what_is_given_back_late_makes_no_room_for_two() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(1)), UnixMs(now));
+        assert_eq!(opening(0), Opening::Now(1));
+        let late = gates.enter(TENANT, GROUP, 0, UnixMs(0));
+        assert_eq!(opening(5_000), Opening::Now(1));
+        start(&gates, 1, UnixMs(5_000));
+        drop(late.unused(UnixMs(5_001)));
+        assert!(matches!(opening(5_001), Opening::NotBefore(_)), "one was sent in this second");
+    }
+
+    #[test]
+    fn a_burst_of_its_own_changes_the_beginning_and_not_the_pace() {
+        for burst in [1, 4, 25] {
+            let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+            let rate = Rate { burst: burst.try_into().unwrap(), ..per_second(10) };
+            let opening = |now| gates.opening(OWN, 1_000, Some(rate), UnixMs(now));
+            assert_eq!(opening(0), Opening::Now(burst));
+            start(&gates, burst as usize, UnixMs(0));
+            let Opening::NotBefore(at) = opening(0) else { panic!("open") };
+            assert!((100..=101).contains(&at.0), "{at:?}");
+            assert_eq!(opening(350), Opening::Now(burst.min(3)));
+            assert_eq!(opening(100_000), Opening::Now(burst), "a pause saves up one burst, no more");
+        }
+    }
+
+    #[test]
+    fn what_was_spent_stays_spent_when_the_rate_changes() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let opening = |rate, now| gates.opening(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
+        assert_eq!(opening(10, 0), Opening::Now(10));
+        start(&gates, 10, UnixMs(0));
+        assert!(matches!(opening(20, 0), Opening::NotBefore(_)), "another rate is no new burst");
+        assert_eq!(opening(20, 500), Opening::Now(10));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_back_gives_nothing_away_and_holds_nothing_up() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(1)), now);
+        assert_eq!(opening(UnixMs(5_000)), Opening::Now(1));
+        start(&gates, 1, UnixMs(5_000));
+        let Opening::NotBefore(at) = opening(UnixMs(0)) else { panic!("open") };
+        assert!((1_000..=1_001).contains(&at.0), "a period, not until the time that was left: {at:?}");
+        assert_eq!(opening(at), Opening::Now(1));
+    }
+
+    #[test]
+    fn a_tenants_attempts_are_those_of_all_of_its_groups() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        let all = |tenant, now| gates.opening(tenant, 3, Some(per_second(4)), UnixMs(now));
+        let both = |now| (gates.opening(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
+        assert_eq!(both(0), (Opening::Now(10), Opening::Now(3)));
+        let first = gates.enter(TENANT, GROUP, 0, UnixMs(0));
+        let others = [1, 2].map(|_| gates.enter(TENANT, GroupId(2), 0, UnixMs(0)));
+        assert_eq!(both(0), (Opening::Now(9), Opening::Full));
+        drop(others);
+        assert_eq!(both(0), (Opening::Now(9), Opening::Now(1)), "its rate is used up but for one");
+        assert_eq!(all(Whose::Tenant(TenantId(8)), 0), Opening::Now(3));
+        drop(first.unused(UnixMs(0)));
+        assert_eq!(both(0), (Opening::Now(10), Opening::Now(2)), "both get it back");
+        start(&gates, 2, UnixMs(0));
+        let (Opening::Now(8), Opening::NotBefore(at)) = both(0) else { panic!("{:?}", both(0)) };
+        assert!((250..=251).contains(&at.0), "{at:?}");
+    }
+
+    #[test]
+    fn what_has_no_bounds_is_open_and_takes_no_memory() {
+        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+        assert_eq!(gates.opening(ALL, u32::MAX, None, UnixMs(0)), Opening::Now(u32::MAX));
+        drop(gates.enter(TENANT, GROUP, 0, UnixMs(0)));
+        assert!(gates.lock().gates.is_empty());
+    }
+}

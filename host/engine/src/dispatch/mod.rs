@@ -1,0 +1,8 @@
+//! Which jobs start now, and who holds them: claims of due jobs, limits and shares, leases, and jobs that consumers pull.
+
+pub mod aborts;
+pub mod dispatcher;
+pub mod leases;
+pub mod limiter;
+pub mod priorities;
+pub mod pull;

@@ -1,0 +1,110 @@
+//! Whether jobs are accepted and delivered, as a load balancer asks.
+//!
+//! Readiness follows the work: the last write, the last claim and the last settlement, and the loops that do it. Only where nothing was written
+//! for a while does it try a write itself. The answer comes within a probe's second, whatever the database does.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::loops::Loops;
+use carillon_core::clock::Clock;
+use carillon_core::job::JobId;
+use carillon_store::{Store, StoreError, Work};
+
+/// A job that was stored this long ago says that jobs are accepted.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// How long the answer waits for a write that is tried.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Answers whether the server is ready.
+pub struct Health {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    loops: Arc<Loops>,
+    /// Cancelled when the server is to stop soon.
+    leaving: CancellationToken,
+    /// Held while a write is tried.
+    probing: Arc<tokio::sync::Mutex<()>>,
+    /// What the log was told last.
+    said: Mutex<Option<String>>,
+}
+
+impl Health {
+    /// Of a server with this store and these loops.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, loops: Arc<Loops>, leaving: CancellationToken) -> Self {
+        Self { store, clock, loops, leaving, probing: Arc::default(), said: Mutex::default() }
+    }
+
+    /// Why the server is not ready; none if jobs are accepted and delivered.
+    pub async fn trouble(&self) -> Option<String> {
+        let trouble = match self.known_trouble() {
+            None if !self.store.health().succeeded_within(Work::Accept, FRESH) => self.probe().await,
+            // Nobody may send anything to a server that is not ready, so that only this finds out that it is again.
+            Some(_) if self.store.health().trouble().is_some_and(|(work, _)| work == Work::Accept) => {
+                self.probe().await
+            }
+            known => known,
+        };
+        self.say(trouble.as_ref());
+        trouble
+    }
+
+    /// How often a background loop was started again.
+    #[must_use]
+    pub fn loop_restarts(&self) -> u64 {
+        self.loops.restarts()
+    }
+
+    /// What is known without trying anything.
+    #[must_use]
+    pub fn known_trouble(&self) -> Option<String> {
+        if self.leaving.is_cancelled() {
+            return Some("the server is stopping".to_owned());
+        }
+        if let Some(name) = self.loops.down().first() {
+            return Some(format!("the background loop `{name}` panicked and is started again; the log says why"));
+        }
+        self.store.health().trouble().map(|(work, error)| reason(work, &error))
+    }
+
+    /// Tries a write, unless one is being tried, and waits a moment for what comes of it.
+    async fn probe(&self) -> Option<String> {
+        let probed = async {
+            let probing = Arc::clone(&self.probing).lock_owned().await;
+            if self.store.health().succeeded_within(Work::Accept, FRESH) {
+                return;
+            }
+            let (store, id, now) = (Arc::clone(&self.store), JobId::new(&*self.clock), self.clock.now());
+            // It goes on if nobody waits any longer; the store notes what comes of it.
+            let probe = tokio::spawn(async move {
+                drop(store.probe(id, now).await);
+                drop(probing);
+            });
+            drop(probe.await);
+        };
+        if tokio::time::timeout(PROBE_TIMEOUT, probed).await.is_err() {
+            let silent = StoreError::Unavailable("the database does not answer".to_owned());
+            return Some(reason(Work::Accept, &silent));
+        }
+        self.known_trouble()
+    }
+
+    /// Logs that the server is not ready, or that it is again: once.
+    fn say(&self, trouble: Option<&String>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*said, trouble) {
+            (before, Some(reason)) if before.as_ref() != Some(reason) => tracing::error!(reason, "server is not ready"),
+            (Some(_), None) => tracing::info!("server is ready again"),
+            _ => {}
+        }
+        *said = trouble.cloned();
+    }
+}
+
+fn reason(work: Work, error: &StoreError) -> String {
+    format!("{}: {error}", work.failure())
+}

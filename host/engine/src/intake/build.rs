@@ -1,0 +1,343 @@
+//! From what a client posts to a [`NewJob`], checked field by field.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Method;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Intake;
+use super::condition::admission;
+use super::error::IntakeError;
+use super::input::{JobDoc, check_key};
+use super::target_url::{UrlSchemes, check_url};
+use super::time::{is_relative, run_at};
+use carillon_catalog::Group;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
+use carillon_core::json::read_object;
+use carillon_policy::binding::{parse_period, pointer_to};
+
+/// The most metadata entries.
+const ENTRIES: usize = 64;
+
+/// The most metadata in sum, in bytes.
+const METADATA_LEN: usize = 8 << 10;
+
+/// The most metadata in sum as headers, names and values, in bytes: receivers take 8 to 16 KiB of headers in all.
+const METADATA_HEADERS_LEN: usize = 8 << 10;
+
+/// The longest method, in bytes.
+const METHOD_LEN: usize = 20;
+
+/// How the order keys begin that the server gives to the jobs of schedules; clients cannot give such keys.
+pub(super) const SCHEDULE_ORDER_KEY: &str = "schedule:";
+
+/// How many jobs can follow one another.
+const FLOW_DEPTH: u32 = 5;
+
+/// What the jobs of one request have been checked for already.
+#[derive(Default)]
+pub struct ValidationCache {
+    overrides: HashSet<(String, String)>,
+    /// The last URL that was fine: those of one request are often the same.
+    url: Option<String>,
+    before: bool,
+}
+
+impl ValidationCache {
+    /// Everything was, when it was put.
+    pub(super) fn all_valid() -> Self {
+        Self { before: true, ..Self::default() }
+    }
+
+    fn check_url(&mut self, text: &str, schemes: UrlSchemes) -> Result<(), IntakeError> {
+        if self.url.as_deref() == Some(text) {
+            return Ok(());
+        }
+        check_url(text, schemes).map_err(|rule| IntakeError::invalid("/url", rule))?;
+        self.url = Some(text.to_owned());
+        Ok(())
+    }
+}
+
+/// The parts of a job that do not depend on when it is posted.
+pub struct Draft {
+    /// What does not change while it waits.
+    pub spec: Spec,
+    /// Its payload.
+    pub body: Bytes,
+    /// From when it was posted until it expires.
+    pub ttl: Option<Duration>,
+    /// How long after it was due an attempt may still start.
+    pub max_delay: Option<Duration>,
+}
+
+impl Intake {
+    /// Turns a document into a job of `group`.
+    ///
+    /// # Errors
+    /// Returns [`IntakeError`] with a JSON pointer to the field that cannot be accepted.
+    pub async fn new_job(
+        &self,
+        group: &Arc<Group>,
+        doc: JobDoc,
+        now: UnixMs,
+        checked: &mut ValidationCache,
+    ) -> Result<NewJob, IntakeError> {
+        if doc.group.as_ref().is_some_and(|name| *name != group.name) {
+            return Err(IntakeError::invalid("/group", "the group is named by the path"));
+        }
+        let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
+        let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
+        let admission = admission(&doc, &draft.spec, &draft.body, draft.ttl)?;
+        let deadline = draft.ttl.map(|ttl| now.plus(ttl));
+        let delay = match &admission {
+            Admission::Debounced(debounce) => debounce.window,
+            _ => Duration::ZERO,
+        };
+        if deadline.is_some_and(|deadline| run_at.plus(delay) > deadline) {
+            return Err(IntakeError::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
+        }
+        let id = JobId::new(&*self.clock);
+        Ok(NewJob {
+            id,
+            tenant: group.tenant.id,
+            group: group.id,
+            name: doc.name,
+            run_at,
+            created_at: now,
+            deadline,
+            max_delay: draft.max_delay,
+            priority: doc.priority.unwrap_or_default(),
+            order_key: doc.order_key,
+            admission,
+            seed: new_seed(&*self.clock),
+            spec: Spec { binding: self.catalog.pinned(group.id, id), ..draft.spec },
+            body: draft.body,
+        })
+    }
+
+    /// Checks what does not depend on the time. `depth` is how many jobs may still follow one another.
+    ///
+    /// # Errors
+    /// Returns [`IntakeError`] with a JSON pointer to the field that cannot be accepted.
+    pub async fn draft(
+        &self,
+        group: &Arc<Group>,
+        doc: &JobDoc,
+        checked: &mut ValidationCache,
+        depth: u32,
+    ) -> Result<Draft, IntakeError> {
+        let effective =
+            group.effective.as_ref().map_err(|error| IntakeError::conflict(format!("the group is broken: {error}")))?;
+        let (body, is_json) = payload(doc)?;
+        if body.len() > self.limits.payload {
+            let detail = format!("the payload has {} bytes; this server takes {}", body.len(), self.limits.payload);
+            return Err(IntakeError::invalid("/payload", detail));
+        }
+        let target = target(doc, checked)?;
+        check_labels(doc, checked)?;
+        let period =
+            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
+        let timeout = period("/limits/timeout", &doc.limits.timeout)?;
+        let ttl = period("/limits/ttl", &doc.limits.ttl)?.into_iter().chain(effective.limits.ttl).min();
+        let own_delay = period("/limits/max_delay", &doc.limits.max_delay)?;
+        let max_delay = own_delay.into_iter().chain(effective.limits.max_delay).min();
+        if let Some(overrides) = &doc.policy {
+            self.check_overrides(group, overrides, checked).await?;
+        }
+        let on_success = self.template(group, "/on_success", doc.on_success.as_deref(), checked, depth).await?;
+        let on_failure = self.template(group, "/on_failure", doc.on_failure.as_deref(), checked, depth).await?;
+        let spec = Spec {
+            target,
+            metadata: doc.metadata.clone(),
+            metadata_headers: doc.metadata_headers,
+            policy: doc.policy.clone(),
+            timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
+            on_success: on_success.map(Box::new),
+            on_failure: on_failure.map(Box::new),
+            is_json,
+            parent: None,
+            binding: None,
+        };
+        Ok(Draft { spec, body, ttl, max_delay })
+    }
+
+    /// The job that is to follow, checked as if it were posted now.
+    fn template<'a>(
+        &'a self,
+        group: &'a Arc<Group>,
+        pointer: &'static str,
+        doc: Option<&'a RawValue>,
+        checked: &'a mut ValidationCache,
+        depth: u32,
+    ) -> BoxFuture<'a, Result<Option<Template>, IntakeError>> {
+        async move {
+            let Some(doc) = doc else { return Ok(None) };
+            if depth == 0 {
+                let detail = format!("more than {FLOW_DEPTH} jobs would follow one another");
+                return Err(IntakeError::invalid(pointer, detail));
+            }
+            let template = match read_object(doc.get().as_bytes()) {
+                Ok(doc) => self.one_template(group, &doc, checked, depth - 1).await,
+                Err(unreadable) => Err(unreadable.into()),
+            };
+            let template = template.map_err(|error| error.inside(pointer))?;
+            let len = serde_json::to_string(&template).map_or(usize::MAX, |text| text.len());
+            if len > self.limits.payload {
+                let detail =
+                    format!("with what follows it, it has {len} bytes; this server takes {}", self.limits.payload);
+                return Err(IntakeError::invalid(pointer, detail));
+            }
+            Ok(Some(template))
+        }
+        .boxed()
+    }
+
+    async fn one_template(
+        &self,
+        group: &Arc<Group>,
+        doc: &JobDoc,
+        checked: &mut ValidationCache,
+        depth: u32,
+    ) -> Result<Template, IntakeError> {
+        let target = match &doc.group {
+            Some(name) => self.named_group(group.tenant.id, name)?,
+            None => Arc::clone(group),
+        };
+        if !is_relative(doc.run_at.as_ref()) {
+            let detail = "a job that follows another one is due after it: `+90s`, or nothing for at once";
+            return Err(IntakeError::invalid("/run_at", detail));
+        }
+        let draft = self.draft(&target, doc, checked, depth).await?;
+        if admission(doc, &draft.spec, &draft.body, draft.ttl)? != Admission::Always {
+            return Err(IntakeError::invalid(
+                "",
+                "a job that follows another one is stored without a condition: `dedupe_key`, debounce, `replace`",
+            ));
+        }
+        let delay = run_at(doc.run_at.as_ref(), UnixMs(0), self.limits.horizon)?.since(UnixMs(0));
+        Ok(Template {
+            group: target.id,
+            name: doc.name.clone(),
+            delay,
+            ttl: draft.ttl,
+            max_delay: draft.max_delay,
+            priority: doc.priority.unwrap_or_default(),
+            order_key: doc.order_key.clone(),
+            spec: draft.spec,
+            body: draft.body,
+        })
+    }
+
+    async fn check_overrides(
+        &self,
+        group: &Group,
+        overrides: &Value,
+        checked: &mut ValidationCache,
+    ) -> Result<(), IntakeError> {
+        let known = (group.name.clone(), overrides.to_string());
+        if checked.before || checked.overrides.contains(&known) {
+            return Ok(());
+        }
+        self.catalog
+            .check_overrides(group, overrides)
+            .await
+            .map_err(|error| IntakeError::from(error).within("/policy"))?;
+        checked.overrides.insert(known);
+        Ok(())
+    }
+}
+
+fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
+    match (&doc.payload, &doc.payload_text, &doc.payload_base64) {
+        (None, None, None) => Ok((Bytes::new(), false)),
+        (Some(json), None, None) => Ok((Bytes::copy_from_slice(json.get().as_bytes()), true)),
+        (None, Some(text), None) => Ok((Bytes::copy_from_slice(text.as_bytes()), false)),
+        (None, None, Some(text)) => {
+            let decoded = STANDARD.decode(text);
+            let decoded =
+                decoded.map_err(|error| IntakeError::invalid("/payload_base64", format!("not base64: {error}")))?;
+            Ok((decoded.into(), false))
+        }
+        _ => Err(IntakeError::invalid("/payload", "give one of `payload`, `payload_text` and `payload_base64`")),
+    }
+}
+
+/// Where the job goes; none if it is to be pulled.
+fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>, IntakeError> {
+    let Some(text) = &doc.url else {
+        if doc.method.is_some() || !doc.headers.is_empty() {
+            let detail = "a job without `url` is pulled, not sent: it has neither method nor headers";
+            return Err(IntakeError::invalid("/url", detail));
+        }
+        return Ok(None);
+    };
+    checked.check_url(text, doc.schemes)?;
+    let method = doc.method.as_deref().unwrap_or("POST").to_ascii_uppercase();
+    if method.len() > METHOD_LEN || Method::from_bytes(method.as_bytes()).is_err() || method == "CONNECT" {
+        return Err(IntakeError::invalid("/method", format!("`{}` is not a method", method.escape_debug())));
+    }
+    Ok(Some(Target { method, url: text.clone(), headers: doc.headers.checked()? }))
+}
+
+fn check_labels(doc: &JobDoc, checked: &ValidationCache) -> Result<(), IntakeError> {
+    check_key("/name", doc.name.as_deref())?;
+    check_key("/order_key", doc.order_key.as_deref())?;
+    if !checked.before && doc.order_key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_ORDER_KEY)) {
+        let detail =
+            format!("an `order_key` must not begin with `{SCHEDULE_ORDER_KEY}`: the jobs of schedules have such keys");
+        return Err(IntakeError::invalid("/order_key", detail));
+    }
+    check_metadata(&doc.metadata)?;
+    if doc.metadata_headers { check_metadata_headers(&doc.metadata) } else { Ok(()) }
+}
+
+fn check_metadata(metadata: &Metadata) -> Result<(), IntakeError> {
+    let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
+    let names = metadata.0.keys().map(String::len).sum::<usize>();
+    if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
+        return Err(IntakeError::invalid("/metadata", format!("more than {ENTRIES} entries or {METADATA_LEN} bytes")));
+    }
+    let mut seen = HashSet::new();
+    match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
+        Some(text) => {
+            let detail = format!("policies would see two values of `metadata.{}`", text.flat_name().escape_debug());
+            Err(IntakeError::invalid(place_of(&text), detail))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_metadata_headers(metadata: &Metadata) -> Result<(), IntakeError> {
+    let (mut seen, mut len) = (HashSet::new(), 0);
+    for text in metadata.texts() {
+        let name = text.header_name().ok_or_else(|| {
+            let detail =
+                "this name cannot be a header's: with `metadata_headers` it has letters, digits, `.`, `_` and `-` only";
+            IntakeError::invalid(place_of(&text), detail)
+        })?;
+        len += name.len() + text.header_value().len();
+        if !seen.insert(name.to_ascii_lowercase()) {
+            return Err(IntakeError::invalid(place_of(&text), format!("there would be two headers `{name}`")));
+        }
+    }
+    if len > METADATA_HEADERS_LEN {
+        return Err(IntakeError::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
+    }
+    Ok(())
+}
+
+/// Where a text stands in a job's document.
+fn place_of(text: &Text<'_>) -> String {
+    let parts = text.namespace.into_iter().chain([text.name]);
+    parts.fold("/metadata".to_owned(), |pointer, part| pointer + &pointer_to(part))
+}

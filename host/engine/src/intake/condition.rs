@@ -1,0 +1,120 @@
+//! Under what condition a posted job is taken in: deduplicated, debounced, in place of others, or always.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use super::error::IntakeError;
+use super::input::{JobDoc, check_key};
+use carillon_core::job::{Admission, Carries, Debounce, Spec, Target};
+use carillon_policy::binding::parse_period;
+
+/// How long a dedupe key is remembered if the client does not say, and at most.
+const DEDUPE_WINDOW: Duration = Duration::from_secs(5 * 60);
+const LONGEST_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+
+/// How far a window may be from the millisecond that it was written as.
+const INEXACTNESS: Duration = Duration::from_nanos(1_000);
+
+/// The longest window of a debounced key.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Reads the condition.
+///
+/// # Errors
+/// If it makes no sense.
+pub(super) fn admission(
+    doc: &JobDoc,
+    spec: &Spec,
+    body: &[u8],
+    ttl: Option<Duration>,
+) -> Result<Admission, IntakeError> {
+    check_key("/dedupe_key", doc.dedupe_key.as_deref())?;
+    check_key("/debounce_key", doc.debounce_key.as_deref())?;
+    let window = doc.debounce_seconds.map(debounce_window).transpose()?.filter(|window| !window.is_zero());
+    if doc.replace {
+        return replace(doc, window.is_some());
+    }
+    let Some(window) = window else {
+        if doc.debounce_always_delay || doc.debounce_key.is_some() {
+            return Err(IntakeError::invalid(
+                "/debounce_seconds",
+                "a window of more than nothing is needed to debounce",
+            ));
+        }
+        return dedupe(doc);
+    };
+    if doc.dedupe_key.is_some() {
+        return Err(IntakeError::invalid("/dedupe_key", "a job is deduplicated or debounced, not both"));
+    }
+    if doc.run_at.as_ref().is_some_and(|at| !at.is_null()) {
+        return Err(IntakeError::invalid("/run_at", "the time of a debounced job follows from `debounce_seconds`"));
+    }
+    if ttl.is_some_and(|ttl| window > ttl) {
+        return Err(IntakeError::invalid("/debounce_seconds", "the job would expire (`limits.ttl`) before it is due"));
+    }
+    let (key, carries) = match &doc.debounce_key {
+        Some(key) => (key.clone(), Carries::Newest),
+        None => (content_key(spec, body), Carries::First),
+    };
+    Ok(Admission::Debounced(Debounce { key, window, always_delay: doc.debounce_always_delay, carries }))
+}
+
+fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, IntakeError> {
+    if doc.name.is_none() {
+        return Err(IntakeError::invalid("/replace", "a `name` is needed: jobs of the same one are replaced"));
+    }
+    if is_debounced || doc.dedupe_key.is_some() {
+        return Err(IntakeError::invalid("/replace", "a job replaces others, or is deduplicated, or debounced"));
+    }
+    Ok(Admission::Replace { moved: None })
+}
+
+fn debounce_window(seconds: f64) -> Result<Duration, IntakeError> {
+    let invalid = |detail: String| IntakeError::invalid("/debounce_seconds", detail);
+    let window = Duration::try_from_secs_f64(seconds).ok().filter(|window| *window <= LONGEST_DEBOUNCE);
+    let window = window.ok_or_else(|| {
+        let most = LONGEST_DEBOUNCE.as_secs();
+        invalid(format!("a number of seconds from 0 to {most} is needed"))
+    })?;
+    // A float is seldom exactly the millisecond that it was written as.
+    let half = Duration::from_micros(500);
+    let whole = Duration::from_millis(u64::try_from((window + half).as_millis()).unwrap_or(u64::MAX));
+    if window.abs_diff(whole) > INEXACTNESS {
+        return Err(invalid(format!("`{seconds}` is not a whole number of milliseconds")));
+    }
+    Ok(whole)
+}
+
+fn dedupe(doc: &JobDoc) -> Result<Admission, IntakeError> {
+    let window = doc.dedupe_window.as_deref().map(|text| parse_period("/dedupe_window", text)).transpose()?;
+    match (&doc.dedupe_key, window) {
+        (None, None) => Ok(Admission::Always),
+        (None, Some(_)) => {
+            Err(IntakeError::invalid("/dedupe_window", "it says for how long a `dedupe_key` is remembered"))
+        }
+        (Some(_), Some(window)) if window > LONGEST_DEDUPE_WINDOW => {
+            let most = carillon_core::duration::format(LONGEST_DEDUPE_WINDOW);
+            Err(IntakeError::invalid("/dedupe_window", format!("at most {most}")))
+        }
+        (Some(key), window) => Ok(Admission::Unique { key: key.clone(), window: window.unwrap_or(DEDUPE_WINDOW) }),
+    }
+}
+
+/// Jobs that would send the same are one. The length of each part keeps different parts from adding up to the same.
+fn content_key(spec: &Spec, body: &[u8]) -> String {
+    let (method, url) = match &spec.target {
+        // Spellings of one URL are one.
+        Some(Target { method, url, .. }) => {
+            (method.as_str(), Url::parse(url).map_or_else(|_| url.clone(), String::from))
+        }
+        None => ("", String::new()),
+    };
+    let mut hash = Sha256::new();
+    for part in [method.as_bytes(), url.as_bytes(), body] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}

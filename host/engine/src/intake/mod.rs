@@ -1,0 +1,95 @@
+//! Intake: turns what clients, schedules and observers post into stored jobs.
+//!
+//! The way of a job: [`JobDoc`] is what a client posts, [`Intake::new_job`] checks it field by field and makes a [`NewJob`] of it, and
+//! [`Intake::place`] stores jobs durably, publishes their events, and wakes the dispatcher. The REST API, the compatibility mounts,
+//! schedules and observers all make jobs here. Not here: HTTP, statuses, and how errors are worded for each API.
+
+mod build;
+mod condition;
+pub mod error;
+pub mod headers;
+mod input;
+mod observer_jobs;
+mod schedule_template;
+mod target_url;
+pub mod time;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::build::{Draft, ValidationCache};
+pub use self::error::{Cause, IntakeError};
+pub use self::input::{JobDoc, JobLimits};
+pub use self::observer_jobs::make_requested_jobs;
+pub use self::schedule_template::{ScheduleTemplate, TickJob, TickTrigger};
+pub use self::target_url::UrlSchemes;
+pub use self::time::TimeInput;
+use crate::notifier::Wake;
+use carillon_catalog::{Catalog, Group};
+use carillon_core::clock::{Clock, UnixMs};
+use carillon_core::job::{Admission, NewJob, Overlap, TenantId};
+use carillon_store::{Insert, Inserted, Store, StoreError};
+use carillon_telemetry::{Observer, Told};
+
+/// Makes jobs.
+pub struct Intake {
+    /// What is configured.
+    pub catalog: Arc<Catalog>,
+    /// Where jobs are stored.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Publishes what was stored.
+    pub observer: Arc<Observer>,
+    /// Wakes the dispatcher.
+    pub wake: Arc<Wake>,
+    /// Bounds of a job.
+    pub limits: IntakeLimits,
+}
+
+/// Bounds of a job.
+#[derive(Clone, Copy, Debug)]
+pub struct IntakeLimits {
+    /// Bytes of a job's payload.
+    pub payload: usize,
+    /// How far ahead a job can be scheduled.
+    pub horizon: Duration,
+}
+
+impl Intake {
+    /// Stores jobs durably, publishes their events, and wakes the dispatcher.
+    ///
+    /// # Errors
+    /// Returns the store's error; then none of them was stored.
+    pub async fn place(&self, insert: Insert) -> Result<Inserted, StoreError> {
+        let told: Vec<Told> = insert.jobs.iter().map(Told::of).collect();
+        let from = insert.jobs.iter().map(may_be_due_from).min().unwrap_or(UnixMs::MAX);
+        let aborts = insert.jobs.iter().any(aborts_others);
+        let inserted = self.store.insert(insert).await?;
+        if let Inserted::Placed(placed) = &inserted {
+            self.observer.placed(told, placed);
+            self.wake.everywhere(from);
+            if aborts {
+                self.wake.abort();
+            }
+        }
+        Ok(inserted)
+    }
+
+    /// Returns the group that a document names in its field `group`.
+    fn named_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, IntakeError> {
+        let unknown = || IntakeError::invalid("/group", format!("there is no group `{}`", name.escape_debug()));
+        self.catalog.group(tenant, name).ok_or_else(unknown)
+    }
+}
+
+/// Whether attempts of other jobs are cut off because this one was accepted.
+fn aborts_others(job: &NewJob) -> bool {
+    matches!(&job.admission, Admission::Tick(tick) if tick.overlap == Overlap::Cancel)
+}
+
+/// The time from which a job may be due because this one was accepted: at once, where that ends others or lets others go.
+fn may_be_due_from(job: &NewJob) -> UnixMs {
+    let is_on_its_own = job.admission == Admission::Always && job.order_key.is_none();
+    if is_on_its_own { job.run_at } else { job.created_at }
+}

@@ -1,0 +1,60 @@
+//! Jobs that observers ask for. They go the way of all jobs: checked like those of a client, and safe when they have been stored.
+//!
+//! An observer is told at most once of what happens, so a job that cannot be made is not tried again: its group says why, under `observer`.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::Intake;
+use super::build::ValidationCache;
+use super::error::IntakeError;
+use super::input::JobDoc;
+use crate::observers::{Asked, Observers};
+use carillon_catalog::Group;
+use carillon_policy::AskedJob;
+use carillon_policy::binding::{Invalid, pointer_to};
+
+/// Makes the jobs that observers ask for, until `stop`.
+pub async fn make_requested_jobs(
+    intake: Arc<Intake>,
+    observers: Arc<Observers>,
+    requested: Arc<Mutex<mpsc::Receiver<Asked>>>,
+    stop: CancellationToken,
+) {
+    let mut requested = requested.lock_owned().await;
+    while let Some(Some(requested)) = stop.run_until_cancelled(requested.recv()).await {
+        for job in requested.jobs {
+            let made = make(&intake, &requested.group, &requested.jobs_group, job).await;
+            observers.answered(requested.group.id, made.err().map(|error| error.to_string()));
+        }
+    }
+}
+
+async fn make(intake: &Intake, observed: &Group, name: &str, job: AskedJob) -> Result<(), IntakeError> {
+    let group = intake.catalog.jobs_group(observed.tenant.id, name).map_err(IntakeError::conflict)?;
+    let job = intake.new_job(&group, document(job)?, intake.clock.now(), &mut ValidationCache::default()).await?;
+    intake.place(vec![job].into()).await?;
+    Ok(())
+}
+
+/// The job as a client would post it.
+fn document(job: AskedJob) -> Result<JobDoc, IntakeError> {
+    let AskedJob { name, method, url, headers, body, delay_ms } = job;
+    let text = |name: &str, value| {
+        String::from_utf8(value).map_err(|_| Invalid::at(format!("/headers{}", pointer_to(name)), "it is not a text"))
+    };
+    let headers = headers.into_iter().map(|header| Ok((header.name.clone(), text(&header.name, header.value)?)));
+    Ok(JobDoc {
+        url: Some(url),
+        method: Some(method),
+        headers: headers.collect::<Result<Vec<_>, Invalid>>()?.into(),
+        payload_base64: Some(STANDARD.encode(body)),
+        run_at: (delay_ms > 0).then(|| format!("+{delay_ms}ms").into()),
+        name,
+        ..JobDoc::default()
+    })
+}

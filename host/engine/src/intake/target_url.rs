@@ -1,0 +1,120 @@
+//! The URL of a job, checked as a text before it is parsed.
+//!
+//! The parser follows the rules of browsers (WHATWG), which repair what they are given: they drop tabs and line breaks, take one slash or a
+//! backslash for two slashes, and cut blanks off. A server that repairs a URL calls another one than it was told, so what would be repaired is
+//! refused here. The text that was given is kept and shown; what is sent is what it parses to.
+
+use url::Url;
+
+use carillon_core::job::HIDDEN_PASSWORD;
+
+/// The longest URL, in bytes.
+const MAX_URL_LEN: usize = 8 << 10;
+
+/// UrlSchemes that jobs are delivered to.
+const DELIVERED: [&str; 2] = ["http", "https"];
+
+/// UrlSchemes that a URL may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UrlSchemes {
+    /// Those that jobs are delivered to.
+    #[default]
+    Delivered,
+    /// Any: whether it can be delivered to is seen when the job is due.
+    Any,
+}
+
+/// Checks a URL. Returns a sentence that says what is wrong with it.
+pub(super) fn check_url(text: &str, schemes: UrlSchemes) -> Result<(), String> {
+    if text.len() > MAX_URL_LEN {
+        return Err(format!("longer than {MAX_URL_LEN} bytes"));
+    }
+    if let Some(bad) = text.chars().find(|letter| letter.is_control() || letter.is_whitespace()) {
+        return Err(format!(
+            "a URL has no blanks, line breaks or control characters in it, but this has `{}`: percent-encode it",
+            bad.escape_unicode()
+        ));
+    }
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return Err("not an absolute URL: it begins with `http://` or `https://`".to_owned());
+    };
+    let authority = rest.strip_prefix("//").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    if authority.is_none_or(str::is_empty) {
+        let scheme = scheme.escape_debug();
+        return Err(format!("not an absolute URL: after `{scheme}:` come `//` and a host"));
+    }
+    if rest.split(['?', '#']).next().is_some_and(|before_query| before_query.contains('\\')) {
+        return Err("a URL has no backslashes in its host or path: write `/`, or `%5C`".to_owned());
+    }
+    let url = Url::parse(text).map_err(|error| format!("not an absolute URL: {error}"))?;
+    if url.password() == Some(HIDDEN_PASSWORD) {
+        return Err(format!(
+            "the password is `{HIDDEN_PASSWORD}`, which stands for a hidden one: give the password itself"
+        ));
+    }
+    if schemes == UrlSchemes::Delivered && !DELIVERED.contains(&url.scheme()) {
+        return Err(format!("`{}` URLs are not delivered to; use http or https", url.scheme()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_urls_are_taken_in_any_spelling() {
+        for url in [
+            "http://x",
+            "HTTP://EXAMPLE.com:80/x",
+            "https://user:secret@host:8443/a/b;c?d=%2F+e&f#g",
+            "http://[::1]:80/",
+            "http://münchen.example/straße?q=ü",
+            "http://x/?a=\\b",
+            "http://x?a://b",
+            "http://x/%0A",
+        ] {
+            assert_eq!(check_url(url, UrlSchemes::Delivered), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_a_browser_would_repair_are_refused() {
+        for url in [
+            "http://x/p\nq",
+            "http://x/p\tq",
+            "http://x/p\r\nq",
+            "ht\ttp://x/",
+            " http://x/",
+            "http://x/ ",
+            "http://x/a b",
+            "http://x/\u{a0}",
+            "http://x/\u{0}",
+            "http:/x",
+            "http:x",
+            "http:///x",
+            "http:////x",
+            "http:\\\\x",
+            "http:/\\x",
+            "http://x\\y",
+            "http://x/a\\b",
+            "http:",
+            "http://",
+            "http://?x",
+            "//x",
+            "x",
+            "",
+        ] {
+            assert!(check_url(url, UrlSchemes::Delivered).is_err(), "{url:?} for delivery");
+            assert!(check_url(url, UrlSchemes::Any).is_err(), "{url:?} for any scheme");
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_taken_only_where_any_is() {
+        assert_eq!(check_url("ftp://x/", UrlSchemes::Any), Ok(()));
+        assert!(check_url("ftp://x/", UrlSchemes::Delivered).unwrap_err().contains("not delivered to"));
+        assert!(check_url("file:///etc/passwd", UrlSchemes::Any).is_err());
+        assert!(check_url(&format!("http://x/{}", "a".repeat(9_000)), UrlSchemes::Any).is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! What happens to a job, from intake to settlement.
+//!
+//! Role: accepts jobs ([`intake`], [`schedules`]), starts them when they are due ([`dispatch`]), delivers them and decides what becomes of
+//! them ([`delivery`]), and keeps order behind them ([`maintenance`]). Nodes that share a database are a [`cluster`]; versions of policies
+//! are tried out by [`rollout`].
+//!
+//! Not: an HTTP server, SQL, or types of WebAssembly other than those of `carillon-policy`.
+//!
+//! Invariants: nothing is sent before its time; a job ends exactly once; each attempt is decided once; no transaction is held across HTTP.
+//!
+//! May import: `carillon-core`, `-config`, `-store`, `-policy`, `-catalog`, `-telemetry`.
+
+pub mod cluster;
+pub mod delivery;
+pub mod dispatch;
+pub mod files;
+pub mod health;
+pub mod intake;
+pub mod loops;
+pub mod maintenance;
+pub mod notifier;
+pub mod observers;
+pub mod rollout;
+pub mod schedules;

@@ -1,0 +1,144 @@
+//! Tidies up: takes back the jobs of nodes that died, and removes what has been kept long enough.
+//!
+//! A lease that has ended is taken back only if this node does not hold it: a node that stood still extends its own leases first, and what
+//! another node has taken meanwhile is that node's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::settle;
+use crate::dispatch::dispatcher::Node;
+use crate::dispatch::leases::{Hold, Sorted};
+use carillon_catalog::BULK_RETENTION;
+use carillon_config::Retention;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Lease, Leased, Settlement, State};
+use carillon_store::{Prune, StoreError};
+use carillon_telemetry::Fact;
+
+/// How often leases that have ended, and jobs whose time has run out, are looked for; for a lease that is known to end, in between.
+const LATE_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the ticks of schedules are kept: a backfill further back does not know what has run.
+pub const TICKS_KEPT: Duration = Duration::from_secs(90 * 86_400);
+
+/// How many jobs are taken back, or removed, in one transaction.
+const BATCH: u32 = 500;
+
+/// What came of a look for leases that have ended.
+struct Recovered {
+    /// How many jobs were taken back.
+    jobs: usize,
+    /// When the next lease ends, if that is soon.
+    next_end: Option<UnixMs>,
+}
+
+impl Node {
+    /// Takes back jobs whose lease ended, and ends waiting jobs whose time has run out, until `stop`. The first time at once: after
+    /// a crash they are waiting.
+    pub async fn run_late(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            // What comes while this looks is found a period after it began, not after it ended.
+            let looked = self.clock.now();
+            let found = async { Ok::<_, StoreError>((self.recover().await?, self.expire().await?)) };
+            let mut next = looked.plus(LATE_PERIOD);
+            match found.await {
+                Ok((Recovered { jobs: 0, next_end }, 0)) => next = next_end.map_or(next, |end| next.min(end)),
+                Ok((Recovered { jobs, .. }, _)) => {
+                    if jobs > 0 {
+                        tracing::warn!(jobs, "jobs were taken back whose lease had ended");
+                    }
+                    self.wake.here();
+                    continue;
+                }
+                Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),
+            }
+            self.pause_until(next, &stop).await;
+        }
+    }
+
+    async fn recover(&self) -> Result<Recovered, StoreError> {
+        let now = self.clock.now();
+        let mut ending = self.store.ending_leases(now, now.plus(LATE_PERIOD), BATCH).await?;
+        let coming = ending.split_off(ending.partition_point(|(_, end)| *end <= now));
+        let next_end = coming.first().map(|(_, end)| *end);
+        if ending.is_empty() {
+            return Ok(Recovered { jobs: 0, next_end });
+        }
+        let Sorted { held, lost } = self.leases.sorted(ending.into_iter().map(|(lease, _)| lease).collect()).await;
+        if !held.is_empty() {
+            self.extend_leases().await?;
+        }
+        Ok(Recovered { jobs: self.take_back(lost, now).await?, next_end })
+    }
+
+    /// Settles as interrupted what was done under these leases.
+    async fn take_back(&self, lost: Vec<Lease>, now: UnixMs) -> Result<usize, StoreError> {
+        if lost.is_empty() {
+            return Ok(0);
+        }
+        let leased = self.store.claim_lost(lost, now, now.plus(self.config.lease.get())).await?;
+        for leased in &leased {
+            self.observer.tell(Fact::interrupt(leased, now));
+        }
+        self.settle_all(&leased, |leased: &Leased| settle::interrupted(leased, now)).await;
+        Ok(leased.len())
+    }
+
+    async fn expire(&self) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let leased = self.store.claim_overdue(now, now.plus(self.config.lease.get()), BATCH).await?;
+        self.settle_all(&leased, |leased: &Leased| Settlement::expired(leased, now, None)).await;
+        Ok(leased.len())
+    }
+
+    /// Holds what it settles: however long the store takes, these leases are not lost once more.
+    pub(crate) async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
+        let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease())).collect();
+        self.settler.settle_all(leased, settle).await;
+    }
+
+    /// Removes finished jobs as `retention` says, until `stop`.
+    pub async fn run_retention(self: Arc<Self>, retention: Retention, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.store.prune(cutoffs(&retention, self.clock.now())).await {
+                Ok(removed) if removed >= BATCH => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "cannot remove old jobs"),
+            }
+            let now = self.clock.now();
+            if let Err(error) = self.catalog.tidy(now.minus(BULK_RETENTION)).await {
+                tracing::error!(%error, "cannot remove what deleted groups and finished bulk changes left");
+            }
+            self.gates.forget_idle(now);
+            self.pause_until(self.clock.now().plus(retention.sweep_interval.get()), &stop).await;
+        }
+    }
+
+    async fn pause_until(&self, at: UnixMs, stop: &CancellationToken) {
+        tokio::select! {
+            () = self.clock.sleep_until(at) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+fn cutoffs(retention: &Retention, now: UnixMs) -> Prune {
+    let ended = [
+        (State::Succeeded, retention.succeeded),
+        (State::Dead, retention.dead),
+        (State::Expired, retention.expired),
+        (State::Cancelled, retention.cancelled),
+    ];
+    Prune {
+        ended: ended.map(|(state, kept)| (state, now.minus(kept.get()))).to_vec(),
+        ticks: now.minus(TICKS_KEPT),
+        now,
+        limit: BATCH,
+    }
+}

@@ -1,0 +1,338 @@
+//! Shows events to the tenants' own observers: `observe` plugins.
+//!
+//! Invariants: nothing waits for an observer, neither a delivery nor whoever records an event; an observer gets each event at most
+//! once; what waits for observers is bounded, in sum and for each group, and what does not fit is dropped and counted. Observers are
+//! called on threads of their own, one call at a time for each group, so that a slow one holds up the others by one call at most
+//! and deliveries not at all. What was not shown when the server stops is not shown.
+//!
+//! An observer can ask for jobs, in the group that its binding names. Whoever holds the other end of the channel makes them; there is no room
+//! for more than [`ASKED`] calls' worth of them, and the group's report says what was not made.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use carillon_catalog::{Catalog, Group};
+use carillon_core::clock::{Clock, UnixMs};
+use carillon_core::job::{GroupId, PluginUse};
+use carillon_policy::{AskedJob, Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Lane, Runtime};
+use carillon_telemetry::{Cursor, Event, Fact, Found, Observer, ObserverOutcome};
+
+/// The most events of one call.
+const BATCH: usize = 100;
+
+/// How long events are gathered before they are shown.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// The share of all waiting events that one group may have.
+const GROUP_SHARE: usize = 4;
+
+/// The most lines of an observer's log that are kept to be shown.
+const LOG_LINES: usize = 20;
+
+/// How many calls' jobs wait to be made.
+pub const ASKED: usize = 256;
+
+/// How often the log says that events were dropped, at most.
+const DROPPED_PERIOD: Duration = Duration::from_secs(60);
+
+/// Calls observers.
+pub struct Observers {
+    catalog: Arc<Catalog>,
+    runtime: Arc<Runtime>,
+    clock: Arc<dyn Clock>,
+    observer: Arc<Observer>,
+    capacity: usize,
+    /// Where the first look begins.
+    start: Cursor,
+    accounts: Mutex<Accounts>,
+    asked: mpsc::Sender<Asked>,
+}
+
+/// What an observer asks for.
+pub struct Asked {
+    /// The group that it observes.
+    pub group: Arc<Group>,
+    /// The group, of the same tenant, that the jobs are to be of.
+    pub jobs_group: String,
+    /// The jobs.
+    pub jobs: Vec<AskedJob>,
+}
+
+/// What has been shown so far.
+#[derive(Default)]
+struct Accounts {
+    reports: HashMap<GroupId, Report>,
+    /// Dropped since the log said so, and when it did.
+    dropped: u64,
+    said_at: UnixMs,
+}
+
+/// What a group's observer has done since the server started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Events that it was shown.
+    pub shown: u64,
+    /// Events of calls that ended in a fault.
+    pub failed: u64,
+    /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
+    pub dropped: u64,
+    /// Jobs that it asked for, and got.
+    pub jobs: u64,
+    /// The newest fault.
+    pub last_fault: Option<String>,
+    /// The newest lines that it logged, oldest first.
+    pub log: VecDeque<String>,
+}
+
+impl Report {
+    fn say(&mut self, lines: impl IntoIterator<Item = String>) {
+        self.log.extend(lines);
+        let surplus = self.log.len().saturating_sub(LOG_LINES);
+        self.log.drain(..surplus);
+    }
+}
+
+/// Where the jobs that its observer asks for go.
+fn jobs_group_of(group: &Group) -> Option<&str> {
+    group.effective.as_ref().ok()?.observe.as_ref()?.jobs.as_deref()
+}
+
+/// The events that wait, by group.
+struct Waiting {
+    queues: HashMap<GroupId, VecDeque<Event>>,
+    len: usize,
+    capacity: usize,
+    /// The groups whose observer is being called.
+    busy: HashSet<GroupId>,
+}
+
+impl Waiting {
+    /// False if there is no room.
+    fn push(&mut self, event: Event) -> bool {
+        let queue = self.queues.entry(event.fact.about.group).or_default();
+        if self.len >= self.capacity || queue.len() >= (self.capacity / GROUP_SHARE).max(1) {
+            return false;
+        }
+        queue.push_back(event);
+        self.len += 1;
+        true
+    }
+
+    /// A batch of each group that is not being shown one.
+    fn batches(&mut self) -> Vec<(GroupId, Vec<Event>)> {
+        let Self { queues, len, busy, .. } = self;
+        queues.retain(|_, queue| !queue.is_empty());
+        let free = queues.iter_mut().filter(|(group, _)| !busy.contains(group));
+        let batches: Vec<_> =
+            free.map(|(group, queue)| (*group, queue.drain(..queue.len().min(BATCH)).collect::<Vec<_>>())).collect();
+        *len -= batches.iter().map(|(_, batch)| batch.len()).sum::<usize>();
+        busy.extend(batches.iter().map(|(group, _)| *group));
+        batches
+    }
+}
+
+impl Observers {
+    /// Observers of what happens from now on, of whose events at most `capacity` wait.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        runtime: Arc<Runtime>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<Observer>,
+        capacity: usize,
+        asked: mpsc::Sender<Asked>,
+    ) -> Self {
+        let start = observer.events.newest();
+        Self { catalog, runtime, clock, observer, capacity, start, accounts: Mutex::default(), asked }
+    }
+
+    /// Takes note of what came of a job that a group's observer asked for: nothing, or why it was not made.
+    pub fn answered(&self, group: GroupId, refused: Option<String>) {
+        let mut accounts = self.lock();
+        let report = accounts.reports.entry(group).or_default();
+        match refused {
+            None => report.jobs += 1,
+            Some(why) => report.say([format!("server: a job was not made: {why}")]),
+        }
+    }
+
+    /// What the group's observer has done since the server started.
+    #[must_use]
+    pub fn report(&self, group: GroupId) -> Report {
+        self.lock().reports.get(&group).cloned().unwrap_or_default()
+    }
+
+    /// Shows events, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let (mut cursor, mut calls) = (self.start, JoinSet::new());
+        let mut waiting = Waiting { queues: HashMap::new(), len: 0, capacity: self.capacity, busy: HashSet::new() };
+        let mut look_at = None;
+        loop {
+            let recorded = self.observer.events.recorded().notified();
+            tokio::pin!(recorded);
+            recorded.as_mut().enable();
+            if look_at.is_none() && self.observer.events.newest() != cursor {
+                look_at = Some(self.clock.now().plus(LINGER));
+            }
+            tokio::select! {
+                () = recorded, if look_at.is_none() => continue,
+                () = self.clock.sleep_until(look_at.unwrap_or(UnixMs::MAX)) => {
+                    look_at = None;
+                    self.look(&mut cursor, &mut waiting);
+                }
+                Some(Ok(group)) = calls.join_next() => drop(waiting.busy.remove(&group)),
+                () = stop.cancelled() => return,
+            }
+            for (group, batch) in waiting.batches() {
+                calls.spawn(Arc::clone(&self).show(group, batch));
+            }
+        }
+    }
+
+    /// Takes over the new events of groups that are observed.
+    fn look(&self, cursor: &mut Cursor, waiting: &mut Waiting) {
+        let observed = self.catalog.observed_groups();
+        if observed.is_empty() {
+            *cursor = self.observer.events.newest();
+            return;
+        }
+        loop {
+            let is_observed = |fact: &Fact| observed.contains(&fact.about.group);
+            let Found { lost, events, more, .. } = self.observer.events.read(cursor, is_observed);
+            if lost > 0 {
+                self.count(None, ObserverOutcome::Dropped, lost);
+            }
+            for event in events {
+                let group = event.fact.about.group;
+                if !waiting.push(event) {
+                    self.count(Some(group), ObserverOutcome::Dropped, 1);
+                }
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Shows a group's observer a batch, and returns the group.
+    async fn show(self: Arc<Self>, id: GroupId, batch: Vec<Event>) -> GroupId {
+        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let Some(group) = self.catalog.group_by_id(id) else {
+            self.lock().reports.remove(&id);
+            return id;
+        };
+        match self.call(&group, batch).await {
+            Ok(Some((used, asked))) => {
+                let outcome = match used.fault.as_deref() {
+                    None => ObserverOutcome::Shown,
+                    Some(code) if code == FaultCode::Quarantined.as_str() => ObserverOutcome::Dropped,
+                    Some(_) => ObserverOutcome::Failed,
+                };
+                self.count(Some(id), outcome, count);
+                self.take_note(&group, used);
+                self.hand_over(&group, asked);
+            }
+            Ok(None) => self.count(Some(id), ObserverOutcome::Dropped, count),
+            Err(fault) => {
+                tracing::debug!(tenant = group.tenant.name, group = group.name, %fault, "an observer cannot be called");
+                self.count(Some(id), ObserverOutcome::Dropped, count);
+                self.lock().reports.entry(id).or_default().last_fault = Some(fault.code.as_str().to_owned());
+            }
+        }
+        id
+    }
+
+    fn hand_over(&self, group: &Arc<Group>, jobs: Vec<AskedJob>) {
+        let Some(jobs_group) = jobs_group_of(group).filter(|_| !jobs.is_empty()) else { return };
+        let asked = Asked { group: Arc::clone(group), jobs_group: jobs_group.to_owned(), jobs };
+        if self.asked.try_send(asked).is_err() {
+            self.answered(group.id, Some("there is no room for it".to_owned()));
+        }
+    }
+
+    /// None if the group has no observer any more.
+    async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<(PluginUse, Vec<AskedJob>)>, Fault> {
+        let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
+        let may_ask = jobs_group_of(group).is_some();
+        let (limits, watch) = (Arc::clone(&self.runtime.limits), group.watch(&self.runtime.quarantine, None));
+        let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());
+        let call = move || {
+            let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
+            Caller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, may_ask)
+        };
+        let lane = Lane { tenant: group.tenant.id, group: group.id };
+        self.runtime.observer_threads.run(lane, call).await.map(Some)
+    }
+
+    fn take_note(&self, group: &Group, used: PluginUse) {
+        self.observer.metrics.policy_call(&used);
+        for line in &used.log {
+            tracing::info!(tenant = group.tenant.name, group = group.name, plugin = &*used.plugin, line, "observer");
+        }
+        let mut accounts = self.lock();
+        let report = accounts.reports.entry(group.id).or_default();
+        report.say(used.log);
+        // That it is quarantined says the group; what it is quarantined for is said here.
+        let fault = used.fault.filter(|code| code != FaultCode::Quarantined.as_str());
+        report.last_fault = fault.or(report.last_fault.take());
+    }
+
+    fn count(&self, group: Option<GroupId>, outcome: ObserverOutcome, events: u64) {
+        self.observer.metrics.observed(outcome, events);
+        let mut accounts = self.lock();
+        if let Some(group) = group {
+            let report = accounts.reports.entry(group).or_default();
+            match outcome {
+                ObserverOutcome::Shown => report.shown += events,
+                ObserverOutcome::Failed => report.failed += events,
+                ObserverOutcome::Dropped => report.dropped += events,
+            }
+        }
+        if outcome != ObserverOutcome::Dropped {
+            return;
+        }
+        accounts.dropped += events;
+        let now = self.clock.now();
+        if now.since(accounts.said_at) >= DROPPED_PERIOD {
+            let dropped = std::mem::take(&mut accounts.dropped);
+            accounts.said_at = now;
+            tracing::warn!(dropped, "events were not shown to their observers");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The event as an observer sees it.
+fn shown(event: &Event, tenant: &str, group: &str) -> ShownEvent {
+    let (fact, details) = (&event.fact, &event.fact.details);
+    let attribute = |key: &str, value: String| Attribute { key: key.to_owned(), value };
+    let mut attributes = vec![attribute("tenant", tenant.to_owned())];
+    attributes.extend(fact.about.name.clone().map(|name| attribute("job-name", name)));
+    attributes.extend(details.attempt.map(|number| attribute("attempt", number.to_string())));
+    attributes.extend(details.status.map(|status| attribute("status", status.to_string())));
+    attributes.extend(details.error.clone().map(|code| attribute("error", code)));
+    attributes.extend(details.run_at.map(|at| attribute("run-at-ms", at.as_u64().to_string())));
+    attributes.extend(details.reason.clone().map(|reason| attribute("reason", reason)));
+    attributes.extend(details.count.map(|count| attribute("count", count.to_string())));
+    attributes.extend(details.schedule.clone().map(|schedule| attribute("schedule", schedule)));
+    attributes.extend(details.origin.clone().map(|origin| attribute("origin", origin)));
+    attributes.extend(details.binding.map(|version| attribute("binding", version.to_string())));
+    let texts = fact.about.metadata.texts();
+    attributes.extend(texts.map(|text| attribute(&format!("metadata.{}", text.flat_name()), text.value.to_owned())));
+    ShownEvent {
+        id: event.id,
+        kind: fact.kind.as_str().to_owned(),
+        at_ms: fact.at.as_u64(),
+        group: group.to_owned(),
+        job_id: fact.about.job.map(|job| job.to_string()).unwrap_or_default(),
+        attributes,
+    }
+}

@@ -1,0 +1,163 @@
+//! What follows from attempts for the versions of their groups' policies. It is told after the settlement was written.
+//!
+//! A version that is not good enough is taken back, and nothing else is decided here: one that some of the jobs follow, when too many of its
+//! attempts have faults or are no success; the one in force, when a policy of it is quarantined and one was in force before. Each is one write,
+//! which is refused if somebody has moved the group meanwhile.
+
+mod canary;
+mod quarantines;
+mod replay;
+mod requests;
+mod shadow;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::canary::Canaries;
+use crate::delivery::attempt::{Attempter, Trial};
+use carillon_catalog::{Action, Author, Catalog, Group, Rejected};
+use carillon_core::job::{AttemptRecord, GroupId, Settlement, TenantId};
+use carillon_policy::binding::Use;
+use carillon_policy::{Role, Runtime, Suspect};
+use carillon_telemetry::{Fact, Observer, Subject};
+
+pub use self::canary::{Arm, Arms};
+pub use self::replay::{Backtest, Record, Skipped};
+pub use self::requests::RequestChanges;
+pub use self::shadow::{Difference, Shadows, Tally};
+
+/// Watches how versions of policies do.
+pub struct Rollouts {
+    /// Those that run beside the ones in force.
+    pub shadows: Arc<Shadows>,
+    canaries: Canaries,
+    catalog: Arc<Catalog>,
+    runtime: Arc<Runtime>,
+    observer: Arc<Observer>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Rollouts {
+    /// Until `stop`.
+    #[must_use]
+    pub fn new(
+        attempter: &Arc<Attempter>,
+        catalog: &Arc<Catalog>,
+        runtime: &Arc<Runtime>,
+        observer: &Arc<Observer>,
+        stop: CancellationToken,
+    ) -> Self {
+        let shadows = Shadows::new(Arc::clone(attempter), Arc::clone(catalog), Arc::clone(observer), stop.clone());
+        Self {
+            shadows: Arc::new(shadows),
+            canaries: Canaries::default(),
+            catalog: Arc::clone(catalog),
+            runtime: Arc::clone(runtime),
+            observer: Arc::clone(observer),
+            tasks: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// The part of a settlement that [`Rollouts::settled`] wants to see, if it does.
+    #[must_use]
+    pub fn interest(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
+        let attempt = settlement.attempt.as_ref()?;
+        let tries = || self.catalog.group_by_id(group).is_some_and(|group| group.rollout.canary.is_some());
+        (has_fault(attempt) || tries()).then(|| Arc::clone(attempt))
+    }
+
+    /// A job of a group was settled after this attempt; `trial` is what its shadow is to see.
+    pub fn settled(self: &Arc<Self>, group: GroupId, attempt: Option<Arc<AttemptRecord>>, trial: Option<Box<Trial>>) {
+        if let Some(trial) = trial {
+            self.shadows.show(trial);
+        }
+        let Some((attempt, group)) = attempt.zip(self.catalog.group_by_id(group)) else { return };
+        if let Some(why) = self.canaries.count(&group, &attempt) {
+            self.take_back(group, true, why);
+        } else if has_fault(&attempt)
+            && let Some((is_canary, why)) = self.quarantined(&group, &attempt)
+        {
+            self.take_back(group, is_canary, why);
+        }
+    }
+
+    /// What came of attempts since the group's canary began.
+    #[must_use]
+    pub fn arms(&self, group: &Group) -> Arms {
+        self.canaries.arms(group)
+    }
+
+    /// Tells of the newest move of a group.
+    pub fn tell(&self, group: &Group) {
+        let Some(it) = group.rollout.history.last() else { return };
+        let about = Subject::group(group.tenant.id, group.id);
+        self.observer.tell(match it.action {
+            Action::Rollback => Fact::rollback(about, it.at, it.to, it.why.clone()),
+            Action::Unquarantine => Fact::unquarantine(about, it.at, it.to, it.why.clone()),
+            Action::Bind | Action::Promote | Action::Canary => Fact::promote(about, it.at, it.to, it.why.clone()),
+        });
+    }
+
+    /// Why a version is to be taken back because a policy of it is quarantined, and whether that is one that only some of the jobs follow. A
+    /// policy that is also part of what would be gone back to is none of the version's fault.
+    fn quarantined(&self, group: &Arc<Group>, attempt: &AttemptRecord) -> Option<(bool, String)> {
+        let effective = group.effective.as_ref().ok().filter(|effective| effective.rollback_on_quarantine)?;
+        let decided = attempt.detail.binding_version;
+        let (is_canary, before) = match &group.rollout.canary {
+            Some(canary) if canary.version == decided => (true, group.binding),
+            _ if group.binding == decided => (false, self.catalog.previous(group)?),
+            _ => return None,
+        };
+        let (variant, before) = (self.catalog.bound(group, decided)?, self.catalog.bound(group, before)?);
+        let effective = if is_canary { variant.effective.as_ref().ok()? } else { effective };
+        let suspect = |used: &Use| suspect(group.tenant.id, used);
+        let before: Vec<Suspect> = before.effective.iter().flat_map(|it| it.uses()).map(suspect).collect();
+        let (now, lifted_at) = (attempt.finished_at, group.rollout.lifted_at);
+        let is_bad = |used: &&Use| {
+            let it = suspect(used);
+            let is_quarantined = self.runtime.quarantine.of(&it, lifted_at, now).is_some();
+            used.role != Role::Observe && is_quarantined && !before.contains(&it)
+        };
+        let bad = effective.uses().find(is_bad)?;
+        Some((is_canary, format!("{}: `{}` failed too often and is quarantined", bad.role, bad.plugin)))
+    }
+
+    fn take_back(self: &Arc<Self>, group: Arc<Group>, is_canary: bool, why: String) {
+        let rollouts = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let author = Author { by: None, why: Some(why.clone()) };
+            let moved = async {
+                match &group.rollout.canary {
+                    Some(canary) if is_canary => rollouts.catalog.end_canary(&group, canary, &author, true).await,
+                    _ => rollouts.catalog.roll_back(&group, &author, true).await,
+                }
+            };
+            let moved = tokio::select! {
+                moved = moved => moved,
+                () = rollouts.stop.cancelled() => return,
+            };
+            let (tenant, name) = (&group.tenant.name, &group.name);
+            match moved {
+                Ok(group) => {
+                    tracing::warn!(tenant, group = name, why, "a version of a policy was rolled back");
+                    rollouts.tell(&group);
+                }
+                // Somebody else has moved the group, perhaps for the same reason.
+                Err(Rejected::Conflict(_) | Rejected::Gone) => {}
+                Err(error) => tracing::error!(tenant, group = name, why, %error, "a policy cannot be rolled back"),
+            }
+        });
+    }
+}
+
+fn has_fault(attempt: &AttemptRecord) -> bool {
+    attempt.detail.plugins.iter().any(|used| used.fault.is_some())
+}
+
+fn suspect(tenant: TenantId, used: &Use) -> Suspect {
+    Suspect { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() }
+}

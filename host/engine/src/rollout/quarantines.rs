@@ -1,0 +1,36 @@
+//! Tells of policies that are not called from now on.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Rollouts;
+use carillon_policy::Began;
+use carillon_telemetry::{Fact, Subject};
+
+impl Rollouts {
+    /// Tells of quarantines as they begin, whoever's calls they come of, until `stop`.
+    pub async fn run_quarantines(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let (begun, whose) = tokio::select! {
+                begun = self.runtime.quarantine.begun() => (begun, ""),
+                begun = self.runtime.shadow_quarantine.begun() => (begun, "the shadow's "),
+                () = stop.cancelled() => return,
+            };
+            for began in begun {
+                self.tell_quarantine(began, whose);
+            }
+        }
+    }
+
+    fn tell_quarantine(&self, began: Began, whose: &str) {
+        let Began { tenant, binding, role, plugin, sentence } = began;
+        let group = self.catalog.group_by_id(sentence.group);
+        let (owner, group) = group.map(|it| (it.tenant.name.clone(), it.name.clone())).unwrap_or_default();
+        let (since, until, fault) = (sentence.since, sentence.until, sentence.fault.as_str());
+        let reason = format!("{whose}{role}: `{plugin}` failed too often");
+        tracing::warn!(tenant = owner, group, reason, fault, %until, "a policy is quarantined");
+        let about = Subject::group(tenant, sentence.group);
+        self.observer.tell(Fact::quarantine(about, since, binding, until, fault, reason));
+    }
+}

@@ -1,0 +1,268 @@
+//! A version of a policy that runs beside the one in force: what it says of the same attempts is compared and counted, and never used.
+//!
+//! Invariants: a delivery waits for nothing here; what waits is bounded by memory, and what does not fit is dropped and counted. The
+//! counts are this node's, since the shadow was set or the server started.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::requests::RequestChanges;
+use crate::delivery::attempt::{Attempter, Opinion, Trial};
+use crate::delivery::send::Outgoing;
+use carillon_catalog::{Catalog, Group, Shadow};
+use carillon_core::job::{GroupId, JobId};
+use carillon_policy::{FaultCode, Ruling};
+use carillon_telemetry::{Fact, Observer, ShadowOutcome};
+
+/// The most memory of attempts that wait to be shown to shadows, in KiB.
+const ROOM: usize = 64 << 10;
+
+/// What the smallest attempt takes, in KiB: so it bounds their number, too.
+const LEAST: usize = 16;
+
+/// How many differences of a group are kept.
+const DIFFERENCES: usize = 20;
+
+/// Runs shadows.
+pub struct Shadows {
+    attempter: Arc<Attempter>,
+    catalog: Arc<Catalog>,
+    observer: Arc<Observer>,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    accounts: Mutex<HashMap<GroupId, (Shadow, Tally)>>,
+}
+
+/// What a shadow has said so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Attempts that it was shown.
+    pub attempts: u64,
+    /// Those of which it said the same in everything.
+    pub same: u64,
+    /// Those for which it made another request: other bytes to send, or none.
+    pub request: u64,
+    /// Those that it judged otherwise.
+    pub judge: u64,
+    /// Those after which it decided otherwise about a retry.
+    pub retry: u64,
+    /// Those of which it is not known whether it judged them otherwise: the judge of the version that decided saw more of the answer.
+    pub uncertain: u64,
+    /// Faults by code.
+    pub faults: BTreeMap<String, u64>,
+    /// Attempts that it was not shown, because too many waited.
+    pub dropped: u64,
+    /// The fuel that the calls of the version that decided took.
+    pub fuel: u64,
+    /// The fuel that its own calls took.
+    pub shadow_fuel: u64,
+    /// The newest differences, newest first.
+    pub differences: VecDeque<Difference>,
+}
+
+/// An attempt of which a shadow said something else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The job.
+    pub job: JobId,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// What was said.
+    pub said: Opinion,
+    /// What the shadow said; a fault's code if it could not be asked.
+    pub shadow: Result<Opinion, FaultCode>,
+    /// Whether it judges otherwise, and saw less of the answer: so that, and what follows from it, may be no difference.
+    pub uncertain: bool,
+    /// Where its request differs, if that was looked into.
+    pub request: Option<RequestChanges>,
+    /// Why it may say something else, as far as something is known not to be as it was.
+    pub caveats: Vec<&'static str>,
+}
+
+/// What is different in two opinions: request, judge, retry.
+fn different(said: &Opinion, shadow: &Opinion) -> [bool; 3] {
+    let ruling = |ruling: &Ruling| match ruling {
+        Ruling::RetryAfter(delay) => Some(*delay),
+        Ruling::Done | Ruling::GiveUp(_) => None,
+    };
+    let (one, other) = (&said.ruling, &shadow.ruling);
+    let retry = std::mem::discriminant(one) != std::mem::discriminant(other) || ruling(one) != ruling(other);
+    [said.request != shadow.request, said.outcome != shadow.outcome, retry]
+}
+
+/// What differs, in words.
+fn words([request, judge, retry]: [bool; 3]) -> String {
+    let words = [(request, "request"), (judge, "judge"), (retry, "retry")];
+    words.into_iter().filter(|(differs, _)| *differs).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
+}
+
+impl Difference {
+    /// What a version says of an attempt, beside what was said.
+    pub(super) fn of(trial: &Trial, shadow: Result<Opinion, FaultCode>) -> Self {
+        let [_, judge, _] = shadow.as_ref().map_or([false; 3], |shadow| different(&trial.said, shadow));
+        Self {
+            job: trial.leased.job.id,
+            attempt: trial.leased.number(),
+            said: trial.said.clone(),
+            shadow,
+            uncertain: judge && trial.is_cut,
+            request: None,
+            caveats: Vec::new(),
+        }
+    }
+
+    /// Whether another request would have been sent, or none.
+    pub(super) fn is_of_requests(&self) -> bool {
+        self.shadow.as_ref().is_ok_and(|shadow| shadow.request != self.said.request)
+    }
+
+    /// Whether the same was said in everything, without a fault.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        let is_same = |shadow: &Opinion| different(&self.said, shadow) == [false; 3] && faults(shadow).is_empty();
+        self.shadow.as_ref().is_ok_and(is_same)
+    }
+
+    /// The parts that differ; none if the shadow could not be asked.
+    #[must_use]
+    pub fn parts(&self) -> String {
+        self.shadow.as_ref().map(|shadow| words(different(&self.said, shadow))).unwrap_or_default()
+    }
+}
+
+/// The codes of the faults in it.
+fn faults(opinion: &Opinion) -> Vec<String> {
+    opinion.uses.iter().filter_map(|used| used.fault.clone()).collect()
+}
+
+impl Tally {
+    /// Counts an opinion; says what is different.
+    pub(super) fn count(&mut self, difference: Difference) -> (ShadowOutcome, Option<String>) {
+        self.attempts += 1;
+        let fuel = |opinion: &Opinion| opinion.uses.iter().map(|used| used.fuel).sum::<u64>();
+        self.fuel += fuel(&difference.said);
+        let (codes, parts) = match &difference.shadow {
+            Ok(opinion) => {
+                self.shadow_fuel += fuel(opinion);
+                (faults(opinion), different(&difference.said, opinion))
+            }
+            Err(code) => (vec![code.as_str().to_owned()], [false; 3]),
+        };
+        let is_same = codes.is_empty() && parts == [false; 3];
+        let outcome = match (is_same, codes.is_empty()) {
+            (true, _) => ShadowOutcome::Same,
+            (_, true) => ShadowOutcome::Different,
+            (_, false) => ShadowOutcome::Fault,
+        };
+        let ([request, judge, retry], is_sure) = (parts, !difference.uncertain);
+        self.request += u64::from(request);
+        self.judge += u64::from(judge && is_sure);
+        self.retry += u64::from(retry && is_sure);
+        self.uncertain += u64::from(!is_sure);
+        if is_same {
+            self.same += 1;
+            return (outcome, None);
+        }
+        let reason = codes.first().map_or_else(|| words(parts), Clone::clone);
+        codes.into_iter().for_each(|code| *self.faults.entry(code).or_default() += 1);
+        self.differences.push_front(difference);
+        self.differences.truncate(DIFFERENCES);
+        (outcome, Some(reason))
+    }
+}
+
+impl Shadows {
+    pub(super) fn new(
+        attempter: Arc<Attempter>,
+        catalog: Arc<Catalog>,
+        observer: Arc<Observer>,
+        stop: CancellationToken,
+    ) -> Self {
+        let room = Arc::new(Semaphore::new(ROOM));
+        Self { attempter, catalog, observer, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
+    }
+
+    /// What the group's shadow has said so far.
+    #[must_use]
+    pub fn tally(&self, group: &Group) -> Tally {
+        let Some(shadow) = &group.rollout.shadow else { return Tally::default() };
+        let accounts = self.lock();
+        accounts.get(&group.id).filter(|(known, _)| known == shadow).map(|(_, tally)| tally.clone()).unwrap_or_default()
+    }
+
+    /// Shows an attempt to its group's shadow, some time soon.
+    pub(super) fn show(self: &Arc<Self>, trial: Box<Trial>) {
+        let size = trial.size().div_ceil(1 << 10).clamp(LEAST, ROOM);
+        let place = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX));
+        let Ok(place) = place else {
+            self.drop_one(trial.leased.job.group);
+            return;
+        };
+        let shadows = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = shadows.ask(&trial) => {}
+                () = shadows.stop.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+
+    /// What a version of a group's policy says of an attempt because somebody wants to know, with its request. None if the version is not kept.
+    pub(super) async fn opinion(
+        &self,
+        group: &Arc<Group>,
+        version: i64,
+        trial: &Trial,
+    ) -> Option<Result<(Opinion, Option<Outgoing>), FaultCode>> {
+        let variant = self.catalog.bound(group, version)?;
+        Some(self.attempter.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
+    }
+
+    async fn ask(&self, trial: &Trial) {
+        let id = trial.leased.job.group;
+        let Some(group) = self.catalog.group_by_id(id) else {
+            self.lock().remove(&id);
+            return;
+        };
+        // It may have been taken away meanwhile, or be in force by now.
+        let Some(shadow) = group.rollout.shadow.clone() else { return };
+        let Some(variant) = self.catalog.bound(&group, shadow.version) else { return };
+        let said = match self.attempter.opinion_of_shadow(&variant, trial).await {
+            Err(fault) if fault.code == FaultCode::Overloaded => return self.drop_one(id),
+            said => said.map_err(|fault| fault.code),
+        };
+        let version = shadow.version;
+        let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::of(trial, said)));
+        self.observer.metrics.shadowed(outcome);
+        if let Some(reason) = reason {
+            self.observer.tell(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));
+        }
+    }
+
+    fn drop_one(&self, group: GroupId) {
+        self.observer.metrics.shadowed(ShadowOutcome::Dropped);
+        if let Some(shadow) = self.catalog.group_by_id(group).and_then(|group| group.rollout.shadow.clone()) {
+            self.account(group, shadow, |tally| tally.dropped += 1);
+        }
+    }
+
+    /// The tally of a shadow, which begins anew with each that is set.
+    fn account<T>(&self, group: GroupId, shadow: Shadow, change: impl FnOnce(&mut Tally) -> T) -> T {
+        let mut accounts = self.lock();
+        let (known, tally) = accounts.entry(group).or_insert_with(|| (shadow.clone(), Tally::default()));
+        if *known != shadow {
+            (*known, *tally) = (shadow, Tally::default());
+        }
+        change(tally)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<GroupId, (Shadow, Tally)>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,357 @@
+//! Makes the jobs of schedules when their ticks come.
+//!
+//! A tick's job is stored under the tick, and so is why a tick makes none: whoever comes second, another node or this one after a
+//! restart, finds that it was dealt with. So the loop may forget everything. It knows how far each schedule has come from the store,
+//! sleeps until the next tick of any, is woken by changes of the catalog, and looks now and then all the same. What it has decided to
+//! store it stores, however long the store cannot be reached. Once stored, a schedule's job is a job like any other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::intake::{Intake, ScheduleTemplate, TickJob, TickTrigger};
+use carillon_catalog::Schedule;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{SkipReason, SkippedTicks};
+use carillon_core::timetable::Timetable;
+use carillon_store::{Placed, StoreError, Ticked};
+
+/// The longest time between two looks.
+const POLL: Duration = Duration::from_secs(5);
+
+/// The pause after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many jobs are stored in one transaction.
+const BATCH: usize = 500;
+
+/// A schedule, and how far it has come.
+struct Known {
+    schedule: Arc<Schedule>,
+    /// Every tick up to this has been dealt with.
+    handled: UnixMs,
+    /// How many jobs it has made of those that `max_runs` allows.
+    runs: u64,
+    /// Ticks that make no jobs, and are not written down yet.
+    skipped: Vec<SkippedTicks>,
+    /// Ticks that are to make jobs and have not yet, with whether they were missed.
+    owed: Vec<(UnixMs, TickTrigger)>,
+    /// Whether it was told of the first tick after its end.
+    is_closed: bool,
+    /// TickTrigger it can make no jobs at present, if it tried and could not.
+    hindrance: Option<SkipReason>,
+    /// When to look next; never if nothing is to come.
+    next: Option<UnixMs>,
+    template: Option<ScheduleTemplate>,
+}
+
+/// The loop.
+pub struct Cron {
+    intake: Arc<Intake>,
+    known: HashMap<i64, Known>,
+    /// Whether others may have made jobs that count.
+    recount: bool,
+}
+
+/// What a schedule's next tick comes to.
+enum Outlook {
+    /// It makes a job, or is too late for one.
+    Active,
+    /// It makes none, as all that follow it, for as long as the schedule is paused.
+    Paused,
+    /// It makes none, and nobody need hear of those that follow it.
+    Over(SkipReason),
+}
+
+impl Known {
+    fn new(schedule: &Arc<Schedule>, ticked: Option<&Ticked>, handled: UnixMs) -> Self {
+        Self {
+            schedule: Arc::clone(schedule),
+            handled,
+            runs: ticked.map_or(0, Ticked::counted),
+            skipped: Vec::new(),
+            owed: Vec::new(),
+            is_closed: ticked.and_then(|ticked| ticked.reason).is_some_and(SkipReason::is_final),
+            hindrance: None,
+            next: Some(handled),
+            template: None,
+        }
+    }
+
+    /// How many more jobs it may make.
+    fn left(&self) -> u64 {
+        self.schedule.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(self.runs))
+    }
+
+    fn outlook(&self, timetable: &Timetable) -> Outlook {
+        if self.left() == 0 {
+            return Outlook::Over(SkipReason::MaxRuns);
+        }
+        if timetable.end.is_some() && timetable.after(self.handled).next().is_none() {
+            return Outlook::Over(SkipReason::Ended);
+        }
+        if self.schedule.paused { Outlook::Paused } else { Outlook::Active }
+    }
+
+    /// Decides what is due.
+    fn look(&mut self, now: UnixMs) {
+        let schedule = Arc::clone(&self.schedule);
+        let Ok(timetable) = &schedule.timetable else {
+            self.next = None;
+            return;
+        };
+        match self.outlook(timetable) {
+            Outlook::Active => {
+                let due = timetable.due(self.handled, now, schedule.spec.catch_up());
+                self.handled = due.last().map_or(self.handled, |last| self.handled.max(last));
+                let with = |why| move |tick| (tick, why);
+                let missed = due.missed.into_iter().map(with(late(schedule.spec.catch_up_all)));
+                self.owed = missed.chain(due.on_time.into_iter().map(with(TickTrigger::Time))).collect();
+                let hindered = |skipped: SkippedTicks| SkippedTicks {
+                    reason: self.hindrance.unwrap_or(skipped.reason),
+                    ..skipped
+                };
+                self.skipped = due.skipped.into_iter().map(hindered).collect();
+                self.next = due.next.or_else(|| timetable.after_end(self.handled.max(now)));
+            }
+            Outlook::Paused => {
+                self.skipped = Vec::from_iter(timetable.skipped(self.handled, now, SkipReason::Paused));
+                self.handled = self.skipped.last().map_or(self.handled, |skipped| skipped.last);
+                self.next = timetable.after(self.handled.max(now)).next();
+                self.next = self.next.or_else(|| timetable.after_end(self.handled.max(now)));
+            }
+            Outlook::Over(_) if self.is_closed => self.next = None,
+            Outlook::Over(reason) => {
+                let first = timetable.after(self.handled).next().or_else(|| timetable.after_end(self.handled));
+                self.next = first.filter(|first| *first > now);
+                if let Some(first) = first.filter(|first| *first <= now) {
+                    (self.handled, self.is_closed) = (first, true);
+                    self.skipped.push(SkippedTicks::one(first, reason));
+                }
+            }
+        }
+    }
+
+    /// Gives up the jobs that it owes until `again`: what is not made within the catch-up window then is skipped.
+    fn postpone(&mut self, again: UnixMs, hindrance: SkipReason) {
+        let first = self.owed.first().map_or(self.handled, |(first, _)| UnixMs(first.0 - 1));
+        (self.handled, self.next, self.hindrance) = (first, Some(again), Some(hindrance));
+        self.owed.clear();
+    }
+}
+
+/// How a tick that was missed is made up for.
+fn late(all: bool) -> TickTrigger {
+    if all { TickTrigger::CatchUp } else { TickTrigger::Time }
+}
+
+impl Cron {
+    /// With the intake that makes its jobs.
+    #[must_use]
+    pub fn new(intake: Arc<Intake>) -> Self {
+        Self { intake, known: HashMap::new(), recount: false }
+    }
+
+    /// Makes the jobs of schedules until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let intake = Arc::clone(&self.intake);
+        while !stop.is_cancelled() {
+            let changed = intake.catalog.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let next = match self.look().await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "cannot make the jobs of schedules");
+                    intake.clock.now().plus(STORE_PAUSE)
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = intake.clock.sleep_until(next) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Makes the jobs that are due; returns when to look again.
+    async fn look(&mut self) -> Result<UnixMs, StoreError> {
+        self.refresh().await?;
+        // All that is due now is decided before any of it is stored: a tick that came on time is not missed because others take long.
+        let now = self.intake.clock.now();
+        for known in self.known.values_mut() {
+            let is_idle = known.owed.is_empty() && known.skipped.is_empty();
+            if is_idle && known.next.is_some_and(|next| next <= now) {
+                known.look(now);
+            }
+        }
+        self.write_skipped().await?;
+        let owing: Vec<_> = self.known.iter().filter(|(_, known)| !known.owed.is_empty()).map(|(id, _)| *id).collect();
+        let mut ready = Vec::new();
+        for id in owing {
+            ready.extend(self.jobs(id, now).await);
+            if ready.len() >= BATCH {
+                self.store(std::mem::take(&mut ready)).await?;
+            }
+        }
+        self.store(ready).await?;
+        self.count().await?;
+        let next = self.known.values().filter_map(|known| known.next).min();
+        Ok(next.map_or(now.plus(POLL), |next| next.min(now.plus(POLL))))
+    }
+
+    /// Learns of schedules that are new, were changed, or have gone.
+    async fn refresh(&mut self) -> Result<(), StoreError> {
+        let schedules = self.intake.catalog.all_schedules();
+        let is_known = |schedule: &Arc<Schedule>| {
+            self.known.get(&schedule.id).is_some_and(|known| Arc::ptr_eq(&known.schedule, schedule))
+        };
+        let fresh: Vec<_> = schedules.iter().filter(|schedule| !is_known(schedule)).cloned().collect();
+        if self.known.len() + fresh.len() > schedules.len() {
+            let ids: std::collections::HashSet<_> = schedules.iter().map(|schedule| schedule.id).collect();
+            self.known.retain(|id, _| ids.contains(id));
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let ticked: HashMap<_, _> =
+            self.intake.store.ticked().await?.into_iter().map(|ticked| (ticked.schedule, ticked)).collect();
+        for schedule in fresh {
+            let ticked = ticked.get(&schedule.id);
+            let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
+            if self.known.get(&schedule.id).is_some_and(|before| before.left() == 0) {
+                // It had no more runs; those that it is given now are for what is to come.
+                handled = handled.max(schedule.updated_at);
+            }
+            self.known.insert(schedule.id, Known::new(&schedule, ticked, handled));
+        }
+        Ok(())
+    }
+
+    /// Writes down which ticks make no jobs. Where another node was there before, its schedule is looked at again.
+    async fn write_skipped(&mut self) -> Result<(), StoreError> {
+        let of_one = |known: &Known| {
+            let schedule = Arc::clone(&known.schedule);
+            known.skipped.clone().into_iter().map(move |skipped| (Arc::clone(&schedule), skipped))
+        };
+        let all: Vec<_> = self.known.values().flat_map(of_one).collect();
+        let mut stale = Vec::new();
+        for batch in all.chunks(BATCH) {
+            let written = self.intake.skip_ticks(batch).await?;
+            for ((schedule, skipped), written) in batch.iter().zip(written) {
+                if let Some(known) = self.known.get_mut(&schedule.id) {
+                    known.skipped.retain(|other| other != skipped);
+                }
+                if !written {
+                    stale.push(schedule.id);
+                }
+            }
+        }
+        self.look_anew(&stale).await
+    }
+
+    /// Learns from the store how far these have come; what they owe is decided again from there.
+    async fn look_anew(&mut self, schedules: &[i64]) -> Result<(), StoreError> {
+        if schedules.is_empty() {
+            return Ok(());
+        }
+        for ticked in self.intake.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule)) {
+            if let Some(known) = self.known.get_mut(&ticked.schedule) {
+                let handled = ticked.last.max(known.schedule.since);
+                *known = Known::new(&known.schedule, Some(ticked), handled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts anew what another node may have added to.
+    async fn count(&mut self) -> Result<(), StoreError> {
+        if !self.recount {
+            return Ok(());
+        }
+        for ticked in self.intake.store.ticked().await? {
+            if let Some(known) = self.known.get_mut(&ticked.schedule) {
+                known.runs = ticked.counted();
+            }
+        }
+        self.recount = false;
+        Ok(())
+    }
+
+    /// The jobs that a schedule owes. If it cannot make any, what it owes is left for when it can again.
+    async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<TickJob> {
+        let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
+        let group = self.intake.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
+        known.template = known.template.take().filter(|template| template.fits(&known.schedule, group.as_ref()));
+        if known.template.is_none() {
+            match self.intake.schedule_template(&known.schedule).await {
+                Ok(template) => known.template = Some(template),
+                Err(reason) => {
+                    let schedule = &known.schedule.name;
+                    tracing::warn!(schedule, %reason, "a schedule cannot make its jobs");
+                    let hindrance = if group.is_some() { SkipReason::GroupBroken } else { SkipReason::GroupMissing };
+                    known.postpone(now.plus(POLL), hindrance);
+                    return Vec::new();
+                }
+            }
+        }
+        known.hindrance = None;
+        let Some(template) = &known.template else { return Vec::new() };
+        let of_one_kind = known.owed.chunk_by(|(_, one), (_, next)| one == next);
+        let ticking = of_one_kind.flat_map(|owed| {
+            let ticks: Vec<_> = owed.iter().map(|(tick, _)| *tick).collect();
+            let why = owed.first().map_or(TickTrigger::Time, |(_, why)| *why);
+            template.jobs_for(&ticks, why, &*self.intake.clock)
+        });
+        ticking.collect()
+    }
+
+    /// Stores jobs, together if that goes, else those of each schedule for themselves: the group of one may just have gone.
+    async fn store(&mut self, ready: Vec<TickJob>) -> Result<(), StoreError> {
+        for batch in ready.chunks(BATCH) {
+            match self.store_batch(batch).await {
+                Err(StoreError::NoSuchGroup) => {}
+                other => {
+                    other?;
+                    continue;
+                }
+            }
+            for of_one in batch.chunk_by(|one, next| one.schedule.id == next.schedule.id) {
+                match self.store_batch(of_one).await {
+                    Err(StoreError::NoSuchGroup) => self.forget(of_one),
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_batch(&mut self, batch: &[TickJob]) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let placed = self.intake.insert_ticks(batch).await?;
+        for (TickJob { schedule, tick, .. }, placed) in batch.iter().zip(placed) {
+            if let Some(known) = self.known.get_mut(&schedule.id) {
+                let made = matches!(placed, Placed::Stored { .. });
+                known.owed.retain(|(owed, _)| owed != tick);
+                known.runs += u64::from(made);
+                known.is_closed |= placed == Placed::TickSkipped(SkipReason::MaxRuns);
+                self.recount |= !made && known.schedule.spec.max_runs.is_some();
+                tracing::debug!(schedule = known.schedule.name, %tick, made, "a schedule ticked");
+            }
+        }
+        Ok(())
+    }
+
+    /// These ticks cannot make jobs now.
+    fn forget(&mut self, of_one: &[TickJob]) {
+        let again = self.intake.clock.now().plus(POLL);
+        let Some(known) = of_one.first().and_then(|one| self.known.get_mut(&one.schedule.id)) else { return };
+        tracing::warn!(schedule = known.schedule.name, "the group of a schedule has gone");
+        known.template = None;
+        known.postpone(again, SkipReason::GroupMissing);
+    }
+}

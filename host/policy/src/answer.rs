@@ -1,0 +1,204 @@
+//! What a policy's answer must satisfy before anything is done with it. Pure.
+
+use http::{HeaderName, HeaderValue, Method};
+use url::Url;
+
+use super::bindings::{sign_export, types};
+use super::fault::Fault;
+use super::limits::Limits;
+
+/// Headers that belong to the connection or to the host; a policy may not set them.
+const RESERVED: [&str; 13] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "idempotency-key",
+    "carillon-job-id",
+    "carillon-attempt",
+];
+
+/// The longest text of a policy (a reason, a message) that is kept, in bytes.
+const TEXT_LEN: usize = 1 << 10;
+
+/// The longest URL that an encoder may make, in bytes.
+const URL_LEN: usize = 8 << 10;
+
+/// The longest method that an encoder may set, in bytes.
+const METHOD_LEN: usize = 20;
+
+/// Names and values of the headers that one call adds, in sum, in bytes.
+const ADDED_HEADERS_LEN: usize = 32 << 10;
+
+/// A policy's text, fit to be kept and shown.
+pub(super) fn readable(text: &str) -> String {
+    printable(text, TEXT_LEN)
+}
+
+/// At most `limit` bytes of a guest's text, with its control characters replaced.
+pub(super) fn printable(text: &str, limit: usize) -> String {
+    let mut clean = text[..text.floor_char_boundary(limit)].replace(char::is_control, "\u{fffd}");
+    // The replacement has three bytes.
+    clean.truncate(clean.floor_char_boundary(limit));
+    clean
+}
+
+/// Whether a request may carry this header, whoever asks for it: a client, an encoder or a signer.
+///
+/// # Errors
+/// One sentence that says what is wrong with it.
+pub fn check_header(name: &str, value: &[u8]) -> Result<(), String> {
+    let shown = readable(name);
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{shown}` is not a header name"))?;
+    if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
+        return Err(format!("the header `{shown}` is set by the server"));
+    }
+    HeaderValue::from_bytes(value)
+        .map_err(|_| format!("the value of the header `{shown}` has a line break or a control character"))?;
+    Ok(())
+}
+
+/// Accepts an encoder's answer.
+pub(super) fn check_encoded(
+    limits: &Limits,
+    before: &types::Request,
+    after: types::Request,
+) -> Result<types::Request, Fault> {
+    if after.headers.len() > before.headers.len().saturating_add(limits.added_headers) {
+        return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
+    }
+    check_headers(&after.headers, length(&before.headers))?;
+    check_body(limits, &after.body)?;
+    if after.method != before.method {
+        check_method(&after.method)?;
+    }
+    if after.url != before.url {
+        check_url(&before.url, &after.url)?;
+    }
+    Ok(after)
+}
+
+fn check_method(method: &str) -> Result<(), Fault> {
+    // CONNECT would make a tunnel of the connection.
+    let fine =
+        method.len() <= METHOD_LEN && Method::from_bytes(method.as_bytes()).is_ok_and(|it| it != Method::CONNECT);
+    if fine { Ok(()) } else { Err(Fault::bad_answer(format!("`{}` is not a method", readable(method)))) }
+}
+
+fn check_url(before: &str, after: &str) -> Result<(), Fault> {
+    if after.len() > URL_LEN {
+        return Err(Fault::bad_answer(format!("the URL has more than {URL_LEN} bytes")));
+    }
+    if origin(after)? != origin(before)? {
+        return Err(Fault::bad_answer("the URL's origin was changed; a policy may change the path and the query only"));
+    }
+    Ok(())
+}
+
+/// Accepts a signer's answer and puts it on the request.
+pub(super) fn apply_signed(
+    limits: &Limits,
+    mut request: types::Request,
+    signed: sign_export::Signed,
+) -> Result<types::Request, Fault> {
+    if signed.headers.len() > limits.added_headers {
+        return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
+    }
+    check_headers(&signed.headers, 0)?;
+    request.headers.retain(|old| !signed.headers.iter().any(|new| new.name.eq_ignore_ascii_case(&old.name)));
+    request.headers.extend(signed.headers);
+    if let Some(body) = signed.body {
+        check_body(limits, &body)?;
+        request.body = body;
+    }
+    Ok(request)
+}
+
+fn check_headers(headers: &[types::Header], length_before: usize) -> Result<(), Fault> {
+    if length(headers) > length_before.saturating_add(ADDED_HEADERS_LEN) {
+        return Err(Fault::bad_answer(format!("more than {ADDED_HEADERS_LEN} bytes of headers were added")));
+    }
+    headers.iter().try_for_each(|header| check_header(&header.name, &header.value).map_err(Fault::bad_answer))
+}
+
+fn length(headers: &[types::Header]) -> usize {
+    headers.iter().map(|header| header.name.len() + header.value.len()).sum()
+}
+
+fn check_body(limits: &Limits, body: &[u8]) -> Result<(), Fault> {
+    if body.len() > limits.answer_body {
+        return Err(Fault::bad_answer(format!("the body has more than {} bytes", limits.answer_body)));
+    }
+    Ok(())
+}
+
+fn origin(url: &str) -> Result<url::Origin, Fault> {
+    Ok(Url::parse(url).map_err(|_| Fault::bad_answer("the URL does not parse"))?.origin())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn limits() -> Limits {
+        Limits {
+            memory: 0,
+            table_elements: 0,
+            fuel: 0,
+            fuel_per_byte: 0,
+            deadline: Duration::ZERO,
+            key_operations: 0,
+            log_lines: 0,
+            log_line_length: 0,
+            added_headers: 2,
+            answer_body: 8,
+        }
+    }
+
+    fn request(url: &str, headers: &[(&str, &str)], body: &[u8]) -> types::Request {
+        let headers =
+            headers.iter().map(|(name, value)| types::Header { name: (*name).into(), value: (*value).into() });
+        types::Request { method: "POST".into(), url: url.into(), headers: headers.collect(), body: body.into() }
+    }
+
+    fn refusal(after: types::Request) -> String {
+        check_encoded(&limits(), &request("http://a/x", &[], b""), after).unwrap_err().message
+    }
+
+    #[test]
+    fn an_encoder_may_change_path_query_headers_and_body() {
+        let after = request("http://a:80/y?q", &[("X-A", "b")], b"body");
+        assert!(check_encoded(&limits(), &request("http://a/x", &[], b""), after).is_ok());
+    }
+
+    #[test]
+    fn an_encoder_may_not_leave_its_bounds() {
+        assert!(refusal(request("http://b/x", &[], b"")).contains("origin"));
+        assert!(refusal(request("https://a/x", &[], b"")).contains("origin"));
+        assert!(refusal(request("http://a/x", &[("X-A", "b\r\nX-B: c")], b"")).contains("line break"));
+        assert!(refusal(request("http://a/x", &[("X A", "b")], b"")).contains("not a header name"));
+        assert!(refusal(request("http://a/x", &[("Host", "b")], b"")).contains("set by the server"));
+        assert!(refusal(request("http://a/x", &[("A", ""), ("B", ""), ("C", "")], b"")).contains("more than 2"));
+        assert!(refusal(request("http://a/x", &[], b"123456789")).contains("8 bytes"));
+    }
+
+    #[test]
+    fn a_signature_replaces_a_header_of_the_same_name() {
+        let signed = sign_export::Signed {
+            headers: vec![types::Header { name: "x-sig".into(), value: b"new".to_vec() }],
+            body: None,
+        };
+        let request =
+            apply_signed(&limits(), request("http://a/", &[("X-Sig", "old"), ("X", "1")], b"kept"), signed).unwrap();
+        let names: Vec<_> = request.headers.iter().map(|header| header.name.as_str()).collect();
+        assert_eq!(names, ["X", "x-sig"]);
+        assert_eq!(request.body, b"kept");
+    }
+}

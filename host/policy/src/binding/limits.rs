@@ -1,0 +1,288 @@
+//! A group's limits and a tenant's quota: how they are written, and what they come to.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Invalid;
+use carillon_core::json::read_value;
+
+/// The most redirects that a group can follow.
+const MOST_REDIRECTS: u32 = 10;
+
+/// What weighs most.
+const MOST_WEIGHT: u32 = 100;
+
+/// A group's limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupLimits {
+    /// How many attempts run at once.
+    pub concurrency: u32,
+    /// How many of them are on their way to one receiver.
+    pub host_concurrency: Option<u32>,
+    /// How many attempts start in a period.
+    pub rate: Option<Rate>,
+    /// How long one request may take, body included.
+    pub timeout: Duration,
+    /// How long after its acceptance a job is tried.
+    pub ttl: Option<Duration>,
+    /// How long after it was due an attempt may still start.
+    pub max_delay: Option<Duration>,
+    /// How many redirects one delivery follows.
+    pub redirects: usize,
+    /// How much starts compared with the tenant's other groups.
+    pub weight: u32,
+    /// How many bytes of an answer's body are kept; as many as the server keeps if none.
+    pub recorded_body: Option<usize>,
+}
+
+/// So many in a period, such as `100/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In how long.
+    pub period: Duration,
+    /// How many may come at once after a pause.
+    pub burst: NonZeroU32,
+}
+
+/// Limits as they are written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsDoc {
+    /// How many attempts of the group run at once.
+    pub concurrency: Option<u32>,
+    /// How many of them go to one receiver (scheme, host, port) at once. As many as run by default.
+    pub host_concurrency: Option<u32>,
+    /// How many start in a period: `100/s`, `600/min`, `5000/h`.
+    pub rate: Option<String>,
+    /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
+    pub burst: Option<u32>,
+    /// How long one request may take, such as `10s`.
+    pub timeout: Option<String>,
+    /// How long after its acceptance a job is tried, such as `1h`. Retries do not restart it.
+    pub ttl: Option<String>,
+    /// How long after it was due an attempt may still start, such as `10m`.
+    pub max_delay: Option<String>,
+    /// How many redirects one delivery follows: 0 (the default: the redirect itself is the answer) to 10.
+    pub redirects: Option<u32>,
+    /// How much of what starts it gets, compared with the tenant's other groups that have jobs due: 1 (the default) to 100.
+    pub weight: Option<u32>,
+    /// How many bytes of an answer's body are kept with the attempt: 0 for none, at most what the judge is shown. What is not kept
+    /// cannot be judged again by a replay or a backtest.
+    pub recorded_body: Option<usize>,
+}
+
+/// What all groups of a tenant may use together, and what it may keep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quota {
+    /// As it is written.
+    pub doc: QuotaDoc,
+    /// How many attempts run at once.
+    pub concurrency: Option<u32>,
+    /// How many attempts start in a period.
+    pub rate: Option<Rate>,
+    weight: Option<u32>,
+}
+
+/// A quota as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaDoc {
+    /// How many attempts of all groups run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// How much of what starts the tenant gets, compared with others that have jobs due: 1 (the default) to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// How many versions of plugins of its own it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<usize>,
+    /// How many bytes their components may have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_bytes: Option<usize>,
+}
+
+impl Quota {
+    /// Reads what is written.
+    ///
+    /// # Errors
+    /// With a pointer to what makes no sense.
+    pub fn parse(doc: QuotaDoc) -> Result<Self, Invalid> {
+        let concurrency = doc.concurrency.map(|count| at_least_1("/concurrency", count)).transpose()?;
+        let rate = rate(doc.rate.as_deref(), doc.burst)?;
+        let weight = doc.weight.map(|weight| parse_weight("/weight", weight)).transpose()?;
+        Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, weight, doc })
+    }
+
+    /// How much of what starts the tenant gets, compared with others.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight.unwrap_or(1)
+    }
+
+    /// Whether it leaves everything to the groups' own limits.
+    #[must_use]
+    pub fn is_unbounded(&self) -> bool {
+        self.concurrency.is_none() && self.rate.is_none()
+    }
+}
+
+impl GroupLimits {
+    pub(super) fn parse(value: &Value) -> Result<Self, Invalid> {
+        let empty = Value::Object(Map::new());
+        let doc: LimitsDoc = read_value(if value.is_null() { &empty } else { value })
+            .map_err(|error| Invalid::from(error).within("/limits"))?;
+        let timeout = doc.timeout.as_deref();
+        let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
+        let host_concurrency = doc.host_concurrency.map(|count| at_least_1("/limits/host_concurrency", count));
+        let period =
+            |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
+        Ok(Self {
+            concurrency: at_least_1("/limits/concurrency", doc.concurrency.unwrap_or(0))?.get(),
+            host_concurrency: host_concurrency.transpose()?.map(NonZeroU32::get),
+            rate: rate(doc.rate.as_deref(), doc.burst).map_err(|error| error.within("/limits"))?,
+            timeout: parse_period("/limits/timeout", timeout)?,
+            ttl: period("/limits/ttl", &doc.ttl)?,
+            max_delay: period("/limits/max_delay", &doc.max_delay)?,
+            redirects: redirects(&doc)?,
+            weight: parse_weight("/limits/weight", doc.weight.unwrap_or(1))?,
+            recorded_body: doc.recorded_body,
+        })
+    }
+}
+
+/// A duration such as `1h 30m`, longer than nothing, rounded up to whole milliseconds.
+///
+/// # Errors
+/// With `pointer`.
+pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
+    match carillon_core::duration::parse_millis(text) {
+        Ok(period) if !period.is_zero() => Ok(period),
+        Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
+        Err(error) => Err(Invalid::at(pointer, format!("`{}` {error}", text.escape_debug()))),
+    }
+}
+
+fn parse_weight(pointer: &str, weight: u32) -> Result<u32, Invalid> {
+    match weight {
+        1..=MOST_WEIGHT => Ok(weight),
+        _ => Err(Invalid::at(pointer, format!("a weight is a number from 1 to {MOST_WEIGHT}"))),
+    }
+}
+
+fn at_least_1(pointer: &str, number: u32) -> Result<NonZeroU32, Invalid> {
+    NonZeroU32::new(number).ok_or_else(|| Invalid::at(pointer, "a number of at least 1 is needed"))
+}
+
+fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid> {
+    let burst = burst.map(|burst| at_least_1("/burst", burst)).transpose()?;
+    match (rate.map(parse_rate).transpose()?, burst) {
+        (None, Some(_)) => Err(Invalid::at("/burst", "a burst belongs to a rate, and there is no `rate`")),
+        (rate, burst) => Ok(rate.map(|rate| Rate { burst: burst.unwrap_or(rate.burst), ..rate })),
+    }
+}
+
+fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
+    match doc.redirects.unwrap_or(0) {
+        count @ 0..=MOST_REDIRECTS => Ok(count as usize),
+        _ => Err(Invalid::at("/limits/redirects", format!("at most {MOST_REDIRECTS} redirects can be followed"))),
+    }
+}
+
+/// With a burst of the whole count.
+fn parse_rate(text: &str) -> Result<Rate, Invalid> {
+    let invalid = || Invalid::at("/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
+    let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(invalid()),
+    };
+    let count = count.parse().map_err(|_| invalid())?;
+    Ok(Rate { count, period: Duration::from_secs(seconds), burst: count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parsed(extra: Value) -> Result<GroupLimits, Invalid> {
+        let mut doc = json!({"concurrency": 1, "timeout": "1s"});
+        json_patch::merge(&mut doc, &extra);
+        GroupLimits::parse(&doc)
+    }
+
+    #[test]
+    fn a_burst_is_the_rates_count_unless_it_is_said() {
+        let burst = |extra| parsed(extra).unwrap().rate.unwrap().burst.get();
+        assert_eq!(burst(json!({"rate": "3/s"})), 3);
+        assert_eq!(burst(json!({"rate": "3/s", "burst": 5})), 5);
+        assert_eq!(burst(json!({"rate": "3/s", "burst": 1})), 1);
+        for refused in [json!({"rate": "3/s", "burst": 0}), json!({"burst": 5})] {
+            assert_eq!(parsed(refused).unwrap_err().pointer, "/limits/burst");
+        }
+    }
+
+    #[test]
+    fn a_weight_is_1_to_100() {
+        let weight = |extra| parsed(extra).map(|limits| limits.weight).map_err(|error| error.pointer);
+        assert_eq!(weight(json!({})), Ok(1));
+        assert_eq!(weight(json!({"weight": 100})), Ok(100));
+        assert_eq!(weight(json!({"weight": 0})), Err("/limits/weight".to_owned()));
+        assert_eq!(weight(json!({"weight": 101})), Err("/limits/weight".to_owned()));
+    }
+
+    #[test]
+    fn a_number_of_attempts_is_at_least_1() {
+        let host = |extra| parsed(extra).map(|limits| limits.host_concurrency).map_err(|error| error.pointer);
+        assert_eq!(host(json!({})), Ok(None));
+        assert_eq!(host(json!({"host_concurrency": 2})), Ok(Some(2)));
+        assert_eq!(host(json!({"host_concurrency": 0})), Err("/limits/host_concurrency".to_owned()));
+        assert_eq!(host(json!({"concurrency": 0})), Err("/limits/concurrency".to_owned()));
+        assert_eq!(host(json!({"concurrency": null})), Err("/limits/concurrency".to_owned()));
+    }
+
+    #[test]
+    fn a_quota_bounds_what_it_names() {
+        let parsed = |doc: Value| Quota::parse(QuotaDoc::deserialize(doc).unwrap()).map_err(|error| error.pointer);
+        assert_eq!(parsed(json!({})), Ok(Quota::default()));
+        assert_eq!(parsed(json!({})).unwrap().weight(), 1);
+        assert_eq!(parsed(json!({"weight": 7})).unwrap().weight(), 7);
+        assert!(parsed(json!({"weight": 7})).unwrap().is_unbounded());
+        let quota = parsed(json!({"concurrency": 5, "rate": "600/min", "burst": 2})).unwrap();
+        let Rate { count, period, burst } = quota.rate.unwrap();
+        assert_eq!((quota.concurrency, count.get(), period.as_secs(), burst.get()), (Some(5), 600, 60, 2));
+        assert_eq!(json!(quota.doc), json!({"concurrency": 5, "rate": "600/min", "burst": 2}));
+        for (doc, pointer) in [
+            (json!({"concurrency": 0}), "/concurrency"),
+            (json!({"rate": "fast"}), "/rate"),
+            (json!({"burst": 2}), "/burst"),
+            (json!({"rate": "2/s", "burst": 0}), "/burst"),
+            (json!({"weight": 0}), "/weight"),
+            (json!({"weight": 101}), "/weight"),
+        ] {
+            assert_eq!(parsed(doc), Err(pointer.to_owned()));
+        }
+    }
+
+    #[test]
+    fn redirects_are_followed_up_to_a_bound_and_only_if_asked_for() {
+        let redirects = |extra| parsed(extra).map(|limits| limits.redirects).map_err(|error| error.pointer);
+        assert_eq!(redirects(json!({})), Ok(0));
+        assert_eq!(redirects(json!({"redirects": 10})), Ok(10));
+        assert_eq!(redirects(json!({"redirects": 11})), Err("/limits/redirects".to_owned()));
+    }
+}

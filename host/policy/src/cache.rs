@@ -1,0 +1,245 @@
+//! Native code on disk, so that a restart compiles nothing.
+//!
+//! Loading native code is running it. So each file begins with an HMAC-SHA256 under a key of this server over its name and its
+//! content, and a file that does not verify is not loaded but made again. The name covers the component, the engine's settings
+//! and version, and the host crate's version.
+//!
+//! The files together have a bound. Past it those go that were loaded longest ago, which takes them along that another version of the server
+//! has left.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tokio::sync::Mutex;
+use wasmtime::Engine;
+use zeroize::Zeroizing;
+
+use super::component::Digest;
+use carillon_core::clock;
+
+/// Length of the code in front of the content, in bytes.
+const MAC_LEN: usize = 32;
+
+/// What is in the name of each file, whole or half written.
+const EXTENSION: &str = ".cwasm";
+
+/// So much is given up at a time, in percent of what may be kept: looking for what was loaded longest ago takes a walk over all.
+const LESS: u64 = 10;
+
+/// A directory of authenticated artefacts.
+pub struct Cache {
+    dir: PathBuf,
+    key: Zeroizing<[u8; 32]>,
+    engine: u64,
+    /// Bytes of all files.
+    limit: u64,
+    /// Bytes of all files, as far as they have been counted.
+    size: Mutex<Option<u64>>,
+}
+
+impl Cache {
+    /// Artefacts of `engine` in `dir`, which is made when it is first written to; at most `limit` bytes are kept.
+    #[must_use]
+    pub fn new(dir: PathBuf, key: Zeroizing<[u8; 32]>, engine: &Engine, limit: usize) -> Self {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        Self { dir, key, engine: hasher.finish(), limit, size: Mutex::default() }
+    }
+
+    /// The artefact of a component, if it is there and ours.
+    pub async fn get(&self, component: &Digest) -> Option<Vec<u8>> {
+        let name = self.name(component);
+        let path = self.dir.join(&name);
+        let file = tokio::fs::read(&path).await.ok()?;
+        let (mac, content) = file.split_at_checked(MAC_LEN)?;
+        if self.mac(&name, content).verify_slice(mac).is_err() {
+            tracing::warn!(
+                file = name,
+                "a file in the cache of compiled plugins was not written by this server; ignored"
+            );
+            return None;
+        }
+        if let Err(error) = clock::touch(&path) {
+            tracing::debug!(%error, file = name, "it cannot be noted that a compiled plugin was loaded");
+        }
+        Some(content.to_vec())
+    }
+
+    /// Keeps an artefact. A cache that cannot be written to costs time at the next start, nothing else.
+    pub async fn put(&self, component: &Digest, artefact: &[u8]) {
+        let name = self.name(component);
+        let mut content = self.mac(&name, artefact).finalize().into_bytes().to_vec();
+        content.extend_from_slice(artefact);
+        let (dir, limit) = (self.dir.clone(), self.limit);
+        let mut size = self.size.lock().await;
+        let known = *size;
+        let written = tokio::task::spawn_blocking(move || {
+            let before = write(&dir, &name, &content)?;
+            let known = known.map(|known| (known + content.len() as u64).saturating_sub(before));
+            match known.filter(|known| *known <= limit) {
+                Some(known) => Ok(known),
+                None => prune(&dir, limit),
+            }
+        });
+        match written.await.map_err(std::io::Error::other).flatten() {
+            Ok(now) => *size = Some(now),
+            Err(error) => tracing::warn!(%error, dir = %self.dir.display(), "cannot keep a compiled plugin"),
+        }
+    }
+
+    /// Removes the artefact of a component, if it is there.
+    pub async fn remove(&self, component: &Digest) {
+        let mut size = self.size.lock().await;
+        if tokio::fs::remove_file(self.dir.join(self.name(component))).await.is_ok() {
+            *size = None;
+        }
+    }
+
+    fn name(&self, component: &Digest) -> String {
+        format!("{component}-{:016x}{EXTENSION}", self.engine)
+    }
+
+    fn mac(&self, name: &str, content: &[u8]) -> Hmac<Sha256> {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.as_slice()).expect("any key will do");
+        mac.update(name.as_bytes());
+        mac.update(&[0]);
+        mac.update(content);
+        mac
+    }
+}
+
+/// Puts a file in its place in one go, under a name of its own until then, and says how large the one was that stood there.
+fn write(dir: &Path, name: &str, content: &[u8]) -> std::io::Result<u64> {
+    std::fs::create_dir_all(dir)?;
+    let place = dir.join(name);
+    let before = std::fs::metadata(&place).map_or(0, |file| file.len());
+    let mut file = tempfile::Builder::new().prefix(&format!("{name}.")).tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.persist(&place).map_err(|error| error.error)?;
+    Ok(before)
+}
+
+/// Removes what was loaded longest ago until the rest is not larger than it may be, and says how large that is.
+fn prune(dir: &Path, limit: u64) -> std::io::Result<u64> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().contains(EXTENSION)
+            && let Ok(file) = entry.metadata()
+        {
+            files.push((file.modified()?, file.len(), entry.path()));
+        }
+    }
+    let mut size: u64 = files.iter().map(|(_, len, _)| len).sum();
+    if size <= limit {
+        return Ok(size);
+    }
+    files.sort();
+    let least = limit - limit / 100 * LESS;
+    for (_, len, path) in files {
+        if size <= least {
+            break;
+        }
+        // Who reads it at this moment has it open.
+        if std::fs::remove_file(&path).is_ok() {
+            size -= len;
+        }
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(dir: &std::path::Path, key: u8) -> Cache {
+        Cache::new(dir.to_owned(), Zeroizing::new([key; 32]), &Engine::default(), 1 << 20)
+    }
+
+    /// The components of these that are there.
+    async fn there(cache: &Cache, components: &[Digest]) -> Vec<usize> {
+        let mut there = Vec::new();
+        for (index, component) in components.iter().enumerate() {
+            if tokio::fs::try_exists(cache.dir.join(cache.name(component))).await.unwrap() {
+                there.push(index);
+            }
+        }
+        there
+    }
+
+    #[tokio::test]
+    async fn what_was_loaded_longest_ago_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().to_owned(), Zeroizing::new([1; 32]), &Engine::default(), 5_000);
+        std::fs::write(dir.path().join("not-ours"), [0; 9_000]).unwrap();
+        let components: Vec<_> = (0..6_u8).map(|number| Digest::of(&[number])).collect();
+        for component in &components[..4] {
+            cache.put(component, &[0; 1_000]).await;
+        }
+        assert_eq!(there(&cache, &components).await, [0, 1, 2, 3]);
+        // As the file system counts time: the first is the newest, the third the oldest.
+        for (index, seconds) in [(2, 1), (3, 2), (1, 3), (0, 4)] {
+            let file = std::fs::File::open(dir.path().join(cache.name(&components[index]))).unwrap();
+            let metadata = file.metadata().unwrap();
+            let old = metadata.modified().unwrap() - std::time::Duration::from_secs(100 - seconds);
+            file.set_modified(old).unwrap();
+        }
+        assert!(cache.get(&components[2]).await.is_some(), "it is the newest now");
+        cache.put(&components[4], &[0; 1_000]).await;
+        assert_eq!(there(&cache, &components).await, [0, 1, 2, 4]);
+        // The same again is not counted twice.
+        cache.put(&components[4], &[0; 1_000]).await;
+        assert_eq!(there(&cache, &components).await, [0, 1, 2, 4]);
+        cache.put(&components[5], &[0; 3_000]).await;
+        assert_eq!(there(&cache, &components).await, [4, 5]);
+        cache.remove(&components[4]).await;
+        assert_eq!(there(&cache, &components).await, [5]);
+        assert!(dir.path().join("not-ours").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left of what was being written");
+    }
+
+    #[tokio::test]
+    async fn writers_of_one_name_do_not_meet() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other, digest) = (cache(dir.path(), 1), cache(dir.path(), 1), Digest::of(b"component"));
+        let content = vec![7; 100_000];
+        for _ in 0..20 {
+            tokio::join!(one.put(&digest, &content), other.put(&digest, &content));
+            assert_eq!(one.get(&digest).await.as_deref(), Some(&content[..]));
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_artefact_comes_back_unless_it_was_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = Digest::of(b"component");
+        cache(dir.path(), 1).put(&digest, b"native code").await;
+        assert_eq!(cache(dir.path(), 1).get(&digest).await.as_deref(), Some(b"native code".as_slice()));
+        assert_eq!(cache(dir.path(), 2).get(&digest).await, None, "another server's file");
+
+        let path = dir.path().join(cache(dir.path(), 1).name(&digest));
+        let mut file = std::fs::read(&path).unwrap();
+        *file.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &file).unwrap();
+        assert_eq!(cache(dir.path(), 1).get(&digest).await, None, "a touched file");
+        std::fs::write(&path, &file[..10]).unwrap();
+        assert_eq!(cache(dir.path(), 1).get(&digest).await, None, "a cut file");
+    }
+
+    #[tokio::test]
+    async fn a_file_under_another_components_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path(), 1);
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        cache.put(&a, b"code of a").await;
+        std::fs::rename(dir.path().join(cache.name(&a)), dir.path().join(cache.name(&b))).unwrap();
+        assert_eq!(cache.get(&b).await, None);
+    }
+}

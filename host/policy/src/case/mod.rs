@@ -1,0 +1,149 @@
+//! One call of a plugin as data: what it is made with, and what comes of it. Authors write these by hand, on the command line and as
+//! golden tests; the call itself is the very one that a delivery makes.
+
+mod input;
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+pub use self::input::Input;
+use super::{AskedJob, Called, Decision, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Role};
+use carillon_core::clock::UnixMs;
+
+/// Something is not as a case is written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotACase(pub(super) String);
+
+/// A call.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What is asked of the plugin.
+    pub role: Role,
+    /// Its config, as a binding would have it.
+    #[serde(default = "no_config")]
+    pub config: Value,
+    /// What a signer may use, the newest first. These are for tests: they are written down in the open.
+    #[serde(default)]
+    pub keys: Vec<CaseKey>,
+    /// The arguments.
+    #[serde(default)]
+    pub input: Input,
+}
+
+fn no_config() -> Value {
+    json!({})
+}
+
+/// A key of a test.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseKey {
+    /// Its name; the plugin sees `name/1`.
+    pub name: String,
+    /// A text, of which the bytes are the key.
+    #[serde(default)]
+    pub secret: String,
+    /// Or its bytes in base64.
+    pub secret_base64: Option<String>,
+    /// A shared secret, unless it is said.
+    #[serde(default = "shared")]
+    pub kind: KeyKind,
+}
+
+fn shared() -> KeyKind {
+    KeyKind::Secret
+}
+
+impl CaseKey {
+    fn material(&self) -> Result<Arc<KeyMaterial>, NotACase> {
+        let not = |said: String| NotACase(format!("the key `{}`: {said}", self.name));
+        let secret = match &self.secret_base64 {
+            Some(text) => STANDARD.decode(text).map_err(|error| not(format!("it is not base64: {error}")))?,
+            None => self.secret.clone().into_bytes(),
+        };
+        KeyMaterial::new(format!("{}/1", self.name), self.kind, Zeroizing::new(secret)).map(Arc::new).map_err(not)
+    }
+}
+
+impl Case {
+    /// Makes the call. The time is `now` where the case does not say it. The answer is given as JSON.
+    ///
+    /// # Errors
+    /// If the case does not make sense for its role, or the plugin refuses its config.
+    pub fn call(mut self, plugin: &Plugin, limits: &Limits, now: UnixMs) -> Result<Called<Value>, NotACase> {
+        if !plugin.plays(self.role) {
+            let roles = plugin.roles().into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ");
+            return Err(NotACase(format!("this component does not {}; its roles are: {roles}", self.role)));
+        }
+        let config = self.config.to_string();
+        match plugin.check(limits, &config).result {
+            Ok(Ok(())) => {}
+            Ok(Err(said)) => return Err(NotACase(format!("the plugin refuses the config: {said}"))),
+            Err(fault) => return Err(NotACase(format!("{}: {}", fault.code.as_str(), fault.message))),
+        }
+        let attempt = self.input.attempt(now);
+        Ok(match self.role {
+            Role::Encode => shown(plugin.encode(limits, &attempt, &config, &self.input.request()?), request),
+            Role::Sign => {
+                let keys = self.keys.iter().map(CaseKey::material).collect::<Result<Vec<_>, _>>()?;
+                shown(plugin.sign(limits, &attempt, &config, self.input.request()?, &keys), request)
+            }
+            Role::Judge => {
+                let verdict = plugin.judge(limits, &attempt, &config, &self.input.exchange()?);
+                shown(verdict, |verdict| json!({ "outcome": word(verdict.outcome), "reason": verdict.reason }))
+            }
+            Role::Retry => {
+                let (verdict, history) = self.input.verdict();
+                shown(plugin.retry(limits, &attempt, &config, &verdict, &history), |decision| match decision {
+                    Decision::AfterMs(ms) => json!({ "after_ms": ms }),
+                    Decision::GiveUp(reason) => json!({ "give_up": reason }),
+                })
+            }
+            Role::Observe => shown(plugin.observe(limits, &config, &self.input.events(), true), asked),
+        })
+    }
+}
+
+fn shown<T>(called: Called<T>, show: impl FnOnce(T) -> Value) -> Called<Value> {
+    Called { result: called.result.map(show), usage: called.usage }
+}
+
+/// The jobs that an observer asked for; null if there are none.
+fn asked(jobs: Vec<AskedJob>) -> Value {
+    let shown = |job: AskedJob| {
+        let AskedJob { name, method, url, headers, body, delay_ms } = job;
+        let mut shown = request(Request { method, url, headers, body });
+        shown["delay_ms"] = delay_ms.into();
+        if let Some(name) = name {
+            shown["name"] = name.into();
+        }
+        shown
+    };
+    if jobs.is_empty() { Value::Null } else { json!({ "jobs": jobs.into_iter().map(shown).collect::<Vec<_>>() }) }
+}
+
+fn request(request: Request) -> Value {
+    let header = |header: Header| json!([header.name, String::from_utf8_lossy(&header.value)]);
+    let headers: Vec<Value> = request.headers.into_iter().map(header).collect();
+    let mut shown = json!({ "method": request.method, "url": request.url, "headers": headers });
+    match String::from_utf8(request.body) {
+        Ok(text) => shown["body"] = text.into(),
+        Err(error) => shown["body_base64"] = STANDARD.encode(error.as_bytes()).into(),
+    }
+    shown
+}
+
+fn word(outcome: JudgedOutcome) -> &'static str {
+    match outcome {
+        JudgedOutcome::Success => "success",
+        JudgedOutcome::Retryable => "retryable",
+        JudgedOutcome::Permanent => "permanent",
+    }
+}

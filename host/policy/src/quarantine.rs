@@ -1,0 +1,333 @@
+//! Stops calling a policy that keeps failing, so that a broken plugin costs its own tenant a pause and nobody any CPU.
+//!
+//! What is quarantined is a component *with* a config, of a tenant: the same component under another config goes on, and so does the same of
+//! another tenant. Faults of several jobs lead to it: a job whose payload no policy can take counts once, however often it is tried.
+//! Only calls whose answer is used are watched.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::component::{Digest, Role};
+use super::fault::{Blame, Fault, FaultCode};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, JobId, TenantId};
+
+/// The most (component, config) pairs of a tenant that are watched at once; a new one past that is not watched.
+const WATCHED: usize = 10_000;
+
+/// A component under a config, of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Suspect {
+    /// Who calls it.
+    pub tenant: TenantId,
+    /// The component.
+    pub plugin: Digest,
+    /// The config, by its digest.
+    pub config: Digest,
+}
+
+/// When a policy is quarantined, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Faults of so many jobs ...
+    pub threshold: u32,
+    /// ... within this time ...
+    pub window: Duration,
+    /// ... keep it from being called for this long.
+    pub period: Duration,
+}
+
+/// For how long a policy is not called, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The group whose job was the one too many.
+    pub group: GroupId,
+    /// When that was.
+    pub since: UnixMs,
+    /// The end.
+    pub until: UnixMs,
+    /// Its fault.
+    pub fault: FaultCode,
+}
+
+/// A quarantine that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Began {
+    /// Whose policy it is.
+    pub tenant: TenantId,
+    /// The version of the group's policy that it is a part of.
+    pub binding: i64,
+    /// In which role.
+    pub role: Role,
+    /// What the group calls it.
+    pub plugin: String,
+    /// The rest.
+    pub sentence: Sentence,
+}
+
+/// The faults of the recent past.
+pub struct Quarantine {
+    rules: Rules,
+    book: Mutex<Book>,
+    has_begun: Notify,
+}
+
+#[derive(Default)]
+struct Book {
+    watched: HashMap<TenantId, HashMap<Suspect, Record>>,
+    begun: Vec<Began>,
+}
+
+#[derive(Default)]
+struct Record {
+    /// At most as many as lead to quarantine.
+    faults: VecDeque<(UnixMs, Option<JobId>)>,
+    began: Option<Began>,
+}
+
+/// What keeps an eye on the calls that are made for a group.
+#[derive(Clone)]
+pub struct Watch {
+    /// The faults so far.
+    pub quarantine: Arc<Quarantine>,
+    /// The group's tenant.
+    pub tenant: TenantId,
+    /// The group.
+    pub group: GroupId,
+    /// The version of its policy.
+    pub binding: i64,
+    /// The job; none for an observer, whose every call counts.
+    pub job: Option<JobId>,
+    /// What was up to this time does not count for the group.
+    pub lifted_at: UnixMs,
+}
+
+impl Quarantine {
+    /// Nothing is quarantined at first.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, book: Mutex::default(), has_begun: Notify::new() }
+    }
+
+    /// Whether a policy is quarantined, for a group to which nothing counts that was up to `lifted_at`.
+    #[must_use]
+    pub fn of(&self, suspect: &Suspect, lifted_at: UnixMs, now: UnixMs) -> Option<Sentence> {
+        let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.began.as_ref()?.sentence;
+        (sentence.since > lifted_at && self.lasts(&sentence, now)).then_some(sentence)
+    }
+
+    /// Everything that is quarantined now.
+    #[must_use]
+    pub fn sentences(&self, now: UnixMs) -> Vec<Sentence> {
+        let book = self.lock();
+        let records = book.watched.values().flat_map(HashMap::values);
+        let sentences = records.filter_map(|record| Some(record.began.as_ref()?.sentence));
+        sentences.filter(|sentence| self.lasts(sentence, now)).collect()
+    }
+
+    /// What is quarantined now because of jobs of this group of the tenant, to which nothing counts that was up to `lifted_at`.
+    #[must_use]
+    pub fn of_group(&self, tenant: TenantId, group: GroupId, lifted_at: UnixMs, now: UnixMs) -> Vec<(Suspect, Began)> {
+        let book = self.lock();
+        let records = book.watched.get(&tenant).into_iter().flatten();
+        let begun = records.filter_map(|(suspect, record)| Some((suspect, record.began.as_ref()?)));
+        let is_of_group = |sentence: &Sentence| sentence.group == group && sentence.since > lifted_at;
+        let counts = begun.filter(|(_, began)| is_of_group(&began.sentence) && self.lasts(&began.sentence, now));
+        counts.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
+    }
+
+    /// The quarantines that have begun since this was last asked, when there are any. One task may wait for them.
+    pub async fn begun(&self) -> Vec<Began> {
+        loop {
+            let begun = std::mem::take(&mut self.lock().begun);
+            if !begun.is_empty() {
+                return begun;
+            }
+            self.has_begun.notified().await;
+        }
+    }
+
+    /// Longer than a period from now it cannot be, unless the clock has been set back.
+    fn lasts(&self, sentence: &Sentence, now: UnixMs) -> bool {
+        sentence.until > now && sentence.until <= now.plus(self.rules.period)
+    }
+
+    fn threshold(&self) -> usize {
+        usize::try_from(self.rules.threshold).unwrap_or(usize::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch {
+    /// The component under the config, as it is watched here.
+    #[must_use]
+    pub fn suspect(&self, plugin: &Digest, config: &Digest) -> Suspect {
+        Suspect { tenant: self.tenant, plugin: plugin.clone(), config: config.clone() }
+    }
+
+    /// Whether the policy may be called.
+    ///
+    /// # Errors
+    /// [`FaultCode::Quarantined`].
+    pub fn admit(&self, suspect: &Suspect, now: UnixMs) -> Result<(), Fault> {
+        match self.quarantine.of(suspect, self.lifted_at, now) {
+            None => Ok(()),
+            Some(Sentence { until, .. }) => Err(Fault {
+                code: FaultCode::Quarantined,
+                blame: Blame::Policy,
+                message: format!("the policy failed too often and is not called until {until}"),
+            }),
+        }
+    }
+
+    /// Counts a fault of the policy that the group calls `plugin`.
+    pub fn report(&self, suspect: &Suspect, role: Role, plugin: &str, fault: FaultCode, now: UnixMs) {
+        let Rules { window, period, .. } = self.quarantine.rules;
+        let threshold = self.quarantine.threshold();
+        let mut book = self.quarantine.lock();
+        let watched = book.watched.entry(suspect.tenant).or_default();
+        if watched.len() >= WATCHED {
+            let horizon = now.minus(window);
+            watched.retain(|_, record| record.is_live(now, horizon));
+        }
+        if watched.len() >= WATCHED && !watched.contains_key(suspect) {
+            return;
+        }
+        let record = watched.entry(suspect.clone()).or_default();
+        record.faults.retain(|(at, _)| now.since(*at) <= window);
+        let counts = |(at, _): &&(UnixMs, Option<JobId>)| *at > self.lifted_at;
+        if self.job.is_some() && record.faults.iter().filter(counts).any(|(_, job)| *job == self.job) {
+            return;
+        }
+        record.faults.push_back((now, self.job));
+        let surplus = record.faults.len().saturating_sub(threshold);
+        record.faults.drain(..surplus);
+        if record.faults.iter().filter(counts).count() < threshold {
+            return;
+        }
+        record.faults.clear();
+        let sentence = Sentence { group: self.group, since: now, until: now.plus(period), fault };
+        let (tenant, binding, plugin) = (self.tenant, self.binding, plugin.to_owned());
+        let began = Began { tenant, binding, role, plugin, sentence };
+        record.began = Some(began.clone());
+        book.begun.push(began);
+        drop(book);
+        self.quarantine.has_begun.notify_one();
+    }
+}
+
+impl Record {
+    fn is_live(&self, now: UnixMs, horizon: UnixMs) -> bool {
+        self.began.as_ref().is_some_and(|began| began.sentence.until > now)
+            || self.faults.back().is_some_and(|(at, _)| *at >= horizon)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn watch() -> Watch {
+        let rules = Rules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) };
+        Watch {
+            quarantine: Arc::new(Quarantine::new(rules)),
+            tenant: TenantId(1),
+            group: GroupId(1),
+            binding: 4,
+            job: None,
+            lifted_at: UnixMs(0),
+        }
+    }
+
+    impl Watch {
+        fn of_job(&self, job: u128) -> Self {
+            Self { job: Some(JobId(uuid::Uuid::from_u128(job))), ..self.clone() }
+        }
+
+        fn named(&self, config: &str) -> Suspect {
+            self.suspect(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
+        }
+
+        /// A fault; says whether the policy is quarantined right after it.
+        fn fails(&self, config: &str, at: i64) -> bool {
+            self.report(&self.named(config), Role::Judge, "judge@1.0.0", FaultCode::Trap, UnixMs(at));
+            !self.admits(config, at)
+        }
+
+        fn admits(&self, config: &str, at: i64) -> bool {
+            self.admit(&self.named(config), UnixMs(at)).is_ok()
+        }
+    }
+
+    #[test]
+    fn the_third_fault_in_the_window_is_one_too_many() {
+        let watch = watch();
+        assert!(!watch.fails("a", 1));
+        assert!(!watch.fails("a", 1_000));
+        assert!(watch.fails("a", 60_000));
+        assert!(!watch.admits("a", 359_999));
+        assert!(watch.admits("b", 60_001), "another config is not concerned");
+        assert!(watch.admits("a", 360_000));
+        let sentence =
+            Sentence { group: GroupId(1), since: UnixMs(60_000), until: UnixMs(360_000), fault: FaultCode::Trap };
+        let began =
+            Began { tenant: TenantId(1), binding: 4, role: Role::Judge, plugin: "judge@1.0.0".into(), sentence };
+        assert_eq!(watch.quarantine.sentences(UnixMs(60_001)), [sentence]);
+        assert!(watch.quarantine.sentences(UnixMs(360_000)).is_empty());
+        let of_group = |group, lifted_at, now| {
+            watch.quarantine.of_group(TenantId(1), GroupId(group), UnixMs(lifted_at), UnixMs(now))
+        };
+        assert_eq!(of_group(1, 0, 60_001), [(watch.named("a"), began.clone())]);
+        for (group, lifted_at, now) in [(2, 0, 60_001), (1, 60_000, 60_001), (1, 0, 360_000)] {
+            assert!(of_group(group, lifted_at, now).is_empty(), "{group} {lifted_at} {now}");
+        }
+        assert_eq!(watch.quarantine.begun().now_or_never(), Some(vec![began]));
+        assert_eq!(watch.quarantine.begun().now_or_never(), None, "it is told once");
+    }
+
+    #[test]
+    fn faults_that_are_far_apart_do_not_add_up() {
+        let watch = watch();
+        assert!((1..20).all(|n| !watch.fails("a", n * 31_000)));
+    }
+
+    #[test]
+    fn one_job_is_not_enough() {
+        let watch = watch();
+        assert!((1..60).all(|n| !watch.of_job(1).fails("a", n * 1_000)), "its own tries count once");
+        assert!(!watch.of_job(2).fails("a", 60_001));
+        assert!(watch.of_job(3).fails("a", 60_002));
+    }
+
+    #[test]
+    fn a_tenant_is_none_of_another_ones_business() {
+        let watch = watch();
+        let other = Watch { tenant: TenantId(2), ..watch.clone() };
+        assert!((1..=3).any(|at| watch.fails("a", at)));
+        assert!(other.admits("a", 4) && !watch.admits("a", 4));
+        for n in 0..=WATCHED {
+            watch.fails(&n.to_string(), 5);
+        }
+        assert!((5..=7).all(|at| !watch.fails("one more", at)), "there is no room for it");
+        assert!((5..=7).any(|at| other.fails("one more", at)), "but for another tenant's there is");
+    }
+
+    #[test]
+    fn what_was_before_it_was_lifted_does_not_count() {
+        let watch = watch();
+        assert!((1..=3).any(|at| watch.fails("a", at)));
+        let lifted = Watch { lifted_at: UnixMs(10), ..watch.clone() };
+        assert!(lifted.admits("a", 11));
+        assert!(!watch.admits("a", 11), "another group still waits");
+        assert!(!lifted.fails("a", 9), "an attempt that began before");
+        assert!(!lifted.fails("a", 11) && !lifted.fails("a", 12));
+        assert!(lifted.fails("a", 13));
+    }
+}

@@ -1,0 +1,110 @@
+//! Whose upload is compiled next.
+//!
+//! What somebody uploads may take the compiler as long as it may take. So the uploads of a tenant are compiled one after the other, and
+//! those of several tenants in turn: who uploads once waits for at most one of each tenant that came before, however much they
+//! have in store. What waits is bounded for each tenant, and so is the time: who is sent away is told to come back.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Sleep;
+
+use super::load_error::LoadError;
+use carillon_core::job::TenantId;
+
+/// Uploads of one tenant that are compiled or wait for it.
+const PLACES: usize = 16;
+
+/// The uploads of all tenants.
+pub(super) struct Turns {
+    /// Compilations at the same time.
+    slots: Semaphore,
+    /// Everybody who ever uploaded anything: there are few tenants.
+    lines: Mutex<HashMap<TenantId, Arc<Line>>>,
+}
+
+/// The uploads of one tenant.
+pub(super) struct Line {
+    places: Semaphore,
+    first: Semaphore,
+}
+
+impl Turns {
+    /// So many compilations at a time.
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: Semaphore::new(slots), lines: Mutex::default() }
+    }
+
+    /// Where the tenant's uploads wait.
+    pub(super) fn line(&self, tenant: TenantId) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            lines
+                .entry(tenant)
+                .or_insert_with(|| Arc::new(Line { places: Semaphore::new(PLACES), first: Semaphore::new(1) })),
+        )
+    }
+
+    /// Waits for a compiler. Who asks is the first of its tenant's, so tenants take turns.
+    pub(super) async fn slot(&self, patience: Pin<&mut Sleep>) -> Result<SemaphorePermit<'_>, LoadError> {
+        wait(&self.slots, patience).await
+    }
+}
+
+impl Line {
+    /// Waits until the tenant's uploads before this one have been compiled.
+    pub(super) async fn first(&self, patience: Pin<&mut Sleep>) -> Result<[SemaphorePermit<'_>; 2], LoadError> {
+        let place = self.places.try_acquire();
+        let place = place.map_err(|_| LoadError::Busy("the tenant has too many uploads under way".to_owned()))?;
+        Ok([place, wait(&self.first, patience).await?])
+    }
+}
+
+async fn wait<'a>(turns: &'a Semaphore, patience: Pin<&mut Sleep>) -> Result<SemaphorePermit<'a>, LoadError> {
+    let busy = || LoadError::Busy("other uploads are being compiled".to_owned());
+    tokio::select! {
+        biased;
+        turn = turns.acquire() => turn.map_err(|_| busy()),
+        () = patience => Err(busy()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3_600);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn a_tenant_waits_behind_itself_and_nobody_else_does() {
+        let turns = Turns::new(2);
+        let (busy, calm) = (turns.line(TenantId(1)), turns.line(TenantId(2)));
+        let _first = busy.first(pin!(tokio::time::sleep(LONG))).await.unwrap();
+        let _slot = turns.slot(pin!(tokio::time::sleep(LONG))).await.unwrap();
+        let again = turns.line(TenantId(1));
+        let second = again.first(pin!(tokio::time::sleep(SHORT))).await.map(drop);
+        assert!(matches!(second, Err(LoadError::Busy(_))), "it waits as long as it has patience: {second:?}");
+        let _other = calm.first(pin!(tokio::time::sleep(SHORT))).await.unwrap();
+        let _slot = turns.slot(pin!(tokio::time::sleep(SHORT))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded() {
+        let turns = Turns::new(2);
+        let line = turns.line(TenantId(1));
+        let wait = async || line.first(pin!(tokio::time::sleep(LONG))).await.map(drop);
+        let first = line.first(pin!(tokio::time::sleep(LONG))).await.unwrap();
+        let mut waiting = futures_util::future::join_all((1..PLACES).map(|_| wait()));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let over = wait().await.unwrap_err();
+        assert!(over.to_string().contains("too many uploads"), "{over}");
+        drop(first);
+        assert!(waiting.await.into_iter().all(|turn| turn.is_ok()));
+    }
+}

@@ -1,0 +1,164 @@
+//! What one call sees of WASI: a time that stands still, random bytes that follow from the seed, and lines that are printed.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::bindings::log_import::Level;
+use crate::bindings::types::Attempt;
+use crate::state::LogLines;
+
+/// The precision of both clocks: a millisecond.
+pub(super) const RESOLUTION_NS: u64 = NANOSECONDS;
+
+/// In a millisecond.
+const NANOSECONDS: u64 = 1_000_000;
+
+/// What the random bytes are derived with, besides the seed.
+const RANDOM_LABEL: &[u8] = b"carillon wasi:random 1";
+
+/// Random bytes that a call is given, in sum.
+const RANDOM_BYTES: u64 = 1 << 20;
+
+/// Handles that a call is given, in sum.
+const HANDLES: u32 = 10_000;
+
+/// What of a call's arguments WASI shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    /// Milliseconds since 1970.
+    pub(crate) now_ms: u64,
+    /// Where randomness comes from.
+    pub(crate) seed: u32,
+}
+
+impl From<&Attempt> for Facts {
+    fn from(attempt: &Attempt) -> Self {
+        Self { now_ms: attempt.now_ms, seed: attempt.seed }
+    }
+}
+
+/// One call's.
+#[derive(Debug)]
+pub(crate) struct Wasi {
+    facts: Facts,
+    blocks: u64,
+    random_left: u64,
+    handles_left: u32,
+    /// What was printed without a line break so far: to the standard output, and to the standard error.
+    unfinished: [Vec<u8>; 2],
+}
+
+impl Wasi {
+    pub(crate) fn new(facts: Facts) -> Self {
+        Self {
+            facts,
+            blocks: 0,
+            random_left: RANDOM_BYTES,
+            handles_left: HANDLES,
+            unfinished: [Vec::new(), Vec::new()],
+        }
+    }
+
+    pub(super) fn nanoseconds(&self) -> u64 {
+        self.facts.now_ms.saturating_mul(NANOSECONDS)
+    }
+
+    pub(super) fn wall_clock(&self) -> (u64, u32) {
+        let millis = u32::try_from(self.facts.now_ms % 1_000).unwrap_or(0);
+        (self.facts.now_ms / 1_000, millis * 1_000_000)
+    }
+
+    pub(super) fn take_handle(&mut self) -> wasmtime::Result<()> {
+        let left = self.handles_left.checked_sub(1);
+        self.handles_left =
+            left.ok_or_else(|| wasmtime::format_err!("it asked for more than {HANDLES} WASI handles"))?;
+        Ok(())
+    }
+
+    pub(super) fn random(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        let left = self.random_left.checked_sub(len);
+        self.random_left =
+            left.ok_or_else(|| wasmtime::format_err!("it asked for more than {RANDOM_BYTES} random bytes"))?;
+        let len = usize::try_from(len)?;
+        let mut bytes = Vec::with_capacity(len.next_multiple_of(32));
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.block());
+        }
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    pub(super) fn random_u64(&mut self) -> wasmtime::Result<u64> {
+        let bytes = self.random(8)?;
+        Ok(bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+    }
+
+    /// The next 32 bytes: a hash of the seed and a counter. As unforeseeable as the seed is, and not more.
+    fn block(&mut self) -> [u8; 32] {
+        let hash = Sha256::new().chain_update(RANDOM_LABEL).chain_update(self.facts.seed.to_be_bytes());
+        let block = hash.chain_update(self.blocks.to_be_bytes()).finalize();
+        self.blocks = self.blocks.wrapping_add(1);
+        block.into()
+    }
+
+    /// Takes over what was printed; whole lines go to the log.
+    pub(super) fn print(&mut self, log: &mut LogLines, is_error: bool, bytes: &[u8]) {
+        let level = level(is_error);
+        let unfinished = &mut self.unfinished[usize::from(is_error)];
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // What is past the longest line is cut off anyway.
+            let room = log.max_length().saturating_add(1).saturating_sub(unfinished.len());
+            unfinished.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                write(log, level, unfinished);
+                unfinished.clear();
+            }
+        }
+    }
+
+    /// What was printed last may lack its line break.
+    pub(crate) fn finish(&mut self, log: &mut LogLines) {
+        for (index, unfinished) in self.unfinished.iter().enumerate() {
+            if !unfinished.is_empty() {
+                write(log, level(index == 1), unfinished);
+            }
+        }
+    }
+}
+
+fn level(is_error: bool) -> Level {
+    if is_error { Level::Error } else { Level::Info }
+}
+
+fn write(log: &mut LogLines, level: Level, line: &[u8]) {
+    log.write(level, String::from_utf8_lossy(line).trim_end_matches(['\r', '\n']));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn randomness_follows_from_the_seed_and_differs_with_it() {
+        let draw = |seed| Wasi::new(Facts { now_ms: 0, seed }).random(100).unwrap();
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+        let mut wasi = Wasi::new(Facts::default());
+        assert_ne!(wasi.random(32).unwrap(), wasi.random(32).unwrap());
+        assert!(wasi.random(RANDOM_BYTES).is_err(), "only so much is left");
+        assert!(wasi.random(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn both_clocks_show_the_time_of_the_call() {
+        let wasi = Wasi::new(Facts { now_ms: 1_795_168_800_251, seed: 0 });
+        assert_eq!(wasi.wall_clock(), (1_795_168_800, 251_000_000));
+        assert_eq!(wasi.nanoseconds(), 1_795_168_800_251_000_000);
+    }
+
+    #[test]
+    fn handles_run_out() {
+        let mut wasi = Wasi::new(Facts::default());
+        let given = (0..u64::MAX).take_while(|_| wasi.take_handle().is_ok()).count();
+        assert_eq!(given, usize::try_from(HANDLES).unwrap());
+    }
+}

@@ -1,0 +1,110 @@
+//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's
+//! tick; or in place of others.
+//!
+//! Every name that a condition is about is locked before the first question ([`names`]), so what is read here still holds when the
+//! transaction is committed, whatever other nodes do.
+
+use sqlx::postgres::PgConnection;
+
+use super::error::Failure;
+use super::job_rows::{self, Row};
+use super::locks::Name;
+use super::memory::Memory;
+use super::{change, debounce, done, ticks};
+use carillon_core::job::{Admission, JobId, stands_for_later};
+use carillon_store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json};
+use carillon_store::{Change, Changed, Inserted, Once, Placed};
+
+/// What is to be locked: a dedupe key is locked without its group, which costs nothing but a little waiting.
+pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a Once>) -> impl Iterator<Item = Name<'a>> {
+    let of_job = |row: &'a Row| match &row.job.admission {
+        Admission::Always => None,
+        Admission::Unique { key, .. } => Some(Name::Recent(row.job.tenant.0, DEDUPE, key)),
+        Admission::Debounced(debounce) => Some(Name::Recent(row.job.tenant.0, DEBOUNCE, &debounce.key)),
+        Admission::Tick(tick) => Some(Name::Schedule(tick.schedule)),
+        Admission::Replace { .. } => Some(Name::Replaced(row.job.group.0, row.job.name.as_deref().unwrap_or_default())),
+    };
+    let of_request = once.map(|once| Name::Recent(once.tenant.0, IDEMPOTENCY, &once.key));
+    jobs.iter().filter_map(of_job).chain(of_request)
+}
+
+/// Places the jobs of one call, in order.
+pub(super) async fn place(db: &mut PgConnection, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+    if let Some(once) = once {
+        let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+        if let Some(found) = memory.read(db, once.now).await? {
+            return Ok(Inserted::Replayed(Answered::replay(&found.doc, once)?));
+        }
+    }
+    let mut placed = Vec::with_capacity(jobs.len());
+    if jobs.iter().all(|row| row.job.admission == Admission::Always) {
+        job_rows::write(db, &jobs.iter().collect::<Vec<_>>()).await?;
+        placed.extend(jobs.iter().map(job_rows::stored));
+    } else {
+        for row in jobs {
+            placed.push(one(db, row).await?);
+        }
+    }
+    let skipped_all = placed.iter().all(Placed::is_skipped);
+    if let Some(once) = once
+        && !skipped_all
+    {
+        let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+        memory.write(db, once.expires_at, None, &to_json(&Answered::to(once, &placed))?).await?;
+    }
+    Ok(Inserted::Placed(placed))
+}
+
+async fn one(db: &mut PgConnection, row: &Row) -> Result<Placed, Failure> {
+    match &row.job.admission {
+        Admission::Always => {
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
+        }
+        Admission::Unique { key, window } => {
+            let key = format!("{}/{key}", row.job.group.0);
+            let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
+            if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
+                return Ok(Placed::Duplicate(Box::new(first)));
+            }
+            memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
+        }
+        Admission::Debounced(debounce) => debounce::place(db, row, debounce).await,
+        Admission::Tick(tick) => ticks::place(db, row, tick).await,
+        Admission::Replace { moved } => replace(db, row, *moved).await,
+    }
+}
+
+/// The unfinished jobs of a name. The lock keeps them as they are until they are dealt with.
+pub(super) const OF_NAME: &str = "
+    SELECT id, state, grp, order_key FROM job WHERE grp = $1 AND name = $2 ORDER BY id FOR UPDATE";
+
+/// Requests at the same time may be carried out in another order than that of their jobs' ids, on nodes whose clocks differ by a moment
+/// above all. The newest job of a name is the one that was placed last all the same: those with later ids give up the name.
+pub(super) const UNNAME_LATER: &str = "
+    WITH over AS (
+        UPDATE job_done SET name = NULL WHERE grp = $1 AND name = $2 AND id > $3
+    )
+    UPDATE job SET name = NULL WHERE grp = $1 AND name = $2 AND id > $3";
+
+async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+    let mut cancelled = Vec::new();
+    let now = row.job.created_at;
+    if let Some(moved) = moved {
+        match change::change(db, row.job.tenant, &[moved], &Change::Withdraw, now).await?[..] {
+            [Changed::Done] => cancelled.push(moved),
+            [Changed::Not(state)] if state.is_final() => {
+                change::change(db, row.job.tenant, &[moved], &Change::Purge, now).await?;
+            }
+            _ => return Ok(Placed::Skipped),
+        }
+    }
+    let found = sqlx::query(OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref()).fetch_all(&mut *db).await?;
+    cancelled.extend(done::cancel(db, &found, now).await?);
+    let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref()).bind(row.job.id.0);
+    query.execute(&mut *db).await?;
+    job_rows::write(db, &[row]).await?;
+    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+}

@@ -1,0 +1,315 @@
+//! [`Entities`]: what is configured. There is little of it and it changes seldom: plain statements, one change at a time.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::error::Failure;
+use super::transaction::Verb;
+use super::{PostgresStore, locks, peers, rows};
+use carillon_core::clock::UnixMs;
+use carillon_store::documents::{digest_of, to_json};
+use carillon_store::entities::{RecentChanges, check_generation, no_plugin};
+use carillon_store::{Changes, Entities, Entity, Kind, PutEntity, StoreError};
+
+#[async_trait]
+impl Entities for PostgresStore {
+    async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(load(&mut db)).await?)
+    }
+
+    async fn changes(&self, since: i64) -> Result<Option<Changes>, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(changes(&mut db, since)).await?)
+    }
+
+    async fn generation(&self) -> Result<i64, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(generation(&mut db)).await?)
+    }
+
+    async fn put(&self, put: PutEntity) -> Result<Entity, StoreError> {
+        self.database.call(&put).await
+    }
+
+    async fn delete(
+        &self,
+        tenant: i64,
+        kind: Kind,
+        name: String,
+        now: UnixMs,
+        generation: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        self.database.call(&Delete { tenant, kind, name, now, generation }).await
+    }
+
+    async fn sealed_proof(&self) -> Result<Option<String>, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(sealed_proof(&mut db)).await?)
+    }
+
+    async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError> {
+        self.database.call(&KeepProof { sealed, instead_of }).await
+    }
+
+    async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(component(&mut db, digest)).await?)
+    }
+}
+
+/// One row even if there is no entity: then its columns are NULL.
+const LOAD: &str = "
+    SELECT generation, id, tenant, kind, name, version, doc, created_at, updated_at
+    FROM carillon LEFT JOIN entity ON entity.deleted_at IS NULL
+    ORDER BY entity.id";
+
+async fn load(db: &mut PgConnection) -> Result<(i64, Vec<Entity>), Failure> {
+    loaded(&sqlx::query(LOAD).fetch_all(db).await?)
+}
+
+fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
+    let first = found.first().ok_or_else(|| StoreError::Corrupt("the table `carillon` is empty".to_owned()))?;
+    let mut entities = Vec::with_capacity(found.len());
+    for row in found {
+        if row.try_get::<Option<i64>, _>("id")?.is_some() {
+            entities.extend(readable(row)?);
+        }
+    }
+    Ok((rows::number(first, "generation")?, entities))
+}
+
+/// An entity, whatever its document: one that is no JSON is null, which nothing is read from. One of a kind that this program does not know is
+/// left out. Neither keeps the server from starting.
+fn readable(row: &PgRow) -> Result<Option<Entity>, Failure> {
+    let kind: &str = row.try_get("kind")?;
+    if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
+        tracing::error!(kind, "stored entity is of an unknown kind and is left out");
+        return Ok(None);
+    }
+    let doc = rows::document(row, "doc").unwrap_or(serde_json::Value::Null);
+    entity_with(row, doc).map(Some)
+}
+
+fn entity(row: &PgRow) -> Result<Entity, Failure> {
+    entity_with(row, rows::document(row, "doc")?)
+}
+
+fn entity_with(row: &PgRow, doc: serde_json::Value) -> Result<Entity, Failure> {
+    let kind: &str = row.try_get("kind")?;
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind)
+        .ok_or_else(|| StoreError::Corrupt(format!("`{kind}` is not a kind of entity")))?;
+    Ok(Entity {
+        id: row.try_get("id")?,
+        tenant: row.try_get("tenant")?,
+        kind,
+        name: row.try_get("name")?,
+        version: row.try_get("version")?,
+        doc,
+        created_at: UnixMs(row.try_get("created_at")?),
+        updated_at: UnixMs(row.try_get("updated_at")?),
+    })
+}
+
+const GENERATION: &str = "SELECT generation FROM carillon";
+
+async fn generation(db: &mut PgConnection) -> Result<i64, Failure> {
+    rows::number(&sqlx::query(GENERATION).fetch_one(db).await?, "generation")
+}
+
+const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1 RETURNING generation, recent";
+
+const PUT_RECENT: &str = "UPDATE carillon SET recent = $1";
+
+/// Lets the other nodes see that an entity has changed. Entities are locked.
+async fn changed(db: &mut PgConnection, entity: i64) -> Result<(), Failure> {
+    let row = sqlx::query(NEXT_GENERATION).fetch_one(&mut *db).await?;
+    let mut recent = RecentChanges::read(row.try_get("recent")?);
+    recent.record(rows::number(&row, "generation")?, entity);
+    sqlx::query(PUT_RECENT).bind(to_json(&recent)?).execute(&mut *db).await?;
+    peers::notify_catalog(db).await
+}
+
+const RECENT: &str = "SELECT generation, recent FROM carillon";
+
+const LOAD_SOME: &str = "
+    SELECT id, tenant, kind, name, version, doc, created_at, updated_at FROM entity
+    WHERE id = ANY($1) AND deleted_at IS NULL";
+
+async fn changes(db: &mut PgConnection, since: i64) -> Result<Option<Changes>, Failure> {
+    let row = sqlx::query(RECENT).fetch_one(&mut *db).await?;
+    let generation = rows::number(&row, "generation")?;
+    let Some(mut ids) = RecentChanges::read(row.try_get("recent")?).between(since, generation) else { return Ok(None) };
+    let wanted: Vec<i64> = ids.iter().copied().collect();
+    let found = sqlx::query(LOAD_SOME).bind(wanted).fetch_all(db).await?;
+    let changed: Vec<_> = found.iter().filter_map(|row| readable(row).transpose()).collect::<Result<_, _>>()?;
+    for entity in &changed {
+        ids.remove(&entity.id);
+    }
+    Ok(Some(Changes { generation, changed, gone: ids.into_iter().collect() }))
+}
+
+const FIND: &str = "
+    SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL";
+
+/// The lock waits for inserts into a group that are on their way, and keeps new ones waiting.
+const FIND_TO_DELETE: &str = "
+    SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL FOR UPDATE";
+
+const CREATE: &str = "
+    INSERT INTO entity (tenant, kind, name, version, doc, created_at, updated_at)
+    VALUES ($1, $2, $3, 1, $4, $5, $5) RETURNING *";
+
+const REPLACE: &str = "
+    UPDATE entity SET version = version + 1, doc = $2, updated_at = $3 WHERE id = $1 RETURNING *";
+
+async fn find(
+    db: &mut PgConnection,
+    sql: &'static str,
+    tenant: i64,
+    kind: Kind,
+    name: &str,
+) -> Result<Option<(i64, i64)>, Failure> {
+    if name.contains('\0') {
+        // PostgreSQL knows no such text, so nothing has this name.
+        return Ok(None);
+    }
+    let found = sqlx::query(sql).bind(tenant).bind(kind.as_str()).bind(name).fetch_optional(db).await?;
+    Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("version")?))).transpose()?)
+}
+
+#[async_trait]
+impl Verb for PutEntity {
+    type Done = Entity;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Entity, Failure> {
+        locks::take_entities(db).await?;
+        let (kind, name) = (self.kind.as_str(), self.name.as_str());
+        let found = find(db, FIND, self.tenant, self.kind, name).await?;
+        self.check(found.map(|(_, version)| version))?;
+        for (tenant, plugin) in &self.needs {
+            if find(db, FIND, *tenant, Kind::Plugin, plugin).await?.is_none() {
+                return Err(no_plugin(plugin).into());
+            }
+        }
+        if let Some((digest, component)) = &self.component {
+            sqlx::query(PUT_COMPONENT).bind(digest).bind(component.as_ref()).execute(&mut *db).await?;
+        }
+        let doc = to_json(&self.doc)?;
+        let row = match found {
+            Some((id, _)) => sqlx::query(REPLACE).bind(id).bind(doc).bind(self.now.0).fetch_one(&mut *db).await?,
+            None => {
+                let query = sqlx::query(CREATE).bind(self.tenant).bind(kind).bind(name).bind(doc).bind(self.now.0);
+                query.fetch_one(&mut *db).await?
+            }
+        };
+        let entity = entity(&row)?;
+        changed(db, entity.id).await?;
+        Ok(entity)
+    }
+}
+
+fn conflict(text: String) -> Result<(), Failure> {
+    Err(StoreError::Conflict(text).into())
+}
+
+const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
+
+const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
+
+/// Documents are what tenants say, and not all of it is JSON to PostgreSQL: they are never cast.
+const DELETE: &str = "DELETE FROM entity WHERE id = $1 RETURNING doc";
+
+/// Unless another version, of any tenant, is the same component. Nobody writes one at the same time: entities have a lock. A document that
+/// has the member `$2` anywhere keeps the component.
+const DELETE_COMPONENT: &str = "
+    DELETE FROM component WHERE digest = $1
+        AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND strpos(doc, $2) > 0)";
+
+/// Its ticks go with the housekeeping: there may be millions.
+const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
+
+/// See [`Entities::delete`].
+struct Delete {
+    tenant: i64,
+    kind: Kind,
+    name: String,
+    now: UnixMs,
+    generation: Option<i64>,
+}
+
+#[async_trait]
+impl Verb for Delete {
+    type Done = bool;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
+        locks::take_entities(db).await?;
+        if self.generation.is_some() {
+            check_generation(self.generation, generation(db).await?)?;
+        }
+        let Some((id, _)) = find(db, FIND_TO_DELETE, self.tenant, self.kind, &self.name).await? else {
+            return Ok(false);
+        };
+        if self.kind == Kind::Group {
+            let row = sqlx::query(UNFINISHED).bind(id).fetch_one(&mut *db).await?;
+            let jobs: u64 = rows::number(&row, "jobs")?;
+            if jobs > 0 {
+                conflict(format!("the group `{}` has {jobs} waiting or running jobs", self.name))?;
+            }
+            sqlx::query(DELETE_GROUP).bind(id).bind(self.now.0).execute(&mut *db).await?;
+        } else {
+            let row = sqlx::query(DELETE).bind(id).fetch_one(&mut *db).await?;
+            if self.kind == Kind::Plugin
+                && let Some((digest, member)) = digest_of(row.try_get("doc")?)
+            {
+                sqlx::query(DELETE_COMPONENT).bind(digest).bind(member).execute(&mut *db).await?;
+            }
+        }
+        if self.kind == Kind::Schedule {
+            sqlx::query(DELETE_TICKED).bind(id).execute(&mut *db).await?;
+        }
+        changed(db, id).await?;
+        Ok(true)
+    }
+}
+
+const PROOF: &str = "SELECT sealed FROM master_key";
+
+async fn sealed_proof(db: &mut PgConnection) -> Result<Option<String>, Failure> {
+    let row = sqlx::query(PROOF).fetch_optional(db).await?;
+    Ok(row.map(|row| row.try_get("sealed")).transpose()?)
+}
+
+/// Of nodes that start at the same time, one writes; the others wait for it and read what it wrote.
+const KEEP_PROOF: &str = "
+    INSERT INTO master_key (id, sealed) VALUES (1, $1)
+    ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed WHERE master_key.sealed = $2";
+
+/// See [`Entities::keep_proof`].
+struct KeepProof {
+    sealed: String,
+    instead_of: Option<String>,
+}
+
+#[async_trait]
+impl Verb for KeepProof {
+    type Done = String;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<String, Failure> {
+        sqlx::query(KEEP_PROOF).bind(&self.sealed).bind(self.instead_of.as_ref()).execute(&mut *db).await?;
+        Ok(sqlx::query(PROOF).fetch_one(db).await?.try_get("sealed")?)
+    }
+}
+
+const PUT_COMPONENT: &str = "INSERT INTO component (digest, bytes) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING";
+
+const COMPONENT: &str = "SELECT bytes FROM component WHERE digest = $1";
+
+async fn component(db: &mut PgConnection, digest: &str) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(COMPONENT).bind(digest).fetch_optional(db).await?;
+    row.as_ref().map(|row| rows::payload(row, "bytes")).transpose()
+}

@@ -1,0 +1,181 @@
+//! What people do to jobs: cancel, reschedule, redrive, purge, edit.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow};
+use uuid::Uuid;
+
+use super::done;
+use super::error::Failure;
+use super::transaction::Verb;
+use super::{order, rows};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, JobId, State, TenantId};
+use carillon_store::documents::to_json;
+use carillon_store::labels::labels;
+use carillon_store::{Change, Changed, Edit, lane};
+
+/// A tenant's unfinished jobs. The lock keeps them as they are until they are dealt with.
+pub(super) const LOCK: &str = "
+    SELECT id, state, grp, order_key FROM job WHERE id = ANY($1) AND tenant = $2 ORDER BY id FOR UPDATE";
+
+pub(super) const RESCHEDULE: &str = "UPDATE job SET run_at = $2 WHERE id = ANY($1)";
+
+pub(super) const REDRIVE: &str = "
+    WITH back AS (
+        DELETE FROM job_done WHERE id = ANY($1) AND tenant = $2 AND state IN ('dead', 'expired') RETURNING *
+    )
+    INSERT INTO job (id, tenant, grp, lane, run_at, state, blocked, token, attempt_count, attempt_base, revision, seed, created_at,
+        deadline, ttl, max_delay, schedule, last_status, name, order_key, last_error)
+    SELECT id, tenant, grp, lane, $3, 'scheduled', order_key IS NOT NULL, token, attempt_count, attempt_count, revision, seed,
+        created_at, $3 + coalesce(ttl, deadline - created_at), coalesce(ttl, deadline - created_at), max_delay, schedule, last_status, name, order_key, last_error
+    FROM back
+    RETURNING id, state, grp, order_key";
+
+pub(super) const PURGE: &str = "
+    WITH gone AS (
+        DELETE FROM job_done WHERE id = ANY($1) AND tenant = $2 RETURNING id, state, grp, order_key
+    ), specs AS (
+        DELETE FROM job_spec USING gone WHERE job_spec.job = gone.id
+    ), attempts AS (
+        DELETE FROM attempt USING gone WHERE attempt.job = gone.id
+    )
+    SELECT * FROM gone";
+
+pub(super) const EDIT: &str = "
+    UPDATE job SET name = $4, run_at = $5, lane = grp * 20 + $6, revision = revision + 1
+    WHERE id = $1 AND tenant = $2 AND revision = $3 AND state = 'scheduled'
+    RETURNING id, state, grp, order_key";
+
+pub(super) const EDIT_SPEC: &str = "
+    UPDATE job_spec SET spec = $2, labels = $3::JSONB, body = coalesce($4, body) WHERE job = $1";
+
+pub(super) const STATES: &str = "
+    SELECT id, state FROM job WHERE id = ANY($1) AND tenant = $2
+    UNION ALL
+    SELECT id, state FROM job_done WHERE id = ANY($1) AND tenant = $2";
+
+/// A change of several of a tenant's jobs.
+pub(super) struct ChangeJobs {
+    pub(super) tenant: TenantId,
+    pub(super) ids: Vec<JobId>,
+    pub(super) change: Change,
+    pub(super) now: UnixMs,
+}
+
+#[async_trait]
+impl Verb for ChangeJobs {
+    type Done = Vec<Changed>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Vec<Changed>, Failure> {
+        change(db, self.tenant, &self.ids, &self.change, self.now).await
+    }
+}
+
+/// Does `change` to each job that is in a state for it.
+pub(super) async fn change(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    ids: &[JobId],
+    change: &Change,
+    now: UnixMs,
+) -> Result<Vec<Changed>, Failure> {
+    let uuids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let done = match change {
+        Change::Cancel => {
+            let found = lock(db, tenant, &uuids).await?;
+            done::cancel(db, &found, now).await?;
+            answers(&found)?
+        }
+        Change::Withdraw => {
+            let found = waiting(db, tenant, &uuids).await?;
+            done::cancel(db, &found, now).await?;
+            answers(&found)?
+        }
+        Change::Reschedule(at) => {
+            let found = waiting(db, tenant, &uuids).await?;
+            let ids = found.iter().map(|row| Ok(rows::job_id(row, "id")?.0)).collect::<Result<Vec<Uuid>, Failure>>()?;
+            sqlx::query(RESCHEDULE).bind(ids).bind(at.0).execute(&mut *db).await?;
+            answers(&found)?
+        }
+        Change::Redrive(at) => {
+            let back = sqlx::query(REDRIVE).bind(&uuids).bind(tenant.0).bind(at.0).fetch_all(&mut *db).await?;
+            let keys = back.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+            order::advance(db, keys.into_iter().flatten()).await?;
+            answers(&back)?
+        }
+        Change::Purge => answers(&sqlx::query(PURGE).bind(&uuids).bind(tenant.0).fetch_all(&mut *db).await?)?,
+        Change::Edit(edit) => edit_all(db, tenant, ids, edit).await?,
+    };
+    let unchanged: Vec<Uuid> = ids.iter().filter(|id| !done.contains_key(id)).map(|id| id.0).collect();
+    let why = why_not(db, tenant, unchanged, change).await?;
+    let answer = |id| done.get(id).or_else(|| why.get(id)).copied().unwrap_or(Changed::Unknown);
+    Ok(ids.iter().map(answer).collect())
+}
+
+async fn lock(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Result<Vec<PgRow>, Failure> {
+    Ok(sqlx::query(LOCK).bind(ids).bind(tenant.0).fetch_all(db).await?)
+}
+
+/// Those of the jobs that wait. All are locked.
+async fn waiting(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Result<Vec<PgRow>, Failure> {
+    let mut waiting = Vec::new();
+    for row in lock(db, tenant, ids).await? {
+        if rows::word::<State>(&row, "state")? == State::Scheduled {
+            waiting.push(row);
+        }
+    }
+    Ok(waiting)
+}
+
+/// What is said of jobs that were changed. One that runs can only be asked to be cancelled.
+fn answers(rows: &[PgRow]) -> Result<HashMap<JobId, Changed>, Failure> {
+    let answer = |row: &PgRow| {
+        let running = rows::word::<State>(row, "state")? == State::Running;
+        Ok((rows::job_id(row, "id")?, if running { Changed::Requested } else { Changed::Done }))
+    };
+    rows.iter().map(answer).collect()
+}
+
+async fn edit_all(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    ids: &[JobId],
+    edit: &Edit,
+) -> Result<HashMap<JobId, Changed>, Failure> {
+    let (spec, labels) = (to_json(&edit.spec)?, labels(&edit.spec.metadata)?);
+    let mut edited = HashMap::new();
+    for id in ids {
+        let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);
+        let query = sqlx::query(EDIT).bind(id.0).bind(tenant.0).bind(edit.revision);
+        let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
+        if query.fetch_optional(&mut *db).await?.is_some() {
+            let query = sqlx::query(EDIT_SPEC).bind(id.0).bind(&spec).bind(labels.as_deref());
+            query.bind(edit.body.as_deref()).execute(&mut *db).await?;
+            edited.insert(*id, Changed::Done);
+        }
+    }
+    Ok(edited)
+}
+
+/// Why nothing was done to jobs; those that are not there are left out.
+async fn why_not(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    ids: Vec<Uuid>,
+    change: &Change,
+) -> Result<HashMap<JobId, Changed>, Failure> {
+    let mut why = HashMap::new();
+    if ids.is_empty() {
+        return Ok(why);
+    }
+    for row in sqlx::query(STATES).bind(ids).bind(tenant.0).fetch_all(db).await? {
+        let changed = match (rows::word(&row, "state")?, change) {
+            (State::Scheduled, Change::Edit(_)) => Changed::Stale,
+            (state, _) => Changed::Not(state),
+        };
+        why.insert(rows::job_id(&row, "id")?, changed);
+    }
+    Ok(why)
+}

@@ -1,0 +1,378 @@
+//! Leases: taking them and prolonging them.
+//!
+//! A claim passes over rows that another node is just taking (`SKIP LOCKED`), so claims never wait for each other. What belongs to a
+//! job is read by a statement of its own, after its row is locked: the statement that claims sees everything else as it was when it
+//! began, and a job may have been edited since.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::rows;
+use super::transaction::Verb;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
+use carillon_store::{Abort, ClaimDue, lane};
+
+/// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
+/// not filled the quota.
+pub(super) const CLAIM_DUE: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[]) WITH ORDINALITY AS quota (lane, most, number)
+        CROSS JOIN LATERAL (
+            SELECT in_lane.id FROM generate_series(0, 9) AS level (number)
+            CROSS JOIN LATERAL (
+                SELECT job.id FROM job
+                WHERE job.lane = quota.lane + level.number AND state = 'scheduled' AND NOT blocked
+                    AND run_at >= ($5::BIGINT[])[(quota.number - 1) * 10 + level.number + 1] AND run_at <= $3
+                ORDER BY run_at, id LIMIT quota.most FOR UPDATE SKIP LOCKED
+            ) AS in_lane
+            LIMIT quota.most
+        ) AS picked
+    )
+    UPDATE job SET state = 'running', token = token + 1, lease_until = $4
+    WHERE id = ANY (ARRAY (SELECT due.id FROM due))
+    RETURNING job.*";
+
+/// Of each lane its quota, from its front on.
+pub(super) const CLAIM_OWED: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[], $5::BIGINT[]) AS owed (lane, most, front)
+        CROSS JOIN LATERAL (
+            SELECT job.id FROM job
+            WHERE job.lane = owed.lane AND state = 'scheduled' AND NOT blocked AND run_at >= owed.front AND run_at <= $3
+            ORDER BY run_at, id LIMIT owed.most FOR UPDATE SKIP LOCKED
+        ) AS picked
+    )
+    UPDATE job SET state = 'running', token = token + 1, lease_until = $4
+    WHERE id = ANY (ARRAY (SELECT due.id FROM due))
+    RETURNING job.*";
+
+pub(super) const CLAIM_OVERDUE: &str = "
+    WITH overdue AS MATERIALIZED (
+        SELECT id FROM job WHERE state = 'scheduled' AND expires_at >= $4 AND expires_at < $1
+        ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE job SET state = 'running', token = token + 1, lease_until = $2
+    WHERE id = ANY (ARRAY (SELECT overdue.id FROM overdue))
+    RETURNING job.*";
+
+pub(super) const ENDING: &str = "
+    SELECT id, token, lease_until FROM job WHERE lease_until >= $1 AND lease_until <= $2 ORDER BY lease_until LIMIT $3";
+
+pub(super) const ABORTS: &str = "
+    SELECT id, token, lane FROM job WHERE abort_requested AND state = 'running' ORDER BY id LIMIT $1";
+
+/// What another node is just taking back, or extending, is passed over.
+pub(super) const CLAIM_LOST: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT id, token FROM job WHERE id = ANY ($1) AND lease_until <= $3 ORDER BY id FOR UPDATE SKIP LOCKED
+    ), lost AS MATERIALIZED (
+        SELECT found.id FROM found JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token)
+            ON (found.id, found.token) = (lease.id, lease.token)
+    )
+    UPDATE job SET token = token + 1, lease_until = $4, lost_leases = lost_leases + 1
+    WHERE id = ANY (ARRAY (SELECT lost.id FROM lost))
+    RETURNING job.*";
+
+/// Of a job that has gone on under a newer lease, or has ended, nothing is left to count.
+pub(super) const EXCUSE: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT id, token FROM job WHERE id = ANY ($1) ORDER BY id FOR UPDATE
+    ), lost AS MATERIALIZED (
+        SELECT found.id FROM found JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token)
+            ON found.id = lease.id AND found.token > lease.token
+    )
+    UPDATE job SET lost_leases = lost_leases - 1 WHERE id = ANY (ARRAY (SELECT lost.id FROM lost)) AND lost_leases > 0";
+
+pub(super) const HELD: &str = "
+    SELECT * FROM job WHERE id = $1 AND tenant = $2 AND token = $3 AND state = 'running' AND lease_until > $4";
+
+/// The `OFFSET` keeps the walk from job to job: each is in one partition, and the others are not looked at.
+pub(super) const SPECS: &str = "
+    SELECT found.job, found.spec, found.body FROM UNNEST($1::UUID[]) AS wanted (job)
+    CROSS JOIN LATERAL (SELECT job, spec, body FROM job_spec WHERE job_spec.job = wanted.job OFFSET 0) AS found";
+
+/// Of each job, with the number of attempts that it has spent: the newest of these attempts.
+pub(super) const HISTORY: &str = "
+    SELECT past.* FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[]) AS wanted (job, first, last)
+    CROSS JOIN LATERAL (
+        SELECT job, number, started_at, finished_at, outcome, status FROM attempt
+        WHERE attempt.job = wanted.job AND number BETWEEN wanted.first AND wanted.last OFFSET 0) AS past";
+
+/// Locks in the order of the ids, as every other verb does.
+pub(super) const EXTEND: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT id, token, state FROM job WHERE id = ANY ($1) ORDER BY id FOR UPDATE
+    ), ours AS MATERIALIZED (
+        SELECT found.id FROM found JOIN UNNEST($1::UUID[], $2::BIGINT[]) AS lease (id, token)
+            ON (found.id, found.token) = (lease.id, lease.token)
+        WHERE found.state = 'running'
+    )
+    UPDATE job SET lease_until = $3 WHERE id = ANY (ARRAY (SELECT ours.id FROM ours))
+    RETURNING job.id, job.token";
+
+/// The rows of leased jobs, and what belongs to them.
+#[derive(Default)]
+pub(super) struct Rows {
+    jobs: Vec<PgRow>,
+    specs: Vec<PgRow>,
+    history: Vec<PgRow>,
+}
+
+impl Rows {
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+}
+
+/// A claim, and for each of its groups the fronts of its ten lanes, and for each priority that is owed that of its lane.
+pub(super) struct ClaimFrom {
+    pub(super) claim: ClaimDue,
+    pub(super) fronts: Vec<i64>,
+    pub(super) fronts_of_owed: Vec<i64>,
+}
+
+impl ClaimFrom {
+    async fn claim_owed(&self, db: &mut PgConnection) -> Result<Vec<PgRow>, Failure> {
+        let ClaimDue { now, lease_until, pull, owed, .. } = &self.claim;
+        if owed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lanes: Vec<i64> = owed.iter().map(|owed| lane::owed(owed, *pull)).collect();
+        let most: Vec<i64> = owed.iter().map(|owed| i64::from(owed.count)).collect();
+        let query = sqlx::query(CLAIM_OWED).bind(lanes).bind(most).bind(now.0).bind(lease_until.0);
+        Ok(query.bind(&self.fronts_of_owed).fetch_all(db).await?)
+    }
+}
+
+#[async_trait]
+impl Verb for ClaimFrom {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let ClaimDue { now, lease_until, pull, quotas, .. } = &self.claim;
+        let mut jobs = self.claim_owed(&mut *db).await?;
+        let groups = jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect::<Result<Vec<_>, Failure>>()?;
+        let quotas = lane::left(quotas, groups.into_iter());
+        let lanes: Vec<i64> = quotas.iter().map(|(group, _)| lane::first(*group, *pull)).collect();
+        let most: Vec<i64> = quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
+        let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(now.0).bind(lease_until.0).bind(&self.fronts);
+        jobs.extend(query.fetch_all(&mut *db).await?);
+        with_rest(jobs, db).await
+    }
+}
+
+/// Leases jobs whose time ran out, from this time on, at most `limit`.
+pub(super) struct ClaimOverdue {
+    pub(super) front: UnixMs,
+    pub(super) now: UnixMs,
+    pub(super) lease_until: UnixMs,
+    pub(super) limit: u32,
+}
+
+#[async_trait]
+impl Verb for ClaimOverdue {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let query = sqlx::query(CLAIM_OVERDUE).bind(self.now.0).bind(self.lease_until.0);
+        let query = query.bind(i64::from(self.limit)).bind(self.front.0);
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
+}
+
+/// The leases that end from `front` to `until`, at most `limit`.
+pub(super) struct Ending {
+    pub(super) front: UnixMs,
+    pub(super) until: UnixMs,
+    pub(super) limit: u32,
+}
+
+#[async_trait]
+impl Verb for Ending {
+    type Done = Vec<(Lease, UnixMs)>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Self::Done, Failure> {
+        let query = sqlx::query(ENDING).bind(self.front.0).bind(self.until.0).bind(i64::from(self.limit));
+        let lease = |row: &PgRow| {
+            Ok((
+                (rows::job_id(row, "id")?, rows::token(row)?),
+                UnixMs(row.try_get("lease_until").map_err(Failure::from)?),
+            ))
+        };
+        query.fetch_all(db).await?.iter().map(lease).collect()
+    }
+}
+
+/// At most so many leases under which the work is to be cut off.
+pub(super) struct Aborts(pub(super) u32);
+
+#[async_trait]
+impl Verb for Aborts {
+    type Done = Vec<Abort>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Vec<Abort>, Failure> {
+        let abort = |row: &PgRow| {
+            let (_, pull) = lane::group(row.try_get("lane").map_err(Failure::from)?);
+            Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), pull })
+        };
+        sqlx::query(ABORTS).bind(i64::from(self.0)).fetch_all(db).await?.iter().map(abort).collect()
+    }
+}
+
+/// Leases anew what these leases were for, where they have ended.
+pub(super) struct ClaimLost {
+    pub(super) lost: Vec<Lease>,
+    pub(super) now: UnixMs,
+    pub(super) lease_until: UnixMs,
+}
+
+#[async_trait]
+impl Verb for ClaimLost {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let (ids, tokens) = unzipped(&self.lost);
+        let query = sqlx::query(CLAIM_LOST).bind(ids).bind(tokens).bind(self.now.0).bind(self.lease_until.0);
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
+}
+
+/// Leases that were lost although their holder was there.
+pub(super) struct Excuse(pub(super) Vec<Lease>);
+
+#[async_trait]
+impl Verb for Excuse {
+    type Done = ();
+
+    async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
+        let (ids, tokens) = unzipped(&self.0);
+        sqlx::query(EXCUSE).bind(ids).bind(tokens).execute(db).await?;
+        Ok(())
+    }
+}
+
+/// Each lease once, as two lists.
+fn unzipped(leases: &[Lease]) -> (Vec<Uuid>, Vec<i64>) {
+    let leases: HashSet<Lease> = leases.iter().copied().collect();
+    leases.into_iter().map(|(id, token)| (id.0, token.0)).unzip()
+}
+
+/// The job under a lease.
+pub(super) struct Held {
+    pub(super) tenant: TenantId,
+    pub(super) id: JobId,
+    pub(super) token: Token,
+    pub(super) now: UnixMs,
+}
+
+#[async_trait]
+impl Verb for Held {
+    type Done = Rows;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
+        let query = sqlx::query(HELD).bind(self.id.0).bind(self.tenant.0).bind(self.token.0).bind(self.now.0);
+        with_rest(query.fetch_all(&mut *db).await?, db).await
+    }
+}
+
+/// Reads what belongs to leased jobs. Nobody else writes it as long as they are.
+async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Failure> {
+    if jobs.is_empty() {
+        return Ok(Rows::default());
+    }
+    let (mut ids, mut spent, mut firsts, mut lasts) = (Vec::<Uuid>::new(), Vec::<Uuid>::new(), Vec::new(), Vec::new());
+    for row in &jobs {
+        let id = row.try_get("id")?;
+        ids.push(id);
+        let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
+        if last > base {
+            let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
+            spent.push(id);
+            firsts.push(base.max(last.saturating_sub(limit)).saturating_add(1));
+            lasts.push(last);
+        }
+    }
+    let specs = sqlx::query(SPECS).bind(ids).fetch_all(&mut *db).await?;
+    let history = match spent.is_empty() {
+        true => Vec::new(),
+        false => sqlx::query(HISTORY).bind(spent).bind(firsts).bind(lasts).fetch_all(db).await?,
+    };
+    Ok(Rows { jobs, specs, history })
+}
+
+/// Puts leased jobs together, in the order of priority, `run_at` and id.
+///
+/// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
+pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
+    let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
+    for row in &rows.history {
+        match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
+            Ok((job, past)) => histories.entry(job).or_default().push(past),
+            Err(failure) => {
+                tracing::error!(error = %failure.error, "an attempt cannot be read; the history is shown without it");
+            }
+        }
+    }
+    let specs: HashMap<JobId, &PgRow> =
+        rows.specs.iter().filter_map(|row| Some((rows::job_id(row, "job").ok()?, row))).collect();
+    let mut leased = Vec::with_capacity(rows.jobs.len());
+    for row in &rows.jobs {
+        match one(row, &specs, &mut histories) {
+            Ok(one) => leased.push(one),
+            Err(failure) => {
+                let id = rows::job_id(row, "id").map(|id| id.to_string()).unwrap_or_default();
+                tracing::error!(error = %failure.error, id, "a job cannot be read; it stays leased");
+            }
+        }
+    }
+    leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
+    leased
+}
+
+fn one(
+    row: &PgRow,
+    specs: &HashMap<JobId, &PgRow>,
+    histories: &mut HashMap<JobId, Vec<Past>>,
+) -> Result<Leased, Failure> {
+    let id = rows::job_id(row, "id")?;
+    let missing = || carillon_store::StoreError::Corrupt("the job has no spec".to_owned());
+    let rest = specs.get(&id).ok_or_else(missing)?;
+    let body: Bytes = rows::payload(rest, "body")?;
+    let body_len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    let job = rows::job_with(row, None, rows::document(rest, "spec")?, body_len)?;
+    let mut history = histories.remove(&job.id).unwrap_or_default();
+    history.sort_by_key(|past| past.number);
+    // Policies count from the last redrive.
+    history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
+    let until = UnixMs(row.try_get("lease_until")?);
+    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
+}
+
+/// Moves the end of leases.
+pub(super) struct Extend {
+    pub(super) leases: Vec<Lease>,
+    pub(super) lease_until: UnixMs,
+}
+
+#[async_trait]
+impl Verb for Extend {
+    type Done = Vec<bool>;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Vec<bool>, Failure> {
+        let (ids, tokens) = unzipped(&self.leases);
+        let mut ours: HashSet<Lease> = HashSet::with_capacity(ids.len());
+        let query = sqlx::query(EXTEND).bind(ids).bind(tokens).bind(self.lease_until.0);
+        for row in &query.fetch_all(db).await? {
+            ours.insert((rows::job_id(row, "id")?, rows::token(row)?));
+        }
+        Ok(self.leases.iter().map(|lease| ours.contains(lease)).collect())
+    }
+}

@@ -1,0 +1,207 @@
+//! Connections, none of which is waited for without end.
+//!
+//! A network can fall silent: nothing that is sent arrives, nothing comes back, and neither side is told. So everything that waits for the
+//! database has a bound: a connection that is asked for, the work that is done on it, and the test that it passes on its way back into
+//! the pool. What does not answer in time is thrown away with its socket, and the next connection is a new one, to the host that
+//! accepts writes then.
+
+use std::io::ErrorKind;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use super::error::Failure;
+use super::hosts::Hosts;
+use carillon_store::StoreError;
+
+/// The most connections of a node for what must not wait: accepting, claiming, extending and settling.
+const CONNECTIONS: u32 = 16;
+
+/// The most connections of a node for lists, counts and single jobs that people look at: a list may walk through all that there is.
+const VIEWER_CONNECTIONS: u32 = 8;
+
+/// How long one look for a connection may take, and a connection to say that it is alive. When it is over the next look begins: another
+/// connection may be free by now, and another host the primary.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// There is time for so many looks at least.
+const LOOKS: u32 = 3;
+
+/// A connection that is not there after this long may be one that is refused.
+const KNOCK_AFTER: Duration = Duration::from_millis(100);
+
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The connections of a node.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pool: PgPool,
+    hosts: Hosts,
+    /// For a connection, and for the work of one transaction.
+    bound: Duration,
+    look: Duration,
+    looking: Mutex<()>,
+}
+
+impl Connections {
+    /// None yet. `options` say how a connection is prepared, `writer` which of the hosts accepts writes for the time being.
+    pub(super) fn new(options: PgPoolOptions, writer: &PgConnectOptions, hosts: Hosts, bound: Duration) -> Self {
+        let look = LOOK.min(bound / LOOKS);
+        let options = options.max_connections(CONNECTIONS).acquire_timeout(look);
+        Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, look, looking: Mutex::new(()) }
+    }
+
+    /// Connections for viewers, made in the same way: however many of them there are, they take none of these.
+    pub(super) fn for_viewers(&self) -> Self {
+        let options = self.pool.options().clone().max_connections(VIEWER_CONNECTIONS);
+        let pool = options.connect_lazy_with(self.options());
+        Self { pool, hosts: self.hosts.clone(), bound: self.bound, look: self.look, looking: Mutex::new(()) }
+    }
+
+    /// A connection that answers.
+    pub(super) async fn take(&self) -> Result<Taken, Failure> {
+        let looks = async {
+            let mut refused = pin!(self.refused());
+            loop {
+                let acquired = tokio::select! {
+                    biased;
+                    acquired = self.pool.acquire() => acquired,
+                    error = &mut refused => return Err(Failure::from(error)),
+                };
+                match acquired {
+                    Ok(connection) => return Ok(Taken { connection, look: self.look }),
+                    Err(error) if !may_pass(&error) => return Err(Failure::from(error)),
+                    Err(error) => tracing::debug!(%error, "no connection to the database yet"),
+                }
+                self.look_for_writer().await;
+                tokio::select! {
+                    () = sleep(LOOK_AGAIN) => {}
+                    error = &mut refused => return Err(Failure::from(error)),
+                }
+            }
+        };
+        let none = || Err(Failure::from(sqlx::Error::PoolTimedOut));
+        // Boxed because making a connection takes a lot of room, which whoever calls the store would have to have, too.
+        timeout(self.bound, Box::pin(looks)).await.unwrap_or_else(|_| none())
+    }
+
+    /// Does work on a connection that was taken.
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let silent = || StoreError::Unavailable("the database did not answer in time".to_owned());
+        timeout(self.bound, work).await.unwrap_or_else(|_| Err(silent().into()))
+    }
+
+    /// How long a connection, and work on it, may take.
+    pub(super) fn bound(&self) -> Duration {
+        self.bound
+    }
+
+    /// How a connection is made, to the host that accepts writes for the time being.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        (*self.pool.connect_options()).clone()
+    }
+
+    /// Closes them all: those that are in use when they are returned.
+    pub(super) async fn close(&self) {
+        if timeout(self.bound, self.pool.close()).await.is_err() {
+            tracing::warn!("some connections to the database were not closed in time");
+        }
+    }
+
+    /// Returns when the only host refuses connections: it is not there, and nobody waits for it. (The pool itself waits, as for a server that
+    /// starts.)
+    async fn refused(&self) -> sqlx::Error {
+        if self.hosts.are_several() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(KNOCK_AFTER).await;
+            match knock(self.pool.connect_options().as_ref()).await {
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+                    return sqlx::Error::Io(error);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Finds out which host accepts writes, unless somebody else is doing that.
+    async fn look_for_writer(&self) {
+        if !self.hosts.are_several() {
+            return;
+        }
+        let Ok(_looking) = self.looking.try_lock() else { return };
+        match self.hosts.writer(self.look).await {
+            Ok((options, _)) => self.pool.set_connect_options(options.clone()),
+            Err(failure) => tracing::debug!(error = %failure.error, "no host of the database accepts writes"),
+        }
+    }
+}
+
+/// Whether it may be better in a moment.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        // Out of resources; stopped by an operator, or starting.
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["53", "57"].iter().any(|class| code.starts_with(class)))
+        }
+        sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) => false,
+        _ => true,
+    }
+}
+
+/// A connection in use. It goes back when it is dropped.
+pub(super) struct Taken {
+    connection: PoolConnection<Postgres>,
+    look: Duration,
+}
+
+impl Deref for Taken {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Taken {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Taken {
+    /// The pool tests what comes back, which also rolls back what was not committed, and would wait for ever for the answer.
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let back = self.connection.return_to_pool();
+        let look = self.look;
+        runtime.spawn(async move {
+            if timeout(look, back).await.is_err() {
+                tracing::debug!("a connection to the database did not answer any more");
+            }
+        });
+    }
+}
+
+/// Connects to the host, and no more: through its socket where one is meant.
+async fn knock(options: &PgConnectOptions) -> std::io::Result<()> {
+    let (host, port) = (options.get_host(), options.get_port());
+    let directory =
+        options.get_socket().map(PathBuf::as_path).or_else(|| host.starts_with('/').then(|| Path::new(host)));
+    match directory {
+        Some(directory) => drop(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?),
+        None => drop(TcpStream::connect((host, port)).await?),
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Debounced jobs: stored now, stored for the end of the window, or merged into the one that waits for it.
+//!
+//! The rules are [`Debounce::decide`]'s. The key is locked, and so is the row of its newest job before it is read: a claim of another node
+//! comes before the decision or after the commit, so that a request is in the waiting job or in the next one.
+
+use sqlx::postgres::PgConnection;
+
+use super::error::Failure;
+use super::job_rows::{self, Row};
+use super::memory::Memory;
+use super::{change, order, reads};
+use carillon_core::job::{Carries, Debounce, Debounced, Job, LastPush, Newest};
+use carillon_store::documents::{DEBOUNCE, millis, to_json};
+use carillon_store::{Placed, StoreError, lane};
+
+/// The lock keeps the job as it is until it is dealt with.
+pub(super) const LOCK: &str = "SELECT id FROM job WHERE id = $1 AND tenant = $2 FOR UPDATE";
+
+/// A waiting job becomes another one, but for its id, its time and its time of acceptance.
+pub(super) const CARRY: &str = "
+    UPDATE job SET
+        grp = $3, name = $4, lane = $5, order_key = $6, blocked = $6::TEXT IS NOT NULL, deadline = $7, ttl = $8, max_delay = $9,
+        revision = revision + 1
+    WHERE id = $1 AND tenant = $2 AND state = 'scheduled'";
+
+/// Stores a debounced job, or not. Its key is locked.
+pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
+    let now = row.job.created_at;
+    let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
+    let found = memory.read(db, now).await?;
+    let last = found.as_ref().map(|found| serde_json::from_str::<LastPush>(&found.doc)).transpose();
+    let forgotten = last.is_err();
+    let newest = match found.and_then(|found| found.job) {
+        Some(job) => {
+            sqlx::query(LOCK).bind(job.0).bind(row.job.tenant.0).execute(&mut *db).await?;
+            reads::job_on(db, row.job.tenant, job).await?
+        }
+        None => None,
+    };
+    match (debounce.decide(now, last.unwrap_or_default(), Newest::of(newest.as_ref())), newest) {
+        (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => Ok(Placed::Debounced(Box::new(job))),
+        (Debounced::Hit, Some(job)) => carry(db, row, job).await,
+        (Debounced::Hit, None) => {
+            Err(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned()).into())
+        }
+        (Debounced::Miss(run_at), _) => {
+            let doc = to_json(&LastPush { at: run_at })?;
+            memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
+            let mut row = row.clone();
+            row.job.run_at = run_at;
+            job_rows::write(db, &[&row]).await?;
+            Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
+        }
+    }
+}
+
+/// Gives the request of `row` to a job that waits.
+async fn carry(db: &mut PgConnection, row: &Row, before: Job) -> Result<Placed, Failure> {
+    let new = &row.job;
+    let lane = lane::of(new.group, new.spec.target.is_none(), new.priority);
+    let query = sqlx::query(CARRY).bind(before.id.0).bind(new.tenant.0).bind(new.group.0);
+    let query = query.bind(new.name.as_deref()).bind(lane).bind(new.order_key.as_deref());
+    let query = query.bind(new.deadline.map(|at| at.0)).bind(new.deadline.map(|at| millis(at.since(new.created_at))));
+    query.bind(new.max_delay.map(millis)).execute(&mut *db).await?;
+    let query = sqlx::query(change::EDIT_SPEC).bind(before.id.0).bind(row.spec.as_str()).bind(row.labels.as_deref());
+    query.bind(Some(new.body.as_ref())).execute(&mut *db).await?;
+    let key = |group: i64, key: &Option<String>| key.clone().map(|key| (group, key));
+    let keys = [key(before.group.0, &before.order_key), key(new.group.0, &new.order_key)];
+    order::advance(db, keys.into_iter().flatten()).await?;
+    let missing = || Failure::from(StoreError::Corrupt("a job that waits is not there".to_owned()));
+    let job = reads::job_on(db, new.tenant, before.id).await?.ok_or_else(missing)?;
+    Ok(Placed::Carried { job: Box::new(job), before: Box::new(before) })
+}

@@ -1,0 +1,282 @@
+//! A database that is filled from another one.
+//!
+//! From [`PostgresTarget::begin`] to [`PostgresTarget::complete`] the database carries the mark of an unfinished migration, the table
+//! `migration`, and no node serves from it (`open.rs`). Everything else that a migration must remember is what it has written: it is
+//! written in the order of keys, so the greatest one says how far it has come.
+//!
+//! Until the rows are there the tables have no index but their keys, which makes writing them several times as fast. Those that say that
+//! something is unique come back last: as long as the source changes, its pages do not belong together, and two of them may hold
+//! what it never holds at one time.
+
+mod indexes;
+mod rows;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
+
+use super::error::Failure;
+use super::{PostgresOptions, locks, open};
+use carillon_store::StoreError;
+use carillon_store::transfer::{Cell, Counters, Key, Row, RowDigest, TABLES, Table};
+
+/// How far a migration has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Rows are written for the first time.
+    Copying,
+    /// All rows were written once. Those that changed since are written again.
+    Copied,
+    /// Nodes may serve from the database.
+    Complete,
+}
+
+impl Stage {
+    /// The name in the database.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Copying => "copying",
+            Self::Copied => "copied",
+            Self::Complete => "complete",
+        }
+    }
+
+    fn read(name: &str) -> Result<Self, StoreError> {
+        let stages = [Self::Copying, Self::Copied, Self::Complete];
+        let found = stages.into_iter().find(|stage| stage.as_str() == name);
+        found.ok_or_else(|| StoreError::Corrupt(format!("`{name}` is not a stage of a migration")))
+    }
+}
+
+/// A database to fill.
+#[derive(Debug)]
+pub struct PostgresTarget {
+    db: PgConnection,
+}
+
+impl PostgresTarget {
+    /// Connects. Nothing is written yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database cannot be reached.
+    pub async fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let mut db = open::connect(options).await?;
+        sqlx::raw_sql(open::SESSION).execute(&mut db).await.map_err(Failure::from)?;
+        // What a crash of the database undoes is written again. The end of the migration is flushed, and all before it.
+        sqlx::raw_sql(open::NORMAL).execute(&mut db).await.map_err(Failure::from)?;
+        Ok(Self { db })
+    }
+
+    /// How far the migration from this source has come; none if it has not begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the database is in use, or is filled from another source; [`StoreError::Corrupt`] if it is another
+    /// program's.
+    pub async fn look(&mut self, source: &str) -> Result<Option<Stage>, StoreError> {
+        Ok(look(&mut self.db, source).await?)
+    }
+
+    /// Makes the tables and marks the database, unless that was done before. No other migration can go on until this is dropped.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::look`]; [`StoreError::Unavailable`] if another migration into the database runs.
+    pub async fn begin(&mut self, source: &str) -> Result<Stage, StoreError> {
+        take(&mut self.db).await?;
+        let stage = look(&mut self.db, source).await?;
+        open::migrate(&mut self.db).await?;
+        match stage {
+            Some(stage) => Ok(stage),
+            None => Ok(mark(&mut self.db, source).await?),
+        }
+    }
+
+    /// The key of the last row.
+    ///
+    /// # Errors
+    /// If the database cannot be reached or read; so do all others.
+    pub async fn last_key(&mut self, table: &Table) -> Result<Option<Key>, StoreError> {
+        Ok(rows::last_key(&mut self.db, table).await?)
+    }
+
+    /// How many rows there are.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`].
+    pub async fn count(&mut self, table: &Table) -> Result<u64, StoreError> {
+        Ok(rows::count(&mut self.db, table).await?)
+    }
+
+    /// Removes rows and writes others, all or none.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`].
+    pub async fn write(&mut self, table: &Table, gone: &[&[Cell]], new: &[&Row]) -> Result<(), StoreError> {
+        let mut transaction = self.db.begin().await.map_err(Failure::from)?;
+        rows::delete(&mut transaction, table, gone).await?;
+        rows::insert(&mut transaction, table, new).await?;
+        Ok(transaction.commit().await.map_err(Failure::from)?)
+    }
+
+    /// The keys of all rows above `after` and up to `last`, in their order, each with the digest of its row.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`].
+    pub async fn digests(
+        &mut self,
+        table: &Table,
+        after: Option<&[Cell]>,
+        last: Option<&[Cell]>,
+    ) -> Result<Vec<(Key, RowDigest)>, StoreError> {
+        Ok(rows::digests(&mut self.db, table, after, last).await?)
+    }
+
+    /// All rows were written once: the indexes come back, but for those that say that something is unique.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`].
+    pub async fn copied(&mut self) -> Result<(), StoreError> {
+        indexes::restore(&mut self.db, false).await?;
+        sqlx::raw_sql("ANALYZE").execute(&mut self.db).await.map_err(Failure::from)?;
+        set_stage(&mut self.db, Stage::Copied).await?;
+        Ok(())
+    }
+
+    /// Brings back the last indexes and sets the counters. Returns what they are then.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`]; [`StoreError::Conflict`] if something is there twice.
+    pub async fn settle(&mut self, counters: Counters) -> Result<Counters, StoreError> {
+        indexes::restore(&mut self.db, true).await?;
+        let query = sqlx::query(SET_COUNTERS).bind(counters.entity).bind(counters.generation);
+        query.execute(&mut self.db).await.map_err(Failure::from)?;
+        self.counters().await
+    }
+
+    /// Numbers that are not in rows.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`].
+    pub async fn counters(&mut self) -> Result<Counters, StoreError> {
+        let row = sqlx::query(COUNTERS).fetch_one(&mut self.db).await.map_err(Failure::from)?;
+        let number = |column| row.try_get(column).map_err(Failure::from);
+        Ok(Counters { entity: number("entity")?, generation: number("generation")? })
+    }
+
+    /// Takes the mark away: nodes may serve from the database. Returns when that is on disk, and everything before it.
+    ///
+    /// # Errors
+    /// See [`PostgresTarget::last_key`].
+    pub async fn complete(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("RESET synchronous_commit").execute(&mut self.db).await.map_err(Failure::from)?;
+        sqlx::raw_sql(open::FULL).execute(&mut self.db).await.map_err(Failure::from)?;
+        set_stage(&mut self.db, Stage::Complete).await?;
+        Ok(())
+    }
+}
+
+/// The lock belongs to the connection, and goes with it.
+const TAKE: &str = "SELECT pg_advisory_lock($1, $2)";
+
+/// The server notices only after a moment that the run before, which has just ended, is gone.
+const LOCK_WAIT: &str = "SET lock_timeout = '5s'";
+
+/// SQLSTATE of a lock that was waited for in vain.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// Only databases that are filled from others have this table, so the migrations of the schema do not make it. `indexes` are those that
+/// are still missing, as statements.
+const MARK: &str = "
+    CREATE TABLE migration (
+        one     BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
+        source  TEXT    NOT NULL,
+        stage   TEXT    NOT NULL CHECK (stage IN ('copying', 'copied', 'complete')),
+        indexes TEXT[]  NOT NULL DEFAULT '{}'
+    )";
+
+const NAME_SOURCE: &str = "INSERT INTO migration (source, stage) VALUES ($1, $2)";
+
+const SET_STAGE: &str = "UPDATE migration SET stage = $1";
+
+const LOOK: &str = "
+    SELECT to_regclass('carillon') IS NOT NULL AS ours, to_regclass('migration') IS NOT NULL AS marked";
+
+const STAGE: &str = "SELECT source, stage FROM migration";
+
+/// PostgreSQL says nothing of an identity that has never given an id.
+const COUNTERS: &str = "
+    SELECT generation, coalesce(pg_sequence_last_value(pg_get_serial_sequence('entity', 'id')::REGCLASS), 0) AS entity
+    FROM carillon";
+
+const SET_COUNTERS: &str = "
+    WITH entity AS (
+        SELECT setval(pg_get_serial_sequence('entity', 'id'), greatest($1, 1), $1 > 0)
+    )
+    UPDATE carillon SET generation = $2 FROM entity";
+
+async fn take(db: &mut PgConnection) -> Result<(), Failure> {
+    sqlx::raw_sql(LOCK_WAIT).execute(&mut *db).await?;
+    let taken = sqlx::query(TAKE).bind(locks::CLASS).bind(locks::MIGRATION).execute(&mut *db).await;
+    sqlx::raw_sql("RESET lock_timeout").execute(db).await?;
+    match taken {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
+            Err(StoreError::Unavailable("another migration into this database runs".to_owned()).into())
+        }
+        taken => Ok(taken.map(|_| ())?),
+    }
+}
+
+async fn look(db: &mut PgConnection, source: &str) -> Result<Option<Stage>, Failure> {
+    open::refuse_foreign(db).await?;
+    let row = sqlx::query(LOOK).fetch_one(&mut *db).await?;
+    if !row.try_get::<bool, _>("ours")? {
+        return Ok(None);
+    }
+    if !row.try_get::<bool, _>("marked")? {
+        refuse_used(db).await?;
+        return Ok(None);
+    }
+    let row = sqlx::query(STAGE).fetch_one(db).await?;
+    if row.try_get::<&str, _>("source")? != source {
+        let text = "the database was filled from another one: make an empty database for this migration";
+        return Err(StoreError::Conflict(text.to_owned()).into());
+    }
+    Ok(Some(Stage::read(row.try_get("stage")?)?))
+}
+
+async fn refuse_used(db: &mut PgConnection) -> Result<(), Failure> {
+    for table in &TABLES {
+        if rows::last_key(db, table).await?.is_some() {
+            let text = "the database is in use: make an empty one for the migration";
+            return Err(StoreError::Conflict(text.to_owned()).into());
+        }
+    }
+    Ok(())
+}
+
+async fn mark(db: &mut PgConnection, source: &str) -> Result<Stage, Failure> {
+    let mut transaction = db.begin().await?;
+    sqlx::raw_sql(MARK).execute(&mut *transaction).await?;
+    sqlx::query(NAME_SOURCE).bind(source).bind(Stage::Copying.as_str()).execute(&mut *transaction).await?;
+    indexes::drop_all(&mut transaction).await?;
+    // Whoever might have written something meanwhile is kept out now: without their indexes the tables are locked.
+    refuse_used(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(Stage::Copying)
+}
+
+async fn set_stage(db: &mut PgConnection, stage: Stage) -> Result<(), Failure> {
+    sqlx::query(SET_STAGE).bind(stage.as_str()).execute(db).await?;
+    Ok(())
+}
+
+/// Refuses a database that has the mark of an unfinished migration.
+pub(super) async fn refuse_unfinished(db: &mut PgConnection) -> Result<(), Failure> {
+    let row = sqlx::query(LOOK).fetch_one(&mut *db).await?;
+    if row.try_get::<bool, _>("marked")? {
+        let row = sqlx::query(STAGE).fetch_one(db).await?;
+        if Stage::read(row.try_get("stage")?)? != Stage::Complete {
+            let text = "a migration into it is not finished: run `carillon migrate sqlite-to-postgres` again";
+            return Err(StoreError::Corrupt(text.to_owned()).into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Inserts: many callers' jobs in few statements, or one caller's under conditions.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+
+use super::batch::Shared;
+use super::error::Failure;
+use super::job_rows::{self, Row};
+use super::transaction::Verb;
+use super::{admit, locks};
+use carillon_core::job::Admission;
+use carillon_store::{Inserted, Once, StoreError};
+
+/// Jobs that are stored whatever else is there.
+pub(super) struct Plain(pub(super) Vec<Row>);
+
+#[async_trait]
+impl Shared for Plain {
+    type Done = Inserted;
+
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<Inserted, StoreError>>, Failure> {
+        let live = job_rows::live_groups(db, calls.iter().flat_map(|call| &call.0)).await?;
+        let is_live = |call: &&&Self| job_rows::all_live(&live, &call.0);
+        let rows: Vec<&Row> = calls.iter().filter(is_live).flat_map(|call| &call.0).collect();
+        job_rows::write(db, &rows).await?;
+        let done = |call: &&Self| match is_live(&call) {
+            true => Ok(Inserted::Placed(call.0.iter().map(job_rows::stored).collect())),
+            false => Err(StoreError::NoSuchGroup),
+        };
+        Ok(calls.iter().map(done).collect())
+    }
+}
+
+/// Jobs of which some are stored under a condition.
+pub(super) struct Conditional {
+    pub(super) rows: Vec<Row>,
+    pub(super) once: Option<Once>,
+}
+
+/// Whether these jobs are stored whatever else is there.
+pub(super) fn is_plain(rows: &[Row], once: Option<&Once>) -> bool {
+    once.is_none() && rows.iter().all(|row| row.job.admission == Admission::Always)
+}
+
+#[async_trait]
+impl Verb for Conditional {
+    type Done = Inserted;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<Inserted, Failure> {
+        locks::take(db, admit::names(&self.rows, self.once.as_ref())).await?;
+        let live = job_rows::live_groups(db, self.rows.iter()).await?;
+        if !job_rows::all_live(&live, &self.rows) {
+            return Err(StoreError::NoSuchGroup.into());
+        }
+        admit::place(db, &self.rows, self.once.as_ref()).await
+    }
+}

@@ -1,0 +1,127 @@
+//! Jobs as rows, and the statements that store them.
+
+use std::collections::HashSet;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::order;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Admission, NewJob};
+use carillon_store::documents::{millis, to_json};
+use carillon_store::labels::labels;
+use carillon_store::{INSERT_LIMIT, Placed, StoreError, lane};
+
+/// The groups that take jobs, with their tenants. The lock keeps them from being deleted before the jobs are there; it hinders neither
+/// other inserts nor a change of the group.
+pub(super) const LIVE_GROUPS: &str = "
+    SELECT id, tenant FROM entity
+    WHERE id = ANY($1) AND kind = 'group' AND deleted_at IS NULL
+    ORDER BY id FOR KEY SHARE";
+
+/// An id that is taken by a job that is over is found by `job_spec`, which has the specs of all jobs.
+pub(super) const INSERT: &str = "
+    WITH new AS (
+        SELECT * FROM UNNEST(
+            $1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], $8::BIGINT[],
+            $9::BIGINT[], $10::BIGINT[], $11::TEXT[], $12::TEXT[], $13::TEXT[], $14::TEXT[], $15::BYTEA[])
+        AS new (id, tenant, grp, lane, run_at, created_at, deadline, max_delay, seed, schedule, name, order_key, spec, labels, body)
+    ), specs AS (
+        INSERT INTO job_spec (job, spec, labels, body) SELECT id, spec, labels::JSONB, body FROM new
+    )
+    INSERT INTO job (id, tenant, grp, lane, run_at, created_at, deadline, max_delay, seed, schedule, name, order_key, state, blocked)
+    SELECT id, tenant, grp, lane, run_at, created_at, deadline, max_delay, seed, schedule, name, order_key, 'scheduled',
+        order_key IS NOT NULL
+    FROM new";
+
+/// A job, with its documents already written as JSON.
+#[derive(Clone)]
+pub(super) struct Row {
+    pub(super) job: NewJob,
+    pub(super) spec: String,
+    pub(super) labels: Option<String>,
+}
+
+impl Row {
+    /// Where it waits.
+    pub(super) fn place(&self) -> (i64, UnixMs) {
+        (lane::of(self.job.group, self.job.spec.target.is_none(), self.job.priority), self.job.run_at)
+    }
+}
+
+/// Makes the rows, in the caller's task.
+pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
+    if jobs.len() > INSERT_LIMIT {
+        return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
+    }
+    let row = |job: NewJob| Ok(Row { spec: to_json(&job.spec)?, labels: labels(&job.spec.metadata)?, job });
+    jobs.into_iter().map(row).collect()
+}
+
+/// What is said of a job that is stored as it came.
+pub(super) fn stored(row: &Row) -> Placed {
+    Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
+}
+
+/// The groups of these jobs that take jobs, each with its tenant.
+pub(super) async fn live_groups(
+    db: &mut PgConnection,
+    rows: impl Iterator<Item = &Row>,
+) -> Result<HashSet<(i64, i64)>, Failure> {
+    let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
+    let groups: Vec<i64> = groups.into_iter().collect();
+    let found = sqlx::query(LIVE_GROUPS).bind(groups).fetch_all(db).await?;
+    let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
+    live.collect()
+}
+
+/// Whether all of these jobs are for groups that take jobs.
+pub(super) fn all_live(live: &HashSet<(i64, i64)>, rows: &[Row]) -> bool {
+    rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0)))
+}
+
+/// Inserts jobs, and lets those go first whose order key was free.
+pub(super) async fn write(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let numbers = |of: fn(&NewJob) -> i64| rows.iter().map(|row| of(&row.job)).collect::<Vec<i64>>();
+    let optional = |of: fn(&NewJob) -> Option<i64>| rows.iter().map(|row| of(&row.job)).collect::<Vec<Option<i64>>>();
+    let query = sqlx::query(INSERT)
+        .bind(rows.iter().map(|row| row.job.id.0).collect::<Vec<Uuid>>())
+        .bind(numbers(|job| job.tenant.0))
+        .bind(numbers(|job| job.group.0))
+        .bind(rows.iter().map(|row| row.place().0).collect::<Vec<i64>>())
+        .bind(numbers(|job| job.run_at.0))
+        .bind(numbers(|job| job.created_at.0))
+        .bind(optional(|job| job.deadline.map(|at| at.0)))
+        .bind(optional(|job| job.max_delay.map(millis)))
+        .bind(numbers(|job| i64::from(job.seed)))
+        .bind(optional(schedule))
+        .bind(rows.iter().map(|row| row.job.name.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.job.order_key.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.spec.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.labels.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.job.body.as_ref()).collect::<Vec<&[u8]>>());
+    query.execute(&mut *db).await.map_err(duplicate)?;
+    let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
+    order::advance(db, keys).await
+}
+
+fn schedule(job: &NewJob) -> Option<i64> {
+    match &job.admission {
+        Admission::Tick(tick) => Some(tick.schedule),
+        _ => None,
+    }
+}
+
+fn duplicate(error: sqlx::Error) -> Failure {
+    match Failure::from(error) {
+        Failure { error: StoreError::Conflict(_), .. } => {
+            StoreError::Conflict("a job with this id exists already".to_owned()).into()
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,60 @@
+//! What is remembered of producers for a while: answers by idempotency key, jobs by dedupe key, pushes by debounce key.
+
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+
+use super::error::Failure;
+use super::reads;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Job, JobId, TenantId};
+
+/// Something that is remembered of a producer. Its name is locked ([`super::locks::Name::Recent`]) before it is asked for.
+pub(super) struct Memory<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) kind: &'static str,
+    pub(super) key: &'a str,
+}
+
+/// What was found.
+pub(super) struct Remembered {
+    pub(super) job: Option<JobId>,
+    pub(super) doc: String,
+}
+
+pub(super) const RECALL: &str = "
+    SELECT job, doc FROM recent WHERE tenant = $1 AND kind = $2 AND key = $3 AND expires_at > $4";
+
+pub(super) const REMEMBER: &str = "
+    INSERT INTO recent (tenant, kind, key, expires_at, job, doc) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (tenant, kind, key) DO UPDATE SET
+        expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
+
+impl Memory<'_> {
+    /// What is remembered at `now`.
+    pub(super) async fn read(&self, db: &mut PgConnection, now: UnixMs) -> Result<Option<Remembered>, Failure> {
+        let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
+        let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
+        Ok(Some(Remembered { job: row.try_get::<Option<_>, _>("job")?.map(JobId), doc: row.try_get("doc")? }))
+    }
+
+    /// The job that is remembered, if it is still there.
+    pub(super) async fn job(&self, db: &mut PgConnection, now: UnixMs) -> Result<Option<Job>, Failure> {
+        match self.read(db, now).await?.and_then(|found| found.job) {
+            Some(job) => reads::job_on(db, self.tenant, job).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Remembers it until then.
+    pub(super) async fn write(
+        &self,
+        db: &mut PgConnection,
+        until: UnixMs,
+        job: Option<JobId>,
+        doc: &str,
+    ) -> Result<(), Failure> {
+        let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
+        query.bind(job.map(|job| job.0)).bind(doc).execute(db).await?;
+        Ok(())
+    }
+}

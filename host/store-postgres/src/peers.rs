@@ -1,0 +1,163 @@
+//! [`Peers`]: the list of nodes, and `NOTIFY`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions, PgRow};
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::transaction::Verb;
+use super::{PostgresStore, locks, rows};
+use carillon_core::clock::UnixMs;
+use carillon_store::documents::{millis, to_json};
+use carillon_store::{Beat, Member, Peers, Roll, Signal, Signals, StoreError};
+
+/// The channel of `NOTIFY`. What is said on it is a word and who says it: `jobs 0193…`.
+const CHANNEL: &str = "carillon";
+
+/// The words.
+const JOBS: &str = "jobs";
+const CATALOG: &str = "catalog";
+const BEAT: &str = "beat";
+
+/// Every node is heard on the channel once a second, the listener itself included. Who hears nothing for so long listens to a
+/// connection that has died without saying so.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take to begin to listen.
+const LISTEN_WAIT: Duration = Duration::from_secs(10);
+
+const TIME: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT AS now";
+
+/// The time is taken once. A node that was thought dead and comes back has come anew.
+const PUT: &str = "
+    WITH time AS MATERIALIZED (
+        SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT AS now
+    ), gone AS (
+        DELETE FROM node WHERE id <> $1 AND beat_at < (SELECT now FROM time) - $4
+    ), own AS (
+        INSERT INTO node (id, since, beat_at, doc) SELECT $1, now, now, $2 FROM time
+        ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at, doc = excluded.doc,
+            since = CASE WHEN node.beat_at < excluded.beat_at - $3 THEN excluded.since ELSE node.since END
+        RETURNING *
+    )
+    SELECT id, since, beat_at, doc, now FROM own CROSS JOIN time
+    UNION ALL
+    SELECT id, since, beat_at, doc, now FROM node CROSS JOIN time WHERE id <> $1 AND beat_at >= now - $4";
+
+const LEAVE: &str = "DELETE FROM node WHERE id = $1";
+
+async fn time(db: &mut PgConnection) -> Result<UnixMs, Failure> {
+    Ok(UnixMs(sqlx::query(TIME).fetch_one(db).await?.try_get("now")?))
+}
+
+async fn leave(db: &mut PgConnection, node: Uuid) -> Result<(), Failure> {
+    sqlx::query(LEAVE).bind(node).execute(db).await?;
+    Ok(())
+}
+
+const NOTIFY: &str = "SELECT pg_notify($1, $2)";
+
+/// Says a word to all nodes, when the transaction is committed.
+async fn notify(db: &mut PgConnection, word: &str, from: Option<Uuid>) -> Result<(), Failure> {
+    let text = from.map_or_else(|| word.to_owned(), |from| format!("{word} {from}"));
+    sqlx::query(NOTIFY).bind(CHANNEL).bind(text).execute(db).await?;
+    Ok(())
+}
+
+/// Says that something was configured.
+pub(super) async fn notify_catalog(db: &mut PgConnection) -> Result<(), Failure> {
+    notify(db, CATALOG, None).await
+}
+
+#[async_trait]
+impl Verb for Beat {
+    type Done = Roll;
+
+    /// Nodes that come do so one after the other. Those that are there wait for nobody.
+    async fn run(&self, db: &mut PgConnection) -> Result<Roll, Failure> {
+        if self.comes {
+            locks::take_nodes(db).await?;
+        }
+        let (life, forget) = (millis(self.life), millis(self.forget));
+        let query = sqlx::query(PUT).bind(self.node).bind(to_json(&self.doc)?).bind(life).bind(forget);
+        let found = query.fetch_all(&mut *db).await?;
+        notify(db, BEAT, Some(self.node)).await?;
+        let mut members = found.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+        members.sort_by_key(|member| member.id);
+        let first = found.first().ok_or_else(|| StoreError::Corrupt("a node does not find itself".to_owned()))?;
+        Ok(Roll { members, now: UnixMs(first.try_get("now")?) })
+    }
+}
+
+fn member(row: &PgRow) -> Result<Member, Failure> {
+    Ok(Member {
+        id: row.try_get("id")?,
+        since: UnixMs(row.try_get("since")?),
+        beat_at: UnixMs(row.try_get("beat_at")?),
+        doc: rows::document(row, "doc")?,
+    })
+}
+
+#[async_trait]
+impl Peers for PostgresStore {
+    async fn time(&self) -> Result<UnixMs, StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(time(&mut db)).await?)
+    }
+
+    async fn beat(&self, beat: Beat) -> Result<Roll, StoreError> {
+        self.database.call(&beat).await
+    }
+
+    async fn leave(&self, node: Uuid) -> Result<(), StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(leave(&mut db, node)).await?)
+    }
+
+    async fn tell(&self, from: Uuid) -> Result<(), StoreError> {
+        let mut db = self.database.connections.take().await?;
+        Ok(self.database.connections.bounded(notify(&mut db, JOBS, Some(from))).await?)
+    }
+
+    async fn listen(&self, own: Uuid) -> Result<Box<dyn Signals>, StoreError> {
+        // A connection of its own, which goes with the listener whatever state it is in.
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.database.connections.options());
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen(CHANNEL).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        let listener =
+            tokio::time::timeout(LISTEN_WAIT, listening).await.map_err(|_| silent())?.map_err(Failure::from)?;
+        Ok(Box::new(Channel { listener, own: own.to_string() }))
+    }
+}
+
+fn silent() -> StoreError {
+    StoreError::Unavailable("nothing is heard from the database".to_owned())
+}
+
+/// An open ear.
+struct Channel {
+    listener: PgListener,
+    own: String,
+}
+
+#[async_trait]
+impl Signals for Channel {
+    async fn next(&mut self) -> Result<Signal, StoreError> {
+        loop {
+            let heard = tokio::time::timeout(SILENCE, self.listener.try_recv()).await.map_err(|_| silent())?;
+            let Some(heard) = heard.map_err(Failure::from)? else { return Err(silent()) };
+            match heard.payload().split_once(' ') {
+                Some((JOBS, from)) if from != self.own => return Ok(Signal::Jobs),
+                None if heard.payload() == CATALOG => return Ok(Signal::Catalog),
+                // What newer versions may say, and what this node said itself.
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is removed row by row because it is old, and does not go with its partition ([`super::eras`]). Several nodes may do it at once:
+//! each passes over the rows that another one is removing.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+
+use super::eras;
+use super::error::Failure;
+use super::transaction::{Database, Verb};
+use carillon_store::housekeeping::Housekeeping;
+use carillon_store::{Prune, StoreError};
+
+pub(super) const PRUNE_FINISHED: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT id FROM job_done WHERE state = $1 AND finished_at <= $2
+        ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), specs AS (
+        DELETE FROM job_spec WHERE job = ANY (ARRAY (SELECT old.id FROM old))
+    ), attempts AS (
+        DELETE FROM attempt WHERE job = ANY (ARRAY (SELECT old.id FROM old))
+    )
+    DELETE FROM job_done WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
+
+/// A group that was deleted has no job that is not over, unless one was redriven since.
+pub(super) const PRUNE_DELETED_GROUPS: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT inside.id FROM entity
+        CROSS JOIN LATERAL (
+            SELECT id FROM job_done WHERE job_done.grp = entity.id LIMIT $1 FOR UPDATE SKIP LOCKED) AS inside
+        WHERE entity.deleted_at IS NOT NULL LIMIT $1
+    ), specs AS (
+        DELETE FROM job_spec WHERE job = ANY (ARRAY (SELECT old.id FROM old))
+    ), attempts AS (
+        DELETE FROM attempt WHERE job = ANY (ARRAY (SELECT old.id FROM old))
+    )
+    DELETE FROM job_done WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
+
+pub(super) const PRUNE_REDRIVEN_IN_DELETED_GROUPS: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT inside.id FROM entity
+        CROSS JOIN LATERAL (SELECT id FROM job WHERE job.grp = entity.id LIMIT $1 FOR UPDATE SKIP LOCKED) AS inside
+        WHERE entity.deleted_at IS NOT NULL LIMIT $1
+    ), specs AS (
+        DELETE FROM job_spec WHERE job = ANY (ARRAY (SELECT old.id FROM old))
+    ), attempts AS (
+        DELETE FROM attempt WHERE job = ANY (ARRAY (SELECT old.id FROM old))
+    )
+    DELETE FROM job WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
+
+pub(super) const FORGET_EMPTY_GROUPS: &str = "
+    DELETE FROM entity
+    WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job_done WHERE job_done.grp = entity.id)
+        AND NOT EXISTS (SELECT 1 FROM job WHERE job.grp = entity.id)";
+
+pub(super) const PRUNE_RECENT: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT tenant, kind, key FROM recent WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM recent USING old WHERE (recent.tenant, recent.kind, recent.key) = (old.tenant, old.kind, old.key)";
+
+pub(super) const PRUNE_TICKS: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT one.schedule, one.at FROM ticked
+        CROSS JOIN LATERAL (
+            SELECT schedule, at FROM tick WHERE tick.schedule = ticked.schedule AND at <= $1
+            LIMIT $2 FOR UPDATE SKIP LOCKED) AS one
+        LIMIT $2
+    )
+    DELETE FROM tick USING old WHERE (tick.schedule, tick.at) = (old.schedule, old.at)";
+
+pub(super) const FORGET_DELETED_SCHEDULES: &str = "
+    DELETE FROM ticked
+    WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
+        AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
+
+/// Jumps from schedule to schedule in the key of `tick`: those that were deleted are known by nothing else.
+pub(super) const PRUNE_TICKS_OF_DELETED: &str = "
+    WITH RECURSIVE known (schedule) AS (
+        (SELECT schedule FROM tick WHERE schedule > 0 ORDER BY schedule LIMIT 1)
+        UNION ALL
+        SELECT (SELECT tick.schedule FROM tick WHERE tick.schedule > known.schedule ORDER BY tick.schedule LIMIT 1)
+        FROM known WHERE known.schedule IS NOT NULL
+    ), old AS MATERIALIZED (
+        SELECT one.schedule, one.at FROM known
+        CROSS JOIN LATERAL (
+            SELECT schedule, at FROM tick WHERE tick.schedule = known.schedule LIMIT $1 FOR UPDATE SKIP LOCKED) AS one
+        WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = known.schedule)
+        LIMIT $1
+    )
+    DELETE FROM tick USING old WHERE (tick.schedule, tick.at) = (old.schedule, old.at)";
+
+/// One statement, with at most two numbers and a word before them.
+struct Step {
+    sql: &'static str,
+    state: Option<&'static str>,
+    numbers: Vec<i64>,
+}
+
+impl Step {
+    fn new(sql: &'static str, numbers: impl Into<Vec<i64>>) -> Self {
+        Self { sql, state: None, numbers: numbers.into() }
+    }
+}
+
+#[async_trait]
+impl Verb for Step {
+    type Done = u64;
+
+    async fn run(&self, db: &mut PgConnection) -> Result<u64, Failure> {
+        let mut query = sqlx::query(self.sql);
+        if let Some(state) = self.state {
+            query = query.bind(state);
+        }
+        let query = self.numbers.iter().fold(query, |query, number| query.bind(*number));
+        Ok(query.execute(db).await?.rows_affected())
+    }
+}
+
+/// Makes one step after the other, each as a transaction of its own: one that fails keeps no other from being made.
+pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, StoreError> {
+    let mut done = Housekeeping::new(what.limit);
+    eras::tend(database, &what.ended, what.now, &mut done).await;
+    // What is unfinished is in another table, whatever is asked for.
+    for (state, before) in &what.ended {
+        let before = before.minus(eras::spared(&what.ended, what.now, *before));
+        let step = Step { state: Some(state.as_str()), ..Step::new(PRUNE_FINISHED, [before.0, done.left()]) };
+        done.jobs("jobs that ended", database.call(&step).await);
+    }
+    for sql in [PRUNE_DELETED_GROUPS, PRUNE_REDRIVEN_IN_DELETED_GROUPS] {
+        let step = Step::new(sql, [done.left()]);
+        done.jobs("jobs of deleted groups", database.transact(&step).await);
+    }
+    let limit = i64::from(what.limit);
+    let rest = [
+        ("deleted groups", Step::new(FORGET_EMPTY_GROUPS, [])),
+        ("what is remembered of producers", Step::new(PRUNE_RECENT, [what.now.0, limit])),
+        ("ticks", Step::new(PRUNE_TICKS, [what.ticks.0, limit])),
+        ("ticks of deleted schedules", Step::new(PRUNE_TICKS_OF_DELETED, [limit])),
+        ("deleted schedules", Step::new(FORGET_DELETED_SCHEDULES, [])),
+    ];
+    for (name, step) in rest {
+        let removed = database.transact(&step).await;
+        // Groups and schedules are no part of the count: there is always time for all of them.
+        done.rest(name, if step.numbers.is_empty() { removed.map(|_| 0) } else { removed });
+    }
+    done.finish()
+}

@@ -1,0 +1,126 @@
+//! Reads of single jobs and of counts. Each is one statement, so that it sees one state of the database: a job that just moves from
+//! `job` to `job_done` is seen in one of them.
+
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::error::Failure;
+use super::fronts::{Fronts, Look};
+use super::rows;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
+use carillon_store::{Backlog, Stats, Waiting, lane};
+
+/// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
+pub(super) const WAITING: &str = "
+    WITH RECURSIVE waiting (lane) AS (
+        SELECT min(lane) FROM job WHERE state = 'scheduled' AND NOT blocked
+        UNION ALL
+        SELECT (SELECT min(job.lane) FROM job WHERE state = 'scheduled' AND NOT blocked AND job.lane > waiting.lane)
+        FROM waiting WHERE waiting.lane IS NOT NULL)
+    SELECT lane, (
+        SELECT min(run_at) FROM job WHERE state = 'scheduled' AND NOT blocked AND job.lane = waiting.lane) AS earliest
+    FROM waiting WHERE lane IS NOT NULL";
+
+/// The same of some lanes, each from its front on.
+pub(super) const WAITING_IN: &str = "
+    SELECT lane, (
+        SELECT min(run_at) FROM job
+        WHERE state = 'scheduled' AND NOT blocked AND job.lane = known.lane AND run_at >= known.front) AS earliest
+    FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS known (lane, front)
+    ORDER BY lane";
+
+pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Vec<Waiting>, Failure> {
+    let look = fronts.look();
+    let query = match &look {
+        Look::Whole { .. } => sqlx::query(WAITING),
+        Look::Lanes(lanes, from) => sqlx::query(WAITING_IN).bind(lanes).bind(from),
+    };
+    let lane = |row: &PgRow| Ok((row.try_get("lane")?, row.try_get("earliest")?));
+    let lanes: Vec<(i64, Option<i64>)> =
+        query.fetch_all(db).await?.iter().map(lane).collect::<Result<_, sqlx::Error>>()?;
+    fronts.found(look, lanes.iter().copied());
+    Ok(lane::groups(lanes.into_iter().filter_map(|(lane, earliest)| Some((lane, UnixMs(earliest?))))))
+}
+
+pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = $1 AND tenant = $2";
+
+/// On a connection that may have changed it.
+pub(super) async fn job_on(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
+    let row = sqlx::query(JOB).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
+    row.as_ref().map(rows::job).transpose()
+}
+
+pub(super) const BODY: &str = "
+    SELECT body FROM job_spec
+    WHERE job = $1 AND (
+        EXISTS (SELECT 1 FROM job WHERE id = $1 AND tenant = $2)
+        OR EXISTS (SELECT 1 FROM job_done WHERE id = $1 AND tenant = $2))";
+
+pub(super) async fn body(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, Failure> {
+    let row = sqlx::query(BODY).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
+    row.as_ref().map(|row| rows::payload(row, "body")).transpose()
+}
+
+pub(super) const ATTEMPTS: &str = "
+    SELECT number, started_at, finished_at, outcome, status, detail, response_body FROM attempt
+    WHERE job = $1 AND number > $3 AND (
+        EXISTS (SELECT 1 FROM job WHERE id = $1 AND tenant = $2)
+        OR EXISTS (SELECT 1 FROM job_done WHERE id = $1 AND tenant = $2))
+    ORDER BY number LIMIT $4";
+
+pub(super) async fn attempts(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    id: JobId,
+    after: u32,
+    limit: u32,
+) -> Result<Vec<AttemptRecord>, Failure> {
+    let query = sqlx::query(ATTEMPTS).bind(id.0).bind(tenant.0).bind(i64::from(after)).bind(i64::from(limit));
+    query.fetch_all(db).await?.iter().map(rows::attempt).collect()
+}
+
+/// Counts entries of `job_state` and `job_done_state`, and those of `job_due` that are due; reads no job.
+pub(super) const STATS: &str = "
+    WITH mine AS (SELECT id FROM entity WHERE id = $1 AND tenant = $2)
+    SELECT job.state, count(*) AS jobs FROM job JOIN mine ON job.grp = mine.id GROUP BY job.state
+    UNION ALL
+    SELECT job_done.state, count(*) FROM job_done JOIN mine ON job_done.grp = mine.id GROUP BY job_done.state
+    UNION ALL
+    SELECT 'available', count(*) FROM mine CROSS JOIN generate_series(0, 19) AS level (number)
+    JOIN job ON job.lane = mine.id * 20 + level.number
+    WHERE job.state = 'scheduled' AND NOT job.blocked AND job.run_at <= $3";
+
+/// A walk along the index `job_due`.
+pub(super) const BACKLOG: &str = "
+    SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= $1) AS due, min(run_at) AS earliest,
+        pg_database_size(current_database()) AS bytes
+    FROM job WHERE state = 'scheduled' AND NOT blocked";
+
+pub(super) async fn backlog(db: &mut PgConnection, now: UnixMs) -> Result<Backlog, Failure> {
+    let row = sqlx::query(BACKLOG).bind(now.0).fetch_one(db).await?;
+    Ok(Backlog {
+        waiting: rows::number(&row, "waiting")?,
+        due: rows::number(&row, "due")?,
+        earliest: row.try_get::<Option<i64>, _>("earliest")?.map(UnixMs),
+        database_bytes: rows::number(&row, "bytes")?,
+    })
+}
+
+pub(super) async fn stats(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    group: GroupId,
+    now: UnixMs,
+) -> Result<Stats, Failure> {
+    let mut counts = Vec::new();
+    for row in sqlx::query(STATS).bind(group.0).bind(tenant.0).bind(now.0).fetch_all(db).await? {
+        let state = match row.try_get("state")? {
+            "available" => None,
+            _ => Some(rows::word::<State>(&row, "state")?),
+        };
+        counts.push((state, rows::number(&row, "jobs")?));
+    }
+    Ok(Stats::of(counts))
+}

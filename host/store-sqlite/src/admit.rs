@@ -1,0 +1,237 @@
+//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's
+//! tick; or in place of others.
+//!
+//! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::db::{Db, with_nulls};
+use super::error::Failure;
+use super::job_rows::{self, Row};
+use super::{change, debounce, order, reads, rows, ticks};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{
+    Admission, Job, JobId, Overlap, SkipReason, SkippedTicks, State, TenantId, Tick, stands_for_later,
+};
+use carillon_store::documents::{Answered, DEDUPE, IDEMPOTENCY, to_json};
+use carillon_store::{Change, Changed, Inserted, Once, Placed};
+
+/// Places the jobs of one call, in order.
+pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+    if let Some(once) = once
+        && let Some(answer) = replay(db, once).await?
+    {
+        return Ok(Inserted::Replayed(answer));
+    }
+    let mut placed = Vec::with_capacity(jobs.len());
+    if jobs.iter().all(|row| row.job.admission == Admission::Always) {
+        job_rows::write(db, &jobs.iter().collect::<Vec<_>>()).await?;
+        placed.extend(jobs.iter().map(job_rows::stored));
+    } else {
+        for row in jobs {
+            placed.push(one(db, row).await?);
+        }
+    }
+    let skipped_all = placed.iter().all(Placed::is_skipped);
+    if let Some(once) = once
+        && !skipped_all
+    {
+        let answered = Answered::to(once, &placed);
+        let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+        memory.write(db, once.expires_at, None, &to_json(&answered)?).await?;
+    }
+    Ok(Inserted::Placed(placed))
+}
+
+async fn replay(db: &mut Db, once: &Once) -> Result<Option<String>, Failure> {
+    let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
+    let Some(found) = memory.read(db, once.now).await? else { return Ok(None) };
+    Ok(Some(Answered::replay(&found.doc, once)?))
+}
+
+async fn one(db: &mut Db, row: &Row) -> Result<Placed, Failure> {
+    match &row.job.admission {
+        Admission::Always => {
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
+        }
+        Admission::Unique { key, window } => {
+            let key = format!("{}/{key}", row.job.group.0);
+            let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
+            if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
+                return Ok(Placed::Duplicate(Box::new(first)));
+            }
+            memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
+            job_rows::write(db, &[row]).await?;
+            Ok(job_rows::stored(row))
+        }
+        Admission::Debounced(debounce) => debounce::place(db, row, debounce).await,
+        Admission::Tick(tick) => tick_of(db, row, tick).await,
+        Admission::Replace { moved } => replace(db, row, *moved).await,
+    }
+}
+
+/// Jobs that run are cancelled when their attempt is over.
+pub(super) const CANCEL_OF_NAME: &str = "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN ?3 END,
+        cancel_requested = (state = 'running')
+    WHERE grp = ?1 AND name = ?2 AND finished_at IS NULL
+    RETURNING id, state, grp, order_key";
+
+/// Requests at the same time may be carried out in another order than that of their jobs' ids. The newest job of a name is the one that
+/// was placed last all the same: those with later ids give up the name.
+pub(super) const UNNAME_LATER: &str = "UPDATE job SET name = NULL WHERE grp = ?1 AND name = ?2 AND id > ?3";
+
+async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+    let mut cancelled = Vec::new();
+    if let Some(moved) = moved {
+        let (tenant, now) = (row.job.tenant, row.job.created_at);
+        match change::change(db, tenant, &[moved], &Change::Withdraw, now).await?[..] {
+            [Changed::Done] => cancelled.push(moved),
+            [Changed::Not(state)] if state.is_final() => {
+                change::change(db, tenant, &[moved], &Change::Purge, now).await?;
+            }
+            _ => return Ok(Placed::Skipped),
+        }
+    }
+    let query = sqlx::query(CANCEL_OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref());
+    let found = db.fetch_all(query.bind(row.job.created_at.0)).await?;
+    cancelled.extend(cancelled_of(db, &found).await?);
+    let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref());
+    db.execute(query.bind(rows::id(row.job.id))).await?;
+    job_rows::write(db, &[row]).await?;
+    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+}
+
+/// Something that is remembered of a producer.
+pub(super) struct Memory<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) kind: &'static str,
+    pub(super) key: &'a str,
+}
+
+pub(super) struct Remembered {
+    pub(super) job: Option<JobId>,
+    pub(super) doc: String,
+}
+
+pub(super) const RECALL: &str = "
+    SELECT job, doc FROM recent WHERE tenant = ?1 AND kind = ?2 AND key = ?3 AND expires_at > ?4";
+
+pub(super) const REMEMBER: &str = "
+    INSERT INTO recent (tenant, kind, key, expires_at, job, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (tenant, kind, key) DO UPDATE SET
+        expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
+
+impl Memory<'_> {
+    pub(super) async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
+        let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
+        let Some(row) = db.fetch_optional(query).await? else { return Ok(None) };
+        let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
+        let job = if job { Some(rows::job_id(&row, "job")?) } else { None };
+        Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
+    }
+
+    /// The job that is remembered, if it is still there.
+    async fn job(&self, db: &mut Db, now: UnixMs) -> Result<Option<Job>, Failure> {
+        match self.read(db, now).await?.and_then(|found| found.job) {
+            Some(job) => reads::job_on(db, self.tenant, job).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn write(&self, db: &mut Db, until: UnixMs, job: Option<JobId>, doc: &str) -> Result<(), Failure> {
+        let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
+        db.execute(query.bind(job.map(rows::id)).bind(doc)).await?;
+        Ok(())
+    }
+}
+
+pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = ?1 AND at = ?2";
+
+pub(super) const RUNS: &str = "SELECT runs - extra AS runs FROM ticked WHERE schedule = ?1";
+
+pub(super) const UNFINISHED_OF_SCHEDULE: &str = "
+    SELECT EXISTS (SELECT 1 FROM job WHERE schedule = ?1 AND finished_at IS NULL) AS unfinished";
+
+/// Of jobs that run the attempt is cut off.
+pub(super) const CANCEL_OF_SCHEDULE: &str = "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN ?2 END,
+        cancel_requested = (state = 'running'),
+        abort_requested  = (state = 'running')
+    WHERE schedule = ?1 AND finished_at IS NULL
+    RETURNING id, state, grp, order_key";
+
+pub(super) const PUT_TICK: &str = "
+    INSERT INTO tick (schedule, at, job, reason, skipped_from, skipped_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (schedule, at) DO UPDATE SET job = excluded.job";
+
+pub(super) const PUT_TICKED: &str = "
+    INSERT INTO ticked (schedule, last, runs, extra, skipped) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (schedule) DO UPDATE SET
+        last = max(last, excluded.last), runs = runs + excluded.runs, extra = extra + excluded.extra,
+        skipped = skipped + excluded.skipped";
+
+async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
+    let found = db.fetch_optional(sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0)).await?;
+    let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
+    if ran.is_some_and(|ran| ran || !tick.again) {
+        return Ok(Placed::Skipped);
+    }
+    let runs = db.fetch_optional(sqlx::query(RUNS).bind(tick.schedule)).await?;
+    let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
+    let reason = if tick.max_runs.is_some_and(|most| runs >= most) {
+        Some(SkipReason::MaxRuns)
+    } else if tick.overlap == Overlap::Skip && has_unfinished(db, tick.schedule).await? {
+        Some(SkipReason::Overlap)
+    } else {
+        None
+    };
+    if let Some(reason) = reason {
+        ticks::put(db, tick.schedule, &SkippedTicks::one(tick.at, reason)).await?;
+        return Ok(Placed::TickSkipped(reason));
+    }
+    let cancelled = match tick.overlap {
+        Overlap::Cancel => cancel_earlier(db, tick.schedule, row.job.created_at).await?,
+        Overlap::Skip | Overlap::Queue | Overlap::Allow => Vec::new(),
+    };
+    job_rows::write(db, &[row]).await?;
+    put_tick(db, tick, row.job.id).await?;
+    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+}
+
+async fn has_unfinished(db: &mut Db, schedule: i64) -> Result<bool, Failure> {
+    Ok(db.fetch_one(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule)).await?.try_get("unfinished")?)
+}
+
+/// Cancels the unfinished jobs of a schedule; returns those that have ended by it.
+async fn cancel_earlier(db: &mut Db, schedule: i64, now: UnixMs) -> Result<Vec<JobId>, Failure> {
+    let found = db.fetch_all(sqlx::query(CANCEL_OF_SCHEDULE).bind(schedule).bind(now.0)).await?;
+    cancelled_of(db, &found).await
+}
+
+/// Those of the jobs that somebody asked to cancel that have ended by it; what waited behind them may go.
+async fn cancelled_of(db: &mut Db, found: &[SqliteRow]) -> Result<Vec<JobId>, Failure> {
+    let mut cancelled = Vec::new();
+    for row in found {
+        if rows::word::<State>(row, "state")? == State::Cancelled {
+            cancelled.push(rows::job_id(row, "id")?);
+        }
+    }
+    let keys = found.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+    order::advance(db, keys.into_iter().flatten()).await?;
+    Ok(cancelled)
+}
+
+async fn put_tick(db: &mut Db, tick: &Tick, job: JobId) -> Result<(), Failure> {
+    let query = sqlx::query(PUT_TICK).bind(tick.schedule).bind(tick.at.0).bind(rows::id(job));
+    db.execute(with_nulls(query, 3)).await?;
+    let query = sqlx::query(PUT_TICKED).bind(tick.schedule).bind(tick.reached().0).bind(1);
+    db.execute(query.bind(i64::from(tick.again)).bind(0)).await?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! What people do to jobs: cancel, reschedule, redrive, purge, edit.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteRow;
+
+use super::db::Db;
+use super::error::Failure;
+use super::order;
+use super::rows::{self, Sql};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, JobId, State, TenantId};
+use carillon_store::documents::to_json;
+use carillon_store::{Change, Changed, Edit, lane};
+
+pub(super) const CANCEL: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET
+        state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
+        finished_at      = CASE state WHEN 'scheduled' THEN c.at END,
+        cancel_requested = (state = 'running')
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state IN ('scheduled', 'running')
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const WITHDRAW: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET state = 'cancelled', finished_at = c.at
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state = 'scheduled'
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const RESCHEDULE: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET run_at = c.at
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state = 'scheduled'
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const REDRIVE: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET
+        state            = 'scheduled',
+        run_at           = c.at,
+        finished_at      = NULL,
+        deadline         = c.at + coalesce(ttl, deadline - created_at),
+        ttl              = coalesce(ttl, deadline - created_at),
+        attempt_base     = attempt_count,
+        lost_leases      = 0,
+        cancel_requested = 0,
+        abort_requested  = 0,
+        blocked          = order_key IS NOT NULL
+    FROM (SELECT column1 AS id, column2 AS tenant, column3 AS at FROM (VALUES {rows})) AS c
+    WHERE job.id = c.id AND job.tenant = c.tenant AND +job.state IN ('dead', 'expired')
+    RETURNING id, state, grp, order_key",
+};
+
+/// The spec and the attempts of a job go with it (`ON DELETE CASCADE`).
+pub(super) const PURGE: Sql = Sql {
+    columns: 3,
+    text: "
+    DELETE FROM job
+    WHERE (id, tenant) IN (SELECT column1, column2 FROM (VALUES {rows})) AND finished_at IS NOT NULL
+    RETURNING id, state, grp, order_key",
+};
+
+pub(super) const EDIT: &str = "
+    UPDATE job SET name = ?4, run_at = ?5, lane = grp * 20 + ?6, revision = revision + 1
+    WHERE id = ?1 AND tenant = ?2 AND revision = ?3 AND state = 'scheduled'
+    RETURNING id, state, grp, order_key";
+
+pub(super) const EDIT_SPEC: &str = "UPDATE job_spec SET spec = ?2, body = coalesce(?3, body) WHERE job = ?1";
+
+pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenant = ?2";
+
+/// Does `change` to each job that is in a state for it.
+pub(super) async fn change(
+    db: &mut Db,
+    tenant: TenantId,
+    ids: &[JobId],
+    change: &Change,
+    now: UnixMs,
+) -> Result<Vec<Changed>, Failure> {
+    let mut changed = Vec::new();
+    for chunk in ids.chunks(rows::PER_STATEMENT) {
+        changed.extend(match change {
+            Change::Cancel => many(db, &CANCEL, tenant, chunk, now).await?,
+            Change::Withdraw => many(db, &WITHDRAW, tenant, chunk, now).await?,
+            Change::Reschedule(at) => many(db, &RESCHEDULE, tenant, chunk, *at).await?,
+            Change::Redrive(at) => many(db, &REDRIVE, tenant, chunk, *at).await?,
+            Change::Purge => many(db, &PURGE, tenant, chunk, now).await?,
+            Change::Edit(edit) => edit_all(db, tenant, chunk, edit).await?,
+        });
+    }
+    let keys = changed.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
+    order::advance(db, keys.into_iter().flatten()).await?;
+    let mut done = HashMap::new();
+    for row in &changed {
+        // A job that runs can only be asked to be cancelled.
+        let running = rows::word::<State>(row, "state")? == State::Running;
+        done.insert(rows::job_id(row, "id")?, if running { Changed::Requested } else { Changed::Done });
+    }
+    let mut answers = Vec::with_capacity(ids.len());
+    for id in ids {
+        answers.push(match done.get(id) {
+            Some(changed) => *changed,
+            None => unchanged(db, tenant, *id, change).await?,
+        });
+    }
+    Ok(answers)
+}
+
+async fn many(db: &mut Db, sql: &Sql, tenant: TenantId, ids: &[JobId], at: UnixMs) -> Result<Vec<SqliteRow>, Failure> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.with_rows(ids.len())));
+    for id in ids.iter().collect::<HashSet<_>>() {
+        query = query.bind(rows::id(*id)).bind(tenant.0).bind(at.0);
+    }
+    Ok(db.fetch_all(query).await?)
+}
+
+async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> Result<Vec<SqliteRow>, Failure> {
+    let spec = to_json(&edit.spec)?;
+    let mut edited = Vec::new();
+    for id in ids {
+        let query = sqlx::query(EDIT).bind(rows::id(*id)).bind(tenant.0).bind(edit.revision);
+        let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);
+        let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
+        let Some(row) = db.fetch_optional(query).await? else { continue };
+        let query = sqlx::query(EDIT_SPEC).bind(rows::id(*id)).bind(&spec).bind(edit.body.as_deref());
+        db.execute(query).await?;
+        edited.push(row);
+    }
+    Ok(edited)
+}
+
+/// Why nothing was done to a job.
+async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &Change) -> Result<Changed, Failure> {
+    let row = db.fetch_optional(sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0)).await?;
+    let Some(row) = row else { return Ok(Changed::Unknown) };
+    match (rows::word(&row, "state")?, change) {
+        (State::Scheduled, Change::Edit(_)) => Ok(Changed::Stale),
+        (state, _) => Ok(Changed::Not(state)),
+    }
+}

@@ -1,0 +1,293 @@
+//! Leases: taking them and prolonging them.
+//!
+//! The writer only finds and marks the jobs; their rows are read into a [`Leased`] in the caller's task.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::db::{Db, Statement};
+use super::error::Failure;
+use super::rows::{self, Sql};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
+use carillon_store::{Abort, ClaimDue, lane};
+
+/// The most groups that one statement claims from.
+pub(super) const GROUPS_PER_STATEMENT: usize = 32;
+
+/// `{groups}` is [`DUE_IN_GROUP`] or [`DUE_IN_LANE`], once for each group or lane. Each of them reads its limit of entries from the index `job_due`, lane after
+/// lane.
+pub(super) const CLAIM_DUE: &str = "
+    UPDATE job SET state = 'running', token = token + 1, lease_until = ?
+    WHERE id IN ({groups})
+    RETURNING *,
+        (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body";
+
+const DUE_IN_GROUP: &str = "
+    SELECT * FROM (
+        SELECT job.id FROM level CROSS JOIN job ON job.lane = ? + level.number
+        WHERE state = 'scheduled' AND blocked = 0 AND run_at <= ?
+        ORDER BY level.number, run_at, id LIMIT ?)";
+
+const DUE_IN_LANE: &str = "
+    SELECT * FROM (
+        SELECT id FROM job WHERE lane = ? AND state = 'scheduled' AND blocked = 0 AND run_at <= ?
+        ORDER BY run_at, id LIMIT ?)";
+
+pub(super) const CLAIM_OVERDUE: &str = "
+    UPDATE job SET state = 'running', token = token + 1, lease_until = ?
+    WHERE id IN (SELECT id FROM job WHERE state = 'scheduled' AND expires_at < ? ORDER BY expires_at LIMIT ?)
+    RETURNING *,
+        (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body";
+
+pub(super) const HELD: &str = "
+    SELECT job.*, spec, body FROM job JOIN job_spec ON job_spec.job = job.id
+    WHERE job.id = ?1 AND tenant = ?2 AND token = ?3 AND +state = 'running' AND lease_until > ?4";
+
+pub(super) const ENDING: &str = "
+    SELECT id, token, lease_until FROM job WHERE state = 'running' AND lease_until <= ?1 ORDER BY lease_until LIMIT ?2";
+
+pub(super) const ABORTS: &str = "
+    SELECT id, token, lane FROM job WHERE abort_requested = 1 AND state = 'running' ORDER BY id LIMIT ?1";
+
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+pub(super) const CLAIM_LOST: Sql = Sql {
+    columns: 4,
+    text: "
+    UPDATE job SET token = job.token + 1, lease_until = lease.until, lost_leases = lost_leases + 1
+    FROM (SELECT column1 AS id, column2 AS token, column3 AS now, column4 AS until FROM (VALUES {rows})) AS lease
+    WHERE job.id = lease.id AND job.token = lease.token AND +job.state = 'running' AND +job.lease_until <= lease.now
+    RETURNING *,
+        (SELECT spec FROM job_spec WHERE job_spec.job = job.id) AS spec,
+        (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body",
+};
+
+/// Of a job that has gone on under a newer lease, or has ended, nothing is left to count.
+pub(super) const EXCUSE: Sql = Sql {
+    columns: 2,
+    text: "
+    UPDATE job SET lost_leases = lost_leases - 1
+    FROM (SELECT column1 AS id, column2 AS token FROM (VALUES {rows})) AS lease
+    WHERE job.id = lease.id AND job.token > lease.token AND lost_leases > 0",
+};
+
+/// Of each job in the list, with the number of attempts that it has spent: the newest of these attempts.
+pub(super) const HISTORY: Sql = Sql {
+    columns: 3,
+    text: "
+    SELECT attempt.job, attempt.number, attempt.started_at, attempt.finished_at, attempt.outcome, attempt.status
+    FROM (SELECT column1 AS job, column2 AS first, column3 AS last FROM (VALUES {rows})) AS wanted
+    CROSS JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last",
+};
+
+/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+pub(super) const EXTEND: Sql = Sql {
+    columns: 3,
+    text: "
+    UPDATE job SET lease_until = lease.until
+    FROM (SELECT column1 AS id, column2 AS token, column3 AS until FROM (VALUES {rows})) AS lease
+    WHERE job.id = lease.id AND job.token = lease.token AND +job.state = 'running'
+    RETURNING id, token",
+};
+
+/// The rows of leased jobs and of their earlier attempts.
+#[derive(Default)]
+pub(super) struct Rows {
+    jobs: Vec<SqliteRow>,
+    history: Vec<SqliteRow>,
+}
+
+/// The statement that claims from at least `groups` groups.
+pub(super) fn claim_due_sql(groups: usize) -> String {
+    CLAIM_DUE.replace("{groups}", &vec![DUE_IN_GROUP; groups.next_power_of_two()].join(" UNION ALL "))
+}
+
+/// The statement that claims from at least `lanes` lanes.
+pub(super) fn claim_owed_sql(lanes: usize) -> String {
+    CLAIM_DUE.replace("{groups}", &vec![DUE_IN_LANE; lanes.next_power_of_two()].join(" UNION ALL "))
+}
+
+pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Failure> {
+    let owed: Vec<(i64, u32)> = claim.owed.iter().map(|owed| (lane::owed(owed, claim.pull), owed.count)).collect();
+    let mut found = Rows::default();
+    claim_from(db, claim, claim_owed_sql, &owed, &mut found).await?;
+    let quotas = match found.jobs.is_empty() {
+        true => claim.quotas.clone(),
+        false => lane::left(&claim.quotas, groups_of(&found.jobs)?.into_iter()),
+    };
+    let quotas: Vec<(i64, u32)> =
+        quotas.into_iter().map(|(group, quota)| (lane::first(group, claim.pull), quota)).collect();
+    claim_from(db, claim, claim_due_sql, &quotas, &mut found).await?;
+    add_history(db, &mut found).await?;
+    Ok(found)
+}
+
+/// Claims with this statement, from each lane, or from it on, at most so many.
+async fn claim_from(
+    db: &mut Db,
+    claim: &ClaimDue,
+    sql: fn(usize) -> String,
+    lanes: &[(i64, u32)],
+    found: &mut Rows,
+) -> Result<(), Failure> {
+    for lanes in lanes.chunks(GROUPS_PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(sql(lanes.len()))).bind(claim.lease_until.0);
+        // The list is padded with quotas of none: a LIMIT may not be NULL.
+        let padding = lanes.len().next_power_of_two() - lanes.len();
+        for (lane, quota) in lanes.iter().copied().chain(vec![(0, 0); padding]) {
+            query = query.bind(lane).bind(claim.now.0).bind(quota);
+        }
+        found.jobs.extend(db.fetch_all(query).await?);
+    }
+    Ok(())
+}
+
+fn groups_of(jobs: &[SqliteRow]) -> Result<Vec<GroupId>, Failure> {
+    jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect()
+}
+
+pub(super) async fn claim_overdue(db: &mut Db, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Rows, Failure> {
+    let query = sqlx::query(CLAIM_OVERDUE).bind(lease_until.0).bind(now.0).bind(limit);
+    let mut found = Rows { jobs: db.fetch_all(query).await?, history: Vec::new() };
+    add_history(db, &mut found).await?;
+    Ok(found)
+}
+
+/// The leases that end at `until` or before.
+pub(super) async fn ending(
+    reader: &mut SqliteConnection,
+    until: UnixMs,
+    limit: u32,
+) -> Result<Vec<(Lease, UnixMs)>, Failure> {
+    let found = sqlx::query(ENDING).bind(until.0).bind(limit).fetch_all(reader).await?;
+    let lease = |row: &SqliteRow| {
+        Ok(((rows::job_id(row, "id")?, rows::token(row)?), UnixMs(row.try_get("lease_until").map_err(Failure::from)?)))
+    };
+    found.iter().map(lease).collect()
+}
+
+pub(super) async fn aborts(reader: &mut SqliteConnection, limit: u32) -> Result<Vec<Abort>, Failure> {
+    let abort = |row: &SqliteRow| {
+        let (_, pull) = lane::group(row.try_get("lane").map_err(Failure::from)?);
+        Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), pull })
+    };
+    sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(abort).collect()
+}
+
+pub(super) async fn claim_lost(db: &mut Db, lost: &[Lease], now: UnixMs, lease_until: UnixMs) -> Result<Rows, Failure> {
+    let mut found = Rows::default();
+    for chunk in lost.chunks(rows::PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(CLAIM_LOST.with_rows(chunk.len())));
+        for (id, token) in chunk {
+            query = query.bind(rows::id(*id)).bind(token.0).bind(now.0).bind(lease_until.0);
+        }
+        found.jobs.extend(db.fetch_all(query).await?);
+    }
+    add_history(db, &mut found).await?;
+    Ok(found)
+}
+
+pub(super) async fn excuse(db: &mut Db, lost: &[Lease]) -> Result<(), Failure> {
+    for chunk in lost.chunks(rows::PER_STATEMENT) {
+        let query = sqlx::query(AssertSqlSafe(EXCUSE.with_rows(chunk.len())));
+        db.execute(chunk.iter().fold(query, |query, (id, token)| query.bind(rows::id(*id)).bind(token.0))).await?;
+    }
+    Ok(())
+}
+
+/// The job under a lease.
+pub(super) async fn held(
+    reader: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+    token: Token,
+    now: UnixMs,
+) -> Result<Rows, Failure> {
+    let query = sqlx::query(HELD).bind(rows::id(id)).bind(tenant.0).bind(token.0).bind(now.0);
+    let mut found = Rows { jobs: query.fetch_all(&mut *reader).await?, history: Vec::new() };
+    for statement in history(&found.jobs)? {
+        found.history.extend(statement.fetch_all(&mut *reader).await?);
+    }
+    Ok(found)
+}
+
+async fn add_history(db: &mut Db, found: &mut Rows) -> Result<(), Failure> {
+    for statement in history(&found.jobs)? {
+        found.history.extend(db.fetch_all(statement).await?);
+    }
+    Ok(())
+}
+
+/// What finds the earlier attempts of these jobs.
+fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
+    let mut wanted: Vec<(Vec<u8>, i64, i64)> = Vec::new();
+    for row in jobs {
+        let (base, last): (i64, i64) = (row.try_get("attempt_base")?, row.try_get("attempt_count")?);
+        if last > base {
+            let limit = i64::try_from(HISTORY_LIMIT).unwrap_or(i64::MAX);
+            wanted.push((row.try_get("id")?, base.max(last.saturating_sub(limit)).saturating_add(1), last));
+        }
+    }
+    let statement = |chunk: &[(Vec<u8>, i64, i64)]| {
+        let query = sqlx::query(AssertSqlSafe(HISTORY.with_rows(chunk.len())));
+        chunk.iter().fold(query, |query, (id, first, last)| query.bind(id.clone()).bind(*first).bind(*last))
+    };
+    Ok(wanted.chunks(rows::PER_STATEMENT).map(statement).collect())
+}
+
+/// Puts leased jobs together, in the order of priority, `run_at` and id.
+///
+/// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
+pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
+    let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
+    for row in &rows.history {
+        match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
+            Ok((job, past)) => histories.entry(job).or_default().push(past),
+            Err(Failure(error)) => {
+                tracing::error!(%error, "an attempt cannot be read; the history is shown without it")
+            }
+        }
+    }
+    let mut leased = Vec::with_capacity(rows.jobs.len());
+    for row in &rows.jobs {
+        match one(row, &mut histories) {
+            Ok(one) => leased.push(one),
+            Err(Failure(error)) => {
+                let id = rows::job_id(row, "id").map(|id| id.to_string()).unwrap_or_default();
+                tracing::error!(%error, id, "a job cannot be read; it stays leased");
+            }
+        }
+    }
+    leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
+    leased
+}
+
+fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Leased, Failure> {
+    let body = rows::payload(row, "body")?;
+    let job = rows::job_with(row, u64::try_from(body.len()).unwrap_or(u64::MAX))?;
+    let mut history = histories.remove(&job.id).unwrap_or_default();
+    history.sort_by_key(|past| past.number);
+    // Policies count from the last redrive.
+    history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
+    let until = UnixMs(row.try_get("lease_until")?);
+    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
+}
+
+pub(super) async fn extend(db: &mut Db, leases: &[Lease], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {
+    let mut ours: HashSet<Lease> = HashSet::with_capacity(leases.len());
+    for chunk in leases.chunks(rows::PER_STATEMENT) {
+        let mut query = sqlx::query(AssertSqlSafe(EXTEND.with_rows(chunk.len())));
+        for (id, token) in chunk {
+            query = query.bind(rows::id(*id)).bind(token.0).bind(lease_until.0);
+        }
+        for row in db.fetch_all(query).await? {
+            ours.insert((rows::job_id(&row, "id")?, rows::token(&row)?));
+        }
+    }
+    Ok(leases.iter().map(|lease| ours.contains(lease)).collect())
+}

@@ -1,0 +1,108 @@
+//! Jobs as rows, and the statements that store them.
+
+use std::collections::HashSet;
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::db::{Db, with_nulls};
+use super::error::Failure;
+use super::order;
+use super::rows::{self, Sql};
+use carillon_core::job::{Admission, NewJob};
+use carillon_store::documents::{millis, to_json};
+use carillon_store::{INSERT_LIMIT, Placed, StoreError, lane};
+
+/// The groups among a JSON list that take jobs, with their tenants.
+pub(super) const LIVE_GROUPS: &str = "
+    SELECT id, tenant FROM entity
+    WHERE id IN (SELECT value FROM json_each(?)) AND kind = 'group' AND deleted_at IS NULL";
+
+pub(super) const INSERT_JOBS: Sql = Sql {
+    columns: 12,
+    text: "
+    INSERT INTO job (id, tenant, grp, name, run_at, created_at, deadline, seed, lane, order_key, max_delay, schedule, blocked,
+        state)
+    SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
+        column10 IS NOT NULL, 'scheduled'
+    FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+};
+
+pub(super) const INSERT_SPECS: Sql = Sql {
+    columns: 3,
+    text: "
+    INSERT INTO job_spec (job, spec, body)
+    SELECT column1, column2, column3 FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
+};
+
+/// A job, with its spec already written as JSON: the caller does that, not the writer.
+#[derive(Clone)]
+pub(super) struct Row {
+    pub(super) job: NewJob,
+    pub(super) spec: String,
+}
+
+/// Makes the rows, in the caller's task.
+pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
+    if jobs.len() > INSERT_LIMIT {
+        return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
+    }
+    jobs.into_iter().map(|job| Ok(Row { spec: to_json(&job.spec)?, job })).collect()
+}
+
+/// What is said of a job that is stored as it came.
+pub(super) fn stored(row: &Row) -> Placed {
+    Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
+}
+
+/// The groups of these jobs that take jobs, each with its tenant.
+pub(super) async fn live_groups(db: &mut Db, rows: impl Iterator<Item = &Row>) -> Result<HashSet<(i64, i64)>, Failure> {
+    let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
+    let list = to_json(&groups)?;
+    let found = db.fetch_all(sqlx::query(LIVE_GROUPS).bind(list)).await?;
+    let live = found.iter().map(|row| Ok((row.try_get::<i64, _>("id")?, row.try_get::<i64, _>("tenant")?)));
+    live.collect()
+}
+
+/// Inserts jobs, and lets those go first whose order key was free.
+pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
+    for chunk in rows.chunks(rows::PER_STATEMENT) {
+        // Two statements in one go: the parameters of the second begin behind all of the first.
+        let sql = format!("{}; {}", INSERT_JOBS.with_rows(chunk.len()), INSERT_SPECS.with_rows(chunk.len()));
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for Row { job, .. } in chunk {
+            let schedule = match &job.admission {
+                Admission::Tick(tick) => Some(tick.schedule),
+                _ => None,
+            };
+            query = query
+                .bind(rows::id(job.id))
+                .bind(job.tenant.0)
+                .bind(job.group.0)
+                .bind(job.name.as_deref())
+                .bind(job.run_at.0)
+                .bind(job.created_at.0)
+                .bind(job.deadline.map(|at| at.0))
+                .bind(job.seed)
+                .bind(lane::of(job.group, job.spec.target.is_none(), job.priority))
+                .bind(job.order_key.as_deref())
+                .bind(job.max_delay.map(millis))
+                .bind(schedule);
+        }
+        query = with_nulls(query, INSERT_JOBS.padding(chunk.len()));
+        for Row { job, spec } in chunk {
+            query = query.bind(rows::id(job.id)).bind(spec.as_str()).bind(job.body.as_ref());
+        }
+        db.execute(query).await.map_err(duplicate)?;
+    }
+    let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
+    order::advance(db, keys).await
+}
+
+fn duplicate(error: sqlx::Error) -> Failure {
+    match Failure::from(error) {
+        Failure(StoreError::Conflict(_)) => {
+            Failure(StoreError::Conflict("a job with this id exists already".to_owned()))
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,176 @@
+//! [`Jobs`]: which verb runs where. Writes go to the writer, reads to the pool; JSON is written and read in the caller's task.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{
+    AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token,
+};
+use carillon_store::{
+    Abort, Backlog, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery,
+    Prune, Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
+};
+
+#[async_trait]
+impl Jobs for SqliteStore {
+    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
+        if insert.jobs.is_empty() {
+            return Ok(Inserted::Placed(Vec::new()));
+        }
+        self.health.watch(Work::Accept, self.writer.insert(insert)).await
+    }
+
+    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+        let look = async {
+            let mut lookout = self.lookout.lock().await;
+            let db = match &mut *lookout {
+                Some(db) => db,
+                none => none.insert(self.readers.connection().await?),
+            };
+            let _reading = self.readers.reading().await;
+            Ok(reads::waiting(db).await?)
+        };
+        self.health.watch(Work::Claim, look).await
+    }
+
+    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
+        let work = self.writer.call(move |db| Box::pin(async move { claim::claim_due(db, &claim).await }));
+        Ok(claim::leased(&self.health.watch(Work::Claim, work).await?))
+    }
+
+    async fn ending_leases(&self, _now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
+        let mut reader = self.readers.take().await?;
+        Ok(claim::ending(&mut reader, until, limit).await?)
+    }
+
+    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError> {
+        let work =
+            self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &lost, now, lease_until).await }));
+        Ok(claim::leased(&work.await?))
+    }
+
+    async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
+        let mut reader = self.readers.take().await?;
+        Ok(claim::aborts(&mut reader, limit).await?)
+    }
+
+    async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError> {
+        self.writer.call(move |db| Box::pin(async move { claim::excuse(db, &lost).await })).await
+    }
+
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+        let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, now, lease_until, limit)));
+        Ok(claim::leased(&work.await?))
+    }
+
+    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
+        let mut reader = self.readers.take().await?;
+        let rows = claim::held(&mut reader, tenant, id, token, now).await?;
+        Ok(claim::leased(&rows).pop())
+    }
+
+    async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { claim::extend(db, &leases, lease_until).await })).await
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
+        self.health.watch(Work::Settle, self.writer.settle(settle::rows(settlements)?)).await
+    }
+
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
+    async fn change(
+        &self,
+        tenant: TenantId,
+        ids: Vec<JobId>,
+        change: Change,
+        now: UnixMs,
+    ) -> Result<Vec<Changed>, StoreError> {
+        let work =
+            self.writer.call(move |db| Box::pin(async move { change::change(db, tenant, &ids, &change, now).await }));
+        work.await
+    }
+
+    async fn prune(&self, what: Prune) -> Result<u32, StoreError> {
+        prune::prune(self, &what).await
+    }
+
+    async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(reads::job(&self.readers, tenant, id).await?)
+    }
+
+    async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError> {
+        Ok(reads::body(&self.readers, tenant, id).await?)
+    }
+
+    async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(reads::jobs(&self.readers, &query).await?)
+    }
+
+    async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(reads::jobs_of_tenant(&self.readers, &query).await?)
+    }
+
+    async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError> {
+        Ok(reads::newest_of_names(&self.readers, &query).await?)
+    }
+
+    async fn count(&self, filter: JobFilter) -> Result<u64, StoreError> {
+        Ok(reads::count(&self.readers, &filter).await?)
+    }
+
+    async fn ticked(&self) -> Result<Vec<Ticked>, StoreError> {
+        Ok(ticks::ticked(&self.readers).await?)
+    }
+
+    async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError> {
+        self.writer.call(move |db| Box::pin(async move { ticks::skip(db, &skipped).await })).await
+    }
+
+    async fn ticks(&self, query: TicksQuery) -> Result<Vec<TickRecord>, StoreError> {
+        Ok(ticks::ticks(&self.readers, &query).await?)
+    }
+
+    async fn attempts(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Vec<AttemptRecord>, StoreError> {
+        Ok(reads::attempts(&self.readers, tenant, id, after, limit).await?)
+    }
+
+    fn commit_stats(&self) -> CommitStats {
+        self.writer.stats()
+    }
+
+    fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError> {
+        self.health.watch(Work::Accept, probe::run(&self.writer, id, now)).await
+    }
+
+    async fn backlog(&self, now: UnixMs) -> Result<Backlog, StoreError> {
+        Ok(reads::backlog(&self.readers, now).await?)
+    }
+
+    async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError> {
+        Ok(reads::stats(&self.readers, tenant, group, now).await?)
+    }
+
+    /// Also empties the write-ahead log.
+    async fn close(&self) {
+        // From now on none is given out.
+        let closed = self.readers.close();
+        drop(self.lookout.lock().await.take());
+        closed.await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,79 @@
+//! The embedded database: one file, one process, no server.
+//!
+//! - **One writer** ([`writer`]): a task that owns the only writing connection and commits many callers' work together.
+//! - **Readers** on their own connections (write-ahead log): a read sees every write that was answered before it began, and never
+//!   waits for the writer.
+//! - **One process**: a lock file next to the database refuses a second one, so the leases found at the start are nobody's.
+//! - **Files have bounds**: what was pruned goes back to the disk ([`prune`]), and the log begins anew in a pause of the readers
+//!   ([`readers`]).
+//!
+//! When the disk is full or fails, verbs answer [`StoreError::Unavailable`] and nothing is changed; they work again as soon as the
+//! disk does. When the file is damaged or not ours, they answer [`StoreError::Corrupt`].
+
+mod admit;
+mod backup;
+mod catalog;
+mod change;
+mod claim;
+mod db;
+mod debounce;
+mod error;
+mod file;
+mod insert;
+mod job_rows;
+mod jobs;
+mod migrations;
+mod open;
+mod order;
+#[cfg(test)]
+mod plans;
+mod probe;
+mod prune;
+mod readers;
+mod reads;
+mod rows;
+mod settle;
+mod source;
+#[cfg(test)]
+mod tests;
+mod ticks;
+mod transaction;
+mod writer;
+
+use sqlx::Sqlite;
+use sqlx::pool::PoolConnection;
+use tokio::sync::Mutex;
+
+pub use backup::backup;
+pub use open::SqliteOptions;
+pub use source::SqliteSource;
+
+use carillon_store::{StoreError, StoreHealth};
+use readers::Readers;
+use writer::{Log, Writer};
+
+/// An open SQLite database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    health: StoreHealth,
+    readers: Readers,
+    /// The connection of [`Jobs::waiting`](carillon_store::Jobs::waiting), from the first call on. To give one back to the pool costs as much as to
+    /// ask it something.
+    lookout: Mutex<Option<PoolConnection<Sqlite>>>,
+}
+
+impl SqliteStore {
+    /// Opens the database, creates or migrates its schema, and ends the leases that an earlier process left.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the file cannot be opened or another process uses it; [`StoreError::Corrupt`] if it is not a
+    /// database of this program, or of a newer version of it.
+    pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let opened = open::open(&options).await?;
+        let readers = Readers::new(opened.readers);
+        let log = Log::new(opened.path, readers.clone());
+        let writer = Writer::start(opened.writer, log, opened.lock);
+        Ok(Self { writer, health: StoreHealth::default(), readers, lookout: Mutex::default() })
+    }
+}

@@ -1,0 +1,85 @@
+//! Ticks of schedules that made no job, and what became of each tick.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::admit::{PUT_TICK, PUT_TICKED};
+use super::db::Db;
+use super::error::Failure;
+use super::readers::Readers;
+use super::rows;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::SkippedTicks;
+use carillon_store::{TickRecord, Ticked, TicksQuery};
+
+pub(super) const LAST: &str = "SELECT last FROM ticked WHERE schedule = ?1";
+
+/// Writes that ticks made no job, unless their schedule has come as far as the first of them.
+pub(super) async fn skip(db: &mut Db, all: &[(i64, SkippedTicks)]) -> Result<Vec<bool>, Failure> {
+    let mut written = Vec::with_capacity(all.len());
+    for (schedule, skipped) in all {
+        let last = db.fetch_optional(sqlx::query(LAST).bind(schedule)).await?;
+        let last: Option<i64> = last.map(|row| row.try_get("last")).transpose()?;
+        let is_new = last.is_none_or(|last| last < skipped.first.0);
+        if is_new {
+            put(db, *schedule, skipped).await?;
+        }
+        written.push(is_new);
+    }
+    Ok(written)
+}
+
+/// Writes one row for ticks that made no job.
+pub(super) async fn put(db: &mut Db, schedule: i64, skipped: &SkippedTicks) -> Result<(), Failure> {
+    let count = i64::try_from(skipped.count).unwrap_or(i64::MAX);
+    let tick = sqlx::query(PUT_TICK).bind(schedule).bind(skipped.last.0).bind(None::<&[u8]>);
+    db.execute(tick.bind(skipped.reason.as_str()).bind(skipped.first.0).bind(count)).await?;
+    let ticked = sqlx::query(PUT_TICKED).bind(schedule).bind(skipped.last.0).bind(0).bind(0).bind(count);
+    db.execute(ticked).await?;
+    Ok(())
+}
+
+pub(super) const TICKED: &str = "
+    SELECT schedule, last, runs, extra, skipped,
+        (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
+    FROM ticked";
+
+/// How far each schedule has come.
+pub(super) async fn ticked(readers: &Readers) -> Result<Vec<Ticked>, Failure> {
+    let ticked = |row: &SqliteRow| {
+        Ok(Ticked {
+            schedule: row.try_get("schedule")?,
+            last: UnixMs(row.try_get("last")?),
+            runs: rows::number(row, "runs")?,
+            extra: rows::number(row, "extra")?,
+            skipped: rows::number(row, "skipped")?,
+            reason: rows::word_if_any(row, "reason")?,
+        })
+    };
+    sqlx::query(TICKED).fetch_all(&mut *readers.take().await?).await?.iter().map(ticked).collect()
+}
+
+/// Ticks before 1970 are those of runs that were asked for by hand.
+pub(super) const TICKS: &str = "
+    SELECT at, job, reason, skipped_from, skipped_count FROM tick
+    WHERE schedule = ?1 AND at < ?2 AND at >= 0 ORDER BY at DESC LIMIT ?3";
+
+/// A page of a schedule's ticks.
+pub(super) async fn ticks(readers: &Readers, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
+    let record = |row: &SqliteRow| {
+        let at = UnixMs(row.try_get("at")?);
+        let has_job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
+        let skipped = match rows::word_if_any(row, "reason")? {
+            None => None,
+            Some(reason) => Some(SkippedTicks {
+                first: UnixMs(row.try_get("skipped_from")?),
+                last: at,
+                count: rows::number(row, "skipped_count")?,
+                reason,
+            }),
+        };
+        Ok(TickRecord { at, job: if has_job { Some(rows::job_id(row, "job")?) } else { None }, skipped })
+    };
+    let query = sqlx::query(TICKS).bind(query.schedule).bind(query.before.0).bind(query.limit);
+    query.fetch_all(&mut *readers.take().await?).await?.iter().map(record).collect()
+}

@@ -1,0 +1,138 @@
+//! What is left of things that have gone.
+
+use super::*;
+use crate::{Edit, Insert, Inserted, Once};
+use carillon_core::job::{Carries, Debounce, Overlap, Settlement, Tick};
+
+/// A year of housekeeping: everything that may go has gone.
+async fn a_year_passes(world: &World) {
+    let later = NOW.plus(Duration::from_secs(366 * 86_400));
+    let kept = later.minus(Duration::from_secs(90 * 86_400));
+    let ended = [State::Succeeded, State::Dead, State::Expired, State::Cancelled].map(|state| (state, kept)).to_vec();
+    let prune = Prune { ended, ticks: kept, now: later, limit: 100 };
+    while world.store.prune(prune.clone()).await.unwrap() > 0 {}
+}
+
+/// A tick's job of a schedule.
+fn tick(world: &World, group: GroupId, schedule: i64, at: u64) -> NewJob {
+    let at = NOW.plus(ms(at));
+    let tick = Tick { schedule, at, overlap: Overlap::Allow, max_runs: None, again: false };
+    NewJob { admission: Admission::Tick(tick), ..world.job_in(group, at) }
+}
+
+/// One job under each kind of condition, as one request that is remembered.
+fn conditional(world: &World, group: GroupId) -> Insert {
+    let debounce = |key: &str, carries| Debounce { key: key.to_owned(), window: ms(5), always_delay: true, carries };
+    let admissions = [
+        Admission::Always,
+        Admission::Unique { key: "k".to_owned(), window: ms(5) },
+        Admission::Debounced(debounce("first", Carries::First)),
+        Admission::Debounced(debounce("newest", Carries::Newest)),
+        Admission::Debounced(debounce("newest", Carries::Newest)),
+        Admission::Replace { moved: None },
+        Admission::Replace { moved: None },
+    ];
+    let job = |admission| NewJob {
+        admission,
+        name: Some("n".to_owned()),
+        order_key: Some("o".to_owned()),
+        ..world.job_in(group, NOW)
+    };
+    let (tenant, expires_at, answer) = (world.tenant, NOW.plus(ms(9)), Arc::new(|_: &[_]| "answer".to_owned()));
+    let once = Once { tenant, key: "k".to_owned(), fingerprint: "f".to_owned(), now: NOW, expires_at, answer };
+    Insert { jobs: admissions.into_iter().map(job).collect(), once: Some(once) }
+}
+
+/// Ends what waits, in every way, and redrives what can be.
+async fn end_all(world: &World, group: GroupId) {
+    let later = NOW.plus(ms(100_000));
+    for round in 0..40 {
+        let leased = claim(&*world.store, group, later, 2).await;
+        let settlement = |leased: &Leased| {
+            let attempt = an_attempt(leased, Some(200));
+            match round % 5 {
+                0 => Settlement::retry(leased, NOW, attempt, NOW),
+                1 => Settlement::dead(leased, NOW, attempt),
+                2 => Settlement::expired(leased, NOW, None),
+                3 if round == 3 => {
+                    let mut settlement = Settlement::succeeded(leased, NOW, attempt);
+                    settlement.follow_ups.push(world.job_in(group, NOW));
+                    settlement
+                }
+                _ => Settlement::succeeded(leased, NOW, attempt),
+            }
+        };
+        world.store.settle(leased.iter().map(settlement).collect()).await.unwrap();
+        for leased in &leased {
+            world.change(leased.job.id, Change::Redrive(NOW)).await;
+        }
+    }
+    loop {
+        let waiting = claim(&*world.store, group, later, 99).await;
+        if waiting.is_empty() {
+            break;
+        }
+        let ends = waiting.iter().map(|it| Settlement::succeeded(it, NOW, an_attempt(it, Some(200)))).collect();
+        world.store.settle(ends).await.unwrap();
+    }
+}
+
+pub async fn a_year_after_everything_is_deleted_nothing_is_left(world: &World) {
+    let beginning = world.rows().await;
+    let store = &world.store;
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Tenant) {
+        let name = format!("a {}", kind.as_str());
+        let put = match kind {
+            Kind::Plugin => a_plugin(world.tenant.0, &name, "digest", b"component"),
+            _ => an_entity(world.tenant.0, kind, &name, Expect::Anything),
+        };
+        store.put(put.clone()).await.unwrap();
+        store.put(put).await.unwrap();
+    }
+    let group = world.new_group("short-lived").await;
+    store.insert(conditional(world, group)).await.unwrap();
+    let again = store.insert(conditional(world, group)).await.unwrap();
+    assert!(matches!(again, Inserted::Replayed(_)));
+    let schedule = store.load().await.unwrap().1.into_iter().find(|entity| entity.kind == Kind::Schedule).unwrap().id;
+    for at in 0..5 {
+        store.insert(vec![tick(world, group, schedule, at)].into()).await.unwrap();
+    }
+    let edited = world.job_in(group, NOW);
+    store.insert(vec![edited.clone()].into()).await.unwrap();
+    let body = Some(Bytes::from_static(b"more"));
+    let edit = Edit { revision: 0, name: None, run_at: NOW, priority: Priority::MAX, spec: edited.spec, body };
+    assert_eq!(world.change(edited.id, Change::Edit(Box::new(edit))).await, Changed::Done);
+    end_all(world, group).await;
+    let used = world.rows().await;
+    for table in ["entity", "component", "job_spec", "attempt", "recent", "tick", "ticked"] {
+        assert!(used.get(table) > beginning.get(table), "{table} is used: {used:?}");
+    }
+
+    for entity in store.load().await.unwrap().1 {
+        if !beginning_has(world, &entity) {
+            store.delete(entity.tenant, entity.kind, entity.name.clone(), NOW, None).await.unwrap();
+        }
+    }
+    a_year_passes(world).await;
+    assert_eq!(world.rows().await, beginning);
+}
+
+/// Whether an entity is one of an empty [`World`].
+fn beginning_has(world: &World, entity: &Entity) -> bool {
+    entity.kind == Kind::Tenant || entity.id == world.group.0
+}
+
+pub async fn each_schedule_takes_its_ticks_along(world: &World) {
+    let (kept, gone) = (world.put(world.tenant.0, Kind::Schedule, "kept").await.id, "gone".to_owned());
+    let deleted = world.put(world.tenant.0, Kind::Schedule, &gone).await.id;
+    for at in 0..30 {
+        for schedule in [kept, deleted] {
+            world.store.insert(vec![tick(world, world.group, schedule, at)].into()).await.unwrap();
+        }
+    }
+    world.store.delete(world.tenant.0, Kind::Schedule, gone, NOW, None).await.unwrap();
+    let prune = Prune { now: NOW, limit: 7, ..Prune::default() };
+    while world.store.prune(prune.clone()).await.unwrap() > 0 {}
+    let rows = world.rows().await;
+    assert_eq!((rows["tick"], rows["ticked"]), (30, 1), "young ticks of a schedule that is there stay");
+}

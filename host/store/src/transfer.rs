@@ -1,0 +1,413 @@
+//! What moves from one database to the other, in a form that both have in common.
+//!
+//! The [`TABLES`] say which columns there are and how a row is told from others. A [`Row`] that was read from either database is made
+//! of the same [`Cell`]s, so that rows can be compared by the SHA-256 of their cells, and tables by that of their rows. Each database
+//! writes its own statements from these columns (`sqlite/source.rs`, `postgres/import/rows.rs`); a test of each compares them with its schema.
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use serde::Deserialize;
+
+use super::StoreError;
+use super::labels::labels;
+use carillon_core::job::Metadata;
+
+/// Rows of the same kind in both databases.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name, which is the one in PostgreSQL.
+    pub name: &'static str,
+    /// Where its rows are in SQLite, and which of the rows there they are.
+    pub source: (&'static str, &'static str),
+    /// In the order of a [`Row`]'s cells.
+    pub columns: &'static [Column],
+    /// How many columns, from the first, are the key.
+    keys: usize,
+}
+
+/// A column, under the same name in both databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// How its values are stored.
+    pub form: Form,
+}
+
+/// What is in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Integers.
+    Number,
+    /// Yes or no; a number in SQLite.
+    Flag,
+    /// Text. PostgreSQL has none with the character zero: it becomes U+FFFD.
+    Text,
+    /// Bytes.
+    Bytes,
+    /// A job's id; 16 bytes in SQLite.
+    Id,
+    /// What PostgreSQL searches a job's metadata by. SQLite has it in `spec` only.
+    Labels,
+}
+
+const fn column(name: &'static str, form: Form) -> Column {
+    Column { name, form }
+}
+
+const fn number(name: &'static str) -> Column {
+    column(name, Form::Number)
+}
+
+const fn text(name: &'static str) -> Column {
+    column(name, Form::Text)
+}
+
+const fn id(name: &'static str) -> Column {
+    column(name, Form::Id)
+}
+
+/// All that is moved. What is configured comes first, because it is little and the jobs mean nothing without it.
+pub static TABLES: [Table; 10] = [
+    Table {
+        name: "entity",
+        source: ("entity", "TRUE"),
+        keys: 1,
+        columns: &[
+            number("id"),
+            number("tenant"),
+            text("kind"),
+            text("name"),
+            number("version"),
+            text("doc"),
+            number("created_at"),
+            number("updated_at"),
+            number("deleted_at"),
+        ],
+    },
+    Table { name: "master_key", source: ("master_key", "TRUE"), keys: 1, columns: &[number("id"), text("sealed")] },
+    Table {
+        name: "component",
+        source: ("component", "TRUE"),
+        keys: 1,
+        columns: &[text("digest"), column("bytes", Form::Bytes)],
+    },
+    // The `+` keeps SQLite on the way along the key: an index by time would have to be sorted for each page.
+    Table {
+        name: "job_done",
+        source: ("job", "+finished_at IS NOT NULL"),
+        keys: 1,
+        columns: &[
+            id("id"),
+            number("tenant"),
+            number("grp"),
+            number("lane"),
+            number("run_at"),
+            text("state"),
+            number("finished_at"),
+            column("cancel_requested", Form::Flag),
+            number("token"),
+            number("attempt_count"),
+            number("attempt_base"),
+            number("revision"),
+            number("seed"),
+            number("created_at"),
+            number("deadline"),
+            number("ttl"),
+            number("max_delay"),
+            number("schedule"),
+            number("last_status"),
+            text("name"),
+            text("order_key"),
+            text("last_error"),
+        ],
+    },
+    Table {
+        name: "job",
+        source: ("job", "+finished_at IS NULL"),
+        keys: 1,
+        columns: &[
+            id("id"),
+            number("tenant"),
+            number("grp"),
+            number("lane"),
+            number("run_at"),
+            text("state"),
+            column("blocked", Form::Flag),
+            column("cancel_requested", Form::Flag),
+            column("abort_requested", Form::Flag),
+            number("lease_until"),
+            number("token"),
+            number("lost_leases"),
+            number("attempt_count"),
+            number("attempt_base"),
+            number("revision"),
+            number("seed"),
+            number("created_at"),
+            number("deadline"),
+            number("ttl"),
+            number("max_delay"),
+            number("schedule"),
+            number("last_status"),
+            text("name"),
+            text("order_key"),
+            text("last_error"),
+        ],
+    },
+    Table {
+        name: "job_spec",
+        source: ("job_spec", "TRUE"),
+        keys: 1,
+        columns: &[id("job"), text("spec"), column("labels", Form::Labels), column("body", Form::Bytes)],
+    },
+    Table {
+        name: "attempt",
+        source: ("attempt", "TRUE"),
+        keys: 2,
+        columns: &[
+            id("job"),
+            number("number"),
+            number("started_at"),
+            number("finished_at"),
+            text("outcome"),
+            number("status"),
+            text("detail"),
+            column("response_body", Form::Bytes),
+        ],
+    },
+    Table {
+        name: "tick",
+        source: ("tick", "TRUE"),
+        keys: 2,
+        columns: &[
+            number("schedule"),
+            number("at"),
+            id("job"),
+            text("reason"),
+            number("skipped_from"),
+            number("skipped_count"),
+        ],
+    },
+    Table {
+        name: "ticked",
+        source: ("ticked", "TRUE"),
+        keys: 1,
+        columns: &[number("schedule"), number("last"), number("runs"), number("extra"), number("skipped")],
+    },
+    Table {
+        name: "recent",
+        source: ("recent", "TRUE"),
+        keys: 3,
+        columns: &[number("tenant"), text("kind"), text("key"), number("expires_at"), id("job"), text("doc")],
+    },
+];
+
+impl Table {
+    /// The columns of the key.
+    pub fn key(&self) -> &'static [Column] {
+        &self.columns[..self.keys]
+    }
+}
+
+/// Numbers that are not in rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// The highest id that an entity has ever had: ids are not used again.
+    pub entity: i64,
+    /// How often what is configured has changed.
+    pub generation: i64,
+}
+
+impl Counters {
+    /// As of a table with one row.
+    #[must_use]
+    pub fn checksum(self) -> Checksum {
+        let mut checksum = Checksum::default();
+        let cells = vec![Cell::Number(self.entity), Cell::Number(self.generation)];
+        checksum.add(&Row { cells, keys: 0 }.digest());
+        checksum
+    }
+}
+
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Cell {
+    /// There is none.
+    Null,
+    /// A number, or a flag as 0 or 1.
+    Number(i64),
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A job's id.
+    Id(Uuid),
+}
+
+impl Cell {
+    /// Bytes that it takes in memory, about.
+    fn size(&self) -> usize {
+        match self {
+            Self::Null | Self::Number(_) | Self::Id(_) => size_of::<Self>(),
+            Self::Text(text) => size_of::<Self>() + text.len(),
+            Self::Bytes(bytes) => size_of::<Self>() + bytes.len(),
+        }
+    }
+
+    /// Adds a tag, and what follows from it: nothing for NULL (0), eight bytes for a number (1), and for texts (2) and bytes (3; an id is
+    /// its 16 bytes) their length in eight bytes and then themselves. Numbers and lengths are big-endian.
+    fn hash(&self, hasher: &mut Sha256) {
+        let mut sized = |tag: u8, bytes: &[u8]| {
+            hasher.update([tag]);
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        match self {
+            Self::Null => hasher.update([0]),
+            Self::Number(number) => {
+                hasher.update([1]);
+                hasher.update(number.to_be_bytes());
+            }
+            Self::Text(text) => sized(2, text.as_bytes()),
+            Self::Bytes(bytes) => sized(3, bytes),
+            Self::Id(id) => sized(3, id.as_bytes()),
+        }
+    }
+}
+
+/// What identifies a row within its table.
+pub type Key = Vec<Cell>;
+
+/// The SHA-256 of a row.
+pub type RowDigest = [u8; 32];
+
+/// A row, with all of its cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// In the order of the table's columns.
+    pub cells: Vec<Cell>,
+    /// How many of them, from the first, are the key.
+    keys: usize,
+}
+
+impl Row {
+    /// A row of `table`.
+    pub fn new(table: &Table, cells: Vec<Cell>) -> Self {
+        Self { cells, keys: table.keys }
+    }
+
+    /// What identifies it.
+    #[must_use]
+    pub fn key(&self) -> &[Cell] {
+        &self.cells[..self.keys]
+    }
+
+    /// The SHA-256 of its cells, one after the other.
+    #[must_use]
+    pub fn digest(&self) -> RowDigest {
+        let mut hasher = Sha256::new();
+        self.cells.iter().for_each(|cell| cell.hash(&mut hasher));
+        hasher.finalize().into()
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn size(&self) -> usize {
+        self.cells.iter().map(Cell::size).sum()
+    }
+}
+
+/// A key as it is shown to people.
+#[must_use]
+pub fn shown(key: &[Cell]) -> String {
+    let cell = |cell: &Cell| match cell {
+        Cell::Null => "NULL".to_owned(),
+        Cell::Number(number) => number.to_string(),
+        Cell::Text(text) => text.clone(),
+        Cell::Bytes(bytes) => hex::encode(bytes),
+        Cell::Id(id) => id.to_string(),
+    };
+    key.iter().map(cell).collect::<Vec<_>>().join(" ")
+}
+
+/// How many rows a table has, and the SHA-256 of their digests in the order of their keys.
+#[derive(Clone, Debug, Default)]
+pub struct Checksum {
+    /// So many.
+    pub rows: u64,
+    hasher: Sha256,
+}
+
+impl Checksum {
+    /// Adds the next row.
+    pub fn add(&mut self, digest: &RowDigest) {
+        self.rows += 1;
+        self.hasher.update(digest);
+    }
+
+    /// In hex.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        hex::encode(self.hasher.clone().finalize())
+    }
+}
+
+/// A text as PostgreSQL can keep it.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// The labels of a job in the form of a [`Form::Labels`] column, from its spec as it is stored. A spec that cannot be read has none: such a
+/// job moves as it is, and is as unreadable as it was.
+pub fn labels_of(spec: &str) -> Result<Option<String>, StoreError> {
+    #[derive(Deserialize)]
+    struct Labelled {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+    match serde_json::from_str::<Labelled>(spec) {
+        Ok(labelled) => labels(&labelled.metadata),
+        Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: Vec<Cell>) -> Row {
+        Row::new(&TABLES[0], cells)
+    }
+
+    #[test]
+    fn a_digest_knows_where_cells_end_and_what_they_are() {
+        let text = |text: &str| Cell::Text(text.to_owned());
+        let different = [
+            row(vec![text("ab"), text("c")]),
+            row(vec![text("a"), text("bc")]),
+            row(vec![text("a"), text("bc"), Cell::Null]),
+            row(vec![Cell::Bytes(b"ab".to_vec()), text("c")]),
+            row(vec![Cell::Number(0)]),
+            row(vec![Cell::Null]),
+            row(vec![text("")]),
+            row(vec![Cell::Number(1)]),
+        ];
+        let digests: std::collections::HashSet<RowDigest> = different.iter().map(Row::digest).collect();
+        assert_eq!(digests.len(), different.len());
+    }
+
+    #[test]
+    fn a_digest_is_what_the_documentation_says() {
+        let bytes: Vec<u8> = [&[1][..], &7_i64.to_be_bytes(), &[0, 2], &1_u64.to_be_bytes(), b"x"].concat();
+        let row = row(vec![Cell::Number(7), Cell::Null, Cell::Text("x".to_owned())]);
+        assert_eq!(row.digest()[..], Sha256::digest(bytes)[..]);
+    }
+
+    #[test]
+    fn labels_come_from_the_spec() {
+        let labels = labels_of(r#"{"target": null, "metadata": {"a": "b c", "n": {"x": "1"}}}"#).unwrap();
+        assert_eq!(labels.unwrap(), r#"["a=b%20c","n%2Ex=1"]"#);
+        assert_eq!(labels_of("{}").unwrap(), None);
+        assert_eq!(labels_of("no spec").unwrap(), None);
+    }
+}

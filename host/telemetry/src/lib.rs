@@ -1,0 +1,121 @@
+//! Is told what happened, and decides nothing: log lines, metrics, and the events that clients and observers follow.
+//!
+//! Whoever tells does so after the store has committed, and waits for nobody who listens.
+
+mod event;
+mod metrics;
+mod process;
+mod ring;
+
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Admission, Job, JobId, Leased, NewJob, Next, Settlement, State};
+use carillon_store::{Change, Changed, Placed, Settled};
+
+pub use self::event::{Details, Event, Fact, Subject};
+pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
+pub use self::ring::{Bounds, Cursor, Found, Ring};
+
+/// What is remembered of a job that is to be stored, to tell what became of it.
+pub struct Told {
+    push: Fact,
+    debounced: bool,
+}
+
+impl Told {
+    /// Of this one.
+    #[must_use]
+    pub fn of(job: &NewJob) -> Self {
+        Self { push: Fact::push(job), debounced: matches!(job.admission, Admission::Debounced(_)) }
+    }
+
+    fn facts(self, placed: &Placed) -> Vec<Fact> {
+        let Self { mut push, debounced } = self;
+        let (now, about) = (push.at, push.about.clone());
+        match placed {
+            Placed::Stored { run_at, forgotten, cancelled } => {
+                push.details.run_at = Some(*run_at);
+                let other = |id: &JobId| Subject { job: Some(*id), ..Subject::group(about.tenant, about.group) };
+                let cancelled: Vec<Fact> = cancelled.iter().map(|id| Fact::cancel(other(id), now)).collect();
+                let unreadable = || "what was known of its key could not be read".to_owned();
+                let error = forgotten.then(|| Fact::debounce_error(about.clone(), now, unreadable()));
+                let miss = debounced.then(|| Fact::debounce_miss(about, now, *run_at));
+                cancelled.into_iter().chain(error).chain(miss).chain([push]).collect()
+            }
+            Placed::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
+            Placed::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],
+            Placed::Carried { job, before } => {
+                vec![Fact::debounce_hit(&**job, now), Fact::request_replaced(&**job, now, before)]
+            }
+            // Whoever asked for the tick tells of it.
+            Placed::Skipped | Placed::TickSkipped(_) => Vec::new(),
+        }
+    }
+}
+
+/// Where facts go.
+pub struct Observer {
+    /// The numbers.
+    pub metrics: Metrics,
+    /// The newest events.
+    pub events: Ring,
+}
+
+impl Observer {
+    /// For a server that starts `now` and keeps this many events.
+    #[must_use]
+    pub fn new(events: Bounds, now: UnixMs) -> Self {
+        Self { metrics: Metrics::default(), events: Ring::new(events, now) }
+    }
+
+    /// Something happened that is no part of an attempt.
+    pub fn tell(&self, fact: Fact) {
+        self.events.record([fact]);
+    }
+
+    /// This became of jobs that were to be stored.
+    pub fn placed(&self, jobs: Vec<Told>, placed: &[Placed]) {
+        let stored = placed.iter().filter(|placed| matches!(placed, Placed::Stored { .. })).count();
+        self.metrics.accepted(u64::try_from(stored).unwrap_or(u64::MAX));
+        self.events.record(jobs.into_iter().zip(placed).flat_map(|(job, placed)| job.facts(placed)));
+    }
+
+    /// This came of a change of jobs.
+    pub fn changed(&self, jobs: &[Job], change: &Change, changed: &[Changed], now: UnixMs) {
+        let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == Changed::Done).map(|(job, _)| job);
+        self.events.record(done.map(|job| match change {
+            Change::Cancel | Change::Withdraw => Fact::cancel(job, now),
+            Change::Reschedule(at) => Fact::reschedule(job, now, *at),
+            Change::Redrive(at) => Fact::redrive(job, now, *at, 1),
+            Change::Purge => Fact::purge(job, now, 1),
+            Change::Edit(_) => Fact::edit(job, now),
+        }));
+    }
+
+    /// An attempt is over and its settlement was, or was not, applied.
+    pub fn settled(&self, leased: &Leased, settlement: &Settlement, settled: Settled) {
+        self.metrics.settled(settlement, settled);
+        let (id, number) = (leased.job.id, leased.number());
+        let state = match settled {
+            Settled::Applied(state) => state,
+            Settled::LeaseLost => {
+                tracing::warn!(job = %id, attempt = number, "the lease had ended; its new holder decides");
+                return;
+            }
+        };
+        self.events.record([Fact::settled(leased, settlement, state)]);
+        self.events.record(settlement.follow_ups.iter().map(Fact::push));
+        let attempt = settlement.attempt.as_ref();
+        let error = attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.as_str());
+        let status = attempt.and_then(|attempt| attempt.status);
+        let run_at = match settlement.next() {
+            Next::Scheduled(at) => Some(at.to_string()),
+            Next::Final(_) => None,
+        };
+        match state {
+            State::Dead | State::Expired => {
+                tracing::info!(job = %id, attempt = number, %state, status, error, "job ended")
+            }
+            _ => tracing::debug!(job = %id, attempt = number, %state, status, error, run_at, "attempt settled"),
+        }
+    }
+}

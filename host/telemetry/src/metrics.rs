@@ -1,0 +1,395 @@
+//! The numbers under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: nothing is labelled by group or job.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::process::Process;
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{PluginUse, Settlement, SkippedTicks};
+use carillon_store::{Backlog, Settled};
+
+/// Upper bounds of the buckets for delays and exchanges, in seconds.
+const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Upper bounds of the buckets for policy calls, in seconds.
+const POLICY_SECONDS: [f64; 12] =
+    [0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1];
+
+/// Microseconds in a second.
+const MICROS: f64 = 1_000_000.0;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RoleLabel {
+    role: Cow<'static, str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FaultLabels {
+    role: Cow<'static, str>,
+    code: String,
+}
+
+/// What became of an event that an observer was to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObserverOutcome {
+    /// It was shown.
+    Shown,
+    /// The call that showed it ended in a fault.
+    Failed,
+    /// It was not shown.
+    Dropped,
+}
+
+/// What came of an attempt that a shadow was to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShadowOutcome {
+    /// It said the same.
+    Same,
+    /// It said something else.
+    Different,
+    /// It had a fault.
+    Fault,
+    /// It was not shown it.
+    Dropped,
+}
+
+/// What a request to the API is counted under.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+/// The methods that are told apart: anybody can send any other word.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
+
+impl RequestLabels {
+    /// Of a request by this method for a route's pattern, and the status of its answer. A method that HTTP does not define is `other`.
+    #[must_use]
+    pub fn new(method: &str, route: &str, status: u16) -> Self {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        Self { method, route: route.to_owned(), status }
+    }
+}
+
+/// All counters, gauges and histograms.
+pub struct Metrics {
+    registry: Registry,
+    accepted: Counter,
+    ended: Family<StateLabel, Counter>,
+    attempts: Family<OutcomeLabel, Counter>,
+    claims: Counter,
+    leases_lost: Counter,
+    schedule_runs_skipped: Family<ReasonLabel, Counter>,
+    lateness: Histogram,
+    exchange: Histogram,
+    policy: Family<RoleLabel, Histogram>,
+    faults: Family<FaultLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    observed: Family<OutcomeLabel, Counter>,
+    shadowed: Family<OutcomeLabel, Counter>,
+    breakers_opened: Counter,
+    breakers_open: Gauge,
+    ready: Gauge,
+    loop_restarts: Gauge<i64, AtomicI64>,
+    streams: Gauge,
+    running: Gauge,
+    policy_queue: Gauge<i64, AtomicI64>,
+    policies_quarantined: Gauge,
+    plugins_loaded: Gauge<i64, AtomicI64>,
+    plugins_loaded_bytes: Gauge<i64, AtomicI64>,
+    commits: Counter,
+    commands: Counter,
+    store_failures: Counter,
+    database_bytes: Gauge,
+    jobs_waiting: Gauge,
+    jobs_due: Gauge,
+    oldest_due: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            accepted: Counter::default(),
+            ended: Family::default(),
+            attempts: Family::default(),
+            claims: Counter::default(),
+            leases_lost: Counter::default(),
+            schedule_runs_skipped: Family::default(),
+            lateness: Histogram::new(SECONDS),
+            exchange: Histogram::new(SECONDS),
+            policy: Family::new_with_constructor(|| Histogram::new(POLICY_SECONDS)),
+            faults: Family::default(),
+            requests: Family::default(),
+            observed: Family::default(),
+            shadowed: Family::default(),
+            breakers_opened: Counter::default(),
+            breakers_open: Gauge::default(),
+            ready: Gauge::default(),
+            loop_restarts: Gauge::default(),
+            streams: Gauge::default(),
+            running: Gauge::default(),
+            policy_queue: Gauge::default(),
+            policies_quarantined: Gauge::default(),
+            plugins_loaded: Gauge::default(),
+            plugins_loaded_bytes: Gauge::default(),
+            commits: Counter::default(),
+            commands: Counter::default(),
+            store_failures: Counter::default(),
+            database_bytes: Gauge::default(),
+            jobs_waiting: Gauge::default(),
+            jobs_due: Gauge::default(),
+            oldest_due: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        self.registry.register_collector(Box::new(Process));
+        let registry = self.registry.sub_registry_with_prefix("carillon");
+        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("jobs_accepted", "Jobs that were stored", self.accepted.clone());
+        registry.register("jobs_ended", "Jobs that reached a final state", self.ended.clone());
+        registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
+        registry.register("claims", "Claims that leased jobs to be delivered", self.claims.clone());
+        registry.register("leases_lost", "Settlements refused because the lease had ended", self.leases_lost.clone());
+        let skipped = self.schedule_runs_skipped.clone();
+        registry.register("schedule_runs_skipped", "Runs of schedules that made no job, by reason", skipped);
+        let (lateness, exchange, policy) = (self.lateness.clone(), self.exchange.clone(), self.policy.clone());
+        registry.register_with_unit(
+            "lateness",
+            "From run_at to the start of the attempt, or to when its request was sent that was ready before",
+            Unit::Seconds,
+            lateness,
+        );
+        registry.register_with_unit("exchange", "From the request to the end of its answer", Unit::Seconds, exchange);
+        registry.register_with_unit("policy_call", "One call of a policy", Unit::Seconds, policy);
+        registry.register("policy_faults", "Policy calls without an answer", self.faults.clone());
+        registry.register("http_requests", "Requests to the API", self.requests.clone());
+        registry.register(
+            "observer_events",
+            "Events by what became of them on the way to observers",
+            self.observed.clone(),
+        );
+        registry.register("shadow_attempts", "Attempts by what shadows said of them", self.shadowed.clone());
+        registry.register("breakers_open", "Receivers that are left alone now", self.breakers_open.clone());
+        registry.register(
+            "breakers_opened",
+            "How often a receiver came to be left alone",
+            self.breakers_opened.clone(),
+        );
+        let ready = "Whether jobs are accepted and delivered, as far as is known without trying: 1 or 0";
+        registry.register("ready", ready, self.ready.clone());
+        let restarts = "How often a background loop panicked and was started again";
+        registry.register("background_restarts", restarts, self.loop_restarts.clone());
+        registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
+        registry.register("attempts_running", "Attempts that run now", self.running.clone());
+        registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
+        let quarantined = self.policies_quarantined.clone();
+        registry.register("policies_quarantined", "Policies that failed too often and are not called now", quarantined);
+        registry.register("plugins_loaded", "Plugins whose code is loaded", self.plugins_loaded.clone());
+        let bytes = self.plugins_loaded_bytes.clone();
+        registry.register_with_unit("plugins_loaded", "Their compiled code", Unit::Bytes, bytes);
+        registry.register("store_commits", "Transactions that the store's writer committed", self.commits.clone());
+        registry.register("store_commands", "Commands in those transactions", self.commands.clone());
+        registry.register("store_errors", "Failures of the database", self.store_failures.clone());
+        registry.register_with_unit("database", "Size of the database", Unit::Bytes, self.database_bytes.clone());
+        registry.register("jobs_waiting", "Jobs that wait for their time, or to be started", self.jobs_waiting.clone());
+        registry.register("jobs_due", "Jobs among them whose time has come", self.jobs_due.clone());
+        let oldest = self.oldest_due.clone();
+        registry.register_with_unit(
+            "oldest_due_job_age",
+            "Time since the first of them was due",
+            Unit::Seconds,
+            oldest,
+        );
+    }
+
+    /// Jobs were stored.
+    pub fn accepted(&self, jobs: u64) {
+        self.accepted.inc_by(jobs);
+    }
+
+    /// The dispatcher leased jobs in one transaction.
+    pub fn claimed(&self) {
+        self.claims.inc();
+    }
+
+    /// Runs of a schedule made no job.
+    pub fn ticks_skipped(&self, skipped: &SkippedTicks) {
+        let reason = ReasonLabel { reason: skipped.reason.as_str() };
+        self.schedule_runs_skipped.get_or_create(&reason).inc_by(skipped.count);
+    }
+
+    /// A request to the API was answered.
+    pub fn request(&self, labels: &RequestLabels) {
+        self.requests.get_or_create(labels).inc();
+    }
+
+    /// Whether the server is ready, and how often a background loop was started again.
+    pub fn health(&self, is_ready: bool, loop_restarts: u64) {
+        self.ready.set(i64::from(is_ready));
+        self.loop_restarts.set(i64::try_from(loop_restarts).unwrap_or(i64::MAX));
+    }
+
+    /// What is true at this moment.
+    pub fn now(&self, running: usize, policy_queue: usize, streams: usize, breakers_open: usize) {
+        self.breakers_open.set(i64::try_from(breakers_open).unwrap_or(i64::MAX));
+        self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
+        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
+    }
+
+    /// How many policies are quarantined.
+    pub fn quarantined(&self, policies: usize) {
+        self.policies_quarantined.set(i64::try_from(policies).unwrap_or(i64::MAX));
+    }
+
+    /// How many plugins are loaded, and how much room their code takes.
+    pub fn plugins(&self, count: usize, bytes: usize) {
+        self.plugins_loaded.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.plugins_loaded_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A receiver is left alone from now on.
+    pub fn breaker_opened(&self) {
+        self.breakers_opened.inc();
+    }
+
+    /// How well commits are shared: commands divided by commits is the mean size of a group commit.
+    pub fn store(&self, commits: u64, commands: u64, failures: u64) {
+        // The store counts; what it has counted only rises.
+        self.commits.inner().store(commits, Ordering::Relaxed);
+        self.commands.inner().store(commands, Ordering::Relaxed);
+        self.store_failures.inner().store(failures, Ordering::Relaxed);
+    }
+
+    /// How much waits in the store.
+    pub fn backlog(&self, backlog: &Backlog, now: UnixMs) {
+        self.jobs_waiting.set(i64::try_from(backlog.waiting).unwrap_or(i64::MAX));
+        self.jobs_due.set(i64::try_from(backlog.due).unwrap_or(i64::MAX));
+        self.database_bytes.set(i64::try_from(backlog.database_bytes).unwrap_or(i64::MAX));
+        self.oldest_due.set(backlog.earliest.map_or(0.0, |earliest| now.since(earliest).as_secs_f64()));
+    }
+
+    pub(super) fn settled(&self, settlement: &Settlement, settled: Settled) {
+        let state = match settled {
+            Settled::Applied(state) => state,
+            Settled::LeaseLost => {
+                self.leases_lost.inc();
+                return;
+            }
+        };
+        if state.is_final() {
+            self.ended.get_or_create(&StateLabel { state: state.as_str() }).inc();
+        }
+        let Some(attempt) = &settlement.attempt else { return };
+        let outcome = if attempt.detail.spent { attempt.outcome.as_str() } else { "unsent" };
+        self.attempts.get_or_create(&OutcomeLabel { outcome }).inc();
+        let timings = &attempt.detail.timings;
+        self.lateness.observe(seconds(timings.late));
+        if timings.exchange > 0 {
+            self.exchange.observe(seconds(timings.exchange));
+        }
+        attempt.detail.plugins.iter().for_each(|used| self.policy_call(used));
+    }
+
+    /// Events were shown to an observer, or not.
+    pub fn observed(&self, outcome: ObserverOutcome, events: u64) {
+        let outcome = match outcome {
+            ObserverOutcome::Shown => "shown",
+            ObserverOutcome::Failed => "failed",
+            ObserverOutcome::Dropped => "dropped",
+        };
+        self.observed.get_or_create(&OutcomeLabel { outcome }).inc_by(events);
+    }
+
+    /// A shadow was shown an attempt, or not.
+    pub fn shadowed(&self, outcome: ShadowOutcome) {
+        let outcome = match outcome {
+            ShadowOutcome::Same => "same",
+            ShadowOutcome::Different => "different",
+            ShadowOutcome::Fault => "fault",
+            ShadowOutcome::Dropped => "dropped",
+        };
+        self.shadowed.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A policy was called.
+    pub fn policy_call(&self, used: &PluginUse) {
+        self.policy.get_or_create(&RoleLabel { role: used.role.clone() }).observe(seconds(used.micros));
+        if let Some(code) = &used.fault {
+            self.faults.get_or_create(&FaultLabels { role: used.role.clone(), code: code.clone() }).inc();
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("the metrics cannot be written");
+        }
+        text
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 µs are 285 years")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / MICROS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_open_metrics() {
+        let metrics = Metrics::default();
+        metrics.accepted(3);
+        metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
+        let text = metrics.render();
+        assert!(text.contains("carillon_jobs_accepted_total 3\n"), "{text}");
+        assert!(text.contains(r#"carillon_http_requests_total{method="GET",route="/v1/groups",status="200"} 1"#));
+        assert!(
+            text.contains(concat!("carillon_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")),
+            "{text}"
+        );
+        metrics.store(7, 9, 2);
+        let text = metrics.render();
+        assert!(text.contains("# TYPE carillon_store_commits counter\n"), "{text}");
+        assert!(text.contains("carillon_store_commits_total 7\n"), "{text}");
+        assert!(text.contains("carillon_store_errors_total 2\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

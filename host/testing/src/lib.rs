@@ -1,0 +1,12 @@
+//! What tests of several crates stand on: a PostgreSQL server of a test's own, and WebAssembly guests made of a few lines of text.
+//!
+//! Role: real servers and guests for tests.
+//!
+//! Not: a dependency of anything but tests.
+//!
+//! Invariants: whatever a test starts ends with the value that stands for it.
+//!
+//! May import: none of our crates.
+
+pub mod guest;
+pub mod postgres;

@@ -155,6 +155,8 @@ mod drain;
 #[cfg(test)]
 mod inspect;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod oci;
 #[cfg(test)]
 mod openapi;

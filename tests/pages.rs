@@ -63,7 +63,7 @@ async fn assert_that_it_works(walkthrough: &Walkthrough) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_of_the_readme_and_of_the_job_guides_work() {
     assert_that_it_works(&Walkthrough {
-        pages: &["README.md", "docs/jobs.md", "docs/schedules.md"],
+        pages: &["README.md", "docs/concepts/jobs.md", "docs/concepts/schedules.md"],
         before: "",
         placeholders: &[
             ("python3 receiver.py &", "python3 receiver.py & until_it_listens 8000"),
@@ -87,7 +87,7 @@ async fn commands_of_the_readme_and_of_the_job_guides_work() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_of_the_rollout_guide_work() {
     assert_that_it_works(&Walkthrough {
-        pages: &["docs/rollout.md"],
+        pages: &["docs/guides/roll-out.md"],
         before: r#"
 python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 & until_it_listens 8000
 judge() { printf 'judge = {plugin = "expected-status", config = {expect = ["%s"]}}\n' "$1"; }
@@ -98,6 +98,19 @@ carillon job create reminders http://127.0.0.1:8000/ --method GET
 job=$(ended $(newest reminders))
 "#,
         placeholders: &[("01a1ff… 2", "$job 1")],
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_of_the_quickstart_work() {
+    assert_that_it_works(&Walkthrough {
+        pages: &["docs/guides/quickstart.md"],
+        before: "",
+        placeholders: &[(
+            "python3 -m http.server --bind 127.0.0.1 8000 &",
+            "python3 -m http.server --bind 127.0.0.1 8000 & until_it_listens 8000",
+        )],
     })
     .await;
 }

@@ -4,7 +4,7 @@ use crate::support::{TestHost, blocks, shell};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_of_the_page_works() {
-    let blocks = blocks("docs/write-a-policy.md");
+    let blocks = blocks("docs/guides/write-a-policy.md");
     assert!(blocks.len() > 6, "{} blocks", blocks.len());
     let (host, directory) = (TestHost::start().await, tempfile::tempdir().unwrap());
     let script: String = blocks.iter().map(|block| format!("{}\n", block.commands)).collect();

@@ -1,4 +1,4 @@
-//! `docs/wit.md`, the reference of the policy interface: it is what `wit/` gives, to the letter.
+//! `docs/reference/wit.md`, the reference of the policy interface: it is what `wit/` gives, to the letter.
 //!
 //! `CARILLON_WRITE_DOCS=1 cargo nextest run --release --workspace -E 'test(wit::)'` writes it anew.
 
@@ -14,12 +14,12 @@ use crate::support::repository;
 /// The variable of the environment that lets the test write the page.
 const WRITE: &str = "CARILLON_WRITE_DOCS";
 
-const PAGE: &str = "docs/wit.md";
+const PAGE: &str = "docs/reference/wit.md";
 
 const HEAD: &str = "# Reference of the policy interface
 
-Every item of [wit/](../wit), made from it. [policies.md](policies.md) says when which function is called, and what follows if it does not answer;
-[write-a-policy.md](write-a-policy.md) is where to begin.
+This page describes every item of the package in [wit/](../../wit), and is generated from it. [Policies](../concepts/policies.md) explains when
+each function is called and what follows if it has no result. [Write a policy](../guides/write-a-policy.md) leads through a first plugin.
 ";
 
 /// The interfaces in the order of an attempt; what all of them use comes first.

@@ -4,33 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pydoc
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from support import Receiver, Server
 
-from carillon import AsyncClient, Client, Problem, client
+import unasync
+from carillon import AsyncClient, Client, Problem, _calls, client
+
+NOUNS = [noun for noun in vars(AsyncClient("http://127.0.0.1:9")) if not noun.startswith("_")]
 
 
-def test_both_clients_have_the_same_verbs(server: Server) -> None:
-    nouns = [noun for noun in vars(Client(server.url)) if not noun.startswith("_")]
-    assert nouns == [noun for noun in vars(AsyncClient(server.url)) if not noun.startswith("_")]
-    assert "jobs" in nouns
-    for noun in nouns:
-        title = noun.title()
-        sync, other = getattr(client, title), getattr(client, f"Async{title}")
-        verbs = [verb for verb in vars(sync) if not verb.startswith("_")]
-        assert verbs == [verb for verb in vars(other) if not verb.startswith("_")]
-        for verb in verbs:
-            mine, theirs = getattr(sync, verb), getattr(other, verb)
-            assert mine.__wrapped__ is theirs.__wrapped__
-            assert inspect.signature(mine) == inspect.signature(theirs)
-            assert mine.__doc__
+def methods(owner: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(owner).items() if not name.startswith("_")}
 
 
-def test_a_verb_shows_its_signature(server: Server) -> None:
-    with Client(server.url) as sync:
-        assert list(inspect.signature(sync.jobs.get).parameters) == ["id", "group"]
+def parameters(function: Any) -> list[inspect.Parameter]:
+    return [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_both_clients_have_the_same_verbs(noun: str) -> None:
+    title = noun.title()
+    sync, other = methods(getattr(client, title)), methods(getattr(client, f"Async{title}"))
+    assert list(sync) == list(other)
+    for verb, method in sync.items():
+        assert parameters(method) == parameters(other[verb])
+        assert method.__doc__ == other[verb].__doc__
+        assert method.__doc__
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_verb_has_the_parameters_and_the_result_of_its_call(noun: str) -> None:
+    module = vars(_calls).get(noun, _calls.admin)
+    for verb, method in methods(getattr(client, f"Async{noun.title()}")).items():
+        call = call_of(module, noun, verb)
+        assert parameters(method) == parameters(call), verb
+        result = method.__annotations__["return"].replace("AsyncIterator", "Page")
+        assert f"Call[{result}]" == call.__annotations__["return"], verb
+
+
+def call_of(module: Any, noun: str, verb: str) -> Any:
+    """The function of ``_calls``: named as the verb, and in the module of several nouns with the noun behind it."""
+    if module is not _calls.admin:
+        return getattr(module, f"{verb}_" if verb == "list" else verb)
+    singular = noun.removesuffix("s")
+    special = {
+        ("keys", "delete_version"): "delete_key_version",
+        ("plugins", "versions"): "list_plugin_versions",
+        ("plugins", "component"): "get_component",
+        ("tokens", "whoami"): "whoami",
+    }
+    return getattr(module, special.get((noun, verb), f"{verb}_{noun if verb == 'list' else singular}"))
+
+
+def test_help_shows_the_signature_of_a_verb() -> None:
+    text = pydoc.plain(pydoc.render_doc(Client("http://127.0.0.1:9").jobs.create))
+    assert "create(group: 'str', *, idempotency_key: 'Optional[str]' = None, **fields: 'Unpack[JobFields]') -> 'Job'" in text
+    assert "Creates a job" in text
+
+
+def test_the_modules_for_threads_are_those_generated() -> None:
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (unasync.PACKAGE / "_sync").glob("*.py")}
+    assert committed == unasync.generated()
 
 
 def test_jobs_are_made_listed_and_changed(server: Server, group: str, receiver: Receiver) -> None:

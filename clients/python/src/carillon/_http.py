@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 import httpx
 
@@ -86,10 +85,3 @@ def answered(call: Call[T], response: httpx.Response) -> T:
 def refused(response: httpx.Response) -> Problem:
     """The problem that an answer is, whose body has been read."""
     return Problem.of_answer(response.status_code, response.content, response.headers.get("Retry-After"))
-
-
-def signature_of(build: Callable[..., Any]) -> Any:
-    """The signature of the method that a function of ``_calls`` becomes."""
-    signature = inspect.signature(build)
-    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    return signature.replace(parameters=[self, *signature.parameters.values()])

@@ -51,62 +51,48 @@ class Filter(TypedDict, total=False):
 
 
 def put(group: str, *, why: Optional[str] = None, **fields: Unpack[GroupFields]) -> Call[ChangedGroup]:
-    """Makes a group, or replaces all that it has of its own: ``removed`` names what is gone. Another policy is a new version of it.
-
-    Raises Problem (422) if the group signs and ``sign`` is left out: ``sign=None`` ends it.
-    """
     check_fields(fields, GroupFields, "a group")
     return request("PUT", path("groups", group), reading(ChangedGroup), body=fields, params={"why": why})
 
 
 def edit(group: str, *, why: Optional[str] = None, **fields: Unpack[GroupFields]) -> Call[ChangedGroup]:
-    """Changes a part of what a group has of its own: what is not named stays, None takes away what is there or inherited."""
     check_fields(fields, GroupFields, "a group")
     return request("PATCH", path("groups", group), reading(ChangedGroup), body=fields, params={"why": why})
 
 
 def get(group: str, *, effective: bool = False) -> Call[Group]:
-    """Shows what a group has of its own; with ``effective``, what is in force and where it comes from."""
     return request("GET", path("groups", group), reading(Group), params={"effective": effective or None})
 
 
 def list_(*, page_size: Optional[int] = None) -> Call[Page[Group]]:
-    """The tenant's groups by name."""
     return listing(path("groups"), Group, {}, page_size)
 
 
 def delete(group: str) -> Call[None]:
-    """Removes a group with its jobs. Raises Problem (409) while some are unfinished or a schedule uses it."""
     return request("DELETE", path("groups", group), nothing)
 
 
 def pause(group: str) -> Call[Group]:
-    """Lets the group's jobs wait."""
     return request("POST", path("groups", group, "pause"), reading(Group))
 
 
 def resume(group: str) -> Call[Group]:
-    """Lets them go on."""
     return request("POST", path("groups", group, "resume"), reading(Group))
 
 
 def stats(group: str) -> Call[Stats]:
-    """How many of the group's jobs are where; exact."""
     return request("GET", path("groups", group, "stats"), reading(Stats))
 
 
 def flush(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call[Bulk]:
-    """Cancels everything that waits, delayed or not."""
     return _some(group, "flush", dry_run, which)
 
 
 def redrive(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call[Bulk]:
-    """Tries dead letters and expired jobs again."""
     return _some(group, "redrive", dry_run, which)
 
 
 def purge(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call[Bulk]:
-    """Removes dead letters, or with ``state`` other jobs that have ended."""
     return _some(group, "purge", dry_run, which)
 
 
@@ -118,10 +104,6 @@ def change(
     dry_run: bool = False,
     **which: Unpack[Filter],
 ) -> Call[Bulk]:
-    """Changes many jobs: ``cancel``, ``run``, ``reschedule`` (needs ``run_at``), ``redrive`` or ``purge``.
-
-    Up to 1,000 are changed before this returns; with more, ``finished`` is false and ``changed`` says how far it has come.
-    """
     body: dict[str, Any] = {"action": action, "filter": _filter(which), "dry_run": dry_run}
     if run_at is not None:
         body["run_at"] = when(run_at)
@@ -129,20 +111,14 @@ def change(
 
 
 def changed(id: str) -> Call[Bulk]:
-    """How far a change of many jobs has come; remembered for a week after its end."""
     return request("GET", path("bulk", id), reading(Bulk))
 
 
 def changes(*, page_size: Optional[int] = None) -> Call[Page[Bulk]]:
-    """The tenant's changes of many jobs, oldest first."""
     return listing(path("bulk"), Bulk, {}, page_size)
 
 
 def simulate(group: str, job: JobFields, **options: Any) -> Call[dict[str, Any]]:
-    """Foretells a job's request and attempts, as the API says them; nothing is sent or stored.
-
-    Options are those of the API: ``failures``, ``responses``, ``policy``, ``seed``, ``now``.
-    """
     body = {"job": job_document(job), **options}
     return request("POST", path("groups", group, "policy", "simulate"), dict, body=body)
 

@@ -104,10 +104,6 @@ def _value(name: str, value: Any) -> Any:
 
 
 def create(group: str, *, idempotency_key: Optional[str] = None, **fields: Unpack[JobFields]) -> Call[Job]:
-    """Makes a job; ``JobFields`` says what it can be. When this returns, the job is safe.
-
-    Sent again with the same ``idempotency_key`` within 24 hours, it answers the same job and makes none.
-    """
     return request(
         "POST",
         path("groups", group, "jobs"),
@@ -118,14 +114,12 @@ def create(group: str, *, idempotency_key: Optional[str] = None, **fields: Unpac
 
 
 def create_many(group: str, jobs: Iterable[JobFields], *, idempotency_key: Optional[str] = None) -> Call[Batch]:
-    """Makes up to 10,000 jobs, all or none. The key holds for the whole batch."""
     docs = [job_document(job) for job in jobs]
     headers = _once(idempotency_key)
     return request("POST", path("groups", group, "jobs", "batch"), reading(Batch), body={"jobs": docs}, headers=headers)
 
 
 def get(id: str, *, group: Optional[str] = None) -> Call[Job]:
-    """Shows a job. With ``group``, ``id`` is a name: the newest job of that name, an unfinished one first."""
     return request("GET", path("jobs", id), reading(Job), params={"group": group})
 
 
@@ -145,7 +139,6 @@ def list_(
     metadata: Optional[Mapping[str, str]] = None,
     page_size: Optional[int] = None,
 ) -> Call[Page[Job]]:
-    """A group's jobs, or those of all groups, newest first. A label in a namespace is ``namespace.key``. Times are absolute."""
     times = {"created_from": created_from, "created_before": created_before, "due_from": due_from, "due_before": due_before}
     params = {
         "state": state,
@@ -162,52 +155,40 @@ def list_(
 
 
 def attempts(id: str, *, group: Optional[str] = None, page_size: Optional[int] = None) -> Call[Page[Attempt]]:
-    """A job's attempts, oldest first."""
     return listing(path("jobs", id, "attempts"), Attempt, {"group": group}, page_size)
 
 
 def sent_request(id: str, number: int, *, group: Optional[str] = None) -> Call[SentRequest]:
-    """The request of an attempt as it went out. Raises Problem (409) if it cannot be made again."""
     return request("GET", path("jobs", id, "attempts", str(number), "request"), reading(SentRequest), params={"group": group})
 
 
 def payload(id: str, *, group: Optional[str] = None) -> Call[bytes]:
-    """A job's payload, byte for byte."""
     return replace(request("GET", path("jobs", id, "payload"), bytes, params={"group": group}), is_raw=True)
 
 
 def copy(id: str, *, run_at: Optional[When] = None, group: Optional[str] = None) -> Call[Job]:
-    """Makes another job that does the same, whatever became of this one."""
     body = {} if run_at is None else {"run_at": when(run_at)}
     return request("POST", path("jobs", id, "copy"), reading(Job), body=body, params={"group": group})
 
 
 def cancel(id: str, *, group: Optional[str] = None) -> Call[Job]:
-    """Cancels a job. A running one is cancelled unless its attempt succeeds; its ``cancel_requested`` is true.
-
-    Raises Problem (409) for one that has ended otherwise.
-    """
     return request("DELETE", path("jobs", id), reading(Job), params={"group": group})
 
 
 def run(id: str, *, group: Optional[str] = None) -> Call[Job]:
-    """Lets a waiting job run now."""
     return request("POST", path("jobs", id, "run"), reading(Job), params={"group": group})
 
 
 def retry(id: str, *, group: Optional[str] = None) -> Call[Job]:
-    """Tries a dead letter or an expired job again, with a fresh series of attempts."""
     return request("POST", path("jobs", id, "retry"), reading(Job), params={"group": group})
 
 
 def reschedule(id: str, run_at: When, *, group: Optional[str] = None) -> Call[Job]:
-    """Moves a waiting job to another time."""
     body = {"run_at": when(run_at)}
     return request("POST", path("jobs", id, "reschedule"), reading(Job), body=body, params={"group": group})
 
 
 def edit(id: str, *, group: Optional[str] = None, **changes: Unpack[JobFields]) -> Call[Job]:
-    """Changes parts of a waiting job; None takes a part away. With ``group``, ``id`` is a name in that group."""
     body = job_document(changes, with_nulls=True)
     return request("PATCH", path("jobs", id), reading(Job), body=body, params={"group": group})
 

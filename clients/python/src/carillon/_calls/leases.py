@@ -23,10 +23,6 @@ def take(
     wait: Optional[Period] = None,
     lease: Optional[Period] = None,
 ) -> Call[list[Lease]]:
-    """Leases up to ``limit`` jobs (1 to 1000) for ``lease`` (1 s to 12 h, 30 s by default).
-
-    If there is none, it waits for the first one for ``wait``, and answers an empty list.
-    """
     body: dict[str, Any] = {"max": limit}
     patience = 0.0
     if wait is not None:
@@ -39,13 +35,11 @@ def take(
 
 
 def extend(lease: Union[str, Lease], duration: Optional[Period] = None) -> Call[datetime]:
-    """Lets a lease end so long from now (30 s by default). Returns when that is."""
     body = {} if duration is None else {"lease": period(duration)}
     return request("POST", _verb(lease, "extend"), lambda doc: read_time(doc["expires_at"]), body=body)
 
 
 def complete(lease: Union[str, Lease]) -> Call[Ended]:
-    """The job is done."""
     return request("POST", _verb(lease, "complete"), reading(Ended))
 
 
@@ -56,10 +50,6 @@ def fail(
     permanent: bool = False,
     retry_after: Optional[Period] = None,
 ) -> Call[Ended]:
-    """The job failed: the group's retry policy decides whether and when it is tried again.
-
-    The first 4 KiB of ``error`` are kept. ``permanent`` makes it a dead letter at once.
-    """
     body: dict[str, Any] = {"permanent": permanent}
     if error is not None:
         body["error"] = error
@@ -69,7 +59,6 @@ def fail(
 
 
 def release(lease: Union[str, Lease]) -> Call[Ended]:
-    """The job was not tried: it is available again at once, and the attempt is not spent."""
     return request("POST", _verb(lease, "release"), reading(Ended))
 
 

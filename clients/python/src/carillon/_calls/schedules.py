@@ -37,7 +37,6 @@ _PERIODS = ("jitter", "catch_up")
 
 
 def put(name: str, *, group: str, cron: str, job: JobFields, **options: Unpack[ScheduleFields]) -> Call[Schedule]:
-    """Makes or replaces a schedule: ``cron`` says when, ``job`` what. A paused one stays paused unless ``paused`` says otherwise."""
     check_fields(options, ScheduleFields, "a schedule")
     body: dict[str, Any] = {"group": group, "cron": cron, "job": job_document(job), **_document(options)}
     return request("PUT", path("schedules", name), reading(Schedule), body=body)
@@ -51,7 +50,6 @@ def edit(
     job: Optional[JobFields] = None,
     **options: Unpack[ScheduleFields],
 ) -> Call[Schedule]:
-    """Changes a part of a schedule: what is not named stays."""
     check_fields(options, ScheduleFields, "a schedule")
     named = {"group": group, "cron": cron, "job": job_document(job) if job is not None else None}
     body = {key: value for key, value in named.items() if value is not None}
@@ -73,41 +71,33 @@ def _document(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def get(name: str) -> Call[Schedule]:
-    """Shows a schedule, with its next ten runs."""
     return request("GET", path("schedules", name), reading(Schedule))
 
 
 def list_(*, page_size: Optional[int] = None) -> Call[Page[Schedule]]:
-    """The tenant's schedules by name."""
     return listing(path("schedules"), Schedule, {}, page_size)
 
 
 def history(name: str, *, page_size: Optional[int] = None) -> Call[Page[ScheduleRun]]:
-    """What became of the schedule's runs, newest first: their jobs, or why they made none."""
     return listing(path("schedules", name, "history"), ScheduleRun, {}, page_size)
 
 
 def delete(name: str) -> Call[None]:
-    """Removes a schedule. The jobs that it has made stay."""
     return request("DELETE", path("schedules", name), nothing)
 
 
 def pause(name: str) -> Call[Schedule]:
-    """Lets a schedule make no jobs."""
     return request("POST", path("schedules", name, "pause"), reading(Schedule))
 
 
 def resume(name: str) -> Call[Schedule]:
-    """Lets it make jobs again. The runs of the time between are not made up for."""
     return request("POST", path("schedules", name, "resume"), reading(Schedule))
 
 
 def run(name: str) -> Call[Job]:
-    """Makes one of its jobs now, whether it is time or not; it takes no run's place."""
     return request("POST", path("schedules", name, "run"), reading(Job))
 
 
 def backfill(name: str, start: When, end: When) -> Call[Backfill]:
-    """Makes the jobs of this range of the past that were not made; both ends belong to it."""
     body = {"from": when(start), "to": when(end)}
     return request("POST", path("schedules", name, "backfill"), reading(Backfill), body=body)

@@ -1,10 +1,12 @@
-"""Runs deferred functions until it is told to stop: ``carillon worker module:app``.
+"""The worker: leases deferred items and runs their functions, until it is stopped. ``carillon worker module:app`` starts one.
 
-One thread asks for items, as many at once as there are free slots; each slot runs one function at a time; one more thread extends the
-leases of what runs, so that a long function is not given to somebody else. The first SIGTERM or SIGINT lets running functions finish and
-takes no more; a second one ends the program at once, and what it was running comes again when its leases have ended, as after a kill -9.
+The main thread leases items, at most one per free slot. Each slot runs one function at a time. A heartbeat thread renews the leases of
+running items, so that the server does not give them to another worker. After the first SIGTERM or SIGINT the worker leases nothing more
+and ends when the running functions have ended. A second signal ends the program at once; the server leases the interrupted items again
+when their leases have expired.
 
-A server that is away is asked again, ever more slowly. One that refuses (no such group, a token without the right) ends the worker.
+While the server is unavailable, the worker repeats its request with growing pauses. If the server refuses (a missing group, a token
+without the right), the worker ends.
 """
 
 from __future__ import annotations
@@ -26,22 +28,22 @@ from carillon.deferrable.backend import CarillonQueue, MissingGroup, is_passing
 from carillon.models import Lease
 from carillon.problem import Problem
 
-#: How long a worker waits for items in one request, in seconds; a stop of an idle one takes as long.
+#: How long one request waits for items, in seconds. An idle worker takes up to this long to stop.
 WAIT_SECONDS = 3.0
 
-#: The first and the longest pause between two tries to reach the server, in seconds.
+#: The first and the longest pause between two requests to an unavailable server, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 
 _LOG = logging.getLogger("carillon.worker")
 
 
 class Worker:
-    """Runs what is deferred to ``app``, ``concurrency`` functions at a time.
+    """Runs the functions deferred to ``app``, ``concurrency`` at a time.
 
-    Items are leased for ``lease_seconds`` (the queue's own by default), and leases are extended every ``heartbeat_seconds`` (a third of
-    that). With more than one function at a time, they and the app's event and metadata consumers run in several threads.
+    Items are leased for ``lease_seconds`` (by default the queue's own setting), and leases are renewed every ``heartbeat_seconds`` (by
+    default a third of that). With a ``concurrency`` above 1, functions and the app's event and metadata consumers run in several threads.
 
-    Raises TypeError for an app whose queue is not Carillon's, and ValueError for numbers that cannot be meant.
+    Raises TypeError for an app whose queue is not Carillon's, and ValueError for a number that is out of range.
     """
 
     def __init__(
@@ -70,18 +72,18 @@ class Worker:
         self._heartbeat = heartbeat
         self._running: dict[str, Lease] = {}
         self._stopping = False
-        # True for a slot that has become free, False to look up: a signal came. `put` is safe in a signal's handler.
-        self._news: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # True: a slot has become free. False: `stop` was called. `put` is safe in a signal handler.
+        self._events: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._free = concurrency
 
     def run(self) -> None:
-        """Works until ``stop`` is called, and everything that runs has ended.
+        """Runs items until ``stop`` is called and the running functions have ended.
 
-        Raises Problem or MissingGroup, after what runs has ended, if the server refuses to hand out items.
+        Raises Problem or MissingGroup, after the running functions have ended, if the server refuses to lease items.
         """
-        silence = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(silence,), name="carillon-heartbeat", daemon=True)
-        heart.start()
+        ended = threading.Event()
+        heartbeat = threading.Thread(target=self._renew_leases, args=(ended,), name="carillon-heartbeat", daemon=True)
+        heartbeat.start()
         try:
             with ThreadPoolExecutor(self._concurrency, "carillon-worker") as pool:
                 try:
@@ -90,19 +92,19 @@ class Worker:
                     if self._running:
                         _LOG.info("%d functions are still running", len(self._running))
         finally:
-            silence.set()
-            heart.join()
+            ended.set()
+            heartbeat.join()
 
     def stop(self) -> None:
-        """Lets ``run`` return when what runs has ended. Can be called by any thread, and by a signal's handler."""
+        """Makes ``run`` return when the running functions have ended. Safe in any thread and in a signal handler."""
         self._stopping = True
-        self._news.put(False)
+        self._events.put(False)
 
     def run_until_signal(self) -> None:
-        """As ``run``, in the main thread, and with SIGTERM and SIGINT for ``stop``. A second signal ends the program at once."""
+        """Runs items until SIGTERM or SIGINT; a second signal ends the program at once. For the main thread only."""
 
         def stop(number: int, _frame: Optional[FrameType]) -> None:
-            # No logging here: the handler may have come in the middle of it.
+            # Logging takes a lock that the interrupted code may hold.
             if self._stopping:
                 os.write(2, b"carillon worker: stopped at once; what was running comes again\n")
                 os._exit(128 + number)
@@ -120,7 +122,7 @@ class Worker:
         pause = 0.0
         while not self._stopping:
             if self._free == 0:
-                self._look_up()
+                self._poll_events()
                 continue
             try:
                 popped = self._queue.pop_batch(min(self._free, CarillonQueue.MAX_POP_BATCH_SIZE))
@@ -133,7 +135,7 @@ class Worker:
                 _LOG.info("the server is back")
                 pause = 0.0
             self._begin(pool, popped)
-            self._look_up(at_most=0)
+            self._poll_events(timeout_seconds=0)
 
     def _begin(self, pool: ThreadPoolExecutor, popped: list[tuple[Lease, Any]]) -> None:
         if not popped:
@@ -151,10 +153,10 @@ class Worker:
             self._process(lease, item)
         finally:
             del self._running[lease.token]
-            self._news.put(True)
+            self._events.put(True)
 
     def _process(self, lease: Optional[Lease], item: Any) -> None:
-        """What is raised here is an event or metadata consumer's, the server's, or a function's SystemExit; the worker goes on."""
+        """Processes an item, and logs what the app's consumers, the server or a function's SystemExit raise: the worker goes on."""
         try:
             self._app.process(lease, item)
         except BaseException:
@@ -167,30 +169,34 @@ class Worker:
             _LOG.warning("an item could not be given back, and comes again when its lease has ended: %s", error)
 
     def _wait_for_server(self, error: Exception, pause: float) -> float:
-        """Waits; returns for how long."""
+        """Waits longer than ``pause`` seconds, and returns how long."""
         told = getattr(error, "retry_after", None) or 0.0
         following = max(min(pause * 2 or _FIRST_PAUSE, _LONGEST_PAUSE), told)
         _LOG.warning("no items from the server, asking again in %s s: %s", following, error or type(error).__name__)
-        self._look_up(at_most=following)
+        self._poll_events(timeout_seconds=following)
         return following
 
-    def _look_up(self, at_most: Optional[float] = None) -> None:
-        """Counts the slots that have become free. Waits for news if there is none, so many seconds at most."""
+    def _poll_events(self, timeout_seconds: Optional[float] = None) -> None:
+        """Handles the queued events; waits for the first one, by default without a limit."""
         try:
-            news = self._news.get(timeout=at_most) if at_most != 0 else self._news.get_nowait()
+            is_free = self._events.get(timeout=timeout_seconds) if timeout_seconds != 0 else self._events.get_nowait()
             while True:
-                self._free += news
-                news = self._news.get_nowait()
+                self._free += is_free
+                is_free = self._events.get_nowait()
         except queue.Empty:
             pass
 
-    def _beat(self, silence: threading.Event) -> None:
-        while not silence.wait(self._heartbeat):
+    def _renew_leases(self, ended: threading.Event) -> None:
+        """Renews the leases of running items until ``ended`` is set."""
+        while not ended.wait(self._heartbeat):
             for lease in list(self._running.values()):
-                try:
-                    held = self._queue.touch(lease, self._queue.times.lease_seconds)
-                except Exception as error:
-                    _LOG.warning("a lease could not be extended: %s", error or type(error).__name__)
-                    continue
-                if not held and lease.token in self._running:
-                    _LOG.warning("the lease of a running function has ended: the item comes again (job %s)", lease.job.id)
+                self._renew_lease(lease)
+
+    def _renew_lease(self, lease: Lease) -> None:
+        try:
+            is_held = self._queue.touch(lease, self._queue.times.lease_seconds)
+        except Exception as error:
+            _LOG.warning("a lease could not be extended: %s", error or type(error).__name__)
+            return
+        if not is_held and lease.token in self._running:
+            _LOG.warning("the lease of a running function has ended: the item comes again (job %s)", lease.job.id)

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import update_wrapper
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -33,6 +33,9 @@ from flask.typing import ResponseReturnValue
 
 from carillon._doppler import DopplerApi, Job, JobNotFoundError
 from carillon.signing import EXPIRES, BadSignature, sign, verify
+
+if TYPE_CHECKING:
+    from werkzeug.local import LocalProxy
 
 __all__ = ["ArgumentMismatchError", "Callback", "Doppler", "Job", "JobNotFoundError"]
 
@@ -168,7 +171,9 @@ class Doppler:
 
     def _app(self) -> Flask:
         """The application that is meant: the current one; outside of any, the only one."""
-        app: Optional[Flask] = current_app._get_current_object() if current_app else None  # type: ignore[attr-defined]
+        # Flask declares the proxy as the application that it stands for.
+        proxy = cast("LocalProxy[Flask]", current_app)
+        app = proxy._get_current_object() if proxy else None
         if app is not None and app in self._apps:
             return app
         apps = list(self._apps)

@@ -3,7 +3,7 @@
 ``carillon.flask`` helps Flask applications to be called back, ``carillon.deferrable`` defers functions to workers.
 """
 
-from carillon._calls.groups import Filter, GroupFields
+from carillon._calls.groups import Filter
 from carillon._calls.jobs import FollowUp, JobFields, Limits
 from carillon._calls.schedules import ScheduleFields
 from carillon._events import AsyncEvents, Events
@@ -37,6 +37,7 @@ from carillon.models import (
 )
 from carillon.problem import Problem
 from carillon.times import Period, When
+from carillon.types import GroupFields, GroupLimits, JobState, PluginUse, Quota, Role
 
 __all__ = [
     "AsyncClient",
@@ -55,9 +56,11 @@ __all__ = [
     "FollowUp",
     "Group",
     "GroupFields",
+    "GroupLimits",
     "Header",
     "Job",
     "JobFields",
+    "JobState",
     "Key",
     "KeyVersion",
     "Lease",
@@ -66,8 +69,11 @@ __all__ = [
     "Node",
     "Period",
     "Plugin",
+    "PluginUse",
     "Problem",
+    "Quota",
     "Request",
+    "Role",
     "Schedule",
     "ScheduleFields",
     "ScheduleRun",

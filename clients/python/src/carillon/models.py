@@ -14,6 +14,26 @@ from functools import cache, partial
 from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from carillon.times import read_time
+from carillon.types import (
+    AccessRole,
+    BulkAction,
+    GroupFields,
+    GroupLimits,
+    Instead,
+    JobState,
+    KeyKind,
+    MoveAction,
+    Outcome,
+    Overlap,
+    PayloadForm,
+    Pin,
+    PluginState,
+    PluginUse,
+    Quota,
+    Role,
+    RoleFields,
+    SkipReason,
+)
 
 #: A job's labels: texts, or one level of namespaces.
 Metadata = dict[str, Union[str, dict[str, str]]]
@@ -108,8 +128,7 @@ class Job:
     #: Its id, which is also its ``Idempotency-Key`` with every attempt.
     id: str
     group: str
-    #: ``scheduled``, ``running``, ``succeeded``, ``dead``, ``expired`` or ``cancelled``.
-    state: str
+    state: JobState
     #: When its next attempt is, or its last one was, due.
     run_at: datetime
     #: When it was accepted.
@@ -138,8 +157,8 @@ class Job:
     parent: Optional[str] = None
     #: The version of its group's policy that it keeps, if its group pins its jobs.
     binding: Optional[int] = None
-    #: Whether this is another job than the posted one, and why: ``duplicate`` or ``debounced``.
-    instead: Optional[str] = None
+    #: Reason why this is another job than the posted one; None if it is the posted one.
+    instead: Optional[Instead] = None
 
     @property
     def is_finished(self) -> bool:
@@ -161,7 +180,7 @@ class Batch:
 class Decision:
     """What became of a job after an attempt."""
 
-    state: str
+    state: JobState
     reason: str
     next_run_at: Optional[datetime] = None
 
@@ -170,7 +189,7 @@ class Decision:
 class Verdict:
     """What an answer was judged to be: ``success``, ``retryable`` or ``permanent``."""
 
-    outcome: str
+    outcome: Outcome
     reason: str
 
 
@@ -249,7 +268,7 @@ class Quarantined:
     version: int
     #: Whether that runs in shadow: then no delivery goes without it.
     shadow: bool
-    role: str
+    role: Role
     plugin: str
     digest: str
     #: When it failed once too often, and when it is called again.
@@ -270,17 +289,16 @@ class Group:
     paused: bool
     created_at: datetime
     updated_at: datetime
-    encode: Optional[list[Mapping[str, Any]]] = None
-    sign: Optional[Mapping[str, Any]] = None
-    judge: Optional[Mapping[str, Any]] = None
-    retry: Optional[Mapping[str, Any]] = None
-    observe: Optional[Mapping[str, Any]] = None
-    limits: Optional[Mapping[str, Any]] = None
+    encode: Optional[list[PluginUse]] = None
+    sign: Optional[PluginUse] = None
+    judge: Optional[PluginUse] = None
+    retry: Optional[PluginUse] = None
+    observe: Optional[PluginUse] = None
+    limits: Optional[GroupLimits] = None
     #: Headers of every request whose values are keys: header to name of the key.
     auth_headers: Optional[Mapping[str, str]] = None
     dead_letters: Optional[str] = None
-    #: Which version of the policy a job follows: ``group`` or ``job``.
-    pin: Optional[str] = None
+    pin: Optional[Pin] = None
     rollback_on_quarantine: Optional[bool] = None
     #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
     sources: Optional[Mapping[str, str]] = None
@@ -310,7 +328,7 @@ class ChangedGroup(Group):
 class BoundPlugin:
     """A plugin in a role."""
 
-    role: str
+    role: Role
     #: ``name@version``.
     plugin: str
     digest: str
@@ -329,7 +347,7 @@ class Version:
     by: Optional[str]
     why: Optional[str]
     #: What it says of the roles; the rest is inherited.
-    policy: Mapping[str, Any]
+    policy: RoleFields
     #: The plugins that it came to when it was made, inherited ones included.
     plugins: tuple[BoundPlugin, ...]
 
@@ -351,8 +369,7 @@ class Move:
     """A change of what is in force."""
 
     at: datetime
-    #: ``bind``, ``promote``, ``rollback``, ``canary`` or ``unquarantine``. More may be added.
-    action: str
+    action: MoveAction
     #: The version before; None when the group was made.
     from_version: Optional[int]
     #: The version then.
@@ -469,7 +486,7 @@ class Schedule:
     group: str
     cron: str
     time_zone: str
-    overlap: str
+    overlap: Overlap
     jitter: str
     catch_up: str
     catch_up_all: bool
@@ -493,7 +510,7 @@ class Schedule:
     #: How many more jobs ``max_runs`` lets it make.
     runs_left: Optional[int] = None
     #: Why the newest run made no job, if it did not.
-    last_skip: Optional[str] = None
+    last_skip: Optional[SkipReason] = None
     broken: Optional[str] = None
 
 
@@ -506,7 +523,7 @@ class ScheduleRun:
     #: The id of its job.
     job: Optional[str] = None
     #: Why it made no job on its time, in a word and in a sentence.
-    skipped: Optional[str] = None
+    skipped: Optional[SkipReason] = None
     reason: Optional[str] = None
     #: When the first of several was due, and how many they are.
     first: Optional[datetime] = None
@@ -527,7 +544,7 @@ class Bulk:
 
     #: None for a dry run.
     id: Optional[str]
-    action: str
+    action: BulkAction
     group: str
     #: How many jobs there were when it was asked for, how many were changed, and how many were in another state by then.
     total: int
@@ -551,12 +568,13 @@ class Lease:
     job: Job
     #: The payload: the JSON value, a text, or bytes.
     payload: Any
-    #: Which of them: ``json``, ``text`` or ``bytes``.
-    form: str
+    #: Which of them.
+    form: PayloadForm
 
     @classmethod
     def of(cls, doc: Mapping[str, Any]) -> Lease:
         """The lease that a JSON object means. Raises KeyError if a field is missing."""
+        form: PayloadForm
         if "payload" in doc:
             form, payload = "json", doc["payload"]
         elif "payload_text" in doc:
@@ -571,7 +589,7 @@ class Lease:
 class Ended:
     """Where a job stands after its lease was ended, and when it is tried again, if it is."""
 
-    state: str
+    state: JobState
     next_run_at: Optional[datetime]
 
 
@@ -606,7 +624,7 @@ class KeyVersion:
     """One value of a key."""
 
     version: int
-    kind: str
+    kind: KeyKind
     usable: bool
     created_at: datetime
     #: When it ends; None for the newest, and for those that stay until they are removed.
@@ -620,7 +638,7 @@ class Key:
     """A key that signers use; its secret never comes back."""
 
     name: str
-    kind: str
+    kind: KeyKind
     #: Of the newest.
     version: int
     #: False if the server's master key is not the one that it was encrypted under.
@@ -639,8 +657,7 @@ class Token:
 
     id: str
     name: str
-    #: ``viewer``, ``producer`` or ``admin``.
-    role: str
+    role: AccessRole
     tenant: str
     operator: bool
     created_at: datetime
@@ -659,13 +676,12 @@ class Plugin:
     name: str
     version: str
     digest: str
-    roles: tuple[str, ...]
+    roles: tuple[Role, ...]
     summary: str
     size: int
     builtin: bool
     created_at: datetime
-    #: ``validated``: what does not get that far is not kept.
-    state: str
+    state: PluginState
     #: When that was found out; of the server's own, when it started.
     validated_at: datetime
     #: Which of the tenant's signers had signed it, if it had any.
@@ -681,8 +697,8 @@ class Tenant:
     """A tenant, what its groups inherit, and what they may use together, and whose plugins it takes."""
 
     name: str
-    defaults: Mapping[str, Any]
-    quota: Mapping[str, Any]
+    defaults: GroupFields
+    quota: Quota
     #: Whose plugins it takes: a name and an Ed25519 public key in PEM each. Anybody's who may upload, if there is none.
     plugin_signers: tuple[Mapping[str, str], ...]
     #: How many ``groups``, ``plugins`` and ``plugin_bytes`` it has.
@@ -706,16 +722,16 @@ class Identity:
 
     #: The name of the token, or its id if it has no name; None where no token is asked for.
     token: Optional[str]
-    role: str
+    role: AccessRole
     #: Whether it manages tenants, too.
     operator: bool
     tenant: str
     #: What the tenant's groups may use together.
-    quota: Mapping[str, Any]
+    quota: Quota
     #: How many ``groups``, ``plugins`` and ``plugin_bytes`` it has.
     usage: Mapping[str, int]
     #: What its groups inherit from it.
-    defaults: Mapping[str, Any]
+    defaults: GroupFields
 
 
 @dataclass(frozen=True)

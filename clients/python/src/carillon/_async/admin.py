@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from carillon._async.sender import AsyncVerbs
 from carillon._calls import admin as calls
-from carillon._calls.admin import Quota
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
 from carillon.times import Period
+from carillon.types import AccessRole, GroupFields, KeyKind, Quota
 
 
 class AsyncKeys(AsyncVerbs):
@@ -20,7 +20,7 @@ class AsyncKeys(AsyncVerbs):
         name: str,
         secret: Union[str, bytes],
         *,
-        kind: Optional[str] = None,
+        kind: Optional[KeyKind] = None,
         encoded: bool = False,
         overlap: Optional[str] = None,
         groups: Optional[Iterable[str]] = None,
@@ -105,7 +105,7 @@ class AsyncTokens(AsyncVerbs):
 
     async def create(
         self,
-        role: str,
+        role: AccessRole,
         *,
         name: str = "",
         tenant: Optional[str] = None,
@@ -138,7 +138,7 @@ class AsyncTenants(AsyncVerbs):
     async def put(
         self,
         name: str,
-        defaults: Optional[Mapping[str, Any]] = None,
+        defaults: Optional[GroupFields] = None,
         *,
         quota: Optional[Quota] = None,
         plugin_signers: Iterable[Mapping[str, str]] = (),
@@ -153,9 +153,9 @@ class AsyncTenants(AsyncVerbs):
     async def edit(
         self,
         name: str,
-        defaults: Optional[Mapping[str, Any]] = None,
+        defaults: Optional[GroupFields] = None,
         *,
-        quota: Optional[Mapping[str, Any]] = None,
+        quota: Optional[Quota] = None,
         plugin_signers: Optional[Mapping[str, Optional[str]]] = None,
     ) -> ChangedTenant:
         """Changes the given settings of a tenant; None removes a setting. ``plugin_signers`` are keys in PEM by name."""

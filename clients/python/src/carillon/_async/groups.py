@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from carillon._async.sender import AsyncVerbs
 from carillon._calls import groups as calls
-from carillon._calls.groups import Filter, GroupFields
+from carillon._calls.groups import Filter
 from carillon._calls.jobs import JobFields
 from carillon.models import Bulk, ChangedGroup, Group, Stats
 from carillon.times import When
+from carillon.types import BulkAction, GroupFields
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -74,7 +75,7 @@ class AsyncGroups(AsyncVerbs):
     async def change(
         self,
         group: str,
-        action: str,
+        action: BulkAction,
         *,
         run_at: Optional[When] = None,
         dry_run: bool = False,

@@ -10,6 +10,7 @@ from carillon._calls import jobs as calls
 from carillon._calls.jobs import JobFields
 from carillon.models import Attempt, Batch, Job, SentRequest
 from carillon.times import When
+from carillon.types import JobState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +41,7 @@ class AsyncJobs(AsyncVerbs):
         self,
         group: Optional[str] = None,
         *,
-        state: Optional[str] = None,
+        state: Optional[JobState] = None,
         name: Optional[str] = None,
         name_prefix: Optional[str] = None,
         created_from: Optional[When] = None,

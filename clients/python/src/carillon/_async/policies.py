@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Optional
 
 from carillon._async.sender import AsyncVerbs
 from carillon._calls import policies as calls
-from carillon._calls.policies import PolicyFields
 from carillon.models import Backtest, ChangedGroup, Group, Move, Proposed, Replay, Shadow, Version
+from carillon.types import PolicyBase, PolicyFields
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -26,7 +26,7 @@ class AsyncPolicies(AsyncVerbs):
         """Returns a version."""
         return await self._sender.send(calls.version(group, number))
 
-    async def propose(self, group: str, *, base: Optional[str] = None, **fields: Unpack[PolicyFields]) -> Proposed:
+    async def propose(self, group: str, *, base: Optional[PolicyBase] = None, **fields: Unpack[PolicyFields]) -> Proposed:
         """Creates a version without putting it in force; ``removed`` of the result lists the roles that it would end.
 
         It is checked as ``groups.put`` checks a policy. With ``base="active"``, omitted fields are those of the version in force.

@@ -5,38 +5,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Optional, TypedDict, Union
+from typing import Any, Optional, Union
 
 from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
 from carillon.times import Period, period
+from carillon.types import AccessRole, GroupFields, KeyKind, Quota
 
 #: An upload may wait for others, and then for the compiler.
 _UPLOAD_PATIENCE = 600.0
-
-
-class Quota(TypedDict, total=False):
-    """What all groups of a tenant may use together, and what it may keep."""
-
-    #: How many attempts run at once.
-    concurrency: Optional[int]
-    #: How many start in a period: ``100/s``, ``600/min``, ``5000/h``.
-    rate: Optional[str]
-    #: With a ``rate``: how many may start at once after a pause.
-    burst: Optional[int]
-    #: How much of what starts the tenant gets, compared with others that have jobs due.
-    weight: Optional[int]
-    #: How many versions of plugins of its own it may have.
-    plugins: Optional[int]
-    #: How many bytes their components may have together.
-    plugin_bytes: Optional[int]
 
 
 def put_key(
     name: str,
     secret: Union[str, bytes],
     *,
-    kind: Optional[str] = None,
+    kind: Optional[KeyKind] = None,
     encoded: bool = False,
     overlap: Optional[str] = None,
     groups: Optional[Iterable[str]] = None,
@@ -109,7 +93,7 @@ def delete_plugin(name: str, version: str) -> Call[None]:
 
 
 def create_token(
-    role: str, *, name: str = "", tenant: Optional[str] = None, operator: bool = False, expires_in: Optional[Period] = None
+    role: AccessRole, *, name: str = "", tenant: Optional[str] = None, operator: bool = False, expires_in: Optional[Period] = None
 ) -> Call[Token]:
     body: dict[str, Any] = {"role": role, "name": name}
     if tenant is not None:
@@ -131,7 +115,7 @@ def delete_token(id: str) -> Call[None]:
 
 def put_tenant(
     name: str,
-    defaults: Optional[Mapping[str, Any]] = None,
+    defaults: Optional[GroupFields] = None,
     *,
     quota: Optional[Quota] = None,
     plugin_signers: Iterable[Mapping[str, str]] = (),
@@ -146,9 +130,9 @@ def put_tenant(
 
 def edit_tenant(
     name: str,
-    defaults: Optional[Mapping[str, Any]] = None,
+    defaults: Optional[GroupFields] = None,
     *,
-    quota: Optional[Mapping[str, Any]] = None,
+    quota: Optional[Quota] = None,
     plugin_signers: Optional[Mapping[str, Optional[str]]] = None,
 ) -> Call[ChangedTenant]:
     parts = {"defaults": defaults, "quota": quota, "plugin_signers": plugin_signers}

@@ -7,34 +7,18 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
 from carillon._calls.jobs import JobFields, job_document
-from carillon._calls.policies import RoleFields
 from carillon.models import Bulk, ChangedGroup, Group, Stats
 from carillon.times import When, when
+from carillon.types import BulkAction, GroupFields, JobState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class GroupFields(RoleFields, total=False):
-    """What a group has of its own; the rest comes from its tenant and from the server. docs/policies.md has the rules."""
-
-    #: Headers of every request whose values are keys of the kind ``header``: header to name of the key.
-    auth_headers: Optional[Mapping[str, str]]
-    #: ``concurrency``, ``host_concurrency``, ``rate``, ``burst``, ``timeout``, ``ttl``, ``max_delay``, ``redirects``,
-    #: ``weight``, ``recorded_body``.
-    limits: Optional[Mapping[str, Any]]
-    #: The group that copies of dead letters go to.
-    dead_letters: Optional[str]
-    #: Which version of the policy a job follows: the one in force (``group``), or the one that was when it was accepted (``job``).
-    pin: Optional[str]
-    #: Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
-    rollback_on_quarantine: Optional[bool]
-
-
 class Filter(TypedDict, total=False):
     """Which of a group's jobs; all by default."""
 
-    state: str
+    state: JobState
     name: str
     name_prefix: str
     #: Absolute times.
@@ -98,7 +82,7 @@ def purge(group: str, *, dry_run: bool = False, **which: Unpack[Filter]) -> Call
 
 def change(
     group: str,
-    action: str,
+    action: BulkAction,
     *,
     run_at: Optional[When] = None,
     dry_run: bool = False,

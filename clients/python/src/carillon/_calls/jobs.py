@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 from carillon._calls.call import Call, Page, check_fields, listing, path, reading, request
 from carillon.models import Attempt, Batch, Job, Metadata, SentRequest
 from carillon.times import Period, When, period, when
+from carillon.types import JobState, Role
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,7 +49,7 @@ class JobFields(TypedDict, total=False):
     metadata: Optional[Metadata]
     metadata_headers: Optional[bool]
     #: Overrides of the group's policy configs, by role: ``{"retry": {"max_attempts": 3}}``.
-    policy: Optional[Mapping[str, Any]]
+    policy: Optional[Mapping[Role, Any]]
     limits: Optional[Limits]
     #: 0 to 9, the most urgent; 4 by default.
     priority: Optional[int]
@@ -126,7 +127,7 @@ def get(id: str, *, group: Optional[str] = None) -> Call[Job]:
 def list_(
     group: Optional[str] = None,
     *,
-    state: Optional[str] = None,
+    state: Optional[JobState] = None,
     name: Optional[str] = None,
     name_prefix: Optional[str] = None,
     created_from: Optional[When] = None,

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Optional
 
 from carillon._calls.call import Call, Page, check_fields, listing, nothing, path, reading, request
 from carillon.models import Backtest, ChangedGroup, Group, Move, Proposed, Replay, Shadow, Version
+from carillon.types import PolicyBase, PolicyFields
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-class RoleFields(TypedDict, total=False):
-    """What is said of the roles; the rest is inherited. None takes an inherited signer or observer away."""
-
-    #: Plugins in order, each ``{"plugin": NAME, "config": {…}, "keys": […]}``.
-    encode: Optional[Sequence[Mapping[str, Any]]]
-    sign: Optional[Mapping[str, Any]]
-    judge: Optional[Mapping[str, Any]]
-    retry: Optional[Mapping[str, Any]]
-    observe: Optional[Mapping[str, Any]]
-
-
-class PolicyFields(RoleFields, total=False):
-    """A version of a policy."""
-
-    #: What it is for.
-    why: Optional[str]
 
 
 def versions(group: str, *, page_size: Optional[int] = None) -> Call[Page[Version]]:
@@ -39,7 +21,7 @@ def version(group: str, number: int) -> Call[Version]:
     return request("GET", path("groups", group, "policy", "versions", str(number)), reading(Version))
 
 
-def propose(group: str, *, base: Optional[str] = None, **fields: Unpack[PolicyFields]) -> Call[Proposed]:
+def propose(group: str, *, base: Optional[PolicyBase] = None, **fields: Unpack[PolicyFields]) -> Call[Proposed]:
     check_fields(fields, PolicyFields, "a version of a policy")
     params = {"base": base}
     return request("POST", path("groups", group, "policy", "versions"), reading(Proposed), body=fields, params=params)

@@ -9,6 +9,7 @@ from carillon._calls.call import Call, Page, check_fields, listing, nothing, pat
 from carillon._calls.jobs import JobFields, job_document
 from carillon.models import Backfill, Job, Schedule, ScheduleRun
 from carillon.times import Period, When, period, when
+from carillon.types import Overlap
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -23,8 +24,8 @@ class ScheduleFields(TypedDict, total=False):
     end: Optional[When]
     max_runs: Optional[int]
     jitter: Optional[Period]
-    #: ``skip`` (by default), ``queue``, ``cancel`` or ``allow``.
-    overlap: Optional[str]
+    #: Default: ``skip``.
+    overlap: Optional[Overlap]
     #: How long missed runs are made up for; a day by default.
     catch_up: Optional[Period]
     catch_up_all: Optional[bool]

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from carillon._calls import admin as calls
-from carillon._calls.admin import Quota
 from carillon._sync.sender import Verbs
 from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
 from carillon.times import Period
+from carillon.types import AccessRole, GroupFields, KeyKind, Quota
 
 
 class Keys(Verbs):
@@ -21,7 +21,7 @@ class Keys(Verbs):
         name: str,
         secret: Union[str, bytes],
         *,
-        kind: Optional[str] = None,
+        kind: Optional[KeyKind] = None,
         encoded: bool = False,
         overlap: Optional[str] = None,
         groups: Optional[Iterable[str]] = None,
@@ -106,7 +106,7 @@ class Tokens(Verbs):
 
     def create(
         self,
-        role: str,
+        role: AccessRole,
         *,
         name: str = "",
         tenant: Optional[str] = None,
@@ -139,7 +139,7 @@ class Tenants(Verbs):
     def put(
         self,
         name: str,
-        defaults: Optional[Mapping[str, Any]] = None,
+        defaults: Optional[GroupFields] = None,
         *,
         quota: Optional[Quota] = None,
         plugin_signers: Iterable[Mapping[str, str]] = (),
@@ -154,9 +154,9 @@ class Tenants(Verbs):
     def edit(
         self,
         name: str,
-        defaults: Optional[Mapping[str, Any]] = None,
+        defaults: Optional[GroupFields] = None,
         *,
-        quota: Optional[Mapping[str, Any]] = None,
+        quota: Optional[Quota] = None,
         plugin_signers: Optional[Mapping[str, Optional[str]]] = None,
     ) -> ChangedTenant:
         """Changes the given settings of a tenant; None removes a setting. ``plugin_signers`` are keys in PEM by name."""

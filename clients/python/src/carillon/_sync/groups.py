@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from carillon._calls import groups as calls
-from carillon._calls.groups import Filter, GroupFields
+from carillon._calls.groups import Filter
 from carillon._calls.jobs import JobFields
 from carillon._sync.sender import Verbs
 from carillon.models import Bulk, ChangedGroup, Group, Stats
 from carillon.times import When
+from carillon.types import BulkAction, GroupFields
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,7 +76,7 @@ class Groups(Verbs):
     def change(
         self,
         group: str,
-        action: str,
+        action: BulkAction,
         *,
         run_at: Optional[When] = None,
         dry_run: bool = False,

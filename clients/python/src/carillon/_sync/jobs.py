@@ -11,6 +11,7 @@ from carillon._calls.jobs import JobFields
 from carillon._sync.sender import Verbs
 from carillon.models import Attempt, Batch, Job, SentRequest
 from carillon.times import When
+from carillon.types import JobState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,7 +42,7 @@ class Jobs(Verbs):
         self,
         group: Optional[str] = None,
         *,
-        state: Optional[str] = None,
+        state: Optional[JobState] = None,
         name: Optional[str] = None,
         name_prefix: Optional[str] = None,
         created_from: Optional[When] = None,

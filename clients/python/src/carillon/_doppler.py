@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from carillon._http import Place
+from carillon._http import Endpoint
 from carillon.problem import Problem
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class DopplerApi:
 
     def __init__(self, url: str) -> None:
         """Raises ValueError if the address is none."""
-        self._place = Place.of(url, None, None, TIMEOUT)
+        self._endpoint = Endpoint.of(url, None, None, TIMEOUT)
         self._lock = threading.Lock()
         self._http: Optional[httpx.Client] = None
         self._owner: Optional[int] = None
@@ -72,14 +72,14 @@ class DopplerApi:
         with self._lock:
             if self._http is None or self._owner != os.getpid():
                 # Those of the parent process are left alone: both would read from them.
-                self._http, self._owner = httpx.Client(**self._place.options()), os.getpid()
+                self._http, self._owner = httpx.Client(**self._endpoint.options()), os.getpid()
             return self._http
 
     def _send(self, method: str, request_id: str, parse: Callable[[Any], T], document: Optional[Mapping[str, Any]] = None) -> T:
-        url = f"{self._place.base}/{quote(request_id, safe='')}" if request_id else self._place.base
+        url = f"{self._endpoint.base}/{quote(request_id, safe='')}" if request_id else self._endpoint.base
         response = self._client().request(method, url, json=document)
         if response.status_code != 200:
-            raise _refused(response, self._place.base)
+            raise _refused(response, self._endpoint.base)
         try:
             return parse(response.json())
         except (ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Follows a server's events, and comes back behind the last one when the connection breaks.
+"""Streams of events that reconnect after the last event when the connection breaks.
 
-A stream ends only with ``close()``, or with a Problem: the server refused. While the server is away, it is tried again and again with
-growing pauses; what it no longer remembers by then shows as an event ``gap``.
+A stream ends only with ``close()``, or with a Problem if the server refuses. While the server is unavailable, the stream reconnects with
+growing pauses; events that the server has dropped by then are reported as an event ``gap``.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from typing import Any, Optional, Union
 
 import httpx
 
-from carillon._http import Place, refused
+from carillon._http import Endpoint, problem_of
 from carillon._sse import Message, Parser
 from carillon.models import Event, read
 from carillon.problem import Problem
 
-#: The server says something every 15 seconds; one that is silent for this long is gone.
-_SILENCE = 45.0
+#: Silence after which the connection counts as broken, in seconds; the server sends something every 15 seconds.
+_SILENCE_SECONDS = 45.0
 
-#: The first pause before a connection is tried again unless the server says another one, and the longest; in seconds.
-_PAUSE = 1.0
-_LONGEST_PAUSE = 30.0
+#: The first pause before a reconnection, unless the server sets another one, and the longest pause; in seconds.
+_FIRST_PAUSE_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 30.0
 
 
-class _Reading:
-    """Where in the stream a client is; the part without any input or output."""
+class _Position:
+    """Position of a client in the stream; it does no input or output."""
 
-    def __init__(self, place: Place, params: dict[str, str], last_event_id: Optional[str]) -> None:
-        self._place, self._params = place, params
-        #: The newest event that was handed out, or the place where the stream began.
+    def __init__(self, endpoint: Endpoint, params: dict[str, str], last_event_id: Optional[str]) -> None:
+        self._endpoint, self._params = endpoint, params
+        #: Id of the newest event that was returned, or of the position where the stream began.
         self.last_event_id = last_event_id
         self._parser = Parser()
         self._pending: deque[Event] = deque()
-        self._pause = _PAUSE
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._failures = 0
 
     def _request(self) -> dict[str, Any]:
-        """The request that opens the stream, or takes it up where it broke off."""
+        """Returns the request that opens the stream, or resumes it after the last event."""
         headers = {"Accept": "text/event-stream"}
         if self.last_event_id is not None:
             headers["Last-Event-ID"] = self.last_event_id
         self._parser = Parser()
-        timeout = httpx.Timeout(self._place.timeout, read=_SILENCE)
-        url = f"{self._place.base}/v1/events"
+        timeout = httpx.Timeout(self._endpoint.timeout, read=_SILENCE_SECONDS)
+        url = f"{self._endpoint.base}/v1/events"
         return {"method": "GET", "url": url, "params": self._params, "headers": headers, "timeout": timeout}
 
     def _feed(self, chunk: bytes) -> None:
         self._failures = 0
         self._pending.extend(_event(message) for message in self._parser.feed(chunk))
         if self._parser.retry_ms is not None:
-            self._pause = self._parser.retry_ms / 1_000
+            self._pause_seconds = self._parser.retry_ms / 1_000
         if not self._pending and self._parser.last_id is not None:
-            # The server tells how far the client has seen what it did not ask for.
+            # The server sends ids without events to say how far it has filtered.
             self.last_event_id = self._parser.last_id
 
     def _next_event(self) -> Optional[Event]:
@@ -68,24 +68,24 @@ class _Reading:
         self.last_event_id = event.id
         return event
 
-    def _failed(self) -> float:
-        """How long to wait before the next try, in seconds."""
+    def _next_pause(self) -> float:
+        """Counts a failure, and returns the pause before the next connection, in seconds."""
         self._failures += 1
-        return min(self._pause * 2.0 ** min(self._failures - 1, 10), _LONGEST_PAUSE)
+        return min(self._pause_seconds * 2.0 ** min(self._failures - 1, 10), _MAX_PAUSE_SECONDS)
 
-    def _is_for_good(self, problem: Problem) -> bool:
-        """Whether another try would be answered in the same way."""
+    def _is_permanent(self, problem: Problem) -> bool:
+        """Whether the server would refuse another request in the same way."""
         return problem.status < 500 and problem.status not in (408, 429)
 
 
-class Events(_Reading):
-    """What happens, as it happens: an iterator that is connected when it is made, to be closed in the end.
+class Events(_Position):
+    """Iterator over events as they happen. It is connected when it is created, and must be closed.
 
-    Not to be used by several threads at once.
+    It is for one thread at a time.
     """
 
-    def __init__(self, client: httpx.Client, place: Place, params: dict[str, str], last_event_id: Optional[str]) -> None:
-        super().__init__(place, params, last_event_id)
+    def __init__(self, client: httpx.Client, endpoint: Endpoint, params: dict[str, str], last_event_id: Optional[str]) -> None:
+        super().__init__(endpoint, params, last_event_id)
         self._client = client
         self._stack = ExitStack()
         self._chunks: Optional[Iterator[bytes]] = None
@@ -115,7 +115,7 @@ class Events(_Reading):
             except httpx.TransportError:
                 self._wait()
             except Problem as problem:
-                if self._is_for_good(problem):
+                if self._is_permanent(problem):
                     self.close()
                     raise
                 self._wait()
@@ -132,10 +132,10 @@ class Events(_Reading):
         if response.status_code != 200:
             response.read()
             self._disconnect()
-            raise refused(response)
+            raise problem_of(response)
         self._chunks = response.iter_bytes()
         if self.last_event_id is None:
-            # The server says where the stream begins: nothing that happens from here on is missed.
+            # The server sends the id of the position where the stream begins: no event after it is missed.
             while self.last_event_id is None and not self._pending:
                 self._read()
 
@@ -154,17 +154,17 @@ class Events(_Reading):
 
     def _wait(self) -> None:
         self._disconnect()
-        time.sleep(self._failed())
+        time.sleep(self._next_pause())
 
 
-class AsyncEvents(_Reading):
-    """The same for asyncio: ``async with client.events() as events: async for event in events``.
+class AsyncEvents(_Position):
+    """Iterator over events for asyncio: ``async with client.events() as events: async for event in events``.
 
-    It is connected when it is entered, or with the first event that is asked for.
+    It connects when it is entered, or when the first event is requested.
     """
 
-    def __init__(self, client: httpx.AsyncClient, place: Place, params: dict[str, str], last_event_id: Optional[str]) -> None:
-        super().__init__(place, params, last_event_id)
+    def __init__(self, client: httpx.AsyncClient, endpoint: Endpoint, params: dict[str, str], last_event_id: Optional[str]) -> None:
+        super().__init__(endpoint, params, last_event_id)
         self._client = client
         self._stack = AsyncExitStack()
         self._chunks: Optional[AsyncIterator[bytes]] = None
@@ -190,7 +190,7 @@ class AsyncEvents(_Reading):
             except httpx.TransportError:
                 await self._wait()
             except Problem as problem:
-                if self._is_for_good(problem):
+                if self._is_permanent(problem):
                     await self.aclose()
                     raise
                 await self._wait()
@@ -207,7 +207,7 @@ class AsyncEvents(_Reading):
         if response.status_code != 200:
             await response.aread()
             await self._disconnect()
-            raise refused(response)
+            raise problem_of(response)
         self._chunks = response.aiter_bytes()
         if self.last_event_id is None:
             while self.last_event_id is None and not self._pending:
@@ -229,11 +229,11 @@ class AsyncEvents(_Reading):
 
     async def _wait(self) -> None:
         await self._disconnect()
-        await asyncio.sleep(self._failed())
+        await asyncio.sleep(self._next_pause())
 
 
 def parameters(group: Optional[str], kinds: Union[str, Iterable[str], None], job: Optional[str]) -> dict[str, str]:
-    """Which events are asked for."""
+    """Returns the parameters of the request that select events."""
     kind = ",".join([kinds] if isinstance(kinds, str) else kinds or ())
     asked = {"group": group, "kind": kind or None, "job": job}
     return {name: value for name, value in asked.items() if value is not None}

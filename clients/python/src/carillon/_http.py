@@ -1,4 +1,4 @@
-"""What the two clients have in common: where the server is, who asks, and how long they wait."""
+"""What all clients share: the server's URL, the credentials, and the timeouts."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from carillon.times import Period, seconds
 
 T = TypeVar("T")
 
-#: How long the server may take to answer if the caller does not say, in seconds; two thirds of it are the longest wait for a lease.
+#: Default timeout, in seconds. The server waits at most two thirds of it for a lease.
 TIMEOUT = 30.0
 
-#: The server may wait that much longer than it was asked to, in seconds.
-_SLACK = 5.0
+#: Added to a wait that the client requests of the server, in seconds: the response takes some time, too.
+_SLACK_SECONDS = 5.0
 
 _USER_AGENT = "carillon-python"
 
 
 @dataclass(frozen=True)
-class Place:
-    """A server, and who asks it."""
+class Endpoint:
+    """A server, and the client's credentials."""
 
+    #: URL without user information and without a trailing slash.
     base: str
     headers: dict[str, str]
     auth: Optional[httpx.BasicAuth]
+    #: In seconds.
     timeout: float
 
     @classmethod
-    def of(cls, url: str, token: Optional[str], tenant: Optional[str], timeout: Period) -> Place:
-        """Reads the address; its user information becomes Basic authentication.
+    def of(cls, url: str, token: Optional[str], tenant: Optional[str], timeout: Period) -> Endpoint:
+        """Parses the URL; its user information becomes Basic authentication.
 
-        Raises ValueError for what is no http(s) address, and for two credentials at once.
+        Raises ValueError for a URL that is not http(s), for two credentials at once, and for a timeout that is not positive.
         """
         parsed = httpx.URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -58,30 +60,33 @@ class Place:
         return cls(str(bare).rstrip("/"), headers, auth, limit)
 
     def options(self) -> dict[str, Any]:
-        """What an httpx client is made with."""
-        # Without TLS there is nothing to verify, and the authorities, which take a while to read, are not read.
+        """Returns the arguments for the constructor of an httpx client."""
+        # Without TLS there is nothing to verify: loading the certificate authorities would only take time.
         verify = self.base.startswith("https:")
         options = {"headers": self.headers, "auth": self.auth, "timeout": self.timeout}
         return {**options, "verify": verify, "follow_redirects": False}
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
-        """What an httpx client sends."""
-        patience = call.patience + _SLACK if call.patience else 0.0
+        """Returns the arguments for ``request`` of an httpx client."""
+        read_seconds = call.wait_seconds + _SLACK_SECONDS if call.wait_seconds else 0.0
         return {
             "method": call.method,
             "url": self.base + call.path,
             "params": dict(call.params),
             "headers": dict(call.headers),
             "content": call.content,
-            "timeout": httpx.Timeout(self.timeout, read=max(self.timeout, patience)),
+            "timeout": httpx.Timeout(self.timeout, read=max(self.timeout, read_seconds)),
         }
 
 
-def answered(call: Call[T], response: httpx.Response) -> T:
-    """What an answer means. Raises Problem."""
+def read_response(call: Call[T], response: httpx.Response) -> T:
+    """Returns the result of a call.
+
+    Raises Problem if the response is an error, or cannot be read.
+    """
     return call.result(response.status_code, response.content, response.headers.get("Retry-After"))
 
 
-def refused(response: httpx.Response) -> Problem:
-    """The problem that an answer is, whose body has been read."""
+def problem_of(response: httpx.Response) -> Problem:
+    """Returns the problem of an error response whose body has been read."""
     return Problem.of_answer(response.status_code, response.content, response.headers.get("Retry-After"))

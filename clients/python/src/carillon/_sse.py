@@ -1,6 +1,6 @@
-"""Server-Sent Events (the HTML standard, section 9.2): from bytes to messages, without any input or output.
+"""Parser of Server-Sent Events (the HTML standard, section 9.2). It does no input or output.
 
-Lines end with CR, LF or CRLF and with nothing else: JSON may hold U+2028 as it is.
+Lines end with CR, LF or CRLF only: JSON may contain U+2028 unescaped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Message:
-    """A message; comments and empty ones are none."""
+    """A message with data. Comments and messages without data are skipped."""
 
     #: The kind.
     event: str
@@ -22,12 +22,12 @@ class Message:
 
 
 class Parser:
-    """Takes a stream's bytes as they come. Not to be used again after the stream broke off."""
+    """Turns the bytes of one stream into messages. A new stream needs a new parser."""
 
     def __init__(self) -> None:
-        #: The newest id that the stream has given, if any.
+        #: Newest id in the stream; None before the first one.
         self.last_id: Optional[str] = None
-        #: After how many milliseconds the client shall come back, if the stream said so.
+        #: Time until the client should reconnect, in milliseconds; None if the stream does not say.
         self.retry_ms: Optional[int] = None
         self._rest = b""
         self._id: Optional[str] = None
@@ -35,10 +35,10 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Message]:
-        """The messages that these bytes complete."""
+        """Returns the messages that these bytes complete."""
         lines = _LINE_END.split(self._rest + chunk)
         if chunk.endswith(b"\r"):
-            # Half of a CRLF, perhaps: the line waits for what follows.
+            # This may be the first half of a CRLF: the line stays open until the next byte.
             self._rest = lines[-2] + b"\r"
             lines = lines[:-2]
         else:
@@ -63,7 +63,7 @@ class Parser:
 
     def _dispatch(self) -> Optional[Message]:
         message = Message(self._event or "message", "\n".join(self._data)) if self._data else None
-        # An id counts only with its whole message: otherwise one that broke off would never be sent again.
+        # An id counts only with its whole message: otherwise the server would not repeat a message that broke off.
         self.last_id = self._id
         self._event, self._data = "", []
         return message

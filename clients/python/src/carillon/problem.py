@@ -1,21 +1,21 @@
-"""What a server answers instead of what was asked for, as an exception (RFC 9457)."""
+"""Error responses as an exception (RFC 9457)."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, Optional
 
-#: What the server's own problem types begin with.
+#: Prefix of the server's own problem types.
 _PREFIX = "urn:carillon:problem:"
 
-#: How much of an answer that is no problem document is shown, in characters.
-_SHOWN = 500
+#: Length of the excerpt of a response that is not a problem document, in characters.
+_MAX_EXCERPT_CHARS = 500
 
 
 class Problem(Exception):
-    """The server refused or failed, or what answered is not Carillon.
+    """An error response of the server, or a response that is not Carillon's.
 
-    That no answer came at all is an ``httpx.TransportError`` instead.
+    A missing response is an ``httpx.TransportError`` instead.
     """
 
     def __init__(
@@ -29,22 +29,22 @@ class Problem(Exception):
         retry_after: Optional[float] = None,
     ) -> None:
         super().__init__(status, title, detail)
-        #: The HTTP status.
+        #: HTTP status.
         self.status = status
-        #: The kind in words, the same for all problems of one type.
+        #: Text of the type, the same for all problems of one type.
         self.title = title
-        #: What is wrong in this case, and what to do about it.
+        #: Description of this case, and what to do about it.
         self.detail = detail
-        #: Identifies the kind for programs, such as ``urn:carillon:problem:not-found``.
+        #: Identifier of the type for programs, such as ``urn:carillon:problem:not-found``.
         self.type = type
-        #: Which part of the request's body is meant (JSON pointer), if one is.
+        #: JSON pointer to the offending part of the request's body; None if there is none.
         self.pointer = pointer
-        #: After how many seconds the request makes sense again, if the server says so.
+        #: Time until the request may succeed, in seconds; None if the server does not say.
         self.retry_after = retry_after
 
     @property
     def kind(self) -> str:
-        """The type without its prefix: ``not-found``, ``invalid``, ``conflict``, …"""
+        """Type without its prefix: ``not-found``, ``invalid``, ``conflict``, …"""
         return self.type[len(_PREFIX) :] if self.type.startswith(_PREFIX) else self.type
 
     def __str__(self) -> str:
@@ -53,11 +53,11 @@ class Problem(Exception):
 
     @classmethod
     def of_answer(cls, status: int, body: bytes, retry_after: Optional[str] = None) -> Problem:
-        """The problem that an answer with a status of 300 or more is."""
+        """Returns the problem of a response with a status of 300 or more."""
         seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
         doc = _object(body)
         if "title" not in doc:
-            shown = body.decode("utf-8", "replace").strip()[:_SHOWN]
+            shown = body.decode("utf-8", "replace").strip()[:_MAX_EXCERPT_CHARS]
             return cls(status, "The answer is not Carillon's", shown or "it is empty", retry_after=seconds)
         return cls(
             status,
@@ -70,8 +70,8 @@ class Problem(Exception):
 
     @classmethod
     def unreadable(cls, status: int, body: bytes, why: Exception) -> Problem:
-        """The problem that a successful answer is which does not have the shape it should have."""
-        shown = body.decode("utf-8", "replace").strip()[:_SHOWN]
+        """Returns the problem of a successful response that does not have the expected form."""
+        shown = body.decode("utf-8", "replace").strip()[:_MAX_EXCERPT_CHARS]
         return cls(status, "The answer cannot be read", f"{type(why).__name__}: {why}; it begins: {shown!r}")
 
 

@@ -1,6 +1,6 @@
-"""Points in time and periods, between Python's types and the API's texts.
+"""Converts times and durations between Python's types and the API's texts.
 
-The API reads what it is given to the millisecond and rounds up, so that nothing runs early.
+The API rounds up to milliseconds, so that nothing runs early.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import Optional, Union
 
-#: A point in time: a ``datetime`` with a time zone; a ``timedelta`` from now; Unix seconds; or a text as the API reads it
+#: A point in time: a ``datetime`` with a time zone; a ``timedelta`` from now; Unix seconds; or a text in the API's form
 #: (``2026-11-20T10:00:00Z``, ``+90s``, ``+2d``).
 When = Union[datetime, timedelta, int, float, str]
 
-#: A period: seconds, a ``timedelta``, or a text as the API reads it (``250ms``, ``10s``, ``1h 30m``).
+#: A duration: seconds, a ``timedelta``, or a text in the API's form (``250ms``, ``10s``, ``1h 30m``).
 Period = Union[timedelta, int, float, str]
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -23,24 +23,24 @@ _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[
 
 
 def when(value: When) -> Union[str, int, float]:
-    """The point in time as the API reads it.
+    """Returns a point in time in the API's form.
 
-    Raises ValueError for a ``datetime`` without a time zone, and for a number that is none.
+    Raises ValueError for a ``datetime`` without a time zone, and for a number that is not finite.
     """
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise ValueError("the time has no time zone; give it one: datetime.now(timezone.utc), or .astimezone()")
         return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):
-        # What is past is now.
+        # A time in the past means now.
         return "+" + period(max(value, timedelta(0)))
     return value if isinstance(value, str) else _number(value)
 
 
 def period(value: Period) -> str:
-    """The period as the API reads it.
+    """Returns a duration in the API's form.
 
-    Raises ValueError for one that is negative or not finite.
+    Raises ValueError for a duration that is negative or not finite.
     """
     if isinstance(value, str):
         return value
@@ -51,14 +51,14 @@ def period(value: Period) -> str:
 
 
 def seconds(value: Period) -> Optional[float]:
-    """The period in seconds, or None for a text, which only the server reads."""
+    """Returns a duration in seconds, or None for a text, which only the server parses."""
     if isinstance(value, str):
         return None
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
 def read_time(text: str) -> datetime:
-    """The point in time that an answer of the API means, in UTC.
+    """Parses a time of a response; the result is in UTC.
 
     Raises ValueError if it is not RFC 3339.
     """

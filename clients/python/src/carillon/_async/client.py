@@ -52,7 +52,7 @@ class AsyncClient(AsyncSender):
     @property
     def url(self) -> str:
         """The server's URL, without user information and without a trailing slash."""
-        return self._place.base
+        return self._endpoint.base
 
     def events(
         self,
@@ -66,7 +66,7 @@ class AsyncClient(AsyncSender):
 
         A broken connection is resumed after the last event; an event ``gap`` says that events are missing.
         """
-        return AsyncEvents(self._http, self._place, parameters(group, kinds, job), last_event_id)
+        return AsyncEvents(self._http, self._endpoint, parameters(group, kinds, job), last_event_id)
 
     async def aclose(self) -> None:
         """Closes the connections."""

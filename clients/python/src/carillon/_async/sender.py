@@ -8,7 +8,7 @@ from typing import Optional, TypeVar
 import httpx
 
 from carillon._calls.call import Call, Page, after
-from carillon._http import Place, answered
+from carillon._http import Endpoint, read_response
 from carillon.times import Period
 
 T = TypeVar("T")
@@ -25,12 +25,12 @@ class AsyncSender:
         timeout: Period,
         transport: Optional[httpx.AsyncBaseTransport],
     ) -> None:
-        self._place = Place.of(url, token, tenant, timeout)
-        self._http = httpx.AsyncClient(transport=transport, **self._place.options())
+        self._endpoint = Endpoint.of(url, token, tenant, timeout)
+        self._http = httpx.AsyncClient(transport=transport, **self._endpoint.options())
 
     async def send(self, call: Call[T]) -> T:
         """Sends a request and returns what its response means."""
-        return answered(call, await self._http.request(**self._place.request(call)))
+        return read_response(call, await self._http.request(**self._endpoint.request(call)))
 
     async def send_all(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Yields the items of all pages of a list; requests each page when it is needed."""

@@ -1,4 +1,4 @@
-"""What administrators do: keys, plugins, tokens, tenants, nodes."""
+"""Administration: keys, plugins, tokens, tenants, nodes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, 
 from carillon.times import Period, period
 from carillon.types import AccessRole, GroupFields, KeyKind, Quota
 
-#: An upload may wait for others, and then for the compiler.
-_UPLOAD_PATIENCE = 600.0
+#: Time that an upload may wait for other uploads and for the compiler, in seconds.
+_UPLOAD_WAIT_SECONDS = 600.0
 
 
 def put_key(
@@ -76,7 +76,7 @@ def upload_plugin(name: str, version: str, component: bytes, *, signature: Optio
     headers = {"Content-Type": "application/wasm"}
     if signature is not None:
         headers["Carillon-Signature"] = signature
-    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), patience=_UPLOAD_PATIENCE)
+    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), wait_seconds=_UPLOAD_WAIT_SECONDS)
     return replace(call, content=component, headers=headers)
 
 

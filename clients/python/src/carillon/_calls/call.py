@@ -1,4 +1,4 @@
-"""What a request is, and what all of them share."""
+"""The request as data, and the parts that all requests share."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, and how its answer is read."""
+    """A request, and the function that reads its response."""
 
     method: str
-    #: Below the server's address, quoted.
+    #: Below the server's URL, percent-encoded.
     path: str
-    #: Makes the result of the answer's JSON, which is None for an answer without a body.
+    #: Makes the result from the response's JSON, which is None for an empty body.
     parse: Callable[[Any], T]
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     #: The body, with its content type among the headers.
     content: Optional[bytes] = None
-    #: How many seconds the server may think before it begins to answer, beyond what is usual.
-    patience: float = 0.0
-    #: Whether the answer is not JSON but bytes, which ``parse`` is given as they are.
+    #: Time that the server may wait before it begins to respond, in seconds; 0 where it responds at once.
+    wait_seconds: float = 0.0
+    #: Whether ``parse`` takes the response's bytes instead of JSON.
     is_raw: bool = False
 
     def result(self, status: int, body: bytes, retry_after: Optional[str] = None) -> T:
-        """What an answer means. Raises Problem for one that is no success, or cannot be read."""
+        """Returns the result that a response means.
+
+        Raises Problem if the response is an error, or cannot be read.
+        """
         if not 200 <= status < 300:
             raise Problem.of_answer(status, body, retry_after)
         if self.is_raw:
@@ -47,10 +50,10 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """A part of a list."""
+    """One page of a list."""
 
     items: tuple[T, ...]
-    #: Asks for the next part; None in the last one.
+    #: Requests the next page; None on the last one.
     next_cursor: Optional[str]
 
 
@@ -62,19 +65,19 @@ def request(
     body: Optional[Mapping[str, Any]] = None,
     params: Optional[Mapping[str, Any]] = None,
     headers: Optional[Mapping[str, str]] = None,
-    patience: float = 0.0,
+    wait_seconds: float = 0.0,
 ) -> Call[T]:
-    """A call with a JSON body; parameters that are None are left out."""
+    """Returns a call with a JSON body. Parameters that are None are omitted."""
     sent = dict(headers or {})
     if body is not None:
         sent["Content-Type"] = "application/json"
     asked = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
     content = None if body is None else dumps(body)
-    return Call(method, path, parse, asked, sent, content, patience)
+    return Call(method, path, parse, asked, sent, content, wait_seconds)
 
 
 def listing(path: str, model: type[T], params: Mapping[str, Any], page_size: Optional[int]) -> Call[Page[T]]:
-    """The call for the first page of a list."""
+    """Returns the call for the first page of a list."""
 
     def parse(doc: Any) -> Page[T]:
         return Page(tuple(read(model, item) for item in doc["items"]), doc["next_cursor"])
@@ -83,29 +86,35 @@ def listing(path: str, model: type[T], params: Mapping[str, Any], page_size: Opt
 
 
 def after(call: Call[Page[T]], cursor: str) -> Call[Page[T]]:
-    """The call for the page that the cursor names."""
+    """Returns the call for the page of a cursor."""
     return replace(call, params={**call.params, "cursor": cursor})
 
 
 def reading(model: type[T]) -> Callable[[Any], T]:
-    """Reads an answer as an instance of the dataclass."""
+    """Returns a parser that reads a response as an instance of the dataclass."""
     return lambda doc: read(model, doc)
 
 
 def nothing(_doc: Any) -> None:
-    """Reads an answer that says no more than that it worked."""
+    """Parses a response that has no content."""
 
 
 def path(*segments: str) -> str:
-    """A path of the API, whose segments may hold anything but nothing."""
+    """Returns a path of the API with percent-encoded segments.
+
+    Raises ValueError for an empty segment.
+    """
     if not all(segments):
-        raise ValueError(f"an empty name is none: {segments!r}")
-    # A name that is a dot or two would be taken for a step in the path.
+        raise ValueError(f"a name must not be empty: {segments!r}")
+    # URL parsers resolve the segments `.` and `..`.
     return "/v1/" + "/".join(quote(segment, safe="") if segment.strip(".") else "%2E" * len(segment) for segment in segments)
 
 
 def dumps(value: Any) -> bytes:
-    """JSON as it is sent: compact, UTF-8, without the NaN that is none."""
+    """Returns compact JSON in UTF-8.
+
+    Raises ValueError for NaN and infinities.
+    """
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 

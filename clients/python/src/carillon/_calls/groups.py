@@ -1,4 +1,4 @@
-"""Groups, and changes of many of their jobs."""
+"""Groups, and bulk changes of their jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Filter(TypedDict, total=False):
-    """Which of a group's jobs; all by default."""
+    """Selects jobs of a group; an empty filter selects all."""
 
     state: JobState
     name: str
@@ -26,11 +26,11 @@ class Filter(TypedDict, total=False):
     created_before: When
     due_from: When
     due_before: When
-    #: Exactly this URL, or its beginning.
+    #: The whole URL, or its beginning.
     url: str
     url_prefix: str
     order_key: str
-    #: All of these labels; ``a.b`` means ``b`` in the namespace ``a``.
+    #: Metadata that a job must have; the key ``a.b`` means ``b`` in the namespace ``a``.
     metadata: Mapping[str, str]
 
 

@@ -1,4 +1,4 @@
-"""Jobs: make them, look at them, change them."""
+"""Jobs: create, read and change them."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ if TYPE_CHECKING:
 
 
 class Limits(TypedDict, total=False):
-    """A job's own limits; the shorter one of these and its group's holds."""
+    """Limits of a job. The shorter one of a job's and its group's limit applies."""
 
-    #: For one request.
+    #: Duration of one request.
     timeout: Period
-    #: From acceptance until the job is given up. Retries do not restart it.
+    #: Time from the acceptance of the job until it expires. Retries do not restart it.
     ttl: Period
-    #: How long after it was due an attempt may still start.
+    #: Time after its due time within which an attempt may still start.
     max_delay: Period
 
 
 class JobFields(TypedDict, total=False):
-    """A job as it is made. All fields are optional; docs/jobs.md has the rules."""
+    """A job to be created. All fields are optional; docs/jobs.md has the rules."""
 
-    #: Where to deliver. A job without one waits for a consumer to lease it.
+    #: URL of the receiver. A job without one waits for a consumer to lease it.
     url: Optional[str]
-    #: ``POST`` by default.
+    #: Default: ``POST``.
     method: Optional[str]
-    #: Values by name, or pairs, in which a name may be repeated.
+    #: A mapping, or pairs, which may repeat a name.
     headers: Optional[Union[Mapping[str, str], Sequence[tuple[str, str]]]]
-    #: The body: what JSON can hold, a text (``payload_text``), or bytes (``payload_bytes``). At most one of the three.
+    #: Body of the request: a JSON value, a text (``payload_text``), or bytes (``payload_bytes``). At most one of the three.
     payload: Any
     payload_text: Optional[str]
     payload_bytes: Optional[bytes]
-    #: Now by default.
+    #: Default: now.
     run_at: Optional[When]
     name: Optional[str]
-    #: Takes the place of the group's unfinished jobs of the same name.
+    #: Whether the job replaces the group's unfinished jobs of the same name.
     replace: Optional[bool]
-    #: Labels: texts, or one level of namespaces. With ``metadata_headers`` they go out as headers.
+    #: Texts by key, with one optional level of namespaces. ``metadata_headers`` sends them as headers.
     metadata: Optional[Metadata]
     metadata_headers: Optional[bool]
     #: Overrides of the group's policy configs, by role: ``{"retry": {"max_attempts": 3}}``.
     policy: Optional[Mapping[Role, Any]]
     limits: Optional[Limits]
-    #: 0 to 9, the most urgent; 4 by default.
+    #: 0 to 9, where 9 is the most urgent. Default: 4.
     priority: Optional[int]
-    #: The group's jobs of one key are tried one at a time.
+    #: The group's jobs with the same key run one at a time.
     order_key: Optional[str]
-    #: If the group accepted a job with this key within ``dedupe_window`` (5 minutes by default), that one is answered instead.
+    #: If the group accepted a job with this key within ``dedupe_window`` (default: 5 minutes), that job is returned instead.
     dedupe_key: Optional[str]
     dedupe_window: Optional[Period]
-    #: At most one job of a kind runs in so many seconds, and none is lost.
+    #: Window in which at most one of equal jobs runs; the last one is never dropped.
     debounce_seconds: Optional[float]
     debounce_always_delay: Optional[bool]
-    #: Which jobs are of a kind: by default those with the same method, URL and payload.
+    #: Jobs with the same key are equal. Default: those with the same method, URL and payload.
     debounce_key: Optional[str]
-    #: A job that is made when this one succeeds, or ends without success.
+    #: A job to be created when this one succeeds, or ends in another state.
     on_success: Optional[FollowUp]
     on_failure: Optional[FollowUp]
 
 
 class FollowUp(JobFields, total=False):
-    """A job that is made when another one has ended. Its ``run_at`` counts from that moment."""
+    """A job to be created when another one ends. A relative ``run_at`` counts from that moment."""
 
-    #: Its group, if it is another one.
+    #: Default: the group of the job that it follows.
     group: Optional[str]
 
 
 def job_document(fields: Mapping[str, Any], known: type[Any] = JobFields, *, with_nulls: bool = False) -> dict[str, Any]:
-    """A job as the API reads it. Without ``with_nulls``, fields that are None are left out.
+    """Returns a job in the API's form. Without ``with_nulls``, fields that are None are omitted.
 
-    Raises TypeError for an unknown field or a value of a wrong type, ValueError for one that cannot be meant.
+    Raises TypeError for an unknown field or a value of a wrong type, and ValueError for a value out of range.
     """
     check_fields(fields, known, "a job")
     doc = {name: _value(name, value) for name, value in fields.items() if with_nulls or value is not None}
@@ -95,7 +95,7 @@ def _value(name: str, value: Any) -> Any:
     if name == "dedupe_window":
         return period(value)
     if name == "payload" and isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError("payload is what JSON can hold; give bytes as payload_bytes")
+        raise TypeError("payload must be a JSON value; pass bytes as payload_bytes")
     if name == "payload_bytes":
         return base64.b64encode(value).decode()
     if name == "limits":

@@ -1,7 +1,4 @@
-"""Leases: how consumers get jobs without a URL, and say what came of them.
-
-Under a lease that has ended, every verb is a Problem with status 409; under one that never was, 404.
-"""
+"""Leases: how consumers pull jobs that have no URL, and report the results."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from carillon._calls.call import Call, path, reading, request
 from carillon.models import Ended, Lease
 from carillon.times import Period, period, read_time, seconds
 
-#: How long the server waits at most by its defaults, in seconds, for a `wait` that only it can read.
-_LONGEST_WAIT = 20.0
+#: The longest wait of a server with default settings, in seconds; assumed for a `wait` in text form, which only the server parses.
+_MAX_WAIT_SECONDS = 20.0
 
 
 def take(
@@ -24,14 +21,14 @@ def take(
     lease: Optional[Period] = None,
 ) -> Call[list[Lease]]:
     body: dict[str, Any] = {"max": limit}
-    patience = 0.0
+    wait_seconds = 0.0
     if wait is not None:
         body["wait"] = period(wait)
         exact = seconds(wait)
-        patience = _LONGEST_WAIT if exact is None else exact
+        wait_seconds = _MAX_WAIT_SECONDS if exact is None else exact
     if lease is not None:
         body["lease"] = period(lease)
-    return request("POST", path("groups", group, "leases"), _leases, body=body, patience=patience)
+    return request("POST", path("groups", group, "leases"), _leases, body=body, wait_seconds=wait_seconds)
 
 
 def extend(lease: Union[str, Lease], duration: Optional[Period] = None) -> Call[datetime]:

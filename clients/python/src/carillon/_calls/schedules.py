@@ -1,4 +1,4 @@
-"""Schedules, which make jobs again and again."""
+"""Schedules, which create jobs at recurring times."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class ScheduleFields(TypedDict, total=False):
-    """What is optional in a schedule. docs/schedules.md has the rules."""
+    """Optional fields of a schedule. docs/schedules.md has the rules."""
 
-    #: An IANA name; ``UTC`` by default.
+    #: IANA name. Default: ``UTC``.
     time_zone: Optional[str]
     start: Optional[When]
     end: Optional[When]
@@ -26,10 +26,10 @@ class ScheduleFields(TypedDict, total=False):
     jitter: Optional[Period]
     #: Default: ``skip``.
     overlap: Optional[Overlap]
-    #: How long missed runs are made up for; a day by default.
+    #: Age up to which missed runs are made up for. Default: one day.
     catch_up: Optional[Period]
     catch_up_all: Optional[bool]
-    #: Whether it makes no jobs for now; left out, a schedule stays as it is.
+    #: Whether the schedule is paused. If omitted, an existing schedule stays as it is.
     paused: Optional[bool]
 
 

@@ -53,7 +53,7 @@ class Client(Sender):
     @property
     def url(self) -> str:
         """The server's URL, without user information and without a trailing slash."""
-        return self._place.base
+        return self._endpoint.base
 
     def events(
         self,
@@ -67,7 +67,7 @@ class Client(Sender):
 
         A broken connection is resumed after the last event; an event ``gap`` says that events are missing.
         """
-        return Events(self._http, self._place, parameters(group, kinds, job), last_event_id)
+        return Events(self._http, self._endpoint, parameters(group, kinds, job), last_event_id)
 
     def close(self) -> None:
         """Closes the connections."""

@@ -9,7 +9,7 @@ from typing import Optional, TypeVar
 import httpx
 
 from carillon._calls.call import Call, Page, after
-from carillon._http import Place, answered
+from carillon._http import Endpoint, read_response
 from carillon.times import Period
 
 T = TypeVar("T")
@@ -26,12 +26,12 @@ class Sender:
         timeout: Period,
         transport: Optional[httpx.BaseTransport],
     ) -> None:
-        self._place = Place.of(url, token, tenant, timeout)
-        self._http = httpx.Client(transport=transport, **self._place.options())
+        self._endpoint = Endpoint.of(url, token, tenant, timeout)
+        self._http = httpx.Client(transport=transport, **self._endpoint.options())
 
     def send(self, call: Call[T]) -> T:
         """Sends a request and returns what its response means."""
-        return answered(call, self._http.request(**self._place.request(call)))
+        return read_response(call, self._http.request(**self._endpoint.request(call)))
 
     def send_all(self, call: Call[Page[T]]) -> Iterator[T]:
         """Yields the items of all pages of a list; requests each page when it is needed."""

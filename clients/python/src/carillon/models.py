@@ -1,7 +1,7 @@
-"""What the server answers, as frozen dataclasses; their times have a time zone (UTC).
+"""Results of requests, as frozen dataclasses. All times are in UTC, with a time zone.
 
-They are read from the answer's JSON by their types. A field that a later server adds is ignored; one that should be there and is not
-raises ``KeyError``, which a client turns into a ``Problem``.
+They are read from JSON according to their types. A field that a later server adds is ignored; a missing field raises ``KeyError``, which
+the clients turn into a ``Problem``.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from carillon.types import (
     SkipReason,
 )
 
-#: A job's labels: texts, or one level of namespaces.
+#: Metadata of a job: texts by key, with one optional level of namespaces.
 Metadata = dict[str, Union[str, dict[str, str]]]
 
 _M = TypeVar("_M")
 
-#: Turns a part of an answer's JSON into the value of a field.
+#: Converts a JSON value to the value of a field.
 _Reader = Callable[[Any], Any]
 
 
 def read(model: type[_M], doc: Any) -> _M:
-    """An instance of the dataclass ``model`` from a JSON object.
+    """Reads an instance of the dataclass ``model`` from a JSON object.
 
-    Raises KeyError for a field that is missing, and TypeError or ValueError for what is something else.
+    Raises KeyError for a missing field, and TypeError or ValueError for a value of another type.
     """
     if not isinstance(doc, Mapping):
         raise TypeError(f"a JSON object was expected, not {type(doc).__name__}")
@@ -62,14 +62,14 @@ def read(model: type[_M], doc: Any) -> _M:
 
 @cache
 def _readers(model: Any) -> Mapping[str, tuple[bool, _Reader]]:
-    """How each field of a dataclass is read, and whether the answer must have it."""
+    """Returns by field name whether a response must have the field, and the function that reads it."""
     hints = get_type_hints(model)
     is_needed = {part.name: part.default is MISSING and part.default_factory is MISSING for part in fields(model)}
     return {name: (needed, _reader(hints[name])) for name, needed in is_needed.items()}
 
 
 def _reader(hint: Any) -> _Reader:
-    """How a field of this type is read: times and dataclasses are converted, lists become tuples."""
+    """Returns the function that reads a field of this type: times and dataclasses are converted, lists become tuples."""
     parts = get_args(hint)
     if hint is datetime:
         return read_time
@@ -86,12 +86,12 @@ def _reader(hint: Any) -> _Reader:
     return lambda value: value
 
 
-#: A length of time, as the API writes it.
+#: Duration, as the API writes it.
 Microseconds = int
 
 
 class Header(NamedTuple):
-    """A header."""
+    """A header field."""
 
     name: str
     value: str
@@ -99,7 +99,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be delivered, before any policy."""
+    """The request of a job, before any policy."""
 
     method: str
     url: str
@@ -108,41 +108,42 @@ class Request:
 
 @dataclass(frozen=True)
 class SentRequest:
-    """The request of an attempt as it went out; where a value is a key, ``(key NAME)`` stands for it."""
+    """The request that an attempt sent. ``(key NAME)`` stands for a value that is a key."""
 
     method: str
     url: str
     headers: tuple[Header, ...]
-    #: The body, if it is text.
+    #: The body; None if it is not text.
     body: Optional[str]
-    #: The sha-256 that the attempt records.
+    #: SHA-256 of the request, as the attempt records it.
     digest: str
-    #: The body as base64, if it is no text.
+    #: The body in base64; None if it is text.
     body_base64: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it was when the server answered."""
+    """A job at the time of the response."""
 
-    #: Its id, which is also its ``Idempotency-Key`` with every attempt.
+    #: Also sent as ``Idempotency-Key`` with every attempt.
     id: str
     group: str
     state: JobState
-    #: When its next attempt is, or its last one was, due.
+    #: Due time of the next attempt, or of the last one.
     run_at: datetime
-    #: When it was accepted.
+    #: Time of acceptance.
     created_at: datetime
-    #: When it reached its final state.
+    #: Time at which it reached a final state.
     finished_at: Optional[datetime]
-    #: It ends as ``expired`` if no attempt has begun by then.
+    #: Time at which it expires unless an attempt has begun.
     deadline: Optional[datetime]
-    #: How many attempts it has spent.
+    #: Attempts that count.
     attempt_count: int
-    #: The status of the newest answer, and the code of the newest error.
+    #: Status of the newest response.
     last_status: Optional[int]
+    #: Code of the newest error.
     last_error: Optional[str]
-    #: Whether it will be cancelled instead of retried.
+    #: Whether the job will be cancelled instead of retried.
     cancel_requested: bool
     priority: int
     order_key: Optional[str]
@@ -151,34 +152,34 @@ class Job:
     metadata_headers: bool
     seed: int
     payload_bytes: int
-    #: None for a job to be pulled.
+    #: None for a job that consumers pull.
     request: Optional[Request]
-    #: The job that it follows.
+    #: Id of the job that it follows, or is a copy of.
     parent: Optional[str] = None
-    #: The version of its group's policy that it keeps, if its group pins its jobs.
+    #: Version of the group's policy that it is pinned to; None if it follows the group.
     binding: Optional[int] = None
     #: Reason why this is another job than the posted one; None if it is the posted one.
     instead: Optional[Instead] = None
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has reached a final state."""
+        """Whether the job has reached a final state."""
         return self.state not in ("scheduled", "running")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of a batch."""
+    """Result of a batch."""
 
-    #: In the order of the batch; those of other jobs where they stand for the posted ones.
+    #: In the order of the batch. Where another job was returned instead of the posted one, its id.
     ids: tuple[str, ...]
-    #: How many are those of other jobs.
+    #: Ids of jobs that were returned instead of posted ones.
     instead: int = 0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a job after an attempt."""
+    """Decision about a job after an attempt."""
 
     state: JobState
     reason: str
@@ -187,7 +188,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer was judged to be: ``success``, ``retryable`` or ``permanent``."""
+    """Judgement of a response."""
 
     outcome: Outcome
     reason: str
@@ -195,7 +196,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class AttemptError:
-    """What went wrong: a stable code, ``stage.reason``, and a sentence."""
+    """Error of an attempt: a stable code (``stage.reason``), and a sentence for people."""
 
     code: str
     message: str
@@ -203,58 +204,63 @@ class AttemptError:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of a job."""
+    """One attempt of a job."""
 
     #: From 1.
     number: int
     started_at: datetime
     finished_at: datetime
-    #: The answer's status, and the first 4 KiB of its body if they are text; None if there was none.
+    #: Status of the response; None if there was no response.
     status: Optional[int]
+    #: Stored beginning of the response's body; None if it is not text.
     response_body: Optional[str]
-    #: False if nothing was sent, or a stop interrupted it: the number is used again.
+    #: Whether the attempt counts. It does not if nothing was sent, or if a stop of the server interrupted it.
     spent: bool
     decision: Optional[Decision]
     verdict: Optional[Verdict] = None
     error: Optional[AttemptError] = None
     response_headers: tuple[Header, ...] = ()
     response_truncated: bool = False
-    #: The body as base64, if it is not text.
+    #: The same in base64; None if it is text.
     response_body_base64: Optional[str] = None
-    #: The sha-256 of the request as it was sent, and where redirects led.
+    #: SHA-256 of the sent request.
     request_digest: Optional[str] = None
+    #: URLs that redirects led to.
     redirects: tuple[str, ...] = ()
-    #: The randomness that the policies were given, and the version of the group's binding that was in force.
+    #: Random seed of the policies.
     seed: Optional[int] = None
+    #: Version of the group's policy that was in force.
     binding_version: Optional[int] = None
-    #: How long each stage took: ``late``, ``prepare``, ``exchange``, ``decide``.
+    #: Durations by stage: ``late``, ``prepare``, ``exchange``, ``connect`` (a part of it), ``decide``.
     timings: Mapping[str, Microseconds] = field(default_factory=dict)
-    #: Which component decided what, in the order of the calls.
+    #: Calls of policies, in order, in the API's form.
     plugins: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What came of a version's attempts."""
+    """Counts of a version's attempts."""
 
     attempts: int
-    #: Those with a fault of a policy.
+    #: Attempts with a fault of a policy.
     faults: int
-    #: Those that were sent, and were no success.
+    #: Attempts that were sent and did not succeed.
     failures: int
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A version that some of a group's jobs follow, and how it does on the node that answers."""
+    """A version that some of a group's jobs follow, with the counts of the answering node."""
 
     version: int
-    #: How many of a hundred jobs follow it.
+    #: Percentage of jobs that follow it.
     percent: int
     since: datetime
-    #: When it is taken back.
+    #: It is rolled back when a larger share of its attempts has a fault.
     max_faults: float
+    #: It is rolled back when its share of failed attempts exceeds that of the version in force by more than this.
     max_differences: float
+    #: Attempts of each version before either is judged.
     min_attempts: int
     canary: Arm
     active: Arm
@@ -262,29 +268,30 @@ class Canary:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A policy that failed too often, and is not called for a while on the node that answers."""
+    """A policy that failed too often and is not called for a while, on the answering node."""
 
-    #: The version of the group's policy that it is a part of.
+    #: Version of the group's policy that it belongs to.
     version: int
-    #: Whether that runs in shadow: then no delivery goes without it.
+    #: Whether that version runs in shadow, which affects no delivery.
     shadow: bool
     role: Role
     plugin: str
     digest: str
-    #: When it failed once too often, and when it is called again.
+    #: Begin of the quarantine.
     since: datetime
+    #: End of the quarantine.
     until: datetime
-    #: The code of its last fault.
+    #: Code of its last fault.
     fault: str
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group: what policy and which limits its jobs have."""
+    """A group: the policy and the limits of its jobs."""
 
     name: str
     version: int
-    #: The version of its policy that is in force.
+    #: Version of its policy that is in force.
     binding: int
     paused: bool
     created_at: datetime
@@ -300,25 +307,25 @@ class Group:
     dead_letters: Optional[str] = None
     pin: Optional[Pin] = None
     rollback_on_quarantine: Optional[bool] = None
-    #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
+    #: Layer that each value comes from, by JSON pointer; with ``effective=True`` only.
     sources: Optional[Mapping[str, str]] = None
-    #: Why nothing of this group runs, if something that its policy refers to has gone.
+    #: Reason why no job of this group runs: something that its policy refers to is missing.
     broken: Optional[str] = None
-    #: The policies that failed too often and are not called for a while.
+    #: Policies that failed too often and are not called for a while.
     quarantined: tuple[Quarantined, ...] = ()
-    #: What should be looked at, such as plugins that are deprecated.
+    #: Texts about settings that need attention, such as deprecated plugins.
     warnings: tuple[str, ...] = ()
-    #: The version that some of its jobs follow, if they do.
+    #: Version that some of its jobs follow.
     canary: Optional[Canary] = None
-    #: What its observer has done since the server started, if it has one.
+    #: Counts of its observer since the server started; None if it has no observer.
     observer: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
 class ChangedGroup(Group):
-    """A group after a change, with the names of what is in force differently: roles, ``limits`` and the like."""
+    """A group after a change, with the names of the effective settings that differ: roles, ``limits`` and others."""
 
-    #: What was there before and is not any more.
+    #: Settings that are gone.
     removed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -338,136 +345,142 @@ class BoundPlugin:
 class Version:
     """A version of a group's policy. It never changes."""
 
-    #: Its number: attempts name it as ``binding_version``.
+    #: Number of the version; attempts have it as ``binding_version``.
     version: int
     #: Whether it is in force.
     active: bool
     made_at: datetime
-    #: The name of the token that made it, or the part of the server.
+    #: Name of the token that created it, or of the part of the server.
     by: Optional[str]
     why: Optional[str]
-    #: What it says of the roles; the rest is inherited.
+    #: Roles that it sets; the rest is inherited.
     policy: RoleFields
-    #: The plugins that it came to when it was made, inherited ones included.
+    #: Plugins that it resolved to when it was created, inherited ones included.
     plugins: tuple[BoundPlugin, ...]
 
 
 @dataclass(frozen=True)
 class Proposed(Version):
-    """A new version, with the names of the roles that would be different from the version in force."""
+    """A new version, with the names of the roles that differ from the version in force."""
 
-    #: What would be there no longer.
+    #: Roles that it would end.
     removed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    #: What should be looked at before it is put in force.
+    #: Texts about roles that need attention before it is put in force.
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Move:
-    """A change of what is in force."""
+    """A change of the version in force."""
 
     at: datetime
     action: MoveAction
-    #: The version before; None when the group was made.
+    #: Version before the change; None when the group was created.
     from_version: Optional[int]
-    #: The version then.
+    #: Version after the change.
     to_version: int
     by: Optional[str]
     why: Optional[str]
-    #: Whether the server did it by itself.
+    #: Whether the server made the change by itself.
     automatic: bool
-    #: How many of a hundred jobs follow it, if it is not in force for all.
+    #: Percentage of jobs that follow it; None if it is in force for all.
     percent: Optional[int] = None
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a version says of an attempt that is over."""
+    """Result of deciding a recorded attempt again with a version."""
 
-    #: The version that decided again.
+    #: Version that decided again.
     version: int
-    #: Whether it says the same in everything.
+    #: Whether all of its decisions are the same.
     same: bool
     job: str
     attempt: int
-    #: What is different: ``request``, ``judge``, ``retry``; separated by commas.
+    #: Parts that differ: ``request``, ``judge``, ``retry``; separated by commas.
     different: str
-    #: What was said, and what is said now, as the API says it; None if the version could not be asked.
+    #: Recorded decisions, in the API's form.
     said: Mapping[str, Any]
+    #: Decisions of the version; None if it could not be called.
     shadow: Optional[Mapping[str, Any]]
-    #: The codes of its faults.
+    #: Codes of its faults.
     faults: tuple[str, ...]
-    #: Why it may say something else, as far as it is known that something is not as it was.
+    #: Known reasons why the decisions may differ although the policies do not.
     caveats: tuple[str, ...]
-    #: Whether it judges otherwise, but saw less of the answer than the judge that decided: so that may be no difference.
+    #: Whether its judgement differs, but may do so only because less of the response is stored than the first judge saw.
     uncertain: bool = False
-    #: Where its request differs from the one that was sent, to the byte, as the API says it; None if that is not known.
+    #: Differences from the sent request, byte for byte, in the API's form; None if they are not known.
     request: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """What a version would have made of the attempts of some jobs, newest jobs first."""
+    """Result of deciding the recorded attempts of some jobs again with a version, newest jobs first."""
 
     version: int
-    #: How many jobs were looked at here, and how many there are in all: that is said with the first ones only.
+    #: Jobs of this page.
     jobs: int
-    #: Attempts that were decided again, and those of which it said the same in everything.
+    #: Attempts that were decided again.
     attempts: int
+    #: Attempts whose decisions are all the same.
     same: int
-    #: Those of which it did not, by what was different: ``request``, ``judge``, ``retry``.
+    #: Attempts that differ, by part: ``request``, ``judge``, ``retry``.
     different: Mapping[str, int]
-    #: Its faults by code.
+    #: Faults by code.
     faults: Mapping[str, int]
-    #: What the calls took of the versions that decided, and its own.
+    #: Fuel that the recorded calls took.
     fuel: int
+    #: Fuel that the calls of this version took.
     backtest_fuel: int
-    #: Every attempt of which it said something else, as the API says it.
+    #: Attempts that differ, in the API's form.
     differences: tuple[Mapping[str, Any], ...]
     #: Attempts that could not be decided again: ``job``, ``attempt``, ``why``.
     skipped: tuple[Mapping[str, Any], ...]
     next_cursor: Optional[str]
+    #: All selected jobs; on the first page only.
     total_jobs: Optional[int] = None
-    #: Those that it judges otherwise, but of which less of the answer was kept than the judge that decided saw.
+    #: Attempts whose judgement differs, but for which less of the response is stored than the first judge saw.
     uncertain: int = 0
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """What a version that runs beside the one in force has said so far, on one node."""
+    """Comparison of a shadow version with the version in force so far, on one node."""
 
     version: int
-    #: How many of a hundred attempts it is shown.
+    #: Percentage of attempts that it is called for.
     percent: int
     since: datetime
     by: Optional[str]
-    #: Attempts that it was shown, and those of which it said the same in everything.
+    #: Attempts that it was called for.
     attempts: int
+    #: Attempts whose decisions are all the same.
     same: int
-    #: Those of which it did not, by what was different: ``request``, ``judge``, ``retry``.
+    #: Attempts that differ, by part: ``request``, ``judge``, ``retry``.
     different: Mapping[str, int]
-    #: Its faults by code.
+    #: Faults by code.
     faults: Mapping[str, int]
-    #: Attempts that it was not shown, because too many waited.
+    #: Attempts that it was not called for, because too many waited.
     dropped: int
-    #: What the calls took of the version that decided, and its own.
+    #: Fuel that the calls of the version in force took.
     fuel: int
+    #: Fuel that the calls of the shadow took.
     shadow_fuel: int
-    #: The newest 20, newest first, as the API says them.
+    #: The 20 newest, newest first, in the API's form.
     differences: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Stats:
-    """How many of a group's jobs are where; exact."""
+    """Exact counts of a group's jobs."""
 
-    #: Can be leased or delivered now.
+    #: Jobs that can be leased or delivered now.
     available: int
-    #: Waits for its time, or for its order key.
+    #: Jobs that wait for their time, or for their order key.
     delayed: int
-    #: Leased, or being delivered.
+    #: Jobs that are leased or being delivered.
     in_flight: int
     scheduled: int
     running: int
@@ -479,7 +492,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule, which makes jobs again and again."""
+    """A schedule, which creates jobs at recurring times."""
 
     name: str
     version: int
@@ -491,48 +504,50 @@ class Schedule:
     catch_up: str
     catch_up_all: bool
     paused: bool
-    #: How many jobs it has made, by the clock, by hand and by backfills.
+    #: Jobs that it has created: on time, by hand and by backfills.
     runs: int
-    #: How many of its runs made no job; its history says which.
+    #: Runs that created no job; the history lists them.
     skipped: int
-    #: What runs: a job as it is posted.
+    #: The job that it creates, in the API's form.
     job: Mapping[str, Any]
-    #: At most ten; none while it is paused or broken.
+    #: At most ten; empty while it is paused or broken.
     next_runs: tuple[datetime, ...]
     created_at: datetime
     updated_at: datetime
-    #: The same times on the clocks of its time zone, with their offset, as the API writes them.
+    #: The same times in its time zone, with their offset, as the API writes them.
     next_runs_local: tuple[str, ...] = ()
     last_run: Optional[datetime] = None
     start: Optional[datetime] = None
     end: Optional[datetime] = None
     max_runs: Optional[int] = None
-    #: How many more jobs ``max_runs`` lets it make.
+    #: Jobs that ``max_runs`` still allows.
     runs_left: Optional[int] = None
-    #: Why the newest run made no job, if it did not.
+    #: Reason why the newest run created no job; None if it did.
     last_skip: Optional[SkipReason] = None
     broken: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class ScheduleRun:
-    """A run of a schedule, or several that were skipped one after the other for the same reason."""
+    """A run of a schedule, or several consecutive runs that were skipped for the same reason."""
 
-    #: When it was due, without jitter; of several, the last one.
+    #: Due time without jitter; of several runs, that of the last one.
     tick: datetime
-    #: The id of its job.
+    #: Id of its job.
     job: Optional[str] = None
-    #: Why it made no job on its time, in a word and in a sentence.
+    #: Reason why it created no job on time; None if it did.
     skipped: Optional[SkipReason] = None
+    #: The same in a sentence.
     reason: Optional[str] = None
-    #: When the first of several was due, and how many they are.
+    #: Due time of the first of several runs.
     first: Optional[datetime] = None
+    #: Number of runs.
     count: Optional[int] = None
 
 
 @dataclass(frozen=True)
 class Backfill:
-    """What a backfill made: of ``ticks`` runs in the range, ``created`` jobs."""
+    """Result of a backfill: ``ticks`` runs in the range, ``created`` new jobs."""
 
     ticks: int
     created: int
@@ -540,15 +555,17 @@ class Backfill:
 
 @dataclass(frozen=True)
 class Bulk:
-    """How far a change of many jobs has come."""
+    """Progress of a bulk change."""
 
     #: None for a dry run.
     id: Optional[str]
     action: BulkAction
     group: str
-    #: How many jobs there were when it was asked for, how many were changed, and how many were in another state by then.
+    #: Jobs that matched the filter at the time of the request.
     total: int
+    #: Jobs that were changed.
     done: int
+    #: Jobs that had left the state before they were reached.
     skipped: int
     finished: bool
     created_at: datetime
@@ -559,21 +576,23 @@ class Bulk:
 class Lease:
     """A leased job."""
 
-    #: Names the lease.
+    #: Identifies the lease.
     token: str
-    #: When it ends, unless it is extended.
+    #: Time at which it ends unless it is extended.
     expires_at: datetime
-    #: Which try this is, from 1.
+    #: Number of the attempt, from 1.
     attempt: int
     job: Job
-    #: The payload: the JSON value, a text, or bytes.
+    #: A JSON value, a text, or bytes, as ``form`` says.
     payload: Any
-    #: Which of them.
     form: PayloadForm
 
     @classmethod
     def of(cls, doc: Mapping[str, Any]) -> Lease:
-        """The lease that a JSON object means. Raises KeyError if a field is missing."""
+        """Reads a lease from a JSON object.
+
+        Raises KeyError for a missing field.
+        """
         form: PayloadForm
         if "payload" in doc:
             form, payload = "json", doc["payload"]
@@ -587,7 +606,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Ended:
-    """Where a job stands after its lease was ended, and when it is tried again, if it is."""
+    """State of a job after the end of its lease, and the due time of the next attempt, if there is one."""
 
     state: JobState
     next_run_at: Optional[datetime]
@@ -595,11 +614,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened. Which fields are set depends on the kind."""
+    """An event. The kind determines which fields are set."""
 
-    #: Rises for ever; to be given back as ``last_event_id``.
+    #: Increases with every event; ``last_event_id`` takes it.
     id: str
-    #: ``push``, ``pop``, ``complete``, ``retry``, …; ``gap`` says that events before this one are missing. More may be added.
+    #: ``push``, ``pop``, ``complete``, ``retry``, …; ``gap`` means that events before this one are missing. More may be added.
     kind: str
     at: datetime
     group: Optional[str] = None
@@ -612,42 +631,42 @@ class Event:
     reason: Optional[str] = None
     count: Optional[int] = None
     schedule: Optional[str] = None
-    #: Of a receiver that is left alone, or is back: scheme, host and port.
+    #: Scheme, host and port of the receiver that a circuit breaker or pause is about.
     origin: Optional[str] = None
-    #: The version of the group's policy that it is about.
+    #: Version of the group's policy that the event is about.
     binding: Optional[int] = None
     metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class KeyVersion:
-    """One value of a key."""
+    """A version of a key."""
 
     version: int
     kind: KeyKind
     usable: bool
     created_at: datetime
-    #: When it ends; None for the newest, and for those that stay until they are removed.
+    #: Time at which it ends; None for the newest version, and for versions that stay until they are deleted.
     expires_at: Optional[datetime] = None
-    #: In base64: what verifies an ``ed25519`` key's signatures.
+    #: Public key of an ``ed25519`` key, in base64.
     public_key: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key that signers use; its secret never comes back."""
+    """A key of signers, without its secret."""
 
     name: str
     kind: KeyKind
-    #: Of the newest.
+    #: Number of the newest version; ``kind`` and ``usable`` are about that version, too.
     version: int
-    #: False if the server's master key is not the one that it was encrypted under.
+    #: False if the key was encrypted under another master key than the server's.
     usable: bool
     created_at: datetime
     updated_at: datetime
-    #: All that have not expired, newest first. More than one: the key is being rotated.
+    #: Versions that have not expired, newest first; several while the key is rotated.
     versions: tuple[KeyVersion, ...] = ()
-    #: The names of the groups that may use it; None if all may.
+    #: Names of the groups that may use it; None means all groups.
     groups: Optional[tuple[str, ...]] = None
 
 
@@ -661,17 +680,17 @@ class Token:
     tenant: str
     operator: bool
     created_at: datetime
-    #: When it ends; None if it is valid until it is revoked.
+    #: Time at which it expires; None if it is valid until it is deleted.
     expires_at: Optional[datetime] = None
-    #: When it was last used, to the hour.
+    #: Time of the last use, to the hour.
     last_used_at: Optional[datetime] = None
-    #: The token itself: in the answer to its making, and never again.
+    #: The secret text; returned by ``create`` only.
     token: Optional[str] = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A component that policies are made of."""
+    """A version of a plugin, which is a component that implements policies."""
 
     name: str
     version: str
@@ -682,35 +701,35 @@ class Plugin:
     builtin: bool
     created_at: datetime
     state: PluginState
-    #: When that was found out; of the server's own, when it started.
+    #: Time of the validation; for built-in plugins, the start of the server.
     validated_at: datetime
-    #: Which of the tenant's signers had signed it, if it had any.
+    #: Name of the tenant's signer that signed it; None if it is unsigned.
     signed_by: Optional[str] = None
-    #: Why it should no longer be bound, if it should not.
+    #: Reason for its deprecation; None if it is not deprecated.
     deprecated: Optional[str] = None
-    #: A JSON Schema; in the answer about a single plugin.
+    #: JSON Schema; returned by ``get`` only.
     config_schema: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant, what its groups inherit, and what they may use together, and whose plugins it takes."""
+    """A tenant: the defaults and the quota of its groups, and the signers of its plugins."""
 
     name: str
     defaults: GroupFields
     quota: Quota
-    #: Whose plugins it takes: a name and an Ed25519 public key in PEM each. Anybody's who may upload, if there is none.
+    #: Each has a ``name`` and a ``public_key`` (Ed25519, in PEM). If empty, plugins need no signature.
     plugin_signers: tuple[Mapping[str, str], ...]
-    #: How many ``groups``, ``plugins`` and ``plugin_bytes`` it has.
+    #: Counts of its ``groups``, ``plugins`` and ``plugin_bytes``.
     usage: Mapping[str, int]
     created_at: datetime
 
 
 @dataclass(frozen=True)
 class ChangedTenant(Tenant):
-    """A tenant after a change, with the names of what is different: ``defaults.sign``, ``quota.rate``."""
+    """A tenant after a change, with the names of the settings that differ, such as ``defaults.sign`` or ``quota.rate``."""
 
-    #: What was there before and is not any more.
+    #: Settings that are gone.
     removed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -718,25 +737,25 @@ class ChangedTenant(Tenant):
 
 @dataclass(frozen=True)
 class Identity:
-    """Who is asking, and for which tenant."""
+    """Identity of the caller."""
 
-    #: The name of the token, or its id if it has no name; None where no token is asked for.
+    #: Name of the token, or its id if it has no name; None if the server requires no tokens.
     token: Optional[str]
     role: AccessRole
-    #: Whether it manages tenants, too.
+    #: Whether the caller also manages tenants.
     operator: bool
     tenant: str
-    #: What the tenant's groups may use together.
+    #: Quota of the tenant.
     quota: Quota
-    #: How many ``groups``, ``plugins`` and ``plugin_bytes`` it has.
+    #: Counts of its ``groups``, ``plugins`` and ``plugin_bytes``.
     usage: Mapping[str, int]
-    #: What its groups inherit from it.
+    #: Settings that the tenant's groups inherit.
     defaults: GroupFields
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that shares the server's database, or did so a few minutes ago."""
+    """A node that shares the server's database, or did so in the last few minutes."""
 
     id: str
     name: str

@@ -1,6 +1,6 @@
-"""A client of Carillon, which makes HTTP callbacks on time.
+"""Client of Carillon, a job scheduler that delivers HTTP callbacks on time.
 
-``carillon.flask`` helps Flask applications to be called back, ``carillon.deferrable`` defers functions to workers.
+``carillon.flask`` schedules callbacks to Flask applications, ``carillon.deferrable`` defers functions to workers.
 """
 
 from carillon._calls.groups import Filter

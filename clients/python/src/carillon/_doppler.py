@@ -1,6 +1,7 @@
-"""Doppler's own HTTP API, which Carillon serves at ``/compat/doppler``: schedule a callback, look at it, cancel it.
+"""Client of Doppler's HTTP API, which Carillon serves at ``/compat/doppler``: schedule, read and cancel callbacks.
 
-What the server refuses raises ``Problem``; that it cannot be reached raises ``httpx.TransportError``. Nothing is sent twice.
+Every request raises ``Problem`` if the server refuses it, and ``httpx.TransportError`` if the server cannot be reached. No request is
+repeated.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from carillon.problem import Problem
 
 T = TypeVar("T")
 
-#: The server answers within this many seconds, or is given up.
+#: Timeout of a request, in seconds.
 TIMEOUT = 10.0
 
 
@@ -28,17 +29,17 @@ class JobNotFoundError(LookupError):
 
 
 class DopplerApi:
-    """The API at one address. Threads can share it; a process that was forked off makes connections of its own."""
+    """Client of the API at one URL. Threads can share it; a forked process opens connections of its own."""
 
     def __init__(self, url: str) -> None:
-        """Raises ValueError if the address is none."""
+        """Raises ValueError for a URL that is not http(s)."""
         self._endpoint = Endpoint.of(url, None, None, TIMEOUT)
         self._lock = threading.Lock()
         self._http: Optional[httpx.Client] = None
         self._owner: Optional[int] = None
 
     def schedule(self, callback_url: str, message: str, run_at: int, max_retries: int, retry_delay: int) -> Job:
-        """Has ``message`` posted at ``run_at`` (Unix seconds), and ``max_retries`` times more while that fails."""
+        """Schedules a POST of ``message`` at ``run_at`` (Unix seconds), with up to ``max_retries`` retries."""
         document = {
             "callback_url": callback_url,
             "message": message,
@@ -49,7 +50,7 @@ class DopplerApi:
         return self._send("POST", "", lambda doc: Job(self, doc), document)
 
     def get(self, request_id: str) -> Optional[Mapping[str, Any]]:
-        """What is known of a job, or None if nothing is."""
+        """Returns the document of a job, or None if the server does not know it."""
         try:
             return self._send("GET", request_id, dict)
         except Problem as problem:
@@ -58,11 +59,11 @@ class DopplerApi:
             raise
 
     def cancel(self, request_id: str) -> bool:
-        """Whether the job had not run to its end, and never will."""
+        """Cancels a job; returns False if it has already ended."""
         return self._send("DELETE", request_id, lambda doc: bool(doc["was_cancelled"]))
 
     def close(self) -> None:
-        """Closes the connections; the next request opens one again."""
+        """Closes the connections; the next request opens a new one."""
         with self._lock:
             if self._http is not None and self._owner == os.getpid():
                 self._http.close()
@@ -71,7 +72,7 @@ class DopplerApi:
     def _client(self) -> httpx.Client:
         with self._lock:
             if self._http is None or self._owner != os.getpid():
-                # Those of the parent process are left alone: both would read from them.
+                # A fork shares its parent's sockets: both processes would read from them, so they are not used.
                 self._http, self._owner = httpx.Client(**self._endpoint.options()), os.getpid()
             return self._http
 
@@ -86,27 +87,27 @@ class DopplerApi:
             raise Problem.unreadable(response.status_code, response.content, error) from error
 
 
-#: What the server forgets of a job that is over.
+#: Fields that the server clears when a job ends.
 _FORGOTTEN = ("run_at", "scheduled_at", "last_retry")
 
 
 class Job:
-    """A scheduled callback, as it was when the server was last asked."""
+    """A scheduled callback, as of the last response."""
 
     def __init__(self, api: DopplerApi, document: Mapping[str, Any]) -> None:
         self._api = api
         self._take(document)
 
     def _take(self, document: Mapping[str, Any]) -> None:
-        #: Its id.
+        #: Id of the job.
         self.request_id: str = document["request_id"]
-        #: ``early``, ``late``, ``waiting``, ``started`` or ``done``; also ``done``: given up, and cancelled.
+        #: ``early``, ``late``, ``waiting``, ``started``, or ``done``, which includes failed and cancelled jobs.
         self.status: str = document["status"]
-        #: When its next try is, or its last one was, due; in Unix seconds, like all times here.
+        #: Due time of the next attempt, or of the last one, in Unix seconds.
         self.run_at: Optional[float] = document["run_at"]
-        #: When it was scheduled.
+        #: Time at which it was scheduled, in Unix seconds.
         self.scheduled_at: Optional[float] = document["scheduled_at"]
-        #: When the last try failed, if one did.
+        #: Time at which the last attempt failed, in Unix seconds; None if none failed.
         self.last_retry: Optional[float] = document["last_retry"]
         self.retries_left: int = document["retries_left"]
 
@@ -116,15 +117,18 @@ class Job:
         return self.status
 
     def cancel(self) -> bool:
-        """Cancels it; it is ``done`` then. False if it has come to its end, or is being tried at this moment."""
+        """Cancels the job, which is ``done`` then. Returns False if it has ended or an attempt is running."""
         was_cancelled = self._api.cancel(self.request_id)
         if was_cancelled:
-            # What the server would say of it now.
+            # The document that the server would return now.
             self._take({"request_id": self.request_id, "status": "done", **dict.fromkeys(_FORGOTTEN), "retries_left": 0})
         return was_cancelled
 
     def refresh(self) -> Job:
-        """Asks the server again, and returns the job itself. Raises JobNotFoundError if the server has forgotten it."""
+        """Updates the job from the server, and returns it.
+
+        Raises JobNotFoundError if the server has forgotten it.
+        """
         document = self._api.get(self.request_id)
         if document is None:
             raise JobNotFoundError(f"the server does not know the job {self.request_id}")

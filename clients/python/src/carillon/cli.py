@@ -1,7 +1,6 @@
-"""The command ``carillon`` of the Python package: ``carillon worker``, and the server's program for everything else.
+"""The command ``carillon`` of the Python package: it runs ``carillon worker``, and the server's program for all other commands.
 
-The server's program has the same name. Every command but ``worker`` is handed on to the first ``carillon`` on the PATH that is not
-this one.
+The server's program has the same name: it is the first ``carillon`` on the PATH that does not start this package.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ usage: carillon worker MODULE:APP [options]   run deferred functions; `carillon 
                                               the PATH; `carillon help` lists them
 """
 
-#: A program that is longer than this is not a script that starts this package.
-_LONGEST_SCRIPT = 64 << 10
+#: A script that starts this package names it within this length, in bytes.
+_MAX_SCRIPT_BYTES = 64 << 10
 
 
 class _Unusable(Exception):
-    """What was asked for cannot be done; the text says why."""
+    """The command cannot be run; the text is for the user."""
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Runs a command; returns its exit code: 0, 1 if it failed, 2 if it was not understood."""
+    """Runs a command and returns its exit code: 1 if it failed, 2 if its arguments are wrong."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not given or given[0] in ("-h", "--help"):
@@ -52,7 +51,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def _worker(arguments: Sequence[str]) -> int:
     options = _options().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # A request of each poll and heartbeat is not worth a line.
+    # httpx logs every poll and heartbeat at the level INFO.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.path.insert(0, str(options.app_dir))
     app = _app(options.app)
@@ -110,7 +109,7 @@ def _imported(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # What the module itself fails to import has a trace that is worth reading.
+        # A failed import inside of the module needs its traceback.
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
         raise _Unusable(f"there is no module {error.name!r} in {sys.path[0]} or where Python looks") from None
@@ -129,10 +128,10 @@ def _server_program(path: str) -> Optional[Path]:
 
 
 def _is_this(program: Path) -> bool:
-    """Whether a program is a script that starts this package, of this or of another environment."""
+    """Whether a program is a script that starts this package, in any environment."""
     try:
         with program.open("rb") as file:
-            begin = file.read(_LONGEST_SCRIPT)
+            begin = file.read(_MAX_SCRIPT_BYTES)
     except OSError:
-        return False  # It can be run, but not be read: pip's scripts are readable.
+        return False  # Scripts that pip installs are readable.
     return begin.startswith(b"#!") and b"carillon.cli" in begin

@@ -1,4 +1,4 @@
-"""Callbacks of a Flask application: Doppler's helper, for Carillon's Doppler API.
+"""Callbacks to Flask applications, as Doppler's helper makes them, over Carillon's Doppler API.
 
     doppler = Doppler("http://localhost:7070/compat/doppler")
 
@@ -8,9 +8,9 @@
     doppler.register(app)
     expire.delay(3600, id="foo")
 
-The arguments travel through the server and come back signed with the application's ``SECRET_KEY``, for this endpoint only, until some time
-after the last retry. Whatever is wrong with them is a 400, and the function does not run. They are signed, not encrypted: the server, and
-whoever reads its database, can read them. A callback can come twice; the function has to bear that.
+The arguments travel through the server, signed with the application's ``SECRET_KEY`` for one endpoint; the signature expires a while after
+the last retry. A request with a bad signature gets the status 400, and the function does not run. The arguments are not encrypted: the
+server and readers of its database can read them. A callback can arrive twice; functions must allow for that.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
 
 __all__ = ["ArgumentMismatchError", "Callback", "Doppler", "Job", "JobNotFoundError"]
 
-#: When a callback is to be made: in so many seconds, in that time, or at that time. It is rounded up to a whole second.
+#: Time of a callback: seconds from now, a time from now, or a point in time. It is rounded up to a whole second.
 Delay = Union[int, float, timedelta, datetime]
 
-#: The signed item that names the endpoint. No argument of a function can have this name.
+#: Name of the signed item with the endpoint. It is not a valid name of an argument.
 _ROUTE = "@route"
 
-#: The server gives a try this many seconds.
-_TRY = 30
+#: Duration of an attempt at most, in seconds.
+_ATTEMPT_SECONDS = 30
 
-#: How long after its last retry a callback is still taken: servers can be down for a while, and then make up for it.
+#: Time after the last retry for which a callback is still accepted, since a server that was down delivers late.
 LEEWAY = timedelta(days=1)
 
 _LOG = logging.getLogger(__name__)
 
 
 class ArgumentMismatchError(TypeError):
-    """The names that were given are not exactly those of the function's arguments."""
+    """The given names are not exactly those of the function's arguments."""
 
 
 @dataclass(frozen=True)
 class _Registration:
-    """What is known of an application."""
+    """Settings of a registered application."""
 
     api: DopplerApi
     url_prefix: str
@@ -70,8 +70,9 @@ class _Registration:
 class Doppler:
     """Schedules callbacks to functions of Flask applications.
 
-    ``url`` is the address of the Doppler API; a token goes in as user information: ``https://:TOKEN@host/compat/doppler``. ``app`` is
-    registered at once. ``leeway`` is how long after its last retry a callback is still taken, None for ever.
+    ``url``: URL of the Doppler API; user information holds a token: ``https://:TOKEN@host/compat/doppler``.
+    ``app``: an application to register.
+    ``leeway``: time after the last retry for which a callback is still accepted; None means for ever.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Doppler:
         *,
         leeway: Union[timedelta, float, None] = LEEWAY,
     ) -> None:
-        """Raises ValueError for an address that is none; with ``app``, what ``register`` raises, too."""
+        """Raises ValueError for a URL that is not http(s), and with ``app`` what ``register`` raises."""
         self.url = _stripped(url)
         self.leeway = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
         self._apis: dict[str, DopplerApi] = {}
@@ -95,12 +96,12 @@ class Doppler:
     def listen(
         self, route: str, max_retries: int = 0, retry_delay: int = 10, **flask_route_kwargs: Any
     ) -> Callable[[Callable[..., Any]], Callback]:
-        """Makes a function an endpoint that is called back: POST, at ``route`` below the prefix of ``register``.
+        """Makes a function an endpoint for callbacks: POST, at ``route`` below the prefix of ``register``.
 
-        A call that fails (a status of 400 or more, or none) is made ``max_retries`` times more, ``retry_delay`` seconds after each failure.
-        The rest goes to Flask's ``add_url_rule``. The function can return what a view can, or None.
+        A failed callback (a status of 400 or more, or no response) is repeated up to ``max_retries`` times, ``retry_delay`` seconds after
+        each failure. Other arguments go to Flask's ``add_url_rule``. The function returns what a view may return, or None.
 
-        Raises TypeError for a function whose arguments have no names to be given, ValueError for what no route can be.
+        Raises TypeError for a function with arguments that cannot be given by name, and ValueError for an invalid route.
         """
         _check_count("max_retries", max_retries)
         _check_count("retry_delay", retry_delay)
@@ -127,13 +128,14 @@ class Doppler:
         *,
         callback_url: Optional[str] = None,
     ) -> None:
-        """Adds the endpoints to an application, those that are still to be declared, too.
+        """Adds all endpoints to an application, including those that ``listen`` declares later.
 
-        ``callback_url`` is the application's address as the server reaches it, such as ``https://shop.example.org``; without it,
-        Flask's ``SERVER_NAME``, ``APPLICATION_ROOT`` and ``PREFERRED_URL_SCHEME`` say it. What a request claims as its host never does.
-        The two addresses can also be set as ``DOPPLER_URL`` and ``DOPPLER_CALLBACK_URL`` in the application's config.
+        ``callback_url``: URL of the application for the server, such as ``https://shop.example.org``. By default it is made from Flask's
+        ``SERVER_NAME``, ``APPLICATION_ROOT`` and ``PREFERRED_URL_SCHEME``, never from the host of a request.
 
-        Raises RuntimeError if there is no address of a Doppler API, ValueError for an address that is none.
+        ``DOPPLER_URL`` and ``DOPPLER_CALLBACK_URL`` in the application's config also set the two URLs.
+
+        Raises RuntimeError if there is no URL of a Doppler API, and ValueError for a URL that is not http(s).
         """
         url = _stripped(doppler_url) or self.url or _stripped(app.config.get("DOPPLER_URL"))
         if url is None:
@@ -147,13 +149,13 @@ class Doppler:
         self._apps[app] = registration
 
     def get_job(self, request_id: str) -> Optional[Job]:
-        """A job by its id, or None if the server does not know it."""
+        """Returns a job by its id, or None if the server does not know it."""
         api = self._default_api()
         document = api.get(request_id)
         return None if document is None else Job(api, document)
 
     def close(self) -> None:
-        """Closes the connections to the server; the next use opens one again."""
+        """Closes the connections to the server; the next request opens a new one."""
         for api in self._apis.values():
             api.close()
 
@@ -170,7 +172,7 @@ class Doppler:
         return self._api(self.url)
 
     def _app(self) -> Flask:
-        """The application that is meant: the current one; outside of any, the only one."""
+        """Returns the current application; without one, the only registered application."""
         # Flask declares the proxy as the application that it stands for.
         proxy = cast("LocalProxy[Flask]", current_app)
         app = proxy._get_current_object() if proxy else None
@@ -185,7 +187,7 @@ class Doppler:
 
 
 class Callback:
-    """A function that can be called, as before, and called back later."""
+    """A registered function: it can be called, and scheduled with ``delay``."""
 
     def __init__(
         self,
@@ -209,21 +211,24 @@ class Callback:
         self._name: str = function.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function, here and now."""
+        """Calls the function directly."""
         return self._function(*args, **kwargs)
 
     @property
     def url(self) -> str:
-        """Where the server calls. Raises RuntimeError if the application's address is not known."""
+        """URL of the endpoint.
+
+        Raises RuntimeError if the application's URL is not known.
+        """
         app = self._doppler._app()
         return self._url(app, self._doppler._apps[app])
 
     def delay(self, seconds: Delay, /, **arguments: Any) -> Job:
-        """Has the function called in so many seconds, at the earliest; a whole second's resolution. What is past is now.
+        """Schedules a call of the function, not before the given time, which is rounded up to a second. A time in the past means now.
 
-        Raises ArgumentMismatchError unless the names are exactly the function's arguments, TypeError for what JSON cannot hold or is no
-        time, RuntimeError if nothing is registered or an address is missing, Problem if the server refuses, ``httpx.TransportError`` if
-        it cannot be reached.
+        Raises ArgumentMismatchError unless the names are exactly the function's arguments, TypeError for arguments that JSON cannot hold
+        and for an invalid time, RuntimeError if no application is registered or a URL is missing, Problem if the server refuses, and
+        ``httpx.TransportError`` if the server cannot be reached.
         """
         self._check(arguments)
         run_at = _run_at(seconds, time.time())
@@ -246,7 +251,7 @@ class Callback:
             _warn_unsigned(app)
             return json.dumps(arguments, allow_nan=False)
         leeway = self._doppler.leeway
-        expires = None if leeway is None else run_at + self.max_retries * (self.retry_delay + _TRY) + _TRY + leeway
+        expires = None if leeway is None else run_at + self.max_retries * (self.retry_delay + _ATTEMPT_SECONDS) + _ATTEMPT_SECONDS + leeway
         return sign({**arguments, _ROUTE: registration.url_prefix + self._route}, secret, expires=expires)
 
     def _add_to(self, app: Flask, url_prefix: str) -> None:
@@ -282,7 +287,10 @@ _NO_URL = "there is no address of a Doppler API: give one to Doppler()"
 
 
 def _read(app: Flask, body: bytes, rule: str) -> dict[str, Any]:
-    """The arguments of a callback. Raises BadSignature if they are not this application's, for this endpoint."""
+    """Returns the arguments of a callback.
+
+    Raises BadSignature unless this application signed them for this endpoint.
+    """
     secret = app.secret_key
     if not secret:
         _warn_unsigned(app)
@@ -300,7 +308,7 @@ def _read(app: Flask, body: bytes, rule: str) -> dict[str, Any]:
 
 
 def _bad_request(error: str, why: Exception) -> Response:
-    """A 400 that no error handler of the application turns into something else."""
+    """Returns a response with the status 400, past the application's error handlers."""
     _LOG.warning("a callback to %s is refused: %s: %s", request.path, error, why)
     response = jsonify(error=error, detail=str(why))
     response.status_code = 400
@@ -314,7 +322,7 @@ def _warn_unsigned(app: Flask) -> None:
 
 
 def _arguments_of(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of a function's arguments."""
+    """Returns the names of a function's arguments."""
     parameters = inspect.signature(function).parameters.values()
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     nameless = [str(parameter) for parameter in parameters if parameter.kind not in by_name]
@@ -333,7 +341,7 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _run_at(delay: Any, now: float) -> int:
-    """When that is in Unix seconds: nothing runs early, and what is past is now."""
+    """Converts a time to Unix seconds, rounded up. A time in the past means now."""
     if isinstance(delay, datetime):
         if delay.utcoffset() is None:
             raise ValueError("the time has no time zone; give it one: datetime.now(timezone.utc), or .astimezone()")

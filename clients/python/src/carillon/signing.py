@@ -1,11 +1,12 @@
-"""Signed text in the format of Werkzeug's SecureCookie with JSON, as Doppler sends it and Carillon's ``werkzeug-cookie`` signs it.
+"""Signed texts in the format of Werkzeug's SecureCookie with JSON, which Doppler sends and Carillon's ``werkzeug-cookie`` signs.
 
 ``base64(HMAC-SHA1(secret, M)) "?" item "&" item …``, where an item is ``quote_plus(key) "=" base64(json(value))`` and M is ``"|" item``
-for each of them. The text is not secret: whoever sees it can read it.
+for each of them. The text is signed, not encrypted.
 
-Reading is stricter than Werkzeug's. Whatever is wrong raises ``BadSignature``; Werkzeug answers an empty dictionary instead, which looks
-like a message without arguments. And since M joins items with ``|`` where the text joins them with ``&``, swapping one for the other
-keeps the MAC: lax base64 then swallows the items behind it, ``_expires`` among them. So only an item's own characters are taken.
+Reading is stricter than Werkzeug's in two ways. An invalid text raises ``BadSignature``; Werkzeug returns an empty dictionary, which
+looks like a message without arguments. And an item may contain only the characters that signing writes: M joins items with ``|`` and the
+text joins them with ``&``, so replacing ``&`` with ``|`` keeps the MAC, and lax base64 then drops the items behind it, such as
+``_expires``.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, Union
 from urllib.parse import quote_plus, unquote_plus
 
-#: A secret: text stands for its UTF-8 bytes.
+#: A secret; a text means its UTF-8 bytes.
 Secret = Union[str, bytes]
 
-#: The item that says until when the text is good, in Unix seconds.
+#: Name of the item with the expiry, in Unix seconds.
 EXPIRES = "_expires"
 
-#: What an item is made of. Werkzeug before 0.15 quoted the tilde, later ones do not.
+#: Form of an item. Werkzeug before 0.15 quotes the tilde, later versions do not.
 _ITEM = re.compile(r"((?:[A-Za-z0-9\-._~+]|%[0-9A-F]{2})*)=((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)", re.ASCII)
 
 
 class BadSignature(ValueError):
-    """The text was not signed with the secret, has been changed, or is no longer good."""
+    """The text was not signed with the secret, was changed, or has expired."""
 
 
 def sign(values: Mapping[str, Any], secret: Secret, *, expires: Optional[float] = None) -> str:
-    """The text for values that JSON can hold; good until ``expires`` (Unix seconds, rounded up), or for ever.
+    """Signs JSON values. The text expires at ``expires`` (Unix seconds, rounded up); without it, never.
 
-    Raises TypeError or ValueError for what JSON cannot hold, for a key that is no text or is ``_expires``, and for an empty secret.
+    Raises TypeError or ValueError for a value that JSON cannot hold, for a key that is not a text or is ``_expires``, and for an empty
+    secret.
     """
     if EXPIRES in values:
         raise ValueError(f"`{EXPIRES}` is the name of the time until which the text is good")
@@ -50,10 +52,11 @@ def sign(values: Mapping[str, Any], secret: Secret, *, expires: Optional[float] 
 
 
 def verify(text: Union[str, bytes], secrets: Union[Secret, Sequence[Secret]], *, now: Optional[float] = None) -> dict[str, Any]:
-    """The values of a text that was signed with the secret, or with one of several while they are rotated.
+    """Returns the values of a text that was signed with one of the secrets.
 
-    Raises BadSignature for every other text, and for one that was good until before ``now`` (Unix seconds; by default the time).
-    Raises ValueError for an empty secret.
+    ``now``: time that the expiry is compared with, in Unix seconds; by default the current time.
+
+    Raises BadSignature for every other text and for an expired one, and ValueError for an empty secret.
     """
     known = [secrets] if isinstance(secrets, (str, bytes)) else list(secrets)
     try:

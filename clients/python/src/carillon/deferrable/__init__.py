@@ -1,6 +1,6 @@
-"""Functions that are called now and run later, somewhere else: the library Deferrable, on Carillon's pull queues.
+"""Deferred functions: the library Deferrable on Carillon's pull queues.
 
-``docs/deferrable.md`` tells how, and what differs from Deferrable.
+``docs/deferrable.md`` is the guide, and lists the differences from Deferrable.
 """
 
 from __future__ import annotations

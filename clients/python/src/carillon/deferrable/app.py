@@ -1,8 +1,8 @@
-"""``Deferrable``: functions that are called now and run later, somewhere else.
+"""``Deferrable``: registers functions, defers calls of them, and runs deferred calls.
 
-A call becomes an item in a queue (``items``); a consumer pops it, looks the function up among those that were registered, and runs it.
-What happens to an item is decided by the consumer and written down before it is told: the item's successor is pushed *before* the item is
-completed, so a crash in between runs something twice, and loses nothing. An item of which no more is heard comes again when its lease ends.
+A call becomes an item in a queue (``items``). A consumer pops the item, finds the function among those that are registered, and runs it.
+The consumer decides about retries and errors. It pushes an item's successor *before* it completes the item, so a crash in between runs
+something twice and loses nothing. An item that is not completed is popped again when its lease has expired.
 """
 
 from __future__ import annotations
@@ -29,29 +29,32 @@ if TYPE_CHECKING:
     R = TypeVar("R", covariant=True)
 
     class Deferred(Protocol[P, R]):
-        """A registered function: called, it runs here and now."""
+        """A registered function."""
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-            """Runs the function, as if it were not registered."""
+            """Runs the function directly."""
 
         def later(self, *args: P.args, **kwargs: P.kwargs) -> None:
-            """Has it run by a consumer; returns when the item is safe in the queue, or stands for another one that is."""
+            """Defers a call; returns when its item, or one that debouncing keeps instead, is stored durably."""
 
 
 _LOG = logging.getLogger("carillon.deferrable")
 
 
 class UnknownFunction(LookupError):
-    """An item names a function that this consumer does not know."""
+    """An item names a function that is not registered."""
 
 
 class Deferrable:
-    """Registers functions for a backend, defers calls of them, and runs what was deferred.
+    """Registers functions for a backend, defers calls of them, and runs deferred calls.
 
-    ``default_error_classes`` and ``default_max_attempts`` hold for functions that do not say otherwise. ``serializer="pickle"`` sends
-    arguments that JSON cannot hold, and lets this consumer run pickled items; without it, pickled items go to the error queue unread.
-    ``imports`` names modules and packages below which a consumer may import the module of a function that an item names; others must have
-    been imported before. ``clock`` says the time in Unix seconds. ``redis_client`` is not needed any more: the server debounces.
+    ``default_error_classes``, ``default_max_attempts``: for functions that do not set their own.
+    ``serializer``: ``"pickle"`` sends arguments that JSON cannot hold, and lets this consumer run pickled items. With ``"json"``, pickled
+    items go to the error queue without being unpickled.
+    ``imports``: modules, and packages with all of their modules, that a consumer may import to find an item's function. Functions of other
+    modules must be registered before.
+    ``clock``: returns the time in Unix seconds.
+    ``redis_client``: deprecated and not used, since the server debounces.
 
     Raises ValueError for an unknown serializer.
     """
@@ -75,7 +78,7 @@ class Deferrable:
         self._default_errors = naming.class_names(default_error_classes)
         self._default_max_attempts = default_max_attempts
         self._serializer = SERIALIZERS[serializer]
-        # Whoever trusts pickles can read JSON, too.
+        # A consumer that trusts pickles may read JSON as well.
         self._accepted = {"json", serializer}
         self._imports = tuple(imports)
         self._clock = clock
@@ -83,7 +86,7 @@ class Deferrable:
         self._metadata: list[MetadataProducerConsumer] = []
         self._event_consumers: list[object] = []
 
-    # What a program registers.
+    # Registration.
 
     @overload
     def deferrable(self, function: Callable[P, R], /) -> Deferred[P, R]: ...
@@ -116,16 +119,20 @@ class Deferrable:
         ttl_seconds: Seconds = 0,
         use_exponential_backoff: bool = True,
     ) -> Any:
-        """Registers a function at the top level of a module, which gets ``.later(*args, **kwargs)``; with or without arguments.
+        """Decorates a top-level function of a module with ``.later(*args, **kwargs)``. The decorator works with and without arguments.
 
-        An error of one of ``error_classes`` has the item tried again, ``max_attempts`` times in all, after 4, 6, 10, 18, … at most 900
-        seconds unless ``use_exponential_backoff`` is false; any other, and the last, sends it to the error queue. Nothing runs before
-        ``delay_seconds``, or after ``ttl_seconds`` since the call. Of equal calls, one runs in ``debounce_seconds``: the first at once
-        (with ``debounce_always_delay``: when they are over), the next when they are over, and those between are left out, since that one
-        does their work. Periods are seconds, or functions that say them for each call.
+        ``error_classes``: errors after which the item is tried again. Other errors send it to the error queue.
+        ``max_attempts``: attempts in all; an error of the last one sends the item to the error queue.
+        ``use_exponential_backoff``: whether retries wait 4, 6, 10, 18, … at most 900 seconds.
+        ``delay_seconds``: time from the call until the function may run.
+        ``ttl_seconds``: time from the call until the item expires.
+        ``debounce_seconds``: window in which at most one of equal calls runs. The first call runs at once, or with
+        ``debounce_always_delay`` at the end of the window; a later one runs at the end of the window, and stands for all others in it.
 
-        Raises ValueError for options that contradict each other and for a function that is not at the top level of a module, TypeError for
-        what is no function or no error class.
+        Durations are seconds, or functions that return them and are called for each call.
+
+        Raises ValueError for contradictory options and for a function that is not at the top level of a module, and TypeError for an
+        argument that is not a function or not an error class.
         """
         options = Options(
             error_classes=self._default_errors if error_classes is None else naming.class_names(error_classes),
@@ -140,29 +147,32 @@ class Deferrable:
         return (lambda later: self._register(later, options)) if function is None else self._register(function, options)
 
     def register_metadata_producer_consumer(self, metadata_producer_consumer: MetadataProducerConsumer) -> None:
-        """Has it asked with each call, and told with each item. Raises ValueError if its namespace is missing or taken."""
+        """Registers an object that produces metadata for each call, and consumes them with each item.
+
+        Raises ValueError if its namespace is missing or already registered.
+        """
         namespace = metadata.namespace_of(metadata_producer_consumer)
         if any(metadata.namespace_of(each) == namespace for each in self._metadata):
             raise ValueError(f"the NAMESPACE {namespace!r} is registered already")
         self._metadata.append(metadata_producer_consumer)
 
     def clear_metadata_producer_consumers(self) -> None:
-        """Forgets all of them."""
+        """Removes all metadata producers and consumers."""
         self._metadata.clear()
 
     def register_event_consumer(self, event_consumer: object) -> None:
-        """Has its methods ``on_EVENT(item)`` called after what they are called for, those that it has.
+        """Registers an object whose methods ``on_EVENT(item)`` are called after the event. Each method is optional.
 
         Events: ``push``, ``pop``, ``empty`` (its item is None), ``complete``, ``expire``, ``retry``, ``error``, ``debounce_hit``,
-        ``debounce_miss``, ``debounce_error``. Consumers are called in the order of registration; what they raise is not caught.
+        ``debounce_miss``, ``debounce_error``. Consumers are called in the order of registration; their errors are not caught.
         """
         self._event_consumers.append(event_consumer)
 
     def clear_event_consumers(self) -> None:
-        """Forgets all of them."""
+        """Removes all event consumers."""
         self._event_consumers.clear()
 
-    # The producer's side.
+    # Producer.
 
     def _register(self, function: Callable[..., R], options: Options) -> Any:
         naming.check_function(function)
@@ -172,11 +182,11 @@ class Deferrable:
         try:
             signature: Optional[inspect.Signature] = inspect.signature(function)
         except ValueError:
-            # Some functions that are written in C say nothing of their arguments.
+            # Some functions that are written in C have no signature.
             signature = None
 
         def later(*args: Any, **kwargs: Any) -> None:
-            # A call that no consumer could make is the producer's mistake: TypeError here, and not in the error queue.
+            # A call with wrong arguments raises TypeError in the producer, and not in the consumer.
             if signature is not None:
                 signature.bind(*args, **kwargs)
             self._later(name, options, args, kwargs)
@@ -221,7 +231,7 @@ class Deferrable:
         return item
 
     def _push_debounced(self, item: Item, window: float, always_delay: bool) -> bool:
-        """Whether the item was pushed; if not, one that waits does its work."""
+        """Pushes an item; returns False if a waiting item stands for it."""
         key = debounce_key(item["method"], item["args"], item["kwargs"])
         try:
             queue = cast(DebouncingQueue, self.backend.queue)
@@ -238,21 +248,21 @@ class Deferrable:
         self._emit("debounce_miss", item)
         return True
 
-    # The consumer's side.
+    # Consumer.
 
     def run_once(self) -> None:
-        """Pops an item and processes it; returns without having done anything if there is none.
+        """Pops an item and processes it, if there is one.
 
-        The item's lease is not extended meanwhile: ``carillon worker`` does that, for functions that may take longer.
+        The item's lease is not renewed meanwhile; ``carillon worker`` renews it, for functions that take longer.
         """
         envelope, item = self.backend.queue.pop()
         self.process(envelope, item)
 
     def process(self, envelope: Optional[Envelope], item: Any) -> None:
-        """Runs what was popped, and completes it or sends it on: to be tried again, or to the error queue.
+        """Runs an item's function, and completes the item. After an error, it pushes a retry or an item of the error queue before.
 
-        What metadata and event consumers raise is raised here, and the item comes again when its lease has ended; so it does after
-        KeyboardInterrupt and SystemExit, unless they are among the function's error classes.
+        Raises the errors of metadata and event consumers, and KeyboardInterrupt and SystemExit of a function unless they are among its
+        error classes. The item is then popped again when its lease has expired.
         """
         if envelope is None:
             self._emit("empty", None)
@@ -272,7 +282,7 @@ class Deferrable:
         self._complete(envelope, item)
 
     def _run(self, item: Item) -> Item:
-        """Runs the function; returns the item, or what was pushed in its place."""
+        """Runs the function; returns the item, or its successor."""
         try:
             self._call(item)
         except BaseException as error:
@@ -289,7 +299,10 @@ class Deferrable:
         function(*decode(item["args"]), **dict(decode(item["kwargs"])))
 
     def _function(self, name: str) -> Callable[..., Any]:
-        """The registered function of that name. Raises UnknownFunction; what an allowed import raises is raised, too."""
+        """Returns the registered function of that name.
+
+        Raises UnknownFunction, and the errors of an allowed import.
+        """
         module = name.partition(":")[0]
         if name not in self._functions and naming.is_below(module, self._imports):
             importlib.import_module(module)

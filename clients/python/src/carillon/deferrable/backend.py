@@ -1,8 +1,7 @@
-"""Where items are kept: two pull groups of a Carillon server, a main one and one for errors, behind Deferrable's queue interface.
+"""Queues of items: two pull groups of a Carillon server, a main one and one for errors, with Deferrable's queue interface.
 
-A popped item is leased: nobody else gets it until it is completed, or until its lease, which can be extended (``touch``), has ended. The
-server keeps the leases, over its restarts, too. If ten leases of an item in a row end without a word, the server gives it up and copies it
-to the error queue.
+A popped item is leased: no other consumer gets it until it is completed, or its lease expires; ``touch`` extends the lease. The server
+stores the leases durably. After ten consecutive expired leases of an item, the server makes its job dead and copies it to the error queue.
 """
 
 from __future__ import annotations
@@ -25,57 +24,57 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What a queue hands out with an item, and wants back.
+#: Identifies a popped item in the queue.
 Envelope = Any
 
-#: How often the end of a flush of more than a thousand items is asked for, in seconds.
+#: Interval between requests for the progress of a flush of more than 1,000 items, in seconds.
 _FLUSH_POLL_SECONDS = 0.1
 
-#: How often ``complete`` tries, in seconds.
-_PATIENCE_POLL_SECONDS = 0.25
+#: Interval between attempts of ``complete``, in seconds.
+_COMPLETE_RETRY_SECONDS = 0.25
 
 _LOG = logging.getLogger("carillon.deferrable")
 
 
 class Queue(Protocol):
-    """What ``Deferrable`` needs of a queue."""
+    """Interface of the queues that ``Deferrable`` uses."""
 
     def push(self, item: Any) -> Any:
-        """Keeps an item; not available for its ``delay`` in seconds, if it has one."""
+        """Stores an item. An item with a ``delay`` becomes available after that many seconds."""
 
     def pop(self) -> tuple[Optional[Envelope], Any]:
-        """The next item under an envelope, or (None, None)."""
+        """Returns an envelope and the next item, or (None, None)."""
 
     def touch(self, envelope: Envelope, seconds: float = 10) -> Any:
-        """Keeps the item from others for so long from now."""
+        """Makes the item's lease end ``seconds`` from now."""
 
     def complete(self, envelope: Envelope) -> bool:
-        """Removes the item; False if it had been handed to somebody else."""
+        """Removes the item; returns False if its lease has expired."""
 
 
 @runtime_checkable
 class DebouncingQueue(Protocol):
-    """A queue that can leave out what a waiting item will do."""
+    """A queue that can debounce."""
 
     def push_debounced(self, item: Any, *, key: str, seconds: float, always_delay: bool = False) -> Optional[float]:
-        """Pushes an item, at most one of a key available in so many seconds. Returns its delay in seconds; None if it is left out."""
+        """Pushes an item unless a waiting one with the same key stands for it. Returns its delay in seconds, or None if it was dropped."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """How a queue deals with time, in seconds."""
+    """Durations of a queue."""
 
-    #: How long a popped item is leased.
+    #: Duration of a lease.
     lease_seconds: float = 30
-    #: How long ``pop`` waits for the first item.
+    #: Time that ``pop`` waits for the first item.
     wait_seconds: float = 0
-    #: For how long ``complete`` tries to reach the server.
+    #: Time for which ``complete`` repeats its request while the server is unavailable.
     patience_seconds: float = 10
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A main queue and an error queue that belong together."""
+    """A main queue and its error queue."""
 
     group: Optional[str]
     queue: Queue
@@ -83,15 +82,16 @@ class Backend:
 
 
 class MissingGroup(RuntimeError):
-    """A queue's group does not exist, and the client's token may not make it."""
+    """A queue's group does not exist, and the client's token may not create it."""
 
 
 class CarillonBackendFactory:
-    """Makes backends that share a client.
+    """Creates backends that share a client.
 
-    A popped item is leased for ``lease_seconds`` (1 to 43,200), and ``pop`` waits up to ``wait_seconds`` for the first one (at most 20 by
-    the server's defaults); on the error queue it does not wait. ``patience_seconds`` is for how long ``complete`` goes on trying to reach
-    a server that is away for a moment, because an item that is done but not completed is run again.
+    ``lease_seconds``: duration of a popped item's lease, 1 to 43,200.
+    ``wait_seconds``: time that ``pop`` waits for the first item, at most 20 by the server's defaults. The error queue does not wait.
+    ``patience_seconds``: time for which ``complete`` repeats its request while the server is unavailable, because an item that has run but
+    is not completed runs again.
     """
 
     def __init__(self, client: Client, *, lease_seconds: float = 30, wait_seconds: float = 3, patience_seconds: float = 10) -> None:
@@ -99,11 +99,11 @@ class CarillonBackendFactory:
         self._times = Times(lease_seconds, wait_seconds, patience_seconds)
 
     def create_backend_for_group(self, group: Optional[str] = None) -> Backend:
-        """The backend of the groups ``deferrable_GROUP`` and ``deferrable_GROUP_error``; without ``group``, ``deferrable`` and so on.
+        """Returns the backend of the groups ``deferrable_GROUP`` and ``deferrable_GROUP_error``; by default without ``_GROUP``.
 
-        Nothing is sent: the groups are made when they are first used and do not exist, which needs an administrator's token.
+        No request is sent: missing groups are created on their first use, which needs an administrator's token.
 
-        Raises ValueError for a group whose queue would be another one's error queue.
+        Raises ValueError for a group whose queue would be the error queue of another group.
         """
         if group is not None and (group == "error" or group.endswith("_error")):
             raise ValueError(f"{group!r} would share a queue with the errors of another group: they end in _error")
@@ -114,12 +114,12 @@ class CarillonBackendFactory:
 
 
 class CarillonQueue:
-    """A pull group as a queue of items: JSON values other than None. Tuples come back as lists.
+    """A pull group as a queue of items, which are JSON values other than None. Tuples are returned as lists. Threads can share it.
 
-    What the server refuses is a ``carillon.Problem``; no answer from it is an ``httpx.TransportError``. Can be used by many threads.
+    Its methods raise ``carillon.Problem`` if the server refuses, and ``httpx.TransportError`` if it cannot be reached.
     """
 
-    #: Items come in the order in which they become available; those of a lease that ended, behind what is available then.
+    #: Items are popped in the order in which they become available. An expired lease moves its item to the end.
     FIFO = True
     SUPPORTS_DELAY = True
     RECLAIMS_TO_BACK_OF_QUEUE = True
@@ -128,28 +128,28 @@ class CarillonQueue:
     MAX_COMPLETE_BATCH_SIZE = 1000
 
     def __init__(self, client: Client, name: str, times: Times, *, dead_letters: Optional[str] = None) -> None:
-        #: The group on the server.
+        #: Name of the group.
         self.name = name
         self.times = times
         self._client = client
         self._dead_letters = dead_letters
 
     def with_times(self, times: Times) -> CarillonQueue:
-        """The same queue with other times."""
+        """Returns the same queue with other durations."""
         return CarillonQueue(self._client, self.name, times, dead_letters=self._dead_letters)
 
     def push(self, item: Any) -> None:
-        """Keeps an item; when this returns, it is safe. An object's ``delay`` is how many seconds it is not available for.
+        """Stores an item durably. An object with a ``delay`` becomes available after that many seconds.
 
-        Raises TypeError or ValueError for what JSON cannot hold.
+        Raises TypeError or ValueError for a value that JSON cannot hold.
         """
         job = _job(item)
         self._with_group(lambda: self._client.jobs.create(self.name, **job))
 
     def push_debounced(self, item: Any, *, key: str, seconds: float, always_delay: bool = False) -> Optional[float]:
-        """Pushes an item unless one with the same key waits, in one step of the server's; at most one becomes available in ``seconds``.
+        """Pushes an item unless one with the same key waits, atomically. At most one becomes available in ``seconds``.
 
-        The key is the tenant's, whatever the queue. Returns the item's delay in seconds, 0 if it is available now; None if it is left out.
+        All queues of a tenant share the keys. Returns the item's delay in seconds, or None if it was dropped.
         """
         job = self._with_group(
             lambda: self._client.jobs.create(
@@ -163,9 +163,9 @@ class CarillonQueue:
         return None if job.instead == "debounced" else _delay_of(job)
 
     def push_batch(self, items: Sequence[Any]) -> list[tuple[Any, bool]]:
-        """Pushes items; says of each whether it was taken. What the server refuses of one, does not keep back the others.
+        """Pushes items, and returns each with whether the server accepted it.
 
-        Raises ValueError for more than ``MAX_PUSH_BATCH_SIZE``, and before anything is sent as ``push`` does.
+        Raises ValueError for more than ``MAX_PUSH_BATCH_SIZE`` items, and what ``push`` raises, before anything is sent.
         """
         _check_size(len(items), self.MAX_PUSH_BATCH_SIZE)
         jobs = [_job(item) for item in items]
@@ -174,19 +174,22 @@ class CarillonQueue:
         try:
             self._with_group(lambda: self._client.jobs.create_many(self.name, jobs))
         except Problem as problem:
-            # The batch is all or none: one item, or all of them together, may be too large.
+            # The server accepts all jobs or none: one of them is invalid or too large, or all of them together are too large.
             if problem.status not in (413, 422):
                 raise
             return [(item, self._was_taken(job)) for item, job in zip(items, jobs)]
         return [(item, True) for item in items]
 
     def pop(self) -> tuple[Optional[Lease], Any]:
-        """The next item under its envelope, which is the lease; (None, None) if none came in time."""
+        """Returns a lease and its item, or (None, None) if no item became available in time."""
         popped = self.pop_batch(1)
         return popped[0] if popped else (None, None)
 
     def pop_batch(self, size: int) -> list[tuple[Lease, Any]]:
-        """Up to ``size`` items that are available together; none if none came in time. Raises ValueError for a size that is too large."""
+        """Returns up to ``size`` leases with their items; an empty list if no item became available in time.
+
+        Raises ValueError for a size above ``MAX_POP_BATCH_SIZE``.
+        """
         _check_size(size, self.MAX_POP_BATCH_SIZE)
         if size < 1:
             return []
@@ -196,13 +199,13 @@ class CarillonQueue:
         return [(lease, lease.payload) for lease in leases]
 
     def touch(self, envelope: Union[Lease, str], seconds: float = 10) -> bool:
-        """Lets the lease end so many seconds from now (1 to 43,200); False if it has ended before."""
+        """Makes the lease end ``seconds`` (1 to 43,200) from now; returns False if it has expired."""
         return _held(lambda: self._client.leases.extend(envelope, seconds))
 
     def complete(self, envelope: Union[Lease, str]) -> bool:
-        """Removes the item, whatever else was popped before or after it; False if its lease has ended or never was.
+        """Removes the item; returns False if its lease has expired or is unknown.
 
-        Tries again while the server cannot be reached, for as long as the queue's patience lasts.
+        While the server is unavailable, the request is repeated for ``patience_seconds``.
         """
         until = time.monotonic() + self.times.patience_seconds
         while True:
@@ -212,21 +215,24 @@ class CarillonQueue:
                 if time.monotonic() >= until or not is_passing(error):
                     raise
                 _LOG.info("an item could not be completed, which is tried again: %s", error)
-            time.sleep(_PATIENCE_POLL_SECONDS)
+            time.sleep(_COMPLETE_RETRY_SECONDS)
 
     def complete_batch(self, envelopes: Sequence[Lease]) -> list[tuple[Lease, bool]]:
-        """Completes items one after the other. Raises ValueError for more than ``MAX_COMPLETE_BATCH_SIZE``."""
+        """Completes items one by one, and returns each with the result of ``complete``.
+
+        Raises ValueError for more than ``MAX_COMPLETE_BATCH_SIZE`` items.
+        """
         _check_size(len(envelopes), self.MAX_COMPLETE_BATCH_SIZE)
         return [(envelope, self.complete(envelope)) for envelope in envelopes]
 
     def release(self, envelope: Union[Lease, str]) -> bool:
-        """Gives an item back that was not tried: it is available at once; False if its lease has ended."""
+        """Returns an untried item to the queue, where it is available at once; returns False if its lease has expired."""
         return _held(lambda: self._client.leases.release(envelope))
 
     def flush(self) -> None:
-        """Removes what is available and what is delayed. Returns when that is done.
+        """Removes all available and delayed items, and waits until that is done.
 
-        What is in flight is as if nobody had flushed: if its lease ends without a word, it comes again.
+        Items in flight stay: if their leases expire, they are available again.
         """
         bulk = self._with_group(lambda: self._client.groups.flush(self.name, state="scheduled"))
         while not bulk.finished and bulk.id is not None:
@@ -234,7 +240,7 @@ class CarillonQueue:
             bulk = self._client.groups.changed(bulk.id)
 
     def stats(self) -> dict[str, int]:
-        """Exactly how many items are ``available``, ``in_flight`` and ``delayed``."""
+        """Returns the exact counts of ``available``, ``in_flight`` and ``delayed`` items."""
         stats = self._with_group(lambda: self._client.groups.stats(self.name))
         return {"available": stats.available, "in_flight": stats.in_flight, "delayed": stats.delayed}
 
@@ -249,21 +255,21 @@ class CarillonQueue:
         return True
 
     def _with_group(self, action: Callable[[], T]) -> T:
-        """What the action returns; if it finds that the group is missing, the group is made first."""
+        """Returns the result of the action. If the group is missing, creates it and repeats the action."""
         try:
             return action()
         except Problem as problem:
             if problem.status != 404 or problem.kind != "not-found":
                 raise
-        self._make_groups()
+        self._create_groups()
         return action()
 
-    def _make_groups(self) -> None:
+    def _create_groups(self) -> None:
         try:
             if self._dead_letters is None:
                 self._client.groups.put(self.name)
                 return
-            # One that is there may have settings of its own.
+            # An existing group may have settings of its own, which `put` would replace.
             try:
                 self._client.groups.get(self._dead_letters)
             except Problem as problem:
@@ -282,7 +288,7 @@ class CarillonQueue:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same request may work in a moment: the server was not there, or too busy."""
+    """Whether the same request may succeed soon: the server is unavailable or overloaded."""
     return isinstance(error, httpx.TransportError) or (isinstance(error, Problem) and error.status in (408, 429, 500, 502, 503, 504))
 
 
@@ -293,7 +299,7 @@ def _value(item: Any) -> Any:
 
 
 def _job(item: Any) -> JobFields:
-    """The job of an item."""
+    """Returns the job that stores an item."""
     value = _value(item)
     delay = value.get("delay") if isinstance(value, dict) else None
     if delay is None:
@@ -308,7 +314,7 @@ def _delay_of(job: Job) -> float:
 
 
 def _held(action: Callable[[], Any]) -> bool:
-    """Whether the lease was still there for the action."""
+    """Runs an action on a lease; returns False if the lease has expired."""
     try:
         action()
     except Problem as problem:

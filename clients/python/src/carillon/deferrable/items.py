@@ -1,6 +1,6 @@
-"""Items: what is pushed for a call, and what becomes of it. Pure, but for the error's time, host and id.
+"""Items: the JSON objects that are pushed for calls, and their changes. Functions that change an item return a changed copy.
 
-An item is a JSON object. Functions that change one return a changed copy.
+The module is pure except for ``failed``, which adds the host and a random id.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-#: What a queue holds.
+#: An item of a queue.
 Item = dict[str, Any]
 
 #: The longest delay, debounce window and backoff, in seconds.
 MAX_DELAY_SECONDS = 900
 
-#: How much is kept of an error's text, and of the end of its traceback, in characters: the item must still fit into a job.
+#: Length of an error's text, and of the end of its traceback, in characters: the item must still fit into a job.
 MAX_ERROR_TEXT = 16 << 10
 
-#: What an item of a function call has at least, with its type.
+#: Required fields of an item, with their types.
 _NEEDED: dict[str, tuple[type, ...]] = {
     "method": (str,),
     "serializer": (str,),
@@ -32,11 +32,14 @@ _NEEDED: dict[str, tuple[type, ...]] = {
 
 
 class BadItem(ValueError):
-    """What was popped is not a call that this consumer runs."""
+    """The item is not a call that this consumer may run."""
 
 
 def check(item: Any) -> Item:
-    """The item, if it has the form of a call. Raises BadItem if it has not: somebody else put it into the queue."""
+    """Returns the item if it has the form of a call.
+
+    Raises BadItem if it does not, because another program pushed it.
+    """
     if not isinstance(item, dict):
         raise BadItem(f"an item is a JSON object, not {type(item).__name__}")
     for key, kind in _NEEDED.items():
@@ -55,7 +58,7 @@ def check(item: Any) -> Item:
 
 
 def check_times(delay: float, debounce: float, ttl: float) -> None:
-    """Raises ValueError for periods (seconds) that are too long, or that outlast the item itself. A ttl of 0 is none."""
+    """Raises ValueError for durations (in seconds) that are too long, or longer than the time to live. A ttl of 0 means none."""
     for what, period in (("delay", delay), ("debounce", debounce)):
         if period > MAX_DELAY_SECONDS:
             raise ValueError(f"{what}_seconds is at most {MAX_DELAY_SECONDS}, not {period}")
@@ -64,23 +67,23 @@ def check_times(delay: float, debounce: float, ttl: float) -> None:
 
 
 def backoff_seconds(attempts: int) -> int:
-    """The wait after so many failed attempts, in seconds: 4, 6, 10, 18, … at most 900."""
+    """Returns the pause after a number of failed attempts, in seconds: 4, 6, 10, 18, … at most 900."""
     return min(2 + (1 << min(attempts, MAX_DELAY_SECONDS.bit_length())), MAX_DELAY_SECONDS)
 
 
 def is_expired(item: Mapping[str, Any], now: float) -> bool:
-    """Whether more than its time to live has passed at ``now`` (Unix seconds) since the call of ``.later()``."""
+    """Whether the time to live since the call of ``.later()`` is over at ``now`` (Unix seconds)."""
     ttl = item.get("ttl_seconds")
     return bool(ttl) and now - item["item_queued_timestamp"] > ttl
 
 
 def is_last_attempt(item: Mapping[str, Any]) -> bool:
-    """Whether the attempt that has just failed was the last. ``max_attempts`` counts executions; 0 means one, too."""
+    """Whether the attempt that has just failed was the last one. ``max_attempts`` counts executions; 0 also means one."""
     return bool(item["attempts"] >= item["max_attempts"] - 1)
 
 
 def retried(item: Item, now: float) -> Item:
-    """The item for its next attempt, after its backoff if it has one."""
+    """Returns the item for the next attempt, with its backoff if it has one."""
     again = {**item, "attempts": item["attempts"] + 1, "last_push_time": now}
     again.pop("delay", None)
     if item.get("use_exponential_backoff"):
@@ -90,9 +93,9 @@ def retried(item: Item, now: float) -> Item:
 
 
 def failed(item: Any, error: BaseException, now: float) -> Item:
-    """The item for the error queue: with what went wrong, and without a delay.
+    """Returns the item for the error queue: with a description of the error, and without a delay.
 
-    One that is no object becomes the ``item`` of a new one, bytes as hexadecimal digits.
+    An item that is not an object becomes the field ``item`` of a new one, bytes as hexadecimal digits.
     """
     whole = item if isinstance(item, dict) else {"item": item.hex() if isinstance(item, bytes) else item}
     done = {**whole, "error": _error_info(error, now), "last_push_time": now}
@@ -115,10 +118,10 @@ def _error_info(error: BaseException, now: float) -> dict[str, Any]:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # An error's own __str__ can be wrong, too.
+    except Exception as broken:  # `__str__` of an error may fail.
         return f"its text cannot be made: {type(broken).__name__}"
 
 
 def _shown(text: str) -> str:
-    """The text without halves of characters, which the server would not take."""
+    """Returns the text with unpaired surrogates escaped, which the server would refuse."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,7 +1,7 @@
 """Functions and error classes as names, ``module:qualname``, so that an item holds no code.
 
-A consumer looks names up among what was registered; it never imports or runs something because an item says so, except below the
-modules that it was told to import.
+A consumer finds names among the registered functions. It never imports a module because an item names it, except below the modules that
+``imports`` allows.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, Callable, Optional
 
 
 def name_of(thing: Any) -> str:
-    """``module:qualname`` of a function or a class."""
+    """Returns ``module:qualname`` of a function or a class."""
     return f"{_module_name(thing.__module__)}:{thing.__qualname__}"
 
 
 def _module_name(name: str) -> str:
-    """The name by which other programs import the module.
+    """Returns the name by which other programs import the module.
 
-    What is run as a program is called ``__main__``; a worker imports it under its own name. ``python -m pkg.mod`` knows that name; for
-    ``python path/mod.py`` it is taken to be ``mod``.
+    A module that runs as a program is called ``__main__``, but a worker imports it under its own name. ``python -m pkg.mod`` knows that
+    name; for ``python path/mod.py``, the name is assumed to be ``mod``.
     """
     if name != "__main__":
         return name
@@ -35,7 +35,7 @@ def _module_name(name: str) -> str:
 
 
 def check_function(function: Callable[..., Any]) -> None:
-    """Raises TypeError for what cannot be deferred, and ValueError for a function that another program cannot find."""
+    """Raises TypeError for an object that cannot be deferred, and ValueError for a function that another program cannot find."""
     named = callable(function) and hasattr(function, "__qualname__") and hasattr(function, "__dict__")
     if not named or isinstance(function, type):
         raise TypeError(f"only functions can be deferred, not {function!r}")
@@ -46,7 +46,10 @@ def check_function(function: Callable[..., Any]) -> None:
 
 
 def class_names(classes: Optional[Iterable[type[BaseException]]]) -> list[str]:
-    """The names of error classes, sorted. Raises TypeError for what is none."""
+    """Returns the names of error classes, sorted.
+
+    Raises TypeError for an object that is not an error class.
+    """
     names = set()
     for each in classes or ():
         if not isinstance(each, type) or not issubclass(each, BaseException):
@@ -56,10 +59,10 @@ def class_names(classes: Optional[Iterable[type[BaseException]]]) -> list[str]:
 
 
 def is_among(error: BaseException, names: Iterable[str]) -> bool:
-    """Whether an ``except`` clause with the classes of these names would catch the error: it, or a base class of it, is named."""
+    """Whether an ``except`` clause with the classes of these names would catch the error."""
     return not {name_of(each) for each in type(error).__mro__}.isdisjoint(names)
 
 
 def is_below(module: str, allowed: Iterable[str]) -> bool:
-    """Whether the module is one of these, or inside of one that is a package."""
+    """Whether the module is one of these, or inside one of these packages."""
     return any(module == each or module.startswith(f"{each}.") for each in allowed)

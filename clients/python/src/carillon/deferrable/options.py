@@ -1,4 +1,4 @@
-"""What ``@deferrable`` was told about a function, and the times that follow from it for one call."""
+"""Options of a deferrable function, and the durations that they give for one call."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Callable, Optional, Union
 
 from carillon.deferrable.items import check_times
 
-#: A number of seconds, or a function that says it, called once for each ``.later()``. None is 0.
+#: A number of seconds, or a function that returns it and is called once for each ``.later()``. None means 0.
 Seconds = Union[float, None, Callable[[], Optional[float]]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What holds for every call of one function."""
+    """Options of a function."""
 
     #: Names of error classes.
     error_classes: list[str]
@@ -26,7 +26,7 @@ class Options:
     use_exponential_backoff: bool
 
     def check(self, *, can_debounce: bool) -> None:
-        """Raises ValueError for a combination that makes no sense, and for a debounce that the queue does not offer."""
+        """Raises ValueError for contradictory options, and for debouncing if the queue does not support it."""
         if self.delay_seconds and self.debounce_seconds:
             raise ValueError("delay_seconds and debounce_seconds cannot go together: debouncing delays as it needs")
         if self.debounce_always_delay and not self.debounce_seconds:
@@ -35,7 +35,10 @@ class Options:
             raise ValueError("debounce_seconds needs a queue with `push_debounced`, such as carillon's own")
 
     def times(self) -> Times:
-        """The times of one call. Raises TypeError for what is no number, ValueError for periods that are too long."""
+        """Returns the durations of one call.
+
+        Raises TypeError for a value that is not a number, and ValueError for a duration that is too long.
+        """
         times = Times(
             delay=_seconds(self.delay_seconds, "delay_seconds"),
             debounce=_seconds(self.debounce_seconds, "debounce_seconds"),
@@ -47,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Times:
-    """The times of one call, in seconds; 0 is none."""
+    """Durations of one call, in seconds; 0 means none."""
 
     delay: float
     debounce: float

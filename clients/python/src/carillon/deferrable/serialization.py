@@ -1,6 +1,6 @@
-"""How arguments and metadata travel: as JSON, or pickled where both sides ask for it.
+"""Serialization of arguments and metadata: as JSON, or as pickles if both sides are set to that.
 
-Unpickling runs whatever code the bytes say, so a consumer that did not ask for pickle never does it, whatever an item claims.
+Unpickling can run any code, so a consumer without ``serializer="pickle"`` never unpickles, whatever an item claims.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import pickle
 from typing import Any, Protocol
 
-#: How deep JSON arguments may be nested; the server reads 128 levels, of which an item takes a few.
+#: Nesting of JSON arguments at most. The server reads 128 levels, of which an item takes a few.
 MAX_DEPTH = 100
 
 #: Fixed, so that producers of different Python versions agree.
@@ -20,16 +20,19 @@ _PICKLE_PROTOCOL = 5
 
 
 class Serializer(Protocol):
-    """A way to turn values into JSON and back."""
+    """Converts values to JSON and back."""
 
-    #: What items that use it say.
+    #: Name of the serializer in items.
     name: str
 
     def encode(self, value: Any, place: str) -> Any:
-        """``value`` as JSON. Raises TypeError or ValueError that says what, at which place, does not fit."""
+        """Returns ``value`` in JSON form.
+
+        Raises TypeError or ValueError with the place of a value that cannot be serialized.
+        """
 
     def decode(self, stored: Any) -> Any:
-        """What ``encode`` was given."""
+        """Returns the value that ``encode`` took."""
 
 
 class JsonSerializer:
@@ -38,37 +41,37 @@ class JsonSerializer:
     name = "json"
 
     def encode(self, value: Any, place: str) -> Any:
-        """A copy of ``value`` out of plain dicts, lists, texts, numbers, booleans and None."""
+        """Returns a copy of ``value`` that consists of plain dicts, lists, texts, numbers, booleans and None."""
         return _plain(value, place, MAX_DEPTH)
 
     def decode(self, stored: Any) -> Any:
-        """The value as it is."""
+        """Returns the value unchanged."""
         return stored
 
 
 class PickleSerializer:
-    """Everything that pickle can, as base64. Only for queues that nobody but trusted programs can write to."""
+    """Pickles in base64. It is for queues to which only trusted programs can write."""
 
     name = "pickle"
 
     def encode(self, value: Any, place: str) -> str:
-        """The pickled value."""
+        """Returns the pickled value in base64."""
         try:
             return base64.b64encode(pickle.dumps(value, _PICKLE_PROTOCOL)).decode("ascii")
         except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
             raise TypeError(f"{place} cannot be pickled: {error}") from error
 
     def decode(self, stored: Any) -> Any:
-        """The value. Runs whatever code the pickle says."""
+        """Returns the unpickled value. Unpickling can run any code."""
         return pickle.loads(base64.b64decode(stored, validate=True))
 
 
-#: Those that there are, by name.
+#: All serializers by name.
 SERIALIZERS: dict[str, Serializer] = {"json": JsonSerializer(), "pickle": PickleSerializer()}
 
 
 def debounce_key(method: str, args: Any, kwargs: Any) -> str:
-    """The same text for the same call, whatever the order of its keywords or of the keys in its JSON arguments."""
+    """Returns a key of a call that does not depend on the order of its keywords or of the keys in its JSON arguments."""
     text = json.dumps([method, args, kwargs], sort_keys=True, separators=(",", ":"))
     return "deferrable:" + hashlib.sha256(text.encode("ascii")).hexdigest()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import Receiver, Server
 
-from carillon import Client, PluginUse
+from carillon import Client, PolicyPlugin
 
 _NUMBERS = itertools.count(1)
 
@@ -64,7 +64,7 @@ def name() -> str:
 @pytest.fixture
 def group(client: Client, name: str) -> str:
     """A group of this test's own, which tries again at once and often."""
-    retry: PluginUse = {"plugin": "backoff", "config": {"kind": "fixed", "base": "10ms", "max_attempts": 5}}
+    retry: PolicyPlugin = {"plugin": "backoff", "config": {"kind": "fixed", "base": "10ms", "max_attempts": 5}}
     return client.groups.put(name, retry=retry).name
 
 

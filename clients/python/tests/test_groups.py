@@ -7,11 +7,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from support import until
 
-from carillon import Client, PluginUse, Problem
+from carillon import Client, PolicyPlugin, Problem
 
 
 def test_a_group_is_put_shown_listed_and_removed(client: Client, name: str) -> None:
-    retry: PluginUse = {"plugin": "backoff", "config": {"kind": "fixed", "base": "1s", "max_attempts": 3}}
+    retry: PolicyPlugin = {"plugin": "backoff", "config": {"kind": "fixed", "base": "1s", "max_attempts": 3}}
     group = client.groups.put(name, retry=retry, sign=None, limits={"rate": "100/s"})
     assert (group.name, group.version, group.paused, group.retry) == (name, 1, False, retry)
     assert client.groups.get(name).limits == {"rate": "100/s"}
@@ -28,7 +28,7 @@ def test_a_group_is_put_shown_listed_and_removed(client: Client, name: str) -> N
 
 def test_what_a_put_takes_away_is_told_and_a_signature_only_if_that_is_said(client: Client, name: str) -> None:
     client.keys.put(name, "s3cret")
-    sign: PluginUse = {"plugin": "werkzeug-cookie", "keys": [name]}
+    sign: PolicyPlugin = {"plugin": "werkzeug-cookie", "keys": [name]}
     assert client.groups.put(name, sign=sign, dead_letters=None).added == ("sign",)
     with pytest.raises(Problem) as caught:
         client.groups.put(name, retry={"config": {"max_attempts": 2}})

@@ -37,7 +37,7 @@ from carillon.models import (
 )
 from carillon.problem import Problem
 from carillon.times import Period, When
-from carillon.types import GroupFields, GroupLimits, JobState, PluginUse, Quota, Role
+from carillon.types import GroupFields, GroupLimits, JobState, PolicyPlugin, Quota, Role
 
 __all__ = [
     "AsyncClient",
@@ -69,7 +69,7 @@ __all__ = [
     "Node",
     "Period",
     "Plugin",
-    "PluginUse",
+    "PolicyPlugin",
     "Problem",
     "Quota",
     "Request",

@@ -28,7 +28,7 @@ from carillon.types import (
     PayloadForm,
     Pin,
     PluginState,
-    PluginUse,
+    PolicyPlugin,
     Quota,
     Role,
     RoleFields,
@@ -229,7 +229,7 @@ class Attempt:
     redirects: tuple[str, ...] = ()
     #: Random seed of the policies.
     seed: Optional[int] = None
-    #: Version of the group's policy that was in force.
+    #: Version of the group's policy that decided.
     binding_version: Optional[int] = None
     #: Durations by stage: ``late``, ``prepare``, ``exchange``, ``connect`` (a part of it), ``decide``.
     timings: Mapping[str, Microseconds] = field(default_factory=dict)
@@ -296,11 +296,11 @@ class Group:
     paused: bool
     created_at: datetime
     updated_at: datetime
-    encode: Optional[list[PluginUse]] = None
-    sign: Optional[PluginUse] = None
-    judge: Optional[PluginUse] = None
-    retry: Optional[PluginUse] = None
-    observe: Optional[PluginUse] = None
+    encode: Optional[list[PolicyPlugin]] = None
+    sign: Optional[PolicyPlugin] = None
+    judge: Optional[PolicyPlugin] = None
+    retry: Optional[PolicyPlugin] = None
+    observe: Optional[PolicyPlugin] = None
     limits: Optional[GroupLimits] = None
     #: Headers of every request whose values are keys: header to name of the key.
     auth_headers: Optional[Mapping[str, str]] = None

@@ -52,7 +52,7 @@ PayloadForm = Literal["json", "text", "bytes"]
 PolicyBase = Literal["active"]
 
 
-class PluginUse(TypedDict, total=False):
+class PolicyPlugin(TypedDict, total=False):
     """A plugin in a role of a policy."""
 
     #: ``name``, or ``name@version`` for a plugin of the tenant's own. Without it, the inherited plugin gets another config.
@@ -69,11 +69,11 @@ class RoleFields(TypedDict, total=False):
     """The roles of a policy; omitted ones are inherited. None removes an inherited signer or observer."""
 
     #: In order.
-    encode: Optional[Sequence[PluginUse]]
-    sign: Optional[PluginUse]
-    judge: Optional[PluginUse]
-    retry: Optional[PluginUse]
-    observe: Optional[PluginUse]
+    encode: Optional[Sequence[PolicyPlugin]]
+    sign: Optional[PolicyPlugin]
+    judge: Optional[PolicyPlugin]
+    retry: Optional[PolicyPlugin]
+    observe: Optional[PolicyPlugin]
 
 
 class PolicyFields(RoleFields, total=False):

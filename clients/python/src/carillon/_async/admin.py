@@ -1,0 +1,185 @@
+"""Administration: keys, plugins, tokens, tenants, nodes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Optional, Union
+
+from carillon._async.sender import AsyncVerbs
+from carillon._calls import admin as calls
+from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
+from carillon.times import Period
+from carillon.types import AccessRole, GroupFields, KeyKind, Quota
+
+
+class AsyncKeys(AsyncVerbs):
+    """Keys of signers."""
+
+    async def put(
+        self,
+        name: str,
+        secret: Union[str, bytes],
+        *,
+        kind: Optional[KeyKind] = None,
+        encoded: bool = False,
+        overlap: Optional[str] = None,
+        groups: Optional[Iterable[str]] = None,
+    ) -> None:
+        """Stores a key, or a new version of it. The secret of an ``ed25519`` key is its seed of 32 bytes.
+
+        ``encoded``: the text is base64, with or without the prefix ``whsec_`` or ``whsk_`` of Standard Webhooks.
+        ``overlap``: how long previous versions go on signing (``"24h"``, or ``"until-removed"``); by default they end at once.
+        ``groups``: the groups that may use the key from now on; by default they stay, and a new key is for all groups.
+        """
+        return await self._sender.send(calls.put_key(name, secret, kind=kind, encoded=encoded, overlap=overlap, groups=groups))
+
+    async def grant(self, name: str, groups: Optional[Iterable[str]]) -> Key:
+        """Grants a key to these groups only; None means all groups.
+
+        Raises Problem (409) while a group that would lose the grant uses the key.
+        """
+        return await self._sender.send(calls.grant_key(name, groups))
+
+    async def get(self, name: str) -> Key:
+        """Returns a key without its secret."""
+        return await self._sender.send(calls.get_key(name))
+
+    def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Key]:
+        """Iterates over the tenant's keys by name."""
+        return self._sender.send_all(calls.list_keys(page_size=page_size))
+
+    async def delete(self, name: str) -> None:
+        """Deletes a key.
+
+        Raises Problem (409) while a group uses it.
+        """
+        return await self._sender.send(calls.delete_key(name))
+
+    async def delete_version(self, name: str, version: int) -> None:
+        """Deletes a version of a key. The version before a deleted newest one becomes the newest; the only version stays."""
+        return await self._sender.send(calls.delete_key_version(name, version))
+
+
+class AsyncPlugins(AsyncVerbs):
+    """Components that implement policies."""
+
+    async def get(self, name: str, version: Optional[str] = None) -> Plugin:
+        """Returns a plugin with the schema of its config; by default its newest version."""
+        return await self._sender.send(calls.get_plugin(name, version))
+
+    def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Plugin]:
+        """Iterates over the plugins that the tenant can use."""
+        return self._sender.send_all(calls.list_plugins(page_size=page_size))
+
+    def versions(self, name: str, *, page_size: Optional[int] = None) -> AsyncIterator[Plugin]:
+        """Iterates over the versions of a plugin, newest first."""
+        return self._sender.send_all(calls.list_plugin_versions(name, page_size=page_size))
+
+    async def upload(self, name: str, version: str, component: bytes, *, signature: Optional[str] = None) -> Plugin:
+        """Uploads a WebAssembly component as a version of a plugin.
+
+        ``signature``: base64 of an Ed25519 signature of the bytes, required by a tenant that has plugin signers.
+
+        Raises Problem (409) if the version exists with other bytes.
+        """
+        return await self._sender.send(calls.upload_plugin(name, version, component, signature=signature))
+
+    async def component(self, name: str, version: str) -> bytes:
+        """Returns the bytes of a version, as they were uploaded."""
+        return await self._sender.send(calls.get_component(name, version))
+
+    async def deprecate(self, name: str, version: str, why: Optional[str]) -> Plugin:
+        """Deprecates a version with a reason; None ends the deprecation. Groups that use the version go on, with a warning."""
+        return await self._sender.send(calls.deprecate_plugin(name, version, why))
+
+    async def delete(self, name: str, version: str) -> None:
+        """Deletes a version.
+
+        Raises Problem (409) while a version of a group's policy uses it.
+        """
+        return await self._sender.send(calls.delete_plugin(name, version))
+
+
+class AsyncTokens(AsyncVerbs):
+    """API tokens."""
+
+    async def create(
+        self,
+        role: AccessRole,
+        *,
+        name: str = "",
+        tenant: Optional[str] = None,
+        operator: bool = False,
+        expires_in: Optional[Period] = None,
+    ) -> Token:
+        """Creates an API token. Its ``token`` is returned only here.
+
+        An ``operator`` also manages tenants; only an operator can create one. A token without ``expires_in`` is valid until deleted.
+        """
+        call = calls.create_token(role, name=name, tenant=tenant, operator=operator, expires_in=expires_in)
+        return await self._sender.send(call)
+
+    def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Token]:
+        """Iterates over the tenant's tokens, without their secret texts."""
+        return self._sender.send_all(calls.list_tokens(page_size=page_size))
+
+    async def delete(self, id: str) -> None:
+        """Revokes a token at once."""
+        return await self._sender.send(calls.delete_token(id))
+
+    async def whoami(self) -> Identity:
+        """Returns the caller's token, role and tenant, with the tenant's quota and defaults."""
+        return await self._sender.send(calls.whoami())
+
+
+class AsyncTenants(AsyncVerbs):
+    """Tenants, for operators."""
+
+    async def put(
+        self,
+        name: str,
+        defaults: Optional[GroupFields] = None,
+        *,
+        quota: Optional[Quota] = None,
+        plugin_signers: Iterable[Mapping[str, str]] = (),
+    ) -> ChangedTenant:
+        """Creates a tenant, or replaces its settings; ``removed`` of the result lists what is gone.
+
+        ``defaults``: settings that its groups inherit.
+        ``plugin_signers``: each has a ``name`` and a ``public_key`` (Ed25519, in PEM).
+        """
+        return await self._sender.send(calls.put_tenant(name, defaults, quota=quota, plugin_signers=plugin_signers))
+
+    async def edit(
+        self,
+        name: str,
+        defaults: Optional[GroupFields] = None,
+        *,
+        quota: Optional[Quota] = None,
+        plugin_signers: Optional[Mapping[str, Optional[str]]] = None,
+    ) -> ChangedTenant:
+        """Changes the given settings of a tenant; None removes a setting. ``plugin_signers`` are keys in PEM by name."""
+        return await self._sender.send(calls.edit_tenant(name, defaults, quota=quota, plugin_signers=plugin_signers))
+
+    async def delete(self, name: str) -> None:
+        """Deletes a tenant with its keys, tokens and plugins.
+
+        Raises Problem (409) while it has groups.
+        """
+        return await self._sender.send(calls.delete_tenant(name))
+
+    async def get(self, name: str) -> Tenant:
+        """Returns a tenant."""
+        return await self._sender.send(calls.get_tenant(name))
+
+    def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Tenant]:
+        """Iterates over all tenants by name."""
+        return self._sender.send_all(calls.list_tenants(page_size=page_size))
+
+
+class AsyncNodes(AsyncVerbs):
+    """Nodes, for operators."""
+
+    def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Node]:
+        """Iterates over the nodes that share the server's database."""
+        return self._sender.send_all(calls.list_nodes(page_size=page_size))

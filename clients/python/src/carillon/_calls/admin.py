@@ -1,0 +1,160 @@
+"""Administration: keys, plugins, tokens, tenants, nodes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Optional, Union
+
+from carillon._calls.call import Call, Page, listing, nothing, path, reading, request
+from carillon.models import ChangedTenant, Identity, Key, Node, Plugin, Tenant, Token
+from carillon.times import Period, period
+from carillon.types import AccessRole, GroupFields, KeyKind, Quota
+
+#: Time that an upload may wait for other uploads and for the compiler, in seconds.
+_UPLOAD_WAIT_SECONDS = 600.0
+
+
+def put_key(
+    name: str,
+    secret: Union[str, bytes],
+    *,
+    kind: Optional[KeyKind] = None,
+    encoded: bool = False,
+    overlap: Optional[str] = None,
+    groups: Optional[Iterable[str]] = None,
+) -> Call[None]:
+    if isinstance(secret, str):
+        body: dict[str, Any] = {"secret_base64" if encoded else "secret": secret}
+    else:
+        body = {"secret_base64": base64.b64encode(secret).decode()}
+    if kind is not None:
+        body["kind"] = kind
+    if overlap is not None:
+        body["overlap"] = overlap
+    if groups is not None:
+        body["groups"] = list(groups)
+    return request("PUT", path("keys", name), nothing, body=body)
+
+
+def grant_key(name: str, groups: Optional[Iterable[str]]) -> Call[Key]:
+    body = {"groups": None if groups is None else list(groups)}
+    return request("PATCH", path("keys", name), reading(Key), body=body)
+
+
+def get_key(name: str) -> Call[Key]:
+    return request("GET", path("keys", name), reading(Key))
+
+
+def list_keys(*, page_size: Optional[int] = None) -> Call[Page[Key]]:
+    return listing(path("keys"), Key, {}, page_size)
+
+
+def delete_key(name: str) -> Call[None]:
+    return request("DELETE", path("keys", name), nothing)
+
+
+def delete_key_version(name: str, version: int) -> Call[None]:
+    return request("DELETE", path("keys", name, "versions", str(version)), nothing)
+
+
+def list_plugins(*, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
+    return listing(path("plugins"), Plugin, {}, page_size)
+
+
+def list_plugin_versions(name: str, *, page_size: Optional[int] = None) -> Call[Page[Plugin]]:
+    return listing(path("plugins", name, "versions"), Plugin, {}, page_size)
+
+
+def get_plugin(name: str, version: Optional[str] = None) -> Call[Plugin]:
+    segments = ["plugins", name] if version is None else ["plugins", name, "versions", version]
+    return request("GET", path(*segments), reading(Plugin))
+
+
+def upload_plugin(name: str, version: str, component: bytes, *, signature: Optional[str] = None) -> Call[Plugin]:
+    headers = {"Content-Type": "application/wasm"}
+    if signature is not None:
+        headers["Carillon-Signature"] = signature
+    call = request("PUT", path("plugins", name, "versions", version), reading(Plugin), wait_seconds=_UPLOAD_WAIT_SECONDS)
+    return replace(call, content=component, headers=headers)
+
+
+def get_component(name: str, version: str) -> Call[bytes]:
+    return replace(request("GET", path("plugins", name, "versions", version, "component"), bytes), is_raw=True)
+
+
+def deprecate_plugin(name: str, version: str, why: Optional[str]) -> Call[Plugin]:
+    return request("PATCH", path("plugins", name, "versions", version), reading(Plugin), body={"deprecated": why})
+
+
+def delete_plugin(name: str, version: str) -> Call[None]:
+    return request("DELETE", path("plugins", name, "versions", version), nothing)
+
+
+def create_token(
+    role: AccessRole, *, name: str = "", tenant: Optional[str] = None, operator: bool = False, expires_in: Optional[Period] = None
+) -> Call[Token]:
+    body: dict[str, Any] = {"role": role, "name": name}
+    if tenant is not None:
+        body["tenant"] = tenant
+    if operator:
+        body["operator"] = True
+    if expires_in is not None:
+        body["expires_in"] = period(expires_in)
+    return request("POST", path("tokens"), reading(Token), body=body)
+
+
+def list_tokens(*, page_size: Optional[int] = None) -> Call[Page[Token]]:
+    return listing(path("tokens"), Token, {}, page_size)
+
+
+def delete_token(id: str) -> Call[None]:
+    return request("DELETE", path("tokens", id), nothing)
+
+
+def put_tenant(
+    name: str,
+    defaults: Optional[GroupFields] = None,
+    *,
+    quota: Optional[Quota] = None,
+    plugin_signers: Iterable[Mapping[str, str]] = (),
+) -> Call[ChangedTenant]:
+    body = {
+        "defaults": dict(defaults or {}),
+        "quota": dict(quota or {}),
+        "plugin_signers": [dict(signer) for signer in plugin_signers],
+    }
+    return request("PUT", path("tenants", name), reading(ChangedTenant), body=body)
+
+
+def edit_tenant(
+    name: str,
+    defaults: Optional[GroupFields] = None,
+    *,
+    quota: Optional[Quota] = None,
+    plugin_signers: Optional[Mapping[str, Optional[str]]] = None,
+) -> Call[ChangedTenant]:
+    parts = {"defaults": defaults, "quota": quota, "plugin_signers": plugin_signers}
+    body = {key: dict(part) for key, part in parts.items() if part is not None}
+    return request("PATCH", path("tenants", name), reading(ChangedTenant), body=body)
+
+
+def delete_tenant(name: str) -> Call[None]:
+    return request("DELETE", path("tenants", name), nothing)
+
+
+def whoami() -> Call[Identity]:
+    return request("GET", path("whoami"), reading(Identity))
+
+
+def get_tenant(name: str) -> Call[Tenant]:
+    return request("GET", path("tenants", name), reading(Tenant))
+
+
+def list_tenants(*, page_size: Optional[int] = None) -> Call[Page[Tenant]]:
+    return listing(path("tenants"), Tenant, {}, page_size)
+
+
+def list_nodes(*, page_size: Optional[int] = None) -> Call[Page[Node]]:
+    return listing(path("nodes"), Node, {}, page_size)

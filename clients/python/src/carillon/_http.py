@@ -1,0 +1,92 @@
+"""What all clients share: the server's URL, the credentials, and the timeouts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Optional, TypeVar
+
+import httpx
+
+from carillon._calls.call import Call
+from carillon.problem import Problem
+from carillon.times import Period, seconds
+
+T = TypeVar("T")
+
+#: Default timeout, in seconds. The server waits at most two thirds of it for a lease.
+TIMEOUT = 30.0
+
+#: Added to a wait that the client requests of the server, in seconds: the response takes some time, too.
+_SLACK_SECONDS = 5.0
+
+_USER_AGENT = "carillon-python"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server, and the client's credentials."""
+
+    #: URL without user information and without a trailing slash.
+    base: str
+    headers: dict[str, str]
+    auth: Optional[httpx.BasicAuth]
+    #: In seconds.
+    timeout: float
+
+    @classmethod
+    def of(cls, url: str, token: Optional[str], tenant: Optional[str], timeout: Period) -> Endpoint:
+        """Parses the URL; its user information becomes Basic authentication.
+
+        Raises ValueError for a URL that is not http(s), for two credentials at once, and for a timeout that is not positive.
+        """
+        parsed = httpx.URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError(f"the server's address is http:// or https:// and a host, not {url!r}")
+        if parsed.query or parsed.fragment:
+            raise ValueError("the server's address has no query and no fragment")
+        auth = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None
+        if auth is not None and token is not None:
+            raise ValueError("the address has user information and there is a token, too: one of them is meant")
+        limit = seconds(timeout)
+        if limit is None or not 0 < limit < math.inf:
+            raise ValueError("the timeout is a positive number of seconds or a timedelta")
+        headers = {"User-Agent": _USER_AGENT, "Accept": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        if tenant is not None:
+            headers["Carillon-Tenant"] = tenant
+        bare = parsed.copy_with(username=None, password=None)
+        return cls(str(bare).rstrip("/"), headers, auth, limit)
+
+    def options(self) -> dict[str, Any]:
+        """Returns the arguments for the constructor of an httpx client."""
+        # Without TLS there is nothing to verify: loading the certificate authorities would only take time.
+        verify = self.base.startswith("https:")
+        options = {"headers": self.headers, "auth": self.auth, "timeout": self.timeout}
+        return {**options, "verify": verify, "follow_redirects": False}
+
+    def request(self, call: Call[Any]) -> dict[str, Any]:
+        """Returns the arguments for ``request`` of an httpx client."""
+        read_seconds = call.wait_seconds + _SLACK_SECONDS if call.wait_seconds else 0.0
+        return {
+            "method": call.method,
+            "url": self.base + call.path,
+            "params": dict(call.params),
+            "headers": dict(call.headers),
+            "content": call.content,
+            "timeout": httpx.Timeout(self.timeout, read=max(self.timeout, read_seconds)),
+        }
+
+
+def read_response(call: Call[T], response: httpx.Response) -> T:
+    """Returns the result of a call.
+
+    Raises Problem if the response is an error, or cannot be read.
+    """
+    return call.result(response.status_code, response.content, response.headers.get("Retry-After"))
+
+
+def problem_of(response: httpx.Response) -> Problem:
+    """Returns the problem of an error response whose body has been read."""
+    return Problem.of_answer(response.status_code, response.content, response.headers.get("Retry-After"))

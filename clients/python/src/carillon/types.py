@@ -1,0 +1,138 @@
+"""Types of values that requests and responses share: enumerations, and the documents of policies.
+
+A ``Literal`` has the values of this version of the API. Responses are not checked against it: a value that a later server adds is
+returned as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Optional, TypedDict
+
+#: State of a job; all but the first two are final.
+JobState = Literal["scheduled", "running", "succeeded", "dead", "expired", "cancelled"]
+
+#: What a judge says of a response.
+Outcome = Literal["success", "retryable", "permanent"]
+
+#: Part of a policy.
+Role = Literal["encode", "sign", "judge", "retry", "observe"]
+
+#: Rights of an API token; each includes those before it.
+AccessRole = Literal["viewer", "producer", "admin"]
+
+#: Kind of a key: a shared secret, a private key that signs, or the value of a header.
+KeyKind = Literal["secret", "ed25519", "header"]
+
+#: Version of its group's policy that a job follows: the one in force, or the one that was in force when the job was accepted.
+Pin = Literal["group", "job"]
+
+#: What happens when a schedule's run comes while an earlier job is unfinished.
+Overlap = Literal["skip", "queue", "cancel", "allow"]
+
+#: Reason why a schedule's run created no job.
+SkipReason = Literal["overlap", "too_late", "superseded", "max_runs", "ended", "group_missing", "group_broken", "paused"]
+
+#: Bulk change of jobs.
+BulkAction = Literal["cancel", "run", "reschedule", "redrive", "purge"]
+
+#: Change of the version in force.
+MoveAction = Literal["bind", "promote", "rollback", "canary", "unquarantine"]
+
+#: State of a plugin's version.
+PluginState = Literal["validated"]
+
+#: Reason why another job than the posted one was returned.
+Instead = Literal["duplicate", "debounced"]
+
+#: Form of a payload.
+PayloadForm = Literal["json", "text", "bytes"]
+
+#: Version that omitted fields of a proposed policy are taken from.
+PolicyBase = Literal["active"]
+
+
+class PolicyPlugin(TypedDict, total=False):
+    """A plugin in a role of a policy."""
+
+    #: ``name``, or ``name@version`` for a plugin of the tenant's own. Without it, the inherited plugin gets another config.
+    plugin: Optional[str]
+    #: In the form of the plugin's own schema.
+    config: Any
+    #: Names of the keys that it may use; for ``sign`` only.
+    keys: Optional[Sequence[str]]
+    #: The group of the jobs that it may request; for ``observe`` only.
+    jobs: Optional[str]
+
+
+class RoleFields(TypedDict, total=False):
+    """The roles of a policy; omitted ones are inherited. None removes an inherited signer or observer."""
+
+    #: In order.
+    encode: Optional[Sequence[PolicyPlugin]]
+    sign: Optional[PolicyPlugin]
+    judge: Optional[PolicyPlugin]
+    retry: Optional[PolicyPlugin]
+    observe: Optional[PolicyPlugin]
+
+
+class PolicyFields(RoleFields, total=False):
+    """A version of a policy."""
+
+    #: Reason given by the author of the version.
+    why: Optional[str]
+
+
+class GroupLimits(TypedDict, total=False):
+    """Limits of a group. Durations are texts as the API reads them, such as ``10s``."""
+
+    #: Attempts that run at once.
+    concurrency: Optional[int]
+    #: Attempts that run at once against one receiver (scheme, host, port). Default: ``concurrency``.
+    host_concurrency: Optional[int]
+    #: Attempts that start in a period: ``100/s``, ``600/min``, ``5000/h``.
+    rate: Optional[str]
+    #: Attempts that may start at once after a pause. Default: the count of ``rate``.
+    burst: Optional[int]
+    #: Duration of one request.
+    timeout: Optional[str]
+    #: Time from the acceptance of a job until it expires. Retries do not restart it.
+    ttl: Optional[str]
+    #: Time after its due time within which an attempt may still start.
+    max_delay: Optional[str]
+    #: Redirects that a delivery follows, 0 to 10. Default: 0, which makes the redirect itself the response.
+    redirects: Optional[int]
+    #: Share of the started attempts, compared with the tenant's other groups that have due jobs: 1 (the default) to 100.
+    weight: Optional[int]
+    #: Bytes of a response's body that are stored with the attempt.
+    recorded_body: Optional[int]
+
+
+class GroupFields(RoleFields, total=False):
+    """A group's own settings; omitted ones come from its tenant and from the server. docs/concepts/policies.md has the rules."""
+
+    #: Headers of every request whose values are keys of the kind ``header``: header to name of the key.
+    auth_headers: Optional[Mapping[str, str]]
+    limits: Optional[GroupLimits]
+    #: The group that copies of dead jobs go to.
+    dead_letters: Optional[str]
+    pin: Optional[Pin]
+    #: Whether a quarantine of the version in force puts the version before it in force again. Default: true.
+    rollback_on_quarantine: Optional[bool]
+
+
+class Quota(TypedDict, total=False):
+    """What all groups of a tenant may use together, and what the tenant may store."""
+
+    #: Attempts that run at once.
+    concurrency: Optional[int]
+    #: Attempts that start in a period: ``100/s``, ``600/min``, ``5000/h``.
+    rate: Optional[str]
+    #: Attempts that may start at once after a pause. Default: the count of ``rate``.
+    burst: Optional[int]
+    #: Share of the started attempts, compared with other tenants that have due jobs: 1 (the default) to 100.
+    weight: Optional[int]
+    #: Versions of plugins of its own.
+    plugins: Optional[int]
+    #: Bytes of the components of these versions.
+    plugin_bytes: Optional[int]

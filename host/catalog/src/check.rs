@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::error::Rejected;
 use super::{Catalog, Group, Tenant};
 use carillon_core::job::{TenantId, check_name};
 use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
@@ -15,41 +16,6 @@ const TOKEN_NAME_LEN: usize = 255;
 
 /// How deep a document that is stored may be nested. JSON is read back to a depth of 127, and is stored inside of other documents.
 const NESTING: usize = 96;
-
-/// Why something was not taken. Knows nothing of HTTP.
-#[derive(Debug, thiserror::Error)]
-pub enum Rejected {
-    /// A part of it makes no sense.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// It cannot be together with what is there.
-    #[error("{0}")]
-    Conflict(String),
-    /// It is more than the tenant may keep.
-    #[error("{0}")]
-    TooLarge(String),
-    /// The component is not a plugin.
-    #[error(transparent)]
-    Plugin(#[from] LoadError),
-    /// The tenant takes signed plugins only.
-    #[error("{0}")]
-    Unsigned(String),
-    /// What was written has been removed by somebody else in the same moment.
-    #[error("it was removed in the same moment")]
-    Gone,
-    /// The store did not take it.
-    #[error("{0}")]
-    Store(StoreError),
-}
-
-impl From<StoreError> for Rejected {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Conflict(text) => Self::Conflict(text),
-            error => Self::Store(error),
-        }
-    }
-}
 
 impl Rejected {
     /// The same about a part of something larger.

@@ -9,6 +9,7 @@ mod canaries;
 mod change;
 mod check;
 mod entities;
+mod error;
 mod groups;
 mod keys;
 mod layers;
@@ -39,8 +40,8 @@ use tokio::sync::Notify;
 
 pub use self::bindings::Proposed;
 pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
-pub use self::check::Rejected;
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginVersion, Tenant, TenantDoc};
+pub use self::error::Rejected;
 pub use self::groups::{PutGroup, Written};
 pub use self::keys::{KeyValue, Overlap};
 pub use self::master_key::{MasterKey, Unfit, unlock};

@@ -10,7 +10,8 @@ use ed25519_dalek::pkcs8::DecodePublicKey as _;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Rejected};
+use super::error::Rejected;
+use carillon_core::job::check_name;
 use carillon_policy::binding::Invalid;
 
 /// The most signers of a tenant.
@@ -37,7 +38,7 @@ impl Signers {
         }
         let mut signers: Vec<(SignerDoc, VerifyingKey)> = Vec::with_capacity(docs.len());
         for (index, doc) in docs.into_iter().enumerate() {
-            check::name("signer", &doc.name).map_err(|error| error.within(&format!("/{index}/name")))?;
+            check_name("signer", &doc.name).map_err(|message| Invalid::at(format!("/{index}/name"), message))?;
             if signers.iter().any(|(known, _)| known.name == doc.name) {
                 return Err(Invalid::at(format!("/{index}/name"), "two signers have this name"));
             }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::job::Target;
+use super::job_target::Target;
 use super::{Paging, Session};
 use carillon_client::answer::{Answer, Members};
 use carillon_client::bodies::Page;

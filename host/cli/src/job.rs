@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::bulk::Narrow;
 use super::job_args::JobArgs;
+use super::job_target::Target;
 use super::{Paging, Session, attempts, batch, input};
 use carillon_client::answer::{Answer, Members};
 use carillon_core::clock::Stopwatch;
@@ -115,22 +116,6 @@ pub enum Command {
         /// The attempt's number.
         number: u32,
     },
-}
-
-/// Which job.
-#[derive(Debug, Args)]
-pub struct Target {
-    /// The job's id.
-    pub(super) id: String,
-    /// This is not an id but the name of a job in this group.
-    #[arg(long)]
-    group: Option<String>,
-}
-
-impl Target {
-    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
-        self.group.iter().map(|group| ("group", group.clone())).collect()
-    }
 }
 
 const LIST: [(&str, &str); 7] = [

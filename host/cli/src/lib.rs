@@ -13,6 +13,7 @@ mod group;
 mod input;
 mod job;
 mod job_args;
+mod job_target;
 mod key;
 mod lease;
 pub mod local;

@@ -1,11 +1,11 @@
 //! Whether the values of a configuration are in range and fit together.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::checks::Checks;
 use super::{Config, Period, Size, TenantConfig, compat};
 
 /// The size of a page of linear memory, below which no guest runs.
@@ -16,15 +16,13 @@ const SHORTEST_TOKEN: usize = 16;
 const MASTER_KEY_DIGITS: usize = 64;
 /// The most threads, attempts and the like: past it, a number is more likely a mistake than a wish.
 const MANY: usize = 1_000_000;
-/// The longest period of any kind: a hundred years of 365 days.
-const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Everything that is wrong with `config`: the key and what is wrong, for people.
 pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
-    let mut checks = Checks(Vec::new());
+    let mut checks = Checks::default();
     server(config, &mut checks);
     secrets(config, &mut checks);
     engine(config, &mut checks);
@@ -35,38 +33,6 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     groups(config, &mut checks);
     compat::check(config, &mut checks);
     checks.0
-}
-
-pub(super) struct Checks(Vec<(&'static str, String)>);
-
-impl Checks {
-    pub(super) fn require(&mut self, holds: bool, key: &'static str, message: impl Into<String>) {
-        if !holds {
-            self.0.push((key, message.into()));
-        }
-    }
-
-    fn between<T: PartialOrd + Display>(&mut self, key: &'static str, value: T, least: T, most: T) {
-        let message = format!("{value} is out of range: it must be from {least} to {most}");
-        self.require(value >= least && value <= most, key, message);
-    }
-
-    fn period(&mut self, key: &'static str, value: Period, least: Duration) {
-        self.between(key, value, Period::from(least), Period::from(CENTURY));
-    }
-
-    fn size(&mut self, key: &'static str, value: Size, least: usize) {
-        self.require(
-            value.get() >= least,
-            key,
-            format!("{value} is too small: {} or more is possible", Size::from(least)),
-        );
-    }
-
-    fn at_most<T: PartialOrd + Display>(&mut self, key: &'static str, value: T, bound_key: &str, bound: T) {
-        let message = format!("{value} is more than {bound_key}, which is {bound}");
-        self.require(value <= bound, key, message);
-    }
 }
 
 fn server(config: &Config, checks: &mut Checks) {

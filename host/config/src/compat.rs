@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::check::Checks;
+use super::checks::Checks;
 use super::{Config, values};
 use carillon_core::job::check_name;
 use carillon_core::timetable::Zone;

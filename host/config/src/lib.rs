@@ -5,6 +5,7 @@
 //! complete and makes sense.
 
 mod check;
+mod checks;
 mod compat;
 mod keys;
 mod load;

@@ -9,6 +9,7 @@ pub mod binding;
 mod bindings;
 mod cache;
 mod call;
+mod call_log;
 pub mod case;
 mod compile;
 mod component;

@@ -42,6 +42,7 @@ mod jobs;
 mod lists;
 mod locks;
 mod memory;
+mod migration_mark;
 mod migrations;
 mod open;
 mod order;
@@ -63,7 +64,8 @@ mod viewers;
 
 use std::sync::Arc;
 
-pub use import::{PostgresTarget, Stage};
+pub use import::PostgresTarget;
+pub use migration_mark::Stage;
 pub use open::PostgresOptions;
 
 use batch::Batcher;

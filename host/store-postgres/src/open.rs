@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::connections::Connections;
 use super::error::Failure;
 use super::hosts::{self, Hosts};
-use super::import;
+use super::migration_mark;
 use super::migrations;
 use carillon_store::{Durability, StoreError};
 
@@ -121,7 +121,7 @@ pub(super) async fn connect(options: &PostgresOptions) -> Result<PgConnection, S
 
 async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {
     refuse_foreign(connection).await?;
-    import::refuse_unfinished(connection).await?;
+    migration_mark::refuse_unfinished(connection).await?;
     migrate(connection).await
 }
 

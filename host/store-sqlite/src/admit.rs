@@ -9,6 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use super::db::{Db, with_nulls};
 use super::error::Failure;
 use super::job_rows::{self, Row};
+use super::producer_keys::Memory;
+use super::ticks::{PUT_TICK, PUT_TICKED};
 use super::{change, debounce, order, reads, rows, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
@@ -106,50 +108,6 @@ async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<Placed,
     Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
-/// Something that is remembered of a producer.
-pub(super) struct Memory<'a> {
-    pub(super) tenant: TenantId,
-    pub(super) kind: &'static str,
-    pub(super) key: &'a str,
-}
-
-pub(super) struct Remembered {
-    pub(super) job: Option<JobId>,
-    pub(super) doc: String,
-}
-
-pub(super) const RECALL: &str = "
-    SELECT job, doc FROM recent WHERE tenant = ?1 AND kind = ?2 AND key = ?3 AND expires_at > ?4";
-
-pub(super) const REMEMBER: &str = "
-    INSERT INTO recent (tenant, kind, key, expires_at, job, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-    ON CONFLICT (tenant, kind, key) DO UPDATE SET
-        expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
-
-impl Memory<'_> {
-    pub(super) async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
-        let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
-        let Some(row) = db.fetch_optional(query).await? else { return Ok(None) };
-        let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
-        let job = if job { Some(rows::job_id(&row, "job")?) } else { None };
-        Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
-    }
-
-    /// The job that is remembered, if it is still there.
-    async fn job(&self, db: &mut Db, now: UnixMs) -> Result<Option<Job>, Failure> {
-        match self.read(db, now).await?.and_then(|found| found.job) {
-            Some(job) => reads::job_on(db, self.tenant, job).await,
-            None => Ok(None),
-        }
-    }
-
-    pub(super) async fn write(&self, db: &mut Db, until: UnixMs, job: Option<JobId>, doc: &str) -> Result<(), Failure> {
-        let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
-        db.execute(query.bind(job.map(rows::id)).bind(doc)).await?;
-        Ok(())
-    }
-}
-
 pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = ?1 AND at = ?2";
 
 pub(super) const RUNS: &str = "SELECT runs - extra AS runs FROM ticked WHERE schedule = ?1";
@@ -166,16 +124,6 @@ pub(super) const CANCEL_OF_SCHEDULE: &str = "
         abort_requested  = (state = 'running')
     WHERE schedule = ?1 AND finished_at IS NULL
     RETURNING id, state, grp, order_key";
-
-pub(super) const PUT_TICK: &str = "
-    INSERT INTO tick (schedule, at, job, reason, skipped_from, skipped_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-    ON CONFLICT (schedule, at) DO UPDATE SET job = excluded.job";
-
-pub(super) const PUT_TICKED: &str = "
-    INSERT INTO ticked (schedule, last, runs, extra, skipped) VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (schedule) DO UPDATE SET
-        last = max(last, excluded.last), runs = runs + excluded.runs, extra = extra + excluded.extra,
-        skipped = skipped + excluded.skipped";
 
 async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
     let found = db.fetch_optional(sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0)).await?;

@@ -3,10 +3,10 @@
 //! The rules are [`Debounce::decide`]'s. A job that waits is given the newest request in the transaction that would have stored that
 //! request's own job, so that a request is in the waiting job or in the next one, whatever begins at the same moment.
 
-use super::admit::Memory;
 use super::db::Db;
 use super::error::Failure;
 use super::job_rows::{self, Row};
+use super::producer_keys::Memory;
 use super::{change, order, reads, rows};
 use carillon_core::job::{Carries, Debounce, Debounced, Job, LastPush, Newest};
 use carillon_store::documents::{DEBOUNCE, millis, to_json};

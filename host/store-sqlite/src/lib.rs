@@ -28,6 +28,7 @@ mod order;
 #[cfg(test)]
 mod plans;
 mod probe;
+mod producer_keys;
 mod prune;
 mod readers;
 mod reads;

@@ -5,7 +5,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
 use super::{
-    SqliteOptions, admit, catalog, change, claim, debounce, job_rows, open, order, prune, reads, settle, ticks,
+    SqliteOptions, admit, catalog, change, claim, debounce, job_rows, open, order, producer_keys, prune, reads, settle,
+    ticks,
 };
 use carillon_core::job::State;
 
@@ -52,15 +53,15 @@ fn writes() -> Vec<Case> {
         ("settle", both(&settle::SETTLE), &[BY_ID]),
         ("put attempts", both(&settle::PUT_ATTEMPTS), &[BY_ID]),
         ("advance", one(order::ADVANCE), &[BY_ID, OF_KEY]),
-        ("recall", one(admit::RECALL), &["INDEX sqlite_autoindex_recent_1 (tenant=? AND kind=? AND key=?)"]),
-        ("remember", one(admit::REMEMBER), &[]),
+        ("recall", one(producer_keys::RECALL), &["INDEX sqlite_autoindex_recent_1 (tenant=? AND kind=? AND key=?)"]),
+        ("remember", one(producer_keys::REMEMBER), &[]),
         ("carry", one(debounce::CARRY), &[BY_ID]),
         ("tick", one(admit::TICK), &["SEARCH tick USING PRIMARY KEY (schedule=? AND at=?)"]),
         ("runs", one(admit::RUNS), &["SEARCH ticked USING INTEGER PRIMARY KEY"]),
         ("unfinished of schedule", one(admit::UNFINISHED_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
         ("cancel of schedule", one(admit::CANCEL_OF_SCHEDULE), &["INDEX job_schedule (schedule=?)"]),
-        ("put tick", one(admit::PUT_TICK), &[]),
-        ("put ticked", one(admit::PUT_TICKED), &[]),
+        ("put tick", one(ticks::PUT_TICK), &[]),
+        ("put ticked", one(ticks::PUT_TICKED), &[]),
         ("last tick", one(ticks::LAST), &["SEARCH ticked USING INTEGER PRIMARY KEY"]),
         ("cancel of name", one(admit::CANCEL_OF_NAME), &["INDEX job_name (grp=? AND name=?)"]),
         ("unname later", one(admit::UNNAME_LATER), &["INDEX job_name (grp=? AND name=? AND id>?)"]),

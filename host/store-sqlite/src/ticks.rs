@@ -3,7 +3,6 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::admit::{PUT_TICK, PUT_TICKED};
 use super::db::Db;
 use super::error::Failure;
 use super::readers::Readers;
@@ -11,6 +10,16 @@ use super::rows;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::SkippedTicks;
 use carillon_store::{TickRecord, Ticked, TicksQuery};
+
+pub(super) const PUT_TICK: &str = "
+    INSERT INTO tick (schedule, at, job, reason, skipped_from, skipped_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (schedule, at) DO UPDATE SET job = excluded.job";
+
+pub(super) const PUT_TICKED: &str = "
+    INSERT INTO ticked (schedule, last, runs, extra, skipped) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (schedule) DO UPDATE SET
+        last = max(last, excluded.last), runs = runs + excluded.runs, extra = extra + excluded.extra,
+        skipped = skipped + excluded.skipped";
 
 pub(super) const LAST: &str = "SELECT last FROM ticked WHERE schedule = ?1";
 

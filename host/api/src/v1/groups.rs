@@ -13,29 +13,13 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
-use super::quarantine::QuarantineView;
-use super::versions::CanaryView;
+use super::views::{ChangedGroupView, GroupView, UseDoc};
 use super::{Page, Paging};
 use carillon_catalog::{Group, Written};
 use carillon_core::json::unique::UniqueValue;
 use carillon_engine::observers::Report;
 use carillon_policy::binding::{Changes, LimitsDoc, Pin};
 use carillon_store::Stats;
-
-/// A plugin in a role.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct UseDoc {
-    /// `name`, or `name@version` for one of the tenant's own. Without it the inherited one is meant, with another config.
-    plugin: Option<String>,
-    /// In the form of the plugin's own schema.
-    #[schema(value_type = Option<Value>)]
-    config: Option<Value>,
-    /// The keys that it may use; for `sign` only.
-    keys: Option<Vec<String>>,
-    /// The group of the jobs that it asks for, without which it may ask for none; for `observe` only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    jobs: Option<String>,
-}
 
 /// What a group has of its own; the rest comes from its tenant and from the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -57,70 +41,6 @@ pub struct GroupDoc {
     pin: Option<Pin>,
     /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
     rollback_on_quarantine: Option<bool>,
-}
-
-/// A group as it is shown.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct GroupView {
-    /// Its name.
-    name: String,
-    /// One more with each change.
-    version: i64,
-    /// The version of its policy that is in force.
-    binding: i64,
-    /// Whether its jobs wait.
-    paused: bool,
-    /// When it was made.
-    #[schema(format = DateTime)]
-    created_at: String,
-    /// When it was last changed.
-    #[schema(format = DateTime)]
-    updated_at: String,
-    /// What it has of its own; with `?effective=true`, what is in force.
-    #[serde(flatten)]
-    #[schema(value_type = GroupDoc)]
-    policy: Value,
-    /// Which layer each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sources: Option<BTreeMap<String, String>>,
-    /// Why nothing of this group runs, if something that its policy refers to has gone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    broken: Option<String>,
-    /// The policies that failed too often and are not called for a while, on the node that answers.
-    quarantined: Vec<QuarantineView>,
-    /// What should be looked at, such as plugins that are deprecated.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
-    /// The version that some of its jobs follow, if they do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    canary: Option<CanaryView>,
-    /// What its observer has done since the server started, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    observer: Option<ObserverView>,
-}
-
-/// What an observer has done since the server started.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct ObserverView {
-    /// Events that it was shown.
-    shown: u64,
-    /// Events of calls that ended in a fault.
-    failed: u64,
-    /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
-    dropped: u64,
-    /// Jobs that it asked for, and that were made.
-    jobs: u64,
-    /// The code of its newest fault.
-    last_fault: Option<String>,
-    /// The newest lines that it logged, oldest first.
-    log: Vec<String>,
-}
-
-impl From<Report> for ObserverView {
-    fn from(report: Report) -> Self {
-        let Report { shown, failed, dropped, jobs, last_fault, log } = report;
-        Self { shown, failed, dropped, jobs, last_fault, log: log.into() }
-    }
 }
 
 impl Api {
@@ -153,15 +73,6 @@ impl Api {
 pub(in super::super) struct Reason {
     /// Why the policy is changed; kept with its version.
     why: Option<String>,
-}
-
-/// A group after a change, and what the change did to what is in force.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct ChangedGroupView {
-    #[serde(flatten)]
-    group: GroupView,
-    #[serde(flatten)]
-    changes: Changes,
 }
 
 /// Makes a group, or replaces all that it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a

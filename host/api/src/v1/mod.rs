@@ -29,6 +29,7 @@ pub(super) mod simulate;
 pub(super) mod tenants;
 pub(super) mod tokens;
 pub(super) mod versions;
+mod views;
 
 use std::sync::Arc;
 

@@ -10,31 +10,11 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
-use super::groups::GroupView;
+use super::views::{GroupView, QuarantineView};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_policy::binding::Use;
 use carillon_policy::{Began, Quarantine, Suspect};
-
-/// A policy that is not called for a while.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct QuarantineView {
-    /// The version of the group's policy that it is a part of: the one in force, the one that some of the jobs follow, or the shadow's.
-    version: i64,
-    /// Whether that runs in shadow: then no delivery goes without it.
-    shadow: bool,
-    role: String,
-    plugin: String,
-    digest: String,
-    /// When it failed once too often.
-    #[schema(format = DateTime)]
-    since: String,
-    /// When it is called again.
-    #[schema(format = DateTime)]
-    until: String,
-    /// The code of that fault.
-    fault: &'static str,
-}
 
 /// Why policies are called again.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]

@@ -12,7 +12,7 @@ use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
-use super::groups::{ChangedGroupView, UseDoc};
+use super::views::{ArmView, CanaryView, ChangedGroupView, UseDoc};
 use super::{Page, Paging};
 use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move, Written};
 use carillon_core::clock::UnixMs;
@@ -81,39 +81,6 @@ pub struct RollbackDoc {
     /// Why.
     #[serde(default)]
     why: Option<String>,
-}
-
-/// A version that some of a group's jobs follow, and how it does: on this node, since it began or the server started.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct CanaryView {
-    /// The version.
-    version: i64,
-    /// How many of a hundred jobs follow it.
-    percent: u32,
-    /// Since when.
-    #[schema(format = DateTime)]
-    since: String,
-    /// It is taken back when a larger share of its attempts than this has a fault.
-    max_faults: f64,
-    /// It is taken back when the share of its attempts that are no success exceeds that of the version in force by more than this.
-    max_differences: f64,
-    /// How many attempts of each version it takes to say so.
-    min_attempts: u32,
-    /// Its attempts.
-    canary: ArmView,
-    /// Those of the version in force.
-    active: ArmView,
-}
-
-/// What came of a version's attempts.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct ArmView {
-    /// How many there were.
-    attempts: u64,
-    /// Those with a fault of a policy.
-    faults: u64,
-    /// Those that were sent, and were no success.
-    failures: u64,
 }
 
 impl From<Arm> for ArmView {

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bindings::log_import::Level;
 use crate::bindings::types::Attempt;
-use crate::state::LogLines;
+use crate::call_log::LogLines;
 
 /// The precision of both clocks: a millisecond.
 pub(super) const RESOLUTION_NS: u64 = NANOSECONDS;

@@ -15,37 +15,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
 use super::error::Failure;
+use super::migration_mark::{LOOK, STAGE, Stage};
 use super::{PostgresOptions, locks, open};
 use carillon_store::StoreError;
 use carillon_store::transfer::{Cell, Counters, Key, Row, RowDigest, TABLES, Table};
-
-/// How far a migration has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Rows are written for the first time.
-    Copying,
-    /// All rows were written once. Those that changed since are written again.
-    Copied,
-    /// Nodes may serve from the database.
-    Complete,
-}
-
-impl Stage {
-    /// The name in the database.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Copying => "copying",
-            Self::Copied => "copied",
-            Self::Complete => "complete",
-        }
-    }
-
-    fn read(name: &str) -> Result<Self, StoreError> {
-        let stages = [Self::Copying, Self::Copied, Self::Complete];
-        let found = stages.into_iter().find(|stage| stage.as_str() == name);
-        found.ok_or_else(|| StoreError::Corrupt(format!("`{name}` is not a stage of a migration")))
-    }
-}
 
 /// A database to fill.
 #[derive(Debug)]
@@ -196,11 +169,6 @@ const NAME_SOURCE: &str = "INSERT INTO migration (source, stage) VALUES ($1, $2)
 
 const SET_STAGE: &str = "UPDATE migration SET stage = $1";
 
-const LOOK: &str = "
-    SELECT to_regclass('carillon') IS NOT NULL AS ours, to_regclass('migration') IS NOT NULL AS marked";
-
-const STAGE: &str = "SELECT source, stage FROM migration";
-
 /// PostgreSQL says nothing of an identity that has never given an id.
 const COUNTERS: &str = "
     SELECT generation, coalesce(pg_sequence_last_value(pg_get_serial_sequence('entity', 'id')::REGCLASS), 0) AS entity
@@ -265,18 +233,5 @@ async fn mark(db: &mut PgConnection, source: &str) -> Result<Stage, Failure> {
 
 async fn set_stage(db: &mut PgConnection, stage: Stage) -> Result<(), Failure> {
     sqlx::query(SET_STAGE).bind(stage.as_str()).execute(db).await?;
-    Ok(())
-}
-
-/// Refuses a database that has the mark of an unfinished migration.
-pub(super) async fn refuse_unfinished(db: &mut PgConnection) -> Result<(), Failure> {
-    let row = sqlx::query(LOOK).fetch_one(&mut *db).await?;
-    if row.try_get::<bool, _>("marked")? {
-        let row = sqlx::query(STAGE).fetch_one(db).await?;
-        if Stage::read(row.try_get("stage")?)? != Stage::Complete {
-            let text = "a migration into it is not finished: run `carillon migrate sqlite-to-postgres` again";
-            return Err(StoreError::Corrupt(text.to_owned()).into());
-        }
-    }
     Ok(())
 }

@@ -1,0 +1,19 @@
+//! Which job a command is about.
+
+use clap::Args;
+
+/// Which job.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// The job's id.
+    pub(super) id: String,
+    /// This is not an id but the name of a job in this group.
+    #[arg(long)]
+    pub(super) group: Option<String>,
+}
+
+impl Target {
+    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
+        self.group.iter().map(|group| ("group", group.clone())).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! What is remembered of producers under their keys, for a time.
+
+use sqlx::Row as _;
+
+use super::db::Db;
+use super::error::Failure;
+use super::{reads, rows};
+use carillon_core::clock::UnixMs;
+use carillon_core::job::{Job, JobId, TenantId};
+
+/// Something that is remembered of a producer.
+pub(super) struct Memory<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) kind: &'static str,
+    pub(super) key: &'a str,
+}
+
+pub(super) struct Remembered {
+    pub(super) job: Option<JobId>,
+    pub(super) doc: String,
+}
+
+pub(super) const RECALL: &str = "
+    SELECT job, doc FROM recent WHERE tenant = ?1 AND kind = ?2 AND key = ?3 AND expires_at > ?4";
+
+pub(super) const REMEMBER: &str = "
+    INSERT INTO recent (tenant, kind, key, expires_at, job, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (tenant, kind, key) DO UPDATE SET
+        expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
+
+impl Memory<'_> {
+    pub(super) async fn read(&self, db: &mut Db, now: UnixMs) -> Result<Option<Remembered>, Failure> {
+        let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
+        let Some(row) = db.fetch_optional(query).await? else { return Ok(None) };
+        let job = row.try_get::<Option<&[u8]>, _>("job")?.is_some();
+        let job = if job { Some(rows::job_id(&row, "job")?) } else { None };
+        Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
+    }
+
+    /// The job that is remembered, if it is still there.
+    pub(super) async fn job(&self, db: &mut Db, now: UnixMs) -> Result<Option<Job>, Failure> {
+        match self.read(db, now).await?.and_then(|found| found.job) {
+            Some(job) => reads::job_on(db, self.tenant, job).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn write(&self, db: &mut Db, until: UnixMs, job: Option<JobId>, doc: &str) -> Result<(), Failure> {
+        let query = sqlx::query(REMEMBER).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(until.0);
+        db.execute(query.bind(job.map(rows::id)).bind(doc)).await?;
+        Ok(())
+    }
+}

@@ -19,6 +19,7 @@ mod postgres;
 mod queries;
 mod sqlite;
 mod transfer;
+mod unreadable;
 
 use std::sync::Arc;
 
@@ -290,7 +291,7 @@ pub trait Jobs: Send + Sync {
     async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
 
     /// Leases due jobs, within each group first those that are owed, then by priority, `run_at` and id: `scheduled` → `running`, with a new token. A stored
-    /// job that cannot be read is logged and left out, so that it does not stop the others.
+    /// job that cannot be read is left out here and in lists, and this and the other claims end it as `dead`.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError>;
 
     /// The leases that end at `until` or before, at most `limit` of them, each with its end, by which they are ordered. It is `now`.

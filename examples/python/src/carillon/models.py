@@ -284,6 +284,8 @@ class Group:
     rollback_on_quarantine: Optional[bool] = None
     #: Which layer each value comes from, by JSON pointer; with ``effective=True``.
     sources: Optional[Mapping[str, str]] = None
+    #: What all groups of its tenant may use together; with ``effective=True``.
+    quota: Optional[Mapping[str, Any]] = None
     #: Why nothing of this group runs, if something that its policy refers to has gone.
     broken: Optional[str] = None
     #: The policies that failed too often and are not called for a while.

@@ -19,7 +19,7 @@ use super::{Page, Paging};
 use crate::catalog::{Group, Written};
 use crate::json::unique::UniqueValue;
 use crate::observers::Report;
-use crate::policy::binding::{Changes, LimitsDoc, Pin};
+use crate::policy::binding::{Changes, LimitsDoc, Pin, QuotaDoc};
 use crate::store::Stats;
 
 /// A plugin in a role.
@@ -83,6 +83,9 @@ pub struct GroupView {
     /// Which layer each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     sources: Option<BTreeMap<String, String>>,
+    /// What all groups of its tenant may use together, next to its own limits; with `?effective=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<QuotaDoc>,
     /// Why nothing of this group runs, if something that its policy refers to has gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
@@ -138,6 +141,7 @@ impl Api {
             updated_at: group.updated_at.to_string(),
             policy,
             sources: effective.then(|| self.catalog.provenance(group)),
+            quota: effective.then(|| group.tenant.quota.doc.clone()),
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
             warnings: self.catalog.warnings(group),

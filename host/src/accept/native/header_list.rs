@@ -9,18 +9,19 @@ use utoipa::openapi::{RefOr, Schema};
 
 use super::super::error::Problem;
 use crate::policy::binding::pointer_to;
-use crate::policy::check_header;
+use crate::policy::check_job_header;
 
 /// The most headers of a job.
 const MAX_HEADERS: usize = 64;
 
 /// Headers that a request has once at most: a receiver would take one of two, or refuse both (RFC 9110, section 5.3).
-const SINGLE: [&str; 9] = [
+const SINGLE: [&str; 10] = [
     "authorization",
     "content-location",
     "content-type",
     "date",
     "from",
+    "host",
     "if-match",
     "if-modified-since",
     "referer",
@@ -85,7 +86,8 @@ impl HeadersInput {
             return Err(Problem::invalid("/headers", format!("more than {MAX_HEADERS} headers")));
         }
         for (index, (name, value)) in self.headers.iter().enumerate() {
-            check_header(name, value.as_bytes()).map_err(|message| Problem::invalid(self.pointer(index), message))?;
+            check_job_header(name, value.as_bytes())
+                .map_err(|message| Problem::invalid(self.pointer(index), message))?;
             let earlier = self.headers.iter().take(index).find(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
             if let Some((earlier, _)) = earlier
                 && let Some(rule) = self.refusal_of_second(earlier, name)

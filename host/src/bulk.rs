@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Bulk, BulkAction, Catalog, Rejected};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::cluster::{Cluster, Divided};
 use crate::fnv::fnv;
 use crate::job::{Job, State, TenantId};
@@ -74,10 +74,7 @@ impl Bulks {
             for bulk in unfinished {
                 if let Err(error) = self.one(&bulk, &stop).await {
                     tracing::error!(bulk = bulk.id, %error, "a change of many jobs stopped; it goes on soon");
-                    tokio::select! {
-                        () = self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)) => {}
-                        () = stop.cancelled() => {}
-                    }
+                    clock::pause_until_stopped(STORE_PAUSE, &stop).await;
                 }
             }
         }

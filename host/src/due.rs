@@ -28,7 +28,7 @@ use self::fair::{Open, Wanted, share};
 pub use self::pace::Pace;
 use crate::attempt::{Attempter, Interruption, Made};
 use crate::catalog::{Catalog, Group, Tenant};
-use crate::clock::{Clock, Stopwatch, UnixMs};
+use crate::clock::{self, Clock, Stopwatch, UnixMs};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::gate::{Gates, Opening, Slot, Whose};
@@ -131,7 +131,11 @@ impl Node {
             let next = match self.look_and_claim().await {
                 Ok(Some(next)) => next,
                 Ok(None) => continue,
-                Err(error) => self.after_failure(&error),
+                Err(error) => {
+                    tracing::error!(%error, "cannot look for due jobs");
+                    clock::pause_until_stopped(STORE_PAUSE, &stop).await;
+                    continue;
+                }
             };
             self.wake.foresee(next.plus(CLAIM_TIME));
             let gathered = async {
@@ -149,18 +153,10 @@ impl Node {
         }
     }
 
-    fn after_failure(&self, error: &StoreError) -> UnixMs {
-        tracing::error!(%error, "cannot look for due jobs");
-        self.clock.now().plus(STORE_PAUSE)
-    }
-
     /// Starts what is due, and says when to look again: none if there may be more at once.
     async fn look_and_claim(self: &Arc<Self>) -> Result<Option<UnixMs>, StoreError> {
         let outlook = self.look().await?;
-        let next = match outlook.quotas.is_empty() {
-            true => Some(outlook.next),
-            false => self.claim(&outlook).await?,
-        };
+        let next = if outlook.quotas.is_empty() { Some(outlook.next) } else { self.claim(&outlook).await? };
         if next.is_some() {
             self.crowded.store(outlook.crowded, Ordering::Relaxed);
         }
@@ -359,7 +355,8 @@ impl Node {
                 Ok(asked) => asked.plus(period),
                 Err(error) => {
                     tracing::error!(%error, "cannot extend leases");
-                    self.clock.now().plus(period.min(STORE_PAUSE))
+                    clock::pause_until_stopped(period.min(STORE_PAUSE), &stop).await;
+                    self.clock.now()
                 }
             };
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::flow;
 use crate::job::{Leased, Settlement};
 use crate::observe::Observer;
@@ -131,7 +131,7 @@ impl Settler {
             if self.interrupt.is_cancelled() {
                 return Err(Unwritten::Interrupted);
             }
-            self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)).await;
+            clock::pause(STORE_PAUSE).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::BULK_RETENTION;
-use crate::clock::UnixMs;
+use crate::clock::{self, UnixMs};
 use crate::config::Retention;
 use crate::due::Node;
 use crate::job::{Lease, Leased, Settlement, State};
@@ -53,7 +53,11 @@ impl Node {
                     self.wake.here();
                     continue;
                 }
-                Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot look for leases that ended and jobs that expired");
+                    clock::pause_until_stopped(LATE_PERIOD, &stop).await;
+                    continue;
+                }
             }
             self.pause_until(next, &stop).await;
         }

@@ -100,7 +100,7 @@ async fn an_edit_that_makes_no_sense_changes_nothing() {
         (json!({"order_key": "k"}), "/order_key"),
         (json!({"dedupe_key": "k"}), "/dedupe_key"),
         (json!({"limits": {"ttl": "5h"}}), "/limits/ttl"),
-        (json!({"headers": {"Host": "elsewhere"}}), "/headers/Host"),
+        (json!({"headers": {"Host": "else/where"}}), "/headers/Host"),
         (json!({"payload": 1, "payload_text": "1"}), "/payload"),
         (json!({"policy": {"wake": {}}}), "/policy/wake"),
     ] {
@@ -269,6 +269,12 @@ async fn a_large_change_goes_on_in_the_background_and_after_a_restart() {
     assert_eq!(host.api.stats("g").await["cancelled"], JOBS);
     assert_eq!(host.api.job(&later).await["state"], "scheduled", "what came later is not meant");
     assert_eq!(host.api.get("/v1/bulk").await.items().len(), 1);
+    let redriven = host.api.post("/v1/groups/g/redrive", json!({})).await.expect(200);
+    let newest = host.api.get("/v1/bulk?limit=1").await.expect(200);
+    assert_eq!(newest["items"][0]["id"], redriven["id"], "the newest comes first");
+    let next = newest["next_cursor"].as_str().unwrap();
+    let rest = host.api.get(&format!("/v1/bulk?limit=1&cursor={next}")).await.expect(200);
+    assert_eq!((&rest["items"][0]["id"], &rest["next_cursor"]), (&shown["id"], &Value::Null));
     host.api.get("/v1/bulk/nothing").await.problem(404);
 }
 

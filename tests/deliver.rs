@@ -60,6 +60,12 @@ async fn method_headers_and_query_are_those_of_the_job() {
     assert_eq!(arrival.header("carillon-attempt"), Some("1"));
     assert_eq!(arrival.header("carillon-job-id"), arrival.header("idempotency-key"));
 
+    let of_its_own = r#", "headers": {"Host": "shop.example:8443"}"#;
+    let arrival = delivered(&host, &receiver, "/host", of_its_own).await;
+    let hosts: Vec<_> = arrival.headers.iter().filter(|(name, _)| name == "host").collect();
+    assert_eq!(hosts.len(), 1, "{hosts:?}");
+    assert_eq!(arrival.header("host"), Some("shop.example:8443"));
+
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
         let path = format!("/{method}");
         let arrival = delivered(&host, &receiver, &path, &format!(r#", "method": "{method}""#)).await;

@@ -1,6 +1,7 @@
 //! What the server itself has run out of is no fault of a receiver, and costs no job anything.
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::support::{ADMIN_TOKEN, Api, LOOK_AGAIN, Program, Receiver, soon};
 
@@ -41,5 +42,42 @@ async fn more_receivers_than_open_files_are_all_reached_at_the_first_attempt() {
     .await;
     assert_eq!(done["succeeded"], RECEIVERS, "{done}");
     assert_eq!(receiver.count("/a"), RECEIVERS, "each once");
+    program.kill().await;
+}
+
+/// Clients that take as many connections as they can do not take those of the API, the probes and the deliveries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_hold_all_that_they_can_stop_neither_the_api_nor_deliveries() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, api) = few_files(&dir).await;
+    let receiver = Receiver::start().await;
+    api.put_group("g", json!({"retry": {"config": {"max_attempts": 1}}})).await;
+    let address = program.base.strip_prefix("http://").unwrap().to_owned();
+    let mut silent = Vec::new();
+    for _ in 0..RECEIVERS {
+        silent.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let mut streams = Vec::new();
+    let refused = loop {
+        // Each on a connection of its own.
+        let follower = Api::new(&program.base, Some(ADMIN_TOKEN));
+        let response = follower.request(reqwest::Method::GET, "/v1/events").send().await.unwrap();
+        match response.status().as_u16() {
+            200 => streams.push(response),
+            status => break status,
+        }
+        assert!(streams.len() < FILES as usize, "streams are bounded");
+    };
+    assert_eq!(refused, 503);
+    assert!(streams.len() > 1, "{}", streams.len());
+    let fresh = Api::new(&program.base, Some(ADMIN_TOKEN));
+    let healthy = soon("the API answers", fresh.get("/healthz")).await;
+    assert_eq!(healthy.status, 200);
+    for n in 0..20 {
+        let id = fresh.job_id("g", json!({"url": receiver.url(&format!("/{n}"))})).await;
+        let job = fresh.until_state(&id, "succeeded").await;
+        assert_eq!(job["attempt_count"], 1, "{job}");
+    }
+    drop((silent, streams));
     program.kill().await;
 }

@@ -9,7 +9,7 @@ async fn a_group_shows_what_is_in_force_and_where_each_value_comes_from() {
     let host = TestHost::start().await;
     let acme = host.api.tenant("acme").await;
     let defaults = json!({"limits": {"ttl": "2h", "concurrency": 7}, "retry": {"config": {"max_attempts": 9}}});
-    host.api.put("/v1/tenants/acme", json!({"defaults": defaults})).await.expect(200);
+    host.api.put("/v1/tenants/acme", json!({"defaults": defaults, "quota": {"rate": "50/s"}})).await.expect(200);
     acme.put_group("g", json!({"limits": {"concurrency": 3}, "judge": {"config": {"expect": [204]}}})).await;
 
     let shown = acme.get("/v1/groups/g?effective=true").await.expect(200);
@@ -29,9 +29,10 @@ async fn a_group_shows_what_is_in_force_and_where_each_value_comes_from() {
     ] {
         assert_eq!(sources[pointer], layer, "{pointer}: {sources}");
     }
+    assert_eq!(shown["quota"], json!({"rate": "50/s"}), "what it shares with the tenant's other groups");
     let own = acme.get("/v1/groups/g").await.expect(200);
     assert_eq!(own["limits"], json!({"concurrency": 3}), "without it, only what is the group's own");
-    assert!(own.get("sources").is_none());
+    assert!(own.get("sources").is_none() && own.get("quota").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

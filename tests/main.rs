@@ -94,6 +94,8 @@ mod retry;
 mod simulate;
 #[cfg(test)]
 mod stalls;
+#[cfg(test)]
+mod tls;
 
 #[cfg(test)]
 mod alerts;

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 
 use crate::postgres::{DATABASE, cluster, until_status};
-use crate::support::{Answer, Api, Program, Receiver, Setup, Stop, TestHost, soon};
+use crate::support::{Answer, Api, Gate, Program, Receiver, Setup, Stop, TestHost, soon};
 
 /// A probe waits this long.
 const PROBE: Duration = Duration::from_secs(1);
@@ -117,6 +117,58 @@ async fn readiness_agrees_with_the_work_on_a_damaged_file() {
         }
     }
     assert!(refused > 0 && unready > 0, "{refused} refused, {unready} not ready");
+}
+
+/// The store's files may not grow any more, as on a disk that is full, and after a while they may again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disk_refuses_loses_nothing_and_comes_back_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("jobs.db").display());
+    let program =
+        Program::serve_with_bounded_files(&["--no-auth", "--store", &store, "--egress-allow", "127.0.0.0/8"], &[])
+            .await;
+    let api = Api::new(&program.base, None);
+    let (receiver, gate) = (Receiver::start().await, Gate::closed());
+    receiver.on("/under-way", [Answer::status(200).held(&gate)]);
+    receiver.on("/waits", [Answer::status(200)]);
+    api.put_group("g", json!({})).await;
+    let under_way = api.job_id("g", json!({"url": receiver.url("/under-way")})).await;
+    receiver.arrived("/under-way", 1).await;
+    let waits = api.job_id("g", json!({"url": receiver.url("/waits"), "run_at": "+2s"})).await;
+
+    program.bound_files(0);
+    let refused = api.post("/v1/groups/g/jobs", json!({"url": receiver.url("/refused")})).await;
+    assert!(refused.headers.contains_key("retry-after"), "{}", refused.status);
+    refused.problem(503);
+    let (status, text) = ready(&api).await;
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("jobs cannot be stored"), "{text}");
+    gate.release(1);
+    soon("due jobs cannot be leased, and attempts cannot be settled", async {
+        while !["cannot look for due jobs", "settlements cannot be written"].iter().all(|it| program.log().contains(it))
+        {
+            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    assert_eq!(api.get("/healthz").await.status, 200);
+    assert_eq!(api.job(&waits).await["state"], "scheduled", "it can be read all the while");
+
+    program.bound_files(u64::MAX);
+    for id in [&under_way, &waits] {
+        let job = api.until_state(id, "succeeded").await;
+        assert_eq!(job["attempt_count"], 1, "{job}");
+    }
+    soon("the server is ready again", async {
+        while ready(&api).await.0 != 200 {
+            tokio::time::sleep(crate::support::LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    api.post_job("g", json!({"url": receiver.url("/waits")})).await;
+    receiver.arrived("/waits", 2).await;
+    assert_eq!((receiver.count("/under-way"), receiver.count("/refused")), (1, 0));
+    program.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,7 +64,7 @@ async fn nothing_secret_goes_to_another_origin_or_comes_back_from_there() {
     home.on("/again", [moved(307, &away.url("/away").replace("http://", "http://their:own@"))]);
     away.on("/away", [moved(307, &home.url("/back"))]);
     let headers = json!({
-        "Cookie": "a=b", "X-Key": "secret", "X-Signature": "v1", "Carillon-Signature": "v1", "Referer": "http://r/",
+        "Host": "shop.example", "Cookie": "a=b", "X-Key": "secret", "X-Signature": "v1", "Carillon-Signature": "v1", "Referer": "http://r/",
         "Accept-Language": "de", "Content-Type": "text/x", "User-Agent": "me",
     });
     let url = home.url("/start").replace("http://", "http://me:pass@");
@@ -73,6 +73,8 @@ async fn nothing_secret_goes_to_another_origin_or_comes_back_from_there() {
     });
     let attempt = attempt(&host, job).await;
     assert_eq!((&attempt["status"], &attempt["error"]), (&json!(200), &Value::Null), "{attempt}");
+    assert_eq!(home.arrivals("/again")[0].header("host"), Some("shop.example"), "the origin is the same");
+    assert_eq!(away.arrivals("/away")[0].header("host"), away.url("").strip_prefix("http://"));
     assert_eq!(attempt["redirects"], json!([home.url("/again"), away.url("/away"), home.url("/back")]));
     let secrets = ["authorization", "cookie", "x-key", "x-signature", "carillon-signature", "referer"];
     for arrived in [home.arrivals("/start").remove(0), home.arrivals("/again").remove(0)] {

@@ -215,3 +215,53 @@ async fn a_node_that_stands_still_costs_its_jobs_one_request_more() {
         assert_eq!(receiver.count(path), 2, "one pause, one repetition");
     }
 }
+
+/// Returns when the server has found out by itself that its store does not take what it is to write.
+async fn is_not_ready(host: &TestHost) {
+    soon("the store fails", async {
+        while !host.api.get("/metrics").await.text().contains("carillon_ready 0") {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+}
+
+/// The clock stands still from the failure on: the pauses after it are not the clock's, which may be set back meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_is_back_is_used_though_the_clock_stands_still() {
+    let clock = ManualClock::new();
+    let host = Setup::with_clock(&clock).start().await;
+    let receiver = Receiver::start().await;
+    let mut shell = shell(host.dir.path()).await;
+    let gate = Gate::closed();
+    receiver.on("/tick", [Answer::status(200)]);
+    receiver.on("/job", [Answer::status(200).held(&gate)]);
+    host.api.put_group("g", json!({})).await;
+    let schedule = json!({"group": "g", "cron": "@every 10s", "job": {"url": receiver.url("/tick")}});
+    host.api.put("/v1/schedules/s", schedule).await.expect(201);
+    let id = host.api.job_id("g", json!({"url": receiver.url("/job"), "run_at": "+15s"})).await;
+    let locked = async |shell: &mut SqliteConnection| {
+        sqlx::query("BEGIN IMMEDIATE").execute(shell).await.unwrap();
+    };
+    let free = async |shell: &mut SqliteConnection| {
+        sqlx::query("COMMIT").execute(shell).await.unwrap();
+    };
+
+    locked(&mut shell).await;
+    clock.advance(10 * SECOND);
+    is_not_ready(&host).await;
+    free(&mut shell).await;
+    receiver.arrived("/tick", 1).await;
+
+    locked(&mut shell).await;
+    clock.advance(5 * SECOND);
+    is_not_ready(&host).await;
+    free(&mut shell).await;
+    receiver.arrived("/job", 1).await;
+
+    locked(&mut shell).await;
+    gate.release(1);
+    is_not_ready(&host).await;
+    free(&mut shell).await;
+    host.api.until_state(&id, "succeeded").await;
+}

@@ -93,6 +93,20 @@ impl Program {
         Self::start(isolated(command), arguments, environment).await
     }
 
+    /// The same, but that a file that may not grow is an error of the write and does not end it.
+    pub async fn serve_with_bounded_files(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_carillon")]).args(SERVE);
+        Self::start(isolated(command), arguments, environment).await
+    }
+
+    /// From now on it can write so many bytes at most to each file.
+    pub fn bound_files(&self, bytes: u64) {
+        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        let hard = rlimit::Resource::FSIZE.get_hard().unwrap();
+        rlimit::prlimit(id, rlimit::Resource::FSIZE, Some((bytes.min(hard), hard)), None).unwrap();
+    }
+
     async fn start(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let cache = shared_dir().join("plugin-cache").display().to_string();
         let mut child = command

@@ -175,7 +175,7 @@ impl App {
         let mounts = listen_for_mounts(&config).await?;
         let (end, leaving, supervisor) = (CancellationToken::new(), stop.child_token(), Arc::new(Loops::default()));
         let health = Health::new(Arc::clone(&store), Arc::clone(&node.clock), Arc::clone(&supervisor), leaving.clone());
-        let (api, asked) = new_api(&config, &node, &runtime, health, &stop, &end);
+        let (api, asked) = new_api(&config, files, &node, &runtime, health, &stop, &end);
         let new_door =
             |router| Door::new(router, config.server.request_timeout.get(), config.server.concurrent_requests);
         let app = Self {

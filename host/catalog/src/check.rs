@@ -8,8 +8,7 @@ use super::error::Rejected;
 use super::{Catalog, Group, Tenant};
 use carillon_core::job::{TenantId, check_name};
 use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
-use carillon_policy::{KeyKind, Lane, LoadError};
-use carillon_store::StoreError;
+use carillon_policy::{KeyKind, Lane};
 
 /// The longest name of a token, in bytes.
 const TOKEN_NAME_LEN: usize = 255;

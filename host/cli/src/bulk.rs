@@ -39,7 +39,7 @@ pub enum Command {
         /// The change's id.
         id: String,
     },
-    /// List the changes of the last week.
+    /// List the changes of the last week, newest first.
     List {
         #[command(flatten)]
         paging: Paging,

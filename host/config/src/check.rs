@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::checks::Checks;
-use super::{Config, Period, Size, TenantConfig, compat};
+use super::{Config, TenantConfig, compat};
 
 /// The size of a page of linear memory, below which no guest runs.
 const WASM_PAGE: usize = 65_536;

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 /// The longest that [`SystemClock`] sleeps before it looks at the wall clock again, so that a clock that is set forward is
 /// noticed within this time.
@@ -164,6 +165,20 @@ pub fn deadline_after(time: Duration) -> tokio::time::Instant {
     const FAR: Duration = Duration::from_secs(30 * 366 * 86_400);
     let now = tokio::time::Instant::now();
     now + time.min(FAR)
+}
+
+/// Waits for `time`, whatever becomes of the wall clock meanwhile. For pauses after a failure only: when a store is back has nothing to do with
+/// the time that jobs go by, which may stand still or be set back.
+pub async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// The same, but no longer than until `stop`.
+pub async fn pause_until_stopped(time: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = pause(time) => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Notes on a file that it was used just now. Only its age compared with other files' counts.

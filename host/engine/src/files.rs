@@ -41,6 +41,12 @@ impl FileShares {
         }
     }
 
+    /// How many of the clients' connections may be streams, which last: the others are for requests that are answered.
+    #[must_use]
+    pub fn streams(self) -> usize {
+        (self.clients / 2).max(1)
+    }
+
     /// Raises the soft limit of this process to the hard one, and divides that.
     #[must_use]
     pub fn of_process() -> Self {

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::intake::{Intake, ScheduleTemplate, TickJob, TickTrigger};
 use carillon_catalog::Schedule;
-use carillon_core::clock::UnixMs;
+use carillon_core::clock::{self, UnixMs};
 use carillon_core::job::{SkipReason, SkippedTicks};
 use carillon_core::timetable::Timetable;
 use carillon_store::{Placed, StoreError, Ticked};
 
-/// The longest time between two looks.
+/// The longest time between two looks, by the clock and without it.
 const POLL: Duration = Duration::from_secs(5);
 
 /// The pause after the store has failed.
@@ -161,18 +161,26 @@ impl Cron {
             let changed = intake.catalog.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let next = match self.look().await {
-                Ok(next) => next,
+            let (next, pause) = match self.look().await {
+                Ok(next) => (next, POLL),
                 Err(error) => {
                     tracing::error!(%error, "cannot make the jobs of schedules");
-                    intake.clock.now().plus(STORE_PAUSE)
+                    (UnixMs::MAX, STORE_PAUSE)
                 }
             };
             tokio::select! {
                 () = changed => {}
                 () = intake.clock.sleep_until(next) => {}
+                () = clock::pause(pause) => self.retry(),
                 () = stop.cancelled() => {}
             }
+        }
+    }
+
+    /// Lets schedules that could make no jobs try again.
+    fn retry(&mut self) {
+        for known in self.known.values_mut().filter(|known| known.hindrance.is_some()) {
+            known.next = Some(known.handled);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a policy's answer must satisfy before anything is done with it. Pure.
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 use url::Url;
 
@@ -7,9 +8,11 @@ use super::bindings::{sign_export, types};
 use super::fault::Fault;
 use super::limits::Limits;
 
-/// Headers that belong to the connection or to the host; a policy may not set them.
-const RESERVED: [&str; 13] = [
-    "host",
+/// Names the receiver's virtual host. A job may have its own; a policy may not change it.
+const HOST: &str = "host";
+
+/// Headers that belong to the connection or to the server; neither a job nor a policy may set them.
+const RESERVED: [&str; 12] = [
     "content-length",
     "transfer-encoding",
     "connection",
@@ -49,15 +52,49 @@ pub(super) fn printable(text: &str, limit: usize) -> String {
     clean
 }
 
-/// Whether a request may carry this header, whoever asks for it: a client, an encoder or a signer.
+/// Whether a policy or a binding may put this header on a request.
 ///
 /// # Errors
 /// One sentence that says what is wrong with it.
 pub fn check_header(name: &str, value: &[u8]) -> Result<(), String> {
+    if name.eq_ignore_ascii_case(HOST) {
+        return Err(set_by_the_server(name));
+    }
+    check_any_header(name, value)
+}
+
+/// Whether a job may have this header: besides the others, a `Host` of its own.
+///
+/// # Errors
+/// One sentence that says what is wrong with it.
+pub fn check_job_header(name: &str, value: &[u8]) -> Result<(), String> {
+    check_any_header(name, value)?;
+    if name.eq_ignore_ascii_case(HOST) && !is_host(value) {
+        let shown = readable(name);
+        return Err(format!(
+            "the value of the header `{shown}` is not a host name or an address, with or without a port"
+        ));
+    }
+    Ok(())
+}
+
+fn set_by_the_server(name: &str) -> String {
+    format!("the header `{}` is set by the server", readable(name))
+}
+
+/// Whether this is the value of a `Host` header (RFC 9110, section 7.2).
+fn is_host(value: &[u8]) -> bool {
+    Authority::try_from(value).is_ok_and(|authority| {
+        let (host, whole) = (authority.host(), authority.as_str());
+        !host.is_empty() && !whole.contains('@') && (whole == host || authority.port_u16().is_some())
+    })
+}
+
+fn check_any_header(name: &str, value: &[u8]) -> Result<(), String> {
     let shown = readable(name);
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{shown}` is not a header name"))?;
     if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
-        return Err(format!("the header `{shown}` is set by the server"));
+        return Err(set_by_the_server(name));
     }
     HeaderValue::from_bytes(value)
         .map_err(|_| format!("the value of the header `{shown}` has a line break or a control character"))?;
@@ -73,7 +110,13 @@ pub(super) fn check_encoded(
     if after.headers.len() > before.headers.len().saturating_add(limits.added_headers) {
         return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
     }
-    check_headers(&after.headers, length(&before.headers))?;
+    let is_the_jobs_own = |header: &&types::Header| {
+        header.name.eq_ignore_ascii_case(HOST) && before.headers.iter().any(|before| is_same(before, header))
+    };
+    // One that the job has may stay, once.
+    let own = after.headers.iter().find(is_the_jobs_own);
+    let others = after.headers.iter().filter(|header| own.is_none_or(|own| !std::ptr::eq(own, *header)));
+    check_headers(others, length(&before.headers))?;
     check_body(limits, &after.body)?;
     if after.method != before.method {
         check_method(&after.method)?;
@@ -110,7 +153,7 @@ pub(super) fn apply_signed(
     if signed.headers.len() > limits.added_headers {
         return Err(Fault::bad_answer(format!("more than {} headers were added", limits.added_headers)));
     }
-    check_headers(&signed.headers, 0)?;
+    check_headers(signed.headers.iter(), 0)?;
     request.headers.retain(|old| !signed.headers.iter().any(|new| new.name.eq_ignore_ascii_case(&old.name)));
     request.headers.extend(signed.headers);
     if let Some(body) = signed.body {
@@ -120,15 +163,22 @@ pub(super) fn apply_signed(
     Ok(request)
 }
 
-fn check_headers(headers: &[types::Header], length_before: usize) -> Result<(), Fault> {
-    if length(headers) > length_before.saturating_add(ADDED_HEADERS_LEN) {
-        return Err(Fault::bad_answer(format!("more than {ADDED_HEADERS_LEN} bytes of headers were added")));
-    }
-    headers.iter().try_for_each(|header| check_header(&header.name, &header.value).map_err(Fault::bad_answer))
+fn is_same(one: &types::Header, other: &types::Header) -> bool {
+    one.name.eq_ignore_ascii_case(&other.name) && one.value == other.value
 }
 
-fn length(headers: &[types::Header]) -> usize {
-    headers.iter().map(|header| header.name.len() + header.value.len()).sum()
+fn check_headers<'h>(
+    mut headers: impl Iterator<Item = &'h types::Header> + Clone,
+    length_before: usize,
+) -> Result<(), Fault> {
+    if length(headers.clone()) > length_before.saturating_add(ADDED_HEADERS_LEN) {
+        return Err(Fault::bad_answer(format!("more than {ADDED_HEADERS_LEN} bytes of headers were added")));
+    }
+    headers.try_for_each(|header| check_header(&header.name, &header.value).map_err(Fault::bad_answer))
+}
+
+fn length<'h>(headers: impl IntoIterator<Item = &'h types::Header>) -> usize {
+    headers.into_iter().map(|header| header.name.len() + header.value.len()).sum()
 }
 
 fn check_body(limits: &Limits, body: &[u8]) -> Result<(), Fault> {
@@ -187,6 +237,29 @@ mod tests {
         assert!(refusal(request("http://a/x", &[("Host", "b")], b"")).contains("set by the server"));
         assert!(refusal(request("http://a/x", &[("A", ""), ("B", ""), ("C", "")], b"")).contains("more than 2"));
         assert!(refusal(request("http://a/x", &[], b"123456789")).contains("8 bytes"));
+    }
+
+    #[test]
+    fn host_of_a_job_stays_as_it_is() {
+        let own = request("http://a/x", &[("Host", "b")], b"");
+        let encoded = |headers: &[(&str, &str)]| check_encoded(&limits(), &own, request("http://a/x", headers, b""));
+        assert!(
+            encoded(&[("Host", "b")]).is_ok() && encoded(&[("host", "b"), ("X", "1")]).is_ok() && encoded(&[]).is_ok()
+        );
+        for changed in [&[("Host", "c")][..], &[("Host", "b"), ("Host", "b")], &[("Host", "b"), ("host", "c")]] {
+            assert!(encoded(changed).unwrap_err().message.contains("set by the server"), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn host_of_a_job_is_a_name_or_an_address() {
+        for host in ["b", "b.example.org:8080", "192.0.2.1", "[2001:db8::1]:443", "xn--bcher-kva.example"] {
+            assert_eq!(check_job_header("Host", host.as_bytes()), Ok(()), "{host}");
+        }
+        for bad in ["", " ", "a b", "a/b", "user@b", "a:b", "a:99999", ":80", "b\u{fc}", "http://b"] {
+            assert!(check_job_header("Host", bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(check_job_header("Content-Length", b"1").is_err());
     }
 
     #[test]

@@ -40,7 +40,7 @@ mod threads;
 mod turns;
 mod wasi;
 
-pub use self::answer::check_header;
+pub use self::answer::{check_header, check_job_header};
 pub use self::bindings::jobs_import::NewJob as AskedJob;
 pub use self::bindings::judge_export::{Exchange, Outcome as JudgedOutcome, Response, TransportError, Verdict};
 pub use self::bindings::meta_export::Description;

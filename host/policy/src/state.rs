@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use wasmtime::component::{Resource, ResourceTable};
 
-use super::answer;
 use super::bindings::jobs_import::{self, NewJob, Refusal};
 use super::bindings::{keys_import, log_import, types};
 use super::call_log::LogLines;

@@ -18,7 +18,8 @@ use super::rows;
 use super::transaction::Verb;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
-use carillon_store::{Abort, ClaimDue, lane};
+use carillon_store::unreadable::{self, Claimed, UnreadableJob};
+use carillon_store::{Abort, ClaimDue, StoreError, lane};
 
 /// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
 /// not filled the quota.
@@ -310,31 +311,37 @@ async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Fail
 
 /// Puts leased jobs together, in the order of priority, `run_at` and id.
 ///
-/// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
-pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
+/// A job that cannot be read is apart: it must not keep the others from being delivered.
+pub(super) fn claimed(rows: &Rows) -> Claimed {
     let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
     for row in &rows.history {
         match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
             Ok((job, past)) => histories.entry(job).or_default().push(past),
             Err(failure) => {
-                tracing::error!(error = %failure.error, "an attempt cannot be read; the history is shown without it");
+                let number = rows::number(row, "number").ok();
+                unreadable::note_attempt(rows::job_id(row, "job").ok().zip(number), &failure.error);
             }
         }
     }
     let specs: HashMap<JobId, &PgRow> =
         rows.specs.iter().filter_map(|row| Some((rows::job_id(row, "job").ok()?, row))).collect();
-    let mut leased = Vec::with_capacity(rows.jobs.len());
+    let mut claimed = Claimed::default();
     for row in &rows.jobs {
         match one(row, &specs, &mut histories) {
-            Ok(one) => leased.push(one),
-            Err(failure) => {
-                let id = rows::job_id(row, "id").map(|id| id.to_string()).unwrap_or_default();
-                tracing::error!(error = %failure.error, id, "a job cannot be read; it stays leased");
-            }
+            Ok(one) => claimed.leased.push(one),
+            Err(failure) => claimed.unreadable.extend(unreadable(row, failure.error)),
         }
     }
-    leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
-    leased
+    claimed.leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
+    claimed
+}
+
+/// Notes a job that cannot be read. None if its lease cannot be read either.
+fn unreadable(row: &PgRow, error: StoreError) -> Option<UnreadableJob> {
+    let id = rows::job_id(row, "id").ok();
+    unreadable::note(id, &error);
+    let lease = (id?, rows::token(row).ok()?);
+    Some(UnreadableJob { lease, attempt_count: rows::number(row, "attempt_count").ok(), error })
 }
 
 fn one(
@@ -343,7 +350,7 @@ fn one(
     histories: &mut HashMap<JobId, Vec<Past>>,
 ) -> Result<Leased, Failure> {
     let id = rows::job_id(row, "id")?;
-    let missing = || carillon_store::StoreError::Corrupt("the job has no spec".to_owned());
+    let missing = || StoreError::Corrupt("the job has no spec".to_owned());
     let rest = specs.get(&id).ok_or_else(missing)?;
     let body: Bytes = rows::payload(rest, "body")?;
     let body_len = u64::try_from(body.len()).unwrap_or(u64::MAX);

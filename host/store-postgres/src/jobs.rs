@@ -53,11 +53,19 @@ impl Jobs for PostgresStore {
             return Ok(Vec::new());
         }
         self.fronts.claim(claim.now);
-        let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.pull)));
-        let fronts = fronts.collect();
-        let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.pull))[0]).collect();
-        let claim = ClaimFrom { fronts, fronts_of_owed, claim };
-        Ok(claim::leased(&self.health.watch(Work::Claim, self.database.call(&claim)).await?))
+        loop {
+            let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.pull)));
+            let fronts = fronts.collect();
+            let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.pull))[0]);
+            let fronts_of_owed = fronts_of_owed.collect();
+            let claim = ClaimFrom { fronts, fronts_of_owed, claim: claim.clone() };
+            let claimed = claim::claimed(&self.health.watch(Work::Claim, self.database.call(&claim)).await?);
+            let is_fruitless = claimed.is_nothing_but_damage();
+            let leased = claimed.without_damage(self, claim.claim.now).await;
+            if !is_fruitless {
+                return Ok(leased);
+            }
+        }
     }
 
     async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
@@ -74,7 +82,8 @@ impl Jobs for PostgresStore {
         if lost.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(claim::leased(&self.database.call(&ClaimLost { lost, now, lease_until }).await?))
+        let rows = self.database.call(&ClaimLost { lost, now, lease_until }).await?;
+        Ok(claim::claimed(&rows).without_damage(self, now).await)
     }
 
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
@@ -91,12 +100,12 @@ impl Jobs for PostgresStore {
         if rows.len() < limit as usize {
             self.overdue.found_all(whole, now);
         }
-        Ok(claim::leased(&rows))
+        Ok(claim::claimed(&rows).without_damage(self, now).await)
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
         let rows = self.database.call(&Held { tenant, id, token, now }).await?;
-        Ok(claim::leased(&rows).pop())
+        Ok(claim::claimed(&rows).leased.pop())
     }
 
     async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {

@@ -1,7 +1,7 @@
 //! Lists of jobs, of those that are over and those that are not, merged.
 
-use sqlx::postgres::{PgArguments, PgConnection};
-use sqlx::{AssertSqlSafe, Postgres};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::error::Failure;
@@ -9,6 +9,7 @@ use super::rows;
 use carillon_core::job::{Job, JobId, State};
 use carillon_store::documents::to_json;
 use carillon_store::labels::label;
+use carillon_store::unreadable::{self, Page};
 use carillon_store::{JobFilter, JobsQuery, NamesQuery};
 
 /// A group's jobs in one state, in the order of the index `job_state` or `job_done_state`.
@@ -137,10 +138,21 @@ async fn page(db: &mut PgConnection, query: &JobsQuery, sql: String) -> Result<V
     if asks_for_nothing(&query.filter) {
         return Ok(Vec::new());
     }
-    let found = bind(sql, &query.filter, query.before)?.bind(i64::from(query.limit)).fetch_all(db).await?;
-    let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
+    let mut page = Page::new(query.before, query.limit);
+    while let Some((before, limit)) = page.wanted() {
+        let asked = bind(sql.clone(), &query.filter, before)?.bind(i64::from(limit));
+        let found = asked.fetch_all(&mut *db).await?;
+        let last = found.iter().filter_map(|row| rows::job_id(row, "id").ok()).min();
+        page.add(found.len(), last.map(Some), found.iter().filter_map(readable));
+    }
+    let mut jobs = page.items();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
+}
+
+/// A row of `job_shown`, if it can be read.
+fn readable(row: &PgRow) -> Option<Job> {
+    unreadable::readable(rows::job_id(row, "id").ok(), rows::job(row))
 }
 
 /// Counts window after window, each with statements of a bounded length, so that a large group takes long and does not fail.
@@ -201,7 +213,13 @@ pub(super) async fn newest_of_names(db: &mut PgConnection, query: &NamesQuery) -
     if query.limit == 0 || [&query.prefix, &query.after].iter().any(|text| text.contains('\0')) {
         return Ok(Vec::new());
     }
-    let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
-    let asked = asked.bind(&query.after).bind(&query.prefix).bind(i64::from(query.limit));
-    asked.fetch_all(db).await?.iter().map(rows::job).collect()
+    let mut page = Page::new(query.after.clone(), query.limit);
+    while let Some((after, limit)) = page.wanted() {
+        let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
+        let asked = asked.bind(after).bind(&query.prefix).bind(i64::from(limit));
+        let found = asked.fetch_all(&mut *db).await?;
+        let last = found.last().and_then(|row| row.try_get("name").ok());
+        page.add(found.len(), last, found.iter().filter_map(readable));
+    }
+    Ok(page.items())
 }

@@ -10,6 +10,7 @@ use super::fronts::{Fronts, Look};
 use super::rows;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
+use carillon_store::unreadable::{Page, note_attempt};
 use carillon_store::{Backlog, Stats, Waiting, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
@@ -77,8 +78,18 @@ pub(super) async fn attempts(
     after: u32,
     limit: u32,
 ) -> Result<Vec<AttemptRecord>, Failure> {
-    let query = sqlx::query(ATTEMPTS).bind(id.0).bind(tenant.0).bind(i64::from(after)).bind(i64::from(limit));
-    query.fetch_all(db).await?.iter().map(rows::attempt).collect()
+    let mut page = Page::new(after, limit);
+    while let Some((after, limit)) = page.wanted() {
+        let query = sqlx::query(ATTEMPTS).bind(id.0).bind(tenant.0).bind(i64::from(after)).bind(i64::from(limit));
+        let found = query.fetch_all(&mut *db).await?;
+        let number = |row: &PgRow| rows::number(row, "number").ok();
+        let readable = |row: &PgRow| {
+            let noted = |failure: Failure| note_attempt(number(row).map(|number| (id, number)), &failure.error);
+            rows::attempt(row).map_err(noted).ok()
+        };
+        page.add(found.len(), found.last().and_then(number), found.iter().filter_map(readable));
+    }
+    Ok(page.items())
 }
 
 /// Counts entries of `job_state` and `job_done_state`, and those of `job_due` that are due; reads no job.

@@ -60,6 +60,14 @@ impl Backend for Postgres {
         store
     }
 
+    async fn damage(&self, id: JobId) {
+        damage(&self.url, "UPDATE job_spec SET spec = '{' WHERE job = $1", id).await;
+    }
+
+    async fn damage_attempts(&self, id: JobId) {
+        damage(&self.url, "UPDATE attempt SET detail = '{' WHERE job = $1", id).await;
+    }
+
     async fn rows(&self) -> BTreeMap<String, u64> {
         let mut db = PgConnection::connect(&self.url).await.unwrap();
         let tables = "SELECT relname::TEXT FROM pg_class WHERE relnamespace = 'public'::regnamespace
@@ -75,6 +83,12 @@ impl Backend for Postgres {
         }
         rows
     }
+}
+
+async fn damage(url: &str, sql: &'static str, id: JobId) {
+    let mut db = PgConnection::connect(url).await.unwrap();
+    sqlx::query(sql).bind(id.0).execute(&mut db).await.unwrap();
+    db.close().await.unwrap();
 }
 
 pub(super) async fn node(url: &str) -> PostgresStore {

@@ -11,11 +11,9 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
 use super::ticks::{PUT_TICK, PUT_TICKED};
-use super::{change, debounce, order, reads, rows, ticks};
+use super::{change, debounce, order, rows, ticks};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{
-    Admission, Job, JobId, Overlap, SkipReason, SkippedTicks, State, TenantId, Tick, stands_for_later,
-};
+use carillon_core::job::{Admission, JobId, Overlap, SkipReason, SkippedTicks, State, Tick, stands_for_later};
 use carillon_store::documents::{Answered, DEDUPE, IDEMPOTENCY, to_json};
 use carillon_store::{Change, Changed, Inserted, Once, Placed};
 

@@ -13,7 +13,8 @@ use super::error::Failure;
 use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
-use carillon_store::{Abort, ClaimDue, lane};
+use carillon_store::unreadable::{self, Claimed, UnreadableJob};
+use carillon_store::{Abort, ClaimDue, StoreError, lane};
 
 /// The most groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
@@ -242,29 +243,35 @@ fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
 
 /// Puts leased jobs together, in the order of priority, `run_at` and id.
 ///
-/// A job that cannot be read is logged and left out: it must not keep the others from being delivered.
-pub(super) fn leased(rows: &Rows) -> Vec<Leased> {
+/// A job that cannot be read is apart: it must not keep the others from being delivered.
+pub(super) fn claimed(rows: &Rows) -> Claimed {
     let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
     for row in &rows.history {
         match rows::job_id(row, "job").and_then(|job| Ok((job, rows::past(row)?))) {
             Ok((job, past)) => histories.entry(job).or_default().push(past),
             Err(Failure(error)) => {
-                tracing::error!(%error, "an attempt cannot be read; the history is shown without it")
+                let number = rows::number(row, "number").ok();
+                unreadable::note_attempt(rows::job_id(row, "job").ok().zip(number), &error);
             }
         }
     }
-    let mut leased = Vec::with_capacity(rows.jobs.len());
+    let mut claimed = Claimed::default();
     for row in &rows.jobs {
         match one(row, &mut histories) {
-            Ok(one) => leased.push(one),
-            Err(Failure(error)) => {
-                let id = rows::job_id(row, "id").map(|id| id.to_string()).unwrap_or_default();
-                tracing::error!(%error, id, "a job cannot be read; it stays leased");
-            }
+            Ok(one) => claimed.leased.push(one),
+            Err(Failure(error)) => claimed.unreadable.extend(unreadable(row, error)),
         }
     }
-    leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
-    leased
+    claimed.leased.sort_by_key(|leased| (Reverse(leased.job.priority), leased.job.run_at, leased.job.id));
+    claimed
+}
+
+/// Notes a job that cannot be read. None if its lease cannot be read either.
+fn unreadable(row: &SqliteRow, error: StoreError) -> Option<UnreadableJob> {
+    let id = rows::job_id(row, "id").ok();
+    unreadable::note(id, &error);
+    let lease = (id?, rows::token(row).ok()?);
+    Some(UnreadableJob { lease, attempt_count: rows::number(row, "attempt_count").ok(), error })
 }
 
 fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Leased, Failure> {

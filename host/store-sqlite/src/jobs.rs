@@ -36,8 +36,17 @@ impl Jobs for SqliteStore {
     }
 
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
-        let work = self.writer.call(move |db| Box::pin(async move { claim::claim_due(db, &claim).await }));
-        Ok(claim::leased(&self.health.watch(Work::Claim, work).await?))
+        loop {
+            let claim = claim.clone();
+            let now = claim.now;
+            let work = self.writer.call(move |db| Box::pin(async move { claim::claim_due(db, &claim).await }));
+            let claimed = claim::claimed(&self.health.watch(Work::Claim, work).await?);
+            let is_fruitless = claimed.is_nothing_but_damage();
+            let leased = claimed.without_damage(self, now).await;
+            if !is_fruitless {
+                return Ok(leased);
+            }
+        }
     }
 
     async fn ending_leases(&self, _now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
@@ -48,7 +57,7 @@ impl Jobs for SqliteStore {
     async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError> {
         let work =
             self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &lost, now, lease_until).await }));
-        Ok(claim::leased(&work.await?))
+        Ok(claim::claimed(&work.await?).without_damage(self, now).await)
     }
 
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
@@ -62,13 +71,13 @@ impl Jobs for SqliteStore {
 
     async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
         let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, now, lease_until, limit)));
-        Ok(claim::leased(&work.await?))
+        Ok(claim::claimed(&work.await?).without_damage(self, now).await)
     }
 
     async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
         let mut reader = self.readers.take().await?;
         let rows = claim::held(&mut reader, tenant, id, token, now).await?;
-        Ok(claim::leased(&rows).pop())
+        Ok(claim::claimed(&rows).leased.pop())
     }
 
     async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError> {

@@ -10,6 +10,7 @@ use super::readers::Readers;
 use super::rows;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
+use carillon_store::unreadable::{self, Page, note_attempt};
 use carillon_store::{Backlog, JobFilter, JobsQuery, NamesQuery, Stats, Waiting, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
@@ -175,8 +176,14 @@ pub(super) async fn jobs_of_tenant(readers: &Readers, query: &JobsQuery) -> Resu
 }
 
 async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
-    let found = bind(sql, &query.filter, query.before).bind(query.limit).fetch_all(&mut *readers.take().await?).await?;
-    let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
+    let mut page = Page::new(query.before, query.limit);
+    while let Some((before, limit)) = page.wanted() {
+        let asked = bind(sql.clone(), &query.filter, before).bind(limit);
+        let found = asked.fetch_all(&mut *readers.take().await?).await?;
+        let last = found.iter().filter_map(|row| rows::job_id(row, "id").ok()).min();
+        page.add(found.len(), last.map(Some), found.iter().filter_map(readable));
+    }
+    let mut jobs = page.items();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
 }
@@ -201,9 +208,15 @@ pub(super) const NEWEST_OF_NAMES: &str = "
 pub(super) async fn newest_of_names(readers: &Readers, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
     // Behind every name with the prefix, which are not longer: no character comes after this one.
     let end = query.prefix.clone() + &"\u{10ffff}".repeat(LAST_CHARACTERS);
-    let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
-    let asked = asked.bind(&query.after).bind(&query.prefix).bind(end).bind(query.limit);
-    asked.fetch_all(&mut *readers.take().await?).await?.iter().map(rows::job).collect()
+    let mut page = Page::new(query.after.clone(), query.limit);
+    while let Some((after, limit)) = page.wanted() {
+        let asked = sqlx::query(NEWEST_OF_NAMES).bind(query.group.0).bind(query.tenant.0);
+        let asked = asked.bind(after).bind(&query.prefix).bind(&end).bind(limit);
+        let found = asked.fetch_all(&mut *readers.take().await?).await?;
+        let last = found.last().and_then(|row| row.try_get("name").ok());
+        page.add(found.len(), last, found.iter().filter_map(readable));
+    }
+    Ok(page.items())
 }
 
 pub(super) const ATTEMPTS: &str = "
@@ -217,8 +230,23 @@ pub(super) async fn attempts(
     after: u32,
     limit: u32,
 ) -> Result<Vec<AttemptRecord>, Failure> {
-    let query = sqlx::query(ATTEMPTS).bind(rows::id(id)).bind(tenant.0).bind(after).bind(limit);
-    query.fetch_all(&mut *readers.take().await?).await?.iter().map(rows::attempt).collect()
+    let mut page = Page::new(after, limit);
+    while let Some((after, limit)) = page.wanted() {
+        let query = sqlx::query(ATTEMPTS).bind(rows::id(id)).bind(tenant.0).bind(after).bind(limit);
+        let found = query.fetch_all(&mut *readers.take().await?).await?;
+        let number = |row: &SqliteRow| rows::number(row, "number").ok();
+        let readable = |row: &SqliteRow| {
+            let noted = |Failure(error)| note_attempt(number(row).map(|number| (id, number)), &error);
+            rows::attempt(row).map_err(noted).ok()
+        };
+        page.add(found.len(), found.last().and_then(number), found.iter().filter_map(readable));
+    }
+    Ok(page.items())
+}
+
+/// A row of `job_shown`, if it can be read.
+fn readable(row: &SqliteRow) -> Option<Job> {
+    unreadable::readable(rows::job_id(row, "id").ok(), rows::job(row))
 }
 
 /// Counts entries of `job_state`, and those of `job_due` that are due; reads no job.

@@ -237,7 +237,7 @@ pub(in super::super) async fn get(
     Ok(Json(api.bulk_view(&bulk)))
 }
 
-/// Lists the tenant's changes of many jobs, oldest first.
+/// Lists the tenant's changes of many jobs, newest first.
 #[utoipa::path(get, path = "/v1/bulk", operation_id = "bulk_changes_list", tag = "bulk", params(Paging),
     responses((status = 200, body = Page<BulkView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
@@ -245,7 +245,7 @@ pub(in super::super) async fn list(
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<BulkView>>, Problem> {
-    let page = Page::of_sorted(api.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
+    let page = Page::of_newest(api.catalog.bulks(access.tenant.id), &paging, |bulk| bulk.id.clone())?;
     let items = page.items.iter().map(|bulk| api.bulk_view(bulk)).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

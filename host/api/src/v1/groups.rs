@@ -1,47 +1,23 @@
 //! Groups: what policy and which limits their jobs have.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::Api;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
-use super::views::{ChangedGroupView, GroupView, UseDoc};
+use super::views::{ChangedGroupView, GroupDoc, GroupView};
 use super::{Page, Paging};
 use carillon_catalog::{Group, Written};
 use carillon_core::json::unique::UniqueValue;
-use carillon_engine::observers::Report;
-use carillon_policy::binding::{Changes, LimitsDoc, Pin};
+use carillon_policy::binding::Changes;
 use carillon_store::Stats;
-
-/// What a group has of its own; the rest comes from its tenant and from the server.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct GroupDoc {
-    /// In order.
-    encode: Option<Vec<UseDoc>>,
-    /// Null takes an inherited signer away.
-    sign: Option<UseDoc>,
-    /// Headers of every request whose values are keys of the kind `header`: header → the key's name.
-    auth_headers: Option<BTreeMap<String, String>>,
-    judge: Option<UseDoc>,
-    retry: Option<UseDoc>,
-    /// Watches what happens to the group's jobs; null takes an inherited one away.
-    observe: Option<UseDoc>,
-    limits: Option<LimitsDoc>,
-    /// The group that copies of dead letters go to, for consumers to pull.
-    dead_letters: Option<String>,
-    /// Which version of the policy a job follows: the one in force (`group`, the default), or the one that was when it was accepted (`job`).
-    pin: Option<Pin>,
-    /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
-    rollback_on_quarantine: Option<bool>,
-}
 
 impl Api {
     pub(super) fn group_view(&self, group: &Group, effective: bool) -> GroupView {
@@ -58,6 +34,7 @@ impl Api {
             updated_at: group.updated_at.to_string(),
             policy,
             sources: effective.then(|| self.catalog.provenance(group)),
+            quota: effective.then(|| group.tenant.quota.doc.clone()),
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
             warnings: self.catalog.warnings(group),

@@ -99,6 +99,15 @@ impl<T> Page<T> {
         Ok(Self::cut(rest.collect(), limit, name))
     }
 
+    /// The page of a list that is held in memory in the order of `id`, the last one first.
+    fn of_newest(items: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<Self, Problem> {
+        let limit = paging.limit()?;
+        let after = |item: &T| paging.cursor.as_ref().is_none_or(|cursor| id(item) < *cursor);
+        let rest = items.into_iter().rev().filter(after);
+        let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+        Ok(Self::cut(rest.collect(), limit, id))
+    }
+
     /// The page of a list that is held in memory, in the order of `number`, the highest first.
     fn of_numbered(items: Vec<T>, paging: &Paging, number: impl Fn(&T) -> i64) -> Result<Self, Problem> {
         let limit = paging.limit()?;

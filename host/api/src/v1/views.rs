@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use carillon_engine::observers::Report;
+use carillon_policy::binding::{Changes, LimitsDoc, Pin, QuotaDoc};
 
 /// A plugin in a role.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -20,6 +21,28 @@ pub struct UseDoc {
     /// The group of the jobs that it asks for, without which it may ask for none; for `observe` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) jobs: Option<String>,
+}
+
+/// What a group has of its own; the rest comes from its tenant and from the server.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct GroupDoc {
+    /// In order.
+    pub(super) encode: Option<Vec<UseDoc>>,
+    /// Null takes an inherited signer away.
+    pub(super) sign: Option<UseDoc>,
+    /// Headers of every request whose values are keys of the kind `header`: header → the key's name.
+    pub(super) auth_headers: Option<BTreeMap<String, String>>,
+    pub(super) judge: Option<UseDoc>,
+    pub(super) retry: Option<UseDoc>,
+    /// Watches what happens to the group's jobs; null takes an inherited one away.
+    pub(super) observe: Option<UseDoc>,
+    pub(super) limits: Option<LimitsDoc>,
+    /// The group that copies of dead letters go to, for consumers to pull.
+    pub(super) dead_letters: Option<String>,
+    /// Which version of the policy a job follows: the one in force (`group`, the default), or the one that was when it was accepted (`job`).
+    pub(super) pin: Option<Pin>,
+    /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    pub(super) rollback_on_quarantine: Option<bool>,
 }
 
 /// A group as it is shown.
@@ -46,6 +69,9 @@ pub struct GroupView {
     /// Which layer each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sources: Option<BTreeMap<String, String>>,
+    /// What all groups of its tenant may use together, next to its own limits; with `?effective=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quota: Option<QuotaDoc>,
     /// Why nothing of this group runs, if something that its policy refers to has gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) broken: Option<String>,

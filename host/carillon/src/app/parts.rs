@@ -67,6 +67,7 @@ pub(super) fn settler(
 /// What the handlers work with, and what observers ask for.
 pub(super) fn new_api(
     config: &Config,
+    files: FileShares,
     node: &Arc<Node>,
     runtime: &Arc<Runtime>,
     health: Health,
@@ -98,6 +99,7 @@ pub(super) fn new_api(
         wake: Arc::clone(&node.wake),
         limits: intake_limits(config),
     });
+    let event_streams = config.events.streams.min(files.streams());
     let api = Arc::new(Api {
         intake,
         bulks,
@@ -110,8 +112,8 @@ pub(super) fn new_api(
         observer: Arc::clone(&node.observer),
         observers,
         backlog_counted_at: tokio::sync::Mutex::default(),
-        streams: Arc::new(Semaphore::new(config.events.streams)),
-        event_streams: config.events.streams,
+        streams: Arc::new(Semaphore::new(event_streams)),
+        event_streams,
         gates: Arc::clone(&node.gates),
         cluster: Arc::clone(&node.cluster),
         health,

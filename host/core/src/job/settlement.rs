@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{AttemptRecord, JobId, Leased, NewJob, State, Token};
+use super::{AttemptRecord, JobId, Lease, Leased, NewJob, State, Token};
 use crate::clock::UnixMs;
 
 /// What becomes of a leased job. Made by the constructors only, so that every mix of fields makes sense.
@@ -53,6 +53,13 @@ impl Settlement {
     #[must_use]
     pub fn dead(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
         Self::of(leased, at, Some(attempt), Next::Final(State::Dead))
+    }
+
+    /// The stored job cannot be read, so that nobody knows whether others wait for its end.
+    #[must_use]
+    pub fn dead_unread((id, token): Lease, at: UnixMs, attempt: Arc<AttemptRecord>) -> Self {
+        let next = Next::Final(State::Dead);
+        Self { id, token, at, attempt: Some(attempt), follow_ups: Vec::new(), is_ordered: true, next }
     }
 
     /// The job's time ran out; `attempt` is the one that was made just before, if any.

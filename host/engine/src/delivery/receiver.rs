@@ -163,7 +163,7 @@ impl Receivers {
         // What can be given back without a trace comes first; a probe of a breaker cannot.
         let seat = most.map(|most| self.places.enter(job.group, &to.origin, most, now, waits)).transpose();
         let seat = seat.map_err(refused(Why::Full))?;
-        let pause = self.pauses.enter(job.group, to.url.as_ref(), now, (Why::Paused.turn(job), waits));
+        let pause = self.pauses.enter(job.group, to.url.as_ref(), now, (job.id, waits));
         let pause = pause.map_err(refused(Why::Paused))?;
         let breaker = self.breakers.enter(job.tenant, &to.origin, now, (Why::LeftAlone.turn(job), waits));
         let breaker = breaker.map_err(refused(Why::LeftAlone))?;

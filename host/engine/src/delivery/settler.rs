@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::delivery::follow_ups;
 use carillon_catalog::Catalog;
-use carillon_core::clock::Clock;
+use carillon_core::clock::{self, Clock};
 use carillon_core::job::{Leased, Settlement};
 use carillon_store::{Settled, Store, StoreError};
 use carillon_telemetry::Observer;
@@ -132,7 +132,7 @@ impl Settler {
             if self.interrupt.is_cancelled() {
                 return Err(Unwritten::Interrupted);
             }
-            self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)).await;
+            clock::pause(STORE_PAUSE).await;
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::dispatch::pull::Consumers;
 use crate::notifier::Wake;
 use crate::rollout::Rollouts;
 use carillon_catalog::{Catalog, Group, Tenant};
-use carillon_core::clock::{Clock, Stopwatch, UnixMs};
+use carillon_core::clock::{self, Clock, Stopwatch, UnixMs};
 use carillon_core::job::{GroupId, Job, Leased, Next, Settlement, TenantId};
 use carillon_store::{ClaimDue, Owed, Settled, Store, StoreError, Waiting};
 use carillon_telemetry::{Fact, Observer};
@@ -130,7 +130,11 @@ impl Node {
             let next = match self.look_and_claim().await {
                 Ok(Some(next)) => next,
                 Ok(None) => continue,
-                Err(error) => self.after_failure(&error),
+                Err(error) => {
+                    tracing::error!(%error, "cannot look for due jobs");
+                    clock::pause_until_stopped(STORE_PAUSE, &stop).await;
+                    continue;
+                }
             };
             self.wake.foresee(next.plus(CLAIM_TIME));
             let gathered = async {
@@ -148,18 +152,10 @@ impl Node {
         }
     }
 
-    fn after_failure(&self, error: &StoreError) -> UnixMs {
-        tracing::error!(%error, "cannot look for due jobs");
-        self.clock.now().plus(STORE_PAUSE)
-    }
-
     /// Starts what is due, and says when to look again: none if there may be more at once.
     async fn look_and_claim(self: &Arc<Self>) -> Result<Option<UnixMs>, StoreError> {
         let outlook = self.look().await?;
-        let next = match outlook.quotas.is_empty() {
-            true => Some(outlook.next),
-            false => self.claim(&outlook).await?,
-        };
+        let next = if outlook.quotas.is_empty() { Some(outlook.next) } else { self.claim(&outlook).await? };
         if next.is_some() {
             self.crowded.store(outlook.crowded, Ordering::Relaxed);
         }
@@ -358,7 +354,8 @@ impl Node {
                 Ok(asked) => asked.plus(period),
                 Err(error) => {
                     tracing::error!(%error, "cannot extend leases");
-                    self.clock.now().plus(period.min(STORE_PAUSE))
+                    clock::pause_until_stopped(period.min(STORE_PAUSE), &stop).await;
+                    self.clock.now()
                 }
             };
         }

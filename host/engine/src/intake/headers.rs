@@ -9,18 +9,19 @@ use utoipa::openapi::{RefOr, Schema};
 
 use super::error::IntakeError;
 use carillon_policy::binding::pointer_to;
-use carillon_policy::check_header;
+use carillon_policy::check_job_header;
 
 /// The most headers of a job.
 const MAX_HEADERS: usize = 64;
 
 /// Headers that a request has once at most: a receiver would take one of two, or refuse both (RFC 9110, section 5.3).
-const SINGLE: [&str; 9] = [
+const SINGLE: [&str; 10] = [
     "authorization",
     "content-location",
     "content-type",
     "date",
     "from",
+    "host",
     "if-match",
     "if-modified-since",
     "referer",
@@ -85,7 +86,7 @@ impl HeadersInput {
             return Err(IntakeError::invalid("/headers", format!("more than {MAX_HEADERS} headers")));
         }
         for (index, (name, value)) in self.headers.iter().enumerate() {
-            check_header(name, value.as_bytes())
+            check_job_header(name, value.as_bytes())
                 .map_err(|message| IntakeError::invalid(self.pointer(index), message))?;
             let earlier = self.headers.iter().take(index).find(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
             if let Some((earlier, _)) = earlier

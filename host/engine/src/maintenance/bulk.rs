@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Cluster, Divided};
 use crate::notifier::Wake;
 use carillon_catalog::{Bulk, BulkAction, Catalog, Rejected};
-use carillon_core::clock::Clock;
+use carillon_core::clock::{self, Clock};
 use carillon_core::job::{Job, State, TenantId};
 use carillon_core::stable_hash::fnv;
 use carillon_store::{Change, Changed, JobsQuery, Store, StoreError};
@@ -74,10 +74,7 @@ impl Bulks {
             for bulk in unfinished {
                 if let Err(error) = self.one(&bulk, &stop).await {
                     tracing::error!(bulk = bulk.id, %error, "a change of many jobs stopped; it goes on soon");
-                    tokio::select! {
-                        () = self.clock.sleep_until(self.clock.now().plus(STORE_PAUSE)) => {}
-                        () = stop.cancelled() => {}
-                    }
+                    clock::pause_until_stopped(STORE_PAUSE, &stop).await;
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::dispatch::dispatcher::Node;
 use crate::dispatch::leases::{Hold, Sorted};
 use carillon_catalog::BULK_RETENTION;
 use carillon_config::Retention;
-use carillon_core::clock::UnixMs;
+use carillon_core::clock::{self, UnixMs};
 use carillon_core::job::{Lease, Leased, Settlement, State};
 use carillon_store::{Prune, StoreError};
 use carillon_telemetry::Fact;
@@ -53,7 +53,11 @@ impl Node {
                     self.wake.here();
                     continue;
                 }
-                Err(error) => tracing::error!(%error, "cannot look for leases that ended and jobs that expired"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot look for leases that ended and jobs that expired");
+                    clock::pause_until_stopped(LATE_PERIOD, &stop).await;
+                    continue;
+                }
             }
             self.pause_until(next, &stop).await;
         }

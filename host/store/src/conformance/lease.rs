@@ -228,3 +228,37 @@ pub async fn survives_reopening_or_ends(world: &World) {
         None => assert_eq!(store.settle(settle(&before)).await.unwrap(), [Settled::Applied(State::Succeeded)]),
     }
 }
+
+/// Returns how many of the group's jobs are scheduled, running and dead.
+async fn scheduled_running_dead(world: &World) -> [u64; 3] {
+    let stats = world.store.stats(world.tenant, world.group, NOW).await.unwrap();
+    [stats.scheduled, stats.running, stats.dead]
+}
+
+pub async fn of_a_job_that_cannot_be_read_ends_it_and_others_flow_on(world: &World) {
+    let ordered = |run_at| NewJob { order_key: Some("k".to_owned()), ..world.job(run_at) };
+    let jobs = [world.job(NOW), ordered(NOW.plus(ms(1))), ordered(NOW.plus(ms(2))), world.job(NOW.plus(ms(3)))];
+    let made: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    world.store.insert(jobs.to_vec().into()).await.unwrap();
+    world.damage(made[0]).await;
+    world.damage(made[1]).await;
+    let now = NOW.plus(ms(10));
+    // A claim of one meets the damaged ones first.
+    let claimed = world.claim(now, 1).await;
+    assert_eq!(ids(&claimed), [made[2]], "those behind it, and behind its order key");
+    assert_eq!(scheduled_running_dead(world).await, [1, 1, 2]);
+    let attempts = world.store.attempts(world.tenant, made[0], 0, 10).await.unwrap();
+    assert_eq!(attempts.len(), 1);
+    let detail = &attempts[0].detail;
+    assert!(!detail.spent, "nothing was sent");
+    let error = detail.error.as_ref().unwrap();
+    assert_eq!(error.code, "store.unreadable");
+    assert!(error.message.contains("cannot be read") && error.message.contains("spec"), "{}", error.message);
+
+    // What is damaged while it is leased ends when its lease has.
+    world.damage(made[2]).await;
+    let later = now.plus(LEASE);
+    assert!(claim_lost(&*world.store, later, later.plus(LEASE), 10).await.is_empty());
+    assert_eq!(scheduled_running_dead(world).await, [1, 0, 3]);
+    assert!(world.store.ending_leases(later, later.plus(LEASE), 10).await.unwrap().is_empty(), "it is not met again");
+}

@@ -298,3 +298,34 @@ pub async fn the_backlog_is_what_waits(world: &World) {
     let backlog = world.store.backlog(NOW.plus(ms(5))).await.unwrap();
     assert_eq!((backlog.waiting, backlog.due, backlog.earliest), (3, 1, Some(NOW.plus(ms(5)))), "one runs");
 }
+
+pub async fn what_cannot_be_read_is_left_out_and_shortens_no_page(world: &World) {
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        let job = NewJob { name: Some(format!("n{n}")), ..world.job(NOW) };
+        ids.push(job.id);
+        world.store.insert(vec![job].into()).await.unwrap();
+    }
+    for damaged in [1, 3, 4] {
+        world.damage(ids[damaged]).await;
+    }
+    let left = [ids[5], ids[2], ids[0]];
+    assert_eq!(listed(world, all(world)).await, left);
+    assert_eq!(listed(world, JobsQuery { limit: 2, ..all(world) }).await, left[..2], "as many as asked for");
+    assert_eq!(listed(world, JobsQuery { limit: 2, before: Some(ids[5]), ..all(world) }).await, left[1..]);
+    let of_tenant = world.store.jobs_of_tenant(JobsQuery { limit: 2, ..all(world) }).await.unwrap();
+    assert_eq!(of_tenant.iter().map(|job| job.id).collect::<Vec<_>>(), left[..2]);
+    let names =
+        NamesQuery { tenant: world.tenant, group: world.group, prefix: String::new(), after: String::new(), limit: 2 };
+    let newest = world.store.newest_of_names(names).await.unwrap();
+    assert_eq!(newest.iter().map(|job| job.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+
+    let leased = world.leased().await;
+    let settled = Settlement::retry(&leased, NOW, an_attempt(&leased, None), NOW);
+    world.store.settle(vec![settled]).await.unwrap();
+    world.damage_attempts(leased.job.id).await;
+    let again = world.claim(NOW, 100).await.into_iter().find(|again| again.job.id == leased.job.id).unwrap();
+    world.store.settle(vec![Settlement::succeeded(&again, NOW, an_attempt(&again, Some(200)))]).await.unwrap();
+    let attempts = world.store.attempts(world.tenant, leased.job.id, 0, 1).await.unwrap();
+    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [2]);
+}

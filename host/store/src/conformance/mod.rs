@@ -52,6 +52,7 @@ macro_rules! conformance {
                 comes_from_many_groups_at_once, is_given_once, waiting_groups_are_named_with_their_earliest_job,
                 that_ran_out_is_given_anew, that_ran_out_cannot_settle_or_extend, is_taken_back_only_where_it_is_named,
                 that_was_lost_to_a_pause_is_not_counted, can_be_prolonged,
+                of_a_job_that_cannot_be_read_ends_it_and_others_flow_on,
                 shows_the_last_hundred_attempts, survives_reopening_or_ends,
             ]
             settle: [
@@ -86,6 +87,7 @@ macro_rules! conformance {
             list: [
                 tenants_are_apart, pages_go_from_new_to_old, pages_of_a_tenant_merge_its_groups, pages_filter_by_state_and_name, attempts_are_paged,
                 stats_are_exact, the_backlog_is_what_waits, filters_find_and_count, the_newest_of_each_name_in_order,
+                what_cannot_be_read_is_left_out_and_shortens_no_page,
             ]
             catalog: [
                 put_counts_versions, put_expects, names_are_unique_per_tenant_and_kind, generation_rises_with_each_change, a_change_is_read_without_the_rest,
@@ -125,6 +127,12 @@ pub trait Backend: Send + Sync {
     /// Closes the store that it opened before, if it did, and opens the same database.
     async fn open(&self) -> Arc<dyn Store>;
 
+    /// Makes the stored row of a job one that nobody can read.
+    async fn damage(&self, id: JobId);
+
+    /// Makes the stored rows of a job's attempts ones that nobody can read.
+    async fn damage_attempts(&self, id: JobId);
+
     /// How many rows each table of the database has, partitions included, but for those that a database has from the beginning.
     async fn rows(&self) -> BTreeMap<String, u64>;
 }
@@ -137,6 +145,14 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     async fn rows(&self) -> BTreeMap<String, u64> {
         (**self).rows().await
+    }
+
+    async fn damage(&self, id: JobId) {
+        (**self).damage(id).await;
+    }
+
+    async fn damage_attempts(&self, id: JobId) {
+        (**self).damage_attempts(id).await;
     }
 }
 
@@ -175,6 +191,14 @@ impl World {
         let mut rows = self.backend.rows().await;
         rows.retain(|_, count| *count > 0);
         rows
+    }
+
+    pub async fn damage(&self, id: JobId) {
+        self.backend.damage(id).await;
+    }
+
+    pub async fn damage_attempts(&self, id: JobId) {
+        self.backend.damage_attempts(id).await;
     }
 
     /// The store after a restart.

@@ -18,7 +18,7 @@ const DIGEST_LEN: usize = 64;
 
 /// An artefact in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reference {
+pub struct Reference {
     /// With its port, if that was said.
     pub(super) host: String,
     /// Its path.

@@ -1,24 +1,31 @@
 //! URLs whose receiver has asked for a pause, with `Retry-After` on 429 or 503: the jobs of that group for that URL wait.
 //!
 //! A receiver may limit each of its URLs by itself, so nothing else of its origin waits, and no other group. When the pause is over, one
-//! attempt passes; what comes of it ends the pause or begins another. Those that wait come back one after the other ([`Line`]), and a job
-//! that is not among them goes behind them: the one that was refused cannot be the first again and again.
+//! attempt passes; what comes of it ends the pause or begins another. Those that wait come back one after the other ([`Line`]), and are let in
+//! in the order in which they came ([`Queue`]). A job that was let in and refused comes anew, behind the others: none is the first again and
+//! again.
 //!
 //! URLs without a pause take no memory, and [`MAX_PAUSES`] bounds the others: past it, further ones are not waited for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use url::{Position, Url};
 
-use super::line::{Line, Turn, Waits};
+use super::line::{LONGEST, Line, Waits};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::GroupId;
+use carillon_core::job::{GroupId, JobId};
 
 /// The most pauses that are known.
 const MAX_PAUSES: usize = 10_000;
+
+/// The most jobs of a pause whose order is known. The others go behind them, and join them when there is room.
+const MAX_QUEUED: usize = 100;
+
+/// How late a job may be before others no longer wait for it: it may have been cancelled.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The longest URL that can have a pause, in bytes.
 const URL_LEN: usize = 2_048;
@@ -26,7 +33,7 @@ const URL_LEN: usize = 2_048;
 /// The distance between those that wait.
 const STEP: Duration = Duration::from_millis(1);
 
-/// How long the others wait for what comes of the first attempt after a pause, before they look again.
+/// How long the others wait for the first one after a pause, and for what comes of its attempt, before they look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a pause that is over is known for those that wait.
@@ -50,6 +57,21 @@ struct Pause {
     /// Whether the first attempt after it is under way.
     is_probed: bool,
     line: Line,
+    queue: Queue,
+}
+
+/// The jobs that wait, in the order in which they came.
+#[derive(Default)]
+struct Queue {
+    order: BTreeMap<u64, Waiting>,
+    numbers: HashMap<JobId, u64>,
+    next: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    job: JobId,
+    back_at: UnixMs,
 }
 
 /// The right to make an attempt. If it is dropped without [`Pass::finish`], as if nothing had been sent.
@@ -81,7 +103,7 @@ impl Pauses {
         group: GroupId,
         url: Option<&Url>,
         now: UnixMs,
-        (turn, waits): (Turn, Waits),
+        (job, waits): (JobId, Waits),
     ) -> Result<Pass, UnixMs> {
         let mut pass = Pass { pauses: Arc::clone(self), probe: None };
         let Some(longest) = self.longest else { return Ok(pass) };
@@ -95,15 +117,20 @@ impl Pauses {
             pause.until
         } else if pause.is_probed {
             now.plus(LOOK_AGAIN)
-        } else if pause.line.is_before(turn, now) {
-            now.plus(STEP)
+        } else if let Some(back_at) = pause.queue.first_before(job, now) {
+            now.max(back_at).plus(LOOK_AGAIN)
         } else {
-            pause.line.leave(turn);
+            pause.queue.leave(job);
             pause.is_probed = true;
             pass.probe = Some(key);
             return Ok(pass);
         };
-        Err(pause.line.wait(first, STEP, turn, waits))
+        if waits == Waits::Nowhere {
+            return Err(first);
+        }
+        let back_at = pause.line.place(first, STEP);
+        pause.queue.wait(job, back_at);
+        Err(back_at)
     }
 
     /// The receiver has asked that the group's jobs for `url` wait for `time`. Returns the end of a pause that begins.
@@ -123,7 +150,7 @@ impl Pauses {
         if known.len() >= MAX_PAUSES {
             return None;
         }
-        known.insert(key, Pause { until, is_probed: false, line: Line::default() });
+        known.insert(key, Pause { until, is_probed: false, line: Line::default(), queue: Queue::default() });
         Some(until)
     }
 
@@ -144,6 +171,45 @@ impl Pause {
     /// Whether it is not over, or somebody is sure to ask.
     fn is_needed(&self, now: UnixMs, longest: Duration) -> bool {
         self.until.plus(FORGET) > now && self.until <= now.plus(longest)
+    }
+}
+
+impl Queue {
+    /// Returns when the first of those that wait comes back; none if that is `job`, or nobody waits. Those that did not come back are forgotten.
+    fn first_before(&mut self, job: JobId, now: UnixMs) -> Option<UnixMs> {
+        while let Some(first) = self.order.first_entry() {
+            let Waiting { job: first_job, back_at } = *first.get();
+            if first_job == job {
+                return None;
+            }
+            let is_late = back_at.plus(GRACE) <= now;
+            // The clock was set back.
+            let is_lost = back_at > now.plus(LONGEST * 2);
+            if !is_late && !is_lost {
+                return Some(back_at);
+            }
+            first.remove();
+            self.numbers.remove(&first_job);
+        }
+        None
+    }
+
+    /// A job comes back then, and keeps its place; without one it goes behind the others.
+    fn wait(&mut self, job: JobId, back_at: UnixMs) {
+        let number = match self.numbers.get(&job) {
+            Some(number) => *number,
+            None if self.numbers.len() >= MAX_QUEUED => return,
+            None => self.next,
+        };
+        self.next = self.next.max(number + 1);
+        self.numbers.insert(job, number);
+        self.order.insert(number, Waiting { job, back_at });
+    }
+
+    fn leave(&mut self, job: JobId) {
+        if let Some(number) = self.numbers.remove(&job) {
+            self.order.remove(&number);
+        }
     }
 }
 
@@ -185,12 +251,14 @@ impl Drop for Pass {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GROUP: GroupId = GroupId(1);
     const LONGEST: Duration = Duration::from_secs(300);
-    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
-    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
+    const HERE: &str = "http://a/x";
+    const PAUSE: Duration = Duration::from_secs(2);
 
     fn pauses() -> Arc<Pauses> {
         Arc::new(Pauses::with(LONGEST))
@@ -200,100 +268,88 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn enter(pauses: &Arc<Pauses>, text: &str, now: i64, turn: (Turn, Waits)) -> Result<Pass, UnixMs> {
-        pauses.enter(GROUP, Some(&url(text)), UnixMs(now), turn)
+    fn asking(job: u64) -> (JobId, Waits) {
+        (JobId(uuid::Uuid::from_u128(job.into())), Waits::InLine)
+    }
+
+    fn enter_at(pauses: &Arc<Pauses>, text: &str, now: i64, job: u64) -> Result<Pass, UnixMs> {
+        pauses.enter(GROUP, Some(&url(text)), UnixMs(now), asking(job))
+    }
+
+    fn enter(pauses: &Arc<Pauses>, now: i64, job: u64) -> Result<Pass, UnixMs> {
+        enter_at(pauses, HERE, now, job)
     }
 
     #[test]
     fn pause_holds_for_one_url_and_one_group() {
         let pauses = pauses();
-        let until = pauses.begin(GROUP, &url("http://a/x?q=1"), Duration::from_secs(2), UnixMs(0));
+        let until = pauses.begin(GROUP, &url("http://a/x?q=1"), PAUSE, UnixMs(0));
         assert_eq!(until, Some(UnixMs(2_000)));
         for same in ["http://a/x", "http://a:80/x?other", "http://user:secret@A/x#part"] {
-            assert!(enter(&pauses, same, 0, NEW).is_err(), "{same}");
+            assert!(enter_at(&pauses, same, 0, 1).is_err(), "{same}");
         }
         for other in ["http://a/y", "http://a/x/", "https://a/x", "http://a:81/x", "http://b/x"] {
-            assert!(enter(&pauses, other, 0, NEW).is_ok(), "{other}");
+            assert!(enter_at(&pauses, other, 0, 1).is_ok(), "{other}");
         }
-        assert!(pauses.enter(GroupId(2), Some(&url("http://a/x")), UnixMs(0), NEW).is_ok());
-        assert!(pauses.enter(GROUP, None, UnixMs(0), NEW).is_ok(), "without a URL");
+        assert!(pauses.enter(GroupId(2), Some(&url("http://a/x")), UnixMs(0), asking(1)).is_ok());
+        assert!(pauses.enter(GROUP, None, UnixMs(0), asking(1)).is_ok(), "without a URL");
     }
 
     #[test]
     fn one_attempt_ends_the_pause_or_begins_another() {
-        let (pauses, here) = (pauses(), "http://a/x");
-        pauses.begin(GROUP, &url(here), Duration::from_secs(2), UnixMs(0));
-        assert_eq!(enter(&pauses, here, 5, NEW).err(), Some(UnixMs(2_000)));
-        let probe = enter(&pauses, here, 2_000, BACK).ok().unwrap();
-        assert_eq!(enter(&pauses, here, 2_001, NEW).err(), Some(UnixMs(3_001)));
-        assert_eq!(pauses.begin(GROUP, &url(here), Duration::from_secs(4), UnixMs(2_100)), None, "it goes on");
+        let pauses = pauses();
+        pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
+        assert_eq!(enter(&pauses, 5, 1).err(), Some(UnixMs(2_000)));
+        let probe = enter(&pauses, 2_000, 1).ok().unwrap();
+        assert_eq!(enter(&pauses, 2_001, 2).err(), Some(UnixMs(3_001)));
+        assert_eq!(pauses.begin(GROUP, &url(HERE), PAUSE * 2, UnixMs(2_100)), None, "it goes on");
         probe.finish(Asks::ForAPause);
-        assert!(enter(&pauses, here, 6_099, BACK).err().unwrap() >= UnixMs(6_100));
-        enter(&pauses, here, 6_200, BACK).ok().unwrap().finish(Asks::Nothing);
+        assert!(enter(&pauses, 6_099, 2).err().unwrap() >= UnixMs(6_100));
+        enter(&pauses, 6_200, 2).ok().unwrap().finish(Asks::Nothing);
         assert!(pauses.lock().is_empty());
-        assert!((0..10).all(|_| enter(&pauses, here, 6_200, NEW).is_ok()));
+        assert!((0..10).all(|job| enter(&pauses, 6_200, job).is_ok()));
     }
 
     #[test]
     fn attempt_that_is_not_made_is_followed_by_another() {
-        let (pauses, here) = (pauses(), "http://a/x");
-        pauses.begin(GROUP, &url(here), Duration::from_secs(2), UnixMs(0));
-        drop(enter(&pauses, here, 2_000, NEW).ok().unwrap());
-        assert!(enter(&pauses, here, 2_000, NEW).is_ok());
+        let pauses = pauses();
+        pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
+        drop(enter(&pauses, 2_000, 1).ok().unwrap());
+        assert!(enter(&pauses, 2_000, 2).is_ok());
     }
 
     #[test]
-    fn job_that_is_refused_goes_behind_those_that_wait() {
-        let (pauses, here) = (pauses(), "http://a/x");
-        let pause = Duration::from_secs(2);
-        pauses.begin(GROUP, &url(here), pause, UnixMs(0));
-        // Three jobs wait; the one that was refused comes back at the very end of the pause, before them.
-        let mut waiting: Vec<UnixMs> = (1..4).map(|at| enter(&pauses, here, at, NEW).err().unwrap()).collect();
-        let (mut now, mut served) = (UnixMs(2_000), Vec::new());
-        let mut refused = enter(&pauses, here, now.0, NEW).err().expect("it goes behind the others");
-        assert!(waiting.iter().all(|at| *at < refused), "{refused} {waiting:?}");
-        // Each pause lets one of them in, who is refused and has nothing to come back for.
-        while !waiting.is_empty() {
-            now = now.max(*waiting.iter().min().unwrap());
-            let mut later = Vec::new();
-            for at in std::mem::take(&mut waiting) {
-                match enter(&pauses, here, now.0, BACK) {
-                    Ok(pass) => {
-                        pauses.begin(GROUP, &url(here), pause, now);
-                        pass.finish(Asks::ForAPause);
-                        served.push(at);
-                    }
-                    Err(at) => later.push(at),
-                }
-            }
-            waiting = later;
-            if refused <= now {
-                refused = enter(&pauses, here, now.0, BACK).err().expect("its turn is after theirs");
-            }
-        }
-        assert_eq!(served.len(), 3);
-        assert!(enter(&pauses, here, now.plus(pause * 2).0, BACK).is_ok(), "and then it is let in");
+    fn job_that_asks_without_waiting_takes_no_place() {
+        let pauses = pauses();
+        pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
+        let (job, _) = asking(1);
+        assert!(pauses.enter(GROUP, Some(&url(HERE)), UnixMs(1_990), (job, Waits::Nowhere)).is_err());
+        assert!(enter(&pauses, 2_000, 2).is_ok());
     }
 
     #[test]
     fn those_who_never_come_back_hold_nobody_up() {
-        let (pauses, here) = (pauses(), "http://a/x");
-        pauses.begin(GROUP, &url(here), Duration::from_secs(2), UnixMs(0));
-        for at in 0..100 {
-            assert!(enter(&pauses, here, at, NEW).is_err());
+        let pauses = pauses();
+        pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
+        for job in 0..1_000 {
+            assert!(enter(&pauses, 0, job).is_err());
         }
-        // One that comes now goes behind them once, and is let in when it comes back.
-        let at = enter(&pauses, here, 2_000, NEW).err().unwrap();
-        assert!(at > UnixMs(2_000) && at < UnixMs(5_000), "{at}");
-        assert!(enter(&pauses, here, at.0, BACK).is_ok());
+        let (mut at, mut asked) = (2_000, 0);
+        while let Err(again) = enter(&pauses, at, 1_000) {
+            assert!(again > UnixMs(at));
+            (at, asked) = (again.0, asked + 1);
+        }
+        assert!(at <= 6_000 && asked <= 4, "{at} {asked}");
+        assert!(pauses.lock().values().all(|pause| pause.queue.order.len() <= MAX_QUEUED));
     }
 
     #[test]
     fn pauses_are_bounded_in_length_and_number() {
         let pauses = pauses();
         pauses.begin(GROUP, &url("http://a/"), Duration::MAX, UnixMs(0));
-        assert_eq!(enter(&pauses, "http://a/", 0, NEW).err(), Some(UnixMs(0).plus(LONGEST)));
-        assert!(enter(&pauses, "http://a/", -1_000_000, NEW).err().unwrap() <= UnixMs(-1_000_000).plus(LONGEST * 2));
+        let enter = |now| enter_at(&pauses, "http://a/", now, 1).err().unwrap();
+        assert_eq!(enter(0), UnixMs(0).plus(LONGEST));
+        assert!(enter(-1_000_000) <= UnixMs(-1_000_000).plus(LONGEST * 2));
         for n in 0..MAX_PAUSES + 10 {
             pauses.begin(GROUP, &url(&format!("http://a/{n}")), Duration::from_secs(1), UnixMs(0));
         }
@@ -304,5 +360,60 @@ mod tests {
         assert_eq!(pauses.begin(GROUP, &url("http://a/zero"), Duration::ZERO, later), None);
         let long = url(&format!("http://a/{}", "x".repeat(URL_LEN)));
         assert_eq!(pauses.begin(GROUP, &long, LONGEST, later), None);
+    }
+
+    /// Jobs that are refused whenever they are let in, and ask when they were told to.
+    struct Refused {
+        pauses: Arc<Pauses>,
+        /// When each asks next.
+        asks_at: [UnixMs; 5],
+        /// How many were let in since each was.
+        waited: [u32; 5],
+        under_way: Option<(usize, Pass)>,
+    }
+
+    impl Refused {
+        fn new() -> Self {
+            let pauses = pauses();
+            pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
+            Self { pauses, asks_at: [UnixMs(0); 5], waited: [0; 5], under_way: None }
+        }
+
+        /// Those whose time has come ask, in this order; the one that is let in is answered at the next step.
+        fn step(&mut self, now: i64, order: &[usize]) {
+            if let Some((job, pass)) = self.under_way.take() {
+                self.pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(now));
+                pass.finish(Asks::ForAPause);
+                self.asks_at[job] = UnixMs(now).plus(PAUSE);
+            }
+            for &job in order {
+                if self.asks_at[job] > UnixMs(now) {
+                    continue;
+                }
+                match enter(&self.pauses, now, job as u64) {
+                    Ok(pass) => {
+                        self.asks_at[job] = UnixMs::MAX;
+                        self.waited.iter_mut().for_each(|waited| *waited += 1);
+                        self.waited[job] = 0;
+                        self.under_way = Some((job, pass));
+                    }
+                    Err(at) => self.asks_at[job] = at,
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_job_is_let_in_twice_while_another_waits_for_its_turn(
+            steps in prop::collection::vec((1_i64..600, Just([0, 1, 2, 3, 4]).prop_shuffle()), 100..400),
+        ) {
+            let (mut refused, mut now) = (Refused::new(), 0);
+            for (time, order) in steps {
+                now += time;
+                refused.step(now, &order);
+                prop_assert!(refused.waited.iter().all(|waited| *waited <= 4), "{:?}", refused.waited);
+            }
+        }
     }
 }

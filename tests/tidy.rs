@@ -1,28 +1,12 @@
 //! The rules of style that a program can check.
 
+mod circles;
+mod crates;
+
 use std::path::{Path, PathBuf};
 
 /// The longest file without its unit tests, in lines.
 const FILE_LINES: usize = 400;
-
-/// Who may speak to the store, and why. `app` opens it; nobody else knows of it.
-const STORE_USERS: [(&str, &str); 15] = [
-    ("app", "opens and closes it"),
-    ("migrate", "moves one store into another"),
-    ("cron", "asks how far schedules have come"),
-    ("accept", "writes new jobs and shows what is there"),
-    ("sweep", "takes back and removes"),
-    ("aborts", "takes the leases of consumers away"),
-    ("due", "leases and settles"),
-    ("bulk", "changes many jobs"),
-    ("pull", "leases and settles for consumers"),
-    ("settler", "writes what becomes of jobs"),
-    ("priorities", "names what a claim takes first"),
-    ("health", "asks whether it works"),
-    ("cluster", "knows the other nodes by way of it"),
-    ("catalog", "keeps the durable copy of what is configured"),
-    ("observe", "reads facts, writes nothing"),
-];
 
 /// A file of the repository.
 struct Source {
@@ -35,12 +19,6 @@ impl Source {
     fn product(&self) -> &str {
         let tests = self.text.find("#[cfg(test)]\nmod tests {");
         &self.text[..tests.unwrap_or(self.text.len())]
-    }
-
-    /// The top-level module of the host that it belongs to.
-    fn module(&self) -> &str {
-        let path = self.path.trim_start_matches("host/src/");
-        path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
     /// Whether all of it is tests.
@@ -72,46 +50,10 @@ fn sources(directory: &str, kinds: &[&str]) -> Vec<Source> {
     found
 }
 
-fn host() -> Vec<Source> {
-    sources("host/src", &[".rs"]).into_iter().filter(|source| !source.is_test()).collect()
-}
-
-/// The modules that `text` imports from this crate.
-fn imports(text: &str) -> Vec<&str> {
-    let after = text.split("crate::").skip(1);
-    after.map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap()).collect()
-}
-
-#[test]
-fn imports_point_along_the_way() {
-    let library = std::fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
-    let order: Vec<_> = library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
-    let place = |module: &str| order.iter().position(|known| *known == module);
-    for source in host() {
-        let Some(own) = place(source.module()) else { continue };
-        for import in imports(source.product()) {
-            assert!(!import.is_empty(), "{}: import from each module of the crate by itself", source.path);
-            let to = place(import).unwrap_or_else(|| panic!("{}: `{import}` is not in lib.rs", source.path));
-            assert!(to >= own, "{}: `{import}` is further up the way than `{}`", source.path, source.module());
-        }
-    }
-}
-
-#[test]
-fn the_store_is_for_few() {
-    for source in host() {
-        let module = source.module();
-        if module != "store" && imports(source.product()).contains(&"store") {
-            let may = STORE_USERS.iter().any(|(user, _)| *user == module);
-            assert!(may, "{}: `{module}` is not among those who may speak to the store", source.path);
-        }
-    }
-}
-
 #[test]
 fn time_comes_from_the_clock() {
-    for source in sources("host/src", &[".rs"]) {
-        if source.module() != "clock" {
+    for source in sources("host", &[".rs"]) {
+        if !source.path.starts_with("host/core/src/clock") {
             for name in ["SystemTime", "Instant::now", "Timestamp::now", "Zoned::now", "getrandom::"] {
                 assert!(!source.text.contains(name), "{}: {name} belongs in clock.rs", source.path);
             }

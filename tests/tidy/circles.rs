@@ -105,6 +105,10 @@ impl Crate {
         let text = patterns.passed_on.replace_all(&self.texts[module], "");
         let mut paths: Vec<Module> = Vec::new();
         for found in patterns.path.captures_iter(&text) {
+            let end = found.get(0).map_or(0, |whole| whole.end());
+            if text[end..].starts_with("::{") {
+                continue;
+            }
             paths.push(base(module, &found[1]).into_iter().chain(parts(&found[2])).collect());
         }
         for found in patterns.list.captures_iter(&text) {

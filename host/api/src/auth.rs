@@ -9,7 +9,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Api;
+use super::ApiState;
 use super::error::Problem;
 use carillon_catalog::{AccessRole, DEFAULT_TENANT, Tenant};
 
@@ -31,7 +31,7 @@ pub struct Access {
 
 /// Finds out who is asking. The routes behind it can take an `Extension<Access>`.
 pub(super) async fn authenticate(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -58,7 +58,7 @@ pub(super) async fn require_operator(request: Request, next: Next) -> Result<Res
     Err(Problem::forbidden("only an operator's token, such as the one of the first start, manages tenants"))
 }
 
-impl Api {
+impl ApiState {
     /// What a request with these headers may do.
     pub(super) fn access(&self, headers: &HeaderMap) -> Result<Access, Problem> {
         let access = if self.auth {

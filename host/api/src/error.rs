@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use carillon_catalog::Rejected;
+use carillon_catalog::CatalogError;
 use carillon_engine::intake::{Cause, IntakeError};
 use carillon_policy::binding::Invalid;
 use carillon_policy::{Blame, Fault, LoadError};
@@ -284,16 +284,16 @@ impl From<LoadError> for Problem {
     }
 }
 
-impl From<Rejected> for Problem {
-    fn from(rejected: Rejected) -> Self {
+impl From<CatalogError> for Problem {
+    fn from(rejected: CatalogError) -> Self {
         match rejected {
-            Rejected::Invalid(invalid) => invalid.into(),
-            Rejected::Conflict(text) => Self::conflict(text),
-            Rejected::TooLarge(text) => Self::too_large(text),
-            Rejected::Plugin(error) => error.into(),
-            Rejected::Unsigned(text) => Self::unsigned(text),
-            Rejected::Gone => Self::conflict("it was removed in the same moment"),
-            Rejected::Store(error) => error.into(),
+            CatalogError::Invalid(invalid) => invalid.into(),
+            CatalogError::Conflict(text) => Self::conflict(text),
+            CatalogError::TooLarge(text) => Self::too_large(text),
+            CatalogError::Plugin(error) => error.into(),
+            CatalogError::Unsigned(text) => Self::unsigned(text),
+            CatalogError::Gone => Self::conflict("it was removed in the same moment"),
+            CatalogError::Store(error) => error.into(),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::error::Problem;
 use super::input::{parse, read};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
-use carillon_store::{Once, Placed, StoreError};
+use carillon_store::{IdempotentRequest, InsertOutcome, StoreError};
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 3_600);
@@ -121,10 +121,10 @@ impl Key {
         self,
         tenant: TenantId,
         now: UnixMs,
-        answer: impl Fn(&[Placed]) -> String + Send + Sync + 'static,
-    ) -> Once {
+        answer: impl Fn(&[InsertOutcome]) -> String + Send + Sync + 'static,
+    ) -> IdempotentRequest {
         let Self { key, fingerprint } = self;
-        Once { tenant, key, fingerprint, now, expires_at: now.plus(KEPT), answer: Arc::new(answer) }
+        IdempotentRequest { tenant, key, fingerprint, now, expires_at: now.plus(KEPT), answer: Arc::new(answer) }
     }
 }
 

@@ -44,21 +44,21 @@ use carillon_catalog::{AccessRole, Catalog};
 use carillon_config::Compat;
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_engine::cluster::Cluster;
-use carillon_engine::delivery::attempt::Attempter;
-use carillon_engine::dispatch::limiter::Gates;
-use carillon_engine::dispatch::pull::Puller;
+use carillon_engine::delivery::attempt::AttemptExecutor;
+use carillon_engine::dispatch::limiter::Limiter;
+use carillon_engine::dispatch::pull::PullQueue;
 use carillon_engine::health::Health;
 use carillon_engine::intake::Intake;
-use carillon_engine::maintenance::bulk::Bulks;
-use carillon_engine::notifier::Wake;
-use carillon_engine::observers::Observers;
-use carillon_engine::rollout::Rollouts;
+use carillon_engine::maintenance::bulk::BulkRunner;
+use carillon_engine::notifier::Notifier;
+use carillon_engine::observers::ObserverRunner;
+use carillon_engine::rollout::RolloutMonitor;
 use carillon_policy::Runtime;
 use carillon_store::Store;
-use carillon_telemetry::{Observer, RequestLabels};
+use carillon_telemetry::{RequestLabels, Telemetry};
 
 /// What handlers work with.
-pub struct Api {
+pub struct ApiState {
     /// Makes jobs.
     pub intake: Arc<Intake>,
     /// What is configured.
@@ -68,27 +68,27 @@ pub struct Api {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Foretells attempts.
-    pub attempter: Arc<Attempter>,
+    pub executor: Arc<AttemptExecutor>,
     /// Knows which policies are quarantined.
     pub runtime: Arc<Runtime>,
     /// Knows how versions of policies do.
-    pub rollouts: Arc<Rollouts>,
+    pub rollouts: Arc<RolloutMonitor>,
     /// Counts.
-    pub observer: Arc<Observer>,
+    pub observer: Arc<Telemetry>,
     /// Knows whether jobs are accepted and delivered.
     pub health: Health,
     /// Knows what runs.
-    pub gates: Arc<Gates>,
+    pub limiter: Arc<Limiter>,
     /// Is woken when there may be something due.
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// The nodes.
     pub cluster: Arc<Cluster>,
     /// Leases jobs to consumers.
-    pub pull: Arc<Puller>,
+    pub pull: Arc<PullQueue>,
     /// Changes many jobs.
-    pub bulks: Arc<Bulks>,
+    pub bulks: Arc<BulkRunner>,
     /// What the tenants' observers have done.
-    pub observers: Arc<Observers>,
+    pub observers: Arc<ObserverRunner>,
     /// When the metrics were last told what waits.
     pub backlog_counted_at: tokio::sync::Mutex<Option<UnixMs>>,
     /// Places for open event streams.
@@ -117,7 +117,7 @@ pub struct ApiLimits {
 }
 
 /// The whole API as a service.
-pub fn router(api: Arc<Api>) -> Router {
+pub fn router(api: Arc<ApiState>) -> Router {
     let (open, mut document) = OpenApiRouter::with_openapi(openapi::start())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -143,18 +143,18 @@ pub fn router(api: Arc<Api>) -> Router {
     layered(routes, api)
 }
 
-fn get_document(document: Value) -> MethodRouter<Arc<Api>> {
+fn get_document(document: Value) -> MethodRouter<Arc<ApiState>> {
     let document = Arc::new(document);
     get(move || async move { Json(Arc::clone(&document)) })
 }
 
 /// Another scheduler's API by itself, without a path in front.
-pub fn mount_router(mount: Mount, api: Arc<Api>) -> Router {
+pub fn mount_router(mount: Mount, api: Arc<ApiState>) -> Router {
     layered(compat::at_the_root(mount), api)
 }
 
 /// What holds for every request.
-fn layered(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+fn layered(routes: Router<Arc<ApiState>>, api: Arc<ApiState>) -> Router {
     routes
         .layer(DefaultBodyLimit::max(api.limits.body))
         .layer(from_fn_with_state(Arc::clone(&api), count))
@@ -162,7 +162,7 @@ fn layered(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
+fn closed_routes(api: &Arc<ApiState>) -> OpenApiRouter<Arc<ApiState>> {
     let operator = OpenApiRouter::new()
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get))
@@ -177,7 +177,7 @@ fn closed_routes(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .route_layer(from_fn_with_state(Arc::clone(api), auth::authenticate))
 }
 
-fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
+fn viewers_routes() -> OpenApiRouter<Arc<ApiState>> {
     OpenApiRouter::new()
         .routes(routes!(groups::list))
         .routes(routes!(groups::get))
@@ -207,7 +207,7 @@ fn viewers_routes() -> OpenApiRouter<Arc<Api>> {
         .route_layer(from_fn_with_state(AccessRole::Viewer, auth::require))
 }
 
-fn producers_routes() -> OpenApiRouter<Arc<Api>> {
+fn producers_routes() -> OpenApiRouter<Arc<ApiState>> {
     OpenApiRouter::new()
         .routes(routes!(contents::payload))
         .routes(routes!(contents::request))
@@ -241,7 +241,7 @@ fn producers_routes() -> OpenApiRouter<Arc<Api>> {
         .route_layer(from_fn_with_state(AccessRole::Producer, auth::require))
 }
 
-fn admins_routes() -> OpenApiRouter<Arc<Api>> {
+fn admins_routes() -> OpenApiRouter<Arc<ApiState>> {
     OpenApiRouter::new()
         .routes(routes!(groups::put))
         .routes(routes!(groups::patch))
@@ -270,7 +270,7 @@ fn admins_routes() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// Counts requests by route, not by path, so that the numbers stay few.
-async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);

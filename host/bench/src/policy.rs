@@ -13,8 +13,8 @@ use carillon_config::{Config, Sources};
 use carillon_core::clock::Stopwatch;
 use carillon_core::job::TenantId;
 use carillon_policy::{
-    Attempt, Attribute, Called, Exchange, Fault, Header, JudgedOutcome, KeyKind, KeyMaterial, Lane, Limits, Plugin,
-    PolicyThreads, Request, Response, Role, Runtime, Usage, Verdict,
+    Attempt, Attribute, CallResult, CallUsage, Exchange, Fault, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits,
+    Plugin, PolicyThreads, QueueKey, Request, Response, Role, Runtime, Verdict,
 };
 
 /// Warm calls of a round.
@@ -32,7 +32,7 @@ const CASES: [(Role, &str, &str); 4] = [
 ];
 
 /// One call, with everything that it takes.
-struct Case {
+struct BenchCase {
     role: Role,
     config: &'static str,
     plugin: Arc<Plugin>,
@@ -63,10 +63,10 @@ impl Bench {
         Ok(rows)
     }
 
-    async fn case(&self, runtime: &Runtime, role: Role, name: &str, config: &'static str) -> anyhow::Result<Case> {
+    async fn case(&self, runtime: &Runtime, role: Role, name: &str, config: &'static str) -> anyhow::Result<BenchCase> {
         let embedded = carillon_default_plugins::ALL.iter().find(|plugin| plugin.name == name);
         let component = bytes::Bytes::from_static(embedded.context("a default plugin is missing")?.component);
-        Ok(Case {
+        Ok(BenchCase {
             role,
             config,
             plugin: runtime.registry.admit(local::NOBODY, &component).await?.plugin,
@@ -93,7 +93,7 @@ impl Bench {
     }
 }
 
-impl Case {
+impl BenchCase {
     /// The median time of a call while `callers` of the threads make calls.
     async fn median(self: &Arc<Self>, threads: &PolicyThreads, callers: u32) -> anyhow::Result<Duration> {
         let mut times = Vec::with_capacity(ROUNDS);
@@ -108,7 +108,7 @@ impl Case {
     async fn round(self: &Arc<Self>, threads: &PolicyThreads, callers: u32, calls: u32) -> anyhow::Result<Duration> {
         let run = |caller: u32| {
             let case = Arc::clone(self);
-            threads.run(Lane::of_tenant(TenantId(caller.into())), move || case.run(calls))
+            threads.run(QueueKey::of_tenant(TenantId(caller.into())), move || case.run(calls))
         };
         let times: Vec<Duration> =
             try_join_all((0..callers).map(run)).await?.into_iter().collect::<anyhow::Result<_>>()?;
@@ -128,7 +128,7 @@ impl Case {
     }
 
     /// What one call used.
-    fn call(&self, request: Request) -> anyhow::Result<Usage> {
+    fn call(&self, request: Request) -> anyhow::Result<CallUsage> {
         let (limits, attempt, config) = (&*self.limits, &self.attempt, self.config);
         let (usage, fault) = match self.role {
             Role::Encode => outcome(self.plugin.encode(limits, attempt, config, &request)),
@@ -144,7 +144,7 @@ impl Case {
     }
 }
 
-fn outcome<T>(called: Called<T>) -> (Usage, Option<Fault>) {
+fn outcome<T>(called: CallResult<T>) -> (CallUsage, Option<Fault>) {
     (called.usage, called.result.err())
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_core::clock::{Clock, Stopwatch, SystemClock, UnixMs};
 use carillon_core::job::{
-    Admission, AttemptDetail, AttemptRecord, GroupId, JobId, Leased, NewJob, Outcome, Priority, Settlement, Spec,
+    Admission, AttemptDetail, AttemptRecord, GroupId, JobId, LeasedJob, NewJob, Outcome, Priority, Settlement, Spec,
     Target, TenantId,
 };
-use carillon_store::{ClaimDue, Expect, INSERT_LIMIT, Kind, PutEntity, Store};
+use carillon_store::{ClaimDue, INSERT_LIMIT, Kind, Precondition, PutEntity, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
 use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 use futures_util::future::try_join_all;
@@ -95,7 +95,7 @@ fn flush(directory: &Path) -> Outcomes<Duration> {
     Ok(times[times.len() / 2])
 }
 
-fn attempt(leased: &Leased, now: UnixMs) -> AttemptRecord {
+fn attempt(leased: &LeasedJob, now: UnixMs) -> AttemptRecord {
     AttemptRecord {
         number: leased.number(),
         started_at: now,
@@ -131,8 +131,16 @@ impl Bench {
         let (name, doc) = (name.to_owned(), serde_json::Value::Null);
         let tenant = self.tenant.0;
         let now = SystemClock.now();
-        let put =
-            PutEntity { tenant, kind, name, doc, now, expect: Expect::Anything, needs: Vec::new(), component: None };
+        let put = PutEntity {
+            tenant,
+            kind,
+            name,
+            doc,
+            now,
+            expect: Precondition::Anything,
+            needs: Vec::new(),
+            component: None,
+        };
         Ok(self.store.put(put).await?.id)
     }
 
@@ -194,7 +202,7 @@ impl Bench {
         try_join_all(callers).await?.into_iter().collect()
     }
 
-    async fn claim(&self, quota: u32) -> Outcomes<Vec<Leased>> {
+    async fn claim(&self, quota: u32) -> Outcomes<Vec<LeasedJob>> {
         let now = SystemClock.now();
         let claim = ClaimDue {
             now,
@@ -206,7 +214,7 @@ impl Bench {
         Ok(self.store.claim_due(claim).await?)
     }
 
-    async fn settle(&self, leased: &[Leased]) -> Outcomes<()> {
+    async fn settle(&self, leased: &[LeasedJob]) -> Outcomes<()> {
         let now = SystemClock.now();
         let settlements = leased.iter().map(|leased| Settlement::succeeded(leased, now, attempt(leased, now)));
         self.store.settle(settlements.collect()).await?;

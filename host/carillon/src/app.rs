@@ -26,36 +26,36 @@ use tokio_util::task::TaskTracker;
 use carillon_api::connections::Connections;
 use carillon_api::door::Door;
 use carillon_api::serve::{ServeLimits, serve};
-use carillon_api::{Api, Mount, mount_router, router};
+use carillon_api::{ApiState, Mount, mount_router, router};
 use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
 use carillon_core::clock::{Clock, SystemClock};
 use carillon_core::shutdown::{Signal, signal};
-use carillon_engine::cluster::{Cluster, Link, run_refresh};
+use carillon_engine::cluster::{Cluster, PeerSync, run_refresh};
 use carillon_engine::delivery::egress::Guard;
 use carillon_engine::delivery::send::Sender;
-use carillon_engine::dispatch::dispatcher::{Node, Pace};
-use carillon_engine::dispatch::limiter::Gates;
+use carillon_engine::dispatch::dispatcher::{ClaimBatchSize, Dispatcher};
+use carillon_engine::dispatch::limiter::Limiter;
 use carillon_engine::files::FileShares;
 use carillon_engine::health::Health;
 use carillon_engine::intake::make_requested_jobs;
 use carillon_engine::loops::Loops;
-use carillon_engine::observers::Asked;
-use carillon_engine::rollout::Rollouts;
-use carillon_engine::schedules::Cron;
+use carillon_engine::observers::RequestedJobs;
+use carillon_engine::rollout::RolloutMonitor;
+use carillon_engine::schedules::ScheduleRunner;
 use carillon_store::Store;
-use carillon_telemetry::Observer;
+use carillon_telemetry::Telemetry;
 
 pub use self::backup::backup;
 use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, start_runtime};
-use self::parts::{attempter, concurrency, describe, event_bounds, new_api, payloads, settler};
+use self::parts::{concurrency, describe, event_bounds, executor, new_api, payloads, settler};
 pub use self::recover::{recover_master_key, recover_operator_token};
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// After the drain time: how long streams have to tell what became of the attempts that were interrupted.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const STREAM_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A server that runs.
 pub struct App {
@@ -66,7 +66,7 @@ pub struct App {
     /// Answers requests, as `address` does.
     pub door: Door,
     store: Arc<dyn Store>,
-    node: Arc<Node>,
+    node: Arc<Dispatcher>,
     stop: CancellationToken,
     /// Ends what has no end of its own.
     end: CancellationToken,
@@ -140,34 +140,34 @@ impl App {
         declare::operator_token(&config, &catalog, &home.operator_token_file()).await?;
         let guard = Guard::new(config.egress.allow.clone(), config.egress.deny.clone());
         let sender = Sender::new(&config.delivery, guard, files)?;
-        let observer = Arc::new(Observer::new(event_bounds(&config), clock.now()));
+        let observer = Arc::new(Telemetry::new(event_bounds(&config), clock.now()));
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
         let concurrency = concurrency(&config, files);
-        let (gates, stop) = (Arc::new(Gates::new(concurrency, payloads(&config))), CancellationToken::new());
-        let describe = describe(&config, concurrency, address, &gates, &stop);
+        let (limiter, stop) = (Arc::new(Limiter::new(concurrency, payloads(&config))), CancellationToken::new());
+        let describe = describe(&config, concurrency, address, &limiter, &stop);
         let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
-        let attempter = attempter(&config, sender, &catalog, &runtime, &clock, &observer, &cluster);
+        let executor = executor(&config, sender, &catalog, &runtime, &clock, &observer, &cluster);
         let interrupt = CancellationToken::new();
-        let rollouts = Arc::new(Rollouts::new(&attempter, &catalog, &runtime, &observer, interrupt.clone()));
+        let rollouts = Arc::new(RolloutMonitor::new(&executor, &catalog, &runtime, &observer, interrupt.clone()));
         let settler = settler(&store, &catalog, &clock, &observer, &interrupt);
-        let node = Arc::new(Node {
+        let node = Arc::new(Dispatcher {
             store: Arc::clone(&store),
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
-            attempter,
+            executor,
             rollouts,
             observer,
-            gates,
+            limiter,
             cluster,
             config: config.engine.clone(),
-            crowded: AtomicBool::new(false),
+            saturated: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
-            pace: Pace::default(),
+            pace: ClaimBatchSize::default(),
             priorities: Arc::default(),
             leases: Arc::default(),
             settler,
-            wake: Arc::default(),
+            notifier: Arc::default(),
             consumers: Arc::default(),
             attempts: TaskTracker::new(),
             interrupt,
@@ -221,13 +221,13 @@ impl App {
         self.serving.close();
     }
 
-    fn spawn_loops(&self, config: &Config, api: &Arc<Api>, asked: mpsc::Receiver<Asked>) {
+    fn spawn_loops(&self, config: &Config, api: &Arc<ApiState>, asked: mpsc::Receiver<RequestedJobs>) {
         let (node, first, last) = (&self.node, (&self.loops, &self.stop), (&self.lasting_loops, &self.node.interrupt));
         self.supervise(first, "dispatcher", node, |node, stop| node.run_due(stop));
         self.supervise(first, "late jobs", node, |node, stop| node.run_late(stop));
         let retention = config.retention.clone();
         self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
-        self.supervise(first, "schedules", &api.intake, |intake, stop| Cron::new(intake).run(stop));
+        self.supervise(first, "schedules", &api.intake, |intake, stop| ScheduleRunner::new(intake).run(stop));
         self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
         // Leases are kept alive, attempts cut off, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
         self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
@@ -269,16 +269,16 @@ impl App {
     /// Keeps in touch with the other nodes. To them this one lives as long as attempts run.
     fn spawn_link(&self, shared: Shared) {
         let (node, configured) = (&self.node, Arc::new(Notify::new()));
-        let (catalog, wake, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.wake), self.stop.clone());
+        let (catalog, notifier, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.notifier), self.stop.clone());
         let woken = Arc::clone(&configured);
         let refresh = Arc::clone(&self.supervisor).run("catalog refresh", move || {
-            run_refresh(Arc::clone(&catalog), Arc::clone(&woken), Arc::clone(&wake), stop.clone())
+            run_refresh(Arc::clone(&catalog), Arc::clone(&woken), Arc::clone(&notifier), stop.clone())
         });
-        let link = Link {
+        let link = PeerSync {
             peers: shared.peers,
             clock: shared.clock,
             cluster: Arc::clone(&node.cluster),
-            wake: Arc::clone(&node.wake),
+            notifier: Arc::clone(&node.notifier),
             configured,
         };
         self.link.spawn(refresh);
@@ -309,13 +309,13 @@ impl App {
             self.serving.wait().await;
             self.handlers_ended().await;
         };
-        if tokio::time::timeout(LAST_WORDS, answered).await.is_err() {
+        if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, answered).await.is_err() {
             tracing::warn!("some requests were not answered to the end");
         }
-        if tokio::time::timeout(LAST_WORDS, self.lasting_loops.wait()).await.is_err() {
+        if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, self.lasting_loops.wait()).await.is_err() {
             tracing::warn!("some background loops did not end in time");
         }
-        if tokio::time::timeout(LAST_WORDS, self.link.wait()).await.is_err() {
+        if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, self.link.wait()).await.is_err() {
             tracing::warn!("the other nodes do not know yet that this one has gone");
         }
         self.store.close().await;

@@ -15,10 +15,10 @@ use super::change::Decision;
 use super::entities::GroupDoc;
 use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
-use super::{Action, Author, Binding, Catalog, Group, Rejected, Rollout, Shadow, Written, document};
+use super::{Action, Author, Binding, Catalog, CatalogError, Group, Rollout, Shadow, Written, document};
 use carillon_core::job::{GroupId, Job, JobId, State, TenantId};
 use carillon_policy::binding::{Changes, Effective, Invalid, Pin, pointer_to};
-use carillon_store::{Expect, JobFilter, JobsQuery, Kind, PutEntity, StoreError};
+use carillon_store::{JobFilter, JobsQuery, Kind, Precondition, PutEntity, StoreError};
 
 /// How long after a version ceased to be in force a node that does not know yet may pin jobs to it.
 const HEARSAY: Duration = Duration::from_secs(60);
@@ -96,7 +96,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If it makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
-    pub async fn propose(&self, group: &Group, written: Written, author: &Author) -> Result<Proposed, Rejected> {
+    pub async fn propose(&self, group: &Group, written: Written, author: &Author) -> Result<Proposed, CatalogError> {
         let (Written::Whole(policy) | Written::Declared(policy) | Written::Part(policy)) = &written;
         let roles = roles_of(policy);
         if let Some(field) = policy.as_object().and_then(|all| all.keys().find(|field| roles.get(field).is_none())) {
@@ -112,12 +112,12 @@ impl Catalog {
         let number = AtomicI64::new(0);
         let take = |group: Option<&Group>| {
             let take = |rollout: &mut Rollout| number.store(rollout.number(), Ordering::Relaxed);
-            Ok(group.ok_or(Rejected::Gone)?.moved(take))
+            Ok(group.ok_or(CatalogError::Gone)?.moved(take))
         };
         let changed = self.change_group(group.tenant.id, &group.name, take).await?;
         let binding = self.new_binding(group.tenant.id, number.into_inner(), roles, &effective, author);
         let name = entity_name(changed.id, binding.number);
-        let put = self.entity(changed.tenant.id, Kind::Binding, &name, document(&binding), Expect::Nothing);
+        let put = self.entity(changed.tenant.id, Kind::Binding, &name, document(&binding), Precondition::Nothing);
         self.put(PutEntity { needs: self.needs(changed.tenant.id, &binding.plugins), ..put }).await?;
         self.forget_old(&changed).await?;
         Ok(Proposed { binding: Arc::new(binding), effective, changes })
@@ -127,13 +127,13 @@ impl Catalog {
     ///
     /// # Errors
     /// If there is none, it is in force, or it no longer makes sense.
-    pub async fn promote(&self, group: &Group, number: i64, author: &Author) -> Result<Arc<Group>, Rejected> {
+    pub async fn promote(&self, group: &Group, number: i64, author: &Author) -> Result<Arc<Group>, CatalogError> {
         let next = self.usable(group, number).await?;
         let now = self.now();
         let change = |group: Option<&Group>| {
-            let group = group.ok_or(Rejected::Gone)?;
+            let group = group.ok_or(CatalogError::Gone)?;
             if group.rollout.active.number == number {
-                return Err(Rejected::Conflict(format!("version {number} is in force already")));
+                return Err(CatalogError::Conflict(format!("version {number} is in force already")));
             }
             Ok(group.moved(|rollout| rollout.advance(Binding::clone(&next), Action::Promote, author, now)))
         };
@@ -150,14 +150,15 @@ impl Catalog {
     ///
     /// # Errors
     /// If there is none, or it no longer makes sense.
-    pub async fn roll_back(&self, group: &Group, author: &Author, automatic: bool) -> Result<Arc<Group>, Rejected> {
-        let nothing = || Rejected::Conflict(format!("no version was in force before {}", group.rollout.active.number));
+    pub async fn roll_back(&self, group: &Group, author: &Author, automatic: bool) -> Result<Arc<Group>, CatalogError> {
+        let nothing =
+            || CatalogError::Conflict(format!("no version was in force before {}", group.rollout.active.number));
         let number = self.previous(group).ok_or_else(nothing)?;
         let (previous, from, now) = (self.usable(group, number).await?, group.rollout.active.number, self.now());
         let change = |group: Option<&Group>| {
-            let group = group.ok_or(Rejected::Gone)?;
+            let group = group.ok_or(CatalogError::Gone)?;
             if group.rollout.active.number != from {
-                return Err(Rejected::Conflict(format!("version {from} is no longer in force")));
+                return Err(CatalogError::Conflict(format!("version {from} is no longer in force")));
             }
             Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, automatic, now)))
         };
@@ -168,10 +169,10 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn lift_quarantine(&self, group: &Group, author: &Author) -> Result<Arc<Group>, Rejected> {
+    pub async fn lift_quarantine(&self, group: &Group, author: &Author) -> Result<Arc<Group>, CatalogError> {
         let now = self.now();
         let lift = |rollout: &mut Rollout| rollout.lift_quarantine(author, now);
-        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(lift));
+        let change = |group: Option<&Group>| Ok(group.ok_or(CatalogError::Gone)?.moved(lift));
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
@@ -185,16 +186,16 @@ impl Catalog {
         version: i64,
         percent: u32,
         author: &Author,
-    ) -> Result<Arc<Group>, Rejected> {
+    ) -> Result<Arc<Group>, CatalogError> {
         if !(1..=100).contains(&percent) {
             return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
         }
         self.usable(group, version).await?;
         let shadow = Shadow { version, percent, since: self.now(), by: author.by.clone() };
         let change = |group: Option<&Group>| {
-            let group = group.ok_or(Rejected::Gone)?;
+            let group = group.ok_or(CatalogError::Gone)?;
             if group.rollout.active.number == version {
-                return Err(Rejected::Conflict(format!("version {version} is in force")));
+                return Err(CatalogError::Conflict(format!("version {version} is in force")));
             }
             Ok(group.moved(|rollout| rollout.shadow = Some(shadow.clone())))
         };
@@ -205,21 +206,22 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn clear_shadow(&self, group: &Group) -> Result<bool, Rejected> {
+    pub async fn clear_shadow(&self, group: &Group) -> Result<bool, CatalogError> {
         if group.rollout.shadow.is_none() {
             return Ok(false);
         }
-        let change = |group: Option<&Group>| Ok(group.ok_or(Rejected::Gone)?.moved(|rollout| rollout.shadow = None));
+        let change =
+            |group: Option<&Group>| Ok(group.ok_or(CatalogError::Gone)?.moved(|rollout| rollout.shadow = None));
         self.change_group(group.tenant.id, &group.name, change).await.map(|_| true)
     }
 
     /// A version that can be put in force.
-    pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, Rejected> {
+    pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, CatalogError> {
         let unknown = || Invalid::at("/version", format!("the group has no version {number}"));
         let binding = self.binding(group, number).ok_or_else(unknown)?;
         match self.candidate(&group.tenant, Some(&group.name), &with_roles(&group.own, &binding.policy)).await {
-            Err(Rejected::Invalid(error)) => {
-                Err(Rejected::Conflict(format!("version {number} can no longer be in force: {error}")))
+            Err(CatalogError::Invalid(error)) => {
+                Err(CatalogError::Conflict(format!("version {number} can no longer be in force: {error}")))
             }
             checked => checked.map(|_| binding),
         }
@@ -244,21 +246,21 @@ impl Catalog {
         &self,
         tenant: TenantId,
         name: &str,
-        change: impl Fn(Option<&Group>) -> Result<GroupDoc, Rejected>,
-    ) -> Result<Arc<Group>, Rejected> {
+        change: impl Fn(Option<&Group>) -> Result<GroupDoc, CatalogError>,
+    ) -> Result<Arc<Group>, CatalogError> {
         let decide = |before: Option<&Group>| {
             let doc = change(before)?;
             let active = doc.rollout.as_ref().map(|rollout| &rollout.active);
             let replaced = before.filter(|group| active.is_some_and(|active| active.number != group.binding));
             let first = replaced.and_then(|group| self.kept(group, &group.rollout.active));
-            let expect = before.map_or(Expect::Nothing, |group| Expect::Version(group.version));
+            let expect = before.map_or(Precondition::Nothing, |group| Precondition::Version(group.version));
             let bound = active.filter(|active| before.is_none_or(|group| group.binding != active.number));
             let needs = bound.map(|active| self.needs(tenant, &active.plugins)).unwrap_or_default();
             let put = self.entity(tenant, Kind::Group, name, document(&doc), expect);
             Ok(Decision { first, put: PutEntity { needs, ..put } })
         };
         self.change(|| self.group(tenant, name), decide).await?;
-        self.group(tenant, name).ok_or(Rejected::Gone)
+        self.group(tenant, name).ok_or(CatalogError::Gone)
     }
 
     /// What writes a version down, unless it is.
@@ -267,7 +269,7 @@ impl Catalog {
             return None;
         }
         let name = entity_name(group.id, binding.number);
-        Some(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Expect::Nothing))
+        Some(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Precondition::Nothing))
     }
 
     /// The versions of a group's policy that decide attempts, or are shown them: the one in force, what is tried out, and those that
@@ -287,7 +289,7 @@ impl Catalog {
     }
 
     /// Removes the oldest versions that nothing needs, if there are too many.
-    pub(super) async fn forget_old(&self, group: &Group) -> Result<(), Rejected> {
+    pub(super) async fn forget_old(&self, group: &Group) -> Result<(), CatalogError> {
         let spare: Vec<_> = self.state().bindings_of(group.id).map(|binding| binding.number).collect();
         let spare: Vec<_> = spare.into_iter().filter(|number| !group.rollout.uses(*number)).collect();
         for number in &spare[..spare.len().saturating_sub(KEPT)] {
@@ -314,7 +316,7 @@ impl Catalog {
     }
 
     /// Removes all versions of a group that is gone.
-    pub(super) async fn forget_all(&self, tenant: TenantId, group: GroupId) -> Result<(), Rejected> {
+    pub(super) async fn forget_all(&self, tenant: TenantId, group: GroupId) -> Result<(), CatalogError> {
         let numbers: Vec<_> = self.state().bindings_of(group).map(|binding| binding.number).collect();
         for number in numbers {
             self.delete(tenant, Kind::Binding, &entity_name(group, number)).await?;
@@ -323,7 +325,7 @@ impl Catalog {
     }
 
     /// Removes what a node left behind that stopped while it deleted a group.
-    pub(super) async fn forget_orphans(&self) -> Result<(), Rejected> {
+    pub(super) async fn forget_orphans(&self) -> Result<(), CatalogError> {
         let orphans: HashSet<_> = self.state().orphans().collect();
         for (tenant, name) in orphans {
             self.delete(tenant, Kind::Binding, &name).await?;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, Rejected, document};
+use super::{Catalog, CatalogError, document};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, State, TenantId};
-use carillon_store::{Expect, JobFilter, Kind};
+use carillon_store::{JobFilter, Kind, Precondition};
 
 /// How long finished bulk changes are remembered.
 pub const BULK_RETENTION: Duration = Duration::from_secs(7 * 86_400);
@@ -125,8 +125,8 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn put_bulk(&self, bulk: &Bulk) -> Result<(), Rejected> {
-        let entity = self.entity(bulk.tenant, Kind::Bulk, &bulk.id, document(&bulk.doc), Expect::Anything);
+    pub async fn put_bulk(&self, bulk: &Bulk) -> Result<(), CatalogError> {
+        let entity = self.entity(bulk.tenant, Kind::Bulk, &bulk.id, document(&bulk.doc), Precondition::Anything);
         self.put(entity).await.map(drop)
     }
 
@@ -135,13 +135,13 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns the store's error. What was removed before it stays removed.
-    pub async fn tidy(&self, before: UnixMs) -> Result<(), Rejected> {
+    pub async fn tidy(&self, before: UnixMs) -> Result<(), CatalogError> {
         self.forget_bulks(before).await?;
         let _changing = self.changing.lock().await;
         self.forget_orphans().await
     }
 
-    async fn forget_bulks(&self, before: UnixMs) -> Result<(), Rejected> {
+    async fn forget_bulks(&self, before: UnixMs) -> Result<(), CatalogError> {
         let is_old = |bulk: &&Arc<Bulk>| bulk.doc.finished_at.is_some_and(|at| at <= before);
         let old: Vec<_> = self.state().bulks().filter(is_old).cloned().collect();
         for bulk in old {

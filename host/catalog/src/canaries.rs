@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Author, Canary, Catalog, Group, Rejected};
+use super::{Author, Canary, Catalog, CatalogError, Group};
 use carillon_policy::binding::Invalid;
 
 impl Catalog {
@@ -10,7 +10,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If there is none, it is in force, it no longer makes sense, or a bound of it does not.
-    pub async fn begin_canary(&self, group: &Group, canary: Canary) -> Result<Arc<Group>, Rejected> {
+    pub async fn begin_canary(&self, group: &Group, canary: Canary) -> Result<Arc<Group>, CatalogError> {
         if !(1..=99).contains(&canary.percent) {
             return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
         }
@@ -26,9 +26,9 @@ impl Catalog {
         self.usable(group, version).await?;
         let canary = Canary { since: self.now(), ..canary };
         let change = |group: Option<&Group>| {
-            let group = group.ok_or(Rejected::Gone)?;
+            let group = group.ok_or(CatalogError::Gone)?;
             if group.rollout.active.number == version {
-                return Err(Rejected::Conflict(format!("version {version} is in force already")));
+                return Err(CatalogError::Conflict(format!("version {version} is in force already")));
             }
             Ok(group.moved(|rollout| rollout.begin_canary(canary.clone())))
         };
@@ -45,12 +45,12 @@ impl Catalog {
         canary: &Canary,
         author: &Author,
         automatic: bool,
-    ) -> Result<Arc<Group>, Rejected> {
+    ) -> Result<Arc<Group>, CatalogError> {
         let now = self.now();
         let change = |group: Option<&Group>| {
-            let group = group.ok_or(Rejected::Gone)?;
+            let group = group.ok_or(CatalogError::Gone)?;
             if group.rollout.canary.as_ref() != Some(canary) {
-                return Err(Rejected::Conflict(format!("version {} is no longer tried out", canary.version)));
+                return Err(CatalogError::Conflict(format!("version {} is no longer tried out", canary.version)));
             }
             Ok(group.moved(|rollout| rollout.end_canary(author, automatic, now)))
         };

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, Rejected};
+use super::{Catalog, CatalogError};
 use carillon_store::{Entity, PutEntity, StoreError};
 
 /// How often a change is decided again because another node was faster. A node of which many changes wait is faster again and again.
@@ -31,8 +31,8 @@ impl Catalog {
     pub(super) async fn change<T>(
         &self,
         find: impl Fn() -> Option<Arc<T>>,
-        decide: impl Fn(Option<&T>) -> Result<Decision, Rejected>,
-    ) -> Result<Entity, Rejected> {
+        decide: impl Fn(Option<&T>) -> Result<Decision, CatalogError>,
+    ) -> Result<Entity, CatalogError> {
         let _changing = self.changing.lock().await;
         let mut refused = None;
         for _ in 0..MAX_TRIES {
@@ -47,12 +47,12 @@ impl Catalog {
             if let Some(first) = first {
                 match self.put(first).await {
                     // Another node was faster; it says the same.
-                    Ok(_) | Err(Rejected::Conflict(_)) => {}
+                    Ok(_) | Err(CatalogError::Conflict(_)) => {}
                     Err(error) => return Err(error),
                 }
             }
             match self.put(put).await {
-                Err(Rejected::Conflict(text)) => refused = Some((expect, Rejected::Conflict(text))),
+                Err(CatalogError::Conflict(text)) => refused = Some((expect, CatalogError::Conflict(text))),
                 done => return done,
             }
             self.catch_up().await?;
@@ -62,6 +62,6 @@ impl Catalog {
 }
 
 /// What is said when the others were faster too often.
-pub(super) fn busy() -> Rejected {
+pub(super) fn busy() -> CatalogError {
     StoreError::Unavailable("the configuration is changed by other requests all the time".to_owned()).into()
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::recent::PlanCell;
+use super::plan_cache::PlanCell;
 use super::secrets::Sealed;
 use super::signers::{SignerDoc, Signers};
 use super::versions::Rollout;

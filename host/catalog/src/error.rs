@@ -6,7 +6,7 @@ use carillon_store::StoreError;
 
 /// Why something was not taken. Knows nothing of HTTP.
 #[derive(Debug, thiserror::Error)]
-pub enum Rejected {
+pub enum CatalogError {
     /// A part of it makes no sense.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -30,7 +30,7 @@ pub enum Rejected {
     Store(StoreError),
 }
 
-impl From<StoreError> for Rejected {
+impl From<StoreError> for CatalogError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(text) => Self::Conflict(text),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::change::{MAX_TRIES, busy};
 use super::entities::GroupDoc;
 use super::versions::roles_of;
-use super::{Action, Author, Catalog, Group, Rejected, Rollout, Tenant, check};
+use super::{Action, Author, Catalog, CatalogError, Group, Rollout, Tenant, validation};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_policy::binding::{Changes, Effective, Invalid, PluginName, compose, override_configs, provenance};
 use carillon_store::Kind;
@@ -78,7 +78,12 @@ impl Catalog {
     ///
     /// # Errors
     /// If it makes no sense, with a pointer to what does not.
-    pub async fn candidate(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Rejected> {
+    pub async fn candidate(
+        &self,
+        tenant: &Tenant,
+        group: Option<&str>,
+        own: &Value,
+    ) -> Result<Effective, CatalogError> {
         let effective = self.state().effective(tenant, group, own)?;
         self.check_policy(tenant, group, &effective).await?;
         Ok(effective)
@@ -108,8 +113,8 @@ impl Catalog {
         name: &str,
         written: Written,
         author: &Author,
-    ) -> Result<PutGroup, Rejected> {
-        check::name("group", name)?;
+    ) -> Result<PutGroup, CatalogError> {
+        validation::name("group", name)?;
         // What a part is laid over must not move meanwhile: on this node, parts wait for each other.
         let _merging = match written {
             Written::Whole(_) | Written::Declared(_) => None,
@@ -127,7 +132,7 @@ impl Catalog {
                     let is_seen = now.map(|group| group.version) == seen.as_ref().map(|group| group.version);
                     if matches!(written, Written::Part(_)) && !is_seen {
                         is_stale.store(true, Ordering::Relaxed);
-                        return Err(Rejected::Gone);
+                        return Err(CatalogError::Gone);
                     }
                     let policy_before = self.policy_before(tenant, Some(name), now);
                     *before.lock().unwrap_or_else(PoisonError::into_inner) = Some((now.is_none(), policy_before));
@@ -199,8 +204,8 @@ impl Catalog {
     ///
     /// # Errors
     /// If the group is removed at the same moment.
-    pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), Rejected> {
-        let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(Rejected::Gone)?.moved(|_| ()) });
+    pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), CatalogError> {
+        let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(CatalogError::Gone)?.moved(|_| ()) });
         self.change_group(group.tenant.id, &group.name, change).await.map(drop)
     }
 
@@ -208,15 +213,15 @@ impl Catalog {
     ///
     /// # Errors
     /// If it has unfinished jobs, takes another group's dead letters, or a schedule uses it.
-    pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+    pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
         let takes_from = |group: &Arc<Group>| {
             group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
         };
         if let Some(user) = self.groups(tenant).into_iter().find(takes_from) {
-            return Err(Rejected::Conflict(format!("the dead letters of the group `{}` go there", user.name)));
+            return Err(CatalogError::Conflict(format!("the dead letters of the group `{}` go there", user.name)));
         }
         if let Some(user) = self.schedules(tenant).into_iter().find(|schedule| schedule.spec.group == name) {
-            return Err(Rejected::Conflict(format!("the schedule `{}` makes its jobs there", user.name)));
+            return Err(CatalogError::Conflict(format!("the schedule `{}` makes its jobs there", user.name)));
         }
         let Some(group) = self.group(tenant, name) else { return Ok(false) };
         let removed = self.delete(tenant, Kind::Group, name).await?;
@@ -228,13 +233,13 @@ impl Catalog {
     ///
     /// # Errors
     /// If the overrides make no sense, with a pointer into them.
-    pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), Rejected> {
+    pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), CatalogError> {
         let effective = self.overridden(group, overrides)?;
-        self.check_policy(&group.tenant, Some(&group.name), &effective).await.map_err(Rejected::without_config)
+        self.check_policy(&group.tenant, Some(&group.name), &effective).await.map_err(CatalogError::without_config)
     }
 
     pub(super) fn overridden(&self, group: &Group, overrides: &Value) -> Result<Effective, Invalid> {
-        check::nesting(overrides)?;
+        validation::nesting(overrides)?;
         let mut doc = group.effective.as_ref().map_err(Clone::clone)?.doc.clone();
         override_configs(&mut doc, overrides)?;
         Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))

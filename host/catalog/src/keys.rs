@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 
 use super::entities::{KeyDoc, KeyVersion, SealedVersion};
 use super::secrets::{Sealed, Vault};
-use super::{Catalog, Group, Key, Rejected, check, document};
+use super::{Catalog, CatalogError, Group, Key, document, validation};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 use carillon_policy::binding::{Effective, Invalid};
 use carillon_policy::{KeyKind, KeyMaterial};
-use carillon_store::{Entity, Expect, Kind};
+use carillon_store::{Entity, Kind, Precondition};
 
 /// The most versions of a key that sign at once. With the eight key operations of a call a signer can ask two keys that many times.
 const VERSIONS: usize = 4;
@@ -77,8 +77,8 @@ impl Catalog {
     ///
     /// # Errors
     /// If the value is not of the kind, the older versions cannot go on beside it, or a group uses the key that it is no longer granted to.
-    pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
-        check::name("key", name)?;
+    pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
+        validation::name("key", name)?;
         let KeyValue { kind, secret, overlap, groups, is_declared: declared } = value;
         let groups = self.grants(tenant, name, groups).await?;
         let material = KeyMaterial::new(name.to_owned(), kind, secret.clone());
@@ -105,7 +105,7 @@ impl Catalog {
     ///
     /// # Errors
     /// See [`Catalog::put_key`].
-    pub async fn declare_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), Rejected> {
+    pub async fn declare_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
         let material = KeyMaterial::new(name.to_owned(), value.kind, value.secret.clone());
         let material = material.map_err(|error| Invalid::at("/secret", error))?;
         let known = self.key(tenant, name);
@@ -128,10 +128,15 @@ impl Catalog {
     ///
     /// # Errors
     /// If a group uses the key that it is no longer granted to.
-    pub async fn grant_key(&self, tenant: TenantId, key: &Key, groups: Option<Vec<String>>) -> Result<(), Rejected> {
+    pub async fn grant_key(
+        &self,
+        tenant: TenantId,
+        key: &Key,
+        groups: Option<Vec<String>>,
+    ) -> Result<(), CatalogError> {
         let groups = self.grants(tenant, &key.name, groups).await?;
         let change = |before: Option<&Key>| {
-            let key = before.ok_or(Rejected::Gone)?;
+            let key = before.ok_or(CatalogError::Gone)?;
             let newest = SealedVersion::from(&key.newest);
             let older = key.live(self.now()).skip(1).map(SealedVersion::from).collect();
             Ok(KeyDoc { newest, older, groups: groups.clone(), declared: key.is_declared })
@@ -143,16 +148,16 @@ impl Catalog {
     ///
     /// # Errors
     /// If it is the only one.
-    pub async fn delete_key_version(&self, tenant: TenantId, key: &Key, number: i64) -> Result<bool, Rejected> {
+    pub async fn delete_key_version(&self, tenant: TenantId, key: &Key, number: i64) -> Result<bool, CatalogError> {
         if !key.live(self.now()).any(|version| version.number == number) {
             return Ok(false);
         }
         let change = |before: Option<&Key>| {
-            let key = before.ok_or(Rejected::Gone)?;
+            let key = before.ok_or(CatalogError::Gone)?;
             let mut versions = key.live(self.now()).filter(|version| version.number != number).map(SealedVersion::from);
             let only = || {
                 let text = "it is the only version: delete the key, or put a new version first";
-                Rejected::Conflict(text.to_owned())
+                CatalogError::Conflict(text.to_owned())
             };
             let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
             Ok(KeyDoc { newest, older: versions.collect(), groups: key.groups.clone(), declared: key.is_declared })
@@ -165,7 +170,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If a group uses it.
-    pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+    pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
         self.check_unused(tenant, name, |_| true).await?;
         self.delete(tenant, Kind::Key, name).await
     }
@@ -174,7 +179,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not answer.
-    pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), Rejected> {
+    pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), CatalogError> {
         let is_named = |group: &Arc<Group>| {
             let own = Effective::keys_named_in(&group.own);
             own.iter().chain(&Effective::keys_named_in(&group.tenant.defaults)).any(|name| name == &key.name)
@@ -195,7 +200,7 @@ impl Catalog {
         tenant: TenantId,
         name: &str,
         groups: Option<Vec<String>>,
-    ) -> Result<Option<Vec<String>>, Rejected> {
+    ) -> Result<Option<Vec<String>>, CatalogError> {
         let Some(mut groups) = groups else { return Ok(None) };
         if groups.len() > GRANTS {
             return Err(
@@ -203,7 +208,7 @@ impl Catalog {
             );
         }
         for (index, group) in groups.iter().enumerate() {
-            check::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;
+            validation::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;
         }
         groups.sort();
         groups.dedup();
@@ -217,14 +222,14 @@ impl Catalog {
         tenant: TenantId,
         name: &str,
         is_one: impl Fn(&Group) -> bool,
-    ) -> Result<(), Rejected> {
+    ) -> Result<(), CatalogError> {
         // What another node has bound a moment ago counts.
         self.catch_up().await?;
         for group in self.groups(tenant).into_iter().filter(|group| is_one(group)) {
             let used = self.used(&group).await?;
             let mut effective = used.iter().filter_map(|group| group.effective.as_ref().ok());
             if effective.any(|effective| effective.uses_key(name)) {
-                return Err(Rejected::Conflict(format!("the group `{}` uses this key", group.name)));
+                return Err(CatalogError::Conflict(format!("the group `{}` uses this key", group.name)));
             }
         }
         Ok(())
@@ -235,11 +240,11 @@ impl Catalog {
         &self,
         tenant: TenantId,
         name: &str,
-        change: impl Fn(Option<&Key>) -> Result<KeyDoc, Rejected>,
-    ) -> Result<(), Rejected> {
+        change: impl Fn(Option<&Key>) -> Result<KeyDoc, CatalogError>,
+    ) -> Result<(), CatalogError> {
         let decide = |before: Option<&Key>| {
             let doc = change(before)?;
-            let expect = before.map_or(Expect::Nothing, |key| Expect::Version(key.revision));
+            let expect = before.map_or(Precondition::Nothing, |key| Precondition::Version(key.revision));
             Ok(self.entity(tenant, Kind::Key, name, document(&doc), expect).into())
         };
         self.change(|| self.key(tenant, name), decide).await.map(drop)

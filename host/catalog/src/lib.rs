@@ -7,7 +7,7 @@ mod bindings;
 mod bulks;
 mod canaries;
 mod change;
-mod check;
+mod decode;
 mod entities;
 mod error;
 mod groups;
@@ -15,11 +15,10 @@ mod keys;
 mod layers;
 mod master_key;
 mod memory;
+mod plan_cache;
 mod plans;
 mod plugins;
 mod presets;
-mod read;
-mod recent;
 mod refresh;
 mod schedules;
 mod secrets;
@@ -28,6 +27,7 @@ mod state;
 mod tenants;
 mod tokens;
 mod tried;
+mod validation;
 mod versions;
 
 use std::sync::{Arc, RwLockReadGuard};
@@ -41,7 +41,7 @@ use tokio::sync::Notify;
 pub use self::bindings::Proposed;
 pub use self::bulks::{BULK_RETENTION, Bulk, BulkAction, BulkDoc};
 pub use self::entities::{AccessRole, ApiToken, Group, Key, KeyVersion, PluginVersion, Tenant, TenantDoc};
-pub use self::error::Rejected;
+pub use self::error::CatalogError;
 pub use self::groups::{PutGroup, Written};
 pub use self::keys::{KeyValue, Overlap};
 pub use self::master_key::{MasterKey, Unfit, unlock};
@@ -55,14 +55,14 @@ pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
 pub use self::tried::{Canary, Shadow};
 pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
 
+use self::decode::plugin_version;
 use self::memory::{Memory, Removal};
-use self::read::plugin_version;
-use self::recent::Plans;
+use self::plan_cache::Plans;
 use self::state::State;
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
 use carillon_policy::{ComponentSource, Digest, Runtime, describe};
-use carillon_store::{Entity, Expect, Kind, PutEntity, Store};
+use carillon_store::{Entity, Kind, Precondition, PutEntity, Store};
 
 /// The tenant that exists from the start.
 pub const DEFAULT_TENANT: &str = "default";
@@ -72,7 +72,7 @@ const NO_TENANT: i64 = 0;
 
 /// Bounds that no group can pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct PolicyBounds {
     /// Of [`carillon_policy::binding::GroupLimits::timeout`].
     pub max_timeout: std::time::Duration,
     /// Of [`carillon_policy::binding::GroupLimits::recorded_body`].
@@ -85,7 +85,7 @@ pub struct Catalog {
     clock: Arc<dyn Clock>,
     runtime: Arc<Runtime>,
     vault: Arc<Vault>,
-    bounds: Bounds,
+    bounds: PolicyBounds,
     builtins: Builtins,
     plans: Plans,
     memory: Arc<Memory>,
@@ -108,7 +108,7 @@ pub struct CatalogOptions {
     /// Encrypts keys.
     pub vault: Vault,
     /// What no group can pass.
-    pub bounds: Bounds,
+    pub bounds: PolicyBounds,
     /// What every group inherits.
     pub server_defaults: Value,
     /// What the groups of some names inherit besides.
@@ -186,12 +186,12 @@ impl Catalog {
         self.memory.state()
     }
 
-    async fn put(&self, put: PutEntity) -> Result<Entity, Rejected> {
-        check::nesting(&put.doc)?;
+    async fn put(&self, put: PutEntity) -> Result<Entity, CatalogError> {
+        validation::nesting(&put.doc)?;
         self.memory.put(put).await
     }
 
-    async fn delete(&self, tenant: TenantId, kind: Kind, name: &str) -> Result<bool, Rejected> {
+    async fn delete(&self, tenant: TenantId, kind: Kind, name: &str) -> Result<bool, CatalogError> {
         self.delete_unchanged(tenant, kind, name, None).await
     }
 
@@ -202,11 +202,11 @@ impl Catalog {
         kind: Kind,
         name: &str,
         generation: Option<i64>,
-    ) -> Result<bool, Rejected> {
+    ) -> Result<bool, CatalogError> {
         self.memory.delete(Removal { tenant, kind, name: name.to_owned(), now: self.now(), generation }).await
     }
 
-    fn entity(&self, tenant: TenantId, kind: Kind, name: &str, doc: Value, expect: Expect) -> PutEntity {
+    fn entity(&self, tenant: TenantId, kind: Kind, name: &str, doc: Value, expect: Precondition) -> PutEntity {
         let (now, needs, component) = (self.now(), Vec::new(), None);
         PutEntity { tenant: tenant.0, kind, name: name.to_owned(), doc, now, expect, needs, component }
     }

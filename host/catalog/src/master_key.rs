@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::entities::KeyDoc;
 use super::keys::{key_owner, sealed_versions};
-use super::read::read;
+use super::read::decode;
 use super::secrets::{MASTER_KEY_LEN, Sealed, Vault};
 use carillon_core::clock::Clock;
 use carillon_core::job::TenantId;

@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Mutex, Notify};
 
-use super::Rejected;
+use super::CatalogError;
 use super::secrets::Vault;
-use super::state::State;
+use super::state::CatalogState;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 use carillon_policy::Runtime;
@@ -21,7 +21,7 @@ pub(super) struct Memory {
     store: Arc<dyn Store>,
     runtime: Arc<Runtime>,
     vault: Arc<Vault>,
-    state: RwLock<State>,
+    state: RwLock<CatalogState>,
     /// Of what was last taken over from the store.
     generation: AtomicI64,
     /// Held from a write to the store until it is applied.
@@ -45,7 +45,7 @@ impl Memory {
         store: Arc<dyn Store>,
         runtime: Arc<Runtime>,
         vault: Arc<Vault>,
-        mut state: State,
+        mut state: CatalogState,
     ) -> Result<Self, StoreError> {
         let (generation, entities) = store.load().await?;
         state.apply_all(entities, &vault);
@@ -60,11 +60,11 @@ impl Memory {
         })
     }
 
-    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, CatalogState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+    fn state_mut(&self) -> RwLockWriteGuard<'_, CatalogState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,7 +79,7 @@ impl Memory {
     }
 
     /// Writes an entity. It is in force when this returns, and in any case soon, if it is in the store.
-    pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, Rejected> {
+    pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {
             let _writing = memory.writing.lock().await;
@@ -93,7 +93,7 @@ impl Memory {
     }
 
     /// Removes an entity; false if it is not there.
-    pub(super) async fn delete(self: &Arc<Self>, removal: Removal) -> Result<bool, Rejected> {
+    pub(super) async fn delete(self: &Arc<Self>, removal: Removal) -> Result<bool, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {
             let Removal { tenant, kind, name, now, generation } = removal;

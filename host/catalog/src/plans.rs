@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::check::not_granted;
+use super::validation::not_granted;
 use super::{Catalog, Group};
 use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
-use carillon_policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, Role, Step};
+use carillon_policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, PlanStep, Role};
 
 impl Catalog {
     /// The policy of a group's job, ready to be called. Without overrides it is
@@ -73,14 +73,14 @@ impl Catalog {
     ///
     /// # Errors
     /// If it has gone or does not load.
-    pub async fn observer(&self, group: &Group) -> Result<Option<Step>, Fault> {
+    pub async fn observer(&self, group: &Group) -> Result<Option<PlanStep>, Fault> {
         match group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref()) {
             Some(used) => self.step(used).await.map(Some).map_err(|(_, fault)| fault),
             None => Ok(None),
         }
     }
 
-    async fn step(&self, used: &Use) -> Result<Step, (Role, Fault)> {
+    async fn step(&self, used: &Use) -> Result<PlanStep, (Role, Fault)> {
         let plugin = match self.runtime.registry.loaded(&used.digest) {
             Some(plugin) => plugin,
             None => {
@@ -90,7 +90,7 @@ impl Catalog {
                 })?
             }
         };
-        Ok(Step {
+        Ok(PlanStep {
             role: used.role,
             name: used.plugin.to_string().into(),
             plugin,

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::change::{MAX_TRIES, busy};
-use super::{BoundPlugin, Catalog, Group, PluginVersion, Rejected, Tenant, check, document};
+use super::{BoundPlugin, Catalog, CatalogError, Group, PluginVersion, Tenant, document, validation};
 use carillon_core::job::TenantId;
 use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
 use carillon_policy::{Digest, LoadError, PluginDoc, Role, examine};
-use carillon_store::{Expect, Kind, PutEntity};
+use carillon_store::{Kind, Precondition, PutEntity};
 
 /// The longest that an upload may take to describe itself and to pass its golden tests.
 const EXAMINATION: Duration = Duration::from_secs(60);
@@ -63,11 +63,15 @@ impl Catalog {
     ///
     /// # Errors
     /// Whatever keeps it from being that plugin, as a sentence for its author.
-    pub async fn put_plugin(&self, tenant: &Tenant, upload: Upload) -> Result<(Arc<PluginVersion>, bool), Rejected> {
+    pub async fn put_plugin(
+        &self,
+        tenant: &Tenant,
+        upload: Upload,
+    ) -> Result<(Arc<PluginVersion>, bool), CatalogError> {
         let Upload { name, version, component, signature } = upload;
-        check::name("plugin", &name)?;
+        validation::name("plugin", &name)?;
         if self.state().is_builtin(&name) {
-            return Err(Rejected::Conflict(format!("`{name}` is one of the server's own plugins")));
+            return Err(CatalogError::Conflict(format!("`{name}` is one of the server's own plugins")));
         }
         if version.parse::<semver::Version>().is_err() {
             let shown = version.escape_default();
@@ -92,7 +96,7 @@ impl Catalog {
             return Err(LoadError::Description(text).into());
         }
         let (size, doc) = (described.doc.size, PluginDoc { signed_by, ..described.doc });
-        let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Expect::Nothing);
+        let entity = self.entity(tenant.id, Kind::Plugin, &full.to_string(), document(&doc), Precondition::Nothing);
         let put = PutEntity { component: Some((digest.to_string(), component)), ..entity };
         let _accepting = self.accepting.lock().await;
         if let Some(known) = self.same(tenant.id, &full, &digest)? {
@@ -101,30 +105,30 @@ impl Catalog {
         self.check_room(tenant, size)?;
         match self.put(put).await {
             // Somebody was faster, perhaps with the same bytes.
-            Err(Rejected::Conflict(text)) => {
+            Err(CatalogError::Conflict(text)) => {
                 self.catch_up().await?;
                 let known = self.same(tenant.id, &full, &digest)?;
-                known.map(|known| (known, false)).ok_or(Rejected::Conflict(text))
+                known.map(|known| (known, false)).ok_or(CatalogError::Conflict(text))
             }
             Err(rejected) => Err(rejected),
             Ok(_) => {
                 self.runtime.registry.keep(&admitted).await;
-                Ok((self.plugin(tenant.id, &full).ok_or(Rejected::Gone)?, true))
+                Ok((self.plugin(tenant.id, &full).ok_or(CatalogError::Gone)?, true))
             }
         }
     }
 
     /// Whether the tenant may have another version of so many bytes.
-    fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), Rejected> {
+    fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), CatalogError> {
         let (state, quota) = (self.state(), &tenant.quota.doc);
         let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
         let (count, bytes) = own.fold((0, size), |(count, bytes), plugin| (count + 1, bytes + plugin.doc.size));
         if let Some(most) = quota.plugins.filter(|most| count >= *most) {
             let text = format!("the tenant may have {most} versions of plugins, and has {count}: delete one first");
-            return Err(Rejected::Conflict(text));
+            return Err(CatalogError::Conflict(text));
         }
         match quota.plugin_bytes.filter(|most| bytes > *most) {
-            Some(most) => Err(Rejected::TooLarge(format!(
+            Some(most) => Err(CatalogError::TooLarge(format!(
                 "the components of the tenant's plugins may have {most} bytes together; with this one it would be {bytes}"
             ))),
             None => Ok(()),
@@ -137,9 +141,9 @@ impl Catalog {
         tenant: TenantId,
         name: &PluginName,
         digest: &Digest,
-    ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+    ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         match self.plugin(tenant, name) {
-            Some(known) if known.doc.digest != *digest => Err(Rejected::Conflict(format!(
+            Some(known) if known.doc.digest != *digest => Err(CatalogError::Conflict(format!(
                 "`{name}` exists with the digest {}; a version never changes",
                 known.doc.digest
             ))),
@@ -156,7 +160,7 @@ impl Catalog {
         tenant: TenantId,
         name: &PluginName,
         deprecated: Option<String>,
-    ) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+    ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
         if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > REASON_LEN) {
             let message = format!("a reason has 1 to {REASON_LEN} bytes");
@@ -165,7 +169,7 @@ impl Catalog {
         let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
         let full = plugin.full_name();
         let needs = vec![(tenant.0, full.clone())];
-        self.put(PutEntity { needs, ..self.entity(tenant, Kind::Plugin, &full, doc, Expect::Anything) }).await?;
+        self.put(PutEntity { needs, ..self.entity(tenant, Kind::Plugin, &full, doc, Precondition::Anything) }).await?;
         Ok(self.plugin(tenant, name))
     }
 
@@ -173,7 +177,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If it is one of the server's own, or something uses it.
-    pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, Rejected> {
+    pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, CatalogError> {
         for _ in 0..MAX_TRIES {
             // What another node has bound a moment ago counts, and what anybody binds from now on makes this another try.
             self.catch_up().await?;
@@ -181,10 +185,10 @@ impl Catalog {
             let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
             if let Some(user) = self.user_of(tenant, &plugin) {
                 let verb = if user.ends_with('s') { "use" } else { "uses" };
-                return Err(Rejected::Conflict(format!("{user} {verb} it")));
+                return Err(CatalogError::Conflict(format!("{user} {verb} it")));
             }
             match self.delete_unchanged(tenant, Kind::Plugin, &plugin.full_name(), Some(generation)).await {
-                Err(Rejected::Conflict(_)) => {}
+                Err(CatalogError::Conflict(_)) => {}
                 done => return done,
             }
         }
@@ -237,10 +241,10 @@ impl Catalog {
     }
 
     /// One of the tenant's own.
-    fn own_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<Option<Arc<PluginVersion>>, Rejected> {
+    fn own_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         match self.plugin(tenant, name) {
             Some(plugin) if plugin.builtin => {
-                Err(Rejected::Conflict(format!("`{}` is one of the server's own plugins", plugin.name)))
+                Err(CatalogError::Conflict(format!("`{}` is one of the server's own plugins", plugin.name)))
             }
             plugin => Ok(plugin),
         }

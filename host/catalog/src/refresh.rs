@@ -1,6 +1,6 @@
 //! Taking over what other nodes have configured.
 
-use super::{Catalog, Rejected};
+use super::{Catalog, CatalogError};
 use carillon_core::clock::Clock;
 
 impl Catalog {
@@ -8,7 +8,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not answer; then what was known stays in force.
-    pub async fn refresh(&self) -> Result<bool, Rejected> {
+    pub async fn refresh(&self) -> Result<bool, CatalogError> {
         Ok(self.memory.refresh().await?)
     }
 
@@ -19,7 +19,7 @@ impl Catalog {
     }
 
     /// Takes over what other nodes have changed until now: for a decision that must not miss it.
-    pub(super) async fn catch_up(&self) -> Result<(), Rejected> {
+    pub(super) async fn catch_up(&self) -> Result<(), CatalogError> {
         self.memory.refresh().await?;
         Ok(())
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, Rejected, check, document};
+use super::{Catalog, CatalogError, document, validation};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Overlap, TenantId};
 use carillon_core::timetable::{BadExpression, CatchUp, Timetable, UnknownZone};
 use carillon_policy::binding::Invalid;
-use carillon_store::{Entity, Expect, Kind};
+use carillon_store::{Entity, Kind, Precondition};
 
 /// Something that makes jobs again and again.
 #[derive(Debug)]
@@ -168,8 +168,8 @@ impl Catalog {
         name: &str,
         spec: ScheduleSpec,
         paused: Option<bool>,
-    ) -> Result<(Arc<Schedule>, bool), Rejected> {
-        check::name("schedule", name)?;
+    ) -> Result<(Arc<Schedule>, bool), CatalogError> {
+        validation::name("schedule", name)?;
         let now = self.now();
         let timetable = spec.timetable(now)?;
         if self.group(tenant, &spec.group).is_none() {
@@ -192,24 +192,24 @@ impl Catalog {
                 }
                 _ => ScheduleDoc { spec, paused, since: now, anchor: now },
             };
-            let expect = before.map_or(Expect::Nothing, |before| Expect::Version(before.version));
+            let expect = before.map_or(Precondition::Nothing, |before| Precondition::Version(before.version));
             Ok(self.entity(tenant, Kind::Schedule, name, document(&doc), expect).into())
         };
         self.change(|| self.schedule(tenant, name), decide).await?;
-        Ok((self.schedule(tenant, name).ok_or(Rejected::Gone)?, is_new.into_inner()))
+        Ok((self.schedule(tenant, name).ok_or(CatalogError::Gone)?, is_new.into_inner()))
     }
 
     /// Lets a schedule make no jobs, or make them again. What would have ticked while it was paused is not caught up.
     ///
     /// # Errors
     /// If the schedule was removed at the same moment.
-    pub async fn pause_schedule(&self, schedule: &Schedule, paused: bool) -> Result<(), Rejected> {
+    pub async fn pause_schedule(&self, schedule: &Schedule, paused: bool) -> Result<(), CatalogError> {
         let (tenant, name, now) = (schedule.tenant, &schedule.name, self.now());
         let decide = |before: Option<&Schedule>| {
-            let before = before.ok_or(Rejected::Gone)?;
+            let before = before.ok_or(CatalogError::Gone)?;
             let since = if before.paused && !paused { now } else { before.since };
             let doc = document(&ScheduleDoc { paused, since, ..before.doc() });
-            Ok(self.entity(tenant, Kind::Schedule, name, doc, Expect::Version(before.version)).into())
+            Ok(self.entity(tenant, Kind::Schedule, name, doc, Precondition::Version(before.version)).into())
         };
         self.change(|| self.schedule(tenant, name), decide).await.map(drop)
     }
@@ -218,7 +218,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn delete_schedule(&self, tenant: TenantId, name: &str) -> Result<bool, Rejected> {
+    pub async fn delete_schedule(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
         self.delete(tenant, Kind::Schedule, name).await
     }
 }

@@ -10,7 +10,7 @@ use ed25519_dalek::pkcs8::DecodePublicKey as _;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::error::Rejected;
+use super::error::CatalogError;
 use carillon_core::job::check_name;
 use carillon_policy::binding::Invalid;
 
@@ -59,11 +59,11 @@ impl Signers {
     }
 
     /// Who signed a component, if that matters; `signature` is in base64.
-    pub(super) fn verify(&self, component: &[u8], signature: Option<&str>) -> Result<Option<String>, Rejected> {
+    pub(super) fn verify(&self, component: &[u8], signature: Option<&str>) -> Result<Option<String>, CatalogError> {
         if self.0.is_empty() {
             return Ok(None);
         }
-        let unsigned = |text: &str| Rejected::Unsigned(text.to_owned());
+        let unsigned = |text: &str| CatalogError::Unsigned(text.to_owned());
         let signature = signature.ok_or_else(|| {
             unsigned("this tenant takes signed plugins only: send an Ed25519 signature of the component's bytes, in base64, as `Carillon-Signature`")
         })?;

@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::bulks::Bulk;
+use super::decode::{decode, plugin_of};
 use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};
-use super::read::{plugin_of, read};
 use super::schedules::Schedule;
 use super::secrets::Vault;
 use super::signers::Signers;
@@ -23,7 +23,7 @@ use carillon_policy::binding::{PluginName, Quota};
 use carillon_store::{Entity, Kind};
 
 /// Everything that is configured.
-pub(super) struct State {
+pub(super) struct CatalogState {
     pub(super) server_defaults: Value,
     pub(super) presets: Presets,
     /// The version of each entity that is here, with what it is removed by.
@@ -45,7 +45,7 @@ pub(super) struct State {
     bindings: BTreeMap<(GroupId, i64), Arc<Binding>>,
 }
 
-impl State {
+impl CatalogState {
     pub(super) fn new(server_defaults: Value, presets: Presets, builtins: Vec<Arc<PluginVersion>>) -> Self {
         Self {
             server_defaults,

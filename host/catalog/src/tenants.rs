@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::change::{MAX_TRIES, busy};
 use super::signers::Signers;
-use super::{Catalog, DEFAULT_TENANT, NO_TENANT, Rejected, SignerDoc, Tenant, TenantDoc, check, document};
+use super::{Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
 use carillon_core::job::TenantId;
 use carillon_policy::binding::{Changes, Invalid, Quota, QuotaDoc, compose};
-use carillon_store::{Expect, Kind, PutEntity};
+use carillon_store::{Kind, Precondition, PutEntity};
 
 /// A part of a tenant's settings: what is not named stays, and null takes away.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -29,7 +29,7 @@ pub struct TenantPatch {
 
 impl TenantPatch {
     /// All settings of the tenant with this part of them changed. `inherited` is what a group inherits now.
-    fn over(&self, tenant: &Tenant, inherited: &Value) -> Result<TenantDoc, Rejected> {
+    fn over(&self, tenant: &Tenant, inherited: &Value) -> Result<TenantDoc, CatalogError> {
         let mut defaults = tenant.defaults.clone();
         compose(&mut defaults, inherited, &Value::Object(self.defaults.clone()));
         let mut quota = document(&tenant.quota.doc);
@@ -106,7 +106,7 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::put_tenant`], and if it ends the signing of requests without saying so.
-    pub async fn replace_tenant(&self, name: &str, doc: TenantDoc) -> Result<PutTenant, Rejected> {
+    pub async fn replace_tenant(&self, name: &str, doc: TenantDoc) -> Result<PutTenant, CatalogError> {
         let before = self.tenant(name);
         let signs = before.as_ref().is_some_and(|known| known.defaults["sign"].is_object());
         if signs && doc.defaults.get("sign").is_none() {
@@ -122,16 +122,16 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Catalog::put_tenant`]; [`Rejected::Gone`] if there is no such tenant.
-    pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, Rejected> {
+    pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, CatalogError> {
         // What the part is laid over must not move meanwhile: on this node, parts wait for each other.
         let _merging = self.merging.lock().await;
         for _ in 0..MAX_TRIES {
-            let before = self.tenant(name).ok_or(Rejected::Gone)?;
+            let before = self.tenant(name).ok_or(CatalogError::Gone)?;
             let version = self.state().version_of(before.id.0);
             let doc = patch.over(&before, &self.policy_before(&before, None, None))?;
-            match self.write_tenant(name, doc, version.map_or(Expect::Anything, Expect::Version)).await {
+            match self.write_tenant(name, doc, version.map_or(Precondition::Anything, Precondition::Version)).await {
                 Ok(tenant) => return Ok(PutTenant::new(Some(&before), tenant)),
-                Err(Rejected::Conflict(_)) => {}
+                Err(CatalogError::Conflict(_)) => {}
                 Err(error) => return Err(error),
             }
             self.catch_up().await?;
@@ -143,9 +143,9 @@ impl Catalog {
     ///
     /// # Errors
     /// If it is the default tenant, or still has groups.
-    pub async fn delete_tenant(&self, name: &str) -> Result<bool, Rejected> {
+    pub async fn delete_tenant(&self, name: &str) -> Result<bool, CatalogError> {
         if name == DEFAULT_TENANT {
-            return Err(Rejected::Conflict(format!("the tenant `{DEFAULT_TENANT}` is always there")));
+            return Err(CatalogError::Conflict(format!("the tenant `{DEFAULT_TENANT}` is always there")));
         }
         for _ in 0..MAX_TRIES {
             // What another node has made a moment ago counts, and what anybody makes from now on makes this another try.
@@ -154,7 +154,7 @@ impl Catalog {
             let groups = self.groups(tenant.id);
             if let Some(group) = groups.first() {
                 let count = groups.len();
-                return Err(Rejected::Conflict(format!(
+                return Err(CatalogError::Conflict(format!(
                     "the tenant has groups ({count}, such as `{}`): delete them first",
                     group.name
                 )));
@@ -168,7 +168,7 @@ impl Catalog {
             }
             let generation = Some(self.memory.generation());
             match self.delete_unchanged(TenantId(NO_TENANT), Kind::Tenant, name, generation).await {
-                Err(Rejected::Conflict(_)) => {}
+                Err(CatalogError::Conflict(_)) => {}
                 done => return done,
             }
         }
@@ -191,12 +191,17 @@ impl Catalog {
     ///
     /// # Errors
     /// If the name is not a name, the quota or a signer makes no sense, or one of the tenant's groups would no longer make sense.
-    pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, Rejected> {
-        self.write_tenant(name, doc, Expect::Anything).await
+    pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, CatalogError> {
+        self.write_tenant(name, doc, Precondition::Anything).await
     }
 
-    async fn write_tenant(&self, name: &str, doc: TenantDoc, expect: Expect) -> Result<Arc<Tenant>, Rejected> {
-        check::name("tenant", name)?;
+    async fn write_tenant(
+        &self,
+        name: &str,
+        doc: TenantDoc,
+        expect: Precondition,
+    ) -> Result<Arc<Tenant>, CatalogError> {
+        validation::name("tenant", name)?;
         let quota = Quota::parse(doc.quota).map_err(|error| error.within("/quota"))?;
         let signers = Signers::parse(doc.plugin_signers).map_err(|error| error.within("/plugin_signers"))?;
         let id = self.tenant(name).map(|tenant| tenant.id);
@@ -228,6 +233,6 @@ impl Catalog {
         let doc = document(&TenantDoc { defaults, quota: quota.doc, plugin_signers: signers.docs() });
         let put = self.entity(TenantId(NO_TENANT), Kind::Tenant, name, doc, expect);
         self.put(PutEntity { needs, ..put }).await?;
-        self.tenant(name).ok_or(Rejected::Gone)
+        self.tenant(name).ok_or(CatalogError::Gone)
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::entities::TokenDoc;
 use super::secrets::{new_token, token_hash};
-use super::{AccessRole, ApiToken, Catalog, Rejected, check, document};
+use super::{AccessRole, ApiToken, Catalog, CatalogError, document, validation};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
-use carillon_store::{Expect, Kind, PutEntity, Store};
+use carillon_store::{Kind, Precondition, PutEntity, Store};
 
 /// The id of the token that the configuration names: there is one, so a new one takes the place of the one before.
 const CONFIGURED_ID: &str = "configuration";
@@ -70,7 +70,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn create_token(&self, tenant: TenantId, new: NewToken) -> Result<(Arc<ApiToken>, String), Rejected> {
+    pub async fn create_token(&self, tenant: TenantId, new: NewToken) -> Result<(Arc<ApiToken>, String), CatalogError> {
         let text = self.new_token_text();
         let made = self.add_token(tenant, new, &text).await?;
         Ok((made, text))
@@ -80,23 +80,23 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, Rejected> {
-        check::token_name(&new.name)?;
+    pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, CatalogError> {
+        validation::token_name(&new.name)?;
         let doc = document(&new.doc(text));
-        self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Expect::Nothing)).await?;
-        self.token(text).ok_or(Rejected::Gone)
+        self.put(self.entity(tenant, Kind::ApiToken, &new_id(&*self.clock), doc, Precondition::Nothing)).await?;
+        self.token(text).ok_or(CatalogError::Gone)
     }
 
     /// Makes this text the operator's token that the configuration names, and ends the one that it named before.
     ///
     /// # Errors
     /// If the store does not take it.
-    pub async fn configure_token(&self, tenant: TenantId, text: &str) -> Result<(), Rejected> {
+    pub async fn configure_token(&self, tenant: TenantId, text: &str) -> Result<(), CatalogError> {
         let hash = token_hash(text);
         let known = self.configured_token(tenant);
         if known.as_ref().is_none_or(|known| known.hash != hash) {
             let doc = document(&NewToken::first_operator().doc(text));
-            self.put(self.entity(tenant, Kind::ApiToken, CONFIGURED_ID, doc, Expect::Anything)).await?;
+            self.put(self.entity(tenant, Kind::ApiToken, CONFIGURED_ID, doc, Precondition::Anything)).await?;
             if known.is_some() {
                 tracing::warn!("replaced the operator token of the configuration; the one before is no longer valid");
             }
@@ -135,7 +135,7 @@ impl Catalog {
         tokio::spawn(async move {
             let doc = document(&TokenDoc::from(&*token));
             // If it was changed or revoked meanwhile, it stays so.
-            let expect = Expect::Version(token.revision);
+            let expect = Precondition::Version(token.revision);
             let put = catalog.entity(token.tenant.id, Kind::ApiToken, &token.id, doc, expect);
             if let Err(error) = catalog.put(put).await {
                 tracing::debug!(id = token.id, %error, "the use of a token was not written");
@@ -147,7 +147,7 @@ impl Catalog {
     ///
     /// # Errors
     /// If the store does not answer.
-    pub async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, Rejected> {
+    pub async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, CatalogError> {
         self.delete(tenant, Kind::ApiToken, id).await
     }
 }
@@ -169,7 +169,7 @@ pub async fn recover_operator(tenant: &str, store: &dyn Store, clock: &dyn Clock
         name: new_id(clock),
         doc: document(&new.doc(&text)),
         now: clock.now(),
-        expect: Expect::Nothing,
+        expect: Precondition::Nothing,
         needs: Vec::new(),
         component: None,
     };

@@ -133,7 +133,7 @@ const FIRST: [&str; 6] = ["id", "name", "group", "state", "run_at", "last_error"
 
 /// Between two looks at a job that is waited for: the first pause, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 const LIST_ALL: [(&str, &str); 7] = [
     ("ID", "/id"),
@@ -219,7 +219,7 @@ async fn wait(session: &Session, target: &Target, timeout: Option<Duration>) -> 
             bail!("the job is {state}, and the time to wait for it is over");
         }
         tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 

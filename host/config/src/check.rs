@@ -11,7 +11,7 @@ use super::{Config, TenantConfig, compat};
 /// The size of a page of linear memory, below which no guest runs.
 const WASM_PAGE: usize = 65_536;
 /// The shortest administrator's token, in characters.
-const SHORTEST_TOKEN: usize = 16;
+const MIN_TOKEN: usize = 16;
 /// The digits of a master key.
 const MASTER_KEY_DIGITS: usize = 64;
 /// The most threads, attempts and the like: past it, a number is more likely a mistake than a wish.
@@ -54,7 +54,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
         checks.require(false, "auth.enabled", message);
     }
     if let Some(token) = &config.auth.admin_token {
-        let good = token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
         checks.require(
             good,
             "auth.admin_token",

@@ -24,7 +24,7 @@ use url::Url;
 
 pub use compat::{Compat, Mount, Poussetaches};
 pub use keys::{Keys, TenantKey, TenantKeyKind};
-pub use load::{ConfigError, Flag, Problem, Sources};
+pub use load::{ConfigError, ConfigProblem, Flag, Sources};
 pub use values::{Period, Size, parse_address};
 
 /// The defaults and their documentation.
@@ -155,7 +155,7 @@ impl fmt::Debug for StoreConfig {
 
 /// Where the jobs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum StoreLocation {
     /// In a file of this machine, for this process alone.
     File(PathBuf),
     /// In a database server that other nodes may use, too.
@@ -167,12 +167,12 @@ impl StoreConfig {
     ///
     /// # Errors
     /// If it is not the URL of a store.
-    pub fn place(&self) -> anyhow::Result<Place> {
+    pub fn place(&self) -> anyhow::Result<StoreLocation> {
         if self.is_shared() {
-            return Ok(Place::Server);
+            return Ok(StoreLocation::Server);
         }
         let path = self.url.strip_prefix("sqlite:").context("the URL of a store is sqlite:PATH or postgres://…")?;
-        Ok(Place::File(PathBuf::from(path.trim_start_matches("//"))))
+        Ok(StoreLocation::File(PathBuf::from(path.trim_start_matches("//"))))
     }
 
     /// How the store is called in logs: without what may be secret.

@@ -56,7 +56,7 @@ impl Sources {
                 (Ok(name), Ok(value)) => environment.push((name, value)),
                 (Ok(name), Err(_)) if name.starts_with(PREFIX) => {
                     let (origin, message) = (Some(format!("environment variable {name}")), "the value is not UTF-8");
-                    return Err(one(Problem { origin, key: String::new(), message: message.to_owned() }));
+                    return Err(one(ConfigProblem { origin, key: String::new(), message: message.to_owned() }));
                 }
                 // Not the configuration's.
                 _ => {}
@@ -88,7 +88,7 @@ pub struct Flag {
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where the value came from, if it is known: a file, a variable or a flag.
     pub origin: Option<String>,
     /// The key, such as `server.listen`; empty if the source as a whole is meant.
@@ -97,7 +97,7 @@ pub struct Problem {
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(origin) = &self.origin {
             write!(f, "{origin}: ")?;
@@ -113,7 +113,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// At least one.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
 impl fmt::Display for ConfigError {
@@ -142,20 +142,21 @@ impl Config {
         let environment = sources.environment.clone();
         let layers = layers(sources).map_err(one)?;
 
-        let unknown: Vec<Problem> = layers.iter().flat_map(|layer| layer.unknown_keys(&defaults)).collect();
+        let unknown: Vec<ConfigProblem> = layers.iter().flat_map(|layer| layer.unknown_keys(&defaults)).collect();
         if !unknown.is_empty() {
             return Err(ConfigError { problems: unknown });
         }
 
         let figment = merge(defaults, layers);
         let mut config: Self = figment.extract().map_err(|error| one(unreadable(&error)))?;
-        let problem = |key: String, message| Problem { origin: origin(figment.find_metadata(&key)), key, message };
-        let mut problems: Vec<Problem> =
+        let problem =
+            |key: String, message| ConfigProblem { origin: origin(figment.find_metadata(&key)), key, message };
+        let mut problems: Vec<ConfigProblem> =
             check::check(&config).into_iter().map(|(key, message)| problem(key.to_owned(), message)).collect();
         for (section, key) in config.tenant_keys() {
             if let Err((field, message)) = key.resolve(&environment) {
                 let origin = origin(figment.find_metadata(&section));
-                problems.push(Problem { origin, key: format!("{section}.{field}"), message });
+                problems.push(ConfigProblem { origin, key: format!("{section}.{field}"), message });
             }
         }
         config.origins = config
@@ -194,7 +195,7 @@ impl Config {
     }
 }
 
-fn one(problem: Problem) -> ConfigError {
+fn one(problem: ConfigProblem) -> ConfigError {
     ConfigError { problems: vec![problem] }
 }
 
@@ -216,8 +217,8 @@ impl Provider for Layer {
 }
 
 impl Layer {
-    fn parse(origin: &str, text: &str) -> Result<Self, Problem> {
-        let values = Toml::from_str(text).map_err(|error: <Toml as Format>::Error| Problem {
+    fn parse(origin: &str, text: &str) -> Result<Self, ConfigProblem> {
+        let values = Toml::from_str(text).map_err(|error: <Toml as Format>::Error| ConfigProblem {
             origin: Some(origin.to_owned()),
             key: String::new(),
             message: error.to_string().trim_end().to_owned(),
@@ -232,10 +233,10 @@ impl Layer {
         Self { origin, values: Dict::from([(section.to_owned(), value)]) }
     }
 
-    fn unknown_keys(&self, known: &Self) -> Vec<Problem> {
+    fn unknown_keys(&self, known: &Self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
         let mut unknown = |key: String, message: String| {
-            problems.push(Problem { origin: Some(self.origin.clone()), key, message });
+            problems.push(ConfigProblem { origin: Some(self.origin.clone()), key, message });
         };
         for (section, value) in &self.values {
             if FREE_SECTIONS.contains(&section.as_str()) && value.as_dict().is_some() {
@@ -287,7 +288,7 @@ fn listed(keys: &Dict) -> String {
 }
 
 /// The sources' layers, weakest first.
-fn layers(sources: Sources) -> Result<Vec<Layer>, Problem> {
+fn layers(sources: Sources) -> Result<Vec<Layer>, ConfigProblem> {
     let (variable_name, key) = POUSSETACHES_AUTH_KEY;
     let original = sources.environment.iter().find(|(name, _)| name == variable_name);
     let mut layers: Vec<_> = original
@@ -296,7 +297,7 @@ fn layers(sources: Sources) -> Result<Vec<Layer>, Problem> {
         .collect();
     if let Some(path) = sources.file {
         let origin = path.display().to_string();
-        let text = std::fs::read_to_string(&path).map_err(|error| Problem {
+        let text = std::fs::read_to_string(&path).map_err(|error| ConfigProblem {
             origin: Some(origin.clone()),
             key: String::new(),
             message: format!("the file cannot be read: {error}"),
@@ -316,13 +317,13 @@ fn layers(sources: Sources) -> Result<Vec<Layer>, Problem> {
 ///
 /// Variables without a double underscore are not read: the command line has some of its own, and an orchestrator sets some for a service
 /// named `carillon`. One that would be a key with a double underscore is most likely a mistake, and refused.
-fn variable(name: &str, text: &str) -> Result<Option<Layer>, Problem> {
+fn variable(name: &str, text: &str) -> Result<Option<Layer>, ConfigProblem> {
     let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
     let defaults = Layer::parse(BUILT_IN, DEFAULTS)?;
     let origin = format!("environment variable {name}");
     let Some((section, rest)) = path.split_once("__") else {
         return match meant_section(path, &defaults.values) {
-            Some(meant) => Err(Problem {
+            Some(meant) => Err(ConfigProblem {
                 origin: Some(origin),
                 key: String::new(),
                 message: format!("this must be spelt {meant}"),
@@ -363,8 +364,12 @@ fn origin(metadata: Option<&Metadata>) -> Option<String> {
     metadata.map(|metadata| metadata.name.clone().into_owned()).filter(|name| name != BUILT_IN)
 }
 
-fn unreadable(error: &figment::Error) -> Problem {
-    Problem { origin: origin(error.metadata.as_ref()), key: error.path.join("."), message: error.kind.to_string() }
+fn unreadable(error: &figment::Error) -> ConfigProblem {
+    ConfigProblem {
+        origin: origin(error.metadata.as_ref()),
+        key: error.path.join("."),
+        message: error.kind.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest that [`SystemClock`] sleeps before it looks at the wall clock again, so that a clock that is set forward is
 /// noticed within this time.
-const LONGEST_NAP: Duration = Duration::from_secs(1);
+const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long before a time it is nearly that time.
-pub const MOMENT: Duration = alarm::LONGEST;
+pub const LEAD_TIME: Duration = alarm::LONGEST;
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,9 +78,9 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// Returns as soon as `now()` is `at` or later. Cancel safe.
     fn sleep_until(&self, at: UnixMs) -> Sleep<'_>;
 
-    /// Returns before `at`, by at most [`MOMENT`], or a little later: for what is to be ready by then. Cancel safe.
+    /// Returns before `at`, by at most [`LEAD_TIME`], or a little later: for what is to be ready by then. Cancel safe.
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
-        self.sleep_until(at.minus(MOMENT))
+        self.sleep_until(at.minus(LEAD_TIME))
     }
 
     /// Fills `bytes` with unpredictable bytes.
@@ -128,7 +128,7 @@ impl Clock for SystemClock {
         Box::pin(async move {
             // It may take a millisecond longer, which still leaves some for the alarm.
             while let Some(nap) = self.left(at).checked_sub(alarm::LONGEST).filter(|nap| !nap.is_zero()) {
-                tokio::time::sleep(nap.min(LONGEST_NAP)).await;
+                tokio::time::sleep(nap.min(MAX_SLEEP)).await;
             }
         })
     }

@@ -12,7 +12,7 @@ use carillon_core::clock::UnixMs;
 
 /// Wakes who waits for jobs.
 #[derive(Debug)]
-pub struct Wake {
+pub struct Notifier {
     here: Notify,
     elsewhere: Notify,
     aborts: Notify,
@@ -20,7 +20,7 @@ pub struct Wake {
     foreseen: AtomicI64,
 }
 
-impl Default for Wake {
+impl Default for Notifier {
     fn default() -> Self {
         Self {
             here: Notify::new(),
@@ -31,7 +31,7 @@ impl Default for Wake {
     }
 }
 
-impl Wake {
+impl Notifier {
     /// Jobs may be due that this node can take.
     pub fn here(&self) {
         self.here.notify_one();
@@ -80,16 +80,16 @@ mod tests {
 
     #[test]
     fn what_is_foreseen_wakes_nobody_here() {
-        let wake = Wake::default();
+        let notifier = Notifier::default();
         let woken = |from: i64| {
-            wake.everywhere(UnixMs(from));
-            assert!(wake.told().now_or_never().is_some());
-            wake.woken().now_or_never().is_some()
+            notifier.everywhere(UnixMs(from));
+            assert!(notifier.told().now_or_never().is_some());
+            notifier.woken().now_or_never().is_some()
         };
         assert!(woken(1_000));
-        wake.foresee(UnixMs(1_000));
+        notifier.foresee(UnixMs(1_000));
         assert_eq!([999, 1_000, 5_000].map(woken), [true, false, false]);
-        wake.foresee(UnixMs::MAX);
+        notifier.foresee(UnixMs::MAX);
         assert!(woken(5_000));
     }
 }

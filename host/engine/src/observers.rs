@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::{GroupId, PluginUse};
-use carillon_policy::{AskedJob, Attribute, Caller, Event as ShownEvent, Fault, FaultCode, Lane, Runtime};
-use carillon_telemetry::{Cursor, Event, Fact, Found, Observer, ObserverOutcome};
+use carillon_policy::{AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, PolicyCaller, QueueKey, Runtime};
+use carillon_telemetry::{Cursor, Event, Fact, Found, ObserverOutcome, Telemetry};
 
 /// The most events of one call.
 const BATCH: usize = 100;
@@ -41,20 +41,20 @@ pub const ASKED: usize = 256;
 const DROPPED_PERIOD: Duration = Duration::from_secs(60);
 
 /// Calls observers.
-pub struct Observers {
+pub struct ObserverRunner {
     catalog: Arc<Catalog>,
     runtime: Arc<Runtime>,
     clock: Arc<dyn Clock>,
-    observer: Arc<Observer>,
+    observer: Arc<Telemetry>,
     capacity: usize,
     /// Where the first look begins.
     start: Cursor,
-    accounts: Mutex<Accounts>,
-    asked: mpsc::Sender<Asked>,
+    accounts: Mutex<ObserverStats>,
+    asked: mpsc::Sender<RequestedJobs>,
 }
 
 /// What an observer asks for.
-pub struct Asked {
+pub struct RequestedJobs {
     /// The group that it observes.
     pub group: Arc<Group>,
     /// The group, of the same tenant, that the jobs are to be of.
@@ -65,7 +65,7 @@ pub struct Asked {
 
 /// What has been shown so far.
 #[derive(Default)]
-struct Accounts {
+struct ObserverStats {
     reports: HashMap<GroupId, Report>,
     /// Dropped since the log said so, and when it did.
     dropped: u64,
@@ -103,7 +103,7 @@ fn jobs_group_of(group: &Group) -> Option<&str> {
 }
 
 /// The events that wait, by group.
-struct Waiting {
+struct PendingEvents {
     queues: HashMap<GroupId, VecDeque<Event>>,
     len: usize,
     capacity: usize,
@@ -111,7 +111,7 @@ struct Waiting {
     busy: HashSet<GroupId>,
 }
 
-impl Waiting {
+impl PendingEvents {
     /// False if there is no room.
     fn push(&mut self, event: Event) -> bool {
         let queue = self.queues.entry(event.fact.about.group).or_default();
@@ -136,16 +136,16 @@ impl Waiting {
     }
 }
 
-impl Observers {
+impl ObserverRunner {
     /// Observers of what happens from now on, of whose events at most `capacity` wait.
     #[must_use]
     pub fn new(
         catalog: Arc<Catalog>,
         runtime: Arc<Runtime>,
         clock: Arc<dyn Clock>,
-        observer: Arc<Observer>,
+        observer: Arc<Telemetry>,
         capacity: usize,
-        asked: mpsc::Sender<Asked>,
+        asked: mpsc::Sender<RequestedJobs>,
     ) -> Self {
         let start = observer.events.newest();
         Self { catalog, runtime, clock, observer, capacity, start, accounts: Mutex::default(), asked }
@@ -170,7 +170,8 @@ impl Observers {
     /// Shows events, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let (mut cursor, mut calls) = (self.start, JoinSet::new());
-        let mut waiting = Waiting { queues: HashMap::new(), len: 0, capacity: self.capacity, busy: HashSet::new() };
+        let mut waiting =
+            PendingEvents { queues: HashMap::new(), len: 0, capacity: self.capacity, busy: HashSet::new() };
         let mut look_at = None;
         loop {
             let recorded = self.observer.events.recorded().notified();
@@ -195,7 +196,7 @@ impl Observers {
     }
 
     /// Takes over the new events of groups that are observed.
-    fn look(&self, cursor: &mut Cursor, waiting: &mut Waiting) {
+    fn look(&self, cursor: &mut Cursor, waiting: &mut PendingEvents) {
         let observed = self.catalog.observed_groups();
         if observed.is_empty() {
             *cursor = self.observer.events.newest();
@@ -249,7 +250,7 @@ impl Observers {
 
     fn hand_over(&self, group: &Arc<Group>, jobs: Vec<AskedJob>) {
         let Some(jobs_group) = jobs_group_of(group).filter(|_| !jobs.is_empty()) else { return };
-        let asked = Asked { group: Arc::clone(group), jobs_group: jobs_group.to_owned(), jobs };
+        let asked = RequestedJobs { group: Arc::clone(group), jobs_group: jobs_group.to_owned(), jobs };
         if self.asked.try_send(asked).is_err() {
             self.answered(group.id, Some("there is no room for it".to_owned()));
         }
@@ -263,9 +264,9 @@ impl Observers {
         let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());
         let call = move || {
             let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
-            Caller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, may_ask)
+            PolicyCaller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, may_ask)
         };
-        let lane = Lane { tenant: group.tenant.id, group: group.id };
+        let lane = QueueKey { tenant: group.tenant.id, group: group.id };
         self.runtime.observer_threads.run(lane, call).await.map(Some)
     }
 
@@ -305,7 +306,7 @@ impl Observers {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Accounts> {
+    fn lock(&self) -> MutexGuard<'_, ObserverStats> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

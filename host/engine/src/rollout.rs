@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::canary::Canaries;
-use crate::delivery::attempt::{Attempter, Trial};
-use carillon_catalog::{Action, Author, Catalog, Group, Rejected};
+use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot};
+use carillon_catalog::{Action, Author, Catalog, CatalogError, Group};
 use carillon_core::job::{AttemptRecord, GroupId, Settlement, TenantId};
 use carillon_policy::binding::Use;
-use carillon_policy::{Role, Runtime, Suspect};
-use carillon_telemetry::{Fact, Observer, Subject};
+use carillon_policy::{PolicyKey, Role, Runtime};
+use carillon_telemetry::{Fact, Subject, Telemetry};
 
 pub use self::canary::{Arm, Arms};
 pub use self::replay::{Backtest, Record, Skipped};
@@ -29,28 +29,28 @@ pub use self::requests::RequestChanges;
 pub use self::shadow::{Difference, Shadows, Tally};
 
 /// Watches how versions of policies do.
-pub struct Rollouts {
+pub struct RolloutMonitor {
     /// Those that run beside the ones in force.
     pub shadows: Arc<Shadows>,
     canaries: Canaries,
     catalog: Arc<Catalog>,
     runtime: Arc<Runtime>,
-    observer: Arc<Observer>,
+    observer: Arc<Telemetry>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Rollouts {
+impl RolloutMonitor {
     /// Until `stop`.
     #[must_use]
     pub fn new(
-        attempter: &Arc<Attempter>,
+        executor: &Arc<AttemptExecutor>,
         catalog: &Arc<Catalog>,
         runtime: &Arc<Runtime>,
-        observer: &Arc<Observer>,
+        observer: &Arc<Telemetry>,
         stop: CancellationToken,
     ) -> Self {
-        let shadows = Shadows::new(Arc::clone(attempter), Arc::clone(catalog), Arc::clone(observer), stop.clone());
+        let shadows = Shadows::new(Arc::clone(executor), Arc::clone(catalog), Arc::clone(observer), stop.clone());
         Self {
             shadows: Arc::new(shadows),
             canaries: Canaries::default(),
@@ -71,7 +71,12 @@ impl Rollouts {
     }
 
     /// A job of a group was settled after this attempt; `trial` is what its shadow is to see.
-    pub fn settled(self: &Arc<Self>, group: GroupId, attempt: Option<Arc<AttemptRecord>>, trial: Option<Box<Trial>>) {
+    pub fn settled(
+        self: &Arc<Self>,
+        group: GroupId,
+        attempt: Option<Arc<AttemptRecord>>,
+        trial: Option<Box<AttemptSnapshot>>,
+    ) {
         if let Some(trial) = trial {
             self.shadows.show(trial);
         }
@@ -115,7 +120,7 @@ impl Rollouts {
         let (variant, before) = (self.catalog.bound(group, decided)?, self.catalog.bound(group, before)?);
         let effective = if is_canary { variant.effective.as_ref().ok()? } else { effective };
         let suspect = |used: &Use| suspect(group.tenant.id, used);
-        let before: Vec<Suspect> = before.effective.iter().flat_map(|it| it.uses()).map(suspect).collect();
+        let before: Vec<PolicyKey> = before.effective.iter().flat_map(|it| it.uses()).map(suspect).collect();
         let (now, lifted_at) = (attempt.finished_at, group.rollout.lifted_at);
         let is_bad = |used: &&Use| {
             let it = suspect(used);
@@ -147,7 +152,7 @@ impl Rollouts {
                     rollouts.tell(&group);
                 }
                 // Somebody else has moved the group, perhaps for the same reason.
-                Err(Rejected::Conflict(_) | Rejected::Gone) => {}
+                Err(CatalogError::Conflict(_) | CatalogError::Gone) => {}
                 Err(error) => tracing::error!(tenant, group = name, why, %error, "a policy cannot be rolled back"),
             }
         });
@@ -158,6 +163,6 @@ fn has_fault(attempt: &AttemptRecord) -> bool {
     attempt.detail.plugins.iter().any(|used| used.fault.is_some())
 }
 
-fn suspect(tenant: TenantId, used: &Use) -> Suspect {
-    Suspect { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() }
+fn suspect(tenant: TenantId, used: &Use) -> PolicyKey {
+    PolicyKey { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() }
 }

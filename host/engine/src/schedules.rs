@@ -16,7 +16,7 @@ use carillon_catalog::Schedule;
 use carillon_core::clock::{self, UnixMs};
 use carillon_core::job::{SkipReason, SkippedTicks};
 use carillon_core::timetable::Timetable;
-use carillon_store::{Placed, StoreError, Ticked};
+use carillon_store::{InsertOutcome, StoreError, Ticked};
 
 /// The longest time between two looks, by the clock and without it.
 const POLL: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 const BATCH: usize = 500;
 
 /// A schedule, and how far it has come.
-struct Known {
+struct ScheduleState {
     schedule: Arc<Schedule>,
     /// Every tick up to this has been dealt with.
     handled: UnixMs,
@@ -48,15 +48,15 @@ struct Known {
 }
 
 /// The loop.
-pub struct Cron {
+pub struct ScheduleRunner {
     intake: Arc<Intake>,
-    known: HashMap<i64, Known>,
+    known: HashMap<i64, ScheduleState>,
     /// Whether others may have made jobs that count.
     recount: bool,
 }
 
 /// What a schedule's next tick comes to.
-enum Outlook {
+enum NextTick {
     /// It makes a job, or is too late for one.
     Active,
     /// It makes none, as all that follow it, for as long as the schedule is paused.
@@ -65,7 +65,7 @@ enum Outlook {
     Over(SkipReason),
 }
 
-impl Known {
+impl ScheduleState {
     fn new(schedule: &Arc<Schedule>, ticked: Option<&Ticked>, handled: UnixMs) -> Self {
         Self {
             schedule: Arc::clone(schedule),
@@ -85,14 +85,14 @@ impl Known {
         self.schedule.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(self.runs))
     }
 
-    fn outlook(&self, timetable: &Timetable) -> Outlook {
+    fn outlook(&self, timetable: &Timetable) -> NextTick {
         if self.left() == 0 {
-            return Outlook::Over(SkipReason::MaxRuns);
+            return NextTick::Over(SkipReason::MaxRuns);
         }
         if timetable.end.is_some() && timetable.after(self.handled).next().is_none() {
-            return Outlook::Over(SkipReason::Ended);
+            return NextTick::Over(SkipReason::Ended);
         }
-        if self.schedule.paused { Outlook::Paused } else { Outlook::Active }
+        if self.schedule.paused { NextTick::Paused } else { NextTick::Active }
     }
 
     /// Decides what is due.
@@ -103,7 +103,7 @@ impl Known {
             return;
         };
         match self.outlook(timetable) {
-            Outlook::Active => {
+            NextTick::Active => {
                 let due = timetable.due(self.handled, now, schedule.spec.catch_up());
                 self.handled = due.last().map_or(self.handled, |last| self.handled.max(last));
                 let with = |why| move |tick| (tick, why);
@@ -116,14 +116,14 @@ impl Known {
                 self.skipped = due.skipped.into_iter().map(hindered).collect();
                 self.next = due.next.or_else(|| timetable.after_end(self.handled.max(now)));
             }
-            Outlook::Paused => {
+            NextTick::Paused => {
                 self.skipped = Vec::from_iter(timetable.skipped(self.handled, now, SkipReason::Paused));
                 self.handled = self.skipped.last().map_or(self.handled, |skipped| skipped.last);
                 self.next = timetable.after(self.handled.max(now)).next();
                 self.next = self.next.or_else(|| timetable.after_end(self.handled.max(now)));
             }
-            Outlook::Over(_) if self.is_closed => self.next = None,
-            Outlook::Over(reason) => {
+            NextTick::Over(_) if self.is_closed => self.next = None,
+            NextTick::Over(reason) => {
                 let first = timetable.after(self.handled).next().or_else(|| timetable.after_end(self.handled));
                 self.next = first.filter(|first| *first > now);
                 if let Some(first) = first.filter(|first| *first <= now) {
@@ -147,7 +147,7 @@ fn late(all: bool) -> TickTrigger {
     if all { TickTrigger::CatchUp } else { TickTrigger::Time }
 }
 
-impl Cron {
+impl ScheduleRunner {
     /// With the intake that makes its jobs.
     #[must_use]
     pub fn new(intake: Arc<Intake>) -> Self {
@@ -233,14 +233,14 @@ impl Cron {
                 // It had no more runs; those that it is given now are for what is to come.
                 handled = handled.max(schedule.updated_at);
             }
-            self.known.insert(schedule.id, Known::new(&schedule, ticked, handled));
+            self.known.insert(schedule.id, ScheduleState::new(&schedule, ticked, handled));
         }
         Ok(())
     }
 
     /// Writes down which ticks make no jobs. Where another node was there before, its schedule is looked at again.
     async fn write_skipped(&mut self) -> Result<(), StoreError> {
-        let of_one = |known: &Known| {
+        let of_one = |known: &ScheduleState| {
             let schedule = Arc::clone(&known.schedule);
             known.skipped.clone().into_iter().map(move |skipped| (Arc::clone(&schedule), skipped))
         };
@@ -268,7 +268,7 @@ impl Cron {
         for ticked in self.intake.store.ticked().await?.iter().filter(|ticked| schedules.contains(&ticked.schedule)) {
             if let Some(known) = self.known.get_mut(&ticked.schedule) {
                 let handled = ticked.last.max(known.schedule.since);
-                *known = Known::new(&known.schedule, Some(ticked), handled);
+                *known = ScheduleState::new(&known.schedule, Some(ticked), handled);
             }
         }
         Ok(())
@@ -343,10 +343,10 @@ impl Cron {
         let placed = self.intake.insert_ticks(batch).await?;
         for (TickJob { schedule, tick, .. }, placed) in batch.iter().zip(placed) {
             if let Some(known) = self.known.get_mut(&schedule.id) {
-                let made = matches!(placed, Placed::Stored { .. });
+                let made = matches!(placed, InsertOutcome::Stored { .. });
                 known.owed.retain(|(owed, _)| owed != tick);
                 known.runs += u64::from(made);
-                known.is_closed |= placed == Placed::TickSkipped(SkipReason::MaxRuns);
+                known.is_closed |= placed == InsertOutcome::TickSkipped(SkipReason::MaxRuns);
                 self.recount |= !made && known.schedule.spec.max_runs.is_some();
                 tracing::debug!(schedule = known.schedule.name, %tick, made, "a schedule ticked");
             }

@@ -4,9 +4,9 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 use url::Url;
 
-use super::bindings::{sign_export, types};
 use super::fault::Fault;
 use super::limits::Limits;
+use super::wit::{sign_export, types};
 
 /// Names the receiver's virtual host. A job may have its own; a policy may not change it.
 const HOST: &str = "host";

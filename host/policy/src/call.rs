@@ -6,32 +6,32 @@ use wasmtime::component::Instance;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::answer;
-use super::bindings::jobs_import::NewJob;
-use super::bindings::{judge_export, meta_export, observe_export, retry_export, types};
 use super::component::Role;
 use super::fault::{Blame, Fault, FaultCode};
 use super::input_len;
 use super::keys::KeyMaterial;
 use super::limits::Limits;
-use super::linked::{Exports, Linked};
+use super::linked_component::{Exports, LinkedComponent};
 use super::plugin::Plugin;
 use super::state::CallState;
 use super::wasi::Facts;
+use super::wit::jobs_import::NewJob;
+use super::wit::{judge_export, meta_export, observe_export, retry_export, types};
 use carillon_core::clock::Stopwatch;
 use carillon_core::exhaustion::Exhausted;
 
 /// What came of a call.
 #[derive(Debug)]
-pub struct Called<T> {
+pub struct CallResult<T> {
     /// The answer.
     pub result: Result<T, Fault>,
     /// What it cost.
-    pub usage: Usage,
+    pub usage: CallUsage,
 }
 
 /// What a call cost, and what it said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct CallUsage {
     /// From the making of the store to its end.
     pub micros: u64,
     /// Units of work.
@@ -46,14 +46,14 @@ pub struct Usage {
 
 impl Plugin {
     /// What the plugin says of itself.
-    pub fn describe(&self, limits: &Limits) -> Called<meta_export::Description> {
+    pub fn describe(&self, limits: &Limits) -> CallResult<meta_export::Description> {
         self.call(limits, Facts::default(), 0, |exports, store, instance| {
             exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok)
         })
     }
 
     /// Whether the plugin accepts a config; the inner error is its own sentence.
-    pub fn check(&self, limits: &Limits, config: &str) -> Called<Result<(), String>> {
+    pub fn check(&self, limits: &Limits, config: &str) -> CallResult<Result<(), String>> {
         self.call(limits, Facts::default(), config.len(), |exports, store, instance| {
             let answer = exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
             Ok(Ok(answer.map_err(|said| answer::readable(&said))))
@@ -67,7 +67,7 @@ impl Plugin {
         attempt: &types::Attempt,
         config: &str,
         request: &types::Request,
-    ) -> Called<types::Request> {
+    ) -> CallResult<types::Request> {
         let length = input_len::attempt(attempt) + config.len() + input_len::request(request);
         let mut called = self.call(limits, attempt.into(), length, |exports, store, instance| {
             let Some(exports) = &exports.encode else { return Ok(Err(lacks(Role::Encode))) };
@@ -86,7 +86,7 @@ impl Plugin {
         config: &str,
         request: types::Request,
         keys: &[Arc<KeyMaterial>],
-    ) -> Called<types::Request> {
+    ) -> CallResult<types::Request> {
         let length = input_len::attempt(attempt) + config.len() + input_len::request(&request);
         let called = self.call(limits, attempt.into(), length, |exports, store, instance| {
             let Some(exports) = &exports.sign else { return Ok(Err(lacks(Role::Sign))) };
@@ -96,7 +96,7 @@ impl Plugin {
             let answer = exports.load(&mut *store, instance)?.call_sign(store, attempt, config, &request, &borrows)?;
             Ok(answer.map_err(declared))
         });
-        Called {
+        CallResult {
             result: called.result.and_then(|signed| answer::apply_signed(limits, request, signed)),
             usage: called.usage,
         }
@@ -109,7 +109,7 @@ impl Plugin {
         attempt: &types::Attempt,
         config: &str,
         exchange: &judge_export::Exchange,
-    ) -> Called<judge_export::Verdict> {
+    ) -> CallResult<judge_export::Verdict> {
         let length = input_len::attempt(attempt) + config.len() + input_len::exchange(exchange);
         self.call(limits, attempt.into(), length, |exports, store, instance| {
             let Some(exports) = &exports.judge else { return Ok(Err(lacks(Role::Judge))) };
@@ -127,7 +127,7 @@ impl Plugin {
         config: &str,
         verdict: &judge_export::Verdict,
         history: &[retry_export::Past],
-    ) -> Called<retry_export::Decision> {
+    ) -> CallResult<retry_export::Decision> {
         let length = input_len::attempt(attempt) + config.len() + verdict.reason.len() + input_len::history(history);
         self.call(limits, attempt.into(), length, |exports, store, instance| {
             let Some(exports) = &exports.retry else { return Ok(Err(lacks(Role::Retry))) };
@@ -146,7 +146,7 @@ impl Plugin {
         config: &str,
         events: &[observe_export::Event],
         may_ask: bool,
-    ) -> Called<Vec<NewJob>> {
+    ) -> CallResult<Vec<NewJob>> {
         let facts = Facts { now_ms: events.last().map_or(0, |event| event.at_ms), seed: 0 };
         self.call(limits, facts, config.len() + input_len::events(events), |exports, store, instance| {
             let Some(exports) = &exports.observe else { return Ok(Err(lacks(Role::Observe))) };
@@ -165,14 +165,17 @@ impl Plugin {
         facts: Facts,
         length: usize,
         body: impl FnOnce(&Exports, &mut Store<CallState>, &Instance) -> wasmtime::Result<Result<T, Fault>>,
-    ) -> Called<T> {
+    ) -> CallResult<T> {
         let stopwatch = Stopwatch::start();
-        let Linked { engine, pre, exports, .. } = self.here();
+        let LinkedComponent { engine, pre, exports, .. } = self.here();
         let limits = engine.limits(limits).with_input(length);
         let mut store = match engine.store(&limits, facts) {
             Ok(store) => store,
             Err(error) => {
-                return Called { result: Err(of_server(&error, format!("{error:#}"))), usage: Usage::default() };
+                return CallResult {
+                    result: Err(of_server(&error, format!("{error:#}"))),
+                    usage: CallUsage::default(),
+                };
             }
         };
         let result = match pre.instantiate(&mut store) {
@@ -184,7 +187,7 @@ impl Plugin {
         let memory = store.data().meter.memory(&limits);
         let log = store.into_data().into_log();
         let micros = u64::try_from(stopwatch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Called { result, usage: Usage { micros, fuel, fuel_limit, memory, log } }
+        CallResult { result, usage: CallUsage { micros, fuel, fuel_limit, memory, log } }
     }
 }
 

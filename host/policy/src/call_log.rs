@@ -1,8 +1,8 @@
 //! The bounded log of one call.
 
 use super::answer;
-use super::bindings::log_import;
 use super::limits::Limits;
+use super::wit::log_import;
 
 /// The bounded log of one call.
 #[derive(Debug)]

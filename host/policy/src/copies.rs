@@ -8,9 +8,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::code_budget::CodeBudget;
 use super::engine::PolicyEngine;
-use super::linked::Linked;
-use super::room::Room;
+use super::linked_component::LinkedComponent;
 use super::threads::seat;
 
 /// How often a thread calls the original first: so many calls gain about what it takes to make a copy, a millisecond.
@@ -22,7 +22,7 @@ pub(super) struct Copies {
     engines: Arc<[Arc<PolicyEngine>]>,
     /// One for each of the others.
     copies: Box<[Copy]>,
-    room: Arc<Room>,
+    room: Arc<CodeBudget>,
 }
 
 /// What there is in one engine.
@@ -31,18 +31,18 @@ struct Copy {
     /// Calls that there were none for.
     missed: AtomicU32,
     /// None in it: it could not be made.
-    made: OnceLock<Option<Linked>>,
+    made: OnceLock<Option<LinkedComponent>>,
 }
 
 impl Copies {
     /// In so many engines, none so far.
-    pub(super) fn new(engines: Arc<[Arc<PolicyEngine>]>, room: Arc<Room>) -> Self {
+    pub(super) fn new(engines: Arc<[Arc<PolicyEngine>]>, room: Arc<CodeBudget>) -> Self {
         let copies = engines.iter().skip(1).map(|_| Copy::default()).collect();
         Self { engines, copies, room }
     }
 
     /// The copy of this thread, which is made of the original when it is time. None: the original is the one to call.
-    pub(super) fn here(&self, original: &Linked) -> Option<&Linked> {
+    pub(super) fn here(&self, original: &LinkedComponent) -> Option<&LinkedComponent> {
         let index = seat() % self.engines.len();
         let copy = self.copies.get(index.checked_sub(1)?)?;
         if let Some(made) = copy.made.get() {

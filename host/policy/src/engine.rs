@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
-use super::bindings::{jobs_import, keys_import, log_import};
 use super::epoch::{TICK, Ticker};
 use super::limits::{LargeLimits, Limits};
 use super::state::CallState;
 use super::wasi::{self, Facts};
+use super::wit::{jobs_import, keys_import, log_import};
 
 /// The longest deadline, in ticks: added to the epoch it must not overflow.
-const MOST_TICKS: u64 = u64::MAX / 2;
+const MAX_TICKS: u64 = u64::MAX / 2;
 
 /// Memory that stays with an instance slot between calls; what a guest touches below this costs no page faults next time.
 const KEEP_RESIDENT: usize = 256 << 10;
@@ -44,7 +44,7 @@ const MEMORIES: u32 = 2;
 const LARGE_INSTANCE: usize = 8 << 20;
 
 /// The most engines for small guests. Each may have native code of its own of each component.
-pub(super) const MOST_ENGINES: usize = 8;
+pub(super) const MAX_ENGINES: usize = 8;
 
 /// Instance slots beyond one for each policy thread.
 const SPARE_SLOTS: u32 = 4;
@@ -72,7 +72,7 @@ impl PolicyEngine {
     /// One for each of so many threads, or for a few of them if they are many, with one clock. The first has room for calls of all of
     /// them, for what the others do not have.
     pub(super) fn several(limits: &Limits, threads: usize) -> wasmtime::Result<Arc<[Arc<Self>]>> {
-        let count = threads.clamp(1, MOST_ENGINES);
+        let count = threads.clamp(1, MAX_ENGINES);
         let (first, other) = (config(limits, threads, false)?, config(limits, threads.div_ceil(count), false)?);
         let configs = std::iter::once(&first).chain(std::iter::repeat(&other));
         let engines = configs.take(count).map(Engine::new).collect::<wasmtime::Result<Vec<_>>>()?;
@@ -137,7 +137,7 @@ impl PolicyEngine {
         store.set_fuel(limits.fuel)?;
         store.set_hostcall_fuel(HOSTCALL_FUEL);
         let ticks = limits.deadline.as_millis().div_ceil(TICK.as_millis()).saturating_add(1);
-        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX).min(MOST_TICKS);
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX).min(MAX_TICKS);
         store.set_epoch_deadline(ticks);
         self.ticker.call(ticks);
         Ok(store)

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::Engine;
 
+use super::code_budget::CodeBudget;
 use super::component::Digest;
 use super::engine::PolicyEngine;
 use super::limits::{LargeLimits, Limits};
-use super::linked::Imports;
+use super::linked_component::Imports;
 use super::load_error::LoadError;
 use super::plugin::Plugin;
-use super::room::Room;
 
 /// All of them, the large one when it is needed.
 pub(super) struct Engines {
@@ -26,7 +26,7 @@ pub(super) struct Engines {
     /// Bytes of a component that is not large.
     small_component: usize,
     /// For the native code of all that are loaded.
-    room: Arc<Room>,
+    room: Arc<CodeBudget>,
 }
 
 impl Engines {
@@ -35,7 +35,7 @@ impl Engines {
         large_limits: LargeLimits,
         threads: usize,
         small_component: usize,
-        room: Arc<Room>,
+        room: Arc<CodeBudget>,
     ) -> wasmtime::Result<Self> {
         Ok(Self {
             small: PolicyEngine::several(limits, threads)?,

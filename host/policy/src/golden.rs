@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wasm_encoder::{ComponentSection as _, CustomSection};
 use wasmparser::{Parser, Payload};
 
-use super::case::{Case, NotACase};
+use super::case::{CallCase, NotACase};
 use super::{Fault, FaultCode, Limits, Plugin};
 use carillon_core::clock::UnixMs;
 
@@ -32,7 +32,7 @@ const NOW: UnixMs = UnixMs(1_795_176_000_000);
 pub struct Golden {
     /// What its author calls it.
     pub name: String,
-    /// A [`Case`], and beside it `answer` or a [`ExpectedFault`] as `fault`.
+    /// A [`CallCase`], and beside it `answer` or a [`ExpectedFault`] as `fault`.
     #[serde(flatten)]
     pub test: serde_json::Map<String, Value>,
 }
@@ -111,7 +111,7 @@ impl Golden {
     ///
     /// # Errors
     /// If this is no call.
-    pub fn case(&self) -> Result<Case, Failed> {
+    pub fn case(&self) -> Result<CallCase, Failed> {
         let mut test = self.test.clone();
         test.retain(|key, _| !["answer", "fault"].contains(&key.as_str()));
         serde_json::from_value(test.into()).map_err(|error| self.failed(error.to_string()))

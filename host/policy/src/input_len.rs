@@ -1,7 +1,7 @@
 //! How large the arguments of a call are: the more there is to read, the more fuel and time a call has. The same for the same arguments on
 //! every node.
 
-use super::bindings::{judge_export, observe_export, retry_export, types};
+use super::wit::{judge_export, observe_export, retry_export, types};
 
 /// Bytes of a value that is not a text.
 const PLAIN: usize = 8;

@@ -6,12 +6,13 @@
 
 mod answer;
 pub mod binding;
-mod bindings;
 mod cache;
 mod call;
 mod call_log;
 pub mod case;
+mod code_budget;
 mod compile;
+mod compile_queue;
 mod component;
 pub mod config_schema;
 mod copies;
@@ -26,29 +27,22 @@ mod hostile;
 mod input_len;
 mod keys;
 mod limits;
-mod linked;
+mod linked_component;
 mod load_error;
 mod options;
-mod outline;
+mod pipeline;
 mod plugin;
+mod preflight;
 mod quarantine;
 mod registry;
-mod room;
-mod stage;
 mod state;
 mod threads;
-mod turns;
 mod wasi;
+mod wit;
 
 pub use self::answer::{check_header, check_job_header};
-pub use self::bindings::jobs_import::NewJob as AskedJob;
-pub use self::bindings::judge_export::{Exchange, Outcome as JudgedOutcome, Response, TransportError, Verdict};
-pub use self::bindings::meta_export::Description;
-pub use self::bindings::observe_export::Event;
-pub use self::bindings::retry_export::{Decision, Past};
-pub use self::bindings::types::{Attempt, Attribute, Header, Request};
 pub use self::cache::Cache;
-pub use self::call::{Called, Usage};
+pub use self::call::{CallResult, CallUsage};
 pub use self::compile::{Compiler, SUBCOMMAND as COMPILER_SUBCOMMAND, compiler_main};
 pub use self::component::{Digest, Role};
 pub use self::examination::{Described, PluginDoc, describe, examine};
@@ -56,19 +50,25 @@ pub use self::fault::{Blame, Fault, FaultCode};
 pub use self::keys::{KeyKind, KeyMaterial};
 pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::load_error::LoadError;
+pub use self::pipeline::{Judgement, Plan, PlanStep, PolicyCaller, PreparedRequest, Ruling, is_fatal};
 pub use self::plugin::Plugin;
-pub use self::quarantine::{Began, Quarantine, Rules as QuarantineRules, Sentence, Suspect, Watch};
+pub use self::quarantine::{PolicyKey, Quarantine, QuarantineEntry, QuarantineStart, Rules as QuarantineRules, Watch};
 pub use self::registry::{Admitted, ComponentSource, Registry};
-pub use self::stage::{Caller, Decided, Plan, Prepared, Ruling, Step, is_fatal};
-pub use self::threads::{Lane, PolicyThreads};
+pub use self::threads::{PolicyThreads, QueueKey};
+pub use self::wit::jobs_import::NewJob as AskedJob;
+pub use self::wit::judge_export::{Exchange, Outcome as JudgedOutcome, Response, TransportError, Verdict};
+pub use self::wit::meta_export::Description;
+pub use self::wit::observe_export::Event;
+pub use self::wit::retry_export::{Decision, Past};
+pub use self::wit::types::{Attempt, Attribute, Header, Request};
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use self::code_budget::CodeBudget;
 use self::engines::Engines;
-use self::room::Room;
 
 /// How the runtime is set up; every field has its explanation in `config.default.toml`.
 pub struct RuntimeOptions {
@@ -121,7 +121,7 @@ impl Runtime {
     /// If the machine has no room for them.
     pub fn start(options: RuntimeOptions) -> anyhow::Result<Self> {
         let threads = options.threads.saturating_add(options.observer_threads);
-        let room = Room::new(options.loaded_limit);
+        let room = CodeBudget::new(options.loaded_limit);
         let engines = Engines::new(&options.limits, options.large, threads, options.component_limit, room)
             .map_err(|error| anyhow::anyhow!("the policy engine does not start: {error:#}"))?;
         let cache = options.cache.map(|(dir, key)| Cache::new(dir, key, engines.compatible(), options.cache_limit));

@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use wasmtime::component::Component;
 
+use super::code_budget::CodeBudget;
 use super::component::{Digest, Role};
 use super::copies::Copies;
 use super::engine::PolicyEngine;
 use super::limits::Limits;
-use super::linked::{Imports, Linked};
+use super::linked_component::{Imports, LinkedComponent};
 use super::load_error::LoadError;
-use super::room::Room;
 
 /// A component that is ready to be called, by anybody, at any time: nothing of a call stays in it.
 pub struct Plugin {
     /// What it is known by.
     pub digest: Digest,
-    original: Linked,
+    original: LinkedComponent,
     copies: Copies,
 }
 
@@ -29,9 +29,9 @@ impl Plugin {
         digest: Digest,
         component: &Component,
         imports: &Imports,
-        room: &Arc<Room>,
+        room: &Arc<CodeBudget>,
     ) -> Result<Self, LoadError> {
-        let original = Linked::new(Arc::clone(&engines[0]), component, imports, room)?;
+        let original = LinkedComponent::new(Arc::clone(&engines[0]), component, imports, room)?;
         if !Role::ALL.into_iter().any(|role| original.exports.has(role)) {
             return Err(LoadError::NoRole);
         }
@@ -40,7 +40,7 @@ impl Plugin {
     }
 
     /// It in the engine of this thread, or the original.
-    pub(super) fn here(&self) -> &Linked {
+    pub(super) fn here(&self) -> &LinkedComponent {
         self.copies.here(&self.original).unwrap_or(&self.original)
     }
 

@@ -20,7 +20,7 @@ const WATCHED: usize = 10_000;
 
 /// A component under a config, of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Suspect {
+pub struct PolicyKey {
     /// Who calls it.
     pub tenant: TenantId,
     /// The component.
@@ -42,7 +42,7 @@ pub struct Rules {
 
 /// For how long a policy is not called, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sentence {
+pub struct QuarantineEntry {
     /// The group whose job was the one too many.
     pub group: GroupId,
     /// When that was.
@@ -55,7 +55,7 @@ pub struct Sentence {
 
 /// A quarantine that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Began {
+pub struct QuarantineStart {
     /// Whose policy it is.
     pub tenant: TenantId,
     /// The version of the group's policy that it is a part of.
@@ -65,27 +65,27 @@ pub struct Began {
     /// What the group calls it.
     pub plugin: String,
     /// The rest.
-    pub sentence: Sentence,
+    pub sentence: QuarantineEntry,
 }
 
 /// The faults of the recent past.
 pub struct Quarantine {
     rules: Rules,
-    book: Mutex<Book>,
+    book: Mutex<FaultLog>,
     has_begun: Notify,
 }
 
 #[derive(Default)]
-struct Book {
-    watched: HashMap<TenantId, HashMap<Suspect, Record>>,
-    begun: Vec<Began>,
+struct FaultLog {
+    watched: HashMap<TenantId, HashMap<PolicyKey, Record>>,
+    begun: Vec<QuarantineStart>,
 }
 
 #[derive(Default)]
 struct Record {
     /// At most as many as lead to quarantine.
     faults: VecDeque<(UnixMs, Option<JobId>)>,
-    began: Option<Began>,
+    began: Option<QuarantineStart>,
 }
 
 /// What keeps an eye on the calls that are made for a group.
@@ -114,14 +114,14 @@ impl Quarantine {
 
     /// Whether a policy is quarantined, for a group to which nothing counts that was up to `lifted_at`.
     #[must_use]
-    pub fn of(&self, suspect: &Suspect, lifted_at: UnixMs, now: UnixMs) -> Option<Sentence> {
+    pub fn of(&self, suspect: &PolicyKey, lifted_at: UnixMs, now: UnixMs) -> Option<QuarantineEntry> {
         let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.began.as_ref()?.sentence;
         (sentence.since > lifted_at && self.lasts(&sentence, now)).then_some(sentence)
     }
 
     /// Everything that is quarantined now.
     #[must_use]
-    pub fn sentences(&self, now: UnixMs) -> Vec<Sentence> {
+    pub fn sentences(&self, now: UnixMs) -> Vec<QuarantineEntry> {
         let book = self.lock();
         let records = book.watched.values().flat_map(HashMap::values);
         let sentences = records.filter_map(|record| Some(record.began.as_ref()?.sentence));
@@ -130,17 +130,23 @@ impl Quarantine {
 
     /// What is quarantined now because of jobs of this group of the tenant, to which nothing counts that was up to `lifted_at`.
     #[must_use]
-    pub fn of_group(&self, tenant: TenantId, group: GroupId, lifted_at: UnixMs, now: UnixMs) -> Vec<(Suspect, Began)> {
+    pub fn of_group(
+        &self,
+        tenant: TenantId,
+        group: GroupId,
+        lifted_at: UnixMs,
+        now: UnixMs,
+    ) -> Vec<(PolicyKey, QuarantineStart)> {
         let book = self.lock();
         let records = book.watched.get(&tenant).into_iter().flatten();
         let begun = records.filter_map(|(suspect, record)| Some((suspect, record.began.as_ref()?)));
-        let is_of_group = |sentence: &Sentence| sentence.group == group && sentence.since > lifted_at;
+        let is_of_group = |sentence: &QuarantineEntry| sentence.group == group && sentence.since > lifted_at;
         let counts = begun.filter(|(_, began)| is_of_group(&began.sentence) && self.lasts(&began.sentence, now));
         counts.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
     }
 
     /// The quarantines that have begun since this was last asked, when there are any. One task may wait for them.
-    pub async fn begun(&self) -> Vec<Began> {
+    pub async fn begun(&self) -> Vec<QuarantineStart> {
         loop {
             let begun = std::mem::take(&mut self.lock().begun);
             if !begun.is_empty() {
@@ -151,7 +157,7 @@ impl Quarantine {
     }
 
     /// Longer than a period from now it cannot be, unless the clock has been set back.
-    fn lasts(&self, sentence: &Sentence, now: UnixMs) -> bool {
+    fn lasts(&self, sentence: &QuarantineEntry, now: UnixMs) -> bool {
         sentence.until > now && sentence.until <= now.plus(self.rules.period)
     }
 
@@ -159,7 +165,7 @@ impl Quarantine {
         usize::try_from(self.rules.threshold).unwrap_or(usize::MAX)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    fn lock(&self) -> MutexGuard<'_, FaultLog> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,18 +173,18 @@ impl Quarantine {
 impl Watch {
     /// The component under the config, as it is watched here.
     #[must_use]
-    pub fn suspect(&self, plugin: &Digest, config: &Digest) -> Suspect {
-        Suspect { tenant: self.tenant, plugin: plugin.clone(), config: config.clone() }
+    pub fn suspect(&self, plugin: &Digest, config: &Digest) -> PolicyKey {
+        PolicyKey { tenant: self.tenant, plugin: plugin.clone(), config: config.clone() }
     }
 
     /// Whether the policy may be called.
     ///
     /// # Errors
     /// [`FaultCode::Quarantined`].
-    pub fn admit(&self, suspect: &Suspect, now: UnixMs) -> Result<(), Fault> {
+    pub fn admit(&self, suspect: &PolicyKey, now: UnixMs) -> Result<(), Fault> {
         match self.quarantine.of(suspect, self.lifted_at, now) {
             None => Ok(()),
-            Some(Sentence { until, .. }) => Err(Fault {
+            Some(QuarantineEntry { until, .. }) => Err(Fault {
                 code: FaultCode::Quarantined,
                 blame: Blame::Policy,
                 message: format!("the policy failed too often and is not called until {until}"),
@@ -187,7 +193,7 @@ impl Watch {
     }
 
     /// Counts a fault of the policy that the group calls `plugin`.
-    pub fn report(&self, suspect: &Suspect, role: Role, plugin: &str, fault: FaultCode, now: UnixMs) {
+    pub fn report(&self, suspect: &PolicyKey, role: Role, plugin: &str, fault: FaultCode, now: UnixMs) {
         let Rules { window, period, .. } = self.quarantine.rules;
         let threshold = self.quarantine.threshold();
         let mut book = self.quarantine.lock();
@@ -212,9 +218,9 @@ impl Watch {
             return;
         }
         record.faults.clear();
-        let sentence = Sentence { group: self.group, since: now, until: now.plus(period), fault };
+        let sentence = QuarantineEntry { group: self.group, since: now, until: now.plus(period), fault };
         let (tenant, binding, plugin) = (self.tenant, self.binding, plugin.to_owned());
-        let began = Began { tenant, binding, role, plugin, sentence };
+        let began = QuarantineStart { tenant, binding, role, plugin, sentence };
         record.began = Some(began.clone());
         book.begun.push(began);
         drop(book);
@@ -251,7 +257,7 @@ mod tests {
             Self { job: Some(JobId(uuid::Uuid::from_u128(job))), ..self.clone() }
         }
 
-        fn named(&self, config: &str) -> Suspect {
+        fn named(&self, config: &str) -> PolicyKey {
             self.suspect(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
         }
 
@@ -275,10 +281,19 @@ mod tests {
         assert!(!watch.admits("a", 359_999));
         assert!(watch.admits("b", 60_001), "another config is not concerned");
         assert!(watch.admits("a", 360_000));
-        let sentence =
-            Sentence { group: GroupId(1), since: UnixMs(60_000), until: UnixMs(360_000), fault: FaultCode::Trap };
-        let began =
-            Began { tenant: TenantId(1), binding: 4, role: Role::Judge, plugin: "judge@1.0.0".into(), sentence };
+        let sentence = QuarantineEntry {
+            group: GroupId(1),
+            since: UnixMs(60_000),
+            until: UnixMs(360_000),
+            fault: FaultCode::Trap,
+        };
+        let began = QuarantineStart {
+            tenant: TenantId(1),
+            binding: 4,
+            role: Role::Judge,
+            plugin: "judge@1.0.0".into(),
+            sentence,
+        };
         assert_eq!(watch.quarantine.sentences(UnixMs(60_001)), [sentence]);
         assert!(watch.quarantine.sentences(UnixMs(360_000)).is_empty());
         let of_group = |group, lifted_at, now| {

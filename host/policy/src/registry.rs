@@ -12,12 +12,12 @@ use tokio::time::Sleep;
 
 use super::cache::Cache;
 use super::compile::Compiler;
+use super::compile_queue::CompileQueue;
 use super::component::{Digest, check_bytes};
 use super::engines::Engines;
 use super::load_error::LoadError;
-use super::outline;
 use super::plugin::Plugin;
-use super::turns::Turns;
+use super::preflight;
 use carillon_core::job::TenantId;
 
 /// Where a component's bytes are kept.
@@ -43,13 +43,13 @@ pub struct Registry {
     cache: Option<Cache>,
     loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
     uses: Semaphore,
-    turns: Turns,
+    turns: CompileQueue,
     /// What is being admitted, as long as somebody waits for it.
-    flights: Mutex<HashMap<Digest, Weak<Flight>>>,
+    flights: Mutex<HashMap<Digest, Weak<PendingAdmission>>>,
 }
 
 /// One look at a component, for all who upload it at the same time. Who gives up leaves it to the others.
-type Flight = OnceCell<Result<Admitted, LoadError>>;
+type PendingAdmission = OnceCell<Result<Admitted, LoadError>>;
 
 /// A component that loads. What it was compiled to is not kept unless somebody says so.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Registry {
             cache,
             loaded: Mutex::default(),
             uses: Semaphore::new(AT_ONCE),
-            turns: Turns::new(AT_ONCE),
+            turns: CompileQueue::new(AT_ONCE),
             flights: Mutex::default(),
         }
     }
@@ -135,7 +135,7 @@ impl Registry {
     /// Whatever keeps it from being a plugin; [`LoadError::Busy`] if nobody had the time to find out.
     pub async fn admit(&self, tenant: TenantId, component: &Bytes) -> Result<Admitted, LoadError> {
         check_bytes(component, self.component_limit())?;
-        outline::check(component)?;
+        preflight::check(component)?;
         let digest = Digest::of(component);
         let (flight, line) = (self.flight(&digest), self.turns.line(tenant));
         let mut patience = pin!(tokio::time::sleep(self.compiler.timeout() * PATIENCE));
@@ -210,7 +210,7 @@ impl Registry {
         self.cache.as_ref()?.get(digest).await
     }
 
-    fn flight(&self, digest: &Digest) -> Arc<Flight> {
+    fn flight(&self, digest: &Digest) -> Arc<PendingAdmission> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.retain(|_, flight| flight.strong_count() > 0);
         let flight = flights.get(digest).and_then(Weak::upgrade).unwrap_or_default();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use wasmtime::component::{Resource, ResourceTable};
 
-use super::bindings::jobs_import::{self, NewJob, Refusal};
-use super::bindings::{keys_import, log_import, types};
 use super::call_log::LogLines;
 use super::keys::{GrantedKey, KeyMaterial, MacAlgorithm};
 use super::limits::{Limits, Meter};
 use super::wasi::{Facts, Wasi};
+use super::wit::jobs_import::{self, NewJob, Refusal};
+use super::wit::{keys_import, log_import, types};
 
 /// The most jobs that one call may ask for, and the most bytes of all of them: so many as `wit/jobs.wit` says.
 const ASKED_JOBS: usize = 4;

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-pub use self::lanes::Lane;
-use self::lanes::Lanes;
+use self::lanes::FairQueue;
+pub use self::lanes::QueueKey;
 use super::fault::{Blame, Fault, FaultCode};
 use carillon_core::clock::Stopwatch;
 
@@ -39,7 +39,7 @@ struct Shared {
 }
 
 struct Queue {
-    lanes: Lanes<Work>,
+    lanes: FairQueue<Work>,
     /// How many threads wait for work: to wake one costs a system call, whether it sleeps or not.
     idle: usize,
     closed: bool,
@@ -52,7 +52,7 @@ impl PolicyThreads {
     /// If the operating system has no thread left.
     pub fn start(threads: usize, capacity: usize, first_seat: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { lanes: Lanes::new(capacity), idle: 0, closed: false }),
+            queue: Mutex::new(Queue { lanes: FairQueue::new(capacity), idle: 0, closed: false }),
             wake: Condvar::new(),
         });
         let handles = (first_seat..first_seat.saturating_add(threads))
@@ -71,7 +71,7 @@ impl PolicyThreads {
     ///
     /// # Errors
     /// [`FaultCode::Overloaded`] if the queue is full, or the share of it that the group or its tenant may fill; `work` was not started then.
-    pub async fn run<T, F>(&self, lane: Lane, work: F) -> Result<T, Fault>
+    pub async fn run<T, F>(&self, lane: QueueKey, work: F) -> Result<T, Fault>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -105,7 +105,7 @@ impl Shared {
     }
 
     /// False if there is no room for it.
-    fn push(&self, lane: Lane, work: Work) -> bool {
+    fn push(&self, lane: QueueKey, work: Work) -> bool {
         let mut queue = self.lock();
         if queue.closed || !queue.lanes.push(lane, work) {
             return false;
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
     use carillon_core::job::{GroupId, TenantId};
 
-    const A: Lane = Lane { tenant: TenantId(1), group: GroupId(1) };
-    const B: Lane = Lane { tenant: TenantId(1), group: GroupId(2) };
+    const A: QueueKey = QueueKey { tenant: TenantId(1), group: GroupId(1) };
+    const B: QueueKey = QueueKey { tenant: TenantId(1), group: GroupId(2) };
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_run() {

@@ -9,14 +9,14 @@ use sqlx::postgres::PgConnection;
 use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::locks::Name;
-use super::memory::Memory;
-use super::{change, debounce, done, ticks};
+use super::producer_keys::Memory;
+use super::{archive, change, debounce, ticks};
 use carillon_core::job::{Admission, JobId, stands_for_later};
 use carillon_store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json};
-use carillon_store::{Change, Changed, Inserted, Once, Placed};
+use carillon_store::{ChangeOutcome, IdempotentRequest, InsertOutcome, InsertResult, JobChange};
 
 /// What is to be locked: a dedupe key is locked without its group, which costs nothing but a little waiting.
-pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a Once>) -> impl Iterator<Item = Name<'a>> {
+pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a IdempotentRequest>) -> impl Iterator<Item = Name<'a>> {
     let of_job = |row: &'a Row| match &row.job.admission {
         Admission::Always => None,
         Admission::Unique { key, .. } => Some(Name::Recent(row.job.tenant.0, DEDUPE, key)),
@@ -29,11 +29,15 @@ pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a Once>) -> impl Iterato
 }
 
 /// Places the jobs of one call, in order.
-pub(super) async fn place(db: &mut PgConnection, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+pub(super) async fn place(
+    db: &mut PgConnection,
+    jobs: &[Row],
+    once: Option<&IdempotentRequest>,
+) -> Result<InsertResult, Failure> {
     if let Some(once) = once {
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
         if let Some(found) = memory.read(db, once.now).await? {
-            return Ok(Inserted::Replayed(Answered::replay(&found.doc, once)?));
+            return Ok(InsertResult::Replayed(Answered::replay(&found.doc, once)?));
         }
     }
     let mut placed = Vec::with_capacity(jobs.len());
@@ -45,17 +49,17 @@ pub(super) async fn place(db: &mut PgConnection, jobs: &[Row], once: Option<&Onc
             placed.push(one(db, row).await?);
         }
     }
-    let skipped_all = placed.iter().all(Placed::is_skipped);
+    let skipped_all = placed.iter().all(InsertOutcome::is_skipped);
     if let Some(once) = once
         && !skipped_all
     {
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
         memory.write(db, once.expires_at, None, &to_json(&Answered::to(once, &placed))?).await?;
     }
-    Ok(Inserted::Placed(placed))
+    Ok(InsertResult::Placed(placed))
 }
 
-async fn one(db: &mut PgConnection, row: &Row) -> Result<Placed, Failure> {
+async fn one(db: &mut PgConnection, row: &Row) -> Result<InsertOutcome, Failure> {
     match &row.job.admission {
         Admission::Always => {
             job_rows::write(db, &[row]).await?;
@@ -65,7 +69,7 @@ async fn one(db: &mut PgConnection, row: &Row) -> Result<Placed, Failure> {
             let key = format!("{}/{key}", row.job.group.0);
             let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
             if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
-                return Ok(Placed::Duplicate(Box::new(first)));
+                return Ok(InsertOutcome::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
             job_rows::write(db, &[row]).await?;
@@ -89,22 +93,22 @@ pub(super) const UNNAME_LATER: &str = "
     )
     UPDATE job SET name = NULL WHERE grp = $1 AND name = $2 AND id > $3";
 
-async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+async fn replace(db: &mut PgConnection, row: &Row, moved: Option<JobId>) -> Result<InsertOutcome, Failure> {
     let mut cancelled = Vec::new();
     let now = row.job.created_at;
     if let Some(moved) = moved {
-        match change::change(db, row.job.tenant, &[moved], &Change::Withdraw, now).await?[..] {
-            [Changed::Done] => cancelled.push(moved),
-            [Changed::Not(state)] if state.is_final() => {
-                change::change(db, row.job.tenant, &[moved], &Change::Purge, now).await?;
+        match change::change(db, row.job.tenant, &[moved], &JobChange::Withdraw, now).await?[..] {
+            [ChangeOutcome::Done] => cancelled.push(moved),
+            [ChangeOutcome::Not(state)] if state.is_final() => {
+                change::change(db, row.job.tenant, &[moved], &JobChange::Purge, now).await?;
             }
-            _ => return Ok(Placed::Skipped),
+            _ => return Ok(InsertOutcome::Skipped),
         }
     }
     let found = sqlx::query(OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref()).fetch_all(&mut *db).await?;
-    cancelled.extend(done::cancel(db, &found, now).await?);
+    cancelled.extend(archive::cancel(db, &found, now).await?);
     let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref()).bind(row.job.id.0);
     query.execute(&mut *db).await?;
     job_rows::write(db, &[row]).await?;
-    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }

@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::PostgresStore;
 use super::tests::{Cluster, Fresh, cluster, runtime};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{JobId, Leased, NewJob, Settlement, State};
+use carillon_core::job::{JobId, LeasedJob, NewJob, Settlement, State};
 use carillon_store::conformance;
 use carillon_store::conformance::{NOW, World, an_attempt};
-use carillon_store::{Jobs as _, Prune, Settled};
+use carillon_store::{Jobs as _, Prune, SettleOutcome};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -40,7 +40,7 @@ fn job(world: &World, at: UnixMs) -> NewJob {
 /// Jobs of the first era that are left after its time: one that is dead, one that runs, one that waits.
 struct Left {
     dead: JobId,
-    running: Leased,
+    running: LeasedJob,
     waiting: JobId,
 }
 
@@ -57,7 +57,7 @@ async fn live_through_an_era(world: &World, store: &PostgresStore, at: UnixMs) -
     let mut ends: Vec<Settlement> =
         leased.iter().map(|leased| Settlement::succeeded(leased, at, an_attempt(leased, Some(200)))).collect();
     ends.push(Settlement::dead(&dead, at, an_attempt(&dead, Some(500))));
-    assert!(store.settle(ends).await.unwrap().iter().all(|settled| matches!(settled, Settled::Applied(_))));
+    assert!(store.settle(ends).await.unwrap().iter().all(|settled| matches!(settled, SettleOutcome::Applied(_))));
     Left { dead: dead.job.id, running, waiting: left }
 }
 
@@ -123,7 +123,7 @@ async fn the_others_are_whole(world: &World, store: &PostgresStore, left: Left, 
     }
     assert_eq!(store.attempts(tenant, left.dead, 0, 9).await.unwrap()[0].status, Some(500));
     let end = Settlement::succeeded(&left.running, now, an_attempt(&left.running, Some(200)));
-    assert_eq!(store.settle(vec![end]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+    assert_eq!(store.settle(vec![end]).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
     let waited = conformance::claim(store, world.group, now.plus(MINUTE * 600), 9).await;
     assert_eq!(conformance::ids(&waited), [left.waiting]);
     let end = Settlement::succeeded(&waited[0], now, an_attempt(&waited[0], Some(200)));
@@ -190,9 +190,9 @@ fn what_waits_for_years_keeps_no_partition() {
         }
         let last = conformance::claim(&*store, world.group, start.plus(MINUTE * 2_000_000), 1_000).await;
         assert_eq!(last.len(), waiting.len());
-        let end = |leased: &Leased| Settlement::succeeded(leased, start, an_attempt(leased, Some(200)));
+        let end = |leased: &LeasedJob| Settlement::succeeded(leased, start, an_attempt(leased, Some(200)));
         let settled = store.settle(last.iter().map(end).collect()).await.unwrap();
-        assert!(settled.iter().all(|settled| *settled == Settled::Applied(State::Succeeded)));
+        assert!(settled.iter().all(|settled| *settled == SettleOutcome::Applied(State::Succeeded)));
     });
 }
 

@@ -54,16 +54,16 @@ impl<C: Shared> Verb for Together<'_, C> {
 }
 
 /// A call and who waits for its answer.
-struct Waiting<C: Shared> {
+struct QueuedCall<C: Shared> {
     call: C,
     reply: oneshot::Sender<Result<C::Done, StoreError>>,
 }
 
-type Queue<C> = Arc<Mutex<mpsc::Receiver<Waiting<C>>>>;
+type Queue<C> = Arc<Mutex<mpsc::Receiver<QueuedCall<C>>>>;
 
 /// The callers' end.
 pub(super) struct Batcher<C: Shared> {
-    queue: Mutex<Option<mpsc::Sender<Waiting<C>>>>,
+    queue: Mutex<Option<mpsc::Sender<QueuedCall<C>>>>,
     workers: TaskTracker,
 }
 
@@ -91,7 +91,7 @@ impl<C: Shared> Batcher<C> {
         let shut_down = || StoreError::Unavailable("it is shutting down".to_owned());
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.lock().await.clone().ok_or_else(shut_down)?;
-        queue.send(Waiting { call, reply }).await.map_err(|_| shut_down())?;
+        queue.send(QueuedCall { call, reply }).await.map_err(|_| shut_down())?;
         drop(queue);
         answer.await.map_err(|_| shut_down())?
     }
@@ -115,7 +115,7 @@ async fn work<C: Shared>(database: Arc<Database>, queue: Queue<C>) {
 }
 
 /// Waits for a call and takes those that wait behind it. None if no more can come.
-async fn next_batch<C: Shared>(queue: &Queue<C>) -> Option<Vec<Waiting<C>>> {
+async fn next_batch<C: Shared>(queue: &Queue<C>) -> Option<Vec<QueuedCall<C>>> {
     let mut queue = queue.lock().await;
     let first = queue.recv().await?;
     let mut rows = first.call.rows();

@@ -3,7 +3,7 @@
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::fronts::Look;
+use super::scan_watermarks::Look;
 use super::tests::{Fresh, cluster, runtime};
 use super::{claim, open, reads};
 use carillon_core::clock::UnixMs;

@@ -6,15 +6,15 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
-use super::done;
+use super::archive;
 use super::error::Failure;
 use super::transaction::Verb;
-use super::{order, rows};
+use super::{order_keys, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, State, TenantId};
 use carillon_store::documents::to_json;
 use carillon_store::labels::labels;
-use carillon_store::{Change, Changed, Edit, lane};
+use carillon_store::{ChangeOutcome, Edit, JobChange, lane};
 
 /// A tenant's unfinished jobs. The lock keeps them as they are until they are dealt with.
 pub(super) const LOCK: &str = "
@@ -60,15 +60,15 @@ pub(super) const STATES: &str = "
 pub(super) struct ChangeJobs {
     pub(super) tenant: TenantId,
     pub(super) ids: Vec<JobId>,
-    pub(super) change: Change,
+    pub(super) change: JobChange,
     pub(super) now: UnixMs,
 }
 
 #[async_trait]
 impl Verb for ChangeJobs {
-    type Done = Vec<Changed>;
+    type Done = Vec<ChangeOutcome>;
 
-    async fn run(&self, db: &mut PgConnection) -> Result<Vec<Changed>, Failure> {
+    async fn run(&self, db: &mut PgConnection) -> Result<Vec<ChangeOutcome>, Failure> {
         change(db, self.tenant, &self.ids, &self.change, self.now).await
     }
 }
@@ -78,39 +78,39 @@ pub(super) async fn change(
     db: &mut PgConnection,
     tenant: TenantId,
     ids: &[JobId],
-    change: &Change,
+    change: &JobChange,
     now: UnixMs,
-) -> Result<Vec<Changed>, Failure> {
+) -> Result<Vec<ChangeOutcome>, Failure> {
     let uuids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let done = match change {
-        Change::Cancel => {
+        JobChange::Cancel => {
             let found = lock(db, tenant, &uuids).await?;
-            done::cancel(db, &found, now).await?;
+            archive::cancel(db, &found, now).await?;
             answers(&found)?
         }
-        Change::Withdraw => {
+        JobChange::Withdraw => {
             let found = waiting(db, tenant, &uuids).await?;
-            done::cancel(db, &found, now).await?;
+            archive::cancel(db, &found, now).await?;
             answers(&found)?
         }
-        Change::Reschedule(at) => {
+        JobChange::Reschedule(at) => {
             let found = waiting(db, tenant, &uuids).await?;
             let ids = found.iter().map(|row| Ok(rows::job_id(row, "id")?.0)).collect::<Result<Vec<Uuid>, Failure>>()?;
             sqlx::query(RESCHEDULE).bind(ids).bind(at.0).execute(&mut *db).await?;
             answers(&found)?
         }
-        Change::Redrive(at) => {
+        JobChange::Redrive(at) => {
             let back = sqlx::query(REDRIVE).bind(&uuids).bind(tenant.0).bind(at.0).fetch_all(&mut *db).await?;
             let keys = back.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
-            order::advance(db, keys.into_iter().flatten()).await?;
+            order_keys::advance(db, keys.into_iter().flatten()).await?;
             answers(&back)?
         }
-        Change::Purge => answers(&sqlx::query(PURGE).bind(&uuids).bind(tenant.0).fetch_all(&mut *db).await?)?,
-        Change::Edit(edit) => edit_all(db, tenant, ids, edit).await?,
+        JobChange::Purge => answers(&sqlx::query(PURGE).bind(&uuids).bind(tenant.0).fetch_all(&mut *db).await?)?,
+        JobChange::Edit(edit) => edit_all(db, tenant, ids, edit).await?,
     };
     let unchanged: Vec<Uuid> = ids.iter().filter(|id| !done.contains_key(id)).map(|id| id.0).collect();
     let why = why_not(db, tenant, unchanged, change).await?;
-    let answer = |id| done.get(id).or_else(|| why.get(id)).copied().unwrap_or(Changed::Unknown);
+    let answer = |id| done.get(id).or_else(|| why.get(id)).copied().unwrap_or(ChangeOutcome::Unknown);
     Ok(ids.iter().map(answer).collect())
 }
 
@@ -130,10 +130,10 @@ async fn waiting(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Resul
 }
 
 /// What is said of jobs that were changed. One that runs can only be asked to be cancelled.
-fn answers(rows: &[PgRow]) -> Result<HashMap<JobId, Changed>, Failure> {
+fn answers(rows: &[PgRow]) -> Result<HashMap<JobId, ChangeOutcome>, Failure> {
     let answer = |row: &PgRow| {
         let running = rows::word::<State>(row, "state")? == State::Running;
-        Ok((rows::job_id(row, "id")?, if running { Changed::Requested } else { Changed::Done }))
+        Ok((rows::job_id(row, "id")?, if running { ChangeOutcome::Requested } else { ChangeOutcome::Done }))
     };
     rows.iter().map(answer).collect()
 }
@@ -143,7 +143,7 @@ async fn edit_all(
     tenant: TenantId,
     ids: &[JobId],
     edit: &Edit,
-) -> Result<HashMap<JobId, Changed>, Failure> {
+) -> Result<HashMap<JobId, ChangeOutcome>, Failure> {
     let (spec, labels) = (to_json(&edit.spec)?, labels(&edit.spec.metadata)?);
     let mut edited = HashMap::new();
     for id in ids {
@@ -153,7 +153,7 @@ async fn edit_all(
         if query.fetch_optional(&mut *db).await?.is_some() {
             let query = sqlx::query(EDIT_SPEC).bind(id.0).bind(&spec).bind(labels.as_deref());
             query.bind(edit.body.as_deref()).execute(&mut *db).await?;
-            edited.insert(*id, Changed::Done);
+            edited.insert(*id, ChangeOutcome::Done);
         }
     }
     Ok(edited)
@@ -164,16 +164,16 @@ async fn why_not(
     db: &mut PgConnection,
     tenant: TenantId,
     ids: Vec<Uuid>,
-    change: &Change,
-) -> Result<HashMap<JobId, Changed>, Failure> {
+    change: &JobChange,
+) -> Result<HashMap<JobId, ChangeOutcome>, Failure> {
     let mut why = HashMap::new();
     if ids.is_empty() {
         return Ok(why);
     }
     for row in sqlx::query(STATES).bind(ids).bind(tenant.0).fetch_all(db).await? {
         let changed = match (rows::word(&row, "state")?, change) {
-            (State::Scheduled, Change::Edit(_)) => Changed::Stale,
-            (state, _) => Changed::Not(state),
+            (State::Scheduled, JobChange::Edit(_)) => ChangeOutcome::Stale,
+            (state, _) => ChangeOutcome::Not(state),
         };
         why.insert(rows::job_id(&row, "id")?, changed);
     }

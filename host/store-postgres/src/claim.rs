@@ -17,7 +17,7 @@ use super::error::Failure;
 use super::rows;
 use super::transaction::Verb;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
+use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, TenantId, Token};
 use carillon_store::unreadable::{self, Claimed, UnreadableJob};
 use carillon_store::{Abort, ClaimDue, StoreError, lane};
 
@@ -348,7 +348,7 @@ fn one(
     row: &PgRow,
     specs: &HashMap<JobId, &PgRow>,
     histories: &mut HashMap<JobId, Vec<Past>>,
-) -> Result<Leased, Failure> {
+) -> Result<LeasedJob, Failure> {
     let id = rows::job_id(row, "id")?;
     let missing = || StoreError::Corrupt("the job has no spec".to_owned());
     let rest = specs.get(&id).ok_or_else(missing)?;
@@ -360,7 +360,14 @@ fn one(
     // Policies count from the last redrive.
     history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
     let until = UnixMs(row.try_get("lease_until")?);
-    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
+    Ok(LeasedJob {
+        token: rows::token(row)?,
+        lost_leases: rows::number(row, "lost_leases")?,
+        until,
+        body,
+        history,
+        job,
+    })
 }
 
 /// Moves the end of leases.

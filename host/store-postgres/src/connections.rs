@@ -40,7 +40,7 @@ const LOOKS: u32 = 3;
 const KNOCK_AFTER: Duration = Duration::from_millis(100);
 
 /// The pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The connections of a node.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Connections {
                 }
                 self.look_for_writer().await;
                 tokio::select! {
-                    () = sleep(LOOK_AGAIN) => {}
+                    () = sleep(POLL_INTERVAL) => {}
                     error = &mut refused => return Err(Failure::from(error)),
                 }
             }

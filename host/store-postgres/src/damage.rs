@@ -9,7 +9,7 @@ use carillon_core::job::{
 };
 use carillon_store::conformance;
 use carillon_store::conformance::{LEASE, NOW, World, an_attempt};
-use carillon_store::{ClaimDue, Inserted, JobFilter, Jobs as _, Placed, Settled, StoreError, TABLES};
+use carillon_store::{ClaimDue, InsertOutcome, InsertResult, JobFilter, Jobs as _, SettleOutcome, StoreError, TABLES};
 
 #[test]
 fn other_databases_and_damage() {
@@ -83,8 +83,8 @@ async fn what_is_damaged_does_not_stop_the_rest(fresh: &Fresh<'_>) {
     world.store.insert(vec![job()].into()).await.unwrap();
     fresh.cluster.sql(&database, "UPDATE recent SET doc = '?'");
     let inserted = world.store.insert(vec![job()].into()).await.unwrap();
-    let stored = Placed::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
-    assert_eq!(inserted, Inserted::Placed(vec![stored]), "nothing that is asked for is lost");
+    let stored = InsertOutcome::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
+    assert_eq!(inserted, InsertResult::Placed(vec![stored]), "nothing that is asked for is lost");
 }
 
 /// PostgreSQL has no such texts; what a client sends must neither fail nor change.
@@ -100,7 +100,7 @@ async fn texts_with_the_character_zero_are_kept(fresh: &Fresh<'_>) {
     let mut attempt = an_attempt(&leased, None);
     attempt.detail.error = Some(AttemptError { code: "a\0b".to_owned(), message: "\0".to_owned() });
     let dead = Settlement::dead(&leased, NOW, attempt.clone());
-    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [Settled::Applied(State::Dead)]);
+    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [SettleOutcome::Applied(State::Dead)]);
     assert_eq!(world.store.attempts(world.tenant, job.id, 0, 9).await.unwrap(), [attempt]);
     let all = || JobFilter::all(world.tenant, world.group);
     let labelled = JobFilter { metadata: [("k".to_owned(), "a\0b".to_owned())].into(), ..all() };

@@ -9,26 +9,26 @@ use super::job_rows::{self, Row};
 use super::transaction::Verb;
 use super::{admit, locks};
 use carillon_core::job::Admission;
-use carillon_store::{Inserted, Once, StoreError};
+use carillon_store::{IdempotentRequest, InsertResult, StoreError};
 
 /// Jobs that are stored whatever else is there.
 pub(super) struct Plain(pub(super) Vec<Row>);
 
 #[async_trait]
 impl Shared for Plain {
-    type Done = Inserted;
+    type Done = InsertResult;
 
     fn rows(&self) -> usize {
         self.0.len()
     }
 
-    async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<Inserted, StoreError>>, Failure> {
+    async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<InsertResult, StoreError>>, Failure> {
         let live = job_rows::live_groups(db, calls.iter().flat_map(|call| &call.0)).await?;
         let is_live = |call: &&&Self| job_rows::all_live(&live, &call.0);
         let rows: Vec<&Row> = calls.iter().filter(is_live).flat_map(|call| &call.0).collect();
         job_rows::write(db, &rows).await?;
         let done = |call: &&Self| match is_live(&call) {
-            true => Ok(Inserted::Placed(call.0.iter().map(job_rows::stored).collect())),
+            true => Ok(InsertResult::Placed(call.0.iter().map(job_rows::stored).collect())),
             false => Err(StoreError::NoSuchGroup),
         };
         Ok(calls.iter().map(done).collect())
@@ -38,19 +38,19 @@ impl Shared for Plain {
 /// Jobs of which some are stored under a condition.
 pub(super) struct Conditional {
     pub(super) rows: Vec<Row>,
-    pub(super) once: Option<Once>,
+    pub(super) once: Option<IdempotentRequest>,
 }
 
 /// Whether these jobs are stored whatever else is there.
-pub(super) fn is_plain(rows: &[Row], once: Option<&Once>) -> bool {
+pub(super) fn is_plain(rows: &[Row], once: Option<&IdempotentRequest>) -> bool {
     once.is_none() && rows.iter().all(|row| row.job.admission == Admission::Always)
 }
 
 #[async_trait]
 impl Verb for Conditional {
-    type Done = Inserted;
+    type Done = InsertResult;
 
-    async fn run(&self, db: &mut PgConnection) -> Result<Inserted, Failure> {
+    async fn run(&self, db: &mut PgConnection) -> Result<InsertResult, Failure> {
         locks::take(db, admit::names(&self.rows, self.once.as_ref())).await?;
         let live = job_rows::live_groups(db, self.rows.iter()).await?;
         if !job_rows::all_live(&live, &self.rows) {

@@ -7,12 +7,12 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::order;
+use super::order_keys;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, NewJob};
 use carillon_store::documents::{millis, to_json};
 use carillon_store::labels::labels;
-use carillon_store::{INSERT_LIMIT, Placed, StoreError, lane};
+use carillon_store::{INSERT_LIMIT, InsertOutcome, StoreError, lane};
 
 /// The groups that take jobs, with their tenants. The lock keeps them from being deleted before the jobs are there; it hinders neither
 /// other inserts nor a change of the group.
@@ -61,8 +61,8 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
 }
 
 /// What is said of a job that is stored as it came.
-pub(super) fn stored(row: &Row) -> Placed {
-    Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
+pub(super) fn stored(row: &Row) -> InsertOutcome {
+    InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
 }
 
 /// The groups of these jobs that take jobs, each with its tenant.
@@ -107,7 +107,7 @@ pub(super) async fn write(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Fa
         .bind(rows.iter().map(|row| row.job.body.as_ref()).collect::<Vec<&[u8]>>());
     query.execute(&mut *db).await.map_err(duplicate)?;
     let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
-    order::advance(db, keys).await
+    order_keys::advance(db, keys).await
 }
 
 fn schedule(job: &NewJob) -> Option<i64> {

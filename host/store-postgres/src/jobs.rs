@@ -12,18 +12,19 @@ use super::settle::Settle;
 use super::{PostgresStore, change, claim, insert, job_rows, lists, probe, prune, reads, settle, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token,
+    AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
 use carillon_store::{
-    Abort, Backlog, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery,
-    Prune, Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work, lane,
+    Abort, Backlog, ChangeOutcome, ClaimDue, CommitStats, GroupBacklog, Insert, InsertResult, JobChange, JobFilter,
+    Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery,
+    Work, lane,
 };
 
 #[async_trait]
 impl Jobs for PostgresStore {
-    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
+    async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError> {
         if insert.jobs.is_empty() {
-            return Ok(Inserted::Placed(Vec::new()));
+            return Ok(InsertResult::Placed(Vec::new()));
         }
         let rows = job_rows::rows(insert.jobs)?;
         let places: HashSet<(i64, UnixMs)> = rows.iter().map(Row::place).collect();
@@ -40,7 +41,7 @@ impl Jobs for PostgresStore {
         inserted
     }
 
-    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+    async fn waiting(&self) -> Result<Vec<GroupBacklog>, StoreError> {
         let look = async {
             let mut db = self.database.connections.take().await?;
             Ok(self.database.connections.bounded(reads::waiting(&mut db, &self.fronts)).await?)
@@ -48,7 +49,7 @@ impl Jobs for PostgresStore {
         self.health.watch(Work::Claim, look).await
     }
 
-    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
+    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError> {
         if claim.quotas.is_empty() {
             return Ok(Vec::new());
         }
@@ -78,7 +79,12 @@ impl Jobs for PostgresStore {
         Ok(ending)
     }
 
-    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError> {
+    async fn claim_lost(
+        &self,
+        lost: Vec<Lease>,
+        now: UnixMs,
+        lease_until: UnixMs,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
         if lost.is_empty() {
             return Ok(Vec::new());
         }
@@ -94,7 +100,7 @@ impl Jobs for PostgresStore {
         self.database.call(&Excuse(lost)).await
     }
 
-    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError> {
         let (front, whole) = self.overdue.look(now);
         let rows = self.database.call(&ClaimOverdue { front, now, lease_until, limit }).await?;
         if rows.len() < limit as usize {
@@ -103,7 +109,13 @@ impl Jobs for PostgresStore {
         Ok(claim::claimed(&rows).without_damage(self, now).await)
     }
 
-    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
+    async fn held(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        token: Token,
+        now: UnixMs,
+    ) -> Result<Option<LeasedJob>, StoreError> {
         let rows = self.database.call(&Held { tenant, id, token, now }).await?;
         Ok(claim::claimed(&rows).leased.pop())
     }
@@ -115,7 +127,7 @@ impl Jobs for PostgresStore {
         self.database.call(&Extend { leases, lease_until }).await
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError> {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
@@ -135,9 +147,9 @@ impl Jobs for PostgresStore {
         &self,
         tenant: TenantId,
         ids: Vec<JobId>,
-        change: Change,
+        change: JobChange,
         now: UnixMs,
-    ) -> Result<Vec<Changed>, StoreError> {
+    ) -> Result<Vec<ChangeOutcome>, StoreError> {
         let changed = self.database.call(&change::ChangeJobs { tenant, ids, change, now }).await;
         self.fronts.forget();
         changed

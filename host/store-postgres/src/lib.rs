@@ -20,6 +20,7 @@
 mod admit;
 #[cfg(test)]
 mod ageing;
+mod archive;
 mod batch;
 #[cfg(test)]
 mod bloat;
@@ -30,10 +31,7 @@ mod connections;
 #[cfg(test)]
 mod damage;
 mod debounce;
-mod done;
-mod eras;
 mod error;
-mod fronts;
 mod hosts;
 mod import;
 mod insert;
@@ -41,18 +39,20 @@ mod job_rows;
 mod jobs;
 mod lists;
 mod locks;
-mod memory;
 mod migration_mark;
 mod migrations;
 mod open;
-mod order;
+mod order_keys;
+mod partitions;
 mod peers;
 #[cfg(test)]
 mod plans;
 mod probe;
+mod producer_keys;
 mod prune;
 mod reads;
 mod rows;
+mod scan_watermarks;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -70,7 +70,7 @@ pub use open::PostgresOptions;
 
 use batch::Batcher;
 use carillon_store::{StoreError, StoreHealth};
-use fronts::{Fronts, LateFront};
+use scan_watermarks::{Fronts, LateFront};
 use transaction::Database;
 use viewers::Viewers;
 

@@ -12,7 +12,7 @@ use super::transaction::Verb;
 use super::{PostgresStore, locks, rows};
 use carillon_core::clock::UnixMs;
 use carillon_store::documents::{millis, to_json};
-use carillon_store::{Beat, Member, Peers, Roll, Signal, Signals, StoreError};
+use carillon_store::{Heartbeat, Member, MemberList, Peers, Signal, Signals, StoreError};
 
 /// The channel of `NOTIFY`. What is said on it is a word and who says it: `jobs 0193…`.
 const CHANNEL: &str = "carillon";
@@ -73,11 +73,11 @@ pub(super) async fn notify_catalog(db: &mut PgConnection) -> Result<(), Failure>
 }
 
 #[async_trait]
-impl Verb for Beat {
-    type Done = Roll;
+impl Verb for Heartbeat {
+    type Done = MemberList;
 
     /// Nodes that come do so one after the other. Those that are there wait for nobody.
-    async fn run(&self, db: &mut PgConnection) -> Result<Roll, Failure> {
+    async fn run(&self, db: &mut PgConnection) -> Result<MemberList, Failure> {
         if self.comes {
             locks::take_nodes(db).await?;
         }
@@ -88,7 +88,7 @@ impl Verb for Beat {
         let mut members = found.iter().map(member).collect::<Result<Vec<_>, _>>()?;
         members.sort_by_key(|member| member.id);
         let first = found.first().ok_or_else(|| StoreError::Corrupt("a node does not find itself".to_owned()))?;
-        Ok(Roll { members, now: UnixMs(first.try_get("now")?) })
+        Ok(MemberList { members, now: UnixMs(first.try_get("now")?) })
     }
 }
 
@@ -108,7 +108,7 @@ impl Peers for PostgresStore {
         Ok(self.database.connections.bounded(time(&mut db)).await?)
     }
 
-    async fn beat(&self, beat: Beat) -> Result<Roll, StoreError> {
+    async fn beat(&self, beat: Heartbeat) -> Result<MemberList, StoreError> {
         self.database.call(&beat).await
     }
 

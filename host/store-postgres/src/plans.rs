@@ -1,7 +1,10 @@
 //! The plans of the statements whose cost must not grow with the number of jobs, in a database that has some.
 
 use super::tests::{Cluster, Fresh, cluster};
-use super::{admit, change, claim, debounce, done, job_rows, lists, memory, open, order, prune, reads, settle, ticks};
+use super::{
+    admit, archive, change, claim, debounce, job_rows, lists, open, order_keys, producer_keys, prune, reads, settle,
+    ticks,
+};
 use carillon_core::job::State;
 
 /// Jobs in all states, spread over groups; and what is found by walking if it is not found by an index.
@@ -54,11 +57,11 @@ fn statements() -> Vec<(&'static str, String)> {
         ("lock of settlements", settle::LOCK),
         ("put back", settle::PUT_BACK),
         ("put attempts", settle::PUT_ATTEMPTS),
-        ("finish", done::FINISH),
-        ("request cancel", done::REQUEST_CANCEL),
-        ("advance", order::ADVANCE),
-        ("recall", memory::RECALL),
-        ("remember", memory::REMEMBER),
+        ("finish", archive::FINISH),
+        ("request cancel", archive::REQUEST_CANCEL),
+        ("advance", order_keys::ADVANCE),
+        ("recall", producer_keys::RECALL),
+        ("remember", producer_keys::REMEMBER),
         ("of name", admit::OF_NAME),
         ("unname later", admit::UNNAME_LATER),
         ("lock of a debounced job", debounce::LOCK),

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
-use super::eras;
 use super::error::Failure;
+use super::partitions;
 use super::transaction::{Database, Verb};
 use carillon_store::housekeeping::Housekeeping;
 use carillon_store::{Prune, StoreError};
@@ -119,10 +119,10 @@ impl Verb for Step {
 /// Makes one step after the other, each as a transaction of its own: one that fails keeps no other from being made.
 pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, StoreError> {
     let mut done = Housekeeping::new(what.limit);
-    eras::tend(database, &what.ended, what.now, &mut done).await;
+    partitions::tend(database, &what.ended, what.now, &mut done).await;
     // What is unfinished is in another table, whatever is asked for.
     for (state, before) in &what.ended {
-        let before = before.minus(eras::spared(&what.ended, what.now, *before));
+        let before = before.minus(partitions::spared(&what.ended, what.now, *before));
         let step = Step { state: Some(state.as_str()), ..Step::new(PRUNE_FINISHED, [before.0, done.left()]) };
         done.jobs("jobs that ended", database.call(&step).await);
     }

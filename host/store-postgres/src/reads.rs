@@ -6,12 +6,12 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::Failure;
-use super::fronts::{Fronts, Look};
 use super::rows;
+use super::scan_watermarks::{Fronts, Look};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
 use carillon_store::unreadable::{Page, note_attempt};
-use carillon_store::{Backlog, Stats, Waiting, lane};
+use carillon_store::{Backlog, GroupBacklog, Stats, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -32,7 +32,7 @@ pub(super) const WAITING_IN: &str = "
     FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS known (lane, front)
     ORDER BY lane";
 
-pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Vec<Waiting>, Failure> {
+pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Vec<GroupBacklog>, Failure> {
     let look = fronts.look();
     let query = match &look {
         Look::Whole { .. } => sqlx::query(WAITING),

@@ -10,14 +10,14 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::archive::{self, Ended};
 use super::batch::Shared;
-use super::done::{self, Ended};
 use super::error::Failure;
-use super::{job_rows, order, rows};
+use super::{job_rows, order_keys, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, Next, Settlement, State, Token};
 use carillon_store::documents::to_json;
-use carillon_store::{Settled, StoreError};
+use carillon_store::{SettleOutcome, StoreError};
 
 /// Jobs that are not over, leased or not: asking for those that are would invite a walk through all that are.
 pub(super) const LOCK: &str = "
@@ -65,7 +65,7 @@ pub(super) struct Settle(pub(super) Vec<Row>);
 
 /// What they came to.
 pub(super) struct Done {
-    pub(super) settled: Vec<Settled>,
+    pub(super) settled: Vec<SettleOutcome>,
     /// Jobs may go now that were due long ago.
     pub(super) lets_others_go: bool,
 }
@@ -108,30 +108,30 @@ async fn settle(db: &mut PgConnection, rows: &[&Row]) -> Result<Done, Failure> {
         let id = row.settlement.id;
         let own = (id, row.settlement.token);
         let Some(lease) = leases.remove(&own) else {
-            settled.push(Settled::LeaseLost);
+            settled.push(SettleOutcome::LeaseLost);
             continue;
         };
         applied.push(*row);
         match step(&row.settlement, lease.cancel_requested) {
             Step::Back(at) => {
                 back.push((*row, at));
-                settled.push(Settled::Applied(State::Scheduled));
+                settled.push(SettleOutcome::Applied(State::Scheduled));
             }
             Step::End(state) => {
                 let spent = spent(&row.settlement);
                 ended.push(Ended { id, state, at: row.settlement.at, spent, tried: tried(&row.settlement) });
                 freed.extend(lease.order_key);
-                settled.push(Settled::Applied(state));
+                settled.push(SettleOutcome::Applied(state));
             }
         }
     }
-    done::finish(db, &ended).await?;
+    archive::finish(db, &ended).await?;
     put_back(db, &back).await?;
     put_attempts(db, &applied).await?;
     write_follow_ups(db, applied.iter().flat_map(|row| &row.follow_ups).collect()).await?;
     // A job that goes back untouched is as old as it was.
     let lets_others_go = !freed.is_empty() || back.iter().any(|(row, at)| *at <= row.settlement.at);
-    order::advance(db, freed.into_iter()).await?;
+    order_keys::advance(db, freed.into_iter()).await?;
     Ok(Done { settled, lets_others_go })
 }
 

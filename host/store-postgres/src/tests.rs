@@ -20,7 +20,7 @@ use super::{PostgresOptions, PostgresStore};
 use carillon_core::job::{Admission, Carries, Debounce, JobId, NewJob, Overlap, Settlement, Tick};
 use carillon_store::conformance;
 use carillon_store::conformance::{Backend, Case, LEASE, NOW, TABLES_WITH_ROWS, World, an_attempt, claim_lost};
-use carillon_store::{Durability, Inserted, Jobs as _, Placed, Settled, Store, StoreError};
+use carillon_store::{Durability, InsertOutcome, InsertResult, Jobs as _, SettleOutcome, Store, StoreError};
 
 pub(super) use carillon_testing::postgres::Cluster;
 
@@ -241,9 +241,9 @@ async fn conditions_hold_across_nodes(fresh: &Fresh<'_>) {
             _ => other.insert(vec![job.clone()].into()),
         };
         let answers = join_all(jobs.iter().enumerate().map(ask)).await;
-        let is_stored = |answer: &Result<Inserted, StoreError>| match answer.as_ref().unwrap() {
-            Inserted::Placed(placed) => matches!(placed[0], Placed::Stored { .. }),
-            Inserted::Replayed(_) => false,
+        let is_stored = |answer: &Result<InsertResult, StoreError>| match answer.as_ref().unwrap() {
+            InsertResult::Placed(placed) => matches!(placed[0], InsertOutcome::Stored { .. }),
+            InsertResult::Replayed(_) => false,
         };
         assert_eq!(answers.iter().filter(|answer| is_stored(answer)).count(), yes, "{:?}", admission());
     }
@@ -323,7 +323,7 @@ async fn a_lease_outlives_its_node_and_ends_by_time(fresh: &Fresh<'_>) {
     let after = claim_lost(&*other, end, end.plus(LEASE), 9).await.remove(0);
     assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
     let late = Settlement::succeeded(&before, end, an_attempt(&before, Some(200)));
-    assert_eq!(other.settle(vec![late]).await.unwrap(), [Settled::LeaseLost]);
+    assert_eq!(other.settle(vec![late]).await.unwrap(), [SettleOutcome::LeaseLost]);
 }
 
 async fn concurrent_inserts_share_commits(fresh: &Fresh<'_>) {

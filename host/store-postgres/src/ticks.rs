@@ -8,10 +8,10 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::locks::{self, Name};
 use super::transaction::Verb;
-use super::{done, rows};
+use super::{archive, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, Overlap, SkipReason, SkippedTicks, Tick};
-use carillon_store::{Placed, TickRecord, Ticked, TicksQuery};
+use carillon_store::{InsertOutcome, TickRecord, Ticked, TicksQuery};
 
 pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = $1 AND at = $2";
 
@@ -37,11 +37,11 @@ pub(super) const PUT_TICKED: &str = "
         extra = ticked.extra + excluded.extra, skipped = ticked.skipped + excluded.skipped";
 
 /// Stores the job of a tick, or not. The schedule is locked.
-pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
+pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Result<InsertOutcome, Failure> {
     let found = sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0).fetch_optional(&mut *db).await?;
     let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
     if ran.is_some_and(|ran| ran || !tick.again) {
-        return Ok(Placed::Skipped);
+        return Ok(InsertOutcome::Skipped);
     }
     let runs = sqlx::query(RUNS).bind(tick.schedule).fetch_optional(&mut *db).await?;
     let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
@@ -54,19 +54,19 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Resu
     };
     if let Some(reason) = reason {
         put_skipped(db, tick.schedule, &SkippedTicks::one(tick.at, reason)).await?;
-        return Ok(Placed::TickSkipped(reason));
+        return Ok(InsertOutcome::TickSkipped(reason));
     }
     let cancelled = match tick.overlap {
         Overlap::Cancel => {
             let found = sqlx::query(OF_SCHEDULE).bind(tick.schedule).fetch_all(&mut *db).await?;
             sqlx::query(ABORT).bind(tick.schedule).execute(&mut *db).await?;
-            done::cancel(db, &found, row.job.created_at).await?
+            archive::cancel(db, &found, row.job.created_at).await?
         }
         Overlap::Skip | Overlap::Queue | Overlap::Allow => Vec::new(),
     };
     job_rows::write(db, &[row]).await?;
     put_tick(db, tick, row.job.id).await?;
-    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
 async fn has_unfinished(db: &mut PgConnection, schedule: i64) -> Result<bool, Failure> {

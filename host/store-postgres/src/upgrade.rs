@@ -9,7 +9,10 @@ use super::tests::{Fresh, cluster, node, runtime};
 use carillon_core::job::{Admission, NewJob, Settlement};
 use carillon_store::conformance;
 use carillon_store::conformance::{LEASE, NOW, World, an_attempt};
-use carillon_store::{Beat, Change, Changed, Entities as _, Inserted, Jobs as _, Kind, NodeDoc, Peers as _, Placed};
+use carillon_store::{
+    ChangeOutcome, Entities as _, Heartbeat, InsertOutcome, InsertResult, JobChange, Jobs as _, Kind, NodeDoc,
+    Peers as _,
+};
 
 /// What a migration that only adds looks like.
 const MIGRATE: &str = "
@@ -28,8 +31,10 @@ async fn use_all(world: &World, store: &PostgresStore) {
     let once = |key: &str| Admission::Unique { key: key.to_owned(), window: LEASE };
     let key = world.job(NOW).id.to_string();
     let job = NewJob { admission: once(&key), ..world.job(NOW) };
-    let Inserted::Placed(placed) = store.insert(vec![job.clone()].into()).await.unwrap() else { panic!("replayed") };
-    assert!(matches!(placed[..], [Placed::Stored { .. }]));
+    let InsertResult::Placed(placed) = store.insert(vec![job.clone()].into()).await.unwrap() else {
+        panic!("replayed")
+    };
+    assert!(matches!(placed[..], [InsertOutcome::Stored { .. }]));
     assert_eq!(store.waiting().await.unwrap().len(), 1);
     let leased = conformance::claim(store, world.group, NOW, 10).await;
     assert_eq!(conformance::ids(&leased), [job.id]);
@@ -40,7 +45,7 @@ async fn use_all(world: &World, store: &PostgresStore) {
     store.settle(vec![settlement]).await.unwrap();
     assert_eq!(store.attempts(world.tenant, job.id, 0, 10).await.unwrap().len(), 1);
     assert!(store.job(world.tenant, job.id).await.unwrap().is_some());
-    assert_eq!(store.change(world.tenant, vec![job.id], Change::Purge, NOW).await.unwrap(), [Changed::Done]);
+    assert_eq!(store.change(world.tenant, vec![job.id], JobChange::Purge, NOW).await.unwrap(), [ChangeOutcome::Done]);
     world.put(world.tenant.0, Kind::Group, "another").await;
     assert!(store.load().await.unwrap().1.iter().any(|entity| entity.name == "another"));
     let doc = NodeDoc {
@@ -52,7 +57,7 @@ async fn use_all(world: &World, store: &PostgresStore) {
         capacity: 1,
         stopping: false,
     };
-    let beat = Beat { node: Uuid::nil(), doc, comes: true, life: LEASE, forget: Duration::from_secs(600) };
+    let beat = Heartbeat { node: Uuid::nil(), doc, comes: true, life: LEASE, forget: Duration::from_secs(600) };
     assert_eq!(store.beat(beat).await.unwrap().members.len(), 1);
 }
 

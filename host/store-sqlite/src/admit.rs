@@ -11,18 +11,22 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
 use super::ticks::{PUT_TICK, PUT_TICKED};
-use super::{change, debounce, order, rows, ticks};
+use super::{change, debounce, order_keys, rows, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, JobId, Overlap, SkipReason, SkippedTicks, State, Tick, stands_for_later};
 use carillon_store::documents::{Answered, DEDUPE, IDEMPOTENCY, to_json};
-use carillon_store::{Change, Changed, Inserted, Once, Placed};
+use carillon_store::{ChangeOutcome, IdempotentRequest, InsertOutcome, InsertResult, JobChange};
 
 /// Places the jobs of one call, in order.
-pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Result<Inserted, Failure> {
+pub(super) async fn place(
+    db: &mut Db,
+    jobs: &[Row],
+    once: Option<&IdempotentRequest>,
+) -> Result<InsertResult, Failure> {
     if let Some(once) = once
         && let Some(answer) = replay(db, once).await?
     {
-        return Ok(Inserted::Replayed(answer));
+        return Ok(InsertResult::Replayed(answer));
     }
     let mut placed = Vec::with_capacity(jobs.len());
     if jobs.iter().all(|row| row.job.admission == Admission::Always) {
@@ -33,7 +37,7 @@ pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Res
             placed.push(one(db, row).await?);
         }
     }
-    let skipped_all = placed.iter().all(Placed::is_skipped);
+    let skipped_all = placed.iter().all(InsertOutcome::is_skipped);
     if let Some(once) = once
         && !skipped_all
     {
@@ -41,16 +45,16 @@ pub(super) async fn place(db: &mut Db, jobs: &[Row], once: Option<&Once>) -> Res
         let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
         memory.write(db, once.expires_at, None, &to_json(&answered)?).await?;
     }
-    Ok(Inserted::Placed(placed))
+    Ok(InsertResult::Placed(placed))
 }
 
-async fn replay(db: &mut Db, once: &Once) -> Result<Option<String>, Failure> {
+async fn replay(db: &mut Db, once: &IdempotentRequest) -> Result<Option<String>, Failure> {
     let memory = Memory { tenant: once.tenant, kind: IDEMPOTENCY, key: &once.key };
     let Some(found) = memory.read(db, once.now).await? else { return Ok(None) };
     Ok(Some(Answered::replay(&found.doc, once)?))
 }
 
-async fn one(db: &mut Db, row: &Row) -> Result<Placed, Failure> {
+async fn one(db: &mut Db, row: &Row) -> Result<InsertOutcome, Failure> {
     match &row.job.admission {
         Admission::Always => {
             job_rows::write(db, &[row]).await?;
@@ -60,7 +64,7 @@ async fn one(db: &mut Db, row: &Row) -> Result<Placed, Failure> {
             let key = format!("{}/{key}", row.job.group.0);
             let memory = Memory { tenant: row.job.tenant, kind: DEDUPE, key: &key };
             if let Some(first) = memory.job(db, row.job.created_at).await?.filter(stands_for_later) {
-                return Ok(Placed::Duplicate(Box::new(first)));
+                return Ok(InsertOutcome::Duplicate(Box::new(first)));
             }
             memory.write(db, row.job.created_at.plus(*window), Some(row.job.id), "{}").await?;
             job_rows::write(db, &[row]).await?;
@@ -85,16 +89,16 @@ pub(super) const CANCEL_OF_NAME: &str = "
 /// was placed last all the same: those with later ids give up the name.
 pub(super) const UNNAME_LATER: &str = "UPDATE job SET name = NULL WHERE grp = ?1 AND name = ?2 AND id > ?3";
 
-async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<Placed, Failure> {
+async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<InsertOutcome, Failure> {
     let mut cancelled = Vec::new();
     if let Some(moved) = moved {
         let (tenant, now) = (row.job.tenant, row.job.created_at);
-        match change::change(db, tenant, &[moved], &Change::Withdraw, now).await?[..] {
-            [Changed::Done] => cancelled.push(moved),
-            [Changed::Not(state)] if state.is_final() => {
-                change::change(db, tenant, &[moved], &Change::Purge, now).await?;
+        match change::change(db, tenant, &[moved], &JobChange::Withdraw, now).await?[..] {
+            [ChangeOutcome::Done] => cancelled.push(moved),
+            [ChangeOutcome::Not(state)] if state.is_final() => {
+                change::change(db, tenant, &[moved], &JobChange::Purge, now).await?;
             }
-            _ => return Ok(Placed::Skipped),
+            _ => return Ok(InsertOutcome::Skipped),
         }
     }
     let query = sqlx::query(CANCEL_OF_NAME).bind(row.job.group.0).bind(row.job.name.as_deref());
@@ -103,7 +107,7 @@ async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<Placed,
     let query = sqlx::query(UNNAME_LATER).bind(row.job.group.0).bind(row.job.name.as_deref());
     db.execute(query.bind(rows::id(row.job.id))).await?;
     job_rows::write(db, &[row]).await?;
-    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
 pub(super) const TICK: &str = "SELECT job IS NOT NULL AS ran FROM tick WHERE schedule = ?1 AND at = ?2";
@@ -123,11 +127,11 @@ pub(super) const CANCEL_OF_SCHEDULE: &str = "
     WHERE schedule = ?1 AND finished_at IS NULL
     RETURNING id, state, grp, order_key";
 
-async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure> {
+async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<InsertOutcome, Failure> {
     let found = db.fetch_optional(sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0)).await?;
     let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
     if ran.is_some_and(|ran| ran || !tick.again) {
-        return Ok(Placed::Skipped);
+        return Ok(InsertOutcome::Skipped);
     }
     let runs = db.fetch_optional(sqlx::query(RUNS).bind(tick.schedule)).await?;
     let runs: u64 = runs.map(|found| rows::number(&found, "runs")).transpose()?.unwrap_or(0);
@@ -140,7 +144,7 @@ async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure>
     };
     if let Some(reason) = reason {
         ticks::put(db, tick.schedule, &SkippedTicks::one(tick.at, reason)).await?;
-        return Ok(Placed::TickSkipped(reason));
+        return Ok(InsertOutcome::TickSkipped(reason));
     }
     let cancelled = match tick.overlap {
         Overlap::Cancel => cancel_earlier(db, tick.schedule, row.job.created_at).await?,
@@ -148,7 +152,7 @@ async fn tick_of(db: &mut Db, row: &Row, tick: &Tick) -> Result<Placed, Failure>
     };
     job_rows::write(db, &[row]).await?;
     put_tick(db, tick, row.job.id).await?;
-    Ok(Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
+    Ok(InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled })
 }
 
 async fn has_unfinished(db: &mut Db, schedule: i64) -> Result<bool, Failure> {
@@ -170,7 +174,7 @@ async fn cancelled_of(db: &mut Db, found: &[SqliteRow]) -> Result<Vec<JobId>, Fa
         }
     }
     let keys = found.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
-    order::advance(db, keys.into_iter().flatten()).await?;
+    order_keys::advance(db, keys.into_iter().flatten()).await?;
     Ok(cancelled)
 }
 

@@ -7,12 +7,12 @@ use sqlx::sqlite::SqliteRow;
 
 use super::db::Db;
 use super::error::Failure;
-use super::order;
+use super::order_keys;
 use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, State, TenantId};
 use carillon_store::documents::to_json;
-use carillon_store::{Change, Changed, Edit, lane};
+use carillon_store::{ChangeOutcome, Edit, JobChange, lane};
 
 pub(super) const CANCEL: Sql = Sql {
     columns: 3,
@@ -86,27 +86,27 @@ pub(super) async fn change(
     db: &mut Db,
     tenant: TenantId,
     ids: &[JobId],
-    change: &Change,
+    change: &JobChange,
     now: UnixMs,
-) -> Result<Vec<Changed>, Failure> {
+) -> Result<Vec<ChangeOutcome>, Failure> {
     let mut changed = Vec::new();
     for chunk in ids.chunks(rows::PER_STATEMENT) {
         changed.extend(match change {
-            Change::Cancel => many(db, &CANCEL, tenant, chunk, now).await?,
-            Change::Withdraw => many(db, &WITHDRAW, tenant, chunk, now).await?,
-            Change::Reschedule(at) => many(db, &RESCHEDULE, tenant, chunk, *at).await?,
-            Change::Redrive(at) => many(db, &REDRIVE, tenant, chunk, *at).await?,
-            Change::Purge => many(db, &PURGE, tenant, chunk, now).await?,
-            Change::Edit(edit) => edit_all(db, tenant, chunk, edit).await?,
+            JobChange::Cancel => many(db, &CANCEL, tenant, chunk, now).await?,
+            JobChange::Withdraw => many(db, &WITHDRAW, tenant, chunk, now).await?,
+            JobChange::Reschedule(at) => many(db, &RESCHEDULE, tenant, chunk, *at).await?,
+            JobChange::Redrive(at) => many(db, &REDRIVE, tenant, chunk, *at).await?,
+            JobChange::Purge => many(db, &PURGE, tenant, chunk, now).await?,
+            JobChange::Edit(edit) => edit_all(db, tenant, chunk, edit).await?,
         });
     }
     let keys = changed.iter().map(rows::order_key).collect::<Result<Vec<_>, _>>()?;
-    order::advance(db, keys.into_iter().flatten()).await?;
+    order_keys::advance(db, keys.into_iter().flatten()).await?;
     let mut done = HashMap::new();
     for row in &changed {
         // A job that runs can only be asked to be cancelled.
         let running = rows::word::<State>(row, "state")? == State::Running;
-        done.insert(rows::job_id(row, "id")?, if running { Changed::Requested } else { Changed::Done });
+        done.insert(rows::job_id(row, "id")?, if running { ChangeOutcome::Requested } else { ChangeOutcome::Done });
     }
     let mut answers = Vec::with_capacity(ids.len());
     for id in ids {
@@ -142,11 +142,11 @@ async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> 
 }
 
 /// Why nothing was done to a job.
-async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &Change) -> Result<Changed, Failure> {
+async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &JobChange) -> Result<ChangeOutcome, Failure> {
     let row = db.fetch_optional(sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0)).await?;
-    let Some(row) = row else { return Ok(Changed::Unknown) };
+    let Some(row) = row else { return Ok(ChangeOutcome::Unknown) };
     match (rows::word(&row, "state")?, change) {
-        (State::Scheduled, Change::Edit(_)) => Ok(Changed::Stale),
-        (state, _) => Ok(Changed::Not(state)),
+        (State::Scheduled, JobChange::Edit(_)) => Ok(ChangeOutcome::Stale),
+        (state, _) => Ok(ChangeOutcome::Not(state)),
     }
 }

@@ -1,6 +1,6 @@
 //! Leases: taking them and prolonging them.
 //!
-//! The writer only finds and marks the jobs; their rows are read into a [`Leased`] in the caller's task.
+//! The writer only finds and marks the jobs; their rows are read into a [`LeasedJob`] in the caller's task.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,7 @@ use super::db::{Db, Statement};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, Leased, Past, TenantId, Token};
+use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, TenantId, Token};
 use carillon_store::unreadable::{self, Claimed, UnreadableJob};
 use carillon_store::{Abort, ClaimDue, StoreError, lane};
 
@@ -274,7 +274,7 @@ fn unreadable(row: &SqliteRow, error: StoreError) -> Option<UnreadableJob> {
     Some(UnreadableJob { lease, attempt_count: rows::number(row, "attempt_count").ok(), error })
 }
 
-fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Leased, Failure> {
+fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<LeasedJob, Failure> {
     let body = rows::payload(row, "body")?;
     let job = rows::job_with(row, u64::try_from(body.len()).unwrap_or(u64::MAX))?;
     let mut history = histories.remove(&job.id).unwrap_or_default();
@@ -282,7 +282,14 @@ fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Lea
     // Policies count from the last redrive.
     history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
     let until = UnixMs(row.try_get("lease_until")?);
-    Ok(Leased { token: rows::token(row)?, lost_leases: rows::number(row, "lost_leases")?, until, body, history, job })
+    Ok(LeasedJob {
+        token: rows::token(row)?,
+        lost_leases: rows::number(row, "lost_leases")?,
+        until,
+        body,
+        history,
+        job,
+    })
 }
 
 pub(super) async fn extend(db: &mut Db, leases: &[Lease], lease_until: UnixMs) -> Result<Vec<bool>, Failure> {

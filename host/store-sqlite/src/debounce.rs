@@ -7,10 +7,10 @@ use super::db::Db;
 use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::producer_keys::Memory;
-use super::{change, order, reads, rows};
-use carillon_core::job::{Carries, Debounce, Debounced, Job, LastPush, Newest};
+use super::{change, order_keys, reads, rows};
+use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest};
 use carillon_store::documents::{DEBOUNCE, millis, to_json};
-use carillon_store::{Placed, StoreError, lane};
+use carillon_store::{InsertOutcome, StoreError, lane};
 
 /// A waiting job becomes another one, but for its id, its time and its time of acceptance.
 pub(super) const CARRY: &str = "
@@ -20,35 +20,37 @@ pub(super) const CARRY: &str = "
     WHERE id = ?1 AND tenant = ?2 AND state = 'scheduled'";
 
 /// Stores a debounced job, or not.
-pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result<Placed, Failure> {
+pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result<InsertOutcome, Failure> {
     let now = row.job.created_at;
     let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
     let found = memory.read(db, now).await?;
-    let last = found.as_ref().map(|found| serde_json::from_str::<LastPush>(&found.doc)).transpose();
+    let last = found.as_ref().map(|found| serde_json::from_str::<LastAccepted>(&found.doc)).transpose();
     let forgotten = last.is_err();
     let newest = match found.and_then(|found| found.job) {
         Some(job) => reads::job_on(db, row.job.tenant, job).await?,
         None => None,
     };
     match (debounce.decide(now, last.unwrap_or_default(), Newest::of(newest.as_ref())), newest) {
-        (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => Ok(Placed::Debounced(Box::new(job))),
+        (Debounced::Hit, Some(job)) if debounce.carries == Carries::First => {
+            Ok(InsertOutcome::Debounced(Box::new(job)))
+        }
         (Debounced::Hit, Some(job)) => carry(db, row, job).await,
         (Debounced::Hit, None) => {
             Err(Failure(StoreError::Corrupt("a job was debounced in favour of one that is not there".to_owned())))
         }
         (Debounced::Miss(run_at), _) => {
-            let doc = to_json(&LastPush { at: run_at })?;
+            let doc = to_json(&LastAccepted { at: run_at })?;
             memory.write(db, run_at.plus(debounce.window.saturating_mul(2)), Some(row.job.id), &doc).await?;
             let mut row = row.clone();
             row.job.run_at = run_at;
             job_rows::write(db, &[&row]).await?;
-            Ok(Placed::Stored { run_at, forgotten, cancelled: Vec::new() })
+            Ok(InsertOutcome::Stored { run_at, forgotten, cancelled: Vec::new() })
         }
     }
 }
 
 /// Gives the request of `row` to a job that waits.
-async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<Placed, Failure> {
+async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<InsertOutcome, Failure> {
     let new = &row.job;
     let lane = lane::of(new.group, new.spec.target.is_none(), new.priority);
     let query = sqlx::query(CARRY).bind(rows::id(before.id)).bind(new.tenant.0).bind(new.group.0);
@@ -59,8 +61,8 @@ async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<Placed, Failure> {
     db.execute(query.bind(Some(new.body.as_ref()))).await?;
     let key = |group: i64, key: &Option<String>| key.clone().map(|key| (group, key));
     let keys = [key(before.group.0, &before.order_key), key(new.group.0, &new.order_key)];
-    order::advance(db, keys.into_iter().flatten()).await?;
+    order_keys::advance(db, keys.into_iter().flatten()).await?;
     let missing = || Failure(StoreError::Corrupt("a job that waits is not there".to_owned()));
     let job = reads::job_on(db, new.tenant, before.id).await?.ok_or_else(missing)?;
-    Ok(Placed::Carried { job: Box::new(job), before: Box::new(before) })
+    Ok(InsertOutcome::Carried { job: Box::new(job), before: Box::new(before) })
 }

@@ -11,22 +11,22 @@ use super::error::Failure;
 use super::job_rows::{self, Row};
 use super::transaction::Transaction;
 use carillon_core::job::Admission;
-use carillon_store::{Insert, Inserted, Once, StoreError};
+use carillon_store::{IdempotentRequest, Insert, InsertResult, StoreError};
 
 /// One caller's insert.
 pub(super) struct InsertCall {
     pub(super) rows: Vec<Row>,
-    pub(super) once: Option<Once>,
-    done: Result<Inserted, StoreError>,
-    reply: oneshot::Sender<Result<Inserted, StoreError>>,
+    pub(super) once: Option<IdempotentRequest>,
+    done: Result<InsertResult, StoreError>,
+    reply: oneshot::Sender<Result<InsertResult, StoreError>>,
 }
 
 impl InsertCall {
     pub(super) fn new(
         insert: Insert,
-        reply: oneshot::Sender<Result<Inserted, StoreError>>,
+        reply: oneshot::Sender<Result<InsertResult, StoreError>>,
     ) -> Result<Self, StoreError> {
-        let done = Ok(Inserted::Placed(Vec::new()));
+        let done = Ok(InsertResult::Placed(Vec::new()));
         Ok(Self { rows: job_rows::rows(insert.jobs)?, once: insert.once, done, reply })
     }
 
@@ -56,7 +56,7 @@ pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCa
     for call in &mut plain {
         let own: Vec<&Row> = call.rows.iter().collect();
         let done = if together.is_ok() { Ok(()) } else { write_call(transaction, &own).await? };
-        call.done = done.map(|()| Inserted::Placed(call.rows.iter().map(job_rows::stored).collect()));
+        call.done = done.map(|()| InsertResult::Placed(call.rows.iter().map(job_rows::stored).collect()));
     }
     for call in calls.iter_mut().filter(|call| call.done.is_ok() && !call.is_plain()) {
         let result = admit::place(transaction.begin_call(), &call.rows, call.once.as_ref()).await;

@@ -6,11 +6,11 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::db::{Db, with_nulls};
 use super::error::Failure;
-use super::order;
+use super::order_keys;
 use super::rows::{self, Sql};
 use carillon_core::job::{Admission, NewJob};
 use carillon_store::documents::{millis, to_json};
-use carillon_store::{INSERT_LIMIT, Placed, StoreError, lane};
+use carillon_store::{INSERT_LIMIT, InsertOutcome, StoreError, lane};
 
 /// The groups among a JSON list that take jobs, with their tenants.
 pub(super) const LIVE_GROUPS: &str = "
@@ -50,8 +50,8 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
 }
 
 /// What is said of a job that is stored as it came.
-pub(super) fn stored(row: &Row) -> Placed {
-    Placed::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
+pub(super) fn stored(row: &Row) -> InsertOutcome {
+    InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
 }
 
 /// The groups of these jobs that take jobs, each with its tenant.
@@ -95,7 +95,7 @@ pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
         db.execute(query).await.map_err(duplicate)?;
     }
     let keys = rows.iter().filter_map(|row| Some((row.job.group.0, row.job.order_key.clone()?)));
-    order::advance(db, keys).await
+    order_keys::advance(db, keys).await
 }
 
 fn duplicate(error: sqlx::Error) -> Failure {

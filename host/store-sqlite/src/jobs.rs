@@ -6,23 +6,24 @@ use bytes::Bytes;
 use super::{SqliteStore, change, claim, probe, prune, reads, settle, ticks};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptRecord, GroupId, Job, JobId, Lease, Leased, Settlement, SkippedTicks, TenantId, Token,
+    AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
 use carillon_store::{
-    Abort, Backlog, Change, Changed, ClaimDue, CommitStats, Insert, Inserted, JobFilter, Jobs, JobsQuery, NamesQuery,
-    Prune, Settled, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery, Waiting, Work,
+    Abort, Backlog, ChangeOutcome, ClaimDue, CommitStats, GroupBacklog, Insert, InsertResult, JobChange, JobFilter,
+    Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery,
+    Work,
 };
 
 #[async_trait]
 impl Jobs for SqliteStore {
-    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
+    async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError> {
         if insert.jobs.is_empty() {
-            return Ok(Inserted::Placed(Vec::new()));
+            return Ok(InsertResult::Placed(Vec::new()));
         }
         self.health.watch(Work::Accept, self.writer.insert(insert)).await
     }
 
-    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+    async fn waiting(&self) -> Result<Vec<GroupBacklog>, StoreError> {
         let look = async {
             let mut lookout = self.lookout.lock().await;
             let db = match &mut *lookout {
@@ -35,7 +36,7 @@ impl Jobs for SqliteStore {
         self.health.watch(Work::Claim, look).await
     }
 
-    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError> {
+    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError> {
         loop {
             let claim = claim.clone();
             let now = claim.now;
@@ -54,7 +55,12 @@ impl Jobs for SqliteStore {
         Ok(claim::ending(&mut reader, until, limit).await?)
     }
 
-    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError> {
+    async fn claim_lost(
+        &self,
+        lost: Vec<Lease>,
+        now: UnixMs,
+        lease_until: UnixMs,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
         let work =
             self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &lost, now, lease_until).await }));
         Ok(claim::claimed(&work.await?).without_damage(self, now).await)
@@ -69,12 +75,18 @@ impl Jobs for SqliteStore {
         self.writer.call(move |db| Box::pin(async move { claim::excuse(db, &lost).await })).await
     }
 
-    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError> {
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError> {
         let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, now, lease_until, limit)));
         Ok(claim::claimed(&work.await?).without_damage(self, now).await)
     }
 
-    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError> {
+    async fn held(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        token: Token,
+        now: UnixMs,
+    ) -> Result<Option<LeasedJob>, StoreError> {
         let mut reader = self.readers.take().await?;
         let rows = claim::held(&mut reader, tenant, id, token, now).await?;
         Ok(claim::claimed(&rows).leased.pop())
@@ -84,7 +96,7 @@ impl Jobs for SqliteStore {
         self.writer.call(move |db| Box::pin(async move { claim::extend(db, &leases, lease_until).await })).await
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError> {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError> {
         self.health.watch(Work::Settle, self.writer.settle(settle::rows(settlements)?)).await
     }
 
@@ -96,9 +108,9 @@ impl Jobs for SqliteStore {
         &self,
         tenant: TenantId,
         ids: Vec<JobId>,
-        change: Change,
+        change: JobChange,
         now: UnixMs,
-    ) -> Result<Vec<Changed>, StoreError> {
+    ) -> Result<Vec<ChangeOutcome>, StoreError> {
         let work =
             self.writer.call(move |db| Box::pin(async move { change::change(db, tenant, &ids, &change, now).await }));
         work.await

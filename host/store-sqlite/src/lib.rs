@@ -24,7 +24,7 @@ mod job_rows;
 mod jobs;
 mod migrations;
 mod open;
-mod order;
+mod order_keys;
 #[cfg(test)]
 mod plans;
 mod probe;

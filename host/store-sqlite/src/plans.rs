@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::{self, Sql};
 use super::{
-    SqliteOptions, admit, catalog, change, claim, debounce, job_rows, open, order, producer_keys, prune, reads, settle,
-    ticks,
+    SqliteOptions, admit, catalog, change, claim, debounce, job_rows, open, order_keys, producer_keys, prune, reads,
+    settle, ticks,
 };
 use carillon_core::job::State;
 
@@ -52,7 +52,7 @@ fn writes() -> Vec<Case> {
         ("extend", both(&claim::EXTEND), &[BY_ID]),
         ("settle", both(&settle::SETTLE), &[BY_ID]),
         ("put attempts", both(&settle::PUT_ATTEMPTS), &[BY_ID]),
-        ("advance", one(order::ADVANCE), &[BY_ID, OF_KEY]),
+        ("advance", one(order_keys::ADVANCE), &[BY_ID, OF_KEY]),
         ("recall", one(producer_keys::RECALL), &["INDEX sqlite_autoindex_recent_1 (tenant=? AND kind=? AND key=?)"]),
         ("remember", one(producer_keys::REMEMBER), &[]),
         ("carry", one(debounce::CARRY), &[BY_ID]),

@@ -11,7 +11,7 @@ use super::rows;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
 use carillon_store::unreadable::{self, Page, note_attempt};
-use carillon_store::{Backlog, JobFilter, JobsQuery, NamesQuery, Stats, Waiting, lane};
+use carillon_store::{Backlog, GroupBacklog, JobFilter, JobsQuery, NamesQuery, Stats, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -23,7 +23,7 @@ pub(super) const WAITING: &str = "
     SELECT lane, (SELECT min(run_at) FROM job WHERE state = 'scheduled' AND blocked = 0 AND lane = waiting.lane) AS earliest
     FROM waiting WHERE lane IS NOT NULL";
 
-pub(super) async fn waiting(db: &mut SqliteConnection) -> Result<Vec<Waiting>, Failure> {
+pub(super) async fn waiting(db: &mut SqliteConnection) -> Result<Vec<GroupBacklog>, Failure> {
     let lane = |row: &SqliteRow| Ok((row.try_get("lane")?, UnixMs(row.try_get("earliest")?)));
     let lanes = sqlx::query(WAITING).fetch_all(db).await?.iter().map(lane).collect::<Result<Vec<_>, Failure>>()?;
     Ok(lane::groups(lanes.into_iter()))

@@ -10,10 +10,10 @@ use super::db::{Db, Statement, with_nulls};
 use super::error::Failure;
 use super::rows::{self, Sql};
 use super::transaction::Transaction;
-use super::{job_rows, order};
+use super::{job_rows, order_keys};
 use carillon_core::job::{JobId, Next, Settlement, State, Token};
 use carillon_store::documents::to_json;
-use carillon_store::{Settled, StoreError};
+use carillon_store::{SettleOutcome, StoreError};
 
 /// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
 pub(super) const SETTLE: Sql = Sql {
@@ -74,12 +74,12 @@ pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError>
 /// One caller's settlements.
 pub(super) struct SettleCall {
     rows: Vec<Row>,
-    done: Result<Vec<Settled>, StoreError>,
-    reply: oneshot::Sender<Result<Vec<Settled>, StoreError>>,
+    done: Result<Vec<SettleOutcome>, StoreError>,
+    reply: oneshot::Sender<Result<Vec<SettleOutcome>, StoreError>>,
 }
 
 impl SettleCall {
-    pub(super) fn new(rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<Settled>, StoreError>>) -> Self {
+    pub(super) fn new(rows: Vec<Row>, reply: oneshot::Sender<Result<Vec<SettleOutcome>, StoreError>>) -> Self {
         Self { rows, done: Ok(Vec::new()), reply }
     }
 
@@ -127,7 +127,7 @@ pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [SettleCa
     Ok(())
 }
 
-fn answer_each(calls: &mut [SettleCall], settled: Vec<Settled>) {
+fn answer_each(calls: &mut [SettleCall], settled: Vec<SettleOutcome>) {
     let mut settled = settled.into_iter();
     for call in calls {
         call.done = Ok(settled.by_ref().take(call.rows.len()).collect());
@@ -137,18 +137,18 @@ fn answer_each(calls: &mut [SettleCall], settled: Vec<Settled>) {
 async fn settle_call(
     transaction: &mut Transaction<'_>,
     rows: &[&Row],
-) -> Result<Result<Vec<Settled>, StoreError>, Failure> {
+) -> Result<Result<Vec<SettleOutcome>, StoreError>, Failure> {
     let result = settle(transaction.begin_call(), rows).await;
     transaction.end_call(result).await
 }
 
-async fn settle(db: &mut Db, rows: &[&Row]) -> Result<Vec<Settled>, Failure> {
+async fn settle(db: &mut Db, rows: &[&Row]) -> Result<Vec<SettleOutcome>, Failure> {
     let leases = Leases::of(rows);
     let mut applied = Applied::default();
     for chunk in leases.first.chunks(rows::PER_STATEMENT) {
         applied.add(db.fetch_all(write(chunk)).await?)?;
     }
-    order::advance(db, applied.freed.drain(..)).await?;
+    order_keys::advance(db, applied.freed.drain(..)).await?;
     let done = leases.first.iter().filter(|row| applied.states.contains_key(&row.lease()));
     write_follow_ups(db, done.flat_map(|row| &row.follow_ups).collect()).await?;
     Ok(leases.settled(rows, &applied))
@@ -170,10 +170,10 @@ impl<'r> Leases<'r> {
     }
 
     /// What became of each of all settlements.
-    fn settled(&self, rows: &[&Row], applied: &Applied) -> Vec<Settled> {
+    fn settled(&self, rows: &[&Row], applied: &Applied) -> Vec<SettleOutcome> {
         let settled = |(row, first): (&&Row, &bool)| match applied.states.get(&row.lease()) {
-            Some(state) if *first => Settled::Applied(*state),
-            _ => Settled::LeaseLost,
+            Some(state) if *first => SettleOutcome::Applied(*state),
+            _ => SettleOutcome::LeaseLost,
         };
         rows.iter().zip(&self.is_first).map(settled).collect()
     }

@@ -19,8 +19,8 @@ use carillon_core::job::{Admission, Carries, Debounce, GroupId, JobId, NewJob, P
 use carillon_store::conformance;
 use carillon_store::conformance::{Backend, LEASE, NOW, TABLES_WITH_ROWS, World, a_plugin, an_attempt, claim_lost};
 use carillon_store::{
-    Change, Changed, Durability, Entities, Inserted, JobFilter, Jobs as _, JobsQuery, Placed, Prune, Settled, Store,
-    StoreError, Waiting,
+    ChangeOutcome, Durability, Entities, GroupBacklog, InsertOutcome, InsertResult, JobChange, JobFilter, Jobs as _,
+    JobsQuery, Prune, SettleOutcome, Store, StoreError,
 };
 
 /// A database in a directory of its own.
@@ -104,7 +104,7 @@ async fn leases_end_with_the_process_that_held_them() {
     let after = claim_lost(&*store, NOW, NOW.plus(LEASE), 10).await.remove(0);
     assert_eq!((after.job.id, after.lost_leases), (before.job.id, 1));
     let settled = Settlement::succeeded(&after, NOW, an_attempt(&after, Some(200)));
-    assert_eq!(store.settle(vec![settled]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+    assert_eq!(store.settle(vec![settled]).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
 }
 
 #[tokio::test]
@@ -213,13 +213,13 @@ async fn a_settlement_that_cannot_be_written_keeps_its_lease_and_fails_no_other(
     let dead = world.store.settle(vec![Settlement::dead(&other, NOW, an_attempt(&other, Some(404)))]);
     let (failed, settled) = join(success(), dead).await;
     failed.unwrap_err();
-    assert_eq!(settled.unwrap(), [Settled::Applied(State::Dead)]);
+    assert_eq!(settled.unwrap(), [SettleOutcome::Applied(State::Dead)]);
     success().await.unwrap_err();
     assert_eq!(world.state(one.job.id).await, State::Running);
     assert_eq!(world.store.attempts(world.tenant, one.job.id, 0, 10).await.unwrap(), []);
     sqlx::raw_sql("DROP TRIGGER no_success").execute(&mut shell).await.unwrap();
     shell.close().await.unwrap();
-    assert_eq!(success().await.unwrap(), [Settled::Applied(State::Succeeded)]);
+    assert_eq!(success().await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,8 +266,8 @@ async fn a_debounced_key_that_cannot_be_read_is_forgotten() {
     sqlx::query("UPDATE recent SET doc = '?'").execute(&mut shell).await.unwrap();
     shell.close().await.unwrap();
     let inserted = world.store.insert(vec![job()].into()).await.unwrap();
-    let stored = Placed::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
-    assert_eq!(inserted, Inserted::Placed(vec![stored]), "nothing that is asked for is lost");
+    let stored = InsertOutcome::Stored { run_at: NOW.plus(LEASE), forgotten: true, cancelled: Vec::new() };
+    assert_eq!(inserted, InsertResult::Placed(vec![stored]), "nothing that is asked for is lost");
 }
 
 /// What a program of the first version left.
@@ -290,12 +290,12 @@ async fn a_database_of_the_first_version_goes_on() {
     let store = sqlite.open().await;
     let mut by_priority = [UnixMs::MAX; 10];
     by_priority[usize::from(u8::from(Priority::default()))] = UnixMs(5);
-    let waiting = Waiting { group: GroupId(2), pull: false, earliest: UnixMs(5), by_priority };
+    let waiting = GroupBacklog { group: GroupId(2), pull: false, earliest: UnixMs(5), by_priority };
     assert_eq!(store.waiting().await.unwrap(), [waiting]);
     let dead = store.jobs(JobsQuery { filter: dead_of(GroupId(2)), before: None, limit: 9 }).await.unwrap().remove(0);
     assert_eq!(
-        store.change(TenantId(1), vec![dead.id], Change::Redrive(UnixMs(5)), NOW).await.unwrap(),
-        [Changed::Done]
+        store.change(TenantId(1), vec![dead.id], JobChange::Redrive(UnixMs(5)), NOW).await.unwrap(),
+        [ChangeOutcome::Done]
     );
     let leased = conformance::claim(&*store, GroupId(2), NOW, 9).await;
     assert_eq!(leased.len(), 2);
@@ -314,7 +314,7 @@ async fn a_step_of_the_housekeeping_that_fails_keeps_no_other_from_being_made() 
         let sqlite = empty().await;
         let world = World::new(Box::new(Arc::clone(&sqlite))).await;
         let [id] = world.insert_due(1).await[..] else { unreachable!() };
-        world.change(id, Change::Cancel).await;
+        world.change(id, JobChange::Cancel).await;
         let mut shell = shell(&sqlite.options().path).await;
         sqlx::raw_sql(rows).execute(&mut shell).await.unwrap();
         let trigger = format!("CREATE TRIGGER no BEFORE DELETE ON {failing} BEGIN SELECT RAISE(ABORT, 'no'); END");

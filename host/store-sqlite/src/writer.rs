@@ -33,7 +33,7 @@ use super::open::LOG_BYTES;
 use super::readers::Readers;
 use super::settle::{self, SettleCall};
 use super::transaction::Transaction;
-use carillon_store::{CommitStats, Insert, Inserted, Settled, StoreError};
+use carillon_store::{CommitStats, Insert, InsertResult, SettleOutcome, StoreError};
 
 /// The most calls in one transaction.
 const BATCH_CALLS: usize = 512;
@@ -87,13 +87,13 @@ impl Writer {
     }
 
     /// Inserts, together with the other inserts that wait.
-    pub(super) async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError> {
+    pub(super) async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.submit(Call::Insert(InsertCall::new(insert, reply)?), answer).await
     }
 
     /// Settles, together with the other settlements that wait.
-    pub(super) async fn settle(&self, settlements: Vec<settle::Row>) -> Result<Vec<Settled>, StoreError> {
+    pub(super) async fn settle(&self, settlements: Vec<settle::Row>) -> Result<Vec<SettleOutcome>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.submit(Call::Settle(SettleCall::new(settlements, reply)), answer).await
     }

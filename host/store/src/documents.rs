@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Once, Placed, StoreError};
+use super::{IdempotentRequest, InsertOutcome, StoreError};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, GroupId, JobId, NewJob, Priority, Spec, TenantId};
 
@@ -51,12 +51,12 @@ pub struct Answered {
 
 impl Answered {
     /// What is kept when the request has been carried out.
-    pub fn to(once: &Once, placed: &[Placed]) -> Self {
+    pub fn to(once: &IdempotentRequest, placed: &[InsertOutcome]) -> Self {
         Self { fingerprint: once.fingerprint.clone(), answer: (once.answer)(placed) }
     }
 
     /// The answer to the request that comes again, from what was kept.
-    pub fn replay(doc: &str, once: &Once) -> Result<String, StoreError> {
+    pub fn replay(doc: &str, once: &IdempotentRequest) -> Result<String, StoreError> {
         let answered: Self = serde_json::from_str(doc)
             .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
         if answered.fingerprint == once.fingerprint { Ok(answered.answer) } else { Err(StoreError::KeyReused) }

@@ -86,7 +86,7 @@ pub struct PutEntity {
     /// The time of the change.
     pub now: UnixMs,
     /// What must be there now.
-    pub expect: Expect,
+    pub expect: Precondition,
     /// The versions of plugins, with their tenants, without which it makes no sense.
     pub needs: Vec<(i64, String)>,
     /// Of a plugin: the sha-256 in hex that its document names as `digest`, and the bytes, which are kept as long as a plugin names them.
@@ -99,13 +99,13 @@ impl PutEntity {
         let (kind, name) = (self.kind.as_str(), &self.name);
         let conflict = |text: String| Err(StoreError::Conflict(text));
         match (self.expect, found) {
-            (Expect::Anything, _) | (Expect::Nothing, None) => Ok(()),
-            (Expect::Version(expected), Some(version)) if expected == version => Ok(()),
-            (Expect::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already")),
-            (Expect::Version(expected), Some(version)) => {
+            (Precondition::Anything, _) | (Precondition::Nothing, None) => Ok(()),
+            (Precondition::Version(expected), Some(version)) if expected == version => Ok(()),
+            (Precondition::Nothing, Some(_)) => conflict(format!("the {kind} `{name}` exists already")),
+            (Precondition::Version(expected), Some(version)) => {
                 conflict(format!("the {kind} `{name}` has version {version}, not {expected}"))
             }
-            (Expect::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist")),
+            (Precondition::Version(_), None) => conflict(format!("the {kind} `{name}` does not exist")),
         }
     }
 }
@@ -169,7 +169,7 @@ impl RecentChanges {
 
 /// What a put expects to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub enum Precondition {
     /// Whatever.
     Anything,
     /// Nothing.

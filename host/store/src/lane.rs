@@ -13,7 +13,7 @@ const PULL: i64 = 10;
 
 /// A group that has jobs waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct GroupBacklog {
     /// Which.
     pub group: GroupId,
     /// Whether they are to be pulled, not delivered.
@@ -53,13 +53,13 @@ pub fn left(quotas: &[(GroupId, u32)], taken: impl Iterator<Item = GroupId>) -> 
 }
 
 /// The groups of lanes that come in order, each with the time of its first job.
-pub fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<Waiting> {
-    let mut groups: Vec<Waiting> = Vec::new();
+pub fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<GroupBacklog> {
+    let mut groups: Vec<GroupBacklog> = Vec::new();
     for (lane, earliest) in lanes {
         let (group, pull) = group(lane);
         match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
             Some(last) => last.earliest = last.earliest.min(earliest),
-            None => groups.push(Waiting { group, pull, earliest, by_priority: [UnixMs::MAX; 10] }),
+            None => groups.push(GroupBacklog { group, pull, earliest, by_priority: [UnixMs::MAX; 10] }),
         }
         let of_priority =
             groups.last_mut().and_then(|last| last.by_priority.get_mut(usize::from(u8::from(priority(lane)))));

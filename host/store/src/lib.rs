@@ -28,15 +28,15 @@ use bytes::Bytes;
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptRecord, GroupId, Job, JobId, Lease, Leased, NewJob, Priority, Settlement, SkipReason, SkippedTicks, Spec,
+    AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, NewJob, Priority, Settlement, SkipReason, SkippedTicks, Spec,
     State, TenantId, Token,
 };
 
-pub use entities::{Changes, Entities, Entity, Expect, Kind, PutEntity};
+pub use entities::{Changes, Entities, Entity, Kind, Precondition, PutEntity};
 pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};
-pub use lane::Waiting;
-pub use peers::{Beat, Member, NodeDoc, Peers, Roll, Signal, Signals};
+pub use lane::GroupBacklog;
+pub use peers::{Heartbeat, Member, MemberList, NodeDoc, Peers, Signal, Signals};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
 pub use transfer::{Cell, Checksum, Counters, Key, Row, RowDigest, TABLES, Table, shown};
 
@@ -82,7 +82,7 @@ pub struct Insert {
     /// In the order in which they are placed.
     pub jobs: Vec<NewJob>,
     /// Answers a repetition of the request without storing anything.
-    pub once: Option<Once>,
+    pub once: Option<IdempotentRequest>,
 }
 
 impl From<Vec<NewJob>> for Insert {
@@ -92,11 +92,11 @@ impl From<Vec<NewJob>> for Insert {
 }
 
 /// Writes the answer to a request whose jobs were placed.
-pub type WriteAnswer = Arc<dyn Fn(&[Placed]) -> String + Send + Sync>;
+pub type WriteAnswer = Arc<dyn Fn(&[InsertOutcome]) -> String + Send + Sync>;
 
 /// A request that is carried out once, however often it is sent.
 #[derive(Clone)]
-pub struct Once {
+pub struct IdempotentRequest {
     /// Whose.
     pub tenant: TenantId,
     /// What the producer calls it.
@@ -112,7 +112,7 @@ pub struct Once {
     pub answer: WriteAnswer,
 }
 
-impl std::fmt::Debug for Once {
+impl std::fmt::Debug for IdempotentRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Once").field("key", &self.key).finish_non_exhaustive()
     }
@@ -120,16 +120,16 @@ impl std::fmt::Debug for Once {
 
 /// What became of a request to store jobs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Inserted {
+pub enum InsertResult {
     /// What became of each job, in order.
-    Placed(Vec<Placed>),
+    Placed(Vec<InsertOutcome>),
     /// It was carried out before, and answered with this.
     Replayed(String),
 }
 
 /// What became of a job that was to be stored.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Placed {
+pub enum InsertOutcome {
     /// It is stored.
     Stored {
         /// When it is due: later than asked for if it was debounced.
@@ -156,7 +156,7 @@ pub enum Placed {
     TickSkipped(SkipReason),
 }
 
-impl Placed {
+impl InsertOutcome {
     /// Whether the job itself is stored.
     #[must_use]
     pub fn is_stored(&self) -> bool {
@@ -207,7 +207,7 @@ pub struct Owed {
 
 /// What a settlement did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum SettleOutcome {
     /// The job is now in this state. It is `Cancelled` where a cancel had been asked for and the job would have been retried.
     Applied(State),
     /// The lease was no longer ours; nothing was written.
@@ -216,7 +216,7 @@ pub enum Settled {
 
 /// What is to be done to jobs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum JobChange {
     /// `scheduled` → `cancelled`. A `running` job is cancelled when its attempt is over, unless that succeeds.
     Cancel,
     /// `scheduled` → `cancelled`. A `running` job goes on as if nobody had asked.
@@ -250,7 +250,7 @@ pub struct Edit {
 
 /// What a change did to one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangeOutcome {
     /// What was asked for.
     Done,
     /// An attempt is being made; unless it succeeds, the job will be `cancelled` when it is over.
@@ -282,21 +282,26 @@ pub trait Jobs: Send + Sync {
     /// Stores jobs, all or none, each as its [`carillon_core::job::Admission`] says. Fails with [`StoreError::NoSuchGroup`] if a group is
     /// not there or not its job's tenant's, with [`StoreError::Conflict`] if an id is taken or there are more than
     /// [`INSERT_LIMIT`], and with [`StoreError::KeyReused`] if the request's key belongs to another one.
-    async fn insert(&self, insert: Insert) -> Result<Inserted, StoreError>;
+    async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError>;
 
     /// The groups that have jobs waiting which no earlier one of their key blocks, with the time of the first of each. Its cost
     /// grows with the groups and the priorities in use, not with the jobs.
-    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
+    async fn waiting(&self) -> Result<Vec<GroupBacklog>, StoreError>;
 
     /// Leases due jobs, within each group first those that are owed, then by priority, `run_at` and id: `scheduled` → `running`, with a new token. A stored
     /// job that cannot be read is left out here and in lists, and this and the other claims end it as `dead`.
-    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<Leased>, StoreError>;
+    async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError>;
 
     /// The leases that end at `until` or before, at most `limit` of them, each with its end, by which they are ordered. It is `now`.
     async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError>;
 
     /// Leases jobs anew whose lease is one of these, and ended at `now` or before without being settled; `lost_leases` rises.
-    async fn claim_lost(&self, lost: Vec<Lease>, now: UnixMs, lease_until: UnixMs) -> Result<Vec<Leased>, StoreError>;
+    async fn claim_lost(
+        &self,
+        lost: Vec<Lease>,
+        now: UnixMs,
+        lease_until: UnixMs,
+    ) -> Result<Vec<LeasedJob>, StoreError>;
 
     /// At most `limit` leases under which the work is to be cut off: a newer run of its schedule waits for the job's end.
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError>;
@@ -305,17 +310,23 @@ pub trait Jobs: Send + Sync {
     async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError>;
 
     /// Leases at most `limit` waiting jobs whose time ran out before `now`: they are to be settled as expired.
-    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<Leased>, StoreError>;
+    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError>;
 
     /// The job that a tenant's consumer holds under this lease, if it is the newest one and does not end before `now`.
-    async fn held(&self, tenant: TenantId, id: JobId, token: Token, now: UnixMs) -> Result<Option<Leased>, StoreError>;
+    async fn held(
+        &self,
+        tenant: TenantId,
+        id: JobId,
+        token: Token,
+        now: UnixMs,
+    ) -> Result<Option<LeasedJob>, StoreError>;
 
     /// Moves the end of leases. The answer says for each whether it was still ours.
     async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
 
     /// Writes settlements with their attempts and the jobs that follow, each only if its lease is still the newest. A job that
     /// would follow in a group that has gone is left out. Answers in the order of the input.
-    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, StoreError>;
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError>;
 
     /// Whether calls that write take effect in the order in which they begin, one that fails aside: then a claim that begins after a settlement
     /// sees it.
@@ -326,9 +337,9 @@ pub trait Jobs: Send + Sync {
         &self,
         tenant: TenantId,
         ids: Vec<JobId>,
-        change: Change,
+        change: JobChange,
         now: UnixMs,
-    ) -> Result<Vec<Changed>, StoreError>;
+    ) -> Result<Vec<ChangeOutcome>, StoreError>;
 
     /// Removes what may go, jobs with their attempts, and jobs of deleted groups. Returns how much: as long as it is `limit` or more,
     /// there may be more to remove.

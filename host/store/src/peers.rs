@@ -31,7 +31,7 @@ pub struct NodeDoc {
 
 /// A sign of life.
 #[derive(Clone, Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Whose.
     pub node: Uuid,
     /// What it says of itself.
@@ -59,7 +59,7 @@ pub struct Member {
 
 /// The list of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Roll {
+pub struct MemberList {
     /// In the order of their ids.
     pub members: Vec<Member>,
     /// The database's time.
@@ -92,7 +92,7 @@ pub trait Peers: Send + Sync {
     async fn time(&self) -> Result<UnixMs, StoreError>;
 
     /// Puts a node on the list, or says that it is still there.
-    async fn beat(&self, beat: Beat) -> Result<Roll, StoreError>;
+    async fn beat(&self, beat: Heartbeat) -> Result<MemberList, StoreError>;
 
     /// Takes a node off the list.
     async fn leave(&self, node: Uuid) -> Result<(), StoreError>;

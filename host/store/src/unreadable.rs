@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Jobs, StoreError, figures};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Job, JobId, Lease, Leased, Outcome, Settlement, State,
+    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Job, JobId, Lease, LeasedJob, Outcome, Settlement,
+    State,
 };
 
 /// The code of the attempt that ends such a job.
@@ -25,7 +26,7 @@ static NOTED: Mutex<BTreeSet<(JobId, Option<u32>)>> = Mutex::new(BTreeSet::new()
 #[derive(Debug, Default)]
 pub struct Claimed {
     /// In the order of priority, `run_at` and id.
-    pub leased: Vec<Leased>,
+    pub leased: Vec<LeasedJob>,
     /// Jobs that were met and cannot be read.
     pub unreadable: Vec<UnreadableJob>,
 }
@@ -70,7 +71,7 @@ impl Claimed {
     }
 
     /// Ends the jobs that cannot be read, and returns the others.
-    pub async fn without_damage(self, store: &dyn Jobs, now: UnixMs) -> Vec<Leased> {
+    pub async fn without_damage(self, store: &dyn Jobs, now: UnixMs) -> Vec<LeasedJob> {
         for job in self.unreadable {
             // One by one: damage may keep one of them from being written, too.
             if let Err(error) = store.settle(vec![job.dead(now)]).await {

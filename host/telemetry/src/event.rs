@@ -5,7 +5,7 @@
 use carillon_core::clock::UnixMs;
 use carillon_core::event_kind::EventKind;
 use carillon_core::job::{
-    GroupId, Job, JobId, Leased, Metadata, NewJob, Next, Settlement, SkippedTicks, State, TenantId, Text,
+    GroupId, Job, JobId, LeasedJob, Metadata, NewJob, Next, Settlement, SkippedTicks, State, TenantId, Text,
 };
 
 /// Whom a fact is about.
@@ -104,7 +104,7 @@ impl Fact {
 
     /// An attempt begins, or a pull consumer got the job.
     #[must_use]
-    pub fn pop(leased: &Leased, at: UnixMs) -> Self {
+    pub fn pop(leased: &LeasedJob, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
         Self::new(EventKind::Pop, at, &leased.job, details)
     }
@@ -117,7 +117,7 @@ impl Fact {
 
     /// A lease is over: what became of its job, which is now in `state`.
     #[must_use]
-    pub fn settled(leased: &Leased, settlement: &Settlement, state: State) -> Self {
+    pub fn settled(leased: &LeasedJob, settlement: &Settlement, state: State) -> Self {
         let attempt = settlement.attempt.as_ref();
         let spent = attempt.is_some_and(|attempt| attempt.detail.spent);
         let decision = attempt.and_then(|attempt| attempt.detail.decision.as_ref());
@@ -150,7 +150,7 @@ impl Fact {
 
     /// A lease ended without a settlement: its node, or its consumer, is gone.
     #[must_use]
-    pub fn interrupt(leased: &Leased, at: UnixMs) -> Self {
+    pub fn interrupt(leased: &LeasedJob, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
         Self::new(EventKind::Interrupt, at, &leased.job, details)
     }
@@ -289,7 +289,7 @@ impl Fact {
 
     /// Version `binding`, which runs beside the one in force, said something else of an attempt.
     #[must_use]
-    pub fn shadow_difference(leased: &Leased, at: UnixMs, binding: i64, reason: String) -> Self {
+    pub fn shadow_difference(leased: &LeasedJob, at: UnixMs, binding: i64, reason: String) -> Self {
         let (attempt, binding, reason) = (Some(leased.number()), Some(binding), Some(reason));
         Self::new(
             EventKind::ShadowDifference,

@@ -8,31 +8,31 @@ mod process;
 mod ring;
 
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, Job, JobId, Leased, NewJob, Next, Settlement, State};
-use carillon_store::{Change, Changed, Placed, Settled};
+use carillon_core::job::{Admission, Job, JobId, LeasedJob, NewJob, Next, Settlement, State};
+use carillon_store::{Change, ChangeOutcome, InsertOutcome, SettleOutcome};
 
 pub use self::event::{Details, Event, Fact, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
-pub use self::ring::{Bounds, Cursor, Found, Ring};
+pub use self::ring::{Cursor, Found, Ring, RingCapacity};
 
 /// What is remembered of a job that is to be stored, to tell what became of it.
-pub struct Told {
+pub struct PendingFacts {
     push: Fact,
     debounced: bool,
 }
 
-impl Told {
+impl PendingFacts {
     /// Of this one.
     #[must_use]
     pub fn of(job: &NewJob) -> Self {
         Self { push: Fact::push(job), debounced: matches!(job.admission, Admission::Debounced(_)) }
     }
 
-    fn facts(self, placed: &Placed) -> Vec<Fact> {
+    fn facts(self, placed: &InsertOutcome) -> Vec<Fact> {
         let Self { mut push, debounced } = self;
         let (now, about) = (push.at, push.about.clone());
         match placed {
-            Placed::Stored { run_at, forgotten, cancelled } => {
+            InsertOutcome::Stored { run_at, forgotten, cancelled } => {
                 push.details.run_at = Some(*run_at);
                 let other = |id: &JobId| Subject { job: Some(*id), ..Subject::group(about.tenant, about.group) };
                 let cancelled: Vec<Fact> = cancelled.iter().map(|id| Fact::cancel(other(id), now)).collect();
@@ -41,29 +41,29 @@ impl Told {
                 let miss = debounced.then(|| Fact::debounce_miss(about, now, *run_at));
                 cancelled.into_iter().chain(error).chain(miss).chain([push]).collect()
             }
-            Placed::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
-            Placed::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],
-            Placed::Carried { job, before } => {
+            InsertOutcome::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
+            InsertOutcome::Debounced(other) => vec![Fact::debounce_hit(&**other, now)],
+            InsertOutcome::Carried { job, before } => {
                 vec![Fact::debounce_hit(&**job, now), Fact::request_replaced(&**job, now, before)]
             }
             // Whoever asked for the tick tells of it.
-            Placed::Skipped | Placed::TickSkipped(_) => Vec::new(),
+            InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => Vec::new(),
         }
     }
 }
 
 /// Where facts go.
-pub struct Observer {
+pub struct Telemetry {
     /// The numbers.
     pub metrics: Metrics,
     /// The newest events.
     pub events: Ring,
 }
 
-impl Observer {
+impl Telemetry {
     /// For a server that starts `now` and keeps this many events.
     #[must_use]
-    pub fn new(events: Bounds, now: UnixMs) -> Self {
+    pub fn new(events: RingCapacity, now: UnixMs) -> Self {
         Self { metrics: Metrics::default(), events: Ring::new(events, now) }
     }
 
@@ -73,15 +73,15 @@ impl Observer {
     }
 
     /// This became of jobs that were to be stored.
-    pub fn placed(&self, jobs: Vec<Told>, placed: &[Placed]) {
-        let stored = placed.iter().filter(|placed| matches!(placed, Placed::Stored { .. })).count();
+    pub fn placed(&self, jobs: Vec<PendingFacts>, placed: &[InsertOutcome]) {
+        let stored = placed.iter().filter(|placed| matches!(placed, InsertOutcome::Stored { .. })).count();
         self.metrics.accepted(u64::try_from(stored).unwrap_or(u64::MAX));
         self.events.record(jobs.into_iter().zip(placed).flat_map(|(job, placed)| job.facts(placed)));
     }
 
     /// This came of a change of jobs.
-    pub fn changed(&self, jobs: &[Job], change: &Change, changed: &[Changed], now: UnixMs) {
-        let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == Changed::Done).map(|(job, _)| job);
+    pub fn changed(&self, jobs: &[Job], change: &Change, changed: &[ChangeOutcome], now: UnixMs) {
+        let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == ChangeOutcome::Done).map(|(job, _)| job);
         self.events.record(done.map(|job| match change {
             Change::Cancel | Change::Withdraw => Fact::cancel(job, now),
             Change::Reschedule(at) => Fact::reschedule(job, now, *at),
@@ -92,12 +92,12 @@ impl Observer {
     }
 
     /// An attempt is over and its settlement was, or was not, applied.
-    pub fn settled(&self, leased: &Leased, settlement: &Settlement, settled: Settled) {
+    pub fn settled(&self, leased: &LeasedJob, settlement: &Settlement, settled: SettleOutcome) {
         self.metrics.settled(settlement, settled);
         let (id, number) = (leased.job.id, leased.number());
         let state = match settled {
-            Settled::Applied(state) => state,
-            Settled::LeaseLost => {
+            SettleOutcome::Applied(state) => state,
+            SettleOutcome::LeaseLost => {
                 tracing::warn!(job = %id, attempt = number, "the lease had ended; its new holder decides");
                 return;
             }

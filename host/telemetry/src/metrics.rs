@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::process::Process;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{PluginUse, Settlement, SkippedTicks};
-use carillon_store::{Backlog, Settled};
+use carillon_store::{Backlog, SettleOutcome};
 
 /// Upper bounds of the buckets for delays and exchanges, in seconds.
 const SECONDS: [f64; 16] =
@@ -302,10 +302,10 @@ impl Metrics {
         self.oldest_due.set(backlog.earliest.map_or(0.0, |earliest| now.since(earliest).as_secs_f64()));
     }
 
-    pub(super) fn settled(&self, settlement: &Settlement, settled: Settled) {
+    pub(super) fn settled(&self, settlement: &Settlement, settled: SettleOutcome) {
         let state = match settled {
-            Settled::Applied(state) => state,
-            Settled::LeaseLost => {
+            SettleOutcome::Applied(state) => state,
+            SettleOutcome::LeaseLost => {
                 self.leases_lost.inc();
                 return;
             }

@@ -21,7 +21,7 @@ const CHUNK: usize = 512;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct RingCapacity {
     /// The most events.
     pub events: usize,
     /// The most memory that they take, in bytes, as estimated.
@@ -30,7 +30,7 @@ pub struct Bounds {
 
 /// The newest events.
 pub struct Ring {
-    bounds: Bounds,
+    bounds: RingCapacity,
     kept: Mutex<Kept>,
     recorded: Notify,
 }
@@ -62,7 +62,7 @@ pub struct Found {
 impl Ring {
     /// An empty one of a server that starts `now`.
     #[must_use]
-    pub fn new(bounds: Bounds, now: UnixMs) -> Self {
+    pub fn new(bounds: RingCapacity, now: UnixMs) -> Self {
         let next = (now.as_u64() << ID_BITS) + 1;
         let most = bounds.events.min(bounds.memory / size_of::<Event>()) + 1;
         let kept = Kept { events: VecDeque::with_capacity(most), size: 0, next };
@@ -135,7 +135,7 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_795_168_800_000);
 
     fn ring(events: usize, memory: usize) -> Ring {
-        Ring::new(Bounds { events, memory }, NOW)
+        Ring::new(RingCapacity { events, memory }, NOW)
     }
 
     fn record(ring: &Ring, count: usize) {
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn ids_of_a_later_start_are_higher() {
         let (before, after) =
-            (ring(10, usize::MAX), Ring::new(Bounds { events: 10, memory: 1 << 20 }, UnixMs(NOW.0 + 1)));
+            (ring(10, usize::MAX), Ring::new(RingCapacity { events: 10, memory: 1 << 20 }, UnixMs(NOW.0 + 1)));
         record(&before, 1_000);
         assert!(before.newest().0 < after.newest().0);
     }

@@ -17,7 +17,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, State};
 use carillon_engine::intake::JobDoc;
 use carillon_engine::intake::UrlSchemes;
-use carillon_store::{Change, Changed};
+use carillon_store::{ChangeOutcome, JobChange};
 
 /// What a client gets if it does not say.
 const RETRY_DELAY: i64 = 10;
@@ -87,7 +87,7 @@ fn random_id(call: &Call) -> String {
 /// True only if it waited. A callback that is under way goes on, and is tried again if it fails.
 async fn cancel(call: &Call, id: &str) -> Result<bool, Refusal> {
     let Some((job, _)) = call.named(id).await? else { return Ok(false) };
-    Ok(call.change(&[job], &Change::Withdraw).await? == [Changed::Done])
+    Ok(call.change(&[job], &JobChange::Withdraw).await? == [ChangeOutcome::Done])
 }
 
 impl Call {

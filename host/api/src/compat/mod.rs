@@ -26,7 +26,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use self::refusal::Refusal;
-use super::Api;
+use super::ApiState;
 use super::auth::Access;
 use super::error::Problem;
 use super::idempotency;
@@ -34,7 +34,7 @@ use super::input::read;
 use carillon_catalog::{AccessRole, Author, Group, Written};
 use carillon_core::job::{Admission, AttemptRecord, Job, NewJob};
 use carillon_engine::intake::{JobDoc, ValidationCache};
-use carillon_store::{Change, Changed, Inserted, JobFilter, JobsQuery, Placed};
+use carillon_store::{ChangeOutcome, InsertOutcome, InsertResult, JobChange, JobFilter, JobsQuery};
 
 pub use self::group::{AUTH_KEY, OwnLimits, presets, without_preset};
 
@@ -78,13 +78,13 @@ impl Mount {
 }
 
 /// A mount's routes under `/compat`; none if it is switched off.
-pub(super) fn below_its_path(mount: Mount, api: &Api) -> Router<Arc<Api>> {
+pub(super) fn below_its_path(mount: Mount, api: &ApiState) -> Router<Arc<ApiState>> {
     if !mount.settings(&api.compat).enabled {
         return Router::new();
     }
     let path = format!("/compat/{}", mount.name());
     let handler = |prefix: usize| {
-        any(move |State(api): State<Arc<Api>>, request: Request| async move {
+        any(move |State(api): State<Arc<ApiState>>, request: Request| async move {
             let rest = request.uri().path()[prefix..].to_owned();
             answer(mount, api, rest, request).await
         })
@@ -96,14 +96,14 @@ pub(super) fn below_its_path(mount: Mount, api: &Api) -> Router<Arc<Api>> {
 }
 
 /// A mount's routes on a port of its own.
-pub(super) fn at_the_root(mount: Mount) -> Router<Arc<Api>> {
-    Router::new().fallback(move |State(api): State<Arc<Api>>, request: Request| async move {
+pub(super) fn at_the_root(mount: Mount) -> Router<Arc<ApiState>> {
+    Router::new().fallback(move |State(api): State<Arc<ApiState>>, request: Request| async move {
         let rest = request.uri().path().to_owned();
         answer(mount, api, rest, request).await
     })
 }
 
-async fn answer(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Response {
+async fn answer(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let call = match (mount, Call::of(mount, api, rest, request).await) {
         (_, Ok(call)) => call,
@@ -122,7 +122,7 @@ async fn answer(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> 
 #[derive(Clone)]
 struct Call {
     mount: Mount,
-    api: Arc<Api>,
+    api: Arc<ApiState>,
     access: Access,
     method: Method,
     /// What follows the mount in the path, as it was sent: nothing, or it begins with a slash.
@@ -134,7 +134,7 @@ struct Call {
 }
 
 impl Call {
-    async fn of(mount: Mount, api: Arc<Api>, rest: String, request: Request) -> Result<Self, Problem> {
+    async fn of(mount: Mount, api: Arc<ApiState>, rest: String, request: Request) -> Result<Self, Problem> {
         let access = api.access(request.headers())?;
         idempotency::refuse(request.method(), request.headers())?;
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
@@ -196,15 +196,15 @@ impl Call {
     }
 
     /// Stores jobs; the answer comes after the commit.
-    async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Placed>, Refusal> {
+    async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<InsertOutcome>, Refusal> {
         match self.api.intake.place(jobs.into()).await? {
-            Inserted::Placed(placed) => Ok(placed),
-            Inserted::Replayed(_) => Ok(Vec::new()),
+            InsertResult::Placed(placed) => Ok(placed),
+            InsertResult::Replayed(_) => Ok(Vec::new()),
         }
     }
 
     /// Does the same to several of the tenant's jobs; says for each what came of it.
-    async fn change(&self, jobs: &[Job], change: &Change) -> Result<Vec<Changed>, Refusal> {
+    async fn change(&self, jobs: &[Job], change: &JobChange) -> Result<Vec<ChangeOutcome>, Refusal> {
         let mut all = Vec::with_capacity(jobs.len());
         for jobs in jobs.chunks(CHANGED_AT_ONCE) {
             all.extend(self.api.bulks.change(self.access.tenant.id, jobs, change).await?);

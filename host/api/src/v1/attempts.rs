@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query};
@@ -95,7 +95,7 @@ fn kept_text(body: &[u8], is_cut: bool) -> Option<&str> {
 #[utoipa::path(get, path = "/v1/jobs/{id}/attempts", operation_id = "attempts_list", tag = "jobs", params(Named, Paging),
     responses((status = 200, body = Page<AttemptView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,

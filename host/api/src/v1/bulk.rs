@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query, run_at};
@@ -87,7 +87,7 @@ pub struct BulkView {
     finished_at: Option<String>,
 }
 
-impl Api {
+impl ApiState {
     fn bulk_view(&self, bulk: &Bulk) -> BulkView {
         let doc = &bulk.doc;
         BulkView {
@@ -156,7 +156,7 @@ impl Api {
 #[utoipa::path(post, path = "/v1/groups/{group}/bulk", operation_id = "bulk_changes_create", tag = "bulk", request_body = ChangeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn change(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     Body(doc): Body<ChangeDoc>,
@@ -182,7 +182,7 @@ pub(in super::super) async fn change(
 #[utoipa::path(post, path = "/v1/groups/{group}/redrive", operation_id = "jobs_redrive", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn redrive(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     group: Path<String>,
     doc: OptionalBody<SomeDoc>,
@@ -194,7 +194,7 @@ pub(in super::super) async fn redrive(
 #[utoipa::path(post, path = "/v1/groups/{group}/purge", operation_id = "jobs_purge", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn purge(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     group: Path<String>,
     doc: OptionalBody<SomeDoc>,
@@ -206,7 +206,7 @@ pub(in super::super) async fn purge(
 #[utoipa::path(post, path = "/v1/groups/{group}/flush", operation_id = "jobs_flush", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn flush(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     group: Path<String>,
     doc: OptionalBody<SomeDoc>,
@@ -215,7 +215,7 @@ pub(in super::super) async fn flush(
 }
 
 async fn change_some(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     OptionalBody(doc): OptionalBody<SomeDoc>,
@@ -229,7 +229,7 @@ async fn change_some(
 #[utoipa::path(get, path = "/v1/bulk/{id}", operation_id = "bulk_changes_get", tag = "bulk",
     responses((status = 200, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
 ) -> Result<Json<BulkView>, Problem> {
@@ -241,7 +241,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(get, path = "/v1/bulk", operation_id = "bulk_changes_list", tag = "bulk", params(Paging),
     responses((status = 200, body = Page<BulkView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<BulkView>>, Problem> {

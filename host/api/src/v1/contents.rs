@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query};
@@ -18,7 +18,7 @@ use super::super::openapi::Binary;
 use super::jobs::Named;
 use super::simulate::RequestView;
 use carillon_core::job::Job;
-use carillon_engine::delivery::attempt::Unusable;
+use carillon_engine::delivery::attempt::NotReplayable;
 
 /// Keeps browsers from taking a payload for a page.
 const NO_SNIFFING: (HeaderName, HeaderValue) = (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -28,7 +28,7 @@ const NO_SNIFFING: (HeaderName, HeaderValue) = (X_CONTENT_TYPE_OPTIONS, HeaderVa
     responses((status = 200, content((Value = "application/json"), (String = "text/plain"), (Binary = "application/octet-stream"))),
         (status = "4XX", body = Problem)))]
 pub(in super::super) async fn payload(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
@@ -51,7 +51,7 @@ pub(in super::super) async fn payload(
 #[utoipa::path(get, path = "/v1/jobs/{id}/attempts/{number}/request", operation_id = "attempts_get_request", tag = "jobs", params(Named),
     responses((status = 200, body = RequestView), (status = 409, body = Problem), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn request(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((id, number)): Path<(String, String)>,
     Query(named): Query<Named>,
@@ -63,10 +63,10 @@ pub(in super::super) async fn request(
     let attempt = record.attempts.iter().find(|attempt| Some(attempt.number) == wanted);
     let number = attempt.ok_or_else(|| Problem::unknown("attempt", &number))?.number;
     let sent = api.rollouts.sent_request(&group, &record, number).await;
-    Ok(Json(RequestView::of(&sent.map_err(|Unusable(why)| Problem::conflict(why))?)))
+    Ok(Json(RequestView::of(&sent.map_err(|NotReplayable(why)| Problem::conflict(why))?)))
 }
 
-impl Api {
+impl ApiState {
     /// The payload of a job, which is there as long as the job.
     pub(super) async fn payload_of(&self, job: &Job) -> Result<Bytes, Problem> {
         let body = self.store.body(job.tenant, job.id).await?;

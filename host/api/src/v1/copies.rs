@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path, Query, run_at};
@@ -31,7 +31,7 @@ pub struct CopyDoc {
 #[utoipa::path(post, path = "/v1/jobs/{id}/copy", operation_id = "jobs_copy", tag = "jobs", params(Named), request_body = Option<CopyDoc>,
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn copy(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,

@@ -18,7 +18,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::Query;
@@ -121,7 +121,7 @@ struct Wanted {
 
 /// An open stream.
 struct Live {
-    api: Arc<Api>,
+    api: Arc<ApiState>,
     access: Access,
     headers: HeaderMap,
     wanted: Wanted,
@@ -139,7 +139,7 @@ struct Live {
     responses((status = 200, content_type = "text/event-stream", body = EventView), (status = "4XX", body = Problem),
         (status = 503, body = Problem)))]
 pub(in super::super) async fn events(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(filter): Query<Filter>,
     headers: HeaderMap,
@@ -174,7 +174,7 @@ fn seen(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Cursor>, Prob
 }
 
 impl Wanted {
-    fn of(api: &Api, access: &Access, filter: Filter) -> Result<Self, Problem> {
+    fn of(api: &ApiState, access: &Access, filter: Filter) -> Result<Self, Problem> {
         if let Some(group) = &filter.group {
             api.group(access, group)?;
         }

@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
@@ -19,7 +19,7 @@ use carillon_core::json::unique::UniqueValue;
 use carillon_policy::binding::Changes;
 use carillon_store::Stats;
 
-impl Api {
+impl ApiState {
     pub(super) fn group_view(&self, group: &Group, effective: bool) -> GroupView {
         let policy = match &group.effective {
             Ok(in_force) if effective => in_force.doc.clone(),
@@ -57,7 +57,7 @@ pub(in super::super) struct Reason {
 #[utoipa::path(put, path = "/v1/groups/{group}", operation_id = "groups_put", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = ChangedGroupView), (status = 201, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(reason): Query<Reason>,
@@ -71,7 +71,7 @@ pub(in super::super) async fn put(
 #[utoipa::path(patch, path = "/v1/groups/{group}", operation_id = "groups_patch", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(reason): Query<Reason>,
@@ -81,7 +81,7 @@ pub(in super::super) async fn patch(
     api.write_group(&access, &name, reason, doc, Written::Part).await
 }
 
-impl Api {
+impl ApiState {
     async fn write_group(
         &self,
         access: &Access,
@@ -96,7 +96,7 @@ impl Api {
         if before.is_some_and(|before| before != put.group.binding) {
             self.moved(&put.group);
         }
-        self.wake.here();
+        self.notifier.here();
         let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
         let group = self.group_view(&put.group, false);
         Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
@@ -123,7 +123,7 @@ pub(in super::super) struct Shown {
 #[utoipa::path(get, path = "/v1/groups/{group}", operation_id = "groups_get", tag = "groups", params(Shown),
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(shown): Query<Shown>,
@@ -136,7 +136,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(get, path = "/v1/groups", operation_id = "groups_list", tag = "groups", params(Paging),
     responses((status = 200, body = Page<GroupView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
@@ -149,7 +149,7 @@ pub(in super::super) async fn list(
 #[utoipa::path(delete, path = "/v1/groups/{group}", operation_id = "groups_delete", tag = "groups",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
@@ -163,7 +163,7 @@ pub(in super::super) async fn delete(
 #[utoipa::path(post, path = "/v1/groups/{group}/pause", operation_id = "groups_pause", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     name: Path<String>,
 ) -> Result<Json<GroupView>, Problem> {
@@ -174,7 +174,7 @@ pub(in super::super) async fn pause(
 #[utoipa::path(post, path = "/v1/groups/{group}/resume", operation_id = "groups_resume", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     name: Path<String>,
 ) -> Result<Json<GroupView>, Problem> {
@@ -182,7 +182,7 @@ pub(in super::super) async fn resume(
 }
 
 async fn set_paused(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     paused: bool,
@@ -190,7 +190,7 @@ async fn set_paused(
     let group = api.group(&access, &name)?;
     if group.paused != paused {
         api.catalog.set_paused(&group, paused).await?;
-        api.wake.here();
+        api.notifier.here();
     }
     let group = api.group(&access, &name)?;
     Ok(Json(api.group_view(&group, false)))
@@ -200,7 +200,7 @@ async fn set_paused(
 #[utoipa::path(get, path = "/v1/groups/{group}/stats", operation_id = "groups_count_jobs", tag = "groups",
     responses((status = 200, body = Stats), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn stats(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<Stats>, Problem> {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::error::Problem;
 use carillon_store::failure_count;
 
@@ -30,7 +30,7 @@ pub(in super::super) async fn healthz() -> &'static str {
 /// server is not stopping. The second line says how many nodes live.
 #[utoipa::path(get, path = "/readyz", operation_id = "readiness_check", tag = "health", security(()),
     responses((status = 200, content_type = "text/plain", body = String), (status = 503, body = Problem)))]
-pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<String, Problem> {
+pub(in super::super) async fn readyz(State(api): State<Arc<ApiState>>) -> Result<String, Problem> {
     if let Some(reason) = api.health.trouble().await {
         return Err(Problem::unavailable(reason));
     }
@@ -40,20 +40,20 @@ pub(in super::super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Stri
 
 /// Shows the server's metrics in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics_read", tag = "health", security(()), responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
-pub(in super::super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl IntoResponse {
     let metrics = &api.observer.metrics;
     let commits = api.store.commit_stats();
     metrics.store(commits.commits, commits.calls, failure_count());
     metrics.health(api.health.known_trouble().is_none(), api.health.loop_restarts());
     api.note_backlog().await;
     let streams = api.event_streams - api.streams.available_permits();
-    metrics.now(api.gates.running(), api.runtime.threads.waiting(), streams, api.attempter.left_alone());
+    metrics.now(api.limiter.running(), api.runtime.threads.waiting(), streams, api.executor.left_alone());
     metrics.quarantined(api.quarantine_count());
     metrics.plugins(api.runtime.registry.count(), api.runtime.registry.bytes());
     ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.render())
 }
 
-impl Api {
+impl ApiState {
     /// Counts what waits, unless it was counted a moment ago. Where the store does not answer, the numbers stay as they were.
     async fn note_backlog(&self) {
         let now = self.clock.now();

@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query, run_at};
@@ -18,21 +18,21 @@ use super::jobs::Named;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, Spec, State as JobState};
 use carillon_engine::intake::{TimeInput, ValidationCache};
-use carillon_store::{Change, Changed, Edit};
+use carillon_store::{ChangeOutcome, Edit, JobChange};
 
 /// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "jobs_cancel", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = 202, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn cancel(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     let job = api.job(&access, &id, &named).await?;
-    let status = match api.change(&access, &job, Change::Cancel).await? {
-        Changed::Done | Changed::Not(JobState::Cancelled) => StatusCode::OK,
-        Changed::Requested => StatusCode::ACCEPTED,
+    let status = match api.change(&access, &job, JobChange::Cancel).await? {
+        ChangeOutcome::Done | ChangeOutcome::Not(JobState::Cancelled) => StatusCode::OK,
+        ChangeOutcome::Requested => StatusCode::ACCEPTED,
         other => return Err(refused(other, &id)),
     };
     Ok((status, api.shown(&access, &job).await?))
@@ -42,32 +42,32 @@ pub(in super::super) async fn cancel(
 #[utoipa::path(post, path = "/v1/jobs/{id}/run", operation_id = "jobs_run", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     id: Path<String>,
     named: Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
-    due_now(state, access, id, named, Change::Reschedule).await
+    due_now(state, access, id, named, JobChange::Reschedule).await
 }
 
 /// Redrives a dead letter or an expired job: it is tried again from now on, with a fresh series of attempts.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "jobs_retry", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn retry(
-    state: State<Arc<Api>>,
+    state: State<Arc<ApiState>>,
     access: Extension<Access>,
     id: Path<String>,
     named: Query<Named>,
 ) -> Result<Json<JobView>, Problem> {
-    due_now(state, access, id, named, Change::Redrive).await
+    due_now(state, access, id, named, JobChange::Redrive).await
 }
 
 async fn due_now(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
-    change: fn(UnixMs) -> Change,
+    change: fn(UnixMs) -> JobChange,
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
     api.changed(&access, &job, change(api.clock.now())).await
@@ -86,7 +86,7 @@ pub struct RescheduleDoc {
 #[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", operation_id = "jobs_reschedule", tag = "jobs", params(Named), request_body = RescheduleDoc,
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn reschedule(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
@@ -97,7 +97,7 @@ pub(in super::super) async fn reschedule(
     if job.deadline.is_some_and(|deadline| at > deadline) {
         return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));
     }
-    api.changed(&access, &job, Change::Reschedule(at)).await
+    api.changed(&access, &job, JobChange::Reschedule(at)).await
 }
 
 /// Changes a waiting job: what is in the document replaces what the job has, and null takes it away (RFC 7396). Its time to live, its
@@ -105,7 +105,7 @@ pub(in super::super) async fn reschedule(
 #[utoipa::path(patch, path = "/v1/jobs/{id}", operation_id = "jobs_edit", tag = "jobs", params(Named), request_body = JobPatch,
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn edit(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
@@ -113,10 +113,10 @@ pub(in super::super) async fn edit(
 ) -> Result<Json<JobView>, Problem> {
     let job = api.job(&access, &id, &named).await?;
     let edit = api.edit(&job, patch).await?;
-    api.changed(&access, &job, Change::Edit(Box::new(edit))).await
+    api.changed(&access, &job, JobChange::Edit(Box::new(edit))).await
 }
 
-impl Api {
+impl ApiState {
     /// The edit that a patch means: the job as it could have been posted, patched, and checked as a new one is.
     async fn edit(&self, job: &Job, patch: Patch) -> Result<Edit, Problem> {
         let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("its group was deleted"))?;
@@ -148,15 +148,15 @@ impl Api {
     }
 
     /// Asks the store for one change.
-    async fn change(&self, access: &Access, job: &Job, change: Change) -> Result<Changed, Problem> {
+    async fn change(&self, access: &Access, job: &Job, change: JobChange) -> Result<ChangeOutcome, Problem> {
         let changed = self.bulks.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
-        Ok(changed.first().copied().unwrap_or(Changed::Unknown))
+        Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
     }
 
     /// Makes a change, and shows the job after it.
-    async fn changed(&self, access: &Access, job: &Job, change: Change) -> Result<Json<JobView>, Problem> {
+    async fn changed(&self, access: &Access, job: &Job, change: JobChange) -> Result<Json<JobView>, Problem> {
         match self.change(access, job, change).await? {
-            Changed::Done => self.shown(access, job).await,
+            ChangeOutcome::Done => self.shown(access, job).await,
             other => Err(refused(other, &job.id.to_string())),
         }
     }
@@ -180,11 +180,11 @@ fn standing(state: JobState) -> &'static str {
     }
 }
 
-fn refused(changed: Changed, id: &str) -> Problem {
+fn refused(changed: ChangeOutcome, id: &str) -> Problem {
     match changed {
-        Changed::Unknown => Problem::unknown("job", id),
-        Changed::Stale => Problem::conflict("the job was edited in the same moment; look at it and try again"),
-        Changed::Not(state) => Problem::conflict(standing(state)),
-        Changed::Done | Changed::Requested => Problem::conflict("the job is running"),
+        ChangeOutcome::Unknown => Problem::unknown("job", id),
+        ChangeOutcome::Stale => Problem::conflict("the job was edited in the same moment; look at it and try again"),
+        ChangeOutcome::Not(state) => Problem::conflict(standing(state)),
+        ChangeOutcome::Done | ChangeOutcome::Requested => Problem::conflict("the job is running"),
     }
 }

@@ -6,7 +6,7 @@ use super::disclosure::Disclosure;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, Metadata, NewJob, Priority, State as JobState, Target, shown_url};
 use carillon_engine::intake::headers::HeaderView;
-use carillon_store::Placed;
+use carillon_store::InsertOutcome;
 
 /// A job as it is shown.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -112,14 +112,16 @@ impl JobView {
     }
 
     /// What became of a posted job.
-    pub(super) fn placed(job: NewJob, placed: &Placed, group: String) -> Self {
+    pub(super) fn placed(job: NewJob, placed: &InsertOutcome, group: String) -> Self {
         match placed {
-            Placed::Stored { run_at, .. } => Self::of(NewJob { run_at: *run_at, ..job }.shown(), group),
-            Placed::Duplicate(other) => Self { instead: Some("duplicate"), ..Self::of((**other).clone(), group) },
-            Placed::Debounced(other) | Placed::Carried { job: other, .. } => {
+            InsertOutcome::Stored { run_at, .. } => Self::of(NewJob { run_at: *run_at, ..job }.shown(), group),
+            InsertOutcome::Duplicate(other) => {
+                Self { instead: Some("duplicate"), ..Self::of((**other).clone(), group) }
+            }
+            InsertOutcome::Debounced(other) | InsertOutcome::Carried { job: other, .. } => {
                 Self { instead: Some("debounced"), ..Self::of((**other).clone(), group) }
             }
-            Placed::Skipped | Placed::TickSkipped(_) => Self::of(job.shown(), group),
+            InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => Self::of(job.shown(), group),
         }
     }
 

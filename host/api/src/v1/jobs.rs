@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent};
@@ -23,7 +23,7 @@ use carillon_core::clock::{UnixMs, rfc3339};
 use carillon_core::job::{Admission, GroupId, Job, JobId, NewJob};
 use carillon_core::json::unique;
 use carillon_engine::intake::{JobDoc, ValidationCache};
-use carillon_store::{Insert, Inserted, JobFilter, JobsQuery, Placed};
+use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery};
 
 /// In the filter of a list over all groups.
 const NO_GROUP: GroupId = GroupId(0);
@@ -34,7 +34,7 @@ const NO_GROUP: GroupId = GroupId(0);
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = JobView), (status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     request: Idempotent<JobDoc>,
@@ -42,8 +42,8 @@ pub(in super::super) async fn create(
     let group = api.group(&access, &group)?;
     let job = api.intake.new_job(&group, request.doc, api.clock.now(), &mut ValidationCache::default()).await?;
     let (name, posted) = (group.name.clone(), job.clone());
-    let answer = move |placed: &[Placed]| {
-        let stored = placed.iter().all(|placed| matches!(placed, Placed::Stored { .. }));
+    let answer = move |placed: &[InsertOutcome]| {
+        let stored = placed.iter().all(|placed| matches!(placed, InsertOutcome::Stored { .. }));
         let view = placed.first().map(|placed| JobView::placed(posted.clone(), placed, name.clone()));
         Answer::new(if stored { StatusCode::CREATED } else { StatusCode::OK }, &view)
     };
@@ -73,14 +73,14 @@ pub struct BatchView {
 }
 
 impl BatchView {
-    fn of(posted: &[JobId], placed: &[Placed]) -> Self {
-        let id = |(posted, placed): (&JobId, &Placed)| match placed {
-            Placed::Stored { .. } | Placed::Skipped | Placed::TickSkipped(_) => posted.to_string(),
-            Placed::Duplicate(other) | Placed::Debounced(other) | Placed::Carried { job: other, .. } => {
-                other.id.to_string()
-            }
+    fn of(posted: &[JobId], placed: &[InsertOutcome]) -> Self {
+        let id = |(posted, placed): (&JobId, &InsertOutcome)| match placed {
+            InsertOutcome::Stored { .. } | InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => posted.to_string(),
+            InsertOutcome::Duplicate(other)
+            | InsertOutcome::Debounced(other)
+            | InsertOutcome::Carried { job: other, .. } => other.id.to_string(),
         };
-        let instead = placed.iter().filter(|placed| !matches!(placed, Placed::Stored { .. })).count();
+        let instead = placed.iter().filter(|placed| !matches!(placed, InsertOutcome::Stored { .. })).count();
         Self { ids: posted.iter().zip(placed).map(id).collect(), instead: (instead > 0).then_some(instead) }
     }
 }
@@ -90,7 +90,7 @@ impl BatchView {
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = BatchView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create_batch(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     request: Idempotent<BatchDoc>,
@@ -293,7 +293,7 @@ pub(in super::super) struct Named {
 #[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "jobs_get", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Query(named): Query<Named>,
@@ -302,7 +302,7 @@ pub(in super::super) async fn get(
     Ok(Json(api.job_view(job).disclosed(Disclosure::from(&access))))
 }
 
-impl Api {
+impl ApiState {
     fn job_page(&self, access: &Access, jobs: Vec<Job>, limit: u32) -> Page<JobView> {
         let disclosure = Disclosure::from(access);
         let views = jobs.into_iter().map(|job| self.job_view(job).disclosed(disclosure)).collect();
@@ -339,15 +339,15 @@ impl Api {
         access: &Access,
         jobs: Vec<NewJob>,
         key: Option<super::super::idempotency::Key>,
-        answer: impl Fn(&[Placed]) -> Answer + Send + Sync + 'static,
+        answer: impl Fn(&[InsertOutcome]) -> Answer + Send + Sync + 'static,
     ) -> Result<Response, Problem> {
         let now = self.clock.now();
         let answer = Arc::new(answer);
         let kept = Arc::clone(&answer);
         let once = key.map(|key| key.once(access.tenant.id, now, move |placed| kept(placed).to_string()));
         match self.intake.place(Insert { jobs, once }).await? {
-            Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
-            Inserted::Replayed(kept) => Answer::replay(&kept),
+            InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
+            InsertResult::Replayed(kept) => Answer::replay(&kept),
         }
     }
 }

@@ -13,7 +13,7 @@ use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
@@ -198,13 +198,13 @@ impl From<&KeyVersion> for KeyVersionView {
 #[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyDoc,
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<KeyDoc>,
 ) -> Result<StatusCode, Problem> {
     api.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
-    api.wake.here();
+    api.notifier.here();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -222,14 +222,14 @@ pub struct KeyPatch {
 #[utoipa::path(patch, path = "/v1/keys/{key}", operation_id = "keys_grant", tag = "keys", request_body = KeyPatch,
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn grant(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(patch): Body<KeyPatch>,
 ) -> Result<Json<KeyView>, Problem> {
     let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
     api.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
-    api.wake.here();
+    api.notifier.here();
     get(State(api), Extension(access), Path(name)).await
 }
 
@@ -237,7 +237,7 @@ pub(in super::super) async fn grant(
 #[utoipa::path(get, path = "/v1/keys/{key}", operation_id = "keys_get", tag = "keys",
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<KeyView>, Problem> {
@@ -249,7 +249,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(get, path = "/v1/keys", operation_id = "keys_list", tag = "keys", params(Paging),
     responses((status = 200, body = Page<KeyView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
@@ -261,7 +261,7 @@ pub(in super::super) async fn list(
 /// Removes a key. Refused while a group uses it.
 #[utoipa::path(delete, path = "/v1/keys/{key}", operation_id = "keys_delete", tag = "keys", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
@@ -275,7 +275,7 @@ pub(in super::super) async fn delete(
 #[utoipa::path(delete, path = "/v1/keys/{key}/versions/{version}", operation_id = "key_versions_delete", tag = "keys",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
@@ -283,7 +283,7 @@ pub(in super::super) async fn delete_version(
     if let Ok(number) = version.parse()
         && api.catalog.delete_key_version(access.tenant.id, &key, number).await?
     {
-        api.wake.here();
+        api.notifier.here();
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(Problem::unknown("version", &format!("{name}/{version}")))

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
@@ -21,8 +21,8 @@ use super::super::input::{OptionalBody, Path};
 use super::handed_over::HandedOver;
 use super::job_view::JobView;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{JobId, Leased, State as JobState, Token};
-use carillon_engine::dispatch::pull::{Ask, Lost, Said, Ticket};
+use carillon_core::job::{JobId, LeasedJob, State as JobState, Token};
+use carillon_engine::dispatch::pull::{ConsumerReport, LeaseError, LeaseRequest, LeaseTicket};
 use carillon_policy::binding::parse_period;
 
 /// The most jobs of one request.
@@ -30,8 +30,8 @@ const LEASES: u32 = 1_000;
 
 /// How long a lease lasts if the consumer does not say; at least and at most.
 const LEASE: Duration = Duration::from_secs(30);
-const SHORTEST_LEASE: Duration = Duration::from_secs(1);
-const LONGEST_LEASE: Duration = Duration::from_secs(12 * 3_600);
+const MIN_LEASE: Duration = Duration::from_secs(1);
+const MAX_LEASE: Duration = Duration::from_secs(12 * 3_600);
 
 /// The longest error that a consumer reports, in bytes; the rest is cut off.
 const ERROR_LEN: usize = 4 << 10;
@@ -85,7 +85,7 @@ struct LeaseView {
 }
 
 impl LeaseView {
-    fn of(ticket: Ticket, leased: Leased, group: &str) -> Self {
+    fn of(ticket: LeaseTicket, leased: LeasedJob, group: &str) -> Self {
         let text = String::from_utf8(leased.body.to_vec());
         let payload_base64 = text.is_err().then(|| STANDARD.encode(&leased.body));
         let raw = |text: &String| RawValue::from_string(text.clone()).ok();
@@ -103,17 +103,17 @@ impl LeaseView {
 }
 
 /// The lease as a text that fits into a path.
-fn write_ticket(ticket: Ticket) -> String {
+fn write_ticket(ticket: LeaseTicket) -> String {
     let mut bytes = ticket.job.0.as_bytes().to_vec();
     bytes.extend(ticket.token.0.to_be_bytes());
     bytes.extend(ticket.since.0.to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_ticket(text: &str) -> Option<Ticket> {
+fn read_ticket(text: &str) -> Option<LeaseTicket> {
     let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
     let number = |range| Some(i64::from_be_bytes(bytes.get::<std::ops::Range<usize>>(range)?.try_into().ok()?));
-    Some(Ticket {
+    Some(LeaseTicket {
         job: JobId(uuid::Uuid::from_slice(&bytes[..16]).ok()?),
         token: Token(number(16..24)?),
         since: UnixMs(number(24..32)?),
@@ -124,7 +124,7 @@ fn read_ticket(text: &str) -> Option<Ticket> {
 #[utoipa::path(post, path = "/v1/groups/{group}/leases", operation_id = "leases_create", tag = "leases", request_body = Option<LeaseDoc>,
     responses((status = 200, body = LeasesView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn lease(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Extension(client): Extension<Client>,
     Path(group): Path<String>,
@@ -142,9 +142,9 @@ pub(in super::super) async fn lease(
         let most = carillon_core::duration::format(api.limits.wait);
         return Err(Problem::invalid("/wait", format!("at most {most}, two thirds of `server.request_timeout`")));
     }
-    let ask = Ask { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
+    let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
     let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;
-    let view = |(ticket, leased): &(Ticket, Leased)| LeaseView::of(*ticket, leased.clone(), &group.name);
+    let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| LeaseView::of(*ticket, leased.clone(), &group.name);
     let answer = serde_json::to_vec(&LeasesView { leases: handover.leases().iter().map(view).collect() });
     let answer = answer.map_err(|error| {
         tracing::error!(%error, "leases cannot be written as JSON");
@@ -156,7 +156,7 @@ pub(in super::super) async fn lease(
 
 fn lease_time(pointer: &str, text: Option<&str>) -> Result<Duration, Problem> {
     let lease = text.map_or(Ok(LEASE), |text| parse_period(pointer, text))?;
-    if (SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease) {
+    if (MIN_LEASE..=MAX_LEASE).contains(&lease) {
         return Ok(lease);
     }
     Err(Problem::invalid(pointer, "a lease lasts from 1s to 12h"))
@@ -181,7 +181,7 @@ pub struct ExtendedView {
 #[utoipa::path(post, path = "/v1/leases/{token}/extend", operation_id = "leases_extend", tag = "leases", request_body = Option<ExtendDoc>,
     responses((status = 200, body = ExtendedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn extend(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(token): Path<String>,
     OptionalBody(doc): OptionalBody<ExtendDoc>,
@@ -206,11 +206,11 @@ pub struct EndedView {
 #[utoipa::path(post, path = "/v1/leases/{token}/complete", operation_id = "leases_complete", tag = "leases",
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn complete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(token): Path<String>,
 ) -> Result<Json<EndedView>, Problem> {
-    end(&api, &access, &token, Said::Complete).await
+    end(&api, &access, &token, ConsumerReport::Complete).await
 }
 
 /// Why a job failed.
@@ -229,7 +229,7 @@ pub struct FailDoc {
 #[utoipa::path(post, path = "/v1/leases/{token}/fail", operation_id = "leases_fail", tag = "leases", request_body = Option<FailDoc>,
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn fail(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(token): Path<String>,
     OptionalBody(doc): OptionalBody<FailDoc>,
@@ -237,31 +237,31 @@ pub(in super::super) async fn fail(
     let retry_after = doc.retry_after.as_deref().map(|text| parse_period("/retry_after", text)).transpose()?;
     let mut error = doc.error.unwrap_or_else(|| "the consumer failed".to_owned());
     error.truncate(error.floor_char_boundary(ERROR_LEN));
-    end(&api, &access, &token, Said::Fail { error, permanent: doc.permanent, retry_after }).await
+    end(&api, &access, &token, ConsumerReport::Fail { error, permanent: doc.permanent, retry_after }).await
 }
 
 /// Gives a job back that was not tried: it is available again at once, and the attempt is not spent.
 #[utoipa::path(post, path = "/v1/leases/{token}/release", operation_id = "leases_release", tag = "leases",
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn release(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(token): Path<String>,
 ) -> Result<Json<EndedView>, Problem> {
-    end(&api, &access, &token, Said::Release).await
+    end(&api, &access, &token, ConsumerReport::Release).await
 }
 
-async fn end(api: &Api, access: &Access, token: &str, said: Said) -> Result<Json<EndedView>, Problem> {
+async fn end(api: &ApiState, access: &Access, token: &str, said: ConsumerReport) -> Result<Json<EndedView>, Problem> {
     let ticket = read_ticket(token).ok_or_else(|| Problem::unknown("lease", token))?;
     let ended = api.pull.end(access.tenant.id, ticket, said).await;
     let (state, next_run_at) = ended.map_err(|lost| problem(lost, token))?;
     Ok(Json(EndedView { state, next_run_at: next_run_at.map(|at| at.to_string()) }))
 }
 
-fn problem(lost: Lost, token: &str) -> Problem {
+fn problem(lost: LeaseError, token: &str) -> Problem {
     match lost {
-        Lost::Ended => Problem::conflict("the lease has ended: the job is, or was, somebody else's"),
-        Lost::Unknown => Problem::unknown("lease", token),
-        Lost::Store(error) => error.into(),
+        LeaseError::Ended => Problem::conflict("the lease has ended: the job is, or was, somebody else's"),
+        LeaseError::Unknown => Problem::unknown("lease", token),
+        LeaseError::Store(error) => error.into(),
     }
 }

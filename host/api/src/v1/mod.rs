@@ -36,7 +36,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::Api;
+use super::ApiState;
 use super::auth::Access;
 use super::error::Problem;
 use carillon_catalog::Group;
@@ -45,7 +45,7 @@ use carillon_catalog::Group;
 const PAGE: u32 = 100;
 
 /// The most entries of a page.
-const LARGEST_PAGE: u32 = 1_000;
+const MAX_PAGE: u32 = 1_000;
 
 /// Which page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -61,7 +61,7 @@ pub(super) struct Paging {
 impl Paging {
     fn limit(&self) -> Result<u32, Problem> {
         match self.limit.unwrap_or(PAGE) {
-            limit @ 1..=LARGEST_PAGE => Ok(limit),
+            limit @ 1..=MAX_PAGE => Ok(limit),
             _ => Err(Problem::parameter("limit", format!("`limit` is a whole number from 1 to {LARGEST_PAGE}"))),
         }
     }
@@ -119,7 +119,7 @@ impl<T> Page<T> {
     }
 }
 
-impl Api {
+impl ApiState {
     fn group(&self, access: &Access, name: &str) -> Result<Arc<Group>, Problem> {
         self.catalog.group(access.tenant.id, name).ok_or_else(|| Problem::unknown("group", name))
     }

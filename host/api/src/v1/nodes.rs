@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::error::Problem;
 use super::super::input::Query;
 use super::{Page, Paging};
@@ -33,7 +33,7 @@ pub struct NodeView {
 #[utoipa::path(get, path = "/v1/nodes", operation_id = "nodes_list", tag = "nodes", params(Paging),
     responses((status = 200, body = Page<NodeView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<NodeView>>, Problem> {
     let view = |(member, alive): (Member, bool)| NodeView {

@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::door::Deadline;
 use super::super::error::Problem;
@@ -88,7 +88,7 @@ impl PluginView {
 #[utoipa::path(get, path = "/v1/plugins", operation_id = "plugins_list", tag = "plugins", params(Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
@@ -103,7 +103,7 @@ pub(in super::super) async fn list(
 #[utoipa::path(get, path = "/v1/plugins/{plugin}", operation_id = "plugins_get", tag = "plugins",
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
@@ -114,7 +114,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", operation_id = "plugin_versions_list", tag = "plugins", params(Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list_versions(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
@@ -136,7 +136,7 @@ pub(in super::super) async fn list_versions(
 #[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_get", tag = "plugins",
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get_version(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Json<PluginView>, Problem> {
@@ -155,7 +155,7 @@ pub(in super::super) async fn get_version(
     request_body(content = Component, content_type = "application/wasm"),
     responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
 pub(in super::super) async fn put_version(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
     mut request: Request,
@@ -181,7 +181,7 @@ pub(in super::super) async fn put_version(
 #[utoipa::path(get, path = "/v1/plugins/{plugin}/versions/{version}/component", operation_id = "plugin_versions_download", tag = "plugins",
     responses((status = 200, content_type = "application/wasm", body = Component), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn component(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
@@ -207,7 +207,7 @@ pub struct PluginPatch {
 #[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_deprecate", tag = "plugins", request_body = PluginPatch,
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn deprecate(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
     Body(patch): Body<PluginPatch>,
@@ -222,7 +222,7 @@ pub(in super::super) async fn deprecate(
 #[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_delete", tag = "plugins",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
@@ -233,7 +233,7 @@ pub(in super::super) async fn delete_version(
     }
 }
 
-impl Api {
+impl ApiState {
     fn plugin_view(&self, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
         let plugin = self.catalog.plugin(access.tenant.id, name);
         let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;

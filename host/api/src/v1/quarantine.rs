@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{OptionalBody, Path};
@@ -14,7 +14,7 @@ use super::views::{GroupView, QuarantineView};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_policy::binding::Use;
-use carillon_policy::{Began, Quarantine, Suspect};
+use carillon_policy::{PolicyKey, Quarantine, QuarantineStart};
 
 /// Why policies are called again.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -35,21 +35,25 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn begun(&self) -> Vec<(Suspect, Began, bool)> {
+    fn begun(&self) -> Vec<(PolicyKey, QuarantineStart, bool)> {
         let uses = self.bound.effective.iter().flat_map(|effective| effective.uses());
         uses.filter_map(|used| self.began(used)).collect()
     }
 
-    fn began(&self, used: &Use) -> Option<(Suspect, Began, bool)> {
+    fn began(&self, used: &Use) -> Option<(PolicyKey, QuarantineStart, bool)> {
         let (tenant, binding, role) = (self.bound.tenant.id, self.bound.binding, used.role);
-        let suspect = Suspect { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
+        let suspect = PolicyKey { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
         let sentence = self.quarantine.of(&suspect, self.lifted_at, self.now)?;
-        Some((suspect, Began { tenant, binding, role, plugin: used.plugin.to_string(), sentence }, self.shadow))
+        Some((
+            suspect,
+            QuarantineStart { tenant, binding, role, plugin: used.plugin.to_string(), sentence },
+            self.shadow,
+        ))
     }
 }
 
 impl QuarantineView {
-    fn of((suspect, began, shadow): (Suspect, Began, bool)) -> Self {
+    fn of((suspect, began, shadow): (PolicyKey, QuarantineStart, bool)) -> Self {
         Self {
             version: began.binding,
             shadow,
@@ -63,7 +67,7 @@ impl QuarantineView {
     }
 }
 
-impl Api {
+impl ApiState {
     /// What is quarantined of the version in force, of the one that some of the jobs follow, of the shadow's, and of what jobs of the group
     /// have put in their place.
     pub(super) fn quarantined(&self, group: &Group) -> Vec<QuarantineView> {
@@ -80,7 +84,7 @@ impl Api {
             Some(Part { bound: self.catalog.bound(&group, version)?, quarantine, lifted_at, shadow, now })
         };
         let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.begun()).collect();
-        let is_bound = |suspect: &Suspect| bound.iter().any(|(known, _, shadow)| known == suspect && !shadow);
+        let is_bound = |suspect: &PolicyKey| bound.iter().any(|(known, _, shadow)| known == suspect && !shadow);
         let of_jobs = self.runtime.quarantine.of_group(group.tenant.id, group.id, rollout.lifted_at, now);
         let others = of_jobs.into_iter().filter(|(suspect, _)| !is_bound(suspect));
         let others: Vec<_> = others.map(|(suspect, began)| (suspect, began, false)).collect();
@@ -101,7 +105,7 @@ impl Api {
     request_body = Option<UnquarantineDoc>,
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn unquarantine(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     OptionalBody(doc): OptionalBody<UnquarantineDoc>,

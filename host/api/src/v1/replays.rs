@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
@@ -17,7 +17,7 @@ use super::shadow::{DifferenceView, TallyView};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, Job, JobId};
-use carillon_engine::delivery::attempt::Unusable;
+use carillon_engine::delivery::attempt::NotReplayable;
 use carillon_engine::rollout::{Backtest, Record, Skipped};
 use carillon_store::{JobFilter, JobsQuery};
 
@@ -126,7 +126,7 @@ impl BacktestDoc {
     }
 }
 
-impl Api {
+impl ApiState {
     pub(super) async fn record(&self, job: Job) -> Result<Record, Problem> {
         let (tenant, id) = (job.tenant, job.id);
         let body = self.store.body(tenant, id).await?.unwrap_or_default();
@@ -134,7 +134,7 @@ impl Api {
     }
 }
 
-fn refused(Unusable(why): Unusable) -> Problem {
+fn refused(NotReplayable(why): NotReplayable) -> Problem {
     Problem::conflict(why)
 }
 
@@ -142,7 +142,7 @@ fn refused(Unusable(why): Unusable) -> Problem {
 #[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", operation_id = "attempts_replay", tag = "policies", params(Named),
     request_body = Option<ReplayDoc>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn replay(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((id, number)): Path<(String, String)>,
     Query(named): Query<Named>,
@@ -165,7 +165,7 @@ pub(in super::super) async fn replay(
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", operation_id = "policies_backtest", tag = "policies", request_body = BacktestDoc,
     responses((status = 200, body = BacktestView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backtest(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Extension(client): Extension<Client>,
     Path(name): Path<String>,

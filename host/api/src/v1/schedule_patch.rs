@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde_json::value::RawValue;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, parse};
@@ -23,7 +23,7 @@ const MEMBERS: [&str; 11] =
 #[utoipa::path(patch, path = "/v1/schedules/{schedule}", operation_id = "schedules_patch", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(part): Body<BTreeMap<String, Box<RawValue>>>,

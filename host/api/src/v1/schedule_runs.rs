@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Path, Query, time};
@@ -67,7 +67,7 @@ pub struct RunTimeView {
 #[utoipa::path(get, path = "/v1/schedules/{schedule}/runs", operation_id = "schedule_runs_list", tag = "schedules", params(RunsParams),
     responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn of_schedule(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(params): Query<RunsParams>,
@@ -90,7 +90,7 @@ pub(in super::super) async fn of_schedule(
 #[utoipa::path(get, path = "/v1/cron/runs", operation_id = "cron_runs_list", tag = "schedules", params(CronParams),
     responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn of_expression(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Query(params): Query<CronParams>,
 ) -> Result<Json<RunsView>, Problem> {
     let (from, count) = (from(params.from, api.clock.now())?, count(params.count)?);

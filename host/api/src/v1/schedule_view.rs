@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::openapi;
@@ -88,7 +88,7 @@ fn local(timetable: Option<&Timetable>, at: UnixMs) -> String {
     timetable.map_or_else(|| at.to_string(), |timetable| timetable.zone.written(at))
 }
 
-impl Api {
+impl ApiState {
     /// TickTrigger a schedule makes no jobs.
     pub(super) fn broken(&self, schedule: &Schedule) -> Option<String> {
         if let Err(error) = &schedule.timetable {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::idempotency::{Answer, Idempotent, Keyed};
@@ -25,17 +25,17 @@ use carillon_core::duration;
 use carillon_core::job::Overlap;
 use carillon_engine::intake::{TickTrigger, TimeInput, ValidationCache};
 use carillon_engine::maintenance::sweep::TICKS_KEPT;
-use carillon_store::{Inserted, Placed, TicksQuery};
+use carillon_store::{InsertOutcome, InsertResult, TicksQuery};
 
 /// The most ticks that one backfill may create.
 const BACKFILL_TICKS: usize = 10_000;
 
 /// The catch-up window if the client does not say, and the longest.
 const CATCH_UP: Duration = Duration::from_secs(86_400);
-pub(in super::super) const LONGEST_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
+pub(in super::super) const MAX_CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
 
 /// The most jitter.
-const LONGEST_JITTER: Duration = Duration::from_secs(86_400);
+const MAX_JITTER: Duration = Duration::from_secs(86_400);
 
 /// Between which times a schedule can run.
 const EARLIEST: UnixMs = UnixMs(0);
@@ -115,9 +115,9 @@ impl ScheduleDoc {
             start,
             end,
             max_runs: max_runs(self.max_runs.filter(|value| !value.is_null()))?,
-            jitter: period("/jitter", self.jitter, Duration::ZERO, LONGEST_JITTER)?,
+            jitter: period("/jitter", self.jitter, Duration::ZERO, MAX_JITTER)?,
             overlap: self.overlap,
-            catch_up: period("/catch_up", self.catch_up, CATCH_UP, LONGEST_CATCH_UP)?,
+            catch_up: period("/catch_up", self.catch_up, CATCH_UP, MAX_CATCH_UP)?,
             catch_up_all: self.catch_up_all,
             job: self.job.get().to_owned(),
         })
@@ -147,7 +147,7 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
     Ok(period)
 }
 
-impl Api {
+impl ApiState {
     pub(super) fn schedule(&self, access: &Access, name: &str) -> Result<Arc<Schedule>, Problem> {
         self.catalog.schedule(access.tenant.id, name).ok_or_else(|| Problem::unknown("schedule", name))
     }
@@ -163,7 +163,7 @@ impl Api {
 #[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<ScheduleDoc>,
@@ -179,7 +179,7 @@ pub(in super::super) async fn put(
 #[utoipa::path(get, path = "/v1/schedules/{schedule}", operation_id = "schedules_get", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ScheduleView>, Problem> {
@@ -190,7 +190,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(get, path = "/v1/schedules", operation_id = "schedules_list", tag = "schedules", params(Paging),
     responses((status = 200, body = Page<ScheduleView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<ScheduleView>>, Problem> {
@@ -206,7 +206,7 @@ pub(in super::super) async fn list(
 #[utoipa::path(get, path = "/v1/schedules/{schedule}/history", operation_id = "schedule_history_list", tag = "schedules", params(Paging),
     responses((status = 200, body = Page<RunView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn history(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
@@ -223,7 +223,7 @@ pub(in super::super) async fn history(
 #[utoipa::path(delete, path = "/v1/schedules/{schedule}", operation_id = "schedules_delete", tag = "schedules",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
@@ -237,7 +237,7 @@ pub(in super::super) async fn delete(
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/pause", operation_id = "schedules_pause", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ScheduleView>, Problem> {
@@ -248,7 +248,7 @@ pub(in super::super) async fn pause(
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/resume", operation_id = "schedules_resume", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ScheduleView>, Problem> {
@@ -261,7 +261,7 @@ pub(in super::super) async fn resume(
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Keyed(key): Keyed,
@@ -278,9 +278,11 @@ pub(in super::super) async fn run(
         let kept = answer.to_string();
         let once = key.clone().map(|key| key.once(access.tenant.id, now, move |_| kept.clone()));
         match api.intake.insert_ticks_once(&ticking, once).await? {
-            Inserted::Replayed(kept) => return Answer::replay(&kept),
-            Inserted::Placed(placed) if placed.iter().all(Placed::is_stored) => return Ok(answer.into_response()),
-            Inserted::Placed(_) => {}
+            InsertResult::Replayed(kept) => return Answer::replay(&kept),
+            InsertResult::Placed(placed) if placed.iter().all(InsertOutcome::is_stored) => {
+                return Ok(answer.into_response());
+            }
+            InsertResult::Placed(_) => {}
         }
     }
     Err(Problem::unavailable("too many runs were asked for in one moment"))
@@ -313,7 +315,7 @@ pub struct BackfillView {
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
     responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backfill(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Idempotent { doc, key }: Idempotent<BackfillDoc>,
@@ -343,18 +345,18 @@ pub(in super::super) async fn backfill(
     let template =
         api.intake.schedule_template(&schedule).await.map_err(|error| Problem::conflict(error.to_string()))?;
     let count = ticks.len();
-    let answer = move |placed: &[Placed]| {
+    let answer = move |placed: &[InsertOutcome]| {
         let created = placed.iter().filter(|placed| placed.is_stored()).count();
         Answer::new(StatusCode::OK, &BackfillView { ticks: count, created })
     };
     let once = key.map(|key| key.once(access.tenant.id, now, move |placed| answer(placed).to_string()));
     match api.intake.insert_ticks_once(&template.jobs_for(&ticks, TickTrigger::Backfill, &*api.clock), once).await? {
-        Inserted::Placed(placed) => Ok(answer(&placed).into_response()),
-        Inserted::Replayed(kept) => Answer::replay(&kept),
+        InsertResult::Placed(placed) => Ok(answer(&placed).into_response()),
+        InsertResult::Replayed(kept) => Answer::replay(&kept),
     }
 }
 
-impl Api {
+impl ApiState {
     /// Puts a schedule whose job makes sense; the answer says whether it is new.
     pub(in super::super) async fn put_schedule(
         &self,

@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path};
 use carillon_catalog::{Group, Shadow};
 use carillon_core::job::Outcome;
-use carillon_engine::delivery::attempt::Opinion;
+use carillon_engine::delivery::attempt::Evaluation;
 use carillon_engine::rollout::{Difference, RequestChanges, Tally};
 use carillon_policy::Ruling;
 
@@ -132,8 +132,8 @@ struct OpinionView {
     after_ms: Option<u64>,
 }
 
-impl From<&Opinion> for OpinionView {
-    fn from(opinion: &Opinion) -> Self {
+impl From<&Evaluation> for OpinionView {
+    fn from(opinion: &Evaluation) -> Self {
         let (decision, after_ms) = match &opinion.ruling {
             Ruling::Done => ("done", None),
             Ruling::GiveUp(_) => ("give-up", None),
@@ -169,7 +169,7 @@ impl From<&Difference> for DifferenceView {
     }
 }
 
-impl Api {
+impl ApiState {
     fn shadow_view(&self, group: &Group) -> Result<Json<ShadowView>, Problem> {
         let Some(shadow) = &group.rollout.shadow else { return Err(no_shadow(&group.name)) };
         let tally = self.rollouts.shadows.tally(group);
@@ -194,7 +194,7 @@ fn no_shadow(group: &str) -> Problem {
 #[utoipa::path(put, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_put", tag = "policies", request_body = ShadowDoc,
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<ShadowDoc>,
@@ -209,7 +209,7 @@ pub(in super::super) async fn put(
 #[utoipa::path(get, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_get", tag = "policies",
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<ShadowView>, Problem> {
@@ -220,7 +220,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(delete, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_delete", tag = "policies",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {

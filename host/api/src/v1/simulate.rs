@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::client::Client;
 use super::super::error::Problem;
@@ -17,7 +17,7 @@ use super::super::input::{Body, Path, run_at};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptError, AttemptRecord, Job, Leased, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
+    AttemptError, AttemptRecord, Job, LeasedJob, NewJob, PluginUse, State as JobState, Token, VerdictRecord, shown_url,
 };
 use carillon_core::json::unique;
 use carillon_engine::delivery::send::{Answer, Outgoing, TRANSPORT_ERRORS};
@@ -133,7 +133,7 @@ struct ForetoldAttempt {
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", operation_id = "policies_simulate", tag = "policies", request_body = SimulateDoc,
     responses((status = 200, body = SimulationView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn simulate(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Extension(client): Extension<Client>,
     Path(name): Path<String>,
@@ -158,7 +158,7 @@ pub(in super::super) async fn simulate(
     job.seed = doc.seed.unwrap_or(job.seed);
     let plan = api.plan(&group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));
-    let forecast = client.unless_gone(api.attempter.foretell(&group, &plan, leased, answers)).await?;
+    let forecast = client.unless_gone(api.executor.foretell(&group, &plan, leased, answers)).await?;
     let (request, error) = match forecast.request {
         Ok(request) => (Some(RequestView::of(&request)), None),
         Err((role, fault)) => {
@@ -175,7 +175,7 @@ pub(in super::super) async fn simulate(
     Ok(Json(SimulationView { request, error, attempts: attempts.collect(), plugins: forecast.uses, seed }))
 }
 
-impl Api {
+impl ApiState {
     /// The group as it would be with another policy of its own.
     async fn candidate(&self, group: &Group, policy: &Value) -> Result<Arc<Group>, Problem> {
         if !policy.is_object() {
@@ -222,10 +222,10 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
 }
 
 /// The job as it would stand when its first attempt is due.
-fn leased(job: NewJob) -> Leased {
+fn leased(job: NewJob) -> LeasedJob {
     let body = job.body.clone();
     let shown = Job { state: JobState::Running, ..job.shown() };
-    Leased { job: shown, token: Token(1), body, lost_leases: 0, until: UnixMs::MAX, history: Vec::new() }
+    LeasedJob { job: shown, token: Token(1), body, lost_leases: 0, until: UnixMs::MAX, history: Vec::new() }
 }
 
 impl RequestView {

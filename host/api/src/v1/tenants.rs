@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
@@ -62,7 +62,7 @@ pub struct ChangedTenantView {
     changes: Changes,
 }
 
-impl Api {
+impl ApiState {
     fn tenant_view(&self, tenant: &Tenant) -> TenantView {
         TenantView {
             usage: self.catalog.usage(tenant.id),
@@ -79,7 +79,7 @@ impl Api {
 #[utoipa::path(put, path = "/v1/tenants/{tenant}", operation_id = "tenants_put", tag = "tenants", request_body = TenantDoc,
     responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
     Body(doc): Body<TenantDoc>,
 ) -> Result<(StatusCode, Json<ChangedTenantView>), Problem> {
@@ -90,7 +90,7 @@ pub(in super::super) async fn put(
         plugin_signers,
     };
     let put = api.catalog.replace_tenant(&name, doc).await?;
-    api.wake.here();
+    api.notifier.here();
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
 }
@@ -99,13 +99,13 @@ pub(in super::super) async fn put(
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}", operation_id = "tenants_patch", tag = "tenants", request_body = TenantPatch,
     responses((status = 200, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
     Body(patch): Body<TenantPatch>,
 ) -> Result<Json<ChangedTenantView>, Problem> {
     api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
     let put = api.catalog.patch_tenant(&name, &patch).await?;
-    api.wake.here();
+    api.notifier.here();
     Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
 }
 
@@ -113,7 +113,7 @@ pub(in super::super) async fn patch(
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "tenants_delete", tag = "tenants",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     if api.catalog.delete_tenant(&name).await? {
@@ -126,7 +126,7 @@ pub(in super::super) async fn delete(
 #[utoipa::path(get, path = "/v1/tenants/{tenant}", operation_id = "tenants_get", tag = "tenants",
     responses((status = 200, body = TenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
 ) -> Result<Json<TenantView>, Problem> {
     let tenant = api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
@@ -137,7 +137,7 @@ pub(in super::super) async fn get(
 #[utoipa::path(get, path = "/v1/tenants", operation_id = "tenants_list", tag = "tenants", params(Paging),
     responses((status = 200, body = Page<TenantView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TenantView>>, Problem> {
     let tenants = api.catalog.tenants().iter().map(|tenant| api.tenant_view(tenant)).collect();
@@ -168,7 +168,7 @@ pub struct WhoamiView {
 #[utoipa::path(get, path = "/v1/whoami", operation_id = "tokens_whoami", tag = "tokens",
     responses((status = 200, body = WhoamiView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn whoami(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
 ) -> Json<WhoamiView> {
     let Access { tenant, role, operator, by } = access;

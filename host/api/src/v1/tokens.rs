@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, Path, Query};
@@ -73,7 +73,7 @@ impl TokenView {
 #[utoipa::path(post, path = "/v1/tokens", operation_id = "tokens_create", tag = "tokens", request_body = TokenDoc,
     responses((status = 201, body = TokenView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Body(doc): Body<TokenDoc>,
 ) -> Result<(StatusCode, Json<TokenView>), Problem> {
@@ -103,7 +103,7 @@ pub(in super::super) async fn create(
 #[utoipa::path(get, path = "/v1/tokens", operation_id = "tokens_list", tag = "tokens", params(Paging),
     responses((status = 200, body = Page<TokenView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<TokenView>>, Problem> {
@@ -114,7 +114,7 @@ pub(in super::super) async fn list(
 /// Revokes a token, at once.
 #[utoipa::path(delete, path = "/v1/tokens/{id}", operation_id = "tokens_delete", tag = "tokens", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {

@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Api;
+use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
@@ -176,7 +176,7 @@ impl Access {
 #[utoipa::path(get, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_list", tag = "policies", params(Paging),
     responses((status = 200, body = Page<VersionView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
@@ -190,7 +190,7 @@ pub(in super::super) async fn list(
 #[utoipa::path(get, path = "/v1/groups/{group}/policy/versions/{version}", operation_id = "policy_versions_get", tag = "policies",
     responses((status = 200, body = VersionView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Json<VersionView>, Problem> {
@@ -234,7 +234,7 @@ pub struct ProposedView {
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_create", tag = "policies", params(Proposal), request_body = CandidateDoc,
     responses((status = 201, body = ProposedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(proposal): Query<Proposal>,
@@ -260,7 +260,7 @@ pub(in super::super) async fn create(
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", operation_id = "policy_versions_promote", tag = "policies", request_body = PromoteDoc,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn promote(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Body(doc): Body<PromoteDoc>,
@@ -306,7 +306,7 @@ fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> 
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", operation_id = "policy_versions_rollback", tag = "policies", request_body = Option<RollbackDoc>,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rollback(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     OptionalBody(doc): OptionalBody<RollbackDoc>,
@@ -329,7 +329,7 @@ pub(in super::super) async fn rollback(
 #[utoipa::path(get, path = "/v1/groups/{group}/policy/history", operation_id = "policy_changes_list", tag = "policies", params(Paging),
     responses((status = 200, body = Page<MoveView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn history(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
     Query(paging): Query<Paging>,
@@ -343,11 +343,11 @@ pub(in super::super) async fn history(
     Ok(Json(Page { items: page.items.into_iter().map(|(_, it)| it).collect(), next_cursor: page.next_cursor }))
 }
 
-impl Api {
+impl ApiState {
     /// What follows when another version of a group's policy is in force.
     pub(super) fn moved(&self, group: &Group) {
         self.rollouts.tell(group);
-        self.wake.here();
+        self.notifier.here();
     }
 
     pub(super) fn canary_view(&self, group: &Group) -> Option<CanaryView> {

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use carillon_config::{Config, Place};
+use carillon_config::{Config, StoreLocation};
 
 /// Copies the SQLite database of this configuration into the new file `to`, and returns its bytes.
 ///
 /// # Errors
 /// If the database is not SQLite, or cannot be copied.
 pub async fn backup(config: &Config, to: &Path) -> anyhow::Result<u64> {
-    let Place::File(from) = config.store.place()? else {
+    let StoreLocation::File(from) = config.store.place()? else {
         bail!("store.url: a PostgreSQL database is backed up with PostgreSQL's own means, such as `pg_dump`");
     };
     Ok(carillon_store_sqlite::backup(&from, to).await?)

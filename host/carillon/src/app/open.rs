@@ -7,10 +7,10 @@ use anyhow::{Context as _, ensure};
 use zeroize::Zeroizing;
 
 use carillon_api::presets;
-use carillon_catalog::{Bounds, Catalog, CatalogOptions, MasterKey, Vault};
-use carillon_config::{self, Config, Place};
+use carillon_catalog::{Catalog, CatalogOptions, MasterKey, PolicyBounds, Vault};
+use carillon_config::{self, Config, StoreLocation};
 use carillon_core::clock::Clock;
-use carillon_engine::cluster::SharedClock;
+use carillon_engine::cluster::DatabaseClock;
 use carillon_policy::{Runtime, RuntimeOptions};
 use carillon_store::{Peers, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
@@ -38,8 +38,8 @@ pub(super) struct Home(PathBuf);
 impl Home {
     pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
         let dir = match config.store.place()? {
-            Place::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
-            Place::Server => PathBuf::from(DATA_DIR),
+            StoreLocation::File(path) => path.parent().map_or_else(|| PathBuf::from("."), |parent| parent.to_owned()),
+            StoreLocation::Server => PathBuf::from(DATA_DIR),
         };
         Ok(Self(dir))
     }
@@ -59,12 +59,12 @@ pub(super) struct Opened {
 /// What nodes have in common that use one database.
 pub(super) struct Shared {
     pub(super) peers: Arc<dyn Peers>,
-    pub(super) clock: Arc<SharedClock>,
+    pub(super) clock: Arc<DatabaseClock>,
 }
 
 /// Opens a database that a server has used before.
 pub(super) async fn open_existing(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
-    if let Place::File(path) = config.store.place()? {
+    if let StoreLocation::File(path) = config.store.place()? {
         ensure!(path.is_file(), "store.url: the database `{}` does not exist", path.display());
     }
     open_store(config, clock).await
@@ -114,7 +114,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
             // What came back later than that would be about leases that have ended.
             let bound = config.store.timeout.get().min(config.engine.lease.get());
             let store = Arc::new(PostgresStore::open(options.with(durability).within(bound)).await?);
-            let clock = Arc::new(SharedClock::start(clock, &*store).await?);
+            let clock = Arc::new(DatabaseClock::start(clock, &*store).await?);
             let shared = Shared { peers: Arc::clone(&store) as _, clock: Arc::clone(&clock) };
             Ok(Opened { store, clock, shared: Some(shared) })
         }
@@ -145,7 +145,7 @@ pub(super) async fn open_catalog(
     runtime: &Arc<Runtime>,
     vault: Vault,
 ) -> anyhow::Result<Catalog> {
-    let bounds = Bounds {
+    let bounds = PolicyBounds {
         max_timeout: config.delivery.max_timeout.get(),
         max_recorded_body: config.delivery.response_judge_limit.get(),
     };

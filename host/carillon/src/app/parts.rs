@@ -8,36 +8,36 @@ use tokio_util::sync::CancellationToken;
 
 use super::VERSION;
 use super::zone::with_local_zone;
-use carillon_api::{Api, ApiLimits};
+use carillon_api::{ApiLimits, ApiState};
 use carillon_catalog::Catalog;
 use carillon_config::{Config, Size};
 use carillon_core::clock::Clock;
 use carillon_engine::cluster::{Cluster, Describe};
-use carillon_engine::delivery::attempt::Attempter;
+use carillon_engine::delivery::attempt::AttemptExecutor;
 use carillon_engine::delivery::send::Sender;
 use carillon_engine::delivery::settler::Settler;
-use carillon_engine::dispatch::dispatcher::Node;
-use carillon_engine::dispatch::limiter::{Gates, Payloads};
-use carillon_engine::dispatch::pull::{Puller, Returns};
+use carillon_engine::dispatch::dispatcher::Dispatcher;
+use carillon_engine::dispatch::limiter::{Limiter, Payloads};
+use carillon_engine::dispatch::pull::{PullQueue, Returns};
 use carillon_engine::files::FileShares;
 use carillon_engine::health::Health;
 use carillon_engine::intake::{Intake, IntakeLimits};
-use carillon_engine::maintenance::bulk::Bulks;
-use carillon_engine::observers::{ASKED, Asked, Observers};
+use carillon_engine::maintenance::bulk::BulkRunner;
+use carillon_engine::observers::{ASKED, ObserverRunner, RequestedJobs};
 use carillon_policy::Runtime;
 use carillon_store::{NodeDoc, Store};
-use carillon_telemetry::{Bounds as EventBounds, Observer};
+use carillon_telemetry::{RingCapacity as EventBounds, Telemetry};
 
-pub(super) fn attempter(
+pub(super) fn executor(
     config: &Config,
     sender: Sender,
     catalog: &Arc<Catalog>,
     runtime: &Arc<Runtime>,
     clock: &Arc<dyn Clock>,
-    observer: &Arc<Observer>,
+    observer: &Arc<Telemetry>,
     cluster: &Arc<Cluster>,
-) -> Arc<Attempter> {
-    Arc::new(Attempter::new(
+) -> Arc<AttemptExecutor> {
+    Arc::new(AttemptExecutor::new(
         Arc::clone(catalog),
         Arc::clone(runtime),
         sender,
@@ -52,7 +52,7 @@ pub(super) fn settler(
     store: &Arc<dyn Store>,
     catalog: &Arc<Catalog>,
     clock: &Arc<dyn Clock>,
-    observer: &Arc<Observer>,
+    observer: &Arc<Telemetry>,
     interrupt: &CancellationToken,
 ) -> Arc<Settler> {
     Arc::new(Settler::new(
@@ -68,22 +68,22 @@ pub(super) fn settler(
 pub(super) fn new_api(
     config: &Config,
     files: FileShares,
-    node: &Arc<Node>,
+    node: &Arc<Dispatcher>,
     runtime: &Arc<Runtime>,
     health: Health,
     stop: &CancellationToken,
     end: &CancellationToken,
-) -> (Arc<Api>, mpsc::Receiver<Asked>) {
-    let bulks = Arc::new(Bulks {
+) -> (Arc<ApiState>, mpsc::Receiver<RequestedJobs>) {
+    let bulks = Arc::new(BulkRunner {
         store: Arc::clone(&node.store),
         catalog: Arc::clone(&node.catalog),
         clock: Arc::clone(&node.clock),
         observer: Arc::clone(&node.observer),
-        wake: Arc::clone(&node.wake),
+        notifier: Arc::clone(&node.notifier),
         cluster: Arc::clone(&node.cluster),
     });
     let (ask, asked) = mpsc::channel(ASKED);
-    let observers = Arc::new(Observers::new(
+    let observers = Arc::new(ObserverRunner::new(
         Arc::clone(&node.catalog),
         Arc::clone(runtime),
         Arc::clone(&node.clock),
@@ -96,17 +96,17 @@ pub(super) fn new_api(
         store: Arc::clone(&node.store),
         clock: Arc::clone(&node.clock),
         observer: Arc::clone(&node.observer),
-        wake: Arc::clone(&node.wake),
+        notifier: Arc::clone(&node.notifier),
         limits: intake_limits(config),
     });
     let event_streams = config.events.streams.min(files.streams());
-    let api = Arc::new(Api {
+    let api = Arc::new(ApiState {
         intake,
         bulks,
         catalog: Arc::clone(&node.catalog),
         store: Arc::clone(&node.store),
         clock: Arc::clone(&node.clock),
-        attempter: Arc::clone(&node.attempter),
+        executor: Arc::clone(&node.executor),
         runtime: Arc::clone(runtime),
         rollouts: Arc::clone(&node.rollouts),
         observer: Arc::clone(&node.observer),
@@ -114,10 +114,10 @@ pub(super) fn new_api(
         backlog_counted_at: tokio::sync::Mutex::default(),
         streams: Arc::new(Semaphore::new(event_streams)),
         event_streams,
-        gates: Arc::clone(&node.gates),
+        limiter: Arc::clone(&node.limiter),
         cluster: Arc::clone(&node.cluster),
         health,
-        wake: Arc::clone(&node.wake),
+        notifier: Arc::clone(&node.notifier),
         pull: puller(node, stop),
         auth: config.auth.enabled,
         limits: api_limits(config),
@@ -127,12 +127,12 @@ pub(super) fn new_api(
     (api, asked)
 }
 
-fn puller(node: &Arc<Node>, stop: &CancellationToken) -> Arc<Puller> {
-    Arc::new(Puller {
+fn puller(node: &Arc<Dispatcher>, stop: &CancellationToken) -> Arc<PullQueue> {
+    Arc::new(PullQueue {
         store: Arc::clone(&node.store),
         catalog: Arc::clone(&node.catalog),
         clock: Arc::clone(&node.clock),
-        attempter: Arc::clone(&node.attempter),
+        executor: Arc::clone(&node.executor),
         rollouts: Arc::clone(&node.rollouts),
         observer: Arc::clone(&node.observer),
         consumers: Arc::clone(&node.consumers),
@@ -142,10 +142,10 @@ fn puller(node: &Arc<Node>, stop: &CancellationToken) -> Arc<Puller> {
         returns: Arc::new(Returns {
             settler: Arc::clone(&node.settler),
             clock: Arc::clone(&node.clock),
-            wake: Arc::clone(&node.wake),
+            notifier: Arc::clone(&node.notifier),
             tasks: node.attempts.clone(),
         }),
-        wake: Arc::clone(&node.wake),
+        notifier: Arc::clone(&node.notifier),
         stopping: stop.clone(),
     })
 }
@@ -155,17 +155,17 @@ pub(super) fn describe(
     config: &Config,
     capacity: usize,
     address: SocketAddr,
-    gates: &Arc<Gates>,
+    limiter: &Arc<Limiter>,
     stop: &CancellationToken,
 ) -> Describe {
     let name = config.server.name();
-    let (gates, stop) = (Arc::clone(gates), stop.clone());
+    let (limiter, stop) = (Arc::clone(limiter), stop.clone());
     Box::new(move || NodeDoc {
         name: name.clone(),
         address: address.to_string(),
         version: VERSION.to_owned(),
         process: std::process::id(),
-        running: gates.running(),
+        running: limiter.running(),
         capacity,
         stopping: stop.is_cancelled(),
     })

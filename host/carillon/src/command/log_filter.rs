@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<EnvFilter> {
         if directive.parse::<LevelFilter>().is_err() {
             bail!(
                 "{VARIABLE}: `{directive}` is not a level (off, error, warn, info, debug, trace), and not `TARGET=LEVEL` \
-                 such as `carillon::store=debug`"
+                 such as `carillon_engine::dispatch=debug`"
             );
         }
         has_level = true;
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn words_that_are_no_levels_are_refused() {
-        for bad in ["bogus", "inof", "info,debgu", "carillon", "carillon::store=loud", "information"] {
+        for bad in ["bogus", "inof", "info,debgu", "carillon", "carillon_engine=loud", "information"] {
             let error = parse(bad).unwrap_err().to_string();
             assert!(error.starts_with("CARILLON_LOG: "), "{bad}: {error}");
         }
@@ -57,9 +57,9 @@ mod tests {
             ("error", LevelFilter::ERROR),
             ("WARN", LevelFilter::WARN),
             ("off", LevelFilter::OFF),
-            ("carillon::store=debug", LevelFilter::DEBUG),
+            ("carillon_engine::dispatch=debug", LevelFilter::DEBUG),
             ("bogus=error", LevelFilter::INFO),
-            ("warn, carillon::due=trace", LevelFilter::TRACE),
+            ("warn, carillon_engine::delivery=trace", LevelFilter::TRACE),
         ] {
             assert_eq!(parse(text).unwrap().max_level_hint(), Some(level), "{text}");
         }

@@ -18,7 +18,7 @@ pub(super) struct Serve {
     /// Check the configuration, and do not start.
     #[arg(long)]
     check: bool,
-    /// The form of the log. CARILLON_LOG says what is in it: `debug`, or `info,carillon::store=debug`.
+    /// The form of the log. CARILLON_LOG says what is in it: `debug`, or `info,carillon_engine::dispatch=debug`.
     #[arg(long, env = "CARILLON_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::State;
+use super::CatalogState;
 use crate::bulks::Bulk;
 use crate::entities::{ApiToken, Group, Key, PluginVersion, Tenant};
 use crate::schedules::Schedule;
@@ -12,7 +12,7 @@ use carillon_policy::Digest;
 use carillon_policy::binding::PluginName;
 use carillon_store::Kind;
 
-impl State {
+impl CatalogState {
     /// A version of a group's policy that is, or was, not in force.
     pub(crate) fn binding(&self, group: GroupId, number: i64) -> Option<&Arc<Binding>> {
         self.bindings.get(&(group, number))

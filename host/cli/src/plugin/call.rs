@@ -10,7 +10,7 @@ use super::super::{Session, input, local};
 use super::runtime;
 use carillon_client::answer::Members;
 use carillon_core::clock::{Clock as _, SystemClock};
-use carillon_policy::case::{Case, CaseKey};
+use carillon_policy::case::{CallCase, CaseKey};
 use carillon_policy::{KeyKind, Role};
 
 /// What `--help` says about the input.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::{Paging, Session, input, local, output};
 use carillon_client::answer::Answer;
 use carillon_config::{Config, Sources};
-use carillon_policy::{Called, Description, Plugin, Runtime, Usage};
+use carillon_policy::{CallResult, CallUsage, Description, Plugin, Runtime};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -270,8 +270,8 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 /// What a component says of itself, and what that cost.
-fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<(Description, Usage)> {
-    let Called { result, usage } = plugin.describe(&runtime.limits);
+fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<(Description, CallUsage)> {
+    let CallResult { result, usage } = plugin.describe(&runtime.limits);
     let said = result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))?;
     Ok((said, usage))
 }

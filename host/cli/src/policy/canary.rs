@@ -26,7 +26,7 @@ pub struct Canary {
     #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     percent: Option<u32>,
     #[command(flatten)]
-    bounds: Bounds,
+    bounds: CanaryLimits,
     /// Why.
     #[arg(long)]
     why: Option<String>,
@@ -34,7 +34,7 @@ pub struct Canary {
 
 /// When a canary is taken back.
 #[derive(Debug, Args)]
-pub struct Bounds {
+pub struct CanaryLimits {
     /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
     #[arg(long, value_name = "SHARE", requires = "percent")]
     max_faults: Option<f64>,
@@ -138,10 +138,10 @@ pub(super) async fn promote(
     group: &str,
     version: i64,
     percent: Option<u32>,
-    bounds: Bounds,
+    bounds: CanaryLimits,
     why: Option<String>,
 ) -> anyhow::Result<()> {
-    let Bounds { max_faults, max_differences, min_attempts } = bounds;
+    let CanaryLimits { max_faults, max_differences, min_attempts } = bounds;
     let doc = json!({ "version": version, "percent": percent, "max_faults": max_faults,
         "max_differences": max_differences, "min_attempts": min_attempts, "why": why });
     let moved: Answer = session.client.post(&["groups", group, "policy", "promote"], &doc).await?;

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::super::{Paging, Session, input};
-use super::canary::{Bounds, Canary, promote};
+use super::canary::{Canary, CanaryLimits, promote};
 use super::differences;
 use carillon_client::answer::Answer;
 
@@ -50,7 +50,7 @@ pub enum Command {
         #[arg(long)]
         percent: Option<u32>,
         #[command(flatten)]
-        bounds: Bounds,
+        bounds: CanaryLimits,
         /// Why.
         #[arg(long)]
         why: Option<String>,

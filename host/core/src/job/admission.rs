@@ -97,7 +97,7 @@ impl Newest {
 
 /// What is remembered of a debounced key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastPush {
+pub struct LastAccepted {
     /// When the newest job of this key became due, or will.
     pub at: UnixMs,
 }
@@ -117,10 +117,10 @@ impl Debounce {
     /// The rules are Deferrable's, with one correction: calls are skipped for as long as the delayed job waits, not for the whole
     /// window, because a call that comes after it has run would be lost.
     #[must_use]
-    pub fn decide(&self, now: UnixMs, last: Option<LastPush>, newest: Newest) -> Debounced {
+    pub fn decide(&self, now: UnixMs, last: Option<LastAccepted>, newest: Newest) -> Debounced {
         // A job that was run early opens its window then. One that is claimed a moment ahead of its time opens it at its time.
         let begun = match newest {
-            Newest::Begun(due) => last.map(|last| LastPush { at: last.at.min(due) }),
+            Newest::Begun(due) => last.map(|last| LastAccepted { at: last.at.min(due) }),
             Newest::Waits | Newest::Gone => None,
         };
         match begun.or(last) {
@@ -208,14 +208,14 @@ mod tests {
         let mut last = None;
         let decide = |seconds: &i64| {
             let newest = match last {
-                Some(LastPush { at: due }) if at(*seconds) < due => Newest::Waits,
-                Some(LastPush { at: due }) => Newest::Begun(due),
+                Some(LastAccepted { at: due }) if at(*seconds) < due => Newest::Waits,
+                Some(LastAccepted { at: due }) => Newest::Begun(due),
                 None => Newest::Gone,
             };
             match debounce.decide(at(*seconds), last, newest) {
                 Debounced::Hit => None,
                 Debounced::Miss(due) => {
-                    last = Some(LastPush { at: due });
+                    last = Some(LastAccepted { at: due });
                     Some((due.0 - at(0).0) / 1_000)
                 }
             }
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_job_that_no_longer_waits_skips_nothing() {
-        let last = Some(LastPush { at: at(30) });
+        let last = Some(LastAccepted { at: at(30) });
         assert_eq!(
             debounce(30_000, false).decide(at(20), last, Newest::Gone),
             Debounced::Miss(at(30)),
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_job_that_begins_ahead_of_its_time_opens_the_next_window() {
-        let (last, ahead) = (Some(LastPush { at: at(30) }), UnixMs(at(30).0 - 50));
+        let (last, ahead) = (Some(LastAccepted { at: at(30) }), UnixMs(at(30).0 - 50));
         for always_delay in [false, true] {
             let decided = debounce(30_000, always_delay).decide(ahead, last, Newest::Begun(at(30)));
             assert!(matches!(decided, Debounced::Miss(due) if due >= at(60)), "{decided:?}");
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn delays_are_whole_seconds_rounded_up() {
         let decided = |window, now| {
-            let last = Some(LastPush { at: at(0) });
+            let last = Some(LastAccepted { at: at(0) });
             debounce(window, false).decide(UnixMs(at(0).0 + now), last, Newest::Begun(at(0)))
         };
         assert_eq!(decided(2_000, 200), Debounced::Miss(UnixMs(at(2).0 + 200)));

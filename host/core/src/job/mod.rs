@@ -33,7 +33,9 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMs};
 
-pub use self::admission::{Admission, Carries, Debounce, Debounced, LastPush, Newest, Overlap, Tick, stands_for_later};
+pub use self::admission::{
+    Admission, Carries, Debounce, Debounced, LastAccepted, Newest, Overlap, Tick, stands_for_later,
+};
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::name::check_name;
 pub use self::record::{
@@ -44,7 +46,7 @@ pub use self::settlement::{Next, Settlement};
 pub use self::shown_url::{HIDDEN_PASSWORD, shown_document, shown_url};
 pub use self::skip::{SkipReason, SkippedTicks};
 pub use self::state::State;
-pub use self::template::Template;
+pub use self::template::FollowUp;
 
 /// A tenant's number in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -159,10 +161,10 @@ pub struct Spec {
     pub timeout_ms: Option<u64>,
     /// What follows if it succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_success: Option<Box<Template>>,
+    pub on_success: Option<Box<FollowUp>>,
     /// What follows if it ends as a dead letter or expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_failure: Option<Box<Template>>,
+    pub on_failure: Option<Box<FollowUp>>,
     /// Whether the payload was given as JSON, so that a consumer gets it as such.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_json: bool,
@@ -346,7 +348,7 @@ pub type Lease = (JobId, Token);
 
 /// A job that this node has the right to work on until its lease ends.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Leased {
+pub struct LeasedJob {
     /// The job as it stood when it was leased (`state` is `running`).
     pub job: Job,
     /// Proves the right.
@@ -361,7 +363,7 @@ pub struct Leased {
     pub history: Vec<Past>,
 }
 
-impl Leased {
+impl LeasedJob {
     /// The lease.
     #[must_use]
     pub fn lease(&self) -> Lease {

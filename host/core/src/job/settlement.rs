@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{AttemptRecord, JobId, Lease, Leased, NewJob, State, Token};
+use super::{AttemptRecord, JobId, Lease, LeasedJob, NewJob, State, Token};
 use crate::clock::UnixMs;
 
 /// What becomes of a leased job. Made by the constructors only, so that every mix of fields makes sense.
@@ -45,13 +45,13 @@ impl Next {
 impl Settlement {
     /// The job is done.
     #[must_use]
-    pub fn succeeded(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
+    pub fn succeeded(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord) -> Self {
         Self::of(leased, at, Some(attempt), Next::Final(State::Succeeded))
     }
 
     /// The job will not be tried again.
     #[must_use]
-    pub fn dead(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
+    pub fn dead(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord) -> Self {
         Self::of(leased, at, Some(attempt), Next::Final(State::Dead))
     }
 
@@ -64,36 +64,36 @@ impl Settlement {
 
     /// The job's time ran out; `attempt` is the one that was made just before, if any.
     #[must_use]
-    pub fn expired(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>) -> Self {
+    pub fn expired(leased: &LeasedJob, at: UnixMs, attempt: Option<AttemptRecord>) -> Self {
         Self::of(leased, at, attempt, Next::Final(State::Expired))
     }
 
     /// The attempt failed and another one is due at `run_at`.
     #[must_use]
-    pub fn retry(leased: &Leased, at: UnixMs, attempt: AttemptRecord, run_at: UnixMs) -> Self {
+    pub fn retry(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord, run_at: UnixMs) -> Self {
         Self::of(leased, at, Some(attempt), Next::Scheduled(run_at))
     }
 
     /// Nothing could be sent: the job waits until `run_at` and the attempt is not spent (`attempt.detail.spent` is false).
     #[must_use]
-    pub fn held(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, run_at: UnixMs) -> Self {
+    pub fn held(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, run_at: UnixMs) -> Self {
         attempt.detail.spent = false;
         Self::of(leased, at, Some(attempt), Next::Scheduled(run_at))
     }
 
     /// The node gives the job back untouched.
     #[must_use]
-    pub fn released(leased: &Leased, at: UnixMs) -> Self {
+    pub fn released(leased: &LeasedJob, at: UnixMs) -> Self {
         Self::of(leased, at, None, Next::Scheduled(leased.job.run_at))
     }
 
     /// The job was cancelled, and its attempt was cut off.
     #[must_use]
-    pub fn cancelled(leased: &Leased, at: UnixMs, attempt: AttemptRecord) -> Self {
+    pub fn cancelled(leased: &LeasedJob, at: UnixMs, attempt: AttemptRecord) -> Self {
         Self::of(leased, at, Some(attempt), Next::Final(State::Cancelled))
     }
 
-    fn of(leased: &Leased, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
+    fn of(leased: &LeasedJob, at: UnixMs, attempt: Option<AttemptRecord>, next: Next) -> Self {
         let (id, token, attempt) = (leased.job.id, leased.token, attempt.map(Arc::new));
         let is_ordered = leased.job.order_key.is_some();
         Self { id, token, at, attempt, follow_ups: Vec::new(), is_ordered, next }

@@ -12,7 +12,7 @@ use crate::clock::{Clock, UnixMs};
 
 /// A job that is made when another one ends. Times count from that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Template {
+pub struct FollowUp {
     /// In which group, of the same tenant.
     pub group: GroupId,
     /// See [`NewJob`].
@@ -40,7 +40,7 @@ pub struct Template {
     pub body: Bytes,
 }
 
-impl Template {
+impl FollowUp {
     /// The job that follows `parent`, which ends at `now`.
     #[must_use]
     pub fn job(&self, parent: &Job, now: UnixMs, clock: &dyn Clock) -> NewJob {

@@ -16,8 +16,8 @@ use crate::duration;
 const EXPRESSION_LEN: usize = 512;
 
 /// The shortest and the longest period of `@every`.
-const SHORTEST_EVERY: Duration = Duration::from_secs(1);
-const LONGEST_EVERY: Duration = Duration::from_secs(3_660 * 86_400);
+const MIN_EVERY: Duration = Duration::from_secs(1);
+const MAX_EVERY: Duration = Duration::from_secs(3_660 * 86_400);
 
 /// The word before a period.
 const EVERY: &str = "@every";
@@ -105,8 +105,8 @@ fn zone_in_front(rest: &str) -> BadExpression {
 fn every(period: &str) -> Result<Expression, BadExpression> {
     let parsed = duration::parse_millis(period)
         .map_err(|error| BadExpression(format!("`{}`, the period of `@every`, {error}", period.escape_debug())))?;
-    if parsed < SHORTEST_EVERY || parsed > LONGEST_EVERY {
-        let (least, most) = (duration::format(SHORTEST_EVERY), duration::format(LONGEST_EVERY));
+    if parsed < MIN_EVERY || parsed > MAX_EVERY {
+        let (least, most) = (duration::format(MIN_EVERY), duration::format(MAX_EVERY));
         return Err(BadExpression(format!("the period of @every is from {least} to {most}")));
     }
     Ok(Expression::Every(parsed))

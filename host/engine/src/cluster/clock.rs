@@ -15,20 +15,20 @@ use carillon_store::{Peers, StoreError};
 const QUESTIONS: usize = 5;
 
 /// The longest sleep after which the distance is looked at again.
-const LONGEST_NAP: Duration = Duration::from_secs(1);
+const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// A correction of this many milliseconds or more is logged.
 const WORTH_A_WORD: i64 = 100;
 
 /// A clock that goes as the database's does.
 #[derive(Debug)]
-pub struct SharedClock {
+pub struct DatabaseClock {
     local: Arc<dyn Clock>,
     /// What is to be added to the local time, in milliseconds.
     offset: AtomicI64,
 }
 
-impl SharedClock {
+impl DatabaseClock {
     /// Asks the database for the time.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl SharedClock {
         for _ in 0..QUESTIONS {
             let before = local.now();
             let there = peers.time().await?;
-            offset = Reading { before, there, after: local.now() }.corrected(offset);
+            offset = ClockSample { before, there, after: local.now() }.corrected(offset);
         }
         tracing::info!(offset, "goes by the database's clock, which is so many milliseconds ahead of this node's own");
         Ok(Self { local, offset: AtomicI64::new(offset) })
@@ -52,7 +52,7 @@ impl SharedClock {
 
     /// Corrects the distance by an answer that was asked for at `before`, by the node's own time, and has just come.
     pub fn correct(&self, before: UnixMs, there: UnixMs) {
-        let reading = Reading { before, there, after: self.local.now() };
+        let reading = ClockSample { before, there, after: self.local.now() };
         let old = self.offset.load(Ordering::Relaxed);
         let new = reading.corrected(old);
         self.offset.store(new, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl SharedClock {
     }
 }
 
-impl Clock for SharedClock {
+impl Clock for DatabaseClock {
     fn now(&self) -> UnixMs {
         UnixMs(self.local.now().0.saturating_add(self.offset.load(Ordering::Relaxed)))
     }
@@ -74,14 +74,14 @@ impl Clock for SharedClock {
                 if left.is_zero() {
                     return;
                 }
-                self.local.sleep_until(self.local.now().plus(left.min(LONGEST_NAP))).await;
+                self.local.sleep_until(self.local.now().plus(left.min(MAX_SLEEP))).await;
             }
         })
     }
 
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
-            self.sleep_until(at.minus(LONGEST_NAP)).await;
+            self.sleep_until(at.minus(MAX_SLEEP)).await;
             // From here on the local clock's own way, which needs no alarm.
             self.local.sleep_until_nearly(self.local.now().plus(at.since(self.now()))).await;
         })
@@ -94,13 +94,13 @@ impl Clock for SharedClock {
 
 /// An answer: the time there, at some moment between two local times.
 #[derive(Clone, Copy)]
-struct Reading {
+struct ClockSample {
     before: UnixMs,
     there: UnixMs,
     after: UnixMs,
 }
 
-impl Reading {
+impl ClockSample {
     /// The smallest and the largest distance that it allows. Both times are rounded down to a millisecond.
     fn least(&self) -> i64 {
         self.there.0.saturating_sub(self.after.0).saturating_sub(1)
@@ -120,8 +120,8 @@ impl Reading {
 mod tests {
     use super::*;
 
-    fn reading(before: i64, there: i64, after: i64) -> Reading {
-        Reading { before: UnixMs(before), there: UnixMs(there), after: UnixMs(after) }
+    fn reading(before: i64, there: i64, after: i64) -> ClockSample {
+        ClockSample { before: UnixMs(before), there: UnixMs(there), after: UnixMs(after) }
     }
 
     #[test]

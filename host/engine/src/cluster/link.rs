@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{BEAT, Cluster, SharedClock};
-use crate::notifier::Wake;
+use super::{Cluster, DatabaseClock, HEARTBEAT_INTERVAL};
+use crate::notifier::Notifier;
 use carillon_core::clock::Clock as _;
 use carillon_store::{Peers, Signal, StoreError};
 
@@ -18,20 +18,20 @@ const TELL_PAUSE: Duration = Duration::from_millis(10);
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What connects a node with the others.
-pub struct Link {
+pub struct PeerSync {
     /// The way to them.
     pub peers: Arc<dyn Peers>,
     /// The time that is the same for all.
-    pub clock: Arc<SharedClock>,
+    pub clock: Arc<DatabaseClock>,
     /// The nodes.
     pub cluster: Arc<Cluster>,
     /// Is woken by jobs of other nodes, and says when they are to be woken.
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// Is woken when something was configured elsewhere.
     pub configured: Arc<Notify>,
 }
 
-impl Link {
+impl PeerSync {
     /// Tells others of this node and listens to them, until `stop`; then takes it off the list.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
@@ -47,10 +47,10 @@ impl Link {
 
     async fn run_beats(&self) {
         loop {
-            let next = self.clock.now().plus(BEAT);
+            let next = self.clock.now().plus(HEARTBEAT_INTERVAL);
             match self.beat().await {
                 // Groups may start more, or others.
-                Ok(true) => self.wake.here(),
+                Ok(true) => self.notifier.here(),
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "cannot tell the other nodes that this one lives"),
             }
@@ -67,7 +67,7 @@ impl Link {
 
     async fn run_telling(&self) {
         loop {
-            self.wake.told().await;
+            self.notifier.told().await;
             if let Err(error) = self.peers.tell(self.cluster.id).await {
                 tracing::debug!(%error, "the other nodes could not be told of jobs; they will see them");
             }
@@ -88,11 +88,11 @@ impl Link {
     async fn listen(&self) -> Result<(), StoreError> {
         let mut signals = self.peers.listen(self.cluster.id).await?;
         // Something may have been said before.
-        self.wake.here();
+        self.notifier.here();
         self.configured.notify_one();
         loop {
             match signals.next().await? {
-                Signal::Jobs => self.wake.here(),
+                Signal::Jobs => self.notifier.here(),
                 Signal::Catalog => self.configured.notify_one(),
             }
         }

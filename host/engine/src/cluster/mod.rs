@@ -1,13 +1,13 @@
 //! The other nodes: who they are, what they do, and this node's part of what all may do together.
 //!
-//! Nodes know each other by a list in the database, on which each says once in [`BEAT`] that it lives. Jobs do not depend on it: they
+//! Nodes know each other by a list in the database, on which each says once in [`HEARTBEAT_INTERVAL`] that it lives. Jobs do not depend on it: they
 //! are safe by leases and tokens, whoever lives. What depends on it are limits, of which each node takes its part ([`share`]), and what
 //! people see.
 //!
 //! The parts never add up to more than the whole, although nodes come and go:
-//! - A node that was not heard of for [`LIFE`] has no part. It knows so before the others do: it believes the list that it has seen for
-//!   [`BELIEF`] and no longer, and takes no part until it has seen a newer one.
-//! - A node that comes has a part for the others as soon as they see it, but takes it only after [`SETTLING`], when all have.
+//! - A node that was not heard of for [`NODE_TTL`] has no part. It knows so before the others do: it believes the list that it has seen for
+//!   [`VIEW_TTL`] and no longer, and takes no part until it has seen a newer one.
+//! - A node that comes has a part for the others as soon as they see it, but takes it only after [`JOIN_DELAY`], when all have.
 //!
 //! A part that shrinks ends no attempt: as long as those that run are more than the part, none is started. So for the length of an
 //! attempt a group may do more than its concurrency after a node has come, by at most that node's part.
@@ -22,30 +22,30 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-pub use self::clock::SharedClock;
-pub use self::link::Link;
+pub use self::clock::DatabaseClock;
+pub use self::link::PeerSync;
 pub use self::refresh::run_refresh;
-pub use self::share::{Divided, Part, Share};
+pub use self::share::{LimitShare, Share, ShareKey};
 use carillon_catalog::{Group, Tenant};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::JobId;
 use carillon_policy::binding::{GroupLimits, Quota};
-use carillon_store::{Beat, Member, NodeDoc, Roll};
+use carillon_store::{Heartbeat, Member, MemberList, NodeDoc};
 
 /// How often a node says that it lives.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A node that was not heard of for so long is taken for dead.
-const LIFE: Duration = Duration::from_secs(6);
+const NODE_TTL: Duration = Duration::from_secs(6);
 
 /// How long a node believes the list that it has seen.
-const BELIEF: Duration = Duration::from_millis(2_500);
+const VIEW_TTL: Duration = Duration::from_millis(2_500);
 
-/// How long a node that has come waits until it takes its part: longer than [`BELIEF`].
-const SETTLING: Duration = Duration::from_secs(3);
+/// How long a node that has come waits until it takes its part: longer than [`VIEW_TTL`].
+const JOIN_DELAY: Duration = Duration::from_secs(3);
 
 /// How long a dead node stays on the list, for people to see.
-const FORGET: Duration = Duration::from_secs(600);
+const NODE_RETENTION: Duration = Duration::from_secs(600);
 
 /// What a node says of itself.
 pub type Describe = Box<dyn Fn() -> NodeDoc + Send + Sync>;
@@ -85,13 +85,13 @@ impl Cluster {
         let Some(view) = self.view() else {
             return vec![(Member { id: self.id, since: self.since, beat_at: now, doc: (self.describe)() }, true)];
         };
-        let lives = |member: &Member| now.since(member.beat_at) <= LIFE;
+        let lives = |member: &Member| now.since(member.beat_at) <= NODE_TTL;
         view.members.iter().map(|member| (member.clone(), lives(member))).collect()
     }
 
     /// This node's part of what all may do together.
     #[must_use]
-    pub fn share(&self, what: Divided) -> Share {
+    pub fn share(&self, what: ShareKey) -> Share {
         match self.view() {
             None => Share::WHOLE,
             Some(view) if self.clock.now() > view.until => Share::NONE,
@@ -101,25 +101,25 @@ impl Cluster {
 
     /// This node's part of what a group may do. None if it is others that do it, or if the group's config is broken.
     #[must_use]
-    pub fn part_of_group(&self, group: &Group) -> Option<Part> {
+    pub fn part_of_group(&self, group: &Group) -> Option<LimitShare> {
         let limits = &group.effective.as_ref().ok()?.limits;
         // Where a tenant's quota is divided, its groups are divided likewise: who has a part of the one has a part of the other.
         let divided = match group.tenant.quota.is_unbounded() {
-            true => Divided::Group(group.id.0),
-            false => Divided::Tenant(group.tenant.id.0),
+            true => ShareKey::Group(group.id.0),
+            false => ShareKey::Tenant(group.tenant.id.0),
         };
         let GroupLimits { concurrency, host_concurrency, rate, .. } = *limits;
-        self.share(divided).of(Part { concurrency, host_concurrency, rate })
+        self.share(divided).of(LimitShare { concurrency, host_concurrency, rate })
     }
 
     /// This node's part of what all groups of a tenant may do together.
     #[must_use]
-    pub fn part_of_tenant(&self, tenant: &Tenant) -> Option<Part> {
+    pub fn part_of_tenant(&self, tenant: &Tenant) -> Option<LimitShare> {
         let Quota { concurrency, rate, .. } = tenant.quota;
-        let whole = Part { concurrency: concurrency.unwrap_or(u32::MAX), host_concurrency: None, rate };
+        let whole = LimitShare { concurrency: concurrency.unwrap_or(u32::MAX), host_concurrency: None, rate };
         match tenant.quota.is_unbounded() {
             true => Some(whole),
-            false => self.share(Divided::Tenant(tenant.id.0)).of(whole),
+            false => self.share(ShareKey::Tenant(tenant.id.0)).of(whole),
         }
     }
 
@@ -127,26 +127,28 @@ impl Cluster {
         Some(self.view.as_ref()?.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn beat(&self) -> Beat {
+    fn beat(&self) -> Heartbeat {
         let comes = self.view().is_none_or(|view| self.clock.now() > view.until);
-        Beat { node: self.id, doc: (self.describe)(), comes, life: LIFE, forget: FORGET }
+        Heartbeat { node: self.id, doc: (self.describe)(), comes, life: NODE_TTL, forget: NODE_RETENTION }
     }
 
     /// Takes over a list that was asked for at `asked`. True if the parts are others now.
-    fn see(&self, roll: Roll, asked: UnixMs) -> bool {
+    fn see(&self, roll: MemberList, asked: UnixMs) -> bool {
         let Some(view) = &self.view else { return false };
         let sharing = sharing(self.id, &roll);
         let mut view = view.write().unwrap_or_else(PoisonError::into_inner);
         let late = asked > view.until;
-        let before = std::mem::replace(&mut *view, View { members: roll.members, sharing, until: asked.plus(BELIEF) });
+        let before =
+            std::mem::replace(&mut *view, View { members: roll.members, sharing, until: asked.plus(VIEW_TTL) });
         late || before.sharing != view.sharing
     }
 }
 
 /// Those that live; of those, who sees the list only since a moment ago is none for itself yet, unless it is alone.
-fn sharing(own: Uuid, roll: &Roll) -> Vec<Uuid> {
-    let living: Vec<&Member> = roll.members.iter().filter(|member| roll.now.since(member.beat_at) <= LIFE).collect();
-    let settled = |member: &Member| member.id != own || roll.now.since(member.since) >= SETTLING;
+fn sharing(own: Uuid, roll: &MemberList) -> Vec<Uuid> {
+    let living: Vec<&Member> =
+        roll.members.iter().filter(|member| roll.now.since(member.beat_at) <= NODE_TTL).collect();
+    let settled = |member: &Member| member.id != own || roll.now.since(member.since) >= JOIN_DELAY;
     let alone = living.len() == 1;
     living.into_iter().filter(|member| alone || settled(member)).map(|member| member.id).collect()
 }
@@ -171,8 +173,8 @@ mod tests {
         Member { id, since: UnixMs(since), beat_at: UnixMs(beat_at), doc }
     }
 
-    fn roll(now: i64, members: &[Member]) -> Roll {
-        Roll { members: members.to_vec(), now: UnixMs(now) }
+    fn roll(now: i64, members: &[Member]) -> MemberList {
+        MemberList { members: members.to_vec(), now: UnixMs(now) }
     }
 
     #[test]
@@ -193,7 +195,10 @@ mod tests {
 
     #[test]
     fn who_sees_no_list_has_no_part_before_the_others_take_it() {
-        assert!(BELIEF < SETTLING && BEAT * 2 < BELIEF, "who comes is seen by all before it takes its part");
-        assert!(BELIEF + BEAT < LIFE, "who is cut off stops before its part is taken");
+        assert!(
+            VIEW_TTL < JOIN_DELAY && HEARTBEAT_INTERVAL * 2 < VIEW_TTL,
+            "who comes is seen by all before it takes its part"
+        );
+        assert!(VIEW_TTL + HEARTBEAT_INTERVAL < NODE_TTL, "who is cut off stops before its part is taken");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::notifier::Wake;
+use crate::notifier::Notifier;
 use carillon_catalog::Catalog;
 
 /// How often the number is looked at even if nobody says that it has changed.
@@ -16,10 +16,15 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// Takes over what other nodes change, whenever `configured` says so and from time to time, until `stop`. Wakes `wake` when something has
 /// changed: a group may have jobs that this node has not looked at.
-pub async fn run_refresh(catalog: Arc<Catalog>, configured: Arc<Notify>, wake: Arc<Wake>, stop: CancellationToken) {
+pub async fn run_refresh(
+    catalog: Arc<Catalog>,
+    configured: Arc<Notify>,
+    notifier: Arc<Notifier>,
+    stop: CancellationToken,
+) {
     while !stop.is_cancelled() {
         match catalog.refresh().await {
-            Ok(true) => wake.here(),
+            Ok(true) => notifier.here(),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "catalog refresh failed"),
         }

@@ -13,7 +13,7 @@ use carillon_policy::binding::Rate;
 
 /// What is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Divided {
+pub enum ShareKey {
     /// What a group may do.
     Group(i64),
     /// What a tenant may do.
@@ -22,7 +22,7 @@ pub enum Divided {
     Bulk(u64),
 }
 
-impl Divided {
+impl ShareKey {
     fn bytes(self) -> impl Iterator<Item = u8> {
         let (kind, id) = match self {
             Self::Group(id) => (0, id.to_le_bytes()),
@@ -49,7 +49,7 @@ impl Share {
 
     /// The place of `own` among `nodes`. None if it is not among them.
     #[must_use]
-    pub fn among_nodes(own: Uuid, nodes: &[Uuid], what: Divided) -> Self {
+    pub fn among_nodes(own: Uuid, nodes: &[Uuid], what: ShareKey) -> Self {
         if !nodes.contains(&own) {
             return Self::NONE;
         }
@@ -79,7 +79,7 @@ impl Share {
     /// This node's part of limits. None if only others have one: as many nodes take part as can have an attempt, a token and a place at
     /// each receiver, so that nobody has one without the others.
     #[must_use]
-    pub fn of(self, whole: Part) -> Option<Part> {
+    pub fn of(self, whole: LimitShare) -> Option<LimitShare> {
         let most = [whole.rate.map(|rate| rate.burst.get()), whole.host_concurrency].into_iter().flatten();
         let share = self.among(most.fold(whole.concurrency, u32::min));
         let of_rate = |rate: Rate| {
@@ -87,7 +87,7 @@ impl Share {
             let period = rate.period.saturating_mul(rate.burst.get()) / burst.get();
             Some(Rate { burst, period, ..rate })
         };
-        (share.part(whole.concurrency) > 0).then(|| Part {
+        (share.part(whole.concurrency) > 0).then(|| LimitShare {
             concurrency: share.part(whole.concurrency),
             host_concurrency: whole.host_concurrency.map(|count| share.part(count)),
             rate: whole.rate.and_then(of_rate),
@@ -97,7 +97,7 @@ impl Share {
 
 /// What one node may do, or all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct LimitShare {
     /// How many attempts run at once.
     pub concurrency: u32,
     /// How many of them are on their way to one receiver.
@@ -125,7 +125,7 @@ mod tests {
         #[test]
         fn parts_add_up_to_the_whole(whole in 0_u32..2_000, count in 1_usize..12, group in any::<i64>()) {
             let nodes = nodes(count);
-            let parts: Vec<u32> = nodes.iter().map(|own| Share::among_nodes(*own, &nodes, Divided::Group(group)).part(whole)).collect();
+            let parts: Vec<u32> = nodes.iter().map(|own| Share::among_nodes(*own, &nodes, ShareKey::Group(group)).part(whole)).collect();
             prop_assert_eq!(parts.iter().sum::<u32>(), whole);
             prop_assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1);
         }
@@ -140,9 +140,9 @@ mod tests {
             let all = self::nodes(nodes);
             let nonzero = |number| NonZeroU32::new(number).unwrap();
             let rate = Rate { count: nonzero(count), period: Duration::from_secs(1), burst: nonzero(burst) };
-            let whole = Part { concurrency, host_concurrency: hosts, rate: Some(rate) };
-            let share = |own: &Uuid| Share::among_nodes(*own, &all, Divided::Group(group)).of(whole);
-            let parts: Vec<Part> = all.iter().filter_map(share).collect();
+            let whole = LimitShare { concurrency, host_concurrency: hosts, rate: Some(rate) };
+            let share = |own: &Uuid| Share::among_nodes(*own, &all, ShareKey::Group(group)).of(whole);
+            let parts: Vec<LimitShare> = all.iter().filter_map(share).collect();
             let rates = || parts.iter().filter_map(|part| part.rate);
             prop_assert_eq!(parts.iter().map(|part| part.concurrency).sum::<u32>(), concurrency);
             prop_assert_eq!(parts.iter().filter_map(|part| part.host_concurrency).sum::<u32>(), hosts.unwrap_or(0));
@@ -159,7 +159,7 @@ mod tests {
         let mut have = [0; 3];
         for group in 0..3_000 {
             for (own, have) in nodes.iter().zip(&mut have) {
-                *have += Share::among_nodes(*own, &nodes, Divided::Group(group)).part(1);
+                *have += Share::among_nodes(*own, &nodes, ShareKey::Group(group)).part(1);
             }
         }
         assert_eq!(have.iter().sum::<u32>(), 3_000);
@@ -171,7 +171,7 @@ mod tests {
         let nodes = nodes(4);
         for group in 0..200 {
             let owner = |nodes: &[Uuid]| {
-                nodes.iter().find(|own| Share::among_nodes(**own, nodes, Divided::Group(group)).part(1) == 1).copied()
+                nodes.iter().find(|own| Share::among_nodes(**own, nodes, ShareKey::Group(group)).part(1) == 1).copied()
             };
             if owner(&nodes) != Some(nodes[3]) {
                 assert_eq!(owner(&nodes[..3]), owner(&nodes));
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn who_is_not_on_the_list_has_nothing() {
         let nodes = nodes(2);
-        assert_eq!(Share::among_nodes(Uuid::nil(), &nodes, Divided::Tenant(1)).part(100), 0);
+        assert_eq!(Share::among_nodes(Uuid::nil(), &nodes, ShareKey::Tenant(1)).part(100), 0);
         assert_eq!(Share::WHOLE.part(7), 7);
     }
 }

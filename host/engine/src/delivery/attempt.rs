@@ -5,9 +5,9 @@
 mod answer;
 mod facts;
 mod interruption;
-mod notes;
 mod permission;
-mod trial;
+mod recorder;
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,21 +17,22 @@ use url::Url;
 use self::answer::{exchange_of, health_of, inputs_of, pause_asked, retry_after};
 use self::facts::{facts, request_of, seed_of};
 pub use self::interruption::Interruption;
-pub(crate) use self::notes::Notes;
-pub use self::trial::{Opinion, Trial, Unusable};
+pub(crate) use self::recorder::AttemptRecorder;
+pub use self::snapshot::{AttemptSnapshot, Evaluation, NotReplayable};
 use crate::cluster::Cluster;
-use crate::delivery::receiver::{Destination, Pass, PutOff, Receivers};
+use crate::delivery::receiver::{Destination, Pass, Postponed, Receivers};
 use crate::delivery::send::{Answer, Envelope, Outgoing, Requester, Sender, Sent};
 use crate::delivery::settle::{self, CutOff};
 use carillon_catalog::{Catalog, Group};
 use carillon_config::Delivery;
 use carillon_core::clock::{Clock, Stopwatch, UnixMs};
 use carillon_core::exhaustion::Exhausted;
-use carillon_core::job::{AttemptError, AttemptRecord, Leased, Settlement};
+use carillon_core::job::{AttemptError, AttemptRecord, LeasedJob, Settlement};
 use carillon_policy::{
-    Caller, Decided, Fault, JudgedOutcome, Lane, Plan, Prepared, Request, Role, Runtime, Verdict, Watch,
+    Fault, JudgedOutcome, Judgement, Plan, PolicyCaller, PreparedRequest, QueueKey, Request, Role, Runtime, Verdict,
+    Watch,
 };
-use carillon_telemetry::Observer;
+use carillon_telemetry::Telemetry;
 
 /// The pauses between calls of a judge that the server has nothing left for, in milliseconds: about twenty seconds in all.
 const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_000];
@@ -40,21 +41,21 @@ const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_00
 const CONSUMER_ERROR: &str = "consumer.failed";
 
 /// Makes attempts.
-pub struct Attempter {
+pub struct AttemptExecutor {
     catalog: Arc<Catalog>,
     runtime: Arc<Runtime>,
     sender: Sender,
     clock: Arc<dyn Clock>,
     delivery: Delivery,
     receivers: Receivers,
-    observer: Arc<Observer>,
+    observer: Arc<Telemetry>,
     cluster: Arc<Cluster>,
 }
 
 /// Whose attempt it is, and who keeps an eye on the calls of its policy.
-pub(crate) struct Case<'a> {
+pub(crate) struct AttemptContext<'a> {
     group: &'a Group,
-    leased: &'a Leased,
+    leased: &'a LeasedJob,
     watch: Option<Watch>,
     /// The job's own URL, if it has been read already.
     url: Option<Url>,
@@ -62,7 +63,7 @@ pub(crate) struct Case<'a> {
 
 /// An attempt whose request may go out.
 struct Ready<'a> {
-    case: Case<'a>,
+    case: AttemptContext<'a>,
     pass: Pass,
     destination: Destination,
     plan: Arc<Plan>,
@@ -74,33 +75,33 @@ enum Unready {
     /// Not now, and for no fault of the job: it goes back untouched.
     Released,
     /// The receiver at this origin does not take it now.
-    PutOff(String, PutOff),
+    PutOff(String, Postponed),
     /// A policy has no answer.
     Fault(Role, Fault),
 }
 
 /// What came of an attempt.
-pub struct Made {
+pub struct AttemptResult {
     /// What becomes of the job.
     pub settlement: Settlement,
     /// What the group's shadow is to see of it.
-    pub trial: Option<Box<Trial>>,
+    pub trial: Option<Box<AttemptSnapshot>>,
 }
 
-impl From<Settlement> for Made {
+impl From<Settlement> for AttemptResult {
     fn from(settlement: Settlement) -> Self {
         Self { settlement, trial: None }
     }
 }
 
-impl<'a> Case<'a> {
+impl<'a> AttemptContext<'a> {
     /// An attempt that is only imagined: what its policies do counts for nothing.
-    pub(crate) fn imagined(group: &'a Group, leased: &'a Leased) -> Self {
+    pub(crate) fn imagined(group: &'a Group, leased: &'a LeasedJob) -> Self {
         Self { group, leased, watch: None, url: None }
     }
 }
 
-impl Attempter {
+impl AttemptExecutor {
     /// With everything that an attempt needs.
     #[must_use]
     pub fn new(
@@ -109,7 +110,7 @@ impl Attempter {
         sender: Sender,
         clock: Arc<dyn Clock>,
         delivery: Delivery,
-        observer: Arc<Observer>,
+        observer: Arc<Telemetry>,
         cluster: Arc<Cluster>,
     ) -> Self {
         let receivers = Receivers::new(&delivery);
@@ -125,7 +126,7 @@ impl Attempter {
     /// Makes the attempt that `leased` is for, and says what becomes of the job. Begun in the moment before the job is due, it is ready by then
     /// and waits; all that is decided of it, and all that its policy is told, is as of then. If it is interrupted before its request goes
     /// out, the job goes back untouched; after the answer is there, it is not interrupted any more.
-    pub async fn make(&self, leased: &Leased, interruption: &Interruption) -> Made {
+    pub async fn make(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
         let started_at = self.clock.now().max(leased.job.run_at);
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {
@@ -134,7 +135,7 @@ impl Attempter {
         let Some(group) = self.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, started_at).into();
         };
-        let mut notes = Notes::new(leased, &group, started_at);
+        let mut notes = AttemptRecorder::new(leased, &group, started_at);
         let ready = tokio::select! {
             ready = self.ready(leased, &group, &mut notes) => ready,
             _ = interruption.cause() => Err(Unready::Released),
@@ -166,17 +167,22 @@ impl Attempter {
         let asked = pause_asked(&answer, answered_at, &plan, &decided.ruling);
         self.pause(&group, reported, &destination, notes.detail.redirects.last(), asked);
         notes.detail.timings.decide = micros(stopwatch.elapsed());
-        let trial = Trial::of(&group, leased, &notes, answered_at, &answer, &decided);
+        let trial = AttemptSnapshot::of(&group, leased, &notes, answered_at, &answer, &decided);
         let ruling = decided.ruling.clone();
         let at = self.clock.now();
-        Made {
+        AttemptResult {
             settlement: settle::answered(leased, at, self.recorded(&group, notes, at, answer, decided), ruling),
             trial,
         }
     }
 
     /// Does all that comes before the request goes out, and returns when it may.
-    async fn ready<'a>(&self, leased: &'a Leased, group: &'a Group, notes: &mut Notes) -> Result<Ready<'a>, Unready> {
+    async fn ready<'a>(
+        &self,
+        leased: &'a LeasedJob,
+        group: &'a Group,
+        notes: &mut AttemptRecorder,
+    ) -> Result<Ready<'a>, Unready> {
         let (begun_at, run_at) = (self.clock.now(), leased.job.run_at);
         let started_at = notes.started_at;
         let destination = Destination::of(&leased.job);
@@ -184,7 +190,7 @@ impl Attempter {
             Ok(pass) => pass,
             Err(wait) => return Err(Unready::PutOff(destination.origin, wait)),
         };
-        let case = Case { url: destination.url.clone(), ..self.watched(group, leased) };
+        let case = AttemptContext { url: destination.url.clone(), ..self.watched(group, leased) };
         let request = self.request(&case, started_at, notes).await;
         if begun_at < run_at {
             self.clock.sleep_until(run_at).await;
@@ -200,7 +206,7 @@ impl Attempter {
     }
 
     /// The settlement of an attempt whose request did not go out.
-    fn not_sent(&self, leased: &Leased, due: UnixMs, notes: Notes, unready: Unready) -> Settlement {
+    fn not_sent(&self, leased: &LeasedJob, due: UnixMs, notes: AttemptRecorder, unready: Unready) -> Settlement {
         match unready {
             Unready::Released => Settlement::released(leased, self.clock.now()),
             Unready::PutOff(origin, wait) => self.put_off(leased, due, notes, &origin, wait),
@@ -209,7 +215,7 @@ impl Attempter {
     }
 
     /// The settlement of an attempt that was cut off while its receiver was at work. It says nothing of the receiver.
-    fn cut_off(&self, leased: &Leased, notes: Notes, why: CutOff) -> Settlement {
+    fn cut_off(&self, leased: &LeasedJob, notes: AttemptRecorder, why: CutOff) -> Settlement {
         let at = self.clock.now();
         settle::cut_off(leased, at, notes.unsent(at), why)
     }
@@ -217,9 +223,9 @@ impl Attempter {
     /// The request, and the plan that it is judged by.
     async fn request(
         &self,
-        case: &Case<'_>,
+        case: &AttemptContext<'_>,
         now: UnixMs,
-        notes: &mut Notes,
+        notes: &mut AttemptRecorder,
     ) -> Result<(Arc<Plan>, Outgoing), (Role, Fault)> {
         let plan = self.catalog.plan(case.group, case.leased.job.spec.policy.as_ref()).await?;
         let outgoing = self.prepared(case, &plan, now, notes).await?;
@@ -229,29 +235,29 @@ impl Attempter {
     /// Encodes, signs, and puts the server's own headers and the group's keys on.
     pub(crate) async fn prepared(
         &self,
-        case: &Case<'_>,
+        case: &AttemptContext<'_>,
         plan: &Arc<Plan>,
         now: UnixMs,
-        notes: &mut Notes,
+        notes: &mut AttemptRecorder,
     ) -> Result<Outgoing, (Role, Fault)> {
         let stopwatch = Stopwatch::start();
-        let Case { group, leased, .. } = case;
+        let AttemptContext { group, leased, .. } = case;
         let no_target = || (Role::Encode, Fault::bad_answer("the job has no target"));
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
         let facts = facts(group, leased, now);
         let shared = Arc::clone(plan);
-        let prepare = move |caller: Caller<'_>| caller.prepare(&shared, &facts, request);
+        let prepare = move |caller: PolicyCaller<'_>| caller.prepare(&shared, &facts, request);
         let prepared = self.on_policy_thread(case, now, prepare).await;
         notes.detail.timings.prepare = micros(stopwatch.elapsed());
-        let Prepared { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
+        let PreparedRequest { request, uses } = prepared.map_err(|fault| (Role::Encode, fault))?;
         notes.detail.plugins.extend(uses);
         let outgoing = self.completed(case, plan, &request?);
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }
 
     /// The request with the server's own headers and the group's keys; none if it cannot be sent.
-    fn completed(&self, case: &Case<'_>, plan: &Plan, request: &Request) -> Option<Outgoing> {
-        let Case { group, leased, url, .. } = case;
+    fn completed(&self, case: &AttemptContext<'_>, plan: &Plan, request: &Request) -> Option<Outgoing> {
+        let AttemptContext { group, leased, url, .. } = case;
         let (job, number) = (&leased.job, leased.number());
         let metadata = job.spec.metadata_headers.then_some(&job.spec.metadata);
         let envelope = Envelope {
@@ -268,25 +274,31 @@ impl Attempter {
     }
 
     /// Judges an answer and asks about a retry.
-    pub(crate) async fn decided(&self, case: &Case<'_>, plan: &Arc<Plan>, now: UnixMs, answer: &Answer) -> Decided {
-        let Case { group, leased, .. } = case;
+    pub(crate) async fn decided(
+        &self,
+        case: &AttemptContext<'_>,
+        plan: &Arc<Plan>,
+        now: UnixMs,
+        answer: &Answer,
+    ) -> Judgement {
+        let AttemptContext { group, leased, .. } = case;
         let (facts, retry_after) = (facts(group, leased, now), retry_after(answer, now));
         let (exchange, history, plan) = (exchange_of(answer), leased.history.clone(), Arc::clone(plan));
-        let decide = move |caller: Caller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
+        let decide = move |caller: PolicyCaller<'_>| caller.decide(&plan, &facts, &exchange, retry_after, &history);
         let decided = self.on_policy_thread(case, now, decide).await;
         let seed = seed_of(leased.job.seed, leased.number());
-        decided.unwrap_or_else(|fault| Decided::by_host(leased.number_in_series(), seed, &fault))
+        decided.unwrap_or_else(|fault| Judgement::by_host(leased.number_in_series(), seed, &fault))
     }
 
     /// The same, tried again for as long as the server has nothing left for the call: the receiver has answered, and to judge that later is
     /// better than to ask it again.
     async fn decided_in_the_end(
         &self,
-        case: &Case<'_>,
+        case: &AttemptContext<'_>,
         plan: &Arc<Plan>,
         now: UnixMs,
         answer: &Answer,
-    ) -> Result<Decided, Exhausted> {
+    ) -> Result<Judgement, Exhausted> {
         for pause_ms in JUDGE_PAUSES_MS {
             let decided = self.decided(case, plan, now, answer).await;
             if !decided.is_for_want_of_room() {
@@ -301,10 +313,10 @@ impl Attempter {
     pub(crate) fn recorded(
         &self,
         group: &Group,
-        notes: Notes,
+        notes: AttemptRecorder,
         at: UnixMs,
         answer: Answer,
-        decided: Decided,
+        decided: Judgement,
     ) -> AttemptRecord {
         let groups = group.effective.as_ref().ok().and_then(|effective| effective.limits.recorded_body);
         notes.answered(at, answer, decided, groups.unwrap_or(self.delivery.response_record_limit.get()))
@@ -313,7 +325,7 @@ impl Attempter {
     /// The settlement of a job that a consumer has worked on since `started_at`, and what it said of it.
     pub async fn consumed(
         &self,
-        leased: &Leased,
+        leased: &LeasedJob,
         started_at: UnixMs,
         (outcome, reason): (JudgedOutcome, String),
         retry_after: Option<Duration>,
@@ -322,22 +334,22 @@ impl Attempter {
         let Some(group) = self.catalog.group_of(&leased.job) else {
             return Settlement::released(leased, at);
         };
-        let mut notes = Notes::new(leased, &group, started_at);
+        let mut notes = AttemptRecorder::new(leased, &group, started_at);
         let error = (outcome != JudgedOutcome::Success)
             .then(|| AttemptError { code: CONSUMER_ERROR.to_owned(), message: reason.clone() });
         let verdict = Verdict { outcome, reason };
         let decided = match self.catalog.plan(&group, leased.job.spec.policy.as_ref()).await {
             Ok(plan) => {
                 let (facts, history) = (facts(&group, leased, at), leased.history.clone());
-                let rule = move |caller: Caller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
+                let rule = move |caller: PolicyCaller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
                 self.on_policy_thread(&self.watched(&group, leased), at, rule).await
             }
             // A job that is done is done, whatever has become of its policy.
-            Err(_) if outcome == JudgedOutcome::Success => Ok(Decided::done(verdict.reason)),
+            Err(_) if outcome == JudgedOutcome::Success => Ok(Judgement::done(verdict.reason)),
             Err((_, fault)) => Err(fault),
         };
         let decided = decided.unwrap_or_else(|fault| {
-            Decided::by_host(leased.number_in_series(), seed_of(leased.job.seed, leased.number()), &fault)
+            Judgement::by_host(leased.number_in_series(), seed_of(leased.job.seed, leased.number()), &fault)
         });
         notes.detail.timings.exchange = micros(at.since(started_at));
         let ruling = decided.ruling.clone();
@@ -345,29 +357,29 @@ impl Attempter {
     }
 
     /// An attempt whose calls are watched: what their policies do in them counts.
-    fn watched<'a>(&self, group: &'a Group, leased: &'a Leased) -> Case<'a> {
+    fn watched<'a>(&self, group: &'a Group, leased: &'a LeasedJob) -> AttemptContext<'a> {
         let watch = Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)));
-        Case { group, leased, watch, url: None }
+        AttemptContext { group, leased, watch, url: None }
     }
 
     async fn on_policy_thread<T: Send + 'static>(
         &self,
-        case: &Case<'_>,
+        case: &AttemptContext<'_>,
         now: UnixMs,
-        work: impl FnOnce(Caller<'_>) -> T + Send + 'static,
+        work: impl FnOnce(PolicyCaller<'_>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
         let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
-        let call = move || work(Caller { limits: &limits, watch: watch.as_ref(), now });
-        self.runtime.threads.run(Lane::of(&case.leased.job), call).await
+        let call = move || work(PolicyCaller { limits: &limits, watch: watch.as_ref(), now });
+        self.runtime.threads.run(QueueKey::of(&case.leased.job), call).await
     }
 
-    fn unsent(&self, leased: &Leased, notes: Notes, role: Role, fault: &Fault) -> Settlement {
+    fn unsent(&self, leased: &LeasedJob, notes: AttemptRecorder, role: Role, fault: &Fault) -> Settlement {
         let at = self.clock.now();
         settle::unsent(leased, at, notes.unsent(at), role, fault)
     }
 
     /// The job's own timeout, else its group's, never more than the server allows.
-    fn timeout(&self, group: &Group, leased: &Leased) -> Duration {
+    fn timeout(&self, group: &Group, leased: &LeasedJob) -> Duration {
         let own = leased.job.spec.timeout_ms.map(Duration::from_millis);
         let groups = group.effective.as_ref().map(|effective| effective.limits.timeout).ok();
         own.or(groups).unwrap_or(self.delivery.timeout.get()).min(self.delivery.max_timeout.get())

@@ -3,7 +3,7 @@
 
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::Clock;
-use carillon_core::job::{Admission, JobId, Label, Leased, NewJob, Next, Settlement, Spec, State, Target, new_seed};
+use carillon_core::job::{Admission, JobId, Label, LeasedJob, NewJob, Next, Settlement, Spec, State, Target, new_seed};
 
 /// The namespace of the metadata in which a dead letter says why it is one.
 const NAMESPACE: &str = "carillon";
@@ -13,7 +13,7 @@ const NAMESPACE: &str = "carillon";
 pub fn with_follow_ups(
     catalog: &Catalog,
     clock: &dyn Clock,
-    leased: &Leased,
+    leased: &LeasedJob,
     mut settlement: Settlement,
 ) -> Settlement {
     let job = &leased.job;
@@ -35,14 +35,14 @@ pub fn with_follow_ups(
 }
 
 /// Where copies of the group's dead letters go. A group that is gone, or that names itself, gets none.
-fn dead_letter_group(catalog: &Catalog, leased: &Leased) -> Option<std::sync::Arc<Group>> {
+fn dead_letter_group(catalog: &Catalog, leased: &LeasedJob) -> Option<std::sync::Arc<Group>> {
     let group = catalog.group_by_id(leased.job.group)?;
     let name = group.effective.as_ref().ok()?.dead_letters.as_ref()?;
     catalog.group(leased.job.tenant, name).filter(|target| target.id != group.id)
 }
 
 /// A copy of a dead letter for consumers to pull: the same payload and labels, and why it came here.
-fn dead_letter(group: &Group, clock: &dyn Clock, leased: &Leased, settlement: &Settlement) -> NewJob {
+fn dead_letter(group: &Group, clock: &dyn Clock, leased: &LeasedJob, settlement: &Settlement) -> NewJob {
     let job = &leased.job;
     let mut metadata = job.spec.metadata.clone();
     let detail = settlement.attempt.as_ref().map(|attempt| &attempt.detail);

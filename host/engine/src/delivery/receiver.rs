@@ -10,45 +10,45 @@
 //! All of it is this node's own memory, and bounded. A node that starts knows nothing and asks; what is forgotten costs an attempt
 //! that fails, and no job.
 
-mod breaker;
-mod line;
-mod machine;
+mod breakers;
+mod circuit_breaker;
+mod concurrency;
+mod original_due_times;
 mod pauses;
-mod places;
-mod waiting;
+mod retry_slots;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use url::Url;
 
-use self::breaker::Breakers;
-use self::line::{Turn, Waits};
-pub use self::machine::{Change, Health};
+use self::breakers::Breakers;
+pub use self::circuit_breaker::{BreakerChange, Health};
+use self::concurrency::{ReceiverLimits, ReceiverSlot};
+use self::original_due_times::OriginalDueTimes;
 pub use self::pauses::Asks;
 use self::pauses::Pauses;
-use self::places::{Places, Seat};
-use self::waiting::Waiting;
+use self::retry_slots::{Turn, Waits};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Job};
 
 /// What nobody asked about for so long is forgotten, if it has waited for as long as it was to.
-const FORGET: Duration = Duration::from_secs(900);
+const IDLE_RETENTION: Duration = Duration::from_secs(900);
 
 /// All receivers, as this node knows them.
 pub struct Receivers {
     breakers: Arc<Breakers>,
     pauses: Arc<Pauses>,
-    places: Arc<Places>,
-    waiting: Mutex<Waiting>,
+    places: Arc<ReceiverLimits>,
+    waiting: Mutex<OriginalDueTimes>,
 }
 
 /// The right to make an attempt. If it is dropped without a report, as if nothing had been sent.
 pub struct Pass {
-    breaker: breaker::Pass,
+    breaker: breakers::Pass,
     pause: pauses::Pass,
-    seat: Option<Seat>,
+    seat: Option<ReceiverSlot>,
 }
 
 /// An attempt whose receiver's health is known, and not yet whether it asked for a pause.
@@ -67,7 +67,7 @@ pub struct PauseRequest<'a> {
 
 /// A job is put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PutOff {
+pub struct Postponed {
     /// Why.
     pub why: Why,
     /// When to ask again.
@@ -144,7 +144,7 @@ impl Receivers {
     ///
     /// # Errors
     /// If it is to be put off, to a time that nobody else is told.
-    pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, PutOff> {
+    pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, Postponed> {
         self.ask(job, to, most, now, Waits::InLine)
     }
 
@@ -158,8 +158,15 @@ impl Receivers {
         self.pauses.begin(group, request.url, request.time, now)
     }
 
-    fn ask(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs, waits: Waits) -> Result<Pass, PutOff> {
-        let refused = |why: Why| move |until| PutOff { why, until };
+    fn ask(
+        &self,
+        job: &Job,
+        to: &Destination,
+        most: Option<u32>,
+        now: UnixMs,
+        waits: Waits,
+    ) -> Result<Pass, Postponed> {
+        let refused = |why: Why| move |until| Postponed { why, until };
         // What can be given back without a trace comes first; a probe of a breaker cannot.
         let seat = most.map(|most| self.places.enter(job.group, &to.origin, most, now, waits)).transpose();
         let seat = seat.map_err(refused(Why::Full))?;
@@ -195,14 +202,14 @@ impl Receivers {
         self.breakers.open(now)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, OriginalDueTimes> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pass {
     /// The attempt has ended, and says this of its receiver.
-    pub fn report(self, health: Health, now: UnixMs) -> (Option<Change>, Reported) {
+    pub fn report(self, health: Health, now: UnixMs) -> (Option<BreakerChange>, Reported) {
         if let Some(seat) = self.seat {
             seat.leave(now);
         }
@@ -308,7 +315,7 @@ mod tests {
         let request = PauseRequest { url: &HERE.parse().unwrap(), time: Duration::from_secs(7) };
         assert_eq!(receivers.pause(GroupId(1), request, now), Some(UnixMs(7_000)));
         let refused = receivers.enter(&job(0, None), &here(), None, now).err().unwrap();
-        assert_eq!(refused, PutOff { why: Why::Paused, until: UnixMs(7_000) });
+        assert_eq!(refused, Postponed { why: Why::Paused, until: UnixMs(7_000) });
         assert_ne!(refused.why.message(HERE), Why::LeftAlone.message(HERE));
         let other = Destination { url: Some("http://a/other".parse().unwrap()), ..here() };
         assert!(receivers.enter(&job(0, None), &other, None, now).is_ok());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, Leased, Outcome, Settlement, State, VerdictRecord,
+    AttemptDetail, AttemptError, AttemptRecord, DecisionRecord, LeasedJob, Outcome, Settlement, State, VerdictRecord,
 };
 use carillon_policy::{Fault, Role, Ruling, is_fatal};
 
@@ -33,7 +33,7 @@ pub enum CutOff {
 
 /// An attempt that was sent and answered, or not answered.
 #[must_use]
-pub fn answered(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
+pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
     let next_run_at = match ruling {
         Ruling::Done => {
             decide(&mut attempt, State::Succeeded, None, "the answer was judged a success".to_owned());
@@ -55,7 +55,7 @@ pub fn answered(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, ruling:
 
 /// An attempt that was not sent, because `role` had no answer.
 #[must_use]
-pub fn unsent(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, role: Role, fault: &Fault) -> Settlement {
+pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: Role, fault: &Fault) -> Settlement {
     let code = fault.code.as_str().to_owned();
     attempt.detail.error = Some(AttemptError { code, message: format!("{role}: {}", fault.message) });
     if is_fatal(fault) {
@@ -76,7 +76,7 @@ pub fn unsent(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, role: Rol
 /// An attempt that was not sent, because its receiver does not take it before `until`. The job was `due` before it was first put off: its
 /// time runs from then, and all of it is waited for.
 #[must_use]
-pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
+pub fn put_off(leased: &LeasedJob, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
     let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
     if at >= end {
         decide(&mut attempt, State::Expired, None, "its time ran out while it waited for its receiver".to_owned());
@@ -90,7 +90,7 @@ pub fn put_off(leased: &Leased, due: UnixMs, at: UnixMs, mut attempt: AttemptRec
 
 /// An attempt that was not sent because the server has run out of something. The job was `due` before it was first put off.
 #[must_use]
-pub fn exhausted(leased: &Leased, due: UnixMs, at: UnixMs, attempt: AttemptRecord) -> Settlement {
+pub fn exhausted(leased: &LeasedJob, due: UnixMs, at: UnixMs, attempt: AttemptRecord) -> Settlement {
     let pause = hold(leased.unspent_leases()).min(EXHAUSTED_HOLD_MAX);
     // Spread by the job's seed, so that all that were refused at once do not come back at once.
     let share = f64::from(leased.job.seed) / f64::from(u32::MAX);
@@ -100,7 +100,7 @@ pub fn exhausted(leased: &Leased, due: UnixMs, at: UnixMs, attempt: AttemptRecor
 /// A job whose lease ended without a settlement: its node, or its consumer, stopped in the middle, and nobody knows whether the work was
 /// done. The attempt is spent, but no policy is asked about it: delivery is at least once.
 #[must_use]
-pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
+pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
     let message = match leased.job.spec.target {
         Some(_) => "the node stopped in the middle of the attempt; it may have been delivered",
         None => "the consumer's lease ended without a word; the work may have been done",
@@ -117,7 +117,7 @@ pub fn interrupted(leased: &Leased, at: UnixMs) -> Settlement {
 
 /// An attempt that was cut off after its request had been sent.
 #[must_use]
-pub fn cut_off(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, why: CutOff) -> Settlement {
+pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: CutOff) -> Settlement {
     match why {
         CutOff::Stopped => {
             note(
@@ -141,12 +141,12 @@ pub fn cut_off(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord, why: Cut
 
 /// A consumer's lease was taken away, because a newer job takes the place of the one that it works on.
 #[must_use]
-pub fn revoked(leased: &Leased, at: UnixMs) -> Settlement {
+pub fn revoked(leased: &LeasedJob, at: UnixMs) -> Settlement {
     cut_off(leased, at, unknown(leased, at), CutOff::Cancelled)
 }
 
 /// An attempt of which nobody knows how far it came.
-fn unknown(leased: &Leased, at: UnixMs) -> AttemptRecord {
+fn unknown(leased: &LeasedJob, at: UnixMs) -> AttemptRecord {
     AttemptRecord {
         number: leased.number(),
         started_at: leased.job.run_at,
@@ -169,7 +169,7 @@ fn note(attempt: &mut AttemptRecord, code: &str, message: &str) {
     attempt.detail.verdict = Some(VerdictRecord { outcome: Outcome::Retryable, reason: message.to_owned() });
 }
 
-fn again_at_once(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord) -> Settlement {
+fn again_at_once(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord) -> Settlement {
     if leased.job.deadline.is_some_and(|deadline| at > deadline) {
         decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
         return Settlement::expired(leased, at, Some(attempt));
@@ -182,13 +182,13 @@ fn again_at_once(leased: &Leased, at: UnixMs, mut attempt: AttemptRecord) -> Set
 
 /// Whether the job's time has run out.
 #[must_use]
-pub fn is_late(leased: &Leased, now: UnixMs) -> bool {
+pub fn is_late(leased: &LeasedJob, now: UnixMs) -> bool {
     is_late_since(leased, leased.job.run_at, now)
 }
 
 /// The same of a job that was due at `due`, and was put off.
 #[must_use]
-pub fn is_late_since(leased: &Leased, due: UnixMs, now: UnixMs) -> bool {
+pub fn is_late_since(leased: &LeasedJob, due: UnixMs, now: UnixMs) -> bool {
     leased.job.expires_if_due(due).is_some_and(|end| now > end)
 }
 
@@ -207,7 +207,7 @@ mod tests {
     use carillon_policy::{Blame, FaultCode};
     use proptest::prelude::*;
 
-    fn leased(deadline: Option<i64>, attempt_count: u32, token: i64, lost_leases: u32) -> Leased {
+    fn leased(deadline: Option<i64>, attempt_count: u32, token: i64, lost_leases: u32) -> LeasedJob {
         let job = Job {
             id: JobId(uuid::Uuid::nil()),
             tenant: TenantId(1),
@@ -231,7 +231,14 @@ mod tests {
             spec: Spec::default(),
             body_len: 0,
         };
-        Leased { job, token: Token(token), body: bytes::Bytes::new(), lost_leases, until: UnixMs::MAX, history: vec![] }
+        LeasedJob {
+            job,
+            token: Token(token),
+            body: bytes::Bytes::new(),
+            lost_leases,
+            until: UnixMs::MAX,
+            history: vec![],
+        }
     }
 
     fn record() -> AttemptRecord {
@@ -350,7 +357,7 @@ mod tests {
     #[test]
     fn what_is_put_off_waits_for_all_of_its_time_and_no_longer() {
         let mut leased = leased(Some(5_000), 2, 9, 0);
-        let put_off = |leased: &Leased, at, until| put_off(leased, UnixMs(0), UnixMs(at), record(), UnixMs(until));
+        let put_off = |leased: &LeasedJob, at, until| put_off(leased, UnixMs(0), UnixMs(at), record(), UnixMs(until));
         assert_eq!(put_off(&leased, 10, 700).next(), Next::Scheduled(UnixMs(700)));
         assert_eq!(put_off(&leased, 10, 9_000).next(), Next::Scheduled(UnixMs(5_000)), "until the end");
         assert_eq!(put_off(&leased, 5_000, 9_000).next(), Next::Final(State::Expired));

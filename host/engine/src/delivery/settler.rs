@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::follow_ups;
 use carillon_catalog::Catalog;
 use carillon_core::clock::{self, Clock};
-use carillon_core::job::{Leased, Settlement};
-use carillon_store::{Settled, Store, StoreError};
-use carillon_telemetry::Observer;
+use carillon_core::job::{LeasedJob, Settlement};
+use carillon_store::{SettleOutcome, Store, StoreError};
+use carillon_telemetry::Telemetry;
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ pub struct Settler {
     store: Arc<dyn Store>,
     catalog: Arc<Catalog>,
     clock: Arc<dyn Clock>,
-    observer: Arc<Observer>,
+    observer: Arc<Telemetry>,
     /// Ends the waiting for a store that is away.
     interrupt: CancellationToken,
     /// Whether the store was away when it was last asked: an outage is told once, not once for each job.
@@ -47,14 +47,14 @@ impl Settler {
         store: Arc<dyn Store>,
         catalog: Arc<Catalog>,
         clock: Arc<dyn Clock>,
-        observer: Arc<Observer>,
+        observer: Arc<Telemetry>,
         interrupt: CancellationToken,
     ) -> Self {
         Self { store, catalog, clock, observer, interrupt, is_away: AtomicBool::new(false) }
     }
 
     /// Writes a settlement; returns what it did, if it was written. The caller holds the lease meanwhile.
-    pub async fn settle(&self, leased: &Leased, settlement: Settlement) -> Option<Settled> {
+    pub async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Option<SettleOutcome> {
         let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         match self.written(vec![settlement.clone()]).await {
             Ok(settled) => self.told(leased, &settlement, settled.first().copied()).await,
@@ -64,12 +64,12 @@ impl Settler {
     }
 
     /// Writes many settlements in one transaction.
-    pub async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
+    pub async fn settle_all(&self, leased: &[LeasedJob], settle: impl Fn(&LeasedJob) -> Settlement) {
         if leased.is_empty() {
             return;
         }
         let settlement =
-            |leased: &Leased| follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
+            |leased: &LeasedJob| follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
         let settlements: Vec<Settlement> = leased.iter().map(settlement).collect();
         match self.written(settlements.clone()).await {
             Ok(settled) => {
@@ -88,7 +88,12 @@ impl Settler {
     }
 
     /// Writes what can be written of a settlement that the store refuses: what becomes of the job.
-    async fn settle_reduced(&self, leased: &Leased, settlement: &Settlement, error: &StoreError) -> Option<Settled> {
+    async fn settle_reduced(
+        &self,
+        leased: &LeasedJob,
+        settlement: &Settlement,
+        error: &StoreError,
+    ) -> Option<SettleOutcome> {
         let (job, lost) = (leased.job.id, settlement.follow_ups.len());
         tracing::error!(%job, %error, follow_ups = lost, "the store refused a settlement; it is written without its details");
         let reduced = settlement.reduced(&error.to_string());
@@ -102,10 +107,15 @@ impl Settler {
         }
     }
 
-    async fn told(&self, leased: &Leased, settlement: &Settlement, settled: Option<Settled>) -> Option<Settled> {
-        let settled = settled.unwrap_or(Settled::LeaseLost);
+    async fn told(
+        &self,
+        leased: &LeasedJob,
+        settlement: &Settlement,
+        settled: Option<SettleOutcome>,
+    ) -> Option<SettleOutcome> {
+        let settled = settled.unwrap_or(SettleOutcome::LeaseLost);
         self.observer.settled(leased, settlement, settled);
-        if settled == Settled::LeaseLost
+        if settled == SettleOutcome::LeaseLost
             && let Err(error) = self.store.excuse(vec![leased.lease()]).await
         {
             tracing::debug!(job = %leased.job.id, %error, "a lost lease stays counted");
@@ -114,7 +124,7 @@ impl Settler {
     }
 
     /// Tries until the store answers.
-    async fn written(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>, Unwritten> {
+    async fn written(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, Unwritten> {
         loop {
             let error = match self.store.settle(settlements.clone()).await {
                 Ok(settled) => {

@@ -6,19 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::attempt::{Attempter, Case, Notes};
+use crate::delivery::attempt::{AttemptContext, AttemptExecutor, AttemptRecorder};
 use crate::delivery::send::{Answer, Outgoing};
 use crate::delivery::settle;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{AttemptRecord, Leased, Next, PluginUse, Settlement};
+use carillon_core::job::{AttemptRecord, LeasedJob, Next, PluginUse, Settlement};
 use carillon_policy::{Fault, Plan, Role};
 
 /// The most attempts that are foretold.
 pub const ATTEMPTS: usize = 1_001;
 
 /// What would happen.
-pub struct Forecast {
+pub struct Simulation {
     /// The first request, or why it cannot be sent.
     pub request: Result<Outgoing, (Role, Fault)>,
     /// Who made it.
@@ -27,18 +27,18 @@ pub struct Forecast {
     pub attempts: Vec<(UnixMs, AttemptRecord)>,
 }
 
-impl Attempter {
+impl AttemptExecutor {
     /// Foretells `leased`, whose attempts get `answers` one after the other.
     pub async fn foretell(
         &self,
         group: &Group,
         plan: &Arc<Plan>,
-        mut leased: Leased,
+        mut leased: LeasedJob,
         answers: Vec<Answer>,
-    ) -> Forecast {
+    ) -> Simulation {
         let start = leased.job.run_at;
-        let mut notes = Notes::new(&leased, group, start);
-        let request = self.prepared(&Case::imagined(group, &leased), plan, start, &mut notes).await;
+        let mut notes = AttemptRecorder::new(&leased, group, start);
+        let request = self.prepared(&AttemptContext::imagined(group, &leased), plan, start, &mut notes).await;
         let uses = notes.uses();
         let mut attempts = Vec::new();
         if request.is_ok() {
@@ -53,17 +53,17 @@ impl Attempter {
                 leased.job.run_at = run_at;
             }
         }
-        Forecast { request, uses, attempts }
+        Simulation { request, uses, attempts }
     }
 
     /// One attempt that takes no time and gets `answer`.
-    async fn imagined(&self, group: &Group, plan: &Arc<Plan>, leased: &Leased, answer: Answer) -> Settlement {
+    async fn imagined(&self, group: &Group, plan: &Arc<Plan>, leased: &LeasedJob, answer: Answer) -> Settlement {
         let at = leased.job.run_at;
         if settle::is_late(leased, at) {
             return Settlement::expired(leased, at, None);
         }
-        let notes = Notes::new(leased, group, at);
-        let decided = self.decided(&Case::imagined(group, leased), plan, at, &answer).await;
+        let notes = AttemptRecorder::new(leased, group, at);
+        let decided = self.decided(&AttemptContext::imagined(group, leased), plan, at, &answer).await;
         let ruling = decided.ruling.clone();
         settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling)
     }

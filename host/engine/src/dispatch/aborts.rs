@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::settle;
-use crate::dispatch::dispatcher::Node;
+use crate::dispatch::dispatcher::Dispatcher;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Lease, Leased};
+use carillon_core::job::{Lease, LeasedJob};
 use carillon_store::{Abort, StoreError};
 
 /// How often they are looked for. Those of ticks that this node has stored are seen at once.
@@ -21,11 +21,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How many are seen at once.
 const BATCH: u32 = 500;
 
-impl Node {
+impl Dispatcher {
     /// Cuts off attempts, until `stop`.
     pub async fn run_aborts(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let woken = self.wake.aborts();
+            let woken = self.notifier.aborts();
             tokio::pin!(woken);
             woken.as_mut().enable();
             let next = self.clock.now().plus(PERIOD);
@@ -51,8 +51,8 @@ impl Node {
         let now = self.clock.now();
         // Whenever they would have ended.
         let taken = self.store.claim_lost(leases(pulled), UnixMs::MAX, now.plus(self.config.lease.get())).await?;
-        self.settle_all(&taken, |leased: &Leased| settle::revoked(leased, now)).await;
-        self.wake.here();
+        self.settle_all(&taken, |leased: &LeasedJob| settle::revoked(leased, now)).await;
+        self.notifier.here();
         Ok(())
     }
 }

@@ -8,9 +8,9 @@
 //! Tenants that have jobs due share a claim equally, and so do the groups of each ([`fair`]), and it takes no more than it can take in a
 //! short time ([`pace`]), so that no backlog delays another's next job.
 
-mod ahead;
-mod fair;
-mod pace;
+mod claim_batch_size;
+mod fair_share;
+mod lookahead;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -23,35 +23,35 @@ use futures_util::poll;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::ahead::Ahead;
-use self::fair::{Open, Wanted, share};
-pub use self::pace::Pace;
+pub use self::claim_batch_size::ClaimBatchSize;
+use self::fair_share::{Demand, GroupDemand, share};
+use self::lookahead::Lookahead;
 use crate::cluster::Cluster;
-use crate::delivery::attempt::{Attempter, Interruption, Made};
+use crate::delivery::attempt::{AttemptExecutor, AttemptResult, Interruption};
 use crate::delivery::settler::Settler;
 use crate::dispatch::leases::{EXTENSIONS, Hold, Leases};
-use crate::dispatch::limiter::{Gates, Opening, Slot, Whose};
+use crate::dispatch::limiter::{Capacity, Limiter, Permit, Scope};
 use crate::dispatch::priorities::{Priorities, Queue};
 use crate::dispatch::pull::Consumers;
-use crate::notifier::Wake;
-use crate::rollout::Rollouts;
+use crate::notifier::Notifier;
+use crate::rollout::RolloutMonitor;
 use carillon_catalog::{Catalog, Group, Tenant};
 use carillon_core::clock::{self, Clock, Stopwatch, UnixMs};
-use carillon_core::job::{GroupId, Job, Leased, Next, Settlement, TenantId};
-use carillon_store::{ClaimDue, Owed, Settled, Store, StoreError, Waiting};
-use carillon_telemetry::{Fact, Observer};
+use carillon_core::job::{GroupId, Job, LeasedJob, Next, Settlement, TenantId};
+use carillon_store::{ClaimDue, GroupBacklog, Owed, SettleOutcome, Store, StoreError};
+use carillon_telemetry::{Fact, Telemetry};
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
-const GATHER: Duration = Duration::from_millis(1);
+const COALESCE_DELAY: Duration = Duration::from_millis(1);
 
 /// How long before the next job is due the loop looks: longer than a claim takes, and much less than it looks [ahead](Ahead).
-const CLAIM_TIME: Duration = Duration::from_millis(5);
+const CLAIM_LEAD: Duration = Duration::from_millis(5);
 
 /// What the loops work with.
-pub struct Node {
+pub struct Dispatcher {
     /// Where jobs are.
     pub store: Arc<dyn Store>,
     /// What is configured.
@@ -59,23 +59,23 @@ pub struct Node {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
-    pub attempter: Arc<Attempter>,
+    pub executor: Arc<AttemptExecutor>,
     /// Watches how versions of policies do.
-    pub rollouts: Arc<Rollouts>,
+    pub rollouts: Arc<RolloutMonitor>,
     /// Is told what happened.
-    pub observer: Arc<Observer>,
+    pub observer: Arc<Telemetry>,
     /// The bounds of the loops.
     pub config: carillon_config::Engine,
     /// What runs.
-    pub gates: Arc<Gates>,
+    pub limiter: Arc<Limiter>,
     /// The other nodes.
     pub cluster: Arc<Cluster>,
     /// Whether due jobs wait for attempts to end.
-    pub crowded: AtomicBool,
+    pub saturated: AtomicBool,
     /// Rises with each look at the store.
     pub turn: AtomicUsize,
     /// How much a claim takes.
-    pub pace: Pace,
+    pub pace: ClaimBatchSize,
     /// What the groups' lower priorities are owed.
     pub priorities: Arc<Priorities>,
     /// The leases that this node holds.
@@ -83,7 +83,7 @@ pub struct Node {
     /// Writes what becomes of jobs.
     pub settler: Arc<Settler>,
     /// Wakes [`Node::run_due`].
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// The consumers that wait for jobs to pull.
     pub consumers: Arc<Consumers>,
     /// Every attempt that runs.
@@ -93,7 +93,7 @@ pub struct Node {
 }
 
 /// What a look at the store says.
-struct Outlook {
+struct ClaimPlan {
     /// How much may be claimed.
     quotas: Vec<(GroupId, u32)>,
     /// Of the jobs that become due within this time.
@@ -103,30 +103,30 @@ struct Outlook {
     /// When there may be more, unless the loop is woken.
     next: UnixMs,
     /// Some jobs are due, but as many attempts run as may.
-    crowded: bool,
+    saturated: bool,
 }
 
-impl Outlook {
+impl ClaimPlan {
     /// When to look again after a claim of the jobs that are due up to `ahead`; none if at once. Where every group had fewer of them than
     /// it might start, all are taken, and there is no need to look before that time is nearly over. Nor is there where nothing was
     /// taken: what is due is in other hands, as rows are that another node has locked.
     fn after_claim(&self, taken: &HashMap<GroupId, u32>, ahead: UnixMs) -> Option<UnixMs> {
         let is_empty = |(group, quota): &(GroupId, u32)| taken.get(group).is_none_or(|taken| taken < quota);
         let are_empty = self.of_all && self.quotas.iter().all(is_empty);
-        (are_empty || taken.is_empty()).then(|| self.next.min(ahead.minus(CLAIM_TIME)))
+        (are_empty || taken.is_empty()).then(|| self.next.min(ahead.minus(CLAIM_LEAD)))
     }
 }
 
-impl Node {
+impl Dispatcher {
     /// Lets jobs run as they become due, until `stop`.
     pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let woken = self.wake.woken();
+            let woken = self.notifier.woken();
             tokio::pin!(woken);
             woken.as_mut().enable();
             // What is accepted and what ends while the store is asked counts, too.
-            self.wake.foresee(UnixMs::MAX);
-            self.crowded.store(true, Ordering::Relaxed);
+            self.notifier.foresee(UnixMs::MAX);
+            self.saturated.store(true, Ordering::Relaxed);
             let next = match self.look_and_claim().await {
                 Ok(Some(next)) => next,
                 Ok(None) => continue,
@@ -136,12 +136,12 @@ impl Node {
                     continue;
                 }
             };
-            self.wake.foresee(next.plus(CLAIM_TIME));
+            self.notifier.foresee(next.plus(CLAIM_LEAD));
             let gathered = async {
                 woken.await;
-                if self.crowded.load(Ordering::Relaxed) {
+                if self.saturated.load(Ordering::Relaxed) {
                     // No decision depends on this pause, so it is not the clock's.
-                    tokio::time::sleep(GATHER).await;
+                    tokio::time::sleep(COALESCE_DELAY).await;
                 }
             };
             tokio::select! {
@@ -157,19 +157,19 @@ impl Node {
         let outlook = self.look().await?;
         let next = if outlook.quotas.is_empty() { Some(outlook.next) } else { self.claim(&outlook).await? };
         if next.is_some() {
-            self.crowded.store(outlook.crowded, Ordering::Relaxed);
+            self.saturated.store(outlook.saturated, Ordering::Relaxed);
         }
         Ok(next)
     }
 
-    async fn look(&self) -> Result<Outlook, StoreError> {
+    async fn look(&self) -> Result<ClaimPlan, StoreError> {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut tenants, mut openings, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
-        let queue = |waiting: &Waiting| Queue { group: waiting.group, pull: waiting.pull };
+        let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, pull: waiting.pull };
         self.priorities.see(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
-        for Waiting { group, pull, earliest, .. } in waiting {
+        for GroupBacklog { group, pull, earliest, .. } in waiting {
             if pull {
                 match earliest > now {
                     true => next = next.min(earliest),
@@ -177,48 +177,48 @@ impl Node {
                 }
                 continue;
             }
-            if earliest > now.plus(CLAIM_TIME) {
-                next = next.min(earliest.minus(CLAIM_TIME));
+            if earliest > now.plus(CLAIM_LEAD) {
+                next = next.min(earliest.minus(CLAIM_LEAD));
                 continue;
             }
             let Some((group, opening)) = self.opening(group, now) else { continue };
             late |= earliest <= now;
             match opening {
-                Opening::Now(most) => {
+                Capacity::Now(most) => {
                     let tenant = group.tenant.id;
                     tenants.entry(tenant).or_insert_with(|| {
                         let opening = self.opening_of_tenant(&group.tenant, now);
                         openings.push(opening);
-                        Wanted { most: opening.most(), weight: group.tenant.quota.weight() }
+                        Demand { most: opening.most(), weight: group.tenant.quota.weight() }
                     });
-                    open.push(Open { tenant, group: group.id, wanted: Wanted { most, weight: group.weight() } });
+                    open.push(GroupDemand { tenant, group: group.id, wanted: Demand { most, weight: group.weight() } });
                 }
                 closed => openings.push(closed),
             }
         }
-        let not_before = |opening: &Opening| if let Opening::NotBefore(at) = opening { Some(*at) } else { None };
+        let not_before = |opening: &Capacity| if let Capacity::NotBefore(at) = opening { Some(*at) } else { None };
         next = openings.iter().filter_map(not_before).fold(next, UnixMs::min);
-        let full = openings.contains(&Opening::Full);
-        let free = u32::try_from(self.gates.free()).unwrap_or(u32::MAX);
-        let crowded = full || (free == 0 && !open.is_empty());
+        let full = openings.contains(&Capacity::Full);
+        let free = u32::try_from(self.limiter.free()).unwrap_or(u32::MAX);
+        let saturated = full || (free == 0 && !open.is_empty());
         let count = open.len();
         let (ahead, quotas) = self.quotas(open, tenants, late, free);
-        Ok(Outlook { of_all: quotas.len() == count, quotas, ahead, next, crowded })
+        Ok(ClaimPlan { of_all: quotas.len() == count, quotas, ahead, next, saturated })
     }
 
     /// Shares a claim among the groups and tenants that may start some: how far ahead it looks, and how much of each it takes.
     fn quotas(
         &self,
-        mut open: Vec<Open>,
-        mut tenants: BTreeMap<TenantId, Wanted>,
+        mut open: Vec<GroupDemand>,
+        mut tenants: BTreeMap<TenantId, Demand>,
         late: bool,
         free: u32,
     ) -> (Duration, Vec<(GroupId, u32)>) {
         let places = open.iter().map(|open| &open.wanted).chain(tenants.values()).map(|wanted| wanted.most);
-        let ahead = Ahead::new(late, places.chain([free]));
+        let ahead = Lookahead::new(late, places.chain([free]));
         let all = open.iter_mut().map(|open| &mut open.wanted).chain(tenants.values_mut());
         all.for_each(|wanted| wanted.most = ahead.part(wanted.most));
-        let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Wanted { most: 0, weight: 1 });
+        let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Demand { most: 0, weight: 1 });
         let batch = self.pace.of(ahead.part(free).min(self.config.claim_batch));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         (ahead.time, share(&open, quota, batch, turn))
@@ -226,23 +226,23 @@ impl Node {
 
     /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
     /// jobs, until a change of that wakes the loop.
-    fn opening(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Opening)> {
+    fn opening(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Capacity)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let part = self.cluster.part_of_group(&group)?;
-        let opening = self.gates.opening(Whose::Group(group.id), part.concurrency, part.rate, now);
+        let opening = self.limiter.opening(Scope::Group(group.id), part.concurrency, part.rate, now);
         Some((group, opening))
     }
 
     /// How much all groups of a tenant may start here together.
-    fn opening_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Opening {
+    fn opening_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Capacity {
         match self.cluster.part_of_tenant(tenant) {
-            Some(part) => self.gates.opening(Whose::Tenant(tenant.id), part.concurrency, part.rate, now),
-            None => Opening::Now(0),
+            Some(part) => self.limiter.opening(Scope::Tenant(tenant.id), part.concurrency, part.rate, now),
+            None => Capacity::Now(0),
         }
     }
 
     /// Leases jobs and lets them run; says when to look again, none if at once.
-    async fn claim(self: &Arc<Self>, outlook: &Outlook) -> Result<Option<UnixMs>, StoreError> {
+    async fn claim(self: &Arc<Self>, outlook: &ClaimPlan) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
         let (ahead, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
         let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
@@ -277,17 +277,17 @@ impl Node {
         quotas.iter().flat_map(of_group).collect()
     }
 
-    fn start(self: &Arc<Self>, leased: Leased, now: UnixMs) {
+    fn start(self: &Arc<Self>, leased: LeasedJob, now: UnixMs) {
         let slot =
-            self.gates.enter(leased.job.tenant, leased.job.group, leased.job.body_len, now.max(leased.job.run_at));
+            self.limiter.enter(leased.job.tenant, leased.job.group, leased.job.body_len, now.max(leased.job.run_at));
         let hold = self.leases.keep(leased.lease());
         self.attempts.spawn(Arc::clone(self).run_attempt(leased, slot, hold));
     }
 
     /// Makes an attempt and settles it. Whatever this takes away when it ends is of its own lease.
-    async fn run_attempt(self: Arc<Self>, leased: Leased, slot: Slot, hold: Hold) {
+    async fn run_attempt(self: Arc<Self>, leased: LeasedJob, slot: Permit, hold: Hold) {
         let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
-        let Made { settlement, trial } = self.attempt(&leased, &interruption).await;
+        let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
         let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
         let slot = match settlement.spends() {
             true => slot,
@@ -306,15 +306,15 @@ impl Node {
         };
         drop(hold);
         // An attempt whose lease was lost is made once more, and counts then.
-        if let Some(Settled::Applied(_)) = settled {
+        if let Some(SettleOutcome::Applied(_)) = settled {
             self.rollouts.settled(leased.job.group, attempt, trial);
         }
         if comes_back {
-            self.wake.here();
+            self.notifier.here();
         }
     }
 
-    async fn attempt(&self, leased: &Leased, interruption: &Interruption) -> Made {
+    async fn attempt(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
         tokio::select! {
             () = self.clock.sleep_until_nearly(leased.job.run_at) => {}
             _ = interruption.cause() => return Settlement::released(leased, self.clock.now()).into(),
@@ -325,14 +325,14 @@ impl Node {
             return Settlement::released(leased, now).into();
         }
         self.observer.tell(Fact::pop(leased, now));
-        self.attempter.make(leased, interruption).await
+        self.executor.make(leased, interruption).await
     }
 
     /// Gives a place back to those that wait for one.
-    fn leave(&self, slot: Slot) {
+    fn leave(&self, slot: Permit) {
         drop(slot);
-        if self.crowded.load(Ordering::Relaxed) {
-            self.wake.here();
+        if self.saturated.load(Ordering::Relaxed) {
+            self.notifier.here();
         }
     }
 
@@ -403,12 +403,12 @@ mod tests {
     #[test]
     fn after_a_claim_the_loop_looks_at_once_only_where_more_may_be_due() {
         let (a, b) = (GroupId(1), GroupId(2));
-        let outlook = |of_all, next| Outlook {
+        let outlook = |of_all, next| ClaimPlan {
             quotas: vec![(a, 2), (b, 1)],
             ahead: Duration::ZERO,
             of_all,
             next: UnixMs(next),
-            crowded: false,
+            saturated: false,
         };
         let after = |of_all, next, taken: &[(GroupId, u32)]| {
             outlook(of_all, next).after_claim(&taken.iter().copied().collect(), UnixMs(1_025)).map(|at| at.0)

@@ -26,7 +26,7 @@ pub struct Payloads {
 }
 
 /// What runs on this node, and how much more may.
-pub struct Gates {
+pub struct Limiter {
     capacity: usize,
     payloads: Payloads,
     inner: Mutex<Inner>,
@@ -36,12 +36,12 @@ pub struct Gates {
 struct Inner {
     running: usize,
     payload_bytes: u64,
-    gates: HashMap<Whose, GateState>,
+    limiter: HashMap<Scope, GateState>,
 }
 
 /// Whose attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Whose {
+pub enum Scope {
     /// A group's.
     Group(GroupId),
     /// Those of all groups of a tenant.
@@ -51,20 +51,20 @@ pub enum Whose {
 #[derive(Default)]
 struct GateState {
     running: u32,
-    pace: Option<Pace>,
+    pace: Option<Gcra>,
 }
 
 /// The right to run one attempt; it ends when this is dropped.
-pub struct Slot {
-    gates: Arc<Gates>,
+pub struct Permit {
+    limiter: Arc<Limiter>,
     payload_bytes: u64,
     /// Whose it is, and up to when each of their rates was used up by it.
-    whose: [(Whose, i128); 2],
+    whose: [(Scope, i128); 2],
 }
 
 /// How much may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum Capacity {
     /// Up to this many.
     Now(u32),
     /// Nothing before this time.
@@ -73,7 +73,7 @@ pub enum Opening {
     Full,
 }
 
-impl Opening {
+impl Capacity {
     /// How many may start now.
     #[must_use]
     pub fn most(self) -> u32 {
@@ -84,7 +84,7 @@ impl Opening {
     }
 }
 
-impl Gates {
+impl Limiter {
     /// For a node that runs at most `capacity` attempts at once, with payloads within these bounds.
     #[must_use]
     pub fn new(capacity: usize, payloads: Payloads) -> Self {
@@ -109,41 +109,41 @@ impl Gates {
 
     /// How much may start now, where so many may run and start. Takes nothing: [`Gates::enter`] does.
     #[must_use]
-    pub fn opening(&self, whose: Whose, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Opening {
+    pub fn opening(&self, whose: Scope, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Capacity {
         let mut inner = self.lock();
-        let state = inner.gates.entry(whose).or_default();
+        let state = inner.limiter.entry(whose).or_default();
         // What was spent before a change of the rate stays spent.
-        state.pace = rate.map(|rate| Pace { rate, ..state.pace.unwrap_or(Pace::new(rate, now)) });
+        state.pace = rate.map(|rate| Gcra { rate, ..state.pace.unwrap_or(Gcra::new(rate, now)) });
         let free = concurrency.saturating_sub(state.running);
-        let paced = state.pace.as_mut().map_or(Opening::Now(u32::MAX), |pace| pace.opening(now));
+        let paced = state.pace.as_mut().map_or(Capacity::Now(u32::MAX), |pace| pace.opening(now));
         if state.is_blank() {
-            inner.gates.remove(&whose);
+            inner.limiter.remove(&whose);
         }
         match paced {
-            _ if free == 0 => Opening::Full,
-            Opening::Now(count) => Opening::Now(count.min(free)),
+            _ if free == 0 => Capacity::Full,
+            Capacity::Now(count) => Capacity::Now(count.min(free)),
             closed => closed,
         }
     }
 
     /// Counts an attempt that starts now with so much of a payload, until the slot is dropped.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, payload_bytes: u64, now: UnixMs) -> Slot {
-        let whose = [Whose::Tenant(tenant), Whose::Group(group)];
+    pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, payload_bytes: u64, now: UnixMs) -> Permit {
+        let whose = [Scope::Tenant(tenant), Scope::Group(group)];
         let mut inner = self.lock();
         inner.running += 1;
         inner.payload_bytes = inner.payload_bytes.saturating_add(payload_bytes);
         let whose = whose.map(|whose| {
-            let state = inner.gates.entry(whose).or_default();
+            let state = inner.limiter.entry(whose).or_default();
             state.running += 1;
             (whose, state.pace.as_mut().map_or(i128::MIN, |pace| pace.spend(now)))
         });
-        Slot { gates: Arc::clone(self), payload_bytes, whose }
+        Permit { limiter: Arc::clone(self), payload_bytes, whose }
     }
 
     /// Forgets the pace of groups and tenants whose rate has caught up: of those that were deleted nobody else would.
     pub fn forget_idle(&self, now: UnixMs) {
-        self.lock().gates.retain(|_, state| !state.is_idle(now));
+        self.lock().limiter.retain(|_, state| !state.is_idle(now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -151,14 +151,14 @@ impl Gates {
     }
 }
 
-impl Slot {
+impl Permit {
     /// Nothing was sent: the rates get back what this has taken, so that the others go at their pace. What time has given back by `now` is
     /// not given back twice.
     #[must_use]
     pub fn unused(self, now: UnixMs) -> Self {
-        let mut inner = self.gates.lock();
+        let mut inner = self.limiter.lock();
         for (whose, used_until) in &self.whose {
-            if let Some(pace) = inner.gates.get_mut(whose).and_then(|state| state.pace.as_mut()) {
+            if let Some(pace) = inner.limiter.get_mut(whose).and_then(|state| state.pace.as_mut()) {
                 pace.give_back(*used_until, now);
             }
         }
@@ -167,16 +167,16 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut inner = self.gates.lock();
+        let mut inner = self.limiter.lock();
         inner.running -= 1;
         inner.payload_bytes = inner.payload_bytes.saturating_sub(self.payload_bytes);
         for (whose, _) in &self.whose {
-            if let Some(state) = inner.gates.get_mut(whose) {
+            if let Some(state) = inner.limiter.get_mut(whose) {
                 state.running -= 1;
                 if state.is_blank() {
-                    inner.gates.remove(whose);
+                    inner.limiter.remove(whose);
                 }
             }
         }
@@ -199,13 +199,13 @@ impl GateState {
 ///
 /// A library's limiter does not serve here: it takes what it allows at once, but a claim may find fewer jobs than were allowed.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct Gcra {
     rate: Rate,
     /// In nanoseconds since 1970.
     ahead: i128,
 }
 
-impl Pace {
+impl Gcra {
     fn new(rate: Rate, now: UnixMs) -> Self {
         Self { rate, ahead: i128::from(now.0) * NANOS }
     }
@@ -214,17 +214,17 @@ impl Pace {
         i128::try_from((self.rate.period / self.rate.count.get()).as_nanos()).unwrap_or(i128::MAX).max(1)
     }
 
-    fn opening(&mut self, now: UnixMs) -> Opening {
+    fn opening(&mut self, now: UnixMs) -> Capacity {
         let (now, interval) = (i128::from(now.0) * NANOS, self.interval());
         let burst = interval * i128::from(self.rate.burst.get());
         // It is never further ahead than that, unless the clock has been set back.
         self.ahead = self.ahead.min(now + burst);
         let room = (burst - (self.ahead - now).max(0)) / interval;
         match u32::try_from(room) {
-            Ok(count) if count > 0 => Opening::Now(count),
+            Ok(count) if count > 0 => Capacity::Now(count),
             _ => {
                 let at = (self.ahead + interval - burst).div_euclid(NANOS) + 1;
-                Opening::NotBefore(UnixMs(i64::try_from(at).unwrap_or(i64::MAX)))
+                Capacity::NotBefore(UnixMs(i64::try_from(at).unwrap_or(i64::MAX)))
             }
         }
     }
@@ -250,26 +250,26 @@ mod tests {
 
     const TENANT: TenantId = TenantId(7);
     const GROUP: GroupId = GroupId(1);
-    const OWN: Whose = Whose::Group(GROUP);
-    const ALL: Whose = Whose::Tenant(TENANT);
+    const OWN: Scope = Scope::Group(GROUP);
+    const ALL: Scope = Scope::Tenant(TENANT);
 
     const PAYLOADS: Payloads = Payloads { max_bytes: 1_000, largest_bytes: 1 };
 
     #[test]
     fn payloads_take_places_and_give_them_back() {
-        let gates = Arc::new(Gates::new(10, Payloads { max_bytes: 100, largest_bytes: 30 }));
-        assert_eq!(gates.free(), 3);
-        let small: Vec<Slot> = (0..4).map(|_| gates.enter(TENANT, GROUP, 1, UnixMs(0))).collect();
-        assert_eq!(gates.free(), 3, "small payloads take little");
-        let large = gates.enter(TENANT, GROUP, 30, UnixMs(0));
-        assert_eq!(gates.free(), 2);
-        let larger = gates.enter(TENANT, GROUP, 1_000, UnixMs(0));
-        assert_eq!(gates.free(), 0);
+        let limiter = Arc::new(Limiter::new(10, Payloads { max_bytes: 100, largest_bytes: 30 }));
+        assert_eq!(limiter.free(), 3);
+        let small: Vec<Permit> = (0..4).map(|_| limiter.enter(TENANT, GROUP, 1, UnixMs(0))).collect();
+        assert_eq!(limiter.free(), 3, "small payloads take little");
+        let large = limiter.enter(TENANT, GROUP, 30, UnixMs(0));
+        assert_eq!(limiter.free(), 2);
+        let larger = limiter.enter(TENANT, GROUP, 1_000, UnixMs(0));
+        assert_eq!(limiter.free(), 0);
         drop(larger);
-        assert_eq!(gates.free(), 2);
+        assert_eq!(limiter.free(), 2);
         drop((small, large));
-        assert_eq!(gates.free(), 3);
-        let only = Arc::new(Gates::new(10, Payloads { max_bytes: 5, largest_bytes: 30 }));
+        assert_eq!(limiter.free(), 3);
+        let only = Arc::new(Limiter::new(10, Payloads { max_bytes: 5, largest_bytes: 30 }));
         assert_eq!(only.free(), 1, "one may always run");
     }
 
@@ -278,135 +278,135 @@ mod tests {
         Rate { count, period: Duration::from_secs(1), burst: count }
     }
 
-    fn start(gates: &Arc<Gates>, count: usize, now: UnixMs) {
-        (0..count).for_each(|_| drop(gates.enter(TENANT, GROUP, 0, now)));
+    fn start(limiter: &Arc<Limiter>, count: usize, now: UnixMs) {
+        (0..count).for_each(|_| drop(limiter.enter(TENANT, GROUP, 0, now)));
     }
 
     #[test]
     fn concurrency_is_given_back_with_the_slot() {
-        let gates = Arc::new(Gates::new(10, PAYLOADS));
-        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
-        let slots = [gates.enter(TENANT, GROUP, 0, UnixMs(0)), gates.enter(TENANT, GROUP, 0, UnixMs(0))];
-        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Full);
-        assert_eq!(gates.free(), 8);
+        let limiter = Arc::new(Limiter::new(10, PAYLOADS));
+        assert_eq!(limiter.opening(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
+        let slots = [limiter.enter(TENANT, GROUP, 0, UnixMs(0)), limiter.enter(TENANT, GROUP, 0, UnixMs(0))];
+        assert_eq!(limiter.opening(OWN, 2, None, UnixMs(0)), Capacity::Full);
+        assert_eq!(limiter.free(), 8);
         drop(slots);
-        assert_eq!(gates.opening(OWN, 2, None, UnixMs(0)), Opening::Now(2));
-        assert_eq!(gates.free(), 10);
+        assert_eq!(limiter.opening(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
+        assert_eq!(limiter.free(), 10);
     }
 
     #[test]
     fn a_rate_allows_a_burst_and_then_its_pace() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
-        assert_eq!(opening(0), Opening::Now(10));
-        start(&gates, 10, UnixMs(0));
-        let Opening::NotBefore(at) = opening(0) else { panic!("open") };
-        assert_eq!(opening(at.0), Opening::Now(1));
-        assert!(matches!(opening(at.0 - 2), Opening::NotBefore(_)));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(opening(0), Capacity::Now(10));
+        start(&limiter, 10, UnixMs(0));
+        let Capacity::NotBefore(at) = opening(0) else { panic!("open") };
+        assert_eq!(opening(at.0), Capacity::Now(1));
+        assert!(matches!(opening(at.0 - 2), Capacity::NotBefore(_)));
         assert!((100..=101).contains(&at.0), "{at:?}");
-        assert_eq!(opening(350), Opening::Now(3));
-        assert_eq!(opening(100_000), Opening::Now(10), "a pause saves up one burst, no more");
+        assert_eq!(opening(350), Capacity::Now(3));
+        assert_eq!(opening(100_000), Capacity::Now(10), "a pause saves up one burst, no more");
     }
 
     #[test]
     fn a_pace_that_has_caught_up_is_forgotten_and_others_are_not() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
-        assert_eq!(opening(0), Opening::Now(10));
-        start(&gates, 10, UnixMs(0));
-        gates.forget_idle(UnixMs(500));
-        assert_eq!(opening(500), Opening::Now(5), "it is known still");
-        let running = gates.enter(TENANT, GROUP, 0, UnixMs(500));
-        gates.forget_idle(UnixMs(50_000));
-        assert_eq!(gates.lock().gates.len(), 2, "an attempt runs");
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(opening(0), Capacity::Now(10));
+        start(&limiter, 10, UnixMs(0));
+        limiter.forget_idle(UnixMs(500));
+        assert_eq!(opening(500), Capacity::Now(5), "it is known still");
+        let running = limiter.enter(TENANT, GROUP, 0, UnixMs(500));
+        limiter.forget_idle(UnixMs(50_000));
+        assert_eq!(limiter.lock().limiter.len(), 2, "an attempt runs");
         drop(running);
-        gates.forget_idle(UnixMs(50_000));
-        assert!(gates.lock().gates.is_empty());
-        assert_eq!(opening(50_000), Opening::Now(10));
+        limiter.forget_idle(UnixMs(50_000));
+        assert!(limiter.lock().limiter.is_empty());
+        assert_eq!(opening(50_000), Capacity::Now(10));
     }
 
     #[test]
     fn what_was_not_sent_takes_nothing_of_the_rate() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let opening = || gates.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
-        assert_eq!(opening(), Opening::Now(10));
-        start(&gates, 9, UnixMs(0));
-        (0..500).for_each(|_| drop(gates.enter(TENANT, GROUP, 0, UnixMs(0)).unused(UnixMs(0))));
-        assert_eq!(opening(), Opening::Now(1));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let opening = || limiter.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
+        assert_eq!(opening(), Capacity::Now(10));
+        start(&limiter, 9, UnixMs(0));
+        (0..500).for_each(|_| drop(limiter.enter(TENANT, GROUP, 0, UnixMs(0)).unused(UnixMs(0))));
+        assert_eq!(opening(), Capacity::Now(1));
     }
 
     #[test]
     fn what_is_given_back_late_makes_no_room_for_two() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(1)), UnixMs(now));
-        assert_eq!(opening(0), Opening::Now(1));
-        let late = gates.enter(TENANT, GROUP, 0, UnixMs(0));
-        assert_eq!(opening(5_000), Opening::Now(1));
-        start(&gates, 1, UnixMs(5_000));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(1)), UnixMs(now));
+        assert_eq!(opening(0), Capacity::Now(1));
+        let late = limiter.enter(TENANT, GROUP, 0, UnixMs(0));
+        assert_eq!(opening(5_000), Capacity::Now(1));
+        start(&limiter, 1, UnixMs(5_000));
         drop(late.unused(UnixMs(5_001)));
-        assert!(matches!(opening(5_001), Opening::NotBefore(_)), "one was sent in this second");
+        assert!(matches!(opening(5_001), Capacity::NotBefore(_)), "one was sent in this second");
     }
 
     #[test]
     fn a_burst_of_its_own_changes_the_beginning_and_not_the_pace() {
         for burst in [1, 4, 25] {
-            let gates = Arc::new(Gates::new(1_000, PAYLOADS));
+            let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
             let rate = Rate { burst: burst.try_into().unwrap(), ..per_second(10) };
-            let opening = |now| gates.opening(OWN, 1_000, Some(rate), UnixMs(now));
-            assert_eq!(opening(0), Opening::Now(burst));
-            start(&gates, burst as usize, UnixMs(0));
-            let Opening::NotBefore(at) = opening(0) else { panic!("open") };
+            let opening = |now| limiter.opening(OWN, 1_000, Some(rate), UnixMs(now));
+            assert_eq!(opening(0), Capacity::Now(burst));
+            start(&limiter, burst as usize, UnixMs(0));
+            let Capacity::NotBefore(at) = opening(0) else { panic!("open") };
             assert!((100..=101).contains(&at.0), "{at:?}");
-            assert_eq!(opening(350), Opening::Now(burst.min(3)));
-            assert_eq!(opening(100_000), Opening::Now(burst), "a pause saves up one burst, no more");
+            assert_eq!(opening(350), Capacity::Now(burst.min(3)));
+            assert_eq!(opening(100_000), Capacity::Now(burst), "a pause saves up one burst, no more");
         }
     }
 
     #[test]
     fn what_was_spent_stays_spent_when_the_rate_changes() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let opening = |rate, now| gates.opening(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
-        assert_eq!(opening(10, 0), Opening::Now(10));
-        start(&gates, 10, UnixMs(0));
-        assert!(matches!(opening(20, 0), Opening::NotBefore(_)), "another rate is no new burst");
-        assert_eq!(opening(20, 500), Opening::Now(10));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let opening = |rate, now| limiter.opening(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
+        assert_eq!(opening(10, 0), Capacity::Now(10));
+        start(&limiter, 10, UnixMs(0));
+        assert!(matches!(opening(20, 0), Capacity::NotBefore(_)), "another rate is no new burst");
+        assert_eq!(opening(20, 500), Capacity::Now(10));
     }
 
     #[test]
     fn a_clock_that_jumps_back_gives_nothing_away_and_holds_nothing_up() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let opening = |now| gates.opening(OWN, 1_000, Some(per_second(1)), now);
-        assert_eq!(opening(UnixMs(5_000)), Opening::Now(1));
-        start(&gates, 1, UnixMs(5_000));
-        let Opening::NotBefore(at) = opening(UnixMs(0)) else { panic!("open") };
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(1)), now);
+        assert_eq!(opening(UnixMs(5_000)), Capacity::Now(1));
+        start(&limiter, 1, UnixMs(5_000));
+        let Capacity::NotBefore(at) = opening(UnixMs(0)) else { panic!("open") };
         assert!((1_000..=1_001).contains(&at.0), "a period, not until the time that was left: {at:?}");
-        assert_eq!(opening(at), Opening::Now(1));
+        assert_eq!(opening(at), Capacity::Now(1));
     }
 
     #[test]
     fn a_tenants_attempts_are_those_of_all_of_its_groups() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        let all = |tenant, now| gates.opening(tenant, 3, Some(per_second(4)), UnixMs(now));
-        let both = |now| (gates.opening(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
-        assert_eq!(both(0), (Opening::Now(10), Opening::Now(3)));
-        let first = gates.enter(TENANT, GROUP, 0, UnixMs(0));
-        let others = [1, 2].map(|_| gates.enter(TENANT, GroupId(2), 0, UnixMs(0)));
-        assert_eq!(both(0), (Opening::Now(9), Opening::Full));
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        let all = |tenant, now| limiter.opening(tenant, 3, Some(per_second(4)), UnixMs(now));
+        let both = |now| (limiter.opening(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
+        assert_eq!(both(0), (Capacity::Now(10), Capacity::Now(3)));
+        let first = limiter.enter(TENANT, GROUP, 0, UnixMs(0));
+        let others = [1, 2].map(|_| limiter.enter(TENANT, GroupId(2), 0, UnixMs(0)));
+        assert_eq!(both(0), (Capacity::Now(9), Capacity::Full));
         drop(others);
-        assert_eq!(both(0), (Opening::Now(9), Opening::Now(1)), "its rate is used up but for one");
-        assert_eq!(all(Whose::Tenant(TenantId(8)), 0), Opening::Now(3));
+        assert_eq!(both(0), (Capacity::Now(9), Capacity::Now(1)), "its rate is used up but for one");
+        assert_eq!(all(Scope::Tenant(TenantId(8)), 0), Capacity::Now(3));
         drop(first.unused(UnixMs(0)));
-        assert_eq!(both(0), (Opening::Now(10), Opening::Now(2)), "both get it back");
-        start(&gates, 2, UnixMs(0));
-        let (Opening::Now(8), Opening::NotBefore(at)) = both(0) else { panic!("{:?}", both(0)) };
+        assert_eq!(both(0), (Capacity::Now(10), Capacity::Now(2)), "both get it back");
+        start(&limiter, 2, UnixMs(0));
+        let (Capacity::Now(8), Capacity::NotBefore(at)) = both(0) else { panic!("{:?}", both(0)) };
         assert!((250..=251).contains(&at.0), "{at:?}");
     }
 
     #[test]
     fn what_has_no_bounds_is_open_and_takes_no_memory() {
-        let gates = Arc::new(Gates::new(1_000, PAYLOADS));
-        assert_eq!(gates.opening(ALL, u32::MAX, None, UnixMs(0)), Opening::Now(u32::MAX));
-        drop(gates.enter(TENANT, GROUP, 0, UnixMs(0)));
-        assert!(gates.lock().gates.is_empty());
+        let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
+        assert_eq!(limiter.opening(ALL, u32::MAX, None, UnixMs(0)), Capacity::Now(u32::MAX));
+        drop(limiter.enter(TENANT, GROUP, 0, UnixMs(0)));
+        assert!(limiter.lock().limiter.is_empty());
     }
 }

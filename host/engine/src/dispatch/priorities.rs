@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, Leased, Priority};
+use carillon_core::job::{GroupId, LeasedJob, Priority};
 use carillon_store::Owed;
 
 /// How many priorities there are.
@@ -20,7 +20,7 @@ pub const PRIORITIES: usize = 10;
 const OWED_ONE_OF: u32 = 14;
 
 /// The most starts that a priority is owed: what it could not use does not come back as a burst.
-const MOST_OWED: u32 = 2;
+const MAX_OWED: u32 = 2;
 
 /// The accounts of a node.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Priorities {
     }
 
     /// Jobs were started after `owed` had been asked for. Those of other groups do not count.
-    pub fn started<'l>(&self, queue: Queue, owed: &[Owed], leased: impl Iterator<Item = &'l Leased>) {
+    pub fn started<'l>(&self, queue: Queue, owed: &[Owed], leased: impl Iterator<Item = &'l LeasedJob>) {
         let mut all = self.lock();
         let Some(accounts) = all.get_mut(&queue) else { return };
         let mut started = [0; PRIORITIES];
@@ -114,7 +114,7 @@ impl Accounts {
         let all: u32 = started.iter().sum();
         for (account, started) in self.0.iter_mut().zip(started) {
             if let Some(parts) = account {
-                *parts = (*parts + all).saturating_sub(started * OWED_ONE_OF).min(MOST_OWED * OWED_ONE_OF);
+                *parts = (*parts + all).saturating_sub(started * OWED_ONE_OF).min(MAX_OWED * OWED_ONE_OF);
             }
         }
         for (priority, count) in owed {

@@ -15,23 +15,23 @@ use tokio_util::sync::CancellationToken;
 pub use self::consumers::Consumers;
 use self::consumers::Waiter;
 pub use self::handover::{Handover, Returns};
-use crate::delivery::attempt::Attempter;
+use crate::delivery::attempt::AttemptExecutor;
 use crate::delivery::follow_ups;
 use crate::delivery::settle;
 use crate::delivery::settler::Settler;
 use crate::dispatch::leases::{EXTENSIONS, Leases};
 use crate::dispatch::priorities::{Priorities, Queue};
-use crate::notifier::Wake;
-use crate::rollout::Rollouts;
+use crate::notifier::Notifier;
+use crate::rollout::RolloutMonitor;
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::{Clock, UnixMs};
-use carillon_core::job::{GroupId, JobId, Leased, Settlement, State, TenantId, Token};
+use carillon_core::job::{GroupId, JobId, LeasedJob, Settlement, State, TenantId, Token};
 use carillon_policy::JudgedOutcome;
-use carillon_store::{ClaimDue, Settled, Store, StoreError};
-use carillon_telemetry::{Fact, Observer};
+use carillon_store::{ClaimDue, SettleOutcome, Store, StoreError};
+use carillon_telemetry::{Fact, Telemetry};
 
 /// Leases jobs to consumers.
-pub struct Puller {
+pub struct PullQueue {
     /// Where jobs are.
     pub store: Arc<dyn Store>,
     /// What is configured.
@@ -39,11 +39,11 @@ pub struct Puller {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Asks retry policies.
-    pub attempter: Arc<Attempter>,
+    pub executor: Arc<AttemptExecutor>,
     /// Watches how versions of policies do.
-    pub rollouts: Arc<Rollouts>,
+    pub rollouts: Arc<RolloutMonitor>,
     /// Is told what happened.
-    pub observer: Arc<Observer>,
+    pub observer: Arc<Telemetry>,
     /// Those that wait.
     pub consumers: Arc<Consumers>,
     /// What the groups' lower priorities are owed.
@@ -53,7 +53,7 @@ pub struct Puller {
     /// Writes what becomes of jobs.
     pub settler: Arc<Settler>,
     /// Is woken when there may be something due.
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// Takes back what does not reach its consumer.
     pub returns: Arc<Returns>,
     /// Ends the waiting of consumers.
@@ -62,7 +62,7 @@ pub struct Puller {
 
 /// What a consumer asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
+pub struct LeaseRequest {
     /// At most so many jobs.
     pub max: u32,
     /// How long each lease lasts.
@@ -73,7 +73,7 @@ pub struct Ask {
 
 /// What a consumer says of a job under its lease.
 #[derive(Clone, Debug)]
-pub enum Said {
+pub enum ConsumerReport {
     /// It is done.
     Complete,
     /// It failed.
@@ -91,7 +91,7 @@ pub enum Said {
 
 /// The right of a consumer, as it is handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct LeaseTicket {
     /// Which job.
     pub job: JobId,
     /// Which of its leases.
@@ -102,7 +102,7 @@ pub struct Ticket {
 
 /// Why nothing was done under a lease.
 #[derive(Debug)]
-pub enum Lost {
+pub enum LeaseError {
     /// It has ended, or the job has.
     Ended,
     /// There is no such job.
@@ -111,13 +111,13 @@ pub enum Lost {
     Store(StoreError),
 }
 
-impl From<StoreError> for Lost {
+impl From<StoreError> for LeaseError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl Puller {
+impl PullQueue {
     /// Leases jobs of a group, waiting for the first one if there is none, as long as the consumer has not `gone`.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl Puller {
     pub async fn lease(
         self: &Arc<Self>,
         group: &Group,
-        ask: Ask,
+        ask: LeaseRequest,
         gone: &CancellationToken,
     ) -> Result<Handover, StoreError> {
         let until = self.clock.now().plus(ask.wait);
@@ -152,7 +152,12 @@ impl Puller {
     }
 
     /// A claim that was begun is carried through, and given back if nobody waits for it any more.
-    async fn claimed(self: &Arc<Self>, group: GroupId, ask: Ask, waiter: &Waiter) -> Result<Handover, StoreError> {
+    async fn claimed(
+        self: &Arc<Self>,
+        group: GroupId,
+        ask: LeaseRequest,
+        waiter: &Waiter,
+    ) -> Result<Handover, StoreError> {
         // Nothing at all while the group is paused.
         if self.catalog.group_by_id(group).is_none_or(|group| group.paused) {
             return Ok(Handover::new(&self.returns, Vec::new(), Vec::new()));
@@ -167,7 +172,7 @@ impl Puller {
     }
 
     /// Jobs whose time has run out end here instead of being handed out.
-    async fn claim(&self, group: GroupId, ask: Ask) -> Result<Handover, StoreError> {
+    async fn claim(&self, group: GroupId, ask: LeaseRequest) -> Result<Handover, StoreError> {
         let queue = Queue { group, pull: true };
         loop {
             let now = self.clock.now();
@@ -184,7 +189,7 @@ impl Puller {
             self.priorities.started(queue, &owed, claimed.iter());
             let holds = claimed.iter().map(|leased| self.leases.guard(leased.lease())).collect();
             drop(claiming);
-            let ticket = |leased: &Leased| Ticket { job: leased.job.id, token: leased.token, since: now };
+            let ticket = |leased: &LeasedJob| LeaseTicket { job: leased.job.id, token: leased.token, since: now };
             let (late, leased): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|leased| settle::is_late(leased, now));
             let leased = leased.into_iter().map(|leased| (ticket(&leased), leased)).collect();
             let mut handover = Handover::new(&self.returns, leased, holds);
@@ -219,14 +224,14 @@ impl Puller {
     ///
     /// # Errors
     /// If the lease has ended.
-    pub async fn extend(&self, tenant: TenantId, ticket: Ticket, lease: Duration) -> Result<UnixMs, Lost> {
+    pub async fn extend(&self, tenant: TenantId, ticket: LeaseTicket, lease: Duration) -> Result<UnixMs, LeaseError> {
         self.held(tenant, ticket).await?;
         let _hold = self.leases.guard((ticket.job, ticket.token));
         loop {
             let asked = self.clock.now();
             let until = asked.plus(lease);
             if self.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() != Some(&true) {
-                return Err(Lost::Ended);
+                return Err(LeaseError::Ended);
             }
             // A lease lasts from when it was written, not from when it was asked for.
             if self.clock.now().since(asked) < lease / EXTENSIONS {
@@ -239,28 +244,33 @@ impl Puller {
     ///
     /// # Errors
     /// If the lease has ended.
-    pub async fn end(&self, tenant: TenantId, ticket: Ticket, said: Said) -> Result<(State, Option<UnixMs>), Lost> {
+    pub async fn end(
+        &self,
+        tenant: TenantId,
+        ticket: LeaseTicket,
+        said: ConsumerReport,
+    ) -> Result<(State, Option<UnixMs>), LeaseError> {
         let leased = self.held(tenant, ticket).await?;
         let _hold = self.leases.guard(leased.lease());
         let settlement = match said {
-            Said::Release => Settlement::released(&leased, self.clock.now()),
-            Said::Complete => {
+            ConsumerReport::Release => Settlement::released(&leased, self.clock.now()),
+            ConsumerReport::Complete => {
                 let said = (JudgedOutcome::Success, "the consumer completed it".to_owned());
-                self.attempter.consumed(&leased, ticket.since, said, None).await
+                self.executor.consumed(&leased, ticket.since, said, None).await
             }
-            Said::Fail { error, permanent, retry_after } => {
+            ConsumerReport::Fail { error, permanent, retry_after } => {
                 let outcome = if permanent { JudgedOutcome::Permanent } else { JudgedOutcome::Retryable };
-                self.attempter.consumed(&leased, ticket.since, (outcome, error), retry_after).await
+                self.executor.consumed(&leased, ticket.since, (outcome, error), retry_after).await
             }
         };
         let next_run_at = settlement.next().run_at();
         match self.settle(&leased, settlement).await? {
-            Settled::Applied(state) => Ok((state, next_run_at.filter(|_| !state.is_final()))),
-            Settled::LeaseLost => Err(Lost::Ended),
+            SettleOutcome::Applied(state) => Ok((state, next_run_at.filter(|_| !state.is_final()))),
+            SettleOutcome::LeaseLost => Err(LeaseError::Ended),
         }
     }
 
-    async fn held(&self, tenant: TenantId, ticket: Ticket) -> Result<Leased, Lost> {
+    async fn held(&self, tenant: TenantId, ticket: LeaseTicket) -> Result<LeasedJob, LeaseError> {
         let now = self.clock.now();
         if let Some(leased) = self.store.held(tenant, ticket.job, ticket.token, now).await?
             && leased.job.spec.target.is_none()
@@ -268,19 +278,19 @@ impl Puller {
             return Ok(leased);
         }
         match self.store.job(tenant, ticket.job).await? {
-            Some(job) if job.spec.target.is_none() => Err(Lost::Ended),
-            _ => Err(Lost::Unknown),
+            Some(job) if job.spec.target.is_none() => Err(LeaseError::Ended),
+            _ => Err(LeaseError::Unknown),
         }
     }
 
-    async fn settle(&self, leased: &Leased, settlement: Settlement) -> Result<Settled, StoreError> {
+    async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Result<SettleOutcome, StoreError> {
         let attempt = self.rollouts.interest(leased.job.group, &settlement);
         let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         let settled = self.store.settle(vec![settlement.clone()]).await?;
-        let settled = settled.first().copied().unwrap_or(Settled::LeaseLost);
+        let settled = settled.first().copied().unwrap_or(SettleOutcome::LeaseLost);
         self.observer.settled(leased, &settlement, settled);
         self.rollouts.settled(leased.job.group, attempt, None);
-        self.wake.everywhere(self.clock.now());
+        self.notifier.everywhere(self.clock.now());
         Ok(settled)
     }
 }

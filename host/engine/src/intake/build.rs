@@ -21,7 +21,7 @@ use super::target_url::{UrlSchemes, check_url};
 use super::time::{is_relative, run_at};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, JobId, Metadata, NewJob, Spec, Target, Template, Text, new_seed};
+use carillon_core::job::{Admission, FollowUp, JobId, Metadata, NewJob, Spec, Target, Text, new_seed};
 use carillon_core::json::read_object;
 use carillon_policy::binding::{parse_period, pointer_to};
 
@@ -179,7 +179,7 @@ impl Intake {
         doc: Option<&'a RawValue>,
         checked: &'a mut ValidationCache,
         depth: u32,
-    ) -> BoxFuture<'a, Result<Option<Template>, IntakeError>> {
+    ) -> BoxFuture<'a, Result<Option<FollowUp>, IntakeError>> {
         async move {
             let Some(doc) = doc else { return Ok(None) };
             if depth == 0 {
@@ -208,7 +208,7 @@ impl Intake {
         doc: &JobDoc,
         checked: &mut ValidationCache,
         depth: u32,
-    ) -> Result<Template, IntakeError> {
+    ) -> Result<FollowUp, IntakeError> {
         let target = match &doc.group {
             Some(name) => self.named_group(group.tenant.id, name)?,
             None => Arc::clone(group),
@@ -225,7 +225,7 @@ impl Intake {
             ));
         }
         let delay = run_at(doc.run_at.as_ref(), UnixMs(0), self.limits.horizon)?.since(UnixMs(0));
-        Ok(Template {
+        Ok(FollowUp {
             group: target.id,
             name: doc.name.clone(),
             delay,

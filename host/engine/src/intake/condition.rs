@@ -12,13 +12,13 @@ use carillon_policy::binding::parse_period;
 
 /// How long a dedupe key is remembered if the client does not say, and at most.
 const DEDUPE_WINDOW: Duration = Duration::from_secs(5 * 60);
-const LONGEST_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+const MAX_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
 /// How far a window may be from the millisecond that it was written as.
 const INEXACTNESS: Duration = Duration::from_nanos(1_000);
 
 /// The longest window of a debounced key.
-const LONGEST_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
+const MAX_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Reads the condition.
 ///
@@ -73,9 +73,9 @@ fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, IntakeError> {
 
 fn debounce_window(seconds: f64) -> Result<Duration, IntakeError> {
     let invalid = |detail: String| IntakeError::invalid("/debounce_seconds", detail);
-    let window = Duration::try_from_secs_f64(seconds).ok().filter(|window| *window <= LONGEST_DEBOUNCE);
+    let window = Duration::try_from_secs_f64(seconds).ok().filter(|window| *window <= MAX_DEBOUNCE);
     let window = window.ok_or_else(|| {
-        let most = LONGEST_DEBOUNCE.as_secs();
+        let most = MAX_DEBOUNCE.as_secs();
         invalid(format!("a number of seconds from 0 to {most} is needed"))
     })?;
     // A float is seldom exactly the millisecond that it was written as.
@@ -94,8 +94,8 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, IntakeError> {
         (None, Some(_)) => {
             Err(IntakeError::invalid("/dedupe_window", "it says for how long a `dedupe_key` is remembered"))
         }
-        (Some(_), Some(window)) if window > LONGEST_DEDUPE_WINDOW => {
-            let most = carillon_core::duration::format(LONGEST_DEDUPE_WINDOW);
+        (Some(_), Some(window)) if window > MAX_DEDUPE_WINDOW => {
+            let most = carillon_core::duration::format(MAX_DEDUPE_WINDOW);
             Err(IntakeError::invalid("/dedupe_window", format!("at most {most}")))
         }
         (Some(key), window) => Ok(Admission::Unique { key: key.clone(), window: window.unwrap_or(DEDUPE_WINDOW) }),

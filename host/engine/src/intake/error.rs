@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use carillon_catalog::Rejected;
+use carillon_catalog::CatalogError;
 use carillon_core::json::Unreadable;
 use carillon_policy::binding::Invalid;
 use carillon_store::StoreError;
@@ -30,7 +30,7 @@ pub enum Cause {
     Conflict(String),
     /// The catalog refuses the job's overrides.
     #[error(transparent)]
-    Catalog(Rejected),
+    Catalog(CatalogError),
     /// The store did not accept the job; nothing of it was stored.
     #[error("the store does not answer")]
     Store(StoreError),
@@ -89,10 +89,10 @@ impl From<Unreadable> for IntakeError {
     }
 }
 
-impl From<Rejected> for IntakeError {
-    fn from(rejected: Rejected) -> Self {
+impl From<CatalogError> for IntakeError {
+    fn from(rejected: CatalogError) -> Self {
         match rejected {
-            Rejected::Invalid(invalid) => invalid.into(),
+            CatalogError::Invalid(invalid) => invalid.into(),
             rejected => Self { pointer: None, cause: Cause::Catalog(rejected) },
         }
     }

@@ -24,12 +24,12 @@ pub use self::observer_jobs::make_requested_jobs;
 pub use self::schedule_template::{ScheduleTemplate, TickJob, TickTrigger};
 pub use self::target_url::UrlSchemes;
 pub use self::time::TimeInput;
-use crate::notifier::Wake;
+use crate::notifier::Notifier;
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::{Admission, NewJob, Overlap, TenantId};
-use carillon_store::{Insert, Inserted, Store, StoreError};
-use carillon_telemetry::{Observer, Told};
+use carillon_store::{Insert, InsertResult, Store, StoreError};
+use carillon_telemetry::{PendingFacts, Telemetry};
 
 /// Makes jobs.
 pub struct Intake {
@@ -40,9 +40,9 @@ pub struct Intake {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Publishes what was stored.
-    pub observer: Arc<Observer>,
+    pub observer: Arc<Telemetry>,
     /// Wakes the dispatcher.
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// Bounds of a job.
     pub limits: IntakeLimits,
 }
@@ -61,16 +61,16 @@ impl Intake {
     ///
     /// # Errors
     /// Returns the store's error; then none of them was stored.
-    pub async fn place(&self, insert: Insert) -> Result<Inserted, StoreError> {
-        let told: Vec<Told> = insert.jobs.iter().map(Told::of).collect();
+    pub async fn place(&self, insert: Insert) -> Result<InsertResult, StoreError> {
+        let told: Vec<PendingFacts> = insert.jobs.iter().map(PendingFacts::of).collect();
         let from = insert.jobs.iter().map(may_be_due_from).min().unwrap_or(UnixMs::MAX);
         let aborts = insert.jobs.iter().any(aborts_others);
         let inserted = self.store.insert(insert).await?;
-        if let Inserted::Placed(placed) = &inserted {
+        if let InsertResult::Placed(placed) = &inserted {
             self.observer.placed(told, placed);
-            self.wake.everywhere(from);
+            self.notifier.everywhere(from);
             if aborts {
-                self.wake.abort();
+                self.notifier.abort();
             }
         }
         Ok(inserted)

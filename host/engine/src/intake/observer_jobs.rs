@@ -13,7 +13,7 @@ use super::Intake;
 use super::build::ValidationCache;
 use super::error::IntakeError;
 use super::input::JobDoc;
-use crate::observers::{Asked, Observers};
+use crate::observers::{ObserverRunner, RequestedJobs};
 use carillon_catalog::Group;
 use carillon_policy::AskedJob;
 use carillon_policy::binding::{Invalid, pointer_to};
@@ -21,8 +21,8 @@ use carillon_policy::binding::{Invalid, pointer_to};
 /// Makes the jobs that observers ask for, until `stop`.
 pub async fn make_requested_jobs(
     intake: Arc<Intake>,
-    observers: Arc<Observers>,
-    requested: Arc<Mutex<mpsc::Receiver<Asked>>>,
+    observers: Arc<ObserverRunner>,
+    requested: Arc<Mutex<mpsc::Receiver<RequestedJobs>>>,
     stop: CancellationToken,
 ) {
     let mut requested = requested.lock_owned().await;

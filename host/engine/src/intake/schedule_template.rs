@@ -14,7 +14,7 @@ use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::{Admission, GroupId, JobId, Label, NewJob, Overlap, SkippedTicks, TenantId, Tick, new_seed};
 use carillon_core::json::read_object;
 use carillon_core::timetable::Timetable;
-use carillon_store::{Insert, Inserted, Once, Placed, StoreError};
+use carillon_store::{IdempotentRequest, Insert, InsertOutcome, InsertResult, StoreError};
 use carillon_telemetry::{Fact, Subject};
 
 /// What a schedule's jobs are made of, as long as neither it nor its group changes.
@@ -203,10 +203,10 @@ impl Intake {
     ///
     /// # Errors
     /// If the store does not take them; then none was made.
-    pub async fn insert_ticks(&self, ticking: &[TickJob]) -> Result<Vec<Placed>, StoreError> {
+    pub async fn insert_ticks(&self, ticking: &[TickJob]) -> Result<Vec<InsertOutcome>, StoreError> {
         match self.insert_ticks_once(ticking, None).await? {
-            Inserted::Placed(placed) => Ok(placed),
-            Inserted::Replayed(_) => Ok(Vec::new()),
+            InsertResult::Placed(placed) => Ok(placed),
+            InsertResult::Replayed(_) => Ok(Vec::new()),
         }
     }
 
@@ -214,12 +214,16 @@ impl Intake {
     ///
     /// # Errors
     /// If the store does not take them; then none was made.
-    pub async fn insert_ticks_once(&self, ticking: &[TickJob], once: Option<Once>) -> Result<Inserted, StoreError> {
+    pub async fn insert_ticks_once(
+        &self,
+        ticking: &[TickJob],
+        once: Option<IdempotentRequest>,
+    ) -> Result<InsertResult, StoreError> {
         let jobs = ticking.iter().map(|ticking| ticking.job.clone()).collect();
         let inserted = self.place(Insert { jobs, once }).await?;
-        let Inserted::Placed(placed) = &inserted else { return Ok(inserted) };
+        let InsertResult::Placed(placed) = &inserted else { return Ok(inserted) };
         for (TickJob { schedule, tick, job, .. }, placed) in ticking.iter().zip(placed) {
-            if let Placed::TickSkipped(reason) = placed {
+            if let InsertOutcome::TickSkipped(reason) = placed {
                 self.tell_skipped(schedule, Some(job.group), &SkippedTicks::one(*tick, *reason));
             }
         }

@@ -9,7 +9,7 @@ use carillon_core::clock::{UnixMs, rfc3339};
 use carillon_core::duration;
 
 /// The largest number of Unix seconds, in the year 5138; those of milliseconds are larger from 1973 on.
-const MOST_SECONDS: f64 = 1e11;
+const MAX_SECONDS: f64 = 1e11;
 
 /// How far a float with so many digits may be from its millisecond.
 const INEXACTNESS_MS: f64 = 0.001;
@@ -57,7 +57,7 @@ pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
 
 /// A number of Unix seconds.
 fn of_seconds(seconds: f64) -> Result<UnixMs, String> {
-    if seconds.abs() > MOST_SECONDS {
+    if seconds.abs() > MAX_SECONDS {
         let hint = "divide it by 1000";
         return Err(format!(
             "`{seconds}` is too large for a number of Unix seconds and looks like milliseconds; {hint}"

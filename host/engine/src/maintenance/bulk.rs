@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, Divided};
-use crate::notifier::Wake;
-use carillon_catalog::{Bulk, BulkAction, Catalog, Rejected};
+use crate::cluster::{Cluster, ShareKey};
+use crate::notifier::Notifier;
+use carillon_catalog::{Bulk, BulkAction, Catalog, CatalogError};
 use carillon_core::clock::{self, Clock};
 use carillon_core::job::{Job, State, TenantId};
 use carillon_core::stable_hash::fnv;
-use carillon_store::{Change, Changed, JobsQuery, Store, StoreError};
-use carillon_telemetry::Observer;
+use carillon_store::{ChangeOutcome, JobChange, JobsQuery, Store, StoreError};
+use carillon_telemetry::Telemetry;
 
 /// How many jobs are changed in one transaction.
 const PAGE: u32 = 500;
@@ -26,13 +26,13 @@ const PAGE: u32 = 500;
 pub const AT_ONCE: u64 = 1_000;
 
 /// How often it is looked whether there is one that another node has left.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes changes of many jobs.
-pub struct Bulks {
+pub struct BulkRunner {
     /// Where jobs are.
     pub store: Arc<dyn Store>,
     /// Knows what is asked for.
@@ -40,14 +40,14 @@ pub struct Bulks {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Is told what happened.
-    pub observer: Arc<Observer>,
+    pub observer: Arc<Telemetry>,
     /// Is woken when jobs may be due.
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// The other nodes.
     pub cluster: Arc<Cluster>,
 }
 
-impl Bulks {
+impl BulkRunner {
     /// How many jobs a change is for, now.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Bulks {
             if unfinished.is_empty() {
                 tokio::select! {
                     () = changed => {}
-                    () = self.clock.sleep_until(self.clock.now().plus(LOOK_AGAIN)) => {}
+                    () = self.clock.sleep_until(self.clock.now().plus(POLL_INTERVAL)) => {}
                     () = stop.cancelled() => {}
                 }
             }
@@ -82,10 +82,10 @@ impl Bulks {
 
     /// One node makes a change; when it goes, another one goes on.
     fn is_ours(&self, bulk: &Bulk) -> bool {
-        self.cluster.share(Divided::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
+        self.cluster.share(ShareKey::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
     }
 
-    async fn one(&self, bulk: &Bulk, stop: &CancellationToken) -> Result<(), Rejected> {
+    async fn one(&self, bulk: &Bulk, stop: &CancellationToken) -> Result<(), CatalogError> {
         let mut bulk = bulk.clone();
         while bulk.doc.finished_at.is_none() && self.is_ours(&bulk) && !stop.is_cancelled() {
             self.page(&mut bulk).await?;
@@ -115,14 +115,15 @@ impl Bulks {
         };
         let change = match bulk.doc.action {
             // Who asks for jobs that wait does not mean one that has begun to run since they were looked at.
-            BulkAction::Cancel if bulk.doc.filter.state == Some(State::Scheduled) => Change::Withdraw,
-            BulkAction::Cancel => Change::Cancel,
-            BulkAction::Reschedule { at } => Change::Reschedule(at),
-            BulkAction::Redrive => Change::Redrive(now),
-            BulkAction::Purge => Change::Purge,
+            BulkAction::Cancel if bulk.doc.filter.state == Some(State::Scheduled) => JobChange::Withdraw,
+            BulkAction::Cancel => JobChange::Cancel,
+            BulkAction::Reschedule { at } => JobChange::Reschedule(at),
+            BulkAction::Redrive => JobChange::Redrive(now),
+            BulkAction::Purge => JobChange::Purge,
         };
         let changed = self.change(bulk.tenant, &jobs, &change).await?;
-        let done = changed.iter().filter(|changed| matches!(changed, Changed::Done | Changed::Requested)).count();
+        let done =
+            changed.iter().filter(|changed| matches!(changed, ChangeOutcome::Done | ChangeOutcome::Requested)).count();
         bulk.doc.done += u64::try_from(done).unwrap_or(u64::MAX);
         bulk.doc.skipped += u64::try_from(changed.len() - done).unwrap_or(u64::MAX);
         bulk.doc.cursor = (0, Some(last));
@@ -134,11 +135,16 @@ impl Bulks {
     ///
     /// # Errors
     /// If the store does not answer; then nothing was done.
-    pub async fn change(&self, tenant: TenantId, jobs: &[Job], change: &Change) -> Result<Vec<Changed>, StoreError> {
+    pub async fn change(
+        &self,
+        tenant: TenantId,
+        jobs: &[Job],
+        change: &JobChange,
+    ) -> Result<Vec<ChangeOutcome>, StoreError> {
         let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
         let changed = self.store.change(tenant, ids, change.clone(), now).await?;
         self.observer.changed(jobs, change, &changed, now);
-        self.wake.everywhere(now);
+        self.notifier.everywhere(now);
         Ok(changed)
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::settle;
-use crate::dispatch::dispatcher::Node;
+use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::leases::{Hold, Sorted};
 use carillon_catalog::BULK_RETENTION;
 use carillon_config::Retention;
 use carillon_core::clock::{self, UnixMs};
-use carillon_core::job::{Lease, Leased, Settlement, State};
+use carillon_core::job::{Lease, LeasedJob, Settlement, State};
 use carillon_store::{Prune, StoreError};
 use carillon_telemetry::Fact;
 
@@ -35,7 +35,7 @@ struct Recovered {
     next_end: Option<UnixMs>,
 }
 
-impl Node {
+impl Dispatcher {
     /// Takes back jobs whose lease ended, and ends waiting jobs whose time has run out, until `stop`. The first time at once: after
     /// a crash they are waiting.
     pub async fn run_late(self: Arc<Self>, stop: CancellationToken) {
@@ -50,7 +50,7 @@ impl Node {
                     if jobs > 0 {
                         tracing::warn!(jobs, "jobs were taken back whose lease had ended");
                     }
-                    self.wake.here();
+                    self.notifier.here();
                     continue;
                 }
                 Err(error) => {
@@ -87,19 +87,19 @@ impl Node {
         for leased in &leased {
             self.observer.tell(Fact::interrupt(leased, now));
         }
-        self.settle_all(&leased, |leased: &Leased| settle::interrupted(leased, now)).await;
+        self.settle_all(&leased, |leased: &LeasedJob| settle::interrupted(leased, now)).await;
         Ok(leased.len())
     }
 
     async fn expire(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let leased = self.store.claim_overdue(now, now.plus(self.config.lease.get()), BATCH).await?;
-        self.settle_all(&leased, |leased: &Leased| Settlement::expired(leased, now, None)).await;
+        self.settle_all(&leased, |leased: &LeasedJob| Settlement::expired(leased, now, None)).await;
         Ok(leased.len())
     }
 
     /// Holds what it settles: however long the store takes, these leases are not lost once more.
-    pub(crate) async fn settle_all(&self, leased: &[Leased], settle: impl Fn(&Leased) -> Settlement) {
+    pub(crate) async fn settle_all(&self, leased: &[LeasedJob], settle: impl Fn(&LeasedJob) -> Settlement) {
         let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease())).collect();
         self.settler.settle_all(leased, settle).await;
     }
@@ -119,7 +119,7 @@ impl Node {
             if let Err(error) = self.catalog.tidy(now.minus(BULK_RETENTION)).await {
                 tracing::error!(%error, "cannot remove what deleted groups and finished bulk changes left");
             }
-            self.gates.forget_idle(now);
+            self.limiter.forget_idle(now);
             self.pause_until(self.clock.now().plus(retention.sweep_interval.get()), &stop).await;
         }
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Rollouts;
-use carillon_policy::Began;
+use super::RolloutMonitor;
+use carillon_policy::QuarantineStart;
 use carillon_telemetry::{Fact, Subject};
 
-impl Rollouts {
+impl RolloutMonitor {
     /// Tells of quarantines as they begin, whoever's calls they come of, until `stop`.
     pub async fn run_quarantines(self: Arc<Self>, stop: CancellationToken) {
         loop {
@@ -23,8 +23,8 @@ impl Rollouts {
         }
     }
 
-    fn tell_quarantine(&self, began: Began, whose: &str) {
-        let Began { tenant, binding, role, plugin, sentence } = began;
+    fn tell_quarantine(&self, began: QuarantineStart, whose: &str) {
+        let QuarantineStart { tenant, binding, role, plugin, sentence } = began;
         let group = self.catalog.group_by_id(sentence.group);
         let (owner, group) = group.map(|it| (it.tenant.name.clone(), it.name.clone())).unwrap_or_default();
         let (since, until, fault) = (sentence.since, sentence.until, sentence.fault.as_str());

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Rollouts;
+use super::RolloutMonitor;
 use super::requests::RequestChanges;
 use super::shadow::{Difference, Tally};
-use crate::delivery::attempt::{Opinion, Trial, Unusable};
+use crate::delivery::attempt::{AttemptSnapshot, Evaluation, NotReplayable};
 use crate::delivery::send::Outgoing;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -73,12 +73,12 @@ impl Record {
             .collect()
     }
 
-    fn trial(&self, number: u32) -> Result<Trial, Unusable> {
-        Trial::recorded(&self.job, self.body.clone(), &self.attempts, number)
+    fn trial(&self, number: u32) -> Result<AttemptSnapshot, NotReplayable> {
+        AttemptSnapshot::recorded(&self.job, self.body.clone(), &self.attempts, number)
     }
 }
 
-impl Rollouts {
+impl RolloutMonitor {
     /// What a version of the group's policy says of an attempt.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Rollouts {
         version: i64,
         record: &Record,
         number: u32,
-    ) -> Result<Difference, Unusable> {
+    ) -> Result<Difference, NotReplayable> {
         let trial = record.trial(number)?;
         self.compared(group, version, record, &trial).await
     }
@@ -98,11 +98,16 @@ impl Rollouts {
     ///
     /// # Errors
     /// If too little is known of the attempt, or the version that decided makes another request by now.
-    pub async fn sent_request(&self, group: &Arc<Group>, record: &Record, number: u32) -> Result<Outgoing, Unusable> {
+    pub async fn sent_request(
+        &self,
+        group: &Arc<Group>,
+        record: &Record,
+        number: u32,
+    ) -> Result<Outgoing, NotReplayable> {
         let trial = record.trial(number)?;
         let attempt = record.attempts.iter().find(|attempt| attempt.number == number);
         let version = attempt.map_or(group.binding, |attempt| attempt.detail.binding_version);
-        self.sent(group, version, &trial).await.ok_or_else(|| Unusable(NOT_AGAIN.to_owned()))
+        self.sent(group, version, &trial).await.ok_or_else(|| NotReplayable(NOT_AGAIN.to_owned()))
     }
 
     /// Adds what a version of the group's policy says of those attempts of a job that began within `times`.
@@ -116,11 +121,11 @@ impl Rollouts {
         record: &Record,
         times: &Range<UnixMs>,
         backtest: &mut Backtest,
-    ) -> Result<(), Unusable> {
+    ) -> Result<(), NotReplayable> {
         for attempt in record.attempts.iter().filter(|attempt| times.contains(&attempt.started_at)) {
             match record.trial(attempt.number) {
                 Ok(trial) => backtest.tally.add(self.compared(group, version, record, &trial).await?),
-                Err(Unusable(why)) => {
+                Err(NotReplayable(why)) => {
                     backtest.skipped.push(Skipped { job: record.job.id, attempt: attempt.number, why });
                 }
             }
@@ -134,8 +139,8 @@ impl Rollouts {
         group: &Arc<Group>,
         version: i64,
         record: &Record,
-        trial: &Trial,
-    ) -> Result<Difference, Unusable> {
+        trial: &AttemptSnapshot,
+    ) -> Result<Difference, NotReplayable> {
         let (shadow, request) = match self.decided_again(group, version, trial).await? {
             Ok((opinion, request)) => (Ok(opinion), request),
             Err(code) => (Err(code), None),
@@ -157,7 +162,7 @@ impl Rollouts {
     }
 
     /// The request of an attempt, made again by the version that decided it. None if that makes another one by now.
-    async fn sent(&self, group: &Arc<Group>, version: i64, trial: &Trial) -> Option<Outgoing> {
+    async fn sent(&self, group: &Arc<Group>, version: i64, trial: &AttemptSnapshot) -> Option<Outgoing> {
         let (opinion, request) = self.shadows.opinion(group, version, trial).await?.ok()?;
         request.filter(|_| opinion.request == trial.said.request)
     }
@@ -166,11 +171,11 @@ impl Rollouts {
         &self,
         group: &Arc<Group>,
         version: i64,
-        trial: &Trial,
-    ) -> Result<Result<(Opinion, Option<Outgoing>), FaultCode>, Unusable> {
+        trial: &AttemptSnapshot,
+    ) -> Result<Result<(Evaluation, Option<Outgoing>), FaultCode>, NotReplayable> {
         let said = self.shadows.opinion(group, version, trial).await;
-        let said = said.ok_or_else(|| Unusable(format!("version {version} of the policy is not kept")))?;
-        Ok(said.map(|(it, request)| (Opinion { ruling: trial.as_recorded(it.ruling), ..it }, request)))
+        let said = said.ok_or_else(|| NotReplayable(format!("version {version} of the policy is not kept")))?;
+        Ok(said.map(|(it, request)| (Evaluation { ruling: trial.as_recorded(it.ruling), ..it }, request)))
     }
 }
 

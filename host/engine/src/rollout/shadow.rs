@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::requests::RequestChanges;
-use crate::delivery::attempt::{Attempter, Opinion, Trial};
+use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot, Evaluation};
 use crate::delivery::send::Outgoing;
 use carillon_catalog::{Catalog, Group, Shadow};
 use carillon_core::job::{GroupId, JobId};
 use carillon_policy::{FaultCode, Ruling};
-use carillon_telemetry::{Fact, Observer, ShadowOutcome};
+use carillon_telemetry::{Fact, ShadowOutcome, Telemetry};
 
 /// The most memory of attempts that wait to be shown to shadows, in KiB.
 const ROOM: usize = 64 << 10;
@@ -29,9 +29,9 @@ const DIFFERENCES: usize = 20;
 
 /// Runs shadows.
 pub struct Shadows {
-    attempter: Arc<Attempter>,
+    executor: Arc<AttemptExecutor>,
     catalog: Arc<Catalog>,
-    observer: Arc<Observer>,
+    observer: Arc<Telemetry>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -73,9 +73,9 @@ pub struct Difference {
     /// The attempt's number.
     pub attempt: u32,
     /// What was said.
-    pub said: Opinion,
+    pub said: Evaluation,
     /// What the shadow said; a fault's code if it could not be asked.
-    pub shadow: Result<Opinion, FaultCode>,
+    pub shadow: Result<Evaluation, FaultCode>,
     /// Whether it judges otherwise, and saw less of the answer: so that, and what follows from it, may be no difference.
     pub uncertain: bool,
     /// Where its request differs, if that was looked into.
@@ -85,7 +85,7 @@ pub struct Difference {
 }
 
 /// What is different in two opinions: request, judge, retry.
-fn different(said: &Opinion, shadow: &Opinion) -> [bool; 3] {
+fn different(said: &Evaluation, shadow: &Evaluation) -> [bool; 3] {
     let ruling = |ruling: &Ruling| match ruling {
         Ruling::RetryAfter(delay) => Some(*delay),
         Ruling::Done | Ruling::GiveUp(_) => None,
@@ -103,7 +103,7 @@ fn words([request, judge, retry]: [bool; 3]) -> String {
 
 impl Difference {
     /// What a version says of an attempt, beside what was said.
-    pub(super) fn of(trial: &Trial, shadow: Result<Opinion, FaultCode>) -> Self {
+    pub(super) fn of(trial: &AttemptSnapshot, shadow: Result<Evaluation, FaultCode>) -> Self {
         let [_, judge, _] = shadow.as_ref().map_or([false; 3], |shadow| different(&trial.said, shadow));
         Self {
             job: trial.leased.job.id,
@@ -124,7 +124,7 @@ impl Difference {
     /// Whether the same was said in everything, without a fault.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        let is_same = |shadow: &Opinion| different(&self.said, shadow) == [false; 3] && faults(shadow).is_empty();
+        let is_same = |shadow: &Evaluation| different(&self.said, shadow) == [false; 3] && faults(shadow).is_empty();
         self.shadow.as_ref().is_ok_and(is_same)
     }
 
@@ -136,7 +136,7 @@ impl Difference {
 }
 
 /// The codes of the faults in it.
-fn faults(opinion: &Opinion) -> Vec<String> {
+fn faults(opinion: &Evaluation) -> Vec<String> {
     opinion.uses.iter().filter_map(|used| used.fault.clone()).collect()
 }
 
@@ -144,7 +144,7 @@ impl Tally {
     /// Counts an opinion; says what is different.
     pub(super) fn count(&mut self, difference: Difference) -> (ShadowOutcome, Option<String>) {
         self.attempts += 1;
-        let fuel = |opinion: &Opinion| opinion.uses.iter().map(|used| used.fuel).sum::<u64>();
+        let fuel = |opinion: &Evaluation| opinion.uses.iter().map(|used| used.fuel).sum::<u64>();
         self.fuel += fuel(&difference.said);
         let (codes, parts) = match &difference.shadow {
             Ok(opinion) => {
@@ -178,13 +178,13 @@ impl Tally {
 
 impl Shadows {
     pub(super) fn new(
-        attempter: Arc<Attempter>,
+        executor: Arc<AttemptExecutor>,
         catalog: Arc<Catalog>,
-        observer: Arc<Observer>,
+        observer: Arc<Telemetry>,
         stop: CancellationToken,
     ) -> Self {
         let room = Arc::new(Semaphore::new(ROOM));
-        Self { attempter, catalog, observer, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
+        Self { executor, catalog, observer, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
     }
 
     /// What the group's shadow has said so far.
@@ -196,7 +196,7 @@ impl Shadows {
     }
 
     /// Shows an attempt to its group's shadow, some time soon.
-    pub(super) fn show(self: &Arc<Self>, trial: Box<Trial>) {
+    pub(super) fn show(self: &Arc<Self>, trial: Box<AttemptSnapshot>) {
         let size = trial.size().div_ceil(1 << 10).clamp(LEAST, ROOM);
         let place = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX));
         let Ok(place) = place else {
@@ -218,13 +218,13 @@ impl Shadows {
         &self,
         group: &Arc<Group>,
         version: i64,
-        trial: &Trial,
-    ) -> Option<Result<(Opinion, Option<Outgoing>), FaultCode>> {
+        trial: &AttemptSnapshot,
+    ) -> Option<Result<(Evaluation, Option<Outgoing>), FaultCode>> {
         let variant = self.catalog.bound(group, version)?;
-        Some(self.attempter.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
+        Some(self.executor.second_opinion(&variant, trial).await.map_err(|fault| fault.code))
     }
 
-    async fn ask(&self, trial: &Trial) {
+    async fn ask(&self, trial: &AttemptSnapshot) {
         let id = trial.leased.job.group;
         let Some(group) = self.catalog.group_by_id(id) else {
             self.lock().remove(&id);
@@ -233,7 +233,7 @@ impl Shadows {
         // It may have been taken away meanwhile, or be in force by now.
         let Some(shadow) = group.rollout.shadow.clone() else { return };
         let Some(variant) = self.catalog.bound(&group, shadow.version) else { return };
-        let said = match self.attempter.opinion_of_shadow(&variant, trial).await {
+        let said = match self.executor.opinion_of_shadow(&variant, trial).await {
             Err(fault) if fault.code == FaultCode::Overloaded => return self.drop_one(id),
             said => said.map_err(|fault| fault.code),
         };

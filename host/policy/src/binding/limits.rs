@@ -10,10 +10,10 @@ use super::Invalid;
 use carillon_core::json::read_value;
 
 /// The most redirects that a group can follow.
-const MOST_REDIRECTS: u32 = 10;
+const MAX_REDIRECTS: u32 = 10;
 
 /// What weighs most.
-const MOST_WEIGHT: u32 = 100;
+const MAX_WEIGHT: u32 = 100;
 
 /// A group's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -175,7 +175,7 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
 
 fn parse_weight(pointer: &str, weight: u32) -> Result<u32, Invalid> {
     match weight {
-        1..=MOST_WEIGHT => Ok(weight),
+        1..=MAX_WEIGHT => Ok(weight),
         _ => Err(Invalid::at(pointer, format!("a weight is a number from 1 to {MOST_WEIGHT}"))),
     }
 }
@@ -194,7 +194,7 @@ fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid>
 
 fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
     match doc.redirects.unwrap_or(0) {
-        count @ 0..=MOST_REDIRECTS => Ok(count as usize),
+        count @ 0..=MAX_REDIRECTS => Ok(count as usize),
         _ => Err(Invalid::at("/limits/redirects", format!("at most {MOST_REDIRECTS} redirects can be followed"))),
     }
 }

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 pub use self::input::Input;
-use super::{AskedJob, Called, Decision, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Role};
+use super::{
+    AskedJob, CallResult, Decision, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Role,
+};
 use carillon_core::clock::UnixMs;
 
 /// Something is not as a case is written.
@@ -23,7 +25,7 @@ pub struct NotACase(pub(super) String);
 /// A call.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
+pub struct CallCase {
     /// What is asked of the plugin.
     pub role: Role,
     /// Its config, as a binding would have it.
@@ -72,12 +74,12 @@ impl CaseKey {
     }
 }
 
-impl Case {
+impl CallCase {
     /// Makes the call. The time is `now` where the case does not say it. The answer is given as JSON.
     ///
     /// # Errors
     /// If the case does not make sense for its role, or the plugin refuses its config.
-    pub fn call(mut self, plugin: &Plugin, limits: &Limits, now: UnixMs) -> Result<Called<Value>, NotACase> {
+    pub fn call(mut self, plugin: &Plugin, limits: &Limits, now: UnixMs) -> Result<CallResult<Value>, NotACase> {
         if !plugin.plays(self.role) {
             let roles = plugin.roles().into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ");
             return Err(NotACase(format!("this component does not {}; its roles are: {roles}", self.role)));
@@ -111,8 +113,8 @@ impl Case {
     }
 }
 
-fn shown<T>(called: Called<T>, show: impl FnOnce(T) -> Value) -> Called<Value> {
-    Called { result: called.result.map(show), usage: called.usage }
+fn shown<T>(called: CallResult<T>, show: impl FnOnce(T) -> Value) -> CallResult<Value> {
+    CallResult { result: called.result.map(show), usage: called.usage }
 }
 
 /// The jobs that an observer asked for; null if there are none.

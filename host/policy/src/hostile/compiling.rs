@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use super::super::code_budget::CodeBudget;
 use super::super::engines::Engines;
-use super::super::room::Room;
 use super::super::{Cache, Compiler, ComponentSource, LargeLimits, Registry};
 use super::{Digest, Guest, LoadError, PLAIN, engine, limits};
 use carillon_core::job::TenantId;
@@ -53,7 +53,7 @@ impl Bench {
             fuel: 50_000_000,
             deadline: Duration::from_secs(60),
         };
-        let engines = Engines::new(&limits(), large, 4, 4 << 20, Room::new(usize::MAX)).unwrap();
+        let engines = Engines::new(&limits(), large, 4, 4 << 20, CodeBudget::new(usize::MAX)).unwrap();
         let cache = Cache::new(dir.path().join("cache"), Zeroizing::new([1; 32]), engines.compatible(), 1 << 30);
         let compiler = Compiler::new(program, Duration::from_secs(60), 1 << 30);
         Self { registry: Registry::new(engines, compiler, Some(cache)), component: component.into(), dir }

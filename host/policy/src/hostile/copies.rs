@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::copies::PATIENCE;
-use crate::engine::MOST_ENGINES as ENGINES;
+use crate::engine::MAX_ENGINES as ENGINES;
 use crate::engines::Engines;
-use crate::{Lane, PolicyThreads};
+use crate::{PolicyThreads, QueueKey};
 use carillon_core::job::TenantId;
 use carillon_testing::guest::{ENDLESS, Guest, PLAIN};
 
@@ -16,11 +16,11 @@ const SEATS: usize = ENGINES + 4;
 /// Bytes of a component that is small.
 const SMALL: usize = 4 << 20;
 
-fn load(guest: &Guest, room: &Arc<Room>) -> Arc<Plugin> {
+fn load(guest: &Guest, room: &Arc<CodeBudget>) -> Arc<Plugin> {
     load_where(SMALL, guest, room)
 }
 
-fn load_where(small: usize, guest: &Guest, room: &Arc<Room>) -> Arc<Plugin> {
+fn load_where(small: usize, guest: &Guest, room: &Arc<CodeBudget>) -> Arc<Plugin> {
     let component = guest.build();
     let engines = Engines::new(&limits(), super::wasi::large(), SEATS, small, Arc::clone(room)).unwrap();
     let artefact = engine::compile(&component).unwrap();
@@ -35,7 +35,7 @@ async fn on_seat<T: Send + 'static>(
 ) -> T {
     let plugin = Arc::clone(plugin);
     let threads = PolicyThreads::start(1, 1, seat).unwrap();
-    threads.run(Lane::of_tenant(TenantId(1)), move || work(&plugin)).await.unwrap()
+    threads.run(QueueKey::of_tenant(TenantId(1)), move || work(&plugin)).await.unwrap()
 }
 
 /// So many calls that another one is of a copy, if there is room for it.
@@ -46,7 +46,7 @@ async fn wear_in(seat: usize, plugin: &Arc<Plugin>) {
 
 #[tokio::test]
 async fn each_thread_has_its_own_which_is_made_once() {
-    let room = Room::new(usize::MAX);
+    let room = CodeBudget::new(usize::MAX);
     let plugin = load(&Guest::new("judge", PLAIN), &room);
     let size = plugin.code_size();
     let here = |plugin: &Plugin| (judge(plugin).result, std::ptr::from_ref(plugin.here()).addr());
@@ -64,8 +64,8 @@ async fn each_thread_has_its_own_which_is_made_once() {
 
 #[tokio::test]
 async fn a_copy_is_made_when_there_is_room_and_the_original_does_until_then() {
-    let size = load(&Guest::new("judge", PLAIN), &Room::new(0)).code_size();
-    let room = Room::new(3 * size);
+    let size = load(&Guest::new("judge", PLAIN), &CodeBudget::new(0)).code_size();
+    let room = CodeBudget::new(3 * size);
     let plugin = load(&Guest::new("judge", PLAIN), &room);
     let others = room.take(2 * size);
     wear_in(1, &plugin).await;
@@ -78,7 +78,7 @@ async fn a_copy_is_made_when_there_is_room_and_the_original_does_until_then() {
 
 #[tokio::test]
 async fn all_threads_may_call_the_original_at_once() {
-    let endless = load(&Guest::new("judge", ENDLESS), &Room::new(0));
+    let endless = load(&Guest::new("judge", ENDLESS), &CodeBudget::new(0));
     let calls = (0..SEATS).map(|seat| on_seat(seat, &endless, |plugin| judge(plugin).result));
     for result in join_all(calls).await {
         assert_eq!(result.unwrap_err().code, FaultCode::FuelExhausted);
@@ -87,7 +87,7 @@ async fn all_threads_may_call_the_original_at_once() {
 
 #[tokio::test]
 async fn a_large_one_has_none() {
-    let room = Room::new(usize::MAX);
+    let room = CodeBudget::new(usize::MAX);
     let plugin = load_where(0, &Guest::new("judge", PLAIN), &room);
     assert!(plugin.is_large());
     for seat in 0..SEATS {
@@ -99,7 +99,7 @@ async fn a_large_one_has_none() {
 
 #[tokio::test]
 async fn time_passes_in_all_engines() {
-    let room = Room::new(usize::MAX);
+    let room = CodeBudget::new(usize::MAX);
     let endless = load(&Guest::new("judge", ENDLESS), &room);
     for seat in 0..SEATS {
         wear_in(seat, &endless).await;

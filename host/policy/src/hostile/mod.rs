@@ -17,13 +17,13 @@ mod wasi;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::bindings::{judge_export, retry_export, types};
+use super::code_budget::CodeBudget;
 use super::component::check_bytes;
 use super::engine::{self, PolicyEngine};
 use super::input_len;
-use super::linked::Imports;
-use super::room::Room;
-use super::{Called, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
+use super::linked_component::Imports;
+use super::wit::{judge_export, retry_export, types};
+use super::{CallResult, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 use carillon_testing::guest::{ECHO, Guest, PLAIN};
 
 /// Enough that tests of one process never wait for an instance.
@@ -54,7 +54,7 @@ fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     let artefact = engine::compile(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let compiled = ENGINE.deserialize(&artefact).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let imports = Imports::of(&ENGINE, &compiled)?;
-    let (engines, room) = (Arc::new([Arc::clone(&ENGINE)]), Room::new(usize::MAX));
+    let (engines, room) = (Arc::new([Arc::clone(&ENGINE)]), CodeBudget::new(usize::MAX));
     Plugin::link(engines, Digest::of(component), &compiled, &imports, &room)
 }
 
@@ -100,19 +100,19 @@ fn verdict() -> judge_export::Verdict {
     judge_export::Verdict { outcome: judge_export::Outcome::Retryable, reason: "no".into() }
 }
 
-fn encode(plugin: &Plugin) -> Called<types::Request> {
+fn encode(plugin: &Plugin) -> CallResult<types::Request> {
     plugin.encode(&limits(), &attempt(), "{}", &request())
 }
 
-fn sign(plugin: &Plugin, keys: &[Arc<KeyMaterial>]) -> Called<types::Request> {
+fn sign(plugin: &Plugin, keys: &[Arc<KeyMaterial>]) -> CallResult<types::Request> {
     plugin.sign(&limits(), &attempt(), "{}", request(), keys)
 }
 
-fn judge(plugin: &Plugin) -> Called<judge_export::Verdict> {
+fn judge(plugin: &Plugin) -> CallResult<judge_export::Verdict> {
     plugin.judge(&limits(), &attempt(), "{}", &exchange())
 }
 
-fn retry(plugin: &Plugin) -> Called<retry_export::Decision> {
+fn retry(plugin: &Plugin) -> CallResult<retry_export::Decision> {
     plugin.retry(&limits(), &attempt(), "{}", &verdict(), &[])
 }
 

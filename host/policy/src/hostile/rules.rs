@@ -3,15 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Blame, Caller, Plan, Quarantine, QuarantineRules, Role, Ruling, Step, Watch};
+use crate::{Blame, Plan, PlanStep, PolicyCaller, Quarantine, QuarantineRules, Role, Ruling, Watch};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Outcome, TenantId};
 use carillon_testing::guest::{self, ECHO, ENDLESS, Guest, PLAIN, failure};
 
 const NOW: UnixMs = UnixMs(1_795_168_800_251);
 
-fn step(role: Role, plugin: &Arc<Plugin>, config: &str) -> Step {
-    Step {
+fn step(role: Role, plugin: &Arc<Plugin>, config: &str) -> PlanStep {
+    PlanStep {
         role,
         name: "guest@1.0.0".into(),
         plugin: Arc::clone(plugin),
@@ -50,7 +50,7 @@ fn encoder_or_signer_fails_nothing_is_called_after_it() {
     for role in [Role::Encode, Role::Sign] {
         for (body, code) in BAD {
             let watch = watch();
-            let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
+            let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
             let prepared = caller.prepare(&plan(role, &Guest::new(role.as_str(), body)), &attempt(), request());
             let (blamed, fault) = prepared.request.unwrap_err();
             assert_eq!((blamed, fault.code), (role, code));
@@ -65,7 +65,7 @@ fn declared_failure_names_who_must_act() {
     for (wire, blame) in [(0, Blame::Job), (1, Blame::Config), (2, Blame::Policy)] {
         let guest = Guest::new("sign", PLAIN).with(&failure(4, wire, "wrong-payload", "not an object"));
         let watch = watch();
-        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
+        let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
         let (role, fault) = caller.prepare(&plan(Role::Sign, &guest), &attempt(), request()).request.unwrap_err();
         assert_eq!((role, fault.code, fault.blame), (Role::Sign, FaultCode::Declared, blame));
     }
@@ -75,7 +75,7 @@ fn declared_failure_names_who_must_act() {
 fn without_a_judge_another_try_may_help() {
     for (body, code) in BAD {
         let watch = watch();
-        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
+        let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
         let decided = caller.decide(&plan(Role::Judge, &Guest::new("judge", body)), &attempt(), &exchange(), None, &[]);
         assert_eq!(decided.verdict.outcome, Outcome::Retryable);
         assert_eq!(decided.fault.unwrap().code, code.as_str());
@@ -89,7 +89,7 @@ fn without_a_retry_policy_the_host_backs_off_by_itself() {
     let refuses = Guest::new("judge", PLAIN).with(&guest::words(guest::ANSWER, &[0, 1]));
     for (body, code) in BAD {
         let watch = watch();
-        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
+        let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
         let mut plan = plan(Role::Retry, &Guest::new("retry", body));
         plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
         let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
@@ -105,7 +105,7 @@ fn the_longest_delay_of_a_retry_policy_is_bounded() {
     let refuses = Guest::new("judge", PLAIN).with(&guest::words(guest::ANSWER, &[0, 1]));
     let never = Guest::new("retry", PLAIN).with(&guest::words(guest::ANSWER + 16, &[u32::MAX, u32::MAX]));
     let watch = watch();
-    let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
+    let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
     let mut plan = plan(Role::Retry, &never);
     plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
     let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
@@ -119,7 +119,8 @@ fn three_faults_quarantine_the_component_with_that_config_only() {
     let mut plan = plan(Role::Encode, &Guest::new("encode", ECHO));
     let mut call = |config: &str, now: UnixMs| {
         plan.sign = Some((step(Role::Sign, &bad, config), vec![]));
-        let prepared = Caller { limits: &limits(), watch: Some(&watch), now }.prepare(&plan, &attempt(), request());
+        let prepared =
+            PolicyCaller { limits: &limits(), watch: Some(&watch), now }.prepare(&plan, &attempt(), request());
         (prepared.request.unwrap_err().1.code, prepared.uses.last().unwrap().fuel)
     };
     for _ in 0..3 {
@@ -141,7 +142,7 @@ fn without_a_watch_nobody_is_quarantined_and_everybody_is_called() {
         Plan { sign: Some((step(Role::Sign, &bad, "{}"), vec![])), ..plan(Role::Encode, &Guest::new("encode", ECHO)) };
     let watch = watch();
     let call = |watch| {
-        let prepared = Caller { limits: &limits(), watch, now: NOW }.prepare(&plan, &attempt(), request());
+        let prepared = PolicyCaller { limits: &limits(), watch, now: NOW }.prepare(&plan, &attempt(), request());
         prepared.request.unwrap_err().1.code
     };
     assert!((0..5).all(|_| call(None) == FaultCode::Trap));
@@ -154,7 +155,7 @@ fn a_failure_that_is_not_the_plugins_does_not_quarantine_it() {
     let watch = watch();
     let plan = plan(Role::Sign, &Guest::new("sign", PLAIN).with(&failure(4, 1, "no-key", "a key is needed")));
     for _ in 0..5 {
-        let caller = Caller { limits: &limits(), watch: Some(&watch), now: NOW };
+        let caller = PolicyCaller { limits: &limits(), watch: Some(&watch), now: NOW };
         assert_eq!(caller.prepare(&plan, &attempt(), request()).request.unwrap_err().1.code, FaultCode::Declared);
     }
 }

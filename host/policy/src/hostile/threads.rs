@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{Lane, PolicyThreads};
+use crate::{PolicyThreads, QueueKey};
 use carillon_core::job::{GroupId, TenantId};
 use carillon_testing::guest::{ENDLESS, Guest, PLAIN};
 
@@ -16,7 +16,7 @@ async fn endless_loops_wait_behind_each_other_and_hold_up_nobody() {
     let (endless, good) =
         (Arc::new(plugin(&Guest::new("judge", ENDLESS))), Arc::new(plugin(&Guest::new("judge", PLAIN))));
     let ended = Arc::new(AtomicUsize::new(0));
-    let of = |tenant, group| Lane { tenant: TenantId(tenant), group: GroupId(group) };
+    let of = |tenant, group| QueueKey { tenant: TenantId(tenant), group: GroupId(group) };
     // Many groups do not help a tenant.
     let loops = (0..).take(LOOPS).map(|group| {
         let (threads, endless, ended) = (Arc::clone(&threads), Arc::clone(&endless), Arc::clone(&ended));

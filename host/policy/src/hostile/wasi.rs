@@ -8,7 +8,7 @@ use crate::engines::Engines;
 use carillon_testing::guest::{ANSWER, ENDLESS, Guest, PLAIN, bytes, words};
 
 static ENGINES: LazyLock<Engines> =
-    LazyLock::new(|| Engines::new(&limits(), large(), THREADS, 4 << 20, Room::new(usize::MAX)).unwrap());
+    LazyLock::new(|| Engines::new(&limits(), large(), THREADS, 4 << 20, CodeBudget::new(usize::MAX)).unwrap());
 
 pub(super) fn large() -> LargeLimits {
     LargeLimits {

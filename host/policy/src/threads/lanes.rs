@@ -18,14 +18,14 @@ const TENANT_SHARE: usize = 2;
 
 /// Whose a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct QueueKey {
     /// The tenant.
     pub tenant: TenantId,
     /// One of its groups.
     pub group: GroupId,
 }
 
-impl Lane {
+impl QueueKey {
     /// The one of a job's calls.
     #[must_use]
     pub fn of(job: &Job) -> Self {
@@ -40,7 +40,7 @@ impl Lane {
 }
 
 /// The waiting work. A tenant is in `order` exactly when it has some.
-pub(super) struct Lanes<W> {
+pub(super) struct FairQueue<W> {
     /// Everybody who ever had work: there are few tenants.
     tenants: HashMap<TenantId, Tenant<W>>,
     order: BTreeSet<Rank>,
@@ -96,7 +96,7 @@ impl<W> Tenant<W> {
     }
 }
 
-impl<W> Lanes<W> {
+impl<W> FairQueue<W> {
     /// For at most `capacity` pieces of work.
     pub(super) fn new(capacity: usize) -> Self {
         Self { tenants: HashMap::new(), order: BTreeSet::new(), clock: Duration::ZERO, capacity, len: 0 }
@@ -108,7 +108,7 @@ impl<W> Lanes<W> {
     }
 
     /// False if there is no room for it.
-    pub(super) fn push(&mut self, lane: Lane, work: W) -> bool {
+    pub(super) fn push(&mut self, lane: QueueKey, work: W) -> bool {
         let share = |part: usize| (self.capacity / part).max(1);
         let tenant = self.tenants.entry(lane.tenant).or_default();
         let of_group = tenant.work.get(&lane.group).map_or(0, VecDeque::len);
@@ -158,13 +158,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn lane(tenant: i64, group: i64) -> Lane {
-        Lane { tenant: TenantId(tenant), group: GroupId(group) }
+    fn lane(tenant: i64, group: i64) -> QueueKey {
+        QueueKey { tenant: TenantId(tenant), group: GroupId(group) }
     }
 
     #[test]
     fn the_groups_of_a_tenant_take_turns() {
-        let mut lanes = Lanes::new(100);
+        let mut lanes = FairQueue::new(100);
         for (group, label) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1")] {
             assert!(lanes.push(lane(1, group), label));
         }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_free_thread_goes_to_whom_the_fewest_calls_run_for() {
-        let mut lanes = Lanes::new(100);
+        let mut lanes = FairQueue::new(100);
         (0..4).for_each(|group| assert!(lanes.push(lane(1, group), "burner")));
         assert_eq!(lanes.pop().unwrap().1, "burner");
         assert_eq!(lanes.pop().unwrap().1, "burner", "nothing is kept idle");
@@ -190,7 +190,7 @@ mod tests {
     /// One thread: however many groups the burner has and however long its calls take, the other tenant has half of the time.
     #[test]
     fn time_is_shared_between_tenants() {
-        let mut lanes = Lanes::new(4_096);
+        let mut lanes = FairQueue::new(4_096);
         let (burner, other) = (TenantId(1), TenantId(2));
         let (mut used, mut waits) = ([Duration::ZERO; 2], false);
         for turn in 0..10_000_i64 {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_begins_where_the_others_are() {
-        let mut lanes = Lanes::new(100);
+        let mut lanes = FairQueue::new(100);
         assert!(lanes.push(lane(2, 1), "late"));
         lanes.pop().unwrap();
         lanes.done(TenantId(2), MS);
@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn neither_group_nor_tenant_fills_the_queue() {
-        let mut lanes = Lanes::new(40);
-        let pushed = |lanes: &mut Lanes<()>, lane: Lane| (0..100).filter(|_| lanes.push(lane, ())).count();
+        let mut lanes = FairQueue::new(40);
+        let pushed = |lanes: &mut FairQueue<()>, lane: QueueKey| (0..100).filter(|_| lanes.push(lane, ())).count();
         assert_eq!(pushed(&mut lanes, lane(1, 1)), 10);
         assert_eq!((2..9).map(|group| pushed(&mut lanes, lane(1, group))).sum::<usize>(), 10);
         assert!(lanes.push(lane(2, 1), ()));

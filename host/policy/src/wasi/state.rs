@@ -2,9 +2,9 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::bindings::log_import::Level;
-use crate::bindings::types::Attempt;
 use crate::call_log::LogLines;
+use crate::wit::log_import::Level;
+use crate::wit::types::Attempt;
 
 /// The precision of both clocks: a millisecond.
 pub(super) const RESOLUTION_NS: u64 = NANOSECONDS;

@@ -84,7 +84,7 @@ async fn pruned_room_goes_back_to_the_disk() {
     let jobs: Vec<NewJob> = (0..1_000).map(|_| large(&world)).collect();
     let ids = jobs.iter().map(|job| job.id).collect();
     world.store.insert(jobs.into()).await.unwrap();
-    world.store.change(world.tenant, ids, Change::Cancel, NOW).await.unwrap();
+    world.store.change(world.tenant, ids, JobChange::Cancel, NOW).await.unwrap();
     while world.prune(&[(State::Cancelled, NOW)], 100).await > 0 {}
     assert!(len() < 12 << 20, "{} bytes after 40 MB were pruned", len());
     assert_eq!(file::log_len(&sqlite.options().path), 0, "the log is in the file");

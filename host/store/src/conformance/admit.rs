@@ -6,47 +6,50 @@ use futures_util::future::join_all;
 
 use super::ticks::tick;
 use super::*;
-use crate::{Insert, Inserted, NamesQuery, Once, Placed, StoreError};
+use crate::{IdempotentRequest, Insert, InsertOutcome, InsertResult, NamesQuery, StoreError};
 use carillon_core::job::{Carries, Debounce, Overlap, Settlement};
 
 /// The only job's fate.
-pub async fn placed(world: &World, job: &NewJob) -> Placed {
+pub async fn placed(world: &World, job: &NewJob) -> InsertOutcome {
     match world.store.insert(vec![job.clone()].into()).await.unwrap() {
-        Inserted::Placed(mut placed) => placed.remove(0),
-        Inserted::Replayed(answer) => panic!("{answer}"),
+        InsertResult::Placed(mut placed) => placed.remove(0),
+        InsertResult::Replayed(answer) => panic!("{answer}"),
     }
 }
 
-pub fn stored_at(run_at: UnixMs) -> Placed {
-    Placed::Stored { run_at, forgotten: false, cancelled: Vec::new() }
+pub fn stored_at(run_at: UnixMs) -> InsertOutcome {
+    InsertOutcome::Stored { run_at, forgotten: false, cancelled: Vec::new() }
 }
 
-fn once(world: &World, key: &str, fingerprint: &str, now: UnixMs) -> Option<Once> {
-    let answer = |placed: &[Placed]| format!("{} jobs", placed.len());
+fn once(world: &World, key: &str, fingerprint: &str, now: UnixMs) -> Option<IdempotentRequest> {
+    let answer = |placed: &[InsertOutcome]| format!("{} jobs", placed.len());
     let (key, fingerprint) = (key.to_owned(), fingerprint.to_owned());
     let expires_at = now.plus(ms(1_000));
-    Some(Once { tenant: world.tenant, key, fingerprint, now, expires_at, answer: Arc::new(answer) })
+    Some(IdempotentRequest { tenant: world.tenant, key, fingerprint, now, expires_at, answer: Arc::new(answer) })
 }
 
 pub async fn a_request_is_carried_out_once(world: &World) {
     let request = |now| Insert { jobs: vec![world.job(NOW), world.job(NOW)], once: once(world, "k", "f", now) };
     let results = join_all((0..16).map(|_| world.store.insert(request(NOW)))).await;
-    let placed = results.iter().filter(|result| matches!(result, Ok(Inserted::Placed(_)))).count();
-    let replayed = results.iter().filter(|result| **result == Ok(Inserted::Replayed("2 jobs".to_owned()))).count();
+    let placed = results.iter().filter(|result| matches!(result, Ok(InsertResult::Placed(_)))).count();
+    let replayed = results.iter().filter(|result| **result == Ok(InsertResult::Replayed("2 jobs".to_owned()))).count();
     assert_eq!((placed, replayed), (1, 15));
     assert_eq!(world.claim(NOW, 99).await.len(), 2);
     let later = world.store.insert(request(NOW.plus(ms(1_000)))).await.unwrap();
-    assert!(matches!(later, Inserted::Placed(_)), "a key is forgotten");
+    assert!(matches!(later, InsertResult::Placed(_)), "a key is forgotten");
 }
 
 pub async fn a_key_of_another_request_is_refused(world: &World) {
     let request = |key, fingerprint| Insert { jobs: vec![world.job(NOW)], once: once(world, key, fingerprint, NOW) };
     world.store.insert(request("k", "f")).await.unwrap();
     assert_eq!(world.store.insert(request("k", "g")).await, Err(StoreError::KeyReused));
-    assert!(matches!(world.store.insert(request("l", "g")).await, Ok(Inserted::Placed(_))));
+    assert!(matches!(world.store.insert(request("l", "g")).await, Ok(InsertResult::Placed(_))));
     let broken = Insert { jobs: vec![NewJob { group: GroupId(77), ..world.job(NOW) }], ..request("m", "f") };
     assert_eq!(world.store.insert(broken).await, Err(StoreError::NoSuchGroup));
-    assert!(matches!(world.store.insert(request("m", "g")).await, Ok(Inserted::Placed(_))), "a failure takes no key");
+    assert!(
+        matches!(world.store.insert(request("m", "g")).await, Ok(InsertResult::Placed(_))),
+        "a failure takes no key"
+    );
     assert_eq!(world.claim(NOW, 99).await.len(), 3);
 }
 
@@ -59,7 +62,7 @@ pub async fn a_dedupe_key_holds_for_its_window(world: &World) {
     let first = with_key("k", 0);
     assert_eq!(placed(world, &first).await, stored_at(NOW));
     for at in [0, 50, 99] {
-        let Placed::Duplicate(job) = placed(world, &with_key("k", at)).await else { panic!("stored at {at}") };
+        let InsertOutcome::Duplicate(job) = placed(world, &with_key("k", at)).await else { panic!("stored at {at}") };
         assert_eq!(job.id, first.id);
     }
     assert_eq!(placed(world, &with_key("l", 0)).await, stored_at(NOW));
@@ -67,8 +70,8 @@ pub async fn a_dedupe_key_holds_for_its_window(world: &World) {
     assert_eq!(placed(world, &elsewhere).await, stored_at(NOW), "a key is the group's own");
     assert_eq!(placed(world, &with_key("k", 100)).await, stored_at(NOW));
     let twice = vec![with_key("m", 0), with_key("m", 0)];
-    let Inserted::Placed(both) = world.store.insert(twice.clone().into()).await.unwrap() else { unreachable!() };
-    assert!(matches!(&both[1], Placed::Duplicate(job) if job.id == twice[0].id), "within one call, too");
+    let InsertResult::Placed(both) = world.store.insert(twice.clone().into()).await.unwrap() else { unreachable!() };
+    assert!(matches!(&both[1], InsertOutcome::Duplicate(job) if job.id == twice[0].id), "within one call, too");
 }
 
 pub async fn only_a_job_that_does_the_work_has_duplicates(world: &World) {
@@ -77,14 +80,14 @@ pub async fn only_a_job_that_does_the_work_has_duplicates(world: &World) {
         ..world.job(NOW)
     };
     let stands = async |key: &str, job: &NewJob| match placed(world, &with_key(key)).await {
-        Placed::Duplicate(first) => first.id == job.id,
-        Placed::Stored { .. } => false,
+        InsertOutcome::Duplicate(first) => first.id == job.id,
+        InsertOutcome::Stored { .. } => false,
         other => panic!("{other:?}"),
     };
     for (key, stays, end) in [
         ("succeeded", true, Settlement::succeeded as fn(&_, _, _) -> Settlement),
         ("dead", false, Settlement::dead),
-        ("expired", false, |leased: &Leased, at, _| Settlement::expired(leased, at, None)),
+        ("expired", false, |leased: &LeasedJob, at, _| Settlement::expired(leased, at, None)),
     ] {
         let job = with_key(key);
         placed(world, &job).await;
@@ -98,17 +101,17 @@ pub async fn only_a_job_that_does_the_work_has_duplicates(world: &World) {
     }
     let waiting = with_key("cancelled");
     placed(world, &waiting).await;
-    world.change(waiting.id, Change::Cancel).await;
+    world.change(waiting.id, JobChange::Cancel).await;
     assert!(!stands("cancelled", &waiting).await);
     let running = with_key("to be cancelled");
     placed(world, &running).await;
     world.claim(NOW, 9).await;
-    assert_eq!(world.change(running.id, Change::Cancel).await, Changed::Requested);
+    assert_eq!(world.change(running.id, JobChange::Cancel).await, ChangeOutcome::Requested);
     assert!(!stands("to be cancelled", &running).await, "unless it succeeds nothing more comes of it");
     let purged = with_key("purged");
     placed(world, &purged).await;
-    world.change(purged.id, Change::Cancel).await;
-    world.change(purged.id, Change::Purge).await;
+    world.change(purged.id, JobChange::Cancel).await;
+    world.change(purged.id, JobChange::Purge).await;
     assert!(!stands("purged", &purged).await);
 }
 
@@ -123,25 +126,27 @@ pub async fn of_many_debounced_producers_one_pushes_now_and_one_later(world: &Wo
     let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
     let (mut times, mut instead) = (Vec::new(), HashSet::new());
     for result in results {
-        let Inserted::Placed(placed) = result.unwrap() else { unreachable!() };
+        let InsertResult::Placed(placed) = result.unwrap() else { unreachable!() };
         match &placed[0] {
-            Placed::Stored { run_at, .. } => times.push(*run_at),
-            Placed::Debounced(other) => drop(instead.insert(other.id)),
+            InsertOutcome::Stored { run_at, .. } => times.push(*run_at),
+            InsertOutcome::Debounced(other) => drop(instead.insert(other.id)),
             other => panic!("{other:?}"),
         }
     }
     times.sort();
     assert_eq!(times, [NOW, NOW.plus(ms(30_000))]);
     assert_eq!(instead.len(), 1, "all others are told of the one that waits");
-    assert!(matches!(placed(world, &debounced(world, 29_999, false)).await, Placed::Debounced(_)));
+    assert!(matches!(placed(world, &debounced(world, 29_999, false)).await, InsertOutcome::Debounced(_)));
     assert_eq!(placed(world, &debounced(world, 30_000, false)).await, stored_at(NOW.plus(ms(60_000))));
 }
 
 pub async fn a_debounced_job_that_was_cancelled_skips_nothing(world: &World) {
     let first = debounced(world, 0, true);
     assert_eq!(placed(world, &first).await, stored_at(NOW.plus(ms(30_000))));
-    assert!(matches!(placed(world, &debounced(world, 10, true)).await, Placed::Debounced(job) if job.id == first.id));
-    world.change(first.id, Change::Cancel).await;
+    assert!(
+        matches!(placed(world, &debounced(world, 10, true)).await, InsertOutcome::Debounced(job) if job.id == first.id)
+    );
+    world.change(first.id, JobChange::Cancel).await;
     assert_eq!(placed(world, &debounced(world, 20, true)).await, stored_at(NOW.plus(ms(30_020))));
 }
 
@@ -167,7 +172,7 @@ pub async fn a_debounced_job_carries_the_newest_request(world: &World) {
     second.priority = Priority::MAX;
     second.deadline = Some(NOW.plus(ms(40_000)));
     second.spec = Spec { timeout_ms: Some(9), ..second.spec };
-    let Placed::Carried { job, before } = placed(world, &second).await else { panic!("not carried") };
+    let InsertOutcome::Carried { job, before } = placed(world, &second).await else { panic!("not carried") };
     assert_eq!((before.id, before.body_len, job.id, job.body_len), (first.id, 5, first.id, 6));
     assert_eq!(*job, world.get(first.id).await);
     let expected = Job {
@@ -183,7 +188,7 @@ pub async fn a_debounced_job_carries_the_newest_request(world: &World) {
     assert_eq!(ids(&claim(&*world.store, world.group, due, 9).await), []);
 
     let pulled = NewJob { spec: Spec::default(), group: second.group, ..keyed(world, "k", 20, "third") };
-    assert!(matches!(placed(world, &pulled).await, Placed::Carried { .. }));
+    assert!(matches!(placed(world, &pulled).await, InsertOutcome::Carried { .. }));
     assert!(claim(&*world.store, second.group, due, 9).await.is_empty(), "it is to be pulled now");
     let quotas = vec![(second.group, 9)];
     let pull = ClaimDue { now: due, lease_until: due.plus(LEASE), pull: true, quotas, owed: Vec::new() };
@@ -210,8 +215,8 @@ pub async fn a_debounced_request_is_in_the_job_that_starts_or_in_the_next(world:
         }
         let [started] = &started[..] else { panic!("{} jobs of {key} started", started.len()) };
         match came {
-            Placed::Carried { .. } => assert_eq!(started.body, "last", "the answer said so"),
-            Placed::Stored { run_at, .. } => {
+            InsertOutcome::Carried { .. } => assert_eq!(started.body, "last", "the answer said so"),
+            InsertOutcome::Stored { run_at, .. } => {
                 assert_eq!((run_at, &started.body[..]), (NOW.plus(ms(60_000)), &b"first"[..]));
                 assert_eq!(world.store.body(world.tenant, last.id).await.unwrap().unwrap(), "last");
             }
@@ -225,8 +230,8 @@ pub async fn of_many_newest_requests_one_is_carried(world: &World) {
     let jobs: Vec<NewJob> = (0..32).map(|number| keyed(world, "k", 10, &format!("number {number}"))).collect();
     let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
     for result in results {
-        let Inserted::Placed(placed) = result.unwrap() else { unreachable!() };
-        assert!(matches!(&placed[0], Placed::Carried { .. }), "{placed:?}");
+        let InsertResult::Placed(placed) = result.unwrap() else { unreachable!() };
+        assert!(matches!(&placed[0], InsertOutcome::Carried { .. }), "{placed:?}");
     }
     let leased = world.claim(NOW.plus(ms(30_000)), 99).await;
     assert_eq!((leased.len(), leased[0].job.revision), (1, 32));
@@ -247,7 +252,7 @@ pub async fn what_is_remembered_is_pruned(world: &World) {
     let gone = world.store.prune(Prune { now: until, ticks: until, limit: 10, ..Prune::default() }).await.unwrap();
     assert_eq!(gone, 2);
     let forgotten = world.store.insert(request(NOW)).await.unwrap();
-    assert!(matches!(forgotten, Inserted::Placed(_)), "the answer has gone");
+    assert!(matches!(forgotten, InsertResult::Placed(_)), "the answer has gone");
     assert_eq!(placed(world, &tick(world, 5, Overlap::Allow)).await, stored_at(NOW.plus(ms(5))), "the tick has gone");
 }
 
@@ -270,7 +275,7 @@ pub async fn jobs_of_one_name_are_replaced(world: &World) {
     assert_eq!(placed(world, &second).await, stored_at(NOW), "the first runs");
     assert!(world.get(first.id).await.cancel_requested);
     let third = replacing(world, "n", None);
-    let Placed::Stored { cancelled, .. } = placed(world, &third).await else { panic!("not stored") };
+    let InsertOutcome::Stored { cancelled, .. } = placed(world, &third).await else { panic!("not stored") };
     assert_eq!(cancelled, [second.id]);
     let settlement = Settlement::retry(&leased, NOW, an_attempt(&leased, None), NOW);
     world.store.settle(vec![settlement]).await.unwrap();
@@ -279,7 +284,7 @@ pub async fn jobs_of_one_name_are_replaced(world: &World) {
 
     let (earlier, later) = (replacing(world, "m", None), replacing(world, "m", None));
     for job in [&later, &earlier] {
-        assert!(matches!(placed(world, job).await, Placed::Stored { .. }));
+        assert!(matches!(placed(world, job).await, InsertOutcome::Stored { .. }));
     }
     assert_eq!(world.state(later.id).await, State::Cancelled);
     let (tenant, group) = (world.tenant, world.group);
@@ -297,15 +302,15 @@ pub async fn a_job_is_moved_unless_it_runs(world: &World) {
     let first = replacing(world, "a", None);
     placed(world, &first).await;
     let second = replacing(world, "b", Some(first.id));
-    let Placed::Stored { cancelled, .. } = placed(world, &second).await else { panic!("not stored") };
+    let InsertOutcome::Stored { cancelled, .. } = placed(world, &second).await else { panic!("not stored") };
     assert_eq!((cancelled, world.state(first.id).await), (vec![first.id], State::Cancelled));
     let leased = world.claim(NOW, 1).await.remove(0);
-    assert_eq!(placed(world, &replacing(world, "c", Some(second.id))).await, Placed::Skipped, "it runs");
+    assert_eq!(placed(world, &replacing(world, "c", Some(second.id))).await, InsertOutcome::Skipped, "it runs");
     let settlement = Settlement::dead(&leased, NOW, an_attempt(&leased, None));
     world.store.settle(vec![settlement]).await.unwrap();
     let third = replacing(world, "c", Some(second.id));
     assert_eq!(placed(world, &third).await, stored_at(NOW));
     assert_eq!(world.store.job(world.tenant, second.id).await.unwrap(), None, "what has ended is removed");
-    assert_eq!(placed(world, &replacing(world, "d", Some(second.id))).await, Placed::Skipped, "it is not there");
+    assert_eq!(placed(world, &replacing(world, "d", Some(second.id))).await, InsertOutcome::Skipped, "it is not there");
     assert_eq!(world.state(third.id).await, State::Scheduled);
 }

@@ -19,7 +19,8 @@ pub async fn put_counts_versions(world: &World) {
     assert_eq!((first.created_at, first.updated_at, &first.doc), (NOW, NOW, &json!({"of": "p@1"})));
     let later = NOW.plus(ms(3));
     let doc = json!({"text": "ü \"quoted\"", "list": [1, 2.5, null]});
-    let put = PutEntity { now: later, doc: doc.clone(), ..an_entity(tenant, Kind::Plugin, "p@1", Expect::Anything) };
+    let put =
+        PutEntity { now: later, doc: doc.clone(), ..an_entity(tenant, Kind::Plugin, "p@1", Precondition::Anything) };
     let second = world.store.put(put).await.unwrap();
     assert_eq!(second, Entity { version: 2, updated_at: later, doc, ..first });
     assert!(loaded(world).await.contains(&second));
@@ -27,13 +28,13 @@ pub async fn put_counts_versions(world: &World) {
 
 pub async fn put_expects(world: &World) {
     let put = |expect| world.store.put(an_entity(world.tenant.0, Kind::Key, "k", expect));
-    assert!(is_conflict(put(Expect::Version(1)).await));
+    assert!(is_conflict(put(Precondition::Version(1)).await));
     let before = world.store.generation().await.unwrap();
-    assert_eq!(put(Expect::Nothing).await.unwrap().version, 1);
-    assert!(is_conflict(put(Expect::Nothing).await));
-    assert!(is_conflict(put(Expect::Version(2)).await));
-    assert_eq!(put(Expect::Version(1)).await.unwrap().version, 2);
-    assert!(is_conflict(put(Expect::Version(1)).await));
+    assert_eq!(put(Precondition::Nothing).await.unwrap().version, 1);
+    assert!(is_conflict(put(Precondition::Nothing).await));
+    assert!(is_conflict(put(Precondition::Version(2)).await));
+    assert_eq!(put(Precondition::Version(1)).await.unwrap().version, 2);
+    assert!(is_conflict(put(Precondition::Version(1)).await));
     assert_eq!(world.store.generation().await.unwrap(), before + 2, "a conflict changes nothing");
 }
 
@@ -42,7 +43,7 @@ pub async fn names_are_unique_per_tenant_and_kind(world: &World) {
     let mut ids = Vec::new();
     for tenant in [world.tenant.0, other] {
         for kind in [Kind::Group, Kind::Key, Kind::ApiToken, Kind::Plugin] {
-            ids.push(world.store.put(an_entity(tenant, kind, "same", Expect::Nothing)).await.unwrap().id);
+            ids.push(world.store.put(an_entity(tenant, kind, "same", Precondition::Nothing)).await.unwrap().id);
         }
     }
     ids.sort_unstable();
@@ -77,7 +78,7 @@ pub async fn delete_frees_the_name_and_not_the_id(world: &World) {
         let old = world.put(world.tenant.0, kind, "gone").await;
         assert!(world.store.delete(world.tenant.0, kind, "gone".to_owned(), NOW, None).await.unwrap());
         assert!(!loaded(world).await.iter().any(|entity| entity.id == old.id));
-        let new = world.store.put(an_entity(world.tenant.0, kind, "gone", Expect::Nothing)).await.unwrap();
+        let new = world.store.put(an_entity(world.tenant.0, kind, "gone", Precondition::Nothing)).await.unwrap();
         assert!(new.id > old.id && new.version == 1, "{kind:?}");
         let stranger = world.store.delete(world.tenant.0 + 1_000, kind, "gone".to_owned(), NOW, None).await.unwrap();
         assert!(!stranger);
@@ -106,7 +107,7 @@ pub async fn deleted_group_is_emptied_by_prune(world: &World) {
     let kept = world.new_group("kept").await;
     let keeper = world.job_in(kept, NOW.plus(ms(1)));
     world.store.insert(vec![keeper.clone()].into()).await.unwrap();
-    let end = |leased: &Leased| Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)));
+    let end = |leased: &LeasedJob| Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)));
     world.store.settle(world.claim(NOW, 5).await.iter().map(end).collect()).await.unwrap();
     assert!(delete_group(world).await.unwrap());
     let namesake = world.new_group("reminders").await;
@@ -147,7 +148,7 @@ pub async fn components_are_kept_while_a_plugin_names_them(world: &World) {
     assert_eq!((there("d1").await, there("d2").await), (None, Some(Bytes::from_static(b"other"))));
     world.store.put(a_plugin(1, "p@1", "d1", b"again")).await.unwrap();
     assert_eq!(there("d1").await, Some(Bytes::from_static(b"again")));
-    let refused = PutEntity { expect: Expect::Nothing, ..a_plugin(1, "p@1", "d3", b"not written") };
+    let refused = PutEntity { expect: Precondition::Nothing, ..a_plugin(1, "p@1", "d3", b"not written") };
     assert!(matches!(world.store.put(refused).await, Err(StoreError::Conflict(_))));
     assert_eq!(there("d3").await, None);
 }
@@ -156,7 +157,7 @@ pub async fn a_plugin_goes_only_if_nothing_has_changed(world: &World) {
     let tenant = world.tenant.0;
     let binding = |name: &str| {
         let needs = vec![(tenant, "p@1".to_owned())];
-        PutEntity { needs, ..an_entity(tenant, Kind::Group, name, Expect::Anything) }
+        PutEntity { needs, ..an_entity(tenant, Kind::Group, name, Precondition::Anything) }
     };
     let delete =
         async |generation: i64| world.store.delete(tenant, Kind::Plugin, "p@1".to_owned(), NOW, Some(generation)).await;

@@ -1,7 +1,7 @@
 //! What people do to jobs, and what follows from their end.
 
 use super::*;
-use crate::{Edit, Settled};
+use crate::{Edit, SettleOutcome};
 use carillon_core::job::{Settlement, Token};
 
 /// A job in this state.
@@ -10,7 +10,7 @@ async fn in_state(world: &World, state: State) -> JobId {
         State::Scheduled => return world.insert_due(1).await[0],
         State::Cancelled => {
             let [id] = world.insert_due(1).await[..] else { unreachable!() };
-            world.change(id, Change::Cancel).await;
+            world.change(id, JobChange::Cancel).await;
             return id;
         }
         _ => world.leased().await,
@@ -35,12 +35,12 @@ fn edit(job: &Job) -> Edit {
 pub async fn each_change_in_each_state(world: &World) {
     use State::{Cancelled, Dead, Expired, Running, Scheduled, Succeeded};
     let later = NOW.plus(ms(5));
-    let cases: [(Change, &[State], State); 5] = [
-        (Change::Cancel, &[Scheduled], Cancelled),
-        (Change::Withdraw, &[Scheduled], Cancelled),
-        (Change::Reschedule(later), &[Scheduled], Scheduled),
-        (Change::Redrive(later), &[Dead, Expired], Scheduled),
-        (Change::Purge, &[Succeeded, Dead, Expired, Cancelled], Succeeded),
+    let cases: [(JobChange, &[State], State); 5] = [
+        (JobChange::Cancel, &[Scheduled], Cancelled),
+        (JobChange::Withdraw, &[Scheduled], Cancelled),
+        (JobChange::Reschedule(later), &[Scheduled], Scheduled),
+        (JobChange::Redrive(later), &[Dead, Expired], Scheduled),
+        (JobChange::Purge, &[Succeeded, Dead, Expired, Cancelled], Succeeded),
     ];
     for (change, from, to) in cases {
         for state in [Scheduled, Running, Succeeded, Dead, Expired, Cancelled] {
@@ -49,21 +49,21 @@ pub async fn each_change_in_each_state(world: &World) {
             let context = format!("{change:?} of a job that is {state}");
             let after = world.store.job(world.tenant, id).await.unwrap();
             match after {
-                None => assert!(change == Change::Purge && from.contains(&state), "{context}"),
+                None => assert!(change == JobChange::Purge && from.contains(&state), "{context}"),
                 Some(job) if from.contains(&state) => {
-                    assert_eq!((changed, job.state), (Changed::Done, to), "{context}");
+                    assert_eq!((changed, job.state), (ChangeOutcome::Done, to), "{context}");
                     assert!(to == Cancelled || job.run_at == later, "{context}");
                     assert_eq!(job.finished_at.is_some(), to.is_final(), "{context}");
                 }
-                Some(job) if (state, &change) == (Running, &Change::Cancel) => {
-                    assert_eq!((changed, job.state), (Changed::Requested, Running), "{context}");
+                Some(job) if (state, &change) == (Running, &JobChange::Cancel) => {
+                    assert_eq!((changed, job.state), (ChangeOutcome::Requested, Running), "{context}");
                 }
-                Some(job) => assert_eq!((changed, job.state), (Changed::Not(state), state), "{context}"),
+                Some(job) => assert_eq!((changed, job.state), (ChangeOutcome::Not(state), state), "{context}"),
             }
-            world.change(id, Change::Cancel).await;
+            world.change(id, JobChange::Cancel).await;
         }
     }
-    assert_eq!(world.change(JobId(Uuid::nil()), Change::Purge).await, Changed::Unknown);
+    assert_eq!(world.change(JobId(Uuid::nil()), JobChange::Purge).await, ChangeOutcome::Unknown);
 }
 
 pub async fn a_redrive_begins_a_new_series(world: &World) {
@@ -77,7 +77,7 @@ pub async fn a_redrive_begins_a_new_series(world: &World) {
     world.store.settle(vec![settlement]).await.unwrap();
 
     let later = NOW.plus(ms(1_000));
-    assert_eq!(world.change(job.id, Change::Redrive(later)).await, Changed::Done);
+    assert_eq!(world.change(job.id, JobChange::Redrive(later)).await, ChangeOutcome::Done);
     let redriven = world.get(job.id).await;
     assert_eq!((redriven.run_at, redriven.deadline), (later, Some(later.plus(ms(100)))), "it gets its time again");
     let leased = world.claim(later, 1).await.remove(0);
@@ -94,7 +94,7 @@ pub async fn each_life_is_as_long_as_the_first(world: &World) {
     let job = NewJob { deadline: Some(NOW.plus(ms(100))), ..world.job(NOW) };
     let endless = world.job(NOW);
     world.store.insert(vec![job.clone(), endless.clone()].into()).await.unwrap();
-    for (life, end) in [Settlement::dead, |leased: &Leased, at, _| Settlement::expired(leased, at, None)]
+    for (life, end) in [Settlement::dead, |leased: &LeasedJob, at, _| Settlement::expired(leased, at, None)]
         .into_iter()
         .cycle()
         .take(5)
@@ -105,44 +105,44 @@ pub async fn each_life_is_as_long_as_the_first(world: &World) {
         let ends = leased.iter().map(|leased| end(leased, began, an_attempt(leased, None))).collect();
         world.store.settle(ends).await.unwrap();
         let later = began.plus(ms(1_000_000));
-        assert_eq!(world.change(job.id, Change::Redrive(later)).await, Changed::Done);
-        assert_eq!(world.change(endless.id, Change::Redrive(later)).await, Changed::Done);
+        assert_eq!(world.change(job.id, JobChange::Redrive(later)).await, ChangeOutcome::Done);
+        assert_eq!(world.change(endless.id, JobChange::Redrive(later)).await, ChangeOutcome::Done);
         let redriven = world.get(job.id).await;
         assert_eq!((redriven.run_at, redriven.deadline), (later, Some(later.plus(ms(100)))), "after life {life}");
         assert_eq!(world.get(endless.id).await.deadline, None);
         // A wait of its own does not change how long a life is.
-        world.change(job.id, Change::Reschedule(later.plus(ms(50)))).await;
+        world.change(job.id, JobChange::Reschedule(later.plus(ms(50)))).await;
         let edit = Edit { run_at: later.plus(ms(50)), ..edit(&world.get(job.id).await) };
-        assert_eq!(world.change(job.id, Change::Edit(Box::new(edit))).await, Changed::Done);
-        world.change(endless.id, Change::Reschedule(later.plus(ms(50)))).await;
+        assert_eq!(world.change(job.id, JobChange::Edit(Box::new(edit))).await, ChangeOutcome::Done);
+        world.change(endless.id, JobChange::Reschedule(later.plus(ms(50)))).await;
     }
 }
 
 pub async fn an_edit_replaces_and_counts(world: &World) {
     let id = in_state(world, State::Scheduled).await;
     let before = world.get(id).await;
-    let change = Change::Edit(Box::new(edit(&before)));
-    assert_eq!(world.change(id, change.clone()).await, Changed::Done);
+    let change = JobChange::Edit(Box::new(edit(&before)));
+    assert_eq!(world.change(id, change.clone()).await, ChangeOutcome::Done);
     let after = world.get(id).await;
     assert_eq!((after.name.as_deref(), after.priority, after.revision), (Some("n"), Priority::MAX, 1));
     assert_eq!(after.spec.timeout_ms, Some(9));
     assert_eq!(world.store.body(world.tenant, id).await.unwrap().unwrap(), "new");
-    assert_eq!(world.change(id, change).await, Changed::Stale, "it was made from an older revision");
+    assert_eq!(world.change(id, change).await, ChangeOutcome::Stale, "it was made from an older revision");
     let kept = Edit { body: None, ..edit(&after) };
-    assert_eq!(world.change(id, Change::Edit(Box::new(kept))).await, Changed::Done);
+    assert_eq!(world.change(id, JobChange::Edit(Box::new(kept))).await, ChangeOutcome::Done);
     assert_eq!(world.store.body(world.tenant, id).await.unwrap().unwrap(), "new");
     let running = world.get(in_state(world, State::Running).await).await;
-    let changed = world.change(running.id, Change::Edit(Box::new(edit(&running)))).await;
-    assert_eq!(changed, Changed::Not(State::Running));
+    let changed = world.change(running.id, JobChange::Edit(Box::new(edit(&running)))).await;
+    assert_eq!(changed, ChangeOutcome::Not(State::Running));
 }
 
 pub async fn many_are_changed_in_order(world: &World) {
     let ids = world.insert_due(1_200).await;
     let stranger = JobId(Uuid::nil());
     let asked: Vec<JobId> = ids.iter().copied().chain([stranger, ids[0]]).collect();
-    let changed = world.store.change(world.tenant, asked, Change::Cancel, NOW).await.unwrap();
-    assert!(changed[..1_200].iter().all(|changed| *changed == Changed::Done));
-    assert_eq!(changed[1_200], Changed::Unknown);
+    let changed = world.store.change(world.tenant, asked, JobChange::Cancel, NOW).await.unwrap();
+    assert!(changed[..1_200].iter().all(|changed| *changed == ChangeOutcome::Done));
+    assert_eq!(changed[1_200], ChangeOutcome::Unknown);
 }
 
 pub async fn overdue_jobs_are_found(world: &World) {
@@ -167,7 +167,7 @@ pub async fn overdue_jobs_are_found(world: &World) {
         assert_eq!(ids(&overdue), [jobs[index].id], "one that is blocked, too");
         assert_eq!(overdue[0].job.expires_at(), Some(NOW.plus(ms(end))));
         let settled = world.store.settle(vec![Settlement::expired(&overdue[0], NOW, None)]).await.unwrap();
-        assert_eq!(settled, [Settled::Applied(State::Expired)]);
+        assert_eq!(settled, [SettleOutcome::Applied(State::Expired)]);
     }
     assert_eq!(ids(&world.claim(NOW, 9).await), [jobs[4].id]);
 }
@@ -181,8 +181,8 @@ pub async fn follow_ups_come_with_the_settlement(world: &World) {
     let mut stale = settlement.clone();
     (stale.token, stale.follow_ups) = (Token(99), vec![follow_up(world.group)]);
     let settled = world.store.settle(vec![stale, settlement.clone(), settlement]).await.unwrap();
-    let applied = Settled::Applied(State::Succeeded);
-    assert_eq!(settled, [Settled::LeaseLost, applied, Settled::LeaseLost]);
+    let applied = SettleOutcome::Applied(State::Succeeded);
+    assert_eq!(settled, [SettleOutcome::LeaseLost, applied, SettleOutcome::LeaseLost]);
     assert_eq!(ids(&world.claim(NOW.plus(ms(9)), 9).await), [next.id]);
 }
 

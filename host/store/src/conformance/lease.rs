@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::{Settled, Waiting};
+use crate::{GroupBacklog, SettleOutcome};
 use carillon_core::job::{HISTORY_LIMIT, Settlement, Token};
 
 pub async fn goes_to_the_earliest_within_the_quota(world: &World) {
@@ -92,7 +92,7 @@ pub async fn waiting_groups_are_named_with_their_earliest_job(world: &World) {
     let waiting = |group, at| {
         let mut by_priority = [UnixMs::MAX; 10];
         by_priority[usize::from(u8::from(Priority::default()))] = NOW.plus(ms(at));
-        Waiting { group, pull: false, earliest: NOW.plus(ms(at)), by_priority }
+        GroupBacklog { group, pull: false, earliest: NOW.plus(ms(at)), by_priority }
     };
     assert_eq!(world.store.waiting().await.unwrap(), [waiting(world.group, 50), waiting(other, 0)]);
     claim(&*world.store, other, NOW, 1).await;
@@ -127,15 +127,15 @@ pub async fn that_ran_out_cannot_settle_or_extend(world: &World) {
     let late = world.leased().await;
     let end = NOW.plus(LEASE);
     let new = claim_lost(&*world.store, end, end.plus(LEASE), 10).await.remove(0);
-    let settle = |leased: &Leased| Settlement::succeeded(leased, end, an_attempt(leased, Some(200)));
+    let settle = |leased: &LeasedJob| Settlement::succeeded(leased, end, an_attempt(leased, Some(200)));
 
     assert_eq!(world.store.extend(vec![(late.job.id, late.token)], UnixMs::MAX).await.unwrap(), [false]);
-    assert_eq!(world.store.settle(vec![settle(&late)]).await.unwrap(), [Settled::LeaseLost]);
+    assert_eq!(world.store.settle(vec![settle(&late)]).await.unwrap(), [SettleOutcome::LeaseLost]);
     assert_eq!(world.state(late.job.id).await, State::Running);
     assert!(world.store.attempts(world.tenant, late.job.id, 0, 10).await.unwrap().is_empty());
 
-    assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
-    assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [Settled::LeaseLost]);
+    assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
+    assert_eq!(world.store.settle(vec![settle(&new)]).await.unwrap(), [SettleOutcome::LeaseLost]);
     assert_eq!(world.store.extend(vec![(new.job.id, new.token)], UnixMs::MAX).await.unwrap(), [false]);
 }
 
@@ -154,7 +154,7 @@ pub async fn is_taken_back_only_where_it_is_named(world: &World) {
     assert_eq!(ids(&take_back(vec![lost.lease(), stale], end).await.unwrap()), [lost.job.id]);
     assert!(take_back(vec![lost.lease()], end).await.unwrap().is_empty(), "a newer lease is in force");
     let done = Settlement::succeeded(held, end, an_attempt(held, Some(200)));
-    assert_eq!(world.store.settle(vec![done]).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+    assert_eq!(world.store.settle(vec![done]).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
 }
 
 pub async fn that_was_lost_to_a_pause_is_not_counted(world: &World) {
@@ -201,7 +201,7 @@ pub async fn shows_the_last_hundred_attempts(world: &World) {
         let mut attempt = an_attempt(&leased, Some(503));
         attempt.started_at = NOW.plus(ms(n));
         let retry = Settlement::retry(&leased, NOW, attempt, NOW);
-        assert_eq!(world.store.settle(vec![retry]).await.unwrap(), [Settled::Applied(State::Scheduled)]);
+        assert_eq!(world.store.settle(vec![retry]).await.unwrap(), [SettleOutcome::Applied(State::Scheduled)]);
         leased = world.claim(NOW, 1).await.remove(0);
         assert_eq!(leased.job.id, id);
     }
@@ -218,14 +218,14 @@ pub async fn shows_the_last_hundred_attempts(world: &World) {
 pub async fn survives_reopening_or_ends(world: &World) {
     let before = world.leased().await;
     let store = world.reopened().await;
-    let settle = |leased: &Leased| vec![Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)))];
+    let settle = |leased: &LeasedJob| vec![Settlement::succeeded(leased, NOW, an_attempt(leased, Some(200)))];
     match claim_lost(&*store, NOW, NOW.plus(LEASE), 10).await.pop() {
         Some(after) => {
             assert!(after.token > before.token);
-            assert_eq!(store.settle(settle(&before)).await.unwrap(), [Settled::LeaseLost]);
-            assert_eq!(store.settle(settle(&after)).await.unwrap(), [Settled::Applied(State::Succeeded)]);
+            assert_eq!(store.settle(settle(&before)).await.unwrap(), [SettleOutcome::LeaseLost]);
+            assert_eq!(store.settle(settle(&after)).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]);
         }
-        None => assert_eq!(store.settle(settle(&before)).await.unwrap(), [Settled::Applied(State::Succeeded)]),
+        None => assert_eq!(store.settle(settle(&before)).await.unwrap(), [SettleOutcome::Applied(State::Succeeded)]),
     }
 }
 

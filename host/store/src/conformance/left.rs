@@ -1,7 +1,7 @@
 //! What is left of things that have gone.
 
 use super::*;
-use crate::{Edit, Insert, Inserted, Once};
+use crate::{Edit, IdempotentRequest, Insert, InsertResult};
 use carillon_core::job::{Carries, Debounce, Overlap, Settlement, Tick};
 
 /// A year of housekeeping: everything that may go has gone.
@@ -39,7 +39,8 @@ fn conditional(world: &World, group: GroupId) -> Insert {
         ..world.job_in(group, NOW)
     };
     let (tenant, expires_at, answer) = (world.tenant, NOW.plus(ms(9)), Arc::new(|_: &[_]| "answer".to_owned()));
-    let once = Once { tenant, key: "k".to_owned(), fingerprint: "f".to_owned(), now: NOW, expires_at, answer };
+    let once =
+        IdempotentRequest { tenant, key: "k".to_owned(), fingerprint: "f".to_owned(), now: NOW, expires_at, answer };
     Insert { jobs: admissions.into_iter().map(job).collect(), once: Some(once) }
 }
 
@@ -48,7 +49,7 @@ async fn end_all(world: &World, group: GroupId) {
     let later = NOW.plus(ms(100_000));
     for round in 0..40 {
         let leased = claim(&*world.store, group, later, 2).await;
-        let settlement = |leased: &Leased| {
+        let settlement = |leased: &LeasedJob| {
             let attempt = an_attempt(leased, Some(200));
             match round % 5 {
                 0 => Settlement::retry(leased, NOW, attempt, NOW),
@@ -64,7 +65,7 @@ async fn end_all(world: &World, group: GroupId) {
         };
         world.store.settle(leased.iter().map(settlement).collect()).await.unwrap();
         for leased in &leased {
-            world.change(leased.job.id, Change::Redrive(NOW)).await;
+            world.change(leased.job.id, JobChange::Redrive(NOW)).await;
         }
     }
     loop {
@@ -84,7 +85,7 @@ pub async fn a_year_after_everything_is_deleted_nothing_is_left(world: &World) {
         let name = format!("a {}", kind.as_str());
         let put = match kind {
             Kind::Plugin => a_plugin(world.tenant.0, &name, "digest", b"component"),
-            _ => an_entity(world.tenant.0, kind, &name, Expect::Anything),
+            _ => an_entity(world.tenant.0, kind, &name, Precondition::Anything),
         };
         store.put(put.clone()).await.unwrap();
         store.put(put).await.unwrap();
@@ -92,7 +93,7 @@ pub async fn a_year_after_everything_is_deleted_nothing_is_left(world: &World) {
     let group = world.new_group("short-lived").await;
     store.insert(conditional(world, group)).await.unwrap();
     let again = store.insert(conditional(world, group)).await.unwrap();
-    assert!(matches!(again, Inserted::Replayed(_)));
+    assert!(matches!(again, InsertResult::Replayed(_)));
     let schedule = store.load().await.unwrap().1.into_iter().find(|entity| entity.kind == Kind::Schedule).unwrap().id;
     for at in 0..5 {
         store.insert(vec![tick(world, group, schedule, at)].into()).await.unwrap();
@@ -101,7 +102,7 @@ pub async fn a_year_after_everything_is_deleted_nothing_is_left(world: &World) {
     store.insert(vec![edited.clone()].into()).await.unwrap();
     let body = Some(Bytes::from_static(b"more"));
     let edit = Edit { revision: 0, name: None, run_at: NOW, priority: Priority::MAX, spec: edited.spec, body };
-    assert_eq!(world.change(edited.id, Change::Edit(Box::new(edit))).await, Changed::Done);
+    assert_eq!(world.change(edited.id, JobChange::Edit(Box::new(edit))).await, ChangeOutcome::Done);
     end_all(world, group).await;
     let used = world.rows().await;
     for table in ["entity", "component", "job_spec", "attempt", "recent", "tick", "ticked"] {

@@ -23,7 +23,7 @@ pub async fn tenants_are_apart(world: &World) {
     assert_eq!(world.store.job(stranger, id).await.unwrap(), None);
     assert_eq!(world.store.body(stranger, id).await.unwrap(), None);
     assert!(world.store.attempts(stranger, id, 0, 10).await.unwrap().is_empty());
-    assert_eq!(world.store.change(stranger, vec![id], Change::Cancel, NOW).await.unwrap(), [Changed::Unknown]);
+    assert_eq!(world.store.change(stranger, vec![id], JobChange::Cancel, NOW).await.unwrap(), [ChangeOutcome::Unknown]);
     assert_eq!(world.store.stats(stranger, world.group, NOW).await.unwrap(), Stats::default());
     for (state, name) in [(None, None), (Some(State::Scheduled), None), (None, Some("n".to_owned()))] {
         let filter = JobFilter { state, name, ..JobFilter::all(stranger, world.group) };
@@ -48,7 +48,7 @@ async fn two_in_each_state(world: &World) -> Vec<(JobId, State, &'static str)> {
             match state {
                 State::Scheduled => continue,
                 State::Cancelled => {
-                    world.change(id, Change::Cancel).await;
+                    world.change(id, JobChange::Cancel).await;
                     continue;
                 }
                 _ => {}
@@ -99,7 +99,7 @@ pub async fn pages_of_a_tenant_merge_its_groups(world: &World) {
             world.store.insert(vec![job].into()).await.unwrap();
         }
     }
-    world.change(made[0], Change::Cancel).await;
+    world.change(made[0], JobChange::Cancel).await;
     let stranger = world.put(0, Kind::Tenant, "stranger").await.id;
     let elsewhere = GroupId(world.put(stranger, Kind::Group, "theirs").await.id);
     let theirs = NewJob { tenant: TenantId(stranger), ..world.job_in(elsewhere, NOW) };
@@ -208,7 +208,7 @@ pub async fn filters_find_and_count(world: &World) {
     ];
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     world.store.insert(jobs.to_vec().into()).await.unwrap();
-    world.change(ids[0], Change::Cancel).await;
+    world.change(ids[0], JobChange::Cancel).await;
     let none = || all(world).filter;
     let metadata = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
     let cases = [

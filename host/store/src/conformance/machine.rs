@@ -24,7 +24,7 @@ struct Walk<'w> {
     group: GroupId,
     now: UnixMs,
     jobs: Vec<Expected>,
-    leases: Vec<Leased>,
+    leases: Vec<LeasedJob>,
 }
 
 pub async fn random_walks_follow_the_diagram(world: &World) {
@@ -130,7 +130,7 @@ impl Walk<'_> {
     async fn claim_overdue(&mut self) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
         let leased = self.world.store.claim_overdue(now, lease_until, 1_000_000).await.unwrap();
-        let leased: Vec<Leased> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
+        let leased: Vec<LeasedJob> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
         let is_overdue =
             |job: &&mut Expected| job.state == State::Scheduled && job.deadline.is_some_and(|deadline| deadline < now);
         let mut overdue: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_overdue).collect();
@@ -146,7 +146,7 @@ impl Walk<'_> {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
         let leased = claim_lost(&*self.world.store, now, lease_until, 1_000_000).await;
         // Other walks' jobs are in the same store.
-        let leased: Vec<Leased> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
+        let leased: Vec<LeasedJob> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
         let is_lost = |job: &&mut Expected| job.state == State::Running && job.lease_until <= now;
         let mut lost: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_lost).collect();
         lost.sort_by_key(|job| (job.run_at, job.id));
@@ -195,19 +195,19 @@ impl Walk<'_> {
         let which = which % self.jobs.len();
         let job = &mut self.jobs[which];
         let expected = match job.state {
-            _ if job.pruned => Changed::Unknown,
+            _ if job.pruned => ChangeOutcome::Unknown,
             State::Scheduled => {
                 (job.state, job.finished_at) = (State::Cancelled, Some(self.now));
-                Changed::Done
+                ChangeOutcome::Done
             }
             State::Running => {
                 job.cancel_requested = true;
-                Changed::Requested
+                ChangeOutcome::Requested
             }
-            ended => Changed::Not(ended),
+            ended => ChangeOutcome::Not(ended),
         };
         self.advance();
-        assert_eq!(self.change(which, Change::Cancel).await, expected);
+        assert_eq!(self.change(which, JobChange::Cancel).await, expected);
     }
 
     async fn redrive(&mut self, which: usize) {
@@ -217,19 +217,19 @@ impl Walk<'_> {
         let (which, now) = (which % self.jobs.len(), self.now);
         let job = &mut self.jobs[which];
         let expected = match job.state {
-            _ if job.pruned => Changed::Unknown,
+            _ if job.pruned => ChangeOutcome::Unknown,
             State::Dead | State::Expired => {
                 job.step_to(State::Scheduled);
                 (job.run_at, job.finished_at, job.lost_leases, job.attempt_base) = (now, None, 0, job.attempt_count);
                 job.cancel_requested = false;
                 job.blocked = job.key.is_some();
                 job.deadline = job.ttl.map(|ttl| now.plus(ttl));
-                Changed::Done
+                ChangeOutcome::Done
             }
-            other => Changed::Not(other),
+            other => ChangeOutcome::Not(other),
         };
         self.advance();
-        assert_eq!(self.change(which, Change::Redrive(now)).await, expected);
+        assert_eq!(self.change(which, JobChange::Redrive(now)).await, expected);
     }
 
     async fn reschedule(&mut self, which: usize, at: UnixMs) {
@@ -239,14 +239,14 @@ impl Walk<'_> {
         let which = which % self.jobs.len();
         let job = &mut self.jobs[which];
         let expected = match job.state {
-            _ if job.pruned => Changed::Unknown,
+            _ if job.pruned => ChangeOutcome::Unknown,
             State::Scheduled => {
                 job.run_at = at;
-                Changed::Done
+                ChangeOutcome::Done
             }
-            other => Changed::Not(other),
+            other => ChangeOutcome::Not(other),
         };
-        assert_eq!(self.change(which, Change::Reschedule(at)).await, expected);
+        assert_eq!(self.change(which, JobChange::Reschedule(at)).await, expected);
     }
 
     async fn edit(&mut self, which: usize, at: UnixMs) {
@@ -259,20 +259,24 @@ impl Walk<'_> {
         let edit =
             Edit { revision: job.revision, name: None, run_at: at, priority: Priority::default(), spec, body: None };
         let expected = match job.state {
-            _ if job.pruned => Changed::Unknown,
+            _ if job.pruned => ChangeOutcome::Unknown,
             State::Scheduled => {
                 (job.run_at, job.revision) = (at, job.revision + 1);
-                Changed::Done
+                ChangeOutcome::Done
             }
-            other => Changed::Not(other),
+            other => ChangeOutcome::Not(other),
         };
-        assert_eq!(self.change(which, Change::Edit(Box::new(edit.clone()))).await, expected);
-        if expected == Changed::Done {
-            assert_eq!(self.change(which, Change::Edit(Box::new(edit))).await, Changed::Stale, "it is an older one");
+        assert_eq!(self.change(which, JobChange::Edit(Box::new(edit.clone()))).await, expected);
+        if expected == ChangeOutcome::Done {
+            assert_eq!(
+                self.change(which, JobChange::Edit(Box::new(edit))).await,
+                ChangeOutcome::Stale,
+                "it is an older one"
+            );
         }
     }
 
-    async fn change(&self, which: usize, change: Change) -> Changed {
+    async fn change(&self, which: usize, change: JobChange) -> ChangeOutcome {
         let ids = vec![self.jobs[which].id];
         self.world.store.change(self.world.tenant, ids, change, self.now).await.unwrap()[0]
     }

@@ -28,10 +28,10 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Change, Changed, ClaimDue, Entity, Expect, Kind, Prune, PutEntity, Store};
+use super::{ChangeOutcome, ClaimDue, Entity, JobChange, Kind, Precondition, Prune, PutEntity, Store};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    Admission, AttemptDetail, AttemptError, AttemptRecord, GroupId, Job, JobId, Leased, NewJob, Outcome, Priority,
+    Admission, AttemptDetail, AttemptError, AttemptRecord, GroupId, Job, JobId, LeasedJob, NewJob, Outcome, Priority,
     Spec, State, Target, TenantId,
 };
 
@@ -207,7 +207,7 @@ impl World {
     }
 
     pub async fn put(&self, tenant: i64, kind: Kind, name: &str) -> Entity {
-        self.store.put(an_entity(tenant, kind, name, Expect::Anything)).await.unwrap()
+        self.store.put(an_entity(tenant, kind, name, Precondition::Anything)).await.unwrap()
     }
 
     pub async fn new_group(&self, name: &str) -> GroupId {
@@ -250,18 +250,18 @@ impl World {
     }
 
     /// Leases at most `quota` jobs of the group that are due at `now`.
-    pub async fn claim(&self, now: UnixMs, quota: u32) -> Vec<Leased> {
+    pub async fn claim(&self, now: UnixMs, quota: u32) -> Vec<LeasedJob> {
         claim(&*self.store, self.group, now, quota).await
     }
 
     /// A job that is due now and leased.
-    pub async fn leased(&self) -> Leased {
+    pub async fn leased(&self) -> LeasedJob {
         let [id] = self.insert_due(1).await[..] else { unreachable!() };
         let leased = self.claim(NOW, 1_000).await;
         leased.into_iter().find(|leased| leased.job.id == id).unwrap()
     }
 
-    pub async fn change(&self, id: JobId, change: Change) -> Changed {
+    pub async fn change(&self, id: JobId, change: JobChange) -> ChangeOutcome {
         self.store.change(self.tenant, vec![id], change, NOW).await.unwrap()[0]
     }
 
@@ -279,7 +279,7 @@ impl World {
     }
 }
 
-pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -> Vec<Leased> {
+pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -> Vec<LeasedJob> {
     store
         .claim_due(ClaimDue {
             now,
@@ -293,13 +293,13 @@ pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -
 }
 
 /// Takes back at most `limit` leases that have ended at `now`.
-pub async fn claim_lost(store: &dyn Store, now: UnixMs, lease_until: UnixMs, limit: u32) -> Vec<Leased> {
+pub async fn claim_lost(store: &dyn Store, now: UnixMs, lease_until: UnixMs, limit: u32) -> Vec<LeasedJob> {
     let ended = store.ending_leases(now, now, limit).await.unwrap();
     let lost = ended.into_iter().map(|(lease, _)| lease).collect();
     store.claim_lost(lost, now, lease_until).await.unwrap()
 }
 
-pub fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Expect) -> PutEntity {
+pub fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Precondition) -> PutEntity {
     PutEntity {
         tenant,
         kind,
@@ -315,15 +315,19 @@ pub fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Expect) -> PutEnti
 /// A version of a plugin whose component has this digest.
 pub fn a_plugin(tenant: i64, name: &str, digest: &str, component: &[u8]) -> PutEntity {
     let component = Some((digest.to_owned(), Bytes::copy_from_slice(component)));
-    PutEntity { doc: json!({"digest": digest}), component, ..an_entity(tenant, Kind::Plugin, name, Expect::Anything) }
+    PutEntity {
+        doc: json!({"digest": digest}),
+        component,
+        ..an_entity(tenant, Kind::Plugin, name, Precondition::Anything)
+    }
 }
 
-pub fn ids(leased: &[Leased]) -> Vec<JobId> {
+pub fn ids(leased: &[LeasedJob]) -> Vec<JobId> {
     leased.iter().map(|leased| leased.job.id).collect()
 }
 
 /// An attempt with the next number that got `status`, or no answer.
-pub fn an_attempt(leased: &Leased, status: Option<u16>) -> AttemptRecord {
+pub fn an_attempt(leased: &LeasedJob, status: Option<u16>) -> AttemptRecord {
     let error = AttemptError { code: "send.timeout".to_owned(), message: "no answer within 10 s".to_owned() };
     AttemptRecord {
         number: leased.number(),

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Settled;
+use crate::SettleOutcome;
 use carillon_core::job::{Settlement, Token};
 
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ impl Expected {
         self.state = next;
     }
 
-    pub fn lease(&mut self, until: UnixMs, leased: &Leased) {
+    pub fn lease(&mut self, until: UnixMs, leased: &LeasedJob) {
         if self.state == State::Scheduled {
             self.step_to(State::Running);
         }
@@ -122,9 +122,9 @@ impl Expected {
         (self.lease_until, self.token) = (until, leased.token);
     }
 
-    pub fn settle(&mut self, token: Token, end: End, now: UnixMs) -> Settled {
+    pub fn settle(&mut self, token: Token, end: End, now: UnixMs) -> SettleOutcome {
         if self.state != State::Running || self.token != token {
-            return Settled::LeaseLost;
+            return SettleOutcome::LeaseLost;
         }
         let (next, run_at, spent) = match end {
             End::Succeed => (State::Succeeded, self.run_at, true),
@@ -142,12 +142,12 @@ impl Expected {
             self.run_at = run_at;
         }
         self.finished_at = self.state.is_final().then_some(now);
-        Settled::Applied(self.state)
+        SettleOutcome::Applied(self.state)
     }
 }
 
 impl End {
-    pub fn of(self, leased: &Leased, now: UnixMs) -> Settlement {
+    pub fn of(self, leased: &LeasedJob, now: UnixMs) -> Settlement {
         let attempt = an_attempt(leased, Some(503));
         match self {
             Self::Succeed => Settlement::succeeded(leased, now, attempt),

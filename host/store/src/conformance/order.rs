@@ -13,7 +13,7 @@ async fn stored(world: &World, jobs: &[NewJob]) -> Vec<JobId> {
     jobs.iter().map(|job| job.id).collect()
 }
 
-async fn end(world: &World, leased: &Leased, state: State) {
+async fn end(world: &World, leased: &LeasedJob, state: State) {
     let attempt = an_attempt(leased, Some(200));
     let settlement = match state {
         State::Succeeded => Settlement::succeeded(leased, NOW, attempt),
@@ -64,7 +64,7 @@ pub async fn a_key_is_free_after_each_kind_of_end(world: &World) {
         let key = state.as_str();
         let ids = stored(world, &[of_key(world, key), of_key(world, key)]).await;
         if state == State::Cancelled {
-            world.change(ids[0], Change::Cancel).await;
+            world.change(ids[0], JobChange::Cancel).await;
         } else {
             end(world, &world.claim(NOW, 9).await[0], state).await;
         }
@@ -73,7 +73,7 @@ pub async fn a_key_is_free_after_each_kind_of_end(world: &World) {
         end(world, &next[0], State::Succeeded).await;
     }
     let ids = stored(world, &[of_key(world, "x"), of_key(world, "x"), of_key(world, "x")]).await;
-    world.change(ids[1], Change::Cancel).await;
+    world.change(ids[1], JobChange::Cancel).await;
     let first = world.claim(NOW, 9).await;
     assert_eq!(super::ids(&first), ids[..1], "the end of a blocked job frees nothing");
     end(world, &first[0], State::Succeeded).await;
@@ -84,7 +84,7 @@ pub async fn a_redriven_job_waits_for_its_key(world: &World) {
     let ids = stored(world, &[of_key(world, "k"), of_key(world, "k")]).await;
     end(world, &world.claim(NOW, 9).await[0], State::Dead).await;
     let second = world.claim(NOW, 9).await;
-    assert_eq!(world.change(ids[0], Change::Redrive(NOW)).await, Changed::Done);
+    assert_eq!(world.change(ids[0], JobChange::Redrive(NOW)).await, ChangeOutcome::Done);
     assert!(world.claim(NOW, 9).await.is_empty(), "another one of its key is being tried");
     end(world, &second[0], State::Succeeded).await;
     assert_eq!(super::ids(&world.claim(NOW, 9).await), ids[..1]);

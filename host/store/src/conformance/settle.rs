@@ -1,10 +1,10 @@
 //! Settling, cancelling and removing jobs.
 
 use super::*;
-use crate::Settled;
+use crate::SettleOutcome;
 use carillon_core::job::{Settlement, Token};
 
-async fn settle(world: &World, settlement: Settlement) -> Settled {
+async fn settle(world: &World, settlement: Settlement) -> SettleOutcome {
     world.store.settle(vec![settlement]).await.unwrap()[0]
 }
 
@@ -13,7 +13,7 @@ pub async fn success_ends_a_job(world: &World) {
     let at = NOW.plus(ms(20));
     let attempt = an_attempt(&leased, Some(200));
     let settled = settle(world, Settlement::succeeded(&leased, at, attempt.clone())).await;
-    assert_eq!(settled, Settled::Applied(State::Succeeded));
+    assert_eq!(settled, SettleOutcome::Applied(State::Succeeded));
     let job = world.get(leased.job.id).await;
     let expected = Job {
         state: State::Succeeded,
@@ -32,7 +32,7 @@ pub async fn retry_puts_a_job_back(world: &World) {
     let leased = world.leased().await;
     let next = NOW.plus(ms(2_000));
     let retry = Settlement::retry(&leased, NOW, an_attempt(&leased, None), next);
-    assert_eq!(settle(world, retry).await, Settled::Applied(State::Scheduled));
+    assert_eq!(settle(world, retry).await, SettleOutcome::Applied(State::Scheduled));
     let job = world.get(leased.job.id).await;
     assert_eq!((job.state, job.run_at, job.finished_at, job.attempt_count), (State::Scheduled, next, None, 1));
     assert_eq!((job.last_status, job.last_error.as_deref()), (None, Some("send.timeout")));
@@ -42,7 +42,7 @@ pub async fn retry_puts_a_job_back(world: &World) {
     assert_eq!((again.number(), again.history.len(), again.unspent_leases()), (2, 1, 0));
     assert!(again.token > leased.token);
     let dead = Settlement::dead(&again, next, an_attempt(&again, Some(500)));
-    assert_eq!(settle(world, dead).await, Settled::Applied(State::Dead));
+    assert_eq!(settle(world, dead).await, SettleOutcome::Applied(State::Dead));
     let job = world.get(leased.job.id).await;
     assert_eq!((job.state, job.last_status, job.last_error), (State::Dead, Some(500), None));
 }
@@ -57,10 +57,10 @@ pub async fn a_claim_sees_what_began_to_be_settled_before_it(world: &World) {
         let mut settling = std::pin::pin!(world.store.settle(vec![retry]));
         assert!(futures_util::poll!(&mut settling).is_pending());
         let again = world.claim(NOW, 10).await;
-        assert_eq!(again.iter().map(Leased::number).collect::<Vec<_>>(), [number + 1]);
-        assert_eq!(settling.await.unwrap(), [Settled::Applied(State::Scheduled)]);
+        assert_eq!(again.iter().map(LeasedJob::number).collect::<Vec<_>>(), [number + 1]);
+        assert_eq!(settling.await.unwrap(), [SettleOutcome::Applied(State::Scheduled)]);
         let retry = Settlement::released(&again[0], NOW);
-        assert_eq!(settle(world, retry).await, Settled::Applied(State::Scheduled));
+        assert_eq!(settle(world, retry).await, SettleOutcome::Applied(State::Scheduled));
     }
 }
 
@@ -70,7 +70,7 @@ pub async fn held_spends_nothing_and_is_replaced(world: &World) {
     (unspent.started_at, unspent.finished_at) = (NOW.minus(ms(9)), NOW.minus(ms(8)));
     unspent.response_body = Bytes::from_static(b"nothing of this stays");
     let held = Settlement::held(&leased, NOW, unspent, NOW);
-    assert_eq!(settle(world, held).await, Settled::Applied(State::Scheduled));
+    assert_eq!(settle(world, held).await, SettleOutcome::Applied(State::Scheduled));
     let job = world.get(leased.job.id).await;
     assert_eq!((job.attempt_count, job.last_error.as_deref()), (0, Some("send.timeout")));
     let attempts = world.store.attempts(world.tenant, job.id, 0, 10).await.unwrap();
@@ -89,7 +89,7 @@ pub async fn released_leaves_no_trace(world: &World) {
     let before = world.leased().await;
     settle(world, Settlement::retry(&before, NOW, an_attempt(&before, Some(503)), NOW)).await;
     let leased = world.claim(NOW, 1).await.remove(0);
-    assert_eq!(settle(world, Settlement::released(&leased, NOW)).await, Settled::Applied(State::Scheduled));
+    assert_eq!(settle(world, Settlement::released(&leased, NOW)).await, SettleOutcome::Applied(State::Scheduled));
     let job = world.get(leased.job.id).await;
     assert_eq!(job, Job { state: State::Scheduled, ..leased.job.clone() });
     assert_eq!(job.last_status, Some(503));
@@ -99,7 +99,7 @@ pub async fn released_leaves_no_trace(world: &World) {
 pub async fn answers_in_order(world: &World) {
     world.insert_due(5).await;
     let leased = world.claim(NOW, 5).await;
-    let stale = Leased { token: Token(0), ..leased[1].clone() };
+    let stale = LeasedJob { token: Token(0), ..leased[1].clone() };
     let settlements = vec![
         Settlement::dead(&leased[4], NOW, an_attempt(&leased[4], Some(410))),
         Settlement::succeeded(&stale, NOW, an_attempt(&stale, Some(200))),
@@ -108,11 +108,11 @@ pub async fn answers_in_order(world: &World) {
         Settlement::succeeded(&leased[2], NOW, an_attempt(&leased[2], Some(200))),
     ];
     let expected = [
-        Settled::Applied(State::Dead),
-        Settled::LeaseLost,
-        Settled::Applied(State::Scheduled),
-        Settled::Applied(State::Expired),
-        Settled::Applied(State::Succeeded),
+        SettleOutcome::Applied(State::Dead),
+        SettleOutcome::LeaseLost,
+        SettleOutcome::Applied(State::Scheduled),
+        SettleOutcome::Applied(State::Expired),
+        SettleOutcome::Applied(State::Succeeded),
     ];
     assert_eq!(world.store.settle(settlements).await.unwrap(), expected);
     assert_eq!(world.state(leased[1].job.id).await, State::Running);
@@ -122,17 +122,17 @@ pub async fn answers_in_order(world: &World) {
 
 pub async fn applies_the_first_of_two(world: &World) {
     let leased = world.leased().await;
-    let stale = Leased { token: Token(0), ..leased.clone() };
+    let stale = LeasedJob { token: Token(0), ..leased.clone() };
     let settlements = vec![
         Settlement::succeeded(&stale, NOW, an_attempt(&stale, Some(200))),
         Settlement::dead(&leased, NOW, an_attempt(&leased, Some(404))),
         Settlement::succeeded(&leased, NOW, an_attempt(&leased, Some(200))),
     ];
-    let expected = [Settled::LeaseLost, Settled::Applied(State::Dead), Settled::LeaseLost];
+    let expected = [SettleOutcome::LeaseLost, SettleOutcome::Applied(State::Dead), SettleOutcome::LeaseLost];
     assert_eq!(world.store.settle(settlements).await.unwrap(), expected);
     assert_eq!(world.state(leased.job.id).await, State::Dead);
     let late = Settlement::succeeded(&leased, NOW, an_attempt(&leased, Some(200)));
-    assert_eq!(settle(world, late).await, Settled::LeaseLost);
+    assert_eq!(settle(world, late).await, SettleOutcome::LeaseLost);
     assert_eq!(world.state(leased.job.id).await, State::Dead);
     let attempts = world.store.attempts(world.tenant, leased.job.id, 0, 10).await.unwrap();
     assert_eq!(attempts.iter().map(|attempt| attempt.status).collect::<Vec<_>>(), [Some(404)]);
@@ -147,7 +147,7 @@ pub async fn many_at_once(world: &World) {
     assert_eq!(world.store.extend(leases, NOW.plus(LEASE)).await.unwrap(), [true; MANY]);
     let retry = |leased| Settlement::retry(leased, NOW, an_attempt(leased, Some(503)), NOW);
     let settled = world.store.settle(leased.iter().map(retry).collect()).await.unwrap();
-    assert_eq!(settled, [Settled::Applied(State::Scheduled); MANY]);
+    assert_eq!(settled, [SettleOutcome::Applied(State::Scheduled); MANY]);
     let again = world.claim(NOW, MANY as u32).await;
     assert_eq!(ids(&again), ids(&leased));
     assert!(again.iter().all(|leased| leased.history.len() == 1));
@@ -156,21 +156,21 @@ pub async fn many_at_once(world: &World) {
 pub async fn cancel_in_every_state(world: &World) {
     let waiting = world.job(NOW.plus(ms(1)));
     world.store.insert(vec![waiting.clone()].into()).await.unwrap();
-    let cancel = |id| world.change(id, Change::Cancel);
-    assert_eq!(cancel(waiting.id).await, Changed::Done);
+    let cancel = |id| world.change(id, JobChange::Cancel);
+    assert_eq!(cancel(waiting.id).await, ChangeOutcome::Done);
     let job = world.get(waiting.id).await;
     assert_eq!((job.state, job.finished_at), (State::Cancelled, Some(NOW)));
-    assert_eq!(cancel(waiting.id).await, Changed::Not(State::Cancelled));
+    assert_eq!(cancel(waiting.id).await, ChangeOutcome::Not(State::Cancelled));
     assert!(world.claim(NOW.plus(ms(1)), 10).await.is_empty());
 
     let running = world.leased().await;
-    assert_eq!(cancel(running.job.id).await, Changed::Requested);
-    assert_eq!(cancel(running.job.id).await, Changed::Requested);
+    assert_eq!(cancel(running.job.id).await, ChangeOutcome::Requested);
+    assert_eq!(cancel(running.job.id).await, ChangeOutcome::Requested);
     let job = world.get(running.job.id).await;
     assert!(job.cancel_requested && job.state == State::Running && job.finished_at.is_none());
-    assert_eq!(cancel(JobId(Uuid::nil())).await, Changed::Unknown);
+    assert_eq!(cancel(JobId(Uuid::nil())).await, ChangeOutcome::Unknown);
 
-    type End = fn(&Leased, AttemptRecord) -> Settlement;
+    type End = fn(&LeasedJob, AttemptRecord) -> Settlement;
     let ends: [(State, End); 3] = [
         (State::Succeeded, |leased, attempt| Settlement::succeeded(leased, NOW, attempt)),
         (State::Dead, |leased, attempt| Settlement::dead(leased, NOW, attempt)),
@@ -180,13 +180,13 @@ pub async fn cancel_in_every_state(world: &World) {
         let leased = world.leased().await;
         settle(world, end(&leased, an_attempt(&leased, Some(200)))).await;
         let before = world.get(leased.job.id).await;
-        assert_eq!(cancel(leased.job.id).await, Changed::Not(state));
+        assert_eq!(cancel(leased.job.id).await, ChangeOutcome::Not(state));
         assert_eq!(world.get(leased.job.id).await, before);
     }
 }
 
 pub async fn cancel_while_running_replaces_a_retry_only(world: &World) {
-    type End = fn(&Leased) -> Settlement;
+    type End = fn(&LeasedJob) -> Settlement;
     let cases: [(State, End); 6] = [
         (State::Cancelled, |it| Settlement::retry(it, NOW, an_attempt(it, None), NOW.plus(ms(9)))),
         (State::Cancelled, |it| Settlement::held(it, NOW, an_attempt(it, None), NOW.plus(ms(9)))),
@@ -197,8 +197,8 @@ pub async fn cancel_while_running_replaces_a_retry_only(world: &World) {
     ];
     for (state, end) in cases {
         let leased = world.leased().await;
-        world.change(leased.job.id, Change::Cancel).await;
-        assert_eq!(settle(world, end(&leased)).await, Settled::Applied(state));
+        world.change(leased.job.id, JobChange::Cancel).await;
+        assert_eq!(settle(world, end(&leased)).await, SettleOutcome::Applied(state));
         let job = world.get(leased.job.id).await;
         assert_eq!((job.state, job.finished_at, job.run_at), (state, Some(NOW), NOW));
     }

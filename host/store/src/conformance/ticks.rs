@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::admit::{placed, stored_at};
 use super::*;
-use crate::{Abort, Inserted, Placed, Settled, StoreError, TickRecord, Ticked, TicksQuery};
+use crate::{Abort, InsertOutcome, InsertResult, SettleOutcome, StoreError, TickRecord, Ticked, TicksQuery};
 use carillon_core::job::{Overlap, Settlement, SkipReason, SkippedTicks, Tick};
 
 pub fn tick(world: &World, at: u64, overlap: Overlap) -> NewJob {
@@ -16,24 +16,27 @@ pub fn tick(world: &World, at: u64, overlap: Overlap) -> NewJob {
 pub async fn a_tick_makes_one_job(world: &World) {
     let jobs: Vec<NewJob> = (0..16).map(|_| tick(world, 5, Overlap::Allow)).collect();
     let results = join_all(jobs.iter().map(|job| world.store.insert(vec![job.clone()].into()))).await;
-    let skipped = results.iter().filter(|result| **result == Ok(Inserted::Placed(vec![Placed::Skipped]))).count();
+    let skipped =
+        results.iter().filter(|result| **result == Ok(InsertResult::Placed(vec![InsertOutcome::Skipped]))).count();
     assert_eq!(skipped, 15);
     let ticked = Ticked { schedule: 7, last: NOW.plus(ms(5)), runs: 1, extra: 0, skipped: 0, reason: None };
     assert_eq!(world.store.ticked().await.unwrap(), [ticked]);
     let store = world.reopened().await;
     let again = store.insert(vec![tick(world, 5, Overlap::Allow)].into()).await.unwrap();
-    assert_eq!(again, Inserted::Placed(vec![Placed::Skipped]), "after a restart, too");
+    assert_eq!(again, InsertResult::Placed(vec![InsertOutcome::Skipped]), "after a restart, too");
     assert_eq!(store.ticked().await.unwrap(), [ticked]);
 }
 
 pub async fn a_tick_skips_queues_or_cancels(world: &World) {
     assert_eq!(placed(world, &tick(world, 0, Overlap::Skip)).await, stored_at(NOW));
     let running = world.claim(NOW, 1).await.remove(0);
-    let unfinished = Placed::TickSkipped(SkipReason::Overlap);
+    let unfinished = InsertOutcome::TickSkipped(SkipReason::Overlap);
     assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, unfinished);
     let waiting = tick(world, 2, Overlap::Queue);
     assert_eq!(placed(world, &waiting).await, stored_at(NOW.plus(ms(2))));
-    let Placed::Stored { cancelled, .. } = placed(world, &tick(world, 3, Overlap::Cancel)).await else { panic!() };
+    let InsertOutcome::Stored { cancelled, .. } = placed(world, &tick(world, 3, Overlap::Cancel)).await else {
+        panic!()
+    };
     assert_eq!(cancelled, [waiting.id]);
     assert!(world.get(running.job.id).await.cancel_requested);
     assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), pull: false }]);
@@ -56,7 +59,7 @@ pub async fn a_tick_skips_queues_or_cancels(world: &World) {
         )
         .await
         .unwrap();
-    assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, Placed::Skipped, "it was skipped for good");
+    assert_eq!(placed(world, &tick(world, 1, Overlap::Skip)).await, InsertOutcome::Skipped, "it was skipped for good");
     let mut again = tick(world, 1, Overlap::Skip);
     if let Admission::Tick(tick) = &mut again.admission {
         tick.again = true;
@@ -129,7 +132,7 @@ pub async fn runs_that_were_asked_for_do_not_count_and_say_nothing_of_earlier_ti
         job
     };
     assert_eq!(placed(world, &counted(1)).await, stored_at(NOW.plus(ms(1))));
-    assert_eq!(placed(world, &counted(2)).await, Placed::TickSkipped(SkipReason::MaxRuns));
+    assert_eq!(placed(world, &counted(2)).await, InsertOutcome::TickSkipped(SkipReason::MaxRuns));
     assert_eq!(placed(world, &asked(3)).await, stored_at(NOW.plus(ms(3))));
     assert_eq!(world.store.ticked().await.unwrap()[0].last, NOW.plus(ms(2)));
 }
@@ -143,7 +146,7 @@ pub async fn a_schedule_stops_at_its_most_runs(world: &World) {
         job
     };
     let results = join_all((0..8).map(|at| world.store.insert(vec![at_most_two(at)].into()))).await;
-    let stored = |result: &Result<Inserted, StoreError>| matches!(result, Ok(Inserted::Placed(placed)) if matches!(placed[0], Placed::Stored { .. }));
+    let stored = |result: &Result<InsertResult, StoreError>| matches!(result, Ok(InsertResult::Placed(placed)) if matches!(placed[0], InsertOutcome::Stored { .. }));
     assert_eq!(results.iter().filter(|result| stored(result)).count(), 2);
     assert_eq!(world.store.ticked().await.unwrap()[0].runs, 2);
 }
@@ -166,7 +169,7 @@ pub async fn a_run_waits_for_the_one_whose_place_it_takes(world: &World) {
     let of_key = |at, overlap| NewJob { order_key: Some("schedule".to_owned()), ..tick(world, at, overlap) };
     assert_eq!(placed(world, &of_key(0, Overlap::Cancel)).await, stored_at(NOW));
     let mut running = world.claim(NOW, 1).await.remove(0);
-    assert_eq!(world.change(running.job.id, Change::Cancel).await, Changed::Requested);
+    assert_eq!(world.change(running.job.id, JobChange::Cancel).await, ChangeOutcome::Requested);
     assert_eq!(world.store.aborts(9).await.unwrap(), [], "who cancels a job lets its attempt go on");
     for at in 1..4 {
         let newer = of_key(at, Overlap::Cancel);
@@ -174,18 +177,18 @@ pub async fn a_run_waits_for_the_one_whose_place_it_takes(world: &World) {
         assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), pull: false }]);
         assert!(world.claim(NOW.plus(ms(9)), 9).await.is_empty(), "no two at once");
         let cut_off = Settlement::cancelled(&running, NOW, an_attempt(&running, None));
-        assert_eq!(world.store.settle(vec![cut_off]).await.unwrap(), [Settled::Applied(State::Cancelled)]);
+        assert_eq!(world.store.settle(vec![cut_off]).await.unwrap(), [SettleOutcome::Applied(State::Cancelled)]);
         running = world.claim(NOW.plus(ms(9)), 9).await.remove(0);
         assert_eq!(running.job.id, newer.id);
     }
     // One that ends in another way meanwhile, and is redriven, is not cut off for it.
     placed(world, &of_key(4, Overlap::Cancel)).await;
     let dead = Settlement::dead(&running, NOW, an_attempt(&running, Some(500)));
-    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [Settled::Applied(State::Dead)]);
+    assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [SettleOutcome::Applied(State::Dead)]);
     let next = world.claim(NOW.plus(ms(9)), 9).await.remove(0);
     let done = Settlement::succeeded(&next, NOW, an_attempt(&next, Some(200)));
     world.store.settle(vec![done]).await.unwrap();
-    assert_eq!(world.change(running.job.id, Change::Redrive(NOW)).await, Changed::Done);
+    assert_eq!(world.change(running.job.id, JobChange::Redrive(NOW)).await, ChangeOutcome::Done);
     assert_eq!(world.claim(NOW, 9).await.len(), 1);
     assert_eq!(world.store.aborts(9).await.unwrap(), []);
 }

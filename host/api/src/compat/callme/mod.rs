@@ -20,7 +20,7 @@ use self::entry::{EntryKey, Which};
 use super::refusal::Refusal;
 use super::{Call, decoded};
 use carillon_core::job::{Admission, Job, State};
-use carillon_store::Change;
+use carillon_store::JobChange;
 
 /// How far JSON is indented when it is to be pretty.
 const INDENT: &[u8] = b"    ";
@@ -98,8 +98,8 @@ async fn delete(call: &Call, path: &str) -> Result<Value, Refusal> {
         return Err(Refusal::unknown("task not found"));
     }
     let (ended, unfinished): (Vec<Job>, Vec<Job>) = entries.into_iter().partition(|job| job.state.is_final());
-    call.change(&unfinished, &Change::Cancel).await?;
-    call.change(&ended, &Change::Purge).await?;
+    call.change(&unfinished, &JobChange::Cancel).await?;
+    call.change(&ended, &JobChange::Purge).await?;
     Ok(message("task successfully deleted"))
 }
 

@@ -16,7 +16,7 @@ use crate::error::Problem;
 use crate::input::parse;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, JobId, NewJob, State, new_seed};
-use carillon_store::Placed;
+use carillon_store::InsertOutcome;
 
 #[derive(Deserialize)]
 struct MoveDoc {
@@ -85,7 +85,7 @@ impl Call {
         let placed = self.insert(moves.iter().map(|(_, new)| new.clone()).collect()).await?;
         let mut moved = Vec::with_capacity(moves.len());
         for ((key, new), placed) in moves.into_iter().zip(placed) {
-            if matches!(placed, Placed::Stored { .. }) {
+            if matches!(placed, InsertOutcome::Stored { .. }) {
                 moved.push(self.shown(&group, &new.shown(), key).await?);
             }
         }

@@ -12,13 +12,13 @@ use super::super::Call;
 use super::super::refusal::Refusal;
 use super::{Asked, SCHEDULE, robfig};
 use crate::error::Problem;
-use crate::v1::schedules::LONGEST_CATCH_UP;
+use crate::v1::schedules::MAX_CATCH_UP;
 use carillon_catalog::{Schedule, ScheduleSpec};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, Overlap};
-use carillon_store::Change;
+use carillon_store::JobChange;
 
-/// Whose local time is meant if none is configured: [`Api`](crate::Api) is made with the machine's, where that has a name.
+/// Whose local time is meant if none is configured: [`ApiState`](crate::Api) is made with the machine's, where that has a name.
 const UTC: &str = "UTC";
 
 /// The most waiting runs that are cancelled with their cron.
@@ -47,7 +47,7 @@ impl Call {
             max_runs: None,
             jitter: Duration::ZERO,
             overlap: Overlap::Queue,
-            catch_up: LONGEST_CATCH_UP,
+            catch_up: MAX_CATCH_UP,
             catch_up_all: true,
             job: asked.job(json!({SCHEDULE: asked.schedule})).to_string(),
         };
@@ -81,7 +81,7 @@ impl Call {
             let unfinished =
                 self.jobs_named(&schedule.name, RUNS).await?.into_iter().filter(|job| !job.state.is_final());
             let runs: Vec<Job> = unfinished.collect();
-            self.change(&runs, &Change::Cancel).await?;
+            self.change(&runs, &JobChange::Cancel).await?;
         }
         Ok(StatusCode::OK.into_response())
     }

@@ -16,7 +16,7 @@ const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
 /// The longest period of `@every`, so that adding it to a time is safe, in seconds: a hundred years.
-const LONGEST_EVERY: f64 = 100.0 * 366.0 * 86_400.0;
+const MAX_EVERY: f64 = 100.0 * 366.0 * 86_400.0;
 
 /// The units of a duration, in seconds.
 const UNITS: [(&str, f64); 8] =
@@ -116,7 +116,7 @@ fn every(text: &str) -> Result<u64, String> {
     if unsigned.is_empty() && text != "0" {
         return Err(bad());
     }
-    if seconds > LONGEST_EVERY {
+    if seconds > MAX_EVERY {
         return Err(format!("`{}` is too long", text.escape_debug()));
     }
     // A negative period is one second, too.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::delivery::receiver::Health;
 use crate::delivery::send::{Answer, TRANSPORT_ERRORS};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{AttemptError, AttemptRecord, Inputs, Leased};
+use carillon_core::job::{AttemptError, AttemptRecord, Inputs, LeasedJob};
 use carillon_policy::{Exchange, Header, Plan, Response, Ruling, TransportError};
 
 /// The statuses with which a receiver asks to be left alone, if it says for how long.
@@ -37,7 +37,7 @@ pub(super) fn exchange_of(answer: &Answer) -> Exchange {
 }
 
 /// What is kept of the answer, besides the rest of the record, for deciding again.
-pub(super) fn inputs_of(leased: &Leased, answered_at: UnixMs, answer: &Answer) -> Inputs {
+pub(super) fn inputs_of(leased: &LeasedJob, answered_at: UnixMs, answer: &Answer) -> Inputs {
     let (truncated, failure) = match answer {
         Answer::Response { truncated, .. } => (*truncated, None),
         Answer::Failure { code, message, .. } => {

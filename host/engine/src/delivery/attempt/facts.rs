@@ -4,11 +4,11 @@ use url::Url;
 
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Leased, Target};
+use carillon_core::job::{LeasedJob, Target};
 use carillon_policy::{Attempt, Attribute, Header, Request};
 
 /// The job's request, before any policy has seen it. A job without a target is never claimed for delivery.
-pub(super) fn request_of(leased: &Leased, target: &Target) -> Request {
+pub(super) fn request_of(leased: &LeasedJob, target: &Target) -> Request {
     let header = |(name, value): (String, String)| Header { name, value: value.into_bytes() };
     Request {
         method: target.method.clone(),
@@ -20,7 +20,7 @@ pub(super) fn request_of(leased: &Leased, target: &Target) -> Request {
 }
 
 /// What policies are told of an attempt.
-pub(super) fn facts(group: &Group, leased: &Leased, now: UnixMs) -> Attempt {
+pub(super) fn facts(group: &Group, leased: &LeasedJob, now: UnixMs) -> Attempt {
     let job = &leased.job;
     let attribute = |key: String, value: &str| Attribute { key, value: value.to_owned() };
     let mut attributes = vec![attribute("tenant".to_owned(), &group.tenant.name)];

@@ -4,27 +4,27 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Attempter, Notes};
-use crate::delivery::receiver::{Asks, Change, Destination, Health, Pass, PauseRequest, PutOff, Reported};
+use super::{AttemptExecutor, AttemptRecorder};
+use crate::delivery::receiver::{Asks, Change, Destination, Health, Pass, PauseRequest, Postponed, Reported};
 use crate::delivery::settle;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::exhaustion::Exhausted;
-use carillon_core::job::{AttemptError, Leased, Settlement};
+use carillon_core::job::{AttemptError, LeasedJob, Settlement};
 use carillon_telemetry::{Fact, Subject};
 
 /// The code of an error for which the server itself is to blame.
 const EXHAUSTED: &str = "server.exhausted";
 
-impl Attempter {
+impl AttemptExecutor {
     /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
     pub(super) async fn enter(
         &self,
-        leased: &Leased,
+        leased: &LeasedJob,
         group: &Group,
         to: &Destination,
         at: UnixMs,
-    ) -> Result<Pass, PutOff> {
+    ) -> Result<Pass, Postponed> {
         let most = || self.host_concurrency(group);
         if self.clock.now() < at {
             if let Some(pass) = self.receivers.try_enter(&leased.job, to, most(), at) {
@@ -44,11 +44,11 @@ impl Attempter {
 
     pub(super) fn put_off(
         &self,
-        leased: &Leased,
+        leased: &LeasedJob,
         due: UnixMs,
-        mut notes: Notes,
+        mut notes: AttemptRecorder,
         origin: &str,
-        wait: PutOff,
+        wait: Postponed,
     ) -> Settlement {
         notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
         let at = self.clock.now();
@@ -60,7 +60,13 @@ impl Attempter {
     }
 
     /// A job that the server could not send for want of something of its own. Its attempt is not spent, and its pass says nothing.
-    pub(super) fn held(&self, leased: &Leased, due: UnixMs, mut notes: Notes, exhausted: Exhausted) -> Settlement {
+    pub(super) fn held(
+        &self,
+        leased: &LeasedJob,
+        due: UnixMs,
+        mut notes: AttemptRecorder,
+        exhausted: Exhausted,
+    ) -> Settlement {
         (notes.detail.request_digest, notes.detail.inputs) = (None, None);
         notes.detail.error = Some(AttemptError { code: EXHAUSTED.to_owned(), message: exhausted.to_string() });
         tracing::debug!(job = %leased.job.id, %exhausted, "attempt postponed");

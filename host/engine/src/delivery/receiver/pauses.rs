@@ -1,7 +1,7 @@
 //! URLs whose receiver has asked for a pause, with `Retry-After` on 429 or 503: the jobs of that group for that URL wait.
 //!
 //! A receiver may limit each of its URLs by itself, so nothing else of its origin waits, and no other group. When the pause is over, one
-//! attempt passes; what comes of it ends the pause or begins another. Those that wait come back one after the other ([`Line`]), and are let in
+//! attempt passes; what comes of it ends the pause or begins another. Those that wait come back one after the other ([`RetrySlots`]), and are let in
 //! in the order in which they came ([`Queue`]). A job that was let in and refused comes anew, behind the others: none is the first again and
 //! again.
 //!
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use url::{Position, Url};
 
-use super::line::{LONGEST, Line, Waits};
+use super::retry_slots::{LONGEST, RetrySlots, Waits};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
@@ -34,10 +34,10 @@ const URL_LEN: usize = 2_048;
 const STEP: Duration = Duration::from_millis(1);
 
 /// How long the others wait for the first one after a pause, and for what comes of its attempt, before they look again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a pause that is over is known for those that wait.
-const FORGET: Duration = Duration::from_secs(60);
+const IDLE_RETENTION: Duration = Duration::from_secs(60);
 
 /// The pauses that a node knows.
 pub(super) struct Pauses {
@@ -56,7 +56,7 @@ struct Pause {
     until: UnixMs,
     /// Whether the first attempt after it is under way.
     is_probed: bool,
-    line: Line,
+    line: RetrySlots,
     queue: Queue,
 }
 
@@ -116,9 +116,9 @@ impl Pauses {
         let first = if pause.until > now {
             pause.until
         } else if pause.is_probed {
-            now.plus(LOOK_AGAIN)
+            now.plus(POLL_INTERVAL)
         } else if let Some(back_at) = pause.queue.first_before(job, now) {
-            now.max(back_at).plus(LOOK_AGAIN)
+            now.max(back_at).plus(POLL_INTERVAL)
         } else {
             pause.queue.leave(job);
             pause.is_probed = true;
@@ -150,7 +150,7 @@ impl Pauses {
         if known.len() >= MAX_PAUSES {
             return None;
         }
-        known.insert(key, Pause { until, is_probed: false, line: Line::default(), queue: Queue::default() });
+        known.insert(key, Pause { until, is_probed: false, line: RetrySlots::default(), queue: Queue::default() });
         Some(until)
     }
 
@@ -170,7 +170,7 @@ impl Key {
 impl Pause {
     /// Whether it is not over, or somebody is sure to ask.
     fn is_needed(&self, now: UnixMs, longest: Duration) -> bool {
-        self.until.plus(FORGET) > now && self.until <= now.plus(longest)
+        self.until.plus(IDLE_RETENTION) > now && self.until <= now.plus(longest)
     }
 }
 
@@ -354,7 +354,7 @@ mod tests {
             pauses.begin(GROUP, &url(&format!("http://a/{n}")), Duration::from_secs(1), UnixMs(0));
         }
         assert_eq!(pauses.lock().len(), MAX_PAUSES);
-        let later = UnixMs(0).plus(LONGEST).plus(FORGET * 2);
+        let later = UnixMs(0).plus(LONGEST).plus(IDLE_RETENTION * 2);
         assert!(pauses.begin(GROUP, &url("http://a/new"), Duration::from_secs(1), later).is_some());
         assert_eq!(pauses.lock().len(), 1);
         assert_eq!(pauses.begin(GROUP, &url("http://a/zero"), Duration::ZERO, later), None);

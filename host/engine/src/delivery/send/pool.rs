@@ -31,7 +31,7 @@ const MAX_IDLE: usize = 1_024;
 const MAX_IDLE_OF_ORIGIN: usize = 512;
 
 /// How long a connection has to become ready for the next request after a response has ended.
-const SETTLING: Duration = Duration::from_secs(1);
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open connection.
 pub(super) struct Connection {
@@ -117,7 +117,7 @@ impl Pool {
         }
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLING, connection.sender.ready()).await {
+            if let Ok(Ok(())) = tokio::time::timeout(READY_TIMEOUT, connection.sender.ready()).await {
                 pool.put(origin, connection);
             }
         });

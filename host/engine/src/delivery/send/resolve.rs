@@ -78,12 +78,12 @@ struct System {
 }
 
 /// A file and its last change: inode, seconds and nanoseconds.
-type Changed = (u64, i64, i64);
+type ChangeOutcome = (u64, i64, i64);
 
 struct Current {
     system: Arc<System>,
     /// When the files were last changed.
-    changed: [Option<Changed>; 2],
+    changed: [Option<ChangeOutcome>; 2],
     checked: Stopwatch,
 }
 
@@ -206,7 +206,7 @@ fn asking(servers: &[SocketAddr]) -> ResolverConfig {
 }
 
 /// When the two files were last changed.
-fn changed() -> [Option<Changed>; 2] {
+fn changed() -> [Option<ChangeOutcome>; 2] {
     let of = |metadata: Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
     [HOSTS, RESOLV_CONF].map(|path| Path::new(path).metadata().map(of).ok())
 }

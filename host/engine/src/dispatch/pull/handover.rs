@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
-use super::Ticket;
+use super::LeaseTicket;
 use crate::delivery::settler::Settler;
 use crate::dispatch::leases::Hold;
-use crate::notifier::Wake;
+use crate::notifier::Notifier;
 use carillon_core::clock::Clock;
-use carillon_core::job::{Leased, Settlement};
+use carillon_core::job::{LeasedJob, Settlement};
 
 /// What takes leases back.
 pub struct Returns {
@@ -21,7 +21,7 @@ pub struct Returns {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Is woken for the jobs that came back.
-    pub wake: Arc<Wake>,
+    pub notifier: Arc<Notifier>,
     /// The server does not end before these do.
     pub tasks: TaskTracker,
 }
@@ -29,23 +29,23 @@ pub struct Returns {
 /// Leases that were claimed for an answer. Dropped, they go back.
 pub struct Handover {
     returns: Arc<Returns>,
-    leases: Vec<(Ticket, Leased)>,
+    leases: Vec<(LeaseTicket, LeasedJob)>,
     /// The sweeper leaves them alone meanwhile.
     holds: Vec<Hold>,
 }
 
 impl Handover {
-    pub(super) fn new(returns: &Arc<Returns>, leases: Vec<(Ticket, Leased)>, holds: Vec<Hold>) -> Self {
+    pub(super) fn new(returns: &Arc<Returns>, leases: Vec<(LeaseTicket, LeasedJob)>, holds: Vec<Hold>) -> Self {
         Self { returns: Arc::clone(returns), leases, holds }
     }
 
     /// What is handed over.
     #[must_use]
-    pub fn leases(&self) -> &[(Ticket, Leased)] {
+    pub fn leases(&self) -> &[(LeaseTicket, LeasedJob)] {
         &self.leases
     }
 
-    pub(super) fn leases_mut(&mut self) -> &mut Vec<(Ticket, Leased)> {
+    pub(super) fn leases_mut(&mut self) -> &mut Vec<(LeaseTicket, LeasedJob)> {
         &mut self.leases
     }
 
@@ -63,12 +63,12 @@ impl Drop for Handover {
         }
         let returns = Arc::clone(&self.returns);
         self.returns.tasks.spawn(async move {
-            let leased: Vec<Leased> = leased.into_iter().map(|(_, leased)| leased).collect();
+            let leased: Vec<LeasedJob> = leased.into_iter().map(|(_, leased)| leased).collect();
             tracing::debug!(jobs = leased.len(), "a consumer went away before it got its leases; they go back");
             let now = returns.clock.now();
             returns.settler.settle_all(&leased, |leased| Settlement::released(leased, now)).await;
             drop(holds);
-            returns.wake.everywhere(now);
+            returns.notifier.everywhere(now);
         });
     }
 }

@@ -40,7 +40,7 @@ pub enum Waits {
 
 /// Where a line ends.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Line {
+pub(super) struct RetrySlots {
     end: UnixMs,
     /// How many lines of the same time were full before this one.
     full: u32,
@@ -48,7 +48,7 @@ pub(super) struct Line {
     waiting: u32,
 }
 
-impl Line {
+impl RetrySlots {
     /// The next place: at `first` or later, and `step` after the one before.
     pub(super) fn place(&mut self, first: UnixMs, step: Duration) -> UnixMs {
         if self.end <= first {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_full_is_followed_by_one_between_its_places() {
-        let (mut line, step) = (Line::default(), Duration::from_secs(30));
+        let (mut line, step) = (RetrySlots::default(), Duration::from_secs(30));
         let mut places: Vec<_> = (0..21 * 100).map(|_| line.place(UnixMs(5), step)).collect();
         assert_eq!(places[..3], [UnixMs(5), UnixMs(30_005), UnixMs(60_005)]);
         assert!(places.iter().all(|place| *place <= UnixMs(5).plus(LONGEST).plus(step)));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_line_that_nobody_joins_is_over() {
-        let (mut line, now) = (Line::default(), UnixMs(1_000));
+        let (mut line, now) = (RetrySlots::default(), UnixMs(1_000));
         assert!(line.is_over(now));
         line.place(now, LEAST);
         assert!(!line.is_over(now) && line.is_over(now.plus(LEAST)));
@@ -124,7 +124,7 @@ mod tests {
         fn every_place_is_ahead_and_not_too_far(
             joins in prop::collection::vec((-2_000_000_i64..2_000_000, 0_u64..900_000), 1..200),
         ) {
-            let mut line = Line::default();
+            let mut line = RetrySlots::default();
             for (first, step) in joins {
                 let (first, step) = (UnixMs(first), Duration::from_millis(step));
                 let place = line.place(first, step);

@@ -31,7 +31,7 @@ const TABLES: [&str; 3] = ["job_done", "job_spec", "attempt"];
 /// How many eras there are in the longest time for which a job is kept.
 const ERAS_KEPT: u32 = 32;
 
-/// The most eras. Where so many are each kept by more than [`FEW`] jobs, no new one begins before one of them has gone.
+/// The most eras. Where so many are each kept by more than [`MAX_ROWS_TO_REINSERT`] jobs, no new one begins before one of them has gone.
 const MAX_ERAS: usize = 64;
 
 /// How many eras are made before they begin: as long as a backup, or another long transaction, keeps new ones from being made.
@@ -44,10 +44,10 @@ const SHORTEST: Duration = Duration::from_secs(60);
 const BEGINS_IN: Duration = Duration::from_secs(10);
 
 /// An era goes before all of its jobs are as old as any is kept, if so many are old.
-const WORTH_IT: i64 = 1_000;
+const MIN_ROWS_TO_TRUNCATE: i64 = 1_000;
 
 /// The most jobs that move to the default partitions so that their era can go.
-const FEW: i64 = 1_000;
+const MAX_ROWS_TO_REINSERT: i64 = 1_000;
 
 /// Everybody else waits as long as a lock is waited for, and as long as a statement takes that holds one: to make a partition, the default
 /// partition is searched for rows that belong into it.
@@ -204,9 +204,9 @@ struct End<'a> {
 
 /// How many jobs of an era there are, as far as that matters.
 struct Count {
-    /// At most one more than [`FEW`].
+    /// At most one more than [`MAX_ROWS_TO_REINSERT`].
     kept: i64,
-    /// At most [`WORTH_IT`].
+    /// At most [`MIN_ROWS_TO_TRUNCATE`].
     old: i64,
 }
 
@@ -228,7 +228,7 @@ impl End<'_> {
     }
 
     async fn count(&self, db: &mut PgConnection) -> Result<Count, Failure> {
-        let (done, unfinished, enough) = (self.done(), self.unfinished(), FEW + 1);
+        let (done, unfinished, enough) = (self.done(), self.unfinished(), MAX_ROWS_TO_REINSERT + 1);
         let sql = format!(
             "SELECT
                 (SELECT count(*) FROM (SELECT 1 FROM {unfinished} LIMIT {enough}) AS unfinished)
@@ -243,7 +243,7 @@ impl End<'_> {
     async fn drop(&self, db: &mut PgConnection) -> Result<bool, Failure> {
         self.lock(&mut *db).await?;
         let Count { kept, .. } = self.count(&mut *db).await?;
-        if kept > FEW {
+        if kept > MAX_ROWS_TO_REINSERT {
             return Ok(false);
         }
         let [_, spec, attempt] = TABLES.map(|table| self.era.partition(table));
@@ -293,7 +293,9 @@ impl Verb for End<'_> {
         }
         match self.count(&mut *db).await? {
             Count { kept: 0, .. } => self.drop(db).await,
-            Count { kept, old } if kept <= FEW && (old >= WORTH_IT || self.is_past()) => self.drop(db).await,
+            Count { kept, old } if kept <= MAX_ROWS_TO_REINSERT && (old >= MIN_ROWS_TO_TRUNCATE || self.is_past()) => {
+                self.drop(db).await
+            }
             _ => Ok(false),
         }
     }

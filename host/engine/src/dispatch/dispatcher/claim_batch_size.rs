@@ -18,15 +18,15 @@ const LEAST: u32 = 128;
 
 /// The size of the next claim.
 #[derive(Debug)]
-pub struct Pace(AtomicU32);
+pub struct ClaimBatchSize(AtomicU32);
 
-impl Default for Pace {
+impl Default for ClaimBatchSize {
     fn default() -> Self {
         Self(AtomicU32::new(u32::MAX))
     }
 }
 
-impl Pace {
+impl ClaimBatchSize {
     /// How many jobs a claim takes that may take `most`.
     pub(super) fn of(&self, most: u32) -> u32 {
         most.min(self.0.load(Ordering::Relaxed))
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn claims_that_take_long_become_small_and_grow_again() {
-        let pace = Pace::default();
+        let pace = ClaimBatchSize::default();
         assert_eq!(pace.of(256), 256);
         pace.took(256, 256, 20 * MS);
         assert_eq!(pace.of(256), 128);

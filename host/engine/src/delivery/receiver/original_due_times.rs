@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::FORGET;
+use super::IDLE_RETENTION;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId};
 
@@ -14,7 +14,7 @@ const MOST: usize = 100_000;
 
 /// The jobs with a `max_delay` that wait.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct OriginalDueTimes {
     jobs: HashMap<JobId, Wait>,
     /// No sweep before this.
     sweep_at: UnixMs,
@@ -27,7 +27,7 @@ struct Wait {
     run_at: UnixMs,
 }
 
-impl Waiting {
+impl OriginalDueTimes {
     /// When a job was due before it was put off, if it was, and nobody has moved it since.
     pub(super) fn due(&self, job: &Job) -> UnixMs {
         let wait = self.jobs.get(&job.id).filter(|wait| wait.run_at == job.run_at);
@@ -40,8 +40,8 @@ impl Waiting {
             return;
         }
         if self.jobs.len() >= MOST && now >= self.sweep_at {
-            self.jobs.retain(|_, wait| now.since(wait.run_at) < FORGET);
-            self.sweep_at = now.plus(FORGET);
+            self.jobs.retain(|_, wait| now.since(wait.run_at) < IDLE_RETENTION);
+            self.sweep_at = now.plus(IDLE_RETENTION);
         }
         if self.jobs.len() < MOST || self.jobs.contains_key(&job.id) {
             self.jobs.insert(job.id, Wait { due, run_at });

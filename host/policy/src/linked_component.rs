@@ -5,21 +5,21 @@ use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 
-use super::bindings::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
+use super::code_budget::{CodeBudget, CodeReservation};
 use super::component::{Role, export_name, interface, is_allowed_import};
 use super::engine::PolicyEngine;
 use super::load_error::LoadError;
-use super::room::{Room, Taken};
 use super::state::CallState;
 use super::wasi;
+use super::wit::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
 
 /// What calls of a component in this engine begin with.
-pub(super) struct Linked {
+pub(super) struct LinkedComponent {
     pub(super) engine: Arc<PolicyEngine>,
     pub(super) pre: InstancePre<CallState>,
     pub(super) exports: Exports,
     /// By its native code.
-    _taken: Taken,
+    _taken: CodeReservation,
 }
 
 /// The indices of a component's exports, one for each interface that it has.
@@ -32,13 +32,13 @@ pub(super) struct Exports {
     pub(super) observe: Option<observe_export::GuestIndices>,
 }
 
-impl Linked {
+impl LinkedComponent {
     /// Links a compiled component.
     pub(super) fn new(
         engine: Arc<PolicyEngine>,
         component: &Component,
         imports: &Imports,
-        room: &Arc<Room>,
+        room: &Arc<CodeBudget>,
     ) -> Result<Self, LoadError> {
         let taken = room.take(code_size(component));
         Self::link(engine, component, &imports.wasi, taken)
@@ -48,7 +48,7 @@ impl Linked {
     ///
     /// # Errors
     /// If the operating system has no memory for its code.
-    pub(super) fn copy(&self, engine: Arc<PolicyEngine>, taken: Taken) -> Result<Self, LoadError> {
+    pub(super) fn copy(&self, engine: Arc<PolicyEngine>, taken: CodeReservation) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let artefact = self.pre.component().serialize().map_err(failed)?;
         let component = engine.deserialize(&artefact).map_err(failed)?;
@@ -59,7 +59,7 @@ impl Linked {
         engine: Arc<PolicyEngine>,
         component: &Component,
         wasi: &[String],
-        taken: Taken,
+        taken: CodeReservation,
     ) -> Result<Self, LoadError> {
         let names = Names::of(&engine, component);
         let pre = engine

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answer::{answer_of, exchange_of, retry_after};
-use super::{Attempter, Case, Notes, facts, request_of};
+use super::{AttemptContext, AttemptExecutor, AttemptRecorder, facts, request_of};
 use crate::delivery::send::{Answer, Outgoing};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, Leased, Outcome, Past, PluginUse, State, Token, VerdictRecord,
+    AttemptRecord, DecisionRecord, HISTORY_LIMIT, Job, LeasedJob, Outcome, Past, PluginUse, State, Token, VerdictRecord,
 };
-use carillon_policy::{Caller, Decided, Fault, Lane, Prepared, Role, Ruling};
+use carillon_policy::{Fault, Judgement, PolicyCaller, PreparedRequest, QueueKey, Role, Ruling};
 
 /// An attempt that was answered, with what its policy said: what a shadow is compared with.
-pub struct Trial {
+pub struct AttemptSnapshot {
     /// The job, as it was when the attempt began.
-    pub leased: Leased,
+    pub leased: LeasedJob,
     /// What was said.
-    pub said: Opinion,
+    pub said: Evaluation,
     /// Whether the judge saw more of the answer's body than there is of it here.
     pub is_cut: bool,
     started_at: UnixMs,
@@ -30,7 +30,7 @@ pub struct Trial {
 
 /// What a policy made of an attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Opinion {
+pub struct Evaluation {
     /// The digest of the request; none if none could be made.
     pub request: Option<String>,
     /// What the answer was judged to be.
@@ -46,15 +46,15 @@ pub struct Opinion {
 /// Why an attempt cannot be decided again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unusable(pub String);
+pub struct NotReplayable(pub String);
 
-impl Trial {
+impl AttemptSnapshot {
     /// Of an attempt of a job that was made long ago; `attempts` are those up to it.
     ///
     /// # Errors
     /// If too little is known of it.
-    pub fn recorded(job: &Job, body: Bytes, attempts: &[AttemptRecord], number: u32) -> Result<Self, Unusable> {
-        let not = |why: &str| Unusable(why.to_owned());
+    pub fn recorded(job: &Job, body: Bytes, attempts: &[AttemptRecord], number: u32) -> Result<Self, NotReplayable> {
+        let not = |why: &str| NotReplayable(why.to_owned());
         let record = attempts.iter().find(|it| it.number == number).ok_or_else(|| not("there is no such attempt"))?;
         if number <= job.attempt_base {
             return Err(not("the job was redriven since: what it was before is not known"));
@@ -67,8 +67,8 @@ impl Trial {
         let mut history: Vec<Past> = past.map(AttemptRecord::past).collect();
         history.drain(..history.len().saturating_sub(HISTORY_LIMIT));
         let job = Job { run_at: inputs.run_at, attempt_count: number - 1, state: State::Running, ..job.clone() };
-        let leased = Leased { job, token: Token(0), body, lost_leases: 0, until: UnixMs::MAX, history };
-        let said = Opinion {
+        let leased = LeasedJob { job, token: Token(0), body, lost_leases: 0, until: UnixMs::MAX, history };
+        let said = Evaluation {
             request: detail.request_digest.clone(),
             outcome,
             reason,
@@ -82,17 +82,17 @@ impl Trial {
     /// Of an attempt, if the group has a shadow that is to see it.
     pub(super) fn of(
         group: &Group,
-        leased: &Leased,
-        notes: &Notes,
+        leased: &LeasedJob,
+        notes: &AttemptRecorder,
         answered_at: UnixMs,
         answer: &Answer,
-        decided: &Decided,
+        decided: &Judgement,
     ) -> Option<Box<Self>> {
         let shadow = group.rollout.shadow.as_ref()?;
         if !shadow.sees(leased.job.id, leased.number()) {
             return None;
         }
-        let said = Opinion {
+        let said = Evaluation {
             request: notes.detail.request_digest.clone(),
             outcome: decided.verdict.outcome,
             reason: decided.verdict.reason.clone(),
@@ -145,28 +145,36 @@ fn ruling_of(record: &AttemptRecord) -> Ruling {
     }
 }
 
-impl Attempter {
+impl AttemptExecutor {
     /// What `group`, a group under another version of its policy, would have said of an attempt, with the request that it would have sent,
     /// if it could make one. It is asked beside the threads that deliver, and its faults count for nothing.
     ///
     /// # Errors
     /// If its policy cannot be loaded, or there is no room for the call.
-    pub async fn second_opinion(&self, group: &Group, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
-        self.opinion(Case::imagined(group, &trial.leased), trial).await
+    pub async fn second_opinion(
+        &self,
+        group: &Group,
+        trial: &AttemptSnapshot,
+    ) -> Result<(Evaluation, Option<Outgoing>), Fault> {
+        self.opinion(AttemptContext::imagined(group, &trial.leased), trial).await
     }
 
     /// The same of a group's shadow, which its faults quarantine, but in shadow only.
     ///
     /// # Errors
     /// As [`Attempter::second_opinion`].
-    pub async fn opinion_of_shadow(&self, group: &Group, trial: &Trial) -> Result<Opinion, Fault> {
+    pub async fn opinion_of_shadow(&self, group: &Group, trial: &AttemptSnapshot) -> Result<Evaluation, Fault> {
         let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
-        let case = Case { watch, ..Case::imagined(group, &trial.leased) };
+        let case = AttemptContext { watch, ..Case::imagined(group, &trial.leased) };
         self.opinion(case, trial).await.map(|(opinion, _)| opinion)
     }
 
-    async fn opinion(&self, case: Case<'_>, trial: &Trial) -> Result<(Opinion, Option<Outgoing>), Fault> {
-        let Case { group, leased, .. } = case;
+    async fn opinion(
+        &self,
+        case: AttemptContext<'_>,
+        trial: &AttemptSnapshot,
+    ) -> Result<(Evaluation, Option<Outgoing>), Fault> {
+        let AttemptContext { group, leased, .. } = case;
         let plan = self.catalog.plan(group, leased.job.spec.policy.as_ref()).await.map_err(|(_, fault)| fault)?;
         let no_target = || Fault::bad_answer("the job has no target");
         let request = request_of(leased, leased.job.spec.target.as_ref().ok_or_else(no_target)?);
@@ -176,12 +184,12 @@ impl Attempter {
         let (shared, history) = (Arc::clone(&plan), leased.history.clone());
         let (limits, watch) = (Arc::clone(&self.runtime.limits), case.watch.clone());
         let calls = move || {
-            let caller = |now| Caller { limits: &limits, watch: watch.as_ref(), now };
+            let caller = |now| PolicyCaller { limits: &limits, watch: watch.as_ref(), now };
             let prepared = caller(started_at).prepare(&shared, &before, request);
             (prepared, caller(answered_at).decide(&shared, &after, &exchange, retry_after, &history))
         };
-        let (Prepared { request, mut uses }, decided) =
-            self.runtime.observer_threads.run(Lane::of(&leased.job), calls).await?;
+        let (PreparedRequest { request, mut uses }, decided) =
+            self.runtime.observer_threads.run(QueueKey::of(&leased.job), calls).await?;
         let request = request.and_then(|request| {
             let unsendable = || (Role::Encode, Fault::bad_answer("the request cannot be sent as it is"));
             self.completed(&case, &plan, &request).ok_or_else(unsendable)
@@ -190,6 +198,6 @@ impl Attempter {
         let outgoing = request.ok();
         let request = outgoing.as_ref().map(Outgoing::digest);
         let VerdictRecord { outcome, reason } = decided.verdict;
-        Ok((Opinion { request, outcome, reason, ruling: decided.ruling, uses }, outgoing))
+        Ok((Evaluation { request, outcome, reason, ruling: decided.ruling, uses }, outgoing))
     }
 }

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::{order, rows};
+use super::{order_keys, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, State};
 
@@ -73,6 +73,6 @@ pub(super) async fn cancel(db: &mut PgConnection, found: &[PgRow], at: UnixMs) -
         sqlx::query(REQUEST_CANCEL).bind(requested).execute(&mut *db).await?;
     }
     finish(db, &ended).await?;
-    order::advance(db, keys.into_iter()).await?;
+    order_keys::advance(db, keys.into_iter()).await?;
     Ok(ended.into_iter().map(|ended| ended.id).collect())
 }

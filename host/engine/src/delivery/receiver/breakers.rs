@@ -4,15 +4,15 @@
 //! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::machine`] for when that is.
 //!
 //! Receivers without failures take no memory, and [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody
-//! asked about for [`FORGET`] is forgotten.
+//! asked about for [`IDLE_RETENTION`] is forgotten.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::FORGET;
-use super::line::{LEAST, Turn, Waits};
-use super::machine::{Change, Entry, Health, Machine, Rules};
+use super::IDLE_RETENTION;
+use super::circuit_breaker::{BreakerChange, CircuitBreaker, Entry, Health, Rules};
+use super::retry_slots::{LEAST, Turn, Waits};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
@@ -35,7 +35,7 @@ pub(super) struct Breakers {
 
 #[derive(Default)]
 struct Inner {
-    known: HashMap<Key, Known>,
+    known: HashMap<Key, ReceiverBreaker>,
     /// How many of them are open or half-open.
     open: u32,
     swept_at: Option<UnixMs>,
@@ -48,8 +48,8 @@ struct Key {
 }
 
 #[derive(Default)]
-struct Known {
-    machine: Machine,
+struct ReceiverBreaker {
+    machine: CircuitBreaker,
     asked_at: UnixMs,
 }
 
@@ -114,7 +114,7 @@ impl Breakers {
         inner.open as usize
     }
 
-    fn report(&self, key: Key, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
+    fn report(&self, key: Key, is_probe: bool, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let rules = self.rules?;
         let mut inner = self.lock();
         if !inner.known.contains_key(&key) {
@@ -133,8 +133,8 @@ impl Breakers {
             inner.known.remove(&key);
         }
         match change {
-            Some(Change::Opened(_)) => inner.open += 1,
-            Some(Change::Closed) => inner.open -= 1,
+            Some(BreakerChange::Opened(_)) => inner.open += 1,
+            Some(BreakerChange::Closed) => inner.open -= 1,
             None => {}
         }
         change
@@ -152,7 +152,7 @@ impl Inner {
             return;
         }
         self.swept_at = Some(now);
-        let fresh = |at: UnixMs| now.since(at) < FORGET;
+        let fresh = |at: UnixMs| now.since(at) < IDLE_RETENTION;
         self.known.retain(|_, known| {
             known.asked_at = known.asked_at.min(now);
             known.machine.is_needed(rules, now) || fresh(known.asked_at)
@@ -164,7 +164,7 @@ impl Inner {
 
 impl Pass {
     /// What the attempt says of its receiver.
-    pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<Change> {
+    pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let key = self.key.take()?;
         self.breakers.report(key, self.is_probe, health, now)
     }
@@ -191,7 +191,7 @@ mod tests {
         Arc::new(Breakers::with(failures, Duration::from_secs(5)))
     }
 
-    fn fail(breakers: &Arc<Breakers>, tenant: TenantId, origin: &str, now: i64) -> Option<Change> {
+    fn fail(breakers: &Arc<Breakers>, tenant: TenantId, origin: &str, now: i64) -> Option<BreakerChange> {
         breakers.enter(tenant, origin, UnixMs(now), NEW).ok()?.report(Health::Failed, UnixMs(now))
     }
 
@@ -228,7 +228,7 @@ mod tests {
         assert!(breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).is_err());
         drop(probe);
         let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), BACK).unwrap();
-        assert_eq!(probe.report(Health::Answered, UnixMs(5_001)), Some(Change::Closed));
+        assert_eq!(probe.report(Health::Answered, UnixMs(5_001)), Some(BreakerChange::Closed));
         assert_eq!(breakers.open(UnixMs(5_001)), 0);
     }
 
@@ -240,7 +240,7 @@ mod tests {
         }
         assert_eq!(breakers.lock().known.len(), MOST);
         assert!(breakers.enter(TENANT, &format!("http://{MOST}"), UnixMs(0), NEW).is_ok(), "it has no breaker");
-        let later = i64::try_from(FORGET.as_millis()).unwrap();
+        let later = i64::try_from(IDLE_RETENTION.as_millis()).unwrap();
         assert!(fail(&breakers, TENANT, "http://new", later).is_some());
         assert_eq!(breakers.lock().known.len(), 1);
         fail(&breakers, TENANT, &"x".repeat(ORIGIN_LEN + 1), later);
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!((within(100), within(500)), (100, 500), "a thousand in a second");
         assert_eq!(breakers.open(UnixMs(0)), 10);
         let probe = breakers.enter(TENANT, "0", UnixMs(9_000), BACK).ok().unwrap();
-        assert_eq!(probe.report(Health::Answered, UnixMs(9_000)), Some(Change::Closed));
+        assert_eq!(probe.report(Health::Answered, UnixMs(9_000)), Some(BreakerChange::Closed));
         assert_eq!(breakers.open(UnixMs(9_000)), 9);
     }
 }

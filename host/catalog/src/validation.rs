@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::error::Rejected;
+use super::error::CatalogError;
 use super::{Catalog, Group, Tenant};
 use carillon_core::job::{TenantId, check_name};
 use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
-use carillon_policy::{KeyKind, Lane};
+use carillon_policy::{KeyKind, QueueKey};
 
 /// The longest name of a token, in bytes.
 const TOKEN_NAME_LEN: usize = 255;
@@ -16,7 +16,7 @@ const TOKEN_NAME_LEN: usize = 255;
 /// How deep a document that is stored may be nested. JSON is read back to a depth of 127, and is stored inside of other documents.
 const NESTING: usize = 96;
 
-impl Rejected {
+impl CatalogError {
     /// The same about a part of something larger.
     #[must_use]
     pub fn within(self, prefix: &str) -> Self {
@@ -83,7 +83,7 @@ impl Catalog {
         tenant: &Tenant,
         group: Option<&str>,
         effective: &Effective,
-    ) -> Result<(), Rejected> {
+    ) -> Result<(), CatalogError> {
         for used in effective.uses() {
             self.check_use(tenant, used).await?;
         }
@@ -151,8 +151,9 @@ impl Catalog {
         Ok(())
     }
 
-    async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), Rejected> {
-        let at = |part: &str, message: String| Rejected::from(Invalid::at(format!("{}{part}", used.pointer), message));
+    async fn check_use(&self, tenant: &Tenant, used: &Use) -> Result<(), CatalogError> {
+        let at =
+            |part: &str, message: String| CatalogError::from(Invalid::at(format!("{}{part}", used.pointer), message));
         let version = self.plugin(tenant.id, &used.plugin);
         let version = version.ok_or_else(|| at("/plugin", format!("there is no plugin `{}`", used.plugin)))?;
         if !version.doc.roles.contains(&used.role) {
@@ -169,7 +170,8 @@ impl Catalog {
         version.check_config(&config).map_err(|error| at(&format!("/config{}", error.pointer), error.message))?;
         let plugin = self.runtime.registry.get(&used.digest, self).await?;
         let (limits, text) = (Arc::clone(&self.runtime.limits), Arc::clone(&used.config));
-        let called = self.runtime.threads.run(Lane::of_tenant(tenant.id), move || plugin.check(&limits, &text)).await;
+        let called =
+            self.runtime.threads.run(QueueKey::of_tenant(tenant.id), move || plugin.check(&limits, &text)).await;
         let answer = called.and_then(|called| called.result);
         answer.map_err(|fault| at("/config", fault.to_string()))?.map_err(|said| at("/config", said))
     }

@@ -7,15 +7,15 @@ use carillon_core::job::{GroupId, TenantId};
 
 /// A group that may start jobs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Open {
+pub(super) struct GroupDemand {
     pub(super) tenant: TenantId,
     pub(super) group: GroupId,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Demand,
 }
 
 /// What somebody would take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct Demand {
     /// How many at most.
     pub(super) most: u32,
     /// How much it gets compared with the others, as long as it wants more. At least 1.
@@ -25,20 +25,25 @@ pub(super) struct Wanted {
 /// Divides `batch` among groups, none of which gets more than it may start, and none of whose tenants more than its `quota`. With each
 /// turn another tenant comes first, and when all have, another group of each, so that a batch, or a quota, that is smaller than their
 /// number reaches all of them.
-pub(super) fn share(open: &[Open], quota: impl Fn(TenantId) -> Wanted, batch: u32, turn: usize) -> Vec<(GroupId, u32)> {
-    let mut tenants: BTreeMap<TenantId, Vec<&Open>> = BTreeMap::new();
+pub(super) fn share(
+    open: &[GroupDemand],
+    quota: impl Fn(TenantId) -> Demand,
+    batch: u32,
+    turn: usize,
+) -> Vec<(GroupId, u32)> {
+    let mut tenants: BTreeMap<TenantId, Vec<&GroupDemand>> = BTreeMap::new();
     for open in open {
         tenants.entry(open.tenant).or_default().push(open);
     }
-    let sum = |groups: &[&Open]| groups.iter().fold(0, |sum: u32, open| sum.saturating_add(open.wanted.most));
+    let sum = |groups: &[&GroupDemand]| groups.iter().fold(0, |sum: u32, open| sum.saturating_add(open.wanted.most));
     let wanted = tenants.iter().map(|(tenant, groups)| {
         let quota = quota(*tenant);
-        Wanted { most: quota.most.min(sum(groups)), ..quota }
+        Demand { most: quota.most.min(sum(groups)), ..quota }
     });
     let parts = divide(&wanted.collect::<Vec<_>>(), batch, turn);
     let turn = turn / tenants.len().max(1);
-    let of_tenant = |(groups, part): (&Vec<&Open>, u32)| {
-        let wanted: Vec<Wanted> = groups.iter().map(|open| open.wanted).collect();
+    let of_tenant = |(groups, part): (&Vec<&GroupDemand>, u32)| {
+        let wanted: Vec<Demand> = groups.iter().map(|open| open.wanted).collect();
         let parts = divide(&wanted, part, turn);
         groups.iter().zip(parts).map(|(open, part)| (open.group, part)).collect::<Vec<_>>()
     };
@@ -47,7 +52,7 @@ pub(super) fn share(open: &[Open], quota: impl Fn(TenantId) -> Wanted, batch: u3
 
 /// Divides `whole` by weight among those who want some, none of whom gets more than it wants. What is left over goes one by one to those
 /// who come first in this turn.
-fn divide(wanted: &[Wanted], whole: u32, turn: usize) -> Vec<u32> {
+fn divide(wanted: &[Demand], whole: u32, turn: usize) -> Vec<u32> {
     let mut parts = vec![0; wanted.len()];
     let first = first(turn, wanted.len());
     let order = || (first..wanted.len()).chain(0..first);
@@ -87,15 +92,15 @@ mod tests {
 
     use super::*;
 
-    fn equally(most: u32) -> Wanted {
-        Wanted { most, weight: 1 }
+    fn equally(most: u32) -> Demand {
+        Demand { most, weight: 1 }
     }
 
-    fn open(tenant: i64, group: i64, most: u32) -> Open {
-        Open { tenant: TenantId(tenant), group: GroupId(group), wanted: equally(most) }
+    fn open(tenant: i64, group: i64, most: u32) -> GroupDemand {
+        GroupDemand { tenant: TenantId(tenant), group: GroupId(group), wanted: equally(most) }
     }
 
-    fn shares(open: &[Open], batch: u32, turn: usize) -> HashMap<i64, u32> {
+    fn shares(open: &[GroupDemand], batch: u32, turn: usize) -> HashMap<i64, u32> {
         share(open, |_| equally(u32::MAX), batch, turn).into_iter().map(|(group, part)| (group.0, part)).collect()
     }
 
@@ -125,7 +130,7 @@ mod tests {
 
     #[test]
     fn many_groups_of_a_tenant_are_no_more_than_one_of_another() {
-        let mut groups: Vec<Open> = (1..=100).map(|group| open(1, group, 32)).collect();
+        let mut groups: Vec<GroupDemand> = (1..=100).map(|group| open(1, group, 32)).collect();
         groups.push(open(2, 200, 32));
         let shares = shares(&groups, 64, 0);
         assert_eq!(shares[&200], 32);
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn who_weighs_more_gets_more_while_all_want_more() {
-        let wanted = [(90, 3), (90, 1), (2, 1)].map(|(most, weight)| Wanted { most, weight });
+        let wanted = [(90, 3), (90, 1), (2, 1)].map(|(most, weight)| Demand { most, weight });
         assert_eq!(divide(&wanted, 50, 0), [36, 12, 2]);
         assert_eq!(divide(&wanted, 182, 0), [90, 90, 2]);
         let mut got = [0, 0];

@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The account, in bytes.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct CodeBudget {
     taken: AtomicUsize,
     limit: usize,
 }
 
 /// Some of it, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Taken {
-    room: Arc<Room>,
+pub(super) struct CodeReservation {
+    room: Arc<CodeBudget>,
     bytes: usize,
 }
 
-impl Room {
+impl CodeBudget {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { taken: AtomicUsize::new(0), limit })
     }
@@ -28,20 +28,20 @@ impl Room {
     }
 
     /// For what must be loaded, whether there is room or not.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Taken {
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> CodeReservation {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
-        Taken { room: Arc::clone(self), bytes }
+        CodeReservation { room: Arc::clone(self), bytes }
     }
 
     /// For what can be done without: None if there is no room.
-    pub(super) fn take_spare(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
+    pub(super) fn take_spare(self: &Arc<Self>, bytes: usize) -> Option<CodeReservation> {
         let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Taken { room: Arc::clone(self), bytes })
+        Some(CodeReservation { room: Arc::clone(self), bytes })
     }
 }
 
-impl Drop for Taken {
+impl Drop for CodeReservation {
     fn drop(&mut self) {
         self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn what_can_be_done_without_has_only_what_is_left() {
-        let room = Room::new(10);
+        let room = CodeBudget::new(10);
         let first = room.take(8);
         assert!(room.take_spare(3).is_none());
         let second = room.take_spare(2).unwrap();

@@ -6,11 +6,11 @@ use super::{micros, seed_of};
 use crate::delivery::send::Answer;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{AttemptDetail, AttemptError, AttemptRecord, Leased, Outcome, PluginUse, Timings};
-use carillon_policy::Decided;
+use carillon_core::job::{AttemptDetail, AttemptError, AttemptRecord, LeasedJob, Outcome, PluginUse, Timings};
+use carillon_policy::Judgement;
 
 /// What is written down about an attempt while it is made.
-pub(crate) struct Notes {
+pub(crate) struct AttemptRecorder {
     number: u32,
     pub(super) started_at: UnixMs,
     pub(super) detail: AttemptDetail,
@@ -18,8 +18,8 @@ pub(crate) struct Notes {
     body: Bytes,
 }
 
-impl Notes {
-    pub(crate) fn new(leased: &Leased, group: &Group, started_at: UnixMs) -> Self {
+impl AttemptRecorder {
+    pub(crate) fn new(leased: &LeasedJob, group: &Group, started_at: UnixMs) -> Self {
         let late = micros(started_at.since(leased.job.run_at));
         let detail = AttemptDetail {
             spent: true,
@@ -41,7 +41,7 @@ impl Notes {
     }
 
     /// `kept`: bytes of the answer's body.
-    pub(super) fn answered(mut self, at: UnixMs, answer: Answer, decided: Decided, kept: usize) -> AttemptRecord {
+    pub(super) fn answered(mut self, at: UnixMs, answer: Answer, decided: Judgement, kept: usize) -> AttemptRecord {
         let detail = &mut self.detail;
         match answer {
             Answer::Response { status, headers, body, truncated, elapsed } => {
@@ -64,7 +64,7 @@ impl Notes {
         self.record(at, outcome)
     }
 
-    pub(super) fn consumed(mut self, at: UnixMs, error: Option<AttemptError>, decided: Decided) -> AttemptRecord {
+    pub(super) fn consumed(mut self, at: UnixMs, error: Option<AttemptError>, decided: Judgement) -> AttemptRecord {
         let outcome = decided.verdict.outcome;
         self.detail.error = decided.fault.or(error);
         self.detail.plugins = decided.uses;

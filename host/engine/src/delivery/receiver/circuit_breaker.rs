@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::line::{Line, Turn, Waits};
+use super::retry_slots::{RetrySlots, Turn, Waits};
 use carillon_core::clock::UnixMs;
 
 /// When a breaker opens, and for how long.
@@ -45,7 +45,7 @@ pub(super) enum Entry {
 
 /// What became of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum BreakerChange {
     /// Nothing passes until then.
     Opened(UnixMs),
     /// Everything passes.
@@ -61,21 +61,21 @@ enum State {
 
 /// The state of one receiver.
 #[derive(Clone, Debug)]
-pub(super) struct Machine {
+pub(super) struct CircuitBreaker {
     state: State,
-    line: Line,
+    line: RetrySlots,
 }
 
-impl Default for Machine {
+impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, line: Line::default() }
+        Self { state: State::Closed { failures: 0 }, line: RetrySlots::default() }
     }
 }
 
-impl Machine {
+impl CircuitBreaker {
     /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`Machine::report`].
     pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration, (turn, waits): (Turn, Waits)) -> Entry {
-        let place = |line: &mut Line, first| Entry::Wait(line.wait(first, step, turn, waits));
+        let place = |line: &mut RetrySlots, first| Entry::Wait(line.wait(first, step, turn, waits));
         match &mut self.state {
             State::Closed { .. } => Entry::Pass,
             State::Open { until, pause } => {
@@ -98,7 +98,13 @@ impl Machine {
     }
 
     /// What came of an attempt that had passed, as a probe or not.
-    pub(super) fn report(&mut self, rules: &Rules, is_probe: bool, health: Health, now: UnixMs) -> Option<Change> {
+    pub(super) fn report(
+        &mut self,
+        rules: &Rules,
+        is_probe: bool,
+        health: Health,
+        now: UnixMs,
+    ) -> Option<BreakerChange> {
         match (&mut self.state, health) {
             (State::Closed { failures }, Health::Answered) => *failures = 0,
             (State::Closed { failures }, Health::Failed) => {
@@ -109,7 +115,7 @@ impl Machine {
             }
             (State::HalfOpen { .. }, Health::Answered) if is_probe => {
                 *self = Self::default();
-                return Some(Change::Closed);
+                return Some(BreakerChange::Closed);
             }
             (State::HalfOpen { pause }, Health::Failed) if is_probe => {
                 let pause = pause.saturating_mul(2).min(rules.longest_pause);
@@ -145,15 +151,15 @@ impl Machine {
         }
     }
 
-    fn open(&mut self, until: UnixMs, pause: Duration) -> Change {
+    fn open(&mut self, until: UnixMs, pause: Duration) -> BreakerChange {
         self.state = State::Open { until, pause };
-        Change::Opened(until)
+        BreakerChange::Opened(until)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::{LEAST, LONGEST};
+    use super::super::retry_slots::{LEAST, LONGEST};
     use super::*;
     use proptest::prelude::*;
 
@@ -164,19 +170,19 @@ mod tests {
     const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
 
     /// One that opened at 0.
-    fn opened() -> Machine {
-        let mut machine = Machine::default();
+    fn opened() -> CircuitBreaker {
+        let mut machine = CircuitBreaker::default();
         for _ in 1..RULES.failures {
             assert_eq!(machine.report(&RULES, false, Health::Failed, UnixMs(0)), None);
         }
         let change = machine.report(&RULES, false, Health::Failed, UnixMs(0));
-        assert_eq!(change, Some(Change::Opened(UnixMs(100))));
+        assert_eq!(change, Some(BreakerChange::Opened(UnixMs(100))));
         machine
     }
 
     #[test]
     fn it_opens_after_failures_in_a_row_only() {
-        let mut machine = Machine::default();
+        let mut machine = CircuitBreaker::default();
         for _ in 0..10 {
             for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
                 assert_eq!(machine.report(&RULES, false, health, UnixMs(0)), None);
@@ -195,7 +201,7 @@ mod tests {
         assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
         assert_eq!(machine.enter(&RULES, UnixMs(101), LEAST, BACK), Entry::Wait(UnixMs(201)));
         assert_eq!(machine.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
-        assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(Change::Closed));
+        assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(BreakerChange::Closed));
         assert_eq!(machine.enter(&RULES, UnixMs(103), LEAST, BACK), Entry::Pass);
         assert!(machine.is_blank());
     }
@@ -204,7 +210,7 @@ mod tests {
     fn who_only_asks_takes_no_place() {
         let mut machine = opened();
         let only_asks =
-            |machine: &mut Machine, at| machine.enter(&RULES, UnixMs(at), LEAST, (Turn::Back, Waits::Nowhere));
+            |machine: &mut CircuitBreaker, at| machine.enter(&RULES, UnixMs(at), LEAST, (Turn::Back, Waits::Nowhere));
         assert_eq!([only_asks(&mut machine, 9), only_asks(&mut machine, 9)], [Entry::Wait(UnixMs(100)); 2]);
         assert_eq!(machine.enter(&RULES, UnixMs(9), LEAST, BACK), Entry::Wait(UnixMs(100)), "the first place is free");
         assert_eq!(only_asks(&mut machine, 100), Entry::Probe);
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_holds_nothing_up() {
-        let mut machine = Machine::default();
+        let mut machine = CircuitBreaker::default();
         let late = UnixMs(1_000_000_000);
         for _ in 0..RULES.failures {
             machine.report(&RULES, false, Health::Failed, late);
@@ -284,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn one_probe_at_a_time_and_nobody_waits_for_nothing(steps in steps()) {
-            let (mut machine, mut now, mut passed) = (Machine::default(), UnixMs(0), Vec::new());
+            let (mut machine, mut now, mut passed) = (CircuitBreaker::default(), UnixMs(0), Vec::new());
             let mut places = std::collections::HashSet::new();
             for step in steps {
                 let was_open = machine.is_open();
@@ -309,11 +315,11 @@ mod tests {
                     Step::Report(which, health) if !passed.is_empty() => {
                         let is_probe = passed.swap_remove(which % passed.len());
                         match machine.report(&RULES, is_probe, health, now) {
-                            Some(Change::Opened(until)) => {
+                            Some(BreakerChange::Opened(until)) => {
                                 prop_assert!(!was_open && machine.is_open());
                                 prop_assert!(until > now && until <= now.plus(RULES.longest_pause));
                             }
-                            Some(Change::Closed) => {
+                            Some(BreakerChange::Closed) => {
                                 prop_assert!(is_probe && health == Health::Answered && !machine.is_open());
                                 places.clear();
                             }

@@ -1,7 +1,7 @@
 //! How many attempts of a group are on their way to one receiver at the same time, where the group limits it.
 //!
 //! When a place will be free cannot be known, so who finds none is told when one is likely to be: those who wait come back in a
-//! [`Line`] twice as fast as attempts have ended lately, so that a place is seldom empty, and each place costs about two looks. Where
+//! [`RetrySlots`] twice as fast as attempts have ended lately, so that a place is seldom empty, and each place costs about two looks. Where
 //! nothing ends they come more and more seldom: a receiver that hangs is not asked after.
 //!
 //! Like all of this module it is this node's own memory. Places that are taken are never forgotten; who waits for one may be, and
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::line::{LEAST, Line, Waits};
+use super::retry_slots::{LEAST, RetrySlots, Waits};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::GroupId;
 
@@ -29,7 +29,7 @@ const SMOOTHING: u32 = 8;
 
 /// The places of all receivers.
 #[derive(Default)]
-pub(super) struct Places(Mutex<HashMap<Key, State>>);
+pub(super) struct ReceiverLimits(Mutex<HashMap<Key, State>>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -43,18 +43,18 @@ struct State {
     mean: Duration,
     /// When a place was last taken or given back.
     moved_at: UnixMs,
-    line: Line,
+    line: RetrySlots,
 }
 
 /// One place, until it is dropped.
-pub(super) struct Seat {
-    places: Arc<Places>,
+pub(super) struct ReceiverSlot {
+    places: Arc<ReceiverLimits>,
     key: Key,
     since: UnixMs,
     took: Option<Duration>,
 }
 
-impl Places {
+impl ReceiverLimits {
     /// Takes one of `most` places.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Places {
         most: u32,
         now: UnixMs,
         waits: Waits,
-    ) -> Result<Seat, UnixMs> {
+    ) -> Result<ReceiverSlot, UnixMs> {
         let key = Key { group, origin: origin.to_owned() };
         let mut known = self.lock();
         if known.len() >= MOST && !known.contains_key(&key) {
@@ -81,7 +81,7 @@ impl Places {
         }
         state.taken += 1;
         state.moved_at = now;
-        Ok(Seat { places: Arc::clone(self), key, since: now, took: None })
+        Ok(ReceiverSlot { places: Arc::clone(self), key, since: now, took: None })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, State>> {
@@ -98,18 +98,18 @@ fn forget(known: &mut HashMap<Key, State>, now: UnixMs) {
 
 impl Default for State {
     fn default() -> Self {
-        Self { taken: 0, mean: FIRST_GUESS, moved_at: UnixMs(0), line: Line::default() }
+        Self { taken: 0, mean: FIRST_GUESS, moved_at: UnixMs(0), line: RetrySlots::default() }
     }
 }
 
-impl Seat {
+impl ReceiverSlot {
     /// The attempt has ended.
     pub(super) fn leave(mut self, now: UnixMs) {
         self.took = Some(now.since(self.since));
     }
 }
 
-impl Drop for Seat {
+impl Drop for ReceiverSlot {
     fn drop(&mut self) {
         let mut known = self.places.lock();
         let Some(state) = known.get_mut(&self.key) else { return };
@@ -119,7 +119,7 @@ impl Drop for Seat {
             state.mean = (state.mean * (SMOOTHING - 1) + took) / SMOOTHING;
         }
         // Where nobody ever had to wait, nothing need be known.
-        if state.taken == 0 && state.line == Line::default() {
+        if state.taken == 0 && state.line == RetrySlots::default() {
             known.remove(&self.key);
         }
     }
@@ -127,19 +127,19 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::LONGEST;
+    use super::super::retry_slots::LONGEST;
     use super::*;
 
     const GROUP: GroupId = GroupId(1);
     const HERE: &str = "http://a";
 
-    fn enter(places: &Arc<Places>, most: u32, now: i64) -> Result<Seat, UnixMs> {
+    fn enter(places: &Arc<ReceiverLimits>, most: u32, now: i64) -> Result<ReceiverSlot, UnixMs> {
         places.enter(GROUP, HERE, most, UnixMs(now), Waits::InLine)
     }
 
     #[test]
     fn places_are_of_a_group_and_an_origin_and_are_given_back() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ReceiverLimits::default());
         let seats = [enter(&places, 2, 0).ok().unwrap(), enter(&places, 2, 0).ok().unwrap()];
         assert!(enter(&places, 2, 0).is_err());
         assert!(enter(&places, 3, 0).is_ok(), "the limit is the group's present one");
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn who_waits_comes_back_at_twice_the_pace_of_the_places() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ReceiverLimits::default());
         for at in 0..100 {
             enter(&places, 1, at).ok().unwrap().leave(UnixMs(at + 1_000));
             // Keeps what is known from being forgotten, as somebody who waits does.
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn who_only_asks_is_in_nobodys_way() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ReceiverLimits::default());
         let _seat = enter(&places, 1, 0).ok().unwrap();
         let only_asks = || places.enter(GROUP, HERE, 1, UnixMs(0), Waits::Nowhere).err().unwrap();
         let first = only_asks();
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_hangs_is_asked_after_more_and_more_seldom() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ReceiverLimits::default());
         let _seat = enter(&places, 1, 0).ok().unwrap();
         let (mut now, mut looks) = (0, 0);
         while now < 600_000 {
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn nobody_comes_back_at_once_or_in_hours_whatever_the_pace() {
         for took in [0, 1, 86_400_000] {
-            let places = Arc::new(Places::default());
+            let places = Arc::new(ReceiverLimits::default());
             let _others = enter(&places, 2, 0).ok().unwrap();
             for _ in 0..200 {
                 enter(&places, 2, 0).ok().unwrap().leave(UnixMs(took));
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_taken_places_are_never_forgotten() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ReceiverLimits::default());
         let seats = (0..MOST).map(|n| places.enter(GROUP, &n.to_string(), 1, UnixMs(0), Waits::InLine).ok().unwrap());
         let mut seats: Vec<_> = seats.collect();
         for n in 0..MOST {

@@ -18,32 +18,32 @@ use carillon_core::job::TenantId;
 const PLACES: usize = 16;
 
 /// The uploads of all tenants.
-pub(super) struct Turns {
+pub(super) struct CompileQueue {
     /// Compilations at the same time.
     slots: Semaphore,
     /// Everybody who ever uploaded anything: there are few tenants.
-    lines: Mutex<HashMap<TenantId, Arc<Line>>>,
+    lines: Mutex<HashMap<TenantId, Arc<TenantQueue>>>,
 }
 
 /// The uploads of one tenant.
-pub(super) struct Line {
+pub(super) struct TenantQueue {
     places: Semaphore,
     first: Semaphore,
 }
 
-impl Turns {
+impl CompileQueue {
     /// So many compilations at a time.
     pub(super) fn new(slots: usize) -> Self {
         Self { slots: Semaphore::new(slots), lines: Mutex::default() }
     }
 
     /// Where the tenant's uploads wait.
-    pub(super) fn line(&self, tenant: TenantId) -> Arc<Line> {
+    pub(super) fn line(&self, tenant: TenantId) -> Arc<TenantQueue> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(
             lines
                 .entry(tenant)
-                .or_insert_with(|| Arc::new(Line { places: Semaphore::new(PLACES), first: Semaphore::new(1) })),
+                .or_insert_with(|| Arc::new(TenantQueue { places: Semaphore::new(PLACES), first: Semaphore::new(1) })),
         )
     }
 
@@ -53,7 +53,7 @@ impl Turns {
     }
 }
 
-impl Line {
+impl TenantQueue {
     /// Waits until the tenant's uploads before this one have been compiled.
     pub(super) async fn first(&self, patience: Pin<&mut Sleep>) -> Result<[SemaphorePermit<'_>; 2], LoadError> {
         let place = self.places.try_acquire();
@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_waits_behind_itself_and_nobody_else_does() {
-        let turns = Turns::new(2);
+        let turns = CompileQueue::new(2);
         let (busy, calm) = (turns.line(TenantId(1)), turns.line(TenantId(2)));
         let _first = busy.first(pin!(tokio::time::sleep(LONG))).await.unwrap();
         let _slot = turns.slot(pin!(tokio::time::sleep(LONG))).await.unwrap();
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_bounded() {
-        let turns = Turns::new(2);
+        let turns = CompileQueue::new(2);
         let line = turns.line(TenantId(1));
         let wait = async || line.first(pin!(tokio::time::sleep(LONG))).await.map(drop);
         let first = line.first(pin!(tokio::time::sleep(LONG))).await.unwrap();

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::binding::AuthHeader;
-use super::bindings::jobs_import::NewJob;
-use super::bindings::{judge_export, observe_export, retry_export, types};
-use super::call::Called;
+use super::call::CallResult;
 use super::component::{Digest, Role};
 use super::fault::{Blame, Fault, FaultCode};
 use super::keys::KeyMaterial;
 use super::limits::Limits;
 use super::plugin::Plugin;
 use super::quarantine::Watch;
+use super::wit::jobs_import::NewJob;
+use super::wit::{judge_export, observe_export, retry_export, types};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptError, HISTORY_LIMIT, Outcome, Past, PluginUse, VerdictRecord};
 
@@ -28,11 +28,11 @@ const FALLBACK_MAX: Duration = Duration::from_secs(15 * 60);
 const FALLBACK_ATTEMPTS: u32 = 20;
 
 /// The longest time that a policy can put a job off: ten years.
-const LONGEST_DELAY: Duration = Duration::from_secs(3_660 * 24 * 60 * 60);
+const MAX_DELAY: Duration = Duration::from_secs(3_660 * 24 * 60 * 60);
 
 /// A plugin under a config, in a role.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct PlanStep {
     /// Which role it plays here.
     pub role: Role,
     /// The name that the binding knows it by.
@@ -49,20 +49,20 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// In order.
-    pub encode: Vec<Step>,
+    pub encode: Vec<PlanStep>,
     /// With the versions of the keys that it is granted, some of which may have expired.
-    pub sign: Option<(Step, Vec<Arc<KeyMaterial>>)>,
+    pub sign: Option<(PlanStep, Vec<Arc<KeyMaterial>>)>,
     /// With their keys, each of the kind for headers. No policy is given them.
     pub auth_headers: Vec<(AuthHeader, Arc<KeyMaterial>)>,
     /// Always there.
-    pub judge: Step,
+    pub judge: PlanStep,
     /// Always there.
-    pub retry: Step,
+    pub retry: PlanStep,
 }
 
 /// What every call of a stage needs.
 #[derive(Clone, Copy)]
-pub struct Caller<'a> {
+pub struct PolicyCaller<'a> {
     /// Bounds of each call.
     pub limits: &'a Limits,
     /// Who must not be called, and what becomes of faults. None if nothing comes of the answers: then everybody is called.
@@ -73,7 +73,7 @@ pub struct Caller<'a> {
 
 /// The outcome of the first half.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedRequest {
     /// The request to send, or the fault because of which nothing is sent.
     pub request: Result<types::Request, (Role, Fault)>,
     /// Who was called.
@@ -82,7 +82,7 @@ pub struct Prepared {
 
 /// The outcome of the second half.
 #[derive(Debug)]
-pub struct Decided {
+pub struct Judgement {
     /// What the answer was judged to be.
     pub verdict: VerdictRecord,
     /// What follows.
@@ -106,7 +106,7 @@ pub enum Ruling {
     GiveUp(String),
 }
 
-impl Decided {
+impl Judgement {
     /// Somebody who needs no judge says that the job is done.
     #[must_use]
     pub fn done(reason: String) -> Self {
@@ -134,10 +134,10 @@ impl Decided {
     }
 }
 
-impl Caller<'_> {
+impl PolicyCaller<'_> {
     /// Encodes and signs. Stops at the first fault: nothing goes out half-made.
     #[must_use]
-    pub fn prepare(&self, plan: &Plan, attempt: &types::Attempt, request: types::Request) -> Prepared {
+    pub fn prepare(&self, plan: &Plan, attempt: &types::Attempt, request: types::Request) -> PreparedRequest {
         let mut uses = Vec::with_capacity(plan.encode.len() + 1);
         let mut request = Ok(request);
         for step in &plan.encode {
@@ -153,7 +153,7 @@ impl Caller<'_> {
                     .map_err(|fault| (step.role, fault))
             });
         }
-        Prepared { request, uses }
+        PreparedRequest { request, uses }
     }
 
     /// Judges an exchange and, if another try may help, asks whether and when.
@@ -165,7 +165,7 @@ impl Caller<'_> {
         exchange: &judge_export::Exchange,
         retry_after: Option<Duration>,
         history: &[Past],
-    ) -> Decided {
+    ) -> Judgement {
         let (mut uses, mut fault) = (Vec::with_capacity(2), None);
         let judge = &plan.judge;
         let judged = self.call(judge, &mut uses, |plugin| plugin.judge(self.limits, attempt, &judge.config, exchange));
@@ -180,7 +180,7 @@ impl Caller<'_> {
         });
         let ruled = self.rule(plan, attempt, verdict, retry_after, history);
         uses.extend(ruled.uses);
-        Decided { fault: ruled.fault.or(fault), lacks_room: lacks_room || ruled.lacks_room, uses, ..ruled }
+        Judgement { fault: ruled.fault.or(fault), lacks_room: lacks_room || ruled.lacks_room, uses, ..ruled }
     }
 
     /// What follows from a verdict: if another try may help, the retry policy is asked whether and when.
@@ -192,7 +192,7 @@ impl Caller<'_> {
         verdict: judge_export::Verdict,
         retry_after: Option<Duration>,
         history: &[Past],
-    ) -> Decided {
+    ) -> Judgement {
         let (mut uses, mut fault, mut lacks_room) = (Vec::with_capacity(1), None, false);
         let ruling = match verdict.outcome {
             judge_export::Outcome::Success => Ruling::Done,
@@ -207,19 +207,24 @@ impl Caller<'_> {
             }
         };
         let verdict = VerdictRecord { outcome: outcome_of(verdict.outcome), reason: verdict.reason };
-        Decided { verdict, ruling, fault, lacks_room, uses }
+        Judgement { verdict, ruling, fault, lacks_room, uses }
     }
 
     /// Shows events to an observer, which asks for jobs if it may.
     #[must_use]
-    pub fn observe(&self, step: &Step, events: &[observe_export::Event], may_ask: bool) -> (PluginUse, Vec<NewJob>) {
+    pub fn observe(
+        &self,
+        step: &PlanStep,
+        events: &[observe_export::Event],
+        may_ask: bool,
+    ) -> (PluginUse, Vec<NewJob>) {
         let (used, asked) = self.called(step, |plugin| plugin.observe(self.limits, &step.config, events, may_ask));
         (used, asked.unwrap_or_default())
     }
 
     fn ask_retry(
         &self,
-        step: &Step,
+        step: &PlanStep,
         uses: &mut Vec<PluginUse>,
         attempt: &types::Attempt,
         verdict: &judge_export::Verdict,
@@ -237,26 +242,26 @@ impl Caller<'_> {
         let call = |plugin: &Plugin| plugin.retry(self.limits, &attempt, &step.config, verdict, &history);
         Ok(match self.call(step, uses, call)? {
             retry_export::Decision::GiveUp(reason) => Ruling::GiveUp(reason),
-            retry_export::Decision::AfterMs(ms) => Ruling::RetryAfter(Duration::from_millis(ms).min(LONGEST_DELAY)),
+            retry_export::Decision::AfterMs(ms) => Ruling::RetryAfter(Duration::from_millis(ms).min(MAX_DELAY)),
         })
     }
 
     fn call<T>(
         &self,
-        step: &Step,
+        step: &PlanStep,
         uses: &mut Vec<PluginUse>,
-        call: impl FnOnce(&Plugin) -> Called<T>,
+        call: impl FnOnce(&Plugin) -> CallResult<T>,
     ) -> Result<T, Fault> {
         let (used, result) = self.called(step, call);
         uses.push(used);
         result
     }
 
-    fn called<T>(&self, step: &Step, call: impl FnOnce(&Plugin) -> Called<T>) -> (PluginUse, Result<T, Fault>) {
+    fn called<T>(&self, step: &PlanStep, call: impl FnOnce(&Plugin) -> CallResult<T>) -> (PluginUse, Result<T, Fault>) {
         let watched = self.watch.map(|watch| (watch, watch.suspect(&step.plugin.digest, &step.config_digest)));
         let called = match watched.as_ref().map_or(Ok(()), |(watch, suspect)| watch.admit(suspect, self.now)) {
             Ok(()) => call(&step.plugin),
-            Err(fault) => Called { result: Err(fault), usage: super::Usage::default() },
+            Err(fault) => CallResult { result: Err(fault), usage: super::CallUsage::default() },
         };
         let fault = called.result.as_ref().err();
         if let (Some((watch, suspect)), Some(fault)) = (&watched, fault.filter(|fault| fault.is_the_plugins())) {
@@ -286,7 +291,7 @@ fn fall_back(number: u32, seed: u32) -> Ruling {
     Ruling::RetryAfter(delay - (delay / 5).mul_f64(f64::from(seed) / f64::from(u32::MAX)))
 }
 
-fn stood_in(step: &Step, fault: &Fault) -> AttemptError {
+fn stood_in(step: &PlanStep, fault: &Fault) -> AttemptError {
     AttemptError {
         code: fault.code.as_str().to_owned(),
         message: format!("{} ({}): {}", step.role, step.name, fault.message),

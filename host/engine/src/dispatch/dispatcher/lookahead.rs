@@ -14,14 +14,14 @@ const FAR: Duration = Duration::from_millis(100);
 
 /// What a claim takes along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ahead {
+pub(super) struct Lookahead {
     /// Jobs that become due within this time.
     pub(super) time: Duration,
     /// Of so many free places it takes one at most.
     of: u32,
 }
 
-impl Ahead {
+impl Lookahead {
     /// Where some jobs are late or none is, and there are so many free places: of each group, of each tenant, of the node.
     pub(super) fn new(late: bool, places: impl IntoIterator<Item = u32>) -> Self {
         let far = Self { time: FAR, of: 2 };
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn a_claim_looks_far_ahead_where_it_leaves_places_free() {
         let of = |late, places: &[u32]| {
-            let ahead = Ahead::new(late, places.iter().copied());
+            let ahead = Lookahead::new(late, places.iter().copied());
             (ahead.time, ahead.part(32))
         };
         assert_eq!(of(false, &[2, 32]), (FAR, 16));

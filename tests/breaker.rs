@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_core::clock::{Clock as _, MOMENT, UnixMs};
+use carillon_core::clock::{Clock as _, LEAD_TIME, UnixMs};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, Gate, ManualClock, Receiver, Setup, TestHost, id_of, kinds, ms, soon};
@@ -259,7 +259,7 @@ async fn a_backlog_for_a_dead_receiver_is_looked_at_once_in_a_pause_and_keeps_no
     // Pauses of 5, 10, 20, 40, 80, 160 and 300 seconds end, each with a probe that fails: a job of that very time, which begins in the moment
     // before. The clock stands still there, so that no job of the moment after can begin before it, and be a probe a step of this clock later.
     for step in 1..=128 {
-        for left in [MOMENT, Duration::ZERO] {
+        for left in [LEAD_TIME, Duration::ZERO] {
             clock.set(start.plus(PAUSE * step).minus(left));
             until_still().await;
         }

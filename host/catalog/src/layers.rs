@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::Tenant;
-use super::state::State;
+use super::state::CatalogState;
 use super::versions::BoundPlugin;
 use carillon_core::job::TenantId;
 use carillon_policy::binding::{Effective, Invalid, Use, lay};
 
-impl State {
+impl CatalogState {
     /// The layers that a group of this tenant and name is made of, lowest first.
     pub(super) fn layers<'a>(
         &'a self,

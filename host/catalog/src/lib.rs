@@ -58,7 +58,7 @@ pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
 use self::decode::plugin_version;
 use self::memory::{Memory, Removal};
 use self::plan_cache::Plans;
-use self::state::State;
+use self::state::CatalogState;
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
 use carillon_policy::{ComponentSource, Digest, Runtime, describe};
@@ -152,7 +152,7 @@ impl Catalog {
             versions.push(Arc::new(plugin_version(described.name, &described.version, true, described.doc, now)?));
         }
         let vault = Arc::new(options.vault);
-        let state = State::new(options.server_defaults, options.presets, versions);
+        let state = CatalogState::new(options.server_defaults, options.presets, versions);
         let (store, runtime) = (Arc::clone(&options.store), Arc::clone(&options.runtime));
         let memory = Memory::open(store, runtime, Arc::clone(&vault), state).await?;
         let catalog = Self {
@@ -182,7 +182,7 @@ impl Catalog {
         self.memory.changed()
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, State> {
+    fn state(&self) -> RwLockReadGuard<'_, CatalogState> {
         self.memory.state()
     }
 

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
+use super::decode::read;
 use super::entities::KeyDoc;
 use super::keys::{key_owner, sealed_versions};
-use super::read::decode;
 use super::secrets::{MASTER_KEY_LEN, Sealed, Vault};
 use carillon_core::clock::Clock;
 use carillon_core::job::TenantId;
@@ -176,7 +176,7 @@ fn make(path: &Path, clock: &dyn Clock) -> anyhow::Result<Vault> {
 mod tests {
     use super::*;
     use carillon_core::clock::SystemClock;
-    use carillon_store::{Entities as _, Expect, PutEntity};
+    use carillon_store::{Entities as _, Precondition, PutEntity};
     use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 
     const ONE: &str = "abababababababababababababababababababababababababababababababab";
@@ -210,7 +210,7 @@ mod tests {
         async fn put_key(&self, under: &str) {
             let sealed = Vault::from_hex(under).unwrap().seal("1/k", b"secret", &SystemClock).unwrap();
             let doc = serde_json::json!({"kind": "secret", "sealed": sealed});
-            let (name, now, expect) = ("k".to_owned(), SystemClock.now(), Expect::Nothing);
+            let (name, now, expect) = ("k".to_owned(), SystemClock.now(), Precondition::Nothing);
             let (needs, component) = (Vec::new(), None);
             let put = PutEntity { tenant: 1, kind: Kind::Key, name, doc, now, expect, needs, component };
             self.store.put(put).await.unwrap();

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::bulks::Bulk;
-use super::decode::{decode, plugin_of};
+use super::decode::{plugin_of, read};
 use super::entities::{ApiToken, Group, GroupDoc, Key, PluginVersion, Tenant, TenantDoc, TokenDoc};
 use super::keys::key_of;
 use super::presets::{Preset, Presets};

@@ -55,11 +55,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
     }
     if let Some(token) = &config.auth.admin_token {
         let good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
-        checks.require(
-            good,
-            "auth.admin_token",
-            format!("a token has {SHORTEST_TOKEN} visible ASCII characters or more"),
-        );
+        checks.require(good, "auth.admin_token", format!("a token has {MIN_TOKEN} visible ASCII characters or more"));
     }
     if let Err(error) = config.store.place() {
         checks.require(false, "store.url", error.to_string());

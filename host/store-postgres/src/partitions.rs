@@ -233,7 +233,7 @@ impl End<'_> {
             "SELECT
                 (SELECT count(*) FROM (SELECT 1 FROM {unfinished} LIMIT {enough}) AS unfinished)
                 + (SELECT count(*) FROM (SELECT 1 FROM {done} > before LIMIT {enough}) AS young) AS kept,
-                (SELECT count(*) FROM (SELECT 1 FROM {done} <= before LIMIT {WORTH_IT}) AS old) AS old"
+                (SELECT count(*) FROM (SELECT 1 FROM {done} <= before LIMIT {MIN_ROWS_TO_TRUNCATE}) AS old) AS old"
         );
         let row = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch_one(db).await?;
         Ok(Count { kept: row.try_get("kept")?, old: row.try_get("old")? })

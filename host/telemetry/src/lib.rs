@@ -9,7 +9,7 @@ mod ring;
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, JobId, LeasedJob, NewJob, Next, Settlement, State};
-use carillon_store::{Change, ChangeOutcome, InsertOutcome, SettleOutcome};
+use carillon_store::{ChangeOutcome, InsertOutcome, JobChange, SettleOutcome};
 
 pub use self::event::{Details, Event, Fact, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
@@ -80,14 +80,14 @@ impl Telemetry {
     }
 
     /// This came of a change of jobs.
-    pub fn changed(&self, jobs: &[Job], change: &Change, changed: &[ChangeOutcome], now: UnixMs) {
+    pub fn changed(&self, jobs: &[Job], change: &JobChange, changed: &[ChangeOutcome], now: UnixMs) {
         let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == ChangeOutcome::Done).map(|(job, _)| job);
         self.events.record(done.map(|job| match change {
-            Change::Cancel | Change::Withdraw => Fact::cancel(job, now),
-            Change::Reschedule(at) => Fact::reschedule(job, now, *at),
-            Change::Redrive(at) => Fact::redrive(job, now, *at, 1),
-            Change::Purge => Fact::purge(job, now, 1),
-            Change::Edit(_) => Fact::edit(job, now),
+            JobChange::Cancel | JobChange::Withdraw => Fact::cancel(job, now),
+            JobChange::Reschedule(at) => Fact::reschedule(job, now, *at),
+            JobChange::Redrive(at) => Fact::redrive(job, now, *at, 1),
+            JobChange::Purge => Fact::purge(job, now, 1),
+            JobChange::Edit(_) => Fact::edit(job, now),
         }));
     }
 

@@ -115,7 +115,7 @@ pub(in super::super) async fn create_batch(
         return Err(Problem::invalid("/jobs", detail));
     }
     let posted: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-    let answer = move |placed: &[Placed]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
+    let answer = move |placed: &[InsertOutcome]| Answer::new(StatusCode::CREATED, &BatchView::of(&posted, placed));
     api.insert(&access, jobs, request.key, answer).await
 }
 
@@ -164,7 +164,7 @@ pub(in super::super) struct LabelParams {
 #[utoipa::path(get, path = "/v1/groups/{group}/jobs", operation_id = "jobs_list", tag = "jobs", params(FilterParams, LabelParams, Paging),
     responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Path(group): Path<String>,
     Query(params): Query<FilterParams>,
@@ -182,7 +182,7 @@ pub(in super::super) async fn list(
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "jobs_list_all", tag = "jobs", params(FilterParams, LabelParams, Paging),
     responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list_all(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Extension(access): Extension<Access>,
     Query(params): Query<FilterParams>,
     Query(all): Query<Vec<(String, String)>>,

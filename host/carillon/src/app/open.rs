@@ -98,7 +98,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
         carillon_config::Durability::Normal => carillon_store::Durability::Normal,
     };
     match config.store.place()? {
-        Place::File(path) => {
+        StoreLocation::File(path) => {
             if let Some(dir) = path.parent() {
                 std::fs::create_dir_all(dir)
                     .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
@@ -107,7 +107,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
             let store = Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?);
             Ok(Opened { store, clock, shared: None })
         }
-        Place::Server => {
+        StoreLocation::Server => {
             // The URL may have a password in it: no message repeats it.
             let options =
                 config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;

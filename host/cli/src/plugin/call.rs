@@ -73,7 +73,7 @@ impl Call {
             .with_context(|| format!("{} is not an input of a call; see --help", input::name(&self.input)))?;
         let key = |(name, secret)| CaseKey { name, secret, secret_base64: None, kind: KeyKind::Secret };
         let keys = self.keys.into_iter().map(key).collect();
-        let case = Case { role: self.role, config: json!(self.config), keys, input };
+        let case = CallCase { role: self.role, config: json!(self.config), keys, input };
         let called = case.call(&plugin, &runtime.limits, SystemClock.now())?;
         let usage = called.usage;
         let mut shown = json!({

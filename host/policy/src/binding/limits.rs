@@ -176,7 +176,7 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
 fn parse_weight(pointer: &str, weight: u32) -> Result<u32, Invalid> {
     match weight {
         1..=MAX_WEIGHT => Ok(weight),
-        _ => Err(Invalid::at(pointer, format!("a weight is a number from 1 to {MOST_WEIGHT}"))),
+        _ => Err(Invalid::at(pointer, format!("a weight is a number from 1 to {MAX_WEIGHT}"))),
     }
 }
 
@@ -195,7 +195,7 @@ fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid>
 fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
     match doc.redirects.unwrap_or(0) {
         count @ 0..=MAX_REDIRECTS => Ok(count as usize),
-        _ => Err(Invalid::at("/limits/redirects", format!("at most {MOST_REDIRECTS} redirects can be followed"))),
+        _ => Err(Invalid::at("/limits/redirects", format!("at most {MAX_REDIRECTS} redirects can be followed"))),
     }
 }
 

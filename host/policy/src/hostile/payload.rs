@@ -54,12 +54,12 @@ fn payloads(most: usize) -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-fn signed(plugin: &Plugin, config: &str, body: Vec<u8>) -> Called<types::Request> {
+fn signed(plugin: &Plugin, config: &str, body: Vec<u8>) -> CallResult<types::Request> {
     plugin.sign(&limits(), &attempt(), config, types::Request { body, ..request() }, &[key()])
 }
 
 /// That a call has an answer, and at least a quarter of its fuel left.
-fn answered<T>(what: &str, called: Called<T>) -> T {
+fn answered<T>(what: &str, called: CallResult<T>) -> T {
     let (fuel, most) = (called.usage.fuel, called.usage.fuel_limit);
     let answer = called.result.unwrap_or_else(|fault| panic!("{what}: {fault}"));
     assert!(fuel < most / 4 * 3, "{what}: {fuel} of {most}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{AttemptExecutor, AttemptRecorder};
-use crate::delivery::receiver::{Asks, Change, Destination, Health, Pass, PauseRequest, Postponed, Reported};
+use crate::delivery::receiver::{Asks, BreakerChange, Destination, Health, Pass, PauseRequest, Postponed, Reported};
 use crate::delivery::settle;
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
@@ -84,13 +84,13 @@ impl AttemptExecutor {
         let about = || Subject::group(tenant.id, group.id);
         let (change, reported) = pass.report(health, at);
         match change {
-            Some(Change::Opened(until)) => {
+            Some(BreakerChange::Opened(until)) => {
                 tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
                 self.observer.metrics.breaker_opened();
                 let reason = format!("it did not answer {} times in a row", self.delivery.breaker_failures);
                 self.observer.tell(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
             }
-            Some(Change::Closed) => {
+            Some(BreakerChange::Closed) => {
                 tracing::info!(tenant = tenant.name, origin, "a receiver is back");
                 self.observer.tell(Fact::breaker_close(about(), at, origin.to_owned()));
             }

@@ -165,7 +165,7 @@ impl AttemptExecutor {
     /// As [`Attempter::second_opinion`].
     pub async fn opinion_of_shadow(&self, group: &Group, trial: &AttemptSnapshot) -> Result<Evaluation, Fault> {
         let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
-        let case = AttemptContext { watch, ..Case::imagined(group, &trial.leased) };
+        let case = AttemptContext { watch, ..AttemptContext::imagined(group, &trial.leased) };
         self.opinion(case, trial).await.map(|(opinion, _)| opinion)
     }
 

@@ -23,7 +23,7 @@ pub struct PlanCell {
     used: AtomicU64,
 }
 
-/// A plan, and the state of the tenant's keys that it was made from ([`super::state::State::keys_epoch`]).
+/// A plan, and the state of the tenant's keys that it was made from ([`super::state::CatalogState::keys_epoch`]).
 #[derive(Clone, Debug)]
 struct MadePlan {
     plan: Arc<Plan>,

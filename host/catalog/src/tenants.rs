@@ -121,7 +121,7 @@ impl Catalog {
     /// Changes a part of a tenant's settings: what is not named stays.
     ///
     /// # Errors
-    /// As [`Catalog::put_tenant`]; [`Rejected::Gone`] if there is no such tenant.
+    /// As [`Catalog::put_tenant`]; [`CatalogError::Gone`] if there is no such tenant.
     pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, CatalogError> {
         // What the part is laid over must not move meanwhile: on this node, parts wait for each other.
         let _merging = self.merging.lock().await;

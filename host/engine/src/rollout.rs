@@ -62,7 +62,7 @@ impl RolloutMonitor {
         }
     }
 
-    /// The part of a settlement that [`Rollouts::settled`] wants to see, if it does.
+    /// The part of a settlement that [`RolloutMonitor::settled`] wants to see, if it does.
     #[must_use]
     pub fn interest(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
         let attempt = settlement.attempt.as_ref()?;

@@ -4,10 +4,10 @@
 //!   locked: rows by `FOR UPDATE`, in the order of their ids; what is not there yet by an advisory lock ([`locks`]). A transaction
 //!   that lost a deadlock is run again, unseen by the caller.
 //! - **Callers share transactions** ([`batch`]): plain inserts and settlements that wait are written together, on several connections.
-//! - **A job that is over moves away**, from `job` to `job_done`, in the statement that ends it ([`done`]). So what is claimed from,
+//! - **A job that is over moves away**, from `job` to `job_done`, in the statement that ends it ([`archive`]). So what is claimed from,
 //!   and vacuumed all the time, stays as small as the work that is left.
-//! - **What is old goes as a whole** ([`eras`]): what is kept of jobs lies in partitions by the time of acceptance, which are dropped.
-//! - **Claims begin where the last ones found nothing more** ([`fronts`]), so that they do not wade through what other transactions keep
+//! - **What is old goes as a whole** ([`partitions`]): what is kept of jobs lies in partitions by the time of acceptance, which are dropped.
+//! - **Claims begin where the last ones found nothing more** ([`scan_watermarks`]), so that they do not wade through what other transactions keep
 //!   vacuum from removing.
 //! - **Plans do not depend on statistics.** A queue is often empty when they are gathered, and then a walk through all of it looks cheap.
 //!   Statements that are made all the time name the ids that they are about (`= ANY`), besides what they are joined with.

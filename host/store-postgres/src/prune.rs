@@ -1,4 +1,4 @@
-//! What is removed row by row because it is old, and does not go with its partition ([`super::eras`]). Several nodes may do it at once:
+//! What is removed row by row because it is old, and does not go with its partition ([`super::partitions`]). Several nodes may do it at once:
 //! each passes over the rows that another one is removing.
 
 use async_trait::async_trait;

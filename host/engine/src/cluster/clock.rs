@@ -44,7 +44,7 @@ impl DatabaseClock {
         Ok(Self { local, offset: AtomicI64::new(offset) })
     }
 
-    /// The node's own time: to be given to [`SharedClock::correct`].
+    /// The node's own time: to be given to [`DatabaseClock::correct`].
     #[must_use]
     pub fn local(&self) -> UnixMs {
         self.local.now()

@@ -1,8 +1,8 @@
 //! Whether a job may go to its receiver now. A receiver is an origin (scheme, host, port), for each tenant by itself.
 //!
-//! It may not while the receiver is left alone ([`breaker`]), has asked for a pause of the job's URL ([`pauses`]), or has as many of the
-//! group's attempts as the group allows ([`places`]).
-//! Then the job is put off: it goes back to the store, to come again at a time of its own ([`mod@line`]), and spends nothing. The order of
+//! It may not while the receiver is left alone ([`breakers`]), has asked for a pause of the job's URL ([`pauses`]), or has as many of the
+//! group's attempts as the group allows ([`concurrency`]).
+//! Then the job is put off: it goes back to the store, to come again at a time of its own ([`mod@retry_slots`]), and spends nothing. The order of
 //! things keeps that cheap: it is decided before any policy is called, and a job is looked at about once in the time that it waits.
 //! So a backlog for one receiver is a backlog of claims once, and not again and again; and it gives back what it has taken of its
 //! group's rate.

@@ -4,9 +4,9 @@
 //! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
 //! for the wake-up before it looks. Jobs that are due after its next look do not wake it. Where attempts that end are what it waits for, it
 //! lets a few end before it looks again, so that a claim is worth its transaction. A claim takes the jobs of the next moment along
-//! ([`ahead`]), each of which then waits in memory for its time: so a job is not late by the time that its claim takes, and many share one.
-//! Tenants that have jobs due share a claim equally, and so do the groups of each ([`fair`]), and it takes no more than it can take in a
-//! short time ([`pace`]), so that no backlog delays another's next job.
+//! ([`lookahead`]), each of which then waits in memory for its time: so a job is not late by the time that its claim takes, and many share one.
+//! Tenants that have jobs due share a claim equally, and so do the groups of each ([`fair_share`]), and it takes no more than it can take in a
+//! short time ([`claim_batch_size`]), so that no backlog delays another's next job.
 
 mod claim_batch_size;
 mod fair_share;
@@ -47,7 +47,7 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
 const COALESCE_DELAY: Duration = Duration::from_millis(1);
 
-/// How long before the next job is due the loop looks: longer than a claim takes, and much less than it looks [ahead](Ahead).
+/// How long before the next job is due the loop looks: longer than a claim takes, and much less than it looks [ahead](Lookahead).
 const CLAIM_LEAD: Duration = Duration::from_millis(5);
 
 /// What the loops work with.
@@ -82,7 +82,7 @@ pub struct Dispatcher {
     pub leases: Arc<Leases>,
     /// Writes what becomes of jobs.
     pub settler: Arc<Settler>,
-    /// Wakes [`Node::run_due`].
+    /// Wakes [`Dispatcher::run_due`].
     pub notifier: Arc<Notifier>,
     /// The consumers that wait for jobs to pull.
     pub consumers: Arc<Consumers>,

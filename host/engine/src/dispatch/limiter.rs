@@ -1,6 +1,6 @@
 //! How much of a group, and of all groups of a tenant together, may start now: their concurrency, their rate, what the node has left.
 //!
-//! The gates know no settings: who asks says how much there is to give, and [`Gates::opening`] alone compares. An attempt counts for its
+//! The gates know no settings: who asks says how much there is to give, and [`Limiter::opening`] alone compares. An attempt counts for its
 //! group and for its tenant, whatever they may do at the time; the payloads of all attempts together have a bound in bytes ([`Payloads`]).
 //! An attempt counts not only until its answer is there, but until it is settled, or will be before anything else is claimed: so no
 //! more of a group's jobs are `running`, and none but those are sent once more after a crash, than it may run at once.
@@ -107,7 +107,7 @@ impl Limiter {
         self.lock().running
     }
 
-    /// How much may start now, where so many may run and start. Takes nothing: [`Gates::enter`] does.
+    /// How much may start now, where so many may run and start. Takes nothing: [`Limiter::enter`] does.
     #[must_use]
     pub fn opening(&self, whose: Scope, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Capacity {
         let mut inner = self.lock();

@@ -18,7 +18,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, Overlap};
 use carillon_store::JobChange;
 
-/// Whose local time is meant if none is configured: [`ApiState`](crate::Api) is made with the machine's, where that has a name.
+/// Whose local time is meant if none is configured: [`ApiState`](crate::ApiState) is made with the machine's, where that has a name.
 const UTC: &str = "UTC";
 
 /// The most waiting runs that are cancelled with their cron.

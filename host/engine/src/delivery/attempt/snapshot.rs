@@ -162,7 +162,7 @@ impl AttemptExecutor {
     /// The same of a group's shadow, which its faults quarantine, but in shadow only.
     ///
     /// # Errors
-    /// As [`Attempter::second_opinion`].
+    /// As [`AttemptExecutor::second_opinion`].
     pub async fn opinion_of_shadow(&self, group: &Group, trial: &AttemptSnapshot) -> Result<Evaluation, Fault> {
         let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
         let case = AttemptContext { watch, ..AttemptContext::imagined(group, &trial.leased) };

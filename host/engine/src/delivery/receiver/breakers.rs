@@ -1,7 +1,7 @@
 //! Which receivers are left alone: a circuit breaker for each origin that a tenant sends to.
 //!
 //! A receiver that does not answer would cost each of its jobs an attempt and the node a place for as long
-//! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::machine`] for when that is.
+//! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::circuit_breaker`] for when that is.
 //!
 //! Receivers without failures take no memory, and [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody
 //! asked about for [`IDLE_RETENTION`] is forgotten.

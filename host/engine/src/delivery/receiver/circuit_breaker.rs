@@ -73,7 +73,7 @@ impl Default for CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`Machine::report`].
+    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`CircuitBreaker::report`].
     pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration, (turn, waits): (Turn, Waits)) -> Entry {
         let place = |line: &mut RetrySlots, first| Entry::Wait(line.wait(first, step, turn, waits));
         match &mut self.state {

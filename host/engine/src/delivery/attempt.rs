@@ -75,7 +75,7 @@ enum Unready {
     /// Not now, and for no fault of the job: it goes back untouched.
     Released,
     /// The receiver at this origin does not take it now.
-    PutOff(String, Postponed),
+    Postponed(String, Postponed),
     /// A policy has no answer.
     Fault(Role, Fault),
 }
@@ -188,7 +188,7 @@ impl AttemptExecutor {
         let destination = Destination::of(&leased.job);
         let pass = match self.enter(leased, group, &destination, started_at).await {
             Ok(pass) => pass,
-            Err(wait) => return Err(Unready::PutOff(destination.origin, wait)),
+            Err(wait) => return Err(Unready::Postponed(destination.origin, wait)),
         };
         let case = AttemptContext { url: destination.url.clone(), ..self.watched(group, leased) };
         let request = self.request(&case, started_at, notes).await;
@@ -209,7 +209,7 @@ impl AttemptExecutor {
     fn not_sent(&self, leased: &LeasedJob, due: UnixMs, notes: AttemptRecorder, unready: Unready) -> Settlement {
         match unready {
             Unready::Released => Settlement::released(leased, self.clock.now()),
-            Unready::PutOff(origin, wait) => self.put_off(leased, due, notes, &origin, wait),
+            Unready::Postponed(origin, wait) => self.put_off(leased, due, notes, &origin, wait),
             Unready::Fault(role, fault) => self.unsent(leased, notes, role, &fault),
         }
     }

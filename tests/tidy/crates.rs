@@ -109,12 +109,12 @@ fn third_party_crates_are_used_where_they_belong() {
 
 #[test]
 fn tests_optimize_no_crate_of_the_server() {
-    let settings = std::fs::read_to_string(root().join("script/unoptimized.toml")).unwrap();
+    let settings = std::fs::read_to_string(root().join(".config/unoptimized.toml")).unwrap();
     let named: Vec<_> =
         settings.lines().filter_map(|line| line.strip_prefix("[profile.release.package.")?.strip_suffix(']')).collect();
     for (folder, _) in IMPORTS {
         let package = if folder == "carillon" { folder.to_owned() } else { format!("carillon-{folder}") };
-        assert!(named.contains(&package.as_str()), "script/unoptimized.toml does not name {package}");
+        assert!(named.contains(&package.as_str()), ".config/unoptimized.toml does not name {package}");
     }
     assert_eq!(named.len(), IMPORTS.len(), "{named:?}");
 }

@@ -1,8 +1,8 @@
-//! Cuts off what a newer run of a schedule takes the place of.
+//! Aborts attempts that a newer run of a schedule replaces.
 //!
-//! The newer run waits in the store until the older one has ended, on whichever node that is; so nothing depends on how soon this is seen.
-//! Where the node holds the lease the attempt is cut off, and settles itself. A consumer cannot be interrupted: its lease is taken
-//! away, and what it says of the job afterwards is refused.
+//! The newer run waits in the store until the older one has ended, on whichever node it runs; so correctness does not depend on how soon an
+//! abort is noticed. The node that holds the lease aborts the attempt, and the attempt settles itself. A consumer cannot be interrupted: its
+//! lease is revoked, and its later report on the job is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{Lease, LeasedJob};
 use carillon_store::{Abort, StoreError};
 
-/// How often they are looked for. Those of ticks that this node has stored are seen at once.
+/// Period of the query for attempts to abort. Aborts caused by ticks that this node has stored are handled at once.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How many are seen at once.
+/// Largest number of aborts that one query returns.
 const BATCH: u32 = 500;
 
 impl Dispatcher {
-    /// Cuts off attempts, until `stop`.
+    /// Aborts replaced attempts, until `stop`.
     pub async fn run_aborts(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let woken = self.notifier.aborts();
@@ -49,7 +49,7 @@ impl Dispatcher {
             return Ok(());
         }
         let now = self.clock.now();
-        // Whenever they would have ended.
+        // Revokes the leases whatever their expiry.
         let taken = self.store.claim_lost(leases(pulled), UnixMs::MAX, now.plus(self.config.lease.get())).await?;
         self.settle_all(&taken, |leased: &LeasedJob| settle::revoked(leased, now)).await;
         self.notifier.here();

@@ -1,12 +1,14 @@
-//! Finds the jobs that are due, leases them and lets them run.
+//! Claims due jobs and starts their attempts.
 //!
-//! The loop sleeps until the earliest `run_at` that it knows, is woken by inserts, by changes of groups and by attempts that end,
-//! and looks at the store at least once a poll period all the same: a wake-up that is lost costs time, never a job. It registers
-//! for the wake-up before it looks. Jobs that are due after its next look do not wake it. Where attempts that end are what it waits for, it
-//! lets a few end before it looks again, so that a claim is worth its transaction. A claim takes the jobs of the next moment along
-//! ([`lookahead`]), each of which then waits in memory for its time: so a job is not late by the time that its claim takes, and many share one.
-//! Tenants that have jobs due share a claim equally, and so do the groups of each ([`fair_share`]), and it takes no more than it can take in a
-//! short time ([`claim_batch_size`]), so that no backlog delays another's next job.
+//! The loop sleeps until the earliest `run_at` that it knows. Inserts, changes of groups and the ends of attempts wake it. It also polls the
+//! store once in each poll period, so a lost wake-up costs time and never a job. It registers for the wake-up before it queries the store. A
+//! job that is due after the next poll does not wake it. While the loop waits for attempts to end, it lets a few of them end before it
+//! queries again, so that a claim is worth its transaction.
+//!
+//! A claim also leases the jobs of the next moments ([`lookahead`]), each of which waits in memory until it is due. So the claim's own
+//! duration makes no job late, and many jobs share one claim. Tenants with due jobs share a claim equally, and so do the groups of each
+//! tenant ([`fair_share`]). A claim's size is bounded so that it takes a short time ([`claim_batch_size`]): no backlog delays another
+//! tenant's next job.
 
 mod claim_batch_size;
 mod fair_share;
@@ -44,72 +46,75 @@ use carillon_telemetry::{Fact, Telemetry};
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause before the places of attempts that ended are filled: many end in it, and one claim fills them all.
+/// Pause before the dispatcher uses permits that were returned: many attempts end in it, and one claim fills all their permits.
 const COALESCE_DELAY: Duration = Duration::from_millis(1);
 
-/// How long before the next job is due the loop looks: longer than a claim takes, and much less than it looks [ahead](Lookahead).
+/// Time before the next due job at which the dispatcher plans: longer than a claim takes, and much less than its [look-ahead](Lookahead).
 const CLAIM_LEAD: Duration = Duration::from_millis(5);
 
-/// What the loops work with.
+/// The dispatcher and what its loops work with.
 pub struct Dispatcher {
-    /// Where jobs are.
+    /// Store of jobs.
     pub store: Arc<dyn Store>,
-    /// What is configured.
+    /// Configuration of groups and tenants.
     pub catalog: Arc<Catalog>,
-    /// The time.
+    /// Clock of the loops.
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
     pub executor: Arc<AttemptExecutor>,
-    /// Watches how versions of policies do.
+    /// Watches the results of the policies' versions.
     pub rollouts: Arc<RolloutMonitor>,
-    /// Is told what happened.
+    /// Receives facts after the commit.
     pub observer: Arc<Telemetry>,
-    /// The bounds of the loops.
+    /// Settings of the loops.
     pub config: carillon_config::Engine,
-    /// What runs.
+    /// Counts the attempts that run.
     pub limiter: Arc<Limiter>,
-    /// The other nodes.
+    /// The other nodes, and this node's share of the limits.
     pub cluster: Arc<Cluster>,
-    /// Whether due jobs wait for attempts to end.
+    /// Whether due jobs wait for running attempts to end.
     pub saturated: AtomicBool,
-    /// Rises with each look at the store.
+    /// Counter that rises with each plan of a claim, to rotate the order of tenants and groups.
     pub turn: AtomicUsize,
-    /// How much a claim takes.
+    /// Size of the next claim.
     pub pace: ClaimBatchSize,
-    /// What the groups' lower priorities are owed.
+    /// Starts that are guaranteed to the groups' lower priorities.
     pub priorities: Arc<Priorities>,
-    /// The leases that this node holds.
+    /// Leases that this node holds.
     pub leases: Arc<Leases>,
-    /// Writes what becomes of jobs.
+    /// Writes settlements.
     pub settler: Arc<Settler>,
     /// Wakes [`Dispatcher::run_due`].
     pub notifier: Arc<Notifier>,
-    /// The consumers that wait for jobs to pull.
+    /// Consumers that wait for jobs to pull.
     pub consumers: Arc<Consumers>,
-    /// Every attempt that runs.
+    /// Tasks of all running attempts.
     pub attempts: TaskTracker,
-    /// Ends the attempts that run: those that were sent are recorded as interrupted, and the jobs of the others go back untouched.
+    /// Interrupts the running attempts: those whose requests were sent are recorded as interrupted, and the jobs of the others are released,
+    /// unspent.
     pub interrupt: CancellationToken,
 }
 
-/// What a look at the store says.
+/// The plan of the next claim, computed from the store's backlog.
 struct ClaimPlan {
-    /// How much may be claimed.
+    /// Number of jobs to claim from each group.
     quotas: Vec<(GroupId, u32)>,
-    /// Of the jobs that become due within this time.
+    /// Look-ahead of the claim: it also takes jobs that become due within this time.
     ahead: Duration,
-    /// Whether that is something of every group that has jobs due and may start some.
+    /// Whether `quotas` contains every group that has due jobs and may start some.
     of_all: bool,
-    /// When there may be more, unless the loop is woken.
+    /// When more jobs may be due, unless the loop is woken before.
     next: UnixMs,
-    /// Some jobs are due, but as many attempts run as may.
+    /// Whether jobs are due that may not start, because the concurrency is used up.
     saturated: bool,
 }
 
 impl ClaimPlan {
-    /// When to look again after a claim of the jobs that are due up to `ahead`; none if at once. Where every group had fewer of them than
-    /// it might start, all are taken, and there is no need to look before that time is nearly over. Nor is there where nothing was
-    /// taken: what is due is in other hands, as rows are that another node has locked.
+    /// Returns when to plan again after a claim of the jobs that are due up to `ahead`; `None` means at once.
+    ///
+    /// Where every group had fewer due jobs than its quota, all of them were leased, and the next plan can wait until `ahead` is nearly over.
+    /// The same holds where the claim leased nothing: the due jobs are then held by another transaction, such as rows that another node has
+    /// locked.
     fn after_claim(&self, taken: &HashMap<GroupId, u32>, ahead: UnixMs) -> Option<UnixMs> {
         let is_empty = |(group, quota): &(GroupId, u32)| taken.get(group).is_none_or(|taken| taken < quota);
         let are_empty = self.of_all && self.quotas.iter().all(is_empty);
@@ -118,13 +123,13 @@ impl ClaimPlan {
 }
 
 impl Dispatcher {
-    /// Lets jobs run as they become due, until `stop`.
+    /// Claims jobs as they become due and starts their attempts, until `stop`.
     pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let woken = self.notifier.woken();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            // What is accepted and what ends while the store is asked counts, too.
+            // A job that is accepted, or an attempt that ends, during the query must wake the loop, too.
             self.notifier.foresee(UnixMs::MAX);
             self.saturated.store(true, Ordering::Relaxed);
             let next = match self.look_and_claim().await {
@@ -152,7 +157,7 @@ impl Dispatcher {
         }
     }
 
-    /// Starts what is due, and says when to look again: none if there may be more at once.
+    /// Claims due jobs and returns when to plan again; `None` means at once.
     async fn look_and_claim(self: &Arc<Self>) -> Result<Option<UnixMs>, StoreError> {
         let outlook = self.look().await?;
         let next = if outlook.quotas.is_empty() { Some(outlook.next) } else { self.claim(&outlook).await? };
@@ -206,7 +211,7 @@ impl Dispatcher {
         Ok(ClaimPlan { of_all: quotas.len() == count, quotas, ahead, next, saturated })
     }
 
-    /// Shares a claim among the groups and tenants that may start some: how far ahead it looks, and how much of each it takes.
+    /// Divides a claim among the groups and tenants that may start jobs: returns its look-ahead, and the quota of each group.
     fn quotas(
         &self,
         mut open: Vec<GroupDemand>,
@@ -224,8 +229,10 @@ impl Dispatcher {
         (ahead.time, share(&open, quota, batch, turn))
     }
 
-    /// How much a group may start here; nothing at all if it is gone, paused or broken in its config, or if it is others that start its
-    /// jobs, until a change of that wakes the loop.
+    /// Returns how many attempts of a group may start on this node.
+    ///
+    /// Returns `None` if the group was deleted, is paused, has a broken configuration, or runs only on other nodes. A change of that wakes
+    /// the loop.
     fn opening(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Capacity)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let part = self.cluster.part_of_group(&group)?;
@@ -233,7 +240,7 @@ impl Dispatcher {
         Some((group, opening))
     }
 
-    /// How much all groups of a tenant may start here together.
+    /// Returns how many attempts of all groups of a tenant together may start on this node.
     fn opening_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Capacity {
         match self.cluster.part_of_tenant(tenant) {
             Some(part) => self.limiter.opening(Scope::Tenant(tenant.id), part.concurrency, part.rate, now),
@@ -241,7 +248,7 @@ impl Dispatcher {
         }
     }
 
-    /// Leases jobs and lets them run; says when to look again, none if at once.
+    /// Leases jobs and starts their attempts; returns when to plan again, and `None` for at once.
     async fn claim(self: &Arc<Self>, outlook: &ClaimPlan) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
         let (ahead, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
@@ -271,7 +278,7 @@ impl Dispatcher {
         Ok(outlook.after_claim(&taken, ahead))
     }
 
-    /// What the lower priorities of these groups are owed of their quotas.
+    /// Returns the part of the quotas that is guaranteed to the groups' lower priorities.
     fn owed(&self, quotas: &[(GroupId, u32)]) -> Vec<Owed> {
         let of_group = |(group, quota): &(GroupId, u32)| self.priorities.owed(Queue::to_deliver(*group), *quota);
         quotas.iter().flat_map(of_group).collect()
@@ -284,7 +291,7 @@ impl Dispatcher {
         self.attempts.spawn(Arc::clone(self).run_attempt(leased, slot, hold));
     }
 
-    /// Makes an attempt and settles it. Whatever this takes away when it ends is of its own lease.
+    /// Makes an attempt and settles it. At its end it removes only what belongs to its own lease.
     async fn run_attempt(self: Arc<Self>, leased: LeasedJob, slot: Permit, hold: Hold) {
         let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
         let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
@@ -296,7 +303,7 @@ impl Dispatcher {
         let attempt = self.rollouts.interest(leased.job.group, &settlement);
         let settle = self.settler.settle(&leased, settlement);
         let settled = match self.store.keeps_order() {
-            // Whatever is claimed from now on is claimed after this.
+            // The store keeps calls in order: any later claim is made after this settlement.
             true => begun(settle, || self.leave(slot)).await,
             false => {
                 let settled = settle.await;
@@ -305,7 +312,7 @@ impl Dispatcher {
             }
         };
         drop(hold);
-        // An attempt whose lease was lost is made once more, and counts then.
+        // An attempt whose lease was lost is made again, and counts then.
         if let Some(SettleOutcome::Applied(_)) = settled {
             self.rollouts.settled(leased.job.group, attempt, trial);
         }
@@ -321,14 +328,14 @@ impl Dispatcher {
         }
         let now = self.clock.now().max(leased.job.run_at);
         if now >= leased.until {
-            // The claim was long on its way, or this node stood still: somebody else may have the job by now.
+            // The claim took long, or this node stood still: another node may hold the job by now.
             return Settlement::released(leased, now).into();
         }
         self.observer.tell(Fact::pop(leased, now));
         self.executor.make(leased, interruption).await
     }
 
-    /// Gives a place back to those that wait for one.
+    /// Returns a permit, and wakes the dispatcher if due jobs wait for one.
     fn leave(&self, slot: Permit) {
         drop(slot);
         if self.saturated.load(Ordering::Relaxed) {
@@ -340,7 +347,7 @@ impl Dispatcher {
         self.config.lease.get() / EXTENSIONS
     }
 
-    /// Keeps the leases of running attempts from ending, until `stop`.
+    /// Extends the leases of running attempts, until `stop`.
     pub async fn run_leases(self: Arc<Self>, stop: CancellationToken) {
         let period = self.extension_period();
         let mut next = self.clock.now().plus(period);
@@ -361,7 +368,7 @@ impl Dispatcher {
         }
     }
 
-    /// Extends the leases that are held, and once more if that took so long that little is left of them; says since when they last.
+    /// Extends the held leases, and again if that took so long that they may soon expire; returns the time from which they were extended.
     pub(crate) async fn extend_leases(&self) -> Result<UnixMs, StoreError> {
         loop {
             let (asked, leases) = (self.clock.now(), self.leases.kept());
@@ -380,12 +387,12 @@ impl Dispatcher {
     }
 }
 
-/// Whether the end of this job may let another one go: the next of its key, or one that follows.
+/// Returns whether the end of this job may make another job due: the next of its order key, or a follow-up job.
 fn wakes_others(job: &Job) -> bool {
     job.order_key.is_some() || job.spec.on_success.is_some() || job.spec.on_failure.is_some()
 }
 
-/// Lets `future` begin, calls `then`, and waits for the rest.
+/// Polls `future` once, calls `then`, and waits for the rest of `future`.
 async fn begun<F: Future>(future: F, then: impl FnOnce()) -> F::Output {
     let mut future = pin!(future);
     let first = poll!(&mut future);

@@ -1,11 +1,13 @@
 //! The leases that this node holds.
 //!
-//! A lease is a job and a token, and so is every entry here: an attempt that ends late takes away what is its own, and nothing of a later
-//! lease of the same job. Invariants:
+//! An entry is a job and a token, as a lease is. An attempt that ends late removes only its own entry, never that of a later lease of the
+//! same job.
 //!
-//! - A node never takes back a lease that it holds, however long ago the lease has ended by the store's time: it extends it instead. So a
-//!   node that stood still, and is the only one, repeats nothing.
-//! - What a claim has leased is held before anybody asks whether it is: [`Leases::sorted`] waits for the claims that are under way.
+//! Invariants:
+//!
+//! - A node never rescues a lease that it holds, however long ago the lease has expired by the store's time: it extends the lease instead. So
+//!   a node that stood still and is the only one repeats no attempt.
+//! - A claim's leases are registered before any check whether they are held: [`Leases::sorted`] waits for the claims that are under way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use carillon_core::job::Lease;
 
-/// How often a lease is extended within its own length.
+/// Number of extensions within the duration of a lease.
 pub const EXTENSIONS: u32 = 3;
 
-/// The leases of one node.
+/// The leases that one node holds.
 #[derive(Default)]
 pub struct Leases {
     held: Mutex<HashMap<Lease, Held>>,
@@ -26,27 +28,27 @@ pub struct Leases {
     overdue: Notify,
 }
 
-/// A lease of this node.
+/// State of one held lease.
 #[derive(Default)]
 struct Held {
-    /// How many attempts and requests work under it.
+    /// Number of attempts and requests that work under the lease.
     holds: u32,
-    /// How many of them want it to be extended.
+    /// Number of holds that want the lease to be extended.
     kept: u32,
-    /// Cuts off the attempt.
+    /// Aborts the attempt.
     abort: CancellationToken,
 }
 
-/// What is done about the end of a lease while it is held.
+/// How a held lease's expiry is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
-    /// It is moved on and on.
+    /// It is extended again and again, until the hold is dropped.
     Released,
-    /// It stays where its consumer has put it.
+    /// It stays at the time that the consumer has set.
     Given,
 }
 
-/// A lease is held until this is dropped.
+/// A hold on a lease. Dropping it ends the hold.
 pub struct Hold {
     leases: Arc<Leases>,
     lease: Lease,
@@ -54,24 +56,25 @@ pub struct Hold {
     abort: CancellationToken,
 }
 
-/// Leases that have ended by the store's time.
+/// Expired leases, sorted by whether this node holds them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sorted {
-    /// Held by this node all the same.
+    /// Leases that this node still holds.
     pub held: Vec<Lease>,
-    /// Held by nobody here.
+    /// Leases that nothing on this node holds.
     pub lost: Vec<Lease>,
 }
 
 impl Leases {
-    /// Holds the lease of an attempt: it is extended until the hold is dropped.
+    /// Holds the lease of an attempt, and has it extended until the hold is dropped.
     #[must_use]
     pub fn keep(self: &Arc<Self>, lease: Lease) -> Hold {
         self.hold(lease, Until::Released)
     }
 
-    /// Holds a consumer's lease during a request about it: it ends when the consumer has said, but this node does not take it back
-    /// before the request is answered.
+    /// Holds a consumer's lease during a request about it.
+    ///
+    /// The lease expires when the consumer has said, but this node does not rescue it before the request is answered.
     #[must_use]
     pub fn guard(self: &Arc<Self>, lease: Lease) -> Hold {
         self.hold(lease, Until::Given)
@@ -85,18 +88,18 @@ impl Leases {
         Hold { leases: Arc::clone(self), lease, until, abort: held.abort.clone() }
     }
 
-    /// Announces a claim. To be kept until what was claimed is held.
+    /// Announces a claim. The caller keeps the guard until the claim's leases are held.
     pub async fn claiming(&self) -> RwLockReadGuard<'_, ()> {
         self.claims.read().await
     }
 
-    /// The leases that are to be extended.
+    /// Returns the leases to extend.
     #[must_use]
     pub fn kept(&self) -> Vec<Lease> {
         self.lock().iter().filter(|(_, held)| held.kept > 0).map(|(lease, _)| *lease).collect()
     }
 
-    /// Which of these leases are held. They were seen in the store before this is called.
+    /// Sorts these leases by whether this node holds them. The caller has read them from the store before this call.
     pub async fn sorted(&self, seen: Vec<Lease>) -> Sorted {
         let _no_claim_is_under_way = self.claims.write().await;
         let all = self.lock();
@@ -104,18 +107,18 @@ impl Leases {
         Sorted { held, lost }
     }
 
-    /// Cuts off what works under these leases, where it can be.
+    /// Aborts the attempts under these leases, where they can be aborted.
     pub fn abort(&self, leases: &[Lease]) {
         let all = self.lock();
         leases.iter().filter_map(|lease| all.get(lease)).for_each(|held| held.abort.cancel());
     }
 
-    /// Asks for an extension before its time: a write took so long that leases may be about to end.
+    /// Requests an early extension: a write took so long that leases may be about to expire.
     pub fn hurry(&self) {
         self.overdue.notify_one();
     }
 
-    /// Waits until somebody hurries.
+    /// Waits for a request for an early extension.
     pub async fn hurried(&self) {
         self.overdue.notified().await;
     }
@@ -126,7 +129,7 @@ impl Leases {
 }
 
 impl Hold {
-    /// Cancelled when the attempt is to be cut off.
+    /// Returns the token that is cancelled when the attempt is to be aborted.
     #[must_use]
     pub fn abort(&self) -> &CancellationToken {
         &self.abort

@@ -1,9 +1,11 @@
-//! How much of a group, and of all groups of a tenant together, may start now: their concurrency, their rate, what the node has left.
+//! Concurrency and rate limits: how many attempts of a group, and of all groups of a tenant together, may start on this node now.
 //!
-//! The gates know no settings: who asks says how much there is to give, and [`Limiter::opening`] alone compares. An attempt counts for its
-//! group and for its tenant, whatever they may do at the time; the payloads of all attempts together have a bound in bytes ([`Payloads`]).
-//! An attempt counts not only until its answer is there, but until it is settled, or will be before anything else is claimed: so no
-//! more of a group's jobs are `running`, and none but those are sent once more after a crash, than it may run at once.
+//! Not: configuration. The caller passes the limits; [`Limiter::opening`] alone compares them with the attempts that run.
+//!
+//! Invariants: an attempt counts for its group and for its tenant, whatever their limits at the time; the payloads of all attempts together
+//! have a bound in bytes ([`Payloads`]). An attempt counts until its settlement is written, or until the settlement is certain to be written
+//! before the next claim. So the number of a group's jobs in the state `running`, which is also the number that is sent again after a crash,
+//! never exceeds the group's concurrency.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,17 +17,18 @@ use carillon_policy::binding::Rate;
 /// Nanoseconds in a millisecond.
 const NANOS: i128 = 1_000_000;
 
-/// The bound of the payloads of all attempts that run. A job's payload is not known before the job is claimed, so each place that is free
-/// counts as the largest payload there can be.
+/// Bound of the payloads of all running attempts.
+///
+/// A job's payload is not known before the job is claimed, so each free permit counts as the largest payload that is accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Payloads {
-    /// The most bytes of all payloads together. One attempt may run whatever it carries.
+    /// Largest sum of all payloads, in bytes. A single attempt may run whatever its payload.
     pub max_bytes: u64,
-    /// The bytes of the largest payload that is accepted.
+    /// Size of the largest payload that is accepted, in bytes.
     pub largest_bytes: u64,
 }
 
-/// What runs on this node, and how much more may.
+/// Counts the attempts that run on this node, and computes how many more may start.
 pub struct Limiter {
     capacity: usize,
     payloads: Payloads,
@@ -39,12 +42,12 @@ struct Inner {
     limiter: HashMap<Scope, GateState>,
 }
 
-/// Whose attempts.
+/// Owner of a limit: a group or a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// A group's.
+    /// The attempts of one group.
     Group(GroupId),
-    /// Those of all groups of a tenant.
+    /// The attempts of all groups of one tenant.
     Tenant(TenantId),
 }
 
@@ -54,27 +57,27 @@ struct GateState {
     pace: Option<Gcra>,
 }
 
-/// The right to run one attempt; it ends when this is dropped.
+/// The right to run one attempt. Dropping it returns it.
 pub struct Permit {
     limiter: Arc<Limiter>,
     payload_bytes: u64,
-    /// Whose it is, and up to when each of their rates was used up by it.
+    /// The attempt's scopes, each with the time up to which the attempt used up the scope's rate.
     whose: [(Scope, i128); 2],
 }
 
-/// How much may start now.
+/// Number of attempts that may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// Up to this many.
+    /// Up to this many may start.
     Now(u32),
-    /// Nothing before this time.
+    /// None may start before this time: the rate is used up.
     NotBefore(UnixMs),
-    /// Nothing before one of its attempts ends.
+    /// None may start until an attempt ends: the concurrency is used up.
     Full,
 }
 
 impl Capacity {
-    /// How many may start now.
+    /// Returns how many attempts may start now.
     #[must_use]
     pub fn most(self) -> u32 {
         match self {
@@ -85,13 +88,13 @@ impl Capacity {
 }
 
 impl Limiter {
-    /// For a node that runs at most `capacity` attempts at once, with payloads within these bounds.
+    /// Creates the limiter of a node that runs at most `capacity` attempts at once, with payloads within the given bounds.
     #[must_use]
     pub fn new(capacity: usize, payloads: Payloads) -> Self {
         Self { capacity, payloads, inner: Mutex::default() }
     }
 
-    /// How many attempts may start on this node now.
+    /// Returns how many attempts may start on this node now.
     #[must_use]
     pub fn free(&self) -> usize {
         let inner = self.lock();
@@ -101,18 +104,18 @@ impl Limiter {
         self.capacity.saturating_sub(inner.running).min(usize::try_from(payloads).unwrap_or(usize::MAX))
     }
 
-    /// How many attempts run.
+    /// Returns how many attempts run.
     #[must_use]
     pub fn running(&self) -> usize {
         self.lock().running
     }
 
-    /// How much may start now, where so many may run and start. Takes nothing: [`Limiter::enter`] does.
+    /// Returns how many attempts of a scope may start now under the given concurrency and rate. Reserves nothing: [`Limiter::enter`] does.
     #[must_use]
     pub fn opening(&self, whose: Scope, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Capacity {
         let mut inner = self.lock();
         let state = inner.limiter.entry(whose).or_default();
-        // What was spent before a change of the rate stays spent.
+        // A change of the rate does not give back what was spent before it.
         state.pace = rate.map(|rate| Gcra { rate, ..state.pace.unwrap_or(Gcra::new(rate, now)) });
         let free = concurrency.saturating_sub(state.running);
         let paced = state.pace.as_mut().map_or(Capacity::Now(u32::MAX), |pace| pace.opening(now));
@@ -126,7 +129,7 @@ impl Limiter {
         }
     }
 
-    /// Counts an attempt that starts now with so much of a payload, until the slot is dropped.
+    /// Counts an attempt that starts now, with its payload, until the permit is dropped.
     #[must_use]
     pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, payload_bytes: u64, now: UnixMs) -> Permit {
         let whose = [Scope::Tenant(tenant), Scope::Group(group)];
@@ -141,7 +144,7 @@ impl Limiter {
         Permit { limiter: Arc::clone(self), payload_bytes, whose }
     }
 
-    /// Forgets the pace of groups and tenants whose rate has caught up: of those that were deleted nobody else would.
+    /// Forgets the rates of groups and tenants that have caught up. Nothing else removes the entries of deleted groups and tenants.
     pub fn forget_idle(&self, now: UnixMs) {
         self.lock().limiter.retain(|_, state| !state.is_idle(now));
     }
@@ -152,8 +155,9 @@ impl Limiter {
 }
 
 impl Permit {
-    /// Nothing was sent: the rates get back what this has taken, so that the others go at their pace. What time has given back by `now` is
-    /// not given back twice.
+    /// Returns the permit's part of the rates, because nothing was sent; so other attempts are not slowed down.
+    ///
+    /// The part that has already expired by `now` is not returned twice.
     #[must_use]
     pub fn unused(self, now: UnixMs) -> Self {
         let mut inner = self.limiter.lock();
@@ -184,24 +188,25 @@ impl Drop for Permit {
 }
 
 impl GateState {
-    /// Whether it is as good as a new one.
+    /// Returns whether the state equals a new one.
     fn is_blank(&self) -> bool {
         self.running == 0 && self.pace.is_none()
     }
 
-    /// Whether a new one would let as much start.
+    /// Returns whether a new state would let as many attempts start.
     fn is_idle(&self, now: UnixMs) -> bool {
         self.running == 0 && self.pace.is_none_or(|pace| pace.ahead <= i128::from(now.0) * NANOS)
     }
 }
 
-/// A rate as the generic cell rate algorithm (ITU-T I.371): one number, the time at which an evenly paced sender would be.
+/// A rate limit by the generic cell rate algorithm (ITU-T I.371). Its state is one number: the theoretical arrival time, at which an evenly
+/// paced sender would be.
 ///
 /// A library's limiter does not serve here: it takes what it allows at once, but a claim may find fewer jobs than were allowed.
 #[derive(Clone, Copy, Debug)]
 struct Gcra {
     rate: Rate,
-    /// In nanoseconds since 1970.
+    /// Theoretical arrival time of the next attempt, in nanoseconds since 1970.
     ahead: i128,
 }
 
@@ -217,7 +222,7 @@ impl Gcra {
     fn opening(&mut self, now: UnixMs) -> Capacity {
         let (now, interval) = (i128::from(now.0) * NANOS, self.interval());
         let burst = interval * i128::from(self.rate.burst.get());
-        // It is never further ahead than that, unless the clock has been set back.
+        // The theoretical arrival time exceeds this bound only if the clock has been set back.
         self.ahead = self.ahead.min(now + burst);
         let room = (burst - (self.ahead - now).max(0)) / interval;
         match u32::try_from(room) {
@@ -229,13 +234,14 @@ impl Gcra {
         }
     }
 
-    /// Returns the time up to which the rate is used up then.
+    /// Counts one start; returns the time up to which it uses up the rate.
     fn spend(&mut self, now: UnixMs) -> i128 {
         self.ahead = self.ahead.max(i128::from(now.0) * NANOS) + self.interval();
         self.ahead
     }
 
-    /// As long as what was spent reaches into the future, all that was spent since stands behind it.
+    /// Takes one start back, unless the time that it used up has passed. Later starts are counted after it, so all of them move forward by
+    /// one.
     fn give_back(&mut self, used_until: i128, now: UnixMs) {
         if used_until > i128::from(now.0) * NANOS {
             self.ahead -= self.interval();

@@ -1,4 +1,4 @@
-//! Which jobs start now, and who holds them: claims of due jobs, limits and shares, leases, and jobs that consumers pull.
+//! Dispatch of jobs: claims of due jobs, limits and shares, leases, and jobs that consumers pull.
 
 pub mod aborts;
 pub mod dispatcher;

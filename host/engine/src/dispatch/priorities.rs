@@ -1,9 +1,10 @@
-//! The share of a group's starts that each of its lower priorities is guaranteed.
+//! Guaranteed starts of a group's lower priorities.
 //!
-//! Within a group the most urgent jobs go first. If these come as fast as they are done, the others would wait for ever; so of a group's starts
-//! each lower priority whose jobs are due gets at least one of sixteen. Who decides keeps an account for each: it rises with every
-//! start of the group and falls with its own. All of it is this node's own memory, of its own starts. Deliveries and leases to consumers have
-//! accounts of their own.
+//! Within a group the most urgent jobs start first. If they arrive as fast as they are done, less urgent jobs would wait for ever. So each
+//! lower priority with due jobs gets at least one of sixteen of the group's starts. The node keeps an account for each priority: it rises
+//! with every start of the group and falls with each start of its own.
+//!
+//! The accounts are the node's own memory and count its own starts only. Deliveries and leases to consumers have separate accounts.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,43 +13,44 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, LeasedJob, Priority};
 use carillon_store::Owed;
 
-/// How many priorities there are.
+/// Number of priorities.
 pub const PRIORITIES: usize = 10;
 
-/// A lower priority is owed one of so many starts. That is a little more often than one of sixteen: of nine that are owed a start at the same
-/// time the last is served eight starts later.
+/// Number of starts of which a lower priority is owed one.
+///
+/// It is a little smaller than sixteen: if nine priorities are owed a start at the same time, the last is served eight starts later.
 const OWED_ONE_OF: u32 = 14;
 
-/// The most starts that a priority is owed: what it could not use does not come back as a burst.
+/// Largest number of starts that a priority is owed, so that starts which it could not use do not come back as a burst.
 const MAX_OWED: u32 = 2;
 
-/// The accounts of a node.
+/// The priority accounts of a node.
 #[derive(Default)]
 pub struct Priorities(Mutex<HashMap<Queue, Accounts>>);
 
-/// Of which jobs: those of a group that are delivered, or pulled.
+/// A group's jobs with one way of dispatch: delivered or pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Queue {
-    /// Whose.
+    /// The group.
     pub group: GroupId,
-    /// Whether they are pulled.
+    /// Whether consumers pull the jobs.
     pub pull: bool,
 }
 
 impl Queue {
-    /// A group's jobs that are delivered.
+    /// Returns the queue of a group's delivered jobs.
     #[must_use]
     pub fn to_deliver(group: GroupId) -> Self {
         Self { group, pull: false }
     }
 }
 
-/// How much each priority is owed, in parts of a start; none where no job of it is due.
+/// Starts that each priority is owed, in fractions of a start; `None` for a priority without due jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Accounts([Option<u32>; PRIORITIES]);
 
 impl Priorities {
-    /// Takes note of what waits: all queues with jobs, each with the time of the first job of each priority.
+    /// Updates the accounts from the backlog: every queue with jobs, each with the time of the first job of each priority.
     pub fn see<'w>(&self, waiting: impl Iterator<Item = (Queue, &'w [UnixMs; PRIORITIES])>, now: UnixMs) {
         let mut all = self.lock();
         let mut seen: HashMap<Queue, Accounts> = HashMap::new();
@@ -62,14 +64,14 @@ impl Priorities {
         *all = seen;
     }
 
-    /// How many of `most` starts of a queue are to go to which priority before all others.
+    /// Returns how many of the `most` starts of a queue go to which priority before all others.
     #[must_use]
     pub fn owed(&self, queue: Queue, most: u32) -> Vec<Owed> {
         let owed = self.lock().get(&queue).map(|accounts| accounts.owed(most)).unwrap_or_default();
         owed.into_iter().map(|(priority, count)| Owed { group: queue.group, priority, count }).collect()
     }
 
-    /// Jobs were started after `owed` had been asked for. Those of other groups do not count.
+    /// Books the starts of a claim whose guaranteed part was `owed`. Jobs of other groups do not count.
     pub fn started<'l>(&self, queue: Queue, owed: &[Owed], leased: impl Iterator<Item = &'l LeasedJob>) {
         let mut all = self.lock();
         let Some(accounts) = all.get_mut(&queue) else { return };
@@ -95,7 +97,7 @@ impl Accounts {
         Self(accounts)
     }
 
-    /// The priority that goes first anyway is owed nothing. Who is owed most comes first, and of those the most urgent.
+    /// Returns the starts owed to each priority, the largest debt first, then the most urgent. The most urgent priority is owed nothing.
     fn owed(&self, most: u32) -> Vec<(Priority, u32)> {
         let lower = self.waiting().rev().skip(1);
         let mut owed: Vec<(usize, u32)> = lower.filter(|(_, parts)| parts + most >= OWED_ONE_OF).collect();
@@ -118,14 +120,14 @@ impl Accounts {
             }
         }
         for (priority, count) in owed {
-            // There are no more of them.
+            // The priority had no more due jobs.
             if started[index(*priority)] < *count {
                 self.0[index(*priority)] = None;
             }
         }
     }
 
-    /// The priorities that wait, from the lowest on, with what they are owed.
+    /// Returns the priorities with due jobs and what each is owed, from the lowest on.
     fn waiting(&self) -> impl DoubleEndedIterator<Item = (usize, u32)> {
         self.0.iter().enumerate().filter_map(|(priority, parts)| Some((priority, (*parts)?)))
     }
@@ -141,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// Starts `quota` jobs as the store does: what is owed first, then the most urgent.
+    /// Starts `quota` jobs as the store does: the owed ones first, then the most urgent.
     fn start(accounts: &mut Accounts, waiting: &mut [u32; PRIORITIES], quota: u32) -> [u32; PRIORITIES] {
         let owed = accounts.owed(quota);
         let mut started = [0; PRIORITIES];

@@ -1,8 +1,8 @@
-//! Jobs without a target: consumers lease them, work, and say what came of it.
+//! Pull: consumers lease jobs without a URL, work on them, and report the result.
 //!
-//! The way is that of a delivery with the consumer in the place of the receiver: the same lease with its fencing token, the same retry
-//! policy, the same settlements. A lease that ends without a word spends the attempt, and the job is available again. One that does not reach
-//! its consumer goes back ([`handover`]).
+//! A pulled job takes the way of a delivery with the consumer in the role of the receiver: the same lease with its fencing token, the same
+//! retry policy, the same settlements. A lease that expires without a report spends the attempt, and the job is available again. A lease that
+//! does not reach its consumer is released ([`handover`]).
 
 mod consumers;
 mod handover;
@@ -30,84 +30,84 @@ use carillon_policy::JudgedOutcome;
 use carillon_store::{ClaimDue, SettleOutcome, Store, StoreError};
 use carillon_telemetry::{Fact, Telemetry};
 
-/// Leases jobs to consumers.
+/// Leases jobs to consumers and settles their reports.
 pub struct PullQueue {
-    /// Where jobs are.
+    /// Store of jobs.
     pub store: Arc<dyn Store>,
-    /// What is configured.
+    /// Configuration of groups and tenants.
     pub catalog: Arc<Catalog>,
-    /// The time.
+    /// Clock of leases and settlements.
     pub clock: Arc<dyn Clock>,
-    /// Asks retry policies.
+    /// Calls the retry policies.
     pub executor: Arc<AttemptExecutor>,
-    /// Watches how versions of policies do.
+    /// Watches the results of the policies' versions.
     pub rollouts: Arc<RolloutMonitor>,
-    /// Is told what happened.
+    /// Receives facts after the commit.
     pub observer: Arc<Telemetry>,
-    /// Those that wait.
+    /// Consumers that wait for jobs.
     pub consumers: Arc<Consumers>,
-    /// What the groups' lower priorities are owed.
+    /// Starts that are guaranteed to the groups' lower priorities.
     pub priorities: Arc<Priorities>,
-    /// The leases that this node holds.
+    /// Leases that this node holds.
     pub leases: Arc<Leases>,
-    /// Writes what becomes of jobs.
+    /// Writes settlements.
     pub settler: Arc<Settler>,
-    /// Is woken when there may be something due.
+    /// Woken when jobs may be due.
     pub notifier: Arc<Notifier>,
-    /// Takes back what does not reach its consumer.
+    /// Releases leases that do not reach their consumer.
     pub returns: Arc<Returns>,
-    /// Ends the waiting of consumers.
+    /// Cancels the waits of consumers when the server stops.
     pub stopping: CancellationToken,
 }
 
-/// What a consumer asks for.
+/// A consumer's request for leases.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseRequest {
-    /// At most so many jobs.
+    /// Largest number of jobs to lease.
     pub max: u32,
-    /// How long each lease lasts.
+    /// Duration of each lease.
     pub lease: Duration,
-    /// How long to wait for the first job.
+    /// Longest wait for the first job.
     pub wait: Duration,
 }
 
-/// What a consumer says of a job under its lease.
+/// A consumer's report on a job under its lease.
 #[derive(Clone, Debug)]
 pub enum ConsumerReport {
-    /// It is done.
+    /// The job is done.
     Complete,
-    /// It failed.
+    /// The attempt failed.
     Fail {
-        /// What went wrong.
+        /// Error text of the consumer.
         error: String,
-        /// Whether no other try can help.
+        /// Whether no other attempt can succeed.
         permanent: bool,
-        /// When another try makes sense, at the earliest.
+        /// Shortest delay until the next attempt.
         retry_after: Option<Duration>,
     },
-    /// It was not tried: it goes back at once, and the attempt is not spent.
+    /// The consumer did not try the job: it is available again at once, and the attempt is not spent.
     Release,
 }
 
-/// The right of a consumer, as it is handed out.
+/// Identifies a consumer's lease, as the API hands it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTicket {
-    /// Which job.
+    /// Leased job.
     pub job: JobId,
-    /// Which of its leases.
+    /// Fencing token of the lease.
     pub token: Token,
-    /// When it was taken.
+    /// Time at which the lease was taken.
     pub since: UnixMs,
 }
 
-/// Why nothing was done under a lease.
+/// Reason for which nothing was done under a lease.
 #[derive(Debug)]
 pub enum LeaseError {
-    /// It has ended, or the job has.
+    /// The lease has expired, or the job has ended.
     Ended,
-    /// There is no such job.
+    /// No such job exists.
     Unknown,
-    /// The store did not answer.
+    /// The store failed.
     Store(StoreError),
 }
 
@@ -118,10 +118,10 @@ impl From<StoreError> for LeaseError {
 }
 
 impl PullQueue {
-    /// Leases jobs of a group, waiting for the first one if there is none, as long as the consumer has not `gone`.
+    /// Leases jobs of a group. Waits for the first one if there is none, until the consumer has `gone`.
     ///
     /// # Errors
-    /// If the store does not answer.
+    /// Returns the store's error if the claim fails.
     pub async fn lease(
         self: &Arc<Self>,
         group: &Group,
@@ -151,14 +151,14 @@ impl PullQueue {
         }
     }
 
-    /// A claim that was begun is carried through, and given back if nobody waits for it any more.
+    /// Completes a claim that has begun, and releases its leases if the consumer does not wait any more.
     async fn claimed(
         self: &Arc<Self>,
         group: GroupId,
         ask: LeaseRequest,
         waiter: &Waiter,
     ) -> Result<Handover, StoreError> {
-        // Nothing at all while the group is paused.
+        // A paused group leases nothing.
         if self.catalog.group_by_id(group).is_none_or(|group| group.paused) {
             return Ok(Handover::new(&self.returns, Vec::new(), Vec::new()));
         }
@@ -171,7 +171,7 @@ impl PullQueue {
         Ok(handover)
     }
 
-    /// Jobs whose time has run out end here instead of being handed out.
+    /// Leases jobs. Those that have expired are settled instead of being handed out.
     async fn claim(&self, group: GroupId, ask: LeaseRequest) -> Result<Handover, StoreError> {
         let queue = Queue { group, pull: true };
         loop {
@@ -204,7 +204,7 @@ impl PullQueue {
         }
     }
 
-    /// A lease lasts from when it was written, not from when it was asked for: after a slow claim it is extended before it is handed over.
+    /// Extends the leases after a slow claim, because a lease counts from when it was written, not from when it was requested.
     async fn renew(&self, handover: &mut Handover, asked: UnixMs, lease: Duration) -> Result<(), StoreError> {
         let mut asked = asked;
         while !handover.leases().is_empty() && self.clock.now().since(asked) >= lease / EXTENSIONS {
@@ -220,10 +220,10 @@ impl PullQueue {
         Ok(())
     }
 
-    /// Moves the end of a lease to `lease` from now; returns that time.
+    /// Sets the lease's expiry to `lease` from now; returns the new expiry.
     ///
     /// # Errors
-    /// If the lease has ended.
+    /// Returns [`LeaseError::Ended`] if the lease has expired.
     pub async fn extend(&self, tenant: TenantId, ticket: LeaseTicket, lease: Duration) -> Result<UnixMs, LeaseError> {
         self.held(tenant, ticket).await?;
         let _hold = self.leases.guard((ticket.job, ticket.token));
@@ -233,17 +233,17 @@ impl PullQueue {
             if self.store.extend(vec![(ticket.job, ticket.token)], until).await?.first() != Some(&true) {
                 return Err(LeaseError::Ended);
             }
-            // A lease lasts from when it was written, not from when it was asked for.
+            // A lease counts from when it was written, not from when it was requested.
             if self.clock.now().since(asked) < lease / EXTENSIONS {
                 return Ok(until);
             }
         }
     }
 
-    /// Ends a lease as the consumer says; returns the job's state after it, and when it is tried again if it is.
+    /// Settles a job by the consumer's report; returns the job's new state, and when it is tried again if it is.
     ///
     /// # Errors
-    /// If the lease has ended.
+    /// Returns [`LeaseError::Ended`] if the lease has expired.
     pub async fn end(
         &self,
         tenant: TenantId,

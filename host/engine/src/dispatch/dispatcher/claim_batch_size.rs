@@ -1,22 +1,24 @@
-//! How many jobs a claim takes: so many that it does not take long.
+//! Adaptive size of a claim, so that a claim takes a short time.
 //!
-//! While a claim is on its way nothing else is claimed. So the longer it takes, the longer a job of another tenant waits that becomes
-//! due meanwhile; and the more it takes, the longer it takes, most of all where the processor has other things to do.
+//! While a claim runs, nothing else is claimed. So a longer claim delays a job of another tenant that becomes due meanwhile; and a larger
+//! claim takes longer, most of all where the processor has other work.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A claim that took longer is followed by one half as large.
+/// Duration above which the next claim is half as large.
 const LONG: Duration = Duration::from_millis(16);
 
-/// A claim that was full and took less than this is followed by one twice as large.
+/// Duration below which a full claim is followed by one twice as large.
 const SHORT: Duration = Duration::from_millis(8);
 
-/// No claim is made smaller. Most of the time of a small claim is that of the transaction which it waits for and of the flush behind it, and
-/// does not get shorter: with 32 jobs at a time a slow machine had two cores and used one and a half.
+/// Smallest size of a claim.
+///
+/// A small claim spends most of its time on the transaction before it and on the flush after it, and a smaller size does not shorten that:
+/// with 32 jobs for each claim a slow machine with two cores used one and a half of them.
 const LEAST: u32 = 128;
 
-/// The size of the next claim.
+/// Adaptive size of the next claim.
 #[derive(Debug)]
 pub struct ClaimBatchSize(AtomicU32);
 
@@ -27,12 +29,12 @@ impl Default for ClaimBatchSize {
 }
 
 impl ClaimBatchSize {
-    /// How many jobs a claim takes that may take `most`.
+    /// Returns the size of a claim that may take at most `most` jobs.
     pub(super) fn of(&self, most: u32) -> u32 {
         most.min(self.0.load(Ordering::Relaxed))
     }
 
-    /// A claim of at most `asked` jobs found `found` and took so long.
+    /// Adjusts the size after a claim of at most `asked` jobs that found `found` in `elapsed`.
     pub(super) fn took(&self, asked: u32, found: u32, elapsed: Duration) {
         let size = self.0.load(Ordering::Relaxed);
         if elapsed > LONG {

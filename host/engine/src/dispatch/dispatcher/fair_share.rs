@@ -1,11 +1,12 @@
-//! Who gets how much of a claim: first each tenant its part, within its quota, then each of its groups a part of that, both by weight.
-//! So neither the backlog of a group nor the number of a tenant's groups delays another tenant's next job.
+//! Fair shares of a claim. Each tenant gets a part within its quota, and each of its groups gets a part of that; both by weight.
+//!
+//! Neither the backlog of a group nor the number of a tenant's groups delays another tenant's next job.
 
 use std::collections::BTreeMap;
 
 use carillon_core::job::{GroupId, TenantId};
 
-/// A group that may start jobs.
+/// A group that may start jobs, with its demand.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupDemand {
     pub(super) tenant: TenantId,
@@ -13,18 +14,19 @@ pub(super) struct GroupDemand {
     pub(super) wanted: Demand,
 }
 
-/// What somebody would take.
+/// Demand of a group or tenant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
-    /// How many at most.
+    /// Largest number of jobs that it may start.
     pub(super) most: u32,
-    /// How much it gets compared with the others, as long as it wants more. At least 1.
+    /// Weight against the others while its demand is not met. At least 1.
     pub(super) weight: u32,
 }
 
-/// Divides `batch` among groups, none of which gets more than it may start, and none of whose tenants more than its `quota`. With each
-/// turn another tenant comes first, and when all have, another group of each, so that a batch, or a quota, that is smaller than their
-/// number reaches all of them.
+/// Divides `batch` among groups. No group gets more than it may start, and no tenant's groups together more than the tenant's `quota`.
+///
+/// The first tenant rotates with each turn, and after a full round the first group of each tenant does. So a batch, or a quota, that is
+/// smaller than their number reaches all of them in time.
 pub(super) fn share(
     open: &[GroupDemand],
     quota: impl Fn(TenantId) -> Demand,
@@ -50,8 +52,8 @@ pub(super) fn share(
     tenants.values().zip(parts).flat_map(of_tenant).filter(|(_, part)| *part > 0).collect()
 }
 
-/// Divides `whole` by weight among those who want some, none of whom gets more than it wants. What is left over goes one by one to those
-/// who come first in this turn.
+/// Divides `whole` by weight among the demands; none gets more than its demand. The remainder goes one by one to those that are first in this
+/// turn.
 fn divide(wanted: &[Demand], whole: u32, turn: usize) -> Vec<u32> {
     let mut parts = vec![0; wanted.len()];
     let first = first(turn, wanted.len());
@@ -75,8 +77,10 @@ fn divide(wanted: &[Demand], whole: u32, turn: usize) -> Vec<u32> {
     parts
 }
 
-/// Which of `count` comes first in a turn. Multiples of the golden ratio's fraction are spread evenly over 0 to 1, and so are those of
-/// every second turn, or every third: where only these have something to give, a remainder would give it to the same ones always.
+/// Returns which of `count` entries is first in a turn.
+///
+/// Multiples of the golden ratio's fraction are spread evenly over 0 to 1, and so are those of every second turn, or every third. A remainder
+/// of the turn would favour the same entries where only every second or third turn has something to divide.
 fn first(turn: usize, count: usize) -> usize {
     let turn = u64::try_from(turn).unwrap_or(u64::MAX);
     let fraction = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,28 +1,28 @@
-//! How far ahead of their time jobs are claimed, and how many.
+//! Look-ahead of a claim: how far ahead of their time jobs are claimed, and how many.
 //!
-//! A claim is a transaction, whatever it takes: so the fewer there are, the better. But the jobs that it takes hold places until their time
-//! has come, and a job that is accepted meanwhile and due at once may need one. So a claim looks far ahead only where nothing waits for a
-//! place, and then it leaves half of them free.
+//! A claim is one transaction whatever its size, so fewer claims cost less. But claimed jobs hold permits until they are due, and a job that
+//! is accepted meanwhile and due at once may need one. So a claim looks far ahead only where no due job waits for a permit, and then it
+//! leaves half of the permits free.
 
 use std::time::Duration;
 
-/// Bounds how long a job that is due at once may wait behind others in a group whose places are all taken.
+/// Look-ahead while jobs are late. Bounds how long a job that is due at once may wait behind others in a group without a free permit.
 const NEAR: Duration = Duration::from_millis(25);
 
-/// Bounds how long a job counts as running before it runs.
+/// Look-ahead while no job is late. Bounds how long a job counts as running before it runs.
 const FAR: Duration = Duration::from_millis(100);
 
-/// What a claim takes along.
+/// Look-ahead time of a claim, and its part of the free capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lookahead {
-    /// Jobs that become due within this time.
+    /// The claim also takes jobs that become due within this time.
     pub(super) time: Duration,
-    /// Of so many free places it takes one at most.
+    /// Divides the free capacity: a claim takes at most 1/`of` of it.
     of: u32,
 }
 
 impl Lookahead {
-    /// Where some jobs are late or none is, and there are so many free places: of each group, of each tenant, of the node.
+    /// Chooses the look-ahead from whether jobs are late, and from the free permits of each group, of each tenant and of the node.
     pub(super) fn new(late: bool, places: impl IntoIterator<Item = u32>) -> Self {
         let far = Self { time: FAR, of: 2 };
         match !late && places.into_iter().all(|places| far.part(places) > 0) {
@@ -31,7 +31,7 @@ impl Lookahead {
         }
     }
 
-    /// How many of these places it may take.
+    /// Returns how many of these free permits the claim may use.
     pub(super) fn part(self, places: u32) -> u32 {
         places / self.of
     }

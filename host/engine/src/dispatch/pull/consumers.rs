@@ -1,7 +1,7 @@
-//! Consumers that wait for a job, by group.
+//! Waiting consumers, by group.
 //!
-//! A wake-up goes to one consumer of the group whose jobs are due. One that then gets as many jobs as it asked for passes it on to two others,
-//! because there may be more: so the work follows the jobs that are there, and not the consumers that wait.
+//! A wake-up goes to one consumer of a group with due jobs. A consumer that then gets as many jobs as it requested wakes two others, because
+//! there may be more jobs. So the work grows with the number of jobs, not with the number of waiting consumers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::futures::Notified;
 
 use carillon_core::job::GroupId;
 
-/// The consumers of one node that wait.
+/// The consumers that wait on one node.
 #[derive(Default)]
 pub struct Consumers(Mutex<HashMap<GroupId, OfGroup>>);
 
@@ -21,7 +21,7 @@ struct OfGroup {
     woken: Arc<Notify>,
 }
 
-/// A consumer that waits, until this is dropped.
+/// A waiting consumer. Dropping it ends the wait.
 pub struct Waiter {
     consumers: Arc<Consumers>,
     group: GroupId,
@@ -29,7 +29,7 @@ pub struct Waiter {
 }
 
 impl Consumers {
-    /// Counts a consumer among those that wait for jobs of `group`.
+    /// Registers a consumer that waits for jobs of `group`.
     #[must_use]
     pub fn enter(self: &Arc<Self>, group: GroupId) -> Waiter {
         let mut all = self.lock();
@@ -38,7 +38,7 @@ impl Consumers {
         Waiter { consumers: Arc::clone(self), group, woken: Arc::clone(&of_group.woken) }
     }
 
-    /// Jobs of `group` may be there: wakes one of those that wait for them, if any does.
+    /// Wakes one of the consumers that wait for jobs of `group`, if there is one.
     pub fn wake_one(&self, group: GroupId) {
         if let Some(of_group) = self.lock().get(&group) {
             of_group.woken.notify_one();
@@ -51,12 +51,12 @@ impl Consumers {
 }
 
 impl Waiter {
-    /// Waits for a wake-up. One that comes to a future which is dropped goes to another consumer of the group.
+    /// Waits for a wake-up. If the future is dropped after it was woken, another consumer of the group gets the wake-up.
     pub fn woken(&self) -> Notified<'_> {
         self.woken.notified()
     }
 
-    /// There may be more jobs than this consumer took.
+    /// Wakes others, because there may be more jobs than this consumer leased.
     pub fn pass_on(&self) {
         self.consumers.wake_one(self.group);
         self.consumers.wake_one(self.group);

@@ -1,7 +1,8 @@
-//! Leases on their way to a consumer.
+//! Leases that are on their way to a consumer.
 //!
-//! A lease that nobody knows of keeps its job from everybody else until it ends, and spends an attempt. So what was claimed for an answer goes
-//! back at once, unspent, unless the answer was handed over: whatever happens to the request, its connection or its handler.
+//! A lease that its consumer never received blocks its job until the lease expires, and spends an attempt. So leases that were claimed for a
+//! response are released at once, unspent, unless the response was handed over. This holds whatever happens to the request, its connection or
+//! its handler.
 
 use std::sync::Arc;
 
@@ -14,23 +15,23 @@ use crate::notifier::Notifier;
 use carillon_core::clock::Clock;
 use carillon_core::job::{LeasedJob, Settlement};
 
-/// What takes leases back.
+/// Releases leases that did not reach their consumer.
 pub struct Returns {
-    /// Writes that they are released.
+    /// Writes the releases.
     pub settler: Arc<Settler>,
-    /// The time.
+    /// Clock of the settlements.
     pub clock: Arc<dyn Clock>,
-    /// Is woken for the jobs that came back.
+    /// Woken for the jobs that were released.
     pub notifier: Arc<Notifier>,
-    /// The server does not end before these do.
+    /// Tracks the releases; the server waits for them before it exits.
     pub tasks: TaskTracker,
 }
 
-/// Leases that were claimed for an answer. Dropped, they go back.
+/// Leases that were claimed for a response. Dropping them releases them.
 pub struct Handover {
     returns: Arc<Returns>,
     leases: Vec<(LeaseTicket, LeasedJob)>,
-    /// The sweeper leaves them alone meanwhile.
+    /// Keep the sweeper from settling these leases meanwhile.
     holds: Vec<Hold>,
 }
 
@@ -39,7 +40,7 @@ impl Handover {
         Self { returns: Arc::clone(returns), leases, holds }
     }
 
-    /// What is handed over.
+    /// Returns the leases to hand over.
     #[must_use]
     pub fn leases(&self) -> &[(LeaseTicket, LeasedJob)] {
         &self.leases
@@ -49,7 +50,7 @@ impl Handover {
         &mut self.leases
     }
 
-    /// The consumer has them.
+    /// Marks the leases as received by the consumer.
     pub fn done(mut self) {
         self.leases.clear();
     }

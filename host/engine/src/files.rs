@@ -1,23 +1,23 @@
-//! Open files: how many the process may have, and how they are divided among those that can take many. Pure, except for the limit.
+//! Open files: the limit of the process, and its division among the users of many files. Pure, except for the limit.
 //!
 //! Invariant: the shares and [`RESERVED`] together stay below the limit, so that no user of files can take those of another.
 
 /// Files for everything that takes a fixed number: the store, listeners, logs, loaded plugins, the runtime.
 const RESERVED: usize = 96;
 
-/// The most connections to receivers at once, in use or idle, however many files there are.
+/// Largest number of connections to receivers, in use or idle, however many files are available.
 const MAX_RECEIVER_CONNECTIONS: usize = 16_384;
 
-/// The most sockets of name look-ups at once.
+/// Largest number of sockets of name look-ups.
 const MAX_LOOKUP_SOCKETS: usize = 2_048;
 
-/// The most connections of clients at once.
+/// Largest number of connections from clients.
 const MAX_CLIENT_CONNECTIONS: usize = 16_384;
 
-/// Limit that is assumed where the operating system does not tell one.
+/// Limit that is assumed where the operating system reports none.
 const ASSUMED_LIMIT: u64 = 1_024;
 
-/// How the process's open files are divided.
+/// Division of the process's open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileShares {
     /// Connections to receivers, in use or idle.
@@ -41,20 +41,20 @@ impl FileShares {
         }
     }
 
-    /// How many of the clients' connections may be streams, which last: the others are for requests that are answered.
+    /// Returns how many of the clients' connections may be streams, which last long; the others are for requests with a response.
     #[must_use]
     pub fn streams(self) -> usize {
         (self.clients / 2).max(1)
     }
 
-    /// Raises the soft limit of this process to the hard one, and divides that.
+    /// Raises the soft limit of this process to the hard one, and divides the result.
     #[must_use]
     pub fn of_process() -> Self {
         Self::of(raise_limit())
     }
 }
 
-/// Raises the soft limit of open files to the hard one, and returns what is in force then.
+/// Raises the soft limit of open files to the hard one, and returns the limit that is then in force.
 fn raise_limit() -> u64 {
     match rlimit::increase_nofile_limit(rlimit::INFINITY) {
         Ok(limit) => limit,

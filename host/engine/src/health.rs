@@ -1,7 +1,8 @@
-//! Whether jobs are accepted and delivered, as a load balancer asks.
+//! Readiness of the server for a load balancer: whether jobs are accepted and delivered.
 //!
-//! Readiness follows the work: the last write, the last claim and the last settlement, and the loops that do it. Only where nothing was written
-//! for a while does it try a write itself. The answer comes within a probe's second, whatever the database does.
+//! Readiness follows the work: the last write, the last claim and the last settlement, and the loops that do them. Only where nothing was
+//! written recently does the check try a write itself. The result is available within the second of a load balancer's probe, whatever the
+//! database does.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +14,13 @@ use carillon_core::clock::Clock;
 use carillon_core::job::JobId;
 use carillon_store::{Store, StoreError, Work};
 
-/// A job that was stored this long ago says that jobs are accepted.
+/// Age up to which a stored job proves that jobs are accepted.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How long the answer waits for a write that is tried.
+/// Longest wait for the result of a write that is tried.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Answers whether the server is ready.
+/// Computes whether the server is ready.
 pub struct Health {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -28,22 +29,22 @@ pub struct Health {
     leaving: CancellationToken,
     /// Held while a write is tried.
     probing: Arc<tokio::sync::Mutex<()>>,
-    /// What the log was told last.
+    /// Trouble that was logged last.
     said: Mutex<Option<String>>,
 }
 
 impl Health {
-    /// Of a server with this store and these loops.
+    /// Creates the readiness check of a server with this store and these loops.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, loops: Arc<Loops>, leaving: CancellationToken) -> Self {
         Self { store, clock, loops, leaving, probing: Arc::default(), said: Mutex::default() }
     }
 
-    /// Why the server is not ready; none if jobs are accepted and delivered.
+    /// Returns why the server is not ready; `None` if jobs are accepted and delivered.
     pub async fn trouble(&self) -> Option<String> {
         let trouble = match self.known_trouble() {
             None if !self.store.health().succeeded_within(Work::Accept, FRESH) => self.probe().await,
-            // Nobody may send anything to a server that is not ready, so that only this finds out that it is again.
+            // Clients may send nothing to a server that is not ready, so only this check can discover that it is ready again.
             Some(_) if self.store.health().trouble().is_some_and(|(work, _)| work == Work::Accept) => {
                 self.probe().await
             }
@@ -53,13 +54,13 @@ impl Health {
         trouble
     }
 
-    /// How often a background loop was started again.
+    /// Returns how often a background loop was restarted.
     #[must_use]
     pub fn loop_restarts(&self) -> u64 {
         self.loops.restarts()
     }
 
-    /// What is known without trying anything.
+    /// Returns what is known without trying a write.
     #[must_use]
     pub fn known_trouble(&self) -> Option<String> {
         if self.leaving.is_cancelled() {
@@ -71,7 +72,7 @@ impl Health {
         self.store.health().trouble().map(|(work, error)| reason(work, &error))
     }
 
-    /// Tries a write, unless one is being tried, and waits a moment for what comes of it.
+    /// Tries a write, unless one is being tried, and waits for its result for at most [`PROBE_TIMEOUT`].
     async fn probe(&self) -> Option<String> {
         let probed = async {
             let probing = Arc::clone(&self.probing).lock_owned().await;
@@ -79,7 +80,7 @@ impl Health {
                 return;
             }
             let (store, id, now) = (Arc::clone(&self.store), JobId::new(&*self.clock), self.clock.now());
-            // It goes on if nobody waits any longer; the store notes what comes of it.
+            // The write continues when the caller stops waiting; the store records its result.
             let probe = tokio::spawn(async move {
                 drop(store.probe(id, now).await);
                 drop(probing);
@@ -93,7 +94,7 @@ impl Health {
         self.known_trouble()
     }
 
-    /// Logs that the server is not ready, or that it is again: once.
+    /// Logs once that the server is not ready, or that it is ready again.
     fn say(&self, trouble: Option<&String>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*said, trouble) {

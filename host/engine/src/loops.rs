@@ -1,7 +1,7 @@
 //! Background loops under supervision: one that panics is logged, counted, and started again.
 //!
-//! The server lives by them: due jobs are found by one, leases kept by another. A server that has lost one must not seem ready, and must not
-//! need a person to get it back.
+//! The server depends on its loops: one finds due jobs, another extends leases. A server that has lost a loop must not seem ready, and must
+//! not need a person to recover.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 
-/// The pause before a loop that panicked is started again.
+/// Pause before a loop that panicked is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A loop that was started again counts as running when it has run for this long.
+/// Time after which a restarted loop counts as running.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The loops of a server.
+/// The background loops of a server.
 #[derive(Debug)]
 pub struct Loops {
     pause: Duration,
@@ -40,13 +40,13 @@ impl Loops {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loops that have panicked and do not run again yet, or not for long.
+    /// Returns the names of the loops that have panicked and do not run again yet, or not for long enough.
     #[must_use]
     pub fn down(&self) -> Vec<&'static str> {
         self.lock().down.iter().copied().collect()
     }
 
-    /// How often a loop was started again.
+    /// Returns how often a loop was restarted.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.lock().restarts
@@ -58,7 +58,7 @@ impl Loops {
         state.restarts += 1;
     }
 
-    /// Runs the loop that `start` makes until it ends by itself; makes another one whenever it panics.
+    /// Runs the loop that `start` creates until it ends by itself; creates a new one whenever it panics.
     pub async fn run<F>(self: Arc<Self>, name: &'static str, mut start: impl FnMut() -> F + Send)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -1,7 +1,7 @@
-//! Wake-ups. They carry no data and may be lost: every loop also looks by itself.
+//! Wake-ups of the loops. They carry no data and may be lost: every loop also polls.
 //!
-//! Most jobs are due long after they are accepted. So whoever waits says until when it waits anyway, and jobs that are due later wake
-//! nobody.
+//! Most jobs are due long after they are accepted. So a waiting dispatcher announces up to when it sleeps anyway, and jobs that are due later
+//! do not wake it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -10,13 +10,13 @@ use tokio::sync::futures::Notified;
 
 use carillon_core::clock::UnixMs;
 
-/// Wakes who waits for jobs.
+/// Wakes the loops that wait for jobs.
 #[derive(Debug)]
 pub struct Notifier {
     here: Notify,
     elsewhere: Notify,
     aborts: Notify,
-    /// Jobs that are due at this time (Unix, in milliseconds) or later need no wake-up here.
+    /// Time (Unix, in milliseconds) from which due jobs need no wake-up on this node.
     foreseen: AtomicI64,
 }
 
@@ -32,12 +32,12 @@ impl Default for Notifier {
 }
 
 impl Notifier {
-    /// Jobs may be due that this node can take.
+    /// Wakes this node: jobs may be due that it can start.
     pub fn here(&self) {
         self.here.notify_one();
     }
 
-    /// Jobs may be due that any node can take, from this time on.
+    /// Wakes all nodes: jobs may be due, from this time on, that any node can start.
     pub fn everywhere(&self, from: UnixMs) {
         if from.0 < self.foreseen.load(Ordering::SeqCst) {
             self.here.notify_one();
@@ -45,28 +45,30 @@ impl Notifier {
         self.elsewhere.notify_one();
     }
 
-    /// Waits for jobs that this node can take.
+    /// Waits for jobs that this node can start.
     pub fn woken(&self) -> Notified<'_> {
         self.here.notified()
     }
 
-    /// Whoever waits for jobs looks by itself before those are due that are due at this time or later. To be said before it
-    /// waits, and taken back ([`UnixMs::MAX`]) before it looks: what is accepted meanwhile may not be in what it sees.
+    /// Announces that the dispatcher queries the store by itself before jobs become due at this time or later.
+    ///
+    /// The dispatcher calls it before it waits, and revokes the announcement ([`UnixMs::MAX`]) before it queries: the query may miss a job
+    /// that is accepted meanwhile.
     pub fn foresee(&self, from: UnixMs) {
         self.foreseen.store(from.0, Ordering::SeqCst);
     }
 
-    /// Attempts may be to be cut off.
+    /// Announces that attempts may have to be aborted.
     pub fn abort(&self) {
         self.aborts.notify_one();
     }
 
-    /// Waits until attempts may be to be cut off.
+    /// Waits until attempts may have to be aborted.
     pub fn aborts(&self) -> Notified<'_> {
         self.aborts.notified()
     }
 
-    /// Waits until other nodes are to be told.
+    /// Waits until other nodes are to be woken.
     pub fn told(&self) -> Notified<'_> {
         self.elsewhere.notified()
     }

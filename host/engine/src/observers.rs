@@ -1,12 +1,12 @@
-//! Shows events to the tenants' own observers: `observe` plugins.
+//! Observers: calls the tenants' `observe` plugins with events.
 //!
-//! Invariants: nothing waits for an observer, neither a delivery nor whoever records an event; an observer gets each event at most
-//! once; what waits for observers is bounded, in sum and for each group, and what does not fit is dropped and counted. Observers are
-//! called on threads of their own, one call at a time for each group, so that a slow one holds up the others by one call at most
-//! and deliveries not at all. What was not shown when the server stops is not shown.
+//! Invariants: neither a delivery nor the recording of an event waits for an observer; an observer gets each event at most once; the events
+//! that wait for observers are bounded, in sum and for each group, and further ones are dropped and counted. Observers are called on threads
+//! of their own, one call at a time for each group, so a slow observer delays the others by one call at most and never delays a delivery.
+//! Events that were not shown when the server stops are lost.
 //!
-//! An observer can ask for jobs, in the group that its binding names. Whoever holds the other end of the channel makes them; there is no room
-//! for more than [`ASKED`] calls' worth of them, and the group's report says what was not made.
+//! An observer can request jobs, in the group that its binding names. The receiving end of the channel makes them. The channel holds the jobs
+//! of at most [`ASKED`] calls; jobs beyond that are not made, and the group's report says so.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,70 +22,70 @@ use carillon_core::job::{GroupId, PluginUse};
 use carillon_policy::{AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, PolicyCaller, QueueKey, Runtime};
 use carillon_telemetry::{Cursor, Event, Fact, Found, ObserverOutcome, Telemetry};
 
-/// The most events of one call.
+/// Largest number of events in one call.
 const BATCH: usize = 100;
 
-/// How long events are gathered before they are shown.
+/// Time for which events are gathered before a call.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// The share of all waiting events that one group may have.
+/// Divides the waiting events: one group may have at most 1/`GROUP_SHARE` of them.
 const GROUP_SHARE: usize = 4;
 
-/// The most lines of an observer's log that are kept to be shown.
+/// Largest number of an observer's log lines that are kept.
 const LOG_LINES: usize = 20;
 
-/// How many calls' jobs wait to be made.
+/// Largest number of calls whose requested jobs wait to be made.
 pub const ASKED: usize = 256;
 
-/// How often the log says that events were dropped, at most.
+/// Shortest period between two log lines about dropped events.
 const DROPPED_PERIOD: Duration = Duration::from_secs(60);
 
-/// Calls observers.
+/// Calls observers with the events of their groups.
 pub struct ObserverRunner {
     catalog: Arc<Catalog>,
     runtime: Arc<Runtime>,
     clock: Arc<dyn Clock>,
     observer: Arc<Telemetry>,
     capacity: usize,
-    /// Where the first look begins.
+    /// Position in the events at which the runner starts.
     start: Cursor,
     accounts: Mutex<ObserverStats>,
     asked: mpsc::Sender<RequestedJobs>,
 }
 
-/// What an observer asks for.
+/// Jobs that an observer requests.
 pub struct RequestedJobs {
-    /// The group that it observes.
+    /// Group that it observes.
     pub group: Arc<Group>,
-    /// The group, of the same tenant, that the jobs are to be of.
+    /// Group, of the same tenant, in which the jobs are made.
     pub jobs_group: String,
-    /// The jobs.
+    /// Requested jobs.
     pub jobs: Vec<AskedJob>,
 }
 
-/// What has been shown so far.
+/// Counts of shown and dropped events.
 #[derive(Default)]
 struct ObserverStats {
     reports: HashMap<GroupId, Report>,
-    /// Dropped since the log said so, and when it did.
+    /// Events dropped since the last log line about it, and its time.
     dropped: u64,
     said_at: UnixMs,
 }
 
-/// What a group's observer has done since the server started.
+/// Activity of a group's observer since the server started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Events that it was shown.
     pub shown: u64,
     /// Events of calls that ended in a fault.
     pub failed: u64,
-    /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
+    /// Events that it was not shown, because too many waited, it is quarantined, or it cannot be loaded.
     pub dropped: u64,
-    /// Jobs that it asked for, and got.
+    /// Requested jobs that were made.
     pub jobs: u64,
-    /// The newest fault.
+    /// Newest fault.
     pub last_fault: Option<String>,
-    /// The newest lines that it logged, oldest first.
+    /// Newest log lines, oldest first.
     pub log: VecDeque<String>,
 }
 
@@ -97,22 +97,22 @@ impl Report {
     }
 }
 
-/// Where the jobs that its observer asks for go.
+/// Returns the name of the group for jobs that the group's observer requests.
 fn jobs_group_of(group: &Group) -> Option<&str> {
     group.effective.as_ref().ok()?.observe.as_ref()?.jobs.as_deref()
 }
 
-/// The events that wait, by group.
+/// Events that wait for observers, by group.
 struct PendingEvents {
     queues: HashMap<GroupId, VecDeque<Event>>,
     len: usize,
     capacity: usize,
-    /// The groups whose observer is being called.
+    /// Groups whose observer is being called.
     busy: HashSet<GroupId>,
 }
 
 impl PendingEvents {
-    /// False if there is no room.
+    /// Adds an event; returns false if there is no room.
     fn push(&mut self, event: Event) -> bool {
         let queue = self.queues.entry(event.fact.about.group).or_default();
         if self.len >= self.capacity || queue.len() >= (self.capacity / GROUP_SHARE).max(1) {
@@ -123,7 +123,7 @@ impl PendingEvents {
         true
     }
 
-    /// A batch of each group that is not being shown one.
+    /// Takes a batch from each group whose observer is not being called.
     fn batches(&mut self) -> Vec<(GroupId, Vec<Event>)> {
         let Self { queues, len, busy, .. } = self;
         queues.retain(|_, queue| !queue.is_empty());
@@ -137,7 +137,7 @@ impl PendingEvents {
 }
 
 impl ObserverRunner {
-    /// Observers of what happens from now on, of whose events at most `capacity` wait.
+    /// Creates a runner that shows the events from now on, and lets at most `capacity` of them wait.
     #[must_use]
     pub fn new(
         catalog: Arc<Catalog>,
@@ -151,7 +151,7 @@ impl ObserverRunner {
         Self { catalog, runtime, clock, observer, capacity, start, accounts: Mutex::default(), asked }
     }
 
-    /// Takes note of what came of a job that a group's observer asked for: nothing, or why it was not made.
+    /// Records the result of a job that a group's observer requested: `refused` says why it was not made.
     pub fn answered(&self, group: GroupId, refused: Option<String>) {
         let mut accounts = self.lock();
         let report = accounts.reports.entry(group).or_default();
@@ -161,13 +161,13 @@ impl ObserverRunner {
         }
     }
 
-    /// What the group's observer has done since the server started.
+    /// Returns the activity of the group's observer since the server started.
     #[must_use]
     pub fn report(&self, group: GroupId) -> Report {
         self.lock().reports.get(&group).cloned().unwrap_or_default()
     }
 
-    /// Shows events, until `stop`.
+    /// Shows events to observers, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let (mut cursor, mut calls) = (self.start, JoinSet::new());
         let mut waiting =
@@ -195,7 +195,7 @@ impl ObserverRunner {
         }
     }
 
-    /// Takes over the new events of groups that are observed.
+    /// Adds the new events of observed groups to the waiting ones.
     fn look(&self, cursor: &mut Cursor, waiting: &mut PendingEvents) {
         let observed = self.catalog.observed_groups();
         if observed.is_empty() {
@@ -220,7 +220,7 @@ impl ObserverRunner {
         }
     }
 
-    /// Shows a group's observer a batch, and returns the group.
+    /// Calls a group's observer with a batch, and returns the group.
     async fn show(self: Arc<Self>, id: GroupId, batch: Vec<Event>) -> GroupId {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let Some(group) = self.catalog.group_by_id(id) else {
@@ -256,7 +256,7 @@ impl ObserverRunner {
         }
     }
 
-    /// None if the group has no observer any more.
+    /// Calls the observer; returns `None` if the group has no observer any more.
     async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<(PluginUse, Vec<AskedJob>)>, Fault> {
         let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
         let may_ask = jobs_group_of(group).is_some();
@@ -278,7 +278,7 @@ impl ObserverRunner {
         let mut accounts = self.lock();
         let report = accounts.reports.entry(group.id).or_default();
         report.say(used.log);
-        // That it is quarantined says the group; what it is quarantined for is said here.
+        // The group reports the quarantine itself; this fault is its cause.
         let fault = used.fault.filter(|code| code != FaultCode::Quarantined.as_str());
         report.last_fault = fault.or(report.last_fault.take());
     }
@@ -311,7 +311,7 @@ impl ObserverRunner {
     }
 }
 
-/// The event as an observer sees it.
+/// Converts an event to the form that an observer sees.
 fn shown(event: &Event, tenant: &str, group: &str) -> ShownEvent {
     let (fact, details) = (&event.fact, &event.fact.details);
     let attribute = |key: &str, value: String| Attribute { key: key.to_owned(), value };

@@ -1,9 +1,9 @@
-//! Makes the jobs of schedules when their ticks come.
+//! Schedule runner: makes the jobs of schedules when their ticks are due.
 //!
-//! A tick's job is stored under the tick, and so is why a tick makes none: whoever comes second, another node or this one after a
-//! restart, finds that it was dealt with. So the loop may forget everything. It knows how far each schedule has come from the store,
-//! sleeps until the next tick of any, is woken by changes of the catalog, and looks now and then all the same. What it has decided to
-//! store it stores, however long the store cannot be reached. Once stored, a schedule's job is a job like any other.
+//! Each tick's job is stored under the tick, and so is the reason for which a tick makes none. A second run of the same tick, by another node
+//! or by this one after a restart, finds that record and makes nothing. So the loop needs no memory of its own: it reads each schedule's
+//! progress from the store, sleeps until the next tick of any schedule, is woken by changes of the catalog, and also polls. What it has
+//! decided to store it keeps trying to store, however long the store is unavailable. Once stored, a schedule's job is a job like any other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,50 +18,50 @@ use carillon_core::job::{SkipReason, SkippedTicks};
 use carillon_core::timetable::Timetable;
 use carillon_store::{InsertOutcome, StoreError, Ticked};
 
-/// The longest time between two looks, by the clock and without it.
+/// Longest time between two runs of the loop, by the clock and without it.
 const POLL: Duration = Duration::from_secs(5);
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How many jobs are stored in one transaction.
+/// Largest number of jobs that one transaction stores.
 const BATCH: usize = 500;
 
-/// A schedule, and how far it has come.
+/// Progress of one schedule.
 struct ScheduleState {
     schedule: Arc<Schedule>,
-    /// Every tick up to this has been dealt with.
+    /// Newest tick that has been handled; all earlier ones have, too.
     handled: UnixMs,
-    /// How many jobs it has made of those that `max_runs` allows.
+    /// Number of jobs made that count towards `max_runs`.
     runs: u64,
-    /// Ticks that make no jobs, and are not written down yet.
+    /// Ticks that make no jobs, and whose records are not yet stored.
     skipped: Vec<SkippedTicks>,
-    /// Ticks that are to make jobs and have not yet, with whether they were missed.
+    /// Ticks whose jobs are not yet made, each with its trigger.
     owed: Vec<(UnixMs, TickTrigger)>,
-    /// Whether it was told of the first tick after its end.
+    /// Whether the first tick after the schedule's end has been recorded.
     is_closed: bool,
-    /// TickTrigger it can make no jobs at present, if it tried and could not.
+    /// Reason for which it cannot make jobs at present, after it tried and failed.
     hindrance: Option<SkipReason>,
-    /// When to look next; never if nothing is to come.
+    /// Time of the next decision; `None` if no tick is to come.
     next: Option<UnixMs>,
     template: Option<ScheduleTemplate>,
 }
 
-/// The loop.
+/// Makes the jobs of all schedules, in one loop.
 pub struct ScheduleRunner {
     intake: Arc<Intake>,
     known: HashMap<i64, ScheduleState>,
-    /// Whether others may have made jobs that count.
+    /// Whether other nodes may have made jobs that count towards `max_runs`.
     recount: bool,
 }
 
-/// What a schedule's next tick comes to.
+/// Result of a schedule's next tick.
 enum NextTick {
-    /// It makes a job, or is too late for one.
+    /// The tick makes a job, or is too late for one.
     Active,
-    /// It makes none, as all that follow it, for as long as the schedule is paused.
+    /// The tick makes no job, nor do later ones while the schedule is paused.
     Paused,
-    /// It makes none, and nobody need hear of those that follow it.
+    /// The tick makes no job, and later ones are not recorded.
     Over(SkipReason),
 }
 
@@ -80,7 +80,7 @@ impl ScheduleState {
         }
     }
 
-    /// How many more jobs it may make.
+    /// Returns how many more jobs the schedule may make.
     fn left(&self) -> u64 {
         self.schedule.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(self.runs))
     }
@@ -95,7 +95,7 @@ impl ScheduleState {
         if self.schedule.paused { NextTick::Paused } else { NextTick::Active }
     }
 
-    /// Decides what is due.
+    /// Decides which ticks are due.
     fn look(&mut self, now: UnixMs) {
         let schedule = Arc::clone(&self.schedule);
         let Ok(timetable) = &schedule.timetable else {
@@ -134,7 +134,7 @@ impl ScheduleState {
         }
     }
 
-    /// Gives up the jobs that it owes until `again`: what is not made within the catch-up window then is skipped.
+    /// Postpones the owed jobs until `again`. Ticks that are then outside of the catch-up window are skipped.
     fn postpone(&mut self, again: UnixMs, hindrance: SkipReason) {
         let first = self.owed.first().map_or(self.handled, |(first, _)| UnixMs(first.0 - 1));
         (self.handled, self.next, self.hindrance) = (first, Some(again), Some(hindrance));
@@ -142,19 +142,19 @@ impl ScheduleState {
     }
 }
 
-/// How a tick that was missed is made up for.
+/// Returns the trigger of a missed tick.
 fn late(all: bool) -> TickTrigger {
     if all { TickTrigger::CatchUp } else { TickTrigger::Time }
 }
 
 impl ScheduleRunner {
-    /// With the intake that makes its jobs.
+    /// Creates a runner that makes jobs through `intake`.
     #[must_use]
     pub fn new(intake: Arc<Intake>) -> Self {
         Self { intake, known: HashMap::new(), recount: false }
     }
 
-    /// Makes the jobs of schedules until `stop`.
+    /// Makes the jobs of schedules, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let intake = Arc::clone(&self.intake);
         while !stop.is_cancelled() {
@@ -177,17 +177,18 @@ impl ScheduleRunner {
         }
     }
 
-    /// Lets schedules that could make no jobs try again.
+    /// Lets schedules that could not make jobs try again.
     fn retry(&mut self) {
         for known in self.known.values_mut().filter(|known| known.hindrance.is_some()) {
             known.next = Some(known.handled);
         }
     }
 
-    /// Makes the jobs that are due; returns when to look again.
+    /// Makes the jobs that are due; returns the time of the next run.
     async fn look(&mut self) -> Result<UnixMs, StoreError> {
         self.refresh().await?;
-        // All that is due now is decided before any of it is stored: a tick that came on time is not missed because others take long.
+        // All due ticks are decided before any of them is stored, so a tick that came on time does not count as missed because other
+        // schedules take long.
         let now = self.intake.clock.now();
         for known in self.known.values_mut() {
             let is_idle = known.owed.is_empty() && known.skipped.is_empty();
@@ -210,7 +211,7 @@ impl ScheduleRunner {
         Ok(next.map_or(now.plus(POLL), |next| next.min(now.plus(POLL))))
     }
 
-    /// Learns of schedules that are new, were changed, or have gone.
+    /// Loads schedules that are new or changed, and drops those that were deleted.
     async fn refresh(&mut self) -> Result<(), StoreError> {
         let schedules = self.intake.catalog.all_schedules();
         let is_known = |schedule: &Arc<Schedule>| {
@@ -230,7 +231,7 @@ impl ScheduleRunner {
             let ticked = ticked.get(&schedule.id);
             let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
             if self.known.get(&schedule.id).is_some_and(|before| before.left() == 0) {
-                // It had no more runs; those that it is given now are for what is to come.
+                // The schedule had used up its runs; additional ones are for future ticks.
                 handled = handled.max(schedule.updated_at);
             }
             self.known.insert(schedule.id, ScheduleState::new(&schedule, ticked, handled));
@@ -238,7 +239,7 @@ impl ScheduleRunner {
         Ok(())
     }
 
-    /// Writes down which ticks make no jobs. Where another node was there before, its schedule is looked at again.
+    /// Stores which ticks make no jobs. Where another node has stored them already, the schedule's progress is read again.
     async fn write_skipped(&mut self) -> Result<(), StoreError> {
         let of_one = |known: &ScheduleState| {
             let schedule = Arc::clone(&known.schedule);
@@ -260,7 +261,7 @@ impl ScheduleRunner {
         self.look_anew(&stale).await
     }
 
-    /// Learns from the store how far these have come; what they owe is decided again from there.
+    /// Reads the progress of these schedules from the store; their owed ticks are decided again from there.
     async fn look_anew(&mut self, schedules: &[i64]) -> Result<(), StoreError> {
         if schedules.is_empty() {
             return Ok(());
@@ -274,7 +275,7 @@ impl ScheduleRunner {
         Ok(())
     }
 
-    /// Counts anew what another node may have added to.
+    /// Counts runs again where another node may have added some.
     async fn count(&mut self) -> Result<(), StoreError> {
         if !self.recount {
             return Ok(());
@@ -288,7 +289,7 @@ impl ScheduleRunner {
         Ok(())
     }
 
-    /// The jobs that a schedule owes. If it cannot make any, what it owes is left for when it can again.
+    /// Returns the jobs that a schedule owes. If it cannot make any, its ticks stay owed until it can.
     async fn jobs(&mut self, id: i64, now: UnixMs) -> Vec<TickJob> {
         let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
         let group = self.intake.catalog.group(known.schedule.tenant, &known.schedule.spec.group);
@@ -316,7 +317,7 @@ impl ScheduleRunner {
         ticking.collect()
     }
 
-    /// Stores jobs, together if that goes, else those of each schedule for themselves: the group of one may just have gone.
+    /// Stores jobs, all together if possible, else those of each schedule by themselves: the group of one of them may have just been deleted.
     async fn store(&mut self, ready: Vec<TickJob>) -> Result<(), StoreError> {
         for batch in ready.chunks(BATCH) {
             match self.store_batch(batch).await {
@@ -354,7 +355,7 @@ impl ScheduleRunner {
         Ok(())
     }
 
-    /// These ticks cannot make jobs now.
+    /// Postpones the owed ticks of one schedule, whose group was deleted.
     fn forget(&mut self, of_one: &[TickJob]) {
         let again = self.intake.clock.now().plus(POLL);
         let Some(known) = of_one.first().and_then(|one| self.known.get_mut(&one.schedule.id)) else { return };

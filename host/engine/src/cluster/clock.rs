@@ -1,8 +1,8 @@
-//! The database's time on a node: what all nodes agree on, however far their own clocks are apart.
+//! Database clock: the time on which all nodes agree, however much their own clocks differ.
 //!
-//! A node keeps how far its clock is from the database's, and corrects that with every answer that shows it to be wrong. Jobs, leases
-//! and ticks are so in one time, and no verb must ask for it. Of the distances that the answers allow it takes the smallest: it is
-//! behind the database by at most the time that the quickest answer took and a millisecond, and never ahead, so nothing is early.
+//! A node keeps the offset of its clock from the database's, and corrects it with every sample that contradicts it. So jobs, leases and ticks
+//! share one time, and no verb has to query it. Of the offsets that the samples allow, the node takes the smallest: its time is behind the
+//! database's by at most the duration of the fastest sample plus a millisecond, and never ahead, so no job is early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,28 +11,28 @@ use std::time::Duration;
 use carillon_core::clock::{Clock, Sleep, UnixMs};
 use carillon_store::{Peers, StoreError};
 
-/// How often the time is asked for at the start. The quickest answer says most.
+/// Number of samples at the start. The fastest one is the most precise.
 const QUESTIONS: usize = 5;
 
-/// The longest sleep after which the distance is looked at again.
+/// Longest sleep before the offset is checked again.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// A correction of this many milliseconds or more is logged.
+/// Smallest correction that is logged, in milliseconds.
 const WORTH_A_WORD: i64 = 100;
 
-/// A clock that goes as the database's does.
+/// Clock that follows the database's.
 #[derive(Debug)]
 pub struct DatabaseClock {
     local: Arc<dyn Clock>,
-    /// What is to be added to the local time, in milliseconds.
+    /// Offset to add to the local time, in milliseconds.
     offset: AtomicI64,
 }
 
 impl DatabaseClock {
-    /// Asks the database for the time.
+    /// Reads the database's time.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// Returns the store's error if the database does not respond.
     pub async fn start(local: Arc<dyn Clock>, peers: &dyn Peers) -> Result<Self, StoreError> {
         let mut offset = i64::MIN;
         for _ in 0..QUESTIONS {
@@ -44,13 +44,13 @@ impl DatabaseClock {
         Ok(Self { local, offset: AtomicI64::new(offset) })
     }
 
-    /// The node's own time: to be given to [`DatabaseClock::correct`].
+    /// Returns the node's own time, for [`DatabaseClock::correct`].
     #[must_use]
     pub fn local(&self) -> UnixMs {
         self.local.now()
     }
 
-    /// Corrects the distance by an answer that was asked for at `before`, by the node's own time, and has just come.
+    /// Corrects the offset by a database time `there` that was requested at `before`, by the node's own time, and has just arrived.
     pub fn correct(&self, before: UnixMs, there: UnixMs) {
         let reading = ClockSample { before, there, after: self.local.now() };
         let old = self.offset.load(Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Clock for DatabaseClock {
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
             self.sleep_until(at.minus(MAX_SLEEP)).await;
-            // From here on the local clock's own way, which needs no alarm.
+            // The rest is slept by the local clock, which needs no further check.
             self.local.sleep_until_nearly(self.local.now().plus(at.since(self.now()))).await;
         })
     }
@@ -92,7 +92,7 @@ impl Clock for DatabaseClock {
     }
 }
 
-/// An answer: the time there, at some moment between two local times.
+/// One sample: the database's time at some moment between two local times.
 #[derive(Clone, Copy)]
 struct ClockSample {
     before: UnixMs,
@@ -101,7 +101,7 @@ struct ClockSample {
 }
 
 impl ClockSample {
-    /// The smallest and the largest distance that it allows. Both times are rounded down to a millisecond.
+    /// Returns the smallest offset that the sample allows. Both times are rounded down to a millisecond.
     fn least(&self) -> i64 {
         self.there.0.saturating_sub(self.after.0).saturating_sub(1)
     }
@@ -110,7 +110,7 @@ impl ClockSample {
         self.there.0.saturating_sub(self.before.0).saturating_add(1)
     }
 
-    /// A distance that it allows: the one before, or else the smallest.
+    /// Returns an offset that the sample allows: the previous one if possible, else the smallest.
     fn corrected(&self, offset: i64) -> i64 {
         if (self.least()..=self.most()).contains(&offset) { offset } else { self.least() }
     }

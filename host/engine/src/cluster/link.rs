@@ -1,4 +1,6 @@
-//! The loops that keep a node in touch with the others. Each goes on until the end, whatever fails: what is not heard is seen later.
+//! Peer synchronization: the loops that keep a node in touch with the others.
+//!
+//! Each runs until the server stops, whatever fails: polling finds what a lost notification announced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +13,28 @@ use crate::notifier::Notifier;
 use carillon_core::clock::Clock as _;
 use carillon_store::{Peers, Signal, StoreError};
 
-/// The pause after a signal: what happens in it is told once.
+/// Pause after a signal, so that all signals within it become one notification.
 const TELL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The pause before it is listened again when nothing could be heard.
+/// Pause before the node listens again after a failure.
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
-/// What connects a node with the others.
+/// Connects a node with the others.
 pub struct PeerSync {
-    /// The way to them.
+    /// Connection to the other nodes.
     pub peers: Arc<dyn Peers>,
-    /// The time that is the same for all.
+    /// Time on which all nodes agree.
     pub clock: Arc<DatabaseClock>,
-    /// The nodes.
+    /// Members and shares.
     pub cluster: Arc<Cluster>,
-    /// Is woken by jobs of other nodes, and says when they are to be woken.
+    /// Woken by jobs of other nodes; says when to wake the others.
     pub notifier: Arc<Notifier>,
-    /// Is woken when something was configured elsewhere.
+    /// Notified when another node has changed the configuration.
     pub configured: Arc<Notify>,
 }
 
 impl PeerSync {
-    /// Tells others of this node and listens to them, until `stop`; then takes it off the list.
+    /// Publishes this node's heartbeat and listens to the others, until `stop`; then removes it from the list.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
             () = self.run_beats() => {}
@@ -49,7 +51,7 @@ impl PeerSync {
         loop {
             let next = self.clock.now().plus(HEARTBEAT_INTERVAL);
             match self.beat().await {
-                // Groups may start more, or others.
+                // The limits of groups may have grown.
                 Ok(true) => self.notifier.here(),
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "cannot tell the other nodes that this one lives"),
@@ -87,7 +89,7 @@ impl PeerSync {
 
     async fn listen(&self) -> Result<(), StoreError> {
         let mut signals = self.peers.listen(self.cluster.id).await?;
-        // Something may have been said before.
+        // Notifications before this moment may have been missed.
         self.notifier.here();
         self.configured.notify_one();
         loop {

@@ -1,16 +1,16 @@
-//! The other nodes: who they are, what they do, and this node's part of what all may do together.
+//! Cluster membership: the other nodes, their state, and this node's share of the limits.
 //!
-//! Nodes know each other by a list in the database, on which each says once in [`HEARTBEAT_INTERVAL`] that it lives. Jobs do not depend on it: they
-//! are safe by leases and tokens, whoever lives. What depends on it are limits, of which each node takes its part ([`share`]), and what
-//! people see.
+//! Nodes know each other by a list in the database, in which each node renews its entry once in [`HEARTBEAT_INTERVAL`]. Jobs do not depend on
+//! the list: leases and tokens keep them safe, whichever nodes live. Two things depend on it: the limits, of which each node takes its share
+//! ([`share`]), and the views of the cluster.
 //!
-//! The parts never add up to more than the whole, although nodes come and go:
-//! - A node that was not heard of for [`NODE_TTL`] has no part. It knows so before the others do: it believes the list that it has seen for
-//!   [`VIEW_TTL`] and no longer, and takes no part until it has seen a newer one.
-//! - A node that comes has a part for the others as soon as they see it, but takes it only after [`JOIN_DELAY`], when all have.
+//! The shares never add up to more than the whole, although nodes join and leave:
+//! - A node whose heartbeat is older than [`NODE_TTL`] has no share. It stops before the others notice: its member list is valid for
+//!   [`VIEW_TTL`] only, and without a valid list it takes no share.
+//! - The others count a node that joins as soon as they see it, but it takes its share only after [`JOIN_DELAY`], when all have seen it.
 //!
-//! A part that shrinks ends no attempt: as long as those that run are more than the part, none is started. So for the length of an
-//! attempt a group may do more than its concurrency after a node has come, by at most that node's part.
+//! A share that shrinks interrupts no attempt: no attempt starts while more run than the share allows. So after a node has joined, a group
+//! may exceed its concurrency for the duration of an attempt, by at most that node's share.
 
 mod clock;
 mod link;
@@ -32,53 +32,53 @@ use carillon_core::job::JobId;
 use carillon_policy::binding::{GroupLimits, Quota};
 use carillon_store::{Heartbeat, Member, MemberList, NodeDoc};
 
-/// How often a node says that it lives.
+/// Period of a node's heartbeat.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A node that was not heard of for so long is taken for dead.
+/// Age of the newest heartbeat at which a node counts as dead.
 const NODE_TTL: Duration = Duration::from_secs(6);
 
-/// How long a node believes the list that it has seen.
+/// How long a member list stays valid after it was read.
 const VIEW_TTL: Duration = Duration::from_millis(2_500);
 
-/// How long a node that has come waits until it takes its part: longer than [`VIEW_TTL`].
+/// Time that a node waits after it has joined before it takes its share: longer than [`VIEW_TTL`].
 const JOIN_DELAY: Duration = Duration::from_secs(3);
 
-/// How long a dead node stays on the list, for people to see.
+/// Time for which a dead node stays on the list, for the views.
 const NODE_RETENTION: Duration = Duration::from_secs(600);
 
-/// What a node says of itself.
+/// Builds the description that a node publishes of itself.
 pub type Describe = Box<dyn Fn() -> NodeDoc + Send + Sync>;
 
-/// All nodes, as this one sees them.
+/// All nodes, as this one knows them.
 pub struct Cluster {
     id: Uuid,
     since: UnixMs,
     clock: Arc<dyn Clock>,
     describe: Describe,
-    /// None if there is nobody to share the database with.
+    /// Newest member list; `None` if the node does not share its database.
     view: Option<RwLock<View>>,
 }
 
-/// The list as it was last seen.
+/// Member list as it was last read.
 #[derive(Default)]
 struct View {
     members: Vec<Member>,
-    /// Those that have a part.
+    /// Nodes that have a share.
     sharing: Vec<Uuid>,
-    /// Until when this node takes its part.
+    /// Time until which this node takes its share.
     until: UnixMs,
 }
 
 impl Cluster {
-    /// This node, which has a database for itself, or shares it.
+    /// Creates the cluster of a node that has its own database or shares one.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, describe: Describe, shared: bool) -> Self {
         let since = clock.now();
         Self { id: JobId::new(&*clock).0, since, clock, describe, view: shared.then(RwLock::default) }
     }
 
-    /// The nodes that were heard of in the last ten minutes, each with whether it lives.
+    /// Returns the nodes with a heartbeat in the last ten minutes, each with whether it lives.
     #[must_use]
     pub fn members(&self) -> Vec<(Member, bool)> {
         let now = self.clock.now();
@@ -89,7 +89,7 @@ impl Cluster {
         view.members.iter().map(|member| (member.clone(), lives(member))).collect()
     }
 
-    /// This node's part of what all may do together.
+    /// Returns this node's share of what is divided.
     #[must_use]
     pub fn share(&self, what: ShareKey) -> Share {
         match self.view() {
@@ -99,11 +99,12 @@ impl Cluster {
         }
     }
 
-    /// This node's part of what a group may do. None if it is others that do it, or if the group's config is broken.
+    /// Returns this node's share of a group's limits; `None` if only other nodes have one, or if the group's configuration is broken.
     #[must_use]
     pub fn part_of_group(&self, group: &Group) -> Option<LimitShare> {
         let limits = &group.effective.as_ref().ok()?.limits;
-        // Where a tenant's quota is divided, its groups are divided likewise: who has a part of the one has a part of the other.
+        // Where a tenant's quota is divided, its groups' limits are divided by the same key: a node with a share of one has a share of the
+        // other.
         let divided = match group.tenant.quota.is_unbounded() {
             true => ShareKey::Group(group.id.0),
             false => ShareKey::Tenant(group.tenant.id.0),
@@ -112,7 +113,7 @@ impl Cluster {
         self.share(divided).of(LimitShare { concurrency, host_concurrency, rate })
     }
 
-    /// This node's part of what all groups of a tenant may do together.
+    /// Returns this node's share of a tenant's quota.
     #[must_use]
     pub fn part_of_tenant(&self, tenant: &Tenant) -> Option<LimitShare> {
         let Quota { concurrency, rate, .. } = tenant.quota;
@@ -132,7 +133,7 @@ impl Cluster {
         Heartbeat { node: self.id, doc: (self.describe)(), comes, life: NODE_TTL, forget: NODE_RETENTION }
     }
 
-    /// Takes over a list that was asked for at `asked`. True if the parts are others now.
+    /// Takes over a member list that was requested at `asked`. Returns whether the shares have changed.
     fn see(&self, roll: MemberList, asked: UnixMs) -> bool {
         let Some(view) = &self.view else { return false };
         let sharing = sharing(self.id, &roll);
@@ -144,7 +145,7 @@ impl Cluster {
     }
 }
 
-/// Those that live; of those, who sees the list only since a moment ago is none for itself yet, unless it is alone.
+/// Returns the living nodes. A node that has just joined does not count itself yet, unless it is alone.
 fn sharing(own: Uuid, roll: &MemberList) -> Vec<Uuid> {
     let living: Vec<&Member> =
         roll.members.iter().filter(|member| roll.now.since(member.beat_at) <= NODE_TTL).collect();

@@ -1,6 +1,7 @@
-//! Takes over what other nodes have configured. Each change raises a number in the store; a node that sees another number than its own loads
-//! what has changed since, or everything if that is not known any more. Nothing but delay depends on it: what must be exact is asked of the
-//! store.
+//! Configuration refresh: loads what other nodes have configured.
+//!
+//! Each change raises a revision number in the store. A node that sees another number than its own loads the changes since its own, or
+//! everything if these are not known any more. A late refresh only delays a change: decisions that must be exact read the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::notifier::Notifier;
 use carillon_catalog::Catalog;
 
-/// How often the number is looked at even if nobody says that it has changed.
+/// Period of the poll for a changed revision.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Takes over what other nodes change, whenever `configured` says so and from time to time, until `stop`. Wakes `wake` when something has
-/// changed: a group may have jobs that this node has not looked at.
+/// Loads the changes of other nodes, on each notification of `configured` and in each poll period, until `stop`.
+///
+/// Notifies `wake` after a change: a group may have jobs that this node has not considered.
 pub async fn run_refresh(
     catalog: Arc<Catalog>,
     configured: Arc<Notify>,

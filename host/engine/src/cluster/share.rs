@@ -1,8 +1,8 @@
-//! How what all nodes may do together is divided among them.
+//! Shares of limits: how the limits of groups and tenants are divided among nodes.
 //!
-//! Every node computes the same division from the same list of nodes, and the parts add up to the whole. Where there is less to divide
-//! than there are nodes, some get nothing; which ones differs from one thing to the next (rendezvous hashing: Thaler and Ravishankar,
-//! "Using name-based mappings to increase hit rates", 1998), so that a thousand groups with a concurrency of one are spread evenly.
+//! Every node computes the same division from the same member list, and the parts add up to the whole. Where there is less to divide than
+//! there are nodes, some nodes get nothing; the key decides which ones (rendezvous hashing: Thaler and Ravishankar, "Using name-based
+//! mappings to increase hit rates", 1998), so a thousand groups with a concurrency of one are spread evenly.
 
 use std::num::NonZeroU32;
 
@@ -11,14 +11,14 @@ use uuid::Uuid;
 use carillon_core::stable_hash::fnv;
 use carillon_policy::binding::Rate;
 
-/// What is divided.
+/// Key of a division.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShareKey {
-    /// What a group may do.
+    /// A group's limits.
     Group(i64),
-    /// What a tenant may do.
+    /// A tenant's quota.
     Tenant(i64),
-    /// A change of many jobs, by a hash of its id. One node makes it.
+    /// A bulk change, by a hash of its id. One node runs it.
     Bulk(u64),
 }
 
@@ -33,7 +33,7 @@ impl ShareKey {
     }
 }
 
-/// The place of one node among all, for one thing that is divided.
+/// Rank of one node among those that share a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     rank: u32,
@@ -41,13 +41,13 @@ pub struct Share {
 }
 
 impl Share {
-    /// Of who is alone.
+    /// Share of a node that is alone.
     pub const WHOLE: Self = Self { rank: 0, nodes: 1 };
 
-    /// Of who has no part.
+    /// Share of a node that gets nothing.
     pub const NONE: Self = Self { rank: 0, nodes: 0 };
 
-    /// The place of `own` among `nodes`. None if it is not among them.
+    /// Returns the share of `own` among `nodes`; [`Share::NONE`] if it is not among them.
     #[must_use]
     pub fn among_nodes(own: Uuid, nodes: &[Uuid], what: ShareKey) -> Self {
         if !nodes.contains(&own) {
@@ -59,7 +59,7 @@ impl Share {
         Self { rank: count(rank), nodes: count(nodes.len()) }
     }
 
-    /// This node's part of a number. The parts of all nodes add up to it, and differ by one at most.
+    /// Returns this node's part of a number. The parts of all nodes add up to it, and differ by one at most.
     #[must_use]
     pub fn part(self, whole: u32) -> u32 {
         match self.nodes {
@@ -68,7 +68,7 @@ impl Share {
         }
     }
 
-    /// The share among no more than `most` nodes.
+    /// Returns the share among at most `most` nodes.
     fn among(self, most: u32) -> Self {
         match self.rank < most {
             true => Self { nodes: self.nodes.min(most), ..self },
@@ -76,8 +76,10 @@ impl Share {
         }
     }
 
-    /// This node's part of limits. None if only others have one: as many nodes take part as can have an attempt, a token and a place at
-    /// each receiver, so that nobody has one without the others.
+    /// Returns this node's part of limits; `None` if only other nodes have one.
+    ///
+    /// As many nodes take part as can have at least one attempt, one start of the rate and one receiver slot each, so that no node has one
+    /// without the others.
     #[must_use]
     pub fn of(self, whole: LimitShare) -> Option<LimitShare> {
         let most = [whole.rate.map(|rate| rate.burst.get()), whole.host_concurrency].into_iter().flatten();
@@ -95,14 +97,14 @@ impl Share {
     }
 }
 
-/// What one node may do, or all together.
+/// Limits of one node, or of all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitShare {
-    /// How many attempts run at once.
+    /// Attempts that run at once.
     pub concurrency: u32,
-    /// How many of them are on their way to one receiver.
+    /// Attempts that are on their way to one receiver.
     pub host_concurrency: Option<u32>,
-    /// How many start in a period.
+    /// Starts in a period.
     pub rate: Option<Rate>,
 }
 

@@ -1,9 +1,8 @@
-//! Changes of many jobs: page by page, each page one transaction, with the progress written down after it.
+//! Bulk changes: change many jobs page by page. Each page is one transaction, and the progress is stored after it.
 //!
-//! The pages go by the jobs' ids, which never change, and not by their states, which do: a job that is tried and retried meanwhile is
-//! reached once, whatever it does. What has been acknowledged goes on after a restart from the last page that was written down; a page
-//! that was done but not written down finds its jobs in another state, and they count as skipped. Small changes are made before the
-//! request is answered.
+//! The pages follow the jobs' ids, which never change, and not their states, which do: a job that is tried and retried meanwhile is reached
+//! once. After a restart, an acknowledged change continues after the last page whose progress was stored. If a page was changed but its
+//! progress was not stored, its jobs are found in another state and count as skipped. Small changes complete before the response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,44 +18,44 @@ use carillon_core::stable_hash::fnv;
 use carillon_store::{ChangeOutcome, JobChange, JobsQuery, Store, StoreError};
 use carillon_telemetry::Telemetry;
 
-/// How many jobs are changed in one transaction.
+/// Number of jobs in a page.
 const PAGE: u32 = 500;
 
-/// How many jobs are changed before the request is answered.
+/// Largest change that completes before the response, in jobs.
 pub const AT_ONCE: u64 = 1_000;
 
-/// How often it is looked whether there is one that another node has left.
+/// Period of the poll for changes that another node has left unfinished.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes changes of many jobs.
+/// Runs bulk changes.
 pub struct BulkRunner {
-    /// Where jobs are.
+    /// Store of jobs.
     pub store: Arc<dyn Store>,
-    /// Knows what is asked for.
+    /// Resolves the groups that a change names.
     pub catalog: Arc<Catalog>,
-    /// The time.
+    /// Clock of the changes.
     pub clock: Arc<dyn Clock>,
-    /// Is told what happened.
+    /// Receives facts after the commit.
     pub observer: Arc<Telemetry>,
-    /// Is woken when jobs may be due.
+    /// Woken when jobs may be due.
     pub notifier: Arc<Notifier>,
-    /// The other nodes.
+    /// Decides which node runs a change.
     pub cluster: Arc<Cluster>,
 }
 
 impl BulkRunner {
-    /// How many jobs a change is for, now.
+    /// Returns how many jobs a change would reach now.
     ///
     /// # Errors
-    /// If the store does not answer.
+    /// Returns the store's error if the query fails.
     pub async fn count(&self, bulk: &Bulk) -> Result<u64, StoreError> {
         self.store.count(bulk.filter()).await
     }
 
-    /// Goes on with all that is unfinished, until `stop`.
+    /// Continues all unfinished changes, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let changed = self.catalog.changed().notified();
@@ -80,7 +79,7 @@ impl BulkRunner {
         }
     }
 
-    /// One node makes a change; when it goes, another one goes on.
+    /// Returns whether this node runs the change. One node does; when it leaves, another one continues.
     fn is_ours(&self, bulk: &Bulk) -> bool {
         self.cluster.share(ShareKey::Bulk(fnv(bulk.id.bytes()))).part(1) == 1
     }
@@ -94,10 +93,10 @@ impl BulkRunner {
         Ok(())
     }
 
-    /// Changes all jobs at once; for those that are few.
+    /// Completes a small change: changes all of its jobs at once.
     ///
     /// # Errors
-    /// If the store does not answer.
+    /// Returns the store's error if a page fails.
     pub async fn finish(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
         while bulk.doc.finished_at.is_none() {
             self.page(bulk).await?;
@@ -114,7 +113,7 @@ impl BulkRunner {
             return Ok(());
         };
         let change = match bulk.doc.action {
-            // Who asks for jobs that wait does not mean one that has begun to run since they were looked at.
+            // A request to cancel waiting jobs does not include one that has begun to run since the query.
             BulkAction::Cancel if bulk.doc.filter.state == Some(State::Scheduled) => JobChange::Withdraw,
             BulkAction::Cancel => JobChange::Cancel,
             BulkAction::Reschedule { at } => JobChange::Reschedule(at),
@@ -130,11 +129,11 @@ impl BulkRunner {
         Ok(())
     }
 
-    /// Does the same to a tenant's jobs in one transaction, and says for each what came of it. When it returns, that is safe, listeners
-    /// are told, and who waits for due jobs is woken.
+    /// Makes one change of a tenant's jobs in one transaction, publishes the events, and wakes the dispatcher; returns the result for each
+    /// job.
     ///
     /// # Errors
-    /// If the store does not answer; then nothing was done.
+    /// Returns the store's error; then no job was changed.
     pub async fn change(
         &self,
         tenant: TenantId,

@@ -1,4 +1,4 @@
-//! What keeps order: expired leases are taken back, old jobs are removed, and many jobs are changed at once.
+//! Maintenance: expired leases are rescued, old jobs are removed, and bulk changes are made.
 
 pub mod bulk;
 pub mod sweep;

@@ -1,7 +1,7 @@
-//! Tidies up: takes back the jobs of nodes that died, and removes what has been kept long enough.
+//! Sweeper: rescues the jobs of nodes that died, and removes jobs after their retention.
 //!
-//! A lease that has ended is taken back only if this node does not hold it: a node that stood still extends its own leases first, and what
-//! another node has taken meanwhile is that node's.
+//! An expired lease is rescued only if this node does not hold it: a node that stood still extends its own leases first. A lease that another
+//! node has taken meanwhile belongs to that node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,29 +18,30 @@ use carillon_core::job::{Lease, LeasedJob, Settlement, State};
 use carillon_store::{Prune, StoreError};
 use carillon_telemetry::Fact;
 
-/// How often leases that have ended, and jobs whose time has run out, are looked for; for a lease that is known to end, in between.
+/// Period of the query for expired leases and expired jobs. A lease whose expiry is known is checked in between.
 const LATE_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long the ticks of schedules are kept: a backfill further back does not know what has run.
+/// How long the ticks of schedules are kept. A backfill further back does not know which ticks have run.
 pub const TICKS_KEPT: Duration = Duration::from_secs(90 * 86_400);
 
-/// How many jobs are taken back, or removed, in one transaction.
+/// Largest number of jobs that one transaction rescues or removes.
 const BATCH: u32 = 500;
 
-/// What came of a look for leases that have ended.
+/// Result of a query for expired leases.
 struct Recovered {
-    /// How many jobs were taken back.
+    /// Number of jobs that were rescued.
     jobs: usize,
-    /// When the next lease ends, if that is soon.
+    /// Expiry of the next lease, if that is soon.
     next_end: Option<UnixMs>,
 }
 
 impl Dispatcher {
-    /// Takes back jobs whose lease ended, and ends waiting jobs whose time has run out, until `stop`. The first time at once: after
-    /// a crash they are waiting.
+    /// Rescues jobs with expired leases, and settles waiting jobs that have expired, until `stop`.
+    ///
+    /// The first run is immediate: after a crash, leases have expired.
     pub async fn run_late(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            // What comes while this looks is found a period after it began, not after it ended.
+            // The period counts from the start of a query, not from its end.
             let looked = self.clock.now();
             let found = async { Ok::<_, StoreError>((self.recover().await?, self.expire().await?)) };
             let mut next = looked.plus(LATE_PERIOD);
@@ -78,7 +79,7 @@ impl Dispatcher {
         Ok(Recovered { jobs: self.take_back(lost, now).await?, next_end })
     }
 
-    /// Settles as interrupted what was done under these leases.
+    /// Settles the attempts under these leases as interrupted.
     async fn take_back(&self, lost: Vec<Lease>, now: UnixMs) -> Result<usize, StoreError> {
         if lost.is_empty() {
             return Ok(0);
@@ -98,13 +99,13 @@ impl Dispatcher {
         Ok(leased.len())
     }
 
-    /// Holds what it settles: however long the store takes, these leases are not lost once more.
+    /// Settles jobs and holds their leases meanwhile: however long the store takes, they are not rescued twice.
     pub(crate) async fn settle_all(&self, leased: &[LeasedJob], settle: impl Fn(&LeasedJob) -> Settlement) {
         let _holds: Vec<Hold> = leased.iter().map(|leased| self.leases.keep(leased.lease())).collect();
         self.settler.settle_all(leased, settle).await;
     }
 
-    /// Removes finished jobs as `retention` says, until `stop`.
+    /// Removes finished jobs by the `retention` settings, until `stop`.
     pub async fn run_retention(self: Arc<Self>, retention: Retention, stop: CancellationToken) {
         while !stop.is_cancelled() {
             match self.store.prune(cutoffs(&retention, self.clock.now())).await {

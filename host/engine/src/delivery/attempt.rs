@@ -1,6 +1,6 @@
-//! One attempt, as a straight line: encode and sign, send, judge and ask about a retry, settle.
+//! One attempt, as a straight line: encode and sign, send, judge and decide about a retry, settle.
 //!
-//! The types say how far it has come: what is prepared cannot be encoded again, and what has been sent can only be decided.
+//! Invariant: the types show the progress. A prepared request cannot be encoded again, and a sent one can only be decided.
 
 mod answer;
 mod facts;
@@ -34,10 +34,10 @@ use carillon_policy::{
 };
 use carillon_telemetry::Telemetry;
 
-/// The pauses between calls of a judge that the server has nothing left for, in milliseconds: about twenty seconds in all.
+/// Pauses between calls of a judge that the server has no resources for, in milliseconds: about twenty seconds in all.
 const JUDGE_PAUSES_MS: [u64; 8] = [50, 100, 200, 500, 1_000, 3_000, 5_000, 10_000];
 
-/// The code of an error that a consumer reported.
+/// Code of an error that a consumer reported.
 const CONSUMER_ERROR: &str = "consumer.failed";
 
 /// Makes attempts.
@@ -52,16 +52,16 @@ pub struct AttemptExecutor {
     cluster: Arc<Cluster>,
 }
 
-/// Whose attempt it is, and who keeps an eye on the calls of its policy.
+/// The job and group of an attempt, with the watch over its policy's calls.
 pub(crate) struct AttemptContext<'a> {
     group: &'a Group,
     leased: &'a LeasedJob,
     watch: Option<Watch>,
-    /// The job's own URL, if it has been read already.
+    /// The job's own URL, if it is already parsed.
     url: Option<Url>,
 }
 
-/// An attempt whose request may go out.
+/// A prepared attempt, whose request may be sent.
 struct Ready<'a> {
     case: AttemptContext<'a>,
     pass: Pass,
@@ -70,21 +70,21 @@ struct Ready<'a> {
     outgoing: Outgoing,
 }
 
-/// Why a request does not go out.
+/// Reason for which a request is not sent.
 enum Unready {
-    /// Not now, and for no fault of the job: it goes back untouched.
+    /// Not now, through no fault of the job: it is released, unspent.
     Released,
-    /// The receiver at this origin does not take it now.
+    /// The receiver at this origin does not take the request now.
     Postponed(String, Postponed),
-    /// A policy has no answer.
+    /// A policy gave no result.
     Fault(Role, Fault),
 }
 
-/// What came of an attempt.
+/// Result of an attempt.
 pub struct AttemptResult {
-    /// What becomes of the job.
+    /// The job's settlement.
     pub settlement: Settlement,
-    /// What the group's shadow is to see of it.
+    /// Snapshot for the group's shadow, if it has one that is to see the attempt.
     pub trial: Option<Box<AttemptSnapshot>>,
 }
 
@@ -95,14 +95,14 @@ impl From<Settlement> for AttemptResult {
 }
 
 impl<'a> AttemptContext<'a> {
-    /// An attempt that is only imagined: what its policies do counts for nothing.
+    /// Creates the context of a simulated attempt: its policies' calls are not counted.
     pub(crate) fn imagined(group: &'a Group, leased: &'a LeasedJob) -> Self {
         Self { group, leased, watch: None, url: None }
     }
 }
 
 impl AttemptExecutor {
-    /// With everything that an attempt needs.
+    /// Creates an executor from what attempts need.
     #[must_use]
     pub fn new(
         catalog: Arc<Catalog>,
@@ -117,15 +117,17 @@ impl AttemptExecutor {
         Self { catalog, runtime, sender, clock, delivery, receivers, observer, cluster }
     }
 
-    /// How many receivers are left alone.
+    /// Returns the number of receivers whose circuit breaker is open.
     #[must_use]
     pub fn left_alone(&self) -> usize {
         self.receivers.left_alone(self.clock.now())
     }
 
-    /// Makes the attempt that `leased` is for, and says what becomes of the job. Begun in the moment before the job is due, it is ready by then
-    /// and waits; all that is decided of it, and all that its policy is told, is as of then. If it is interrupted before its request goes
-    /// out, the job goes back untouched; after the answer is there, it is not interrupted any more.
+    /// Makes the attempt of `leased`, and returns its settlement.
+    ///
+    /// If it begins shortly before the job is due, it is prepared by then and waits; all decisions, and all that its policy sees, are as of
+    /// the due time. If it is interrupted before its request is sent, the job is released, unspent; after the response it is not interrupted
+    /// any more.
     pub async fn make(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
         let started_at = self.clock.now().max(leased.job.run_at);
         let due = self.receivers.due(&leased.job);
@@ -176,7 +178,7 @@ impl AttemptExecutor {
         }
     }
 
-    /// Does all that comes before the request goes out, and returns when it may.
+    /// Prepares the request, and returns when it may be sent.
     async fn ready<'a>(
         &self,
         leased: &'a LeasedJob,
@@ -196,7 +198,7 @@ impl AttemptExecutor {
             self.clock.sleep_until(run_at).await;
             let now = self.clock.now();
             if now >= leased.until {
-                // This node stood still: somebody else may have the job by now.
+                // This node stood still: another node may hold the job by now.
                 return Err(Unready::Released);
             }
             notes.detail.timings.late = micros(now.since(run_at));
@@ -205,7 +207,7 @@ impl AttemptExecutor {
         Ok(Ready { case, pass, destination, plan, outgoing })
     }
 
-    /// The settlement of an attempt whose request did not go out.
+    /// Settles an attempt whose request was not sent.
     fn not_sent(&self, leased: &LeasedJob, due: UnixMs, notes: AttemptRecorder, unready: Unready) -> Settlement {
         match unready {
             Unready::Released => Settlement::released(leased, self.clock.now()),
@@ -214,13 +216,13 @@ impl AttemptExecutor {
         }
     }
 
-    /// The settlement of an attempt that was cut off while its receiver was at work. It says nothing of the receiver.
+    /// Settles an attempt that was interrupted while its receiver worked. It says nothing of the receiver.
     fn cut_off(&self, leased: &LeasedJob, notes: AttemptRecorder, why: CutOff) -> Settlement {
         let at = self.clock.now();
         settle::cut_off(leased, at, notes.unsent(at), why)
     }
 
-    /// The request, and the plan that it is judged by.
+    /// Builds the request, and the plan by which it is judged.
     async fn request(
         &self,
         case: &AttemptContext<'_>,
@@ -232,7 +234,7 @@ impl AttemptExecutor {
         Ok((plan, outgoing))
     }
 
-    /// Encodes, signs, and puts the server's own headers and the group's keys on.
+    /// Encodes and signs the request, and adds the server's own headers and the group's keys.
     pub(crate) async fn prepared(
         &self,
         case: &AttemptContext<'_>,
@@ -255,7 +257,7 @@ impl AttemptExecutor {
         outgoing.ok_or_else(|| (Role::Encode, Fault::bad_answer("the request cannot be sent as it is")))
     }
 
-    /// The request with the server's own headers and the group's keys; none if it cannot be sent.
+    /// Adds the server's own headers and the group's keys; returns `None` if the request cannot be sent.
     fn completed(&self, case: &AttemptContext<'_>, plan: &Plan, request: &Request) -> Option<Outgoing> {
         let AttemptContext { group, leased, url, .. } = case;
         let (job, number) = (&leased.job, leased.number());
@@ -273,7 +275,7 @@ impl AttemptExecutor {
         self.sender.complete(request, envelope)
     }
 
-    /// Judges an answer and asks about a retry.
+    /// Judges a response and decides about a retry.
     pub(crate) async fn decided(
         &self,
         case: &AttemptContext<'_>,
@@ -290,8 +292,9 @@ impl AttemptExecutor {
         decided.unwrap_or_else(|fault| Judgement::by_host(leased.number_in_series(), seed, &fault))
     }
 
-    /// The same, tried again for as long as the server has nothing left for the call: the receiver has answered, and to judge that later is
-    /// better than to ask it again.
+    /// Decides like [`AttemptExecutor::decided`], and tries again while the server has no resources for the call.
+    ///
+    /// The receiver has responded, and a late judgement is better than a second request.
     async fn decided_in_the_end(
         &self,
         case: &AttemptContext<'_>,
@@ -309,7 +312,7 @@ impl AttemptExecutor {
         Err(Exhausted::Policies)
     }
 
-    /// What is kept of an attempt that was answered.
+    /// Builds the record of an attempt with a response.
     pub(crate) fn recorded(
         &self,
         group: &Group,
@@ -322,7 +325,7 @@ impl AttemptExecutor {
         notes.answered(at, answer, decided, groups.unwrap_or(self.delivery.response_record_limit.get()))
     }
 
-    /// The settlement of a job that a consumer has worked on since `started_at`, and what it said of it.
+    /// Settles a job on which a consumer has worked since `started_at`, by the consumer's report.
     pub async fn consumed(
         &self,
         leased: &LeasedJob,
@@ -344,7 +347,7 @@ impl AttemptExecutor {
                 let rule = move |caller: PolicyCaller<'_>| caller.rule(&plan, &facts, verdict, retry_after, &history);
                 self.on_policy_thread(&self.watched(&group, leased), at, rule).await
             }
-            // A job that is done is done, whatever has become of its policy.
+            // A completed job succeeds, whatever has become of its policy.
             Err(_) if outcome == JudgedOutcome::Success => Ok(Judgement::done(verdict.reason)),
             Err((_, fault)) => Err(fault),
         };
@@ -356,7 +359,7 @@ impl AttemptExecutor {
         settle::answered(leased, at, notes.consumed(at, error, decided), ruling)
     }
 
-    /// An attempt whose calls are watched: what their policies do in them counts.
+    /// Creates the context of an attempt whose policies' calls are counted.
     fn watched<'a>(&self, group: &'a Group, leased: &'a LeasedJob) -> AttemptContext<'a> {
         let watch = Some(group.watch(&self.runtime.quarantine, Some(leased.job.id)));
         AttemptContext { group, leased, watch, url: None }
@@ -378,7 +381,7 @@ impl AttemptExecutor {
         settle::unsent(leased, at, notes.unsent(at), role, fault)
     }
 
-    /// The job's own timeout, else its group's, never more than the server allows.
+    /// Returns the job's own timeout, else its group's, and never more than the server allows.
     fn timeout(&self, group: &Group, leased: &LeasedJob) -> Duration {
         let own = leased.job.spec.timeout_ms.map(Duration::from_millis);
         let groups = group.effective.as_ref().map(|effective| effective.limits.timeout).ok();

@@ -1,4 +1,5 @@
-//! Where requests may go. Addresses are judged after name resolution, one by one, so that a name cannot smuggle one in.
+//! Egress guard: decides to which addresses requests may go. Addresses are checked after name resolution, one by one, so that a name cannot
+//! hide one.
 //!
 //! The list of special networks is that of the IANA registries for IPv4 and IPv6 (RFC 6890 and its updates).
 //!
@@ -36,12 +37,12 @@ const SPECIAL_V6: [(Ipv6Addr, u8, &str); 3] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "documentation"),
 ];
 
-/// What an address is refused for.
+/// Reason for which an address is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The operator denies its network.
     Denied,
-    /// It is no address of the public internet.
+    /// It is not an address of the public internet.
     Special(&'static str),
 }
 
@@ -52,7 +53,7 @@ pub struct Refused {
     pub address: IpAddr,
     /// The IPv4 address inside of it that is refused, if it is not the address itself.
     pub carried: Option<Ipv4Addr>,
-    /// Why it is refused.
+    /// Reason for the refusal.
     pub reason: Reason,
 }
 
@@ -73,7 +74,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Judges addresses.
+/// Checks addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allow: Vec<IpNet>,
@@ -81,14 +82,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// `deny` goes before `allow`, and `allow` before the list of special networks.
+    /// Creates a guard. `deny` goes before `allow`, and `allow` before the list of special networks.
     #[must_use]
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Self {
         let canonical = |nets: Vec<IpNet>| nets.into_iter().map(canonical_net).collect();
         Self { allow: canonical(allow), deny: canonical(deny) }
     }
 
-    /// Whether a request may go to `address`.
+    /// Checks whether a request may go to `address`.
     ///
     /// # Errors
     /// Returns [`Refused`] if it may not.
@@ -103,7 +104,7 @@ impl Guard {
         if let Some(inner) = carried.iter().map(|form| form.address).find(|inner| within(&self.deny, (*inner).into())) {
             return refused(Some(inner), Reason::Denied);
         }
-        // A form that is only possible opens nothing: whoever writes the address could choose it.
+        // A form whose meaning is only possible allows nothing: the author of the address could choose it.
         let sure = carried.iter().filter(|form| form.certainty == Certainty::Sure).map(|form| form.address.into());
         if sure.chain([address]).any(|form| within(&self.allow, form)) {
             return Ok(());
@@ -120,7 +121,7 @@ impl Guard {
     }
 }
 
-/// A network of IPv4-mapped addresses as the IPv4 network that it is.
+/// Returns a network of IPv4-mapped addresses as the IPv4 network that it is.
 fn canonical_net(net: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     let IpNet::V6(v6) = net else { return net };
@@ -128,7 +129,7 @@ fn canonical_net(net: IpNet) -> IpNet {
     inner.map_or(net, |inner| IpNet::V4(Ipv4Net::new_assert(inner, v6.prefix_len() - MAPPED_BITS)))
 }
 
-/// Whether packets for an address are known to go to the IPv4 address inside of it.
+/// Certainty that packets for an address go to the IPv4 address inside of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certainty {
     /// The standard says so.
@@ -161,7 +162,7 @@ const LOCAL_NAT64_OCTETS: [[usize; 4]; 4] = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 
 /// The interface identifiers of ISATAP (RFC 5214) in front of the IPv4 address, in octets 8 to 11.
 const ISATAP: [[u8; 4]; 2] = [[0, 0, 0x5e, 0xfe], [2, 0, 0x5e, 0xfe]];
 
-/// Every IPv4 address that `address` carries or may carry.
+/// Returns every IPv4 address that `address` carries or may carry.
 fn carried(address: IpAddr) -> Vec<Carried> {
     let IpAddr::V6(address) = address else { return Vec::new() };
     let octets = address.octets();
@@ -187,7 +188,7 @@ fn carried(address: IpAddr) -> Vec<Carried> {
     forms
 }
 
-/// What is special about the address itself, whatever it carries.
+/// Returns what is special about the address itself, whatever it carries.
 fn special(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => special_v4(address),
@@ -202,7 +203,7 @@ fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
 
 fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     let within = |net: Ipv6Addr, len: u8| Ipv6Net::new_assert(net, len).contains(&address);
-    // Judged by what they carry.
+    // They are judged by the addresses that they carry.
     if NAT64.contains(&address) || SIX_TO_FOUR.contains(&address) {
         return None;
     }
@@ -277,7 +278,7 @@ mod tests {
         assert!(!allowed(&guard, "1.1.1.1") && !allowed(&guard, "192.168.0.1"));
     }
 
-    /// An IPv4 address in every form that carries it, those first whose meaning is sure.
+    /// Returns an IPv4 address in every form that carries it, the certain forms first.
     fn forms(address: Ipv4Addr) -> Vec<IpAddr> {
         let [a, b, c, d] = address.octets();
         let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
@@ -300,7 +301,7 @@ mod tests {
         ]
     }
 
-    /// How many of them have one meaning everywhere.
+    /// Number of forms with one meaning everywhere.
     const SURE: usize = 4;
 
     #[test]

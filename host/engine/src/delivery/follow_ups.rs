@@ -1,14 +1,15 @@
-//! What follows from the end of a job: the job that its template describes, and the copy of a dead letter for its group's dead-letter
-//! group. They are stored in the transaction that ends the job, so they exist if and only if it has ended so.
+//! Follow-up jobs: the job that a template describes, and the copy of a dead letter for its group's dead-letter group.
+//!
+//! Invariant: follow-up jobs are stored in the transaction that ends the job, so they exist if and only if it has ended so.
 
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::Clock;
 use carillon_core::job::{Admission, JobId, Label, LeasedJob, NewJob, Next, Settlement, Spec, State, Target, new_seed};
 
-/// The namespace of the metadata in which a dead letter says why it is one.
+/// Namespace of the metadata in which a copy of a dead letter carries the reason.
 const NAMESPACE: &str = "carillon";
 
-/// The settlement, with the jobs that follow from it.
+/// Returns the settlement with the follow-up jobs of its decision.
 #[must_use]
 pub fn with_follow_ups(
     catalog: &Catalog,
@@ -34,14 +35,14 @@ pub fn with_follow_ups(
     settlement
 }
 
-/// Where copies of the group's dead letters go. A group that is gone, or that names itself, gets none.
+/// Returns the group for copies of the group's dead letters; `None` if that group was deleted, or is the group itself.
 fn dead_letter_group(catalog: &Catalog, leased: &LeasedJob) -> Option<std::sync::Arc<Group>> {
     let group = catalog.group_by_id(leased.job.group)?;
     let name = group.effective.as_ref().ok()?.dead_letters.as_ref()?;
     catalog.group(leased.job.tenant, name).filter(|target| target.id != group.id)
 }
 
-/// A copy of a dead letter for consumers to pull: the same payload and labels, and why it came here.
+/// Builds a copy of a dead letter for consumers to pull: the same payload and labels, and the reason.
 fn dead_letter(group: &Group, clock: &dyn Clock, leased: &LeasedJob, settlement: &Settlement) -> NewJob {
     let job = &leased.job;
     let mut metadata = job.spec.metadata.clone();

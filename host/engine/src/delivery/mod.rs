@@ -1,4 +1,4 @@
-//! One attempt, from its leased job to its settlement: its receiver, its request, and what becomes of the job.
+//! Delivery: one attempt from its leased job to its settlement. Checks the receiver, sends the request, and decides the job's new state.
 
 pub mod attempt;
 pub mod egress;

@@ -1,14 +1,15 @@
-//! Whether a job may go to its receiver now. A receiver is an origin (scheme, host, port), for each tenant by itself.
+//! Receiver state: decides whether a job may be sent to its receiver now. A receiver is an origin (scheme, host, port), separately for each
+//! tenant.
 //!
-//! It may not while the receiver is left alone ([`breakers`]), has asked for a pause of the job's URL ([`pauses`]), or has as many of the
-//! group's attempts as the group allows ([`concurrency`]).
-//! Then the job is put off: it goes back to the store, to come again at a time of its own ([`mod@retry_slots`]), and spends nothing. The order of
-//! things keeps that cheap: it is decided before any policy is called, and a job is looked at about once in the time that it waits.
-//! So a backlog for one receiver is a backlog of claims once, and not again and again; and it gives back what it has taken of its
-//! group's rate.
+//! A job may not be sent while the receiver's circuit breaker is open ([`breakers`]), while the receiver has asked for a pause of the job's
+//! URL ([`pauses`]), or while as many of the group's attempts as the group allows are on their way to it ([`concurrency`]).
 //!
-//! All of it is this node's own memory, and bounded. A node that starts knows nothing and asks; what is forgotten costs an attempt
-//! that fails, and no job.
+//! Then the job is postponed: it goes back to the store with a retry slot of its own ([`mod@retry_slots`]), and spends no attempt. The order
+//! of the checks keeps that cheap: it is decided before any policy is called, and a job is checked about once in the time that it waits. So a
+//! backlog for one receiver is claimed once, and not again and again; and a postponed job returns its part of the group's rate.
+//!
+//! Invariant: all of it is this node's own memory, and bounded. A node that starts knows nothing and sends; forgotten state costs an attempt
+//! that fails, and never a job.
 
 mod breakers;
 mod circuit_breaker;
@@ -33,10 +34,10 @@ use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Job};
 
-/// What nobody asked about for so long is forgotten, if it has waited for as long as it was to.
+/// How long state that no job asks for is kept, if its pause is over.
 const IDLE_RETENTION: Duration = Duration::from_secs(900);
 
-/// All receivers, as this node knows them.
+/// All receivers that this node knows.
 pub struct Receivers {
     breakers: Arc<Breakers>,
     pauses: Arc<Pauses>,
@@ -44,49 +45,49 @@ pub struct Receivers {
     waiting: Mutex<OriginalDueTimes>,
 }
 
-/// The right to make an attempt. If it is dropped without a report, as if nothing had been sent.
+/// The right to make an attempt. Dropping it without a report counts as if nothing had been sent.
 pub struct Pass {
     breaker: breakers::Pass,
     pause: pauses::Pass,
     seat: Option<ReceiverSlot>,
 }
 
-/// An attempt whose receiver's health is known, and not yet whether it asked for a pause.
+/// An attempt that has reported its receiver's health, and not yet whether the receiver asked for a pause.
 pub struct Reported {
     pause: pauses::Pass,
 }
 
-/// A pause that a receiver asked for.
+/// Pause that a receiver asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct PauseRequest<'a> {
-    /// The URL that was answered.
+    /// URL that responded.
     pub url: &'a Url,
-    /// For how long.
+    /// Duration of the pause.
     pub time: Duration,
 }
 
-/// A job is put off.
+/// A refusal: the job is postponed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Postponed {
-    /// Why.
+    /// Reason for the refusal.
     pub why: Why,
-    /// When to ask again.
+    /// Retry slot: the time at which the job asks again.
     pub until: UnixMs,
 }
 
-/// Why a job is put off.
+/// Reason for which a job is postponed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The receiver is left alone, because it did not answer.
+    /// The receiver's circuit breaker is open, because it did not respond.
     LeftAlone,
     /// The receiver has asked for a pause of this URL.
     Paused,
-    /// As many attempts of the group are on their way to it as may be.
+    /// The group's limit of concurrent attempts to this receiver is reached.
     Full,
 }
 
 impl Why {
-    /// Stable, for programs.
+    /// Returns the stable error code, for programs.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -96,12 +97,12 @@ impl Why {
         }
     }
 
-    /// Whether a job that asks has been told to come back by a refusal of this kind.
+    /// Returns whether the job's previous refusal was of this kind, so that it holds a retry slot.
     fn turn(self, job: &Job) -> Turn {
         if job.last_error.as_deref() == Some(self.code()) { Turn::Back } else { Turn::New }
     }
 
-    /// The same about `origin`, for people.
+    /// Returns the message about `origin`, for people.
     #[must_use]
     pub fn message(self, origin: &str) -> String {
         match self {
@@ -112,17 +113,17 @@ impl Why {
     }
 }
 
-/// Where a job's first request goes. No encoder changes its origin.
+/// Destination of a job's first request. No encoder changes its origin.
 #[derive(Clone, Debug, Default)]
 pub struct Destination {
-    /// The job's own URL; none if it has no target.
+    /// The job's own URL; `None` if it has no target.
     pub url: Option<Url>,
-    /// Its scheme, host and port.
+    /// Scheme, host and port of the URL.
     pub origin: String,
 }
 
 impl Destination {
-    /// The one of `job`.
+    /// Returns the destination of `job`.
     #[must_use]
     pub fn of(job: &Job) -> Self {
         let url = job.spec.target.as_ref().and_then(|target| Url::parse(&target.url).ok());
@@ -132,7 +133,7 @@ impl Destination {
 }
 
 impl Receivers {
-    /// As `[delivery]` says.
+    /// Creates the state from the `[delivery]` settings.
     #[must_use]
     pub fn new(delivery: &Delivery) -> Self {
         let breakers = Arc::new(Breakers::new(delivery));
@@ -140,20 +141,20 @@ impl Receivers {
         Self { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
     }
 
-    /// Asks for an attempt of `job` now, where at most `most` of its group's may be on their way to its receiver.
+    /// Requests the right to make an attempt of `job` now. At most `most` attempts of its group may be on their way to the receiver.
     ///
     /// # Errors
-    /// If it is to be put off, to a time that nobody else is told.
+    /// Returns [`Postponed`] with a retry slot of the job's own.
     pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, Postponed> {
         self.ask(job, to, most, now, Waits::InLine)
     }
 
-    /// The same for who asks again whatever the answer is: none if it is not granted.
+    /// Requests the same for a caller that asks again anyway: a refusal returns `None` and reserves no retry slot.
     pub fn try_enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Option<Pass> {
         self.ask(job, to, most, now, Waits::Nowhere).ok()
     }
 
-    /// A receiver has answered an attempt of the group with `Retry-After`. Returns the end of a pause that begins.
+    /// Begins a pause, because a receiver has responded to an attempt of the group with `Retry-After`. Returns the end of a new pause.
     pub fn pause(&self, group: GroupId, request: PauseRequest<'_>, now: UnixMs) -> Option<UnixMs> {
         self.pauses.begin(group, request.url, request.time, now)
     }
@@ -167,7 +168,7 @@ impl Receivers {
         waits: Waits,
     ) -> Result<Pass, Postponed> {
         let refused = |why: Why| move |until| Postponed { why, until };
-        // What can be given back without a trace comes first; a probe of a breaker cannot.
+        // Rights that can be returned without a trace are taken first; a circuit breaker's probe cannot be returned.
         let seat = most.map(|most| self.places.enter(job.group, &to.origin, most, now, waits)).transpose();
         let seat = seat.map_err(refused(Why::Full))?;
         let pause = self.pauses.enter(job.group, to.url.as_ref(), now, (job.id, waits));
@@ -180,7 +181,7 @@ impl Receivers {
         Ok(Pass { breaker, pause, seat })
     }
 
-    /// When a job was due before it was put off, if it was.
+    /// Returns when the job was due before it was first postponed.
     #[must_use]
     pub fn due(&self, job: &Job) -> UnixMs {
         match job.max_delay {
@@ -189,14 +190,14 @@ impl Receivers {
         }
     }
 
-    /// A job that was due at `due` is put off to `run_at`.
+    /// Records that a job that was due at `due` is postponed to `run_at`.
     pub fn put_off(&self, job: &Job, due: UnixMs, run_at: UnixMs, now: UnixMs) {
         if job.max_delay.is_some() {
             self.waiting().put_off(job, due, run_at, now);
         }
     }
 
-    /// How many receivers are left alone.
+    /// Returns the number of receivers whose circuit breaker is open.
     #[must_use]
     pub fn left_alone(&self, now: UnixMs) -> usize {
         self.breakers.open(now)
@@ -208,7 +209,7 @@ impl Receivers {
 }
 
 impl Pass {
-    /// The attempt has ended, and says this of its receiver.
+    /// Ends the attempt, and reports what it says of its receiver.
     pub fn report(self, health: Health, now: UnixMs) -> (Option<BreakerChange>, Reported) {
         if let Some(seat) = self.seat {
             seat.leave(now);
@@ -218,7 +219,7 @@ impl Pass {
 }
 
 impl Reported {
-    /// The receiver of the attempt's own URL asks for this.
+    /// Ends the report with what the receiver of the attempt's own URL asked for.
     pub fn finish(self, asks: Asks) {
         self.pause.finish(asks);
     }

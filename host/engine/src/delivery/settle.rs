@@ -1,4 +1,4 @@
-//! What becomes of a job after an attempt. Pure: everything it depends on is an argument.
+//! Settlement of an attempt: decides the job's new state. Pure: everything it depends on is an argument.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use carillon_core::job::{
 };
 use carillon_policy::{Fault, Role, Ruling, is_fatal};
 
-/// The pause of a job that cannot be sent: 1 s, 2 s, 4 s, … up to a minute.
+/// Shortest hold of a job that cannot be sent; it doubles up to a minute: 1 s, 2 s, 4 s, …
 const HOLD_BASE: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(60);
 
-/// The longest pause of a job that the server has nothing left for: it may be over in a moment.
+/// Longest hold of a job that the server has no resources for: they may be free again soon.
 const EXHAUSTED_HOLD_MAX: Duration = Duration::from_secs(4);
 
-/// A job whose leases ended so often without a word is not tried again: it may be what takes its nodes, or its consumers, down.
+/// Number of leases without a settlement after which a job is not tried again: it may be the cause of crashes of its nodes or consumers.
 const LOST_LEASES: u32 = 10;
 
-/// The codes of attempts that were cut off.
+/// Error codes of interrupted attempts.
 const INTERRUPTED: &str = "attempt.interrupted";
 const CANCELLED: &str = "attempt.cancelled";
 
-/// Why an attempt is cut off.
+/// Reason for which an attempt is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutOff {
-    /// The server stops, and does not wait any longer.
+    /// The server stops, and its time to drain is over.
     Stopped,
-    /// The job is cancelled, and what takes its place is not to run beside it.
+    /// The job is cancelled, and its replacement must not run beside it.
     Cancelled,
 }
 
-/// An attempt that was sent and answered, or not answered.
+/// Settles an attempt that was sent, whether or not the receiver responded.
 #[must_use]
 pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
     let next_run_at = match ruling {
@@ -53,7 +53,7 @@ pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruli
     Settlement::retry(leased, at, attempt, next_run_at)
 }
 
-/// An attempt that was not sent, because `role` had no answer.
+/// Settles an attempt that was not sent, because the policy of `role` gave no result.
 #[must_use]
 pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: Role, fault: &Fault) -> Settlement {
     let code = fault.code.as_str().to_owned();
@@ -73,8 +73,9 @@ pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: 
     Settlement::held(leased, at, attempt, run_at)
 }
 
-/// An attempt that was not sent, because its receiver does not take it before `until`. The job was `due` before it was first put off: its
-/// time runs from then, and all of it is waited for.
+/// Settles an attempt that was not sent, because its receiver does not take it before `until`: the job is postponed.
+///
+/// The job was `due` before it was first postponed. Its `max_delay` counts from then, and the job waits until that is over.
 #[must_use]
 pub fn put_off(leased: &LeasedJob, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
     let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
@@ -88,17 +89,19 @@ pub fn put_off(leased: &LeasedJob, due: UnixMs, at: UnixMs, mut attempt: Attempt
     Settlement::held(leased, at, attempt, run_at)
 }
 
-/// An attempt that was not sent because the server has run out of something. The job was `due` before it was first put off.
+/// Settles an attempt that was not sent because the server has run out of a resource. The job was `due` before it was first postponed.
 #[must_use]
 pub fn exhausted(leased: &LeasedJob, due: UnixMs, at: UnixMs, attempt: AttemptRecord) -> Settlement {
     let pause = hold(leased.unspent_leases()).min(EXHAUSTED_HOLD_MAX);
-    // Spread by the job's seed, so that all that were refused at once do not come back at once.
+    // Spreads the retries by the job's seed, so that jobs which were refused together do not come back together.
     let share = f64::from(leased.job.seed) / f64::from(u32::MAX);
     put_off(leased, due, at, attempt, at.plus(pause / 2 + (pause / 2).mul_f64(share)))
 }
 
-/// A job whose lease ended without a settlement: its node, or its consumer, stopped in the middle, and nobody knows whether the work was
-/// done. The attempt is spent, but no policy is asked about it: delivery is at least once.
+/// Settles a job whose lease expired without a settlement.
+///
+/// Its node or consumer stopped during the attempt, and it is unknown whether the work was done. The attempt is spent, but no policy is
+/// called: delivery is at least once.
 #[must_use]
 pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
     let message = match leased.job.spec.target {
@@ -115,7 +118,7 @@ pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
     again_at_once(leased, at, attempt)
 }
 
-/// An attempt that was cut off after its request had been sent.
+/// Settles an attempt that was interrupted after its request had been sent.
 #[must_use]
 pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: CutOff) -> Settlement {
     match why {
@@ -139,13 +142,13 @@ pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: 
     }
 }
 
-/// A consumer's lease was taken away, because a newer job takes the place of the one that it works on.
+/// Settles a job whose consumer's lease was revoked, because a newer job replaces it.
 #[must_use]
 pub fn revoked(leased: &LeasedJob, at: UnixMs) -> Settlement {
     cut_off(leased, at, unknown(leased, at), CutOff::Cancelled)
 }
 
-/// An attempt of which nobody knows how far it came.
+/// Builds the record of an attempt whose progress is unknown.
 fn unknown(leased: &LeasedJob, at: UnixMs) -> AttemptRecord {
     AttemptRecord {
         number: leased.number(),
@@ -158,7 +161,7 @@ fn unknown(leased: &LeasedJob, at: UnixMs) -> AttemptRecord {
     }
 }
 
-/// Whether an attempt's error says that it was cut off: it says nothing of its receiver, nor of its policies.
+/// Returns whether an error code means an interrupted attempt, which says nothing of its receiver or its policies.
 #[must_use]
 pub fn is_cut_off(code: &str) -> bool {
     matches!(code, INTERRUPTED | CANCELLED)
@@ -174,19 +177,19 @@ fn again_at_once(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord) -> 
         decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
         return Settlement::expired(leased, at, Some(attempt));
     }
-    // A lease is taken a moment before its job is due.
+    // A lease is taken shortly before its job is due.
     let run_at = at.max(leased.job.run_at);
     decide(&mut attempt, State::Scheduled, Some(run_at), "it is tried again at once".to_owned());
     Settlement::retry(leased, at, attempt, run_at)
 }
 
-/// Whether the job's time has run out.
+/// Returns whether the job's time to run has passed.
 #[must_use]
 pub fn is_late(leased: &LeasedJob, now: UnixMs) -> bool {
     is_late_since(leased, leased.job.run_at, now)
 }
 
-/// The same of a job that was due at `due`, and was put off.
+/// Returns the same for a job that was due at `due` and was postponed.
 #[must_use]
 pub fn is_late_since(leased: &LeasedJob, due: UnixMs, now: UnixMs) -> bool {
     leased.job.expires_if_due(due).is_some_and(|end| now > end)

@@ -1,8 +1,8 @@
-//! Writes settlements, with the jobs that follow from them.
+//! Settler: writes settlements, with their follow-up jobs.
 //!
-//! What it settles it is answerable for: it tries again as long as the store is away, and where the store refuses a settlement it writes what
-//! can be written of it. A settlement that was begun on a lease which others have taken meanwhile changes nothing but one thing: the lease
-//! was lost to a pause and not to the end of a node, so it does not count towards the bound of lost leases.
+//! It tries again while the store is unavailable, and where the store refuses a settlement it writes the essential part of it. A settlement
+//! under a lease that another node has taken meanwhile changes one thing only: the lease was lost to a pause and not to a crash of the node,
+//! so it does not count towards the bound of lost leases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,22 +26,22 @@ pub struct Settler {
     catalog: Arc<Catalog>,
     clock: Arc<dyn Clock>,
     observer: Arc<Telemetry>,
-    /// Ends the waiting for a store that is away.
+    /// Ends the retries while the store is unavailable.
     interrupt: CancellationToken,
-    /// Whether the store was away when it was last asked: an outage is told once, not once for each job.
+    /// Whether the store was unavailable at the last call, so that an outage is logged once and not once for each job.
     is_away: AtomicBool,
 }
 
-/// Why settlements were not written.
+/// Reason for which settlements were not written.
 enum Unwritten {
-    /// The server ends.
+    /// The server stops.
     Interrupted,
-    /// The store does not take them, however often it is asked.
+    /// The store refuses them permanently.
     Refused(StoreError),
 }
 
 impl Settler {
-    /// Until `interrupt`.
+    /// Creates a settler that retries until `interrupt`.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -53,7 +53,7 @@ impl Settler {
         Self { store, catalog, clock, observer, interrupt, is_away: AtomicBool::new(false) }
     }
 
-    /// Writes a settlement; returns what it did, if it was written. The caller holds the lease meanwhile.
+    /// Writes a settlement; returns its result, or `None` if it was not written. The caller holds the lease meanwhile.
     pub async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Option<SettleOutcome> {
         let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         match self.written(vec![settlement.clone()]).await {
@@ -78,7 +78,7 @@ impl Settler {
                 }
             }
             Err(Unwritten::Interrupted) => {}
-            // One of them is refused: the others are not to suffer for it.
+            // The store refuses one of them; the others are written without it.
             Err(Unwritten::Refused(_)) => {
                 for leased in leased {
                     self.settle(leased, settle(leased)).await;
@@ -87,7 +87,7 @@ impl Settler {
         }
     }
 
-    /// Writes what can be written of a settlement that the store refuses: what becomes of the job.
+    /// Writes the essential part of a settlement that the store refuses: the job's new state.
     async fn settle_reduced(
         &self,
         leased: &LeasedJob,
@@ -123,7 +123,7 @@ impl Settler {
         Some(settled)
     }
 
-    /// Tries until the store answers.
+    /// Retries until the store responds.
     async fn written(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, Unwritten> {
         loop {
             let error = match self.store.settle(settlements.clone()).await {

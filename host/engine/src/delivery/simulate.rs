@@ -1,7 +1,7 @@
-//! Foretells a job: the exact bytes that its first attempt would send, and when its attempts would be.
+//! Simulation of a job: the exact bytes that its first attempt would send, and the times of its attempts.
 //!
-//! Nothing is stored and nothing is sent. The policies, and what the host makes of their answers, are those of a delivery: this
-//! runs the same code over answers that somebody imagines. Faults count for nothing, and those who are quarantined are called.
+//! Nothing is stored and nothing is sent. The policies, and the host's treatment of their results, are those of a delivery: the same code
+//! runs over responses that the caller supplies. Faults are not counted, and quarantined policies are called.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, LeasedJob, Next, PluginUse, Settlement};
 use carillon_policy::{Fault, Plan, Role};
 
-/// The most attempts that are foretold.
+/// Largest number of simulated attempts.
 pub const ATTEMPTS: usize = 1_001;
 
-/// What would happen.
+/// Result of a simulation.
 pub struct Simulation {
-    /// The first request, or why it cannot be sent.
+    /// The first request, or the role and the fault for which it cannot be sent.
     pub request: Result<Outgoing, (Role, Fault)>,
-    /// Who made it.
+    /// Plugins that were called for the request.
     pub uses: Vec<PluginUse>,
-    /// Each attempt: what is recorded of it, and what follows.
+    /// The attempts: time, record and decision of each.
     pub attempts: Vec<(UnixMs, AttemptRecord)>,
 }
 
 impl AttemptExecutor {
-    /// Foretells `leased`, whose attempts get `answers` one after the other.
+    /// Simulates `leased`, whose attempts get `answers` one after the other.
     pub async fn foretell(
         &self,
         group: &Group,
@@ -56,7 +56,7 @@ impl AttemptExecutor {
         Simulation { request, uses, attempts }
     }
 
-    /// One attempt that takes no time and gets `answer`.
+    /// Simulates one attempt that takes no time and gets `answer`.
     async fn imagined(&self, group: &Group, plan: &Arc<Plan>, leased: &LeasedJob, answer: Answer) -> Settlement {
         let at = leased.job.run_at;
         if settle::is_late(leased, at) {
@@ -69,7 +69,7 @@ impl AttemptExecutor {
     }
 }
 
-/// An answer that somebody imagines.
+/// Builds a response for a simulation.
 #[must_use]
 pub fn imagined_answer(status: u16, headers: Vec<(String, String)>, body: bytes::Bytes) -> Answer {
     let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();

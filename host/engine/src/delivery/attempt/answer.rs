@@ -1,4 +1,4 @@
-//! What an answer says, and to whom: to the judge, to the retry policy, and of the receiver.
+//! Meaning of a response: for the judge, for the retry policy, and for the receiver's state.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,13 +11,13 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptError, AttemptRecord, Inputs, LeasedJob};
 use carillon_policy::{Exchange, Header, Plan, Response, Ruling, TransportError};
 
-/// The statuses with which a receiver asks to be left alone, if it says for how long.
+/// Statuses with which a receiver asks for a pause, if it has `Retry-After`.
 const BUSY: [u16; 2] = [429, 503];
 
-/// Reads dates as they are in e-mail. A weekday that does not fit the date is no reason to ask sooner.
+/// Parses dates as they are in e-mail. A date whose weekday does not fit still counts.
 const RFC_2822: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
 
-/// What the judge is shown.
+/// Builds the exchange that the judge sees.
 pub(super) fn exchange_of(answer: &Answer) -> Exchange {
     let ms = |elapsed: &Duration| u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
     match answer {
@@ -36,7 +36,7 @@ pub(super) fn exchange_of(answer: &Answer) -> Exchange {
     }
 }
 
-/// What is kept of the answer, besides the rest of the record, for deciding again.
+/// Builds the part of the response that is stored beside the record, so that the attempt can be decided again.
 pub(super) fn inputs_of(leased: &LeasedJob, answered_at: UnixMs, answer: &Answer) -> Inputs {
     let (truncated, failure) = match answer {
         Answer::Response { truncated, .. } => (*truncated, None),
@@ -47,7 +47,7 @@ pub(super) fn inputs_of(leased: &LeasedJob, answered_at: UnixMs, answer: &Answer
     Inputs { run_at: leased.job.run_at, answered_at, truncated, failure }
 }
 
-/// The answer of an attempt, as far as it was kept. None if there was none.
+/// Restores the response of an attempt, as far as it was stored; `None` if there was none.
 pub(super) fn answer_of(record: &AttemptRecord, inputs: &Inputs) -> Option<Answer> {
     let elapsed = Duration::from_micros(record.detail.timings.exchange);
     if let Some(AttemptError { code, message }) = &inputs.failure {
@@ -64,7 +64,7 @@ pub(super) fn answer_of(record: &AttemptRecord, inputs: &Inputs) -> Option<Answe
     })
 }
 
-/// What an answer says of the receiver that was asked first. One that answers anything at all, or redirects, did answer.
+/// Returns the health of the receiver of the first request. Any response counts, and so does a redirect.
 pub(super) fn health_of(answer: &Answer, redirects: &[String]) -> Health {
     match answer {
         _ if !redirects.is_empty() => Health::Answered,
@@ -74,9 +74,9 @@ pub(super) fn health_of(answer: &Answer, redirects: &[String]) -> Health {
     }
 }
 
-/// How long the receiver asks that its URL be left alone; none if it does not, or if that counts for nothing under the job's policy.
+/// Returns the pause that the receiver asks for its URL; `None` if it asks for none, or if the job's policy ignores `Retry-After`.
 ///
-/// The policy's decision goes first: an attempt that it wants sooner is not held back.
+/// The policy's decision has priority: an attempt that it wants sooner is not delayed.
 pub(super) fn pause_asked(answer: &Answer, now: UnixMs, plan: &Plan, ruling: &Ruling) -> Option<Duration> {
     let Answer::Response { status, .. } = answer else { return None };
     let asked = retry_after(answer, now).filter(|asked| BUSY.contains(status) && !asked.is_zero())?;
@@ -89,14 +89,14 @@ pub(super) fn pause_asked(answer: &Answer, now: UnixMs, plan: &Plan, ruling: &Ru
     })
 }
 
-/// Whether a retry policy's config lets `Retry-After` count. It does unless the config says otherwise.
+/// Returns whether a retry policy's config honours `Retry-After`. It does by default.
 fn honours_retry_after(config: &str) -> bool {
     let config = serde_json::from_str::<Value>(config).unwrap_or_default();
     config.get("honour_retry_after").and_then(Value::as_bool).unwrap_or(true)
 }
 
-/// `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`. A number that is too large is as long as
-/// time goes.
+/// Parses `Retry-After` in seconds or as an HTTP date (RFC 9110, section 10.2.3), as a time from `now`. A number that is too large becomes
+/// the longest time.
 pub(super) fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
     let Answer::Response { headers, .. } = answer else { return None };
     let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
@@ -107,7 +107,7 @@ pub(super) fn retry_after(answer: &Answer, now: UnixMs) -> Option<Duration> {
     Some(http_date(text)?.since(now))
 }
 
-/// A date in one of the three forms that a recipient must accept (RFC 9110, section 5.6.7), or in the more general form of e-mail.
+/// Parses a date in one of the three forms that a recipient must accept (RFC 9110, section 5.6.7), or in the more general form of e-mail.
 fn http_date(text: &str) -> Option<UnixMs> {
     if let Ok(at) = httpdate::parse_http_date(text) {
         let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();

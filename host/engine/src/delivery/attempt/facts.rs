@@ -1,4 +1,4 @@
-//! What policies are told of an attempt, and the request that they begin with.
+//! Input of the policies: the facts of an attempt, and the request with which they begin.
 
 use url::Url;
 
@@ -7,19 +7,19 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{LeasedJob, Target};
 use carillon_policy::{Attempt, Attribute, Header, Request};
 
-/// The job's request, before any policy has seen it. A job without a target is never claimed for delivery.
+/// Builds the job's request, before any policy has seen it. A job without a target is never claimed for delivery.
 pub(super) fn request_of(leased: &LeasedJob, target: &Target) -> Request {
     let header = |(name, value): (String, String)| Header { name, value: value.into_bytes() };
     Request {
         method: target.method.clone(),
-        // As it is sent, whatever spelling the client has given.
+        // The URL in the form in which it is sent, whatever spelling the client used.
         url: Url::parse(&target.url).map_or_else(|_| target.url.clone(), String::from),
         headers: target.headers_for(leased.job.spec.is_json).into_iter().map(header).collect(),
         body: leased.body.to_vec(),
     }
 }
 
-/// What policies are told of an attempt.
+/// Builds the facts that policies see of an attempt.
 pub(super) fn facts(group: &Group, leased: &LeasedJob, now: UnixMs) -> Attempt {
     let job = &leased.job;
     let attribute = |key: String, value: &str| Attribute { key, value: value.to_owned() };
@@ -40,7 +40,7 @@ pub(super) fn facts(group: &Group, leased: &LeasedJob, now: UnixMs) -> Attempt {
     }
 }
 
-/// The seed of one attempt: the job's, mixed with the number by SplitMix64 (Steele, Lea, Flood 2014).
+/// Returns the seed of one attempt: the job's, mixed with the number by SplitMix64 (Steele, Lea, Flood 2014).
 pub(super) fn seed_of(seed: u32, number: u32) -> u32 {
     let mut mixed = (u64::from(seed) << 32 | u64::from(number)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

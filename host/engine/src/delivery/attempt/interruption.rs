@@ -1,23 +1,23 @@
-//! What ends an attempt early.
+//! Interruption of an attempt.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::settle::CutOff;
 
-/// The signals that end one attempt early.
+/// Signals that interrupt one attempt.
 pub struct Interruption {
     stop: CancellationToken,
     abort: CancellationToken,
 }
 
 impl Interruption {
-    /// By the end of the server, and by the cancellation of its job.
+    /// Creates it from the signals of the server's stop and of the job's cancellation.
     #[must_use]
     pub fn new(stop: CancellationToken, abort: CancellationToken) -> Self {
         Self { stop, abort }
     }
 
-    /// Returns when one of the signals is there. Cancel safe.
+    /// Waits for one of the signals, and returns it. Cancel safe.
     pub async fn cause(&self) -> CutOff {
         tokio::select! {
             biased;

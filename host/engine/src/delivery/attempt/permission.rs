@@ -1,4 +1,4 @@
-//! An attempt and its receiver: whether it may be made now, and what its answer says of the receiver.
+//! An attempt and its receiver: whether the attempt may be made now, and what its response says of the receiver.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use carillon_core::exhaustion::Exhausted;
 use carillon_core::job::{AttemptError, LeasedJob, Settlement};
 use carillon_telemetry::{Fact, Subject};
 
-/// The code of an error for which the server itself is to blame.
+/// Code of an error that the server itself caused.
 const EXHAUSTED: &str = "server.exhausted";
 
 impl AttemptExecutor {
-    /// Asks for the right to make an attempt. Where it is refused in the moment before the job is due, it may be granted when it is.
+    /// Requests the right to make an attempt. If it is refused shortly before the job is due, it is requested again at the due time.
     pub(super) async fn enter(
         &self,
         leased: &LeasedJob,
@@ -35,8 +35,10 @@ impl AttemptExecutor {
         self.receivers.enter(&leased.job, to, most(), at)
     }
 
-    /// How many of the group's attempts may be on their way from here to one receiver. A part that was lost since the claim is used up: the
-    /// job has a place of the group. What is broken in its config is found out later.
+    /// Returns how many of the group's attempts may be on their way from this node to one receiver.
+    ///
+    /// If this node has lost its share since the claim, the whole limit applies, because the job already holds a permit. A broken
+    /// configuration is reported later.
     fn host_concurrency(&self, group: &Group) -> Option<u32> {
         let whole = group.effective.as_ref().ok()?.limits.host_concurrency?;
         Some(self.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
@@ -59,7 +61,7 @@ impl AttemptExecutor {
         settlement
     }
 
-    /// A job that the server could not send for want of something of its own. Its attempt is not spent, and its pass says nothing.
+    /// Settles a job that the server had no resources to send. Its attempt is not spent, and its pass reports nothing.
     pub(super) fn held(
         &self,
         leased: &LeasedJob,
@@ -78,7 +80,7 @@ impl AttemptExecutor {
         settlement
     }
 
-    /// Tells the receiver's keeper what an attempt says of it, and everybody else what comes of that.
+    /// Reports the receiver's health to its circuit breaker, and publishes a change of the circuit breaker's state.
     pub(super) fn report(&self, group: &Group, pass: Pass, origin: &str, health: Health) -> Reported {
         let (at, tenant) = (self.clock.now(), &group.tenant);
         let about = || Subject::group(tenant.id, group.id);
@@ -99,7 +101,7 @@ impl AttemptExecutor {
         reported
     }
 
-    /// Holds the group's jobs for a URL back if its receiver `asked` for that. `redirected` is the URL that answered, if it is not the job's.
+    /// Pauses the group's jobs for a URL if its receiver `asked` for that. `redirected` is the URL that responded, if it is not the job's.
     pub(super) fn pause(
         &self,
         group: &Group,

@@ -1,4 +1,4 @@
-//! The record of an attempt, as it comes about.
+//! Recorder of an attempt: collects the record while the attempt is made.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptDetail, AttemptError, AttemptRecord, LeasedJob, Outcome, PluginUse, Timings};
 use carillon_policy::Judgement;
 
-/// What is written down about an attempt while it is made.
+/// Record of an attempt under construction.
 pub(crate) struct AttemptRecorder {
     number: u32,
     pub(super) started_at: UnixMs,
@@ -31,7 +31,7 @@ impl AttemptRecorder {
         Self { number: leased.number(), started_at, detail, status: None, body: Bytes::new() }
     }
 
-    /// Who was called so far.
+    /// Returns the plugins that were called so far.
     pub(crate) fn uses(self) -> Vec<PluginUse> {
         self.detail.plugins
     }
@@ -40,7 +40,7 @@ impl AttemptRecorder {
         self.record(at, Outcome::Retryable)
     }
 
-    /// `kept`: bytes of the answer's body.
+    /// Completes the record with a response, of whose body `kept` bytes are stored.
     pub(super) fn answered(mut self, at: UnixMs, answer: Answer, decided: Judgement, kept: usize) -> AttemptRecord {
         let detail = &mut self.detail;
         match answer {

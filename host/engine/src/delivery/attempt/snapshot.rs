@@ -1,4 +1,4 @@
-//! What another policy says of an attempt that is over. Nothing of it is used.
+//! Snapshots of finished attempts, and their evaluation by another version of the policy. The evaluation changes nothing.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use carillon_core::job::{
 };
 use carillon_policy::{Fault, Judgement, PolicyCaller, PreparedRequest, QueueKey, Role, Ruling};
 
-/// An attempt that was answered, with what its policy said: what a shadow is compared with.
+/// A finished attempt with its policy's evaluation, to compare a shadow with.
 pub struct AttemptSnapshot {
     /// The job, as it was when the attempt began.
     pub leased: LeasedJob,
-    /// What was said.
+    /// Evaluation by the version that decided.
     pub said: Evaluation,
-    /// Whether the judge saw more of the answer's body than there is of it here.
+    /// Whether the judge saw more of the response's body than the snapshot holds.
     pub is_cut: bool,
     started_at: UnixMs,
     answered_at: UnixMs,
@@ -28,31 +28,31 @@ pub struct AttemptSnapshot {
     answer: Answer,
 }
 
-/// What a policy made of an attempt.
+/// Results of a version's policies for one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// The digest of the request; none if none could be made.
+    /// Digest of the request; `None` if none could be made.
     pub request: Option<String>,
-    /// What the answer was judged to be.
+    /// Outcome according to the judge.
     pub outcome: Outcome,
-    /// Why, as the judge says it.
+    /// Reason given by the judge.
     pub reason: String,
-    /// What followed.
+    /// Decision that followed.
     pub ruling: Ruling,
-    /// Who was called.
+    /// Plugins that were called.
     pub uses: Vec<PluginUse>,
 }
 
-/// Why an attempt cannot be decided again.
+/// Reason for which an attempt cannot be decided again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotReplayable(pub String);
 
 impl AttemptSnapshot {
-    /// Of an attempt of a job that was made long ago; `attempts` are those up to it.
+    /// Restores the snapshot of an earlier attempt of a job; `attempts` are the records up to it.
     ///
     /// # Errors
-    /// If too little is known of it.
+    /// Returns [`NotReplayable`] if the record holds too little.
     pub fn recorded(job: &Job, body: Bytes, attempts: &[AttemptRecord], number: u32) -> Result<Self, NotReplayable> {
         let not = |why: &str| NotReplayable(why.to_owned());
         let record = attempts.iter().find(|it| it.number == number).ok_or_else(|| not("there is no such attempt"))?;
@@ -79,7 +79,7 @@ impl AttemptSnapshot {
         Ok(Self { leased, said, is_cut, started_at, answered_at: inputs.answered_at, finished_at, answer })
     }
 
-    /// Of an attempt, if the group has a shadow that is to see it.
+    /// Takes a snapshot of an attempt, if the group has a shadow that is to see it.
     pub(super) fn of(
         group: &Group,
         leased: &LeasedJob,
@@ -104,7 +104,7 @@ impl AttemptSnapshot {
         Some(Box::new(Self { leased, said, is_cut, started_at, answered_at, finished_at, answer }))
     }
 
-    /// A ruling as a record would show it: a time in whole milliseconds from the end of the attempt on, if it is not too late.
+    /// Returns a ruling as a record would show it: a time in whole milliseconds from the end of the attempt on, if it is not too late.
     #[must_use]
     pub fn as_recorded(&self, ruling: Ruling) -> Ruling {
         let Ruling::RetryAfter(delay) = ruling else { return ruling };
@@ -116,13 +116,13 @@ impl AttemptSnapshot {
         }
     }
 
-    /// When it was answered.
+    /// Returns when the response arrived.
     #[must_use]
     pub fn at(&self) -> UnixMs {
         self.answered_at
     }
 
-    /// About how much memory it takes, in bytes.
+    /// Estimates its memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let answer = match &self.answer {
@@ -135,7 +135,7 @@ impl AttemptSnapshot {
     }
 }
 
-/// What followed from an attempt. It waited for whole milliseconds from its end on.
+/// Returns the ruling of a record. Its delay counts in whole milliseconds from the attempt's end.
 fn ruling_of(record: &AttemptRecord) -> Ruling {
     match &record.detail.decision {
         Some(DecisionRecord { next_run_at: Some(at), .. }) => Ruling::RetryAfter(at.since(record.finished_at)),
@@ -146,11 +146,11 @@ fn ruling_of(record: &AttemptRecord) -> Ruling {
 }
 
 impl AttemptExecutor {
-    /// What `group`, a group under another version of its policy, would have said of an attempt, with the request that it would have sent,
-    /// if it could make one. It is asked beside the threads that deliver, and its faults count for nothing.
+    /// Evaluates an attempt by `group`, a group under another version of its policy; returns the evaluation, and the request that the version
+    /// would have sent, if it could make one. The calls run beside the threads that deliver, and their faults are not counted.
     ///
     /// # Errors
-    /// If its policy cannot be loaded, or there is no room for the call.
+    /// Returns the fault if the version's policy cannot be loaded, or there is no room for the call.
     pub async fn second_opinion(
         &self,
         group: &Group,
@@ -159,10 +159,10 @@ impl AttemptExecutor {
         self.opinion(AttemptContext::imagined(group, &trial.leased), trial).await
     }
 
-    /// The same of a group's shadow, which its faults quarantine, but in shadow only.
+    /// Evaluates an attempt by the group's shadow. Its faults quarantine its policies, but in the shadow only.
     ///
     /// # Errors
-    /// As [`AttemptExecutor::second_opinion`].
+    /// Returns the same faults as [`AttemptExecutor::second_opinion`].
     pub async fn opinion_of_shadow(&self, group: &Group, trial: &AttemptSnapshot) -> Result<Evaluation, Fault> {
         let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
         let case = AttemptContext { watch, ..AttemptContext::imagined(group, &trial.leased) };

@@ -1,10 +1,10 @@
-//! Which receivers are left alone: a circuit breaker for each origin that a tenant sends to.
+//! Circuit breakers of receivers: one for each origin that a tenant sends to.
 //!
-//! A receiver that does not answer would cost each of its jobs an attempt and the node a place for as long
-//! as a timeout lasts. While its breaker is open its jobs are put off. See [`super::circuit_breaker`] for when that is.
+//! A receiver that does not respond would cost each of its jobs an attempt, and the node a permit for the length of a timeout. While its
+//! circuit breaker is open, its jobs are postponed. See [`super::circuit_breaker`] for the states.
 //!
-//! Receivers without failures take no memory, and [`MOST`] bounds the others: past it, further ones go without a breaker. What nobody
-//! asked about for [`IDLE_RETENTION`] is forgotten.
+//! Receivers without failures take no memory, and [`MOST`] bounds the others: further receivers go without a circuit breaker. A circuit
+//! breaker that no job has asked for during [`IDLE_RETENTION`] is forgotten.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,18 +17,18 @@ use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
 
-/// The most receivers that something is known of.
+/// Largest number of receivers with a circuit breaker.
 const MOST: usize = 10_000;
 
-/// The longest origin that has a breaker, in bytes: no name that resolves is longer.
+/// Longest origin that has a circuit breaker, in bytes: no name that resolves is longer.
 const ORIGIN_LEN: usize = 300;
 
-/// How often what can be forgotten is looked for.
+/// Period in which circuit breakers that can be forgotten are removed.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// All breakers of a node.
+/// All circuit breakers of a node.
 pub(super) struct Breakers {
-    /// None if they are off.
+    /// `None` if circuit breakers are disabled.
     rules: Option<Rules>,
     inner: Mutex<Inner>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Breakers {
 #[derive(Default)]
 struct Inner {
     known: HashMap<Key, ReceiverBreaker>,
-    /// How many of them are open or half-open.
+    /// Number of circuit breakers that are open or half-open.
     open: u32,
     swept_at: Option<UnixMs>,
 }
@@ -56,13 +56,13 @@ struct ReceiverBreaker {
 /// See [`super::Pass`].
 pub(super) struct Pass {
     breakers: Arc<Breakers>,
-    /// None if this origin has no breaker.
+    /// `None` if this origin has no circuit breaker.
     key: Option<Key>,
     is_probe: bool,
 }
 
 impl Breakers {
-    /// As `[delivery]` says.
+    /// Creates the circuit breakers from the `[delivery]` settings.
     pub(super) fn new(delivery: &Delivery) -> Self {
         let (pause, longest_pause) = (delivery.breaker_pause.get(), delivery.breaker_longest_pause.get());
         let failures = delivery.breaker_failures;
@@ -70,17 +70,17 @@ impl Breakers {
         Self { rules, inner: Mutex::default() }
     }
 
-    /// With these rules.
+    /// Creates circuit breakers with these rules.
     #[cfg(test)]
     pub(super) fn with(failures: u32, pause: Duration) -> Self {
         let rules = (failures > 0).then_some(Rules { failures, pause, longest_pause: pause * 4 });
         Self { rules, inner: Mutex::default() }
     }
 
-    /// Asks for an attempt of a tenant's job now.
+    /// Requests an attempt of a tenant's job now.
     ///
     /// # Errors
-    /// The time at which to ask again, if the origin is left alone.
+    /// Returns the time at which to ask again, if the circuit breaker is open.
     pub(super) fn enter(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -92,7 +92,8 @@ impl Breakers {
         let Some(rules) = self.rules.filter(|_| origin.len() <= ORIGIN_LEN) else { return Ok(pass) };
         let key = Key { tenant, origin: origin.to_owned() };
         let mut inner = self.lock();
-        // All lines together are as fast as one: however many receivers are dead, so many of their jobs are looked at in a second.
+        // All open circuit breakers share one pace of retry slots: the number of jobs that are checked in a second does not grow with the
+        // number of dead receivers.
         let step = LEAST * inner.open.max(1);
         if let Some(known) = inner.known.get_mut(&key) {
             known.asked_at = now;
@@ -106,7 +107,7 @@ impl Breakers {
         Ok(pass)
     }
 
-    /// How many receivers are left alone.
+    /// Returns the number of open circuit breakers.
     pub(super) fn open(&self, now: UnixMs) -> usize {
         let Some(rules) = self.rules else { return 0 };
         let mut inner = self.lock();
@@ -146,7 +147,7 @@ impl Breakers {
 }
 
 impl Inner {
-    /// Forgets what is old, now and then. Times that lie ahead are of a clock that was set back.
+    /// Removes old circuit breakers once in each [`SWEEP`]. Times in the future are of a clock that was set back.
     fn sweep(&mut self, rules: &Rules, now: UnixMs) {
         if self.swept_at.is_some_and(|at| now.since(at) < SWEEP && at <= now) {
             return;
@@ -163,7 +164,7 @@ impl Inner {
 }
 
 impl Pass {
-    /// What the attempt says of its receiver.
+    /// Reports what the attempt says of its receiver.
     pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let key = self.key.take()?;
         self.breakers.report(key, self.is_probe, health, now)
@@ -173,7 +174,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(key) = self.key.take().filter(|_| self.is_probe) {
-            // Any time will do: the next one may ask at once.
+            // Any time serves here: the next attempt may ask at once.
             self.breakers.report(key, true, Health::Unknown, UnixMs(0));
         }
     }

@@ -1,54 +1,54 @@
-//! One breaker: closed, open, half-open. Pure: the time is an argument.
+//! One circuit breaker: closed, open, half-open. Pure: the time is an argument.
 //!
-//! Closed, it counts the failures that follow one another. Open, nothing passes until its pause is over; then it is half-open, and one
-//! attempt passes as a probe, whose answer alone decides: it closes the breaker, or another pause begins, twice as long.
+//! While closed, it counts consecutive failures. While open, no attempt passes until its pause is over; then it is half-open, and one attempt
+//! passes as a probe. Only the probe's result decides: it closes the circuit breaker, or begins another pause, twice as long.
 //!
-//! Those that wait are told to come back one after the other, and not before the pause is over.
+//! Postponed jobs get retry slots one after the other, and none before the end of the pause.
 
 use std::time::Duration;
 
 use super::retry_slots::{RetrySlots, Turn, Waits};
 use carillon_core::clock::UnixMs;
 
-/// When a breaker opens, and for how long.
+/// Threshold and pauses of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// Failures in a row.
+    /// Consecutive failures that open it.
     pub(super) failures: u32,
-    /// The first pause. Not zero.
+    /// First pause. Not zero.
     pub(super) pause: Duration,
-    /// No pause is longer.
+    /// Longest pause.
     pub(super) longest_pause: Duration,
 }
 
-/// What an attempt says of its receiver.
+/// Result of an attempt with regard to its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answered.
+    /// The receiver responded.
     Answered,
-    /// It did not answer.
+    /// The receiver did not respond.
     Failed,
-    /// Nothing: it was not asked.
+    /// Nothing is known: no request was sent.
     Unknown,
 }
 
-/// Whether an attempt may be made.
+/// Decision about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// Yes.
+    /// The attempt may be made.
     Pass,
-    /// Yes, and everybody waits for what comes of it.
+    /// The attempt may be made as the probe; all others wait for its result.
     Probe,
-    /// Not before this time.
+    /// No attempt before this time.
     Wait(UnixMs),
 }
 
-/// What became of a breaker.
+/// Change of a circuit breaker's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerChange {
-    /// Nothing passes until then.
+    /// It opened: no attempt passes before this time.
     Opened(UnixMs),
-    /// Everything passes.
+    /// It closed: every attempt passes.
     Closed,
 }
 
@@ -59,7 +59,7 @@ enum State {
     HalfOpen { pause: Duration },
 }
 
-/// The state of one receiver.
+/// State of one receiver's circuit breaker.
 #[derive(Clone, Debug)]
 pub(super) struct CircuitBreaker {
     state: State,
@@ -73,19 +73,19 @@ impl Default for CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Asks for an attempt now; those that wait come back `step` after each other. A probe must be followed by [`CircuitBreaker::report`].
+    /// Requests an attempt now; retry slots are `step` apart. The caller must follow a probe with [`CircuitBreaker::report`].
     pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration, (turn, waits): (Turn, Waits)) -> Entry {
         let place = |line: &mut RetrySlots, first| Entry::Wait(line.wait(first, step, turn, waits));
         match &mut self.state {
             State::Closed { .. } => Entry::Pass,
             State::Open { until, pause } => {
-                // It is never further away than that, unless the clock has been set back.
+                // The pause exceeds this bound only if the clock has been set back.
                 *until = (*until).min(now.plus(rules.longest_pause));
                 let (until, pause) = (*until, *pause);
                 if until > now {
                     return place(&mut self.line, until);
                 }
-                // The one that failed last must not be the next probe, too, while others wait.
+                // A job whose probe has failed must not be the next probe, too, while others wait.
                 if self.line.is_before(turn, now) {
                     return place(&mut self.line, now.plus(step));
                 }
@@ -97,7 +97,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// What came of an attempt that had passed, as a probe or not.
+    /// Reports the result of an attempt that had passed, as a probe or not.
     pub(super) fn report(
         &mut self,
         rules: &Rules,
@@ -121,28 +121,28 @@ impl CircuitBreaker {
                 let pause = pause.saturating_mul(2).min(rules.longest_pause);
                 self.open(now.plus(pause), pause);
             }
-            // The next one is the probe.
+            // The next attempt is the probe.
             (State::HalfOpen { pause }, Health::Unknown) if is_probe => {
                 let pause = *pause;
                 self.open(now, pause);
             }
-            // The others on their way were sent before the probe: they say nothing new.
+            // Other attempts were sent before the probe, so their results are not new.
             (State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. }, _) => {}
         }
         None
     }
 
-    /// Whether nothing but probes passes.
+    /// Returns whether only probes pass.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
-    /// Whether nothing is known: it is as good as a new one.
+    /// Returns whether the state equals a new one.
     pub(super) fn is_blank(&self) -> bool {
         self.state == State::Closed { failures: 0 }
     }
 
-    /// Whether somebody is sure to ask: a probe is on its way, or a pause is not over.
+    /// Returns whether an attempt is certain to follow: a probe is on its way, or a pause is not over.
     pub(super) fn is_needed(&self, rules: &Rules, now: UnixMs) -> bool {
         match self.state {
             State::Closed { .. } => false,
@@ -169,7 +169,7 @@ mod tests {
     const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
     const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
 
-    /// One that opened at 0.
+    /// Returns a circuit breaker that opened at 0.
     fn opened() -> CircuitBreaker {
         let mut machine = CircuitBreaker::default();
         for _ in 1..RULES.failures {
@@ -329,7 +329,7 @@ mod tests {
                     Step::Report(..) => {}
                 }
             }
-            // Whatever has happened: when its probes answer, it closes.
+            // Whatever happened before: when its probes succeed, it closes.
             for is_probe in passed {
                 machine.report(&RULES, is_probe, Health::Answered, now);
             }

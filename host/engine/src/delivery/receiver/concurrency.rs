@@ -1,11 +1,11 @@
-//! How many attempts of a group are on their way to one receiver at the same time, where the group limits it.
+//! Concurrency per receiver: limits how many attempts of a group are on their way to one receiver at once.
 //!
-//! When a place will be free cannot be known, so who finds none is told when one is likely to be: those who wait come back in a
-//! [`RetrySlots`] twice as fast as attempts have ended lately, so that a place is seldom empty, and each place costs about two looks. Where
-//! nothing ends they come more and more seldom: a receiver that hangs is not asked after.
+//! The time at which a receiver slot becomes free is unknown, so a refused job gets an estimate: waiting jobs come back in [`RetrySlots`]
+//! twice as fast as attempts have ended lately. So a receiver slot is seldom unused, and each one costs about two checks. Where no attempt
+//! ends, jobs come back more and more rarely: a receiver that hangs costs few checks.
 //!
-//! Like all of this module it is this node's own memory. Places that are taken are never forgotten; who waits for one may be, and
-//! then is only overtaken.
+//! Like all of this module's state it is this node's own memory. Taken receiver slots are never forgotten; a waiting job may be, and then is
+//! only overtaken.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,19 +15,19 @@ use super::retry_slots::{LEAST, RetrySlots, Waits};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::GroupId;
 
-/// The most receivers, of all groups, that something is known of without a place of theirs being taken.
+/// Largest number of receivers, of all groups, that are kept without a taken slot.
 const MOST: usize = 10_000;
 
-/// How long an attempt takes until one has ended.
+/// Estimated duration of an attempt until one has ended.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 
-/// The greatest distance between those who wait, however long attempts take.
+/// Greatest distance between waiting jobs, however long attempts take.
 const SLOWEST: Duration = Duration::from_secs(60);
 
-/// The newest attempt's part of the mean: an eighth.
+/// Divides the weight of the newest attempt in the mean: it counts for an eighth.
 const SMOOTHING: u32 = 8;
 
-/// The places of all receivers.
+/// Slots of all receivers.
 #[derive(Default)]
 pub(super) struct ReceiverLimits(Mutex<HashMap<Key, State>>);
 
@@ -39,14 +39,14 @@ struct Key {
 
 struct State {
     taken: u32,
-    /// How long an attempt takes.
+    /// Mean duration of an attempt.
     mean: Duration,
-    /// When a place was last taken or given back.
+    /// Time at which a slot was last taken or returned.
     moved_at: UnixMs,
     line: RetrySlots,
 }
 
-/// One place, until it is dropped.
+/// One receiver slot. Dropping it returns it.
 pub(super) struct ReceiverSlot {
     places: Arc<ReceiverLimits>,
     key: Key,
@@ -55,10 +55,10 @@ pub(super) struct ReceiverSlot {
 }
 
 impl ReceiverLimits {
-    /// Takes one of `most` places.
+    /// Takes one of `most` slots.
     ///
     /// # Errors
-    /// The time at which to ask again, if all are taken: one of its own for a job that waits in line.
+    /// Returns the time at which to ask again, if all are taken: a retry slot of its own for a job that waits.
     pub(super) fn enter(
         self: &Arc<Self>,
         group: GroupId,
@@ -103,7 +103,7 @@ impl Default for State {
 }
 
 impl ReceiverSlot {
-    /// The attempt has ended.
+    /// Ends the attempt, and counts its duration.
     pub(super) fn leave(mut self, now: UnixMs) {
         self.took = Some(now.since(self.since));
     }
@@ -118,7 +118,7 @@ impl Drop for ReceiverSlot {
             state.moved_at = self.since.plus(took);
             state.mean = (state.mean * (SMOOTHING - 1) + took) / SMOOTHING;
         }
-        // Where nobody ever had to wait, nothing need be known.
+        // Where no job ever had to wait, the state is not needed.
         if state.taken == 0 && state.line == RetrySlots::default() {
             known.remove(&self.key);
         }
@@ -154,7 +154,7 @@ mod tests {
         let places = Arc::new(ReceiverLimits::default());
         for at in 0..100 {
             enter(&places, 1, at).ok().unwrap().leave(UnixMs(at + 1_000));
-            // Keeps what is known from being forgotten, as somebody who waits does.
+            // Keeps the state from being forgotten, as a waiting job does.
             let seat = enter(&places, 1, at).ok().unwrap();
             assert!(enter(&places, 1, at).is_err());
             drop(seat);

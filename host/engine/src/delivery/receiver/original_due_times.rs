@@ -1,7 +1,7 @@
-//! When the jobs that were put off had been due: a job's `max_delay` counts from then, however often it is put off.
+//! Original due times of postponed jobs: a job's `max_delay` counts from then, however often it is postponed.
 //!
-//! A store that knows only the newest `run_at` gives such a job its time anew each time. What is forgotten here, at a restart or for
-//! want of room, is forgotten in the job's favour.
+//! The store keeps only the newest `run_at`, so without this module each postponement would extend the job's time. An entry that is lost, at
+//! a restart or for lack of room, is lost in the job's favour.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,32 @@ use super::IDLE_RETENTION;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId};
 
-/// The most jobs that something is known of.
+/// Largest number of jobs that are kept.
 const MOST: usize = 100_000;
 
-/// The jobs with a `max_delay` that wait.
+/// Postponed jobs with a `max_delay`.
 #[derive(Default)]
 pub(super) struct OriginalDueTimes {
     jobs: HashMap<JobId, Wait>,
-    /// No sweep before this.
+    /// Time before which no sweep runs.
     sweep_at: UnixMs,
 }
 
 #[derive(Clone, Copy)]
 struct Wait {
     due: UnixMs,
-    /// What it was put off to.
+    /// Time to which the job was postponed.
     run_at: UnixMs,
 }
 
 impl OriginalDueTimes {
-    /// When a job was due before it was put off, if it was, and nobody has moved it since.
+    /// Returns when a job was due before it was postponed, unless it was rescheduled since.
     pub(super) fn due(&self, job: &Job) -> UnixMs {
         let wait = self.jobs.get(&job.id).filter(|wait| wait.run_at == job.run_at);
         wait.map_or(job.run_at, |wait| wait.due)
     }
 
-    /// A job that was due at `due` is put off to `run_at`.
+    /// Records that a job that was due at `due` is postponed to `run_at`.
     pub(super) fn put_off(&mut self, job: &Job, due: UnixMs, run_at: UnixMs, now: UnixMs) {
         if job.max_delay.is_none() {
             return;
@@ -48,7 +48,7 @@ impl OriginalDueTimes {
         }
     }
 
-    /// A job waits no more.
+    /// Forgets a job that waits no more.
     pub(super) fn forget(&mut self, job: &Job) {
         self.jobs.remove(&job.id);
     }

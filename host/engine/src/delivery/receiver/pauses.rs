@@ -1,11 +1,11 @@
-//! URLs whose receiver has asked for a pause, with `Retry-After` on 429 or 503: the jobs of that group for that URL wait.
+//! Pauses of URLs: a receiver asked for one with `Retry-After` on 429 or 503, and the group's jobs for that URL wait.
 //!
-//! A receiver may limit each of its URLs by itself, so nothing else of its origin waits, and no other group. When the pause is over, one
-//! attempt passes; what comes of it ends the pause or begins another. Those that wait come back one after the other ([`RetrySlots`]), and are let in
-//! in the order in which they came ([`Queue`]). A job that was let in and refused comes anew, behind the others: none is the first again and
-//! again.
+//! A receiver may limit each of its URLs separately, so no other URL of its origin waits, and no other group. After the pause one attempt
+//! passes as a probe; its result ends the pause or begins another. Waiting jobs come back one after the other ([`RetrySlots`]), and are
+//! admitted in the order in which they came ([`Queue`]). A job that was admitted and refused by its receiver goes behind the others, so none
+//! is first again and again.
 //!
-//! URLs without a pause take no memory, and [`MAX_PAUSES`] bounds the others: past it, further ones are not waited for.
+//! URLs without a pause take no memory, and [`MAX_PAUSES`] bounds the others: pauses of further URLs are ignored.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,30 +18,30 @@ use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
 
-/// The most pauses that are known.
+/// Largest number of known pauses.
 const MAX_PAUSES: usize = 10_000;
 
-/// The most jobs of a pause whose order is known. The others go behind them, and join them when there is room.
+/// Largest number of a pause's jobs whose order is kept. Further jobs go behind them, and join them when there is room.
 const MAX_QUEUED: usize = 100;
 
-/// How late a job may be before others no longer wait for it: it may have been cancelled.
+/// Delay after which a job no longer blocks others: it may have been cancelled.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The longest URL that can have a pause, in bytes.
+/// Longest URL that can have a pause, in bytes.
 const URL_LEN: usize = 2_048;
 
-/// The distance between those that wait.
+/// Distance between the retry slots of waiting jobs.
 const STEP: Duration = Duration::from_millis(1);
 
-/// How long the others wait for the first one after a pause, and for what comes of its attempt, before they look again.
+/// Period in which the other jobs ask again while they wait for the first job after a pause, or for the result of its attempt.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a pause that is over is known for those that wait.
+/// How long a pause is kept after its end, for the jobs that wait.
 const IDLE_RETENTION: Duration = Duration::from_secs(60);
 
 /// The pauses that a node knows.
 pub(super) struct Pauses {
-    /// None if they are off.
+    /// Longest pause; `None` if pauses are disabled.
     longest: Option<Duration>,
     known: Mutex<HashMap<Key, Pause>>,
 }
@@ -54,13 +54,13 @@ struct Key {
 
 struct Pause {
     until: UnixMs,
-    /// Whether the first attempt after it is under way.
+    /// Whether the probe after the pause is on its way.
     is_probed: bool,
     line: RetrySlots,
     queue: Queue,
 }
 
-/// The jobs that wait, in the order in which they came.
+/// Waiting jobs, in the order in which they came.
 #[derive(Default)]
 struct Queue {
     order: BTreeMap<u64, Waiting>,
@@ -74,27 +74,27 @@ struct Waiting {
     back_at: UnixMs,
 }
 
-/// The right to make an attempt. If it is dropped without [`Pass::finish`], as if nothing had been sent.
+/// The right to make an attempt. Dropping it without [`Pass::finish`] counts as if nothing had been sent.
 pub(super) struct Pass {
     pauses: Arc<Pauses>,
-    /// None if it is not the first one after a pause.
+    /// The pause that the attempt probes; `None` if it is not the first after a pause.
     probe: Option<Key>,
 }
 
 impl Pauses {
-    /// As `[delivery]` says.
+    /// Creates the pauses from the `[delivery]` settings.
     pub(super) fn new(delivery: &Delivery) -> Self {
         let longest = (delivery.breaker_failures > 0).then_some(delivery.breaker_longest_pause.get());
         Self { longest, known: Mutex::default() }
     }
 
-    /// With this longest pause.
+    /// Creates pauses with this longest pause.
     #[cfg(test)]
     pub(super) fn with(longest: Duration) -> Self {
         Self { longest: Some(longest), known: Mutex::default() }
     }
 
-    /// Asks for an attempt of a group's job for `url` now.
+    /// Requests an attempt of a group's job for `url` now.
     ///
     /// # Errors
     /// Returns the time at which to ask again, if the URL has a pause.
@@ -108,10 +108,10 @@ impl Pauses {
         let mut pass = Pass { pauses: Arc::clone(self), probe: None };
         let Some(longest) = self.longest else { return Ok(pass) };
         let mut known = self.lock();
-        // Most of the time there is none at all.
+        // Usually there is no pause at all.
         let Some(key) = url.filter(|_| !known.is_empty()).and_then(|url| Key::new(group, url)) else { return Ok(pass) };
         let Some(pause) = known.get_mut(&key) else { return Ok(pass) };
-        // It is never further away than that, unless the clock has been set back.
+        // The pause exceeds this bound only if the clock has been set back.
         pause.until = pause.until.min(now.plus(longest));
         let first = if pause.until > now {
             pause.until
@@ -133,14 +133,14 @@ impl Pauses {
         Err(back_at)
     }
 
-    /// The receiver has asked that the group's jobs for `url` wait for `time`. Returns the end of a pause that begins.
+    /// Begins a pause of `time` for the group's jobs for `url`, as the receiver asked. Returns the end of a new pause.
     pub(super) fn begin(&self, group: GroupId, url: &Url, time: Duration, now: UnixMs) -> Option<UnixMs> {
         let longest = self.longest.filter(|_| !time.is_zero())?;
         let key = Key::new(group, url)?;
         let until = now.plus(time.min(longest));
         let mut known = self.lock();
         if let Some(pause) = known.get_mut(&key) {
-            // The receiver's newest word counts if it is the longer one.
+            // The receiver's newest request counts if it is the longer one.
             pause.until = pause.until.max(until).min(now.plus(longest));
             return None;
         }
@@ -160,7 +160,7 @@ impl Pauses {
 }
 
 impl Key {
-    /// Scheme, host, port and path; none if that is too long.
+    /// Builds the key from scheme, host, port and path; `None` if they are too long.
     fn new(group: GroupId, url: &Url) -> Option<Self> {
         let [scheme, rest] = [&url[..Position::AfterScheme], &url[Position::BeforeHost..Position::AfterPath]];
         (scheme.len() + rest.len() <= URL_LEN).then(|| Self { group, url: format!("{scheme}://{rest}") })
@@ -168,14 +168,14 @@ impl Key {
 }
 
 impl Pause {
-    /// Whether it is not over, or somebody is sure to ask.
+    /// Returns whether the pause is not over, or an attempt is certain to follow.
     fn is_needed(&self, now: UnixMs, longest: Duration) -> bool {
         self.until.plus(IDLE_RETENTION) > now && self.until <= now.plus(longest)
     }
 }
 
 impl Queue {
-    /// Returns when the first of those that wait comes back; none if that is `job`, or nobody waits. Those that did not come back are forgotten.
+    /// Returns when the first waiting job comes back; `None` if that is `job`, or no job waits. Forgets jobs that did not come back.
     fn first_before(&mut self, job: JobId, now: UnixMs) -> Option<UnixMs> {
         while let Some(first) = self.order.first_entry() {
             let Waiting { job: first_job, back_at } = *first.get();
@@ -194,7 +194,7 @@ impl Queue {
         None
     }
 
-    /// A job comes back then, and keeps its place; without one it goes behind the others.
+    /// Records when a job comes back. It keeps its position; a new job goes behind the others.
     fn wait(&mut self, job: JobId, back_at: UnixMs) {
         let number = match self.numbers.get(&job) {
             Some(number) => *number,
@@ -214,7 +214,7 @@ impl Queue {
 }
 
 impl Pass {
-    /// The attempt was answered, and the receiver asked for this.
+    /// Ends the attempt, whose receiver responded and asked for this.
     pub(super) fn finish(mut self, asks: Asks) {
         let Some(key) = self.probe.take() else { return };
         let mut known = self.pauses.lock();
@@ -231,12 +231,12 @@ impl Pass {
     }
 }
 
-/// What a receiver asks for in an answer.
+/// What a receiver asks for in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
-    /// Nothing: the URL takes requests.
+    /// Nothing: the URL accepts requests.
     Nothing,
-    /// To be left alone.
+    /// A pause of the URL.
     ForAPause,
 }
 
@@ -362,12 +362,12 @@ mod tests {
         assert_eq!(pauses.begin(GROUP, &long, LONGEST, later), None);
     }
 
-    /// Jobs that are refused whenever they are let in, and ask when they were told to.
+    /// Jobs that are refused by their receiver whenever they are admitted, and ask at their retry slots.
     struct Refused {
         pauses: Arc<Pauses>,
-        /// When each asks next.
+        /// Time at which each job asks next.
         asks_at: [UnixMs; 5],
-        /// How many were let in since each was.
+        /// Number of admissions since each job's own.
         waited: [u32; 5],
         under_way: Option<(usize, Pass)>,
     }
@@ -379,7 +379,7 @@ mod tests {
             Self { pauses, asks_at: [UnixMs(0); 5], waited: [0; 5], under_way: None }
         }
 
-        /// Those whose time has come ask, in this order; the one that is let in is answered at the next step.
+        /// Has the due jobs ask, in this order; the admitted job gets its response at the next step.
         fn step(&mut self, now: i64, order: &[usize]) {
             if let Some((job, pass)) = self.under_way.take() {
                 self.pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(now));

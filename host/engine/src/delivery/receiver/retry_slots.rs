@@ -1,55 +1,55 @@
-//! The line of those that wait for a receiver: each is told a time of its own to come back at.
+//! Retry slots of one receiver: each postponed job gets a time of its own at which it asks again.
 //!
-//! However many wait, they ask at the pace of the line, and the receiver gets them back one after the other. A line ends after
-//! [`LONGEST`]: who comes then begins another one, whose places lie between those of the first. So nobody waits longer than that
-//! for a pace that was wrong, and as many jobs as wait are looked at in that time, not more.
+//! However many jobs wait, they ask at the pace of the slots, and the receiver gets them one after the other. A series of slots ends after
+//! [`LONGEST`]: the next job begins another series, whose slots lie between those of the first. So no job waits longer than that because of a
+//! wrong pace, and no more jobs than wait are checked in that time.
 
 use std::time::Duration;
 
 use carillon_core::clock::UnixMs;
 
-/// The longest line.
+/// Longest series of slots.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
-/// The least distance in a line.
+/// Shortest distance between two slots.
 pub(super) const LEAST: Duration = Duration::from_millis(1);
 
 /// The golden ratio's fraction: its multiples, without their whole parts, are spread evenly over 0 to 1 however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
-/// How late a job may be for its place before nobody waits for it: it may have been cancelled.
+/// Delay after a slot until its job no longer blocks others: it may have been cancelled.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Whether a job that asks has a place.
+/// Whether a job that asks holds a retry slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It asks for the first time, or after an attempt.
+    /// The job asks for the first time, or after an attempt.
     New,
-    /// It was told to come back now.
+    /// The job comes back at its slot.
     Back,
 }
 
-/// What a job does that is refused.
+/// Behaviour of a job that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// It comes back at a time of its own.
+    /// The job comes back at a slot of its own.
     InLine,
-    /// It asks again, whatever it is told.
+    /// The job asks again anyway, and takes no slot.
     Nowhere,
 }
 
-/// Where a line ends.
+/// End of the newest series of slots.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct RetrySlots {
     end: UnixMs,
-    /// How many lines of the same time were full before this one.
+    /// Number of full series before this one.
     full: u32,
-    /// Places whose jobs have not come back.
+    /// Number of slots whose jobs have not come back.
     waiting: u32,
 }
 
 impl RetrySlots {
-    /// The next place: at `first` or later, and `step` after the one before.
+    /// Reserves the next slot: at `first` or later, and `step` after the previous one.
     pub(super) fn place(&mut self, first: UnixMs, step: Duration) -> UnixMs {
         if self.end <= first {
             (self.end, self.full) = (first, 0);
@@ -64,7 +64,7 @@ impl RetrySlots {
         place
     }
 
-    /// The time at which a job that is refused is to ask again: a new place, if it waits.
+    /// Returns the time at which a refused job asks again: a new slot if it waits, else `first`.
     pub(super) fn wait(&mut self, first: UnixMs, step: Duration, turn: Turn, waits: Waits) -> UnixMs {
         if waits == Waits::Nowhere {
             return first;
@@ -73,19 +73,19 @@ impl RetrySlots {
         self.place(first, step)
     }
 
-    /// A job has come back for its place, if it had one.
+    /// Frees the slot of a job that has come back, if it had one.
     pub(super) fn leave(&mut self, turn: Turn) {
         if turn == Turn::Back {
             self.waiting = self.waiting.saturating_sub(1);
         }
     }
 
-    /// Whether jobs that wait go before one whose turn this is.
+    /// Returns whether waiting jobs go before a job with this turn.
     pub(super) fn is_before(&self, turn: Turn, now: UnixMs) -> bool {
         turn == Turn::New && self.waiting > 0 && self.end.plus(GRACE) > now && self.end <= now.plus(LONGEST * 2)
     }
 
-    /// Whether nobody waits any more.
+    /// Returns whether no job waits any more.
     pub(super) fn is_over(&self, now: UnixMs) -> bool {
         self.end <= now || self.end > now.plus(LONGEST * 2)
     }

@@ -24,10 +24,10 @@ use super::pool::{Connection, Pool};
 use super::resolve::Requester;
 use carillon_core::clock::{Stopwatch, deadline_after};
 
-/// The methods whose requests usually have a body, and say so when they have none (RFC 9110, section 8.6).
+/// Methods whose requests usually have a body, and declare its absence (RFC 9110, section 8.6).
 const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
-/// The most headers of a response.
+/// Largest number of headers of a response.
 const MAX_HEADERS: usize = 2_000;
 
 /// Makes requests.
@@ -44,7 +44,7 @@ pub(super) struct Reply {
     origin: Arc<str>,
     deadline: Instant,
     pool: Arc<Pool>,
-    /// How long it took to get a fresh connection; zero on one that was open.
+    /// Time to open a new connection; zero on one that was open.
     pub(super) connect: Duration,
 }
 
@@ -54,7 +54,7 @@ pub(super) enum Piece {
     Bytes(Bytes),
     /// All of it has been read.
     End,
-    /// It broke off, or the time ran out.
+    /// The body broke off, or the deadline passed.
     Broken,
 }
 
@@ -96,7 +96,7 @@ impl Client {
         let (sender, connection) =
             self.http.handshake(TokioIo::new(stream)).await.map_err(|error| Failure::of_exchange(&error))?;
         tokio::spawn(async move {
-            // What went wrong is told to whoever waits for the response.
+            // The error is reported to the task that waits for the response.
             drop(connection.await);
             drop(permit);
         });
@@ -124,7 +124,7 @@ impl Reply {
         self.response.headers()
     }
 
-    /// The next piece of the body, if it comes until `deadline`.
+    /// Returns the next piece of the body, if it arrives before the deadline.
     pub(super) async fn next(&mut self) -> Piece {
         let body = self.response.body_mut();
         loop {
@@ -141,7 +141,7 @@ impl Reply {
         }
     }
 
-    /// Waits no longer than `time` for the rest.
+    /// Shortens the deadline to at most `time` from now.
     pub(super) fn shorten(&mut self, time: Duration) {
         self.deadline = self.deadline.min(deadline_after(time));
     }
@@ -164,7 +164,7 @@ async fn respond(
     tokio::time::timeout_at(deadline, response).await.map_err(|_| no_answer())
 }
 
-/// The request in the form of the wire.
+/// Builds the request in its wire form.
 fn request_of(outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Failure> {
     let unusable =
         |error: &dyn std::fmt::Display| Failure::new("connect", format!("the request cannot be made: {error}"));
@@ -178,7 +178,7 @@ fn request_of(outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Failure> {
     if outgoing.body.is_empty() && WITH_BODY.contains(&outgoing.method) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    // What stands in the URL is a header of the request; one that it has itself goes before it.
+    // User info in the URL becomes a header; a header of the request itself has priority.
     if let Some(credentials) = basic(url).filter(|_| !headers.contains_key(AUTHORIZATION)) {
         let mut value = HeaderValue::from_str(&credentials).map_err(|error| unusable(&error))?;
         value.set_sensitive(true);

@@ -1,7 +1,7 @@
-//! Connections to receivers: names are resolved, addresses judged, sockets opened and TLS agreed on, each within a time of its own.
+//! Connections to receivers: resolves the name, checks the addresses, opens a socket and agrees on TLS, each with its own timeout.
 //!
-//! Invariant: no socket is opened to an address that the [`Guard`] refuses, whether it stands in the URL or comes from a name. Through
-//! `delivery.proxy`, too: the proxy is asked for an address that was judged here.
+//! Invariant: no socket is opened to an address that the [`Guard`] refuses, whether it is written in the URL or comes from a name. This holds
+//! through `delivery.proxy`, too: the proxy is asked for an address that was checked here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -30,13 +30,13 @@ use crate::delivery::egress::Guard;
 use carillon_core::clock::{Stopwatch, deadline_after};
 use carillon_core::exhaustion::Exhausted;
 
-/// How long one address is tried before the next is tried beside it (RFC 8305, section 5).
+/// Time for which one address is tried before the next is tried beside it (RFC 8305, section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// The most addresses of a name that are tried.
+/// Largest number of a name's addresses that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// The longest head of a proxy's response, in bytes.
+/// Longest head of a proxy's response, in bytes.
 const PROXY_HEAD_LEN: usize = 16 << 10;
 
 /// Opens connections.
@@ -44,11 +44,11 @@ pub(super) struct Connector {
     pub(super) resolver: Resolver,
     pub(super) guard: Arc<Guard>,
     pub(super) tls: TlsConnector,
-    /// The proxy through which every connection goes, if there is one.
+    /// Proxy through which every connection goes; `None` for direct connections.
     pub(super) proxy: Option<Url>,
-    /// The time for a connection, TLS included, from when the name is resolved.
+    /// Timeout of a connection, TLS included, from when the name is resolved.
     pub(super) timeout: Duration,
-    /// The sockets that may be open. The caller has a permit for each connection that it asks for.
+    /// Permits for open sockets. The caller has a permit for each connection that it requests.
     pub(super) sockets: Arc<Semaphore>,
 }
 
@@ -71,7 +71,7 @@ impl Connector {
         agreed.map(Stream::tls).map_err(|error| Failure::of("tls", &error))
     }
 
-    /// The addresses of the URL's host that may be connected to.
+    /// Returns the addresses of the URL's host that the guard allows.
     async fn addresses(&self, requester: Requester, url: &Url, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
         let name = match url.host() {
             Some(Host::Ipv4(address)) => return Ok(vec![self.judged(IpAddr::V4(address))?]),
@@ -121,7 +121,7 @@ impl Connector {
         let addresses = match proxy.host() {
             Some(Host::Ipv4(address)) => vec![IpAddr::V4(address)],
             Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
-            // The operator's choice: it may be in a network that targets may not be in.
+            // The operator chose the proxy: it may be in a network that targets may not be in.
             Some(Host::Domain(name)) => self.resolver.resolve(requester, name).await?,
             None => return Err(Failure::new("connect", "`delivery.proxy` has no host")),
         };
@@ -143,12 +143,13 @@ impl Connector {
 }
 
 impl Connector {
-    /// The first connection that succeeds. Each address is tried when the one before has failed, or, as long as sockets are left, has
-    /// taken too long.
+    /// Returns the first connection that succeeds.
+    ///
+    /// Each address is tried when the one before has failed, or, as long as sockets are left, has taken too long.
     async fn first_of(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
         let (mut waiting, mut trials, mut last) = (addresses.into_iter(), JoinSet::new(), None);
         loop {
-            // The first one is on the caller's permit.
+            // The first one uses the caller's permit.
             let permit = if trials.is_empty() { None } else { Arc::clone(&self.sockets).try_acquire_owned().ok() };
             let next = if trials.is_empty() || permit.is_some() { waiting.next() } else { None };
             if let Some(address) = next {
@@ -160,7 +161,7 @@ impl Connector {
             }
             match tokio::time::timeout(NEXT_ADDRESS, trials.join_next()).await {
                 Ok(Some(Ok((_, Ok(stream))))) => {
-                    // Without it small requests wait for an acknowledgement; with it failing, they only do that.
+                    // Without it small requests wait for an acknowledgement. If the call fails, they only do that.
                     drop(stream.set_nodelay(true));
                     return Ok(stream);
                 }
@@ -173,14 +174,14 @@ impl Connector {
     }
 }
 
-/// The first line of a proxy's response, whose head is read to its end and no further.
+/// Returns the first line of a proxy's response, whose head is read to its end and no further.
 async fn proxy_head(stream: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= PROXY_HEAD_LEN {
             return Err(io::Error::other("the head of the proxy's response is too long"));
         }
-        // What follows the head is not the proxy's: it must not be read here.
+        // Bytes after the head do not come from the proxy: they must not be read here.
         head.push(stream.read_u8().await?);
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -191,8 +192,10 @@ fn no_address() -> Failure {
     Failure::new("connect", "the name has no address")
 }
 
-/// A failed connection. Used-up ports and a network that cannot be reached from here have one error number: a datagram socket, which
-/// needs a route and no port of its own to that address, tells them apart.
+/// Returns the failure of a connection.
+///
+/// Used-up ports and a network that cannot be reached from here have one error number. A datagram socket needs a route and no port of its own
+/// to that address, so it tells them apart.
 fn failure_of(address: SocketAddr, error: &io::Error) -> Failure {
     let failure = Failure::of("connect", error);
     if !matches!(failure, Failure::Exhausted(Exhausted::Ports)) || is_reachable(address) {
@@ -207,12 +210,12 @@ fn is_reachable(address: SocketAddr) -> bool {
         SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
     };
     let probe = |socket: UdpSocket| socket.connect(address);
-    // Where not even this socket can be had, something is used up.
+    // If not even this socket can be opened, a resource is used up.
     UdpSocket::bind(unspecified)
         .map_or_else(|error| Exhausted::from_io(&error).is_some(), |socket| probe(socket).is_ok())
 }
 
-/// The name that the receiver's certificate must be for; none if the URL is not `https`.
+/// Returns the name that the receiver's certificate must be for; `None` if the URL is not `https`.
 fn tls_name(url: &Url) -> Result<Option<ServerName<'static>>, Failure> {
     if url.scheme() != "https" {
         return Ok(None);
@@ -221,7 +224,7 @@ fn tls_name(url: &Url) -> Result<Option<ServerName<'static>>, Failure> {
         Some(Host::Ipv4(address)) => ServerName::from(IpAddr::V4(address)),
         Some(Host::Ipv6(address)) => ServerName::from(IpAddr::V6(address)),
         host => {
-            // The dot that ends an absolute name is not in certificates.
+            // Certificates do not have the dot that ends an absolute name.
             let name = host.map(|host| host.to_string().trim_end_matches('.').to_owned()).unwrap_or_default();
             ServerName::try_from(name).map_err(|error| Failure::new("tls", error.to_string()))?
         }
@@ -229,7 +232,7 @@ fn tls_name(url: &Url) -> Result<Option<ServerName<'static>>, Failure> {
     Ok(Some(name))
 }
 
-/// What a URL's user info is as a header's value; none if it has none.
+/// Returns a URL's user info as a header's value; `None` if it has none.
 pub(super) fn basic(url: &Url) -> Option<String> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -240,7 +243,7 @@ pub(super) fn basic(url: &Url) -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(credentials)))
 }
 
-/// A connection's bytes, in clear or over TLS.
+/// Byte stream of a connection, in clear or over TLS.
 pub(super) struct Stream {
     transport: Transport,
     /// Whether a byte has arrived.
@@ -261,7 +264,7 @@ impl Stream {
         Self { transport: Transport::Tls(Box::new(stream)), received: Arc::default() }
     }
 
-    /// A flag that is set when a byte of HTTP arrives.
+    /// Returns a flag that is set when a byte of HTTP arrives.
     pub(super) fn received(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.received)
     }

@@ -1,4 +1,4 @@
-//! Why there is no response, and whose fault that is.
+//! Failures of requests: why there is no response, and whether the receiver or the server caused it.
 
 use std::error::Error;
 use std::io;
@@ -6,14 +6,14 @@ use std::io;
 use crate::delivery::egress::Refused;
 use carillon_core::exhaustion::Exhausted;
 
-/// The reason for which a request has no response.
+/// Reason for which a request has no response.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The receiver, its name or its network did not do their part.
+    /// The receiver, its name or its network failed.
     Transport {
-        /// See `transport-error` in the policy interface.
+        /// Code; see `transport-error` in the policy interface.
         code: &'static str,
-        /// One sentence.
+        /// Explanation in one sentence.
         message: String,
     },
     /// The server itself has run out of something: the receiver is not to blame.
@@ -21,7 +21,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// A failure with this code, unless `error` comes from the server's own exhaustion. The message is that of the innermost cause.
+    /// Creates a failure with this code, unless `error` comes from the server's own exhaustion. The message is that of the innermost cause.
     pub(super) fn of(code: &'static str, error: &(dyn Error + 'static)) -> Self {
         match Exhausted::find(error) {
             Some(exhausted) => Self::Exhausted(exhausted),
@@ -29,12 +29,12 @@ impl Failure {
         }
     }
 
-    /// A failure with this code and text.
+    /// Creates a failure with this code and text.
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self::Transport { code, message: message.into() }
     }
 
-    /// What went wrong before there was a head of a response.
+    /// Creates the failure of an exchange that ended before the head of a response.
     pub(super) fn of_exchange(error: &hyper::Error) -> Self {
         let code = if error.is_parse() { "protocol" } else { "reset" };
         Self::of(code, error)
@@ -47,7 +47,7 @@ impl From<Refused> for Failure {
     }
 }
 
-/// The text of the cause that has no further cause.
+/// Returns the text of the innermost cause.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     loop {

@@ -1,4 +1,4 @@
-//! The one place from which requests go out.
+//! Sender: the only module from which requests go out.
 //!
 //! Invariants: no request goes to an address that the [`Guard`] refuses, whether it is written in the URL, comes from DNS or from a
 //! redirect; no more redirects are followed than the group says, and credentials follow none to another origin; time and size of an
@@ -34,14 +34,14 @@ use carillon_core::clock::{Stopwatch, deadline_after};
 use carillon_core::exhaustion::Exhausted;
 use carillon_policy::Request;
 
-/// Bytes of a redirect's body that are read, and how long they are waited for, so that its connection can be used again.
+/// Bytes of a redirect's body that are read, and the time for it, so that its connection can be used again.
 const DISCARDED_LEN: usize = 16 << 10;
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The longest `Retry-After` that is always kept, in bytes: it is read again when an attempt is judged anew.
+/// Longest `Retry-After` that is always kept, in bytes: it is read again when an attempt is judged anew.
 const RETRY_AFTER_LEN: usize = 256;
 
-/// Makes requests.
+/// Sends requests.
 #[derive(Clone)]
 pub struct Sender {
     client: Arc<Client>,
@@ -50,53 +50,53 @@ pub struct Sender {
     header_limit: usize,
 }
 
-/// What came back.
+/// Result of a request.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// An answer whose head has arrived, whatever became of its body.
+    /// A response whose head has arrived, whatever became of its body.
     Response {
-        /// The status.
+        /// Status.
         status: u16,
-        /// In the order of arrival.
+        /// Headers, in the order of arrival.
         headers: Vec<(String, Vec<u8>)>,
-        /// The first bytes.
+        /// First bytes of the body.
         body: Bytes,
-        /// Whether there was more, or should have been: it was too long, broke off, or did not end in time.
+        /// Whether the body is incomplete: it was too long, broke off, or did not end in time.
         truncated: bool,
-        /// From the start of the request.
+        /// Time from the start of the request.
         elapsed: Duration,
     },
-    /// No answer.
+    /// No response.
     Failure {
-        /// See `transport-error` in the policy interface.
+        /// Code; see `transport-error` in the policy interface.
         code: &'static str,
-        /// One sentence.
+        /// Explanation in one sentence.
         message: String,
-        /// From the start of the request.
+        /// Time from the start of the request.
         elapsed: Duration,
     },
 }
 
-/// The codes of all failures.
+/// Codes of all transport failures.
 pub const TRANSPORT_ERRORS: [&str; 9] =
     ["dns", "connect", "tls", "timeout", "reset", "body", "refused-address", "redirect", "protocol"];
 
-/// What came of a request.
+/// Result of a request with its redirects.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// What came back in the end.
+    /// Last response, or the failure.
     pub answer: Answer,
-    /// Where it was sent on to, in order, without user info and cut to a readable length.
+    /// Targets of the redirects, in order, without user info and cut to a readable length.
     pub redirects: Vec<String>,
-    /// How long fresh connections took: names, sockets and TLS. Zero where open ones could be used.
+    /// Time to open new connections: names, sockets and TLS. Zero where open ones could be used.
     pub connect: Duration,
 }
 
 impl Sender {
-    /// A client with the server's limits.
+    /// Creates a sender with the server's limits.
     ///
     /// # Errors
-    /// If the limits cannot be used, or TLS or the resolver do not start.
+    /// Returns an error if the limits cannot be used, or TLS or the resolver do not start.
     pub fn new(delivery: &Delivery, guard: Guard, files: FileShares) -> anyhow::Result<Self> {
         let sockets = Arc::new(Semaphore::new(files.receivers));
         let name_servers = delivery.name_servers.clone();
@@ -117,16 +117,16 @@ impl Sender {
         })
     }
 
-    /// Puts the server's own headers on a request.
+    /// Adds the server's own headers to a request; returns `None` if it cannot be sent as it is.
     #[must_use]
     pub fn complete(&self, request: &Request, envelope: Envelope<'_>) -> Option<Outgoing> {
         outgoing::complete(request, envelope, &self.user_agent)
     }
 
-    /// Makes the request, and those that it is redirected to.
+    /// Sends the request, and those that it is redirected to.
     ///
     /// # Errors
-    /// Returns what the server itself has run out of: nothing is known of the receiver then.
+    /// Returns the resource that the server itself has run out of: nothing is known of the receiver then.
     pub async fn send(&self, requester: Requester, outgoing: Outgoing) -> Result<Sent, Exhausted> {
         let stopwatch = Stopwatch::start();
         let (mut redirects, mut connect) = (Vec::new(), Duration::ZERO);
@@ -160,7 +160,7 @@ impl Sender {
         }
     }
 
-    /// The answer, with as much of its body as arrives: that the head has arrived decides that it is one.
+    /// Reads the body as far as it arrives. The head has arrived, so it is a response even if the body breaks off.
     async fn answer(&self, mut reply: Reply, stopwatch: Stopwatch) -> Answer {
         let status = reply.status().as_u16();
         let headers = self.kept_headers(reply.headers());
@@ -184,7 +184,7 @@ impl Sender {
         Answer::Response { status, headers, body: body.freeze(), truncated, elapsed: stopwatch.elapsed() }
     }
 
-    /// As many headers as fit, in the order of arrival. What the server itself reads again is among them, whatever comes before it.
+    /// Returns as many headers as fit, in the order of arrival. Headers that the server itself reads again are always among them.
     fn kept_headers(&self, headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
         let len = |name: &HeaderName, value: &HeaderValue| name.as_str().len() + value.len();
         let asked = headers.get(RETRY_AFTER).filter(|value| value.len() <= RETRY_AFTER_LEN);
@@ -202,8 +202,9 @@ impl Sender {
     }
 }
 
-/// Reads the rest of a redirect, so that its connection can be used again. If it is too long, too slow or breaks off, the connection is given
-/// up instead: where to go next is known.
+/// Reads the rest of a redirect, so that its connection can be used again.
+///
+/// If the body is too long, too slow or breaks off, the connection is closed instead: the target is already known.
 async fn discard(mut reply: Reply) {
     let mut room = DISCARDED_LEN;
     reply.shorten(DISCARD_TIMEOUT);

@@ -1,4 +1,4 @@
-//! A request as it goes out: what the policies made of it, and the server's own headers.
+//! Outgoing request: the policies' request with the server's own headers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,61 +13,63 @@ use carillon_core::job::{JobId, Metadata};
 use carillon_policy::binding::AuthHeader;
 use carillon_policy::{KeyMaterial, Request};
 
-/// Carries the job's id: the same for all attempts.
+/// Header with the job's id: the same for all attempts.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Carries the job's id, too: for people who read logs.
+/// Header with the job's id, too: for people who read logs.
 pub const JOB_ID_HEADER: &str = "carillon-job-id";
-/// Carries the attempt's number, from 1.
+/// Header with the attempt's number, from 1.
 pub const ATTEMPT_HEADER: &str = "carillon-attempt";
 
-/// Names the trace that the delivery belongs to (W3C Trace Context): the client's own if the job has one, else one whose id is the
-/// job's, with a span for each attempt.
+/// Header of the trace that the delivery belongs to (W3C Trace Context).
+///
+/// It is the client's own trace if the job has one, else one whose id is the job's, with a span for each attempt.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// What is on a request besides what policies made.
+/// Parts of a request that policies do not make.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
     /// The job.
     pub job: JobId,
-    /// The attempt, from 1.
+    /// The attempt's number, from 1.
     pub number: u32,
-    /// The attempt's randomness.
+    /// Seed of the attempt.
     pub seed: u32,
-    /// For all of it, redirects and body included.
+    /// Timeout of the whole exchange, redirects and body included.
     pub timeout: Duration,
-    /// How many redirects are followed.
+    /// Number of redirects that are followed.
     pub redirects: usize,
-    /// What goes out as headers of its own.
+    /// Metadata that is sent as headers of its own.
     pub metadata: Option<&'a Metadata>,
-    /// The job's own URL, if it has been read already: most encoders leave it as it is.
+    /// The job's own URL, if it is already parsed: most encoders leave it unchanged.
     pub url: Option<&'a Url>,
-    /// The headers whose values are keys. They replace headers of the same name.
+    /// Headers whose values are keys. They replace headers of the same name.
     pub auth_headers: &'a [(AuthHeader, Arc<KeyMaterial>)],
 }
 
-/// A request that is ready to go.
+/// A request that is ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The method.
     pub method: Method,
     /// The target.
     pub url: Url,
-    /// All headers but those of the connection, and the ones below.
+    /// All headers but those of the connection, and those in `auth_headers`.
     pub headers: HeaderMap,
-    /// The headers whose values are keys, apart from the others because nobody but the receiver sees them.
+    /// Headers whose values are keys, separate because only the receiver sees them.
     pub auth_headers: Vec<(AuthHeader, HeaderValue)>,
     /// The body.
     pub body: Bytes,
-    /// For all of it, redirects and body included.
+    /// Timeout of the whole exchange, redirects and body included.
     pub timeout: Duration,
-    /// How many redirects are followed.
+    /// Number of redirects that are followed.
     pub redirects: usize,
 }
 
 impl Outgoing {
-    /// The sha-256, in hex, of what the receiver sees: method, URL, each header's name and value in order, body; each with its
-    /// length in front (8 bytes, big-endian), so that no two requests share one. Without the headers whose values are keys, which
-    /// could be guessed from it.
+    /// Returns the SHA-256, in hex, of what the receiver sees: method, URL, each header's name and value in order, body.
+    ///
+    /// Each has its length in front (8 bytes, big-endian), so no two requests share a digest. Headers whose values are keys are left out,
+    /// because a key could be guessed from the digest.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hasher = Sha256::new();
@@ -86,7 +88,7 @@ impl Outgoing {
     }
 }
 
-/// Puts the server's own headers on a request; none if it cannot be sent as it is.
+/// Adds the server's own headers to a request; returns `None` if it cannot be sent as it is.
 pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &HeaderValue) -> Option<Outgoing> {
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
     for header in &request.headers {
@@ -105,7 +107,7 @@ pub(super) fn complete(request: &Request, envelope: Envelope<'_>, user_agent: &H
     let trace = HeaderValue::from_str(&format!("00-{}-{span:016x}-01", envelope.job.0.simple())).ok()?;
     headers.entry(TRACEPARENT).or_insert(trace);
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-    // Nothing here decodes a body: without this, any coding would be welcome (RFC 9110, section 12.5.3).
+    // Without this header any coding is acceptable (RFC 9110, section 12.5.3), and the server decodes none.
     headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
     headers.entry(USER_AGENT).or_insert_with(|| user_agent.clone());
     let mut auth_headers = Vec::with_capacity(envelope.auth_headers.len());

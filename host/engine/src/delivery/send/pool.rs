@@ -1,7 +1,7 @@
-//! Connections to receivers that are open and not in use, bounded for each origin, in all, and in age.
+//! Pool of idle connections to receivers, bounded for each origin, in all, and in age.
 //!
-//! Every connection holds a permit from before its socket is opened until after it is closed. Where no permit is left, the connection
-//! that has been idle for longest makes room.
+//! Every connection holds a permit from before its socket is opened until after it is closed. Where no permit is left, the connection that
+//! has been idle longest is closed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,17 +20,17 @@ use super::failure::Failure;
 use carillon_core::clock::Stopwatch;
 use carillon_core::exhaustion::Exhausted;
 
-/// How long a connection that is not needed stays open.
+/// Time for which an unused connection stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often connections that are idle for too long, too old or closed are looked for.
+/// Period in which connections that are idle for too long, too old or closed are removed.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// The most idle connections in all, and of one origin.
+/// Largest number of idle connections in all, and of one origin.
 const MAX_IDLE: usize = 1_024;
 const MAX_IDLE_OF_ORIGIN: usize = 512;
 
-/// How long a connection has to become ready for the next request after a response has ended.
+/// Time for a connection to become ready for the next request after a response has ended.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open connection.
@@ -50,9 +50,9 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Inner {
-    /// Those of each origin, the one that has been idle for longest first.
+    /// Idle connections of each origin, longest idle first.
     idle: HashMap<Arc<str>, VecDeque<Idle>>,
-    /// The origins of all of them in the same order.
+    /// Origins of all idle connections in the same order.
     order: BTreeMap<u64, Arc<str>>,
     next: u64,
 }
@@ -68,20 +68,20 @@ impl Connection {
         Self { sender, received, age: Stopwatch::start() }
     }
 
-    /// Makes a request on it.
+    /// Makes a request on the connection.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         self.received.store(false, Ordering::Release);
         self.sender.send_request(request).await
     }
 
-    /// Whether no byte has arrived since the last request was made.
+    /// Returns whether no byte has arrived since the last request was made.
     pub(super) fn is_silent(&self) -> bool {
         !self.received.load(Ordering::Acquire)
     }
 }
 
 impl Pool {
-    /// A pool of connections that are at most `max_age` old, on at most `sockets` sockets.
+    /// Creates a pool of connections that are at most `max_age` old, on at most `sockets` sockets.
     pub(super) fn new(sockets: Arc<Semaphore>, max_age: Duration) -> Arc<Self> {
         let pool = Arc::new(Self { sockets, max_age, inner: Mutex::default() });
         let swept = Arc::downgrade(&pool);
@@ -95,7 +95,7 @@ impl Pool {
         pool
     }
 
-    /// An idle connection to `origin`, the newest first.
+    /// Takes an idle connection to `origin`, the newest first.
     pub(super) fn take(&self, origin: &str) -> Option<Connection> {
         let mut inner = self.lock();
         loop {
@@ -123,7 +123,7 @@ impl Pool {
         });
     }
 
-    /// Waits for the right to open a socket. If all are in use, an idle one is closed for it.
+    /// Waits for the permit to open a socket. If all are in use, an idle connection is closed for it.
     pub(super) async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
         if let Ok(permit) = Arc::clone(&self.sockets).try_acquire_owned() {
             return Ok(permit);
@@ -136,7 +136,7 @@ impl Pool {
         }
     }
 
-    /// How many are idle.
+    /// Returns the number of idle connections.
     #[cfg(test)]
     fn idle(&self) -> usize {
         self.lock().order.len()
@@ -292,7 +292,7 @@ mod tests {
         let connection = open(&pool, &listener).await;
         pool.give_back("a".into(), connection);
         drop(listener.accept().await.unwrap());
-        // Its permit is free when its task has seen the end.
+        // The permit is free when the connection's task has seen the end.
         drop(Arc::clone(&pool.sockets).acquire_owned().await.unwrap());
         assert!(pool.take("a").is_none());
         assert_eq!(pool.idle(), 0);

@@ -1,10 +1,10 @@
-//! Where an answer sends a request on, and what of the request goes along. Pure.
+//! Redirects: the next request after a redirect, and which headers it keeps. Pure.
 //!
 //! Methods change as browsers, Go's net/http and Python's requests change them (RFC 9110, section 15.4, allows it): after 301, 302 and
 //! 303 comes a GET without a body, or a HEAD; after 307 and 308 the same request again.
 //!
-//! Invariant: to another origin (scheme, host, port) goes only what says nothing of who asks. What is left behind stays behind, also
-//! when a later redirect leads back.
+//! Invariant: another origin (scheme, host, port) gets only headers that do not identify the sender. A header that was dropped stays dropped,
+//! also when a later redirect leads back.
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
@@ -14,26 +14,27 @@ use url::Url;
 use super::failure::Failure;
 use super::outgoing::{ATTEMPT_HEADER, IDEMPOTENCY_KEY, JOB_ID_HEADER, Outgoing, TRACEPARENT};
 
-/// The code of a redirect that is not followed though its group follows redirects.
+/// Error code of a redirect that is not followed though its group follows redirects.
 const CODE: &str = "redirect";
 
-/// The longest `Location` that is followed, in bytes: as long as a job's URL may be.
+/// Longest `Location` that is followed, in bytes: the bound of a job's URL.
 const LOCATION_LEN: usize = 8 << 10;
 
-/// The longest part of a URL that is kept with an attempt, in bytes.
+/// Longest part of a URL that is kept with an attempt, in bytes.
 const SHOWN_LEN: usize = 1 << 10;
 
-/// The headers that go to another origin, and what the names of further ones begin with.
+/// Headers that go to another origin, and prefixes of the names of further ones.
 const TRAVELLING: [&str; 6] = ["accept", "user-agent", TRACEPARENT, IDEMPOTENCY_KEY, JOB_ID_HEADER, ATTEMPT_HEADER];
 const TRAVELLING_KINDS: [&str; 3] = ["accept-", CONTENT, "carillon-metadata-"];
 
-/// The headers that describe a body.
+/// Prefix of the headers that describe a body.
 const CONTENT: &str = "content-";
 
-/// The request that `status` and `location` ask for in answer to `request`, behind `followed` others; none if they are the answer.
+/// Returns the next request after a response with `status` and `location` to `request`, which followed `followed` redirects; `None` if the
+/// response is final.
 ///
 /// # Errors
-/// If it cannot be followed, or would be one redirect too many.
+/// Returns the failure if the redirect cannot be followed, or exceeds the group's number of redirects.
 pub(super) fn onward(
     request: &Outgoing,
     followed: usize,
@@ -64,18 +65,19 @@ pub(super) fn onward(
     Ok(Some(next))
 }
 
-/// A URL as it is kept with an attempt.
+/// Returns a URL as it is kept with an attempt.
 pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // Neither fails for a URL with a host.
+    // Neither call fails for a URL with a host.
     let _without_user = url.set_username("").and_then(|()| url.set_password(None));
     let mut text = String::from(url);
     text.truncate(text.floor_char_boundary(SHOWN_LEN));
     text
 }
 
-/// The URL that `location` names, seen from `from`. It has the user info of `from` at the same origin, and none at another: what an
-/// answer brings is not used.
+/// Returns the URL that `location` names, relative to `from`.
+///
+/// It has the user info of `from` at the same origin, and none at another origin. User info in `location` is not used.
 fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
     let unusable = |why: String| failure(format!("the answer is a redirect whose `Location` cannot be used: {why}"));
     let text = std::str::from_utf8(location.as_bytes()).map_err(|_| unusable("it is not text".to_owned()))?;

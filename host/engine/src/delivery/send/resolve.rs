@@ -1,10 +1,10 @@
-//! Addresses of receivers' names.
+//! Resolver: addresses of receivers' names.
 //!
-//! Literals and the names of the hosts file are answered at once. Every other name takes a permit of its group, of its tenant and of the
-//! node for as long as the look-up really lasts, also after its attempt has given up: names that are not answered hold up nobody else's.
+//! Literals and the names of the hosts file are resolved at once. Every other name takes a permit of its group, of its tenant and of the node
+//! until the look-up has really ended, even after its attempt has timed out: look-ups without a response delay only their own tenant.
 //! `/etc/hosts` and `/etc/resolv.conf` are read again when they have changed.
 //!
-//! Nothing here judges an address: the caller passes what it gets to the egress guard.
+//! Not: the check of addresses. The caller passes them to the egress guard.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -33,22 +33,22 @@ use carillon_core::job::{GroupId, TenantId};
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// How often the two files are looked at.
+/// Period in which the two files are checked for changes.
 const CHECK_FILES: Duration = Duration::from_secs(1);
 
 /// Sockets that one look-up may have at once: IPv4 and IPv6, from two name servers each.
 const SOCKETS: usize = 4;
 
-/// A tenant may take this part of the node's look-ups, and a group this part of them, or at least these numbers.
+/// Divide the node's look-ups: the shares of one tenant and of one group, and the smallest sizes of these shares.
 const TENANT_DIVISOR: usize = 4;
 const GROUP_DIVISOR: usize = 16;
 const MIN_LOOKUPS_OF_TENANT: usize = 8;
 const MIN_LOOKUPS_OF_GROUP: usize = 4;
 
-/// Times that a name server is asked.
+/// Number of queries to a name server.
 const TRIES: u32 = 2;
 
-/// A name that does not exist may exist soon; one that moves is to be found within this time.
+/// Longest times for which the resolver caches that a name is missing, which may change soon, and the addresses of a name, which may move.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 const MAX_POSITIVE_TTL: Duration = Duration::from_secs(300);
 
@@ -71,7 +71,7 @@ pub(super) struct Resolver {
     groups: Shares<Requester>,
 }
 
-/// What the system's files said when they were last read.
+/// Content of the system's files when they were last read.
 struct System {
     hosts: Hosts,
     resolver: TokioResolver,
@@ -82,13 +82,13 @@ type ChangeOutcome = (u64, i64, i64);
 
 struct Current {
     system: Arc<System>,
-    /// When the files were last changed.
+    /// Time of the files' last change.
     changed: [Option<ChangeOutcome>; 2],
     checked: Stopwatch,
 }
 
 impl Resolver {
-    /// A resolver that asks `name_servers`, or those of the system if there are none, on at most `sockets` sockets at once.
+    /// Creates a resolver that asks `name_servers`, or those of the system if there are none, on at most `sockets` sockets at once.
     ///
     /// # Errors
     /// Returns the reason for which the resolver cannot be set up.
@@ -106,7 +106,7 @@ impl Resolver {
         })
     }
 
-    /// The addresses of `name`, of which there is at least one.
+    /// Returns the addresses of `name`, of which there is at least one.
     pub(super) async fn resolve(&self, requester: Requester, name: &str) -> Result<Vec<IpAddr>, Failure> {
         let failed = |reason: String| Failure::new("dns", format!("the name `{name}` does not resolve: {reason}"));
         if let Ok(address) = name.parse() {
@@ -136,9 +136,9 @@ impl Resolver {
         if addresses.is_empty() { Err(failed("it has no addresses".to_owned())) } else { Ok(addresses) }
     }
 
-    /// Waits for the right to one look-up: of the group first, so that it takes nothing from others while it waits.
+    /// Waits for the permits of one look-up: the group's first, so that a waiting look-up takes nothing from others.
     async fn permits(&self, requester: Requester) -> [Option<OwnedSemaphorePermit>; 3] {
-        // None of them is ever closed.
+        // No semaphore is ever closed.
         let group = self.groups.get(requester).acquire_owned().await.ok();
         let tenant = self.tenants.get(requester.tenant).acquire_owned().await.ok();
         [group, tenant, Arc::clone(&self.node).acquire_owned().await.ok()]
@@ -166,7 +166,7 @@ impl System {
         let (config, mut options) = match name_servers {
             [] => system_conf::read_system_conf().unwrap_or_else(|error| {
                 tracing::debug!(%error, "{RESOLV_CONF} names no name server");
-                // As the C library does.
+                // The C library does the same.
                 (asking(&[SocketAddr::from(([127, 0, 0, 1], 53))]), ResolverOpts::default())
             }),
             servers => (asking(servers), ResolverOpts::default()),
@@ -174,7 +174,7 @@ impl System {
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Never;
         options.attempts = 1;
-        // Whatever is started has ended by the time at which its attempt gives up.
+        // Every query has ended by the time at which its attempt times out.
         options.timeout = options.timeout.min(timeout / TRIES).max(Duration::from_millis(1));
         options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
         options.positive_max_ttl = Some(MAX_POSITIVE_TTL);
@@ -183,7 +183,7 @@ impl System {
         Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), resolver: builder.build()? })
     }
 
-    /// The addresses that the hosts file has for a name.
+    /// Returns the addresses that the hosts file has for a name.
     fn hosts_file(&self, name: &Name) -> Vec<IpAddr> {
         let name = name.to_lowercase();
         let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(|kind| {
@@ -205,13 +205,13 @@ fn asking(servers: &[SocketAddr]) -> ResolverConfig {
     ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect())
 }
 
-/// When the two files were last changed.
+/// Returns when the two files were last changed.
 fn changed() -> [Option<ChangeOutcome>; 2] {
     let of = |metadata: Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
     [HOSTS, RESOLV_CONF].map(|path| Path::new(path).metadata().map(of).ok())
 }
 
-/// The server's own exhaustion, if the resolver met it.
+/// Returns the server's own exhaustion, if that is the resolver's error.
 fn failure_of(error: &NetError) -> Option<Failure> {
     let exhausted = match error {
         NetError::Busy => Some(Exhausted::Lookups),
@@ -227,7 +227,7 @@ struct Shares<K> {
     semaphores: Mutex<HashMap<K, Weak<Semaphore>>>,
 }
 
-/// Shares beyond which those that nobody uses are forgotten.
+/// Number of shares above which unused ones are removed.
 const MAX_UNUSED_SHARES: usize = 1_024;
 
 impl<K: Eq + Hash> Shares<K> {

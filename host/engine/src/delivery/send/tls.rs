@@ -1,4 +1,4 @@
-//! Whom deliveries trust over TLS: the certificate authorities of the system, and those of `delivery.ca_file`.
+//! TLS trust of deliveries: the certificate authorities of the system, and those of `delivery.ca_file`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-/// The protocol that is negotiated (ALPN).
+/// Protocol that is negotiated (ALPN).
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// TLS for deliveries, which also trusts the authorities in the file `ca_file`.
+/// Returns the TLS connector for deliveries, which also trusts the authorities in the file `ca_file`.
 ///
 /// # Errors
 /// Returns the reason for which the file cannot be used.

@@ -1,8 +1,8 @@
-//! What follows from attempts for the versions of their groups' policies. It is told after the settlement was written.
+//! Rollout of policy versions: what attempts mean for the versions of their groups' policies. It is called after the settlement was written.
 //!
-//! A version that is not good enough is taken back, and nothing else is decided here: one that some of the jobs follow, when too many of its
-//! attempts have faults or are no success; the one in force, when a policy of it is quarantined and one was in force before. Each is one write,
-//! which is refused if somebody has moved the group meanwhile.
+//! It decides one thing: to revert a version that does badly. A canary is reverted when too many of its attempts have faults or do not
+//! succeed. The version in force is reverted when one of its policies is quarantined and another version was in force before. Each revert is
+//! one write, which is refused if the group's version was changed meanwhile.
 
 mod canary;
 mod quarantines;
@@ -28,9 +28,9 @@ pub use self::replay::{Backtest, Record, Skipped};
 pub use self::requests::RequestChanges;
 pub use self::shadow::{Difference, Shadows, Tally};
 
-/// Watches how versions of policies do.
+/// Watches the results of the policies' versions.
 pub struct RolloutMonitor {
-    /// Those that run beside the ones in force.
+    /// Shadows, which run beside the versions in force.
     pub shadows: Arc<Shadows>,
     canaries: Canaries,
     catalog: Arc<Catalog>,
@@ -41,7 +41,7 @@ pub struct RolloutMonitor {
 }
 
 impl RolloutMonitor {
-    /// Until `stop`.
+    /// Creates a monitor that works until `stop`.
     #[must_use]
     pub fn new(
         executor: &Arc<AttemptExecutor>,
@@ -62,7 +62,7 @@ impl RolloutMonitor {
         }
     }
 
-    /// The part of a settlement that [`RolloutMonitor::settled`] wants to see, if it does.
+    /// Returns the part of a settlement that [`RolloutMonitor::settled`] needs, if it needs any.
     #[must_use]
     pub fn interest(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
         let attempt = settlement.attempt.as_ref()?;
@@ -70,7 +70,7 @@ impl RolloutMonitor {
         (has_fault(attempt) || tries()).then(|| Arc::clone(attempt))
     }
 
-    /// A job of a group was settled after this attempt; `trial` is what its shadow is to see.
+    /// Counts the attempt of a job that was settled; `trial` is the snapshot for its group's shadow.
     pub fn settled(
         self: &Arc<Self>,
         group: GroupId,
@@ -90,13 +90,13 @@ impl RolloutMonitor {
         }
     }
 
-    /// What came of attempts since the group's canary began.
+    /// Returns the results of attempts since the group's canary began.
     #[must_use]
     pub fn arms(&self, group: &Group) -> Arms {
         self.canaries.arms(group)
     }
 
-    /// Tells of the newest move of a group.
+    /// Publishes the newest change of a group's version in force.
     pub fn tell(&self, group: &Group) {
         let Some(it) = group.rollout.history.last() else { return };
         let about = Subject::group(group.tenant.id, group.id);
@@ -107,8 +107,9 @@ impl RolloutMonitor {
         });
     }
 
-    /// Why a version is to be taken back because a policy of it is quarantined, and whether that is one that only some of the jobs follow. A
-    /// policy that is also part of what would be gone back to is none of the version's fault.
+    /// Returns why a version must be reverted because a policy of it is quarantined, and whether that version is the canary.
+    ///
+    /// A policy that is also part of the version to revert to does not count against the version.
     fn quarantined(&self, group: &Arc<Group>, attempt: &AttemptRecord) -> Option<(bool, String)> {
         let effective = group.effective.as_ref().ok().filter(|effective| effective.rollback_on_quarantine)?;
         let decided = attempt.detail.binding_version;
@@ -151,7 +152,7 @@ impl RolloutMonitor {
                     tracing::warn!(tenant, group = name, why, "a version of a policy was rolled back");
                     rollouts.tell(&group);
                 }
-                // Somebody else has moved the group, perhaps for the same reason.
+                // The group was changed meanwhile, perhaps for the same reason.
                 Err(CatalogError::Conflict(_) | CatalogError::Gone) => {}
                 Err(error) => tracing::error!(tenant, group = name, why, %error, "a policy cannot be rolled back"),
             }

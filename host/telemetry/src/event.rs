@@ -1,6 +1,6 @@
-//! What happened to a job, as a fact: one constructor for each kind, so that no mix of fields is made that means nothing.
+//! Facts about jobs and groups: one constructor for each kind of event, so that no meaningless mix of fields can be made.
 //!
-//! A fact is made from what has been decided and committed; nothing is decided here.
+//! A fact is made from a decision that was committed; nothing is decided here.
 
 use carillon_core::clock::UnixMs;
 use carillon_core::event_kind::EventKind;
@@ -8,23 +8,23 @@ use carillon_core::job::{
     GroupId, Job, JobId, LeasedJob, Metadata, NewJob, Next, Settlement, SkippedTicks, State, TenantId, Text,
 };
 
-/// Whom a fact is about.
+/// Subject of a fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// The owner.
+    /// Owning tenant.
     pub tenant: TenantId,
-    /// The group.
+    /// Group.
     pub group: GroupId,
-    /// The job, if it is about one.
+    /// Job, if the fact is about one.
     pub job: Option<JobId>,
-    /// The job's name.
+    /// Name of the job.
     pub name: Option<String>,
-    /// The job's labels.
+    /// Labels of the job.
     pub metadata: Metadata,
 }
 
 impl Subject {
-    /// A group as a whole.
+    /// Returns the subject of a fact about a whole group.
     #[must_use]
     pub fn group(tenant: TenantId, group: GroupId) -> Self {
         Self { tenant, group, job: None, name: None, metadata: Metadata::default() }
@@ -45,48 +45,48 @@ impl From<&NewJob> for Subject {
     }
 }
 
-/// What else there is to say. Which of it is there depends on the kind.
+/// Details of a fact. The kind decides which of them are present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// The attempt's number, from 1.
     pub attempt: Option<u32>,
-    /// The status that it was answered with.
+    /// Status of the response.
     pub status: Option<u16>,
-    /// The code of what went wrong; of skipped ticks, why.
+    /// Code of the error; of skipped ticks, the reason.
     pub error: Option<String>,
-    /// When the next attempt is due; of skipped ticks, when the last would have been; of a receiver or a policy, when it is tried again.
+    /// Time of the next attempt; of skipped ticks, the last one's time; of a receiver or a policy, the time of the next try.
     pub run_at: Option<UnixMs>,
-    /// Why, in one sentence.
+    /// Reason, in one sentence.
     pub reason: Option<String>,
-    /// How many jobs, if it is about several.
+    /// Number of jobs, if the fact is about several.
     pub count: Option<u64>,
-    /// The schedule that it is about.
+    /// Schedule of the fact.
     pub schedule: Option<String>,
-    /// The receiver that it is about: scheme, host and port.
+    /// Receiver of the fact: scheme, host and port.
     pub origin: Option<String>,
-    /// The version of its group's policy that it is about.
+    /// Version of the group's policy.
     pub binding: Option<i64>,
 }
 
-/// Something that happened.
+/// A fact: an event that has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// Which kind of thing.
+    /// Kind of the event.
     pub kind: EventKind,
-    /// When.
+    /// Time of the event.
     pub at: UnixMs,
-    /// To whom.
+    /// Subject of the fact.
     pub about: Subject,
-    /// The rest.
+    /// Details of the fact.
     pub details: Details,
 }
 
-/// A fact with its place among all others.
+/// A fact with its id in the order of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Rises for ever, also over a restart.
+    /// Id; rises for ever, also over a restart.
     pub id: u64,
-    /// What happened.
+    /// Fact of the event.
     pub fact: Fact,
 }
 
@@ -95,27 +95,27 @@ impl Fact {
         Self { kind, at, about: about.into(), details }
     }
 
-    /// A job was accepted.
+    /// Returns the fact that a job was accepted.
     #[must_use]
     pub fn push(job: &NewJob) -> Self {
         let details = Details { run_at: Some(job.run_at), ..Details::default() };
         Self::new(EventKind::Push, job.created_at, job, details)
     }
 
-    /// An attempt begins, or a pull consumer got the job.
+    /// Returns the fact that an attempt begins, or that a consumer leased the job.
     #[must_use]
     pub fn pop(leased: &LeasedJob, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
         Self::new(EventKind::Pop, at, &leased.job, details)
     }
 
-    /// A pull consumer found nothing in a group.
+    /// Returns the fact that a consumer found no job in a group.
     #[must_use]
     pub fn empty(tenant: TenantId, group: GroupId, at: UnixMs) -> Self {
         Self::new(EventKind::Empty, at, Subject::group(tenant, group), Details::default())
     }
 
-    /// A lease is over: what became of its job, which is now in `state`.
+    /// Returns the fact of a settlement, after which the job is in `state`.
     #[must_use]
     pub fn settled(leased: &LeasedJob, settlement: &Settlement, state: State) -> Self {
         let attempt = settlement.attempt.as_ref();
@@ -139,7 +139,7 @@ impl Fact {
             status: attempt.and_then(|attempt| attempt.status),
             error: attempt.and_then(|attempt| attempt.detail.error.as_ref()).map(|error| error.code.clone()),
             run_at,
-            // What was decided is not what became of a job that was cancelled meanwhile; and a success needs no reason.
+            // The reason is that of the decision, so it does not apply to a job that was cancelled meanwhile; and a success needs no reason.
             reason: decision
                 .filter(|decision| decision.state == state && kind != EventKind::Complete)
                 .map(|decision| decision.reason.clone()),
@@ -148,44 +148,45 @@ impl Fact {
         Self::new(kind, settlement.at, &leased.job, details)
     }
 
-    /// A lease ended without a settlement: its node, or its consumer, is gone.
+    /// Returns the fact that a lease expired without a settlement: its node or its consumer is gone.
     #[must_use]
     pub fn interrupt(leased: &LeasedJob, at: UnixMs) -> Self {
         let details = Details { attempt: Some(leased.number()), ..Details::default() };
         Self::new(EventKind::Interrupt, at, &leased.job, details)
     }
 
-    /// A job that waited was cancelled.
+    /// Returns the fact that a waiting job was cancelled.
     #[must_use]
     pub fn cancel(about: impl Into<Subject>, at: UnixMs) -> Self {
         Self::new(EventKind::Cancel, at, about, Details::default())
     }
 
-    /// A job was left out: `about` is the one that does its work.
+    /// Returns the fact that a job was left out: `about` is the waiting job that does its work.
     #[must_use]
     pub fn debounce_hit(about: impl Into<Subject>, at: UnixMs) -> Self {
         Self::new(EventKind::DebounceHit, at, about, Details::default())
     }
 
-    /// A job with a debounce window was accepted, to run at `run_at`.
+    /// Returns the fact that a job with a debounce window was accepted, to run at `run_at`.
     #[must_use]
     pub fn debounce_miss(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
         Self::new(EventKind::DebounceMiss, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
-    /// Whether a job could be left out was not to be found out.
+    /// Returns the fact that debouncing failed: whether a job could be left out is unknown.
     #[must_use]
     pub fn debounce_error(about: impl Into<Subject>, at: UnixMs, reason: String) -> Self {
         Self::new(EventKind::DebounceError, at, about, Details { reason: Some(reason), ..Details::default() })
     }
 
-    /// A job was left out: `about` is the same job, accepted before.
+    /// Returns the fact that a job was left out: `about` is the same job, accepted before.
     #[must_use]
     pub fn dedupe_hit(about: impl Into<Subject>, at: UnixMs) -> Self {
         Self::new(EventKind::DedupeHit, at, about, Details::default())
     }
 
-    /// A waiting job was given the request of a later call with its debounce key. `before` is the job with the request that was replaced.
+    /// Returns the fact that a later call with its debounce key replaced the request of a waiting job. `before` is the job with the replaced
+    /// request.
     #[must_use]
     pub fn request_replaced(about: impl Into<Subject>, at: UnixMs, before: &Job) -> Self {
         let request = match &before.spec.target {
@@ -196,32 +197,32 @@ impl Fact {
         Self::new(EventKind::Edit, at, about, Details { reason: Some(reason), ..Details::default() })
     }
 
-    /// A job was changed.
+    /// Returns the fact that a job was changed.
     #[must_use]
     pub fn edit(about: impl Into<Subject>, at: UnixMs) -> Self {
         Self::new(EventKind::Edit, at, about, Details::default())
     }
 
-    /// A job's next attempt was moved to `run_at`.
+    /// Returns the fact that a job's next attempt was moved to `run_at`.
     #[must_use]
     pub fn reschedule(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
         Self::new(EventKind::Reschedule, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
-    /// `count` dead letters are tried again at `run_at`; `about` is the job, or the group.
+    /// Returns the fact that `count` dead letters are tried again at `run_at`; `about` is the job, or the group.
     #[must_use]
     pub fn redrive(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs, count: u64) -> Self {
         let details = Details { run_at: Some(run_at), count: Some(count), ..Details::default() };
         Self::new(EventKind::Redrive, at, about, details)
     }
 
-    /// `count` jobs of a group were removed.
+    /// Returns the fact that `count` jobs of a group were removed.
     #[must_use]
     pub fn purge(about: impl Into<Subject>, at: UnixMs, count: u64) -> Self {
         Self::new(EventKind::Purge, at, about, Details { count: Some(count), ..Details::default() })
     }
 
-    /// Ticks of a schedule made no job.
+    /// Returns the fact that ticks of a schedule made no job.
     #[must_use]
     pub fn skip(about: impl Into<Subject>, at: UnixMs, schedule: String, skipped: &SkippedTicks) -> Self {
         let details = Details {
@@ -235,7 +236,7 @@ impl Fact {
         Self::new(EventKind::Skip, at, about, details)
     }
 
-    /// The receiver at `origin` is left alone until `until`. `about` is the group whose attempt led to it.
+    /// Returns the fact that the circuit breaker of `origin` is open until `until`. `about` is the group whose attempt opened it.
     #[must_use]
     pub fn breaker_open(about: Subject, at: UnixMs, origin: String, until: UnixMs, reason: String) -> Self {
         let (origin, reason) = (Some(origin), Some(reason));
@@ -247,7 +248,7 @@ impl Fact {
         )
     }
 
-    /// The receiver at `origin` has asked that the group's jobs for one of its URLs wait until `until`.
+    /// Returns the fact that the receiver at `origin` has asked the group's jobs for one of its URLs to wait until `until`.
     #[must_use]
     pub fn receiver_pause(about: Subject, at: UnixMs, origin: String, until: UnixMs) -> Self {
         let (origin, reason) = (Some(origin), Some("it asked for a pause of the URL with `Retry-After`".to_owned()));
@@ -255,25 +256,25 @@ impl Fact {
         Self::new(EventKind::ReceiverPause, at, about, details)
     }
 
-    /// The receiver at `origin` is back. `about` is the group whose attempt it answered.
+    /// Returns the fact that the circuit breaker of `origin` has closed. `about` is the group whose attempt closed it.
     #[must_use]
     pub fn breaker_close(about: Subject, at: UnixMs, origin: String) -> Self {
         Self::new(EventKind::BreakerClose, at, about, Details { origin: Some(origin), ..Details::default() })
     }
 
-    /// Version `binding` of a group's policy was put in force.
+    /// Returns the fact that version `binding` of a group's policy was put in force.
     #[must_use]
     pub fn promote(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
         Self::new(EventKind::Promote, at, about, Details { binding: Some(binding), reason, ..Details::default() })
     }
 
-    /// Version `binding` of a group's policy is in force again.
+    /// Returns the fact that version `binding` of a group's policy is in force again.
     #[must_use]
     pub fn rollback(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
         Self::new(EventKind::Rollback, at, about, Details { binding: Some(binding), reason, ..Details::default() })
     }
 
-    /// A policy of version `binding` failed too often, at last with the fault `error`, and is not called until `until`.
+    /// Returns the fact that a policy of version `binding` failed too often, at last with the fault `error`, and is not called until `until`.
     #[must_use]
     pub fn quarantine(about: Subject, at: UnixMs, binding: i64, until: UnixMs, error: &str, reason: String) -> Self {
         let (error, reason) = (Some(error.to_owned()), Some(reason));
@@ -281,13 +282,13 @@ impl Fact {
         Self::new(EventKind::Quarantine, at, about, details)
     }
 
-    /// The policies of a group, whose version `binding` is in force, are called again.
+    /// Returns the fact that the policies of a group, whose version `binding` is in force, are called again.
     #[must_use]
     pub fn unquarantine(about: Subject, at: UnixMs, binding: i64, reason: Option<String>) -> Self {
         Self::new(EventKind::Unquarantine, at, about, Details { binding: Some(binding), reason, ..Details::default() })
     }
 
-    /// Version `binding`, which runs beside the one in force, said something else of an attempt.
+    /// Returns the fact that the results of version `binding`, which runs in shadow, differ for an attempt.
     #[must_use]
     pub fn shadow_difference(leased: &LeasedJob, at: UnixMs, binding: i64, reason: String) -> Self {
         let (attempt, binding, reason) = (Some(leased.number()), Some(binding), Some(reason));
@@ -299,7 +300,7 @@ impl Fact {
         )
     }
 
-    /// About how much memory it takes, in bytes.
+    /// Estimates the memory that the event takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let details = &self.details;
         let words = [&self.about.name, &details.error, &details.reason, &details.schedule, &details.origin];
@@ -311,5 +312,5 @@ impl Fact {
     }
 }
 
-/// What a label takes besides its bytes, in bytes.
+/// Estimated memory of a label besides its text, in bytes.
 const LABEL_SIZE: usize = 64;

@@ -1,6 +1,8 @@
-//! Is told what happened, and decides nothing: log lines, metrics, and the events that clients and observers follow.
+//! Telemetry: log lines, metrics, and the events that clients and observers follow.
 //!
-//! Whoever tells does so after the store has committed, and waits for nobody who listens.
+//! Not: decisions. It only receives facts.
+//!
+//! Invariants: a fact is recorded after the store has committed, and recording waits for no reader.
 
 mod event;
 mod metrics;
@@ -15,14 +17,14 @@ pub use self::event::{Details, Event, Fact, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
 pub use self::ring::{Cursor, Found, Ring, RingCapacity};
 
-/// What is remembered of a job that is to be stored, to tell what became of it.
+/// Facts of a job that is about to be stored, published by the result of the insertion.
 pub struct PendingFacts {
     push: Fact,
     debounced: bool,
 }
 
 impl PendingFacts {
-    /// Of this one.
+    /// Collects the facts of this job.
     #[must_use]
     pub fn of(job: &NewJob) -> Self {
         Self { push: Fact::push(job), debounced: matches!(job.admission, Admission::Debounced(_)) }
@@ -46,40 +48,40 @@ impl PendingFacts {
             InsertOutcome::Carried { job, before } => {
                 vec![Fact::debounce_hit(&**job, now), Fact::request_replaced(&**job, now, before)]
             }
-            // Whoever asked for the tick tells of it.
+            // The caller that requested the tick publishes it.
             InsertOutcome::Skipped | InsertOutcome::TickSkipped(_) => Vec::new(),
         }
     }
 }
 
-/// Where facts go.
+/// Publishes facts as events, metrics and log lines.
 pub struct Telemetry {
-    /// The numbers.
+    /// Counters, gauges and histograms.
     pub metrics: Metrics,
-    /// The newest events.
+    /// Newest events.
     pub events: Ring,
 }
 
 impl Telemetry {
-    /// For a server that starts `now` and keeps this many events.
+    /// Creates the telemetry of a server that starts `now`, with this capacity for events.
     #[must_use]
     pub fn new(events: RingCapacity, now: UnixMs) -> Self {
         Self { metrics: Metrics::default(), events: Ring::new(events, now) }
     }
 
-    /// Something happened that is no part of an attempt.
+    /// Publishes a fact that is not part of an attempt.
     pub fn tell(&self, fact: Fact) {
         self.events.record([fact]);
     }
 
-    /// This became of jobs that were to be stored.
+    /// Publishes the results of an insertion.
     pub fn placed(&self, jobs: Vec<PendingFacts>, placed: &[InsertOutcome]) {
         let stored = placed.iter().filter(|placed| matches!(placed, InsertOutcome::Stored { .. })).count();
         self.metrics.accepted(u64::try_from(stored).unwrap_or(u64::MAX));
         self.events.record(jobs.into_iter().zip(placed).flat_map(|(job, placed)| job.facts(placed)));
     }
 
-    /// This came of a change of jobs.
+    /// Publishes the results of a change of jobs.
     pub fn changed(&self, jobs: &[Job], change: &JobChange, changed: &[ChangeOutcome], now: UnixMs) {
         let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == ChangeOutcome::Done).map(|(job, _)| job);
         self.events.record(done.map(|job| match change {
@@ -91,7 +93,7 @@ impl Telemetry {
         }));
     }
 
-    /// An attempt is over and its settlement was, or was not, applied.
+    /// Publishes the result of a settlement, whether or not it was applied.
     pub fn settled(&self, leased: &LeasedJob, settlement: &Settlement, settled: SettleOutcome) {
         self.metrics.settled(settlement, settled);
         let (id, number) = (leased.job.id, leased.number());

@@ -1,4 +1,4 @@
-//! The numbers under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: nothing is labelled by group or job.
+//! Metrics under `/metrics`, in the OpenMetrics text format. Labels are few and bounded: no metric is labelled by group or job.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -54,31 +54,31 @@ struct FaultLabels {
     code: String,
 }
 
-/// What became of an event that an observer was to be shown.
+/// Outcome of an event for an observer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObserverOutcome {
-    /// It was shown.
+    /// The event was shown.
     Shown,
     /// The call that showed it ended in a fault.
     Failed,
-    /// It was not shown.
+    /// The event was not shown.
     Dropped,
 }
 
-/// What came of an attempt that a shadow was to see.
+/// Outcome of an attempt for a shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowOutcome {
-    /// It said the same.
+    /// The results are the same.
     Same,
-    /// It said something else.
+    /// The results differ.
     Different,
-    /// It had a fault.
+    /// A policy of the shadow had a fault.
     Fault,
-    /// It was not shown it.
+    /// The shadow was not shown the attempt.
     Dropped,
 }
 
-/// What a request to the API is counted under.
+/// Labels of a request to the API.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
     method: &'static str,
@@ -86,11 +86,12 @@ pub struct RequestLabels {
     status: u16,
 }
 
-/// The methods that are told apart: anybody can send any other word.
+/// Methods with a label of their own: clients can send any other word.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
 
 impl RequestLabels {
-    /// Of a request by this method for a route's pattern, and the status of its answer. A method that HTTP does not define is `other`.
+    /// Creates the labels of a request: its method, its route's pattern, and the status of its response. A method that HTTP does not define
+    /// is `other`.
     #[must_use]
     pub fn new(method: &str, route: &str, status: u16) -> Self {
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
@@ -235,34 +236,34 @@ impl Metrics {
         );
     }
 
-    /// Jobs were stored.
+    /// Counts stored jobs.
     pub fn accepted(&self, jobs: u64) {
         self.accepted.inc_by(jobs);
     }
 
-    /// The dispatcher leased jobs in one transaction.
+    /// Counts a claim that leased jobs.
     pub fn claimed(&self) {
         self.claims.inc();
     }
 
-    /// Runs of a schedule made no job.
+    /// Counts ticks of a schedule that made no job.
     pub fn ticks_skipped(&self, skipped: &SkippedTicks) {
         let reason = ReasonLabel { reason: skipped.reason.as_str() };
         self.schedule_runs_skipped.get_or_create(&reason).inc_by(skipped.count);
     }
 
-    /// A request to the API was answered.
+    /// Counts a request to the API.
     pub fn request(&self, labels: &RequestLabels) {
         self.requests.get_or_create(labels).inc();
     }
 
-    /// Whether the server is ready, and how often a background loop was started again.
+    /// Sets whether the server is ready, and how often a background loop was restarted.
     pub fn health(&self, is_ready: bool, loop_restarts: u64) {
         self.ready.set(i64::from(is_ready));
         self.loop_restarts.set(i64::try_from(loop_restarts).unwrap_or(i64::MAX));
     }
 
-    /// What is true at this moment.
+    /// Sets the gauges of the present moment.
     pub fn now(&self, running: usize, policy_queue: usize, streams: usize, breakers_open: usize) {
         self.breakers_open.set(i64::try_from(breakers_open).unwrap_or(i64::MAX));
         self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
@@ -270,31 +271,31 @@ impl Metrics {
         self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
     }
 
-    /// How many policies are quarantined.
+    /// Sets the number of quarantined policies.
     pub fn quarantined(&self, policies: usize) {
         self.policies_quarantined.set(i64::try_from(policies).unwrap_or(i64::MAX));
     }
 
-    /// How many plugins are loaded, and how much room their code takes.
+    /// Sets the number of loaded plugins, and the memory of their code.
     pub fn plugins(&self, count: usize, bytes: usize) {
         self.plugins_loaded.set(i64::try_from(count).unwrap_or(i64::MAX));
         self.plugins_loaded_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// A receiver is left alone from now on.
+    /// Counts a circuit breaker that opened.
     pub fn breaker_opened(&self) {
         self.breakers_opened.inc();
     }
 
-    /// How well commits are shared: commands divided by commits is the mean size of a group commit.
+    /// Sets the counters of the store. Commands divided by commits is the mean size of a group commit.
     pub fn store(&self, commits: u64, commands: u64, failures: u64) {
-        // The store counts; what it has counted only rises.
+        // The store counts, and its counts only rise.
         self.commits.inner().store(commits, Ordering::Relaxed);
         self.commands.inner().store(commands, Ordering::Relaxed);
         self.store_failures.inner().store(failures, Ordering::Relaxed);
     }
 
-    /// How much waits in the store.
+    /// Sets the gauges of the store's backlog.
     pub fn backlog(&self, backlog: &Backlog, now: UnixMs) {
         self.jobs_waiting.set(i64::try_from(backlog.waiting).unwrap_or(i64::MAX));
         self.jobs_due.set(i64::try_from(backlog.due).unwrap_or(i64::MAX));
@@ -324,7 +325,7 @@ impl Metrics {
         attempt.detail.plugins.iter().for_each(|used| self.policy_call(used));
     }
 
-    /// Events were shown to an observer, or not.
+    /// Counts events that an observer was shown, or not.
     pub fn observed(&self, outcome: ObserverOutcome, events: u64) {
         let outcome = match outcome {
             ObserverOutcome::Shown => "shown",
@@ -334,7 +335,7 @@ impl Metrics {
         self.observed.get_or_create(&OutcomeLabel { outcome }).inc_by(events);
     }
 
-    /// A shadow was shown an attempt, or not.
+    /// Counts an attempt that a shadow was shown, or not.
     pub fn shadowed(&self, outcome: ShadowOutcome) {
         let outcome = match outcome {
             ShadowOutcome::Same => "same",
@@ -345,7 +346,7 @@ impl Metrics {
         self.shadowed.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// A policy was called.
+    /// Counts a call of a policy.
     pub fn policy_call(&self, used: &PluginUse) {
         self.policy.get_or_create(&RoleLabel { role: used.role.clone() }).observe(seconds(used.micros));
         if let Some(code) = &used.fault {
@@ -353,7 +354,7 @@ impl Metrics {
         }
     }
 
-    /// The text.
+    /// Returns the metrics as text.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();

@@ -1,5 +1,5 @@
-//! The `process_*` numbers that monitoring knows of every program. They are read from `/proc` when they are asked for; where there is none, they are
-//! left out.
+//! The `process_*` metrics that monitoring expects of every program. They are read from `/proc` on each request; where there is no `/proc`,
+//! they are left out.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// Collects them.
+/// Collector of the process metrics.
 #[derive(Debug)]
 pub(super) struct Process;
 
-/// What is known of the process.
+/// Resource usage of the process.
 #[derive(Debug, PartialEq)]
 struct Usage {
     cpu_seconds: f64,
@@ -55,7 +55,7 @@ impl Collector for Process {
 /// Ticks of the kernel's clock in a second, as programs see it (`USER_HZ`): the same on all architectures in use.
 const TICKS: f64 = 100.0;
 
-/// Reads proc(5); none where there is no `/proc`.
+/// Reads proc(5); returns `None` where there is no `/proc`.
 fn read() -> Option<Usage> {
     let text = |path: &str| std::fs::read_to_string(path).ok();
     let open_files = std::fs::read_dir("/proc/self/fd").ok()?.count();
@@ -66,7 +66,7 @@ fn parse(stat: &str, status: &str, system: &str, open_files: usize) -> Option<Us
     // The second field is the program's name in parentheses, which may hold spaces and parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    // Numbered from 1 in proc(5), of which two are gone.
+    // The fields are numbered from 1 in proc(5), of which two are consumed.
     let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
     let line = |text: &str, name: &str| -> Option<i64> {
         text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()

@@ -1,8 +1,7 @@
-//! The newest events, in memory: a live view. What is durable are jobs and their attempts.
+//! Ring of the newest events, in memory: a live view. Jobs and their attempts are durable; events are not.
 //!
-//! Invariants: whoever records waits for nobody who reads; what is kept is bounded by number and by memory; ids follow one another
-//! without a gap, so that a reader who lost some can tell. A reader that is too slow, or was away for too long, loses the oldest
-//! events and is told so.
+//! Invariants: recording waits for no reader; kept events are bounded by number and by memory; ids have no gap, so a reader can detect that
+//! it lost events. A reader that is too slow, or was away for too long, loses the oldest events and is told so.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,19 +11,21 @@ use tokio::sync::Notify;
 use super::event::{Event, Fact};
 use carillon_core::clock::UnixMs;
 
-/// The part of an id below the millisecond of the start: a server makes fewer events than 2^20 a millisecond, so its ids stay below
-/// those of a later start, unless the clock was set back by more than it ran.
+/// Bits of an id below the millisecond of the server's start.
+///
+/// A server records fewer than 2^20 events in a millisecond, so its ids stay below those of a later start, unless the clock was set back by
+/// more than the server ran.
 const ID_BITS: u32 = 20;
 
-/// The most events that are looked at in one go, so that nobody holds the lock for long.
+/// Largest number of events that one read scans, so that no reader holds the lock for long.
 const CHUNK: usize = 512;
 
-/// How much is kept.
+/// Capacity of the ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingCapacity {
-    /// The most events.
+    /// Largest number of events.
     pub events: usize,
-    /// The most memory that they take, in bytes, as estimated.
+    /// Largest memory of the events, in bytes, as estimated.
     pub memory: usize,
 }
 
@@ -35,32 +36,32 @@ pub struct Ring {
     recorded: Notify,
 }
 
-/// Events stand side by side in one block: many small allocations that live long would make all others slower.
+/// Ring buffer. The events are stored in one block, because many small allocations that live long would slow down all others.
 struct Kept {
     events: VecDeque<Event>,
     size: usize,
     next: u64,
 }
 
-/// Where a reader stands: it has seen everything up to this id.
+/// Position of a reader: it has seen every event up to this id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
-/// What a look at the ring found.
+/// Result of a read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The id of the last event that was lost, if some were: the reader does not know how many.
+    /// Id of the last lost event, if some were lost; their number is known for this run only.
     pub lost_until: Option<u64>,
-    /// How many of this run were lost.
+    /// Number of lost events of this run.
     pub lost: u64,
-    /// Those that are wanted, in order.
+    /// Wanted events, in order.
     pub events: Vec<Event>,
-    /// Whether there are more to look at.
+    /// Whether more events can be read.
     pub more: bool,
 }
 
 impl Ring {
-    /// An empty one of a server that starts `now`.
+    /// Creates an empty ring of a server that starts `now`.
     #[must_use]
     pub fn new(bounds: RingCapacity, now: UnixMs) -> Self {
         let next = (now.as_u64() << ID_BITS) + 1;
@@ -86,20 +87,21 @@ impl Ring {
         self.recorded.notify_waiters();
     }
 
-    /// Wakes at each record. Register before you look.
+    /// Notifies of each record. A reader registers before it reads.
     #[must_use]
     pub fn recorded(&self) -> &Notify {
         &self.recorded
     }
 
-    /// Behind the newest event.
+    /// Returns the position behind the newest event.
     #[must_use]
     pub fn newest(&self) -> Cursor {
         Cursor(self.lock().next - 1)
     }
 
-    /// What follows `cursor`, which is moved behind what was looked at. A cursor of another run, or ahead of this one, has lost
-    /// events. `wanted` is quick and asks nobody, since it holds up whoever records.
+    /// Returns the events after `cursor`, and moves it behind the scanned ones.
+    ///
+    /// A cursor of another run, or ahead of this one, has lost events. `wanted` must be fast and must not block, since it delays recording.
     pub fn read(&self, cursor: &mut Cursor, wanted: impl Fn(&Fact) -> bool) -> Found {
         let kept = self.lock();
         let newest = kept.next - 1;

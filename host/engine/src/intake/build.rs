@@ -1,4 +1,4 @@
-//! From what a client posts to a [`NewJob`], checked field by field.
+//! Builder of jobs: turns a client's document into a [`NewJob`], and checks it field by field.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,35 +25,35 @@ use carillon_core::job::{Admission, FollowUp, JobId, Metadata, NewJob, Spec, Tar
 use carillon_core::json::read_object;
 use carillon_policy::binding::{parse_period, pointer_to};
 
-/// The most metadata entries.
+/// Largest number of metadata entries.
 const ENTRIES: usize = 64;
 
-/// The most metadata in sum, in bytes.
+/// Largest metadata in sum, in bytes.
 const METADATA_LEN: usize = 8 << 10;
 
-/// The most metadata in sum as headers, names and values, in bytes: receivers take 8 to 16 KiB of headers in all.
+/// Largest metadata in sum as headers, names and values, in bytes: receivers accept 8 to 16 KiB of headers in all.
 const METADATA_HEADERS_LEN: usize = 8 << 10;
 
-/// The longest method, in bytes.
+/// Longest method, in bytes.
 const METHOD_LEN: usize = 20;
 
-/// How the order keys begin that the server gives to the jobs of schedules; clients cannot give such keys.
+/// Prefix of the order keys that the server gives to the jobs of schedules; clients cannot use it.
 pub(super) const SCHEDULE_ORDER_KEY: &str = "schedule:";
 
-/// How many jobs can follow one another.
+/// Largest number of jobs in a chain of follow-up jobs.
 const FLOW_DEPTH: u32 = 5;
 
-/// What the jobs of one request have been checked for already.
+/// Results of checks that hold for all jobs of one request.
 #[derive(Default)]
 pub struct ValidationCache {
     overrides: HashSet<(String, String)>,
-    /// The last URL that was fine: those of one request are often the same.
+    /// Last valid URL: the jobs of one request often have the same.
     url: Option<String>,
     before: bool,
 }
 
 impl ValidationCache {
-    /// Everything was, when it was put.
+    /// Returns a cache for a document whose parts were all checked when it was stored.
     pub(super) fn all_valid() -> Self {
         Self { before: true, ..Self::default() }
     }
@@ -68,15 +68,15 @@ impl ValidationCache {
     }
 }
 
-/// The parts of a job that do not depend on when it is posted.
+/// Parts of a job that do not depend on the time at which it is posted.
 pub struct Draft {
-    /// What does not change while it waits.
+    /// Parts that do not change while the job waits.
     pub spec: Spec,
-    /// Its payload.
+    /// Payload.
     pub body: Bytes,
-    /// From when it was posted until it expires.
+    /// Time from when it was posted until it expires.
     pub ttl: Option<Duration>,
-    /// How long after it was due an attempt may still start.
+    /// Delay after its due time at which an attempt may still start.
     pub max_delay: Option<Duration>,
 }
 
@@ -125,7 +125,7 @@ impl Intake {
         })
     }
 
-    /// Checks what does not depend on the time. `depth` is how many jobs may still follow one another.
+    /// Checks what does not depend on the time. `depth` is the number of follow-up jobs that may still form a chain.
     ///
     /// # Errors
     /// Returns [`IntakeError`] with a JSON pointer to the field that cannot be accepted.
@@ -171,7 +171,7 @@ impl Intake {
         Ok(Draft { spec, body, ttl, max_delay })
     }
 
-    /// The job that is to follow, checked as if it were posted now.
+    /// Builds the follow-up job, checked as if it were posted now.
     fn template<'a>(
         &'a self,
         group: &'a Arc<Group>,
@@ -272,7 +272,7 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
     }
 }
 
-/// Where the job goes; none if it is to be pulled.
+/// Returns the target of the job; `None` if it is to be pulled.
 fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>, IntakeError> {
     let Some(text) = &doc.url else {
         if doc.method.is_some() || !doc.headers.is_empty() {
@@ -336,7 +336,7 @@ fn check_metadata_headers(metadata: &Metadata) -> Result<(), IntakeError> {
     Ok(())
 }
 
-/// Where a text stands in a job's document.
+/// Returns the name of a text's field in a job's document.
 fn place_of(text: &Text<'_>) -> String {
     let parts = text.namespace.into_iter().chain([text.name]);
     parts.fold("/metadata".to_owned(), |pointer, part| pointer + &pointer_to(part))

@@ -1,4 +1,4 @@
-//! Under what condition a posted job is taken in: deduplicated, debounced, in place of others, or always.
+//! Admission conditions of a posted job: deduplicated, debounced, in place of others, or none.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use super::input::{JobDoc, check_key};
 use carillon_core::job::{Admission, Carries, Debounce, Spec, Target};
 use carillon_policy::binding::parse_period;
 
-/// How long a dedupe key is remembered if the client does not say, and at most.
+/// Default and largest time for which a dedupe key is remembered.
 const DEDUPE_WINDOW: Duration = Duration::from_secs(5 * 60);
 const MAX_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
-/// How far a window may be from the millisecond that it was written as.
+/// Largest rounding error of a window that is given in milliseconds.
 const INEXACTNESS: Duration = Duration::from_nanos(1_000);
 
-/// The longest window of a debounced key.
+/// Longest window of a debounce key.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(30 * 86_400);
 
-/// Reads the condition.
+/// Reads the admission condition of a document.
 ///
 /// # Errors
-/// If it makes no sense.
+/// Returns [`IntakeError`] with a JSON pointer to the offending field.
 pub(super) fn admission(
     doc: &JobDoc,
     spec: &Spec,
@@ -78,7 +78,7 @@ fn debounce_window(seconds: f64) -> Result<Duration, IntakeError> {
         let most = MAX_DEBOUNCE.as_secs();
         invalid(format!("a number of seconds from 0 to {most} is needed"))
     })?;
-    // A float is seldom exactly the millisecond that it was written as.
+    // A float is seldom exactly the millisecond that was written.
     let half = Duration::from_micros(500);
     let whole = Duration::from_millis(u64::try_from((window + half).as_millis()).unwrap_or(u64::MAX));
     if window.abs_diff(whole) > INEXACTNESS {
@@ -102,10 +102,11 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, IntakeError> {
     }
 }
 
-/// Jobs that would send the same are one. The length of each part keeps different parts from adding up to the same.
+/// Returns a key that is equal for jobs which would send the same request. Each part has its length in front, so that different parts never
+/// yield one key.
 fn content_key(spec: &Spec, body: &[u8]) -> String {
     let (method, url) = match &spec.target {
-        // Spellings of one URL are one.
+        // Different spellings of one URL count as one.
         Some(Target { method, url, .. }) => {
             (method.as_str(), Url::parse(url).map_or_else(|_| url.clone(), String::from))
         }

@@ -1,4 +1,4 @@
-//! Why a job is not accepted. Knows nothing of HTTP.
+//! Errors of intake: reasons for which a job is not accepted. Knows nothing of HTTP.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use carillon_core::json::Unreadable;
 use carillon_policy::binding::Invalid;
 use carillon_store::StoreError;
 
-/// Why a job, or what jobs are made of, is not accepted.
+/// Reason for which a job, or a document of which jobs are made, is not accepted.
 #[derive(Debug)]
 pub struct IntakeError {
-    /// JSON pointer (RFC 6901) to the offending part of the input, if it is about a part of it.
+    /// JSON pointer (RFC 6901) to the offending part of the input, if the error is about a part.
     pub pointer: Option<String>,
-    /// What is wrong.
+    /// Cause of the error.
     pub cause: Cause,
 }
 
-/// What is wrong with a job that is not accepted.
+/// Cause for which a job is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The input is not JSON, or not of the right shape.
+    /// The input is not JSON, or has the wrong shape.
     #[error("{0}")]
     Malformed(String),
-    /// A field has a value that is not possible.
+    /// A field has an invalid value.
     #[error("{0}")]
     Invalid(String),
-    /// The job is possible by itself, but not together with what is configured.
+    /// The job is valid by itself, but conflicts with the configuration.
     #[error("{0}")]
     Conflict(String),
     /// The catalog refuses the job's overrides.
@@ -37,31 +37,31 @@ pub enum Cause {
 }
 
 impl IntakeError {
-    /// `detail` about the field at `pointer`.
+    /// Creates an error with `detail` about the field at `pointer`.
     pub(crate) fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: Some(pointer.into()), cause: Cause::Invalid(detail.into()) }
     }
 
-    /// The job does not go together with what is configured.
+    /// Creates an error about a job that conflicts with the configuration.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self { pointer: None, cause: Cause::Conflict(detail.into()) }
     }
 
-    /// The same error in a part of the input, which is pointed at even if nothing in it is.
+    /// Returns the error within a part of the input; the pointer names the part even if the error has no pointer.
     #[must_use]
     pub fn inside(mut self, prefix: &str) -> Self {
         self.pointer = Some(format!("{prefix}{}", self.pointer.unwrap_or_default()));
         self
     }
 
-    /// The same error in a part of the input.
+    /// Returns the error within a part of the input.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {
         self.pointer = self.pointer.map(|pointer| format!("{prefix}{pointer}"));
         self
     }
 
-    /// The same error of another field.
+    /// Returns the same error about another field.
     #[must_use]
     pub fn moved_to(mut self, pointer: &str) -> Self {
         self.pointer = Some(pointer.to_owned());

@@ -1,4 +1,4 @@
-//! Headers of a job, as clients give them and as they are shown.
+//! Headers of a job: input, patches and view.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use super::error::IntakeError;
 use carillon_policy::binding::pointer_to;
 use carillon_policy::check_job_header;
 
-/// The most headers of a job.
+/// Largest number of headers of a job.
 const MAX_HEADERS: usize = 64;
 
-/// Headers that a request has once at most: a receiver would take one of two, or refuse both (RFC 9110, section 5.3).
+/// Headers that a request has at most once: a receiver would take one of two, or refuse both (RFC 9110, section 5.3).
 const SINGLE: [&str; 10] = [
     "authorization",
     "content-location",
@@ -43,14 +43,14 @@ impl From<(String, String)> for HeaderView {
     }
 }
 
-/// Headers as a client gives them: an object of values by name, or a list in which a name may be repeated.
+/// Headers in a client's input: an object of values by name, or a list in which a name may be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeadersInput {
     headers: Vec<(String, String)>,
     form: Form,
 }
 
-/// How headers were written, which says how they are pointed at.
+/// Form in which the headers were written; it decides the JSON pointers of errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Form {
     #[default]
@@ -65,12 +65,12 @@ impl From<Vec<(String, String)>> for HeadersInput {
 }
 
 impl HeadersInput {
-    /// Whether there is none.
+    /// Returns whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty()
     }
 
-    /// The headers in their order, unchecked.
+    /// Returns the headers in their order, unchecked.
     pub fn as_given(&self) -> Vec<(String, String)> {
         self.headers.clone()
     }
@@ -98,7 +98,7 @@ impl HeadersInput {
         Ok(self.headers.clone())
     }
 
-    /// Why a header may not be there twice, if it may not.
+    /// Returns why a header must not occur twice; `None` if it may.
     fn refusal_of_second(&self, earlier: &str, name: &str) -> Option<String> {
         let shown = name.escape_debug();
         if SINGLE.iter().any(|single| single.eq_ignore_ascii_case(name)) {
@@ -120,7 +120,7 @@ impl HeadersInput {
         }
     }
 
-    /// What a patch makes of these headers: an object changes them by name, with null to remove one; a list takes their place.
+    /// Returns these headers after a patch: an object changes them by name, with null to remove one; a list replaces them.
     #[must_use]
     pub fn patched(self, patch: HeadersPatch) -> Self {
         let changes = match patch {
@@ -134,16 +134,16 @@ impl HeadersInput {
     }
 }
 
-/// What a patch says of headers.
+/// Patch of headers.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeadersPatch {
-    /// All of them.
+    /// Replaces all headers.
     All(HeadersInput),
-    /// Those that change, by name; none is removed.
+    /// Changes headers by name; `None` removes one.
     Some(Vec<(String, Option<String>)>),
 }
 
-/// An element of a list: an object, or a pair as this API answered before.
+/// Element of a list: an object, or a pair as in earlier responses of this API.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "an object with `name` and `value`, or a pair of both")]
 enum Element {

@@ -1,4 +1,4 @@
-//! A job as a client posts it.
+//! Input document of a job, as a client posts it.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::time::TimeInput;
 use carillon_core::job::{Metadata, Priority};
 use carillon_core::json::unique;
 
-/// The longest name or key, in bytes.
+/// Longest name or key, in bytes.
 const NAME_LEN: usize = 255;
 
 /// A job as a client posts it.
@@ -116,7 +116,7 @@ pub struct JobLimits {
     pub max_delay: Option<String>,
 }
 
-/// Names and keys are short texts.
+/// Checks that a name or key is a short text.
 pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), IntakeError> {
     if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
         return Err(IntakeError::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));

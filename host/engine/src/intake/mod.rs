@@ -33,13 +33,13 @@ use carillon_telemetry::{PendingFacts, Telemetry};
 
 /// Makes jobs.
 pub struct Intake {
-    /// What is configured.
+    /// Configuration of groups and tenants.
     pub catalog: Arc<Catalog>,
-    /// Where jobs are stored.
+    /// Store of jobs.
     pub store: Arc<dyn Store>,
-    /// The time.
+    /// Clock of intake.
     pub clock: Arc<dyn Clock>,
-    /// Publishes what was stored.
+    /// Publishes facts after the commit.
     pub observer: Arc<Telemetry>,
     /// Wakes the dispatcher.
     pub notifier: Arc<Notifier>,
@@ -50,9 +50,9 @@ pub struct Intake {
 /// Bounds of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct IntakeLimits {
-    /// Bytes of a job's payload.
+    /// Largest payload of a job, in bytes.
     pub payload: usize,
-    /// How far ahead a job can be scheduled.
+    /// Longest time by which a job can be scheduled ahead.
     pub horizon: Duration,
 }
 
@@ -83,12 +83,12 @@ impl Intake {
     }
 }
 
-/// Whether attempts of other jobs are cut off because this one was accepted.
+/// Returns whether accepting this job aborts attempts of other jobs.
 fn aborts_others(job: &NewJob) -> bool {
     matches!(&job.admission, Admission::Tick(tick) if tick.overlap == Overlap::Cancel)
 }
 
-/// The time from which a job may be due because this one was accepted: at once, where that ends others or lets others go.
+/// Returns the time from which a job may be due because this one was accepted: at once, if that ends other jobs or unblocks them.
 fn may_be_due_from(job: &NewJob) -> UnixMs {
     let is_on_its_own = job.admission == Admission::Always && job.order_key.is_none();
     if is_on_its_own { job.run_at } else { job.created_at }

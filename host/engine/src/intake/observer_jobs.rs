@@ -1,6 +1,6 @@
-//! Jobs that observers ask for. They go the way of all jobs: checked like those of a client, and safe when they have been stored.
+//! Jobs that observers request. They take the way of all jobs: checked like a client's, and durable once they are stored.
 //!
-//! An observer is told at most once of what happens, so a job that cannot be made is not tried again: its group says why, under `observer`.
+//! An observer sees an event at most once, so a job that cannot be made is not tried again: its group shows the reason under `observer`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use carillon_catalog::Group;
 use carillon_policy::AskedJob;
 use carillon_policy::binding::{Invalid, pointer_to};
 
-/// Makes the jobs that observers ask for, until `stop`.
+/// Makes the jobs that observers request, until `stop`.
 pub async fn make_requested_jobs(
     intake: Arc<Intake>,
     observers: Arc<ObserverRunner>,
@@ -41,7 +41,7 @@ async fn make(intake: &Intake, observed: &Group, name: &str, job: AskedJob) -> R
     Ok(())
 }
 
-/// The job as a client would post it.
+/// Builds the job's document, as a client would post it.
 fn document(job: AskedJob) -> Result<JobDoc, IntakeError> {
     let AskedJob { name, method, url, headers, body, delay_ms } = job;
     let text = |name: &str, value| {

@@ -1,4 +1,5 @@
-//! From a schedule's tick to a job. The schedule's document is read like one that a client posts, so that it can say the same.
+//! Schedule template: from a schedule's tick to a job. The schedule's document is read by the same code as a client's, so it has the same
+//! fields.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use carillon_core::timetable::Timetable;
 use carillon_store::{IdempotentRequest, Insert, InsertOutcome, InsertResult, StoreError};
 use carillon_telemetry::{Fact, Subject};
 
-/// What a schedule's jobs are made of, as long as neither it nor its group changes.
+/// Template of a schedule's jobs, valid as long as neither the schedule nor its group changes.
 #[derive(Clone)]
 pub struct ScheduleTemplate {
     schedule: Arc<Schedule>,
@@ -26,45 +27,45 @@ pub struct ScheduleTemplate {
     ttl: Option<Duration>,
 }
 
-/// A tick with its job, which is about to be stored.
+/// A tick with its job, before both are stored.
 #[derive(Clone)]
 pub struct TickJob {
-    /// Whose tick.
+    /// Schedule of the tick.
     pub schedule: Arc<Schedule>,
-    /// When.
+    /// Time of the tick.
     pub tick: UnixMs,
-    /// Its job.
+    /// Job of the tick.
     pub job: NewJob,
 }
 
-/// TickTrigger a tick is to make a job.
+/// Reason for which a tick makes a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TickTrigger {
-    /// Its time has come.
+    /// The tick is due.
     Time,
-    /// It was missed, and all that were missed are made up for.
+    /// The tick was missed, and the schedule makes up for all missed ticks.
     CatchUp,
-    /// A range of the past was asked for.
+    /// A client requested a range of the past.
     Backfill,
-    /// Somebody wants a job now. It takes no tick's place.
+    /// A client requested a job now. It replaces no tick.
     Asked,
 }
 
 impl TickTrigger {
-    /// Whether the schedule asks for it, not somebody: such a tick counts towards `max_runs`.
+    /// Returns whether the schedule itself caused the tick, and not a client: such a tick counts towards `max_runs`.
     fn is_by_clock(self) -> bool {
         matches!(self, Self::Time | Self::CatchUp)
     }
 }
 
 impl ScheduleTemplate {
-    /// Whether it is still what this schedule's jobs are made of.
+    /// Returns whether the template is still valid for this schedule.
     #[must_use]
     pub fn fits(&self, schedule: &Arc<Schedule>, group: Option<&Arc<Group>>) -> bool {
         Arc::ptr_eq(&self.schedule, schedule) && group.is_some_and(|group| Arc::ptr_eq(&self.group, group))
     }
 
-    /// The jobs of these ticks, in their order.
+    /// Returns the jobs of these ticks, in their order.
     #[must_use]
     pub fn jobs_for(&self, ticks: &[UnixMs], trigger: TickTrigger, clock: &dyn Clock) -> Vec<TickJob> {
         let now = clock.now();
@@ -79,7 +80,7 @@ impl ScheduleTemplate {
         let (schedule, spec) = (&self.schedule, &self.schedule.spec);
         let overlap = match (trigger, spec.overlap) {
             (TickTrigger::Time, overlap) => overlap,
-            // One after the other, unless they may run side by side.
+            // The jobs run one after the other, unless the schedule lets them overlap.
             (TickTrigger::Backfill | TickTrigger::CatchUp, Overlap::Allow)
             | (TickTrigger::Asked, Overlap::Allow | Overlap::Skip | Overlap::Cancel) => Overlap::Allow,
             (TickTrigger::Backfill | TickTrigger::CatchUp | TickTrigger::Asked, _) => Overlap::Queue,
@@ -91,11 +92,11 @@ impl ScheduleTemplate {
             }
             TickTrigger::Backfill | TickTrigger::Asked => now,
         };
-        // Time before 1970 is on no timetable.
+        // A timetable has no times before 1970.
         let at = if trigger == TickTrigger::Asked { UnixMs(tick.0.saturating_neg()) } else { tick };
         let max_runs = spec.max_runs.filter(|_| trigger.is_by_clock());
         let mut job = NewJob {
-            // Ids rise, and jobs of one order key go in the order of their ids.
+            // Ids rise, and jobs of one order key run in the order of their ids.
             id: JobId::new(clock),
             run_at,
             created_at: now,
@@ -110,8 +111,8 @@ impl ScheduleTemplate {
             }),
             ..self.job.clone()
         };
-        // One that is skipped over waits for nobody, but those that are made up for or backfilled wait for it; and one that takes the place of
-        // another waits until that one has ended.
+        // A job with `skip` waits for no other job, but jobs that are made up for or backfilled wait for it; and a job that replaces another
+        // waits until that one has ended.
         if overlap != Overlap::Allow && job.order_key.is_none() {
             job.order_key = Some(order_key(&schedule.name));
         }
@@ -119,7 +120,7 @@ impl ScheduleTemplate {
         job
     }
 
-    /// Says which tick of which schedule it is: to receivers, to policies, and in lists. The client's own words go first.
+    /// Labels the job with its schedule and tick, for receivers, policies and lists. The client's own labels have priority.
     fn label(&self, job: &mut NewJob, tick: UnixMs) {
         let (name, tick) = (&self.schedule.name, tick.to_string());
         job.name.get_or_insert_with(|| name.clone());
@@ -133,15 +134,15 @@ impl ScheduleTemplate {
     }
 }
 
-/// The order key of a schedule's jobs, if they wait for each other.
+/// Returns the order key of a schedule's jobs, if they wait for each other.
 fn order_key(schedule: &str) -> String {
     format!("{SCHEDULE_ORDER_KEY}{schedule}")
 }
 
-/// The part of the time to the next tick that jitter may take: the rest is for the run, so that it need not overlap with the next one.
+/// Fraction of the time to the next tick that jitter may take: the rest is for the run, so that it need not overlap with the next one.
 const JITTER_SHARE: (u32, u32) = (9, 10);
 
-/// How much jitter a tick may have, of `most`: a run never passes the next one.
+/// Returns the largest jitter of a tick, at most `most`: a run is never later than the next one.
 fn jitter_room(timetable: Option<&Timetable>, tick: UnixMs, most: Duration) -> Duration {
     if most.is_zero() {
         return most;
@@ -150,7 +151,7 @@ fn jitter_room(timetable: Option<&Timetable>, tick: UnixMs, most: Duration) -> D
     next.map_or(most, |next| most.min(next.since(tick) * JITTER_SHARE.0 / JITTER_SHARE.1))
 }
 
-/// How long after its tick a job is due: less than `most`, and always the same for the same tick.
+/// Returns how long after its tick a job is due: less than `most`, and always the same for the same tick.
 fn jitter(schedule: i64, tick: UnixMs, most: Duration) -> Duration {
     let digest = Sha256::new().chain_update(schedule.to_be_bytes()).chain_update(tick.0.to_be_bytes()).finalize();
     let random = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
@@ -159,20 +160,21 @@ fn jitter(schedule: i64, tick: UnixMs, most: Duration) -> Duration {
 }
 
 impl Intake {
-    /// What a schedule's jobs are made of. Overrides were checked when it was put; if they do not fit any more, its jobs say so.
+    /// Builds the template of a schedule's jobs. Overrides were checked when the schedule was stored; if they are not valid any more, its
+    /// jobs report it.
     ///
     /// # Errors
-    /// If its group is broken or has gone, or this server no longer takes such jobs.
+    /// Returns [`IntakeError`] if the schedule's group is broken or was deleted, or if this server no longer accepts such jobs.
     pub async fn schedule_template(&self, schedule: &Arc<Schedule>) -> Result<ScheduleTemplate, IntakeError> {
         let (group, job) = self.job_of(schedule.tenant, &schedule.spec, &mut ValidationCache::all_valid()).await?;
         let ttl = job.deadline.map(|deadline| deadline.since(job.created_at));
         Ok(ScheduleTemplate { schedule: Arc::clone(schedule), group, job, ttl })
     }
 
-    /// A schedule's job as if it were posted now, with its group.
+    /// Builds a schedule's job as if it were posted now, and returns it with its group.
     ///
     /// # Errors
-    /// If it makes no sense, with a pointer into the schedule.
+    /// Returns [`IntakeError`] with a JSON pointer into the schedule.
     pub async fn job_of(
         &self,
         tenant: TenantId,
@@ -199,10 +201,10 @@ impl Intake {
         Ok((group, job))
     }
 
-    /// Stores the jobs of ticks; says for each what became of it.
+    /// Stores the jobs of ticks; returns the result for each.
     ///
     /// # Errors
-    /// If the store does not take them; then none was made.
+    /// Returns the store's error; then no job was stored.
     pub async fn insert_ticks(&self, ticking: &[TickJob]) -> Result<Vec<InsertOutcome>, StoreError> {
         match self.insert_ticks_once(ticking, None).await? {
             InsertResult::Placed(placed) => Ok(placed),
@@ -210,10 +212,10 @@ impl Intake {
         }
     }
 
-    /// The same for a request that is carried out once.
+    /// Stores the jobs of ticks for an idempotent request.
     ///
     /// # Errors
-    /// If the store does not take them; then none was made.
+    /// Returns the store's error; then no job was stored.
     pub async fn insert_ticks_once(
         &self,
         ticking: &[TickJob],
@@ -230,10 +232,10 @@ impl Intake {
         Ok(inserted)
     }
 
-    /// Writes that ticks made no job, and tells of it; says for each whether it was news.
+    /// Stores that ticks made no job, and publishes it; returns for each whether it was not yet stored.
     ///
     /// # Errors
-    /// If the store does not take them; then none was written.
+    /// Returns the store's error; then nothing was stored.
     pub async fn skip_ticks(&self, skipped: &[(Arc<Schedule>, SkippedTicks)]) -> Result<Vec<bool>, StoreError> {
         let rows = skipped.iter().map(|(schedule, skipped)| (schedule.id, *skipped)).collect();
         let written = self.store.skip_ticks(rows).await?;
@@ -253,7 +255,7 @@ impl Intake {
     }
 }
 
-/// Stands for the group of a schedule whose group is not there; no group has this number.
+/// Group id of a schedule whose group does not exist; no group has this number.
 const NO_GROUP: GroupId = GroupId(0);
 
 #[cfg(test)]

@@ -1,30 +1,30 @@
 //! The URL of a job, checked as a text before it is parsed.
 //!
-//! The parser follows the rules of browsers (WHATWG), which repair what they are given: they drop tabs and line breaks, take one slash or a
-//! backslash for two slashes, and cut blanks off. A server that repairs a URL calls another one than it was told, so what would be repaired is
-//! refused here. The text that was given is kept and shown; what is sent is what it parses to.
+//! The parser follows the rules of browsers (WHATWG), which repair their input: they drop tabs and line breaks, accept one slash or a
+//! backslash for two slashes, and trim blanks. A server that repairs a URL calls another one than the client gave, so intake refuses any URL
+//! that the parser would repair. The given text is stored and shown; the parsed URL is sent.
 
 use url::Url;
 
 use carillon_core::job::HIDDEN_PASSWORD;
 
-/// The longest URL, in bytes.
+/// Longest URL, in bytes.
 const MAX_URL_LEN: usize = 8 << 10;
 
-/// UrlSchemes that jobs are delivered to.
+/// Schemes of URLs to which jobs are delivered.
 const DELIVERED: [&str; 2] = ["http", "https"];
 
-/// UrlSchemes that a URL may have.
+/// Schemes that a URL may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UrlSchemes {
-    /// Those that jobs are delivered to.
+    /// The schemes to which jobs are delivered.
     #[default]
     Delivered,
-    /// Any: whether it can be delivered to is seen when the job is due.
+    /// Any scheme: whether it can be delivered to is decided when the job is due.
     Any,
 }
 
-/// Checks a URL. Returns a sentence that says what is wrong with it.
+/// Checks a URL. Returns a sentence that explains the error.
 pub(super) fn check_url(text: &str, schemes: UrlSchemes) -> Result<(), String> {
     if text.len() > MAX_URL_LEN {
         return Err(format!("longer than {MAX_URL_LEN} bytes"));

@@ -1,4 +1,4 @@
-//! Points in time, in the three forms that clients may give.
+//! Points in time, in the three forms of the API.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::error::IntakeError;
 use carillon_core::clock::{UnixMs, rfc3339};
 use carillon_core::duration;
 
-/// The largest number of Unix seconds, in the year 5138; those of milliseconds are larger from 1973 on.
+/// Largest number of Unix seconds, in the year 5138. Numbers of Unix milliseconds are larger from 1973 on.
 const MAX_SECONDS: f64 = 1e11;
 
-/// How far a float with so many digits may be from its millisecond.
+/// Largest rounding error of a float of this size, in milliseconds.
 const INEXACTNESS_MS: f64 = 0.001;
 
 /// A point in time, as a client gives it. Only described: times are read from JSON values.
@@ -25,10 +25,10 @@ pub enum TimeInput {
     Seconds(f64),
 }
 
-/// A point in time: RFC 3339, Unix seconds, or `+` and a duration from `now`. What is past is now.
+/// Parses a point in time: RFC 3339, Unix seconds, or `+` and a duration from `now`. A time in the past becomes `now`.
 ///
 /// # Errors
-/// If it is none of these, or further ahead than `horizon`.
+/// Returns [`IntakeError`] if the value has none of these forms, or is further ahead than `horizon`.
 pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<UnixMs, IntakeError> {
     let invalid = |detail: String| IntakeError::invalid("/run_at", detail);
     let given = value.filter(|value| !value.is_null());
@@ -40,10 +40,10 @@ pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<U
     Ok(at.max(now))
 }
 
-/// A point in time in one of the three forms, past or future.
+/// Parses a point in time in one of the three forms, past or future.
 ///
 /// # Errors
-/// In one sentence, if it is none of them.
+/// Returns a sentence that explains the error, if the value has none of the forms.
 pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
     match value {
         Value::String(text) => parse_time(text, now),
@@ -55,7 +55,7 @@ pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
     }
 }
 
-/// A number of Unix seconds.
+/// Converts a number of Unix seconds.
 fn of_seconds(seconds: f64) -> Result<UnixMs, String> {
     if seconds.abs() > MAX_SECONDS {
         let hint = "divide it by 1000";
@@ -64,14 +64,14 @@ fn of_seconds(seconds: f64) -> Result<UnixMs, String> {
         ));
     }
     let ms = seconds * 1_000.0;
-    // A float is seldom exactly the millisecond that it was written as.
+    // A float is seldom exactly the millisecond that was written.
     let whole = if (ms - ms.round()).abs() < INEXACTNESS_MS { ms.round() } else { ms.ceil() };
     #[expect(clippy::cast_possible_truncation, reason = "it is neither small nor large")]
     let at = UnixMs(whole as i64);
     Ok(at)
 }
 
-/// Whether a time counts from now.
+/// Returns whether a time is relative to now.
 pub fn is_relative(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,

@@ -1,7 +1,7 @@
-//! A version that some of the jobs follow: how it does, compared with the version in force, and when that is not good enough. Pure but for
-//! the table of accounts.
+//! Canaries: results of a version that some of the jobs follow, compared with the version in force, and the decision to revert it. Pure but
+//! for the table of accounts.
 //!
-//! Each node decides by what it has seen itself; whichever is first takes the version back for all.
+//! Each node decides by its own attempts; the first node that decides reverts the version for all.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,35 +11,35 @@ use carillon_catalog::{Canary, Group};
 use carillon_core::job::{AttemptRecord, GroupId, Outcome};
 use carillon_policy::FaultCode;
 
-/// What the codes of policies' faults begin with.
+/// Prefix of the codes of policies' faults.
 const FAULTS: &str = "policy.";
 
-/// What came of a version's attempts.
+/// Results of a version's attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arm {
-    /// Attempts.
+    /// Number of attempts.
     pub attempts: u64,
-    /// Those with a fault of a policy.
+    /// Attempts with a fault of a policy.
     pub faults: u64,
-    /// Those that were sent, and were no success.
+    /// Attempts that were sent and did not succeed.
     pub failures: u64,
 }
 
-/// What came of both versions' attempts since the canary began.
+/// Results of both versions' attempts since the canary began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arms {
-    /// Of the version in force.
+    /// Results of the version in force.
     pub active: Arm,
-    /// Of the one that is tried out.
+    /// Results of the canary.
     pub canary: Arm,
 }
 
-/// The canaries of all groups.
+/// Canaries of all groups.
 #[derive(Default)]
 pub(super) struct Canaries(Mutex<HashMap<GroupId, (Canary, Arms)>>);
 
 impl Canaries {
-    /// Counts an attempt; says why its version is not good enough, if so.
+    /// Counts an attempt; returns the reason to revert its version, if there is one.
     pub(super) fn count(&self, group: &Group, attempt: &AttemptRecord) -> Option<String> {
         let Some(canary) = &group.rollout.canary else {
             self.lock().remove(&group.id);
@@ -60,7 +60,7 @@ impl Canaries {
         objection(canary, arms)
     }
 
-    /// What came of the attempts since the group's canary began.
+    /// Returns the results of the attempts since the group's canary began.
     pub(super) fn arms(&self, group: &Group) -> Arms {
         let accounts = self.lock();
         let account = accounts.get(&group.id).filter(|(known, _)| Some(known) == group.rollout.canary.as_ref());
@@ -73,7 +73,7 @@ impl Canaries {
 }
 
 impl Arm {
-    /// One attempt. None for one that says nothing of its policy: its receiver was not ready for it, the server was not, or it was cut off.
+    /// Counts one attempt; `None` if it says nothing of its policy: it was postponed, held for lack of resources, or interrupted.
     fn of(attempt: &AttemptRecord) -> Option<Self> {
         let detail = &attempt.detail;
         let code = detail.error.as_ref().map(|error| error.code.as_str());
@@ -99,7 +99,7 @@ impl Arm {
     }
 }
 
-/// Why the version that is tried out is not good enough, if there were enough attempts to say so.
+/// Returns the reason to revert the canary, if there were enough attempts to decide.
 fn objection(canary: &Canary, Arms { active, canary: arm }: &Arms) -> Option<String> {
     let enough = u64::from(canary.min_attempts);
     if arm.attempts < enough {

@@ -1,4 +1,4 @@
-//! Tells of policies that are not called from now on.
+//! Publishes the quarantines of policies as they begin.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use carillon_policy::QuarantineStart;
 use carillon_telemetry::{Fact, Subject};
 
 impl RolloutMonitor {
-    /// Tells of quarantines as they begin, whoever's calls they come of, until `stop`.
+    /// Publishes quarantines as they begin, whichever calls cause them, until `stop`.
     pub async fn run_quarantines(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let (begun, whose) = tokio::select! {

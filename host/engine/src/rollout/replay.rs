@@ -1,5 +1,7 @@
-//! Attempts that are over, decided again from what was kept of them: by the version that decided, which says the same if nothing else has
-//! changed, or by another one, to see what it would have done. Nothing of it is used, and faults count for nothing.
+//! Replay and backtest: decide finished attempts again from their records.
+//!
+//! The version that decided returns the same results if nothing else has changed; another version shows what it would have done. The results
+//! are not used, and faults are not counted.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,31 +19,31 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, Job, JobId};
 use carillon_policy::FaultCode;
 
-/// Why what differs in a request is not known.
+/// Reason for which the differences of a request are unknown.
 const NOT_AGAIN: &str = "the version that decided makes another request by now than it sent: a key, the job, or what the group inherits is not as it was";
 
-/// A job, with all that was kept of it.
+/// A job with its attempts, as far as they are kept.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// As it is now.
+    /// The job in its present state.
     pub job: Job,
-    /// Its payload.
+    /// Payload.
     pub body: Bytes,
-    /// Oldest first.
+    /// Attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
 }
 
-/// What another version says of the attempts of some jobs.
+/// Results of another version for the attempts of some jobs.
 #[derive(Clone, Debug, Default)]
 pub struct Backtest {
-    /// What it said, with every attempt of which it said something else.
+    /// Counts, with every attempt whose results differ.
     pub tally: Tally,
     /// Attempts that could not be decided again.
     pub skipped: Vec<Skipped>,
 }
 
 impl Backtest {
-    /// How many attempts were looked at.
+    /// Returns the number of attempts that were considered.
     #[must_use]
     pub fn attempts(&self) -> usize {
         usize::try_from(self.tally.attempts).unwrap_or(usize::MAX).saturating_add(self.skipped.len())
@@ -55,12 +57,12 @@ pub struct Skipped {
     pub job: JobId,
     /// The attempt's number.
     pub attempt: u32,
-    /// Why.
+    /// Reason for which it could not be decided again.
     pub why: String,
 }
 
 impl Record {
-    /// What is not as it was when an attempt was made, as far as that is known.
+    /// Returns which inputs of an attempt are known to have changed since.
     #[must_use]
     pub fn caveats(&self, attempt: &AttemptRecord) -> Vec<&'static str> {
         let is_cut = attempt.detail.is_cut();
@@ -79,10 +81,10 @@ impl Record {
 }
 
 impl RolloutMonitor {
-    /// What a version of the group's policy says of an attempt.
+    /// Evaluates an attempt by a version of the group's policy.
     ///
     /// # Errors
-    /// If too little is known of the attempt, or the version is not kept.
+    /// Returns an error if the attempt's record holds too little, or the version is not kept.
     pub async fn replay(
         &self,
         group: &Arc<Group>,
@@ -94,10 +96,10 @@ impl RolloutMonitor {
         self.compared(group, version, record, &trial).await
     }
 
-    /// The request of an attempt as it was sent, but for headers whose values are keys.
+    /// Returns the request of an attempt as it was sent, without headers whose values are keys.
     ///
     /// # Errors
-    /// If too little is known of the attempt, or the version that decided makes another request by now.
+    /// Returns an error if the attempt's record holds too little, or the version that decided makes another request by now.
     pub async fn sent_request(
         &self,
         group: &Arc<Group>,
@@ -110,10 +112,10 @@ impl RolloutMonitor {
         self.sent(group, version, &trial).await.ok_or_else(|| NotReplayable(NOT_AGAIN.to_owned()))
     }
 
-    /// Adds what a version of the group's policy says of those attempts of a job that began within `times`.
+    /// Adds the evaluations by a version of the group's policy of those attempts of a job that began within `times`.
     ///
     /// # Errors
-    /// If the version is not kept.
+    /// Returns an error if the version is not kept.
     pub async fn backtest(
         &self,
         group: &Arc<Group>,
@@ -133,7 +135,7 @@ impl RolloutMonitor {
         Ok(())
     }
 
-    /// What a version says of an attempt, beside what was said, with all that differs in its request.
+    /// Compares a version's evaluation of an attempt with the recorded one, with all differences of its request.
     async fn compared(
         &self,
         group: &Arc<Group>,
@@ -161,7 +163,7 @@ impl RolloutMonitor {
         Ok(difference)
     }
 
-    /// The request of an attempt, made again by the version that decided it. None if that makes another one by now.
+    /// Builds the request of an attempt again, by the version that decided it; `None` if that version makes another request by now.
     async fn sent(&self, group: &Arc<Group>, version: i64, trial: &AttemptSnapshot) -> Option<Outgoing> {
         let (opinion, request) = self.shadows.opinion(group, version, trial).await?.ok()?;
         request.filter(|_| opinion.request == trial.said.request)
@@ -180,7 +182,7 @@ impl RolloutMonitor {
 }
 
 impl Tally {
-    /// Counts an opinion, and keeps every difference.
+    /// Counts an evaluation, and keeps every difference.
     fn add(&mut self, difference: Difference) {
         let before: VecDeque<Difference> = std::mem::take(&mut self.differences);
         self.count(difference);

@@ -1,6 +1,6 @@
-//! What differs in two requests, to the byte. Pure.
+//! Comparison of two requests, to the byte. Pure.
 //!
-//! Headers whose values are keys are not looked at: they are the group's, whatever the version, and only the receiver sees them.
+//! Headers whose values are keys are not compared: they belong to the group, whatever the version, and only the receiver sees them.
 
 use std::ops::Range;
 
@@ -10,16 +10,16 @@ use serde::Serialize;
 use crate::delivery::send::Outgoing;
 use carillon_core::job::shown_url;
 
-/// The most parts of a body that are shown.
+/// Largest number of a body's parts that are shown.
 const PARTS: usize = 16;
 
-/// The most bytes of such a part that are shown.
+/// Largest number of a part's bytes that are shown.
 const PART_LEN: usize = 64;
 
-/// Fewer equal bytes than this between two parts make them one.
+/// Number of equal bytes below which two parts become one.
 const GAP: usize = 8;
 
-/// The most bytes of a URL, or of a header's value, that are shown; and so many of them from before the first one that differs.
+/// Largest number of bytes of a URL, or of a header's value, that are shown; and the number of them from before the first difference.
 const VALUE_LEN: usize = 1 << 10;
 const BEFORE: usize = 32;
 
@@ -96,7 +96,7 @@ pub struct BodyPart {
 }
 
 impl RequestChanges {
-    /// Where `shadow` differs from `said`.
+    /// Returns the differences of `shadow` from `said`.
     #[must_use]
     pub fn between(said: &Outgoing, shadow: &Outgoing) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl TextChange {
     }
 }
 
-/// The headers with other values, in the order of what was sent, then the new ones.
+/// Returns the headers with other values, in the order in which they were sent, then the new ones.
 fn headers(said: &HeaderMap, shadow: &HeaderMap) -> Vec<HeaderChange> {
     let new = shadow.keys().filter(|name| !said.contains_key(*name));
     let values = |map: &HeaderMap, name: &HeaderName, other: &HeaderMap| -> Vec<String> {
@@ -169,7 +169,7 @@ impl BodyChange {
     }
 }
 
-/// Where two bodies of one length differ.
+/// Returns the ranges in which two bodies of one length differ.
 fn places(said: &[u8], shadow: &[u8]) -> Vec<(Range<usize>, Range<usize>)> {
     let mut places: Vec<Range<usize>> = Vec::new();
     for (at, _) in said.iter().zip(shadow).enumerate().filter(|(_, (one, other))| one != other) {
@@ -181,14 +181,14 @@ fn places(said: &[u8], shadow: &[u8]) -> Vec<(Range<usize>, Range<usize>)> {
     places.into_iter().map(|place| (place.clone(), place)).collect()
 }
 
-/// What is between the common beginning and the common end.
+/// Returns the ranges between the common beginning and the common end.
 fn middle(said: &[u8], shadow: &[u8]) -> (Range<usize>, Range<usize>) {
     let start = common(said.iter(), shadow.iter());
     let end = common(said[start..].iter().rev(), shadow[start..].iter().rev());
     (start..said.len() - end, start..shadow.len() - end)
 }
 
-/// How many bytes are the same before the first that differs.
+/// Returns the number of equal bytes before the first difference.
 fn common<'a>(one: impl Iterator<Item = &'a u8>, other: impl Iterator<Item = &'a u8>) -> usize {
     one.zip(other).take_while(|(one, other)| one == other).count()
 }
@@ -197,7 +197,7 @@ fn hex_of(body: &[u8], place: &Range<usize>) -> String {
     hex::encode(&body[place.start..place.end.min(place.start + PART_LEN)])
 }
 
-/// A value as it is shown beside another one: whole, or what is around the first byte that differs.
+/// Returns a value as it is shown beside another one: whole, or the part around the first difference.
 fn excerpt(value: &[u8], other: Option<&[u8]>) -> String {
     let length = value.len();
     if length <= VALUE_LEN {

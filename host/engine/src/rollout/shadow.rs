@@ -1,7 +1,7 @@
-//! A version of a policy that runs beside the one in force: what it says of the same attempts is compared and counted, and never used.
+//! Shadows: a version of a policy runs beside the one in force. Its results for the same attempts are compared and counted, and never used.
 //!
-//! Invariants: a delivery waits for nothing here; what waits is bounded by memory, and what does not fit is dropped and counted. The
-//! counts are this node's, since the shadow was set or the server started.
+//! Invariants: no delivery waits for a shadow; waiting attempts are bounded by memory, and further ones are dropped and counted. The counts
+//! are this node's own, since the shadow was set or the server started.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,13 @@ use carillon_core::job::{GroupId, JobId};
 use carillon_policy::{FaultCode, Ruling};
 use carillon_telemetry::{Fact, ShadowOutcome, Telemetry};
 
-/// The most memory of attempts that wait to be shown to shadows, in KiB.
+/// Largest memory of attempts that wait for shadows, in KiB.
 const ROOM: usize = 64 << 10;
 
-/// What the smallest attempt takes, in KiB: so it bounds their number, too.
+/// Memory that an attempt counts for at least, in KiB; so it also bounds the number of attempts.
 const LEAST: usize = 16;
 
-/// How many differences of a group are kept.
+/// Number of a group's differences that are kept.
 const DIFFERENCES: usize = 20;
 
 /// Runs shadows.
@@ -38,53 +38,53 @@ pub struct Shadows {
     accounts: Mutex<HashMap<GroupId, (Shadow, Tally)>>,
 }
 
-/// What a shadow has said so far.
+/// Counts of a shadow's results.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     /// Attempts that it was shown.
     pub attempts: u64,
-    /// Those of which it said the same in everything.
+    /// Attempts with the same results throughout.
     pub same: u64,
-    /// Those for which it made another request: other bytes to send, or none.
+    /// Attempts for which it made another request: other bytes to send, or none.
     pub request: u64,
-    /// Those that it judged otherwise.
+    /// Attempts that it judged differently.
     pub judge: u64,
-    /// Those after which it decided otherwise about a retry.
+    /// Attempts after which it decided differently about a retry.
     pub retry: u64,
-    /// Those of which it is not known whether it judged them otherwise: the judge of the version that decided saw more of the answer.
+    /// Attempts whose judgement may or may not differ: the judge of the version that decided saw more of the response.
     pub uncertain: u64,
     /// Faults by code.
     pub faults: BTreeMap<String, u64>,
     /// Attempts that it was not shown, because too many waited.
     pub dropped: u64,
-    /// The fuel that the calls of the version that decided took.
+    /// Fuel used by the calls of the version that decided.
     pub fuel: u64,
-    /// The fuel that its own calls took.
+    /// Fuel used by the shadow's own calls.
     pub shadow_fuel: u64,
     /// The newest differences, newest first.
     pub differences: VecDeque<Difference>,
 }
 
-/// An attempt of which a shadow said something else.
+/// An attempt for which a shadow's results differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// The job.
     pub job: JobId,
     /// The attempt's number.
     pub attempt: u32,
-    /// What was said.
+    /// Results of the version that decided.
     pub said: Evaluation,
-    /// What the shadow said; a fault's code if it could not be asked.
+    /// Results of the shadow; a fault's code if it could not be called.
     pub shadow: Result<Evaluation, FaultCode>,
-    /// Whether it judges otherwise, and saw less of the answer: so that, and what follows from it, may be no difference.
+    /// Whether the shadow judges differently and saw less of the response: the difference, and what follows from it, may not be real.
     pub uncertain: bool,
-    /// Where its request differs, if that was looked into.
+    /// Differences of its request, if they were computed.
     pub request: Option<RequestChanges>,
-    /// Why it may say something else, as far as something is known not to be as it was.
+    /// Possible reasons for the difference: inputs that are known to have changed.
     pub caveats: Vec<&'static str>,
 }
 
-/// What is different in two opinions: request, judge, retry.
+/// Returns which results differ: request, judge, retry.
 fn different(said: &Evaluation, shadow: &Evaluation) -> [bool; 3] {
     let ruling = |ruling: &Ruling| match ruling {
         Ruling::RetryAfter(delay) => Some(*delay),
@@ -95,14 +95,14 @@ fn different(said: &Evaluation, shadow: &Evaluation) -> [bool; 3] {
     [said.request != shadow.request, said.outcome != shadow.outcome, retry]
 }
 
-/// What differs, in words.
+/// Returns the names of the results that differ.
 fn words([request, judge, retry]: [bool; 3]) -> String {
     let words = [(request, "request"), (judge, "judge"), (retry, "retry")];
     words.into_iter().filter(|(differs, _)| *differs).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
 }
 
 impl Difference {
-    /// What a version says of an attempt, beside what was said.
+    /// Compares a version's evaluation of an attempt with that of the version that decided.
     pub(super) fn of(trial: &AttemptSnapshot, shadow: Result<Evaluation, FaultCode>) -> Self {
         let [_, judge, _] = shadow.as_ref().map_or([false; 3], |shadow| different(&trial.said, shadow));
         Self {
@@ -116,32 +116,32 @@ impl Difference {
         }
     }
 
-    /// Whether another request would have been sent, or none.
+    /// Returns whether another request would have been sent, or none.
     pub(super) fn is_of_requests(&self) -> bool {
         self.shadow.as_ref().is_ok_and(|shadow| shadow.request != self.said.request)
     }
 
-    /// Whether the same was said in everything, without a fault.
+    /// Returns whether all results are the same, without a fault.
     #[must_use]
     pub fn is_none(&self) -> bool {
         let is_same = |shadow: &Evaluation| different(&self.said, shadow) == [false; 3] && faults(shadow).is_empty();
         self.shadow.as_ref().is_ok_and(is_same)
     }
 
-    /// The parts that differ; none if the shadow could not be asked.
+    /// Returns the names of the results that differ; empty if the shadow could not be called.
     #[must_use]
     pub fn parts(&self) -> String {
         self.shadow.as_ref().map(|shadow| words(different(&self.said, shadow))).unwrap_or_default()
     }
 }
 
-/// The codes of the faults in it.
+/// Returns the codes of the faults in an evaluation.
 fn faults(opinion: &Evaluation) -> Vec<String> {
     opinion.uses.iter().filter_map(|used| used.fault.clone()).collect()
 }
 
 impl Tally {
-    /// Counts an opinion; says what is different.
+    /// Counts an evaluation; returns its outcome and the differences.
     pub(super) fn count(&mut self, difference: Difference) -> (ShadowOutcome, Option<String>) {
         self.attempts += 1;
         let fuel = |opinion: &Evaluation| opinion.uses.iter().map(|used| used.fuel).sum::<u64>();
@@ -187,7 +187,7 @@ impl Shadows {
         Self { executor, catalog, observer, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
     }
 
-    /// What the group's shadow has said so far.
+    /// Returns the counts of the group's shadow.
     #[must_use]
     pub fn tally(&self, group: &Group) -> Tally {
         let Some(shadow) = &group.rollout.shadow else { return Tally::default() };
@@ -195,7 +195,7 @@ impl Shadows {
         accounts.get(&group.id).filter(|(known, _)| known == shadow).map(|(_, tally)| tally.clone()).unwrap_or_default()
     }
 
-    /// Shows an attempt to its group's shadow, some time soon.
+    /// Shows an attempt to its group's shadow, in the background.
     pub(super) fn show(self: &Arc<Self>, trial: Box<AttemptSnapshot>) {
         let size = trial.size().div_ceil(1 << 10).clamp(LEAST, ROOM);
         let place = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX));
@@ -213,7 +213,8 @@ impl Shadows {
         });
     }
 
-    /// What a version of a group's policy says of an attempt because somebody wants to know, with its request. None if the version is not kept.
+    /// Evaluates an attempt by a version of a group's policy on a client's request; returns the evaluation and its request, or `None` if the
+    /// version is not kept.
     pub(super) async fn opinion(
         &self,
         group: &Arc<Group>,
@@ -230,7 +231,7 @@ impl Shadows {
             self.lock().remove(&id);
             return;
         };
-        // It may have been taken away meanwhile, or be in force by now.
+        // The shadow may have been removed meanwhile, or be in force by now.
         let Some(shadow) = group.rollout.shadow.clone() else { return };
         let Some(variant) = self.catalog.bound(&group, shadow.version) else { return };
         let said = match self.executor.opinion_of_shadow(&variant, trial).await {
@@ -252,7 +253,7 @@ impl Shadows {
         }
     }
 
-    /// The tally of a shadow, which begins anew with each that is set.
+    /// Changes the counts of a shadow. They begin anew with each shadow that is set.
     fn account<T>(&self, group: GroupId, shadow: Shadow, change: impl FnOnce(&mut Tally) -> T) -> T {
         let mut accounts = self.lock();
         let (known, tally) = accounts.entry(group).or_insert_with(|| (shadow.clone(), Tally::default()));

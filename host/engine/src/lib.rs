@@ -1,8 +1,8 @@
-//! What happens to a job, from intake to settlement.
+//! The engine: takes a job from intake to settlement.
 //!
-//! Role: accepts jobs ([`intake`], [`schedules`]), starts them when they are due ([`dispatch`]), delivers them and decides what becomes of
-//! them ([`delivery`]), and keeps order behind them ([`maintenance`]). Nodes that share a database are a [`cluster`]; versions of policies
-//! are tried out by [`rollout`].
+//! Role: accepts jobs ([`intake`], [`schedules`]), starts them when they are due ([`dispatch`]), delivers them and decides their new states
+//! ([`delivery`]), rescues and removes jobs ([`maintenance`]). Nodes that share a database are a [`cluster`]; [`rollout`] compares versions of
+//! policies.
 //!
 //! Not: an HTTP server, SQL, or types of WebAssembly other than those of `carillon-policy`.
 //!

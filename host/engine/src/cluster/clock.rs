@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_node_is_never_ahead() {
-        // All in tenths of a millisecond; readings show whole ones. The answer took most of its time on the way there, or back.
+        // All in tenths of a millisecond; readings show whole ones. Each sample took most of its time on the way there, or back.
         for (there, back) in [(90, 1), (1, 90), (9, 9), (0, 0), (25, 31)] {
             for truth in [-17, -10, -1, 0, 3, 10, 50_001] {
                 let mut offset = i64::MIN;

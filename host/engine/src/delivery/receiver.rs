@@ -209,7 +209,7 @@ impl Receivers {
 }
 
 impl Pass {
-    /// Ends the attempt, and reports what it says of its receiver.
+    /// Ends the attempt, and reports the receiver's health.
     pub fn report(self, health: Health, now: UnixMs) -> (Option<BreakerChange>, Reported) {
         if let Some(seat) = self.seat {
             seat.leave(now);
@@ -219,7 +219,7 @@ impl Pass {
 }
 
 impl Reported {
-    /// Ends the report with what the receiver of the attempt's own URL asked for.
+    /// Completes the report; `asks` is the request of the receiver of the attempt's own URL.
     pub fn finish(self, asks: Asks) {
         self.pause.finish(asks);
     }

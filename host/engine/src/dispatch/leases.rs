@@ -74,7 +74,7 @@ impl Leases {
 
     /// Holds a consumer's lease during a request about it.
     ///
-    /// The lease expires when the consumer has said, but this node does not rescue it before the request is answered.
+    /// The lease expires at the time that the consumer has set, but this node does not rescue it before the request is answered.
     #[must_use]
     pub fn guard(self: &Arc<Self>, lease: Lease) -> Hold {
         self.hold(lease, Until::Given)

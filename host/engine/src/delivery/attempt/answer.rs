@@ -14,7 +14,7 @@ use carillon_policy::{Exchange, Header, Plan, Response, Ruling, TransportError};
 /// Statuses with which a receiver asks for a pause, if it has `Retry-After`.
 const BUSY: [u16; 2] = [429, 503];
 
-/// Parses dates as they are in e-mail. A date whose weekday does not fit still counts.
+/// Parses dates as they are in e-mail. A date with a wrong weekday still counts: it is no reason to send sooner.
 const RFC_2822: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
 
 /// Builds the exchange that the judge sees.
@@ -64,7 +64,7 @@ pub(super) fn answer_of(record: &AttemptRecord, inputs: &Inputs) -> Option<Answe
     })
 }
 
-/// Returns the health of the receiver of the first request. Any response counts, and so does a redirect.
+/// Returns the health of the receiver of the first request. Any response, or a redirect, proves that it responds.
 pub(super) fn health_of(answer: &Answer, redirects: &[String]) -> Health {
     match answer {
         _ if !redirects.is_empty() => Health::Answered,

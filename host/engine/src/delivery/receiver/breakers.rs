@@ -164,7 +164,7 @@ impl Inner {
 }
 
 impl Pass {
-    /// Reports what the attempt says of its receiver.
+    /// Reports the receiver's health after the attempt.
     pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let key = self.key.take()?;
         self.breakers.report(key, self.is_probe, health, now)

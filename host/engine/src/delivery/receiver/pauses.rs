@@ -231,7 +231,7 @@ impl Pass {
     }
 }
 
-/// What a receiver asks for in a response.
+/// A receiver's request in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// Nothing: the URL accepts requests.

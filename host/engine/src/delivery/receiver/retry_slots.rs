@@ -2,7 +2,7 @@
 //!
 //! However many jobs wait, they ask at the pace of the slots, and the receiver gets them one after the other. A series of slots ends after
 //! [`LONGEST`]: the next job begins another series, whose slots lie between those of the first. So no job waits longer than that because of a
-//! wrong pace, and no more jobs than wait are checked in that time.
+//! wrong pace, and each waiting job is checked once in that time, not more often.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Sender: the only module from which requests go out.
 //!
 //! Invariants: no request goes to an address that the [`Guard`] refuses, whether it is written in the URL, comes from DNS or from a
-//! redirect; no more redirects are followed than the group says, and credentials follow none to another origin; time and size of an
-//! answer are bounded, redirects and body included. A failure is a fact for the judge, not an error.
+//! redirect; no more redirects are followed than the group says, and credentials follow none to another origin; time and size of a
+//! response are bounded, redirects and body included. A failure is a fact for the judge, not an error.
 
 mod client;
 mod connect;

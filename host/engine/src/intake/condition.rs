@@ -14,7 +14,7 @@ use carillon_policy::binding::parse_period;
 const DEDUPE_WINDOW: Duration = Duration::from_secs(5 * 60);
 const MAX_DEDUPE_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
-/// Largest rounding error of a window that is given in milliseconds.
+/// Largest rounding error of a window, which must be a whole number of milliseconds.
 const INEXACTNESS: Duration = Duration::from_nanos(1_000);
 
 /// Longest window of a debounce key.

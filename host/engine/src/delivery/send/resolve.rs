@@ -1,7 +1,8 @@
 //! Resolver: addresses of receivers' names.
 //!
 //! Literals and the names of the hosts file are resolved at once. Every other name takes a permit of its group, of its tenant and of the node
-//! until the look-up has really ended, even after its attempt has timed out: look-ups without a response delay only others of their group and tenant.
+//! until the look-up has really ended, even after its attempt has timed out: look-ups without a response delay only others of their
+//! group and tenant.
 //! `/etc/hosts` and `/etc/resolv.conf` are read again when they have changed.
 //!
 //! Not: the check of addresses. The caller passes them to the egress guard.

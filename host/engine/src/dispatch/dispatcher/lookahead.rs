@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-/// Look-ahead while jobs are late. Bounds how long a job that is due at once may wait behind others in a group without a free permit.
+/// Short look-ahead. Bounds how long a job that is due at once may wait behind others in a group without a free permit.
 const NEAR: Duration = Duration::from_millis(25);
 
-/// Look-ahead while no job is late. Bounds how long a job counts as running before it runs.
+/// Long look-ahead. Bounds how long a job counts as running before it runs.
 const FAR: Duration = Duration::from_millis(100);
 
 /// Look-ahead time of a claim, and its part of the free capacity.

@@ -152,7 +152,7 @@ impl Catalog {
     }
 }
 
-/// Makes an operator's token directly in a store, whether or not a server uses it, and returns its text.
+/// Makes an operator's token in a store, without a running server, and returns its text.
 ///
 /// # Errors
 /// Returns an error if the store fails, or if no server has ever used it.

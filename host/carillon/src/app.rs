@@ -78,7 +78,7 @@ pub struct App {
     supervisor: Arc<Loops>,
     /// Tells load balancers that the server is about to stop.
     leaving: CancellationToken,
-    /// How long balancers are told so before the port closes.
+    /// Time between that notice and the closing of the port.
     drain_notice: Duration,
     serving: TaskTracker,
     /// Entries of `mounts`.

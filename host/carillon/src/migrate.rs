@@ -279,7 +279,7 @@ impl Migration {
         let mut page = self.source.page(table, None, self.page).await.context(SOURCE)?;
         loop {
             let rows: Vec<(RowDigest, &Row)> = page.iter().map(|row| (row.digest(), row)).collect();
-            // The span after the last page covers all remaining rows.
+            // After the last page, the span covers all remaining rows of the target.
             let last = page.last().map(|row| row.key().to_vec());
             let span = Span { table, after: after.as_deref(), last: last.as_deref(), rows };
             let next = async {

@@ -46,7 +46,7 @@ impl Catalog {
             }
             if let Some(first) = first {
                 match self.put(first).await {
-                    // Another node was faster; this result means the same.
+                    // On a conflict, another node has already written the same entity.
                     Ok(_) | Err(CatalogError::Conflict(_)) => {}
                     Err(error) => return Err(error),
                 }

@@ -111,7 +111,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
             // The URL may contain a password, so no message repeats it.
             let options =
                 config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
-            // A response that came later than that would be about leases that have expired.
+            // The bound is at most a lease: a result that came later would be about leases that have expired.
             let bound = config.store.timeout.get().min(config.engine.lease.get());
             let store = Arc::new(PostgresStore::open(options.with(durability).within(bound)).await?);
             let clock = Arc::new(DatabaseClock::start(clock, &*store).await?);

@@ -108,7 +108,7 @@ pub struct Deprecation {
     undo: bool,
 }
 
-/// A plugin, and perhaps which version of it.
+/// Name of a plugin, with or without a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     name: String,
@@ -134,7 +134,7 @@ impl FromStr for Reference {
     }
 }
 
-/// One version of a plugin.
+/// Name and version of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     name: String,
@@ -156,7 +156,7 @@ impl FromStr for Version {
     }
 }
 
-/// Where a component is kept.
+/// Location of a component: a server or a registry.
 #[derive(Clone, Debug)]
 pub enum Place {
     Server(Version),

@@ -78,7 +78,7 @@ impl Memory {
         &self.changed
     }
 
-    /// Writes an entity. It is in force when this returns; if the call fails after the store has it, it is in force soon.
+    /// Writes an entity. It is in force when this succeeds; after a failure it comes into force soon if the store has it nevertheless.
     pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {

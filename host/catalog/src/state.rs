@@ -228,7 +228,7 @@ impl CatalogState {
         Ok(())
     }
 
-    /// Makes the versions of a group that was stored before policies had versions: its attempts recorded the group's version.
+    /// Makes the rollout of a group that was stored before policies had versions: its attempts recorded the version of the group's entity.
     fn unversioned(&self, tenant: &Tenant, entity: &Entity, own: &Value) -> Rollout {
         let effective = self.effective(tenant, Some(&entity.name), own);
         let plugins = effective.map(|effective| self.bound_plugins(tenant.id, &effective));

@@ -124,7 +124,7 @@ pub struct Rollout {
     /// Whether jobs may be pinned to the version in force.
     #[serde(default)]
     is_pinned: bool,
-    /// Time at which it was put in force; the first time, if jobs may be pinned to it since then.
+    /// Time at which it was put in force; the first such time, if jobs may have been pinned to it from then on.
     since: UnixMs,
     /// Versions that jobs may be pinned to, each with the time in which it was in force.
     #[serde(default)]

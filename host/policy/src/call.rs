@@ -60,7 +60,7 @@ impl Plugin {
         })
     }
 
-    /// Encodes a request: returns the request that the plugin made of it.
+    /// Encodes a request: returns the request that the plugin makes from it.
     pub fn encode(
         &self,
         limits: &Limits,
@@ -102,7 +102,7 @@ impl Plugin {
         }
     }
 
-    /// Judges the result of a delivery.
+    /// Asks a judge for its verdict on a response.
     pub fn judge(
         &self,
         limits: &Limits,
@@ -119,7 +119,7 @@ impl Plugin {
         })
     }
 
-    /// Decides whether and when to try again.
+    /// Asks a retry policy whether and when to try again.
     pub fn retry(
         &self,
         limits: &Limits,

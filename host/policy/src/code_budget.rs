@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The account, in bytes.
+/// Budget for native code, in bytes.
 #[derive(Debug)]
 pub(super) struct CodeBudget {
     taken: AtomicUsize,

@@ -12,7 +12,7 @@ use super::wasi;
 /// Interfaces that a component may import; `types` and `judge` only for their types.
 const ALLOWED_IMPORTS: [&str; 5] = ["types", "log", "keys", "jobs", "judge"];
 
-/// The version of the policy interface, and the names that belong to its compatibility track.
+/// Package of the policy interface, and the beginning of the versions in its compatibility track.
 const PACKAGE: &str = "carillon:policy/";
 const TRACK: &str = "@0.1.";
 

@@ -79,7 +79,7 @@ pub struct Fault {
     pub code: FaultCode,
     /// The party that must act.
     pub blame: Blame,
-    /// One sentence for the tenant.
+    /// Description for the tenant, in one sentence.
     pub message: String,
 }
 

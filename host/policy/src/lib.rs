@@ -86,7 +86,7 @@ pub struct RuntimeOptions {
     pub queue: usize,
     /// Number of observers' calls that run at once, in addition.
     pub observer_threads: usize,
-    /// When a policy is quarantined, and for how long.
+    /// Rules of quarantine.
     pub quarantine: QuarantineRules,
     /// Compiler of components.
     pub compiler: Compiler,

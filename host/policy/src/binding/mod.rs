@@ -44,7 +44,7 @@ const ENCODERS: usize = 8;
 pub struct Invalid {
     /// The offending part, as a JSON pointer (RFC 6901).
     pub pointer: String,
-    /// One sentence.
+    /// Description of the error, in one sentence.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! Components that are not accepted.
+//! Components that the runtime must not accept, and the limits of those that it accepts.
 
 use super::*;
 use carillon_testing::guest::{Guest, PLAIN};

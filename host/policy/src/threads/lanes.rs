@@ -32,8 +32,8 @@ impl QueueKey {
         Self { tenant: job.tenant, group: job.group }
     }
 
-    /// Returns the key of work for the tenant itself, such as the examination of an upload: it is queued behind itself, and in front of no
-    /// group.
+    /// Returns the key of work for the tenant itself, such as the examination of an upload. All of it shares one queue, which takes turns
+    /// with the tenant's groups.
     #[must_use]
     pub fn of_tenant(tenant: TenantId) -> Self {
         Self { tenant, group: GroupId(0) }

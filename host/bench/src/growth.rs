@@ -1,5 +1,5 @@
-//! How the rate of deliveries depends on what waits behind them, on the number of groups, on the size of payloads and on the number of nodes:
-//! the same workload at several points of each axis, drawn as a curve.
+//! Curves of the delivery rate over the number of waiting jobs, the number of groups, the size of payloads and the number of nodes: the same
+//! workload at several points of each axis.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use super::plot::{Curve, draw};
 use super::sink::Sink;
 use super::{Bench, Row};
 
-/// What is varied, and the points at which it is measured.
+/// Axis: the quantity that is varied, and the points at which it is measured.
 struct Axis {
-    /// The name of the plot's file, and the begin of each row's name.
+    /// Name of the plot's file, and the beginning of each row's name.
     name: &'static str,
-    /// What is said below the plot.
+    /// Label below the plot.
     label: &'static str,
     points: &'static [usize],
     at: fn(&Bench, usize) -> Point,
 }
 
-/// A benchmark at a point, and over how many groups it delivers.
+/// Benchmark at a point, and the number of groups over which it delivers.
 struct Point {
     bench: Bench,
     groups: usize,
@@ -53,7 +53,7 @@ const AXES: [Axis; 4] = [
 ];
 
 impl Bench {
-    /// All axes; that of nodes only where there is a database to share.
+    /// Measures all axes; that of nodes only if there is a database to share.
     pub(super) async fn growth(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         let is_possible = |axis: &&Axis| axis.name != "nodes" || self.store.is_some();

@@ -1,4 +1,4 @@
-//! What a server takes that has nothing to do: memory and processor time, with and without jobs that wait.
+//! Memory and processor time of an idle server, with and without waiting jobs.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::server::Server;
 use super::sink::Sink;
 use super::{Bench, Row};
 
-/// What came before is over after so long: loops, checkpoints, memory that is given back.
+/// Time after which the effects of earlier work are over: loops, checkpoints, memory that is given back.
 const REST: Duration = Duration::from_secs(3);
 
-/// How long it is watched.
+/// Duration of the measurement.
 const WATCHED: Duration = Duration::from_secs(10);
 
 impl Bench {
-    /// Nothing waits, and then `--waiting` jobs do.
+    /// Measures a server without waiting jobs, and then one with `--waiting` jobs.
     pub(super) async fn idle(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let server = self.server().await?;
         let mut rows = vec![watched(&server, Row::new("idle")).await?];

@@ -1,7 +1,13 @@
-//! `carillon bench`: how fast this machine accepts, delivers and decides, with a server, a receiver and a client of its own.
+//! `carillon bench`: measures how fast this machine accepts, delivers and decides, with a server, a receiver and a client of its own.
 //!
-//! Every figure comes with the settings it was made under, and with what the same machine does at best in the same run: compare
-//! ratios, not figures of two machines. Deliveries are encoded, signed and judged by components, and each attempt is recorded.
+//! Role: runs workloads against servers that it starts itself, and prints their figures. Every figure is printed with the settings of its
+//! workload, and with the best figure of the same machine in the same run: compare ratios, not figures of two machines.
+//!
+//! Not: a part of a running server.
+//!
+//! Invariants: deliveries are encoded, signed and judged by components, and each attempt is recorded.
+//!
+//! May import: `carillon-core`, `-config`, `-policy`, `-engine`, `-client`, `-cli`.
 
 mod growth;
 mod idle;
@@ -123,7 +129,7 @@ const COLUMNS: [(&str, &str); 18] = [
     ("SINK CPU S", "/sink_cpu_s"),
 ];
 
-/// A line of the result.
+/// Row of the result.
 #[derive(Debug)]
 struct Row(Map<String, Value>);
 
@@ -149,12 +155,12 @@ impl Row {
         self.count(count).figure("seconds", seconds).figure("per_second", rate.round())
     }
 
-    /// What [`Row::rate`] found.
+    /// Returns the rate that [`Row::rate`] has set.
     fn per_second(&self) -> f64 {
         self.0.get("per_second").and_then(Value::as_f64).unwrap_or(0.0)
     }
 
-    /// The time between the same two events, several times over.
+    /// Adds the distribution of repeated measurements of one duration.
     fn times(self, mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let ms = |percent| percentile(&times, percent).map_or(0.0, |time| time.as_secs_f64() * 1e3);
@@ -170,17 +176,17 @@ impl Bench {
     /// Runs the workloads and prints their figures.
     ///
     /// # Errors
-    /// If a workload fails.
+    /// Returns an error if a workload fails.
     pub async fn run(self, out: Output) -> anyhow::Result<()> {
         tokio::select! {
             done = self.measure(out) => done,
-            // The servers and the receiver end with the work that waits for them.
+            // The servers and the receiver end when the future of the workloads is dropped.
             wanted = signal() => wanted.and_then(|_| bail!("it was interrupted")),
         }
     }
 
     async fn measure(&self, out: Output) -> anyhow::Result<()> {
-        // Another part of the program may have installed it already, which is as good.
+        // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let sink = Sink::start().await?;
         let settings = self.settings();
@@ -239,7 +245,7 @@ impl Bench {
     }
 }
 
-/// Returns when all tasks of a workload have ended, or one has failed.
+/// Waits until all tasks of a workload have ended, or one has failed.
 async fn all(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task of the workload failed")??;

@@ -1,4 +1,4 @@
-//! What the same machine can do at best in the same run: the figures to compare the others with.
+//! Best figures of the same machine in the same run, with which the other figures are compared.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -29,25 +29,25 @@ use carillon_engine::delivery::egress::Guard;
 use carillon_engine::delivery::send::{Answer, Outgoing, Requester, Sender};
 use carillon_engine::files::FileShares;
 
-/// No answer of the receiver is longer.
+/// Maximum length of a response of the receiver.
 const ANSWER_LEN: usize = 4 << 10;
 
-/// The longest that the sink may take for one request.
+/// Maximum duration of one request to the sink.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Rows in one transaction.
 const INSERT_ROWS: usize = 1_000;
 
-/// Flushes of which the median counts.
+/// Number of flushes, of which the median counts.
 const FLUSHES: usize = 101;
 
 impl Bench {
-    /// What the receiver can take, a loop around the deliveries' HTTP client, rows that SQLite can insert, and a flush of the disk.
+    /// Measures the receiver, a loop around the deliveries' HTTP client, inserts into SQLite, and a flush of the disk.
     pub(super) async fn limits(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         Ok(vec![self.raw_loop(sink).await?, self.bare_loop(sink).await?, self.inserts().await?, self.flush()?])
     }
 
-    /// The same bytes over and over, and as many bytes of an answer: no client could ask for less.
+    /// Sends the same bytes repeatedly and reads as many bytes of a response: no client could do less.
     async fn raw_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
         let url = Url::parse(&sink.url)?;
         let address = *url.socket_addrs(|| None)?.first().context("the receiver has no address")?;
@@ -66,7 +66,7 @@ impl Bench {
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
                     stream.write_all(request.as_bytes()).await?;
                     match len {
-                        // Its answers are of one length, which the first one tells.
+                        // All responses have one length, which the first one shows.
                         None => len = Some(stream.read(&mut answer).await?),
                         Some(len) => _ = stream.read_exact(&mut answer[..len]).await?,
                     }
@@ -78,7 +78,7 @@ impl Bench {
         Ok(Row::new("limit: the receiver").rate(self.jobs, stopwatch.elapsed()))
     }
 
-    /// Rows of an id and a payload, as many in a transaction as a batch of the server has, each flushed.
+    /// Inserts rows of an id and a payload, as many in a transaction as a batch of the server has, each transaction flushed.
     async fn inserts(&self) -> anyhow::Result<Row> {
         let directory = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(&self.dir)?;
         let options = SqliteConnectOptions::new()
@@ -102,7 +102,7 @@ impl Bench {
         Ok(row)
     }
 
-    /// The deliveries' HTTP client and nothing else: no policy, no store.
+    /// Measures the deliveries' HTTP client alone: no policy, no store.
     pub(super) async fn bare_loop(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare HTTP loop", self.jobs)?;
         let (sender, url) = (sender()?, Url::parse(&sink.url)?);
@@ -127,7 +127,8 @@ impl Bench {
         Ok(Row::new("limit: bare HTTP loop").rate(self.jobs, elapsed))
     }
 
-    /// The same client on time: requests at the moments of the jobs that measure lateness, with nothing to look up, decide or write down.
+    /// Measures the lateness of the same client: requests at the times of the jobs that measure lateness, without lookups, decisions or
+    /// writes.
     pub(super) async fn bare_timed(&self, sink: &Sink) -> anyhow::Result<Row> {
         let bar = self.bar("bare requests on time", self.timed_jobs)?;
         let (sender, url) = (sender()?, Url::parse(&sink.url)?);
@@ -149,7 +150,7 @@ impl Bench {
         timed(Row::new("limit: bare requests on time"), self.timed_jobs, sink).await
     }
 
-    /// What a commit waits for: with a disk that flushes quickly, durability costs little.
+    /// Measures a flush, for which a commit waits: on a disk that flushes quickly, durability costs little.
     fn flush(&self) -> anyhow::Result<Row> {
         let path = tempfile::Builder::new().prefix("carillon-bench-").tempdir_in(&self.dir)?;
         let mut file = File::create(path.path().join("flush"))?;
@@ -165,7 +166,7 @@ impl Bench {
     }
 }
 
-/// The deliveries' HTTP client, as it is without any setting, but that it may go to the sink.
+/// Makes the deliveries' HTTP client with default settings, except that it may reach the sink.
 fn sender() -> anyhow::Result<Sender> {
     let everywhere = Guard::new(vec![IpNet::from(IpAddr::from([127, 0, 0, 1]))], Vec::new());
     Sender::new(&Config::load(Sources::default())?.delivery, everywhere, FileShares::of_process())

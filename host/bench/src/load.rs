@@ -1,4 +1,4 @@
-//! The workloads that go through a server as fast as they can: accepting jobs, delivering them.
+//! Workloads that go through a server at maximum speed: accepting jobs and delivering them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,19 +23,19 @@ const BATCH: usize = 100;
 /// Connections that send batches.
 const BATCH_CONNECTIONS: usize = 16;
 
-/// A job that is due so much later waits for the whole benchmark.
+/// Due time of a job that waits for the whole benchmark.
 const NOT_NOW: &str = "+1h";
 
-/// The same for a job that waits behind others in all workloads.
+/// Due time of a job that waits behind others in all workloads.
 const ANOTHER_DAY: &str = "+30days";
 
-/// How many of these are written at once.
+/// Number of these jobs that are serialized at once.
 const CHUNK: usize = 10_000;
 
-/// A workload in which nothing has happened for so long is stuck.
+/// Time without progress after which a workload counts as stuck.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// One way to hand jobs in.
+/// Way to submit jobs.
 struct Way {
     name: &'static str,
     /// Jobs in a request.
@@ -49,7 +49,7 @@ impl Bench {
         [way("batches of 100", BATCH, BATCH_CONNECTIONS), way("one by one", 1, self.connections)]
     }
 
-    /// Batches, and one job at a time, into an empty database; none is due.
+    /// Submits batches, and single jobs, to an empty database; none is due.
     pub(super) async fn enqueue(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let jobs = vec![JobInput { run_at: Some(json!(NOT_NOW)), ..self.job(sink) }; self.jobs];
         let mut rows = Vec::new();
@@ -65,8 +65,8 @@ impl Bench {
         Ok(rows)
     }
 
-    /// The same jobs, due at once: from the first request until every delivery has arrived and every job is `succeeded`. A machine's speed
-    /// goes up and down: so each way runs between two bare loops, and is compared with these.
+    /// Submits the same jobs, due at once, and measures from the first request until every delivery has arrived and every job is `succeeded`.
+    /// A machine's speed varies, so each way runs between two bare loops, and is compared with these.
     pub(super) async fn deliver(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         let mut before = self.bare_loop(sink).await?.per_second();
@@ -100,7 +100,7 @@ impl Bench {
         Ok(row.figure("sink_cpu_s", Usage::of(sink.pid).cpu - sink_before.cpu))
     }
 
-    /// Jobs for `groups` groups in turn; gives the time until every delivery has arrived.
+    /// Submits jobs to `groups` groups in turn; returns the time until every delivery has arrived.
     pub(super) async fn delivered_over(&self, groups: usize, sink: &Sink) -> anyhow::Result<Duration> {
         let server = self.server().await?;
         self.wait_behind(&server, sink).await?;
@@ -121,7 +121,7 @@ impl Bench {
         Server::start(&self.dir, self.store.as_deref(), self.nodes).await
     }
 
-    /// Jobs in another group that are due on another day.
+    /// Submits jobs to another group that are due on another day.
     pub(super) async fn wait_behind(&self, server: &Server, sink: &Sink) -> anyhow::Result<()> {
         if self.waiting == 0 {
             return Ok(());
@@ -139,7 +139,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Hands the jobs of a group in, in batches.
+    /// Submits the jobs of a group, in batches.
     pub(super) async fn send_batches(
         &self,
         clients: &[Client],
@@ -159,7 +159,7 @@ impl Bench {
     }
 }
 
-/// The bodies of the requests, written before the clock runs.
+/// Makes the bodies of the requests, before the measurement.
 fn requests(jobs: &[JobInput], size: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
     let body = |jobs: &[JobInput]| match jobs {
         [job] if size == 1 => serde_json::value::to_raw_value(job),
@@ -168,8 +168,8 @@ fn requests(jobs: &[JobInput], size: usize) -> anyhow::Result<Vec<Box<RawValue>>
     Ok(jobs.chunks(size).map(body).collect::<Result<_, _>>()?)
 }
 
-/// Sends `requests` of `size` jobs to the groups in turn, over `connections` connections to the servers in turn, and gives the time until the
-/// last is answered.
+/// Sends `requests` of `size` jobs to the groups in turn, over `connections` connections to the servers in turn, and returns the time until
+/// the last response.
 async fn send(
     clients: &[Client],
     groups: &[&str],
@@ -200,7 +200,7 @@ async fn send(
     Ok(stopwatch.elapsed())
 }
 
-/// Returns when `count` requests have arrived.
+/// Waits until `count` requests have arrived.
 pub(super) async fn arrived(sink: &Sink, count: usize, look: Duration, bar: &ProgressBar) -> anyhow::Result<()> {
     let arrivals = async || {
         let count = sink.tally().await?.count;
@@ -210,7 +210,7 @@ pub(super) async fn arrived(sink: &Sink, count: usize, look: Duration, bar: &Pro
     reached(count, "deliveries arrived", look, arrivals).await
 }
 
-/// Returns when `count` requests have arrived and as many jobs of the server's group are `succeeded`.
+/// Waits until `count` requests have arrived and as many jobs of the server's group are `succeeded`.
 pub(super) async fn settled(
     server: &Server,
     sink: &Sink,
@@ -222,12 +222,12 @@ pub(super) async fn settled(
     succeeded(server.client(), &server.group, count, look).await
 }
 
-/// Returns when `count` jobs of a group are `succeeded`.
+/// Waits until `count` jobs of a group are `succeeded`.
 pub(super) async fn succeeded(client: &Client, group: &str, count: usize, look: Duration) -> anyhow::Result<()> {
     reached(count, "jobs are `succeeded`", look, async || Ok(client.stats(group).await?.succeeded)).await
 }
 
-/// Returns when `count` is reached. Each look takes time from what is measured.
+/// Waits until `count` is reached. Each poll takes time from the measured work.
 async fn reached(
     count: usize,
     what: &str,

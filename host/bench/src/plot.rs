@@ -2,21 +2,21 @@
 
 use plotters::prelude::{BLUE, ChartBuilder, IntoDrawingArea as _, LineSeries, SVGBackend, WHITE};
 
-/// In pixels.
+/// Width and height, in pixels.
 const SIZE: (u32, u32) = (640, 360);
 
-/// Room above the highest point.
+/// Height of the plot relative to the highest point.
 const HEADROOM: f64 = 1.15;
 
-/// A rate of deliveries that depends on something.
+/// Delivery rate as a function of one quantity.
 pub(super) struct Curve {
-    /// On what.
+    /// Name of the quantity.
     pub(super) axis: &'static str,
-    /// Each with its rate. They stand side by side at equal distances, whatever their values.
+    /// Values with their rates. They are drawn at equal distances, whatever their values.
     pub(super) points: Vec<(usize, f64)>,
 }
 
-/// Draws a curve from zero.
+/// Draws a curve; the vertical axis begins at zero.
 pub(super) fn draw(curve: &Curve) -> anyhow::Result<String> {
     let mut svg = String::new();
     let top = curve.points.iter().map(|(_, rate)| *rate).fold(1.0, f64::max) * HEADROOM;

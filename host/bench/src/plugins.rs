@@ -1,8 +1,8 @@
-//! Many plugins, each bound by a group of its own: how much memory they take, and what a call costs while its plugin is loaded and after it had
-//! to make room for others.
+//! Many plugins, each bound by a group of its own: their memory, and the time of a call while its plugin is loaded and after it was unloaded
+//! for others.
 //!
-//! The plugins are one signer under many names: as long as each other, written over its own name in the component, so that every one of them is
-//! other code to the server.
+//! The plugins are one signer under many names. The names have the length of its own name and replace it in the component, so that each
+//! plugin is different code to the server.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use super::{Bench, Row};
 use carillon_client::bodies::{JobInput, Payload};
 use carillon_core::clock::Stopwatch;
 
-/// The signer.
+/// Name of the signer.
 const SIGNER: &str = "werkzeug-cookie";
 
-/// Compiled code that the server keeps loaded: room for some two hundred of them, so that most have to go.
+/// Compiled code that the server keeps loaded: room for about two hundred of the plugins, so that most must be unloaded.
 const LOADED_SIZE: &str = "64MiB";
 
-/// Uploads, or makers of jobs, at the same time.
+/// Concurrent uploads, or concurrent submitters of jobs.
 const AT_ONCE: usize = 4;
 
-/// Jobs of each group that are delivered.
+/// Delivered jobs of each group.
 const JOBS: usize = 10;
 
 /// Calls of a plugin that stays loaded.
@@ -49,7 +49,7 @@ impl Bench {
         Ok(vec![uploaded, self.cold(&server).await?, warm(&server).await?, self.over_all_groups(&server, sink).await?])
     }
 
-    /// A call of each in turn. What is called has made room long ago, if there is not room for all.
+    /// Calls each plugin in turn. If there is not room for all, the called one was unloaded long before.
     async fn cold(&self, server: &Server) -> anyhow::Result<Row> {
         let (before, stopwatch) = (server.usage(), Stopwatch::start());
         let bar = self.bar("plugins, called in turn", self.plugins)?;
@@ -63,7 +63,7 @@ impl Bench {
         Ok(row.times(times).server(before, server.usage()))
     }
 
-    /// Jobs of all groups, group after group, until all have arrived.
+    /// Delivers jobs of all groups, group after group, until all have arrived.
     async fn over_all_groups(&self, server: &Server, sink: &Sink) -> anyhow::Result<Row> {
         sink.reset().await?;
         let jobs = self.plugins * JOBS;
@@ -87,7 +87,7 @@ impl Bench {
     }
 }
 
-/// Calls of one plugin.
+/// Calls one plugin repeatedly.
 async fn warm(server: &Server) -> anyhow::Result<Row> {
     let (before, stopwatch) = (server.usage(), Stopwatch::start());
     let mut times = Vec::with_capacity(WARM_CALLS);
@@ -99,12 +99,12 @@ async fn warm(server: &Server) -> anyhow::Result<Row> {
     Ok(row.times(times).server(before, server.usage()))
 }
 
-/// What the signer can sign.
+/// Returns a payload that the signer can sign.
 fn payload() -> Value {
     json!({"user": 7})
 }
 
-/// A simulated delivery: three calls, the first of them of the group's own plugin.
+/// Simulates a delivery: three calls, the first of them of the group's own plugin.
 async fn simulate(server: &Server, group: &str) -> anyhow::Result<Duration> {
     let job = json!({"job": {"url": "http://127.0.0.1:7071/", "payload": payload()}, "responses": [{"status": 200}]});
     let stopwatch = Stopwatch::start();
@@ -129,12 +129,12 @@ fn component() -> anyhow::Result<&'static [u8]> {
     Ok(signer.context("the signer is not among the plugins")?.component)
 }
 
-/// As long as the signer's own.
+/// Returns a name with the length of the signer's own.
 fn name(number: usize) -> String {
     format!("bench-{number:09}")
 }
 
-/// The component with another name of the same length wherever its own stands.
+/// Returns the component with its name replaced everywhere by one of the same length.
 fn renamed(component: &[u8], name: &str) -> Vec<u8> {
     let mut renamed = component.to_vec();
     for at in 0..renamed.len().saturating_sub(SIGNER.len()) {

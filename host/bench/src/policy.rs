@@ -1,4 +1,4 @@
-//! The policy calls alone, in this process, on the threads that the server uses: a fresh store for each call.
+//! Policy calls alone, in this process, on the threads that the server uses: a fresh store for each call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use carillon_policy::{
 /// Warm calls of a round.
 const CALLS: u32 = 5_000;
 
-/// Rounds, of which the median counts.
+/// Number of rounds, of which the median counts.
 const ROUNDS: usize = 5;
 
-/// What the default plugins are called with: role, plugin, config.
+/// Calls of the default plugins: role, plugin, config.
 const CASES: [(Role, &str, &str); 4] = [
     (Role::Encode, "base64-envelope", "{}"),
     (Role::Sign, "werkzeug-cookie", "{}"),
@@ -31,7 +31,7 @@ const CASES: [(Role, &str, &str); 4] = [
     (Role::Retry, "backoff", r#"{"kind":"exponential","base":"2s","max":"15m","max_attempts":5,"jitter":0.2}"#),
 ];
 
-/// One call, with everything that it takes.
+/// One call with all its arguments.
 struct BenchCase {
     role: Role,
     config: &'static str,
@@ -45,7 +45,7 @@ struct BenchCase {
 }
 
 impl Bench {
-    /// Each role: the first call, and warm calls on one and on two threads.
+    /// Measures each role: the first call, and warm calls on one and on two threads.
     pub(super) async fn policy(&self) -> anyhow::Result<Vec<Row>> {
         let runtime = local::runtime(&Config::load(Sources::default())?, 2)?;
         let bar = self.bar("policy", CASES.len())?;
@@ -79,7 +79,7 @@ impl Bench {
         })
     }
 
-    /// What the plugin of a role sees in a delivery: a signer sees the envelope that an encoder made.
+    /// Returns the request that the plugin of a role sees in a delivery: a signer sees the envelope that an encoder made.
     fn request(&self, role: Role) -> anyhow::Result<Request> {
         let body = match role {
             Role::Sign => {
@@ -94,7 +94,7 @@ impl Bench {
 }
 
 impl BenchCase {
-    /// The median time of a call while `callers` of the threads make calls.
+    /// Returns the median time of a call while `callers` of the threads make calls.
     async fn median(self: &Arc<Self>, threads: &PolicyThreads, callers: u32) -> anyhow::Result<Duration> {
         let mut times = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
@@ -104,7 +104,7 @@ impl BenchCase {
         times.get(ROUNDS / 2).copied().context("no round was run")
     }
 
-    /// The mean time of a call while `callers` of the threads make so many each.
+    /// Returns the mean time of a call while `callers` of the threads make `calls` calls each.
     async fn round(self: &Arc<Self>, threads: &PolicyThreads, callers: u32, calls: u32) -> anyhow::Result<Duration> {
         let run = |caller: u32| {
             let case = Arc::clone(self);
@@ -115,7 +115,7 @@ impl BenchCase {
         Ok(times.iter().sum::<Duration>() / callers)
     }
 
-    /// The mean time of `calls` calls.
+    /// Returns the mean time of `calls` calls.
     fn run(&self, calls: u32) -> anyhow::Result<Duration> {
         let mut spent = Duration::ZERO;
         for _ in 0..calls {
@@ -127,7 +127,7 @@ impl BenchCase {
         Ok(spent / calls)
     }
 
-    /// What one call used.
+    /// Makes one call and returns its usage.
     fn call(&self, request: Request) -> anyhow::Result<CallUsage> {
         let (limits, attempt, config) = (&*self.limits, &self.attempt, self.config);
         let (usage, fault) = match self.role {

@@ -1,4 +1,4 @@
-//! The server under test: this same program as child processes, with a database of their own and the default limits.
+//! Server under test: this same program as child processes, with a database of their own and the default limits.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -13,31 +13,31 @@ use tempfile::TempDir;
 use carillon_client::Client;
 use carillon_core::clock::{Clock as _, Stopwatch, SystemClock};
 
-/// The administrator of a server that lives for one workload and listens on loopback.
+/// Administrator's token of a server that lives for one workload and listens on loopback.
 const TOKEN: &str = "benchmark-administrator";
 
-/// How long a server may take to start.
+/// Maximum time that a server takes to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The pause between two looks at something that is awaited.
+/// Pause between two polls of a condition.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
 
-/// What nodes of one database encrypt keys with. There is only the benchmark's own.
+/// Master key of the nodes of one database. It encrypts only the benchmark's own keys.
 const MASTER_KEY: &str = "62656e63686d61726b2d62656e63686d61726b2d62656e63686d61726b2d6b65";
 
-/// Nodes have taken their parts of what all may do when they have run for so long; until then even one waits, because those of the
-/// workload before still seem to live.
+/// Time after which nodes have taken their shares of the limits. Until then even a single node waits, because the nodes of the previous
+/// workload still count as living.
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// How many attempts of the group run at once.
+/// Attempts of the group that run at once.
 pub(super) const CONCURRENCY: u32 = 512;
 
-/// Nodes that end with this value.
+/// Nodes, which stop when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// A client of each, with every right.
+    /// Client of each node, with all rights.
     pub(super) clients: Vec<Client>,
-    /// The group that the jobs belong to.
+    /// Group of the jobs.
     pub(super) group: String,
     nodes: Vec<Child>,
     home: TempDir,
@@ -50,7 +50,7 @@ impl Server {
         Self::start_with(dir, store, nodes, &[]).await
     }
 
-    /// The same with these variables in the environment of the nodes.
+    /// Starts nodes with these variables in their environment.
     pub(super) async fn start_with(
         dir: &Path,
         store: Option<&str>,
@@ -68,7 +68,7 @@ impl Server {
             tokio::time::sleep(SETTLED).await;
         }
         server.client().put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
-        // Another one in each workload: a database that is not a file of its own remembers the others.
+        // Each workload has another group, because a database that is not a file of its own keeps the earlier ones.
         server.group = format!("bench-{}", SystemClock.now().0);
         server.client().put_group(&server.group, &policy(), None).await?;
         for client in &server.clients {
@@ -77,12 +77,12 @@ impl Server {
         Ok(server)
     }
 
-    /// A client of the first node.
+    /// Returns a client of the first node.
     pub(super) fn client(&self) -> &Client {
         &self.clients[0]
     }
 
-    /// As many groups besides the server's own, under the same policy.
+    /// Makes `count` groups besides the server's own, under the same policy.
     pub(super) async fn more_groups(&self, count: usize) -> anyhow::Result<Vec<String>> {
         let names: Vec<String> = (0..count).map(|number| format!("{}-{number}", self.group)).collect();
         for name in &names {
@@ -95,7 +95,7 @@ impl Server {
         Ok(names)
     }
 
-    /// Clients of each node for another tenant, which has a paused group of the same name and policy.
+    /// Returns clients of each node for another tenant, which has a paused group of the same name and policy.
     pub(super) async fn other_tenant(&self) -> anyhow::Result<Vec<Client>> {
         let tenant = format!("{}-other", self.group);
         self.client().put::<Value>(&["tenants", &tenant], &json!({})).await?;
@@ -139,7 +139,7 @@ impl Server {
         self.home.path().join("log")
     }
 
-    /// Waits for the node that was started last.
+    /// Waits until the node that was started last is ready.
     async fn ready(&mut self) -> anyhow::Result<()> {
         let log = self.log();
         let (Some(client), Some(node)) = (self.clients.last(), self.nodes.last_mut()) else { return Ok(()) };
@@ -152,7 +152,7 @@ impl Server {
         .await
     }
 
-    /// What the server has used so far.
+    /// Returns the server's usage so far.
     pub(super) fn usage(&self) -> Usage {
         self.nodes.iter().map(|node| Usage::of(node.id())).fold(Usage::default(), Usage::and)
     }
@@ -161,14 +161,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         for node in &mut self.nodes {
-            // A child that is gone already is as good.
+            // A child that has ended already is no error.
             drop(node.kill());
             drop(node.wait());
         }
     }
 }
 
-/// Asks until it is so.
+/// Polls a condition until it holds.
 async fn until(mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let stopwatch = Stopwatch::start();
     while !is_so().await? {
@@ -180,7 +180,7 @@ async fn until(mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::
     Ok(())
 }
 
-/// The policy of the group: a delivery takes three calls of components, and four when it fails.
+/// Returns the policy of the group: a delivery takes three calls of components, and four when it fails.
 fn policy() -> Value {
     json!({
         "encode": [{"plugin": "base64-envelope"}],
@@ -190,10 +190,10 @@ fn policy() -> Value {
     })
 }
 
-/// What a process has used, by `/proc` (see proc_pid_stat(5) and proc_pid_status(5)); zero where there is none.
+/// Usage of a process, from `/proc` (see proc_pid_stat(5) and proc_pid_status(5)); zero where there is none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    /// Seconds of processor time.
+    /// Processor time in seconds.
     pub(super) cpu: f64,
     /// Resident memory in MiB.
     pub(super) rss: f64,
@@ -210,7 +210,7 @@ impl Usage {
     }
 }
 
-/// Fields 14 and 15, counted behind the name in parentheses, in hundredths of a second (Linux shows no other unit).
+/// Sums fields 14 and 15, counted behind the name in parentheses, in hundredths of a second (Linux shows no other unit).
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();

@@ -1,5 +1,5 @@
-//! The receiver of the benchmarks, in a process of its own: answers at once, counts, and notes how late each request is. It also plays a
-//! receiver that is slow, and one that fails.
+//! Receiver of the benchmarks, in a process of its own: it responds at once, counts, and records how late each request is. It also plays a
+//! slow receiver, and one that fails.
 //!
 //! It runs on one thread, prints its address as its first line, and ends when its standard input does: with its parent.
 
@@ -22,39 +22,39 @@ use tokio::process::{Child, ChildStdin, Command};
 use carillon_core::clock::SystemClock;
 use carillon_core::stats::percentile;
 
-/// The hidden subcommand that makes this program a receiver.
+/// Hidden subcommand that makes this program a receiver.
 pub const SUBCOMMAND: &str = "bench-sink";
 
-/// Says when a request was due, in milliseconds since 1970.
+/// Header with the due time of a request, in milliseconds since 1970.
 pub(super) const RUN_AT_HEADER: &str = "bench-run-at";
 
-/// Answers after [`SLOW`], and counts nothing.
+/// Path that responds after [`SLOW`] and counts nothing.
 pub(super) const SLOW_PATH: &str = "slow";
 
-/// Answers with 500, and counts nothing.
+/// Path that responds with 500 and counts nothing.
 pub(super) const FAIL_PATH: &str = "fail";
 
-/// How long a slow receiver takes.
+/// Response time of a slow receiver.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// No body of a benchmark is larger.
+/// Maximum size of a body; no benchmark sends a larger one.
 const BODY_LIMIT: usize = 64 << 20;
 
-/// What arrived.
+/// Requests that have arrived.
 #[derive(Debug, Default)]
 struct Arrivals {
     count: u64,
     late_us: Vec<i64>,
 }
 
-/// What arrived, in numbers.
+/// Counts and lateness of the requests.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
-    /// Requests.
+    /// Number of requests.
     pub(super) count: u64,
-    /// Those that came before they were due.
+    /// Number of requests that came before they were due.
     pub(super) early: u64,
-    /// Lateness of those that said when they were due, in milliseconds.
+    /// Lateness of the requests that state their due time, in milliseconds.
     pub(super) p50: f64,
     /// See `p50`.
     pub(super) p90: f64,
@@ -82,7 +82,7 @@ impl Arrivals {
     }
 }
 
-/// What the child does.
+/// Entry of the child process.
 pub fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(receive())
 }
@@ -92,7 +92,7 @@ async fn receive() -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
     let arrivals = Arc::new(Mutex::new(Arrivals::default()));
     std::thread::spawn(|| {
-        // Whatever ends the wait: nobody is there any more.
+        // Any result means that the parent is gone.
         drop(std::io::stdin().read_to_end(&mut Vec::new()));
         std::process::exit(0);
     });
@@ -129,7 +129,7 @@ async fn answer(
         }
         _ => {
             let due = request.headers().get(RUN_AT_HEADER).and_then(|value| value.to_str().ok()?.parse::<i64>().ok());
-            // A body that breaks off is not an arrival.
+            // A truncated body is not an arrival.
             if to_bytes(Body::new(request.into_body()), BODY_LIMIT).await.is_ok() {
                 let mut arrivals = lock();
                 arrivals.count += 1;
@@ -143,12 +143,12 @@ async fn answer(
     Ok(response)
 }
 
-/// The parent's end.
+/// Parent's side of the receiver.
 #[derive(Debug)]
 pub(super) struct Sink {
-    /// Where it receives.
+    /// URL of the receiver.
     pub(super) url: String,
-    /// Its process.
+    /// Id of its process.
     pub(super) pid: u32,
     http: reqwest::Client,
     _child: Child,
@@ -173,7 +173,7 @@ impl Sink {
         Ok(Self { url: format!("http://{address}/"), pid, http, _child: child, _lifeline: lifeline })
     }
 
-    /// What has arrived since the last [`Sink::reset`].
+    /// Returns the tally since the last [`Sink::reset`].
     pub(super) async fn tally(&self) -> anyhow::Result<Tally> {
         Ok(self.http.get(&self.url).send().await?.json().await?)
     }

@@ -1,6 +1,6 @@
-//! The workloads that measure lateness: jobs at distinct milliseconds, and what else a server has to do meanwhile.
+//! Workloads that measure lateness: jobs at distinct milliseconds, with and without other work of the server.
 //!
-//! Lateness is the receiver's: from the time that a job says it is due to the arrival of its request. None may be early.
+//! The receiver measures lateness: from the due time that a job states to the arrival of its request. None may be early.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use carillon_client::Client;
 use carillon_client::bodies::{Headers, JobInput};
 use carillon_core::clock::{Clock as _, Stopwatch, SystemClock, UnixMs};
 
-/// How long before the first job is due the jobs of a timed workload are begun to be accepted.
+/// Time between the submission of a timed workload's first job and its due time.
 const LEAD: Duration = Duration::from_secs(3);
 
-/// The pause between two looks at how far it is: few, because what is measured here are single milliseconds, of which each look takes some.
+/// Pause between two progress polls. It is long because these workloads measure single milliseconds, and each poll takes some of that time.
 const RARE_LOOK: Duration = Duration::from_millis(500);
 
-/// How often others are handed in while timed jobs are delivered.
+/// Period in which other jobs are submitted while timed jobs are delivered.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Groups of the workload `sick`, of which the receivers of the last two are slow or fail: a tenth.
+/// Groups of the workload `sick`; the receivers of the last two, a tenth, are slow or fail.
 const GROUPS: usize = 20;
 
 impl Bench {
-    /// Nothing else happens. A machine has its own lateness: so bare requests go before.
+    /// Measures without other work. A machine has a lateness of its own, so bare requests are measured first.
     pub(super) async fn lateness(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let bare = self.bare_timed(sink).await?;
         let server = self.server().await?;
@@ -46,7 +46,7 @@ impl Bench {
         Ok(vec![bare, row.server(before, server.usage())])
     }
 
-    /// Others of the same tenant are accepted and delivered at once, at a steady rate.
+    /// Measures while other jobs of the same tenant are accepted and delivered at once, at a steady rate.
     pub(super) async fn busy(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let server = self.server().await?;
         let others = server.more_groups(1).await?.remove(0);
@@ -66,7 +66,7 @@ impl Bench {
         Ok(vec![row.figure("others_per_second", others).server(before, server.usage())])
     }
 
-    /// Posts jobs to a group at a steady rate, or as fast as they are accepted. Ends only with an error.
+    /// Posts jobs to a group at a steady rate, or as fast as they are accepted. It ends only with an error.
     async fn steady(&self, client: &Client, group: &str, job: JobInput) -> anyhow::Result<()> {
         let batch = usize::try_from(self.others as u128 * TICK.as_millis() / 1_000)?.max(1);
         let body = json!({ "jobs": vec![job; batch] });
@@ -78,7 +78,7 @@ impl Bench {
         }
     }
 
-    /// A tenth of the groups have receivers that take two seconds, or fail: how late the others are.
+    /// Measures the lateness of other groups while a tenth of the groups have receivers that take two seconds, or fail.
     pub(super) async fn sick(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let (server, sick) = (self.server().await?, Sink::start().await?);
         let groups = server.more_groups(GROUPS).await?;
@@ -104,7 +104,7 @@ impl Bench {
         Ok(vec![row.server(before, server.usage())])
     }
 
-    /// Another tenant has a backlog that is due. The order of the jobs of both is the store's and the loop's to find.
+    /// Measures while another tenant has a due backlog. The store and the dispatcher determine the order of both tenants' jobs.
     pub(super) async fn fairness(&self, sink: &Sink) -> anyhow::Result<Vec<Row>> {
         let server = self.server().await?;
         let other = server.other_tenant().await?;
@@ -124,14 +124,14 @@ impl Bench {
         Ok(vec![row.figure("others_per_second", others).server(before, server.usage())])
     }
 
-    /// How many others than the timed jobs arrived in each second of `elapsed`.
+    /// Returns how many jobs other than the timed ones arrived in each second of `elapsed`.
     async fn others_rate(&self, elapsed: Duration, sink: &Sink) -> anyhow::Result<f64> {
         let others = sink.tally().await?.count.saturating_sub(self.timed_jobs as u64);
         #[expect(clippy::cast_precision_loss, reason = "a benchmark has far less than 2^52 jobs")]
         Ok((others as f64 / elapsed.as_secs_f64()).round())
     }
 
-    /// Hands jobs in that are due at distinct milliseconds, for each of the groups in turn; `target` says where a group's go.
+    /// Submits jobs that are due at distinct milliseconds, for each of the groups in turn; `target` returns a group's URL.
     async fn send_timed(
         &self,
         server: &Server,
@@ -150,7 +150,7 @@ impl Bench {
         Ok(())
     }
 
-    /// When the jobs are due whose lateness is measured: at distinct milliseconds, from [`LEAD`] from now on.
+    /// Returns the due times of the jobs whose lateness is measured: at distinct milliseconds, from [`LEAD`] from now on.
     pub(super) fn moments(&self) -> anyhow::Result<Vec<UnixMs>> {
         let (count, spread) = (self.timed_jobs, self.timed_spread);
         let step = u64::try_from(spread.as_millis())? / u64::try_from(count)?.max(1);
@@ -171,7 +171,7 @@ impl Bench {
     }
 }
 
-/// The lateness of `count` jobs.
+/// Measures the lateness of `count` jobs.
 pub(super) async fn timed(row: Row, count: usize, sink: &Sink) -> anyhow::Result<Row> {
     let tally = sink.tally().await?;
     if tally.early > 0 {

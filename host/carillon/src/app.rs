@@ -1,8 +1,8 @@
-//! Puts the parts together and takes them apart again. `main` and the tests come through this same door.
+//! Composition of the server: starts its parts and stops them again. `main` and the tests use this same entry.
 //!
-//! Everything is checked before the port opens. A stop goes in the order of a job's way: no new requests, no new leases, then
-//! what runs may finish until the drain time is over; what is left goes back to the store untouched. Streams of events end last, so
-//! that they tell of all of it.
+//! Everything is checked before the port opens. A stop follows the order of a job's way: no new requests, no new leases, then running
+//! attempts may finish until the drain time is over; the rest goes back to the store unchanged. Streams of events end last, so that they
+//! report all of it.
 
 mod backup;
 mod declare;
@@ -51,39 +51,39 @@ use self::open::{Home, Opened, Shared, master_key, open_catalog, open_store, sta
 use self::parts::{concurrency, describe, event_bounds, executor, new_api, payloads, settler};
 pub use self::recover::{recover_master_key, recover_operator_token};
 
-/// The program's version.
+/// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// After the drain time: how long streams have to tell what became of the attempts that were interrupted.
+/// Time after the drain time in which streams report the results of the interrupted attempts.
 const STREAM_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server that runs.
+/// Running server.
 pub struct App {
-    /// Where it listens.
+    /// Address on which it listens.
     pub address: SocketAddr,
-    /// Where it serves other schedulers' APIs by themselves.
+    /// Mounts with ports of their own: APIs of other schedulers, and their addresses.
     pub mounts: Vec<(Mount, SocketAddr)>,
-    /// Answers requests, as `address` does.
+    /// Entry that answers requests, as `address` does.
     pub door: Door,
     store: Arc<dyn Store>,
     node: Arc<Dispatcher>,
     stop: CancellationToken,
-    /// Ends what has no end of its own.
+    /// Ends tasks that have no end of their own.
     end: CancellationToken,
-    /// The loops that end with `stop`.
+    /// Loops that end with `stop`.
     loops: TaskTracker,
-    /// Those that go on while attempts finish, and end with the interrupt.
+    /// Loops that continue while attempts finish, and end with the interrupt.
     lasting_loops: TaskTracker,
-    /// Of all background loops.
+    /// Supervisor of all background loops.
     supervisor: Arc<Loops>,
-    /// The balancer is told that the server is about to stop.
+    /// Tells load balancers that the server is about to stop.
     leaving: CancellationToken,
-    /// For how long it is told so before the port closes.
+    /// Time between that notice and the closing of the port.
     drain_notice: Duration,
     serving: TaskTracker,
-    /// Those of `mounts`.
+    /// Entries of `mounts`.
     mount_doors: Vec<Door>,
-    /// What keeps in touch with other nodes.
+    /// Tasks that exchange data with other nodes.
     link: TaskTracker,
     drain_timeout: Duration,
 }
@@ -91,7 +91,7 @@ pub struct App {
 /// Runs a server until a signal to stop.
 ///
 /// # Errors
-/// If it cannot be started.
+/// Returns an error if the server cannot be started.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let store_name = config.store.name();
     let app = App::start(config, Arc::new(SystemClock)).await?;
@@ -126,9 +126,9 @@ impl App {
     /// Starts a server.
     ///
     /// # Errors
-    /// If the configuration cannot be put in force; nothing listens then.
+    /// Returns an error if the configuration cannot be put in force; no port is open then.
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        // Another part of the program may have installed it already, which is as good.
+        // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let files = FileShares::of_process();
         let home = Home::of(&config)?;
@@ -229,7 +229,8 @@ impl App {
         self.supervise(first, "retention", node, move |node, stop| node.run_retention(retention.clone(), stop));
         self.supervise(first, "schedules", &api.intake, |intake, stop| ScheduleRunner::new(intake).run(stop));
         self.supervise(first, "bulk changes", &api.bulks, |bulks, stop| bulks.run(stop));
-        // Leases are kept alive, attempts cut off, events shown, and what observers ask for is made, while attempts finish, so these loops end with the interrupt.
+        // These loops renew leases, end attempts, show events, and make the jobs that observers request. All of that is needed while attempts
+        // finish, so the loops end with the interrupt.
         self.supervise(last, "leases", node, |node, stop| node.run_leases(stop));
         self.supervise(last, "aborts", node, |node, stop| node.run_aborts(stop));
         self.supervise(last, "observers", &api.observers, |observers, stop| observers.run(stop));
@@ -259,14 +260,14 @@ impl App {
         tasks.spawn(supervised);
     }
 
-    /// Tells balancers that the server is about to stop, and goes on with everything for as long as they may take to hear of it.
+    /// Tells balancers that the server is about to stop, and continues to serve while they react.
     async fn give_notice(&self) {
         self.leaving.cancel();
         tracing::info!(notice = ?self.drain_notice, "not ready any more: the port closes after `server.drain_notice`");
         let _ = tokio::time::timeout(self.drain_notice, self.node.interrupt.cancelled()).await;
     }
 
-    /// Keeps in touch with the other nodes. To them this one lives as long as attempts run.
+    /// Starts the exchange with the other nodes. They count this node as living as long as attempts run.
     fn spawn_link(&self, shared: Shared) {
         let (node, configured) = (&self.node, Arc::new(Notify::new()));
         let (catalog, notifier, stop) = (Arc::clone(&node.catalog), Arc::clone(&node.notifier), self.stop.clone());
@@ -287,7 +288,7 @@ impl App {
         self.link.spawn(linked);
     }
 
-    /// Stops: returns when every job is back in the store.
+    /// Stops the server; returns when every job is back in the store.
     pub async fn stop(&self) {
         self.stop.cancel();
         let drained = async {
@@ -321,7 +322,7 @@ impl App {
         self.store.close().await;
     }
 
-    /// Returns when what handlers have begun is done, also for clients that have gone.
+    /// Waits until the work that handlers have begun is done, also for clients that have disconnected.
     async fn handlers_ended(&self) {
         for door in self.mount_doors.iter().chain([&self.door]) {
             door.drained().await;
@@ -333,7 +334,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// The ports that other schedulers' APIs have of their own.
+/// Opens the ports of the mounts that have one of their own.
 async fn listen_for_mounts(config: &Config) -> anyhow::Result<Vec<(Mount, TcpListener)>> {
     let mut mounts = Vec::new();
     for mount in Mount::ALL {

@@ -1,8 +1,8 @@
-//! The command line: `carillon serve` runs the server, `carillon migrate` moves its database, and everything else talks to a server over
-//! its API.
+//! Command line of the program: `carillon serve` runs the server, `carillon migrate` moves its database, and the other commands talk to a
+//! server over its API.
 //!
-//! What a command prints is for people, or with `--json` what the server answered. A command that fails prints one line to
-//! standard error and exits with 1; one that was misused exits with 2.
+//! A command prints text for people, or with `--json` the server's response. A command that fails prints one line to standard error and exits
+//! with 1; one with invalid arguments exits with 2.
 
 mod backup;
 mod log_filter;
@@ -67,7 +67,7 @@ enum Command {
     Remote(Box<RemoteCommand>),
 }
 
-/// In the place of an option for commands that talk to a server, where a command does not: it is not shown, and refused.
+/// Makes a hidden argument that replaces an option of commands that talk to a server, for a command that does not, and rejects its use.
 fn without_server(name: &'static str) -> Arg {
     let refuse = |_: &str| Err::<String, _>("this command talks to no server");
     Arg::new(name).long(name).hide(true).value_parser(refuse)
@@ -78,7 +78,7 @@ fn without_server(name: &'static str) -> Arg {
 pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Err(error) if !is_broken_pipe(&error) => {
-            // Nothing is left to do if even this cannot be written.
+            // If this write fails too, nothing can be reported.
             let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
@@ -103,7 +103,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Whoever read the output has seen enough, as `head` does: that is no failure.
+/// Returns whether the reader of the output has closed it, as `head` does: that is no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

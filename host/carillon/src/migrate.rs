@@ -1,15 +1,16 @@
-//! Moves everything from an SQLite database into a PostgreSQL database.
+//! Migration of all data from an SQLite database into a PostgreSQL database.
 //!
-//! It takes two runs of the same command, and the server stands still only during the second. The first one **copies** every row while the
-//! server goes on, so what it has copied is a little of every moment. When the server has stopped, the next run **compares** every row of
-//! both databases, page by page; it writes again what differs, reads that back, and marks the database as complete. Without a server one run
-//! does both. With one, further runs only catch up.
+//! It takes two runs of the same command, and the server is stopped only during the second. The first run **copies** every row while the
+//! server continues, so the copied rows are from different moments. When the server has stopped, the next run **compares** every row of both
+//! databases, page by page. It writes again what differs, reads that back, and marks the database as complete. Without a server one run does
+//! both. With one, further runs only catch up.
 //!
-//! - Nothing in the SQLite database is changed, and no server can open it during the run that completes the migration: that run holds its lock.
+//! - Nothing in the SQLite database is changed, and no server can open it during the run that completes the migration: that run holds its
+//!   lock.
 //! - No server serves from a PostgreSQL database whose migration is not complete.
-//! - A run that was cut off, anywhere, is gone on with by the next: rows are copied in the order of their keys, so the last one that is there
-//!   says how far it came, and a comparison has nothing to remember.
-//! - Rows keep everything they have: ids, tokens and leases, attempts, what is remembered of producers. Keys stay encrypted; the master
+//! - The next run continues after an interruption at any point: rows are copied in the order of their keys, so the last copied row shows the
+//!   progress, and a comparison keeps no state.
+//! - Rows keep everything they have: ids, tokens and leases, attempts, the recorded requests of producers. Keys stay encrypted; the master
 //!   key is not in the database.
 
 use std::collections::HashMap;
@@ -22,77 +23,77 @@ use carillon_store::{Cell, Checksum, Counters, Key, Row, RowDigest, StoreError, 
 use carillon_store_postgres::{PostgresOptions, PostgresTarget, Stage};
 use carillon_store_sqlite::{SqliteOptions, SqliteSource};
 
-/// So many of the rows of a table that differ are named.
+/// Maximum number of differing rows of a table that a report names.
 const EXAMPLES: usize = 5;
 
-/// Which of the two databases a failure is about.
+/// Names of the two databases in messages.
 const SOURCE: &str = "the SQLite database";
 const TARGET: &str = "the PostgreSQL database";
 
-/// What is told as a table although it is none: see [`Counters`].
+/// Name under which the counters are reported like a table, although they are none: see [`Counters`].
 const COUNTERS: &str = "counters";
 
-/// Two databases, and the way from one to the other.
+/// Migration between two open databases.
 #[derive(Debug)]
 pub struct Migration {
     source: SqliteSource,
     fingerprint: String,
     target: PostgresTarget,
-    /// The most rows of a transaction.
+    /// Maximum number of rows in a transaction.
     page: u32,
     bar: ProgressBar,
 }
 
-/// What a run has come to.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// How far the migration is.
+    /// Progress of the migration.
     pub progress: Progress,
     /// Whether a server has the SQLite database open.
     pub served: bool,
-    /// What was done to each table.
+    /// Changes of each table.
     pub tables: Vec<Moved>,
 }
 
-/// How far a migration is.
+/// Progress of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// Nothing was written yet.
+    /// Nothing is written yet.
     Nothing,
-    /// Some rows were copied.
+    /// Some rows are copied.
     Copying,
-    /// Every row was copied once. What has changed since is to be found by the run that completes it.
+    /// Every row was copied once. The run that completes the migration finds later changes.
     Copied,
     /// Servers may serve from the PostgreSQL database.
     Complete,
 }
 
-/// A table, and what was done to it.
+/// Table, with its changes.
 #[derive(Debug, Default, Serialize)]
 pub struct Moved {
-    /// Its name in the PostgreSQL database.
+    /// Name of the table in the PostgreSQL database.
     pub table: &'static str,
-    /// In the SQLite database.
+    /// Sum of the table in the SQLite database.
     pub source: Sum,
-    /// In the PostgreSQL database.
+    /// Sum of the table in the PostgreSQL database.
     pub target: Sum,
-    /// How many rows were written.
+    /// Number of rows that were written.
     pub written: u64,
-    /// How many rows were removed that the SQLite database no longer has.
+    /// Number of rows that were removed, because the SQLite database no longer has them.
     pub removed: u64,
-    /// How many rows differ, and are left so.
+    /// Number of rows that still differ.
     pub differing: u64,
-    /// The keys of some of them.
+    /// Keys of some of these rows.
     pub examples: Vec<String>,
 }
 
-/// What all rows of a table come to.
+/// Count and checksum of all rows of a table.
 #[derive(Debug, Default, Serialize)]
 pub struct Sum {
-    /// How many there are.
+    /// Number of rows.
     pub rows: u64,
-    /// The SHA-256 of their digests in the order of their keys, in hex, if they were read.
+    /// SHA-256 of the rows' digests in the order of their keys, in hexadecimal digits, if the rows were read.
     pub sha256: Option<String>,
 }
 
@@ -114,7 +115,7 @@ impl From<&Checksum> for Sum {
 }
 
 impl Report {
-    /// How many rows differ.
+    /// Returns the number of rows that differ.
     #[must_use]
     pub fn differing(&self) -> u64 {
         self.tables.iter().map(|table| table.differing).sum()
@@ -122,17 +123,17 @@ impl Report {
 }
 
 impl Migration {
-    /// Opens both databases: the file `from`, which may be written as the URL of a store, and the URL `to`. Rows are moved `page` at a
-    /// time; `bar` shows how far a run is.
+    /// Opens both databases: the file `from`, which may be written as the URL of a store, and the URL `to`. Rows are moved `page` at a time;
+    /// `bar` shows the progress of a run.
     ///
     /// # Errors
-    /// If one of them cannot be opened.
+    /// Returns an error if one of them cannot be opened.
     pub async fn open(from: &str, to: &str, page: u32, bar: ProgressBar) -> anyhow::Result<Self> {
         let from = match from.starts_with("sqlite:") {
             true => from.parse::<SqliteOptions>().map_err(anyhow::Error::msg).context(SOURCE)?,
             false => SqliteOptions::new(from),
         };
-        // The URL may have a password in it: no message repeats it.
+        // The URL may contain a password, so no message repeats it.
         let to = &to.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context(TARGET)?;
         let mut source = SqliteSource::open(&from.path).await.context(SOURCE)?;
         let fingerprint = source.fingerprint().await.context(SOURCE)?;
@@ -140,10 +141,10 @@ impl Migration {
         Ok(Self { source, fingerprint, target, page, bar })
     }
 
-    /// Says what there is to do, and does nothing.
+    /// Reports what a run would do, and changes nothing.
     ///
     /// # Errors
-    /// If a run would be refused.
+    /// Returns an error if a run would be refused.
     pub async fn preview(&mut self) -> anyhow::Result<Report> {
         let stage = self.target.look(&self.fingerprint).await.context(TARGET)?;
         let mut tables = Vec::new();
@@ -155,10 +156,11 @@ impl Migration {
         Ok(self.report(stage, tables))
     }
 
-    /// Goes on with the migration as far as it can go now.
+    /// Continues the migration as far as is possible now.
     ///
     /// # Errors
-    /// If the target is in use or filled from another source; if a database fails; if the databases still differ at the end.
+    /// Returns an error if the target is in use or filled from another source, if a database fails, or if the databases still differ at the
+    /// end.
     pub async fn run(&mut self) -> anyhow::Result<Report> {
         let version = self.source.version().await.context(SOURCE)?;
         let stage = self.target.begin(&self.fingerprint).await.context(TARGET)?;
@@ -190,10 +192,11 @@ impl Migration {
         Ok(self.report(Some(Stage::Complete), tables))
     }
 
-    /// Compares the databases, and changes nothing. It says something about a complete migration as long as no server has run on either.
+    /// Compares the databases, and changes nothing. The result for a complete migration is meaningful as long as no server has run on either
+    /// database.
     ///
     /// # Errors
-    /// If there is no migration, or a database fails.
+    /// Returns an error if there is no migration, or if a database fails.
     pub async fn verify(&mut self) -> anyhow::Result<Report> {
         let Some(stage) = self.target.look(&self.fingerprint).await.context(TARGET)? else {
             bail!("{TARGET} is empty: the migration has not begun");
@@ -224,7 +227,7 @@ impl Migration {
         Ok(rows)
     }
 
-    /// Copies what comes after the last row that is there, table by table.
+    /// Copies the rows after the last copied one, table by table.
     async fn copy(&mut self) -> anyhow::Result<Vec<Moved>> {
         let rows = self.rows().await?;
         self.start_bar(rows);
@@ -257,7 +260,7 @@ impl Migration {
         Ok(Moved { table: table.name, source: sum(), target: sum(), written, ..Moved::default() })
     }
 
-    /// Compares all rows, and mends what differs if that is wanted.
+    /// Compares all rows, and with `mend` repairs the differences.
     async fn compare(&mut self, mend: bool) -> anyhow::Result<Vec<Moved>> {
         let rows = self.rows().await?;
         self.start_bar(rows);
@@ -276,7 +279,7 @@ impl Migration {
         let mut page = self.source.page(table, None, self.page).await.context(SOURCE)?;
         loop {
             let rows: Vec<(RowDigest, &Row)> = page.iter().map(|row| (row.digest(), row)).collect();
-            // After the last page: whatever else is there.
+            // After the last page, the span covers all remaining rows of the target.
             let last = page.last().map(|row| row.key().to_vec());
             let span = Span { table, after: after.as_deref(), last: last.as_deref(), rows };
             let next = async {
@@ -303,7 +306,7 @@ impl Migration {
     }
 }
 
-/// A page of rows, and where it lies: what is there between two keys, or before the first or after the last one.
+/// Page of rows with its range of keys: between two keys, or before the first or after the last one.
 struct Span<'a> {
     table: &'static Table,
     after: Option<&'a [Cell]>,
@@ -311,18 +314,18 @@ struct Span<'a> {
     rows: Vec<(RowDigest, &'a Row)>,
 }
 
-/// What is to be done so that the target has the rows of a span, and no others.
+/// Changes after which the target has the rows of a span, and no others.
 #[derive(Default)]
 struct Difference<'a> {
-    /// Rows that are missing there, or differ.
+    /// Rows that are missing in the target, or differ.
     new: Vec<&'a Row>,
-    /// What is there and should not be.
+    /// Keys of rows that the target should not have.
     surplus: Vec<Key>,
 }
 
 impl<'a> Span<'a> {
-    /// Compares the rows with what the target has, and mends that if it is wanted. Returns what it has in the end, and says in `moved` what
-    /// was done.
+    /// Compares the rows with the target's, and with `mend` repairs the differences. Returns the target's rows at the end, and counts the
+    /// changes in `moved`.
     async fn compare(
         &self,
         target: &mut PostgresTarget,
@@ -337,7 +340,7 @@ impl<'a> Span<'a> {
             target.write(self.table, &gone, &difference.new).await?;
             moved.written += difference.new.len() as u64;
             moved.removed += difference.surplus.len() as u64;
-            // What was written is believed when it was read.
+            // Written rows are verified by reading them back.
             found = target.digests(self.table, self.after, self.last).await?;
             difference = self.difference(&found);
         }
@@ -377,7 +380,7 @@ fn failed(database: &str, table: &Table) -> String {
     format!("{database}, table `{}`", table.name)
 }
 
-/// What is said of a table that differs although it was mended.
+/// Returns the message about a table that differs after the repair.
 fn refusal(moved: &Moved) -> String {
     let examples = moved.examples.join(", ");
     format!("{} rows of `{}` differ although they were just written: {examples}", moved.differing, moved.table)

@@ -1,8 +1,8 @@
-//! The versions of the groups' policies in the catalog, and what moves a group from one to another.
+//! Versions of the groups' policies in the catalog, and the changes of which one is in force.
 //!
-//! What is in force is part of the group, and so are the moves: each is one write, which fails if somebody else was faster, and is then
-//! decided again. Every other version is an entity of its own. It is written before the group says that it is there, so that a node that
-//! stops in between leaves one too many, never one too few.
+//! The version in force is part of the group, and so are the moves between versions: each is one write, which fails if another write was
+//! faster and is then decided again. Every other version is an entity of its own. It is written before the group refers to it, so that a node
+//! that stops in between leaves an unused version and never a missing one.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,22 +20,22 @@ use carillon_core::job::{GroupId, Job, JobId, State, TenantId};
 use carillon_policy::binding::{Changes, Effective, Invalid, Pin, pointer_to};
 use carillon_store::{JobFilter, JobsQuery, Kind, Precondition, PutEntity, StoreError};
 
-/// How long after a version ceased to be in force a node that does not know yet may pin jobs to it.
+/// How long after a version ceased to be in force a node that has not yet read the change may pin jobs to it.
 const HEARSAY: Duration = Duration::from_secs(60);
 
-/// A version that was made and is not in force.
+/// Version that was made and is not in force.
 #[derive(Debug)]
 pub struct Proposed {
-    /// It.
+    /// The version.
     pub binding: Arc<Binding>,
-    /// What would be in force.
+    /// Policy that would be in force.
     pub effective: Effective,
-    /// What would be different from what is in force.
+    /// Differences from the policy in force.
     pub changes: Changes,
 }
 
 impl Catalog {
-    /// The versions of a group's policy, newest first.
+    /// Returns the versions of a group's policy, newest first.
     #[must_use]
     pub fn bindings(&self, group: &Group) -> Vec<Arc<Binding>> {
         let active = Arc::new(group.rollout.active.clone());
@@ -47,7 +47,7 @@ impl Catalog {
         all
     }
 
-    /// One of them.
+    /// Returns one version.
     #[must_use]
     pub fn binding(&self, group: &Group, number: i64) -> Option<Arc<Binding>> {
         if number == group.rollout.active.number {
@@ -56,7 +56,7 @@ impl Catalog {
         self.state().binding(group.id, number).cloned()
     }
 
-    /// The group under a version of its policy. None if that is not kept.
+    /// Returns the group under a version of its policy; `None` if the version is not kept.
     #[must_use]
     pub fn bound(&self, group: &Arc<Group>, number: i64) -> Option<Arc<Group>> {
         if number == group.binding {
@@ -74,8 +74,8 @@ impl Catalog {
         Some(variant)
     }
 
-    /// A job's group under the version of its policy that the job follows: that which it is pinned to, if there is one and it was not
-    /// rolled back; else the one in force, or the one that some of the jobs follow.
+    /// Returns a job's group under the version of its policy that the job follows: the pinned one, if there is one and it was not rolled
+    /// back; else the one in force, or the canary.
     #[must_use]
     pub fn group_of(&self, job: &Job) -> Option<Arc<Group>> {
         let group = self.group_by_id(job.group)?;
@@ -85,17 +85,17 @@ impl Catalog {
         Some(bound.unwrap_or(group))
     }
 
-    /// The version that a new job of this group is pinned to, if the group pins its jobs.
+    /// Returns the version that a new job of this group is pinned to, if the group pins its jobs.
     #[must_use]
     pub fn pinned(&self, group: GroupId, job: JobId) -> Option<i64> {
         let group = self.group_by_id(group)?;
         group.pins().then(|| group.rollout.followed_by(group.id, job))
     }
 
-    /// Makes a version that is not in force. What is written is what the group would say of the roles.
+    /// Makes a version that is not in force. `written` is what the group's own document would say of the roles.
     ///
     /// # Errors
-    /// If it makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
+    /// Returns an error with a pointer if the policy is not valid, or if it ends the signing of the group's requests without saying so.
     pub async fn propose(&self, group: &Group, written: Written, author: &Author) -> Result<Proposed, CatalogError> {
         let (Written::Whole(policy) | Written::Declared(policy) | Written::Part(policy)) = &written;
         let roles = roles_of(policy);
@@ -108,7 +108,7 @@ impl Catalog {
         let effective = self.candidate(&group.tenant, Some(&group.name), &own).await?;
         keeps_signing(group, &own, &effective)?;
         let changes = Changes::between(&self.policy_before(&group.tenant, None, Some(group)), &effective.doc);
-        // Of the try that was written: by the time that it is, somebody else may have the next.
+        // Number taken in the successful try: before that, another caller may have taken the next number.
         let number = AtomicI64::new(0);
         let take = |group: Option<&Group>| {
             let take = |rollout: &mut Rollout| number.store(rollout.number(), Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Catalog {
     /// Puts a version in force.
     ///
     /// # Errors
-    /// If there is none, it is in force, or it no longer makes sense.
+    /// Returns an error if the version does not exist, is in force already, or is no longer valid.
     pub async fn promote(&self, group: &Group, number: i64, author: &Author) -> Result<Arc<Group>, CatalogError> {
         let next = self.usable(group, number).await?;
         let now = self.now();
@@ -140,7 +140,7 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
-    /// What a rollback of the group goes back to.
+    /// Returns the version that a rollback of the group would put in force.
     #[must_use]
     pub fn previous(&self, group: &Group) -> Option<i64> {
         group.rollout.previous(|number| self.binding(group, number).is_some())
@@ -149,7 +149,7 @@ impl Catalog {
     /// Puts the version in force that was before the present one.
     ///
     /// # Errors
-    /// If there is none, or it no longer makes sense.
+    /// Returns an error if there is none, or if it is no longer valid.
     pub async fn roll_back(&self, group: &Group, author: &Author, automatic: bool) -> Result<Arc<Group>, CatalogError> {
         let nothing =
             || CatalogError::Conflict(format!("no version was in force before {}", group.rollout.active.number));
@@ -165,10 +165,10 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
-    /// Lets policies of the group be called again that failed too often, on all nodes.
+    /// Ends the quarantines of the group's policies, on all nodes.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn lift_quarantine(&self, group: &Group, author: &Author) -> Result<Arc<Group>, CatalogError> {
         let now = self.now();
         let lift = |rollout: &mut Rollout| rollout.lift_quarantine(author, now);
@@ -176,10 +176,10 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
-    /// Lets a version run beside the one in force, on so many of a hundred attempts.
+    /// Makes a version the group's shadow: it runs beside the one in force, on `percent` of the attempts.
     ///
     /// # Errors
-    /// If there is none, it is in force, or it no longer makes sense.
+    /// Returns an error if the version does not exist, is in force, or is no longer valid.
     pub async fn set_shadow(
         &self,
         group: &Group,
@@ -202,10 +202,10 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
-    /// Ends the group's shadow; false if it has none.
+    /// Ends the group's shadow; returns false if it has none.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn clear_shadow(&self, group: &Group) -> Result<bool, CatalogError> {
         if group.rollout.shadow.is_none() {
             return Ok(false);
@@ -215,7 +215,7 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await.map(|_| true)
     }
 
-    /// A version that can be put in force.
+    /// Returns a version that can be put in force.
     pub(super) async fn usable(&self, group: &Group, number: i64) -> Result<Arc<Binding>, CatalogError> {
         let unknown = || Invalid::at("/version", format!("the group has no version {number}"));
         let binding = self.binding(group, number).ok_or_else(unknown)?;
@@ -240,8 +240,7 @@ impl Catalog {
         Binding { number, policy, by, why, made_at: self.now(), plugins }
     }
 
-    /// Changes a group, or makes it, as `change` says of what there is. That is asked again if another node was
-    /// faster.
+    /// Changes or makes a group as `change` decides from the present one. If another node was faster, `change` is called again.
     pub(super) async fn change_group(
         &self,
         tenant: TenantId,
@@ -263,7 +262,7 @@ impl Catalog {
         self.group(tenant, name).ok_or(CatalogError::Gone)
     }
 
-    /// What writes a version down, unless it is.
+    /// Returns the write that stores a version, unless it is stored.
     fn kept(&self, group: &Group, binding: &Binding) -> Option<PutEntity> {
         if self.state().binding(group.id, binding.number).is_some() {
             return None;
@@ -272,8 +271,8 @@ impl Catalog {
         Some(self.entity(group.tenant.id, Kind::Binding, &name, document(binding), Precondition::Nothing))
     }
 
-    /// The versions of a group's policy that decide attempts, or are shown them: the one in force, what is tried out, and those that
-    /// unfinished jobs may be pinned to.
+    /// Returns the group under each version of its policy that decides attempts or is shown them: the one in force, canary and shadow, and
+    /// those that unfinished jobs may be pinned to.
     pub(super) async fn used(&self, group: &Arc<Group>) -> Result<Vec<Arc<Group>>, StoreError> {
         let rollout = &group.rollout;
         let tried = [rollout.canary.as_ref().map(|it| it.version), rollout.shadow.as_ref().map(|it| it.version)];
@@ -288,7 +287,7 @@ impl Catalog {
         Ok(std::iter::once(Arc::clone(group)).chain(others).collect())
     }
 
-    /// Removes the oldest versions that nothing needs, if there are too many.
+    /// Removes the oldest versions that are not needed, if there are too many.
     pub(super) async fn forget_old(&self, group: &Group) -> Result<(), CatalogError> {
         let spare: Vec<_> = self.state().bindings_of(group.id).map(|binding| binding.number).collect();
         let spare: Vec<_> = spare.into_iter().filter(|number| !group.rollout.uses(*number)).collect();
@@ -300,8 +299,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether an unfinished job may be pinned to this version: one that was accepted while it was in force. Those that are really pinned
-    /// are not counted: that would read every job that waits.
+    /// Returns whether an unfinished job may be pinned to this version, because it was accepted while the version was in force. The jobs that
+    /// are really pinned are not counted: that would read every waiting job.
     async fn is_followed(&self, group: &Group, number: i64) -> Result<bool, StoreError> {
         let Some((since, until)) = group.rollout.pinned_within(number) else { return Ok(false) };
         for state in [State::Scheduled, State::Running] {
@@ -315,7 +314,7 @@ impl Catalog {
         Ok(false)
     }
 
-    /// Removes all versions of a group that is gone.
+    /// Removes all versions of a deleted group.
     pub(super) async fn forget_all(&self, tenant: TenantId, group: GroupId) -> Result<(), CatalogError> {
         let numbers: Vec<_> = self.state().bindings_of(group).map(|binding| binding.number).collect();
         for number in numbers {
@@ -324,7 +323,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Removes what a node left behind that stopped while it deleted a group.
+    /// Removes the versions that a node left behind when it stopped during the deletion of a group.
     pub(super) async fn forget_orphans(&self) -> Result<(), CatalogError> {
         let orphans: HashSet<_> = self.state().orphans().collect();
         for (tenant, name) in orphans {
@@ -335,7 +334,7 @@ impl Catalog {
 }
 
 impl Group {
-    /// What is to be stored of it after a change of its versions.
+    /// Returns the document to store after a change of the group's versions.
     pub(super) fn moved(&self, change: impl FnOnce(&mut Rollout)) -> GroupDoc {
         let mut rollout = self.rollout.as_ref().clone();
         if self.pins() {
@@ -345,7 +344,7 @@ impl Group {
         GroupDoc { policy: with_roles(&self.own, &rollout.active.policy), paused: self.paused, rollout: Some(rollout) }
     }
 
-    /// Whether its jobs keep the version that they were made under.
+    /// Returns whether the group's jobs keep the version that was in force at their acceptance.
     fn pins(&self) -> bool {
         self.effective.as_ref().is_ok_and(|effective| effective.pin == Pin::Job)
     }

@@ -1,4 +1,4 @@
-//! Changes of many jobs in the catalog: what is asked for, and how far it has come.
+//! Bulk changes of jobs in the catalog: the request, and its progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{JobId, State, TenantId};
 use carillon_store::{JobFilter, Kind, Precondition};
 
-/// How long finished bulk changes are remembered.
+/// How long finished bulk changes are kept.
 pub const BULK_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 
-/// What is done to each job.
+/// Change of each job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "action")]
 pub enum BulkAction {
@@ -21,7 +21,7 @@ pub enum BulkAction {
     Cancel,
     /// Waiting jobs become due at this time.
     Reschedule {
-        /// When.
+        /// The new due time.
         at: UnixMs,
     },
     /// Dead letters and expired jobs are tried again.
@@ -31,7 +31,7 @@ pub enum BulkAction {
 }
 
 impl BulkAction {
-    /// The states of the jobs that it is for if nothing is said of states.
+    /// Returns the states of the jobs that the action changes if the request names none.
     #[must_use]
     pub fn states(self) -> &'static [State] {
         match self {
@@ -42,58 +42,58 @@ impl BulkAction {
         }
     }
 
-    /// Whether it can be done to jobs in this state.
+    /// Returns whether the action applies to jobs in this state.
     #[must_use]
     pub fn fits(self, state: State) -> bool {
         self.states().contains(&state) || (self == Self::Purge && state.is_final())
     }
 }
 
-/// What is stored of a change of many jobs.
+/// Stored form of a bulk change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BulkDoc {
-    /// What is done.
+    /// Action on each job.
     #[serde(flatten)]
     pub action: BulkAction,
-    /// Which jobs.
+    /// Filter that selects the jobs.
     pub filter: JobFilter,
-    /// Only jobs that were accepted before this one.
+    /// Only jobs that were accepted before this one are changed.
     pub before: JobId,
-    /// How many there were when it was asked for; when it is over, how many were changed or skipped.
+    /// Number of jobs at the time of the request; after the end, number of jobs that were changed or skipped.
     pub total: u64,
-    /// How many were changed so far.
+    /// Number of jobs that were changed so far.
     pub done: u64,
-    /// How many were in another state by the time they were reached.
+    /// Number of jobs that were in another state when they were reached.
     pub skipped: u64,
-    /// The last job that was reached. The number before it is always 0, and kept for older programs, which went from state to state.
+    /// Last job that was reached. The number before it is always 0, and kept for older programs, which went from state to state.
     pub cursor: (usize, Option<JobId>),
-    /// When it was over.
+    /// Time of the end.
     pub finished_at: Option<UnixMs>,
 }
 
-/// A change of many jobs.
+/// Bulk change of jobs.
 #[derive(Clone, Debug)]
 pub struct Bulk {
-    /// Its public id.
+    /// Public id.
     pub id: String,
-    /// Whose.
+    /// Owning tenant.
     pub tenant: TenantId,
-    /// When it was asked for.
+    /// Time of the request.
     pub created_at: UnixMs,
-    /// The rest.
+    /// Stored form, with the progress.
     pub doc: BulkDoc,
 }
 
 impl Bulk {
-    /// Its jobs, in whichever of the action's states each of them is.
+    /// Returns the filter for its jobs, in all of the action's states.
     #[must_use]
     pub fn filter(&self) -> JobFilter {
         let (states, accepted_before) = (self.doc.action.states().to_vec(), Some(self.doc.before));
         JobFilter { states, accepted_before, ..self.doc.filter.clone() }
     }
 
-    /// Ends it. Jobs that were there in the beginning and were in no state for the action any more when they were reached, count as
-    /// skipped; jobs that came into one meanwhile, count as well. So each job is counted once.
+    /// Ends the change. Jobs that were there in the beginning, and had left the action's states when they were reached, count as skipped.
+    /// Jobs that came into one of the states meanwhile count as well. So each job is counted once.
     pub fn finish(&mut self, now: UnixMs) {
         let doc = &mut self.doc;
         doc.skipped = doc.skipped.max(doc.total.saturating_sub(doc.done));
@@ -103,35 +103,35 @@ impl Bulk {
 }
 
 impl Catalog {
-    /// A tenant's change of many jobs.
+    /// Returns a bulk change of the tenant.
     #[must_use]
     pub fn bulk(&self, tenant: TenantId, id: &str) -> Option<Arc<Bulk>> {
         self.state().bulk(tenant, id).cloned()
     }
 
-    /// A tenant's, in the order of their ids, which is that of their time.
+    /// Returns the tenant's bulk changes, in the order of their ids, which is that of their time.
     #[must_use]
     pub fn bulks(&self, tenant: TenantId) -> Vec<Arc<Bulk>> {
         self.state().bulks().filter(|bulk| bulk.tenant == tenant).cloned().collect()
     }
 
-    /// Those of all tenants that are not over.
+    /// Returns the unfinished bulk changes of all tenants.
     #[must_use]
     pub fn unfinished_bulks(&self) -> Vec<Arc<Bulk>> {
         self.state().bulks().filter(|bulk| bulk.doc.finished_at.is_none()).cloned().collect()
     }
 
-    /// Writes down how far one has come.
+    /// Stores the progress of a bulk change.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn put_bulk(&self, bulk: &Bulk) -> Result<(), CatalogError> {
         let entity = self.entity(bulk.tenant, Kind::Bulk, &bulk.id, document(&bulk.doc), Precondition::Anything);
         self.put(entity).await.map(drop)
     }
 
-    /// Removes what was kept for a while, and what a deleted group has left: changes of many jobs that were over before this time, and
-    /// versions of policies whose group has gone.
+    /// Removes what is kept for a limited time, and what a deleted group has left: bulk changes that ended before this time, and versions of
+    /// policies whose group is gone.
     ///
     /// # Errors
     /// Returns the store's error. What was removed before it stays removed.

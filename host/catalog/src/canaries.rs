@@ -1,4 +1,4 @@
-//! Versions that some of a group's jobs follow, in the catalog.
+//! Canaries in the catalog: versions of a policy that some of a group's jobs follow.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use super::{Author, Canary, Catalog, CatalogError, Group};
 use carillon_policy::binding::Invalid;
 
 impl Catalog {
-    /// Lets some of the jobs follow a version that is not in force.
+    /// Starts a canary: some of the jobs follow a version that is not in force.
     ///
     /// # Errors
-    /// If there is none, it is in force, it no longer makes sense, or a bound of it does not.
+    /// Returns an error if the version does not exist, is in force or is no longer valid, or if a bound of the canary is not valid.
     pub async fn begin_canary(&self, group: &Group, canary: Canary) -> Result<Arc<Group>, CatalogError> {
         if !(1..=99).contains(&canary.percent) {
             return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
@@ -35,10 +35,10 @@ impl Catalog {
         self.change_group(group.tenant.id, &group.name, change).await
     }
 
-    /// Takes a version back that some of the jobs follow.
+    /// Ends a canary.
     ///
     /// # Errors
-    /// If they no longer do.
+    /// Returns an error if the group no longer has this canary.
     pub async fn end_canary(
         &self,
         group: &Group,

@@ -1,22 +1,22 @@
 //! Changes of an entity for which the client named no version.
 //!
-//! Each is decided from what is there. Requests of this node wait for each other; if another node was faster, the change is decided again from
-//! what that node has written. So equal requests at the same moment never refuse each other: a conflict is for a client that named a
-//! version, or for a change that cannot be together with what is there.
+//! Each change is decided from the present entity. Requests on this node wait for each other; if another node was faster, the change is
+//! decided again from what that node has written. So equal requests at the same moment never fail because of each other. A conflict is
+//! returned only to a client that named a version, or for a change that contradicts the present entity.
 
 use std::sync::Arc;
 
 use super::{Catalog, CatalogError};
 use carillon_store::{Entity, PutEntity, StoreError};
 
-/// How often a change is decided again because another node was faster. A node of which many changes wait is faster again and again.
+/// Maximum number of decisions of a change while other nodes are faster. A node with many waiting changes can be faster again and again.
 pub(super) const MAX_TRIES: usize = 256;
 
-/// A change, decided from what is there.
+/// A change, decided from the present entity.
 pub(super) struct Decision {
-    /// What is written before it, unless it is there.
+    /// Write that precedes the change, unless it is stored already.
     pub(super) first: Option<PutEntity>,
-    /// The change, which expects what it was decided from.
+    /// Write of the change, which expects the entity from which it was decided.
     pub(super) put: PutEntity,
 }
 
@@ -27,7 +27,7 @@ impl From<PutEntity> for Decision {
 }
 
 impl Catalog {
-    /// Writes what `decide` says of what `find` finds.
+    /// Writes the change that `decide` returns for the entity that `find` returns.
     pub(super) async fn change<T>(
         &self,
         find: impl Fn() -> Option<Arc<T>>,
@@ -41,12 +41,12 @@ impl Catalog {
             if let Some((refused, conflict)) = refused.take()
                 && refused == expect
             {
-                // Nothing has changed: another node is not the reason.
+                // The entity has not changed, so another node is not the reason.
                 return Err(conflict);
             }
             if let Some(first) = first {
                 match self.put(first).await {
-                    // Another node was faster; it says the same.
+                    // On a conflict, another node has already written the same entity.
                     Ok(_) | Err(CatalogError::Conflict(_)) => {}
                     Err(error) => return Err(error),
                 }
@@ -61,7 +61,7 @@ impl Catalog {
     }
 }
 
-/// What is said when the others were faster too often.
+/// Returns the error for a change for which other nodes were faster too often.
 pub(super) fn busy() -> CatalogError {
     StoreError::Unavailable("the configuration is changed by other requests all the time".to_owned()).into()
 }

@@ -1,4 +1,4 @@
-//! From what is stored of a plugin to what the server works with.
+//! Decoding of stored plugins.
 
 use serde::de::DeserializeOwned;
 
@@ -9,7 +9,7 @@ use carillon_policy::binding::PluginName;
 use carillon_policy::config_schema::Schema;
 use carillon_store::Entity;
 
-/// Its document.
+/// Parses an entity's document.
 pub(super) fn read<T: DeserializeOwned>(entity: &Entity) -> anyhow::Result<T> {
     T::deserialize(&entity.doc)
         .map_err(|error| anyhow::anyhow!("the {} `{}` cannot be read: {error}", entity.kind.as_str(), entity.name))
@@ -20,7 +20,7 @@ pub(super) fn plugin_of(entity: &Entity) -> anyhow::Result<PluginVersion> {
     plugin_version(name.name, &name.version.unwrap_or_default(), false, read(entity)?, entity.created_at)
 }
 
-/// Puts a plugin's parts together. Its schema is not looked at.
+/// Builds a version of a plugin from its stored parts. Its schema is not compiled.
 pub(super) fn plugin_version(
     name: String,
     version: &str,

@@ -1,4 +1,4 @@
-//! Tenants, groups, keys, tokens and plugins: what is stored of each, and what the server works with.
+//! Tenants, groups, keys, tokens and plugins: their stored forms, and the forms that the server works with.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
@@ -17,94 +17,94 @@ use carillon_policy::binding::{Effective, Invalid, Quota, QuotaDoc};
 use carillon_policy::config_schema::{self, Schema};
 use carillon_policy::{KeyKind, KeyMaterial, PluginDoc, Quarantine, Watch};
 
-/// An isolation boundary.
+/// Tenant: an isolation boundary.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Its number.
+    /// Number of the tenant.
     pub id: TenantId,
-    /// Its name.
+    /// Name of the tenant.
     pub name: String,
-    /// What its groups inherit, in the form of a group's policy.
+    /// Settings that its groups inherit, in the form of a group's policy.
     pub defaults: Value,
-    /// What they may use together.
+    /// Bounds on what its groups use together.
     pub quota: Quota,
-    /// Whose plugins it takes.
+    /// Signers whose plugins it accepts.
     pub signers: Signers,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixMs,
 }
 
-/// What is put, and stored, of a tenant.
+/// Settings of a tenant, as a client puts them and as they are stored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TenantDoc {
-    /// What its groups inherit, in the form of a group's policy: an object.
+    /// Settings that its groups inherit, in the form of a group's policy: an object.
     #[serde(default)]
     pub defaults: Value,
-    /// What they may use together.
+    /// Bounds on what its groups use together.
     #[serde(default)]
     pub quota: QuotaDoc,
-    /// Whose plugins it takes.
+    /// Signers whose plugins it accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugin_signers: Vec<SignerDoc>,
 }
 
-/// A task group.
+/// Group of jobs.
 #[derive(Debug)]
 pub struct Group {
-    /// Its number.
+    /// Number of the group.
     pub id: GroupId,
-    /// Its owner.
+    /// Owning tenant.
     pub tenant: Arc<Tenant>,
-    /// Its name.
+    /// Name of the group.
     pub name: String,
-    /// One more with each change.
+    /// Version of the entity, which rises with each change.
     pub version: i64,
-    /// The version of its policy that this is: the one in force, unless it was asked for under another one.
+    /// Version of the policy that this value has: the one in force, unless the caller requested another.
     pub binding: i64,
-    /// Whether its jobs wait, whatever their time.
+    /// Whether its jobs wait, even when they are due.
     pub paused: bool,
-    /// What was put, with plugins pinned to versions.
+    /// Document that the client put, with plugins pinned to versions.
     pub own: Value,
-    /// What is in force; an error if something that it refers to has gone.
+    /// Policy in force; an error if something that it refers to is gone.
     pub effective: Result<Arc<Effective>, Invalid>,
-    /// Which versions of its policy were in force, and what is tried out.
+    /// History of the versions in force, and the canary and shadow.
     pub rollout: Arc<Rollout>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixMs,
-    /// When it was last changed.
+    /// Time of the last change.
     pub updated_at: UnixMs,
     pub(super) plan: Arc<PlanCell>,
-    /// The same group under other versions of its policy, as far as somebody asked.
+    /// The same group under other versions of its policy, as far as callers have requested them.
     pub(super) variants: Mutex<HashMap<i64, Arc<Group>>>,
 }
 
 impl Group {
-    /// How much of what starts it gets, compared with the tenant's other groups.
+    /// Returns the group's weight in the division of claims, relative to the tenant's other groups.
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.effective.as_ref().map_or(1, |effective| effective.limits.weight)
     }
 
-    /// Whether somebody watches what happens to its jobs.
+    /// Returns whether the group has an observer.
     #[must_use]
     pub fn has_observer(&self) -> bool {
         self.effective.as_ref().is_ok_and(|effective| effective.observe.is_some())
     }
 
-    /// What keeps an eye on calls for this job of it, or for its observer.
+    /// Returns a watch on calls for a job of the group, or for its observer.
     #[must_use]
     pub fn watch(&self, quarantine: &Arc<Quarantine>, job: Option<JobId>) -> Watch {
         let (quarantine, lifted_at) = (Arc::clone(quarantine), self.rollout.lifted_at);
         Watch { quarantine, tenant: self.tenant.id, group: self.id, binding: self.binding, job, lifted_at }
     }
 
-    /// The same for calls that show the job to its shadow, which begins anew whenever it is set.
+    /// Returns a watch on calls that show the job to the group's shadow. It starts without faults whenever the shadow is set.
     #[must_use]
     pub fn watch_of_shadow(&self, quarantine: &Arc<Quarantine>, job: JobId) -> Watch {
         Watch { lifted_at: self.rollout.shadow_lifted_at(), ..self.watch(quarantine, Some(job)) }
     }
 
-    /// The same group with another policy, which is not written anywhere.
+    /// Returns the same group with another policy, which is not stored.
     #[must_use]
     pub fn with_effective(&self, own: Value, effective: Effective) -> Self {
         self.with(Arc::clone(&self.tenant), self.binding, own, Ok(Arc::new(effective)))
@@ -135,61 +135,61 @@ impl Group {
     }
 }
 
-/// What is stored of a group.
+/// Stored form of a group.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct GroupDoc {
     pub(super) policy: Value,
     #[serde(default)]
     pub(super) paused: bool,
-    /// Absent if it was written before policies had versions.
+    /// Absent if the group was stored before policies had versions.
     #[serde(default)]
     pub(super) rollout: Option<Rollout>,
 }
 
-/// A key.
+/// Key of a tenant, with its versions.
 #[derive(Debug)]
 pub struct Key {
-    /// Its name.
+    /// Name of the key.
     pub name: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixMs,
-    /// When it was last changed.
+    /// Time of the last change.
     pub updated_at: UnixMs,
-    /// What signs first, or is sent.
+    /// Newest version: it signs first, or is sent.
     pub newest: KeyVersion,
-    /// Those that sign besides, newest first; some may have expired.
+    /// Older versions that also sign, newest first; some may have expired.
     pub older: Vec<KeyVersion>,
-    /// The names of the groups that may use it, sorted; all of the tenant's, if this is `None`.
+    /// Sorted names of the groups that may use the key; `None` grants it to all of the tenant's groups.
     pub groups: Option<Vec<String>>,
     /// Whether its value came from the configuration.
     pub is_declared: bool,
-    /// Of the entity: one more with each change.
+    /// Version of the entity, which rises with each change.
     pub(super) revision: i64,
 }
 
 impl Key {
-    /// Whether the group of this name may use it.
+    /// Returns whether the group of this name may use the key.
     #[must_use]
     pub fn is_granted_to(&self, group: &str) -> bool {
         self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == group))
     }
 
-    /// All that signs at this time, newest first.
+    /// Returns all versions that sign at this time, newest first.
     pub fn live(&self, now: UnixMs) -> impl Iterator<Item = &KeyVersion> {
         std::iter::once(&self.newest).chain(self.older.iter().filter(move |version| version.lives(now)))
     }
 }
 
-/// One value of a key.
+/// Version of a key: one value.
 #[derive(Clone, Debug)]
 pub struct KeyVersion {
-    /// Rises, and is not used again while the key is there.
+    /// Number, which rises and is not used again while the key exists.
     pub number: i64,
-    /// What it can be used for.
+    /// Kind of the key, which determines its use.
     pub kind: KeyKind,
-    /// When it was put.
+    /// Time at which the value was put.
     pub created_at: UnixMs,
-    /// When it ends, if it does by itself.
+    /// Expiry, if the version has one.
     pub expires_at: Option<UnixMs>,
     /// The value, if it could be decrypted.
     pub material: Option<Arc<KeyMaterial>>,
@@ -197,21 +197,21 @@ pub struct KeyVersion {
 }
 
 impl KeyVersion {
-    /// Whether it has not expired.
+    /// Returns whether the version has not expired.
     #[must_use]
     pub fn lives(&self, now: UnixMs) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// What is stored of a key.
+/// Stored form of a key.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeyDoc {
     #[serde(flatten)]
     pub(super) newest: SealedVersion,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) older: Vec<SealedVersion>,
-    /// Absent if it is granted to all groups.
+    /// Absent if the key is granted to all groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) groups: Option<Vec<String>>,
     /// Whether the newest value came from the configuration.
@@ -219,12 +219,12 @@ pub(super) struct KeyDoc {
     pub(super) declared: bool,
 }
 
-/// What is stored of a key's version.
+/// Stored form of a key's version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SealedVersion {
     pub(super) kind: KeyKind,
     pub(super) sealed: Sealed,
-    /// Absent where it is the entity's own version, and so is the time where it is that of the entity's last change.
+    /// Absent where it equals the entity's own version; likewise the time, where it equals that of the entity's last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) number: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,31 +257,31 @@ pub enum AccessRole {
     Admin,
 }
 
-/// An API token.
+/// API token.
 #[derive(Clone, Debug)]
 pub struct ApiToken {
-    /// Its public id.
+    /// Public id.
     pub id: String,
-    /// A note on whose it is.
+    /// Note on the token's user.
     pub name: String,
-    /// Whose data it opens.
+    /// Tenant whose data the token gives access to.
     pub tenant: Arc<Tenant>,
-    /// How far.
+    /// Role, which bounds the access.
     pub role: AccessRole,
-    /// Whether it also manages tenants and their tokens.
+    /// Whether the token also manages tenants and their tokens.
     pub operator: bool,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixMs,
-    /// When it ends, if it does by itself.
+    /// Expiry, if the token has one.
     pub expires_at: Option<UnixMs>,
-    /// When its last use was noted; shared by all copies.
+    /// Time at which the last use was recorded; shared by all copies.
     pub(super) last_used: Arc<AtomicI64>,
     pub(super) hash: String,
-    /// Of the entity: one more with each change.
+    /// Version of the entity, which rises with each change.
     pub(super) revision: i64,
 }
 
-/// What is stored of a token.
+/// Stored form of a token.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TokenDoc {
     pub(super) hash: String,
@@ -291,28 +291,28 @@ pub(super) struct TokenDoc {
     pub(super) operator: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<UnixMs>,
-    /// To the hour.
+    /// Time of the last use, to the hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last_used_at: Option<UnixMs>,
 }
 
-/// A version of a plugin.
+/// Version of a plugin.
 pub struct PluginVersion {
-    /// What it is called.
+    /// Name of the plugin.
     pub name: String,
-    /// Its version.
+    /// Semantic version.
     pub version: semver::Version,
-    /// Whether it is one of the server's own.
+    /// Whether it is one of the server's own plugins.
     pub builtin: bool,
-    /// What is known of it.
+    /// Its stored description.
     pub doc: PluginDoc,
     pub(super) schema: Schema,
-    /// When it was uploaded.
+    /// Time of the upload.
     pub created_at: UnixMs,
 }
 
 impl PluginVersion {
-    /// `name@version`.
+    /// Returns `name@version`.
     #[must_use]
     pub fn full_name(&self) -> String {
         format!("{}@{}", self.name, self.version)
@@ -321,7 +321,7 @@ impl PluginVersion {
     /// Checks a config against the plugin's schema.
     ///
     /// # Errors
-    /// Where in the config what is wrong.
+    /// Returns [`Invalid`] with a pointer into the config.
     pub fn check_config(&self, config: &Value) -> Result<(), Invalid> {
         let schema = self.schema.of(&self.doc.config_schema).map_err(|error| Invalid::at("", error))?;
         schema.validate(config).map_err(|error| {

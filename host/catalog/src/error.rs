@@ -1,31 +1,31 @@
-//! Why the catalog refuses a change.
+//! Errors of changes to the catalog.
 
 use carillon_policy::LoadError;
 use carillon_policy::binding::Invalid;
 use carillon_store::StoreError;
 
-/// Why something was not taken. Knows nothing of HTTP.
+/// Reason why a change was rejected. It knows nothing of HTTP.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// A part of it makes no sense.
+    /// A part of the document is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// It cannot be together with what is there.
+    /// The change contradicts the present entities.
     #[error("{0}")]
     Conflict(String),
-    /// It is more than the tenant may keep.
+    /// The change exceeds the tenant's quota.
     #[error("{0}")]
     TooLarge(String),
-    /// The component is not a plugin.
+    /// The component is not a valid plugin.
     #[error(transparent)]
     Plugin(#[from] LoadError),
-    /// The tenant takes signed plugins only.
+    /// The tenant accepts signed plugins only.
     #[error("{0}")]
     Unsigned(String),
-    /// What was written has been removed by somebody else in the same moment.
+    /// Another caller removed the entity at the same moment.
     #[error("it was removed in the same moment")]
     Gone,
-    /// The store did not take it.
+    /// The store failed.
     #[error("{0}")]
     Store(StoreError),
 }

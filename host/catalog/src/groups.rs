@@ -14,29 +14,29 @@ use carillon_core::job::{GroupId, TenantId};
 use carillon_policy::binding::{Changes, Effective, Invalid, PluginName, compose, override_configs, provenance};
 use carillon_store::Kind;
 
-/// What is written to a group.
+/// New content of a group.
 #[derive(Clone, Debug)]
 pub enum Written {
-    /// All that it has of its own.
+    /// The group's whole own document.
     Whole(Value),
-    /// The same from the configuration. It may leave a signer out, because TOML has no null to say so with.
+    /// The whole document from the configuration. It may leave a signer out, because TOML has no null to express that.
     Declared(Value),
-    /// A part of that: what it does not name stays.
+    /// A part of the document; members that it does not name stay.
     Part(Value),
 }
 
-/// What became of a group.
+/// Result of a change of a group.
 #[derive(Debug)]
 pub struct PutGroup {
-    /// It.
+    /// The group.
     pub group: Arc<Group>,
-    /// Whether it was made.
+    /// Whether the group is new.
     pub is_new: bool,
-    /// What is in force differently: of a new group, compared with what any group inherits.
+    /// Differences in the policy in force; a new group is compared with what any group inherits.
     pub changes: Changes,
 }
 
-/// Refuses what would end the signing of a group's requests without saying so: `own` is all that the group would say.
+/// Rejects a document that would end the signing of a group's requests without saying so; `own` is the group's whole own document.
 pub(super) fn keeps_signing(group: &Group, own: &Value, next: &Effective) -> Result<(), Invalid> {
     let signer = match &group.effective {
         Ok(effective) => effective.sign.as_ref().map(|used| used.plugin.to_string()),
@@ -55,29 +55,29 @@ pub(super) fn keeps_signing(group: &Group, own: &Value, next: &Effective) -> Res
 }
 
 impl Catalog {
-    /// The tenant's group of this name.
+    /// Returns the tenant's group of this name.
     #[must_use]
     pub fn group(&self, tenant: TenantId, name: &str) -> Option<Arc<Group>> {
         self.state().group(tenant, name).cloned()
     }
 
-    /// The group with this number, whoever owns it.
+    /// Returns the group with this number, of any tenant.
     #[must_use]
     pub fn group_by_id(&self, id: GroupId) -> Option<Arc<Group>> {
         self.state().group_by_id(id).cloned()
     }
 
-    /// The tenant's groups, by name.
+    /// Returns the tenant's groups, by name.
     #[must_use]
     pub fn groups(&self, tenant: TenantId) -> Vec<Arc<Group>> {
         self.state().groups_of(tenant).cloned().collect()
     }
 
-    /// What would be in force for a group with this own policy, checked as for a put; nothing is written. Without a name it is what
-    /// any group could be made with, if the keys are granted to it.
+    /// Returns the policy that would be in force for a group with this own document, checked as for a put; nothing is written. Without a
+    /// name, the policy is one that any group could be made with, if the keys are granted to it.
     ///
     /// # Errors
-    /// If it makes no sense, with a pointer to what does not.
+    /// Returns an error with a pointer if the document is not valid.
     pub async fn candidate(
         &self,
         tenant: &Tenant,
@@ -89,7 +89,7 @@ impl Catalog {
         Ok(effective)
     }
 
-    /// The layers that a group's policy is made of, lowest first, and their merger's provenance.
+    /// Returns which layer each value of a group's policy comes from.
     #[must_use]
     pub fn provenance(&self, group: &Group) -> BTreeMap<String, String> {
         let doc = group.effective.as_ref().map(|effective| effective.doc.clone()).unwrap_or_default();
@@ -97,16 +97,16 @@ impl Catalog {
         provenance(&doc, &state.layers(&group.tenant, Some(&group.name), &group.own))
     }
 
-    /// What a tenant's group of this name inherits besides its tenant's defaults; null if nothing.
+    /// Returns what a tenant's group of this name inherits besides its tenant's defaults; null if nothing.
     #[must_use]
     pub fn preset(&self, tenant: TenantId, group: &str) -> Value {
         self.state().preset(tenant, Some(group)).clone()
     }
 
-    /// Makes or changes a group. A paused group stays paused. Another policy than before is a new version of it, in force at once.
+    /// Makes or changes a group. A paused group stays paused. A policy that differs from the present one is a new version, in force at once.
     ///
     /// # Errors
-    /// If the policy makes no sense, with a pointer to what does not, or ends the signing of the group's requests without saying so.
+    /// Returns an error with a pointer if the policy is not valid, or if it ends the signing of the group's requests without saying so.
     pub async fn put_group(
         &self,
         tenant: &Tenant,
@@ -115,7 +115,7 @@ impl Catalog {
         author: &Author,
     ) -> Result<PutGroup, CatalogError> {
         validation::name("group", name)?;
-        // What a part is laid over must not move meanwhile: on this node, parts wait for each other.
+        // The document that a part is merged into must not change meanwhile: on this node, parts wait for each other.
         let _merging = match written {
             Written::Whole(_) | Written::Declared(_) => None,
             Written::Part(_) => Some(self.merging.lock().await),
@@ -164,13 +164,13 @@ impl Catalog {
         Err(busy())
     }
 
-    /// What a group would have of its own with a part of it changed. Nothing is written.
+    /// Returns the group's own document with a part of it changed. Nothing is written.
     #[must_use]
     pub fn with_part(&self, group: &Group, part: &Value) -> Value {
         self.written_over(&group.tenant, &group.name, Some(group), &Written::Part(part.clone()))
     }
 
-    /// What a group has of its own when this is written to it.
+    /// Returns the group's own document after this is written to it.
     pub(super) fn written_over(&self, tenant: &Tenant, name: &str, group: Option<&Group>, written: &Written) -> Value {
         match written {
             Written::Whole(own) | Written::Declared(own) => own.clone(),
@@ -182,8 +182,8 @@ impl Catalog {
         }
     }
 
-    /// What is in force for a group, or would be for one of this name that says nothing; what the group says itself if something that it
-    /// names has gone.
+    /// Returns the policy in force for a group, or for a new one of this name with an empty document. If something that the group names is
+    /// gone, returns the group's own document.
     pub(super) fn policy_before(&self, tenant: &Tenant, name: Option<&str>, group: Option<&Group>) -> Value {
         match group {
             Some(group) => group.effective.as_ref().map_or_else(|_| group.own.clone(), |known| known.doc.clone()),
@@ -194,25 +194,25 @@ impl Catalog {
         }
     }
 
-    /// The groups that have an observer.
+    /// Returns the groups that have an observer.
     #[must_use]
     pub fn observed_groups(&self) -> HashSet<GroupId> {
         self.state().groups().filter(|group| group.has_observer()).map(|group| group.id).collect()
     }
 
-    /// Lets a group's jobs wait, or go on.
+    /// Pauses or resumes a group.
     ///
     /// # Errors
-    /// If the group is removed at the same moment.
+    /// Returns [`CatalogError::Gone`] if the group is removed at the same moment.
     pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), CatalogError> {
         let change = |group: Option<&Group>| Ok(GroupDoc { paused, ..group.ok_or(CatalogError::Gone)?.moved(|_| ()) });
         self.change_group(group.tenant.id, &group.name, change).await.map(drop)
     }
 
-    /// Removes a group and, by and by, its finished jobs. False if there is none.
+    /// Removes a group, and later its finished jobs; returns false if there is none.
     ///
     /// # Errors
-    /// If it has unfinished jobs, takes another group's dead letters, or a schedule uses it.
+    /// Returns an error if the group has unfinished jobs, receives another group's dead letters, or is used by a schedule.
     pub async fn delete_group(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
         let takes_from = |group: &Arc<Group>| {
             group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
@@ -229,10 +229,10 @@ impl Catalog {
         Ok(removed)
     }
 
-    /// A group's policy with a job's overrides over it, checked.
+    /// Checks a group's policy with a job's overrides merged into it.
     ///
     /// # Errors
-    /// If the overrides make no sense, with a pointer into them.
+    /// Returns an error with a pointer into the overrides if they are not valid.
     pub async fn check_overrides(&self, group: &Group, overrides: &Value) -> Result<(), CatalogError> {
         let effective = self.overridden(group, overrides)?;
         self.check_policy(&group.tenant, Some(&group.name), &effective).await.map_err(CatalogError::without_config)
@@ -245,7 +245,7 @@ impl Catalog {
         Effective::parse(doc, &|name| self.state().digest_of(group.tenant.id, name))
     }
 
-    /// Writes the version of each of the tenant's own plugins into a policy, so that an upload changes no group.
+    /// Pins each of the tenant's own plugins in a policy to a version, so that an upload changes no group.
     pub(super) fn pin(&self, tenant: TenantId, mut own: Value) -> Value {
         let state = self.state();
         let pin = |used: &mut Value| {

@@ -1,11 +1,10 @@
-//! Keys in the catalog: those that sign, and those that are sent.
+//! Keys in the catalog: keys that sign, and keys that are sent.
 //!
-//! A key is granted to all groups of its tenant, or to some by name: a group can be named before it is there. A group binds only what is
-//! granted to it, and is given nothing else when it is called; so that a grant is not taken from under a group that works, it stays as
-//! long as the group uses the key.
+//! A key is granted to all groups of its tenant, or to some by name; a group can be named before it exists. A group binds only keys that are
+//! granted to it, and a call gets no others. A grant stays as long as the group uses the key, so that a working group does not lose it.
 //!
-//! A key has one version, or several while it is rotated: the newest signs first, the older ones besides until they expire or
-//! are removed. Expired versions are given to nobody, and leave the store with the next change of the key.
+//! A key has one version, or several while it is rotated: the newest signs first, and the older ones sign as well until they expire or are
+//! removed. Expired versions are given to no caller, and leave the store with the next change of the key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,37 +20,38 @@ use carillon_policy::binding::{Effective, Invalid};
 use carillon_policy::{KeyKind, KeyMaterial};
 use carillon_store::{Entity, Kind, Precondition};
 
-/// The most versions of a key that sign at once. With the eight key operations of a call a signer can ask two keys that many times.
+/// Maximum number of versions of a key that sign at once. With the eight key operations of a call, a signer can use two keys with all
+/// versions.
 const VERSIONS: usize = 4;
 
-/// The most groups that a key is granted to by name.
+/// Maximum number of groups that a key is granted to by name.
 const GRANTS: usize = 1_000;
 
-/// A new value of a key.
+/// New value of a key.
 pub struct KeyValue {
-    /// What it can be used for.
+    /// Kind of the key, which determines its use.
     pub kind: KeyKind,
-    /// Its bytes.
+    /// Bytes of the secret.
     pub secret: Zeroizing<Vec<u8>>,
-    /// What becomes of the versions until now; without it they end at once.
+    /// How long the present versions stay valid; without it they end at once.
     pub overlap: Option<Overlap>,
-    /// The groups that the key is granted to from now on. Without it, as before; a new key is granted to all.
+    /// Groups that the key is granted to from now on. Without it, the grants stay; a new key is granted to all.
     pub groups: Option<Vec<String>>,
-    /// Whether the configuration says so.
+    /// Whether the value comes from the configuration.
     pub is_declared: bool,
 }
 
-/// How long the versions of a key go on when it is given a new value.
+/// How long the versions of a key stay valid after it is given a new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// They sign for so long besides, unless they end earlier.
+    /// They keep signing for this time, unless they end earlier.
     For(Duration),
-    /// They sign until somebody removes them, or as long as they were to anyway.
+    /// They keep signing until they are removed, or until their own expiry.
     UntilRemoved,
 }
 
 impl Overlap {
-    /// When a version ends that would have ended then.
+    /// Returns the end of a version whose end was `before`.
     fn end(self, before: Option<UnixMs>, now: UnixMs) -> Option<UnixMs> {
         match self {
             Self::For(time) => before.into_iter().chain([now.plus(time)]).min(),
@@ -61,22 +61,23 @@ impl Overlap {
 }
 
 impl Catalog {
-    /// The tenant's keys, by name.
+    /// Returns the tenant's keys, by name.
     #[must_use]
     pub fn keys(&self, tenant: TenantId) -> Vec<Arc<Key>> {
         self.state().keys_of(tenant).cloned().collect()
     }
 
-    /// The tenant's key of this name.
+    /// Returns the tenant's key of this name.
     #[must_use]
     pub fn key(&self, tenant: TenantId, name: &str) -> Option<Arc<Key>> {
         self.state().key(tenant, name).cloned()
     }
 
-    /// Gives a key a value, which cannot be read again. A value that it has already makes no second version.
+    /// Gives a key a value, which cannot be read again. A value that the key already has makes no second version.
     ///
     /// # Errors
-    /// If the value is not of the kind, the older versions cannot go on beside it, or a group uses the key that it is no longer granted to.
+    /// Returns an error if the value does not fit the kind, if the older versions cannot stay valid beside it, or if a group uses the key and
+    /// is no longer granted it.
     pub async fn put_key(&self, tenant: TenantId, name: &str, value: KeyValue) -> Result<(), CatalogError> {
         validation::name("key", name)?;
         let KeyValue { kind, secret, overlap, groups, is_declared: declared } = value;
@@ -86,7 +87,7 @@ impl Catalog {
         let sealed = self.vault.seal(&key_owner(tenant, name), &secret, &*self.clock);
         let sealed = sealed.map_err(|error| Invalid::at("/secret", error.to_string()))?;
         let change = |before: Option<&Key>| {
-            // A value that is put again is the version that it is.
+            // A value that is put again keeps its version.
             let same = before.map(|key| &key.newest).filter(|newest| {
                 newest.kind == kind && newest.material.as_ref().is_some_and(|known| known.is_same(&material))
             });
@@ -101,7 +102,7 @@ impl Catalog {
         self.change_key(tenant, name, change).await
     }
 
-    /// Gives a key the value that the configuration says, unless it has it.
+    /// Gives a key the value that the configuration states, unless it has it.
     ///
     /// # Errors
     /// See [`Catalog::put_key`].
@@ -127,7 +128,7 @@ impl Catalog {
     /// Grants a key to these groups and no others, or to all of the tenant's.
     ///
     /// # Errors
-    /// If a group uses the key that it is no longer granted to.
+    /// Returns an error if a group uses the key and is no longer granted it.
     pub async fn grant_key(
         &self,
         tenant: TenantId,
@@ -144,10 +145,10 @@ impl Catalog {
         self.change_key(tenant, &key.name, change).await
     }
 
-    /// Removes a version of a key; false if there is none of this number. With the newest gone, the one before it is the newest.
+    /// Removes a version of a key; returns false if none has this number. If the newest is removed, the one before it becomes the newest.
     ///
     /// # Errors
-    /// If it is the only one.
+    /// Returns an error if it is the only version.
     pub async fn delete_key_version(&self, tenant: TenantId, key: &Key, number: i64) -> Result<bool, CatalogError> {
         if !key.live(self.now()).any(|version| version.number == number) {
             return Ok(false);
@@ -166,10 +167,10 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Removes a key; false if there is none.
+    /// Removes a key; returns false if there is none.
     ///
     /// # Errors
-    /// If a group uses it.
+    /// Returns an error if a group uses the key.
     pub async fn delete_key(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
         self.check_unused(tenant, name, |_| true).await?;
         self.delete(tenant, Kind::Key, name).await
@@ -178,7 +179,7 @@ impl Catalog {
     /// Removes a key that the configuration no longer names, unless a group names it itself.
     ///
     /// # Errors
-    /// If the store does not answer.
+    /// Returns the store's error.
     pub async fn withdraw_key(&self, tenant: TenantId, key: &Key) -> Result<(), CatalogError> {
         let is_named = |group: &Arc<Group>| {
             let own = Effective::keys_named_in(&group.own);
@@ -194,7 +195,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// The names that a key is to be granted to, sorted, if it can be.
+    /// Returns the sorted names that a key is to be granted to, after checking them.
     async fn grants(
         &self,
         tenant: TenantId,
@@ -216,14 +217,14 @@ impl Catalog {
         Ok(Some(groups))
     }
 
-    /// Whether none of these groups uses a key, under a version of its policy that decides attempts or is shown them.
+    /// Checks that none of these groups uses a key, under any version of its policy that decides attempts or is shown them.
     async fn check_unused(
         &self,
         tenant: TenantId,
         name: &str,
         is_one: impl Fn(&Group) -> bool,
     ) -> Result<(), CatalogError> {
-        // What another node has bound a moment ago counts.
+        // A binding that another node made a moment ago counts.
         self.catch_up().await?;
         for group in self.groups(tenant).into_iter().filter(|group| is_one(group)) {
             let used = self.used(&group).await?;
@@ -235,7 +236,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Changes a key, or makes it, as `change` says of what there is. That is asked again if another node was faster.
+    /// Changes or makes a key as `change` decides from the present one. If another node was faster, `change` is called again.
     async fn change_key(
         &self,
         tenant: TenantId,
@@ -251,7 +252,7 @@ impl Catalog {
     }
 }
 
-/// The versions that go on beside a new one.
+/// Returns the versions that stay valid beside a new one.
 fn older(
     key: &Key,
     new: &KeyMaterial,
@@ -272,17 +273,18 @@ fn older(
     Ok(kept.into_iter().map(|it| SealedVersion { expires_at: end(it), ..SealedVersion::from(it) }).collect())
 }
 
-/// Every sealed value of a stored key.
+/// Returns every sealed value of a stored key.
 pub(super) fn sealed_versions(doc: KeyDoc) -> impl Iterator<Item = Sealed> {
     std::iter::once(doc.newest).chain(doc.older).map(|version| version.sealed)
 }
 
-/// Whom a sealed key belongs to.
+/// Returns the owner of a sealed key.
 pub(super) fn key_owner(tenant: TenantId, name: &str) -> String {
     format!("{}/{name}", tenant.0)
 }
 
-/// A version that cannot be decrypted is shown but not usable: the server starts, and the groups that need it wait.
+/// Decrypts a stored key. A version that cannot be decrypted is listed but not usable: the server starts, and the groups that need the key
+/// wait.
 pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) -> Key {
     let owner = key_owner(TenantId(entity.tenant), &entity.name);
     let version = |stored: SealedVersion| {

@@ -1,4 +1,4 @@
-//! What a group comes to: the layers under it, laid over each other, and the plugins that they name.
+//! Effective policy of a group: its layers merged, and the plugins that they name.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use carillon_core::job::TenantId;
 use carillon_policy::binding::{Effective, Invalid, Use, lay};
 
 impl CatalogState {
-    /// The layers that a group of this tenant and name is made of, lowest first.
+    /// Returns the layers of a group of this tenant and name, lowest first.
     pub(super) fn layers<'a>(
         &'a self,
         tenant: &'a Tenant,
@@ -24,13 +24,13 @@ impl CatalogState {
         ]
     }
 
-    /// What lies under a tenant's group of this name; null if nothing does.
+    /// Returns the preset under a tenant's group of this name; null if there is none.
     pub(super) fn preset(&self, tenant: TenantId, group: Option<&str>) -> &Value {
         let preset = group.and_then(|group| self.presets.get(group));
         preset.map_or(&Value::Null, |preset| preset.of_tenant(|key| self.key(tenant, key).map(|key| &**key)))
     }
 
-    /// What is in force for a group of this name with this own policy; without a name, for one that inherits no preset.
+    /// Returns the policy in force for a group of this name with this own document; without a name, for a group that inherits no preset.
     pub(super) fn effective(&self, tenant: &Tenant, group: Option<&str>, own: &Value) -> Result<Effective, Invalid> {
         let mut doc = Value::Object(serde_json::Map::new());
         for (_, layer) in self.layers(tenant, group, own) {
@@ -39,7 +39,7 @@ impl CatalogState {
         Effective::parse(doc, &|name| self.digest_of(tenant.id, name))
     }
 
-    /// The plugins of a policy, with their versions.
+    /// Returns the plugins of a policy, with their versions.
     pub(super) fn bound_plugins(&self, tenant: TenantId, effective: &Effective) -> Vec<BoundPlugin> {
         let bound = |used: &Use| {
             let plugin = self.plugin(tenant, &used.plugin);

@@ -1,7 +1,15 @@
-//! What is configured: tenants, groups, schedules, keys, tokens, plugins. All of it is in memory; the store has the durable copy.
+//! The catalog: tenants, groups, schedules, keys, tokens and plugins, in memory, with the durable copy in the store.
 //!
-//! A write goes to the store first and is in force when it returns. Reads touch no database, so the way of a job pays nothing
-//! for the number of groups.
+//! Role: answers what is configured, changes it, and leads from a job's group to its plan: the binding with its plugins loaded and its keys
+//! ready.
+//!
+//! Not: a loop, or any decision about jobs.
+//!
+//! Invariants: a write goes to the store first, then to memory, and is in force when it returns. A read touches no database, so the delivery
+//! of a job costs the same for any number of groups. A policy is put in force in the transaction that sees its plugins, and a plugin is
+//! deleted in one that sees that nothing has begun to use it. One store has one master key.
+//!
+//! May import: `carillon-core`, `-store`, `-policy`; it is the only crate that imports chacha20poly1305.
 
 mod bindings;
 mod bulks;
@@ -64,22 +72,22 @@ use carillon_core::job::TenantId;
 use carillon_policy::{ComponentSource, Digest, Runtime, describe};
 use carillon_store::{Entity, Kind, Precondition, PutEntity, Store};
 
-/// The tenant that exists from the start.
+/// Name of the tenant that exists from the start.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// The tenant column of a tenant.
+/// Tenant column of the entity of a tenant.
 const NO_TENANT: i64 = 0;
 
-/// Bounds that no group can pass.
+/// Bounds that no group can exceed.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyBounds {
-    /// Of [`carillon_policy::binding::GroupLimits::timeout`].
+    /// Maximum of [`carillon_policy::binding::GroupLimits::timeout`].
     pub max_timeout: std::time::Duration,
-    /// Of [`carillon_policy::binding::GroupLimits::recorded_body`].
+    /// Maximum of [`carillon_policy::binding::GroupLimits::recorded_body`].
     pub max_recorded_body: usize,
 }
 
-/// Everything that is configured.
+/// The catalog: all configured entities.
 pub struct Catalog {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -91,31 +99,31 @@ pub struct Catalog {
     memory: Arc<Memory>,
     /// Held while an entity is changed, so that only other nodes can be faster.
     changing: tokio::sync::Mutex<()>,
-    /// Held while a part of a group is laid over the rest, before `changing`.
+    /// Held while a part is merged into a group's document, before `changing`.
     merging: tokio::sync::Mutex<()>,
-    /// Held while a plugin is taken, so that what is taken at the same time counts for a tenant's quota.
+    /// Held while a plugin is accepted, so that concurrent uploads count for a tenant's quota.
     accepting: tokio::sync::Mutex<()>,
 }
 
-/// What a catalog is made of.
+/// Parts of which a catalog is made.
 pub struct CatalogOptions {
-    /// The durable copy.
+    /// Durable copy.
     pub store: Arc<dyn Store>,
-    /// The time of a change.
+    /// Clock for the times of changes.
     pub clock: Arc<dyn Clock>,
-    /// Loads and asks plugins.
+    /// Policy runtime, which loads and calls plugins.
     pub runtime: Arc<Runtime>,
-    /// Encrypts keys.
+    /// Vault that encrypts keys.
     pub vault: Vault,
-    /// What no group can pass.
+    /// Bounds that no group can exceed.
     pub bounds: PolicyBounds,
-    /// What every group inherits.
+    /// Settings that every group inherits.
     pub server_defaults: Value,
-    /// What the groups of some names inherit besides.
+    /// Settings that groups of certain names also inherit.
     pub presets: Presets,
 }
 
-/// The components that this binary brings along.
+/// Components that are embedded in this binary.
 struct Builtins(Vec<(Digest, &'static [u8])>);
 
 #[async_trait]
@@ -136,10 +144,10 @@ impl ComponentSource for Catalog {
 }
 
 impl Catalog {
-    /// Reads everything from the store, and makes the default tenant if it is not there.
+    /// Reads all entities from the store, and makes the default tenant if it does not exist.
     ///
     /// # Errors
-    /// If the store does not answer, or holds what this version cannot read.
+    /// Returns an error if the store fails, or holds what this version cannot read.
     pub async fn open(options: CatalogOptions) -> anyhow::Result<Self> {
         let components =
             carillon_default_plugins::ALL.iter().map(|plugin| (Digest::of(plugin.component), plugin.component));
@@ -176,7 +184,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Wakes when something has changed.
+    /// Returns a notification that fires after each change.
     #[must_use]
     pub fn changed(&self) -> &Notify {
         self.memory.changed()
@@ -195,7 +203,7 @@ impl Catalog {
         self.delete_unchanged(tenant, kind, name, None).await
     }
 
-    /// Removes what is there if nothing has changed since this generation.
+    /// Removes an entity if nothing has changed since this generation.
     async fn delete_unchanged(
         &self,
         tenant: TenantId,

@@ -1,8 +1,8 @@
-//! The master key: where it comes from, and that a store has one only.
+//! The master key: its source, and the check that a store has only one.
 //!
-//! A store keeps a constant that was sealed with the key of the first server on it. A server whose key does not open it is not started: it
-//! could use no key of the tenants, and what it sealed would be lost to the others. A key is made for a store in which nothing was
-//! sealed yet, and only where none is configured: a file that is not there is otherwise one that was moved, or not mounted.
+//! A store keeps a constant that was sealed with the key of its first server. A server whose key does not open it does not start: it could
+//! use no key of the tenants, and the other servers could not open what it sealed. A key is made only for a store in which nothing is sealed
+//! yet, and only if none is configured: in any other case a missing file was moved, or is not mounted.
 
 use std::fmt;
 use std::io::Write as _;
@@ -23,13 +23,13 @@ use carillon_store::{Kind, Store};
 /// Owner of the sealed constant. Owners of keys begin with a number.
 const PROOF_OWNER: &str = "master key";
 
-/// The constant.
+/// The sealed constant.
 const PROOF: &[u8] = b"carillon";
 
-/// Permissions that let others than the owner read or change a file.
+/// Permission bits that let users other than the owner read or change a file.
 const OTHERS: u32 = 0o077;
 
-/// Where the master key comes from.
+/// Source of the master key.
 #[derive(Clone)]
 pub enum MasterKey {
     /// `keys.master_key`: 64 hexadecimal digits.
@@ -50,19 +50,19 @@ impl fmt::Display for MasterKey {
     }
 }
 
-/// What may be done where the key does not fit the store.
+/// Reaction to a key that does not fit the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is refused.
+    /// The key is rejected.
     Refuse,
-    /// The store takes it from now on. Whatever was sealed with another one is lost.
+    /// The store uses the key from now on. Values that were sealed with another key are lost.
     Adopt,
 }
 
 /// Opens the vault of a store with its master key.
 ///
 /// # Errors
-/// If the key cannot be read, or is not the one that the store was sealed with.
+/// Returns an error if the key cannot be read, or is not the one that the store was sealed with.
 pub async fn unlock(source: &MasterKey, unfit: Unfit, store: &dyn Store, clock: &dyn Clock) -> anyhow::Result<Vault> {
     let kept = store.sealed_proof().await?;
     let sealed = sealed_keys(store).await?;
@@ -70,7 +70,7 @@ pub async fn unlock(source: &MasterKey, unfit: Unfit, store: &dyn Store, clock: 
     let vault = source.read(is_unused || unfit == Unfit::Adopt, clock)?;
     let fits = match &kept {
         Some(proof) => is_proof(&vault, proof)?,
-        // Written by a version that kept no proof. Some keys may be of a key that was lost before.
+        // The store was written by a version that kept no proof. Some values may be sealed with a key that was lost before.
         None => sealed.is_empty() || sealed.iter().any(|(owner, sealed)| vault.open(owner, sealed).is_ok()),
     };
     if fits && kept.is_some() {
@@ -101,7 +101,7 @@ fn is_proof(vault: &Vault, proof: &str) -> anyhow::Result<bool> {
     Ok(vault.open(PROOF_OWNER, &sealed).is_ok_and(|opened| opened.as_slice() == PROOF))
 }
 
-/// All values of keys in the store, with their owners.
+/// Returns all sealed values of keys in the store, with their owners.
 async fn sealed_keys(store: &dyn Store) -> anyhow::Result<Vec<(String, Sealed)>> {
     let (_, entities) = store.load().await?;
     let mut all = Vec::new();
@@ -114,7 +114,7 @@ async fn sealed_keys(store: &dyn Store) -> anyhow::Result<Vec<(String, Sealed)>>
 }
 
 impl MasterKey {
-    /// Reads the key. One that is to be next to the database is made if it is missing and `may_make` says so.
+    /// Reads the key. A missing key next to the database is made if `may_make` allows it.
     fn read(&self, may_make: bool, clock: &dyn Clock) -> anyhow::Result<Vault> {
         let path = match self {
             Self::Given(text) => return Vault::from_hex(text),
@@ -142,7 +142,7 @@ impl MasterKey {
     }
 }
 
-/// Says so if others than its owner can read the key.
+/// Logs a warning if users other than its owner can read the key.
 fn warn_of_others(path: &Path) {
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
     if mode & OTHERS != 0 {
@@ -151,7 +151,7 @@ fn warn_of_others(path: &Path) {
     }
 }
 
-/// Makes a key. The file has its name when it is whole and on disk, and never takes the place of another one.
+/// Makes a key. The file gets its name when it is complete and on disk, and never replaces another file.
 fn make(path: &Path, clock: &dyn Clock) -> anyhow::Result<Vault> {
     let mut random = Zeroizing::new([0; MASTER_KEY_LEN]);
     clock.fill_random(random.as_mut_slice());
@@ -206,7 +206,7 @@ mod tests {
             self.dir.path().join(name)
         }
 
-        /// A key as it was stored before there were proofs.
+        /// Stores a key as versions without proofs did.
         async fn put_key(&self, under: &str) {
             let sealed = Vault::from_hex(under).unwrap().seal("1/k", b"secret", &SystemClock).unwrap();
             let doc = serde_json::json!({"kind": "secret", "sealed": sealed});

@@ -1,7 +1,7 @@
-//! The state in memory and the durable copy behind it, which change together.
+//! State in memory and its durable copy, which change together.
 //!
-//! A change is written to the store and then applied to the state, in a task of its own: whoever asked for it may go away in between, and
-//! the state would differ from the store until the next start.
+//! A change is written to the store and then applied to the state, in a task of its own. If the caller stopped waiting in between and the
+//! task ended with it, the state would differ from the store until the next start.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,31 +16,31 @@ use carillon_core::job::TenantId;
 use carillon_policy::Runtime;
 use carillon_store::{Changes, Entity, Kind, PutEntity, Store, StoreError};
 
-/// What is configured, here and in the store.
+/// State in memory, backed by the store.
 pub(super) struct Memory {
     store: Arc<dyn Store>,
     runtime: Arc<Runtime>,
     vault: Arc<Vault>,
     state: RwLock<CatalogState>,
-    /// Of what was last taken over from the store.
+    /// Generation of the store that was loaded last.
     generation: AtomicI64,
     /// Held from a write to the store until it is applied.
     writing: Mutex<()>,
     changed: Notify,
 }
 
-/// What is to be removed.
+/// Entity to be removed.
 pub(super) struct Removal {
     pub(super) tenant: TenantId,
     pub(super) kind: Kind,
     pub(super) name: String,
     pub(super) now: UnixMs,
-    /// Only if nothing has changed since then.
+    /// Generation after which nothing may have changed, if given.
     pub(super) generation: Option<i64>,
 }
 
 impl Memory {
-    /// Takes over all that is in the store.
+    /// Loads all entities of the store.
     pub(super) async fn open(
         store: Arc<dyn Store>,
         runtime: Arc<Runtime>,
@@ -68,17 +68,17 @@ impl Memory {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The generation of the store that the state agrees with at least.
+    /// Returns a generation of the store that the state has reached at least.
     pub(super) fn generation(&self) -> i64 {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Wakes when something has changed.
+    /// Returns a notification that fires after each change.
     pub(super) fn changed(&self) -> &Notify {
         &self.changed
     }
 
-    /// Writes an entity. It is in force when this returns, and in any case soon, if it is in the store.
+    /// Writes an entity. It is in force when this succeeds; after a failure it comes into force soon if the store has it nevertheless.
     pub(super) async fn put(self: &Arc<Self>, put: PutEntity) -> Result<Entity, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {
@@ -92,7 +92,7 @@ impl Memory {
         .await
     }
 
-    /// Removes an entity; false if it is not there.
+    /// Removes an entity; returns false if it does not exist.
     pub(super) async fn delete(self: &Arc<Self>, removal: Removal) -> Result<bool, CatalogError> {
         let memory = Arc::clone(self);
         to_the_end(async move {
@@ -114,14 +114,14 @@ impl Memory {
         .await
     }
 
-    /// Takes over what other nodes have changed until now; false if that is nothing.
+    /// Loads the changes of other nodes; returns false if there are none.
     pub(super) async fn refresh(self: &Arc<Self>) -> Result<bool, StoreError> {
         if self.store.generation().await? == self.generation() {
             return Ok(false);
         }
         let memory = Arc::clone(self);
         to_the_end(async move {
-            // A change of this node is either in what is loaded, or is applied after it.
+            // A change by this node is either in what is loaded, or is applied after it.
             let _writing = memory.writing.lock().await;
             let (generation, unused) = match memory.store.changes(memory.generation()).await? {
                 Some(Changes { generation, changed, gone }) => {
@@ -143,7 +143,7 @@ impl Memory {
     }
 }
 
-/// Does work that nobody interrupts by going away.
+/// Runs work in a task of its own, which continues if the caller stops waiting.
 async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(done) => done,

@@ -1,29 +1,28 @@
-//! The plans of groups, as long as there is room for the plugins in them.
+//! Cache of the groups' plans, bounded by the size of the plugins in them.
 //!
-//! A plan keeps its plugins loaded. When the loaded plugins take more room than they may, the plans that were used longest ago are given up,
-//! and with them the plugins that no other plan has. They are made again when they are needed: a plugin is loaded from the cache of compiled
-//! components in a fraction of a millisecond. A plan that is in use stays alive until that use is over, so the bound is one of what is
-//! kept, not of what runs.
+//! A plan keeps its plugins loaded. When the loaded plugins exceed the limit, the least recently used plans are dropped, and with them the
+//! plugins that no other plan has. They are made again when they are needed: a plugin is loaded from the cache of compiled components in a
+//! fraction of a millisecond. A plan in use stays alive until its use ends, so the limit bounds what is cached, not what runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use carillon_policy::{Plan, Registry};
 
-/// So much is given up at a time, in percent of what may be kept: looking for what was used longest ago takes a walk over all.
+/// Share of the limit that one eviction frees, in percent: to find the least recently used plans, it must read the whole list.
 const LESS: usize = 10;
 
-/// The list is tidied when it has so many more entries than it had after the last time.
+/// The list is cleaned when it has this many more entries than after the last time.
 const GROWTH: usize = 64;
 
-/// A group's plan, if there is room for it.
+/// Slot for a group's plan.
 #[derive(Debug, Default)]
 pub struct PlanCell {
     plan: Mutex<Option<MadePlan>>,
     used: AtomicU64,
 }
 
-/// A plan, and the state of the tenant's keys that it was made from ([`super::state::CatalogState::keys_epoch`]).
+/// Plan, and the state of the tenant's keys that it was made from ([`super::state::CatalogState::keys_epoch`]).
 #[derive(Clone, Debug)]
 struct MadePlan {
     plan: Arc<Plan>,
@@ -36,13 +35,13 @@ impl PlanCell {
     }
 }
 
-/// All of them. A cell is listed as long as it has a plan, and once; a group that has gone takes its own along.
+/// All cached plans. A cell is listed once, as long as it has a plan; a deleted group's cell is dropped with it.
 #[derive(Debug)]
 pub(super) struct Plans {
     kept: Mutex<Kept>,
-    /// Rises with each use.
+    /// Counter that rises with each use.
     uses: AtomicU64,
-    /// Bytes of compiled code.
+    /// Limit in bytes of compiled code.
     limit: usize,
 }
 
@@ -57,7 +56,7 @@ impl Plans {
         Self { kept: Mutex::default(), uses: AtomicU64::new(1), limit }
     }
 
-    /// The plan in a cell, which counts as used now; none if keys have changed since it was made.
+    /// Returns the plan in a cell and marks it as used now; `None` if keys have changed since it was made.
     pub(super) fn get(&self, cell: &PlanCell, keys_epoch: u64) -> Option<Arc<Plan>> {
         let made = cell.lock().clone().filter(|made| made.keys_epoch == keys_epoch)?;
         let plan = made.plan;
@@ -65,7 +64,7 @@ impl Plans {
         Some(plan)
     }
 
-    /// Keeps a plan in its group's cell.
+    /// Stores a plan in its group's cell.
     pub(super) fn put(&self, cell: &Arc<PlanCell>, plan: &Arc<Plan>, keys_epoch: u64) {
         cell.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         if cell.lock().replace(MadePlan { plan: Arc::clone(plan), keys_epoch }).is_none() {
@@ -78,13 +77,13 @@ impl Plans {
         }
     }
 
-    /// Gives up plans until the loaded plugins take no more room than they may, if that is possible.
+    /// Drops plans until the loaded plugins fit the limit, if that is possible.
     pub(super) fn shed(&self, registry: &Registry) {
         if registry.bytes() <= self.limit {
             return;
         }
         let least = self.limit - self.limit / 100 * LESS;
-        // What no plan has any more may be enough.
+        // It may be enough to unload the plugins that no plan has.
         registry.forget_unused();
         let mut kept = self.lock();
         let mut cells: Vec<Arc<PlanCell>> = kept.cells.iter().filter_map(Weak::upgrade).collect();

@@ -1,4 +1,4 @@
-//! From a group to the code that runs: bindings turned into loaded plugins with their keys.
+//! Plans: bindings with their plugins loaded and their keys ready.
 
 use std::sync::Arc;
 
@@ -10,24 +10,25 @@ use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
 use carillon_policy::{Blame, Fault, FaultCode, KeyMaterial, Plan, PlanStep, Role};
 
 impl Catalog {
-    /// The policy of a group's job, ready to be called. Without overrides it is
-    /// made once for each version of the group, and kept as long as there is room.
+    /// Returns the plan of a group's job. Without overrides it is made once for each version of the group, and cached as long as there is
+    /// room.
     ///
     /// # Errors
-    /// The role for which something that the binding names has gone or does not load, and what. The job can wait until it is back.
+    /// Returns the role for which something that the binding names is gone or does not load, with the fault. The job can wait until it is
+    /// back.
     pub async fn plan(&self, group: &Group, overrides: Option<&Value>) -> Result<Arc<Plan>, (Role, Fault)> {
         let unusable = |error: Invalid| (error.role(), fault(FaultCode::Unavailable, error.to_string()));
         match overrides {
             Some(overrides) => {
                 let effective = self.overridden(group, overrides).map_err(unusable)?;
                 let plan = self.make_plan(group, &effective).await?;
-                // Such a plan is not kept, but the plugins that were loaded for it would be.
+                // A plan with overrides is not cached, but the plugins that were loaded for it would stay loaded.
                 self.plans.shed(&self.runtime.registry);
                 Ok(plan)
             }
             None => {
                 let effective = group.effective.as_ref().map_err(|error| unusable(error.clone()))?;
-                // Before the keys are read: a plan that was made while they changed is made again.
+                // Read before the keys: a plan that was made while they changed is made again.
                 let keys_epoch = self.state().keys_epoch(group.tenant.id);
                 if let Some(plan) = self.plans.get(&group.plan, keys_epoch) {
                     return Ok(plan);
@@ -40,10 +41,10 @@ impl Catalog {
         }
     }
 
-    /// The same for a policy that is not bound yet.
+    /// Makes a plan of a policy that is not bound yet.
     ///
     /// # Errors
-    /// As for [`Catalog::plan`].
+    /// Returns the errors of [`Catalog::plan`].
     pub async fn make_plan(&self, group: &Group, effective: &Effective) -> Result<Arc<Plan>, (Role, Fault)> {
         let signing = |fault| (Role::Sign, fault);
         let mut encode = Vec::with_capacity(effective.encode.len());
@@ -62,17 +63,17 @@ impl Catalog {
             }
             None => None,
         };
-        // They are put on where requests are signed.
+        // These headers are set where requests are signed.
         let sendable = |header: &AuthHeader| Ok((header.clone(), self.sendable(group, &header.key).map_err(signing)?));
         let auth_headers = effective.auth_headers.iter().map(sendable).collect::<Result<_, _>>()?;
         let (judge, retry) = (self.step(&effective.judge).await?, self.step(&effective.retry).await?);
         Ok(Arc::new(Plan { encode, sign, auth_headers, judge, retry }))
     }
 
-    /// The group's observer, if it has one. Not part of the plan: a delivery does not depend on it.
+    /// Returns the group's observer, if it has one. It is not part of the plan: a delivery does not depend on it.
     ///
     /// # Errors
-    /// If it has gone or does not load.
+    /// Returns a fault if the observer is gone or does not load.
     pub async fn observer(&self, group: &Group) -> Result<Option<PlanStep>, Fault> {
         match group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref()) {
             Some(used) => self.step(used).await.map(Some).map_err(|(_, fault)| fault),
@@ -99,10 +100,10 @@ impl Catalog {
         })
     }
 
-    /// A key's versions, newest first. An older one that cannot be decrypted is left out, the newest is not.
+    /// Returns a key's versions, newest first. An older one that cannot be decrypted is left out; the newest one is an error.
     fn granted(&self, group: &Group, key: &str) -> Result<Vec<Arc<KeyMaterial>>, Fault> {
         let found = self.state().key(group.tenant.id, key).cloned();
-        // What a group binds was granted to it then, and need no longer be.
+        // A key that a group binds was granted to it at that time, and may no longer be.
         if found.as_ref().is_some_and(|found| !found.is_granted_to(&group.name)) {
             return Err(fault(FaultCode::MissingKey, not_granted(key, &group.name)));
         }
@@ -116,7 +117,7 @@ impl Catalog {
         })
     }
 
-    /// A key that was put again may be one that signs by now, which must not go out.
+    /// Returns a key to be sent. A key that was put again may be a signing key by now, which must not be sent.
     fn sendable(&self, group: &Group, key: &str) -> Result<Arc<KeyMaterial>, Fault> {
         let newest = self.granted(group, key)?.into_iter().next();
         match newest.filter(|material| material.header().is_ok()) {

@@ -13,56 +13,56 @@ use carillon_policy::binding::{Effective, Invalid, PluginName, Use};
 use carillon_policy::{Digest, LoadError, PluginDoc, Role, examine};
 use carillon_store::{Kind, Precondition, PutEntity};
 
-/// The longest that an upload may take to describe itself and to pass its golden tests.
+/// Maximum time in which an upload must describe itself and pass its golden tests.
 const EXAMINATION: Duration = Duration::from_secs(60);
 
-/// The longest reason for a deprecation, in bytes.
+/// Maximum length of the reason for a deprecation, in bytes.
 const REASON_LEN: usize = 1 << 10;
 
-/// A component that somebody uploads.
+/// Uploaded component.
 #[derive(Debug)]
 pub struct Upload {
-    /// What it is to be called.
+    /// Name of the plugin.
     pub name: String,
-    /// As which version.
+    /// Version of the plugin.
     pub version: String,
-    /// Its bytes.
+    /// Bytes of the component.
     pub component: Bytes,
-    /// An Ed25519 signature of them in base64, if there is one.
+    /// Ed25519 signature of the bytes in base64, if the upload has one.
     pub signature: Option<String>,
 }
 
 impl Catalog {
-    /// A plugin that the tenant can see; the newest version if none is named.
+    /// Returns a plugin that the tenant can see; the newest version if none is named.
     #[must_use]
     pub fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<Arc<PluginVersion>> {
         self.state().plugin(tenant, name).cloned()
     }
 
-    /// The versions of a plugin that the tenant can see, oldest first.
+    /// Returns the versions of a plugin that the tenant can see, oldest first.
     #[must_use]
     pub fn plugin_versions(&self, tenant: TenantId, name: &str) -> Vec<Arc<PluginVersion>> {
         let state = self.state();
         state.plugins_of(tenant).filter(|plugin| plugin.name == name).cloned().collect()
     }
 
-    /// Every plugin version that the tenant can see, the server's own first.
+    /// Returns every plugin version that the tenant can see, the server's own first.
     #[must_use]
     pub fn plugins(&self, tenant: TenantId) -> Vec<Arc<PluginVersion>> {
         self.state().plugins_of(tenant).cloned().collect()
     }
 
-    /// The longest that it takes to find out whether an upload is a plugin.
+    /// Returns the maximum time in which an upload is accepted or rejected.
     #[must_use]
     pub fn upload_time(&self) -> Duration {
         self.runtime.registry.admission_time() + EXAMINATION
     }
 
-    /// Accepts a component as a version of one of the tenant's plugins; the answer says whether it is new. The same bytes again
-    /// are accepted again; other bytes under the same version are not.
+    /// Accepts a component as a version of one of the tenant's plugins; returns whether it is new. The same bytes are accepted again; other
+    /// bytes under the same version are not.
     ///
     /// # Errors
-    /// Whatever keeps it from being that plugin, as a sentence for its author.
+    /// Returns the reason why the component is not accepted, as a sentence for its author.
     pub async fn put_plugin(
         &self,
         tenant: &Tenant,
@@ -104,7 +104,7 @@ impl Catalog {
         }
         self.check_room(tenant, size)?;
         match self.put(put).await {
-            // Somebody was faster, perhaps with the same bytes.
+            // Another caller was faster, perhaps with the same bytes.
             Err(CatalogError::Conflict(text)) => {
                 self.catch_up().await?;
                 let known = self.same(tenant.id, &full, &digest)?;
@@ -118,7 +118,7 @@ impl Catalog {
         }
     }
 
-    /// Whether the tenant may have another version of so many bytes.
+    /// Checks whether the tenant may have another version of `size` bytes.
     fn check_room(&self, tenant: &Tenant, size: usize) -> Result<(), CatalogError> {
         let (state, quota) = (self.state(), &tenant.quota.doc);
         let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
@@ -135,7 +135,7 @@ impl Catalog {
         }
     }
 
-    /// The version if it is there, and is these bytes.
+    /// Returns the version if it exists and has these bytes.
     fn same(
         &self,
         tenant: TenantId,
@@ -151,10 +151,10 @@ impl Catalog {
         }
     }
 
-    /// Says that a version should no longer be bound, and why; `None` takes it back. None if there is no such version.
+    /// Marks a version as deprecated, with a reason; `None` removes the mark. Returns `None` if there is no such version.
     ///
     /// # Errors
-    /// If it is one of the server's own.
+    /// Returns an error if the version is one of the server's own.
     pub async fn deprecate_plugin(
         &self,
         tenant: TenantId,
@@ -173,13 +173,13 @@ impl Catalog {
         Ok(self.plugin(tenant, name))
     }
 
-    /// Removes a version; false if there is none.
+    /// Removes a version; returns false if there is none.
     ///
     /// # Errors
-    /// If it is one of the server's own, or something uses it.
+    /// Returns an error if the version is one of the server's own, or is in use.
     pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, CatalogError> {
         for _ in 0..MAX_TRIES {
-            // What another node has bound a moment ago counts, and what anybody binds from now on makes this another try.
+            // A binding that another node made a moment ago counts; one that is made from now on makes this decide again.
             self.catch_up().await?;
             let generation = self.memory.generation();
             let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
@@ -195,20 +195,20 @@ impl Catalog {
         Err(busy())
     }
 
-    /// The tenant's own versions among those that a policy came to. It cannot be put in force when one of them has gone.
+    /// Returns the tenant's own versions among the plugins of a policy. The policy cannot be put in force when one of them is gone.
     pub(super) fn needs(&self, tenant: TenantId, plugins: &[BoundPlugin]) -> Vec<(i64, String)> {
         let state = self.state();
         let own = plugins.iter().filter(|bound| !state.is_builtin(&PluginName::from(bound.plugin.as_str()).name));
         own.map(|bound| (tenant.0, bound.plugin.clone())).collect()
     }
 
-    /// What should be looked at in a group's policy.
+    /// Returns warnings about a group's policy.
     #[must_use]
     pub fn warnings(&self, group: &Group) -> Vec<String> {
         group.effective.as_ref().map_or_else(|_| Vec::new(), |effective| self.warnings_of(&group.tenant, effective))
     }
 
-    /// What should be looked at in a policy: plugins that are deprecated, and signers without a key.
+    /// Returns warnings about a policy: plugins that are deprecated, and signers without a key.
     #[must_use]
     pub fn warnings_of(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
         let warnings = |used: &Use| {
@@ -228,7 +228,7 @@ impl Catalog {
         effective.uses().filter_map(warnings).flatten().chain(self.unusable_keys(tenant, effective)).collect()
     }
 
-    /// What is to be said of the keys of a policy that cannot be decrypted.
+    /// Returns warnings about keys of a policy that cannot be decrypted.
     fn unusable_keys(&self, tenant: &Tenant, effective: &Effective) -> Vec<String> {
         let signing = effective.sign.iter().flat_map(|used| &used.keys);
         let keys = signing.chain(effective.auth_headers.iter().map(|header| &header.key));
@@ -240,7 +240,7 @@ impl Catalog {
             .collect()
     }
 
-    /// One of the tenant's own.
+    /// Returns a version of one of the tenant's own plugins.
     fn own_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         match self.plugin(tenant, name) {
             Some(plugin) if plugin.builtin => {
@@ -250,10 +250,10 @@ impl Catalog {
         }
     }
 
-    /// What keeps a version from being removed.
+    /// Returns the use that keeps a version from being removed.
     fn user_of(&self, tenant: TenantId, plugin: &PluginVersion) -> Option<String> {
         let name = plugin.full_name();
-        // Another version, such as a draft, may be the same bytes.
+        // Another version, such as a draft, may have the same bytes.
         let is_it = |version: &Option<String>| version.as_ref().is_none_or(|it| *it == plugin.version.to_string());
         let uses = |used: &Use| {
             used.plugin.name == plugin.name && used.digest == plugin.doc.digest && is_it(&used.plugin.version)
@@ -274,8 +274,8 @@ impl Catalog {
     }
 }
 
-/// Whether this is a name for a draft of a version: `0.1.0-dev.3` of `0.1.0`, `0.1.0-rc.1.dev.3` of `0.1.0-rc.1`. An author who tries things out
-/// needs many versions, and a component says only one.
+/// Returns whether a name is that of a draft: `0.1.0-dev.3` of `0.1.0`, `0.1.0-rc.1.dev.3` of `0.1.0-rc.1`. An author who develops a plugin
+/// needs many versions, and a component states only one.
 fn is_draft(name: &PluginName, of: &PluginName) -> bool {
     let (Some(name_version), Some(version)) = (&name.version, &of.version) else { return false };
     let dot = if version.contains('-') { "." } else { "-" };

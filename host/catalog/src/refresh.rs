@@ -1,24 +1,24 @@
-//! Taking over what other nodes have configured.
+//! Refresh of the catalog: loads what other nodes have configured.
 
 use super::{Catalog, CatalogError};
 use carillon_core::clock::Clock;
 
 impl Catalog {
-    /// Takes over what other nodes have changed until now; says whether that was anything.
+    /// Loads the changes of other nodes; returns whether there were any.
     ///
     /// # Errors
-    /// If the store does not answer; then what was known stays in force.
+    /// Returns the store's error; the present state stays in force then.
     pub async fn refresh(&self) -> Result<bool, CatalogError> {
         Ok(self.memory.refresh().await?)
     }
 
-    /// The clock that changes are dated by.
+    /// Returns the clock for the times of changes.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// Takes over what other nodes have changed until now: for a decision that must not miss it.
+    /// Loads the changes of other nodes, for a decision that must not miss one.
     pub(super) async fn catch_up(&self) -> Result<(), CatalogError> {
         self.memory.refresh().await?;
         Ok(())

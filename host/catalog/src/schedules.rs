@@ -13,70 +13,70 @@ use carillon_core::timetable::{BadExpression, CatchUp, Timetable, UnknownZone};
 use carillon_policy::binding::Invalid;
 use carillon_store::{Entity, Kind, Precondition};
 
-/// Something that makes jobs again and again.
+/// Schedule: makes jobs at the times of a crontab expression.
 #[derive(Debug)]
 pub struct Schedule {
-    /// Its number, never used again.
+    /// Number, which is never used again.
     pub id: i64,
-    /// Its owner.
+    /// Owning tenant.
     pub tenant: TenantId,
-    /// Its name.
+    /// Name of the schedule.
     pub name: String,
-    /// One more with each change.
+    /// Version of the entity, which rises with each change.
     pub version: i64,
-    /// What was put.
+    /// Settings that the client put.
     pub spec: ScheduleSpec,
     /// Whether it makes no jobs for now.
     pub paused: bool,
-    /// Ticks up to this were never its own: it was made, changed or resumed then.
+    /// Time of its last creation, change or resumption; earlier ticks do not belong to it.
     pub since: UnixMs,
-    /// When it ticks; an error if this machine does not know its time zone any more.
+    /// Timetable; an error if this machine no longer knows its time zone.
     pub timetable: Result<Timetable, Invalid>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixMs,
-    /// When it was last changed.
+    /// Time of the last change.
     pub updated_at: UnixMs,
 }
 
-/// What is put of a schedule.
+/// Settings of a schedule, as a client puts them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleSpec {
-    /// The name of the group of its jobs.
+    /// Name of the group of its jobs.
     pub group: String,
-    /// See [`carillon_core::timetable::Expression`].
+    /// Expression; see [`carillon_core::timetable::Expression`].
     pub cron: String,
-    /// The IANA name.
+    /// IANA name of the time zone.
     pub time_zone: String,
-    /// No tick is before this.
+    /// Start: no tick is before this.
     pub start: Option<UnixMs>,
-    /// No tick is after this.
+    /// End: no tick is after this.
     pub end: Option<UnixMs>,
-    /// It makes no more jobs than this.
+    /// Maximum number of jobs that it makes.
     pub max_runs: Option<u64>,
-    /// Its jobs are due up to this long after their ticks.
+    /// Maximum delay between a tick and the due time of its job.
     pub jitter: Duration,
-    /// What a tick does about earlier jobs that are unfinished.
+    /// What a tick does about unfinished jobs of earlier ticks.
     pub overlap: Overlap,
-    /// What happens with missed ticks.
+    /// How long after its time a missed tick is made up for.
     pub catch_up: Duration,
-    /// Whether all of them run.
+    /// Whether all missed ticks run.
     pub catch_up_all: bool,
-    /// The text of its jobs' document, as it was put.
+    /// Text of the document of its jobs, as the client put it.
     pub job: String,
 }
 
-/// What is stored of a schedule.
+/// Stored form of a schedule.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ScheduleDoc {
     pub(super) spec: ScheduleSpec,
     pub(super) paused: bool,
     pub(super) since: UnixMs,
-    /// When the present expression was put.
+    /// Time at which the present expression was put.
     pub(super) anchor: UnixMs,
 }
 
 impl ScheduleSpec {
-    /// What happens with missed ticks.
+    /// Returns the rule for missed ticks.
     #[must_use]
     pub fn catch_up(&self) -> CatchUp {
         CatchUp { window: self.catch_up, all: self.catch_up_all }
@@ -86,7 +86,7 @@ impl ScheduleSpec {
         (&self.cron, &self.time_zone, self.start) == (&other.cron, &other.time_zone, other.start)
     }
 
-    /// Refuses what is put if no run of it is to come.
+    /// Rejects settings under which no run would follow.
     fn runs_at_all(&self, timetable: &Timetable, now: UnixMs) -> Result<(), Invalid> {
         if timetable.after(now).next().is_some() {
             return Ok(());
@@ -99,10 +99,10 @@ impl ScheduleSpec {
         Err(Invalid::at(pointer, format!("the schedule would never run: no run is due between now and {bound}")))
     }
 
-    /// When it ticks. `@every` counts from the start, or else from `anchor`.
+    /// Returns the timetable. `@every` counts from the start, or without one from `anchor`.
     ///
     /// # Errors
-    /// If the expression or the time zone is none.
+    /// Returns [`Invalid`] if the expression or the time zone is not valid.
     pub fn timetable(&self, anchor: UnixMs) -> Result<Timetable, Invalid> {
         let expression = self.cron.parse();
         let zone = self.time_zone.parse();
@@ -139,29 +139,29 @@ impl Schedule {
 }
 
 impl Catalog {
-    /// The tenant's schedule of this name.
+    /// Returns the tenant's schedule of this name.
     #[must_use]
     pub fn schedule(&self, tenant: TenantId, name: &str) -> Option<Arc<Schedule>> {
         self.state().schedule(tenant, name).cloned()
     }
 
-    /// The tenant's schedules, by name.
+    /// Returns the tenant's schedules, by name.
     #[must_use]
     pub fn schedules(&self, tenant: TenantId) -> Vec<Arc<Schedule>> {
         self.state().schedules().filter(|schedule| schedule.tenant == tenant).cloned().collect()
     }
 
-    /// Everybody's schedules.
+    /// Returns the schedules of all tenants.
     #[must_use]
     pub fn all_schedules(&self) -> Vec<Arc<Schedule>> {
         self.state().schedules().cloned().collect()
     }
 
-    /// Makes or changes a schedule; the answer says whether it is new. Unless `paused` says so, a paused one stays paused. Where it ticks
-    /// otherwise than before, it has no past.
+    /// Makes or changes a schedule; returns whether it is new. Unless `paused` is given, a paused schedule stays paused. A schedule whose
+    /// ticks change has no past.
     ///
     /// # Errors
-    /// If it makes no sense, with a pointer to what does not.
+    /// Returns an error with a pointer if the settings are not valid.
     pub async fn put_schedule(
         &self,
         tenant: TenantId,
@@ -199,10 +199,10 @@ impl Catalog {
         Ok((self.schedule(tenant, name).ok_or(CatalogError::Gone)?, is_new.into_inner()))
     }
 
-    /// Lets a schedule make no jobs, or make them again. What would have ticked while it was paused is not caught up.
+    /// Pauses or resumes a schedule. Ticks during the pause are not made up for.
     ///
     /// # Errors
-    /// If the schedule was removed at the same moment.
+    /// Returns [`CatalogError::Gone`] if the schedule was removed at the same moment.
     pub async fn pause_schedule(&self, schedule: &Schedule, paused: bool) -> Result<(), CatalogError> {
         let (tenant, name, now) = (schedule.tenant, &schedule.name, self.now());
         let decide = |before: Option<&Schedule>| {
@@ -214,10 +214,10 @@ impl Catalog {
         self.change(|| self.schedule(tenant, name), decide).await.map(drop)
     }
 
-    /// Removes a schedule; its jobs stay. False if there is none.
+    /// Removes a schedule; its jobs stay. Returns false if there is none.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn delete_schedule(&self, tenant: TenantId, name: &str) -> Result<bool, CatalogError> {
         self.delete(tenant, Kind::Schedule, name).await
     }

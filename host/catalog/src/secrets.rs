@@ -1,8 +1,8 @@
-//! What must not be readable in the database: keys are encrypted, API tokens are hashed.
+//! Protection of secrets in the database: keys are encrypted, API tokens are hashed.
 //!
-//! One master key encrypts all keys (XChaCha20-Poly1305, a random nonce for each, bound to the tenant and the name so
-//! that a row cannot be copied under another one). From the same master key comes, by HMAC with a label, the key that
-//! authenticates the cache of compiled plugins.
+//! One master key encrypts all keys (XChaCha20-Poly1305, a random nonce for each, bound to the tenant and the name so that a row cannot be
+//! copied under another one). The key that authenticates the cache of compiled plugins is derived from the same master key, by HMAC with a
+//! label.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,29 +21,29 @@ pub(super) const MASTER_KEY_LEN: usize = 32;
 /// Length of a nonce, in bytes.
 const NONCE_LEN: usize = 24;
 
-/// What every token begins with, so that scanners for leaked secrets can find it.
+/// Prefix of every token, so that scanners for leaked secrets can find it.
 const TOKEN_PREFIX: &str = "carillon_";
 
-/// Bytes of randomness in a token.
+/// Length of the random part of a token, in bytes.
 const TOKEN_LEN: usize = 32;
 
-/// An encrypted secret, as it is stored.
+/// Encrypted secret, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sealed {
     nonce: String,
     ciphertext: String,
 }
 
-/// Encrypts and decrypts keys.
+/// Vault that encrypts and decrypts keys.
 pub struct Vault {
     master: Zeroizing<[u8; MASTER_KEY_LEN]>,
 }
 
 impl Vault {
-    /// With a key of 64 hexadecimal digits.
+    /// Makes a vault from a master key of 64 hexadecimal digits.
     ///
     /// # Errors
-    /// If it is anything else.
+    /// Returns an error if `text` is anything else.
     pub fn from_hex(text: &str) -> anyhow::Result<Self> {
         let mut master = Zeroizing::new([0; MASTER_KEY_LEN]);
         hex::decode_to_slice(text.trim(), master.as_mut_slice())
@@ -51,7 +51,7 @@ impl Vault {
         Ok(Self { master })
     }
 
-    /// A key for another purpose.
+    /// Derives a key for another purpose.
     #[must_use]
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
@@ -60,10 +60,10 @@ impl Vault {
         Zeroizing::new(mac.finalize().into_bytes().into())
     }
 
-    /// Encrypts the secret of `owner`, which is not secret itself.
+    /// Encrypts a secret of `owner`; the owner's name is not secret.
     ///
     /// # Errors
-    /// If the secret is absurdly long.
+    /// Returns an error if the secret is too long for the cipher.
     pub fn seal(&self, owner: &str, secret: &[u8], clock: &dyn Clock) -> anyhow::Result<Sealed> {
         let mut nonce = [0; NONCE_LEN];
         clock.fill_random(&mut nonce);
@@ -74,10 +74,10 @@ impl Vault {
         Ok(Sealed { nonce: hex::encode(nonce), ciphertext: hex::encode(ciphertext) })
     }
 
-    /// Decrypts what [`Vault::seal`] made.
+    /// Decrypts a secret that [`Vault::seal`] encrypted.
     ///
     /// # Errors
-    /// If it was made with another master key or for another owner, or was touched.
+    /// Returns an error if the secret was sealed with another master key or for another owner, or was modified.
     pub fn open(&self, owner: &str, sealed: &Sealed) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let mut nonce = [0; NONCE_LEN];
         hex::decode_to_slice(&sealed.nonce, &mut nonce)?;
@@ -94,7 +94,7 @@ impl Vault {
     }
 }
 
-/// A new API token: 256 bits, so that a plain hash of it is as good as a slow one.
+/// Makes an API token of 256 random bits, so that a plain hash of it is as good as a slow one.
 #[must_use]
 pub fn new_token(clock: &dyn Clock) -> String {
     let mut random = [0; TOKEN_LEN];
@@ -102,7 +102,7 @@ pub fn new_token(clock: &dyn Clock) -> String {
     format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random))
 }
 
-/// What is stored of a token, in hex.
+/// Returns the stored hash of a token, in hexadecimal digits.
 #[must_use]
 pub fn token_hash(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))

@@ -1,8 +1,8 @@
-//! Whose plugins a tenant takes.
+//! Signers whose plugins a tenant accepts.
 //!
-//! A tenant can name signers: the Ed25519 public keys (RFC 8032) of those who may bring it plugins. From then on an upload must come with
-//! a signature over the component's bytes that one of the keys verifies; the name and the version are part of these bytes. What was
-//! uploaded before stays. Only an operator changes the signers, so that a token of the tenant that got lost cannot bring code.
+//! A tenant can name signers: the Ed25519 public keys (RFC 8032) of those who may upload plugins for it. From then on an upload must have a
+//! signature over the component's bytes that one of the keys verifies; the name and the version are part of these bytes. Versions that were
+//! uploaded before stay. Only an operator changes the signers, so that a lost token of the tenant cannot bring in code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use super::error::CatalogError;
 use carillon_core::job::check_name;
 use carillon_policy::binding::Invalid;
 
-/// The most signers of a tenant.
+/// Maximum number of signers of a tenant.
 const MOST: usize = 32;
 
 /// Somebody whose plugins a tenant takes.
@@ -27,7 +27,7 @@ pub struct SignerDoc {
     pub public_key: String,
 }
 
-/// All of a tenant's. Without any, its plugins need no signature.
+/// All signers of a tenant. Without any, its plugins need no signature.
 #[derive(Clone, Debug, Default)]
 pub struct Signers(Vec<(SignerDoc, VerifyingKey)>);
 
@@ -52,13 +52,13 @@ impl Signers {
         Ok(Self(signers))
     }
 
-    /// As they were put.
+    /// Returns the signers as they were put.
     #[must_use]
     pub fn docs(&self) -> Vec<SignerDoc> {
         self.0.iter().map(|(doc, _)| doc.clone()).collect()
     }
 
-    /// Who signed a component, if that matters; `signature` is in base64.
+    /// Returns the name of the signer of a component, if the tenant has signers; `signature` is in base64.
     pub(super) fn verify(&self, component: &[u8], signature: Option<&str>) -> Result<Option<String>, CatalogError> {
         if self.0.is_empty() {
             return Ok(None);
@@ -120,7 +120,7 @@ mod tests {
         let public_key = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAB1bhekLxUbpvwZ1k78FkHA19w8Hzlx0+YHy0yaVeSJU=\n-----END PUBLIC KEY-----\n";
         let signers =
             Signers::parse(vec![SignerDoc { name: "o".to_owned(), public_key: public_key.to_owned() }]).unwrap();
-        // openssl pkeyutl -sign -rawin
+        // Made with `openssl pkeyutl -sign -rawin`.
         let signature = "/EQ8C2lMJ0JLVoCNQJyZwASD2uZ9i5qBPgfzcEWIJPffSiP9UmAqI6Z9kkZkfqL6QVqF94LHY2UCmsvNGqV8Bg==";
         assert_eq!(signers.verify(b"component", Some(signature)).unwrap().as_deref(), Some("o"));
     }

@@ -1,4 +1,4 @@
-//! The entities in memory, by the names and numbers that they are looked up by. Pure but for decryption.
+//! Entities in memory, indexed by name and number. Pure except for decryption.
 
 mod lookups;
 
@@ -22,11 +22,11 @@ use carillon_policy::Digest;
 use carillon_policy::binding::{PluginName, Quota};
 use carillon_store::{Entity, Kind};
 
-/// Everything that is configured.
+/// All configured entities.
 pub(super) struct CatalogState {
     pub(super) server_defaults: Value,
     pub(super) presets: Presets,
-    /// The version of each entity that is here, with what it is removed by.
+    /// Version of each entity in memory, with the data that its removal needs.
     known: HashMap<i64, (i64, TenantId, Kind, String)>,
     builtins: BTreeMap<String, Arc<PluginVersion>>,
     tenants: HashMap<TenantId, Arc<Tenant>>,
@@ -34,14 +34,14 @@ pub(super) struct CatalogState {
     groups: HashMap<GroupId, Arc<Group>>,
     group_names: BTreeMap<(TenantId, String), GroupId>,
     keys: BTreeMap<(TenantId, String), Arc<Key>>,
-    /// How often a key of each tenant has changed.
+    /// Number of changes of each tenant's keys.
     keys_epochs: HashMap<TenantId, u64>,
     tokens: BTreeMap<(TenantId, String), Arc<ApiToken>>,
     token_hashes: HashMap<String, Arc<ApiToken>>,
     plugins: BTreeMap<(TenantId, String, semver::Version), Arc<PluginVersion>>,
     bulks: BTreeMap<(TenantId, String), Arc<Bulk>>,
     schedules: BTreeMap<(TenantId, String), Arc<Schedule>>,
-    /// Those that are not in force, by group and number.
+    /// Versions that are not in force, by group and number.
     bindings: BTreeMap<(GroupId, i64), Arc<Binding>>,
 }
 
@@ -67,15 +67,15 @@ impl CatalogState {
         }
     }
 
-    /// Takes over all that is in the store: what is new or has changed, and that the rest has gone. An entity that cannot be read is left
-    /// out, so that it does not keep a server from starting. The answer is the components that no plugin has any more.
+    /// Loads all entities of the store: adds and changes entities, and removes the rest. An entity that cannot be read is left out, so that
+    /// it does not keep a server from starting. Returns the components that no plugin has any more.
     pub(super) fn apply_all(&mut self, entities: Vec<Entity>, vault: &Vault) -> Vec<Digest> {
         let there: HashSet<i64> = entities.iter().map(|entity| entity.id).collect();
         let gone = self.known.keys().filter(|id| !there.contains(id)).copied().collect();
         self.apply_changes(entities, gone, vault)
     }
 
-    /// Takes over what is new or has changed, and what has gone. The answer is the components that no plugin has any more.
+    /// Applies added, changed and removed entities. Returns the components that no plugin has any more.
     pub(super) fn apply_changes(&mut self, mut entities: Vec<Entity>, gone: Vec<i64>, vault: &Vault) -> Vec<Digest> {
         let gone: Vec<_> = gone.iter().filter_map(|id| self.known.get(id).cloned()).collect();
         let mut components: Vec<_> =
@@ -92,14 +92,15 @@ impl CatalogState {
             Kind::Binding => 7,
         });
         for entity in entities {
-            // What is wrong with it is in the log.
+            // `apply` has logged the error.
             drop(self.apply(entity, vault));
         }
         components.retain(|digest| !self.has_component(digest));
         components
     }
 
-    /// Takes over a new or changed entity. One that cannot be read is left out, and known to be in the store: what depends on it waits.
+    /// Applies an added or changed entity. One that cannot be read is left out, but recorded as present in the store: what depends on it
+    /// waits.
     pub(super) fn apply(&mut self, entity: Entity, vault: &Vault) -> anyhow::Result<()> {
         let (id, tenant, kind, name) = (entity.id, TenantId(entity.tenant), entity.kind, entity.name.clone());
         let known = (entity.version, tenant, kind, name.clone());
@@ -112,7 +113,7 @@ impl CatalogState {
         })
     }
 
-    /// Whether the store has a tenant of this name, even one that cannot be read.
+    /// Returns whether the store has a tenant of this name, even one that cannot be read.
     pub(super) fn is_tenant_known(&self, name: &str) -> bool {
         self.known.values().any(|(_, _, kind, known)| *kind == Kind::Tenant && known == name)
     }
@@ -149,7 +150,7 @@ impl CatalogState {
         Ok(())
     }
 
-    /// Forgets a deleted entity. Of a version of a plugin, the answer is its component.
+    /// Removes a deleted entity. For a version of a plugin, returns its component.
     pub(super) fn remove(&mut self, tenant: TenantId, kind: Kind, name: &str) -> Option<Digest> {
         let slot = (tenant, name.to_owned());
         self.known.retain(|_, (_, owner, its_kind, its_name)| (*owner, *its_kind, &**its_name) != (tenant, kind, name));
@@ -181,7 +182,7 @@ impl CatalogState {
         None
     }
 
-    /// Whether a plugin, of whichever tenant, is this component.
+    /// Returns whether a plugin of any tenant has this component.
     pub(super) fn has_component(&self, digest: &Digest) -> bool {
         self.builtins.values().chain(self.plugins.values()).any(|plugin| plugin.doc.digest == *digest)
     }
@@ -227,7 +228,7 @@ impl CatalogState {
         Ok(())
     }
 
-    /// What is known of the policy of a group that was written before policies had versions: its attempts recorded the group's.
+    /// Makes the rollout of a group that was stored before policies had versions: its attempts recorded the version of the group's entity.
     fn unversioned(&self, tenant: &Tenant, entity: &Entity, own: &Value) -> Rollout {
         let effective = self.effective(tenant, Some(&entity.name), own);
         let plugins = effective.map(|effective| self.bound_plugins(tenant.id, &effective));
@@ -263,7 +264,7 @@ impl CatalogState {
         Ok(())
     }
 
-    /// Another token may be of the same text.
+    /// Removes a token from the index by text; another token may have the same text.
     fn forget_token(&mut self, slot: &(TenantId, String)) {
         let Some(token) = self.tokens.remove(slot) else { return };
         if self.token_hashes.get(&token.hash).is_some_and(|known| known.id == token.id) {
@@ -271,8 +272,8 @@ impl CatalogState {
         }
     }
 
-    /// Rises whenever one of the tenant's keys changes: the plans of its groups are made anew when they are needed, whether they use that
-    /// key or not, so that a change costs nothing for groups that have nothing to do.
+    /// Returns a number that rises whenever one of the tenant's keys changes. The plans of its groups are then made again when they are
+    /// needed, whether they use that key or not, so that a change costs nothing for groups without work.
     pub(super) fn keys_epoch(&self, tenant: TenantId) -> u64 {
         self.keys_epochs.get(&tenant).copied().unwrap_or(0)
     }
@@ -286,7 +287,7 @@ impl CatalogState {
         self.rebuild(tenant, ids);
     }
 
-    /// What a change of the tenant means for its groups.
+    /// Applies a change of the tenant to its groups.
     fn rebuild_groups(&mut self, tenant: TenantId) {
         let ids = self.groups_of(tenant).map(|group| group.id).collect();
         self.rebuild(tenant, ids);
@@ -303,7 +304,7 @@ impl CatalogState {
         }
     }
 
-    /// Whoever comes with a token acts for the tenant as it is now.
+    /// Applies a change of the tenant to its tokens: each acts for the tenant as it is now.
     fn rebuild_tokens(&mut self, tenant: &Arc<Tenant>) {
         let tokens = self.tokens.iter_mut().filter(|((owner, _), _)| *owner == tenant.id);
         for (_, token) in tokens {
@@ -312,7 +313,7 @@ impl CatalogState {
         }
     }
 
-    /// None if the tenant was deleted in the moment in which another node wrote the entity: then nobody sees it.
+    /// Returns the tenant of an entity; `None` if the tenant was deleted while another node wrote the entity. Such an entity stays invisible.
     fn tenant_of(&self, entity: &Entity) -> Option<Arc<Tenant>> {
         let tenant = self.tenants.get(&TenantId(entity.tenant)).cloned();
         if tenant.is_none() {
@@ -325,12 +326,12 @@ impl CatalogState {
         tenant
     }
 
-    /// The version of an entity.
+    /// Returns the version of an entity.
     pub(super) fn version_of(&self, id: i64) -> Option<i64> {
         self.known.get(&id).map(|(version, ..)| *version)
     }
 
-    /// What a tenant has, whatever it is.
+    /// Returns all entities of a tenant, of any kind.
     pub(super) fn owned_by(&self, tenant: TenantId) -> Vec<(Kind, String)> {
         let owned = self.known.values().filter(|(_, owner, kind, _)| *owner == tenant && *kind != Kind::Tenant);
         owned.map(|(_, _, kind, name)| (*kind, name.clone())).collect()

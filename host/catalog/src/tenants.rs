@@ -28,7 +28,7 @@ pub struct TenantPatch {
 }
 
 impl TenantPatch {
-    /// All settings of the tenant with this part of them changed. `inherited` is what a group inherits now.
+    /// Merges this part into the tenant's settings and returns all of them. `inherited` is what a group inherits now.
     fn over(&self, tenant: &Tenant, inherited: &Value) -> Result<TenantDoc, CatalogError> {
         let mut defaults = tenant.defaults.clone();
         compose(&mut defaults, inherited, &Value::Object(self.defaults.clone()));
@@ -49,14 +49,14 @@ impl TenantPatch {
     }
 }
 
-/// What became of a tenant.
+/// Result of a change of a tenant.
 #[derive(Debug)]
 pub struct PutTenant {
-    /// It.
+    /// The tenant.
     pub tenant: Arc<Tenant>,
-    /// Whether it was made.
+    /// Whether the tenant is new.
     pub is_new: bool,
-    /// What is different: `defaults.sign`, `quota.rate`, `plugin_signers.NAME`.
+    /// Names of the parts that differ: `defaults.sign`, `quota.rate`, `plugin_signers.NAME`.
     pub changes: Changes,
 }
 
@@ -90,22 +90,22 @@ pub struct TenantUsage {
 }
 
 impl Catalog {
-    /// The tenant of this name.
+    /// Returns the tenant of this name.
     #[must_use]
     pub fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
         self.state().tenant(name).cloned()
     }
 
-    /// All tenants, by name.
+    /// Returns all tenants, by name.
     #[must_use]
     pub fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.state().tenants().cloned().collect()
     }
 
-    /// Replaces all of a tenant's settings, or makes it.
+    /// Makes a tenant, or replaces all of its settings.
     ///
     /// # Errors
-    /// As [`Catalog::put_tenant`], and if it ends the signing of requests without saying so.
+    /// Returns the errors of [`Catalog::put_tenant`], and one if the change ends the signing of requests without saying so.
     pub async fn replace_tenant(&self, name: &str, doc: TenantDoc) -> Result<PutTenant, CatalogError> {
         let before = self.tenant(name);
         let signs = before.as_ref().is_some_and(|known| known.defaults["sign"].is_object());
@@ -118,12 +118,12 @@ impl Catalog {
         Ok(PutTenant::new(before.as_deref(), tenant))
     }
 
-    /// Changes a part of a tenant's settings: what is not named stays.
+    /// Changes a part of a tenant's settings; members that the part does not name stay.
     ///
     /// # Errors
-    /// As [`Catalog::put_tenant`]; [`CatalogError::Gone`] if there is no such tenant.
+    /// Returns the errors of [`Catalog::put_tenant`]; [`CatalogError::Gone`] if there is no such tenant.
     pub async fn patch_tenant(&self, name: &str, patch: &TenantPatch) -> Result<PutTenant, CatalogError> {
-        // What the part is laid over must not move meanwhile: on this node, parts wait for each other.
+        // The settings that the part is merged into must not change meanwhile: on this node, parts wait for each other.
         let _merging = self.merging.lock().await;
         for _ in 0..MAX_TRIES {
             let before = self.tenant(name).ok_or(CatalogError::Gone)?;
@@ -139,16 +139,16 @@ impl Catalog {
         Err(busy())
     }
 
-    /// Removes a tenant with its keys, tokens and plugins. False if there is none.
+    /// Removes a tenant with its keys, tokens and plugins; returns false if there is none.
     ///
     /// # Errors
-    /// If it is the default tenant, or still has groups.
+    /// Returns an error if it is the default tenant, or still has groups.
     pub async fn delete_tenant(&self, name: &str) -> Result<bool, CatalogError> {
         if name == DEFAULT_TENANT {
             return Err(CatalogError::Conflict(format!("the tenant `{DEFAULT_TENANT}` is always there")));
         }
         for _ in 0..MAX_TRIES {
-            // What another node has made a moment ago counts, and what anybody makes from now on makes this another try.
+            // A group that another node made a moment ago counts; one that is made from now on makes this decide again.
             self.catch_up().await?;
             let Some(tenant) = self.tenant(name) else { return Ok(false) };
             let groups = self.groups(tenant.id);
@@ -175,7 +175,7 @@ impl Catalog {
         Err(busy())
     }
 
-    /// How much a tenant has of what its quota bounds, and how many groups.
+    /// Returns the tenant's usage of what its quota bounds, and the number of its groups.
     #[must_use]
     pub fn usage(&self, tenant: TenantId) -> TenantUsage {
         let state = self.state();
@@ -190,7 +190,7 @@ impl Catalog {
     /// Makes or changes a tenant.
     ///
     /// # Errors
-    /// If the name is not a name, the quota or a signer makes no sense, or one of the tenant's groups would no longer make sense.
+    /// Returns an error if the name, the quota or a signer is not valid, or if one of the tenant's groups would no longer be valid.
     pub async fn put_tenant(&self, name: &str, doc: TenantDoc) -> Result<Arc<Tenant>, CatalogError> {
         self.write_tenant(name, doc, Precondition::Anything).await
     }

@@ -11,30 +11,30 @@ use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::TenantId;
 use carillon_store::{Kind, Precondition, PutEntity, Store};
 
-/// The id of the token that the configuration names: there is one, so a new one takes the place of the one before.
+/// Id of the token that the configuration names: there is only one, so a new one replaces the previous one.
 const CONFIGURED_ID: &str = "configuration";
 
-/// The name of the operator's token that the server makes, and of the one that the configuration names.
+/// Name of the operator's token that the server makes, and of the one that the configuration names.
 pub const FIRST_OPERATOR: &str = "first administrator";
 
-/// How exactly the last use of a token is known. Each time that it is written is a write of the store.
+/// Precision of the recorded last use of a token. Each record is a write to the store.
 const USE_RESOLUTION: Duration = Duration::from_secs(3600);
 
-/// A token to be made.
+/// Token to be made.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// A note on whose it is.
+    /// Note on the token's user.
     pub name: String,
-    /// How far it reaches.
+    /// Role, which bounds the access.
     pub role: AccessRole,
-    /// Whether it manages tenants, too.
+    /// Whether the token also manages tenants.
     pub operator: bool,
-    /// When it ends, if it does by itself.
+    /// Expiry, if the token has one.
     pub expires_at: Option<UnixMs>,
 }
 
 impl NewToken {
-    /// The token of a server's first operator.
+    /// Returns the token of a server's first operator.
     #[must_use]
     pub fn first_operator() -> Self {
         Self { name: FIRST_OPERATOR.to_owned(), role: AccessRole::Admin, operator: true, expires_at: None }
@@ -47,39 +47,39 @@ impl NewToken {
 }
 
 impl Catalog {
-    /// What a token lets its bearer do, unless it has expired.
+    /// Returns the token with this text, unless it has expired.
     #[must_use]
     pub fn token(&self, token: &str) -> Option<Arc<ApiToken>> {
         let known = self.state().token_by_hash(&token_hash(token)).cloned()?;
         known.is_live(self.now()).then_some(known)
     }
 
-    /// The tenant's tokens, those that have expired included.
+    /// Returns the tenant's tokens, with those that have expired.
     #[must_use]
     pub fn tokens(&self, tenant: TenantId) -> Vec<Arc<ApiToken>> {
         self.state().tokens_of(tenant).cloned().collect()
     }
 
-    /// The text of a new token.
+    /// Returns the text of a new token.
     #[must_use]
     pub fn new_token_text(&self) -> String {
         new_token(&*self.clock)
     }
 
-    /// Makes a token. Its text is returned once and not kept.
+    /// Makes a token. Its text is returned once and not stored.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn create_token(&self, tenant: TenantId, new: NewToken) -> Result<(Arc<ApiToken>, String), CatalogError> {
         let text = self.new_token_text();
         let made = self.add_token(tenant, new, &text).await?;
         Ok((made, text))
     }
 
-    /// Makes a token of this text.
+    /// Makes a token with this text.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn add_token(&self, tenant: TenantId, new: NewToken, text: &str) -> Result<Arc<ApiToken>, CatalogError> {
         validation::token_name(&new.name)?;
         let doc = document(&new.doc(text));
@@ -87,10 +87,10 @@ impl Catalog {
         self.token(text).ok_or(CatalogError::Gone)
     }
 
-    /// Makes this text the operator's token that the configuration names, and ends the one that it named before.
+    /// Makes this text the operator's token from the configuration, and revokes the one that the configuration named before.
     ///
     /// # Errors
-    /// If the store does not take it.
+    /// Returns the store's error.
     pub async fn configure_token(&self, tenant: TenantId, text: &str) -> Result<(), CatalogError> {
         let hash = token_hash(text);
         let known = self.configured_token(tenant);
@@ -101,7 +101,7 @@ impl Catalog {
                 tracing::warn!("replaced the operator token of the configuration; the one before is no longer valid");
             }
         }
-        // A version that gave each of them an id of its own made others of the same text.
+        // An older version gave each such token an id of its own, and so made others with the same text.
         let same = self.tokens(tenant).into_iter().filter(|token| token.hash == hash && token.id != CONFIGURED_ID);
         for token in same {
             self.delete_token(tenant, &token.id).await?;
@@ -109,13 +109,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// The token that the configuration named, at this start or before.
+    /// Returns the token that the configuration named, at this start or before.
     #[must_use]
     pub fn configured_token(&self, tenant: TenantId) -> Option<Arc<ApiToken>> {
         self.tokens(tenant).into_iter().find(|token| token.id == CONFIGURED_ID)
     }
 
-    /// Whether some token of an operator is valid.
+    /// Returns whether any operator has a valid token.
     #[must_use]
     pub fn has_operator(&self) -> bool {
         let now = self.now();
@@ -124,7 +124,7 @@ impl Catalog {
         tokens.any(|token| token.operator && token.is_live(now))
     }
 
-    /// Remembers that a token was used, to the hour. What is written is written in the background.
+    /// Records the use of a token, to the hour. The write happens in the background.
     pub fn note_use(self: &Arc<Self>, token: &Arc<ApiToken>) {
         let (now, last) = (self.now(), token.last_used.load(Ordering::Relaxed));
         let is_known = last != NEVER && now < UnixMs(last).plus(USE_RESOLUTION);
@@ -134,7 +134,7 @@ impl Catalog {
         let (catalog, token) = (Arc::clone(self), Arc::clone(token));
         tokio::spawn(async move {
             let doc = document(&TokenDoc::from(&*token));
-            // If it was changed or revoked meanwhile, it stays so.
+            // If the token was changed or revoked meanwhile, that change stays.
             let expect = Precondition::Version(token.revision);
             let put = catalog.entity(token.tenant.id, Kind::ApiToken, &token.id, doc, expect);
             if let Err(error) = catalog.put(put).await {
@@ -143,19 +143,19 @@ impl Catalog {
         });
     }
 
-    /// Revokes a token; false if there is none.
+    /// Revokes a token; returns false if there is none.
     ///
     /// # Errors
-    /// If the store does not answer.
+    /// Returns the store's error.
     pub async fn delete_token(&self, tenant: TenantId, id: &str) -> Result<bool, CatalogError> {
         self.delete(tenant, Kind::ApiToken, id).await
     }
 }
 
-/// Makes an operator's token in a store that no server need serve from, and returns its text.
+/// Makes an operator's token in a store, without a running server, and returns its text.
 ///
 /// # Errors
-/// If the store does not answer, or no server has used it.
+/// Returns an error if the store fails, or if no server has ever used it.
 pub async fn recover_operator(tenant: &str, store: &dyn Store, clock: &dyn Clock) -> anyhow::Result<String> {
     let (_, entities) = store.load().await?;
     let found = entities.iter().find(|entity| entity.kind == Kind::Tenant && entity.name == tenant);
@@ -177,7 +177,7 @@ pub async fn recover_operator(tenant: &str, store: &dyn Store, clock: &dyn Clock
     Ok(text)
 }
 
-/// The last use of a token that was not used.
+/// Last use of a token that was never used.
 pub(super) const NEVER: i64 = i64::MIN;
 
 fn new_id(clock: &dyn Clock) -> String {
@@ -187,13 +187,13 @@ fn new_id(clock: &dyn Clock) -> String {
 }
 
 impl ApiToken {
-    /// Whether it has not expired.
+    /// Returns whether the token has not expired.
     #[must_use]
     pub fn is_live(&self, now: UnixMs) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 
-    /// When it was last used, to the hour.
+    /// Returns the time of the last use, to the hour.
     #[must_use]
     pub fn last_used_at(&self) -> Option<UnixMs> {
         Some(self.last_used.load(Ordering::Relaxed)).filter(|last| *last != NEVER).map(UnixMs)

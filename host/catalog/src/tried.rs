@@ -1,4 +1,4 @@
-//! Versions of a group's policy that are tried out: which attempts and which jobs they get. Pure.
+//! Shadows and canaries: the attempts and the jobs that a version under trial gets. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,64 +6,64 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
 use carillon_core::stable_hash::fnv;
 
-/// A version that runs beside the one in force; what it says is compared, and never used.
+/// Version that runs beside the one in force; its results are compared and never used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shadow {
-    /// Which one.
+    /// Number of the version.
     pub version: i64,
-    /// How many of a hundred attempts it is shown.
+    /// Percentage of the attempts that it is shown.
     pub percent: u32,
-    /// When it was set.
+    /// Time at which it was set.
     pub since: UnixMs,
-    /// Who set it.
+    /// Name of the author of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
 impl Shadow {
-    /// Whether it is shown this attempt.
+    /// Returns whether it is shown this attempt.
     #[must_use]
     pub fn sees(&self, job: JobId, attempt: u32) -> bool {
         hundredth(job.0.as_bytes().iter().copied().chain(attempt.to_le_bytes())) < u64::from(self.percent)
     }
 }
 
-/// A version that some of the jobs follow, and when it is taken back.
+/// Version that some of the jobs follow, with the bounds at which it is reverted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Canary {
-    /// Which one.
+    /// Number of the version.
     pub version: i64,
-    /// How many of a hundred jobs follow it.
+    /// Percentage of the jobs that follow it.
     pub percent: u32,
-    /// Since when.
+    /// Time at which it began.
     pub since: UnixMs,
-    /// Who began it.
+    /// Name of the author of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why.
+    /// Reason given by the author of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The largest share of its attempts that may have a fault.
+    /// Maximum share of its attempts that may have a fault.
     pub max_faults: f64,
-    /// By how much the share of its attempts that are no success may exceed that of the version in force.
+    /// Maximum difference between the share of its attempts without success and that of the version in force.
     pub max_differences: f64,
-    /// How many attempts of each it takes to say so.
+    /// Number of attempts of each version before they are compared.
     pub min_attempts: u32,
 }
 
 impl Canary {
-    /// Whether it is followed by this job of the group.
+    /// Returns whether this job of the group follows it.
     #[must_use]
     pub fn takes(&self, group: GroupId, job: JobId) -> bool {
-        // Otherwise the same jobs would be the first to try out each version, of each group.
+        // Without this, the same jobs would be the first to try out each version, of each group.
         let salt = group.0.to_le_bytes().into_iter().chain(self.version.to_le_bytes());
         hundredth(salt.chain(job.0.as_bytes().iter().copied())) < u64::from(self.percent)
     }
 }
 
-/// One of a hundred equal parts, the same on all nodes.
+/// Returns the hundredth of the hash's range that the bytes belong to, the same on all nodes.
 fn hundredth(bytes: impl Iterator<Item = u8>) -> u64 {
-    // The low bits of the hash alone would be worse.
+    // The low bits of the hash alone are distributed less evenly.
     let hash = fnv(bytes);
     (hash ^ (hash >> 32)) % 100
 }

@@ -1,4 +1,4 @@
-//! Whether something that a tenant wrote can be taken: names, and policies by asking the plugins themselves.
+//! Validation of what a tenant writes: names, and policies, which the plugins themselves check.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use carillon_core::job::{TenantId, check_name};
 use carillon_policy::binding::{AuthHeader, Effective, Invalid, Use};
 use carillon_policy::{KeyKind, QueueKey};
 
-/// The longest name of a token, in bytes.
+/// Maximum length of a token's name, in bytes.
 const TOKEN_NAME_LEN: usize = 255;
 
-/// How deep a document that is stored may be nested. JSON is read back to a depth of 127, and is stored inside of other documents.
+/// Maximum depth of nesting of a stored document. JSON is parsed to a depth of 127, and the document is stored inside of others.
 const NESTING: usize = 96;
 
 impl CatalogError {
-    /// The same about a part of something larger.
+    /// Returns the same error for a document of which this one is a part.
     #[must_use]
     pub fn within(self, prefix: &str) -> Self {
         match self {
@@ -26,7 +26,8 @@ impl CatalogError {
         }
     }
 
-    /// A job's overrides are configs: `/retry/config/base` in the group is `/retry/base` in the job.
+    /// Returns the error with a pointer into a job's overrides, which are configs: `/retry/config/base` in the group is `/retry/base` in the
+    /// job.
     pub(super) fn without_config(self) -> Self {
         match self {
             Self::Invalid(invalid) => {
@@ -37,17 +38,17 @@ impl CatalogError {
     }
 }
 
-/// What is said where a group names a key that is not granted to it.
+/// Returns the error for a group that names a key that is not granted to it.
 pub(super) fn not_granted(key: &str, group: &str) -> String {
     format!("the key `{key}` is not granted to the group `{group}`")
 }
 
-/// See [`check_name`].
+/// Checks a name; see [`check_name`].
 pub(super) fn name(what: &str, name: &str) -> Result<(), Invalid> {
     check_name(what, name).map_err(|message| Invalid::at("", message))
 }
 
-/// The name of a token is a note: any text of one line.
+/// Checks the name of a token, which is a note: any text of one line.
 pub(super) fn token_name(name: &str) -> Result<(), Invalid> {
     if name.len() <= TOKEN_NAME_LEN && !name.contains(char::is_control) {
         return Ok(());
@@ -58,7 +59,7 @@ pub(super) fn token_name(name: &str) -> Result<(), Invalid> {
     ))
 }
 
-/// Whether a document that is to be stored can be read again.
+/// Checks that a document to be stored can be parsed again.
 pub(super) fn nesting(doc: &Value) -> Result<(), Invalid> {
     if is_nested_within(doc, NESTING) {
         return Ok(());
@@ -76,8 +77,8 @@ fn is_nested_within(value: &Value, levels: usize) -> bool {
 }
 
 impl Catalog {
-    /// Asks every plugin of a policy whether it takes its config, and looks after keys and bounds. Without a group it is what any group
-    /// may inherit.
+    /// Asks every plugin of a policy whether it accepts its config, and checks keys and bounds. Without a group, the policy is one that any
+    /// group may inherit.
     pub(super) async fn check_policy(
         &self,
         tenant: &Tenant,
@@ -87,7 +88,7 @@ impl Catalog {
         for used in effective.uses() {
             self.check_use(tenant, used).await?;
         }
-        // To be asked, they were loaded; who binds many and calls none must not keep all of them.
+        // The check has loaded the plugins. A tenant that binds many and calls none must not keep all of them loaded.
         self.plans.shed(&self.runtime.registry);
         self.check_keys(tenant, group, effective)?;
         let limits = &effective.limits;
@@ -110,11 +111,11 @@ impl Catalog {
         }
     }
 
-    /// The group of the jobs that an observer asks for. That of another observer which asks for jobs, such as its own, is none: each job
-    /// would be told of in another one, without end.
+    /// Returns the group of the jobs that an observer requests. It must not have an observer that requests jobs itself, such as this one:
+    /// each job would cause another one without end.
     ///
     /// # Errors
-    /// If there is none.
+    /// Returns a sentence if there is no such group, or if it has such an observer.
     pub fn jobs_group(&self, tenant: TenantId, name: &str) -> Result<Arc<Group>, String> {
         let shown = name.escape_debug();
         let group = self.group(tenant, name).ok_or_else(|| format!("there is no group `{shown}`"))?;
@@ -125,7 +126,7 @@ impl Catalog {
         }
     }
 
-    /// A group has only keys that are granted to it. Those that sign do not go out, and those that go out do not sign.
+    /// Checks that a group uses only keys that are granted to it, that keys for signing are not sent, and that keys for sending do not sign.
     fn check_keys(&self, tenant: &Tenant, group: Option<&str>, effective: &Effective) -> Result<(), Invalid> {
         let kind = |key: &str, pointer: &str| {
             let known = self.key(tenant.id, key);

@@ -1,7 +1,7 @@
-//! The versions of a group's policy: which one is in force, which were, and who decided so. Pure.
+//! Versions of a group's policy: the one in force, its predecessors, and who changed it. Pure.
 //!
-//! A version is what a group says of the five roles, with the plugins pinned. It is made once and never changes; what is in force moves
-//! from one to another. Numbers rise and are not given twice. Limits, keys and the rest of a group are not part of it.
+//! A version is what a group says about the five roles, with the plugins pinned. It is made once and never changes; the group moves from one
+//! to another. Numbers rise and are not given twice. Limits, keys and the rest of a group are not part of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,48 +13,48 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
 use carillon_policy::{Digest, Role};
 
-/// How many versions that nothing needs are kept of a group, besides the one in force.
+/// Number of unneeded versions that are kept of a group, besides the one in force.
 pub(super) const KEPT: usize = 100;
 
-/// How many moves are remembered, and how many versions a group can be rolled back through.
+/// Number of moves that are kept in the history, and of versions that a group can be rolled back through.
 const REMEMBERED: usize = 100;
 
-/// How many versions at most are kept because jobs may be pinned to them.
+/// Maximum number of versions that are kept because jobs may be pinned to them.
 const PINNED: usize = 1_000;
 
-/// Who changes a group, and why.
+/// Author of a change of a group, with the reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Author {
-    /// The name of a token, or a part of the server.
+    /// Name of a token, or of a part of the server.
     pub by: Option<String>,
-    /// In the author's words.
+    /// Reason given by the author.
     pub why: Option<String>,
 }
 
 impl Author {
-    /// A part of the server.
+    /// Returns a part of the server as an author.
     #[must_use]
     pub fn server(part: &str) -> Self {
         Self { by: Some(part.to_owned()), why: None }
     }
 }
 
-/// A version of a group's policy.
+/// Version of a group's policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Which one, among those of its group.
+    /// Number among the versions of the group.
     pub number: i64,
-    /// What the group says of the roles; the rest is inherited.
+    /// What the group says about the roles; the rest is inherited.
     pub policy: Value,
-    /// Who made it.
+    /// Name of the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why.
+    /// Reason given by the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// When.
+    /// Time at which it was made.
     pub made_at: UnixMs,
-    /// The plugins that it came to when it was made, inherited ones included.
+    /// Plugins of the merged policy when the version was made, inherited ones included.
     pub plugins: Vec<BoundPlugin>,
 }
 
@@ -85,71 +85,71 @@ pub enum Action {
     Unquarantine,
 }
 
-/// A change of what is in force.
+/// Change of the version in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Move {
-    /// When.
+    /// Time of the change.
     pub at: UnixMs,
-    /// What was done.
+    /// Kind of the change.
     pub action: Action,
-    /// What was in force before; none at first.
+    /// Version in force before; none at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<i64>,
-    /// What was in force then.
+    /// Version in force afterwards.
     pub to: i64,
-    /// Who did it.
+    /// Name of the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why.
+    /// Reason given by the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether the server did it by itself.
+    /// Whether the server changed it automatically.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,
-    /// How many of a hundred jobs follow it, if it is not in force for all.
+    /// Percentage of the jobs that follow the version, if it is not in force for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u32>,
 }
 
-/// Where a group's policy stands.
+/// State of a group's policy: the version in force, its predecessors, and the versions under trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// What is in force.
+    /// Version in force.
     pub active: Binding,
-    /// The highest number that was given.
+    /// Highest number that was given.
     pub newest: i64,
-    /// What was in force before, each replaced by the next one: what a rollback goes back to.
+    /// Versions in force before, in order, to which a rollback goes back.
     #[serde(default)]
     before: Vec<i64>,
-    /// Whether jobs may be pinned to what is in force.
+    /// Whether jobs may be pinned to the version in force.
     #[serde(default)]
     is_pinned: bool,
-    /// When that came to be in force; the first time, if jobs may be pinned to it since then.
+    /// Time at which it was put in force; the first such time, if jobs may have been pinned to it from then on.
     since: UnixMs,
-    /// Versions that jobs may be pinned to: since when they were in force, and until when.
+    /// Versions that jobs may be pinned to, each with the time in which it was in force.
     #[serde(default)]
     retired: BTreeMap<i64, (UnixMs, UnixMs)>,
-    /// Versions that were rolled back: the jobs that are pinned to them follow the group.
+    /// Versions that were rolled back: jobs that are pinned to them follow the group instead.
     #[serde(default)]
     withdrawn: BTreeSet<i64>,
-    /// What some of the jobs follow instead.
+    /// Version that some of the jobs follow instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
-    /// What runs beside it.
+    /// Version that runs beside the one in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
-    /// What was quarantined up to this time is not any more: that of the last move.
+    /// Time of the last move: quarantines that began up to then have ended.
     #[serde(default)]
     pub lifted_at: UnixMs,
-    /// The newest moves, oldest first.
+    /// Newest moves, oldest first.
     pub history: Vec<Move>,
-    /// How many there were before them.
+    /// Number of older moves, which are not kept.
     #[serde(default)]
     pub forgotten: i64,
 }
 
 impl Rollout {
-    /// Of a group with its first version.
+    /// Makes the state of a group with its first version.
     pub(super) fn of(active: Binding) -> Self {
         Self {
             newest: active.number,
@@ -167,7 +167,7 @@ impl Rollout {
         }
     }
 
-    /// Of a group that is made with this policy.
+    /// Makes the state of a group that is created with this policy.
     pub(super) fn first(active: Binding, author: &Author) -> Self {
         let (at, to) = (active.made_at, active.number);
         let mut rollout = Self::of(active);
@@ -175,7 +175,7 @@ impl Rollout {
         rollout
     }
 
-    /// Puts `next` in force instead, by `action`, which is no rollback.
+    /// Puts `next` in force, by `action`, which is not a rollback.
     pub(super) fn advance(&mut self, next: Binding, action: Action, author: &Author, at: UnixMs) {
         let from = self.active.number;
         self.retire(at);
@@ -185,12 +185,12 @@ impl Rollout {
         self.note(Move { at, action, from: Some(from), to: self.active.number, automatic: false, ..Move::by(author) });
     }
 
-    /// What a rollback goes back to: the newest that was in force before and is still there, as `is_kept` says.
+    /// Returns the version that a rollback goes back to: the newest predecessor for which `is_kept` returns true.
     pub(super) fn previous(&self, is_kept: impl Fn(i64) -> bool) -> Option<i64> {
         self.before.iter().rev().copied().find(|number| is_kept(*number))
     }
 
-    /// Puts `previous` in force again, which was before. What is in force now was a mistake: no job stays with it.
+    /// Puts `previous`, an earlier version, in force again. The version in force was a mistake: no job stays with it.
     pub(super) fn roll_back(&mut self, previous: Binding, author: &Author, automatic: bool, at: UnixMs) {
         let (from, to) = (self.active.number, previous.number);
         self.withdrawn.insert(from);
@@ -199,31 +199,31 @@ impl Rollout {
         self.note(Move { at, action: Action::Rollback, from: Some(from), to, automatic, ..Move::by(author) });
     }
 
-    /// The next number.
+    /// Returns the next number, and counts it as given.
     pub(super) fn number(&mut self) -> i64 {
         self.newest += 1;
         self.newest
     }
 
-    /// From now on jobs are pinned to what is in force.
+    /// Pins new jobs to the version in force from now on.
     pub(super) fn pin(&mut self) {
         self.is_pinned = true;
     }
 
-    /// Whether it is in force, or tried out.
+    /// Returns whether the version is in force, the canary or the shadow.
     pub(super) fn uses(&self, number: i64) -> bool {
         let tried = [self.shadow.as_ref().map(|it| it.version), self.canary.as_ref().map(|it| it.version)];
         self.active.number == number || tried.contains(&Some(number))
     }
 
-    /// The version that a job of the group follows which is pinned to none.
+    /// Returns the version that a job of the group follows if it is pinned to none.
     #[must_use]
     pub fn followed_by(&self, group: GroupId, job: JobId) -> i64 {
         let canary = self.canary.as_ref().filter(|canary| canary.takes(group, job));
         canary.map_or(self.active.number, |canary| canary.version)
     }
 
-    /// From now on some of the jobs follow a version that is not in force.
+    /// Starts a canary.
     pub(super) fn begin_canary(&mut self, canary: Canary) {
         self.withdraw_canary(canary.version);
         self.withdrawn.remove(&canary.version);
@@ -233,36 +233,36 @@ impl Rollout {
         self.canary = Some(canary);
     }
 
-    /// Takes back what some of the jobs follow: they follow the version in force.
+    /// Ends the canary: its jobs follow the version in force.
     pub(super) fn end_canary(&mut self, author: &Author, automatic: bool, at: UnixMs) {
         let (from, to) = (self.canary.as_ref().map(|canary| canary.version), self.active.number);
         self.withdraw_canary(to);
         self.note(Move { at, action: Action::Rollback, from, to, automatic, ..Move::by(author) });
     }
 
-    /// Jobs that are pinned to it go back to the version in force, unless it is `next`.
+    /// Releases the jobs that are pinned to the canary, which then follow the version in force, unless the canary is `next`.
     fn withdraw_canary(&mut self, next: i64) {
         self.withdrawn.extend(self.canary.take().map(|canary| canary.version).filter(|version| *version != next));
     }
 
-    /// Whether this version was rolled back.
+    /// Returns whether this version was rolled back.
     #[must_use]
     pub fn is_withdrawn(&self, number: i64) -> bool {
         self.withdrawn.contains(&number)
     }
 
-    /// If jobs may be pinned to this version: when the first and the last of them were accepted.
+    /// Returns the acceptance times of the first and the last job that may be pinned to this version, if there may be any.
     pub(super) fn pinned_within(&self, number: i64) -> Option<(UnixMs, UnixMs)> {
         self.retired.get(&number).copied().filter(|_| !self.is_withdrawn(number))
     }
 
-    /// Lets policies be called again that are quarantined now.
+    /// Ends the quarantines that last now.
     pub(super) fn lift_quarantine(&mut self, author: &Author, at: UnixMs) {
         let (from, to) = (Some(self.active.number), self.active.number);
         self.note(Move { at, action: Action::Unquarantine, from, to, automatic: false, ..Move::by(author) });
     }
 
-    /// The same as `lifted_at` for its shadow.
+    /// Returns the same as `lifted_at`, for the group's shadow.
     #[must_use]
     pub fn shadow_lifted_at(&self) -> UnixMs {
         self.shadow.as_ref().map_or(self.lifted_at, |shadow| self.lifted_at.max(shadow.since))
@@ -292,7 +292,7 @@ impl Rollout {
         }
     }
 
-    /// Whatever is done, what was before it has had its chance: nobody stays quarantined. A group that is made takes over from nobody.
+    /// Adds a move to the history. Every move ends the group's quarantines, except the first: a new group has none.
     fn note(&mut self, what: Move) {
         if what.from.is_some() {
             self.lifted_at = what.at;
@@ -320,13 +320,13 @@ impl Move {
     }
 }
 
-/// What a group says of the roles.
+/// Returns what a group's document says about the roles.
 pub(super) fn roles_of(own: &Value) -> Value {
     let said = Role::ALL.iter().filter_map(|role| Some((role.as_str().to_owned(), own.get(role.as_str())?.clone())));
     Value::Object(said.collect())
 }
 
-/// What a group says, with another policy.
+/// Returns a group's document with another policy.
 pub(super) fn with_roles(own: &Value, policy: &Value) -> Value {
     let is_role = |name: &str| Role::ALL.iter().any(|role| role.as_str() == name);
     let rest = own.as_object().into_iter().flatten().filter(|(name, _)| !is_role(name));
@@ -334,12 +334,12 @@ pub(super) fn with_roles(own: &Value, policy: &Value) -> Value {
     Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>())
 }
 
-/// What a version is called in the store.
+/// Returns the name of a version's entity in the store.
 pub(super) fn entity_name(group: GroupId, number: i64) -> String {
     format!("{}/{number}", group.0)
 }
 
-/// The reverse.
+/// Returns the group and number of an entity's name: the reverse of [`entity_name`].
 pub(super) fn slot_of(name: &str) -> Option<(GroupId, i64)> {
     let (group, number) = name.split_once('/')?;
     Some((GroupId(group.parse().ok()?), number.parse().ok()?))
@@ -452,7 +452,7 @@ mod tests {
         };
         let first = followers(1, 2);
         for other in [followers(1, 3), followers(2, 2)] {
-            // Of 300, 90 are expected if nothing has to do with anything.
+            // Of 300, 90 are expected if the two sets are independent.
             let both = first.intersection(&other).count();
             assert!(both.abs_diff(90) < 45, "{both} of {} and {}", first.len(), other.len());
         }

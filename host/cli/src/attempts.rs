@@ -1,4 +1,4 @@
-//! The attempts of a job, on the command line: one line each with the sentence that says why, or all that is known of one.
+//! Attempts of a job, on the command line: one line each with its explanation, or all details of one.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ("REASON", "/why"),
 ];
 
-/// The fields of an attempt that a reader looks for first.
+/// Fields of an attempt that a record shows first.
 const FIRST: [&str; 9] = [
     "number",
     "started_at",
@@ -32,8 +32,8 @@ const FIRST: [&str; 9] = [
     "response_body_base64",
 ];
 
-/// The sentence that says why an attempt went as it did: what went wrong, else what the judge said, else what was decided. What the retry
-/// policy logged says more than that it asked for another attempt.
+/// Returns the sentence that explains an attempt's outcome: the error, else the judge's reason, else the reason of the decision. The retry
+/// policy's log says more than that the policy requested another attempt.
 pub(super) fn why(attempt: &Value) -> Option<String> {
     let text = |pointer: &str| attempt.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let found = text("/error/message").or_else(|| text("/verdict/reason")).or_else(|| text("/decision/reason"));
@@ -56,7 +56,7 @@ pub(super) async fn list(session: &Session, target: &Target, paging: &Paging) ->
     session.list_as(&["jobs", &target.id, "attempts"], target.query(), paging, &COLUMNS, with_why).await
 }
 
-/// Shows one of them.
+/// Shows one attempt.
 pub(super) async fn show(session: &Session, target: &Target, number: u32) -> anyhow::Result<()> {
     let mut query = target.query();
     query.extend([("cursor", number.saturating_sub(1).to_string()), ("limit", "1".to_owned())]);

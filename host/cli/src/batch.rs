@@ -1,4 +1,4 @@
-//! `carillon job batch`: many jobs from a file, with a progress bar.
+//! `carillon job batch`: schedules many jobs from a file, with a progress bar.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, stdin};
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{Session, input};
 
-/// A batch is sent before its lines have more bytes than this, so that it stays below the server's limit on a body.
+/// A batch is sent before its lines exceed this size, so that it stays below the server's limit on a body.
 const BATCH_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ impl Chunk {
     }
 }
 
-/// Sends chunks and remembers what became of them.
+/// Sends chunks and records their results.
 struct Sender<'a> {
     session: &'a Session,
     group: &'a str,
@@ -82,7 +82,7 @@ impl Batch {
         let mut sender = Sender { session, group: &self.group, bar: &bar, ids: Vec::new() };
         let sent = self.send(lines, &mut sender).await;
         bar.finish_and_clear();
-        // What was accepted before something failed is accepted for good, so it is told in either case.
+        // Jobs that were accepted before a failure stay accepted, so their ids are printed in either case.
         let (count, ids) = (sender.ids.len(), json!({ "ids": sender.ids }));
         session.done(&ids, &format!("{count} jobs accepted"))?;
         sent
@@ -148,7 +148,7 @@ mod tests {
         (StatusCode::CREATED, Json(json!({ "ids": names })))
     }
 
-    /// Sends `lines` in batches of two; gives the ids of the accepted jobs and the error.
+    /// Sends `lines` in batches of two; returns the ids of the accepted jobs and the error.
     async fn send(lines: &'static str) -> (Vec<String>, String) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());

@@ -13,7 +13,7 @@ use carillon_client::answer::{Answer, Members};
 use carillon_client::text::visible;
 use carillon_core::job::State;
 
-/// How often the progress is asked for.
+/// Period of the requests for the progress.
 const PERIOD: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
@@ -79,7 +79,7 @@ pub struct Change {
     yes: bool,
 }
 
-/// What is done to many jobs.
+/// Change of each job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Cancel,
@@ -90,7 +90,7 @@ enum Action {
 }
 
 impl Action {
-    /// The name in the API.
+    /// Returns the name in the API.
     fn as_str(self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
@@ -101,7 +101,7 @@ impl Action {
         }
     }
 
-    /// What has become of the jobs then.
+    /// Returns the word for the jobs after the change.
     fn done(self) -> &'static str {
         match self {
             Self::Cancel => "cancelled",
@@ -113,7 +113,7 @@ impl Action {
     }
 }
 
-/// `1 job`, `5,000 jobs`.
+/// Formats a number of jobs: `1 job`, `5,000 jobs`.
 fn jobs(count: &Value) -> String {
     let count = count.as_u64().unwrap_or(0);
     let digits = count.to_string();
@@ -148,7 +148,7 @@ pub struct Narrow {
 }
 
 impl Narrow {
-    /// What is asked for, by the names of the API.
+    /// Returns the filter's members, under their names in the API.
     pub(super) fn members(self) -> impl Iterator<Item = (&'static str, String)> {
         let members = [
             ("due_from", self.due_from),
@@ -190,7 +190,7 @@ impl Command {
 }
 
 impl Change {
-    /// Asks for the change, and waits for its end. On a terminal, the user is asked first.
+    /// Requests the change and waits for its end. On a terminal, the user must confirm first.
     async fn run(self, session: &Session, action: Action, run_at: Option<Value>) -> anyhow::Result<()> {
         let metadata = input::labels(Members::default(), self.metadata)?;
         let mut filter = json!({
@@ -222,7 +222,7 @@ impl Change {
     }
 }
 
-/// Waits for the end of a change, and shows how far it has come.
+/// Waits for the end of a change, and shows its progress.
 async fn follow(session: &Session, mut bulk: Answer) -> anyhow::Result<Answer> {
     let bar = ProgressBar::new(bulk["total"].as_u64().unwrap_or(0));
     bar.set_style(ProgressStyle::with_template("{wide_bar} {pos} of {len} jobs, {eta} left")?);
@@ -236,7 +236,7 @@ async fn follow(session: &Session, mut bulk: Answer) -> anyhow::Result<Answer> {
     Ok(bulk)
 }
 
-/// Asks on the terminal; anything but yes ends the command.
+/// Asks on the terminal; any answer but yes ends the command.
 fn confirm(question: &str) -> anyhow::Result<()> {
     let mut terminal = console::Term::stderr();
     write!(terminal, "{} [y/N] ", visible(question))?;

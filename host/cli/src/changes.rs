@@ -1,4 +1,4 @@
-//! What a change did, in words; and changes of a part, which make what is not there yet.
+//! Results of changes in words, and changes of a part, which create what does not exist.
 
 use reqwest::StatusCode;
 use serde::Serialize;
@@ -8,10 +8,10 @@ use super::Session;
 use carillon_client::ClientError;
 use carillon_client::answer::Answer;
 
-/// The members of an answer that say what is different now, and how they are called here.
+/// Members of a response that name the differences, and the words that are printed for them.
 const CHANGES: [&str; 3] = ["removed", "added", "changed"];
 
-/// Names what an answer says was removed, added and changed: ` (removed: sign; changed: judge)`. Empty if nothing was.
+/// Formats what was removed, added and changed: ` (removed: sign; changed: judge)`. Empty if nothing was.
 pub(super) fn told(answer: &Value) -> String {
     let list = |key: &&str| {
         let names: Vec<_> = answer[*key].as_array()?.iter().filter_map(Value::as_str).collect();
@@ -21,20 +21,20 @@ pub(super) fn told(answer: &Value) -> String {
     if all.is_empty() { String::new() } else { format!(" ({})", all.join("; ")) }
 }
 
-/// What should be looked at, as an answer says.
+/// Returns the warnings of a response.
 pub(super) fn warnings(answer: &Value) -> Vec<String> {
     let warnings = answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
     warnings.map(|warning| format!("warning: {warning}")).collect()
 }
 
 impl Session {
-    /// Prints what became of a change: `text` with what it did, and what should be looked at.
+    /// Prints the result of a change: `text` with the differences, and the warnings.
     pub(super) fn changed(&self, answer: &Answer, text: &str) -> anyhow::Result<()> {
         self.done(answer, &format!("{text}{}", told(answer)))?;
         warnings(answer).iter().try_for_each(|warning| self.out.note(warning))
     }
 
-    /// Changes what a document names of the thing at a path, or makes the thing.
+    /// Changes the settings that a document names of the object at a path, or creates the object.
     pub(super) async fn put_part(
         &self,
         path: &[&str],

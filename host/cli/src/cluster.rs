@@ -1,4 +1,4 @@
-//! `carillon cluster`: the nodes that share the database.
+//! `carillon cluster`: shows the nodes that share the database.
 
 use clap::Subcommand;
 

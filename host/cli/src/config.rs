@@ -1,4 +1,4 @@
-//! `carillon config`: checks a configuration. The flags that say what is configured, for all commands that read one.
+//! `carillon config`: checks a configuration. Also the configuration flags, for all commands that read a configuration.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ impl Command {
     /// Runs the command.
     ///
     /// # Errors
-    /// If the configuration has a fault.
+    /// Returns an error if the configuration is not valid.
     pub fn run(self, out: Output) -> anyhow::Result<()> {
         let Self::Check(arguments) = self;
         arguments.check(out)
@@ -58,7 +58,7 @@ impl Command {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration, and says that it is good.
+    /// Loads the configuration, and prints that it is valid.
     pub fn check(self, out: Output) -> anyhow::Result<()> {
         let sources = self.sources()?;
         let file = sources.file.as_ref().map(|file| file.display().to_string());
@@ -74,10 +74,10 @@ impl ConfigArgs {
         out.line(&format!("{of}: the configuration is valid (server.listen {listen}, store.url {store})"))
     }
 
-    /// Returns where the configuration is read from.
+    /// Returns the sources of the configuration.
     ///
     /// # Errors
-    /// If a place that was named is not there.
+    /// Returns an error if a named source does not exist.
     pub fn sources(&self) -> anyhow::Result<Sources> {
         Ok(Sources::of_process(self.store.config.clone(), self.flags())?)
     }
@@ -97,7 +97,7 @@ impl StoreArgs {
     /// Loads the configuration.
     ///
     /// # Errors
-    /// If it has a fault.
+    /// Returns an error if the configuration is not valid.
     pub fn load(&self) -> anyhow::Result<Config> {
         Ok(Config::load(Sources::of_process(self.config.clone(), self.flag().into_iter().collect())?)?)
     }

@@ -1,4 +1,4 @@
-//! `carillon events`: follows what happens, and comes back when the connection breaks.
+//! `carillon events`: follows the events, and reconnects when the connection breaks.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use carillon_client::ClientError;
 use carillon_client::answer::Answer;
 use carillon_core::event_kind::EventKind;
 
-/// How long the server may say nothing before the connection is taken for broken: it says something every 15 s.
+/// Silence after which the connection counts as broken: the server sends something every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// The pause before a broken connection is made again.
+/// Pause before reconnecting.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest line of a stream, in bytes.
+/// Maximum length of a line of a stream, in bytes.
 const LINE_LEN: usize = 1 << 20;
 
-/// The fields that a line shows by themselves, in this order; the rest follows with its name.
+/// Fields that a line shows without their names, in this order; other fields follow with their names.
 const COLUMNS: [&str; 4] = ["at", "kind", "group", "job"];
 
-/// The rest.
+/// Fields that follow with their names.
 const DETAILS: [&str; 11] =
     ["name", "attempt", "status", "error", "run_at", "count", "schedule", "origin", "binding", "reason", "metadata"];
 
@@ -77,11 +77,11 @@ impl Events {
     }
 }
 
-/// Why a stream is not read any further.
+/// Reason why a stream is not read any further.
 enum Stopped {
-    /// The connection is gone.
+    /// The connection is broken.
     Broken(String),
-    /// Nothing more can be printed.
+    /// The output cannot be written.
     Failed(anyhow::Error),
 }
 
@@ -92,7 +92,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Prints events until as many were seen as are wanted.
+    /// Prints events until the requested number is reached.
     async fn follow(&mut self, mut response: Response) -> Result<(), Stopped> {
         let mut parser = Parser::default();
         while self.left > 0 {
@@ -128,7 +128,7 @@ impl Follower<'_> {
     }
 }
 
-/// An event on one line, for people.
+/// Formats an event as one line, for people.
 fn line(event: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let columns = COLUMNS.iter().filter_map(|name| event.get(name)).map(text);
@@ -139,14 +139,14 @@ fn line(event: &Value) -> String {
     columns.chain(details).collect::<Vec<_>>().join(" ")
 }
 
-/// A message of a stream.
+/// Message of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Message {
     id: Option<String>,
     data: String,
 }
 
-/// Reads the format of event streams (the HTML standard, section 9.2.6), as far as this server uses it.
+/// Parser of the format of event streams (the HTML standard, section 9.2.6), as far as this server uses it.
 #[derive(Default)]
 struct Parser {
     line: Vec<u8>,
@@ -154,7 +154,7 @@ struct Parser {
 }
 
 impl Parser {
-    /// The messages that are complete with these bytes.
+    /// Returns the messages that are complete with these bytes.
     fn feed(&mut self, bytes: &[u8]) -> anyhow::Result<Vec<Message>> {
         let mut messages = Vec::new();
         for byte in bytes {

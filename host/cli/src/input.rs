@@ -1,4 +1,4 @@
-//! What commands take: documents from files or standard input, and the values of flags.
+//! Input of commands: documents from files or standard input, and the values of flags.
 
 use std::io::{Read, stdin};
 use std::path::Path;
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use carillon_client::answer::Members;
 
-/// The name that stands for standard input.
+/// File name that stands for standard input.
 pub(super) const STDIN: &str = "-";
 
-/// The bytes of a file, or of standard input for `-`.
+/// Reads the bytes of a file, or of standard input for `-`.
 pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     if path == Path::new(STDIN) {
         let mut bytes = Vec::new();
@@ -24,12 +24,12 @@ pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// The text of a file, or of standard input for `-`.
+/// Reads the text of a file, or of standard input for `-`.
 pub(super) fn text(path: &Path) -> anyhow::Result<String> {
     String::from_utf8(bytes(path)?).with_context(|| format!("{} is not UTF-8", name(path)))
 }
 
-/// An object in JSON or TOML, from a file or standard input.
+/// Reads an object in JSON or TOML, from a file or standard input.
 pub(super) fn document(path: &Path) -> anyhow::Result<Members> {
     let text = text(path)?;
     // No TOML document begins with a brace.
@@ -48,17 +48,17 @@ fn toml_members(text: &str) -> anyhow::Result<Members> {
     Ok(members)
 }
 
-/// What a file is called in a message.
+/// Returns the name of a file for messages.
 pub(super) fn name(path: &Path) -> String {
     if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// The value of a flag that takes JSON, as it is written.
+/// Parses the value of a flag that takes JSON; its text is kept.
 pub(super) fn json(text: &str) -> Result<Box<RawValue>, String> {
     serde_json::from_str(text).map_err(|error| format!("this is not JSON: {error}"))
 }
 
-/// The value of a flag that takes a JSON object, whose members stay as they are written.
+/// Parses the value of a flag that takes a JSON object; its members' text is kept.
 pub(super) fn json_object(text: &str) -> Result<Members, String> {
     match serde_json::from_str(text) {
         Ok(members) => Ok(members),
@@ -67,7 +67,7 @@ pub(super) fn json_object(text: &str) -> Result<Members, String> {
     }
 }
 
-/// Labels as an object of texts, after those of `more`. None may be given twice.
+/// Adds labels to `more`, as an object of texts. No label may be given twice.
 pub(super) fn labels(more: Members, pairs: Vec<(String, String)>) -> anyhow::Result<Members> {
     let mut labels = more;
     for (key, value) in pairs {
@@ -77,19 +77,19 @@ pub(super) fn labels(more: Members, pairs: Vec<(String, String)>) -> anyhow::Res
     Ok(labels)
 }
 
-/// `KEY=VALUE`.
+/// Parses `KEY=VALUE`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("this is not KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// `Name: value`.
+/// Parses `Name: value`.
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("this is not `Name: value`")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// A time as the API takes it: seconds since 1970 as a number, everything else as a string.
+/// Returns a time in the form of the API: seconds since 1970 as a number, everything else as a string.
 pub(super) fn time(text: &str) -> Value {
     let is_number = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if !is_number {

@@ -128,10 +128,10 @@ const LIST: [(&str, &str); 7] = [
     ("LAST ERROR", "/last_error"),
 ];
 
-/// The fields of a job that a reader looks for first.
+/// Fields of a job that a record shows first.
 const FIRST: [&str; 6] = ["id", "name", "group", "state", "run_at", "last_error"];
 
-/// Between two looks at a job that is waited for: the first pause, and the longest.
+/// Pauses between two requests while a job is awaited: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -201,7 +201,7 @@ impl Command {
     }
 }
 
-/// Looks at a job until it is finished.
+/// Polls a job until it is finished.
 async fn wait(session: &Session, target: &Target, timeout: Option<Duration>) -> anyhow::Result<()> {
     let stopwatch = Stopwatch::start();
     let mut pause = FIRST_PAUSE;
@@ -229,7 +229,7 @@ async fn act(session: &Session, target: &Target, verb: &str, body: &Value) -> an
     session.done(&job, &format!("{}: {}, due {}", text("id"), text("state"), text("run_at")))
 }
 
-/// Cancels one after the other and stops at the first that cannot be.
+/// Cancels jobs one after the other, and stops at the first that cannot be cancelled.
 async fn cancel(session: &Session, ids: Vec<String>, group: Option<String>) -> anyhow::Result<()> {
     for id in ids {
         let target = Target { id, group: group.clone() };

@@ -1,4 +1,4 @@
-//! A job, as flags.
+//! Flags that describe a job.
 
 use std::path::PathBuf;
 
@@ -100,7 +100,7 @@ pub struct PayloadArgs {
 }
 
 impl JobArgs {
-    /// The job that the flags describe.
+    /// Makes the job that the flags describe.
     pub(super) fn input(self) -> anyhow::Result<JobInput> {
         let limits = [("timeout", self.timeout), ("ttl", self.ttl), ("max_delay", self.max_delay)];
         let limits = Some(given(&limits)?).filter(|limits| !limits.is_empty());
@@ -134,14 +134,14 @@ impl JobArgs {
     }
 }
 
-/// Those that were given.
+/// Returns the members that were given.
 fn given<T: Serialize>(all: &[(&str, Option<T>)]) -> anyhow::Result<Members> {
     let mut members = Members::default();
     add(&mut members, all)?;
     Ok(members)
 }
 
-/// Adds those that were given.
+/// Adds the members that were given.
 fn add<T: Serialize>(members: &mut Members, all: &[(&str, Option<T>)]) -> anyhow::Result<()> {
     all.iter().try_for_each(|(name, value)| value.as_ref().map_or(Ok(()), |value| members.put(name, value)))
 }

@@ -1,4 +1,4 @@
-//! Which job a command is about.
+//! Argument that names the job of a command.
 
 use clap::Args;
 

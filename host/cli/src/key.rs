@@ -1,6 +1,6 @@
-//! `carillon key`: keeps the keys that signers use, and those that go out as headers.
+//! `carillon key`: manages the keys that signers use, and those that are sent as headers.
 //!
-//! A secret is never an argument, because everybody on a machine can read the arguments of its processes.
+//! A secret is never an argument, because every user of a machine can read the arguments of its processes.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use carillon_client::answer::Answer;
 use carillon_client::text::visible;
 use carillon_core::clock::{Clock as _, SystemClock};
 
-/// Bytes of a secret that is made here.
+/// Length of a generated secret, in bytes.
 const SECRET_LEN: usize = 32;
 
-/// The names of kinds.
+/// Names of kinds.
 const ED25519: &str = "ed25519";
 const HEADER: &str = "header";
 
@@ -157,7 +157,7 @@ impl Command {
     }
 }
 
-/// The groups that may use a key now, by name; none if all may, or if there is no such key.
+/// Returns the names of the groups that may use a key now; `None` if all may, or if the key does not exist.
 async fn granted(session: &Session, name: &str) -> anyhow::Result<Option<Vec<String>>> {
     match session.client.get::<Answer>(&["keys", name], &[]).await {
         Ok(key) => Ok(serde_json::from_value(key["groups"].clone()).unwrap_or_default()),
@@ -166,14 +166,14 @@ async fn granted(session: &Session, name: &str) -> anyhow::Result<Option<Vec<Str
     }
 }
 
-/// Who may no longer use a key.
+/// Returns the groups that may no longer use a key, in words.
 fn lost(before: Option<&[String]>, groups: Option<&[String]>) -> Option<String> {
     let groups = groups?;
     let lost: Vec<_> = before?.iter().filter(|group| !groups.contains(group)).map(String::as_str).collect();
     (!lost.is_empty()).then(|| lost.join(", "))
 }
 
-/// A new secret, as it is stored and printed.
+/// Generates a secret, in the form in which it is stored and printed.
 fn generated(kind: Option<&str>, base64: bool) -> anyhow::Result<String> {
     let mut bytes = [0; SECRET_LEN];
     SystemClock.fill_random(&mut bytes);
@@ -201,7 +201,7 @@ fn secret(name: &str, variable: Option<&str>, file: Option<PathBuf>) -> anyhow::
     Ok(secret)
 }
 
-/// Asks for a secret on the terminal, which does not show what is typed.
+/// Asks for a secret on the terminal, which does not show the input.
 fn prompted(name: &str) -> anyhow::Result<String> {
     let mut terminal = console::Term::stderr();
     write!(terminal, "Secret of the key `{}` (it is not shown): ", visible(name))?;

@@ -1,4 +1,4 @@
-//! `carillon lease`: works on jobs that have no target.
+//! `carillon lease`: lets a consumer work on jobs without a URL.
 
 use clap::Subcommand;
 use serde_json::json;

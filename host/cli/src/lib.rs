@@ -1,6 +1,13 @@
-//! The commands that talk to a server over its API, and those that build and try plugins.
+//! The command line: commands that talk to a server over its API, and commands that build and try plugins.
 //!
-//! What a command prints is for people, or with `--json` what the server answered.
+//! Role: defines the commands, reads their input, calls the API through `carillon-client`, and prints the results: text for people, or with
+//! `--json` the server's response.
+//!
+//! Not: a store, a catalog or an engine; a command that calls a component itself uses the policy runtime in this process ([`local`]).
+//!
+//! Invariants: control characters in foreign text are escaped; a secret is never an argument.
+//!
+//! May import: `carillon-core`, `-config`, `-policy`, `-client`.
 
 mod attempts;
 mod batch;
@@ -108,7 +115,7 @@ pub enum RemoteCommand {
 /// Runs a command that talks to a server.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses, or the output cannot be written.
+/// Returns an error if the server cannot be reached or rejects the request, or if the output cannot be written.
 pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Result<()> {
     let session = Session {
         client: Client::new(&remote.server, remote.token.filter(|token| !token.is_empty()))?
@@ -135,7 +142,7 @@ pub async fn run_remote(command: RemoteCommand, remote: Remote) -> anyhow::Resul
     }
 }
 
-/// What every command that talks to a server needs.
+/// Client, output and options of a command that talks to a server.
 #[derive(Debug)]
 struct Session {
     client: Client,
@@ -157,7 +164,7 @@ pub struct Paging {
 }
 
 impl Session {
-    /// Prints a list: `columns` are headings and JSON pointers into an item.
+    /// Prints a list; `columns` are headings and JSON pointers into an item.
     async fn list(
         &self,
         path: &[&str],
@@ -168,7 +175,7 @@ impl Session {
         self.list_as(path, query, paging, columns, Ok).await
     }
 
-    /// Prints a list. The rows of the table are what `row` makes of the items.
+    /// Prints a list. `row` makes the rows of the table from the items.
     async fn list_as<R: Serialize>(
         &self,
         path: &[&str],
@@ -203,20 +210,20 @@ impl Session {
         }
     }
 
-    /// Prints `answer` if JSON is wanted, else `text`.
+    /// Prints `answer` with `--json`, else `text`.
     fn done(&self, answer: &impl Serialize, text: &str) -> anyhow::Result<()> {
         if self.out.is_json() { self.out.json(answer) } else { self.out.line(text) }
     }
 }
 
-/// A list as the server would answer it, which may be several pages of it.
+/// List in the form of a server's response; it may combine several pages.
 #[derive(Serialize)]
 struct Listed {
     items: Vec<Answer>,
     next_cursor: Option<String>,
 }
 
-/// What the list at a path is of.
+/// Returns the noun for the items of the list at a path.
 fn noun<'a>(path: &[&'a str]) -> &'a str {
     match path.last() {
         Some(&"bulk") => "changes of many jobs",

@@ -1,7 +1,7 @@
-//! The policy runtime in this process, for the commands that call a component without a server: same engine, same limits.
+//! The policy runtime in this process, for commands that call a component without a server: same engine, same limits.
 //!
-//! What a component was compiled to is kept in the user's cache directory, so that the next command does not compile it again. That is
-//! native code, which is run when it is loaded: the directory and the key that its files are authenticated with are the user's alone.
+//! Compiled components are kept in the user's cache directory, so that the next command does not compile them again. They are native code,
+//! which runs when it is loaded: the directory, and the key that authenticates its files, belong to the user alone.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -20,17 +20,18 @@ use carillon_core::clock::{Clock as _, SystemClock};
 use carillon_core::job::TenantId;
 use carillon_policy::{Plugin, Runtime, RuntimeOptions};
 
-/// Whose a component is that nobody has uploaded.
+/// Owner of a component that no tenant has uploaded.
 pub const NOBODY: TenantId = TenantId(0);
 
-/// The name of the directory in the user's cache directory, and of the key in it.
+/// Name of the directory in the user's cache directory, and of the key in it.
 const DIRECTORY: &str = "carillon";
 const KEY: &str = "key";
 
-/// How often the sign of life moves while a component is compiled.
+/// Period of the progress indicator while a component is compiled.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A runtime with the limits of `config` and room for `threads` calls at once. Without a cache directory, each component is compiled anew.
+/// Starts a runtime with the limits of `config` and room for `threads` calls at once. Without a cache directory, each component is compiled
+/// anew.
 pub fn runtime(config: &Config, threads: usize) -> anyhow::Result<Runtime> {
     let kept = cache_directory().and_then(|directory| {
         let key = key(&directory).inspect_err(|error| tracing::debug!("no compiled component is kept: {error:#}"));
@@ -46,7 +47,7 @@ pub async fn load(runtime: &Runtime, file: &Path) -> anyhow::Result<Arc<Plugin>>
     admitted.with_context(|| format!("{} is not a plugin", file.display()))
 }
 
-/// Loads a component as an upload would, with a sign of life on a terminal, and keeps what it was compiled to.
+/// Loads a component as an upload would, with a progress indicator on a terminal, and caches the compiled code.
 pub async fn admit(runtime: &Runtime, component: &Bytes) -> anyhow::Result<Arc<Plugin>> {
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}")?);
     bar.set_message("compiling the component");
@@ -58,14 +59,14 @@ pub async fn admit(runtime: &Runtime, component: &Bytes) -> anyhow::Result<Arc<P
     Ok(admitted.plugin)
 }
 
-/// `$XDG_CACHE_HOME/carillon`, or `~/.cache/carillon` (the XDG Base Directory Specification).
+/// Returns `$XDG_CACHE_HOME/carillon`, or `~/.cache/carillon` (the XDG Base Directory Specification).
 fn cache_directory() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
     Some(caches.join(DIRECTORY))
 }
 
-/// The key of a cache directory; both are made if they are not there.
+/// Returns the key of a cache directory; both are made if they do not exist.
 fn key(directory: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let path = directory.join(KEY);

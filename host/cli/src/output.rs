@@ -1,7 +1,7 @@
-//! What commands print: aligned tables and records for people, JSON for programs.
+//! Output of commands: aligned tables and records for people, JSON for programs.
 //!
-//! Much of it was written by strangers, such as the answers that attempts got. Control characters are printed as escapes, so that
-//! nobody's answer steers the terminal.
+//! Much of it comes from strangers, such as the responses to attempts. Control characters are printed as escapes, so that foreign text cannot
+//! control the terminal.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,24 +13,24 @@ use serde_json::value::{RawValue, to_raw_value};
 use carillon_client::answer::{Members, at, indented};
 use carillon_client::text::visible;
 
-/// The gap between two columns.
+/// Gap between two columns.
 const GAP: &str = "  ";
-/// The longest nested value that a record shows on one line, in characters.
+/// Maximum length of a nested value that a record shows on one line, in characters.
 const INLINE: usize = 80;
 
-/// Standard output, in one of two manners.
+/// Standard output, for people or for programs.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     json: bool,
 }
 
 impl Output {
-    /// Prints for programs if `json`, else for people.
+    /// Makes an output for programs if `json`, else for people.
     pub fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// Whether the server's answer is wanted as it is.
+    /// Returns whether the server's response is printed as it is.
     pub fn is_json(self) -> bool {
         self.json
     }
@@ -38,7 +38,7 @@ impl Output {
     /// Prints `value`, indented.
     ///
     /// # Errors
-    /// If standard output cannot be written.
+    /// Returns an error if standard output cannot be written.
     pub fn json(self, value: &impl Serialize) -> anyhow::Result<()> {
         print(&format!("{}\n", indented(&serde_json::to_string(value)?)))
     }
@@ -51,7 +51,7 @@ impl Output {
     /// Prints one line.
     ///
     /// # Errors
-    /// If standard output cannot be written.
+    /// Returns an error if standard output cannot be written.
     pub fn line(self, text: &str) -> anyhow::Result<()> {
         print(&format!("{}\n", visible(text)))
     }
@@ -62,23 +62,23 @@ impl Output {
         Ok(())
     }
 
-    /// Prints `rows` under headings; `columns` are headings and JSON pointers. A column that no row has is left out.
+    /// Prints `rows` under headings; `columns` are headings and JSON pointers. A column without any value is left out.
     ///
     /// # Errors
-    /// If standard output cannot be written.
+    /// Returns an error if standard output cannot be written.
     pub fn table<T: Serialize>(self, columns: &[(&str, &str)], rows: &[T]) -> anyhow::Result<()> {
         print(&table(columns, rows)?)
     }
 
-    /// Prints an answer: as JSON if that is wanted, else as a record, a member to a line.
+    /// Prints a response: with `--json` as JSON, else as a record with one member per line.
     pub fn answer(self, value: &impl Serialize) -> anyhow::Result<()> {
         self.answer_with(&[], value)
     }
 
-    /// Prints an answer. A record begins with the members of the names in `first`.
+    /// Prints a response. A record begins with the members that `first` names.
     ///
     /// # Errors
-    /// If standard output cannot be written.
+    /// Returns an error if standard output cannot be written.
     pub fn answer_with(self, first: &[&str], value: &impl Serialize) -> anyhow::Result<()> {
         if self.json { self.json(value) } else { print(&record(first, &to_raw_value(value)?)) }
     }
@@ -138,7 +138,7 @@ fn is_null(value: &RawValue) -> bool {
     value.get() == "null"
 }
 
-/// A value on one line.
+/// Formats a value on one line.
 fn cell(value: &RawValue) -> String {
     if is_null(value) {
         return String::new();

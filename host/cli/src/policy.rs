@@ -1,4 +1,4 @@
-//! `carillon policy`: tries policies out, and moves groups from one version of theirs to another.
+//! `carillon policy`: tries out policies, and moves groups between versions of their policies.
 
 mod canary;
 mod diff;
@@ -79,7 +79,7 @@ const TIMELINE: [(&str, &str); 6] = [
     ("WHY", "/why"),
 ];
 
-/// An answer in a word: `STATUS`, `STATUS:BODY`, or the name of an error.
+/// Parses a response in one word: `STATUS`, `STATUS:BODY`, or the name of an error.
 fn response(text: &str) -> Result<Value, String> {
     let (status, body) = text.split_once(':').unwrap_or((text, ""));
     match status.parse::<u16>() {
@@ -136,7 +136,7 @@ fn show(session: &Session, outcome: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a reader wants to know of an attempt.
+/// Makes the row of an attempt for the table.
 fn attempt_row(attempt: &Value) -> Value {
     let after =
         attempt["after_ms"].as_u64().map(|ms| carillon_core::duration::format(Duration::from_millis(ms)).to_string());
@@ -153,7 +153,7 @@ fn attempt_row(attempt: &Value) -> Value {
     })
 }
 
-/// Every fault of a policy: the one because of which nothing would be sent, and those that the host stood in for. Each is told once.
+/// Returns every fault of a policy once: the one because of which nothing would be sent, and those for which the host decided instead.
 fn faults(outcome: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let error = |error: &Value| Some(format!("{}: {}", text(&error["code"])?, text(&error["message"])?));
@@ -170,7 +170,7 @@ fn has_fault(used: &Value) -> bool {
     used["fault"].is_string()
 }
 
-/// The request as HTTP would have it, and its digest.
+/// Formats the request as HTTP, and its digest.
 fn request_lines(request: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut lines = vec![format!("{} {}", text(&request["method"]), text(&request["url"]))];

@@ -1,4 +1,4 @@
-//! `carillon schedule`: makes jobs again and again.
+//! `carillon schedule`: manages schedules, which make jobs repeatedly.
 
 use std::path::PathBuf;
 
@@ -117,7 +117,7 @@ pub struct Put {
 }
 
 impl Put {
-    /// What is said of it.
+    /// Returns the members that the flags set.
     fn document(&self) -> anyhow::Result<Members> {
         let mut doc = self.file.as_ref().map_or_else(|| Ok(Members::default()), |file| input::document(file))?;
         for (name, value) in [("group", &self.group), ("cron", &self.cron), ("time_zone", &self.time_zone)] {
@@ -207,7 +207,7 @@ impl Command {
     }
 }
 
-/// Prints when a schedule runs next, or why it does not.
+/// Prints the next runs of a schedule, or the reason why there is none.
 async fn next_of_schedule(session: &Session, name: &str, query: &[(&str, String)]) -> anyhow::Result<()> {
     let runs: Value = session.client.get(&["schedules", name, "runs"], query).await?;
     if session.out.is_json() || runs["runs"].as_array().is_some_and(|runs| !runs.is_empty()) {

@@ -86,10 +86,10 @@ pub struct Quota {
     plugin_bytes: Option<u64>,
 }
 
-/// The parts of a tenant that settings are in.
+/// Members of a tenant that contain settings.
 const PARTS: [&str; 3] = ["defaults", "quota", "plugin_signers"];
 
-/// `quota.rate`: a part, and what is in it.
+/// Parses `quota.rate`: a member, and the setting in it.
 fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('.') {
         Some((part, name)) if PARTS.contains(&part) && !name.is_empty() => Ok((part.to_owned(), name.to_owned())),
@@ -98,7 +98,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl Quota {
-    /// What is said.
+    /// Returns the members that the flags set.
     fn members(&self) -> anyhow::Result<Members> {
         let mut members = Members::default();
         let counts = [("concurrency", self.concurrency), ("burst", self.burst), ("weight", self.weight)];
@@ -117,7 +117,7 @@ impl Settings {
         self.defaults.as_ref().map_or_else(|| Ok(Members::default()), |file| input::document(file))
     }
 
-    /// Names and public keys.
+    /// Returns the signers' names and public keys.
     fn signers(&self) -> anyhow::Result<Vec<(&str, String)>> {
         let key = |(_, file): &(String, String)| {
             std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))
@@ -126,7 +126,7 @@ impl Settings {
         Ok(self.plugin_signers.iter().map(|(name, _)| name.as_str()).zip(keys).collect())
     }
 
-    /// All settings of a tenant.
+    /// Returns all settings of a tenant.
     fn whole(&self, defaults: &Members) -> anyhow::Result<Members> {
         let signer = |(name, key)| json!({ "name": name, "public_key": key });
         let mut body = Members::default();
@@ -136,7 +136,7 @@ impl Settings {
         Ok(body)
     }
 
-    /// Those that are said, and null for those that are to go.
+    /// Returns the settings that were given, and null for those to be removed.
     fn part(&self, defaults: &Members, unset: &[(String, String)]) -> anyhow::Result<Members> {
         let mut parts = [defaults.clone(), self.quota.members()?, Members::default()];
         for (name, key) in self.signers()? {

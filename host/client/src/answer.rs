@@ -1,7 +1,7 @@
-//! JSON that is handed on as it was written: what people give to commands, and what the server answers.
+//! JSON that is passed on as it was written: documents for commands, and responses of the server.
 //!
-//! A value that is parsed and written again is another text: large numbers are rounded, members are sorted, and repeated ones are lost. So
-//! documents keep the text of each member, and answers keep theirs beside the value that commands look into.
+//! A value that is parsed and serialized again is another text: large numbers are rounded, members are sorted, and repeated ones are lost. So
+//! documents keep the text of each member, and responses keep their text beside the value that commands read.
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// Layers that are indented further than the one around them. Deeper ones stand below each other.
+/// Number of layers that are indented further than the one around them. Deeper ones are not indented any further.
 const MAX_INDENTED_LAYERS: usize = 32;
 
-/// An answer of the server. It derefs to its value; it is printed as its text.
+/// Response of the server. It derefs to its value; it is printed as its text.
 #[derive(Clone, Debug)]
 pub struct Answer {
     text: Box<RawValue>,
@@ -66,22 +66,22 @@ impl Serialize for Answer {
     }
 }
 
-/// The members of a JSON object in their order, each as it was written. No name is there twice.
+/// Members of a JSON object in their order, each with its text. Every name occurs once.
 #[derive(Clone, Debug, Default)]
 pub struct Members(Vec<(String, Box<RawValue>)>);
 
 impl Members {
-    /// Whether there are none.
+    /// Returns whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The text of a member's value.
+    /// Returns the text of a member's value.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// Sets a member; a new one is the last.
+    /// Sets a member; a new one is appended.
     pub fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
@@ -89,20 +89,20 @@ impl Members {
         }
     }
 
-    /// Sets a member to what serializes to JSON.
+    /// Sets a member to a value that serializes to JSON.
     pub fn put(&mut self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         self.set(name, to_raw_value(value)?);
         Ok(())
     }
 
-    /// Puts the members of these names first.
+    /// Moves the members of these names to the front.
     #[must_use]
     pub fn beginning_with(mut self, names: &[&str]) -> Self {
         self.0.sort_by_key(|(name, _)| names.iter().position(|first| first == name).unwrap_or(names.len()));
         self
     }
 
-    /// Each member.
+    /// Returns each member with its name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &RawValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), &**value))
     }
@@ -165,7 +165,7 @@ pub fn at(text: &RawValue, pointer: &str) -> Option<Box<RawValue>> {
     at(items.get(token.parse::<usize>().ok()?)?, rest)
 }
 
-/// Writes JSON with a member or an item to a line. Nothing but the space between its tokens changes.
+/// Formats JSON with one member or item per line. Only the space between its tokens changes.
 #[must_use]
 pub fn indented(json: &str) -> String {
     let mut writer = Indented { text: String::with_capacity(json.len() * 2), depth: 0 };
@@ -190,7 +190,7 @@ pub fn indented(json: &str) -> String {
     writer.text
 }
 
-/// The length of the string that the text begins with, its quotation marks included.
+/// Returns the length of the string at the start of the text, with its quotation marks.
 fn string_len(json: &str) -> usize {
     let mut is_escaped = false;
     for (at, byte) in json.bytes().enumerate().skip(1) {
@@ -237,7 +237,7 @@ impl Indented {
 mod tests {
     use super::*;
 
-    /// What a parsed value would not keep.
+    /// JSON that a parsed value would not preserve.
     const ODD: &str = r#"{"n":12345678901234567890123,"b":1,"a":1.10,"e":1e400,"s":"\u00e9\ud800 , : {","deep":{"d":1,"d":2},"none":[],"l":[1,{}]}"#;
 
     #[test]

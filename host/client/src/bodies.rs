@@ -1,4 +1,4 @@
-//! What the API takes and answers, as far as the command line and the benchmarks look into it.
+//! Requests and responses of the API, as far as the command line and the benchmarks read them.
 
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
@@ -7,52 +7,52 @@ use serde_json::value::RawValue;
 
 use super::answer::{Answer, Members};
 
-/// One page of a list.
+/// Page of a list.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Page {
-    /// The items.
+    /// Items of the page.
     pub items: Vec<Answer>,
-    /// Where the next page begins, if there is one.
+    /// Cursor of the next page, if there is one.
     #[serde(default)]
     pub next_cursor: Option<String>,
 }
 
-/// A job that is to be created.
+/// Job to be created.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobInput {
-    /// Where to; nowhere if it is to be pulled.
+    /// URL of the receiver; absent for a job that consumers lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// `POST` if it is left out.
+    /// Method; the default is `POST`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// In their order.
+    /// Headers in their order.
     #[serde(skip_serializing_if = "Headers::is_empty")]
     pub headers: Headers,
-    /// The body.
+    /// Body of the request.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
-    /// RFC 3339, `+90s`, or seconds since 1970 as a number; at once if it is left out.
+    /// Due time: RFC 3339, `+90s`, or seconds since 1970 as a number; the default is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Value>,
-    /// The client's own name for it.
+    /// Name that the client gives the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The client's own labels.
+    /// Labels that the client gives the job.
     #[serde(skip_serializing_if = "Members::is_empty")]
     pub metadata: Members,
-    /// Whether they go out as headers.
+    /// Whether the labels are sent as headers.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub metadata_headers: bool,
     /// Overrides of the group's policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Members>,
-    /// Everything else that the API knows of a job.
+    /// All other members that the API defines for a job.
     #[serde(flatten)]
     pub more: Members,
 }
 
-/// Names and values, of which a name may come more than once.
+/// Names and values of headers; a name may occur more than once.
 #[derive(Clone, Debug, Default)]
 pub struct Headers(pub Vec<(String, String)>);
 
@@ -67,7 +67,7 @@ impl Headers {
     }
 }
 
-/// An object; a list of pairs where a name comes more than once.
+/// Serializes as an object, or as a list of pairs if a name occurs more than once.
 impl Serialize for Headers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.repeats_a_name() {
@@ -81,59 +81,59 @@ impl Serialize for Headers {
     }
 }
 
-/// A job's body.
+/// Body of a job.
 #[derive(Clone, Debug, Serialize)]
 pub enum Payload {
-    /// Sent as it is written.
+    /// JSON, sent as it is written.
     #[serde(rename = "payload")]
     Json(Box<RawValue>),
-    /// Sent as it is.
+    /// Text, sent as it is.
     #[serde(rename = "payload_text")]
     Text(String),
-    /// Decoded, then sent.
+    /// Base64, sent decoded.
     #[serde(rename = "payload_base64")]
     Base64(String),
 }
 
-/// A job that was just created.
+/// Job that was just created.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CreatedJob {
-    /// Its id.
+    /// Id of the job.
     pub id: String,
-    /// Its state.
+    /// State of the job.
     pub state: String,
-    /// When it is due, in RFC 3339.
+    /// Due time, in RFC 3339.
     pub run_at: String,
 }
 
-/// The jobs of a batch.
+/// Jobs of a batch.
 #[derive(Debug, Deserialize)]
 pub struct CreatedJobs {
-    /// Their ids, in the same order.
+    /// Ids of the jobs, in the same order.
     pub ids: Vec<String>,
 }
 
-/// How many jobs of a group are in which state.
+/// Number of a group's jobs in each state.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Stats {
-    /// Waiting for their `run_at` or their next attempt.
+    /// Jobs that wait for their `run_at` or their next attempt.
     pub scheduled: u64,
-    /// Being attempted.
+    /// Jobs with a running attempt.
     pub running: u64,
-    /// Done.
+    /// Jobs that succeeded.
     pub succeeded: u64,
-    /// Given up.
+    /// Jobs that failed for good.
     pub dead: u64,
-    /// Out of time.
+    /// Jobs whose time to live ended.
     pub expired: u64,
-    /// Cancelled.
+    /// Jobs that were cancelled.
     pub cancelled: u64,
-    /// Due and not running.
+    /// Jobs that are due and not running.
     pub available: u64,
-    /// Leased.
+    /// Jobs that are leased.
     pub in_flight: u64,
-    /// Not due yet.
+    /// Jobs that are not due yet.
     pub delayed: u64,
 }
 

@@ -1,4 +1,12 @@
-//! A client of Carillon's own API, for the command line and the benchmarks.
+//! The Rust client of Carillon's REST API, for the command line and the benchmarks.
+//!
+//! Role: sends requests with a token, parses the responses, and turns failures into errors of one line ([`ClientError`]).
+//!
+//! Not: a part of the server; it shares no type with it.
+//!
+//! Invariants: it builds without any crate of the server. JSON of users and of the server keeps its text.
+//!
+//! May import: none of our crates.
 
 pub mod answer;
 pub mod bodies;
@@ -19,18 +27,18 @@ use self::bodies::{CreatedJob, CreatedJobs, JobInput, Stats};
 use self::problem::Problem;
 use self::text::visible;
 
-/// The longest wait for a connection.
+/// Maximum wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest wait for an answer.
+/// Maximum wait for a response.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest wait for what becomes of an upload: it may wait for others, and then for the compiler.
+/// Maximum wait for the response to an upload, which may wait for other uploads and then for the compiler.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
-/// Longer than anybody follows a stream.
+/// Timeout of a stream: longer than any client follows one.
 const NO_END: Duration = Duration::from_secs(3_660 * 86_400);
-/// The most characters of a foreign answer that an error shows.
+/// Maximum number of characters of a foreign response that an error shows.
 const EXCERPT: usize = 200;
 
-/// Talks to one server with one token. Cheap to clone; clones share their connections.
+/// Client of one server, with one token. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -45,81 +53,81 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Why a call failed. Each prints as one line that says what to do, where that is known.
+/// Reason why a call failed. Each prints as one line that says what to do, where that is known.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server's address is not one.
+    /// The server's address is not a valid URL.
     #[error("`{0}` is not the address of a server, such as http://127.0.0.1:7070")]
     Address(String),
-    /// A name that no path can hold.
+    /// A name cannot be part of a path.
     #[error("`{0}` cannot be a name")]
     Name(String),
     /// This machine cannot make requests, for instance because it has no root certificates.
     #[error("no request can be made from here: {0}")]
     Setup(reqwest::Error),
-    /// What is to be sent cannot be written as JSON.
+    /// The request's body cannot be serialized to JSON.
     #[error("the request cannot be written as JSON: {0}")]
     Unwritable(serde_json::Error),
-    /// Nobody answered.
+    /// No server responded.
     #[error("no server answers at {server} ({reason}): start one with `carillon serve`, or name another with --server")]
     Unreachable {
-        /// The server's address.
+        /// Address of the server.
         server: String,
-        /// What the operating system said.
+        /// Message of the operating system.
         reason: String,
     },
-    /// The answer did not arrive, or not whole: whether the server did what it was asked is not known.
+    /// The response did not arrive, or not completely: whether the server carried out the request is unknown.
     #[error("the answer of {server} was lost: {reason}")]
     Lost {
-        /// The server's address.
+        /// Address of the server.
         server: String,
-        /// What happened.
+        /// Description of the failure.
         reason: String,
     },
-    /// The server said no.
+    /// The server rejected the request.
     #[error("{0}")]
     Refused(Box<Problem>),
-    /// Something answered that does not speak this API.
+    /// The response does not come from this API.
     #[error("{server} answered {status} with something else than expected: {body}")]
     Foreign {
-        /// The server's address.
+        /// Address of the server.
         server: String,
-        /// The status.
+        /// Status of the response.
         status: StatusCode,
-        /// The beginning of the body, or why it could not be read.
+        /// Beginning of the body, or the reason why it could not be read.
         body: String,
     },
 }
 
 impl Client {
-    /// A client of the server at `server`, an `http` or `https` URL.
+    /// Makes a client of the server at `server`, an `http` or `https` URL.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Address`], and [`ClientError::Setup`] if an `https` server cannot be checked from this machine.
+    /// Returns [`ClientError::Address`], or [`ClientError::Setup`] if this machine cannot verify an `https` server.
     pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
         let base = Url::parse(server).map_err(|_| ClientError::Address(server.to_owned()))?;
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             return Err(ClientError::Address(server.to_owned()));
         }
-        // An error says that another part of the program has chosen a provider already.
+        // An error means that another part of the program has already chosen a provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
         if base.scheme() == "http" {
-            // The system's root certificates, which a small machine may lack, are not needed.
+            // For `http`, the system's root certificates are not needed, and a small machine may lack them.
             http = http.tls_certs_only([]);
         }
         let http = http.redirect(reqwest::redirect::Policy::none()).build().map_err(ClientError::Setup)?;
         Ok(Self { http, base, token, tenant: None })
     }
 
-    /// The same server with another token.
+    /// Returns a client of the same server with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    /// The same server, for another tenant than the token's own.
+    /// Returns a client of the same server, for another tenant than the token's own.
     #[must_use]
     pub fn for_tenant(&self, tenant: Option<String>) -> Self {
         Self { tenant, ..self.clone() }
@@ -129,21 +137,21 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`ClientError`]; so do all calls below.
+    /// Returns a [`ClientError`]; so do all calls below.
     pub async fn create_job(&self, group: &str, job: &JobInput) -> Result<CreatedJob, ClientError> {
         self.post(&["groups", group, "jobs"], job).await
     }
 
-    /// Creates all of `jobs` or none; gives their ids in the same order.
+    /// Creates all of `jobs` or none; returns their ids in the same order.
     pub async fn create_jobs<J: Serialize>(&self, group: &str, jobs: &[J]) -> Result<Vec<String>, ClientError> {
-        // Not as a value, which would keep no text of the jobs.
+        // A parsed value would not keep the text of the jobs.
         let jobs = to_raw_value(jobs).map_err(ClientError::Unwritable)?;
         let body: Members = [("jobs".to_owned(), jobs)].into_iter().collect();
         let created: CreatedJobs = self.post(&["groups", group, "jobs", "batch"], &body).await?;
         Ok(created.ids)
     }
 
-    /// How many jobs of a group are in which state.
+    /// Returns the number of a group's jobs in each state.
     pub async fn stats(&self, group: &str) -> Result<Stats, ClientError> {
         self.get(&["groups", group, "stats"], &[]).await
     }
@@ -164,12 +172,13 @@ impl Client {
         self.put(&["keys", name], key).await
     }
 
-    /// `GET /v1/…`; like all of these, `path` holds the segments after `/v1`, not yet escaped.
+    /// Sends `GET /v1/…`. As in all of these, `path` holds the segments after `/v1`, not yet escaped.
     pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, ClientError> {
         self.exchange(self.http.get(self.url_with(path, query)?)).await
     }
 
-    /// `GET /v1/…` for what is read as it comes in: bytes, or a stream of events, of which `seen` is the id of the last one that was seen.
+    /// Sends `GET /v1/…` for a response that is read as it arrives: bytes, or a stream of events. `seen` is the id of the last event that the
+    /// caller has seen.
     pub async fn open(
         &self,
         path: &[&str],
@@ -191,12 +200,12 @@ impl Client {
             .and_then(|_| Err(ClientError::Foreign { server: self.base.to_string(), status, body: String::new() }))
     }
 
-    /// `POST /v1/…` with a JSON body.
+    /// Sends `POST /v1/…` with a JSON body.
     pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
         self.exchange(self.http.post(self.url(path)?).json(body)).await
     }
 
-    /// `POST /v1/…` with a key: sent again, it is not carried out again.
+    /// Sends `POST /v1/…` with an idempotency key: the server carries out repeated requests once.
     pub async fn post_once<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -206,7 +215,7 @@ impl Client {
         self.exchange(self.http.post(self.url(path)?).header("idempotency-key", key).json(body)).await
     }
 
-    /// `POST /v1/…?…` with a JSON body.
+    /// Sends `POST /v1/…?…` with a JSON body.
     pub async fn post_to(
         &self,
         path: &[&str],
@@ -216,7 +225,7 @@ impl Client {
         self.exchange(self.http.post(self.url_with(path, query)?).json(body)).await
     }
 
-    /// `PATCH /v1/…?…` with a JSON body.
+    /// Sends `PATCH /v1/…?…` with a JSON body.
     pub async fn patch(
         &self,
         path: &[&str],
@@ -226,22 +235,22 @@ impl Client {
         self.exchange(self.http.patch(self.url_with(path, query)?).json(body)).await
     }
 
-    /// `DELETE /v1/…?…`.
+    /// Sends `DELETE /v1/…?…`.
     pub async fn delete_from(&self, path: &[&str], query: &[(&str, String)]) -> Result<Answer, ClientError> {
         self.exchange(self.http.delete(self.url_with(path, query)?)).await
     }
 
-    /// `POST /v1/…` without a body.
+    /// Sends `POST /v1/…` without a body.
     pub async fn act(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.exchange(self.http.request(Method::POST, self.url(path)?)).await
     }
 
-    /// `PUT /v1/…` with a JSON body.
+    /// Sends `PUT /v1/…` with a JSON body.
     pub async fn put<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
         self.exchange(self.http.put(self.url(path)?).json(body)).await
     }
 
-    /// `PUT /v1/…?…` with a JSON body.
+    /// Sends `PUT /v1/…?…` with a JSON body.
     pub async fn put_to(
         &self,
         path: &[&str],
@@ -251,7 +260,7 @@ impl Client {
         self.exchange(self.http.put(self.url_with(path, query)?).json(body)).await
     }
 
-    /// `PUT /v1/…` with the bytes of a component, and perhaps an Ed25519 signature of them in base64.
+    /// Sends `PUT /v1/…` with the bytes of a component, and optionally an Ed25519 signature of them in base64.
     pub async fn put_component(
         &self,
         path: &[&str],
@@ -266,7 +275,7 @@ impl Client {
         self.exchange(request.body(component)).await
     }
 
-    /// `DELETE /v1/…`.
+    /// Sends `DELETE /v1/…`.
     pub async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.exchange(self.http.delete(self.url(path)?)).await
     }
@@ -309,7 +318,7 @@ impl Client {
         }
     }
 
-    /// The value of a successful answer, where an empty body counts as `null`; the problem of another.
+    /// Returns the value of a successful response, where an empty body counts as `null`; the problem of any other response.
     fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
         let foreign = |body: String| ClientError::Foreign { server: self.base.to_string(), status, body };
         if status.is_success() {
@@ -358,7 +367,7 @@ mod tests {
     use super::bodies::Payload;
     use super::*;
 
-    /// A client, with the token `t`, of a server with these routes.
+    /// Makes a client, with the token `t`, of a server with these routes.
     async fn client_of(routes: Router) -> Client {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}/base/", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! A refusal of the server, as one line.
+//! Problem that the server returned, printed as one line.
 
 use std::fmt;
 
@@ -7,32 +7,32 @@ use serde::Deserialize;
 
 use super::text::visible;
 
-/// A refusal, in the form of RFC 9457.
+/// Problem in the form of RFC 9457.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Problem {
-    /// Stable, for programs.
+    /// Stable type, for programs.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What kind of thing is wrong.
+    /// Title, the same for all problems of the type.
     pub title: String,
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// What is wrong this time.
+    /// Description of this occurrence.
     pub detail: String,
-    /// A JSON pointer to the field that is meant, if it is only one.
+    /// JSON pointer to the offending field, if there is only one.
     pub pointer: Option<String>,
-    /// Each field that is wrong.
+    /// All offending fields.
     pub errors: Vec<FieldProblem>,
 }
 
-/// A field that is wrong.
+/// Offending field.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct FieldProblem {
-    /// A JSON pointer to it.
+    /// JSON pointer to the field.
     pub pointer: String,
-    /// What is wrong with it.
+    /// Description of the error.
     pub detail: String,
 }
 

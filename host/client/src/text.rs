@@ -1,8 +1,8 @@
-//! Text of others, made safe for a terminal.
+//! Foreign text, made safe for a terminal.
 
 use std::borrow::Cow;
 
-/// `text` with its control characters as escapes.
+/// Returns `text` with its control characters escaped.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {

@@ -1,4 +1,4 @@
-//! What a policy's answer must satisfy before anything is done with it. Pure.
+//! Checks of a policy's result, which it must pass before the host uses it. Pure.
 
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::limits::Limits;
 use super::wit::{sign_export, types};
 
-/// Names the receiver's virtual host. A job may have its own; a policy may not change it.
+/// Header that names the receiver's virtual host. A job may have its own; a policy may not change it.
 const HOST: &str = "host";
 
 /// Headers that belong to the connection or to the server; neither a job nor a policy may set them.
@@ -27,24 +27,24 @@ const RESERVED: [&str; 12] = [
     "carillon-attempt",
 ];
 
-/// The longest text of a policy (a reason, a message) that is kept, in bytes.
+/// Maximum length of a policy's text (a reason, a message) that is kept, in bytes.
 const TEXT_LEN: usize = 1 << 10;
 
-/// The longest URL that an encoder may make, in bytes.
+/// Maximum length of a URL that an encoder returns, in bytes.
 const URL_LEN: usize = 8 << 10;
 
-/// The longest method that an encoder may set, in bytes.
+/// Maximum length of a method that an encoder sets, in bytes.
 const METHOD_LEN: usize = 20;
 
-/// Names and values of the headers that one call adds, in sum, in bytes.
+/// Maximum length of the names and values of all headers that one call adds, in bytes.
 const ADDED_HEADERS_LEN: usize = 32 << 10;
 
-/// A policy's text, fit to be kept and shown.
+/// Cuts and cleans a policy's text, so that it can be kept and shown.
 pub(super) fn readable(text: &str) -> String {
     printable(text, TEXT_LEN)
 }
 
-/// At most `limit` bytes of a guest's text, with its control characters replaced.
+/// Returns at most `limit` bytes of a guest's text, with its control characters replaced.
 pub(super) fn printable(text: &str, limit: usize) -> String {
     let mut clean = text[..text.floor_char_boundary(limit)].replace(char::is_control, "\u{fffd}");
     // The replacement has three bytes.
@@ -52,10 +52,10 @@ pub(super) fn printable(text: &str, limit: usize) -> String {
     clean
 }
 
-/// Whether a policy or a binding may put this header on a request.
+/// Checks whether a policy or a binding may put this header on a request.
 ///
 /// # Errors
-/// One sentence that says what is wrong with it.
+/// Returns one sentence that names the rule that the header breaks.
 pub fn check_header(name: &str, value: &[u8]) -> Result<(), String> {
     if name.eq_ignore_ascii_case(HOST) {
         return Err(set_by_the_server(name));
@@ -63,10 +63,10 @@ pub fn check_header(name: &str, value: &[u8]) -> Result<(), String> {
     check_any_header(name, value)
 }
 
-/// Whether a job may have this header: besides the others, a `Host` of its own.
+/// Checks whether a job may have this header: what [`check_header`] allows, and a `Host` of its own.
 ///
 /// # Errors
-/// One sentence that says what is wrong with it.
+/// Returns one sentence that names the rule that the header breaks.
 pub fn check_job_header(name: &str, value: &[u8]) -> Result<(), String> {
     check_any_header(name, value)?;
     if name.eq_ignore_ascii_case(HOST) && !is_host(value) {
@@ -82,7 +82,7 @@ fn set_by_the_server(name: &str) -> String {
     format!("the header `{}` is set by the server", readable(name))
 }
 
-/// Whether this is the value of a `Host` header (RFC 9110, section 7.2).
+/// Returns whether this is a valid value of a `Host` header (RFC 9110, section 7.2).
 fn is_host(value: &[u8]) -> bool {
     Authority::try_from(value).is_ok_and(|authority| {
         let (host, whole) = (authority.host(), authority.as_str());
@@ -101,7 +101,7 @@ fn check_any_header(name: &str, value: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Accepts an encoder's answer.
+/// Checks the request that an encoder returned.
 pub(super) fn check_encoded(
     limits: &Limits,
     before: &types::Request,
@@ -113,7 +113,7 @@ pub(super) fn check_encoded(
     let is_the_jobs_own = |header: &&types::Header| {
         header.name.eq_ignore_ascii_case(HOST) && before.headers.iter().any(|before| is_same(before, header))
     };
-    // One that the job has may stay, once.
+    // The `Host` header that the job itself has may stay, once.
     let own = after.headers.iter().find(is_the_jobs_own);
     let others = after.headers.iter().filter(|header| own.is_none_or(|own| !std::ptr::eq(own, *header)));
     check_headers(others, length(&before.headers))?;
@@ -128,7 +128,7 @@ pub(super) fn check_encoded(
 }
 
 fn check_method(method: &str) -> Result<(), Fault> {
-    // CONNECT would make a tunnel of the connection.
+    // CONNECT would turn the connection into a tunnel.
     let fine =
         method.len() <= METHOD_LEN && Method::from_bytes(method.as_bytes()).is_ok_and(|it| it != Method::CONNECT);
     if fine { Ok(()) } else { Err(Fault::bad_answer(format!("`{}` is not a method", readable(method)))) }
@@ -144,7 +144,7 @@ fn check_url(before: &str, after: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Accepts a signer's answer and puts it on the request.
+/// Checks a signer's result and puts it on the request.
 pub(super) fn apply_signed(
     limits: &Limits,
     mut request: types::Request,

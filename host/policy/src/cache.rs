@@ -1,11 +1,11 @@
-//! Native code on disk, so that a restart compiles nothing.
+//! Cache of native code on disk, so that a restart compiles nothing.
 //!
-//! Loading native code is running it. So each file begins with an HMAC-SHA256 under a key of this server over its name and its
-//! content, and a file that does not verify is not loaded but made again. The name covers the component, the engine's settings
-//! and version, and the host crate's version.
+//! To load native code is to run it. So each file begins with an HMAC-SHA256 of its name and content, under a key of this server. A file that
+//! does not verify is not loaded but compiled again. The name covers the component, the engine's settings and version, and the host crate's
+//! version.
 //!
-//! The files together have a bound. Past it those go that were loaded longest ago, which takes them along that another version of the server
-//! has left.
+//! The total size of the files is bounded. Beyond the bound, the files that were loaded longest ago are removed, and among them those that
+//! another version of the server has left.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
@@ -20,28 +20,28 @@ use zeroize::Zeroizing;
 use super::component::Digest;
 use carillon_core::clock;
 
-/// Length of the code in front of the content, in bytes.
+/// Length of the authentication code in front of the content, in bytes.
 const MAC_LEN: usize = 32;
 
-/// What is in the name of each file, whole or half written.
+/// Part of the name of each file, complete or half written.
 const EXTENSION: &str = ".cwasm";
 
-/// So much is given up at a time, in percent of what may be kept: looking for what was loaded longest ago takes a walk over all.
+/// Share of the bound that one removal frees, in percent: to find the files that were loaded longest ago, it must read the whole directory.
 const LESS: u64 = 10;
 
-/// A directory of authenticated artefacts.
+/// Directory of authenticated artefacts.
 pub struct Cache {
     dir: PathBuf,
     key: Zeroizing<[u8; 32]>,
     engine: u64,
-    /// Bytes of all files.
+    /// Maximum size of all files, in bytes.
     limit: u64,
-    /// Bytes of all files, as far as they have been counted.
+    /// Size of all files in bytes; `None` until they have been counted.
     size: Mutex<Option<u64>>,
 }
 
 impl Cache {
-    /// Artefacts of `engine` in `dir`, which is made when it is first written to; at most `limit` bytes are kept.
+    /// Caches artefacts of `engine` in `dir`, which is made at the first write; at most `limit` bytes are kept.
     #[must_use]
     pub fn new(dir: PathBuf, key: Zeroizing<[u8; 32]>, engine: &Engine, limit: usize) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -51,7 +51,7 @@ impl Cache {
         Self { dir, key, engine: hasher.finish(), limit, size: Mutex::default() }
     }
 
-    /// The artefact of a component, if it is there and ours.
+    /// Returns the artefact of a component, if it is cached and authentic.
     pub async fn get(&self, component: &Digest) -> Option<Vec<u8>> {
         let name = self.name(component);
         let path = self.dir.join(&name);
@@ -70,7 +70,7 @@ impl Cache {
         Some(content.to_vec())
     }
 
-    /// Keeps an artefact. A cache that cannot be written to costs time at the next start, nothing else.
+    /// Stores an artefact. A failure to write costs time at the next start and nothing else.
     pub async fn put(&self, component: &Digest, artefact: &[u8]) {
         let name = self.name(component);
         let mut content = self.mac(&name, artefact).finalize().into_bytes().to_vec();
@@ -92,7 +92,7 @@ impl Cache {
         }
     }
 
-    /// Removes the artefact of a component, if it is there.
+    /// Removes the artefact of a component, if it is cached.
     pub async fn remove(&self, component: &Digest) {
         let mut size = self.size.lock().await;
         if tokio::fs::remove_file(self.dir.join(self.name(component))).await.is_ok() {
@@ -114,7 +114,7 @@ impl Cache {
     }
 }
 
-/// Puts a file in its place in one go, under a name of its own until then, and says how large the one was that stood there.
+/// Writes a file under a temporary name, renames it into its place, and returns the size of the file that it replaced.
 fn write(dir: &Path, name: &str, content: &[u8]) -> std::io::Result<u64> {
     std::fs::create_dir_all(dir)?;
     let place = dir.join(name);
@@ -125,7 +125,7 @@ fn write(dir: &Path, name: &str, content: &[u8]) -> std::io::Result<u64> {
     Ok(before)
 }
 
-/// Removes what was loaded longest ago until the rest is not larger than it may be, and says how large that is.
+/// Removes the files that were loaded longest ago until the rest fits the limit, and returns the size of the rest.
 fn prune(dir: &Path, limit: u64) -> std::io::Result<u64> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -146,7 +146,7 @@ fn prune(dir: &Path, limit: u64) -> std::io::Result<u64> {
         if size <= least {
             break;
         }
-        // Who reads it at this moment has it open.
+        // A reader of the file has it open and can read on.
         if std::fs::remove_file(&path).is_ok() {
             size -= len;
         }
@@ -162,7 +162,7 @@ mod tests {
         Cache::new(dir.to_owned(), Zeroizing::new([key; 32]), &Engine::default(), 1 << 20)
     }
 
-    /// The components of these that are there.
+    /// Returns the indices of the components that are cached.
     async fn there(cache: &Cache, components: &[Digest]) -> Vec<usize> {
         let mut there = Vec::new();
         for (index, component) in components.iter().enumerate() {
@@ -183,7 +183,7 @@ mod tests {
             cache.put(component, &[0; 1_000]).await;
         }
         assert_eq!(there(&cache, &components).await, [0, 1, 2, 3]);
-        // As the file system counts time: the first is the newest, the third the oldest.
+        // Times of the file system: the first file is the newest, the third the oldest.
         for (index, seconds) in [(2, 1), (3, 2), (1, 3), (0, 4)] {
             let file = std::fs::File::open(dir.path().join(cache.name(&components[index]))).unwrap();
             let metadata = file.metadata().unwrap();
@@ -193,7 +193,7 @@ mod tests {
         assert!(cache.get(&components[2]).await.is_some(), "it is the newest now");
         cache.put(&components[4], &[0; 1_000]).await;
         assert_eq!(there(&cache, &components).await, [0, 1, 2, 4]);
-        // The same again is not counted twice.
+        // Storing the same artefact again does not count it twice.
         cache.put(&components[4], &[0; 1_000]).await;
         assert_eq!(there(&cache, &components).await, [0, 1, 2, 4]);
         cache.put(&components[5], &[0; 3_000]).await;

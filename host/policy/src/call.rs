@@ -1,4 +1,4 @@
-//! One call of a policy: a fresh store, its arguments, its answer or its fault, and what it used.
+//! One call of a policy: a fresh store, its arguments, its result or its fault, and its usage.
 
 use std::sync::Arc;
 
@@ -20,39 +20,39 @@ use super::wit::{judge_export, meta_export, observe_export, retry_export, types}
 use carillon_core::clock::Stopwatch;
 use carillon_core::exhaustion::Exhausted;
 
-/// What came of a call.
+/// Result and usage of a call.
 #[derive(Debug)]
 pub struct CallResult<T> {
-    /// The answer.
+    /// Value that the policy returned, or the fault.
     pub result: Result<T, Fault>,
-    /// What it cost.
+    /// Time, fuel and memory that the call used, and its log.
     pub usage: CallUsage,
 }
 
-/// What a call cost, and what it said.
+/// Usage of a call: time, fuel, memory, and its log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallUsage {
-    /// From the making of the store to its end.
+    /// Microseconds from the creation of the store to its end.
     pub micros: u64,
-    /// Units of work.
+    /// Fuel that was consumed.
     pub fuel: u64,
-    /// Of so many, which follow from [`Limits::fuel`] and the call's arguments.
+    /// Fuel granted to the call: [`Limits::fuel`] plus the allowance for its arguments.
     pub fuel_limit: u64,
-    /// Of [`Limits::memory`]. A memory does not shrink: so this is what it had in the end, and the most that it had.
+    /// Bytes of linear memory, bounded by [`Limits::memory`]. A memory does not shrink, so the size at the end is also the peak.
     pub memory: usize,
-    /// Its log.
+    /// Lines that the policy logged.
     pub log: Vec<String>,
 }
 
 impl Plugin {
-    /// What the plugin says of itself.
+    /// Returns the plugin's description of itself.
     pub fn describe(&self, limits: &Limits) -> CallResult<meta_export::Description> {
         self.call(limits, Facts::default(), 0, |exports, store, instance| {
             exports.meta.load(&mut *store, instance)?.call_describe(store).map(Ok)
         })
     }
 
-    /// Whether the plugin accepts a config; the inner error is its own sentence.
+    /// Asks the plugin whether it accepts a config; the inner error is the plugin's own sentence.
     pub fn check(&self, limits: &Limits, config: &str) -> CallResult<Result<(), String>> {
         self.call(limits, Facts::default(), config.len(), |exports, store, instance| {
             let answer = exports.meta.load(&mut *store, instance)?.call_check(store, config)?;
@@ -60,7 +60,7 @@ impl Plugin {
         })
     }
 
-    /// Turns a request into another one.
+    /// Encodes a request: returns the request that the plugin makes from it.
     pub fn encode(
         &self,
         limits: &Limits,
@@ -78,7 +78,7 @@ impl Plugin {
         called
     }
 
-    /// Signs a request: the answer is the signed request.
+    /// Signs a request: returns the signed request.
     pub fn sign(
         &self,
         limits: &Limits,
@@ -102,7 +102,7 @@ impl Plugin {
         }
     }
 
-    /// Decides what came back.
+    /// Asks a judge for its verdict on a response.
     pub fn judge(
         &self,
         limits: &Limits,
@@ -119,7 +119,7 @@ impl Plugin {
         })
     }
 
-    /// Decides whether and when to try again.
+    /// Asks a retry policy whether and when to try again.
     pub fn retry(
         &self,
         limits: &Limits,
@@ -139,7 +139,7 @@ impl Plugin {
         })
     }
 
-    /// Shows events. The answer is the jobs that it asks for, if it may.
+    /// Shows events to an observer. Returns the jobs that the observer requests, if it may.
     pub fn observe(
         &self,
         limits: &Limits,
@@ -191,10 +191,10 @@ impl Plugin {
     }
 }
 
-/// Names what ended a call. A guest that was refused memory may go on and end in some other way: what it ran out of first is not
-/// what ended it if it was stopped for its time or its fuel, but the cause of whatever else befell it.
+/// Names the cause of a fault. A guest that was refused memory may go on and end in another way. If the guest was stopped for its time or its
+/// fuel, that is the cause; for any other end, the refused memory is.
 fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
-    // Only what happens while the guest runs, a misused import included, carries a trace of the guest's functions.
+    // Only errors that occur while the guest runs, a misused import included, carry a trace of the guest's functions.
     let trace = error.downcast_ref::<WasmBacktrace>();
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Fault::of_policy(FaultCode::FuelExhausted, "the policy used up its fuel"),
@@ -216,10 +216,10 @@ fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     }
 }
 
-/// Where the guest was, innermost function first, without the functions of Rust that only carry a panic out.
+/// Returns where the guest was, innermost function first, without the functions of Rust that only carry a panic out.
 fn place(trace: &WasmBacktrace) -> String {
     let names = trace.frames().iter().map(|frame| match frame.func_name() {
-        // Other languages' names pass unchanged.
+        // Names of other languages pass unchanged.
         Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
         None => "a function without a name".to_owned(),
     });
@@ -227,10 +227,10 @@ fn place(trace: &WasmBacktrace) -> String {
     if names.is_empty() { String::new() } else { format!(", in {}", names.join(", called by ")) }
 }
 
-/// The most functions that a trap names.
+/// Maximum number of functions in the message of a trap.
 const FUNCTIONS: usize = 8;
 
-/// What Rust calls between the line that panics and the trap.
+/// Functions of Rust's runtime between the line that panics and the trap.
 const PANIC_MACHINERY: [&str; 12] = [
     "core::panicking::",
     "core::option::unwrap_failed",
@@ -256,7 +256,7 @@ fn outside_of_panics(names: Vec<String>) -> Vec<String> {
     names.into_iter().skip(first).collect()
 }
 
-/// Names what kept a call from starting: the guest's own start function, its demands, or else the server.
+/// Names the cause of a call that did not start: the guest's own start function, its demands, or else the server.
 fn unstarted(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     if store.data().meter.refused || error.downcast_ref::<Trap>().is_some() {
         return fault(store, error);
@@ -264,7 +264,8 @@ fn unstarted(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     of_server(error, format!("the server cannot start the policy: {}", one_line(error)))
 }
 
-/// A fault of the server. What it has run out of may be there again in a moment, which is another thing than a call that cannot be made.
+/// Makes a fault of the server. A resource that has run out may be free again in a moment, so that fault differs from a call that cannot be
+/// made.
 fn of_server(error: &wasmtime::Error, message: String) -> Fault {
     let is_full =
         error.is::<PoolConcurrencyLimitError>() || error.chain().any(|cause| Exhausted::find(cause).is_some());
@@ -272,7 +273,7 @@ fn of_server(error: &wasmtime::Error, message: String) -> Fault {
     Fault { code, blame: Blame::Host, message }
 }
 
-/// An error with its causes, without line breaks, cut to a readable length.
+/// Formats an error with its causes, without line breaks, cut to a readable length.
 fn one_line(error: &wasmtime::Error) -> String {
     answer::readable(&format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "))
 }

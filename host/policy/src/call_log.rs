@@ -1,10 +1,10 @@
-//! The bounded log of one call.
+//! Bounded log of one call.
 
 use super::answer;
 use super::limits::Limits;
 use super::wit::log_import;
 
-/// The bounded log of one call.
+/// Bounded log of one call.
 #[derive(Debug)]
 pub(super) struct LogLines {
     lines: Vec<String>,
@@ -23,17 +23,17 @@ impl LogLines {
         }
     }
 
-    /// Bytes of a line; the rest is cut off.
+    /// Maximum length of a line in bytes; the rest is cut off.
     pub(super) fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// What a panic of Rust said last, with its place: `panicked at src/lib.rs:3:5: no signature`.
+    /// Returns the last message of a Rust panic, with its place: `panicked at src/lib.rs:3:5: no signature`.
     pub(super) fn panic(&self) -> Option<String> {
         let at = self.lines.iter().rposition(|line| line.contains("panicked at ") || line.contains(" panicked: "))?;
         let line = &self.lines[at];
         let said = line.find("panicked").map(|start| line[start..].to_owned())?;
-        // The standard library says where on one line, and why on the next.
+        // The standard library prints the place on one line and the message on the next.
         let next = self.lines.get(at + 1).filter(|_| said.ends_with(':')).and_then(|next| next.split_once(": "));
         Some(next.map_or_else(|| said.clone(), |(_, why)| format!("{said} {why}")))
     }
@@ -52,7 +52,7 @@ impl LogLines {
         self.lines.push(format!("{level}: {}", answer::printable(message, self.max_length)));
     }
 
-    /// The lines, with a last one that counts what was dropped.
+    /// Returns the lines; a last one counts the lines that were dropped.
     pub(super) fn finish(mut self) -> Vec<String> {
         if self.dropped > 0 {
             self.lines.push(format!("({} more lines were dropped)", self.dropped));

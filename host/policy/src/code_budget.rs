@@ -1,16 +1,16 @@
-//! How much memory the native code of loaded components takes, of how much it is meant to take.
+//! Account of the memory that the native code of loaded components takes, with its bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The account, in bytes.
+/// Budget for native code, in bytes.
 #[derive(Debug)]
 pub(super) struct CodeBudget {
     taken: AtomicUsize,
     limit: usize,
 }
 
-/// Some of it, until this is dropped.
+/// Reserved part of the budget, which is returned when this is dropped.
 #[derive(Debug)]
 pub(super) struct CodeReservation {
     room: Arc<CodeBudget>,
@@ -22,18 +22,18 @@ impl CodeBudget {
         Arc::new(Self { taken: AtomicUsize::new(0), limit })
     }
 
-    /// Bytes that are taken.
+    /// Returns the bytes that are reserved.
     pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// For what must be loaded, whether there is room or not.
+    /// Reserves `bytes` for code that must be loaded, even beyond the bound.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> CodeReservation {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
         CodeReservation { room: Arc::clone(self), bytes }
     }
 
-    /// For what can be done without: None if there is no room.
+    /// Reserves `bytes` for code that is dispensable; `None` if they do not fit.
     pub(super) fn take_spare(self: &Arc<Self>, bytes: usize) -> Option<CodeReservation> {
         let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;

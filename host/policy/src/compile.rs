@@ -1,7 +1,8 @@
-//! Compiles components in a child process: a component that makes the compiler slow or hungry hurts itself only.
+//! Compilation of components in a child process, so that a component on which the compiler is slow or needs much memory affects no other
+//! work.
 //!
-//! The child is this same program. It reads the component from its standard input, limits itself, and writes native code to its
-//! standard output; the parent takes nothing but that pipe's content.
+//! The child is this same program. It reads the component from its standard input, limits itself, and writes native code to its standard
+//! output; the parent uses nothing but the content of that pipe.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -17,22 +18,22 @@ use tokio::process::Command;
 use super::engine;
 use super::load_error::LoadError;
 
-/// The hidden subcommand that makes this program a compiler.
+/// Hidden subcommand that makes this program a compiler.
 pub const SUBCOMMAND: &str = "compile-component";
 
-/// Stack of the compiling thread: deeply nested code recurses.
+/// Stack of the compiling thread in bytes: the compiler recurses into nested code.
 const COMPILER_STACK: usize = 64 << 20;
 
-/// The most native code that is taken from a compilation, in bytes.
+/// Maximum size of the native code of one component, in bytes.
 const ARTEFACT_LIMIT: usize = 128 << 20;
 
-/// The signal for a process that has had its processor time: of this number on Linux and macOS.
+/// Number, on Linux and macOS, of the signal for a process that has used up its CPU time.
 const SIGXCPU: i32 = 24;
 
-/// How Rust's standard library begins to say that there is no more memory, before it aborts.
+/// Beginning of the message that Rust's standard library prints before it aborts for lack of memory.
 const OUT_OF_MEMORY: &str = "memory allocation of ";
 
-/// Starts compilers.
+/// Starts child processes that compile.
 pub struct Compiler {
     program: PathBuf,
     timeout: Duration,
@@ -40,22 +41,22 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// `program` is a `carillon` binary; a compilation takes at most `timeout` of time (CPU and wall) and `memory` bytes of
-    /// address space.
+    /// Makes a compiler from `program`, a `carillon` binary. A compilation takes at most `timeout` (of CPU time, and of wall time) and
+    /// `memory` bytes of address space.
     #[must_use]
     pub fn new(program: PathBuf, timeout: Duration, memory: usize) -> Self {
         Self { program, timeout, memory }
     }
 
-    /// The longest that a compilation takes.
+    /// Maximum duration of a compilation.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Turns a component into native code.
+    /// Compiles a component to native code.
     ///
     /// # Errors
-    /// [`LoadError::Compile`] if the compiler says no, or ends for any other reason.
+    /// Returns [`LoadError::Compile`] if the compiler rejects the component or ends for any other reason.
     pub async fn compile(&self, component: &Bytes) -> Result<Vec<u8>, LoadError> {
         let failed = |text: String| LoadError::Compile(text);
         let mut child = Command::new(&self.program)
@@ -63,7 +64,7 @@ impl Compiler {
             .arg(self.timeout.as_secs().max(1).to_string())
             .arg(self.memory.to_string())
             .env_clear()
-            // Or the allocator reserves a gibibyte of address space at its start, half of what there is or more.
+            // Without this, the allocator reserves a gibibyte of address space at its start, half of the limit or more.
             .env("MIMALLOC_ARENA_RESERVE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -75,7 +76,7 @@ impl Compiler {
         let component = component.clone();
         let feed = tokio::spawn(async move {
             if let Some(pipe) = &mut stdin {
-                // A compiler that has died says more on its standard error than a broken pipe does here.
+                // If the compiler has died, its standard error says more than the broken pipe here.
                 drop(pipe.write_all(&component).await);
             }
         });
@@ -85,7 +86,7 @@ impl Compiler {
         if output.status.success() { Ok(output.stdout) } else { Err(failed(self.reason(&output))) }
     }
 
-    /// Why a compiler ended without native code.
+    /// Returns the reason why a compiler ended without native code.
     fn reason(&self, output: &Output) -> String {
         let said = String::from_utf8_lossy(&output.stderr);
         match said.trim() {
@@ -103,12 +104,13 @@ impl Compiler {
     }
 }
 
-/// What the child does: `seconds` of CPU, `memory` bytes of address space, component in, native code out.
+/// Entry of the child process: limits itself to `seconds` of CPU time and `memory` bytes, reads a component, and writes native code.
 ///
 /// # Errors
-/// If the component does not compile.
+/// Returns an error if the component does not compile.
 pub fn compiler_main(seconds: u64, memory: u64) -> anyhow::Result<()> {
-    // The first of the two sends a signal that says so; neither leaves a core.
+    // The soft limit of CPU time sends SIGXCPU, which names the cause, before the hard limit kills; with the limit on core files neither
+    // leaves one.
     rlimit::setrlimit(rlimit::Resource::CORE, 0, 0)?;
     rlimit::setrlimit(rlimit::Resource::CPU, seconds, seconds.saturating_add(1))?;
     rlimit::setrlimit(rlimit::Resource::AS, memory, memory)?;

@@ -1,8 +1,8 @@
-//! Whose upload is compiled next.
+//! Queue of uploads in front of the compiler.
 //!
-//! What somebody uploads may take the compiler as long as it may take. So the uploads of a tenant are compiled one after the other, and
-//! those of several tenants in turn: who uploads once waits for at most one of each tenant that came before, however much they
-//! have in store. What waits is bounded for each tenant, and so is the time: who is sent away is told to come back.
+//! The compiler may use its whole time limit on each upload. So the uploads of one tenant are compiled one after the other, and those of
+//! several tenants in turn: a tenant with one upload waits for at most one upload of each tenant that came before, however many those have
+//! queued. The queue is bounded for each tenant, and so is the waiting time; an upload that is turned away may be sent again later.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -14,30 +14,30 @@ use tokio::time::Sleep;
 use super::load_error::LoadError;
 use carillon_core::job::TenantId;
 
-/// Uploads of one tenant that are compiled or wait for it.
+/// Maximum number of uploads of one tenant that are being compiled or wait for it.
 const PLACES: usize = 16;
 
-/// The uploads of all tenants.
+/// Uploads of all tenants.
 pub(super) struct CompileQueue {
-    /// Compilations at the same time.
+    /// Permits for compilations at the same time.
     slots: Semaphore,
-    /// Everybody who ever uploaded anything: there are few tenants.
+    /// Every tenant that has ever uploaded something: there are few tenants.
     lines: Mutex<HashMap<TenantId, Arc<TenantQueue>>>,
 }
 
-/// The uploads of one tenant.
+/// Uploads of one tenant.
 pub(super) struct TenantQueue {
     places: Semaphore,
     first: Semaphore,
 }
 
 impl CompileQueue {
-    /// So many compilations at a time.
+    /// Makes a queue that allows `slots` compilations at a time.
     pub(super) fn new(slots: usize) -> Self {
         Self { slots: Semaphore::new(slots), lines: Mutex::default() }
     }
 
-    /// Where the tenant's uploads wait.
+    /// Returns the tenant's queue.
     pub(super) fn line(&self, tenant: TenantId) -> Arc<TenantQueue> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(
@@ -47,14 +47,14 @@ impl CompileQueue {
         )
     }
 
-    /// Waits for a compiler. Who asks is the first of its tenant's, so tenants take turns.
+    /// Waits for a compiler. The caller is first in its tenant's queue, so tenants take turns.
     pub(super) async fn slot(&self, patience: Pin<&mut Sleep>) -> Result<SemaphorePermit<'_>, LoadError> {
         wait(&self.slots, patience).await
     }
 }
 
 impl TenantQueue {
-    /// Waits until the tenant's uploads before this one have been compiled.
+    /// Waits until the tenant's earlier uploads have been compiled.
     pub(super) async fn first(&self, patience: Pin<&mut Sleep>) -> Result<[SemaphorePermit<'_>; 2], LoadError> {
         let place = self.places.try_acquire();
         let place = place.map_err(|_| LoadError::Busy("the tenant has too many uploads under way".to_owned()))?;

@@ -1,4 +1,4 @@
-//! What can be known of a component by its bytes and by names: what identifies it, which roles it plays, what it may import.
+//! Facts about a component that follow from its bytes and names: its digest, its roles, and its permitted imports.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use sha2::{Digest as _, Sha256};
 use super::load_error::LoadError;
 use super::wasi;
 
-/// The interfaces that a component may import; `types` and `judge` only for their types.
+/// Interfaces that a component may import; `types` and `judge` only for their types.
 const ALLOWED_IMPORTS: [&str; 5] = ["types", "log", "keys", "jobs", "judge"];
 
-/// The version of the policy interface, and the names that belong to its compatibility track.
+/// Package of the policy interface, and the beginning of the versions in its compatibility track.
 const PACKAGE: &str = "carillon:policy/";
 const TRACK: &str = "@0.1.";
 
@@ -33,10 +33,10 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role, in the order of an attempt.
+    /// All roles, in the order of an attempt.
     pub const ALL: [Self; 5] = [Self::Encode, Self::Sign, Self::Judge, Self::Retry, Self::Observe];
 
-    /// The role's name in the API, which is also its interface's name.
+    /// Returns the role's name in the API, which is also its interface's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl fmt::Display for Role {
 pub struct Digest(pub Arc<str>);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Returns the digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(hex::encode(Sha256::digest(bytes)).into())
@@ -75,7 +75,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Refuses what is certainly not a component, before anything is compiled.
+/// Rejects bytes that are certainly not a component, before anything is compiled.
 pub(super) fn check_bytes(bytes: &[u8], limit: usize) -> Result<(), LoadError> {
     if bytes.len() > limit {
         return Err(LoadError::TooLarge { size: bytes.len(), limit });
@@ -93,18 +93,18 @@ pub(super) fn check_bytes(bytes: &[u8], limit: usize) -> Result<(), LoadError> {
     }
 }
 
-/// Whether a policy gets what it imports under this name.
+/// Returns whether a policy may import this name.
 pub(super) fn is_allowed_import(name: &str) -> bool {
     wasi::interface(name).is_some() || interface(name).is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface))
 }
 
-/// The interface's own name, if it is one of ours in the version that this host speaks.
+/// Returns the interface's own name, if it is an interface of Carillon in the version that this host supports.
 pub(super) fn interface(name: &str) -> Option<&str> {
     let (interface, patch) = name.strip_prefix(PACKAGE)?.split_once(TRACK)?;
     (!patch.is_empty()).then_some(interface)
 }
 
-/// The name under which a component exports one of our interfaces.
+/// Returns the name under which a component exports an interface of Carillon.
 pub(super) fn export_name(interface: &str) -> String {
     format!("{PACKAGE}{interface}{TRACK}0")
 }

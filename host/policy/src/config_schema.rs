@@ -1,8 +1,8 @@
-//! The schemas of plugins' configs, which their authors write.
+//! JSON Schemas of plugins' configs, which the plugins' authors write.
 //!
-//! What a schema costs to make ready and to check with is bounded by what it says: nothing in it refers to other parts, its patterns are
-//! few, small, and matched in linear time. It is made ready when the first config is checked, by whoever checks it: what is
-//! read from the store, under a lock that everybody waits for, is not.
+//! The cost of compiling a schema and of validating with it is bounded by its content: it has no references to other parts, and its patterns
+//! are few, small, and matched in linear time. The first validation of a config compiles the schema, in the task that validates; reading
+//! schemas from the store, under a lock that many tasks wait for, does not.
 
 mod error;
 
@@ -13,39 +13,39 @@ use serde_json::Value;
 
 pub use self::error::message;
 
-/// The most values in a schema: objects, lists and what is in them.
+/// Maximum number of values in a schema: objects, lists and their content.
 const NODES: usize = 4_096;
 
-/// How deep they may lie.
+/// Maximum depth of nesting.
 const DEPTH: usize = 64;
 
-/// The most patterns, and what one may take when it is compiled, in bytes; matching may take as much again.
+/// Maximum number of patterns, and maximum size of one in compiled form, in bytes; matching may take as much again.
 const PATTERNS: usize = 32;
 const PATTERN_SIZE: usize = 128 << 10;
 
-/// A schema that is made ready when it is needed.
+/// Schema that is compiled when it is first used.
 #[derive(Default)]
 pub struct Schema(OnceLock<Result<Validator, String>>);
 
 impl Schema {
-    /// Whether it is ready to check with.
+    /// Returns whether the schema is compiled.
     pub fn is_ready(&self) -> bool {
         self.0.get().is_some()
     }
 
-    /// Makes it ready: `schema` is always the same.
+    /// Returns the validator, and compiles it first if necessary; `schema` must be the same at each call.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// Returns the reason why the schema cannot be used.
     pub fn of(&self, schema: &Value) -> Result<&Validator, String> {
         self.0.get_or_init(|| build(schema)).as_ref().map_err(Clone::clone)
     }
 }
 
-/// Reads a schema.
+/// Compiles a schema.
 ///
 /// # Errors
-/// Why it cannot be used, as a sentence for its author.
+/// Returns the reason why the schema cannot be used, as a sentence for its author.
 pub fn build(schema: &Value) -> Result<Validator, String> {
     let mut count = Count::default();
     count.add(schema, 1)?;
@@ -56,7 +56,7 @@ pub fn build(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| format!("the config schema is not a JSON Schema, or has a pattern that is too large: {error}"))
 }
 
-/// What has been seen of a schema.
+/// Counts of the schema's parts so far.
 #[derive(Default)]
 struct Count {
     nodes: usize,

@@ -1,9 +1,9 @@
-//! A small component once more in the engine of each policy thread that calls it often.
+//! Copies of a small component in the engines of the policy threads that call it often.
 //!
-//! An engine's pool of instances, its counters and those of its code are written by each call, so threads that share an engine hand
-//! that memory from core to core all the time. A thread with an engine of its own does not wait for another's. What it costs is
-//! native code, and the time to make it: so a copy is made for a thread that has called the component a while, and only while there
-//! is room for what can be done without.
+//! Each call writes to its engine's pool of instances, to the engine's counters and to those of its code, so threads that share an engine
+//! pass that memory from core to core all the time. A thread with an engine of its own does not wait for another. A copy costs native code
+//! and the time to make it. So it is made only for a thread that has called the component for a while, and only while the code budget has
+//! room for dispensable code.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,35 +13,35 @@ use super::engine::PolicyEngine;
 use super::linked_component::LinkedComponent;
 use super::threads::seat;
 
-/// How often a thread calls the original first: so many calls gain about what it takes to make a copy, a millisecond.
+/// Calls of the original by a thread before it makes a copy: that many calls gain about as much as a copy costs, a millisecond.
 pub(super) const PATIENCE: u32 = 256;
 
-/// The copies of one component.
+/// Copies of one component.
 pub(super) struct Copies {
-    /// The first is the engine of the original.
+    /// Engines; the first is the original's.
     engines: Arc<[Arc<PolicyEngine>]>,
-    /// One for each of the others.
+    /// One copy for each of the other engines.
     copies: Box<[Copy]>,
     room: Arc<CodeBudget>,
 }
 
-/// What there is in one engine.
+/// Copy in one engine.
 #[derive(Default)]
 struct Copy {
-    /// Calls that there were none for.
+    /// Calls that found no copy.
     missed: AtomicU32,
-    /// None in it: it could not be made.
+    /// The copy; `Some(None)` if it could not be made.
     made: OnceLock<Option<LinkedComponent>>,
 }
 
 impl Copies {
-    /// In so many engines, none so far.
+    /// Makes an empty set of copies for these engines.
     pub(super) fn new(engines: Arc<[Arc<PolicyEngine>]>, room: Arc<CodeBudget>) -> Self {
         let copies = engines.iter().skip(1).map(|_| Copy::default()).collect();
         Self { engines, copies, room }
     }
 
-    /// The copy of this thread, which is made of the original when it is time. None: the original is the one to call.
+    /// Returns this thread's copy, which is made from the original when it is due. `None` means: call the original.
     pub(super) fn here(&self, original: &LinkedComponent) -> Option<&LinkedComponent> {
         let index = seat() % self.engines.len();
         let copy = self.copies.get(index.checked_sub(1)?)?;

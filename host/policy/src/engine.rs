@@ -1,11 +1,11 @@
-//! An `Engine`: how components are compiled, instantiated and interrupted.
+//! Wasmtime engines: how components are compiled, instantiated and interrupted.
 //!
-//! Each policy thread has one for small guests, as long as there are few threads, and all have one for large ones when it is needed.
-//! They share every setting but the sizes of their pools.
+//! Each policy thread has an engine for small guests, as long as there are few threads; all threads share one engine for large guests, made
+//! when it is needed. The engines differ only in the sizes of their pools.
 //!
-//! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call gives the same answer
-//! on every node. Memories of 64 bits are switched off: no policy needs them, and each access would be checked. Threads, garbage
-//! collection, exceptions and the asynchronous component model are not even compiled in.
+//! Settings that change what a guest computes (NaN bits, relaxed SIMD) are pinned, so that the same call returns the same result on every
+//! node. Memories of 64 bits are switched off: no policy needs them, and each access would be checked. Threads, garbage collection,
+//! exceptions and the asynchronous component model are not even compiled in.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,49 +19,50 @@ use super::state::CallState;
 use super::wasi::{self, Facts};
 use super::wit::{jobs_import, keys_import, log_import};
 
-/// The longest deadline, in ticks: added to the epoch it must not overflow.
+/// Maximum deadline in ticks: added to the epoch, it must not overflow.
 const MAX_TICKS: u64 = u64::MAX / 2;
 
-/// Memory that stays with an instance slot between calls; what a guest touches below this costs no page faults next time.
+/// Memory of an instance slot that stays mapped between calls, in bytes; what a guest touches below this costs the next call no page faults.
 const KEEP_RESIDENT: usize = 256 << 10;
 
 /// Stack of a guest, in bytes.
 const GUEST_STACK: usize = 512 << 10;
 
-/// What one host import may be handed by one call, in bytes and bookkeeping.
+/// Maximum data that one call of a host import may pass, in bytes and bookkeeping.
 const HOSTCALL_FUEL: usize = 32 << 20;
 
-/// Core instances in one component: the module itself and the shims around it.
+/// Maximum number of core instances in one component: the module itself and the shims around it.
 const CORE_INSTANCES: u32 = 20;
 
-/// The same in a large one, which may be linked of many modules.
+/// The same for a large component, which may be linked from many modules.
 const LARGE_CORE_INSTANCES: u32 = 100;
 
-/// Memories in one component.
+/// Maximum number of memories in one component.
 const MEMORIES: u32 = 2;
 
-/// Bytes of what wasmtime keeps of an instance; large ones have many functions and globals.
+/// Maximum size of wasmtime's data about an instance, in bytes; large components have many functions and globals.
 const LARGE_INSTANCE: usize = 8 << 20;
 
-/// The most engines for small guests. Each may have native code of its own of each component.
+/// Maximum number of engines for small guests. Each may have native code of its own for each component.
 pub(super) const MAX_ENGINES: usize = 8;
 
 /// Instance slots beyond one for each policy thread.
 const SPARE_SLOTS: u32 = 4;
 
-/// Compiles, links and makes stores.
+/// Engine that compiles, links and makes stores.
 pub(super) struct PolicyEngine {
     engine: Engine,
     linker: Linker<CallState>,
     limits: Limits,
-    /// Only of the engine for large guests.
+    /// Limits of large guests; only in their engine.
     large: Option<LargeLimits>,
     trial: Mutex<()>,
     ticker: Arc<Ticker>,
 }
 
 impl PolicyEngine {
-    /// One for all of so many threads, for calls under `limits`, with what is different for large guests if it is for these.
+    /// Makes one engine for all of `threads` threads, for calls under `limits`; `large` holds the different limits if it is the engine of
+    /// large guests.
     pub(super) fn new(limits: &Limits, threads: usize, large: Option<LargeLimits>) -> wasmtime::Result<Self> {
         let limits = large.as_ref().map_or_else(|| limits.clone(), |large| large.over(limits));
         let engine = Engine::new(&config(&limits, threads, large.is_some())?)?;
@@ -69,8 +70,8 @@ impl PolicyEngine {
         Self::of(engine, limits, large, Arc::new(ticker))
     }
 
-    /// One for each of so many threads, or for a few of them if they are many, with one clock. The first has room for calls of all of
-    /// them, for what the others do not have.
+    /// Makes an engine for each of `threads` threads, or for some of them if there are many, with one clock. The first has room for calls of
+    /// all threads, because the others may lack a copy of the component.
     pub(super) fn several(limits: &Limits, threads: usize) -> wasmtime::Result<Arc<[Arc<Self>]>> {
         let count = threads.clamp(1, MAX_ENGINES);
         let (first, other) = (config(limits, threads, false)?, config(limits, threads.div_ceil(count), false)?);
@@ -86,7 +87,7 @@ impl PolicyEngine {
         Ok(Self { engine, linker, limits, large, trial: Mutex::default(), ticker })
     }
 
-    /// What a call may use here if the caller allows it `limits`.
+    /// Returns the limits of a call in this engine if the caller grants it `limits`.
     pub(super) fn limits<'a>(&self, limits: &'a Limits) -> Cow<'a, Limits> {
         match &self.large {
             Some(large) => Cow::Owned(large.over(limits)),
@@ -102,7 +103,7 @@ impl PolicyEngine {
         &self.engine
     }
 
-    /// Links a component. With WASI it gets a linker of its own, in which the interfaces that it imports have its versions.
+    /// Links a component. A component that imports WASI gets a linker of its own, with the interfaces in the versions that it imports.
     pub(super) fn link(&self, component: &Component, wasi: &[String]) -> wasmtime::Result<InstancePre<CallState>> {
         if wasi.is_empty() {
             return self.linker.instantiate_pre(component);
@@ -113,10 +114,9 @@ impl PolicyEngine {
         linker.instantiate_pre(component)
     }
 
-    /// Takes over what [`compile`] made.
+    /// Loads the artefact that [`compile`] made.
     ///
-    /// The artefact is native code: it must come from this program, by a pipe from the compiler process or authenticated from
-    /// the cache.
+    /// The artefact is native code: it must come from this program, by a pipe from the compiler process or authenticated from the cache.
     pub(super) fn deserialize(&self, artefact: &[u8]) -> wasmtime::Result<Component> {
         #[expect(unsafe_code, reason = "artefacts come from our own compiler process or from a file with a valid MAC")]
         unsafe {
@@ -124,13 +124,13 @@ impl PolicyEngine {
         }
     }
 
-    /// A store outside of the policy threads, for whoever links a component; one at a time, so that it takes one spare slot.
+    /// Makes a store outside of the policy threads, for linking; one at a time, so that it takes one spare slot.
     pub(super) fn trial<T>(&self, work: impl FnOnce(&mut Store<CallState>) -> T) -> wasmtime::Result<T> {
         let _one = self.trial.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(work(&mut self.store(&self.limits, Facts::default())?))
     }
 
-    /// The only way to a store: with every limit set.
+    /// Makes a store with every limit set. No other function makes one.
     pub(super) fn store(&self, limits: &Limits, facts: Facts) -> wasmtime::Result<Store<CallState>> {
         let mut store = Store::new(&self.engine, CallState::new(limits, facts));
         store.limiter(|state| &mut state.meter);
@@ -144,16 +144,16 @@ impl PolicyEngine {
     }
 }
 
-/// Turns a component into native code. Slow, and its cost is the author's to choose: run it where it can be killed.
+/// Compiles a component to native code. The component's author determines the cost, so the call belongs in a process that can be killed.
 ///
 /// # Errors
-/// If the bytes are not a component, or use something that is switched off.
+/// Returns an error if the bytes are not a component, or use a feature that is switched off.
 pub fn compile(component: &[u8]) -> wasmtime::Result<Vec<u8>> {
     Engine::new(&settings()?)?.precompile_component(component)
 }
 
-/// Everything that both the compiling and the running engine must agree on. What a trap is told with, names of functions, needs neither
-/// unwinding tables nor a map of addresses.
+/// Returns the settings on which the compiling and the running engine must agree. The data of a trap's message, names of functions, needs
+/// neither unwinding tables nor a map of addresses.
 fn settings() -> wasmtime::Result<Config> {
     let mut config = Config::new();
     config
@@ -169,14 +169,14 @@ fn settings() -> wasmtime::Result<Config> {
     Ok(config)
 }
 
-/// Those of an engine that runs what has been compiled.
+/// Returns the settings of an engine that runs compiled code.
 fn config(limits: &Limits, threads: usize, large: bool) -> wasmtime::Result<Config> {
     let mut config = settings()?;
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, threads, large)));
     Ok(config)
 }
 
-/// What a policy can import that is not WASI.
+/// Makes a linker with all imports of a policy except WASI.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     let mut linker = Linker::new(engine);
     log_import::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)?;

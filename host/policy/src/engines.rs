@@ -1,8 +1,9 @@
-//! Which engine a component runs in: the small one of each policy thread, or the large one.
+//! All engines: the small engine of each policy thread, and the one for large components.
 //!
-//! Most policies are small, and the pool that makes a fresh instance of them quick is sized for that. A component that imports WASI,
-//! has more bytes, or needs more memory or tables to begin with than a small guest may have, brings a runtime of its own along. Such
-//! ones get a pool of their own under limits of their own, which is made when the first of them is loaded: who has none does not pay.
+//! Most policies are small, and the pool that makes their fresh instances fast is sized for that. A component is large if it imports WASI,
+//! has more bytes, or starts with more memory or tables than a small guest may have: it brings a language runtime of its own. Large
+//! components get a pool of their own under limits of their own. It is made when the first of them is loaded, so a server without large
+//! components does not pay for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,16 +17,16 @@ use super::linked_component::Imports;
 use super::load_error::LoadError;
 use super::plugin::Plugin;
 
-/// All of them, the large one when it is needed.
+/// All engines; the large one is made when it is needed.
 pub(super) struct Engines {
     small: Arc<[Arc<PolicyEngine>]>,
     large: Mutex<Option<Arc<PolicyEngine>>>,
     limits: Limits,
     large_limits: LargeLimits,
     threads: usize,
-    /// Bytes of a component that is not large.
+    /// Maximum size of a component that is not large, in bytes.
     small_component: usize,
-    /// For the native code of all that are loaded.
+    /// Budget for the native code of all loaded components.
     room: Arc<CodeBudget>,
 }
 
@@ -48,22 +49,22 @@ impl Engines {
         })
     }
 
-    /// What stands for all where only settings of the compiler matter.
+    /// Returns an engine that stands for all where only the settings of the compiler matter.
     pub(super) fn compatible(&self) -> &Engine {
         self.small[0].engine()
     }
 
-    /// Bytes that the native code of what is loaded takes.
+    /// Returns the size of the native code of all loaded components, in bytes.
     pub(super) fn loaded_bytes(&self) -> usize {
         self.room.taken()
     }
 
-    /// Bytes of the largest component.
+    /// Returns the maximum size of a component, in bytes.
     pub(super) fn component_limit(&self) -> usize {
         self.small_component.max(self.large_limits.component)
     }
 
-    /// Makes a plugin of a component of so many bytes, which has been compiled.
+    /// Makes a plugin from a compiled component of `size` bytes.
     pub(super) fn load(&self, digest: Digest, size: usize, artefact: &[u8]) -> Result<Plugin, LoadError> {
         let small = &self.small[0];
         if size <= self.small_component

@@ -1,8 +1,8 @@
-//! The time of calls: a thread that lets the epoch of engines rise.
+//! Clock of calls: a thread that increments the epoch of engines.
 //!
-//! It ticks for as long as a call that has begun may run, and a while longer, and sleeps then: a server without work does nothing.
-//! Calls are not counted: what all of them write goes from core to core with each. Whoever begins one only says until when it may
-//! run, which is written once a tick however many begin.
+//! It ticks for as long as a started call may run, and a while longer, and then sleeps: a server without work does nothing. Calls are not
+//! counted: a counter that all of them write would go from core to core with each call. A call's start only records until when it may run,
+//! which is written once a tick however many calls start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// How often the epoch rises: the precision of a call's deadline. The first tick of a call may come at once.
+/// Period of the epoch: the precision of a call's deadline. The first tick of a call may come at once.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// The thread goes on for at least so many ticks after a call has begun: to wake it costs as much as some of them.
+/// Minimum number of ticks after the start of a call, because to wake the thread costs as much as some ticks.
 const RESTLESS_TICKS: u64 = 100;
 
-/// The thread of some engines. It ends with this.
+/// Ticking thread of some engines. It ends when this is dropped.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -27,9 +27,9 @@ pub(super) struct Ticker {
 struct Shared {
     /// Ticks so far. Each is counted before the epoch rises.
     now: AtomicU64,
-    /// The last tick that anybody waits for.
+    /// Last tick that a call waits for.
     until: AtomicU64,
-    /// Whether the thread must be woken for a call. It is set before `until` is read, and read after that is set.
+    /// Whether a call must wake the thread. It is set before `until` is read, and read after `until` is set.
     asleep: AtomicBool,
     stop: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Ticker {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// For a call whose deadline has just been set, so many ticks from now.
+    /// Registers a call whose deadline has just been set to `ticks` ticks from now.
     pub(super) fn call(&self, ticks: u64) {
         let shared = &*self.shared;
         let until = shared.now.load(Ordering::SeqCst).saturating_add(ticks.max(RESTLESS_TICKS));
@@ -83,12 +83,12 @@ impl Shared {
         }
     }
 
-    /// Whether nobody waits for the next tick.
+    /// Returns whether no call waits for the next tick.
     fn is_idle(&self) -> bool {
         self.until.load(Ordering::SeqCst) <= self.now.load(Ordering::SeqCst)
     }
 
-    /// Until there is a call, or the engines go.
+    /// Sleeps until there is a call, or until the engines are dropped.
     fn sleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);
         while self.is_idle() && !self.stop.load(Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! What a component says of itself, and whether a server accepts it: its description can be used, and its golden tests pass.
+//! Examination of a component: whether its description is valid and its golden tests pass, so that a server accepts it.
 
 use std::sync::Arc;
 
@@ -8,34 +8,34 @@ use serde_json::Value;
 use super::{Digest, LoadError, Plugin, QueueKey, Role, Runtime, config_schema, golden};
 use carillon_core::job::{TenantId, check_name};
 
-/// What is stored of a plugin.
+/// Stored description of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginDoc {
-    /// The sha-256 of the component.
+    /// SHA-256 of the component.
     pub digest: Digest,
-    /// What it can do.
+    /// Roles that the plugin can play.
     pub roles: Vec<Role>,
-    /// What it is for.
+    /// Purpose of the plugin, in its author's words.
     pub summary: String,
-    /// A JSON Schema.
+    /// JSON Schema of the plugin's config.
     pub config_schema: Value,
-    /// Bytes of the component.
+    /// Size of the component in bytes.
     pub size: usize,
-    /// Whether it calls for keys; of a version that was stored before this was asked, no.
+    /// Whether the plugin imports functions of keys; false for a version that was stored before this was recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uses_keys: bool,
-    /// Which of the tenant's signers had signed it, if it had any.
+    /// Name of the tenant's signer whose signature the upload had, if the tenant has signers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
-    /// Why it should no longer be bound, if it should not.
+    /// Reason why the version should no longer be bound; absent if it is not deprecated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<String>,
 }
 
-/// What a component that loads says of itself, if a server takes it: what it says can be used, and its golden tests pass.
+/// Examines a component that loads: its description must be valid, and its golden tests must pass. Returns the description.
 ///
 /// # Errors
-/// Whatever keeps a server from accepting it, as a sentence for its author.
+/// Returns the reason for the rejection, as a sentence for the plugin's author.
 pub async fn examine(
     runtime: &Runtime,
     tenant: TenantId,
@@ -55,7 +55,7 @@ pub async fn examine(
     Ok(described)
 }
 
-/// Runs the golden tests that are in a component.
+/// Runs the golden tests that are embedded in a component.
 async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, component: &[u8]) -> Result<(), LoadError> {
     let tests = golden::embedded(component).map_err(|error| LoadError::Golden(error.to_string()))?;
     for test in tests {
@@ -68,27 +68,27 @@ async fn prove(runtime: &Runtime, tenant: TenantId, plugin: &Arc<Plugin>, compon
     Ok(())
 }
 
-/// The longest summary of a plugin, in bytes.
+/// Maximum length of a plugin's summary, in bytes.
 const SUMMARY_LEN: usize = 1 << 10;
 
-/// The longest config schema of a plugin, in bytes.
+/// Maximum length of a plugin's config schema, in bytes.
 const SCHEMA_LEN: usize = 64 << 10;
 
-/// A plugin's own words, read.
+/// Description that a plugin returned, parsed.
 #[derive(Debug)]
 pub struct Described {
-    /// What it calls itself.
+    /// Name that the plugin gives itself.
     pub name: String,
-    /// Its version.
+    /// Version of the plugin.
     pub version: String,
-    /// What is stored of it.
+    /// Description to be stored.
     pub doc: PluginDoc,
 }
 
 /// Asks a plugin to describe itself.
 ///
 /// # Errors
-/// If it does not answer, or says what cannot be used.
+/// Returns an error if the call fails or the description is not valid.
 pub async fn describe(
     runtime: &Runtime,
     tenant: TenantId,

@@ -1,8 +1,8 @@
-//! How a policy call can go wrong. One code each, the same on the attempt, in metrics, in logs and in events.
+//! Faults of policy calls. Each has one code, the same on the attempt, in metrics, in logs and in events.
 
 use std::fmt;
 
-/// Who must act before the call can succeed.
+/// The party that must act before the call can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The job can never be handled.
@@ -16,7 +16,7 @@ pub enum Blame {
 }
 
 impl Blame {
-    /// The word for it, as plugins say it.
+    /// Returns the word that plugins use for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -28,22 +28,22 @@ impl Blame {
     }
 }
 
-/// Why there is no answer.
+/// Reason why a call has no usable result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultCode {
     /// The guest trapped: `unreachable`, a panic, an access out of bounds, a stack overflow.
     Trap,
-    /// It used up its fuel, the deterministic measure of work.
+    /// The guest used up its fuel, the deterministic measure of work.
     FuelExhausted,
-    /// It ran past its deadline.
+    /// The guest ran past its deadline.
     Timeout,
-    /// It asked for more memory than it may have.
+    /// The guest requested more memory than it may have.
     MemoryExceeded,
-    /// It answered something that cannot be used: too large, not UTF-8, a header with a line break, a changed origin.
+    /// The result cannot be used: too large, not UTF-8, a header with a line break, a changed origin.
     BadAnswer,
-    /// It said itself that it has no answer.
+    /// The plugin itself declared that it has no result.
     Declared,
-    /// It failed so often that it is not called for a while.
+    /// The policy failed so often that it is not called for a while.
     Quarantined,
     /// The queue in front of the policy threads is full.
     Overloaded,
@@ -54,7 +54,7 @@ pub enum FaultCode {
 }
 
 impl FaultCode {
-    /// The name in records and metrics.
+    /// Returns the name in records and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,29 +72,29 @@ impl FaultCode {
     }
 }
 
-/// A call without an answer.
+/// Call without a usable result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What happened.
+    /// Code of the fault.
     pub code: FaultCode,
-    /// Who must act.
+    /// The party that must act.
     pub blame: Blame,
-    /// One sentence for the tenant.
+    /// Description for the tenant, in one sentence.
     pub message: String,
 }
 
 impl Fault {
-    /// The plugin is at fault.
+    /// Makes a fault that the plugin is to blame for.
     pub fn of_policy(code: FaultCode, message: impl Into<String>) -> Self {
         Self { code, blame: Blame::Policy, message: message.into() }
     }
 
-    /// The answer cannot be used.
+    /// Makes a fault about a result that cannot be used.
     pub fn bad_answer(message: impl Into<String>) -> Self {
         Self::of_policy(FaultCode::BadAnswer, message)
     }
 
-    /// There was no room for the call.
+    /// Makes a fault of a server that had no room for the call.
     #[must_use]
     pub fn overloaded() -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Fault {
         }
     }
 
-    /// Whether it counts towards quarantine.
+    /// Returns whether the fault counts towards quarantine.
     #[must_use]
     pub fn is_the_plugins(&self) -> bool {
         self.blame == Blame::Policy && self.code != FaultCode::Quarantined

@@ -1,7 +1,7 @@
-//! An author's golden tests, which travel inside of the component: calls, and what each must come to.
+//! Golden tests that authors embed in a component: calls with their expected results.
 //!
-//! They are a custom section at the end of the component, so they are part of what the digest covers, are there wherever the component
-//! goes, and cost nothing at run time. A component whose tests fail is not accepted: what its author relied on does not hold here.
+//! They are a custom section at the end of the component. So the digest covers them, they are wherever the component is, and they cost
+//! nothing at run time. A component whose tests fail is not accepted: the behaviour that its author relied on does not hold on this server.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,55 +12,55 @@ use super::case::{CallCase, NotACase};
 use super::{Fault, FaultCode, Limits, Plugin};
 use carillon_core::clock::UnixMs;
 
-/// The name of the section. Its content is a JSON array of tests.
+/// Name of the section. Its content is a JSON array of tests.
 const SECTION: &str = "carillon:golden";
 
-/// The most tests of a component.
+/// Maximum number of tests in a component.
 pub const GOLDEN_LIMIT: usize = 64;
 
-/// How much of an outcome is shown where it is not the expected one, in bytes.
+/// Maximum length of an unexpected outcome in a message, in bytes.
 const SHOWN: usize = 1 << 10;
 
-/// How much of it may come before the first difference.
+/// Maximum length of the equal text before the first difference, in bytes.
 const BEFORE: usize = 64;
 
-/// Now, where a test does not say when that is: midday (UTC) of 20 November 2026.
+/// Time of a call whose test states none: midday (UTC) of 20 November 2026.
 const NOW: UnixMs = UnixMs(1_795_176_000_000);
 
-/// A call, and what it must come to.
+/// A call with its expected result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Golden {
-    /// What its author calls it.
+    /// Name that the author gives the test.
     pub name: String,
-    /// A [`CallCase`], and beside it `answer` or a [`ExpectedFault`] as `fault`.
+    /// A [`CallCase`], and beside it `answer` or an [`ExpectedFault`] as `fault`.
     #[serde(flatten)]
     pub test: serde_json::Map<String, Value>,
 }
 
-/// Why a test says nothing, or the plugin does not do what it says.
+/// Failure of a golden test: the test is not valid, or the plugin returns another result.
 #[derive(Debug, thiserror::Error)]
 #[error("the golden test `{name}`: {what}")]
 pub struct Failed {
-    /// The test's name.
+    /// Name of the test.
     pub name: String,
-    /// What is wrong, for its author.
+    /// Description of the failure, for the author.
     pub what: String,
 }
 
-/// What a call must come to.
+/// Expected outcome of a call.
 #[derive(Clone, Debug, PartialEq)]
 enum Expected {
     Answer(Value),
     Fault(ExpectedFault),
 }
 
-/// The fault that a call must end in. What is left out may be anything.
+/// Expected fault. Absent members match anything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExpectedFault {
-    /// Its code.
+    /// Code of the fault.
     code: String,
-    /// Who must act: `job`, `config` or `policy`.
+    /// The party that must act: `job`, `config` or `policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blame: Option<String>,
     /// The whole message.
@@ -68,7 +68,7 @@ struct ExpectedFault {
     message: Option<String>,
 }
 
-/// What a call comes to, and what it logged.
+/// Result or fault of a call, and the lines that it logged.
 #[derive(Debug)]
 pub struct Outcome {
     result: Result<Value, Fault>,
@@ -76,7 +76,7 @@ pub struct Outcome {
 }
 
 impl Golden {
-    /// Whether the test says what the call must come to.
+    /// Returns whether the test states an expected outcome.
     #[must_use]
     pub fn is_written(&self) -> bool {
         ["answer", "fault"].iter().any(|key| self.test.contains_key(*key))
@@ -97,7 +97,7 @@ impl Golden {
         }
     }
 
-    /// Writes down what the call must come to.
+    /// Writes the expected outcome into the test.
     pub fn expect(&mut self, outcome: Outcome) {
         let (key, other, value) = match outcome.result {
             Ok(answer) => ("answer", "fault", answer),
@@ -107,10 +107,10 @@ impl Golden {
         self.test.insert(key.to_owned(), value);
     }
 
-    /// The call, without what it must come to.
+    /// Returns the call without its expected outcome.
     ///
     /// # Errors
-    /// If this is no call.
+    /// Returns [`Failed`] if the test is not a valid call.
     pub fn case(&self) -> Result<CallCase, Failed> {
         let mut test = self.test.clone();
         test.retain(|key, _| !["answer", "fault"].contains(&key.as_str()));
@@ -120,16 +120,16 @@ impl Golden {
     /// Makes the call.
     ///
     /// # Errors
-    /// If this is no call, or the plugin refuses its config.
+    /// Returns [`Failed`] if the test is not a valid call, or if the plugin rejects its config.
     pub fn outcome(&self, plugin: &Plugin, limits: &Limits) -> Result<Outcome, Failed> {
         let called = self.case()?.call(plugin, limits, NOW).map_err(|NotACase(said)| self.failed(said))?;
         Ok(Outcome { result: called.result, log: called.usage.log })
     }
 
-    /// Makes the call and compares.
+    /// Makes the call and compares its outcome with the expected one.
     ///
     /// # Errors
-    /// If it comes to anything else than the test says.
+    /// Returns [`Failed`] if the outcome differs.
     pub fn check(&self, plugin: &Plugin, limits: &Limits) -> Result<(), Failed> {
         let expected = self.expected()?;
         let outcome = self.outcome(plugin, limits)?;
@@ -141,7 +141,8 @@ impl Golden {
     }
 }
 
-/// A fault as a test says it. A trap's message has places in the code, which move: only what the plugin itself says is written down whole.
+/// Converts a fault to the form of a test. A trap's message names places in the code, which move; so only a message that the plugin itself
+/// wrote is kept whole.
 fn written(fault: &Fault) -> Value {
     if fault.code != FaultCode::Declared {
         return fault.code.as_str().into();
@@ -162,7 +163,7 @@ impl Outcome {
         }
     }
 
-    /// Says what came, with what the plugin logged, and what was expected.
+    /// Describes the outcome, with the plugin's log, and the expected outcome.
     fn instead_of(&self, expected: &Expected) -> String {
         let got = match &self.result {
             Ok(answer) => answer.to_string(),
@@ -187,7 +188,7 @@ impl std::fmt::Display for Expected {
     }
 }
 
-/// Says how two texts differ: an answer can be as long as a payload, so only the part where they begin to is shown.
+/// Describes how two texts differ: a result can be as long as a payload, so only the part at the first difference is shown.
 fn difference(expected: &str, got: &str) -> String {
     let same = expected.bytes().zip(got.bytes()).take_while(|(expected, got)| expected == got).count();
     let start = if expected.len().max(got.len()) > SHOWN { same.saturating_sub(BEFORE) } else { 0 };
@@ -200,7 +201,7 @@ fn difference(expected: &str, got: &str) -> String {
     format!("expected {}, got {}", part(expected), part(got))
 }
 
-/// Puts tests into a component that has none.
+/// Embeds tests in a component that has none.
 #[must_use]
 pub fn embed(component: &[u8], tests: &[Golden]) -> Vec<u8> {
     let mut component = component.to_vec();
@@ -211,10 +212,10 @@ pub fn embed(component: &[u8], tests: &[Golden]) -> Vec<u8> {
     component
 }
 
-/// The tests in a component. What is inside of nested modules and components is not looked at.
+/// Returns the tests in a component. Nested modules and components are not searched.
 ///
 /// # Errors
-/// If they are not tests, or too many.
+/// Returns [`NotACase`] if the section does not hold tests, or holds too many.
 pub fn embedded(component: &[u8]) -> Result<Vec<Golden>, NotACase> {
     let mut depth = 0_usize;
     let mut tests = Vec::new();

@@ -1,22 +1,21 @@
-//! How large the arguments of a call are: the more there is to read, the more fuel and time a call has. The same for the same arguments on
-//! every node.
+//! Length of a call's arguments, which determines its additional fuel and time. The same arguments have the same length on every node.
 
 use super::wit::{judge_export, observe_export, retry_export, types};
 
-/// Bytes of a value that is not a text.
+/// Bytes that a value counts for that is not a text.
 const PLAIN: usize = 8;
 
-/// Of an attempt.
+/// Returns the length of an attempt.
 pub(super) fn attempt(it: &types::Attempt) -> usize {
     PLAIN + it.job_id.len() + it.group.len() + attributes(&it.attributes)
 }
 
-/// Of a request.
+/// Returns the length of a request.
 pub(super) fn request(it: &types::Request) -> usize {
     it.method.len() + it.url.len() + headers(&it.headers) + it.body.len()
 }
 
-/// Of what came back.
+/// Returns the length of an exchange.
 pub(super) fn exchange(it: &judge_export::Exchange) -> usize {
     match it {
         judge_export::Exchange::Response(response) => headers(&response.headers) + response.body.len(),
@@ -24,12 +23,12 @@ pub(super) fn exchange(it: &judge_export::Exchange) -> usize {
     }
 }
 
-/// Of the attempts before.
+/// Returns the length of the earlier attempts.
 pub(super) fn history(it: &[retry_export::Past]) -> usize {
     it.len() * PLAIN
 }
 
-/// Of events.
+/// Returns the length of events.
 pub(super) fn events(it: &[observe_export::Event]) -> usize {
     let one = |event: &observe_export::Event| {
         PLAIN + event.kind.len() + event.group.len() + event.job_id.len() + attributes(&event.attributes)

@@ -1,7 +1,7 @@
-//! Keys, and the operations that a signer may ask for.
+//! Keys, and the operations on them that a signer may request.
 //!
-//! The material lives in host memory only and is wiped when it is dropped; a guest holds a handle. Nothing here can be printed.
-//! What goes out as a header is a kind of its own: receivers see it, so it proves nothing that a signature is to prove.
+//! The material lives in host memory only and is wiped when it is dropped; a guest holds a handle. No type here prints it. A key that goes
+//! out as a header is a kind of its own: receivers see it, so it must not be used for signatures.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,26 +28,26 @@ pub enum KeyKind {
     Header,
 }
 
-/// The longest value of a header, in bytes.
+/// Maximum length of a header's value, in bytes.
 const HEADER_LEN: usize = 4 << 10;
 
-/// A message authentication code.
+/// Algorithm of a message authentication code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MacAlgorithm {
-    /// 20 bytes.
+    /// Code of 20 bytes.
     HmacSha1,
-    /// 32 bytes.
+    /// Code of 32 bytes.
     HmacSha256,
-    /// 64 bytes.
+    /// Code of 64 bytes.
     HmacSha512,
 }
 
-/// The key is not of the kind that its use needs.
+/// Error of an operation that needs a key of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key is not of the kind that this works with")]
 pub struct WrongKind;
 
-/// One version of a key, decrypted.
+/// Version of a key, decrypted.
 pub struct KeyMaterial {
     id: String,
     kind: KeyKind,
@@ -56,10 +56,11 @@ pub struct KeyMaterial {
 }
 
 impl KeyMaterial {
-    /// `id` is the public name, `name/version`. The secret of an Ed25519 key is its 32 byte seed; the public key may follow it.
+    /// Makes a version of a key. `id` is the public name, `name/version`. The secret of an Ed25519 key is its 32 byte seed; the public key
+    /// may follow it.
     ///
     /// # Errors
-    /// If the secret does not fit the kind.
+    /// Returns a sentence if the secret does not fit the kind.
     pub fn new(id: String, kind: KeyKind, mut secret: Zeroizing<Vec<u8>>) -> Result<Self, String> {
         if kind == KeyKind::Ed25519 {
             check_ed25519(&secret)?;
@@ -73,41 +74,41 @@ impl KeyMaterial {
         Ok(Self { id, kind, secret, expires_at: None })
     }
 
-    /// The same until that time, if one is given: a version that another one has taken the place of.
+    /// Sets the expiry of a version that a newer one has replaced.
     #[must_use]
     pub fn until(self, expires_at: Option<UnixMs>) -> Self {
         Self { expires_at, ..self }
     }
 
-    /// Whether a signer is still given it.
+    /// Returns whether signers still get it.
     #[must_use]
     pub fn lives(&self, now: UnixMs) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 
-    /// Whether it can do exactly what the other one can.
+    /// Returns whether both keys can do exactly the same.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.kind == other.kind && *self.secret == *other.secret
     }
 
-    /// What receivers of an Ed25519 key's signatures need. Not secret.
+    /// Returns the public key of an Ed25519 key, with which receivers verify signatures. It is not secret.
     #[must_use]
     pub fn public_key(&self) -> Option<[u8; 32]> {
         let seed: &[u8; SECRET_KEY_LENGTH] = self.secret.as_slice().try_into().ok()?;
         (self.kind == KeyKind::Ed25519).then(|| SigningKey::from_bytes(seed).verifying_key().to_bytes())
     }
 
-    /// The public name.
+    /// Returns the public name, `name/version`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The value of a header, marked so that it is not printed.
+    /// Returns the value of a header, marked so that it is not printed.
     ///
     /// # Errors
-    /// If this key is not for headers.
+    /// Returns [`WrongKind`] if this key is not for headers.
     pub fn header(&self) -> Result<HeaderValue, WrongKind> {
         if self.kind != KeyKind::Header {
             return Err(WrongKind);
@@ -117,10 +118,10 @@ impl KeyMaterial {
         Ok(value)
     }
 
-    /// The code of `data`.
+    /// Computes the message authentication code of `data`.
     ///
     /// # Errors
-    /// If this is not a shared secret.
+    /// Returns [`WrongKind`] if this is not a shared secret.
     pub fn mac(&self, algorithm: MacAlgorithm, data: &[u8]) -> Result<Vec<u8>, WrongKind> {
         if self.kind != KeyKind::Secret {
             return Err(WrongKind);
@@ -132,10 +133,10 @@ impl KeyMaterial {
         }
     }
 
-    /// The Ed25519 signature of `data`.
+    /// Computes the Ed25519 signature of `data`.
     ///
     /// # Errors
-    /// If this is not an Ed25519 key.
+    /// Returns [`WrongKind`] if this is not an Ed25519 key.
     pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>, WrongKind> {
         if self.kind != KeyKind::Ed25519 {
             return Err(WrongKind);
@@ -174,7 +175,7 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
-/// What stands behind a guest's `key` handle.
+/// Host side of a guest's `key` handle.
 pub struct GrantedKey(pub(super) Arc<KeyMaterial>);
 
 #[cfg(test)]

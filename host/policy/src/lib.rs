@@ -1,8 +1,14 @@
 //! The policy runtime: how components are accepted, loaded and called.
 //!
-//! Invariants: every call runs in a store of its own, which nothing survives; every store has every limit; no call runs on a
-//! thread that serves the API, the timer or the network; a key's bytes never enter a guest. Whatever a guest does ends in an
-//! answer or in a [`Fault`] with a code of its own, and leaves the next call unharmed.
+//! Role: checks and compiles components, keeps them loaded, reads the documents that bind them to roles ([`binding`]), and calls them on
+//! threads of its own. Whatever a guest does ends in a result or in a [`Fault`] with a code of its own, and leaves the next call unharmed.
+//!
+//! Not: a catalog, a store, or any network.
+//!
+//! Invariants: each call runs in a fresh instance and store, with every limit set; no call runs on a thread that serves the API, the timer or
+//! the network; what a guest sees of WASI follows from the call's arguments; the bytes of a key never enter a guest.
+//!
+//! May import: `carillon-core`, `-config`; it is the only crate that imports wasmtime.
 
 mod answer;
 pub mod binding;
@@ -70,55 +76,55 @@ use zeroize::Zeroizing;
 use self::code_budget::CodeBudget;
 use self::engines::Engines;
 
-/// How the runtime is set up; every field has its explanation in `config.default.toml`.
+/// Options of the runtime; `config.default.toml` explains every field.
 pub struct RuntimeOptions {
-    /// Bounds of one call.
+    /// Limits of one call.
     pub limits: Limits,
-    /// How many calls run at once.
+    /// Number of calls that run at once.
     pub threads: usize,
-    /// How many calls wait at most.
+    /// Maximum number of calls that wait.
     pub queue: usize,
-    /// How many calls of observers run at once, besides.
+    /// Number of observers' calls that run at once, in addition.
     pub observer_threads: usize,
-    /// When a policy is no longer called.
+    /// Rules of quarantine.
     pub quarantine: QuarantineRules,
-    /// Compiles components.
+    /// Compiler of components.
     pub compiler: Compiler,
-    /// Keeps compiled components in this directory, authenticated with this key.
+    /// Directory of the cache of compiled components, and the key that authenticates its files.
     pub cache: Option<(PathBuf, Zeroizing<[u8; 32]>)>,
-    /// Bytes that are kept there.
+    /// Maximum size of the cache, in bytes.
     pub cache_limit: usize,
-    /// Bytes of a component that is not large.
+    /// Maximum size of a component that is not large, in bytes.
     pub component_limit: usize,
-    /// What is different for components that are.
+    /// Limits that differ for large components.
     pub large: LargeLimits,
     /// Bytes of compiled code that stay loaded.
     pub loaded_limit: usize,
 }
 
-/// Everything that calling a policy takes.
+/// The policy runtime: limits, threads, quarantines and loaded plugins.
 pub struct Runtime {
-    /// Bounds of one call.
+    /// Limits of one call.
     pub limits: Arc<Limits>,
-    /// Where calls run.
+    /// Threads that calls run on.
     pub threads: PolicyThreads,
-    /// Where observers run.
+    /// Threads that observers run on.
     pub observer_threads: PolicyThreads,
-    /// Who is not called.
+    /// Policies that are not called.
     pub quarantine: Arc<Quarantine>,
-    /// Who is not called for shadows.
+    /// Policies that are not called for shadows.
     pub shadow_quarantine: Arc<Quarantine>,
-    /// The loaded plugins.
+    /// Loaded plugins.
     pub registry: Registry,
-    /// Bytes of their code that stay loaded.
+    /// Bytes of compiled code that stay loaded.
     pub loaded_limit: usize,
 }
 
 impl Runtime {
-    /// Starts the engine and its threads.
+    /// Starts the engines and the threads.
     ///
     /// # Errors
-    /// If the machine has no room for them.
+    /// Returns an error if the machine has no room for them.
     pub fn start(options: RuntimeOptions) -> anyhow::Result<Self> {
         let threads = options.threads.saturating_add(options.observer_threads);
         let room = CodeBudget::new(options.loaded_limit);

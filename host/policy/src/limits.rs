@@ -1,66 +1,66 @@
-//! What one policy call may use. Memory is summed over everything in the call's store, so that a component cannot multiply its
-//! share by having many memories.
+//! Limits of one policy call. Memory is summed over everything in the call's store, so that a component cannot multiply its share by having
+//! many memories.
 
 use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
-/// Bounds of one call. Every field has its default and its explanation in `config.default.toml`.
+/// Limits of one call. `config.default.toml` has the default and the explanation of every field.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of linear memory, in sum.
+    /// Bytes of linear memory, in total.
     pub memory: usize,
-    /// Table elements, in sum.
+    /// Table elements, in total.
     pub table_elements: usize,
-    /// Units of work; about one for each instruction.
+    /// Fuel: units of work, about one for each instruction.
     pub fuel: u64,
-    /// Further ones for each byte of the call's arguments.
+    /// Additional fuel for each byte of the call's arguments.
     pub fuel_per_byte: u64,
-    /// The safety net behind the fuel. A call that has more fuel for its arguments has more time, too.
+    /// Deadline, a safety net behind the fuel. A call that has more fuel for its arguments has more time, too.
     pub deadline: Duration,
-    /// How many codes and signatures.
+    /// Maximum number of codes and signatures that the call computes.
     pub key_operations: u32,
-    /// How many lines of log.
+    /// Maximum number of lines of log.
     pub log_lines: u32,
-    /// Bytes of one line of log.
+    /// Maximum length of one line of log, in bytes.
     pub log_line_length: usize,
-    /// How many headers `encode` and `sign` may each add.
+    /// Maximum number of headers that `encode` and `sign` may each add.
     pub added_headers: usize,
-    /// Bytes of an answered body.
+    /// Maximum size of a returned body, in bytes.
     pub answer_body: usize,
 }
 
-/// Table elements of a guest that is not large; a component of any default toolchain stays far below.
+/// Maximum number of table elements of a guest that is not large; a component of any default toolchain stays far below.
 pub const TABLE_ELEMENTS: usize = 20_000;
 
-/// What is different for large guests. Every field has its default and its explanation in `config.default.toml`.
+/// Limits that differ for large guests. `config.default.toml` has the default and the explanation of every field.
 #[derive(Clone, Debug)]
 pub struct LargeLimits {
-    /// Bytes of a component.
+    /// Maximum size of a component, in bytes.
     pub component: usize,
-    /// As [`Limits::memory`].
+    /// Memory in bytes; see [`Limits::memory`].
     pub memory: usize,
-    /// As [`Limits::table_elements`].
+    /// Table elements; see [`Limits::table_elements`].
     pub table_elements: usize,
-    /// As [`Limits::fuel`].
+    /// Fuel; see [`Limits::fuel`].
     pub fuel: u64,
-    /// As [`Limits::deadline`].
+    /// Deadline; see [`Limits::deadline`].
     pub deadline: Duration,
 }
 
 impl LargeLimits {
-    /// What a call of a large guest may use where others may use this.
+    /// Returns the limits of a large guest's call, where those of other guests are `limits`.
     pub(super) fn over(&self, limits: &Limits) -> Limits {
         let Self { memory, table_elements, fuel, deadline, .. } = *self;
         Limits { memory, table_elements, fuel, deadline, ..limits.clone() }
     }
 }
 
-/// How many times as long as its fuel lasts a call may take: further fuel brings a part of that in time.
+/// Divisor of the time for additional fuel: as much fuel again adds one tenth of the deadline.
 const SLACK: u128 = 10;
 
 impl Limits {
-    /// What a call may use whose arguments have so many bytes.
+    /// Returns the limits of a call whose arguments have `bytes` bytes.
     pub(super) fn with_input(&self, bytes: usize) -> Self {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let fuel = self.fuel.saturating_add(self.fuel_per_byte.saturating_mul(bytes));
@@ -72,12 +72,12 @@ impl Limits {
     }
 }
 
-/// Counts what the guest asks for, and remembers that it was refused.
+/// Counter of the memory that the guest requests, which remembers a refusal.
 #[derive(Debug)]
 pub(super) struct Meter {
     memory_left: usize,
     elements_left: usize,
-    /// Whether a request for memory was refused, which the guest shows as some trap or other.
+    /// Whether a request for memory was refused; the guest then ends in some trap.
     pub(super) refused: bool,
 }
 
@@ -86,7 +86,7 @@ impl Meter {
         Self { memory_left: limits.memory, elements_left: limits.table_elements, refused: false }
     }
 
-    /// Bytes of linear memory that it has got, of so many.
+    /// Returns the bytes of linear memory that the guest was granted under `limits`.
     pub(super) fn memory(&self, limits: &Limits) -> usize {
         limits.memory.saturating_sub(self.memory_left)
     }

@@ -1,4 +1,4 @@
-//! A component in one engine: its native code, what instances are made of, and where its exports are.
+//! Component in one engine: its native code, its instantiation, and the indices of its exports.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use super::state::CallState;
 use super::wasi;
 use super::wit::{encode_export, judge_export, meta_export, observe_export, retry_export, sign_export};
 
-/// What calls of a component in this engine begin with.
+/// Linked component, ready to be instantiated in one engine.
 pub(super) struct LinkedComponent {
     pub(super) engine: Arc<PolicyEngine>,
     pub(super) pre: InstancePre<CallState>,
     pub(super) exports: Exports,
-    /// By its native code.
+    /// Reservation for its native code.
     _taken: CodeReservation,
 }
 
-/// The indices of a component's exports, one for each interface that it has.
+/// Indices of a component's exports, one for each interface that it has.
 pub(super) struct Exports {
     pub(super) meta: meta_export::GuestIndices,
     pub(super) encode: Option<encode_export::GuestIndices>,
@@ -44,10 +44,10 @@ impl LinkedComponent {
         Self::link(engine, component, &imports.wasi, taken)
     }
 
-    /// The same component in another engine. The only ones that have copies are without WASI.
+    /// Makes a copy of the component in another engine. Components with WASI are never copied.
     ///
     /// # Errors
-    /// If the operating system has no memory for its code.
+    /// Returns an error if the operating system has no memory for the code.
     pub(super) fn copy(&self, engine: Arc<PolicyEngine>, taken: CodeReservation) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let artefact = self.pre.component().serialize().map_err(failed)?;
@@ -76,12 +76,12 @@ impl LinkedComponent {
         Ok(Self { engine, pre, exports, _taken: taken })
     }
 
-    /// How much room its native code takes, in bytes.
+    /// Returns the size of the native code, in bytes.
     pub(super) fn code_size(&self) -> usize {
         code_size(self.pre.component())
     }
 
-    /// Whether it imports a function of the interface `keys`.
+    /// Returns whether the component imports a function of the interface `keys`.
     pub(super) fn uses_keys(&self) -> bool {
         let engine = self.engine.engine();
         let component = self.pre.component().component_type();
@@ -94,8 +94,8 @@ impl LinkedComponent {
         })
     }
 
-    /// Compares the exports with `wit/`. That is done on an instance, so one is made. A component of which none can be made is let
-    /// through: each call of it ends in a fault that says why, and the first is made before an upload is accepted.
+    /// Compares the types of the exports with `wit/`, on an instance that is made for it. A component that cannot be instantiated passes:
+    /// each call of it ends in a fault with the reason, and the first call is made before an upload is accepted.
     pub(super) fn check_types(&self) -> Result<(), LoadError> {
         let exports = &self.exports;
         let checked = self.engine.trial(|store| {
@@ -112,7 +112,7 @@ impl LinkedComponent {
 }
 
 impl Exports {
-    /// Whether `role` is among them.
+    /// Returns whether the component exports `role`.
     pub(super) fn has(&self, role: Role) -> bool {
         match role {
             Role::Encode => self.encode.is_some(),
@@ -124,9 +124,9 @@ impl Exports {
     }
 }
 
-/// What a component imports, all of which a policy gets.
+/// Imports of a component, all of which a policy may have.
 pub(super) struct Imports {
-    /// The interfaces of WASI, as they are asked for.
+    /// Interfaces of WASI, by the names that the component imports.
     pub(super) wasi: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ impl Imports {
     }
 }
 
-/// The interfaces of `carillon:policy` that a component exports.
+/// Interfaces of `carillon:policy` that a component exports.
 struct Names(Vec<String>);
 
 impl Names {

@@ -1,62 +1,62 @@
-//! Why a component is not accepted.
+//! Reasons why a component is not accepted.
 
-/// Why a component is not accepted. Each text says what its author can do.
+/// Reason why a component is not accepted. Each text says what its author can do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Larger than allowed.
+    /// The component is larger than allowed.
     #[error("the component has {size} bytes; at most {limit} are allowed")]
     TooLarge {
-        /// Bytes.
+        /// Size in bytes.
         size: usize,
-        /// Bytes.
+        /// Limit in bytes.
         limit: usize,
     },
-    /// Not a component at all.
+    /// The bytes are not a component.
     #[error("{0}")]
     NotAComponent(String),
-    /// It would not compile, or not within its limits.
+    /// The component does not compile, or not within the compiler's limits.
     #[error("the component does not compile: {0}")]
     Compile(String),
-    /// It has more parts than anything that a compiler makes of one source.
+    /// The component has more parts than any compiler makes from one source.
     #[error("the component has too many {what}: at most {most}")]
     TooComplex {
-        /// Parts of which kind.
+        /// Kind of the parts.
         what: &'static str,
-        /// The bound.
+        /// Maximum number.
         most: usize,
     },
-    /// It imports something that a policy does not get.
+    /// The component imports something that a policy does not get.
     #[error("the component imports `{0}`, which policies do not get: {advice}", advice = advice(.0))]
     Import(String),
-    /// It exports an interface of ours with the wrong types.
+    /// The component exports an interface of Carillon with the wrong types.
     #[error("the component's export `{name}` does not have the type that carillon:policy@0.1.0 gives it: {detail}")]
     WrongType {
-        /// The export.
+        /// Name of the export.
         name: String,
-        /// What is wrong.
+        /// Difference from the expected type.
         detail: String,
     },
-    /// It lacks `meta`.
+    /// The component lacks `meta`.
     #[error("the component does not export `carillon:policy/meta@0.1.0`")]
     NoMeta,
-    /// It has nothing to offer.
+    /// The component exports no role.
     #[error("the component exports none of the roles encode, sign, judge, retry, observe")]
     NoRole,
-    /// It links, but does not describe itself properly.
+    /// The component links, but its description is not valid.
     #[error("the component's description cannot be used: {0}")]
     Description(String),
-    /// It does not do what its author's golden tests say, or they cannot be run.
+    /// The component fails its author's golden tests, or they cannot be run.
     #[error("{0}")]
     Golden(String),
-    /// Its bytes could not be read: whether they are there is not known.
+    /// The bytes could not be read, so whether they exist is unknown.
     #[error("the component cannot be read now: {0}; try again later")]
     Source(String),
-    /// Nothing is known of it, because others are looked at.
+    /// The component was not examined, because others are being examined.
     #[error("the component cannot be looked at now: {0}; try again later")]
     Busy(String),
 }
 
-/// What to do about an import.
+/// Returns a hint about an import that is not allowed.
 fn advice(import: &str) -> &'static str {
     if import.starts_with("wasi:sockets/") || import.starts_with("wasi:http/") {
         "nothing leaves a policy but its answer. Build without the network: Python with `componentize-py componentize --stub-wasi`, \

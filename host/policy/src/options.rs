@@ -1,4 +1,4 @@
-//! The runtime's options, as the configuration says.
+//! Translation of the configuration into the runtime's options.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use super::limits::TABLE_ELEMENTS;
 use super::{Compiler, LargeLimits, Limits, QuarantineRules, RuntimeOptions};
 use carillon_config::Config;
 
-/// A body that an encoder or a signer answers may be this many times as large as the largest payload: base64 of JSON in ASCII is four times
-/// as long as a text of two bytes a letter, and has a MAC besides.
+/// Maximum size of a body that an encoder or a signer returns, in times of the largest payload: base64 of JSON in ASCII is four times as long
+/// as a text of two bytes a letter, and has a MAC besides.
 const ANSWER_GROWTH: usize = 5;
 
 impl RuntimeOptions {
-    /// Options of a runtime under this configuration, with room for `threads` calls at once; `cache` keeps what it compiles.
+    /// Makes the options of a runtime under this configuration, with room for `threads` calls at once; `cache` stores compiled components.
     ///
     /// # Errors
-    /// If this program's own file, which compiles plugins, is not found.
+    /// Returns an error if this program's own file, which compiles plugins, is not found.
     pub fn from_config(
         config: &Config,
         threads: usize,
@@ -55,7 +55,7 @@ impl RuntimeOptions {
 }
 
 impl Limits {
-    /// What one policy call may use under this configuration.
+    /// Returns the limits of one call under this configuration.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
         let policy = &config.policy;

@@ -1,7 +1,7 @@
-//! The two halves of an attempt that policies decide: what is sent, and what becomes of the answer.
+//! The two halves of an attempt that policies decide: the request to send, and what follows from the response.
 //!
-//! Both are straight lines of calls without I/O, so that a policy thread takes each in one go, and so that a simulation runs the
-//! very code that a delivery runs.
+//! Both are sequences of calls without I/O, so that a policy thread runs each without a pause, and so that a simulation runs the same code as
+//! a delivery.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,108 +19,108 @@ use super::wit::{judge_export, observe_export, retry_export, types};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptError, HISTORY_LIMIT, Outcome, Past, PluginUse, VerdictRecord};
 
-/// The attribute that tells `retry` how long the receiver asked to be left alone.
+/// Attribute that tells `retry` how long the receiver asked not to be called.
 pub const RETRY_AFTER_ATTRIBUTE: &str = "retry-after-ms";
 
-/// The host's own backoff, for when the retry policy has no answer: 2 s, 4 s, 8 s, … up to 15 min, 20 attempts in all.
+/// Backoff of the host itself, used when the retry policy has no result: 2 s, 4 s, 8 s, … up to 15 min, 20 attempts in all.
 const FALLBACK_BASE: Duration = Duration::from_secs(2);
 const FALLBACK_MAX: Duration = Duration::from_secs(15 * 60);
 const FALLBACK_ATTEMPTS: u32 = 20;
 
-/// The longest time that a policy can put a job off: ten years.
+/// Maximum delay that a policy can set: ten years.
 const MAX_DELAY: Duration = Duration::from_secs(3_660 * 24 * 60 * 60);
 
-/// A plugin under a config, in a role.
+/// Plugin in a role, with its config.
 #[derive(Clone, Debug)]
 pub struct PlanStep {
-    /// Which role it plays here.
+    /// Role that the plugin plays here.
     pub role: Role,
-    /// The name that the binding knows it by.
+    /// Name of the plugin in the binding.
     pub name: Arc<str>,
-    /// The code.
+    /// The loaded plugin.
     pub plugin: Arc<Plugin>,
-    /// JSON.
+    /// Config as JSON.
     pub config: Arc<str>,
-    /// The digest of `config`.
+    /// Digest of `config`.
     pub config_digest: Digest,
 }
 
-/// The policy of one job, ready to be called.
+/// Policy of one job: a binding with its plugins loaded and its keys ready.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// In order.
+    /// Encoders, in the order of their calls.
     pub encode: Vec<PlanStep>,
-    /// With the versions of the keys that it is granted, some of which may have expired.
+    /// Signer with the versions of the keys that it is granted, some of which may have expired.
     pub sign: Option<(PlanStep, Vec<Arc<KeyMaterial>>)>,
-    /// With their keys, each of the kind for headers. No policy is given them.
+    /// Headers with their keys, each of the kind for headers. No policy gets them.
     pub auth_headers: Vec<(AuthHeader, Arc<KeyMaterial>)>,
-    /// Always there.
+    /// Judge; every plan has one.
     pub judge: PlanStep,
-    /// Always there.
+    /// Retry policy; every plan has one.
     pub retry: PlanStep,
 }
 
-/// What every call of a stage needs.
+/// Caller of policies: the limits, the watch and the time that every call of a stage needs.
 #[derive(Clone, Copy)]
 pub struct PolicyCaller<'a> {
-    /// Bounds of each call.
+    /// Limits of each call.
     pub limits: &'a Limits,
-    /// Who must not be called, and what becomes of faults. None if nothing comes of the answers: then everybody is called.
+    /// Watch that skips quarantined policies and counts faults. `None` if the results are not used: then every policy is called.
     pub watch: Option<&'a Watch>,
-    /// The time that the policies are told.
+    /// Time that the policies are given.
     pub now: UnixMs,
 }
 
-/// The outcome of the first half.
+/// Result of the first half: the request, or the fault that prevents it.
 #[derive(Debug)]
 pub struct PreparedRequest {
-    /// The request to send, or the fault because of which nothing is sent.
+    /// Request to send, or the fault because of which nothing is sent.
     pub request: Result<types::Request, (Role, Fault)>,
-    /// Who was called.
+    /// Policies that were called.
     pub uses: Vec<PluginUse>,
 }
 
-/// The outcome of the second half.
+/// Result of the second half: verdict and ruling.
 #[derive(Debug)]
 pub struct Judgement {
-    /// What the answer was judged to be.
+    /// Verdict on the response.
     pub verdict: VerdictRecord,
-    /// What follows.
+    /// Consequence of the verdict.
     pub ruling: Ruling,
-    /// The fault of a policy that the host stood in for.
+    /// Fault of a policy for which the host decided instead.
     pub fault: Option<AttemptError>,
-    /// Whether the server had no room for a call, and the host stood in for the policy because of that.
+    /// Whether the server had no room for a call, so that the host decided instead of the policy.
     lacks_room: bool,
-    /// Who was called.
+    /// Policies that were called.
     pub uses: Vec<PluginUse>,
 }
 
-/// What follows from a verdict.
+/// Consequence of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ruling {
-    /// The job is done.
+    /// The job has succeeded.
     Done,
-    /// Another attempt, this long after now.
+    /// Another attempt follows, this long after now.
     RetryAfter(Duration),
-    /// No other attempt; the text says why.
+    /// No other attempt follows; the text is the reason.
     GiveUp(String),
 }
 
 impl Judgement {
-    /// Somebody who needs no judge says that the job is done.
+    /// Makes a judgement of success that no judge was called for, with its reason.
     #[must_use]
     pub fn done(reason: String) -> Self {
         let verdict = VerdictRecord { outcome: Outcome::Success, reason };
         Self { verdict, ruling: Ruling::Done, fault: None, lacks_room: false, uses: Vec::new() }
     }
 
-    /// Whether a policy was not asked because the server had no room for the call: nothing is decided then.
+    /// Returns whether a policy was not called because the server had no room for the call; then nothing is decided.
     #[must_use]
     pub fn is_for_want_of_room(&self) -> bool {
         self.lacks_room
     }
 
-    /// What the host decides when it could ask nobody: another try may help, after its own backoff.
+    /// Makes the host's own judgement, for when no policy could be called: retryable, after the host's backoff.
     #[must_use]
     pub fn by_host(number: u32, seed: u32, fault: &Fault) -> Self {
         let error = AttemptError { code: fault.code.as_str().to_owned(), message: fault.message.clone() };
@@ -135,7 +135,7 @@ impl Judgement {
 }
 
 impl PolicyCaller<'_> {
-    /// Encodes and signs. Stops at the first fault: nothing goes out half-made.
+    /// Encodes and signs. It stops at the first fault: no incomplete request is sent.
     #[must_use]
     pub fn prepare(&self, plan: &Plan, attempt: &types::Attempt, request: types::Request) -> PreparedRequest {
         let mut uses = Vec::with_capacity(plan.encode.len() + 1);
@@ -146,7 +146,7 @@ impl PolicyCaller<'_> {
             request = after.map_err(|fault| (step.role, fault));
         }
         if let (Some((step, keys)), Ok(_)) = (&plan.sign, &request) {
-            // Plans are kept; a version whose overlap has ended since is not given any more.
+            // Plans are cached; a version of a key whose overlap has ended since is no longer granted.
             let live: Vec<_> = keys.iter().filter(|key| key.lives(self.now)).cloned().collect();
             request = request.and_then(|request| {
                 self.call(step, &mut uses, |plugin| plugin.sign(self.limits, attempt, &step.config, request, &live))
@@ -156,7 +156,7 @@ impl PolicyCaller<'_> {
         PreparedRequest { request, uses }
     }
 
-    /// Judges an exchange and, if another try may help, asks whether and when.
+    /// Judges an exchange and, if the verdict is retryable, asks the retry policy whether and when to try again.
     #[must_use]
     pub fn decide(
         &self,
@@ -183,7 +183,7 @@ impl PolicyCaller<'_> {
         Judgement { fault: ruled.fault.or(fault), lacks_room: lacks_room || ruled.lacks_room, uses, ..ruled }
     }
 
-    /// What follows from a verdict: if another try may help, the retry policy is asked whether and when.
+    /// Returns the consequence of a verdict: if it is retryable, the retry policy decides whether and when to try again.
     #[must_use]
     pub fn rule(
         &self,
@@ -210,7 +210,7 @@ impl PolicyCaller<'_> {
         Judgement { verdict, ruling, fault, lacks_room, uses }
     }
 
-    /// Shows events to an observer, which asks for jobs if it may.
+    /// Shows events to an observer, which requests jobs if it may.
     #[must_use]
     pub fn observe(
         &self,
@@ -234,7 +234,7 @@ impl PolicyCaller<'_> {
         let mut attempt = attempt.clone();
         attempt.attributes.extend(retry_after.map(|after| types::Attribute {
             key: RETRY_AFTER_ATTRIBUTE.to_owned(),
-            // A plugin reads it as 64 bits.
+            // Plugins read the value as 64 bits.
             value: u64::try_from(after.as_millis()).unwrap_or(u64::MAX).to_string(),
         }));
         let recent = history.len().saturating_sub(HISTORY_LIMIT);
@@ -281,7 +281,7 @@ impl PolicyCaller<'_> {
     }
 }
 
-/// The host's own backoff, with up to a fifth of jitter taken off.
+/// Returns the host's own backoff, shortened by a jitter of up to a fifth.
 fn fall_back(number: u32, seed: u32) -> Ruling {
     if number >= FALLBACK_ATTEMPTS {
         return Ruling::GiveUp(format!("the retry policy did not answer, and {number} attempts were made"));
@@ -298,7 +298,7 @@ fn stood_in(step: &PlanStep, fault: &Fault) -> AttemptError {
     }
 }
 
-/// Whether a fault in front of the request means that this job can never be sent.
+/// Returns whether a fault before the request means that this job can never be sent.
 #[must_use]
 pub fn is_fatal(fault: &Fault) -> bool {
     fault.code == FaultCode::Declared && fault.blame == Blame::Job

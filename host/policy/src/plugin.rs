@@ -1,4 +1,4 @@
-//! A component that is ready to be called: it is linked, and has what `wit/` says.
+//! Component that is ready to be called: it is linked, and its exports have the types of `wit/`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,16 +14,16 @@ use super::limits::Limits;
 use super::linked_component::{Imports, LinkedComponent};
 use super::load_error::LoadError;
 
-/// A component that is ready to be called, by anybody, at any time: nothing of a call stays in it.
+/// Component that is ready to be called from any thread at any time: it keeps no state of a call.
 pub struct Plugin {
-    /// What it is known by.
+    /// Digest of the component, which identifies it.
     pub digest: Digest,
     original: LinkedComponent,
     copies: Copies,
 }
 
 impl Plugin {
-    /// Links a component that was compiled and deserialized in the first of these engines; the others may get copies.
+    /// Links a component that was compiled and was deserialized in the first of these engines; the others may get copies.
     pub(super) fn link(
         engines: Arc<[Arc<PolicyEngine>]>,
         digest: Digest,
@@ -39,42 +39,42 @@ impl Plugin {
         Ok(Self { digest, original, copies: Copies::new(engines, Arc::clone(room)) })
     }
 
-    /// It in the engine of this thread, or the original.
+    /// Returns the copy in this thread's engine, or the original.
     pub(super) fn here(&self) -> &LinkedComponent {
         self.copies.here(&self.original).unwrap_or(&self.original)
     }
 
-    /// Whether it runs in the engine for large policies.
+    /// Returns whether the component runs in the engine for large policies.
     #[must_use]
     pub fn is_large(&self) -> bool {
         self.original.engine.is_large()
     }
 
-    /// What its calls may use, where those of a plugin that is not large may use this.
+    /// Returns the limits of its calls, where those of a plugin that is not large are `limits`.
     #[must_use]
     pub fn limits<'a>(&self, limits: &'a Limits) -> Cow<'a, Limits> {
         self.original.engine.limits(limits)
     }
 
-    /// How much room its native code takes in one engine, in bytes.
+    /// Returns the size of its native code in one engine, in bytes.
     #[must_use]
     pub fn code_size(&self) -> usize {
         self.original.code_size()
     }
 
-    /// The roles that its exports let it play.
+    /// Returns the roles that its exports allow.
     #[must_use]
     pub fn roles(&self) -> Vec<Role> {
         Role::ALL.into_iter().filter(|role| self.plays(*role)).collect()
     }
 
-    /// Whether it imports a function of keys, and not their type alone.
+    /// Returns whether it imports a function of `keys`, and not only their type.
     #[must_use]
     pub fn uses_keys(&self) -> bool {
         self.original.uses_keys()
     }
 
-    /// Whether it can play `role`.
+    /// Returns whether it can play `role`.
     #[must_use]
     pub fn plays(&self, role: Role) -> bool {
         self.original.exports.has(role)

@@ -1,25 +1,26 @@
-//! What can be said of a component before anybody compiles it: how large it is in every respect, and what it imports and exports.
+//! Checks of a component before it is compiled: its size in every respect, its imports and its exports.
 //!
-//! It takes time in proportion to the bytes, looks into no function and believes nothing: what passes here is validated by the compiler,
-//! in a process of its own. So most of what is wrong with an upload is said at once, and what is made to be slow does not get that far.
+//! The time is proportional to the number of bytes. The checks look into no function and trust nothing: the compiler validates in a process
+//! of its own what passes here. So most errors of an upload are reported at once, and a component that was made to be slow does not reach the
+//! compiler.
 
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::component::{Role, interface, is_allowed_import};
 use super::load_error::LoadError;
 
-/// The most functions of all modules together. Runtimes of Python and JavaScript have up to 20,000.
+/// Maximum number of functions of all modules together. Runtimes of Python and JavaScript have up to 20,000.
 const FUNCTIONS: usize = 65_536;
 
-/// The most modules and components in a component, and how deep they may lie. What linkers make of one source has fewer than 100, in two
+/// Maximum number of modules and components in a component, and maximum depth of nesting. Linkers make fewer than 100 from one source, in two
 /// layers.
 const PARTS: usize = 1_024;
 const DEPTH: usize = 8;
 
-/// The most entries of all sections that declare something: types, imports, aliases, instances, exports and the like.
+/// Maximum number of entries of all declaring sections: types, imports, aliases, instances, exports and the like.
 const ENTRIES: usize = 262_144;
 
-/// What has been counted so far.
+/// Counts so far.
 #[derive(Default)]
 struct Count {
     functions: usize,
@@ -27,7 +28,7 @@ struct Count {
     entries: usize,
 }
 
-/// Refuses what is too large in any respect, imports what a policy does not get, or has no role.
+/// Rejects a component that is too large in any respect, imports what a policy does not get, or has no role.
 pub(super) fn check(component: &[u8]) -> Result<(), LoadError> {
     let malformed = |error: wasmparser::BinaryReaderError| LoadError::Compile(error.to_string());
     let (mut count, mut depth) = (Count::default(), 0_usize);
@@ -84,7 +85,7 @@ impl Count {
     }
 }
 
-/// How many things a section declares.
+/// Returns the number of declarations in a section.
 fn entries(payload: &Payload<'_>) -> u32 {
     match payload {
         Payload::TypeSection(section) => section.count(),

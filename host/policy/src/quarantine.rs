@@ -1,8 +1,8 @@
-//! Stops calling a policy that keeps failing, so that a broken plugin costs its own tenant a pause and nobody any CPU.
+//! Quarantine of policies that fail repeatedly, so that a broken plugin pauses its own tenant's jobs and uses no CPU.
 //!
-//! What is quarantined is a component *with* a config, of a tenant: the same component under another config goes on, and so does the same of
-//! another tenant. Faults of several jobs lead to it: a job whose payload no policy can take counts once, however often it is tried.
-//! Only calls whose answer is used are watched.
+//! The unit is a component *with* a config, of a tenant: the same component is still called under another config, and for another tenant.
+//! Only faults of several jobs lead to quarantine: a job whose payload no policy can handle counts once, however often it is tried. Only
+//! calls whose result is used are counted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,60 +15,60 @@ use super::fault::{Blame, Fault, FaultCode};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, TenantId};
 
-/// The most (component, config) pairs of a tenant that are watched at once; a new one past that is not watched.
+/// Maximum number of (component, config) pairs of a tenant that are watched at once; a further pair is not watched.
 const WATCHED: usize = 10_000;
 
-/// A component under a config, of a tenant.
+/// Key of a watched policy: a component under a config, of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicyKey {
-    /// Who calls it.
+    /// Tenant that calls it.
     pub tenant: TenantId,
-    /// The component.
+    /// Digest of the component.
     pub plugin: Digest,
-    /// The config, by its digest.
+    /// Digest of the config.
     pub config: Digest,
 }
 
-/// When a policy is quarantined, and for how long.
+/// Rules of quarantine: when it begins, and how long it lasts.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Faults of so many jobs ...
+    /// Number of jobs whose faults lead to quarantine, if they occur ...
     pub threshold: u32,
-    /// ... within this time ...
+    /// ... within this time.
     pub window: Duration,
-    /// ... keep it from being called for this long.
+    /// Duration of the quarantine.
     pub period: Duration,
 }
 
-/// For how long a policy is not called, and for what.
+/// Quarantine of a policy: its cause and its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// The group whose job was the one too many.
+    /// Group of the job whose fault reached the threshold.
     pub group: GroupId,
-    /// When that was.
+    /// Time of that fault.
     pub since: UnixMs,
-    /// The end.
+    /// End of the quarantine.
     pub until: UnixMs,
-    /// Its fault.
+    /// Code of that fault.
     pub fault: FaultCode,
 }
 
-/// A quarantine that has begun.
+/// Quarantine that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineStart {
-    /// Whose policy it is.
+    /// Tenant that the policy belongs to.
     pub tenant: TenantId,
-    /// The version of the group's policy that it is a part of.
+    /// Version of the group's policy that it is a part of.
     pub binding: i64,
-    /// In which role.
+    /// Role that the plugin plays.
     pub role: Role,
-    /// What the group calls it.
+    /// Name of the plugin in the group's binding.
     pub plugin: String,
-    /// The rest.
+    /// Cause and duration.
     pub sentence: QuarantineEntry,
 }
 
-/// The faults of the recent past.
+/// Recent faults of all policies.
 pub struct Quarantine {
     rules: Rules,
     book: Mutex<FaultLog>,
@@ -83,43 +83,43 @@ struct FaultLog {
 
 #[derive(Default)]
 struct Record {
-    /// At most as many as lead to quarantine.
+    /// At most as many faults as lead to quarantine.
     faults: VecDeque<(UnixMs, Option<JobId>)>,
     began: Option<QuarantineStart>,
 }
 
-/// What keeps an eye on the calls that are made for a group.
+/// Watch on the calls that are made for a group.
 #[derive(Clone)]
 pub struct Watch {
-    /// The faults so far.
+    /// Faults so far.
     pub quarantine: Arc<Quarantine>,
-    /// The group's tenant.
+    /// Tenant of the group.
     pub tenant: TenantId,
     /// The group.
     pub group: GroupId,
-    /// The version of its policy.
+    /// Version of the group's policy.
     pub binding: i64,
-    /// The job; none for an observer, whose every call counts.
+    /// The job; `None` for an observer, each of whose calls counts.
     pub job: Option<JobId>,
-    /// What was up to this time does not count for the group.
+    /// Time at which quarantines of the group were lifted; earlier faults do not count for it.
     pub lifted_at: UnixMs,
 }
 
 impl Quarantine {
-    /// Nothing is quarantined at first.
+    /// Makes a quarantine without any fault.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self { rules, book: Mutex::default(), has_begun: Notify::new() }
     }
 
-    /// Whether a policy is quarantined, for a group to which nothing counts that was up to `lifted_at`.
+    /// Returns the quarantine of a policy, if there is one, for a group for which nothing up to `lifted_at` counts.
     #[must_use]
     pub fn of(&self, suspect: &PolicyKey, lifted_at: UnixMs, now: UnixMs) -> Option<QuarantineEntry> {
         let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.began.as_ref()?.sentence;
         (sentence.since > lifted_at && self.lasts(&sentence, now)).then_some(sentence)
     }
 
-    /// Everything that is quarantined now.
+    /// Returns all quarantines that last now.
     #[must_use]
     pub fn sentences(&self, now: UnixMs) -> Vec<QuarantineEntry> {
         let book = self.lock();
@@ -128,7 +128,7 @@ impl Quarantine {
         sentences.filter(|sentence| self.lasts(sentence, now)).collect()
     }
 
-    /// What is quarantined now because of jobs of this group of the tenant, to which nothing counts that was up to `lifted_at`.
+    /// Returns the quarantines that last now because of jobs of this group of the tenant, for which nothing up to `lifted_at` counts.
     #[must_use]
     pub fn of_group(
         &self,
@@ -145,7 +145,7 @@ impl Quarantine {
         counts.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
     }
 
-    /// The quarantines that have begun since this was last asked, when there are any. One task may wait for them.
+    /// Waits for quarantines to begin, and returns those that began since the last call. Only one task may wait.
     pub async fn begun(&self) -> Vec<QuarantineStart> {
         loop {
             let begun = std::mem::take(&mut self.lock().begun);
@@ -156,7 +156,7 @@ impl Quarantine {
         }
     }
 
-    /// Longer than a period from now it cannot be, unless the clock has been set back.
+    /// Returns whether a quarantine lasts. Its end is at most one period from now, unless the clock has been set back.
     fn lasts(&self, sentence: &QuarantineEntry, now: UnixMs) -> bool {
         sentence.until > now && sentence.until <= now.plus(self.rules.period)
     }
@@ -171,16 +171,16 @@ impl Quarantine {
 }
 
 impl Watch {
-    /// The component under the config, as it is watched here.
+    /// Returns the key of the component under the config, for this watch's tenant.
     #[must_use]
     pub fn suspect(&self, plugin: &Digest, config: &Digest) -> PolicyKey {
         PolicyKey { tenant: self.tenant, plugin: plugin.clone(), config: config.clone() }
     }
 
-    /// Whether the policy may be called.
+    /// Checks whether the policy may be called.
     ///
     /// # Errors
-    /// [`FaultCode::Quarantined`].
+    /// Returns a fault with [`FaultCode::Quarantined`] if the policy is in quarantine.
     pub fn admit(&self, suspect: &PolicyKey, now: UnixMs) -> Result<(), Fault> {
         match self.quarantine.of(suspect, self.lifted_at, now) {
             None => Ok(()),
@@ -261,7 +261,7 @@ mod tests {
             self.suspect(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
         }
 
-        /// A fault; says whether the policy is quarantined right after it.
+        /// Reports a fault; returns whether the policy is quarantined right after it.
         fn fails(&self, config: &str, at: i64) -> bool {
             self.report(&self.named(config), Role::Judge, "judge@1.0.0", FaultCode::Trap, UnixMs(at));
             !self.admits(config, at)

@@ -1,4 +1,4 @@
-//! Components by digest: compiled once, linked once, shared by everybody who binds them.
+//! Registry of components by digest: compiled once, linked once, and shared by all bindings that use them.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
@@ -20,23 +20,23 @@ use super::plugin::Plugin;
 use super::preflight;
 use carillon_core::job::TenantId;
 
-/// Where a component's bytes are kept.
+/// Source of components' bytes.
 #[async_trait]
 pub trait ComponentSource: Send + Sync {
-    /// The bytes with this digest; none if there are none.
+    /// Returns the bytes with this digest, or `None` if the source does not have them.
     ///
     /// # Errors
-    /// If it cannot be said, as a sentence.
+    /// Returns a sentence if the source could not be read.
     async fn component(&self, digest: &Digest) -> Result<Option<Bytes>, String>;
 }
 
-/// How many components that are bound already are compiled at once; and how many that are uploaded, which are never in front of those.
+/// Number of bound components that are compiled at once, and of uploaded ones, which never delay those.
 const AT_ONCE: usize = 2;
 
-/// How long an upload waits for others, in times of the longest compilation.
+/// Time that an upload waits for others, in times of the longest compilation.
 const PATIENCE: u32 = 2;
 
-/// Makes plugins of components, and keeps them.
+/// Registry that makes plugins of components, and keeps them.
 pub struct Registry {
     engines: Arc<Engines>,
     compiler: Compiler,
@@ -44,19 +44,19 @@ pub struct Registry {
     loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
     uses: Semaphore,
     turns: CompileQueue,
-    /// What is being admitted, as long as somebody waits for it.
+    /// Pending admissions; each is kept as long as a caller waits for it.
     flights: Mutex<HashMap<Digest, Weak<PendingAdmission>>>,
 }
 
-/// One look at a component, for all who upload it at the same time. Who gives up leaves it to the others.
+/// Admission of a component, shared by all callers that upload it at the same time. If a caller stops waiting, the others continue.
 type PendingAdmission = OnceCell<Result<Admitted, LoadError>>;
 
-/// A component that loads. What it was compiled to is not kept unless somebody says so.
+/// Component that loads. Its native code is not stored until the caller calls [`Registry::keep`].
 #[derive(Clone)]
 pub struct Admitted {
-    /// What it is.
+    /// The loaded plugin.
     pub plugin: Arc<Plugin>,
-    /// None if it is kept already.
+    /// Native code; `None` if it is stored already.
     artefact: Option<Arc<Vec<u8>>>,
 }
 
@@ -73,33 +73,32 @@ impl Registry {
         }
     }
 
-    /// Bytes of the largest component.
+    /// Returns the maximum size of a component, in bytes.
     #[must_use]
     pub fn component_limit(&self) -> usize {
         self.engines.component_limit()
     }
 
-    /// The plugin with this digest if it has been loaded already.
+    /// Returns the plugin with this digest if it is loaded.
     #[must_use]
     pub fn loaded(&self, digest: &Digest) -> Option<Arc<Plugin>> {
         let loaded = self.lock();
         loaded.get(digest)?.get().cloned()
     }
 
-    /// How much room the native code of all plugins takes that are loaded, their copies in the engines of policy threads included, in
-    /// bytes.
+    /// Returns the size in bytes of the native code of all loaded plugins, with their copies in the engines of policy threads.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.engines.loaded_bytes()
     }
 
-    /// How many plugins are loaded.
+    /// Returns the number of loaded plugins.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().values().filter(|slot| slot.initialized()).count()
     }
 
-    /// Unloads the plugins that nobody has. Those that are being loaded stay.
+    /// Unloads the plugins that nothing refers to. Those that are being loaded stay.
     pub fn forget_unused(&self) {
         self.lock().retain(|_, slot| match slot.get() {
             Some(plugin) => Arc::strong_count(plugin) > 1,
@@ -107,10 +106,10 @@ impl Registry {
         });
     }
 
-    /// The plugin with this digest. However many ask at once, it is compiled once.
+    /// Returns the plugin with this digest. Concurrent callers share one compilation.
     ///
     /// # Errors
-    /// If `source` does not have it, or it does not load.
+    /// Returns an error if `source` does not have the component, or if the component does not load.
     pub async fn get(&self, digest: &Digest, source: &dyn ComponentSource) -> Result<Arc<Plugin>, LoadError> {
         let slot = self.slot(digest);
         let load = || async {
@@ -122,17 +121,17 @@ impl Registry {
         slot.get_or_try_init(load).await.cloned()
     }
 
-    /// The longest that [`Self::admit`] takes.
+    /// Returns the maximum duration of [`Self::admit`].
     #[must_use]
     pub fn admission_time(&self) -> Duration {
         self.compiler.timeout() * (PATIENCE + 1)
     }
 
-    /// Checks and loads a component that a tenant uploads, when it is the tenant's turn. However many upload the same at once, it is
-    /// compiled once.
+    /// Checks and loads a component that a tenant uploads, when it is the tenant's turn. Concurrent uploads of the same component share one
+    /// compilation.
     ///
     /// # Errors
-    /// Whatever keeps it from being a plugin; [`LoadError::Busy`] if nobody had the time to find out.
+    /// Returns the reason why the component is not accepted; [`LoadError::Busy`] if it was not examined in time.
     pub async fn admit(&self, tenant: TenantId, component: &Bytes) -> Result<Admitted, LoadError> {
         check_bytes(component, self.component_limit())?;
         preflight::check(component)?;
@@ -144,14 +143,14 @@ impl Registry {
         admitted.clone()
     }
 
-    /// Keeps what a component was compiled to, for the next time that it is loaded.
+    /// Stores the native code of a component, for the next time that it is loaded.
     pub async fn keep(&self, admitted: &Admitted) {
         if let (Some(cache), Some(artefact)) = (&self.cache, &admitted.artefact) {
             cache.put(&admitted.plugin.digest, artefact).await;
         }
     }
 
-    /// Forgets a component that nobody can use any more.
+    /// Removes a component that can no longer be used.
     pub async fn forget(&self, digest: &Digest) {
         self.lock().remove(digest);
         if let Some(cache) = &self.cache {
@@ -159,7 +158,7 @@ impl Registry {
         }
     }
 
-    /// The inner error is what is wrong with the component, the outer one that nobody looked.
+    /// Examines a component. The inner error is about the component; the outer one says that it was not examined.
     async fn look(
         &self,
         digest: &Digest,
@@ -199,7 +198,7 @@ impl Registry {
         self.link(digest, component.len(), Arc::new(artefact)).await
     }
 
-    /// How long this takes is up to the component's author, so it is done beside the threads that serve.
+    /// Links a component. The component's author determines the duration, so this runs beside the threads that serve.
     async fn link(&self, digest: &Digest, size: usize, artefact: Arc<Vec<u8>>) -> Result<Arc<Plugin>, LoadError> {
         let (engines, digest) = (Arc::clone(&self.engines), digest.clone());
         let link = tokio::task::spawn_blocking(move || engines.load(digest, size, &artefact).map(Arc::new));

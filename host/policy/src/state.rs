@@ -1,5 +1,5 @@
-//! What a guest sees of the host during one call: a log, handles of keys, and for those that import it what there is of WASI. No clock,
-//! no randomness, no I/O.
+//! Host state that a guest sees during one call: a log, handles of keys, and, for guests that import it, WASI. No clock, no randomness, no
+//! I/O.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use super::wasi::{Facts, Wasi};
 use super::wit::jobs_import::{self, NewJob, Refusal};
 use super::wit::{keys_import, log_import, types};
 
-/// The most jobs that one call may ask for, and the most bytes of all of them: so many as `wit/jobs.wit` says.
+/// Maximum number of jobs that one call may request, and maximum total size of them in bytes, as `wit/jobs.wit` says.
 const ASKED_JOBS: usize = 4;
 const ASKED_LEN: usize = 256 << 10;
 
-/// The data of the call's store.
+/// Data of the call's store.
 pub(super) struct CallState {
     pub(super) meter: Meter,
     pub(super) table: ResourceTable,
     pub(super) log: LogLines,
     pub(super) wasi: Wasi,
     key_operations_left: u32,
-    /// None if it may ask for none.
+    /// Requested jobs; `None` if the call may not request any.
     asked: Option<Vec<NewJob>>,
 }
 
@@ -39,23 +39,23 @@ impl CallState {
         }
     }
 
-    /// Lets the guest ask for jobs, during this call.
+    /// Allows the guest to request jobs during this call.
     pub(super) fn allow_jobs(&mut self) {
         self.asked = Some(Vec::new());
     }
 
-    /// The jobs that it has asked for.
+    /// Takes the jobs that the guest has requested.
     pub(super) fn take_jobs(&mut self) -> Vec<NewJob> {
         self.asked.take().unwrap_or_default()
     }
 
-    /// What the guest said.
+    /// Returns the guest's log.
     pub(super) fn into_log(mut self) -> Vec<String> {
         self.wasi.finish(&mut self.log);
         self.log.finish()
     }
 
-    /// Gives the guest handles of `keys`, for this call.
+    /// Gives the guest handles of `keys` for this call.
     pub(super) fn grant(&mut self, keys: &[Arc<KeyMaterial>]) -> wasmtime::Result<Vec<Resource<GrantedKey>>> {
         keys.iter().map(|key| Ok(self.table.push(GrantedKey(Arc::clone(key)))?)).collect()
     }

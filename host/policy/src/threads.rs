@@ -1,6 +1,6 @@
-//! The threads that policies run on: never the threads of the API, the timer or the network.
+//! Threads that policies run on: never the threads of the API, the timer or the network.
 //!
-//! Work waits in [`lanes`], by tenant and group, which share the threads fairly.
+//! Calls wait in [`lanes`], by tenant and group, which share the threads fairly.
 
 mod lanes;
 
@@ -22,12 +22,12 @@ thread_local! {
     static SEAT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of the policy thread that asks, by which it finds its engine. Any other thread sits with the first.
+/// Returns the number of the calling policy thread, which determines its engine. Any other thread uses the first thread's engine.
 pub(super) fn seat() -> usize {
     SEAT.get()
 }
 
-/// A fixed number of threads behind a bounded queue.
+/// Fixed number of threads behind a bounded queue.
 pub struct PolicyThreads {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
@@ -40,16 +40,16 @@ struct Shared {
 
 struct Queue {
     lanes: FairQueue<Work>,
-    /// How many threads wait for work: to wake one costs a system call, whether it sleeps or not.
+    /// Number of threads that wait for work: to wake one costs a system call, whether it sleeps or not.
     idle: usize,
     closed: bool,
 }
 
 impl PolicyThreads {
-    /// Starts `threads` threads in front of which at most `capacity` calls wait. Their seats are `first_seat` and those after it.
+    /// Starts `threads` threads with a queue of at most `capacity` calls. Their numbers begin with `first_seat`.
     ///
     /// # Errors
-    /// If the operating system has no thread left.
+    /// Returns an error if the operating system cannot start a thread.
     pub fn start(threads: usize, capacity: usize, first_seat: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { lanes: FairQueue::new(capacity), idle: 0, closed: false }),
@@ -67,10 +67,11 @@ impl PolicyThreads {
         Ok(Self { shared, handles })
     }
 
-    /// Runs `work` when it is `lane`'s turn, unless nobody waits for it any more by then.
+    /// Runs `work` when it is `lane`'s turn, unless the caller no longer waits for it by then.
     ///
     /// # Errors
-    /// [`FaultCode::Overloaded`] if the queue is full, or the share of it that the group or its tenant may fill; `work` was not started then.
+    /// Returns a fault with [`FaultCode::Overloaded`], without starting `work`, if the queue is full, or the share of it that the group or
+    /// its tenant may fill.
     pub async fn run<T, F>(&self, lane: QueueKey, work: F) -> Result<T, Fault>
     where
         T: Send + 'static,
@@ -92,7 +93,7 @@ impl PolicyThreads {
         })
     }
 
-    /// How many calls wait.
+    /// Returns the number of waiting calls.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.shared.lock().lanes.len()
@@ -104,7 +105,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False if there is no room for it.
+    /// Adds work to the queue; returns false if there is no room for it.
     fn push(&self, lane: QueueKey, work: Work) -> bool {
         let mut queue = self.lock();
         if queue.closed || !queue.lanes.push(lane, work) {

@@ -1,4 +1,4 @@
-//! What `bindgen!` makes of `wit/`. Private: the rest of the crate sees the plain types that [`super`] re-exports.
+//! Bindings that `bindgen!` generates from `wit/`. Private: the rest of the crate uses the plain types that [`super`] re-exports.
 
 #![expect(missing_docs, reason = "the documentation is in wit/")]
 

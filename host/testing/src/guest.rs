@@ -1,8 +1,8 @@
-//! Guests for tests: components made of a few lines of WebAssembly text, with the types of `wit/`.
+//! Guests for tests: components made from a few lines of WebAssembly text, with the types of `wit/`.
 //!
-//! A guest exports `meta` and any roles, each with a body of its own. Its memory begins as zeros, and zeros at [`ANSWER`] happen to be
-//! the plainest good answer of every role but `encode`: nothing added, success, again at once. Addresses from 1024 to 64 Ki are
-//! the test's own; what the host passes in lies above.
+//! A guest exports `meta` and any roles, each with a body of its own. Its memory begins as zeros, and zeros at [`ANSWER`] are the plainest
+//! valid result of every role but `encode`: nothing added, success, retry at once. Addresses from 1024 to 64 Ki are free for the test;
+//! arguments from the host lie above.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,20 +10,20 @@ use std::path::Path;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// Where a role's answer begins: 0 at its first byte is `ok`, 1 is `err`.
+/// Address of a role's result: 0 in its first byte is `ok`, 1 is `err`.
 pub const ANSWER: u32 = 128;
 
-/// The plainest good answer.
+/// Body that returns the plainest valid result.
 pub const PLAIN: &str = "(i32.const 128)";
 
-/// An encoder's good answer: the request as it came. It stands at byte 88 of the arguments and has 32 bytes.
+/// Body of an encoder that returns the request unchanged. The request is at byte 88 of the arguments and has 32 bytes.
 pub const ECHO: &str =
     "(memory.copy (i32.const 132) (i32.add (local.get $p) (i32.const 88)) (i32.const 32)) (i32.const 128)";
 
-/// Never ends.
+/// Body that never ends.
 pub const ENDLESS: &str = "(loop $again (br $again)) (unreachable)";
 
-/// What the host offers; a module imports those that its text names.
+/// Imports that the host provides; a module imports those that its text names.
 const IMPORTS: [(&str, &str); 5] = [
     ("$log", r#"(import "carillon:policy/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#),
     ("$key_id", r#"(import "carillon:policy/keys@0.1.0" "[method]key.id" (func $key_id (param i32 i32)))"#),
@@ -35,7 +35,7 @@ const IMPORTS: [(&str, &str); 5] = [
     ("$drop_key", r#"(import "carillon:policy/keys@0.1.0" "[resource-drop]key" (func $drop_key (param i32)))"#),
 ];
 
-/// Gives out memory from 64 Ki upwards and never takes any back.
+/// Allocator that hands out memory from 64 Ki upwards and never reuses it.
 const REALLOC: &str = r#"
   (global $next (mut i32) (i32.const 65536))
   (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
@@ -46,7 +46,7 @@ const REALLOC: &str = r#"
         (then (unreachable)))))
     (local.get $at))"#;
 
-/// A guest to be.
+/// Builder of a guest.
 #[derive(Clone)]
 pub struct Guest {
     roles: Vec<(String, String)>,
@@ -62,13 +62,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Plays `role` with `body`, which leaves the address of an answer; `$p` is the address of the arguments, `$i` and `$n` are
-    /// spare locals.
+    /// Makes a guest that plays `role` with `body`, which leaves the address of a result; `$p` is the address of the arguments, `$i` and `$n`
+    /// are spare locals.
     pub fn new(role: &str, body: &str) -> Self {
         Self::describing("guest", "1.0.0", "{}").role(role, body)
     }
 
-    /// Plays no role yet, and describes itself like this.
+    /// Makes a guest without a role, with this description.
     pub fn describing(name: &str, version: &str, schema: &str) -> Self {
         Self {
             roles: Vec::new(),
@@ -84,55 +84,55 @@ impl Guest {
         }
     }
 
-    /// Plays its first role with another body.
+    /// Replaces the body of the first role.
     pub fn instead(mut self, body: &str) -> Self {
         body.clone_into(&mut self.roles[0].1);
         self
     }
 
-    /// Plays another role.
+    /// Adds another role.
     pub fn role(mut self, role: &str, body: &str) -> Self {
         self.roles.push((role.to_owned(), body.to_owned()));
         self
     }
 
-    /// With something else in the module: data, functions, tables, a start function.
+    /// Adds an item to the module: data, functions, tables, a start function.
     pub fn with(mut self, item: &str) -> Self {
         writeln!(self.items, "  {item}").expect("a string takes it");
         self
     }
 
-    /// With an import of its own.
+    /// Adds an import.
     pub fn first(mut self, import: &str) -> Self {
         writeln!(self.own_imports, "  {import}").expect("a string takes it");
         self
     }
 
-    /// With another memory than two pages without a maximum.
+    /// Sets the memory; the default is two pages without a maximum.
     pub fn memory(mut self, memory: &str) -> Self {
         memory.clone_into(&mut self.memory);
         self
     }
 
-    /// With another allocator.
+    /// Sets the allocator.
     pub fn realloc(mut self, realloc: &str) -> Self {
         realloc.clone_into(&mut self.realloc);
         self
     }
 
-    /// Answers `check` with `body`.
+    /// Sets the body of `check`.
     pub fn check(mut self, body: &str) -> Self {
         body.clone_into(&mut self.check);
         self
     }
 
-    /// Exports no `meta`.
+    /// Removes the export `meta`.
     pub fn without_meta(mut self) -> Self {
         self.has_meta = false;
         self
     }
 
-    /// Made for another interface than ours: `from` in `wit/` is `to` there.
+    /// Changes the interface that the guest is made for: `from` in `wit/` becomes `to`.
     pub fn speaking(mut self, from: &str, to: &str) -> Self {
         assert!(self.wit.contains(from), "`{from}` is not in wit/");
         self.wit = self.wit.replace(from, to);
@@ -146,7 +146,7 @@ impl Guest {
         self
     }
 
-    /// The component.
+    /// Builds the component.
     pub fn build(&self) -> Vec<u8> {
         let text = self.module();
         let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -210,12 +210,12 @@ impl Guest {
     }
 }
 
-/// Data: little-endian words at an address.
+/// Returns data: little-endian words at an address.
 pub fn words(at: u32, words: &[u32]) -> String {
     bytes(at, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>())
 }
 
-/// Data: bytes at an address.
+/// Returns data: bytes at an address.
 pub fn bytes(at: u32, bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in bytes {
@@ -224,7 +224,7 @@ pub fn bytes(at: u32, bytes: &[u8]) -> String {
     format!("(data (i32.const {at}) \"{text}\")\n")
 }
 
-/// A role's `err` answer, `offset` bytes behind its first: 4, or 8 for `retry`.
+/// Returns a role's `err` result, `offset` bytes after its first byte: 4, or 8 for `retry`.
 pub fn failure(offset: u32, blame: u32, code: &str, message: &str) -> String {
     let (code_at, message_at) = (1024, 1280);
     let place = |text: &str| u32::try_from(text.len()).expect("short");
@@ -235,7 +235,7 @@ pub fn failure(offset: u32, blame: u32, code: &str, message: &str) -> String {
         + &bytes(message_at, message.as_bytes())
 }
 
-/// A signer's answer with these headers, and a body of `body` bytes of zeros if there is one.
+/// Returns a signer's result with these headers, and a body of `body` zero bytes if there is one.
 pub fn signed(headers: &[(&str, &[u8])], body: Option<u32>) -> String {
     let count = u32::try_from(headers.len()).expect("few");
     let mut data = words(ANSWER, &[0, 1024, count, u32::from(body.is_some()), 65536, body.unwrap_or(0)]);
@@ -249,7 +249,7 @@ pub fn signed(headers: &[(&str, &[u8])], body: Option<u32>) -> String {
     data + &words(1024, &records)
 }
 
-/// All of `wit/` as one nested package.
+/// Returns all of `wit/` as one nested package.
 fn policy_wit() -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let mut files: Vec<_> =

@@ -1,10 +1,10 @@
-//! What tests of several crates stand on: a PostgreSQL server of a test's own, and WebAssembly guests made of a few lines of text.
+//! Test support for several crates: a PostgreSQL server of a test's own, and WebAssembly guests made from a few lines of text.
 //!
 //! Role: real servers and guests for tests.
 //!
 //! Not: a dependency of anything but tests.
 //!
-//! Invariants: whatever a test starts ends with the value that stands for it.
+//! Invariants: whatever a test starts ends when the value that represents it is dropped.
 //!
 //! May import: none of our crates.
 

@@ -1,5 +1,5 @@
-//! A PostgreSQL server of a test's own: a real one, in a directory that goes with it, reached through a socket there. Durable as any:
-//! nothing is switched off for speed.
+//! PostgreSQL server of a test's own: a real one, in a directory that is removed with it, reached through a socket there. It is as durable as
+//! any: nothing is switched off for speed.
 //!
 //! This file is also part of the library's unit tests.
 
@@ -11,41 +11,41 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// Where Debian keeps the programs of each version.
+/// Directory where Debian keeps the programs of each version.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The user that owns everything in the cluster.
+/// User that owns everything in the cluster.
 const USER: &str = "carillon";
 
-/// What a standby is called.
+/// Name of a standby.
 const STANDBY: &str = "standby";
 
-/// How long a server may take to start, and how often it is asked.
+/// Maximum time that a server takes to start, and pause between two checks.
 const START: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_millis(20);
 
-/// Who the server runs as: it refuses to be root.
+/// User and group of the server's process: PostgreSQL refuses to run as root.
 type Owner = Option<(u32, u32)>;
 
-/// What every server is started with.
+/// Settings of every server.
 const SETTINGS: [&str; 2] = ["listen_addresses=", "max_connections=200"];
 
-/// A server that runs as long as this lives.
+/// Server that runs as long as this value lives.
 pub struct Cluster {
     home: Home,
     server: Option<Child>,
 }
 
-/// How a server ends, as `pg_ctl` calls it.
+/// Ways to stop a server, in the words of `pg_ctl`.
 #[derive(Clone, Copy, Debug)]
 pub enum Stop {
-    /// Everybody is disconnected, and what is not committed is rolled back.
+    /// All clients are disconnected, and uncommitted transactions are rolled back.
     Fast,
-    /// As in a crash: nothing is tidied up.
+    /// The server stops as in a crash, without a checkpoint.
     Immediate,
 }
 
-/// Where a cluster is, and how its server is started.
+/// Directory of a cluster, and the way its server is started.
 struct Home {
     dir: TempDir,
     programs: PathBuf,
@@ -60,7 +60,7 @@ impl Cluster {
         Self::of(Home::new(5432, &[]))
     }
 
-    /// A server that listens on a port of 127.0.0.1, too, with these settings.
+    /// Makes a server with these settings that also listens on a port of 127.0.0.1.
     pub fn listening(settings: &[&str]) -> Self {
         Self::of(Home::new(free_port(), &[&["listen_addresses=127.0.0.1"], settings].concat()))
     }
@@ -72,7 +72,7 @@ impl Cluster {
         Self::serving(home)
     }
 
-    /// A copy of this one that follows it, on a port of 127.0.0.1. Commits wait for it from now on.
+    /// Makes a copy of this cluster that follows it, on a port of 127.0.0.1. Commits wait for it from now on.
     pub fn standby(&self) -> Self {
         let home = Home::new(free_port(), &["listen_addresses=127.0.0.1"]);
         let mut copy = home.command("pg_basebackup");
@@ -95,12 +95,12 @@ impl Cluster {
         panic!("the standby does not follow: {}", standby.log());
     }
 
-    /// Makes a standby a primary, whose commits wait for nobody.
+    /// Makes a standby a primary, whose commits wait for no standby.
     pub fn promote(&self) {
         succeed(self.home.command("pg_ctl").args(["promote", "--pgdata"]).arg(self.home.data()));
     }
 
-    /// Where a database of the cluster is.
+    /// Returns the URL of a database of the cluster.
     pub fn url(&self, database: &str) -> String {
         format!(
             "postgres://{USER}@localhost/{database}?host={}&port={}",
@@ -109,18 +109,18 @@ impl Cluster {
         )
     }
 
-    /// The port on 127.0.0.1, if it listens there.
+    /// Returns the port on 127.0.0.1, if the server listens there.
     pub fn port(&self) -> u16 {
         self.home.port
     }
 
-    /// Makes an empty database, or a copy of one that nobody is connected to.
+    /// Makes an empty database, or a copy of one that no client is connected to.
     pub fn create(&self, database: &str, template: Option<&str>) {
         let template = template.map(|template| format!("TEMPLATE {template}")).unwrap_or_default();
         self.sql("postgres", &format!("CREATE DATABASE {database} {template}"));
     }
 
-    /// Runs statements as another program would; what they answer.
+    /// Runs statements as another program would; returns their output.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let mut psql = self.home.command("psql");
         psql.args([
@@ -137,13 +137,13 @@ impl Cluster {
         succeed(psql.arg(self.home.dir.path())).trim().to_owned()
     }
 
-    /// Ends the server as a crash would, and starts it again.
+    /// Stops the server as a crash would, and starts it again.
     pub fn crash(&mut self) {
         self.stop(Stop::Immediate);
         self.resume();
     }
 
-    /// Ends the server.
+    /// Stops the server.
     pub fn stop(&mut self, how: Stop) {
         let Some(mut server) = self.server.take() else { return };
         let mode = match how {
@@ -155,7 +155,7 @@ impl Cluster {
         drop(server.wait());
     }
 
-    /// Starts it again.
+    /// Starts the server again.
     pub fn resume(&mut self) {
         self.server = Some(self.home.serve());
         self.wait_until_ready();
@@ -220,14 +220,14 @@ impl Home {
     }
 }
 
-/// A port that nobody listens on.
+/// Returns a port that no program listens on.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn programs() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // It may be a link, and the others not there.
+    // `initdb` may be a link, and the other programs are next to its target.
     if let Some(found) = std::env::split_paths(&path).find_map(|directory| directory.join("initdb").canonicalize().ok())
     {
         return found.parent().unwrap().to_owned();
@@ -238,7 +238,7 @@ fn programs() -> PathBuf {
     newest.expect("PostgreSQL is installed: `script/bootstrap test` does that").join("bin")
 }
 
-/// Gives the directory to another user if we are root.
+/// Gives the directory to another user if this process runs as root.
 fn owner(directory: &Path) -> Owner {
     if std::fs::metadata(directory).unwrap().uid() != 0 {
         return None;

@@ -1,4 +1,4 @@
-//! Copies the database of a server that may be running.
+//! Backup of the database of a server, which may be running.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use anyhow::bail;
 
 use carillon_config::{Config, StoreLocation};
 
-/// Copies the SQLite database of this configuration into the new file `to`, and returns its bytes.
+/// Copies the SQLite database of this configuration into the new file `to`, and returns its size in bytes.
 ///
 /// # Errors
-/// If the database is not SQLite, or cannot be copied.
+/// Returns an error if the database is not SQLite, or cannot be copied.
 pub async fn backup(config: &Config, to: &Path) -> anyhow::Result<u64> {
     let StoreLocation::File(from) = config.store.place()? else {
         bail!("store.url: a PostgreSQL database is backed up with PostgreSQL's own means, such as `pg_dump`");

@@ -1,4 +1,4 @@
-//! What the configuration says exists: tenants, groups, the first token.
+//! Entities that the configuration declares: tenants, groups, the first token.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(super) async fn configured(config: &Config, catalog: &Catalog) -> anyhow::Re
     for (name, tenant) in &config.tenants {
         let context = || config.named(&format!("tenants.{name}"));
         let known = catalog.tenant(name);
-        // A quota, and signers, that the configuration does not name are whoever's who has set it.
+        // A quota or signers that the configuration does not name keep the values that were set through the API.
         let named = tenant
             .quota
             .as_ref()
@@ -59,7 +59,7 @@ fn configuration() -> Author {
     Author::server("the configuration")
 }
 
-/// Puts the groups of a tenant; `prefix` is what their sections begin with.
+/// Puts the groups of a tenant; `prefix` is the beginning of their sections' names.
 async fn declare_groups(
     config: &Config,
     catalog: &Catalog,
@@ -95,7 +95,7 @@ async fn declare_group(catalog: &Catalog, tenant: &Tenant, name: &str, own: Writ
     Ok(())
 }
 
-/// Puts the keys of a tenant that are not there, or have another value or other groups. Groups may name them, so they come first.
+/// Puts the keys of a tenant that do not exist, or have another value or other groups. Groups may name them, so they come first.
 async fn declare_keys(
     config: &Config,
     catalog: &Catalog,
@@ -113,7 +113,7 @@ async fn declare_keys(
     Ok(())
 }
 
-/// Puts what receivers of poussetaches' tasks know the server by, or removes what an earlier start has put.
+/// Puts the key by which receivers of poussetaches' tasks recognize the server, or removes the one that an earlier start has put.
 async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
     const CONTEXT: &str = "compat.poussetaches.auth_key";
     let known = catalog.key(tenant.id, AUTH_KEY);
@@ -132,13 +132,13 @@ async fn declare_auth_key(config: &Config, catalog: &Catalog, tenant: &Tenant) -
     Ok(())
 }
 
-/// Checks what the groups of the mounts come to, and takes the preset out of those into which the first version has written it.
+/// Checks the effective policies of the mounts' groups, and removes the preset from those into which the first version has written it.
 async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> anyhow::Result<()> {
     declare_auth_key(config, catalog, tenant).await?;
     for mount in Mount::ALL {
         let group = &mount.settings(&config.compat).group;
         let context = || config.named(&format!("compat.{}", mount.name()));
-        // What the group says itself may be broken, which stops its jobs and not the server.
+        // The group's own document may be invalid; that stops its jobs and not the server.
         catalog.candidate(tenant, Some(group), &Value::Object(Map::new())).await.with_context(context)?;
         for tenant in catalog.tenants() {
             let Some(known) = catalog.group(tenant.id, group) else { continue };
@@ -154,7 +154,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
     Ok(())
 }
 
-/// Makes sure that an operator can get in: with the configured token, or with a new one at the first start, which is written to `file`.
+/// Ensures that an operator has access: with the configured token, or at the first start with a new one, which is written to `file`.
 pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Path) -> anyhow::Result<()> {
     if !config.auth.enabled {
         tracing::warn!("authentication is off: whoever reaches the port is an operator");
@@ -174,7 +174,7 @@ pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Pa
     if catalog.has_operator() {
         return Ok(());
     }
-    // In this order a server that stops in between leaves a token that is not valid, and makes another one at its next start.
+    // In this order, a server that stops in between leaves a token that is not valid, and makes another one at its next start.
     let text = Zeroizing::new(catalog.new_token_text());
     write_private(file, &text).with_context(|| {
         let file = file.display();

@@ -1,4 +1,4 @@
-//! Opens what a server is made of, as the configuration says.
+//! Opens the parts of a server, as the configuration says.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use carillon_store::{Peers, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
 use carillon_store_sqlite::{SqliteOptions, SqliteStore};
 
-/// Where the files of a node are whose database is elsewhere, from the working directory.
+/// Directory of the files of a node whose database is elsewhere, relative to the working directory.
 const DATA_DIR: &str = "data";
 
-/// The file next to an embedded database that holds the master key, and the directory of compiled plugins.
+/// File next to an embedded database that holds the master key, and directory of compiled plugins.
 const MASTER_KEY_FILE: &str = "master.key";
 const CACHE_DIR: &str = "plugin-cache";
 
-/// The file that the first operator's token is written to.
+/// File that the first operator's token is written to.
 const OPERATOR_TOKEN_FILE: &str = "operator.token";
 
-/// What a server leaves next to its database: that they are there and it is not means that it is lost, or elsewhere.
+/// Suffixes of files that a server leaves next to its database: if they exist and the database does not, it is lost or elsewhere.
 const LEFT_BEHIND: [&str; 3] = [".lock", "-wal", "-shm"];
 
-/// What the key of the cache is derived with.
+/// Label with which the key of the cache is derived.
 const CACHE_LABEL: &str = "carillon compiled plugins";
 
-/// Where the files of a server are: next to its database, if that is a file.
+/// Directory of a server's files: next to its database, if that is a file.
 pub(super) struct Home(PathBuf);
 
 impl Home {
@@ -49,14 +49,14 @@ impl Home {
     }
 }
 
-/// An open database, and the time that is kept in it.
+/// Open database, with its clock.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shared: Option<Shared>,
 }
 
-/// What nodes have in common that use one database.
+/// State that the nodes of one database share.
 pub(super) struct Shared {
     pub(super) peers: Arc<dyn Peers>,
     pub(super) clock: Arc<DatabaseClock>,
@@ -70,9 +70,9 @@ pub(super) async fn open_existing(config: &Config, clock: Arc<dyn Clock>) -> any
     open_store(config, clock).await
 }
 
-/// Refuses to begin anew where a database was; says so where one is made.
+/// Rejects a missing database where a server has used one; logs when one is made.
 fn check_first_start(path: &Path) -> anyhow::Result<()> {
-    // A link that leads nowhere is there, too: what it leads to is not.
+    // A dangling link counts as existing, although its target is missing.
     if path.symlink_metadata().is_ok() {
         ensure!(path.exists(), "store.url: `{}` is a link to a file that does not exist", path.display());
         return Ok(());
@@ -108,10 +108,10 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
             Ok(Opened { store, clock, shared: None })
         }
         StoreLocation::Server => {
-            // The URL may have a password in it: no message repeats it.
+            // The URL may contain a password, so no message repeats it.
             let options =
                 config.store.url.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context("store.url")?;
-            // What came back later than that would be about leases that have ended.
+            // The bound is at most a lease: a result that came later would be about leases that have expired.
             let bound = config.store.timeout.get().min(config.engine.lease.get());
             let store = Arc::new(PostgresStore::open(options.with(durability).within(bound)).await?);
             let clock = Arc::new(DatabaseClock::start(clock, &*store).await?);
@@ -121,7 +121,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
     }
 }
 
-/// Where the master key of this configuration is.
+/// Returns the source of this configuration's master key.
 pub(super) fn master_key(config: &Config, home: &Home) -> MasterKey {
     match (&config.keys.master_key, &config.keys.master_key_file) {
         (Some(text), _) => MasterKey::Given(Zeroizing::new(text.clone())),

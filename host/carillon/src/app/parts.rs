@@ -1,4 +1,4 @@
-//! What a server is made of, put together.
+//! Parts of a server, put together.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(super) fn settler(
     ))
 }
 
-/// What the handlers work with, and what observers ask for.
+/// Makes the state of the API's handlers, which also makes the jobs that observers request.
 pub(super) fn new_api(
     config: &Config,
     files: FileShares,
@@ -150,7 +150,7 @@ fn puller(node: &Arc<Dispatcher>, stop: &CancellationToken) -> Arc<PullQueue> {
     })
 }
 
-/// What the other nodes, and people, are told of this one.
+/// Describes this node for the other nodes, and for people.
 pub(super) fn describe(
     config: &Config,
     capacity: usize,
@@ -171,18 +171,18 @@ pub(super) fn describe(
     })
 }
 
-/// The most attempts at once: each needs a connection, so that a low limit of open files slows deliveries down.
+/// Returns the maximum number of concurrent attempts: each needs a connection, so a low limit of open files slows deliveries down.
 pub(super) fn concurrency(config: &Config, files: FileShares) -> usize {
     config.engine.concurrency.min(files.receivers)
 }
 
-/// What the payloads of all attempts together may take.
+/// Returns the budget for the payloads of all attempts together.
 pub(super) fn payloads(config: &Config) -> Payloads {
     let bytes = |size: Size| u64::try_from(size.get()).unwrap_or(u64::MAX);
     Payloads { max_bytes: bytes(config.engine.payload_memory), largest_bytes: bytes(config.server.payload_limit) }
 }
 
-/// What the API takes under this configuration.
+/// Returns the API's limits under this configuration.
 fn api_limits(config: &Config) -> ApiLimits {
     ApiLimits {
         body: config.server.body_limit.get(),

@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Read and written by the owner only.
+/// Permissions: only the owner reads and writes.
 const MODE: u32 = 0o600;
 
-/// Writes a line into a file of mode 0600, in the place of what stands there. It has its name when it is whole.
+/// Writes a line into a file of mode 0600 that replaces the present one. The file gets its name when it is complete.
 pub(super) fn write_private(path: &Path, line: &str) -> std::io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
@@ -16,7 +16,7 @@ pub(super) fn write_private(path: &Path, line: &str) -> std::io::Result<()> {
     draft.push(".new");
     let draft = PathBuf::from(draft);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
-    // One that was left behind may have another mode.
+    // A file that was left behind may have another mode.
     file.set_permissions(Permissions::from_mode(MODE))?;
     writeln!(file, "{line}")?;
     file.sync_all()?;

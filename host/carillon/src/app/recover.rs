@@ -1,4 +1,4 @@
-//! The ways back into a server whose secrets are lost. No server needs to run; one that uses an SQLite file must not.
+//! Recovery of a server whose secrets are lost. No server needs to run; one that uses an SQLite file must not.
 
 use carillon_catalog::{DEFAULT_TENANT, Unfit, recover_operator, unlock};
 use carillon_config::Config;
@@ -9,7 +9,7 @@ use super::open::{Home, master_key, open_existing};
 /// Makes a token of an operator in the store of this configuration, and returns its text.
 ///
 /// # Errors
-/// If there is no store, or a server uses it.
+/// Returns an error if there is no store, or if a server uses it.
 pub async fn recover_operator_token(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<String> {
     let opened = open_existing(config, clock).await?;
     let recovered = recover_operator(DEFAULT_TENANT, &*opened.store, &*opened.clock).await;
@@ -17,10 +17,10 @@ pub async fn recover_operator_token(config: &Config, clock: std::sync::Arc<dyn C
     recovered
 }
 
-/// Lets the store of this configuration take the configured master key, whatever its keys are encrypted under.
+/// Makes the store of this configuration accept the configured master key, whatever key its values are encrypted with.
 ///
 /// # Errors
-/// If there is no store, a server uses it, or the key cannot be read.
+/// Returns an error if there is no store, if a server uses it, or if the key cannot be read.
 pub async fn recover_master_key(config: &Config, clock: std::sync::Arc<dyn Clock>) -> anyhow::Result<()> {
     let home = Home::of(config)?;
     let opened = open_existing(config, clock).await?;

@@ -1,9 +1,9 @@
-//! Whose local time the mounts' crons are read in.
+//! Time zone in which the mounts' crontab expressions are read.
 
 use carillon_config::Compat;
 use carillon_core::timetable::{SystemZone, system_zone};
 
-/// The settings of the mounts, with the machine's time zone where none is configured.
+/// Returns the settings of the mounts, with the machine's time zone where none is configured.
 pub(super) fn with_local_zone(compat: &Compat) -> Compat {
     let mut compat = compat.clone();
     let settings = &mut compat.poussetaches;

@@ -1,22 +1,22 @@
-//! `CARILLON_LOG`: what is logged.
+//! Filter of the log: the environment variable `CARILLON_LOG`.
 //!
-//! The filter's own syntax takes any word for the name of a part of the program, so that a misspelt level turns all logging off. Here a word
-//! by itself is a level; and what says nothing of the rest of the program leaves that as it is by default.
+//! The filter's own syntax takes any word for the name of a part of the program, so that a misspelt level turns all logging off. Here a
+//! single word is a level, and parts of the program that the text does not cover keep their default.
 
 use anyhow::bail;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// The variable of the environment.
+/// Name of the environment variable.
 pub(super) const VARIABLE: &str = "CARILLON_LOG";
 
-/// What is logged where nothing is said.
+/// Filter for parts of the program that the variable does not cover.
 const DEFAULT: &str = "info,sqlx::postgres::notice=warn";
 
-/// Reads a filter: levels, and `TARGET=LEVEL` for parts of the program, with commas between them.
+/// Parses a filter: levels, and `TARGET=LEVEL` for parts of the program, separated by commas.
 ///
 /// # Errors
-/// If a word is neither.
+/// Returns an error if a word is neither.
 pub(super) fn parse(text: &str) -> anyhow::Result<EnvFilter> {
     let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     let mut has_level = false;

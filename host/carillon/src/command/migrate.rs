@@ -1,6 +1,6 @@
-//! `carillon migrate`: moves a server's database to where more servers can share it.
+//! `carillon migrate`: moves a server's database to PostgreSQL, which several servers can share.
 //!
-//! What a run has come to is a table on standard output; what to do next is said on standard error.
+//! The result of a run is a table on standard output; the next step is printed to standard error.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::migrate::{Migration, Moved, Progress, Report, Sum};
 use carillon_cli::Output;
 
-/// So much of a checksum is shown to people. JSON has all of it.
+/// Number of digits of a checksum that are shown to people. JSON has all of them.
 const SHOWN_DIGITS: usize = 16;
 
-/// How often the bar shows that time goes on.
+/// Period of the progress bar's animation.
 const TICK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! `carillon recover`: the ways back in when a secret is lost. They open the store themselves; a server that uses an SQLite file must be stopped.
+//! `carillon recover`: restores access when a secret is lost. It opens the store itself; a server that uses an SQLite file must be stopped.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is asked of the entities in memory. Nothing is changed here.
+//! Lookups of entities in memory. This module changes nothing.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use carillon_policy::binding::PluginName;
 use carillon_store::Kind;
 
 impl CatalogState {
-    /// A version of a group's policy that is, or was, not in force.
+    /// Returns a version of a group's policy that is not in force.
     pub(crate) fn binding(&self, group: GroupId, number: i64) -> Option<&Arc<Binding>> {
         self.bindings.get(&(group, number))
     }
 
-    /// All of them, oldest first.
+    /// Returns all versions of a group that are not in force, oldest first.
     pub(crate) fn bindings_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<Binding>> {
         self.bindings.range((group, i64::MIN)..=(group, i64::MAX)).map(|(_, binding)| binding)
     }
 
-    /// Those whose group is gone.
+    /// Returns the versions whose group is gone.
     pub(crate) fn orphans(&self) -> impl Iterator<Item = (TenantId, String)> {
         self.known.values().filter_map(|(_, tenant, kind, name)| {
             let (group, _) = slot_of(name).filter(|_| *kind == Kind::Binding)?;
@@ -35,7 +35,7 @@ impl CatalogState {
         self.plugin(tenant, name).map(|plugin| plugin.doc.digest.clone())
     }
 
-    /// A plugin that the tenant can see; the newest version if none is named.
+    /// Returns a plugin that the tenant can see; the newest version if none is named.
     pub(crate) fn plugin(&self, tenant: TenantId, name: &PluginName) -> Option<&Arc<PluginVersion>> {
         let version = match &name.version {
             Some(version) => Some(version.parse::<semver::Version>().ok()?),
@@ -53,7 +53,7 @@ impl CatalogState {
         }
     }
 
-    /// The tenant's versions of a plugin, oldest first.
+    /// Returns the tenant's versions of a plugin, oldest first.
     pub(crate) fn versions(
         &self,
         tenant: TenantId,

@@ -1,34 +1,34 @@
-//! What is written in a component, read without compiling it: what it imports and exports, what made it, what it begins with.
+//! Content of a component, read without compiling it: its imports and exports, the tools that made it, and its initial size.
 //!
-//! Nothing is checked, so that there is something to show of a component that a server refuses. One that ends in the middle gives
-//! what came before that.
+//! Nothing is validated, so that there is a result also for a component that a server rejects. A truncated component gives the content before
+//! its end.
 
 use std::collections::BTreeSet;
 
 use wasmparser::{BinaryReader, CustomSectionReader, Parser, Payload, ProducersSectionReader};
 
-/// The section in which tools say that they took part.
+/// Name of the section in which tools record that they took part.
 const PRODUCERS: &str = "producers";
 
-/// Bytes of a page of memory, where a memory does not say otherwise.
+/// Size of a page of memory as a power of two, unless a memory states another.
 const PAGE_BITS: u32 = 16;
 
-/// What is written in a component.
+/// Content of a component.
 #[derive(Debug, Default)]
 pub(super) struct Anatomy {
-    /// What it imports, by name.
+    /// Names of its imports.
     pub(super) imports: Vec<String>,
-    /// What it exports, by name.
+    /// Names of its exports.
     pub(super) exports: Vec<String>,
-    /// What made it: `language`, `sdk` or `processed-by`, a name, and a version.
+    /// Tools that made it: `language`, `sdk` or `processed-by`, a name, and a version.
     pub(super) producers: BTreeSet<[String; 3]>,
-    /// The core modules in it.
+    /// Number of core modules.
     pub(super) core_modules: usize,
-    /// Bytes that the memories of its core modules begin with, in sum.
+    /// Initial size of the memories of all core modules, in bytes.
     pub(super) memory: u64,
-    /// Elements that the tables of its core modules begin with, in sum.
+    /// Initial number of table elements of all core modules.
     pub(super) table_elements: u64,
-    /// Why there may be more.
+    /// Reason why the content may be incomplete.
     pub(super) unread: Option<String>,
 }
 

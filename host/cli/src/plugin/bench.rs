@@ -1,4 +1,4 @@
-//! `carillon plugin bench`: what a call costs, in time, fuel and memory, each time in a fresh instance as the server makes it.
+//! `carillon plugin bench`: measures a call in time, fuel and memory, each time in a fresh instance as the server makes it.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use carillon_core::clock::{Clock as _, SystemClock};
 use carillon_core::stats::percentile;
 use carillon_policy::golden::Golden;
 
-/// Calls before those that are measured: the first ones pay for what the others find.
+/// Calls before the measurement: they fill the caches that later calls use.
 const WARM_UP: u32 = 20;
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! `carillon plugin build`: from a plugin's directory to a component that a server would take, with its golden tests in it.
+//! `carillon plugin build`: builds a plugin's directory into a component that a server would accept, with its golden tests embedded.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,27 +39,27 @@ pub struct Sources {
     target_dir: Option<PathBuf>,
 }
 
-/// A component that was built and that loads.
+/// Component that was built and that loads.
 pub(super) struct Built {
     pub(super) component: Bytes,
     pub(super) plugin: Arc<Plugin>,
     pub(super) said: Description,
-    /// How many golden tests it has.
+    /// Number of its golden tests.
     pub(super) tests: usize,
-    /// How those differ that it does not pass: no server takes it then.
+    /// Golden tests that fail: no server accepts the component then.
     pub(super) failed: Vec<Failed>,
 }
 
-/// What is done with golden tests.
+/// Handling of golden tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GoldenTests {
     Check,
-    /// What they come to is written into their files.
+    /// Their actual outcomes are written into their files.
     Update,
 }
 
 impl Sources {
-    /// Where intermediate files are kept. A directory of its own: a cargo that runs in the crate would be waited for.
+    /// Returns the directory of intermediate files. It is separate, because a cargo that runs in the crate would block this one.
     pub(super) fn target_dir(&self) -> PathBuf {
         self.target_dir.clone().unwrap_or_else(|| self.directory.join("target").join("carillon"))
     }
@@ -76,7 +76,7 @@ impl Sources {
             for test in &mut tests {
                 golden::rewrite(&directory, test, &plugin, &runtime.limits)?;
             }
-            // The tests are no code: what is loaded is the same.
+            // Tests are no code: the loaded plugin stays the same.
             component = Bytes::from(embed(&bare, &tests));
         }
         let tests = embedded(&component)?;
@@ -87,7 +87,7 @@ impl Sources {
 }
 
 impl Built {
-    /// Fails if a golden test does, and says how.
+    /// Returns an error that lists the failed golden tests, if there are any.
     pub(super) fn proven(self) -> anyhow::Result<Self> {
         let failures: Vec<_> = self.failed.iter().map(ToString::to_string).collect();
         ensure!(failures.is_empty(), "{}", failures.join("; "));
@@ -95,7 +95,7 @@ impl Built {
     }
 }
 
-/// The members of the record that a reader looks for first.
+/// Members that the record shows first.
 const FIRST: [&str; 4] = ["name", "version", "roles", "file"];
 
 impl Build {

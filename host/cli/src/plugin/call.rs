@@ -1,4 +1,4 @@
-//! `carillon plugin run`: one call of a component, as the server would make it.
+//! `carillon plugin run`: makes one call of a component, as the server would make it.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use carillon_core::clock::{Clock as _, SystemClock};
 use carillon_policy::case::{CallCase, CaseKey};
 use carillon_policy::{KeyKind, Role};
 
-/// What `--help` says about the input.
+/// Text of `--help` about the input.
 pub(super) const EXAMPLES: &str = r#"The input is a JSON object. What is left out has a default; `attempt` may be left out as a whole.
 
   encode, sign  {"attempt": {"number": 1, "now_ms": 1795168800000, "seed": 7, "attributes": {"tenant": "acme"}},
@@ -48,7 +48,7 @@ pub struct Call {
     keys: Vec<(String, String)>,
 }
 
-/// The members of the record that a reader looks for first.
+/// Members that the record shows first.
 const FIRST: [&str; 3] = ["answer", "fault", "log"];
 
 pub(super) fn role(text: &str) -> Result<Role, String> {

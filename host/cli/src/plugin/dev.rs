@@ -1,9 +1,10 @@
 //! `carillon plugin dev`: builds a plugin again whenever its sources change, and puts it in force for a group.
 //!
-//! Versions never change, so each round uploads a draft of the version that the component says it is: `0.1.0-dev.3` of `0.1.0`. The group
-//! is touched only by a round that was built, passed its golden tests and was accepted: whatever fails leaves the round before in force.
+//! Versions never change, so each round uploads a draft of the version that the component states: `0.1.0-dev.3` of `0.1.0`. Only a round that
+//! was built, passed its golden tests and was accepted changes the group: a failure leaves the previous round in force.
 //!
-//! Changes are found by looking at the files four times a second: that needs nothing of the system, and a directory of sources is small.
+//! Changes are found by reading the files' metadata four times a second: that needs no feature of the system, and a directory of sources is
+//! small.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -21,16 +22,16 @@ use carillon_client::answer::Members;
 use carillon_client::bodies::Page;
 use carillon_policy::{Digest, Role, Runtime};
 
-/// How often the files are looked at.
+/// Period of the checks for changed files.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// What marks a version as a draft.
+/// Part of a version that marks it as a draft.
 const DRAFT: &str = "dev";
 
-/// Directories that have no sources.
+/// Directories without sources.
 const NO_SOURCES: [&str; 3] = ["target", "node_modules", "__pycache__"];
 
-/// Files that a build writes.
+/// Extensions of files that a build writes.
 const BUILT: [&str; 2] = ["lock", "wasm"];
 
 #[derive(Debug, Args)]
@@ -60,7 +61,7 @@ pub struct Dev {
     signing_key: Option<PathBuf>,
 }
 
-/// A plugin that was bound.
+/// Plugin that was bound.
 struct Bound {
     plugin: String,
     digest: Digest,
@@ -93,7 +94,7 @@ impl Dev {
         }
     }
 
-    /// One round, and the line that says what came of it.
+    /// Runs one round, and returns the line that describes its result.
     async fn round(
         &self,
         session: &Session,
@@ -129,7 +130,7 @@ impl Dev {
         }
     }
 
-    /// Builds, uploads and binds.
+    /// Builds, uploads and binds the plugin.
     async fn advance(&self, session: &Session, runtime: &Runtime, bound: &mut Option<Bound>) -> anyhow::Result<Value> {
         let built = self.sources.build(runtime, GoldenTests::Check).await?.proven()?;
         let Built { component, plugin, said, tests, .. } = built;
@@ -171,7 +172,8 @@ impl Dev {
         Ok(number)
     }
 
-    /// Puts the plugin into a policy, in place of another version of it; of encoders at the end, of the others instead of what is there.
+    /// Puts the plugin into a policy, in place of another version of it. Otherwise an encoder is appended, and a plugin of another role
+    /// replaces the present one.
     fn put(&self, policy: &mut Value, role: Role, plugin: &str) {
         let name = |full: &str| full.split('@').next().map(str::to_owned);
         let is_ours = |used: &Value| used["plugin"].as_str().is_some_and(|bound| name(bound) == name(plugin));
@@ -199,7 +201,7 @@ impl Dev {
     }
 }
 
-/// A version for the next draft of `version`.
+/// Returns the version of the next draft of `version`.
 async fn draft(session: &Session, name: &str, version: &str) -> anyhow::Result<String> {
     let parsed = semver::Version::parse(version).with_context(|| format!("`{version}` is not a semantic version"))?;
     ensure!(parsed.build.is_empty(), "drafts of `{version}` would have no name: take away what stands after the `+`");
@@ -216,12 +218,12 @@ async fn draft(session: &Session, name: &str, version: &str) -> anyhow::Result<S
     Ok(format!("{prefix}{next}"))
 }
 
-/// The sources in a directory: how long each is, and when it was changed. What is built may lie among them, in `target_dir`.
+/// Returns the sources in a directory, with their lengths and times of change. Build results may be among them, in `target_dir`.
 fn files(directory: &Path, target_dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
     let target_dir = target_dir.canonicalize().ok();
     let (mut found, mut left) = (BTreeMap::new(), vec![directory.to_owned()]);
     while let Some(directory) = left.pop() {
-        // What has gone since it was listed is no source any more.
+        // A directory that was removed since it was listed has no sources.
         let Ok(entries) = std::fs::read_dir(&directory) else { continue };
         for entry in entries.flatten() {
             let (path, name) = (entry.path(), entry.file_name());

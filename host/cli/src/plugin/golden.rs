@@ -1,4 +1,4 @@
-//! `carillon plugin test`: an author's golden tests, from files.
+//! `carillon plugin test`: runs an author's golden tests, from files.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use super::runtime;
 use carillon_policy::golden::Golden;
 use carillon_policy::{Limits, Plugin};
 
-/// Where tests are, seen from a plugin's directory.
+/// Directory of the tests, relative to the plugin's directory.
 pub(super) const DIRECTORY: &str = "golden";
 
-/// What `--help` says about the files.
+/// Text of `--help` about the files.
 pub(super) const FORM: &str = r#"Each file of the directory that ends in `.json` is a test: a call, and what it must come to.
 
   {"role": "judge", "config": {}, "input": {"response": {"status": 200, "body": "{\"ok\": false}"}},
@@ -74,7 +74,7 @@ impl Test {
     }
 }
 
-/// Writes down what the call comes to.
+/// Writes the actual outcome of the call into the test's file.
 pub(super) fn rewrite(directory: &Path, test: &mut Golden, plugin: &Plugin, limits: &Limits) -> anyhow::Result<()> {
     test.expect(test.outcome(plugin, limits)?);
     let path = directory.join(format!("{}.json", test.name));
@@ -82,7 +82,7 @@ pub(super) fn rewrite(directory: &Path, test: &mut Golden, plugin: &Plugin, limi
     write(&path, text.as_bytes())
 }
 
-/// The tests of a directory, by name.
+/// Reads the tests of a directory, by name.
 pub(super) fn read(directory: &Path) -> anyhow::Result<Vec<Golden>> {
     let cannot = || format!("{} cannot be read", directory.display());
     let mut tests = Vec::new();

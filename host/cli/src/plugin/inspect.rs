@@ -1,4 +1,4 @@
-//! `carillon plugin inspect`: all that can be known of a component, and whether a server would take it.
+//! `carillon plugin inspect`: shows all facts about a component, and whether a server would accept it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Inspect {
     }
 }
 
-/// The bytes that are meant.
+/// Returns the bytes of the component.
 async fn component(session: &Session, plugin: Reference) -> anyhow::Result<Vec<u8>> {
     if plugin.is_file() {
         return input::bytes(Path::new(&plugin.name));
@@ -62,7 +62,7 @@ async fn component(session: &Session, plugin: Reference) -> anyhow::Result<Vec<u
     download(session, &Version { name: plugin.name, version }).await
 }
 
-/// What is known of a component before it is compiled.
+/// Returns the facts that are known before the component is compiled.
 fn written(component: &[u8]) -> Value {
     let anatomy = Anatomy::of(component);
     let producer = |[field, name, version]: &[String; 3]| json!({ "field": field, "name": name, "version": version });
@@ -83,7 +83,7 @@ fn written(component: &[u8]) -> Value {
     })
 }
 
-/// Does what an upload would, and writes down what comes of it. What a server has already it has examined.
+/// Does what an upload would do, and records the result. A component that a server has already was examined by it.
 async fn load(runtime: &Runtime, component: &Bytes, is_new: bool, shown: &mut Value) -> anyhow::Result<()> {
     let stopwatch = Stopwatch::start();
     let plugin: Arc<Plugin> = runtime.registry.admit(NOBODY, component).await?.plugin;

@@ -1,4 +1,4 @@
-//! `carillon plugin`: makes, tries and manages the components that policies are made of.
+//! `carillon plugin`: creates, tries and manages the components of policies.
 
 mod anatomy;
 mod bench;
@@ -108,7 +108,7 @@ pub struct Deprecation {
     undo: bool,
 }
 
-/// A plugin, and perhaps which version of it.
+/// Name of a plugin, with or without a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     name: String,
@@ -134,7 +134,7 @@ impl FromStr for Reference {
     }
 }
 
-/// One version of a plugin.
+/// Name and version of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     name: String,
@@ -156,7 +156,7 @@ impl FromStr for Version {
     }
 }
 
-/// Where a component is kept.
+/// Location of a component: a server or a registry.
 #[derive(Clone, Debug)]
 pub enum Place {
     Server(Version),
@@ -171,7 +171,7 @@ impl FromStr for Place {
     }
 }
 
-/// The members of a plugin that a reader looks for first.
+/// Members of a plugin that a record shows first.
 const FIRST: [&str; 4] = ["name", "version", "roles", "summary"];
 
 const LIST: [(&str, &str); 5] = [
@@ -257,26 +257,26 @@ impl Command {
     }
 }
 
-/// A version's component.
+/// Downloads a version's component.
 async fn download(session: &Session, plugin: &Version) -> anyhow::Result<Vec<u8>> {
     let path = plugin.path();
     let path = [&path[..], &["component"]].concat();
     Ok(session.client.open(&path, &[], None).await?.bytes().await?.into())
 }
 
-/// A runtime for one call at a time, with the limits that the configuration of a server here would give it.
+/// Starts a runtime for one call at a time, with the limits that a server with this configuration would have.
 fn runtime() -> anyhow::Result<Runtime> {
     local::runtime(&Config::load(Sources::of_process(None, Vec::new())?)?, 1)
 }
 
-/// What a component says of itself, and what that cost.
+/// Asks a component for its description, and returns it with the usage of the call.
 fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<(Description, CallUsage)> {
     let CallResult { result, usage } = plugin.describe(&runtime.limits);
     let said = result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))?;
     Ok((said, usage))
 }
 
-/// What a server would show of a component.
+/// Makes the record that a server would show of a component.
 fn record(plugin: &Plugin, said: Description, size: u64) -> Value {
     let schema = serde_json::from_str(&said.config_schema).unwrap_or(Value::String(said.config_schema));
     json!({

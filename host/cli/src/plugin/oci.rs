@@ -1,8 +1,8 @@
-//! Components in OCI registries, as the CNCF's layout of Wasm artefacts has them, so that `wkg` and others can read them.
+//! Components in OCI registries, in the CNCF's layout of Wasm artefacts, so that `wkg` and other tools can read them.
 //!
-//! An artefact is a manifest with a config of the type `application/vnd.wasm.config.v0+json` and one layer, the component. What is
-//! pushed follows from the component alone, so that pushing it again changes nothing. Nothing that is pulled is believed: the
-//! manifest and the component must have the digests that they are asked for by, and the size that was announced.
+//! An artefact is a manifest with a config of the type `application/vnd.wasm.config.v0+json` and one layer, the component. A pushed artefact
+//! follows from the component alone, so that pushing it again changes nothing. A pulled artefact is not trusted: the manifest and the
+//! component must have the digests by which they were requested, and the announced size.
 //!
 //! <https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>
 
@@ -26,13 +26,13 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
 
-/// The layout wants a time at which the artefact was made. With one that never changes, the same component is the same artefact.
+/// Time of creation, which the layout requires. It never changes, so that the same component is the same artefact.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
-/// The largest component that is pulled, in bytes.
+/// Maximum size of a component that is pulled, in bytes.
 const COMPONENT_LIMIT: u64 = 256 << 20;
 
-/// The schema of manifests.
+/// Version of the schema of manifests.
 const SCHEMA_VERSION: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ struct Manifest {
     layers: Vec<Descriptor>,
 }
 
-/// Where a part is.
+/// Reference to a part of the artefact.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
@@ -60,7 +60,7 @@ impl Descriptor {
     }
 }
 
-/// A digest as registries write it.
+/// Returns a digest in the form of registries.
 fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", Digest::of(bytes))
 }
@@ -87,7 +87,7 @@ pub(super) async fn push(reference: &Reference, login: &Login, component: Vec<u8
     Ok(shown)
 }
 
-/// Downloads a component; with it comes what there is to say.
+/// Downloads a component; returns it with a record for the output.
 pub(super) async fn pull(reference: &Reference, login: &Login) -> anyhow::Result<(Vec<u8>, Value)> {
     let mut registry = Registry::of(reference, login)?;
     let bytes = registry.manifest(reference.pointer(), MANIFEST).await?;
@@ -106,7 +106,7 @@ fn shown(reference: &Reference, manifest: &[u8], component: &[u8]) -> Value {
     })
 }
 
-/// What the layout says of a component besides its bytes.
+/// Returns the config of the layout: facts about the component beside its bytes.
 fn config(component: &[u8]) -> Vec<u8> {
     let anatomy = Anatomy::of(component);
     let config = json!({
@@ -119,7 +119,7 @@ fn config(component: &[u8]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// The one layer of a manifest, if it is one of a component.
+/// Returns the only layer of a manifest, if the manifest is one of a component.
 fn layer(manifest: &[u8]) -> anyhow::Result<Descriptor> {
     let manifest: Value = serde_json::from_slice(manifest).context("its manifest is not JSON")?;
     if manifest.get("manifests").is_some() {

@@ -1,7 +1,7 @@
-//! `carillon plugin new`: a plugin that builds and passes its tests, to begin from.
+//! `carillon plugin new`: creates a plugin that builds and passes its tests, as a starting point.
 //!
-//! In Rust it has the SDK in it, as this program was built with it: an author needs neither this repository nor a network that reaches
-//! it, and what they begin with is what this server accepts. In the other languages `carillon plugin build` brings the interface along.
+//! A plugin in Rust contains the SDK with which this program was built. So an author needs neither this repository nor network access to it,
+//! and this server accepts the result. For the other languages `carillon plugin build` provides the interface.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,12 @@ use carillon_policy::Role;
 
 static SDK: Dir = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/sdk");
 
-/// The manifest that the SDK takes its dependencies from.
+/// Manifest from which the SDK takes its dependencies.
 const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
 
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 
-/// The directory of the SDK in a new plugin.
+/// Directory of the SDK in a new plugin.
 const VENDORED: &str = "carillon";
 
 #[derive(Debug, Args)]
@@ -74,17 +74,17 @@ impl New {
     }
 }
 
-/// Puts the SDK into the directory of a crate.
+/// Copies the SDK into the directory of a crate.
 fn vendor(directory: &Path) -> anyhow::Result<()> {
     for (from, to) in [(&SDK, "plugins/sdk"), (&WIT, "wit")] {
         copy(from, &directory.join(VENDORED).join(to))?;
     }
     write(&directory.join(VENDORED).join("Cargo.toml"), workspace().as_bytes())?;
-    // What the SDK was tested with. What the plugin does not use is left out by the first build.
+    // The versions that the SDK was tested with. The first build leaves out those that the plugin does not use.
     write(&directory.join("Cargo.lock"), LOCK.as_bytes())
 }
 
-/// The manifest of a workspace that has the SDK and nothing else.
+/// Returns the manifest of a workspace that contains the SDK and nothing else.
 fn workspace() -> String {
     let kept = WORKSPACE.lines().filter(|line| !["exclude", "default-members"].iter().any(|key| line.starts_with(key)));
     let line = |line: &str| match line.starts_with("members") {

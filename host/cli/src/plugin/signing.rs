@@ -1,4 +1,4 @@
-//! Signatures of uploads: for tenants that take signed plugins only.
+//! Signatures of uploads, for tenants that accept signed plugins only.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -43,7 +43,7 @@ impl Keygen {
     }
 }
 
-/// The signature of a component, in base64, under the private key in `file`.
+/// Signs a component with the private key in `file`; returns the signature in base64.
 pub(super) fn sign(file: &Path, component: &[u8]) -> anyhow::Result<String> {
     let cannot = || format!("{} cannot be read", file.display());
     let pem = Zeroizing::new(std::fs::read_to_string(file).with_context(cannot)?);

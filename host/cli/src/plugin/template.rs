@@ -1,4 +1,4 @@
-//! What a new plugin begins with, in each language.
+//! Templates of new plugins, in each language.
 //!
 //! Invariant: the plugins of a role do the same in all languages, so that they have one golden test.
 
@@ -6,10 +6,10 @@ use clap::ValueEnum;
 
 use carillon_policy::Role;
 
-/// The packages that a plugin in JavaScript is built with, as those of the example are locked.
+/// Packages that build a plugin in JavaScript, in the versions that the example locks.
 const NODE_LOCK: &str = include_str!("../../../../examples/judge-json-ok-js/package-lock.json");
 
-/// The name that the lock file gives to what it belongs to.
+/// Name that the lock file gives to its project.
 const LOCKED: &str = "judge-json-ok-js";
 
 /// A language that plugins are written in.
@@ -22,7 +22,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// The files of a plugin that plays this role, but for its golden test: path and contents, in which `PLUGIN` stands for its name and
+    /// Returns the files of a plugin of this role, without its golden test: path and content, in which `PLUGIN` stands for its name and
     /// `ROLE` for the role.
     pub(super) fn files(self, role: Role) -> Vec<(&'static str, String)> {
         let world = ("policy.wit", include_str!("new/policy.wit.txt").replace("ROLE", role.as_str()));
@@ -51,7 +51,7 @@ impl Language {
         }
     }
 
-    /// The commands, before `carillon plugin build`, that install what it takes; each ends in ` && `.
+    /// Returns the commands, to be run before `carillon plugin build`, that install its tools; each ends in ` && `.
     pub(super) fn install(self) -> &'static str {
         match self {
             Self::Rust | Self::C => "",
@@ -61,7 +61,7 @@ impl Language {
     }
 }
 
-/// The golden test of a role.
+/// Returns the golden test of a role.
 pub(super) fn golden(role: Role) -> &'static str {
     match role {
         Role::Encode => include_str!("new/encode.json"),
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(asked["devDependencies"], locked["packages"][""]["devDependencies"]);
     }
 
-    /// Since version 11, npm refuses a lock file without the packages that other platforms would take.
+    /// Since version 11, npm rejects a lock file without the packages that other platforms would use.
     #[test]
     fn the_lock_file_has_the_packages_of_every_platform() {
         let locked: serde_json::Value = serde_json::from_str(NODE_LOCK).unwrap();

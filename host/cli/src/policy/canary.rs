@@ -1,4 +1,4 @@
-//! Versions that some of a group's jobs follow, on the command line.
+//! Canaries, on the command line.
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
@@ -8,7 +8,7 @@ use super::super::Session;
 use carillon_client::answer::Answer;
 use carillon_client::bodies::Page;
 
-/// The most jobs of a hundred that follow a canary: if all do, the version is in force.
+/// Maximum percentage of jobs that follow a canary: if all did, the version would be in force.
 const MOST: i64 = 99;
 
 #[derive(Debug, Args)]
@@ -72,7 +72,7 @@ impl Canary {
             }
             Some(Verb::Delete { group, why }) => {
                 let canary = of(session, &group).await?;
-                // It may be taken back by itself meanwhile: then there is nothing to do, and the version in force stays.
+                // It may be reverted automatically meanwhile: then there is nothing to do, and the version in force stays.
                 let doc = json!({ "version": canary["version"], "why": why });
                 let moved: Value = session.client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
                 session.done(&moved, &format!("{group}: ended"))
@@ -85,7 +85,7 @@ impl Canary {
     }
 }
 
-/// What some of a group's jobs follow. If none do, the error tells how the last canary ended.
+/// Returns a group's canary. If there is none, the error says how the last one ended.
 async fn of(session: &Session, group: &str) -> anyhow::Result<Value> {
     let shown: Answer = session.client.get(&["groups", group], &[]).await?;
     if shown["canary"].is_object() {
@@ -98,7 +98,7 @@ async fn of(session: &Session, group: &str) -> anyhow::Result<Value> {
     Err(anyhow!("no version is tried out in the group `{group}`{end}"))
 }
 
-/// How the last canary of a history ended, of which the newest move is the first.
+/// Returns how the last canary of a history ended; the first move is the newest.
 fn last_end(moves: &[&Value]) -> Option<String> {
     let began = moves.iter().position(|it| it["action"] == "canary")?;
     let (canary, end) = (&moves[began]["to_version"], moves[..began].last()?);
@@ -109,13 +109,13 @@ fn last_end(moves: &[&Value]) -> Option<String> {
     Some(format!("the last one, version {canary}, {how}{by} at {}{why}", text("at").unwrap_or("an unknown time")))
 }
 
-/// The most moves that are looked through.
+/// Maximum number of moves that are searched.
 const HISTORY_LIMIT: usize = 100;
 
 const ARMS: [(&str, &str); 4] =
     [("VERSION", "/version"), ("ATTEMPTS", "/attempts"), ("FAULTS", "/faults"), ("NO SUCCESS", "/failures")];
 
-/// Prints a canary: what was asked for, and how it does beside the version in force.
+/// Prints a canary: its settings, and its results beside those of the version in force.
 fn show(session: &Session, canary: &Value) -> anyhow::Result<()> {
     let mut settings = canary.clone();
     let arm = |settings: &mut Value, key: &str, name: String| {

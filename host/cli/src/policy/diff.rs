@@ -1,4 +1,4 @@
-//! `carillon policy diff`: what differs between two versions of a group's policy.
+//! `carillon policy diff`: shows the differences between two versions of a group's policy.
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -61,7 +61,7 @@ impl Diff {
         Ok(())
     }
 
-    /// Which versions are compared.
+    /// Returns the numbers of the versions to compare.
     async fn numbers(&self, session: &Session) -> anyhow::Result<(i64, i64)> {
         if let (Some(one), Some(other)) = (self.one, self.other) {
             return Ok((one, other));
@@ -80,7 +80,7 @@ impl Diff {
         }
     }
 
-    /// The newest version, perhaps of those before one.
+    /// Returns the newest version, or the newest before a given one.
     async fn newest(&self, session: &Session, before: Option<i64>) -> anyhow::Result<Option<i64>> {
         let mut query = vec![("limit", "1".to_owned())];
         query.extend(before.map(|number| ("cursor", number.to_string())));
@@ -99,7 +99,7 @@ fn title(version: &Value) -> String {
     format!("version {}{active}", version["version"])
 }
 
-/// A change for people: what is not there is shown as `-`.
+/// Formats a change for people: an absent value is shown as `-`.
 fn readable(change: &Value) -> Value {
     let text = |value: Option<&Value>| match value {
         None => "-".to_owned(),
@@ -110,8 +110,8 @@ fn readable(change: &Value) -> Value {
     json!({ "role": change["role"], "pointer": change["pointer"], "from": from, "to": to })
 }
 
-/// What differs, role by role, in the order of an attempt: `{"role", "pointer", "from", "to"}`, without `from` or `to` where it
-/// has no value.
+/// Returns the differences, role by role, in the order of an attempt: `{"role", "pointer", "from", "to"}`, without `from` or `to` where there
+/// is no value.
 fn changes(from: &Value, to: &Value) -> Vec<Value> {
     let mut changes = Vec::new();
     for role in Role::ALL.map(Role::as_str) {
@@ -120,7 +120,7 @@ fn changes(from: &Value, to: &Value) -> Vec<Value> {
         compare(&pointer_to(role), one.as_ref(), other.as_ref(), &mut found);
         let mut written = Vec::new();
         compare(&pointer_to(role), from["policy"].get(role), to["policy"].get(role), &mut written);
-        // What a role came to says more than what was written.
+        // The plugin to which a role was resolved says more than the written value.
         written.retain(|change| !found.iter().any(|known| known["pointer"] == change["pointer"]));
         found.append(&mut written);
         for change in &mut found {
@@ -131,7 +131,7 @@ fn changes(from: &Value, to: &Value) -> Vec<Value> {
     changes
 }
 
-/// The plugins that a role came to, in the form in which a policy has them.
+/// Returns the plugins to which a role was resolved, in the form of a policy.
 fn bound(version: &Value, role: &str) -> Option<Value> {
     let plugins = version["plugins"].as_array().into_iter().flatten().filter(|bound| bound["role"] == role);
     let uses = plugins.map(|bound| json!({ "plugin": bound["plugin"], "digest": bound["digest"] }));
@@ -139,7 +139,7 @@ fn bound(version: &Value, role: &str) -> Option<Value> {
     if role == Role::Encode.as_str() { Some(uses.into()) } else { uses.into_iter().next() }
 }
 
-/// Goes down into objects, and into lists of objects. Other lists, such as those of keys, are one value.
+/// Compares objects and lists of objects recursively. Other lists, such as those of keys, are one value.
 fn compare(pointer: &str, from: Option<&Value>, to: Option<&Value>, changes: &mut Vec<Value>) {
     let empty = Map::new();
     match (from, to) {

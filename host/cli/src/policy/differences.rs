@@ -1,4 +1,4 @@
-//! What a version of a policy says of attempts that another one decided: the counts in words, then a table of the differences.
+//! Results of a version of a policy for attempts that another version decided: the counts in words, then a table of the differences.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ const COLUMNS: [(&str, &str); 5] =
 
 const SKIPPED: [(&str, &str); 3] = [("JOB", "/job"), ("ATTEMPT", "/attempt"), ("NOT DECIDED AGAIN", "/why")];
 
-/// Prints the counts of an answer, and what is different in which attempt.
+/// Prints the counts of a response, and the differences of each attempt.
 pub(super) fn show(session: &Session, answer: &Value) -> anyhow::Result<()> {
     for line in summary(answer) {
         session.out.line(&line)?;
@@ -27,7 +27,7 @@ pub(super) fn show(session: &Session, answer: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `version 2: 40 attempts, 37 as before`, and what is different in how many.
+/// Formats `version 2: 40 attempts, 37 as before`, and how many differ in what.
 fn summary(answer: &Value) -> Vec<String> {
     let count = |value: &Value| value.as_u64().unwrap_or(0);
     let jobs = answer["jobs"].as_u64().map(|jobs| format!(" of {jobs} jobs")).unwrap_or_default();
@@ -71,7 +71,7 @@ fn row(difference: &Value) -> Value {
     })
 }
 
-/// `retryable, retry after 2s: status 503`.
+/// Formats a decision: `retryable, retry after 2s: status 503`.
 fn opinion(opinion: &Value) -> Option<String> {
     let outcome = opinion["outcome"].as_str()?;
     let after = opinion["after_ms"].as_u64().map(std::time::Duration::from_millis);

@@ -1,4 +1,4 @@
-//! Attempts that are over, decided again, on the command line.
+//! Replays and backtests of finished attempts, on the command line.
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -41,10 +41,10 @@ pub enum Command {
     },
 }
 
-/// The members of a replay that a reader looks for first.
+/// Members of a replay that a record shows first.
 const FIRST: [&str; 6] = ["version", "same", "different", "said", "shadow", "faults"];
 
-/// What is summed over the answers.
+/// Members that are summed over the responses.
 const COUNTS: [&str; 6] = ["jobs", "attempts", "same", "uncertain", "fuel", "backtest_fuel"];
 
 impl Command {
@@ -66,7 +66,7 @@ impl Command {
     }
 }
 
-/// All answers of a backtest as one.
+/// Merges all responses of a backtest into one.
 async fn backtest(session: &Session, group: &str, mut asked: Value) -> anyhow::Result<Value> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} jobs, {eta} left")?;
     let bar = ProgressBar::no_length().with_style(style);
@@ -87,7 +87,7 @@ async fn backtest(session: &Session, group: &str, mut asked: Value) -> anyhow::R
     Ok(Value::Object(sum))
 }
 
-/// Adds what a part says to what those before it said.
+/// Adds the counts of a part to the sum of the earlier parts.
 fn add(sum: &mut Map<String, Value>, part: &Value) {
     let plus = |one: &Value, other: &Value| Value::from(one.as_u64().unwrap_or(0) + other.as_u64().unwrap_or(0));
     sum.insert("version".to_owned(), part["version"].clone());

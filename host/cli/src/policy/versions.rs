@@ -1,4 +1,4 @@
-//! The versions of a group's policy, on the command line.
+//! Versions of a group's policy, on the command line.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
-//! Headers whose values are keys: how a group writes them, and what they come to.
+//! Headers whose values are keys: how a group writes them, and how they are parsed.
 //!
-//! The value is in no binding: it is put on a request at the very end, and nothing that policies, people or records see has it.
+//! A binding holds the name of the key and never its value. The value is put on a request at the very end; policies, users and records never
+//! see it.
 
 use http::HeaderName;
 use serde_json::Value;
@@ -8,20 +9,20 @@ use serde_json::Value;
 use super::super::answer::check_header;
 use super::{Invalid, pointer_to};
 
-/// The most headers that a group can have.
+/// Maximum number of such headers of a group.
 const MOST: usize = 16;
 
-/// What the names of the server's own headers begin with.
+/// Prefix of the names of the server's own headers.
 const OWN: &str = "carillon-";
 
-/// A header that goes out with every request of a group, with a key for its value.
+/// Header that goes out with every request of a group, with a key as its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthHeader {
-    /// The header.
+    /// Name of the header.
     pub name: HeaderName,
-    /// The name of the key.
+    /// Name of the key.
     pub key: String,
-    /// Where it stands in the document.
+    /// Its place in the document, as a JSON pointer.
     pub pointer: String,
 }
 

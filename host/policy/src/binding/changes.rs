@@ -1,4 +1,4 @@
-//! What a change takes from a policy, adds to it, and makes different, by the names of its parts. Pure.
+//! Differences between two states of a policy: the names of the parts that a change removes, adds and modifies. Pure.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Compares the members of two objects. A member that is null or empty is not there.
+    /// Compares the members of two objects. A member that is null or empty counts as absent.
     #[must_use]
     pub fn between(before: &Value, after: &Value) -> Self {
         let mut changes = Self::default();
@@ -23,7 +23,7 @@ impl Changes {
         changes
     }
 
-    /// Compares the members of the objects in two members of this name: `defaults.sign`.
+    /// Also compares the members of the objects under the member `name` of both: `defaults.sign`.
     #[must_use]
     pub fn and_within(mut self, name: &str, before: &Value, after: &Value) -> Self {
         self.compare(&format!("{name}."), before, after);

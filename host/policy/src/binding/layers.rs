@@ -1,8 +1,8 @@
-//! Documents laid over each other.
+//! Merging of layers of documents.
 //!
-//! The server's defaults, the tenant's and the group's own are laid over each other as JSON merge patches (RFC 7396); a job's
-//! overrides go over the configs at the end. One rule is added: a layer that names another plugin for a role starts from that
-//! plugin's defaults instead of inheriting a config that was meant for the old one.
+//! The layers of the server's defaults, the tenant and the group are merged in this order as JSON merge patches (RFC 7396); a job's overrides
+//! are merged into the configs at the end. One rule is added: a layer that names another plugin for a role starts from that plugin's defaults
+//! and does not inherit a config that was meant for the old plugin.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 
 use super::{Invalid, PluginName, SINGLE_ROLES, pointer_to};
 
-/// The single roles whose config a job can override. Whoever watches a group sees all of its jobs under one config.
+/// Single roles whose config a job can override. An observer is not among them: it sees all jobs of a group under one config.
 const OVERRIDABLE: [&str; 3] = ["sign", "judge", "retry"];
 
-/// Whether `known` is what `written` comes to: a layer that names a plugin without a version is kept with the version that it had.
+/// Returns whether `known` is the stored form of `written`: a layer that names a plugin without a version is stored with the version that it
+/// resolved to.
 #[must_use]
 pub fn is_as_written(known: &Value, written: &Value) -> bool {
     let unpinned = |known: &mut Value, written: Option<&Value>| {
@@ -35,7 +36,7 @@ pub fn is_as_written(known: &Value, written: &Value) -> bool {
     known == *written
 }
 
-/// Lays `over` on `base`.
+/// Merges `over` into `base`.
 pub fn lay(base: &mut Value, over: &Value) {
     let Value::Object(fields) = over else { return };
     for (field, patch) in fields {
@@ -47,9 +48,10 @@ pub fn lay(base: &mut Value, over: &Value) {
     }
 }
 
-/// Lays a part of a document over what a layer says: what it does not name stays. `effective` is what the layer comes to.
+/// Merges a part of a document into a layer; members that the part does not name stay. `effective` is the merged document that the layer
+/// leads to.
 ///
-/// The layer still lies over others, so null is kept: it takes away what is inherited, as it does where the layer itself says it.
+/// The layer is still merged over others, so null is kept: it removes an inherited value, as a null that the layer itself holds does.
 pub fn compose(own: &mut Value, effective: &Value, part: &Value) {
     let Value::Object(fields) = part else { return };
     for (field, part) in fields {
@@ -77,7 +79,7 @@ fn same_plugin(base: Option<&Value>, patch: &Value) -> bool {
     base.and_then(name) == name(patch)
 }
 
-/// Which layer each value of the merged document comes from: JSON pointer → the layer's name.
+/// Returns which layer each value of the merged document comes from: JSON pointer → name of the layer.
 #[must_use]
 pub fn provenance(merged: &Value, layers: &[(&str, &Value)]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -101,11 +103,11 @@ fn collect(value: &Value, pointer: String, leaf: &mut impl FnMut(&str)) {
     }
 }
 
-/// Lays a job's overrides over the configs of a merged document. They are keyed by role (`encode` by the plugin's name, too):
-/// `{"retry": {"max_attempts": 3}, "encode": {"base64-envelope": {…}}}`.
+/// Merges a job's overrides into the configs of a merged document. They are keyed by role (`encode` by the plugin's name, too): `{"retry":
+/// {"max_attempts": 3}, "encode": {"base64-envelope": {…}}}`.
 ///
 /// # Errors
-/// If an override belongs to nothing that is bound.
+/// Returns [`Invalid`] if an override names a role or a plugin that is not bound.
 pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invalid> {
     let Value::Object(overrides) = overrides else {
         return Err(Invalid::at("", "a job's policy is an object with a config for each role that it overrides"));

@@ -1,4 +1,4 @@
-//! A group's limits and a tenant's quota: how they are written, and what they come to.
+//! Limits of a group and quota of a tenant: how they are written, and their parsed form.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,43 +9,43 @@ use serde_json::{Map, Value};
 use super::Invalid;
 use carillon_core::json::read_value;
 
-/// The most redirects that a group can follow.
+/// Maximum number of redirects that a group can follow.
 const MAX_REDIRECTS: u32 = 10;
 
-/// What weighs most.
+/// Maximum weight.
 const MAX_WEIGHT: u32 = 100;
 
-/// A group's limits.
+/// Parsed limits of a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupLimits {
-    /// How many attempts run at once.
+    /// Maximum number of attempts that run at once.
     pub concurrency: u32,
-    /// How many of them are on their way to one receiver.
+    /// Maximum number of attempts to one receiver at once.
     pub host_concurrency: Option<u32>,
-    /// How many attempts start in a period.
+    /// Rate at which attempts start.
     pub rate: Option<Rate>,
-    /// How long one request may take, body included.
+    /// Maximum duration of one request, body included.
     pub timeout: Duration,
-    /// How long after its acceptance a job is tried.
+    /// Maximum age of a job, counted from its acceptance, at which it is still tried.
     pub ttl: Option<Duration>,
-    /// How long after it was due an attempt may still start.
+    /// Maximum delay after its due time at which an attempt may still start.
     pub max_delay: Option<Duration>,
-    /// How many redirects one delivery follows.
+    /// Maximum number of redirects of one delivery.
     pub redirects: usize,
-    /// How much starts compared with the tenant's other groups.
+    /// Weight of the group in the division of claims, relative to the tenant's other groups.
     pub weight: u32,
-    /// How many bytes of an answer's body are kept; as many as the server keeps if none.
+    /// Bytes of a response's body that are recorded; `None` is the server's default.
     pub recorded_body: Option<usize>,
 }
 
-/// So many in a period, such as `100/s`.
+/// A number of attempts in a period, such as `100/s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
+    /// Number of attempts.
     pub count: NonZeroU32,
-    /// In how long.
+    /// Length of the period.
     pub period: Duration,
-    /// How many may come at once after a pause.
+    /// Number of attempts that may start at once after a pause.
     pub burst: NonZeroU32,
 }
 
@@ -76,14 +76,14 @@ pub struct LimitsDoc {
     pub recorded_body: Option<usize>,
 }
 
-/// What all groups of a tenant may use together, and what it may keep.
+/// Bounds on what all groups of a tenant use together, and on what the tenant stores.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quota {
-    /// As it is written.
+    /// The quota as it is written.
     pub doc: QuotaDoc,
-    /// How many attempts run at once.
+    /// Maximum number of attempts that run at once.
     pub concurrency: Option<u32>,
-    /// How many attempts start in a period.
+    /// Rate at which attempts start.
     pub rate: Option<Rate>,
     weight: Option<u32>,
 }
@@ -113,10 +113,10 @@ pub struct QuotaDoc {
 }
 
 impl Quota {
-    /// Reads what is written.
+    /// Parses a quota.
     ///
     /// # Errors
-    /// With a pointer to what makes no sense.
+    /// Returns [`Invalid`] with a pointer to the offending member.
     pub fn parse(doc: QuotaDoc) -> Result<Self, Invalid> {
         let concurrency = doc.concurrency.map(|count| at_least_1("/concurrency", count)).transpose()?;
         let rate = rate(doc.rate.as_deref(), doc.burst)?;
@@ -124,13 +124,13 @@ impl Quota {
         Ok(Self { concurrency: concurrency.map(NonZeroU32::get), rate, weight, doc })
     }
 
-    /// How much of what starts the tenant gets, compared with others.
+    /// Returns the tenant's weight in the division of claims, relative to other tenants.
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight.unwrap_or(1)
     }
 
-    /// Whether it leaves everything to the groups' own limits.
+    /// Returns whether the quota bounds nothing, so that only the groups' own limits apply.
     #[must_use]
     pub fn is_unbounded(&self) -> bool {
         self.concurrency.is_none() && self.rate.is_none()
@@ -161,10 +161,10 @@ impl GroupLimits {
     }
 }
 
-/// A duration such as `1h 30m`, longer than nothing, rounded up to whole milliseconds.
+/// Parses a duration such as `1h 30m`, which must be longer than zero, and rounds it up to whole milliseconds.
 ///
 /// # Errors
-/// With `pointer`.
+/// Returns [`Invalid`] with `pointer`.
 pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
     match carillon_core::duration::parse_millis(text) {
         Ok(period) if !period.is_zero() => Ok(period),
@@ -199,7 +199,7 @@ fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
     }
 }
 
-/// With a burst of the whole count.
+/// Parses a rate; its burst is the whole count.
 fn parse_rate(text: &str) -> Result<Rate, Invalid> {
     let invalid = || Invalid::at("/rate", format!("`{text}` is not a rate such as `100/s`, `600/min` or `5000/h`"));
     let (count, unit) = text.split_once('/').ok_or_else(invalid)?;

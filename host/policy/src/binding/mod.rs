@@ -1,4 +1,4 @@
-//! From what people write to what is in force: the layers of a group's policy, merged ([`layers`]) and parsed. Pure.
+//! Bindings: the layers of a group's policy as users write them, merged ([`layers`]) and parsed into the form that is in force. Pure.
 
 mod auth;
 mod changes;
@@ -19,10 +19,10 @@ use super::component::{Digest, Role};
 pub use carillon_core::json::pointer_to;
 use carillon_core::json::{Unreadable, read_value};
 
-/// The roles that one plugin plays at most.
+/// Roles that at most one plugin plays.
 const SINGLE_ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 
-/// What a group can say.
+/// Members of a group's document.
 const FIELDS: [&str; 10] = [
     "encode",
     "sign",
@@ -36,32 +36,32 @@ const FIELDS: [&str; 10] = [
     "rollback_on_quarantine",
 ];
 
-/// The most encoders in a chain.
+/// Maximum number of encoders in a chain.
 const ENCODERS: usize = 8;
 
-/// Something that was written cannot be used.
+/// Error about one part of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// Which part, as a JSON pointer (RFC 6901).
+    /// The offending part, as a JSON pointer (RFC 6901).
     pub pointer: String,
-    /// One sentence.
+    /// Description of the error, in one sentence.
     pub message: String,
 }
 
 impl Invalid {
-    /// `message` about the value at `pointer`.
+    /// Makes an error with `message` about the value at `pointer`.
     pub fn at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), message: message.into() }
     }
 
-    /// The role whose policy it is about; the first of an attempt if it is about none.
+    /// Returns the role of the policy that the error is about; without one, the first role of an attempt.
     #[must_use]
     pub fn role(&self) -> Role {
         let name = self.pointer.split('/').nth(1).unwrap_or_default();
         Role::ALL.into_iter().find(|role| role.as_str() == name).unwrap_or(Role::Encode)
     }
 
-    /// The same, where the value at `pointer` is part of another one.
+    /// Returns the same error for a document in which the value at `pointer` lies below `prefix`.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {
         self.pointer.insert_str(0, prefix);
@@ -86,12 +86,12 @@ impl From<Unreadable> for Invalid {
     }
 }
 
-/// `name` or `name@version`.
+/// Name of a plugin: `name` or `name@version`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PluginName {
-    /// What the plugin is called.
+    /// The name without the version.
     pub name: String,
-    /// Absent for the server's own plugins, and where the newest is meant.
+    /// Version of the plugin. Absent for the server's own plugins, and where the newest version is meant.
     pub version: Option<String>,
 }
 
@@ -113,30 +113,30 @@ impl fmt::Display for PluginName {
     }
 }
 
-/// A group's policy and limits as they are in force.
+/// Policy and limits of a group as they are in force.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The merged document.
     pub doc: Value,
-    /// In order.
+    /// Encoders, in the order of their calls.
     pub encode: Vec<Use>,
-    /// Absent if requests go out unsigned.
+    /// Signer; absent if requests go out unsigned.
     pub sign: Option<Use>,
-    /// What the server puts on every request at the end.
+    /// Headers with keys as values, which the server puts on every request at the end.
     pub auth_headers: Vec<AuthHeader>,
-    /// Always there.
+    /// Judge; every group has one.
     pub judge: Use,
-    /// Always there.
+    /// Retry policy; every group has one.
     pub retry: Use,
-    /// Absent if nobody watches.
+    /// Observer, if the group has one.
     pub observe: Option<Use>,
-    /// How much, how fast, how long.
+    /// Limits on concurrency, rate and time.
     pub limits: GroupLimits,
-    /// The group, of the same tenant, that copies of dead letters go to, for consumers to pull.
+    /// Group of the same tenant to which copies of dead letters go, for consumers to pull.
     pub dead_letters: Option<String>,
-    /// Which version of the policy a job follows.
+    /// Version of the policy that a job follows.
     pub pin: Pin,
-    /// Whether the version before is put in force again when a policy of the present one is quarantined.
+    /// Whether the previous version is put in force again when a policy of the present one is quarantined.
     pub rollback_on_quarantine: bool,
 }
 
@@ -151,24 +151,24 @@ pub enum Pin {
     Job,
 }
 
-/// A plugin in a role, with its config.
+/// Use of a plugin in a role, with its config.
 #[derive(Clone, Debug)]
 pub struct Use {
-    /// In which role.
+    /// Role that the plugin plays.
     pub role: Role,
-    /// Where it stands in the document.
+    /// Its place in the document, as a JSON pointer.
     pub pointer: String,
-    /// What it is called.
+    /// Name of the plugin.
     pub plugin: PluginName,
-    /// What it is.
+    /// Digest of the plugin's component.
     pub digest: Digest,
-    /// A JSON object.
+    /// Config: a JSON object.
     pub config: Arc<str>,
-    /// The digest of `config`.
+    /// Digest of `config`.
     pub config_digest: Digest,
-    /// The names of the keys that it may use; signers only.
+    /// Names of the keys that the plugin may use; signers only.
     pub keys: Vec<String>,
-    /// The group, of the same tenant, of the jobs that it asks for; observers only.
+    /// Group of the same tenant for the jobs that the plugin requests; observers only.
     pub jobs: Option<String>,
 }
 
@@ -185,7 +185,7 @@ struct UseDoc {
 }
 
 impl Effective {
-    /// The names of the keys that a layer of a policy names itself.
+    /// Returns the names of the keys that one layer of a policy names itself.
     #[must_use]
     pub fn keys_named_in(layer: &Value) -> Vec<String> {
         let signing = layer.pointer("/sign/keys").and_then(Value::as_array).into_iter().flatten();
@@ -193,10 +193,10 @@ impl Effective {
         signing.chain(sent).filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    /// Reads a merged document; `digest_of` knows the plugins.
+    /// Parses a merged document; `digest_of` returns the digest of a plugin, if it exists.
     ///
     /// # Errors
-    /// With a pointer into the document.
+    /// Returns [`Invalid`] with a pointer into the document.
     pub fn parse(doc: Value, digest_of: &dyn Fn(&PluginName) -> Option<Digest>) -> Result<Self, Invalid> {
         for field in doc.as_object().map(Map::keys).into_iter().flatten() {
             if !FIELDS.contains(&field.as_str()) {
@@ -246,12 +246,12 @@ impl Effective {
         Ok(policies)
     }
 
-    /// Every use, in the order of an attempt.
+    /// Returns every use, in the order of an attempt.
     pub fn uses(&self) -> impl Iterator<Item = &Use> {
         self.encode.iter().chain(&self.sign).chain([&self.judge, &self.retry]).chain(&self.observe)
     }
 
-    /// Whether it signs with this key, or sends it.
+    /// Returns whether the group signs with this key, or sends it in a header.
     #[must_use]
     pub fn uses_key(&self, name: &str) -> bool {
         let signs = self.sign.iter().flat_map(|used| &used.keys);

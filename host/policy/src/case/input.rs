@@ -1,4 +1,4 @@
-//! What a call is made with, as JSON. The form is for people: what is left out has a default, and a text stands for its bytes.
+//! Arguments of a call as JSON. The form is for people: absent members have defaults, and a text stands for its bytes.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 use carillon_core::clock::UnixMs;
 
-/// What a call takes. Each role looks at its own part.
+/// Arguments of a call. Each role reads its own part.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Input {
@@ -26,7 +26,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// The attempt; where it does not say so itself, now is `now`.
+    /// Returns the attempt; its time is `now` unless the attempt states one.
     pub(super) fn attempt(&mut self, now: UnixMs) -> Attempt {
         std::mem::take(&mut self.attempt).attempt(now)
     }
@@ -101,7 +101,7 @@ impl Default for RequestInput {
     }
 }
 
-/// Values by name; or a list of pairs, in which a name may come more than once.
+/// Values by name, or a list of pairs in which a name may occur more than once.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum HeadersInput {

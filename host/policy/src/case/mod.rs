@@ -1,5 +1,5 @@
-//! One call of a plugin as data: what it is made with, and what comes of it. Authors write these by hand, on the command line and as
-//! golden tests; the call itself is the very one that a delivery makes.
+//! A call of a plugin as data: its arguments and its result. Authors write these by hand, on the command line and as golden tests. The call
+//! runs by the same code as a delivery's.
 
 mod input;
 
@@ -17,24 +17,24 @@ use super::{
 };
 use carillon_core::clock::UnixMs;
 
-/// Something is not as a case is written.
+/// Error of a document that is not a valid case.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotACase(pub(super) String);
 
-/// A call.
+/// A call of a plugin.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallCase {
-    /// What is asked of the plugin.
+    /// Role that is called.
     pub role: Role,
-    /// Its config, as a binding would have it.
+    /// Config of the plugin, as a binding would hold it.
     #[serde(default = "no_config")]
     pub config: Value,
-    /// What a signer may use, the newest first. These are for tests: they are written down in the open.
+    /// Keys that a signer may use, the newest first. They are for tests only: they are written in plain text.
     #[serde(default)]
     pub keys: Vec<CaseKey>,
-    /// The arguments.
+    /// Arguments of the call.
     #[serde(default)]
     pub input: Input,
 }
@@ -43,18 +43,18 @@ fn no_config() -> Value {
     json!({})
 }
 
-/// A key of a test.
+/// Key of a test.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseKey {
-    /// Its name; the plugin sees `name/1`.
+    /// Name of the key; the plugin sees `name/1`.
     pub name: String,
-    /// A text, of which the bytes are the key.
+    /// Secret as a text, whose bytes are the key.
     #[serde(default)]
     pub secret: String,
-    /// Or its bytes in base64.
+    /// Secret in base64, instead of `secret`.
     pub secret_base64: Option<String>,
-    /// A shared secret, unless it is said.
+    /// Kind of the key. Default: a shared secret.
     #[serde(default = "shared")]
     pub kind: KeyKind,
 }
@@ -75,10 +75,10 @@ impl CaseKey {
 }
 
 impl CallCase {
-    /// Makes the call. The time is `now` where the case does not say it. The answer is given as JSON.
+    /// Makes the call and returns the plugin's result as JSON. The time is `now` unless the case states one.
     ///
     /// # Errors
-    /// If the case does not make sense for its role, or the plugin refuses its config.
+    /// Returns [`NotACase`] if the case does not fit its role, or if the plugin rejects its config.
     pub fn call(mut self, plugin: &Plugin, limits: &Limits, now: UnixMs) -> Result<CallResult<Value>, NotACase> {
         if !plugin.plays(self.role) {
             let roles = plugin.roles().into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ");
@@ -117,7 +117,7 @@ fn shown<T>(called: CallResult<T>, show: impl FnOnce(T) -> Value) -> CallResult<
     CallResult { result: called.result.map(show), usage: called.usage }
 }
 
-/// The jobs that an observer asked for; null if there are none.
+/// Returns the jobs that an observer requested as JSON; null if there are none.
 fn asked(jobs: Vec<AskedJob>) -> Value {
     let shown = |job: AskedJob| {
         let AskedJob { name, method, url, headers, body, delay_ms } = job;

@@ -1,16 +1,16 @@
-//! What is wrong with a config, in words that say what would be right: every value that is possible, the nearest first.
+//! Messages about invalid configs, which list the valid values, the nearest first.
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
-/// How alike two names must be for one to be proposed for the other, from 0 to 1.
+/// Minimum similarity of two names, from 0 to 1, for one to be proposed for the other.
 const ALIKE: f64 = 0.7;
 
-/// The longest value that a message repeats, in bytes.
+/// Maximum length of a value that a message repeats, in bytes.
 const SHOWN: usize = 200;
 
-/// Says what is wrong; `schema` is the plugin's.
+/// Returns a message for a validation error; `schema` is the plugin's.
 pub fn message(error: &ValidationError<'_>, schema: &Value) -> String {
     match error.kind() {
         ValidationErrorKind::Enum { options } => {
@@ -47,7 +47,7 @@ fn unknown_fields(unexpected: &[String], known: &[String]) -> String {
     format!("{each}; there are {}", known.join(", "))
 }
 
-/// The fields that the schema knows beside the one that it does not.
+/// Returns the fields that the schema has beside the unknown one.
 fn siblings(error: &ValidationError<'_>, schema: &Value) -> Vec<String> {
     let path = error.schema_path().as_str();
     let object = path.rsplit_once('/').and_then(|(object, _)| schema.pointer(object));
@@ -55,7 +55,7 @@ fn siblings(error: &ValidationError<'_>, schema: &Value) -> Vec<String> {
     properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// The values in the order of their likeness to a name.
+/// Sorts values by their similarity to a name.
 fn nearest_first(name: &str, mut all: Vec<String>) -> Vec<String> {
     all.sort_by(|one, other| strsim::jaro_winkler(name, other).total_cmp(&strsim::jaro_winkler(name, one)));
     all
@@ -74,7 +74,7 @@ fn cut(text: &str) -> String {
     if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
 
-/// `a`, `b` or `c`.
+/// Formats a list as `a`, `b` or `c`.
 fn listed(texts: &[String]) -> String {
     match texts {
         [] => "nothing".to_owned(),

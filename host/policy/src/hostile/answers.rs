@@ -1,10 +1,10 @@
-//! Guests whose answer cannot be used, or is their own statement that they have none.
+//! Guests whose result cannot be used, or that declare that they have none.
 
 use super::*;
 use crate::Blame;
 use carillon_testing::guest::{ANSWER, ECHO, Guest, PLAIN, bytes, failure, signed, words};
 
-/// An encoder that sends the request on, after `change` has worked on the answer at 132: method, URL, headers, body.
+/// Makes an encoder that returns the request, after `change` has modified the result at 132: method, URL, headers, body.
 fn encoder(change: &str) -> Guest {
     let copy = ECHO.trim_end_matches("(i32.const 128)");
     Guest::new("encode", &format!("{copy} {change} (i32.const 128)"))
@@ -74,7 +74,7 @@ fn text_that_is_not_utf_8_is_bad() {
 
 #[test]
 fn one_text_many_times_does_not_multiply() {
-    // A million headers whose names are all the same mebibyte: a terabyte, if anybody copied it.
+    // A million headers whose names are all the same mebibyte: a terabyte, if the host copied them.
     let fill = "(loop $again
         (i32.store (i32.add (i32.const 4194304) (i32.mul (local.get $i) (i32.const 16))) (i32.const 65536))
         (i32.store (i32.add (i32.const 4194308) (i32.mul (local.get $i) (i32.const 16))) (i32.const 1048576))
@@ -132,7 +132,7 @@ fn headers_are_bounded_in_number_and_in_size() {
     assert_eq!(sign(&guest, &[]).result.unwrap().headers.len(), 17);
     let long = vec![b'a'; 32 << 10];
     assert!(refusal_of_signer(&signed(&[("x-long", &long)], None)).contains("bytes of headers"));
-    // The encoder's answer is its memory's zeros behind the request's own header: too many before any of them is looked at.
+    // The encoder's result is its memory's zeros behind the request's own header: too many headers, found before any of them is read.
     assert!(refusal_of_encoder(&encoder(&set(HEADERS, 1024, 18))).contains("more than 16 headers"));
 }
 

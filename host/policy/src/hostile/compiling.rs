@@ -1,4 +1,4 @@
-//! How often a component is compiled. The compiler is a script that writes down each call.
+//! Number of compilations of a component. The compiler is a script that records each call.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::super::{Cache, Compiler, ComponentSource, LargeLimits, Registry};
 use super::{Digest, Guest, LoadError, PLAIN, engine, limits};
 use carillon_core::job::TenantId;
 
-/// Everybody who asks at once.
+/// Number of concurrent callers.
 const CALLERS: i64 = 50;
 
 struct Source(Bytes);
@@ -29,7 +29,7 @@ impl ComponentSource for Source {
     }
 }
 
-/// A registry whose compiler does what `script` says, with `artefact` in the directory for the guest.
+/// Registry whose compiler does what `script` says, with `artefact` in the directory for the guest.
 struct Bench {
     dir: TempDir,
     registry: Registry,

@@ -1,4 +1,4 @@
-//! What a policy thread calls often is its own copy, which is as good as the original.
+//! Copies of components that policy threads call often; they must behave like the original.
 
 use futures_util::future::join_all;
 
@@ -10,10 +10,10 @@ use crate::{PolicyThreads, QueueKey};
 use carillon_core::job::TenantId;
 use carillon_testing::guest::{ENDLESS, Guest, PLAIN};
 
-/// More than there are engines.
+/// Number of threads: more than there are engines.
 const SEATS: usize = ENGINES + 4;
 
-/// Bytes of a component that is small.
+/// Maximum size of a small component, in bytes.
 const SMALL: usize = 4 << 20;
 
 fn load(guest: &Guest, room: &Arc<CodeBudget>) -> Arc<Plugin> {
@@ -27,7 +27,7 @@ fn load_where(small: usize, guest: &Guest, room: &Arc<CodeBudget>) -> Arc<Plugin
     Arc::new(engines.load(Digest::of(&component), component.len(), &artefact).unwrap())
 }
 
-/// Does something with a plugin on a policy thread.
+/// Runs work with a plugin on a policy thread.
 async fn on_seat<T: Send + 'static>(
     seat: usize,
     plugin: &Arc<Plugin>,
@@ -38,7 +38,7 @@ async fn on_seat<T: Send + 'static>(
     threads.run(QueueKey::of_tenant(TenantId(1)), move || work(&plugin)).await.unwrap()
 }
 
-/// So many calls that another one is of a copy, if there is room for it.
+/// Makes as many calls as precede a copy, so that the next call uses one if there is room for it.
 async fn wear_in(seat: usize, plugin: &Arc<Plugin>) {
     let calls = |plugin: &Plugin| (0..PATIENCE).for_each(|_| assert!(plugin.describe(&limits()).result.is_ok()));
     on_seat(seat, plugin, calls).await;

@@ -1,4 +1,4 @@
-//! Guests that misuse what the host lends them: keys and the log.
+//! Guests that misuse the host's keys and log.
 
 use sha2::{Digest as _, Sha512};
 use zeroize::Zeroizing;
@@ -8,14 +8,14 @@ use crate::KeyKind;
 use crate::keys::MacAlgorithm;
 use carillon_testing::guest::{ANSWER, Guest, PLAIN, bytes, words};
 
-/// The address of the first key's handle.
+/// Address of the first key's handle.
 const KEY: &str = "(i32.load (i32.load (i32.add (local.get $p) (i32.const 120))))";
 
 fn key(kind: KeyKind) -> Arc<KeyMaterial> {
     Arc::new(KeyMaterial::new("k/1".into(), kind, Zeroizing::new(vec![7; 32])).unwrap())
 }
 
-/// Does `operation` `count` times; the body says of each whether it was refused, and why: 0, or 0x10 and the key error.
+/// Makes a guest that does `operation` `count` times. The body holds each result: 0, or 0x10 and the key error.
 fn counting(operation: &str, count: u32) -> Guest {
     let body = format!(
         "(loop $again
@@ -27,7 +27,7 @@ fn counting(operation: &str, count: u32) -> Guest {
     Guest::new("sign", &body).with(&words(ANSWER, &[0, 0, 0, 1, 2048, count]))
 }
 
-/// In [`counting`]'s body.
+/// Code of a key of the wrong kind in [`counting`]'s body.
 const WRONG_KIND: u8 = 0x10;
 const TOO_MANY: u8 = 0x11;
 
@@ -46,7 +46,7 @@ fn the_ninth_operation_is_refused() {
 fn all_that_a_guest_has_of_a_key_is_what_was_made_with_it() {
     const DATA: &[u8] = b"what do ya want for nothing?";
     let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 + 13).unwrap());
-    // Besides the secret itself, what HMAC (RFC 2104) and Ed25519 (RFC 8032) make of it on their way.
+    // Besides the secret itself, the values that HMAC (RFC 2104) and Ed25519 (RFC 8032) derive from it.
     let padded = |with: u8| secret.iter().map(|byte| byte ^ with).collect::<Vec<_>>();
     let expanded = Sha512::digest(secret);
     let secrets = [secret.to_vec(), padded(0x36), padded(0x5c), expanded[..32].to_vec(), expanded[32..].to_vec()];
@@ -59,7 +59,7 @@ fn all_that_a_guest_has_of_a_key_is_what_was_made_with_it() {
         ("$signature", 0, KeyKind::Ed25519, material(KeyKind::Ed25519).sign(DATA).unwrap()),
     ] {
         let length = DATA.len();
-        // The answer is all of its memory.
+        // The result is all of its memory.
         let body = format!(
             "(call {operation} {KEY} (i32.const {algorithm}) (i32.const 2048) (i32.const {length}) (i32.const 1024))
              (call $drop_key {KEY})
@@ -106,7 +106,7 @@ fn a_handle_cannot_be_guessed() {
 
 #[test]
 fn a_handle_ends_with_its_call() {
-    // Signs with the handle that the call before left in a global, if there is one; else leaves its own there.
+    // Signs with the handle that the previous call left in a global, if there is one; else leaves its own there.
     let body = format!(
         "(if (global.get $kept) (then (call $mac (global.get $kept) (i32.const 1) (i32.const 0) (i32.const 32) (i32.const 1024)) (unreachable)))
          (if (i32.load (i32.add (local.get $p) (i32.const 124)))

@@ -1,4 +1,4 @@
-//! Components that are not accepted.
+//! Components that the runtime must not accept, and the limits of those that it accepts.
 
 use super::*;
 use carillon_testing::guest::{Guest, PLAIN};
@@ -144,7 +144,7 @@ fn demands_that_no_call_could_meet_are_refused_at_once() {
 
 #[test]
 fn a_component_may_have_parts() {
-    // As many modules, memories and tables as the tools of any language make of one source.
+    // The largest number of modules, memories and tables that any language's tools make from one source.
     let tables = (0..12).fold(Guest::new("judge", PLAIN), |guest, _| guest.with("(table 100 funcref)"));
     judge(&plugin(&tables.with("(memory $second 1)"))).result.unwrap();
 }

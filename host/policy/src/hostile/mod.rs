@@ -1,5 +1,5 @@
-//! What guests that mean harm, or that nobody tested, do to the runtime: each ends in a code of its own, and the next call of a good
-//! guest is unharmed.
+//! Effects of malicious or untested guests on the runtime: each call ends in a fault with its own code, and the next call of a good guest is
+//! unharmed.
 //!
 //! The components are compiled in this process, by the function that the compiler process runs.
 
@@ -26,13 +26,13 @@ use super::wit::{judge_export, retry_export, types};
 use super::{CallResult, Digest, Fault, FaultCode, KeyMaterial, Limits, LoadError, Plugin};
 use carillon_testing::guest::{ECHO, Guest, PLAIN};
 
-/// Enough that tests of one process never wait for an instance.
+/// Number of threads: tests of one process never wait for an instance.
 const THREADS: usize = 16;
 
 static ENGINE: LazyLock<Arc<PolicyEngine>> =
     LazyLock::new(|| Arc::new(PolicyEngine::new(&limits(), THREADS, None).unwrap()));
 
-/// Those of `config.default.toml`, but for the deadline: only the test of it may depend on how busy the machine is.
+/// Returns the limits of `config.default.toml` with a longer deadline: only the deadline's own test may depend on how busy the machine is.
 fn limits() -> Limits {
     Limits {
         memory: 16 << 20,
@@ -48,7 +48,7 @@ fn limits() -> Limits {
     }
 }
 
-/// What the registry does with a component, without the cache and the compiler's process.
+/// Loads a component as the registry does, without the cache and the compiler's process.
 fn load(component: &[u8]) -> Result<Plugin, LoadError> {
     check_bytes(component, 4 << 20)?;
     let artefact = engine::compile(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
@@ -116,14 +116,14 @@ fn retry(plugin: &Plugin) -> CallResult<retry_export::Decision> {
     plugin.retry(&limits(), &attempt(), "{}", &verdict(), &[])
 }
 
-/// The fault of a judge with this body; afterwards a good guest still judges.
+/// Returns the fault of a judge with this body, after checking that a good guest still judges.
 fn fault_of(guest: &Guest) -> Fault {
     let fault = judge(&plugin(guest)).result.unwrap_err();
     all_is_well();
     fault
 }
 
-/// A good guest answers in every role.
+/// Checks that a good guest returns a result in every role.
 fn all_is_well() {
     static GOOD: LazyLock<Plugin> = LazyLock::new(|| {
         plugin(&Guest::new("encode", ECHO).role("sign", PLAIN).role("judge", PLAIN).role("retry", PLAIN))

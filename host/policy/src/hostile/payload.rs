@@ -1,4 +1,4 @@
-//! The default plugins take payloads as large as a server does, whatever is in them.
+//! Default plugins with payloads of the server's maximum size and any content.
 
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -6,10 +6,10 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::KeyKind;
 
-/// `server.payload_limit`.
+/// Value of `server.payload_limit`.
 const LARGEST: usize = 1 << 20;
 
-/// `delivery.response_judge_limit`.
+/// Value of `delivery.response_judge_limit`.
 const JUDGED: usize = 64 << 10;
 
 fn builtin(name: &str) -> Plugin {
@@ -21,7 +21,7 @@ fn key() -> Arc<KeyMaterial> {
     Arc::new(KeyMaterial::new("k/1".into(), KeyKind::Secret, Zeroizing::new(vec![7; 32])).unwrap())
 }
 
-/// `part`, and again, between `head` and `tail`: as often as there is room for it.
+/// Repeats `part` between `head` and `tail` as often as fits.
 fn filled(most: usize, head: &str, part: impl Fn(usize) -> String, tail: &str) -> (String, Vec<u8>) {
     let mut text = head.to_owned();
     for n in 0.. {
@@ -35,7 +35,7 @@ fn filled(most: usize, head: &str, part: impl Fn(usize) -> String, tail: &str) -
     (head.to_owned() + &part(0), text.into_bytes())
 }
 
-/// JSON objects of at most so many bytes, that differ in what is costly about them.
+/// Returns JSON objects of at most `most` bytes, each with another costly property.
 fn payloads(most: usize) -> Vec<(String, Vec<u8>)> {
     let same = |part: &'static str| move |_: usize| part.to_owned();
     let comma = |n: usize| if n == 0 { "" } else { "," };
@@ -58,7 +58,7 @@ fn signed(plugin: &Plugin, config: &str, body: Vec<u8>) -> CallResult<types::Req
     plugin.sign(&limits(), &attempt(), config, types::Request { body, ..request() }, &[key()])
 }
 
-/// That a call has an answer, and at least a quarter of its fuel left.
+/// Checks that a call has a result, and at least a quarter of its fuel left.
 fn answered<T>(what: &str, called: CallResult<T>) -> T {
     let (fuel, most) = (called.usage.fuel, called.usage.fuel_limit);
     let answer = called.result.unwrap_or_else(|fault| panic!("{what}: {fault}"));
@@ -94,7 +94,7 @@ fn base64_envelope_wraps_what_is_as_large_as_may_be() {
     let large = types::Request { body: (0..LARGEST).map(|n| n as u8).collect(), ..request() };
     let sent = answered("base64-envelope", plugin.encode(&limits(), &attempt(), "{}", &large));
     assert!(sent.body.len() > LARGEST / 3 * 4);
-    // And a signer takes that.
+    // A signer accepts the result.
     answered("both", signed(&builtin("werkzeug-cookie"), "{}", sent.body));
 }
 

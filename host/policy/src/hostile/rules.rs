@@ -1,4 +1,4 @@
-//! What a fault of each role leads to: what is called after it, and the ruling. What becomes of the job is `settle`'s.
+//! Consequences of a fault in each role: the later calls, and the ruling. `settle` decides what becomes of the job.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn step(role: Role, plugin: &Arc<Plugin>, config: &str) -> PlanStep {
     }
 }
 
-/// A plan of good guests, one of whose roles is played by `guest`.
+/// Makes a plan of good guests, one of whose roles is played by `guest`.
 fn plan(role: Role, guest: &Guest) -> Plan {
     let good = Guest::new("encode", ECHO).role("sign", PLAIN).role("judge", PLAIN).role("retry", PLAIN);
     let (good, bad) = (Arc::new(plugin(&good)), Arc::new(plugin(guest)));
@@ -34,7 +34,7 @@ fn plan(role: Role, guest: &Guest) -> Plan {
     }
 }
 
-/// Of calls that are no job's.
+/// Makes a watch on calls that belong to no job.
 fn watch() -> Watch {
     let rules = QuarantineRules { threshold: 3, window: Duration::from_secs(60), period: Duration::from_secs(300) };
     let (tenant, group) = (TenantId(1), GroupId(1));
@@ -94,7 +94,7 @@ fn without_a_retry_policy_the_host_backs_off_by_itself() {
         plan.judge = step(Role::Judge, &Arc::new(plugin(&refuses)), "{}");
         let decided = caller.decide(&plan, &attempt(), &exchange(), None, &[]);
         assert_eq!(decided.fault.unwrap().code, code.as_str());
-        // The third attempt: 8 s, less up to a fifth.
+        // Delay after the third attempt: 8 s, less up to a fifth.
         let Ruling::RetryAfter(delay) = decided.ruling else { panic!("{:?}", decided.ruling) };
         assert!(delay > Duration::from_millis(6_399) && delay <= Duration::from_secs(8), "{delay:?}");
     }
@@ -163,7 +163,7 @@ fn a_failure_that_is_not_the_plugins_does_not_quarantine_it() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever bytes stand where the answer should be, the call ends, and as an answer or as one of two faults.
+    /// For any bytes of the result, the call ends in a result or in one of two faults.
     #[test]
     fn any_answer_is_an_answer_or_a_fault(bytes: [u8; 48], role in 0_usize..4) {
         let role = ["encode", "sign", "judge", "retry"][role];

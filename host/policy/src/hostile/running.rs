@@ -1,4 +1,4 @@
-//! Guests that do not come to an answer.
+//! Guests that do not return a result.
 
 use super::*;
 use carillon_testing::guest::{ENDLESS, Guest, PLAIN};
@@ -171,7 +171,7 @@ fn a_start_function_is_as_bounded_as_a_call() {
 
 #[test]
 fn the_same_call_is_the_same_every_time() {
-    // Works on floats whose bits differ from machine to machine if nobody pins them: NaNs of operations, and relaxed SIMD.
+    // Computes with floats whose bits differ from machine to machine unless they are pinned: NaNs of operations, and relaxed SIMD.
     let body = r#"
         (loop $again
           (f64.store (i32.add (i32.const 1024) (i32.mul (local.get $i) (i32.const 8)))

@@ -1,4 +1,4 @@
-//! Many calls at once.
+//! Concurrent calls.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +17,7 @@ async fn endless_loops_wait_behind_each_other_and_hold_up_nobody() {
         (Arc::new(plugin(&Guest::new("judge", ENDLESS))), Arc::new(plugin(&Guest::new("judge", PLAIN))));
     let ended = Arc::new(AtomicUsize::new(0));
     let of = |tenant, group| QueueKey { tenant: TenantId(tenant), group: GroupId(group) };
-    // Many groups do not help a tenant.
+    // A tenant gains nothing by having many groups.
     let loops = (0..).take(LOOPS).map(|group| {
         let (threads, endless, ended) = (Arc::clone(&threads), Arc::clone(&endless), Arc::clone(&ended));
         tokio::spawn(async move {
@@ -33,7 +33,7 @@ async fn endless_loops_wait_behind_each_other_and_hold_up_nobody() {
         tokio::task::yield_now().await;
     }
 
-    // This runtime has one thread. It gets through many turns of a task while both policy threads are busy.
+    // This runtime has one thread. It runs many turns of a task while both policy threads are busy.
     let busy = tokio::spawn(async {
         for _ in 0..100 {
             tokio::task::yield_now().await;

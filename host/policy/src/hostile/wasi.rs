@@ -1,4 +1,4 @@
-//! Guests that import WASI, and those that are large: what they get, and what they do not.
+//! Guests that import WASI, and large guests: the functions and limits that they get, and those that they do not.
 
 use std::sync::LazyLock;
 
@@ -50,7 +50,7 @@ fn load(guest: &Guest) -> Result<Plugin, LoadError> {
     ENGINES.load(Digest::of(&component), component.len(), &artefact)
 }
 
-/// The message of what ends a judge with this body.
+/// Returns the message of the fault in which a judge with this body ends.
 fn trapped(guest: &Guest) -> String {
     let fault = judge(&load(guest).unwrap()).result.unwrap_err();
     assert_eq!(fault.code, FaultCode::Trap, "{fault}");

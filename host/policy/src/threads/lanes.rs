@@ -1,59 +1,60 @@
-//! Whose work is next. Pure.
+//! Fair queue of calls: decides whose call runs next. Pure.
 //!
-//! A tenant whose policies burn the processor takes its share of the threads and no more: a free thread goes to the tenant of which
-//! the fewest calls run, and among equals to the one that has used the least time (start-time fair queueing, Goyal, Vin and Cheng 1996:
-//! who comes back after a pause begins where the others are, not with what it saved). Within a tenant its groups take turns, so that a
-//! group whose policy is slow waits behind itself.
+//! A tenant whose policies use much CPU time gets its share of the threads and no more. A free thread goes to the tenant with the fewest
+//! running calls, and among equals to the one that has used the least time. (Start-time fair queueing, Goyal, Vin and Cheng 1996: a tenant
+//! that returns after a pause begins where the others are, and saves up no time.) Within a tenant its groups take turns, so that a group
+//! whose policy is slow delays only itself.
 //!
-//! Nothing is kept idle for anybody: whoever is alone has all threads.
+//! No thread is kept idle: a tenant without competitors gets all threads.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use carillon_core::job::{GroupId, Job, TenantId};
 
-/// The share of the whole queue that the work of one group may fill, and that of one tenant.
+/// Divisors of the queue's capacity: the part that calls of one group may fill, and the part of one tenant.
 const GROUP_SHARE: usize = 4;
 const TENANT_SHARE: usize = 2;
 
-/// Whose a call is.
+/// Key of a queue: the tenant and the group that a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueKey {
     /// The tenant.
     pub tenant: TenantId,
-    /// One of its groups.
+    /// One of the tenant's groups.
     pub group: GroupId,
 }
 
 impl QueueKey {
-    /// The one of a job's calls.
+    /// Returns the key of a job's calls.
     #[must_use]
     pub fn of(job: &Job) -> Self {
         Self { tenant: job.tenant, group: job.group }
     }
 
-    /// What is done for a tenant itself, such as a look at what it uploads: behind each other, and in front of no group.
+    /// Returns the key of work for the tenant itself, such as the examination of an upload. All of it shares one queue, which takes turns
+    /// with the tenant's groups.
     #[must_use]
     pub fn of_tenant(tenant: TenantId) -> Self {
         Self { tenant, group: GroupId(0) }
     }
 }
 
-/// The waiting work. A tenant is in `order` exactly when it has some.
+/// Waiting work. A tenant is in `order` exactly when it has some.
 pub(super) struct FairQueue<W> {
-    /// Everybody who ever had work: there are few tenants.
+    /// Every tenant that has ever had work: there are few tenants.
     tenants: HashMap<TenantId, Tenant<W>>,
     order: BTreeSet<Rank>,
-    /// What the tenant that was served last had used: where who comes back begins.
+    /// Time used by the tenant that was served last: a tenant that returns after a pause begins there.
     clock: Duration,
     capacity: usize,
     len: usize,
 }
 
-/// Who is first: how many calls run, how much time was used.
+/// Rank of a tenant, lowest first: running calls, then time used.
 type Rank = (usize, Duration, TenantId);
 
-/// A tenant's waiting work. A group is in `turns` exactly when it has some.
+/// Waiting work of a tenant. A group is in `turns` exactly when it has some.
 struct Tenant<W> {
     work: HashMap<GroupId, VecDeque<W>>,
     turns: VecDeque<GroupId>,
@@ -97,17 +98,17 @@ impl<W> Tenant<W> {
 }
 
 impl<W> FairQueue<W> {
-    /// For at most `capacity` pieces of work.
+    /// Makes a queue for at most `capacity` pieces of work.
     pub(super) fn new(capacity: usize) -> Self {
         Self { tenants: HashMap::new(), order: BTreeSet::new(), clock: Duration::ZERO, capacity, len: 0 }
     }
 
-    /// How much work waits.
+    /// Returns the number of waiting pieces of work.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// False if there is no room for it.
+    /// Adds work; returns false if there is no room for it.
     pub(super) fn push(&mut self, lane: QueueKey, work: W) -> bool {
         let share = |part: usize| (self.capacity / part).max(1);
         let tenant = self.tenants.entry(lane.tenant).or_default();
@@ -126,7 +127,7 @@ impl<W> FairQueue<W> {
         true
     }
 
-    /// The next piece of work, which counts as running from now on.
+    /// Takes the next piece of work, which counts as running from now on.
     pub(super) fn pop(&mut self) -> Option<(TenantId, W)> {
         let (_, used, id) = self.order.pop_first()?;
         let tenant = self.tenants.get_mut(&id)?;
@@ -140,7 +141,7 @@ impl<W> FairQueue<W> {
         Some((id, work))
     }
 
-    /// A piece of work of this tenant is over, after so much time.
+    /// Records that a piece of this tenant's work has ended after `time`.
     pub(super) fn done(&mut self, id: TenantId, time: Duration) {
         let Some(tenant) = self.tenants.get_mut(&id) else { return };
         let is_waiting = self.order.remove(&tenant.rank(id));
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(lanes.pop().unwrap().1, "burner", "none of its calls runs");
     }
 
-    /// One thread: however many groups the burner has and however long its calls take, the other tenant has half of the time.
+    /// One thread: however many groups the busy tenant has and however long its calls take, the other tenant gets half of the time.
     #[test]
     fn time_is_shared_between_tenants() {
         let mut lanes = FairQueue::new(4_096);

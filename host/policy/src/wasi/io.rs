@@ -1,6 +1,6 @@
-//! `wasi:io` and the three standard streams: what is written becomes log lines, there is nothing to read, nobody ever waits.
+//! `wasi:io` and the three standard streams: output becomes log lines, input is empty, and no call ever blocks.
 //!
-//! Handles stand for things that are always there, so none has a place in a table; how many a call is given is bounded all the same,
+//! Handles stand for objects that always exist, so none has an entry in a table. The number of handles of a call is bounded nevertheless,
 //! because the guest's own list of them is memory of the host.
 
 use wasmtime::component::{ComponentType, Lower, Resource};
@@ -13,15 +13,15 @@ struct InputStream;
 struct OutputStream;
 pub(super) struct Pollable;
 
-/// The handles' numbers. An output stream's is that of its lines.
+/// Numbers of the handles. An output stream's number is that of its lines.
 const ANY: u32 = 0;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
-/// Bytes that a stream takes at once.
+/// Bytes that a stream accepts at once.
 const WRITABLE: u64 = 64 << 10;
 
-/// The error of a stream, of which only the second is used.
+/// Error of a stream, of which only the second case is used.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
 enum StreamError {
@@ -56,7 +56,7 @@ pub(super) fn add_to_linker(it: &mut Instance<'_>, interface: &str) -> wasmtime:
     }
 }
 
-/// What is ready at once.
+/// Returns a pollable that is ready at once.
 pub(super) fn pollable(store: Context<'_>) -> wasmtime::Result<(Resource<Pollable>,)> {
     handle(store, ANY)
 }

@@ -1,14 +1,13 @@
-//! WASI 0.2 for policies: as much of it as a pure function can have.
+//! WASI 0.2 for policies, as far as it fits a pure function.
 //!
-//! Runtimes of other languages ask for a clock, randomness, a terminal and files before they run a line of anybody's code. They get
-//! answers that follow from the call's arguments: the time is `now-ms` and stands still, randomness is drawn from `seed`, what is
-//! printed becomes log lines, environment and file system are empty. So two calls with the same arguments still answer the same bytes.
+//! Runtimes of other languages need a clock, randomness, a terminal and files before they run a line of the plugin's code. They get values
+//! that follow from the call's arguments: the time is `now-ms` and stands still, randomness is derived from `seed`, output becomes log lines,
+//! environment and file system are empty. So two calls with the same arguments return the same bytes.
 //!
-//! Invariants: nothing here reads the host's clock, random source, files or environment; sockets and HTTP do not exist; nothing that
-//! a guest asks for takes host memory without a bound. What is imported of an allowed interface but is not defined here traps when
-//! it is called.
+//! Invariants: nothing here reads the host's clock, random source, files or environment; sockets and HTTP do not exist; no request of a guest
+//! takes host memory without a bound. A function of an allowed interface that is not defined here traps when it is called.
 //!
-//! The functions are those of <https://github.com/WebAssembly/WASI>, version 0.2, whichever patch of it a guest asks for.
+//! The functions are those of <https://github.com/WebAssembly/WASI>, version 0.2, in whichever patch version a guest imports.
 
 mod io;
 mod state;
@@ -20,7 +19,7 @@ pub(super) use self::state::{Facts, Wasi};
 
 use super::state::CallState;
 
-/// What there is, without the version.
+/// Interfaces that are provided, without the version.
 const INTERFACES: [&str; 20] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -44,7 +43,7 @@ const INTERFACES: [&str; 20] = [
     "wasi:random/random",
 ];
 
-/// The compatibility track that these are of.
+/// Compatibility track of these interfaces.
 const TRACK: &str = "@0.2.";
 
 type Context<'a> = StoreContextMut<'a, CallState>;
@@ -54,7 +53,7 @@ struct Descriptor;
 struct TerminalInput;
 struct TerminalOutput;
 
-/// A time of the wall clock.
+/// Time of the wall clock.
 #[derive(Clone, Copy, ComponentType, Lower)]
 #[component(record)]
 struct Datetime {
@@ -62,13 +61,13 @@ struct Datetime {
     nanoseconds: u32,
 }
 
-/// The name without the version of an interface that is here, if it is one.
+/// Returns the name, without the version, of an interface that is provided.
 pub(super) fn interface(import: &str) -> Option<&'static str> {
     let (name, patch) = import.split_once(TRACK)?;
     INTERFACES.into_iter().find(|known| *known == name && !patch.is_empty())
 }
 
-/// Defines an interface under the version that is asked for.
+/// Defines an interface under the version that the guest imports.
 pub(super) fn add_to_linker(linker: &mut Linker<CallState>, import: &str) -> wasmtime::Result<()> {
     let mut it = linker.instance(import)?;
     resources(&mut it)?;
@@ -89,7 +88,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<CallState>, import: &str) -> was
     }
 }
 
-/// An interface has those that it uses, too, not only those that are its own; more do not disturb it.
+/// Defines resources. An interface has its own and those that it uses; unused definitions do no harm.
 fn resources(it: &mut Instance<'_>) -> wasmtime::Result<()> {
     resource::<TerminalInput>(it, "terminal-input")?;
     resource::<TerminalOutput>(it, "terminal-output")?;
@@ -101,7 +100,7 @@ fn resource<T: 'static>(it: &mut Instance<'_>, name: &str) -> wasmtime::Result<(
     it.resource(name, ResourceType::host::<T>(), |_, _| Ok(()))
 }
 
-/// A terminal that is not there.
+/// Defines a terminal that does not exist.
 fn absent<T: 'static>(it: &mut Instance<'_>, name: &str) -> wasmtime::Result<()> {
     it.func_wrap(name, |_: Context<'_>, (): ()| Ok((None::<Resource<T>>,)))
 }
@@ -122,7 +121,7 @@ fn exit(it: &mut Instance<'_>) -> wasmtime::Result<()> {
 fn monotonic_clock(it: &mut Instance<'_>) -> wasmtime::Result<()> {
     it.func_wrap("now", |store: Context<'_>, (): ()| Ok((store.data().wasi.nanoseconds(),)))?;
     it.func_wrap("resolution", |_: Context<'_>, (): ()| Ok((state::RESOLUTION_NS,)))?;
-    // Nothing is worth waiting for: time does not pass.
+    // Each subscription is ready at once, because time does not pass.
     for name in ["subscribe-instant", "subscribe-duration"] {
         it.func_wrap(name, |store: Context<'_>, (_,): (u64,)| io::pollable(store))?;
     }

@@ -1,4 +1,4 @@
-//! What one call sees of WASI: a time that stands still, random bytes that follow from the seed, and lines that are printed.
+//! State of WASI in one call: a time that stands still, random bytes derived from the seed, and output lines.
 
 use sha2::{Digest as _, Sha256};
 
@@ -6,27 +6,27 @@ use crate::call_log::LogLines;
 use crate::wit::log_import::Level;
 use crate::wit::types::Attempt;
 
-/// The precision of both clocks: a millisecond.
+/// Resolution of both clocks: a millisecond.
 pub(super) const RESOLUTION_NS: u64 = NANOSECONDS;
 
-/// In a millisecond.
+/// Nanoseconds in a millisecond.
 const NANOSECONDS: u64 = 1_000_000;
 
-/// What the random bytes are derived with, besides the seed.
+/// Label from which, with the seed, the random bytes are derived.
 const RANDOM_LABEL: &[u8] = b"carillon wasi:random 1";
 
-/// Random bytes that a call is given, in sum.
+/// Maximum number of random bytes of a call, in total.
 const RANDOM_BYTES: u64 = 1 << 20;
 
-/// Handles that a call is given, in sum.
+/// Maximum number of handles of a call, in total.
 const HANDLES: u32 = 10_000;
 
-/// What of a call's arguments WASI shows.
+/// Arguments of a call that WASI shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts {
     /// Milliseconds since 1970.
     pub(crate) now_ms: u64,
-    /// Where randomness comes from.
+    /// Source of the randomness.
     pub(crate) seed: u32,
 }
 
@@ -36,14 +36,14 @@ impl From<&Attempt> for Facts {
     }
 }
 
-/// One call's.
+/// WASI state of one call.
 #[derive(Debug)]
 pub(crate) struct Wasi {
     facts: Facts,
     blocks: u64,
     random_left: u64,
     handles_left: u32,
-    /// What was printed without a line break so far: to the standard output, and to the standard error.
+    /// Output without a line break so far: of the standard output, and of the standard error.
     unfinished: [Vec<u8>; 2],
 }
 
@@ -92,7 +92,7 @@ impl Wasi {
         Ok(bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
     }
 
-    /// The next 32 bytes: a hash of the seed and a counter. As unforeseeable as the seed is, and not more.
+    /// Returns the next 32 bytes: a hash of the seed and a counter. They are exactly as unpredictable as the seed.
     fn block(&mut self) -> [u8; 32] {
         let hash = Sha256::new().chain_update(RANDOM_LABEL).chain_update(self.facts.seed.to_be_bytes());
         let block = hash.chain_update(self.blocks.to_be_bytes()).finalize();
@@ -100,12 +100,12 @@ impl Wasi {
         block.into()
     }
 
-    /// Takes over what was printed; whole lines go to the log.
+    /// Adds output; complete lines go to the log.
     pub(super) fn print(&mut self, log: &mut LogLines, is_error: bool, bytes: &[u8]) {
         let level = level(is_error);
         let unfinished = &mut self.unfinished[usize::from(is_error)];
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // What is past the longest line is cut off anyway.
+            // Bytes beyond the longest line are cut off anyway.
             let room = log.max_length().saturating_add(1).saturating_sub(unfinished.len());
             unfinished.extend_from_slice(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
@@ -115,7 +115,7 @@ impl Wasi {
         }
     }
 
-    /// What was printed last may lack its line break.
+    /// Logs the last output, which may lack its line break.
     pub(crate) fn finish(&mut self, log: &mut LogLines) {
         for (index, unfinished) in self.unfinished.iter().enumerate() {
             if !unfinished.is_empty() {

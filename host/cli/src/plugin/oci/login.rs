@@ -1,7 +1,7 @@
-//! Who asks a registry, and how that is said: a name with a password, or a token that another server gives for them.
+//! Authentication at a registry: a name with a password, or a token that another server issues for them.
 //!
-//! A password is never an argument, since those can be seen by others. It comes from the environment or from the file in which
-//! `docker login` and `podman login` keep it.
+//! A password is never an argument, since other users can see arguments. It comes from the environment or from the file in which `docker
+//! login` and `podman login` store it.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use clap::Args;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use serde_json::Value;
 
-/// The variable of the environment that has the password.
+/// Environment variable that holds the password.
 const PASSWORD: &str = "CARILLON_OCI_PASSWORD";
 
 /// How to speak to a registry.
@@ -27,7 +27,7 @@ pub struct Login {
     pub(super) plain_http: bool,
 }
 
-/// A name with a password.
+/// Name with a password.
 #[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) username: String,
@@ -35,7 +35,7 @@ pub(super) struct Credentials {
 }
 
 impl Login {
-    /// What is known of whoever asks `host`.
+    /// Returns the credentials for `host`, if there are any.
     pub(super) fn credentials(&self, host: &str) -> anyhow::Result<Option<Credentials>> {
         if let Some(username) = &self.username {
             let password =
@@ -49,14 +49,14 @@ impl Login {
     }
 }
 
-/// The file of `docker login`.
+/// Returns the path of the file of `docker login`.
 fn docker_config() -> Option<PathBuf> {
     let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let directory = directory.or_else(|| std::env::home_dir().map(|home| home.join(".docker")))?;
     Some(directory.join("config.json"))
 }
 
-/// What the file has for a host. Programs that keep passwords elsewhere (`credsStore`) are not asked.
+/// Returns the credentials that the file holds for a host. Programs that store passwords elsewhere (`credsStore`) are not called.
 fn stored(config: &Value, host: &str) -> Option<Credentials> {
     let auths = config["auths"].as_object()?;
     let names = [host.to_owned(), format!("https://{host}"), format!("https://{host}/v2/")];
@@ -66,17 +66,17 @@ fn stored(config: &Value, host: &str) -> Option<Credentials> {
     Some(Credentials { username: username.to_owned(), password: password.to_owned() })
 }
 
-/// How a registry wants to be asked.
+/// Kind of authentication that a registry requires.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// With a name and a password.
+    /// A name and a password.
     Basic,
-    /// With a token from elsewhere.
+    /// A token from another server.
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 impl Challenge {
-    /// The first challenge of an answer that is understood.
+    /// Returns the first supported challenge of a response.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Self::parse(value.to_str().ok()?))
     }
@@ -96,7 +96,7 @@ impl Challenge {
     }
 }
 
-/// `name="value"` pairs; commas separate them, and may be part of values.
+/// Parses `name="value"` pairs; commas separate them, and may be part of values.
 fn parameters(text: &str) -> Vec<(String, String)> {
     let mut parameters = Vec::new();
     let mut rest = text;

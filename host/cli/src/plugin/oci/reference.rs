@@ -1,4 +1,4 @@
-//! The name of an artefact: `oci://HOST[:PORT]/REPOSITORY[:TAG|@sha256:…]`.
+//! Name of an artefact: `oci://HOST[:PORT]/REPOSITORY[:TAG|@sha256:…]`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,21 +7,21 @@ use reqwest::Url;
 
 const SCHEME: &str = "oci://";
 
-/// What is meant if nothing is said.
+/// Default tag.
 const LATEST: &str = "latest";
 
-/// The longest tag.
+/// Maximum length of a tag.
 const TAG_LEN: usize = 128;
 
-/// The digits of a SHA-256 in hex.
+/// Number of digits of a SHA-256 in hexadecimal form.
 const DIGEST_LEN: usize = 64;
 
-/// An artefact in a registry.
+/// Reference to an artefact in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// With its port, if that was said.
+    /// Host, with its port if one was given.
     pub(super) host: String,
-    /// Its path.
+    /// Path of the repository.
     pub(super) repository: String,
     at: Option<At>,
 }
@@ -33,12 +33,12 @@ enum At {
 }
 
 impl Reference {
-    /// Whether `text` is meant as one.
+    /// Returns whether `text` has the form of such a reference.
     pub(in super::super) fn is_meant(text: &str) -> bool {
         text.starts_with(SCHEME)
     }
 
-    /// The tag that was said.
+    /// Returns the tag, if one was given.
     pub(super) fn tag(&self) -> Option<&str> {
         match &self.at {
             Some(At::Tag(tag)) => Some(tag),
@@ -46,7 +46,7 @@ impl Reference {
         }
     }
 
-    /// What to ask the registry for: a tag or a digest.
+    /// Returns the tag or digest to request from the registry.
     pub(super) fn pointer(&self) -> &str {
         match &self.at {
             Some(At::Tag(text) | At::Digest(text)) => text,
@@ -55,7 +55,7 @@ impl Reference {
     }
 }
 
-/// Whether this is a SHA-256 as registries write it.
+/// Returns whether this is a SHA-256 in the form of registries.
 pub(super) fn is_digest(text: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == DIGEST_LEN && hex.bytes().all(is_digit))
@@ -66,7 +66,7 @@ fn is_tag(text: &str) -> bool {
     text.len() <= TAG_LEN && text.bytes().all(fits) && !text.is_empty() && !text.starts_with(['.', '-'])
 }
 
-/// Whether this is a path of words of `a-z`, `0-9`, `.`, `_` and `-` that begin and end with a letter or a digit.
+/// Returns whether this is a path of words of `a-z`, `0-9`, `.`, `_` and `-` that begin and end with a letter or a digit.
 fn is_repository(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
     let is_word = |word: &str| {

@@ -1,7 +1,7 @@
-//! The HTTP of a registry, as the OCI distribution specification has it.
+//! HTTP client of a registry, by the OCI distribution specification.
 //!
-//! What identifies us goes to the registry and to the server of tokens that it names, and to nobody else: not to where an upload or a
-//! blob is kept elsewhere. Nothing is sent in the clear, but to this machine or where that was asked for.
+//! Credentials go only to the registry and to the token server that it names, and not to the places to which it redirects an upload or a
+//! blob. Requests are encrypted, except to this machine or where the user has allowed otherwise.
 //!
 //! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
 
@@ -19,27 +19,27 @@ use super::login::{Challenge, Credentials, Login};
 use super::reference::{Reference, is_digest};
 use carillon_client::text::visible;
 
-/// The longest wait for a connection.
+/// Maximum wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest wait for a piece of an answer.
+/// Maximum wait for a part of a response.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many redirects are followed.
+/// Maximum number of redirects.
 const REDIRECTS: usize = 5;
-/// The largest answer that is not a component, in bytes.
+/// Maximum size of a response that is not a component, in bytes.
 const ANSWER_LIMIT: u64 = 4 << 20;
-/// The most characters of a registry's answer that an error shows.
+/// Maximum number of characters of a registry's response that an error shows.
 const EXCERPT: usize = 300;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// A repository of a registry.
+/// Repository of a registry.
 pub(super) struct Registry {
     http: reqwest::Client,
-    /// `http` or `https`, and the host.
+    /// Scheme, `http` or `https`, and host.
     origin: Url,
     repository: String,
     credentials: Option<Credentials>,
-    /// What to say of ourselves, once we know how.
+    /// Authentication to send, once it is known.
     known_as: Option<KnownAs>,
 }
 
@@ -73,7 +73,7 @@ impl Registry {
         })
     }
 
-    /// Uploads a blob, unless it is there.
+    /// Uploads a blob, unless the registry has it.
     pub(super) async fn put_blob(&mut self, bytes: Vec<u8>) -> anyhow::Result<()> {
         let digest = digest(&bytes);
         let there = self.ask(&Method::HEAD, &self.url(&["blobs", &digest])?, HeaderMap::new(), Vec::new()).await?;
@@ -103,7 +103,7 @@ impl Registry {
         }
     }
 
-    /// A manifest, by its tag or its digest, which it must have.
+    /// Returns a manifest by its tag, or by its digest, which is verified.
     pub(super) async fn manifest(&mut self, pointer: &str, media_type: &str) -> anyhow::Result<Vec<u8>> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, media_type.parse()?);
@@ -118,7 +118,7 @@ impl Registry {
         Ok(bytes)
     }
 
-    /// A blob of so many bytes, which must have this digest.
+    /// Returns a blob of `size` bytes, whose digest is verified.
     pub(super) async fn blob(&mut self, expected: &str, size: u64) -> anyhow::Result<Vec<u8>> {
         let found = self.ask(&Method::GET, &self.url(&["blobs", expected])?, HeaderMap::new(), Vec::new()).await?;
         let bytes = read(expect(found, &[StatusCode::OK]).await?, size).await?;
@@ -136,7 +136,7 @@ impl Registry {
         Ok(url)
     }
 
-    /// Makes a request; a second time, if the registry wants to know who asks.
+    /// Makes a request, and repeats it once if the registry requires authentication.
     async fn ask(&mut self, method: &Method, url: &Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Response> {
         let in_clear = url.scheme() != "https" && self.origin.scheme() == "https";
         ensure!(!in_clear, "{}, which the registry names, is asked without TLS", url.origin().ascii_serialization());
@@ -165,7 +165,7 @@ impl Registry {
         Ok(answer)
     }
 
-    /// A token, from the server that the registry names.
+    /// Gets a token from the server that the registry names.
     async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>) -> anyhow::Result<String> {
         let mut url =
             Url::parse(realm).with_context(|| format!("{realm:?}, where tokens are said to be, is no address"))?;
@@ -206,7 +206,7 @@ fn is_this_machine(url: &Url) -> bool {
 }
 
 fn client(in_clear: bool) -> anyhow::Result<reqwest::Client> {
-    // An error says that another part of the program has chosen a provider already.
+    // An error means that another part of the program has already chosen a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let redirects = Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECTS {
@@ -219,14 +219,14 @@ fn client(in_clear: bool) -> anyhow::Result<reqwest::Client> {
     });
     let client = || reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT);
     let client = match in_clear {
-        // The system's root certificates, which a small machine may lack, are not needed.
+        // For `http`, the system's root certificates are not needed, and a small machine may lack them.
         true => client().tls_certs_only([]),
         false => client(),
     };
     client.redirect(redirects).build().context("no request can be made from here")
 }
 
-/// An answer with one of these statuses; of any other, what the registry says.
+/// Returns a response with one of these statuses; of any other, an error with the registry's message.
 async fn expect(answer: Response, good: &[StatusCode]) -> anyhow::Result<Response> {
     let status = answer.status();
     if good.contains(&status) {
@@ -244,7 +244,7 @@ async fn expect(answer: Response, good: &[StatusCode]) -> anyhow::Result<Respons
     bail!("{url} answered {status}: {}", visible(&said))
 }
 
-/// The body of an answer, which may not be larger than so many bytes.
+/// Reads the body of a response, which must not exceed `limit` bytes.
 async fn read(mut answer: Response, limit: u64) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
@@ -254,14 +254,14 @@ async fn read(mut answer: Response, limit: u64) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses what does not have the digest that it should have.
+/// Checks that bytes have the expected digest.
 fn check(what: &str, bytes: &[u8], expected: &str) -> anyhow::Result<()> {
     let found = digest(bytes);
     ensure!(found == expected, "{what} has the digest {found}, not {expected}: it was damaged or touched");
     Ok(())
 }
 
-/// Where a request failed, and for which reason.
+/// Makes an error that names the failed request and the reason.
 fn failed(error: reqwest::Error) -> anyhow::Error {
     let url = error.url().map(ToString::to_string).unwrap_or_default();
     anyhow::Error::from(error.without_url()).context(format!("no answer of {url}"))

@@ -1,4 +1,4 @@
-//! The conformance suite on SQLite, and what only this backend promises.
+//! Conformance suite on SQLite, and tests of promises that only this backend makes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,7 +91,7 @@ async fn open_error(path: &Path) -> StoreError {
     SqliteStore::open(SqliteOptions::new(path)).await.unwrap_err()
 }
 
-/// A connection of another program.
+/// Opens a connection as another program would.
 async fn shell(path: &Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
 }
@@ -243,7 +243,7 @@ async fn concurrent_inserts_share_commits() {
     assert!(after.largest > 1 && after.largest <= CALLERS as u64);
 }
 
-/// What a PRAGMA says on a connection.
+/// Paths that `sqlite:` URLs name.
 #[test]
 fn a_url_names_a_file() {
     let path = |url: &str| url.parse().map(|options: SqliteOptions| options.path.display().to_string());

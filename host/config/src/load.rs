@@ -420,7 +420,6 @@ mod tests {
 
     /// The defaults are the reference, so no field may be missing from them: serde lists the fields of a section when it meets an unknown
     /// one.
-    /// one that it does not know.
     #[test]
     fn every_field_is_in_the_defaults() {
         let defaults = Layer::parse("defaults", DEFAULTS).unwrap().values;

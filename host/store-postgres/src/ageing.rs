@@ -73,7 +73,7 @@ fn count(cluster: &Cluster, database: &str, table: &str) -> usize {
     cluster.sql(database, &format!("SELECT count(*) FROM {table}")).parse().unwrap()
 }
 
-/// Counts the eras that end before `until`, without future ones.
+/// Counts the eras that begin before `until`.
 fn eras(cluster: &Cluster, database: &str, until: UnixMs) -> usize {
     let partitions = "pg_class WHERE relkind = 'r' AND relname ~ '^(job_done|job_spec|attempt)_[0-9]+$'";
     let future = format!("era WHERE from_ms >= {}", until.0);

@@ -234,7 +234,7 @@ async fn mark(db: &mut PgConnection, source: &str) -> Result<Stage, Failure> {
     sqlx::raw_sql(MARK).execute(&mut *transaction).await?;
     sqlx::query(NAME_SOURCE).bind(source).bind(Stage::Copying.as_str()).execute(&mut *transaction).await?;
     indexes::drop_all(&mut transaction).await?;
-    // From here on no other session can write rows unnoticed: without their indexes the tables are locked.
+    // Dropping the indexes has locked the tables, so that no other session writes between this check and the commit.
     refuse_used(&mut transaction).await?;
     transaction.commit().await?;
     Ok(Stage::Copying)

@@ -67,7 +67,7 @@ pub struct TenantKey {
     /// Groups that may use the key; all groups if None.
     #[serde(default)]
     pub groups: Option<Vec<String>>,
-    /// How long the previous secret stays valid after a change, as in the API.
+    /// Time for which the previous secret stays valid after a change, as in the API.
     #[serde(default)]
     pub overlap: Option<String>,
     /// The secret that was read.

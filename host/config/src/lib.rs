@@ -41,17 +41,17 @@ pub struct Config {
     pub store: StoreConfig,
     /// Keys of tenants, and the key that encrypts them.
     pub keys: Keys,
-    /// How jobs become due.
+    /// Settings of the dispatcher.
     pub engine: Engine,
-    /// How requests are made.
+    /// Settings of deliveries.
     pub delivery: Delivery,
-    /// Where requests may go.
+    /// Allowed and refused networks.
     pub egress: Egress,
     /// Limits of policies.
     pub policy: Policy,
-    /// Which events are kept.
+    /// Bounds of the kept events.
     pub events: Events,
-    /// How long ended jobs are kept.
+    /// Retention of ended jobs.
     pub retention: Retention,
     /// APIs of other schedulers.
     pub compat: Compat,
@@ -98,7 +98,7 @@ pub struct Server {
     pub concurrent_requests: usize,
     /// Time that running work has after the first signal to stop.
     pub drain_timeout: Period,
-    /// How long `/readyz` reports the coming stop to load balancers before the port closes.
+    /// Time for which `/readyz` reports the coming stop to load balancers before the port closes.
     pub drain_notice: Period,
 }
 
@@ -197,7 +197,7 @@ pub enum Durability {
     Normal,
 }
 
-/// `[engine]`: how jobs become due.
+/// `[engine]`: settings of the dispatcher.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
@@ -215,7 +215,7 @@ pub struct Engine {
     pub horizon: Period,
 }
 
-/// `[delivery]`: how requests are made.
+/// `[delivery]`: settings of deliveries.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
@@ -254,7 +254,7 @@ pub struct Delivery {
     pub breaker_longest_pause: Period,
 }
 
-/// `[egress]`: where requests may go.
+/// `[egress]`: allowed and refused networks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Egress {
@@ -336,7 +336,7 @@ pub struct LargePolicy {
     pub deadline: Period,
 }
 
-/// `[events]`: which events are kept.
+/// `[events]`: bounds of the kept events.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
@@ -348,7 +348,7 @@ pub struct Events {
     pub streams: usize,
 }
 
-/// `[retention]`: how long ended jobs are kept.
+/// `[retention]`: retention of ended jobs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {

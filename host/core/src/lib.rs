@@ -1,5 +1,7 @@
 //! Types and pure functions that all crates share: the model of a job, the clock, timetables, and values that people write.
 //!
+//! Role: definitions that every other crate uses.
+//!
 //! Not: SQL, HTTP, WebAssembly, or any loop.
 //!
 //! Invariants: time and randomness enter the program here only; all but [`clock::SystemClock`] is pure.

@@ -24,10 +24,10 @@ const APPLICATION_ID: i64 = 0x4361_726c;
 /// Largest number of reading connections, one of which looks for waiting jobs.
 const READ_CONNECTIONS: u32 = 5;
 
-/// How long a read waits for a free connection.
+/// Longest time that a read waits for a free connection.
 const READ_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a statement waits for another process (a backup, a shell) to let go of the database.
+/// Longest time that a statement waits for another process (a backup, a shell) to release the database.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// Page cache of the writing connection, in KiB.

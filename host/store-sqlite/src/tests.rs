@@ -270,7 +270,7 @@ async fn a_debounced_key_that_cannot_be_read_is_forgotten() {
     assert_eq!(inserted, InsertResult::Placed(vec![stored]), "nothing that is asked for is lost");
 }
 
-/// What a program of the first version left.
+/// Database of a program of the first version.
 const OLD: &str = r#"
     INSERT INTO entity (id, tenant, kind, name, version, doc, created_at, updated_at)
         VALUES (1, 0, 'tenant', 'acme', 1, '{}', 0, 0), (2, 1, 'group', 'g', 1, '{}', 0, 0);

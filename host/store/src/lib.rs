@@ -231,7 +231,7 @@ pub enum SettleOutcome {
 pub enum JobChange {
     /// `scheduled` → `cancelled`. A `running` job is cancelled when its attempt is over, unless that succeeds.
     Cancel,
-    /// `scheduled` → `cancelled`. A `running` job goes on without any change.
+    /// `scheduled` → `cancelled`. A `running` job continues as if no cancel had been requested.
     Withdraw,
     /// A `scheduled` job becomes due at this time.
     Reschedule(UnixMs),

@@ -1,4 +1,4 @@
-//! What the nodes that share a database tell each other: members and signals.
+//! Exchange between the nodes that share a database: the member list and signals.
 //!
 //! No data that must not be lost goes this way. The safety of jobs rests on leases and tokens alone, whatever a node knows of the others.
 

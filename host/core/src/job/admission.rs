@@ -20,7 +20,7 @@ pub enum Admission {
     Unique {
         /// Compared byte for byte within the group.
         key: String,
-        /// How long the key is remembered, from acceptance.
+        /// Time for which the key is remembered, from acceptance.
         window: Duration,
     },
     /// The conditions of [`Debounce`].
@@ -48,11 +48,11 @@ pub struct Debounce {
     pub window: Duration,
     /// Whether a job waits for the window even if no other job came before it.
     pub always_delay: bool,
-    /// Which request the waiting job carries.
+    /// Request that the waiting job carries.
     pub carries: Carries,
 }
 
-/// Which of several debounced requests the waiting job carries.
+/// Choice among several debounced requests: the one that the waiting job carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Carries {
     /// The first one: the key is derived from the content, so the other requests are equal.
@@ -158,7 +158,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What happens when a tick comes while an earlier job of its schedule is unfinished.
+/// Effect of a tick that comes while an earlier job of its schedule is unfinished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {

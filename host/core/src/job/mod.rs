@@ -180,7 +180,7 @@ pub struct Spec {
     pub binding: Option<i64>,
 }
 
-/// How urgent a job is within its group: 0 to 9, and the due jobs of 9 go first.
+/// Urgency of a job within its group: 0 to 9; due jobs of 9 are started first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Priority(u8);

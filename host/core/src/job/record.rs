@@ -134,7 +134,7 @@ pub struct AttemptDetail {
     /// Verdict of the judge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<VerdictRecord>,
-    /// What happened to the job after the attempt, and the reason.
+    /// Decision about the job after the attempt, with its reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub decision: Option<DecisionRecord>,
@@ -198,7 +198,7 @@ pub struct VerdictRecord {
     pub reason: String,
 }
 
-/// What happened to the job after the attempt.
+/// Decision about the job after the attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
     /// State of the job after the attempt.

@@ -37,7 +37,7 @@ pub enum WeekDay {
     },
 }
 
-/// How two restricted fields for days combine.
+/// Combination of two restricted fields for days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Days {
     /// A day matches if either field does.
@@ -46,7 +46,7 @@ pub(super) enum Days {
     Both,
 }
 
-/// How an expression behaves where clocks are changed.
+/// Behavior of an expression where clocks are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// Each local time occurs once a day: right after the gap if a gap skips it, and the first time if it is repeated.

@@ -1,11 +1,8 @@
-//! Store: the contract between the server and its database.
+//! Store: the contract between the server and its database. Each verb is one transaction, takes and returns facts, and decides no policy.
 //!
-//! Each verb is one transaction, takes and returns facts, and decides no policy. A verb that has returned `Ok` is durable: its effect
-//! survives `kill -9` and a power cut. A verb that has failed has changed nothing.
-//!
-//! Where a decision must be the same for every producer and every node, the verb gets the question as data
-//! ([`carillon_core::job::Admission`]), and a pure function of [`carillon_core::job`] decides it inside the transaction. The module
-//! `conformance` states the rest of the contract as tests that run against every backend.
+//! A verb that has returned `Ok` is durable: its effect survives `kill -9` and a power cut. A verb that has failed has changed nothing.
+//! Where every producer and node must get the same decision, a verb carries the question as data ([`carillon_core::job::Admission`]), and a
+//! pure function of [`carillon_core::job`] decides it inside the transaction. `conformance` states the rest as tests for every backend.
 
 #[cfg(any(test, feature = "conformance"))]
 #[allow(missing_docs, reason = "the names of cases say what they show")]
@@ -57,14 +54,10 @@ pub enum StoreError {
     /// The idempotency key belongs to a request with another body.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// The database cannot be reached, or is shutting down.
-    ///
-    /// The same call may succeed later.
+    /// The database cannot be reached, or is shutting down. The same call may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The database has no room left.
-    ///
-    /// Nothing was written; the same call succeeds when there is room.
+    /// The database has no room left. Nothing was written; the same call succeeds when there is room.
     #[error("the disk of the store is full: {0}")]
     Full(String),
     /// The database holds a value that this program did not write.
@@ -78,9 +71,7 @@ pub enum Durability {
     /// A crash of the program or of the database, and a loss of power: each commit is flushed to disk.
     #[default]
     Full,
-    /// A crash of the program.
-    ///
-    /// A loss of power can undo the newest commits, but damages nothing.
+    /// A crash of the program. A loss of power can undo the newest commits, but damages nothing.
     Normal,
 }
 
@@ -115,10 +106,7 @@ pub struct IdempotentRequest {
     pub now: UnixMs,
     /// Time until which the request is remembered.
     pub expires_at: UnixMs,
-    /// Writes the response, which is stored with the jobs.
-    ///
-    /// The outcomes of the jobs are known only inside the transaction. A request whose jobs were all skipped has done nothing, and its
-    /// response is not stored.
+    /// Writes the response, which is stored with the jobs: their outcomes are known only in the transaction. Not stored if all jobs were skipped.
     pub answer: WriteAnswer,
 }
 
@@ -218,9 +206,7 @@ pub struct Owed {
 /// Outcome of a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettleOutcome {
-    /// The job is now in this state.
-    ///
-    /// The state is `Cancelled` where a cancel had been requested and the job would have been retried.
+    /// The job is now in this state. The state is `Cancelled` where a cancel had been requested and the job would have been retried.
     Applied(State),
     /// The lease was no longer valid for its holder; nothing was written.
     LeaseLost,
@@ -235,9 +221,7 @@ pub enum JobChange {
     Withdraw,
     /// A `scheduled` job becomes due at this time.
     Reschedule(UnixMs),
-    /// `dead` or `expired` → `scheduled`, due at this time.
-    ///
-    /// A job that had a deadline gets as much time as it had in its first life.
+    /// `dead` or `expired` → `scheduled`, due at this time. A job that had a deadline gets as much time as it had in its first life.
     Redrive(UnixMs),
     /// Removes a job that has ended, with its attempts.
     Purge,
@@ -280,9 +264,7 @@ pub enum ChangeOutcome {
 /// Rows that [`Jobs::prune`] may remove.
 #[derive(Clone, Debug, Default)]
 pub struct Prune {
-    /// States, with the time up to which jobs that ended in them may be removed.
-    ///
-    /// A backend may keep them up to half as long again, as seen from `now`, where that is cheaper.
+    /// States, with the time up to which jobs that ended in them may go. Where that is cheaper, they stay up to half as long again (as of `now`).
     pub ended: Vec<(State, UnixMs)>,
     /// Time up to which ticks may be removed; each schedule's newest tick stays known.
     pub ticks: UnixMs,
@@ -295,22 +277,15 @@ pub struct Prune {
 /// Verbs on jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Stores jobs, all or none, each under its [`carillon_core::job::Admission`].
-    ///
-    /// Fails with [`StoreError::NoSuchGroup`] if a group does not exist or belongs to a tenant other than its job's, with
-    /// [`StoreError::Conflict`] if an id is taken or there are more than [`INSERT_LIMIT`] jobs, and with [`StoreError::KeyReused`] if the
-    /// idempotency key belongs to another request.
+    /// Stores jobs, all or none, each under its [`carillon_core::job::Admission`]. Fails with [`StoreError::NoSuchGroup`] for a missing group or one
+    /// of another tenant, [`StoreError::Conflict`] for a taken id or over [`INSERT_LIMIT`] jobs, [`StoreError::KeyReused`] for another request's key.
     async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError>;
 
-    /// Returns the groups with waiting jobs that no earlier job of their order key blocks, with the times of the first ones.
-    ///
-    /// The cost grows with the groups and the priorities in use, not with the jobs.
+    /// Returns the groups with unblocked waiting jobs and their first times. The cost grows with groups and priorities in use, not with jobs.
     async fn waiting(&self) -> Result<Vec<GroupBacklog>, StoreError>;
 
-    /// Leases due jobs: `scheduled` → `running`, with a new token.
-    ///
-    /// Within each group, owed jobs come first, then the order is priority, `run_at`, id. This and the other claims end a stored job that
-    /// cannot be read as `dead` and leave it out; lists leave it out, too.
+    /// Leases due jobs: `scheduled` → `running`, with a new token. Within each group, owed jobs come first, then the order is priority, `run_at`,
+    /// id. This and the other claims end a stored job that cannot be read as `dead` and leave it out; lists leave it out, too.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError>;
 
     /// Returns at most `limit` leases that end at `until` or before, as seen at `now`, in the order of their ends.
@@ -345,14 +320,11 @@ pub trait Jobs: Send + Sync {
     /// Moves the end of leases; returns for each whether it was still valid for its holder.
     async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes settlements with their attempts and follow-up jobs, each only if its lease is still the newest.
-    ///
-    /// A follow-up job of a group that no longer exists is left out. The outcomes are in the order of the settlements.
+    /// Writes settlements with attempts and follow-up jobs, each only under the newest lease, and returns the outcomes in order. A follow-up job of a
+    /// group that no longer exists is left out.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError>;
 
-    /// Returns whether writing calls take effect in the order in which they begin, failed calls aside.
-    ///
-    /// If so, a claim that begins after a settlement sees it.
+    /// Returns whether writes, failed ones aside, take effect in the order in which they begin: a later claim then sees an earlier settlement.
     fn keeps_order(&self) -> bool;
 
     /// Makes one change to several of a tenant's jobs; returns the outcome for each.
@@ -364,9 +336,7 @@ pub trait Jobs: Send + Sync {
         now: UnixMs,
     ) -> Result<Vec<ChangeOutcome>, StoreError>;
 
-    /// Removes ended jobs with their attempts, other expired rows, and jobs of deleted groups; returns how many.
-    ///
-    /// If the result is `limit` or more, there may be more to remove.
+    /// Removes ended jobs with their attempts, old rows, and deleted groups' jobs; returns how many. From `limit` on, there may be more to remove.
     async fn prune(&self, what: Prune) -> Result<u32, StoreError>;
 
     /// Returns a tenant's job.
@@ -378,14 +348,10 @@ pub trait Jobs: Send + Sync {
     /// Returns a page of jobs.
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
 
-    /// Returns a page of a tenant's jobs over all of its groups; the filter's own group is ignored.
-    ///
-    /// The cost grows with the number of groups, not of jobs.
+    /// Returns a page of a tenant's jobs over all groups, ignoring the filter's group. The cost grows with the number of groups, not of jobs.
     async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
 
-    /// Returns the newest job of each name in any state, by name.
-    ///
-    /// The cost does not grow with the jobs of other names.
+    /// Returns the newest job of each name in any state, by name. The cost does not grow with the jobs of other names.
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError>;
 
     /// Counts jobs.
@@ -394,14 +360,10 @@ pub trait Jobs: Send + Sync {
     /// Returns the progress of each schedule that has had a tick.
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError>;
 
-    /// Records that ticks made no job.
-    ///
-    /// Returns false for the ticks of a schedule whose progress includes the first of them: another node was earlier.
+    /// Records that ticks made no job. Returns false where the schedule's progress includes the first of them: another node was earlier.
     async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError>;
 
-    /// Returns a page of a schedule's ticks, newest first.
-    ///
-    /// The cost does not grow with other schedules' ticks.
+    /// Returns a page of a schedule's ticks, newest first. The cost does not grow with other schedules' ticks.
     async fn ticks(&self, query: TicksQuery) -> Result<Vec<TickRecord>, StoreError>;
 
     /// Returns at most `limit` attempts of a tenant's job with a number above `after`, in order.
@@ -419,14 +381,10 @@ pub trait Jobs: Send + Sync {
     /// Returns the outcomes of the last calls that the server depends on.
     fn health(&self) -> &StoreHealth;
 
-    /// Checks that jobs can be stored: does the work of an insert and undoes it, and writes and removes a record of the size of a small job.
-    ///
-    /// So the probe fails if an insert would. It counts as [`Work::Accept`].
+    /// Does the work of an insert and undoes it, then writes and removes a small job's bytes: fails if an insert would. Counts as [`Work::Accept`].
     async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError>;
 
-    /// Returns the numbers of jobs that wait at `now`.
-    ///
-    /// The time that it takes is proportional to the number of waiting jobs.
+    /// Returns the numbers of jobs that wait at `now`. The time that it takes is proportional to the number of waiting jobs.
     async fn backlog(&self, now: UnixMs) -> Result<Backlog, StoreError>;
 
     /// Counts a group's jobs.

@@ -1,4 +1,4 @@
-//! Whether the values of a configuration are in range and fit together.
+//! Checks that the values of a configuration are in range and fit together.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde_json::Value;
 use super::checks::Checks;
 use super::{Config, TenantConfig, compat};
 
-/// The size of a page of linear memory, below which no guest runs.
+/// Size of a page of linear memory; no guest runs with less.
 const WASM_PAGE: usize = 65_536;
-/// The shortest administrator's token, in characters.
+/// Length of the shortest administrator's token, in characters.
 const MIN_TOKEN: usize = 16;
-/// The digits of a master key.
+/// Number of digits of a master key.
 const MASTER_KEY_DIGITS: usize = 64;
-/// The most threads, attempts and the like: past it, a number is more likely a mistake than a wish.
+/// Largest number of threads, attempts and similar counts: a larger number is most likely a mistake.
 const MANY: usize = 1_000_000;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Everything that is wrong with `config`: the key and what is wrong, for people.
+/// Returns all problems of `config`: the key, and a message for people.
 pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
     let mut checks = Checks::default();
     server(config, &mut checks);
@@ -73,7 +73,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
     }
 }
 
-/// An address that others than this machine can reach.
+/// Returns an address that other machines can reach.
 fn foreign(config: &Config) -> Option<SocketAddr> {
     let mounts = config.compat.mounts().into_iter().filter_map(|mount| mount.listen);
     mounts.chain([config.server.listen]).find(|listen| !listen.ip().to_canonical().is_loopback())
@@ -150,7 +150,7 @@ fn retention(config: &Config, checks: &mut Checks) {
     checks.period("retention.sweep_interval", retention.sweep_interval, MILLISECOND);
 }
 
-/// Only the outer form: what a group may say is known where groups are bound.
+/// Checks the outer form only: the members of a group are checked where groups are bound.
 fn groups(config: &Config, checks: &mut Checks) {
     let mut object = |key: &'static str, name: &str, value: &Value| {
         checks.require(value.is_object(), key, format!("`{name}` is not a table"));
@@ -174,7 +174,7 @@ mod tests {
     use super::super::Sources;
     use super::*;
 
-    /// What is said of the defaults with `variables` over them.
+    /// Returns the problems of the defaults with `variables` over them.
     fn refusal(variables: &[(&str, &str)]) -> String {
         let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         match Config::load(Sources { environment, ..Sources::default() }) {

@@ -1,14 +1,14 @@
-//! Faults of a configuration, collected.
+//! Collects the problems of a configuration.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::values::{Period, Size};
 
-/// The longest period of any kind: a hundred years of 365 days.
+/// Longest period of any kind: a hundred years of 365 days.
 const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 
-/// What is wrong: keys, each with a message for people.
+/// Problems: keys, each with a message for people.
 #[derive(Default)]
 pub(super) struct Checks(pub(super) Vec<(&'static str, String)>);
 

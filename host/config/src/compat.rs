@@ -16,41 +16,41 @@ use carillon_core::timetable::Zone;
 pub struct Compat {
     /// Callbacks of Flask applications.
     pub doppler: Mount,
-    /// Tasks that are pushed, and crons.
+    /// Pushed tasks, and crons.
     pub poussetaches: Poussetaches,
     /// Calls by name and minute.
     pub callme: Mount,
 }
 
-/// One of them.
+/// A mount: the API of another scheduler.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Mount {
-    /// Whether it is served.
+    /// Whether the mount is served.
     pub enabled: bool,
-    /// Where it is served, too, at the root.
+    /// Further address at whose root the mount is served.
     #[serde(deserialize_with = "values::address_unless_empty")]
     pub listen: Option<SocketAddr>,
-    /// The group of its jobs.
+    /// Group of the mount's jobs.
     pub group: String,
-    /// How many deliveries run at once.
+    /// Largest number of concurrent deliveries.
     pub workers: u32,
-    /// How many start in a period, in the form of a group's `limits.rate`.
+    /// Rate of starts, in the form of a group's `limits.rate`.
     #[serde(deserialize_with = "values::unless_empty")]
     pub rate: Option<String>,
-    /// How many start at once after a pause; 0 is what the rate says.
+    /// Largest number of starts at once after a pause; 0 derives it from the rate.
     pub burst: u32,
 }
 
 /// `[compat.poussetaches]`.
 #[derive(Clone, Deserialize)]
 pub struct Poussetaches {
-    /// What it has in common with the others.
+    /// Settings that all mounts have.
     #[serde(flatten)]
     pub mount: Mount,
-    /// What receivers know the server by.
+    /// Secret that identifies the server to receivers.
     #[serde(deserialize_with = "values::unless_empty")]
     pub auth_key: Option<String>,
-    /// In whose local time crons are read; if unset, the server's.
+    /// Time zone of crons; if unset, the server's.
     #[serde(deserialize_with = "values::unless_empty")]
     pub time_zone: Option<String>,
 }
@@ -67,14 +67,14 @@ impl fmt::Debug for Poussetaches {
 }
 
 impl Compat {
-    /// All of them.
+    /// Returns all mounts.
     #[must_use]
     pub fn mounts(&self) -> [&Mount; 3] {
         [&self.doppler, &self.poussetaches.mount, &self.callme]
     }
 }
 
-/// What the settings of the mounts mean together, and with the rest.
+/// Checks the settings of the mounts together and with the rest.
 pub(super) fn check(config: &Config, checks: &mut Checks) {
     let mounts = config.compat.mounts();
     let keys = [
@@ -86,7 +86,7 @@ pub(super) fn check(config: &Config, checks: &mut Checks) {
     let mut listens: Vec<_> = std::iter::once(("server.listen", Some(config.server.listen)))
         .chain(keys.iter().map(|(_, key)| *key).zip(listens))
         .collect();
-    // Port 0 is another one each time.
+    // Port 0 stands for another port each time.
     listens.retain(|(_, listen)| listen.is_some_and(|listen| listen.port() != 0));
     for (index, (key, _)) in keys.iter().enumerate() {
         let group = &mounts[index].group;

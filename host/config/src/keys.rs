@@ -1,5 +1,6 @@
-//! `[keys]`: the master key, and the keys of tenants that exist from the start. Their secrets are read from the environment or from files: a
-//! configuration holds none.
+//! `[keys]`: the master key, and the keys of tenants that exist from the start.
+//!
+//! Secrets are read from the environment or from files: the configuration holds none.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +11,13 @@ use zeroize::Zeroizing;
 
 use super::values;
 
-/// `[keys]`: the key over the tenants' keys, of which at most one of the two is set, and keys of the default tenant.
+/// `[keys]`: the master key, of which at most one of the two settings is set, and the default tenant's keys.
 #[derive(Clone, Deserialize)]
 pub struct Keys {
-    /// The key itself: 64 hexadecimal digits.
+    /// Master key: 64 hexadecimal digits.
     #[serde(deserialize_with = "values::unless_empty")]
     pub master_key: Option<String>,
-    /// The file that holds it; if neither is set, one next to the database.
+    /// File with the master key; if neither is set, one next to the database.
     #[serde(deserialize_with = "values::unless_empty")]
     pub master_key_file: Option<PathBuf>,
     /// `[keys.NAME]`: the default tenant's keys that exist from the start.
@@ -35,41 +36,41 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What a key can be used for.
+/// Purpose of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TenantKeyKind {
-    /// It signs, by HMAC.
+    /// Signing by HMAC.
     Secret,
-    /// It signs, by Ed25519.
+    /// Signing by Ed25519.
     Ed25519,
-    /// It goes out as the value of a header.
+    /// Value of a header.
     Header,
 }
 
-/// A key of a tenant that exists from the start.
+/// A tenant's key that exists from the start.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantKey {
-    /// The variable of the environment that holds the secret. This or `file`.
+    /// Environment variable with the secret; alternative to `file`.
     #[serde(default)]
     pub env: Option<String>,
-    /// The file that holds it; one line break at its end does not count.
+    /// File with the secret; one line break at its end is removed.
     #[serde(default)]
     pub file: Option<PathBuf>,
-    /// What it can be used for; as the API takes it.
+    /// Purpose of the key, as in the API.
     #[serde(default)]
     pub kind: Option<TenantKeyKind>,
-    /// Whether the secret is written in base64; as the API takes `secret_base64`.
+    /// Whether the secret is written in base64, as `secret_base64` in the API.
     #[serde(default)]
     pub base64: bool,
-    /// The groups that may use it; all, if it is not said.
+    /// Groups that may use the key; all groups if None.
     #[serde(default)]
     pub groups: Option<Vec<String>>,
-    /// How long the value before goes on when it changes; as the API takes it.
+    /// Time for which the previous secret stays valid after a change, as in the API.
     #[serde(default)]
     pub overlap: Option<String>,
-    /// What was read.
+    /// The secret that was read.
     #[serde(skip)]
     pub secret: Zeroizing<String>,
 }
@@ -84,7 +85,7 @@ impl TenantKey {
     /// Reads the secret.
     ///
     /// # Errors
-    /// What is wrong, and the field that it is about.
+    /// Returns the field at fault, and the problem.
     pub(super) fn resolve(&mut self, environment: &[(String, String)]) -> Result<(), (&'static str, String)> {
         let (field, secret) = match (&self.env, &self.file) {
             (Some(name), None) => {

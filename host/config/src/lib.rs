@@ -1,8 +1,7 @@
-//! What a node is told before it starts.
+//! Configuration of a node.
 //!
-//! `config.default.toml`, which is compiled in, says what every key means and what it is by default; the structs here say only
-//! what a program needs beyond that. [`Config::load`] puts the sources together and checks the whole: a [`Config`] that exists is
-//! complete and makes sense.
+//! `config.default.toml`, which is compiled in, holds the default and the meaning of every key; the structs here hold only what a program
+//! needs beyond that. [`Config::load`] combines the sources and checks the result: every [`Config`] that exists is complete and consistent.
 
 mod check;
 mod checks;
@@ -27,48 +26,48 @@ pub use keys::{Keys, TenantKey, TenantKeyKind};
 pub use load::{ConfigError, ConfigProblem, Flag, Sources};
 pub use values::{Period, Size, parse_address};
 
-/// The defaults and their documentation.
+/// Defaults and their documentation.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 
-/// Everything that can be configured.
+/// A checked configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The API.
+    /// Settings of the API.
     pub server: Server,
-    /// Who may use it.
+    /// Access to the API.
     pub auth: Auth,
-    /// Where jobs are kept.
+    /// Database of jobs.
     pub store: StoreConfig,
-    /// How tenants' keys are kept.
+    /// Keys of tenants, and the key that encrypts them.
     pub keys: Keys,
-    /// How jobs become due.
+    /// Settings of the dispatcher.
     pub engine: Engine,
-    /// How requests are made.
+    /// Settings of deliveries.
     pub delivery: Delivery,
-    /// Where requests may go.
+    /// Allowed and refused networks.
     pub egress: Egress,
-    /// The bounds of policies.
+    /// Limits of policies.
     pub policy: Policy,
-    /// What is kept of what happens.
+    /// Bounds of the kept events.
     pub events: Events,
-    /// How long finished jobs are kept.
+    /// Retention of ended jobs.
     pub retention: Retention,
-    /// The APIs of other schedulers.
+    /// APIs of other schedulers.
     pub compat: Compat,
-    /// What every group inherits, in the form of the API's groups. An object.
+    /// Settings that every group inherits, in the form of the API's groups; an object.
     pub defaults: Value,
-    /// The groups of the default tenant that exist from the start, in the form of the API. Objects.
+    /// Groups of the default tenant that exist from the start, in the form of the API; objects.
     pub groups: BTreeMap<String, Value>,
-    /// The tenants that exist from the start.
+    /// Tenants that exist from the start.
     pub tenants: BTreeMap<String, TenantConfig>,
-    /// Where sections came from that users have named, such as `groups.reminders`.
+    /// Sources of the sections that users have named, such as `groups.reminders`.
     #[serde(skip)]
     pub(crate) origins: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// A section that a user has named, with the source that it came from: `carillon.toml: groups.reminders`.
+    /// Returns a section that a user has named, with its source: `carillon.toml: groups.reminders`.
     #[must_use]
     pub fn named(&self, section: &str) -> String {
         self.origins.get(section).map_or_else(|| section.to_owned(), |origin| format!("{origin}: {section}"))
@@ -79,45 +78,45 @@ impl Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Its address and port.
+    /// Address and port on which the API is served.
     #[serde(deserialize_with = "values::address")]
     pub listen: SocketAddr,
-    /// What the node is called; none if it is called like its host.
+    /// Name of the node; None for its host's name.
     #[serde(deserialize_with = "values::unless_empty")]
     pub name: Option<String>,
-    /// The largest request body.
+    /// Largest request body.
     pub body_limit: Size,
-    /// The most jobs in one batch.
+    /// Largest number of jobs in one batch.
     pub batch_limit: usize,
-    /// The largest payload of one job.
+    /// Largest payload of one job.
     pub payload_limit: Size,
-    /// The time for a request's headers.
+    /// Time limit for a request's headers.
     pub header_read_timeout: Period,
-    /// The time for a request, body and answer included.
+    /// Time limit for a request, body and response included.
     pub request_timeout: Period,
-    /// The most requests at once.
+    /// Largest number of concurrent requests.
     pub concurrent_requests: usize,
-    /// The time that running work has after the first signal to stop.
+    /// Time that running work has after the first signal to stop.
     pub drain_timeout: Period,
-    /// How long balancers are told that the server is about to stop before it does.
+    /// Time for which `/readyz` reports the coming stop to load balancers before the port closes.
     pub drain_notice: Period,
 }
 
 impl Server {
-    /// What the node is called.
+    /// Returns the name of the node.
     #[must_use]
     pub fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| hostname::get().unwrap_or_default().to_string_lossy().into_owned())
     }
 }
 
-/// `[auth]`: who may use the API.
+/// `[auth]`: access to the API.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
-    /// Whether a token is asked for; false only if `server.listen` is a loopback address.
+    /// Whether requests need a token; may be false only if `server.listen` is a loopback address.
     pub enabled: bool,
-    /// The first administrator's token; if there is none, one is made at the first start.
+    /// Token of the first administrator; if unset, one is made at the first start.
     #[serde(deserialize_with = "values::unless_empty")]
     pub admin_token: Option<String>,
 }
@@ -129,19 +128,19 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// `[store]`: where jobs are kept.
+/// `[store]`: database of jobs.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// `sqlite:PATH` or `postgres://…`.
+    /// URL of the database: `sqlite:PATH` or `postgres://…`.
     pub url: String,
-    /// What an answered write survives.
+    /// Failures that a confirmed write survives.
     pub durability: Durability,
-    /// How long a PostgreSQL database is waited for.
+    /// Longest wait for a PostgreSQL database: for a connection, and for the work of one transaction.
     pub timeout: Period,
 }
 
-/// A URL may have a password in it.
+/// Hides the URL, which may contain a password.
 impl fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.url.split(':').next().unwrap_or_default();
@@ -153,20 +152,20 @@ impl fmt::Debug for StoreConfig {
     }
 }
 
-/// Where the jobs are.
+/// Place of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreLocation {
-    /// In a file of this machine, for this process alone.
+    /// A file of this machine, used by this process alone.
     File(PathBuf),
-    /// In a database server that other nodes may use, too.
+    /// A database server that other nodes may use, too.
     Server,
 }
 
 impl StoreConfig {
-    /// Where the URL points.
+    /// Returns the place to which the URL points.
     ///
     /// # Errors
-    /// If it is not the URL of a store.
+    /// Returns an error if the URL is not that of a store.
     pub fn place(&self) -> anyhow::Result<StoreLocation> {
         if self.is_shared() {
             return Ok(StoreLocation::Server);
@@ -175,20 +174,20 @@ impl StoreConfig {
         Ok(StoreLocation::File(PathBuf::from(path.trim_start_matches("//"))))
     }
 
-    /// How the store is called in logs: without what may be secret.
+    /// Returns the store's name for logs, without possible secrets.
     #[must_use]
     pub fn name(&self) -> String {
         if self.is_shared() { "postgres".to_owned() } else { self.url.clone() }
     }
 
-    /// Whether other nodes may use the same database.
+    /// Returns whether other nodes may use the same database.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme))
     }
 }
 
-/// What an answered write survives.
+/// Failures that a confirmed write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -198,68 +197,68 @@ pub enum Durability {
     Normal,
 }
 
-/// `[engine]`: how jobs become due.
+/// `[engine]`: settings of the dispatcher.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
-    /// The most attempts at once.
+    /// Largest number of concurrent attempts.
     pub concurrency: usize,
-    /// The length of a lease.
+    /// Duration of a lease.
     pub lease: Period,
-    /// The longest time between two looks at the store.
+    /// Longest time between two polls of the store.
     pub poll: Period,
-    /// The most jobs in one claim.
+    /// Largest number of jobs in one claim.
     pub claim_batch: u32,
-    /// The most bytes of payloads of all attempts that run at once.
+    /// Largest size of the payloads of all running attempts together.
     pub payload_memory: Size,
-    /// How far ahead a job can be scheduled.
+    /// Longest time ahead for which a job can be scheduled.
     pub horizon: Period,
 }
 
-/// `[delivery]`: how requests are made.
+/// `[delivery]`: settings of deliveries.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
-    /// The time for a name's addresses.
+    /// Time limit for a name look-up.
     pub resolve_timeout: Period,
-    /// The name servers that are asked; those of the system if there are none.
+    /// Name servers; those of the system if empty.
     #[serde(deserialize_with = "values::name_servers")]
     pub name_servers: Vec<SocketAddr>,
-    /// The time for a connection, TLS included.
+    /// Time limit for opening a connection, TLS included.
     pub connect_timeout: Period,
-    /// The age at which a connection is not used for another request.
+    /// Age at which a connection is no longer reused.
     pub connection_age: Period,
-    /// The proxy through which every connection goes, if there is one.
+    /// Proxy for every connection, if set.
     #[serde(deserialize_with = "values::read_unless_empty")]
     pub proxy: Option<Url>,
-    /// A file of certificate authorities that are trusted besides the system's.
+    /// File with certificate authorities that are trusted in addition to the system's.
     #[serde(deserialize_with = "values::unless_empty")]
     pub ca_file: Option<PathBuf>,
-    /// The time for a request, answer body included, unless the job or its group says otherwise.
+    /// Time limit for a request, response body included, unless the job or its group sets another.
     pub timeout: Period,
-    /// The most that they may ask for.
+    /// Largest time limit that a job or a group may set.
     pub max_timeout: Period,
-    /// Bytes of an answer's body that the judge sees.
+    /// Size of the part of a response's body that the judge sees.
     pub response_judge_limit: Size,
-    /// Bytes of an answer's body that are kept.
+    /// Size of the part of a response's body that is stored.
     pub response_record_limit: Size,
-    /// Bytes of an answer's headers that the judge sees and that are kept.
+    /// Size of the part of a response's headers that the judge sees and that is stored.
     pub response_header_limit: Size,
-    /// The `User-Agent` of a delivery that has none.
+    /// `User-Agent` of a delivery that sets none.
     pub user_agent: String,
-    /// The failures in a row after which a receiver is left alone; 0 is never.
+    /// Number of consecutive failures at which a receiver's circuit breaker opens; 0 disables the breaker.
     pub breaker_failures: u32,
-    /// For how long at first.
+    /// First duration of an open circuit breaker.
     pub breaker_pause: Period,
-    /// For how long at most.
+    /// Longest duration of an open circuit breaker.
     pub breaker_longest_pause: Period,
 }
 
-/// `[egress]`: where requests may go.
+/// `[egress]`: allowed and refused networks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Egress {
-    /// Special networks that are allowed all the same.
+    /// Special-purpose networks that are allowed nevertheless.
     #[serde(deserialize_with = "values::networks")]
     pub allow: Vec<IpNet>,
     /// Networks that are always refused.
@@ -267,101 +266,101 @@ pub struct Egress {
     pub deny: Vec<IpNet>,
 }
 
-/// `[policy]`: the bounds of policies.
+/// `[policy]`: limits of policies.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Threads that run policies; 0 is one per core.
+    /// Number of threads that run policies; 0 means one per core.
     pub threads: usize,
-    /// The most calls that wait for a thread.
+    /// Largest number of calls that wait for a thread.
     pub queue: usize,
-    /// Threads that run observers.
+    /// Number of threads that run observers.
     pub observer_threads: usize,
-    /// The most events that wait to be shown to observers.
+    /// Largest number of events that wait for observers.
     pub observer_queue: usize,
-    /// The largest component.
+    /// Largest size of a component.
     pub component_size: Size,
-    /// Compiled code that stays loaded.
+    /// Largest size of compiled code that stays loaded.
     pub loaded_size: Size,
-    /// Linear memory of a call.
+    /// Largest linear memory of a call.
     pub memory: Size,
     /// Fuel of a call.
     pub fuel: u64,
-    /// Further fuel for each byte of its arguments.
+    /// Additional fuel for each byte of a call's arguments.
     pub fuel_per_byte: u64,
-    /// The time of a call.
+    /// Time limit of a call.
     pub deadline: Period,
-    /// The most key operations of a call.
+    /// Largest number of key operations of a call.
     pub key_operations: u32,
-    /// The most log lines of a call.
+    /// Largest number of log lines of a call.
     pub log_lines: u32,
-    /// The longest of them.
+    /// Largest length of a log line.
     pub log_line_length: Size,
-    /// The most headers that a call adds.
+    /// Largest number of headers that a call adds.
     pub added_headers: u32,
-    /// Faults within `fault_window` that lead to quarantine.
+    /// Number of faults within `fault_window` that leads to quarantine.
     pub fault_threshold: u32,
-    /// See `fault_threshold`.
+    /// Period in which faults are counted for `fault_threshold`.
     pub fault_window: Period,
-    /// How long a quarantine lasts.
+    /// Duration of a quarantine.
     pub quarantine: Period,
-    /// The time for one compilation.
+    /// Time limit of one compilation.
     pub compile_timeout: Period,
-    /// The memory of one compilation.
+    /// Largest memory of one compilation.
     pub compile_memory: Size,
-    /// The program that compiles; if unset, this one.
+    /// Program that compiles; if unset, this program.
     #[serde(deserialize_with = "values::unless_empty")]
     pub compiler: Option<PathBuf>,
-    /// Where compiled components are kept; if unset, next to the database.
+    /// Directory of compiled components; if unset, next to the database.
     #[serde(deserialize_with = "values::unless_empty")]
     pub cache_dir: Option<PathBuf>,
-    /// The most that is kept there.
+    /// Largest size of that directory.
     pub cache_size: Size,
-    /// Components that need more.
+    /// Limits of components that need more.
     pub large: LargePolicy,
 }
 
-/// `[policy.large]`: what is different for components that bring a runtime along.
+/// `[policy.large]`: other limits for components that contain a language runtime.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LargePolicy {
-    /// The largest component.
+    /// Largest size of a component.
     pub component_size: Size,
-    /// Linear memory of a call.
+    /// Largest linear memory of a call.
     pub memory: Size,
-    /// Table elements of a call.
+    /// Largest number of table elements of a call.
     pub table_elements: usize,
     /// Fuel of a call.
     pub fuel: u64,
-    /// The time of a call.
+    /// Time limit of a call.
     pub deadline: Period,
 }
 
-/// `[events]`: what is kept of what happens.
+/// `[events]`: bounds of the kept events.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
-    /// The most events that are kept.
+    /// Largest number of events that are kept.
     pub keep: usize,
-    /// The most memory that they take.
+    /// Largest memory of the kept events.
     pub memory: Size,
-    /// The most streams that are open at once.
+    /// Largest number of streams that are open at once.
     pub streams: usize,
 }
 
-/// `[retention]`: how long finished jobs are kept.
+/// `[retention]`: retention of ended jobs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// After success.
+    /// For succeeded jobs.
     pub succeeded: Period,
-    /// As a dead letter.
+    /// For dead letters.
     pub dead: Period,
-    /// After the deadline.
+    /// For expired jobs.
     pub expired: Period,
-    /// After it was cancelled.
+    /// For cancelled jobs.
     pub cancelled: Period,
-    /// How often the rest is removed.
+    /// Time between two removals of old jobs.
     pub sweep_interval: Period,
 }
 
@@ -369,19 +368,19 @@ pub struct Retention {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantConfig {
-    /// What the tenant's groups inherit, in the form of the API's groups. An object.
+    /// Settings that the tenant's groups inherit, in the form of the API's groups; an object.
     #[serde(default = "empty_object")]
     pub defaults: Value,
-    /// What its groups may use together, in the form of the API; as it is, if it is not said. An object.
+    /// Quota that the tenant's groups share, in the form of the API; unchanged if unset; an object.
     #[serde(default)]
     pub quota: Option<Value>,
-    /// Whose plugins it takes, in the form of the API; as it is, if it is not said. A list.
+    /// Signers whose plugins the tenant accepts, in the form of the API; unchanged if unset; a list.
     #[serde(default)]
     pub plugin_signers: Option<Value>,
-    /// The tenant's groups, in the form of the API. Objects.
+    /// Groups of the tenant, in the form of the API; objects.
     #[serde(default)]
     pub groups: BTreeMap<String, Value>,
-    /// The tenant's keys.
+    /// Keys of the tenant.
     #[serde(default)]
     pub keys: BTreeMap<String, TenantKey>,
 }

@@ -1,7 +1,7 @@
-//! How the sources of a configuration are put together.
+//! Combines the sources of a configuration.
 //!
-//! Every source becomes a layer: a tree of values that knows where it came from. Its keys are compared with those of the compiled-in
-//! defaults, which hold every key there is, so that a misspelt key is named together with its source and never ignored.
+//! Every source becomes a layer: a tree of values that knows its source. Its keys are compared with those of the compiled-in defaults, which
+//! hold every key there is, so that a misspelt key is reported with its source and never ignored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,43 +12,44 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::{Config, DEFAULTS, TenantKey, check};
 
-/// The file that is read if no other is named and it exists.
+/// File that is read if no other is named and it exists.
 const USUAL_FILE: &str = "carillon.toml";
 
-/// The source of what nobody has set.
+/// Source of values that no other source sets.
 const BUILT_IN: &str = "the built-in defaults";
 
-/// What variables of the environment begin with.
+/// Prefix of the environment variables.
 const PREFIX: &str = "CARILLON_";
 
-/// The sections whose keys are names that users choose.
+/// Sections whose keys are names that users choose.
 const FREE_SECTIONS: [&str; 3] = ["defaults", "groups", "tenants"];
 
-/// The section that has keys of its own and sections that users name.
+/// Section that has both fixed keys and sections that users name.
 const KEYS_SECTION: &str = "keys";
 
-/// The variable of the environment that the original poussetaches reads, and what it is here.
+/// Environment variable of the original poussetaches, and the key that it sets here.
 const POUSSETACHES_AUTH_KEY: (&str, &str) = ("POUSSETACHES_AUTH_KEY", "compat.poussetaches.auth_key");
 
-/// The roles of `defaults`: naming the plugin of one replaces what other sources said of it.
+/// Roles of `defaults`: a source that names the plugin of a role replaces the role's settings of earlier sources.
 const ROLES: [&str; 4] = ["sign", "judge", "retry", "observe"];
 
-/// Where a configuration comes from, besides the defaults. Later fields override earlier ones.
+/// Sources of a configuration besides the defaults; later fields override earlier ones.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// A TOML file that must exist.
     pub file: Option<PathBuf>,
-    /// Variables of the environment, of which those named `CARILLON_SECTION__KEY` count.
+    /// Environment variables, of which those named `CARILLON_SECTION__KEY` are used.
     pub environment: Vec<(String, String)>,
-    /// What the command line said.
+    /// Flags of the command line.
     pub flags: Vec<Flag>,
 }
 
 impl Sources {
-    /// The process's own environment, and the file: the named one, else `carillon.toml` if the working directory has one.
+    /// Returns the sources of this process: its environment, and the file: the named one, else `carillon.toml` if the working directory has
+    /// one.
     ///
     /// # Errors
-    /// If a variable of the environment that is the configuration's is not text.
+    /// Returns an error if an environment variable of the configuration is not valid text.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Self, ConfigError> {
         let mut environment = Vec::new();
         for (name, value) in std::env::vars_os() {
@@ -58,7 +59,7 @@ impl Sources {
                     let (origin, message) = (Some(format!("environment variable {name}")), "the value is not UTF-8");
                     return Err(one(ConfigProblem { origin, key: String::new(), message: message.to_owned() }));
                 }
-                // Not the configuration's.
+                // A variable of other programs.
                 _ => {}
             }
         }
@@ -67,7 +68,9 @@ impl Sources {
     }
 }
 
-/// Whether there is something of this name, if only a link that leads nowhere or a file that cannot be read: that is an error, and no absence.
+/// Returns whether a file of this name exists.
+///
+/// A link that leads nowhere or a file that cannot be read counts as existing: it is an error, not an absent file.
 fn is_there(path: &Path) -> bool {
     match path.symlink_metadata() {
         Ok(_) => true,
@@ -78,22 +81,22 @@ fn is_there(path: &Path) -> bool {
 /// A key that a flag sets.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// The flag as it is written: `--listen`.
+    /// Name of the flag as it is written: `--listen`.
     pub name: &'static str,
-    /// The key that it sets: `server.listen`.
+    /// Key that the flag sets: `server.listen`.
     pub key: &'static str,
-    /// The value.
+    /// Value of the flag.
     pub value: Value,
 }
 
-/// One thing that is wrong with a configuration.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where the value came from, if it is known: a file, a variable or a flag.
+    /// Source of the value, if known: a file, a variable or a flag.
     pub origin: Option<String>,
-    /// The key, such as `server.listen`; empty if the source as a whole is meant.
+    /// Key, such as `server.listen`; empty if the problem is the source as a whole.
     pub key: String,
-    /// What is wrong, for people.
+    /// Message for people.
     pub message: String,
 }
 
@@ -109,10 +112,12 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// The configuration cannot be used. Lists everything that was found to be wrong.
+/// Error: the configuration cannot be used.
+///
+/// Lists every problem that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// At least one.
+    /// Problems; at least one.
     pub problems: Vec<ConfigProblem>,
 }
 
@@ -131,12 +136,12 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// Puts the sources together over the defaults and checks the result.
+    /// Combines the sources over the defaults and checks the result.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, as far as it can be seen at once: unknown keys first, then the first value that cannot be read, then
-    /// values that are out of range or contradict each other.
+    /// Returns every problem that can be found at once: unknown keys first, then the first value that cannot be read, then values that are
+    /// out of range or contradict each other.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let defaults = Layer::parse(BUILT_IN, DEFAULTS).map_err(one)?;
         let environment = sources.environment.clone();
@@ -172,7 +177,7 @@ impl Config {
 }
 
 impl Config {
-    /// The keys of tenants, by section.
+    /// Returns the keys of tenants, each with its section.
     fn tenant_keys(&mut self) -> impl Iterator<Item = (String, &mut TenantKey)> {
         let own = self.keys.tenant_keys.iter_mut().map(|(name, key)| (format!("keys.{name}"), key));
         own.chain(self.tenants.iter_mut().flat_map(|(tenant, config)| {
@@ -180,7 +185,7 @@ impl Config {
         }))
     }
 
-    /// The sections that users have named, and those that are checked when they are put in force.
+    /// Returns the sections that users have named, and those that are checked when they are put in force.
     fn sections(&self) -> Vec<String> {
         let mut sections: Vec<String> =
             ["defaults", "compat.doppler", "compat.poussetaches", "compat.callme"].map(str::to_owned).into();
@@ -199,7 +204,7 @@ fn one(problem: ConfigProblem) -> ConfigError {
     ConfigError { problems: vec![problem] }
 }
 
-/// The values of one source.
+/// Values of one source.
 #[derive(Clone, Debug)]
 struct Layer {
     origin: String,
@@ -226,7 +231,7 @@ impl Layer {
         Ok(Self { origin: origin.to_owned(), values })
     }
 
-    /// A layer with the one value `value` at the dotted `key`.
+    /// Makes a layer with the one value `value` at the dotted `key`.
     fn single(origin: String, key: &str, value: Value) -> Self {
         let (section, rest) = key.split_once('.').unwrap_or((key, ""));
         let value = if rest.is_empty() { value } else { figment::util::nest(rest, value) };
@@ -250,7 +255,7 @@ impl Layer {
         problems
     }
 
-    /// The roles whose plugin this layer names.
+    /// Returns the roles whose plugin this layer names.
     fn replaced_roles(&self) -> Vec<&'static str> {
         let names_plugin = |role: &&str| {
             let role = self.values.get("defaults").and_then(Value::as_dict).and_then(|defaults| defaults.get(*role));
@@ -266,7 +271,7 @@ impl Layer {
     }
 }
 
-/// Names what a section has that the known one has not. A section may hold sections.
+/// Reports the keys of a section that the known one lacks; a section may contain sections.
 fn unknown_within(section: &str, value: &Value, known: &Value, unknown: &mut impl FnMut(String, String)) {
     let Some(known) = known.as_dict() else { return };
     let Some(keys) = value.as_dict() else {
@@ -287,7 +292,7 @@ fn listed(keys: &Dict) -> String {
     format!("there are {}", keys.join(", "))
 }
 
-/// The sources' layers, weakest first.
+/// Returns the layers of the sources, weakest first.
 fn layers(sources: Sources) -> Result<Vec<Layer>, ConfigProblem> {
     let (variable_name, key) = POUSSETACHES_AUTH_KEY;
     let original = sources.environment.iter().find(|(name, _)| name == variable_name);
@@ -313,10 +318,10 @@ fn layers(sources: Sources) -> Result<Vec<Layer>, ConfigProblem> {
     Ok(layers)
 }
 
-/// The layer of one variable of the environment, if it belongs to the configuration.
+/// Returns the layer of one environment variable, if it belongs to the configuration.
 ///
 /// Variables without a double underscore are not read: the command line has some of its own, and an orchestrator sets some for a service
-/// named `carillon`. One that would be a key with a double underscore is most likely a mistake, and refused.
+/// named `carillon`. A variable that would be a key with a double underscore is most likely a mistake, and refused.
 fn variable(name: &str, text: &str) -> Result<Option<Layer>, ConfigProblem> {
     let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
     let defaults = Layer::parse(BUILT_IN, DEFAULTS)?;
@@ -332,7 +337,7 @@ fn variable(name: &str, text: &str) -> Result<Option<Layer>, ConfigProblem> {
         };
     };
     let key = format!("{section}.{}", rest.replace("__", ".")).to_lowercase();
-    // What is a string by default is taken as it is written, so that a token of digits stays a token.
+    // A value that is a string by default is used as written, so that a token of digits stays a token.
     let value = match Value::from(defaults.values).find_ref(&key) {
         Some(Value::String(..)) => Value::from(text),
         _ => text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
@@ -359,7 +364,7 @@ fn merge(defaults: Layer, layers: Vec<Layer>) -> Figment {
     all.into_iter().fold(Figment::new(), Figment::merge)
 }
 
-/// The source of a value that somebody has set.
+/// Returns the source of a value that is set.
 fn origin(metadata: Option<&Metadata>) -> Option<String> {
     metadata.map(|metadata| metadata.name.clone().into_owned()).filter(|name| name != BUILT_IN)
 }
@@ -380,7 +385,7 @@ mod tests {
 
     use super::*;
 
-    /// Loads a file with this text, with the environment and the flags of `more`.
+    /// Loads a file with this text, together with the environment and the flags of `more`.
     fn load_file(text: &str, more: Sources) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("carillon.toml");
@@ -413,8 +418,8 @@ mod tests {
         assert_eq!(config.defaults["limits"], json!({"concurrency": 32, "timeout": "30s"}));
     }
 
-    /// The defaults are the reference, so no field may be missing from them: serde says which fields a section has when it meets
-    /// one that it does not know.
+    /// The defaults are the reference, so no field may be missing from them: serde lists the fields of a section when it meets an unknown
+    /// one.
     #[test]
     fn every_field_is_in_the_defaults() {
         let defaults = Layer::parse("defaults", DEFAULTS).unwrap().values;

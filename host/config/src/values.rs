@@ -1,4 +1,4 @@
-//! The values that a configuration is written in: periods and sizes with units, networks, strings that may be unset.
+//! Types of a configuration's values: periods and sizes with units, networks, strings that may be unset.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -8,15 +8,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// The port of name servers.
+/// Default port of name servers.
 const DNS_PORT: u16 = 53;
 
-/// A length of time, written with its unit: `"250ms"`, `"15m"`, `"1h 30m"`.
+/// A duration, written with its unit: `"250ms"`, `"15m"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(Duration);
 
 impl Period {
-    /// The length.
+    /// Returns the duration.
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Period {
 pub struct Size(usize);
 
 impl Size {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn get(self) -> usize {
         self.0
@@ -81,7 +81,9 @@ impl From<usize> for Size {
     }
 }
 
-/// The units of a [`Size`]; binary ones count in 1024, the others in 1000. The largest that divides a size is used to print it.
+/// Units of a [`Size`]; binary ones count in 1024, the others in 1000.
+///
+/// A size is printed in the largest unit that divides it.
 const UNITS: [(&str, usize); 7] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -144,7 +146,9 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// Reads a list of networks, or one string with commas between them. A bare address stands for itself alone.
+/// Reads a list of networks, or one string with commas between them.
+///
+/// A bare address stands for the network of this address alone.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     list(deserializer, "a list of networks, such as [\"10.1.0.0/16\", \"::1/128\"]", |text| {
         text.parse::<IpNet>()
@@ -154,7 +158,9 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     })
 }
 
-/// Reads a list of name servers' addresses, or one string with commas between them. The port may be left out.
+/// Reads a list of name servers' addresses, or one string with commas between them.
+///
+/// The port may be left out.
 pub(super) fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     list(deserializer, "a list of addresses, such as [\"10.0.0.53\", \"[fd00::53]:5353\"]", |text| {
         text.parse::<SocketAddr>()
@@ -163,7 +169,7 @@ pub(super) fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     })
 }
 
-/// Reads a list of strings, or one string with commas between them, and reads each with `read`.
+/// Reads a list of strings, or one string with commas between them, and parses each with `read`.
 fn list<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
@@ -193,11 +199,12 @@ fn list<'de, D: Deserializer<'de>, T>(
     deserializer.deserialize_any(Words(expected, read))
 }
 
-/// Reads an address and port: `127.0.0.1:7070`, `[::1]:7070`, or a host's name in place of the address, of whose addresses the first is taken,
-/// an IPv4 one if there is one.
+/// Parses an address and port: `127.0.0.1:7070`, `[::1]:7070`, or a host name in place of the address.
+///
+/// Of a host name's addresses the first IPv4 one is used, or else the first.
 ///
 /// # Errors
-/// If it is neither, or the name is not known.
+/// Returns an error if the text has neither form, or if the host name cannot be resolved.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let known = text.parse().or_else(|_| {
         let found: Vec<SocketAddr> = text.to_socket_addrs()?.collect();
@@ -216,13 +223,13 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
     parse_address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
-/// Reads an address and port, where the empty string is none.
+/// Reads an address and port; an empty string means None.
 pub(super) fn address_unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     (!text.is_empty()).then(|| parse_address(&text).map_err(de::Error::custom)).transpose()
 }
 
-/// Reads a string; the empty one means that there is none.
+/// Reads a string; an empty string means None.
 pub(super) fn unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -232,7 +239,7 @@ where
     Ok((!text.is_empty()).then(|| T::from(text)))
 }
 
-/// Reads a value that is written as a string; the empty string means that there is none.
+/// Reads a value that is written as a string; an empty string means None.
 pub(super) fn read_unless_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

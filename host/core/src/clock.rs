@@ -1,7 +1,7 @@
-//! Time and randomness, passed in.
+//! Clock: time and randomness, passed in.
 //!
-//! Nothing else in the crate asks the operating system what time it is or for random bytes (a lint refuses it), so that tests
-//! can move time by hand through the loops that run in production.
+//! No other module of the crate reads the operating system's time or random source (a lint refuses it), so that tests can move time by hand
+//! through the loops that run in production.
 
 mod alarm;
 pub mod rfc3339;
@@ -15,11 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-/// The longest that [`SystemClock`] sleeps before it looks at the wall clock again, so that a clock that is set forward is
-/// noticed within this time.
+/// Longest sleep of [`SystemClock`] before it reads the wall clock again, so that it notices within this time that the clock was set forward.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long before a time it is nearly that time.
+/// Time before a deadline at which [`Clock::sleep_until_nearly`] may return.
 pub const LEAD_TIME: Duration = alarm::LONGEST;
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
@@ -28,29 +27,29 @@ pub const LEAD_TIME: Duration = alarm::LONGEST;
 pub struct UnixMs(pub i64);
 
 impl UnixMs {
-    /// Later than any job can be due.
+    /// Latest time; no job can be due then.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// This time plus `duration`, rounded up to a whole millisecond so that nothing becomes due early.
+    /// Returns this time plus `duration`, rounded up to a whole millisecond so that nothing becomes due early.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         let ms = duration.as_nanos().div_ceil(1_000_000);
         Self(self.0.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
     }
 
-    /// This time minus `duration`.
+    /// Returns this time minus `duration`.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same time for a policy, which knows no time before 1970.
+    /// Returns this time for a policy, with times before 1970 as 0.
     #[must_use]
     pub fn as_u64(self) -> u64 {
         u64::try_from(self.0).unwrap_or(0)
@@ -58,7 +57,7 @@ impl UnixMs {
 }
 
 impl fmt::Display for UnixMs {
-    /// RFC 3339 in UTC with milliseconds.
+    /// Formats the time as RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(at) => write!(f, "{at:.3}"),
@@ -67,18 +66,20 @@ impl fmt::Display for UnixMs {
     }
 }
 
-/// What [`Clock::sleep_until`] returns.
+/// Future that [`Clock::sleep_until`] returns.
 pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Where the time and all randomness come from.
+/// Source of the time and of all randomness.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// The wall-clock time, rounded down.
+    /// Returns the wall-clock time, rounded down.
     fn now(&self) -> UnixMs;
 
     /// Returns as soon as `now()` is `at` or later. Cancel safe.
     fn sleep_until(&self, at: UnixMs) -> Sleep<'_>;
 
-    /// Returns before `at`, by at most [`LEAD_TIME`], or a little later: for what is to be ready by then. Cancel safe.
+    /// Returns before `at`, by at most [`LEAD_TIME`], or a little later.
+    ///
+    /// For work that must be finished by `at`. Cancel safe.
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
         self.sleep_until(at.minus(LEAD_TIME))
     }
@@ -92,7 +93,9 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl SystemClock {
-    /// The wall-clock time in microseconds since 1970, for measurements of lateness that are finer than a clock's milliseconds.
+    /// Returns the wall-clock time in microseconds since 1970.
+    ///
+    /// For measurements of lateness that are finer than the clock's milliseconds.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
     pub fn now_micros(self) -> i64 {
@@ -100,7 +103,7 @@ impl SystemClock {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// The time until `at`; zero if it has come.
+    /// Returns the time until `at`; zero if `at` has passed.
     fn left(self, at: UnixMs) -> Duration {
         let left = at.0.saturating_mul(1_000).saturating_sub(self.now_micros());
         Duration::from_micros(u64::try_from(left).unwrap_or(0))
@@ -126,7 +129,7 @@ impl Clock for SystemClock {
 
     fn sleep_until_nearly(&self, at: UnixMs) -> Sleep<'_> {
         Box::pin(async move {
-            // It may take a millisecond longer, which still leaves some for the alarm.
+            // The nap may take a millisecond longer, which still leaves time for the alarm.
             while let Some(nap) = self.left(at).checked_sub(alarm::LONGEST).filter(|nap| !nap.is_zero()) {
                 tokio::time::sleep(nap.min(MAX_SLEEP)).await;
             }
@@ -139,26 +142,28 @@ impl Clock for SystemClock {
     }
 }
 
-/// Measures how long something took, for records and metrics only: no decision depends on it.
+/// Measures durations for records and metrics only: no decision depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts to measure.
+    /// Starts the measurement.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is where measured durations come from")]
     pub fn start() -> Self {
         Self(Instant::now())
     }
 
-    /// The time since the start.
+    /// Returns the time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 }
 
-/// The instant at which something that may take `time` from now on is given up. Only for bounds of input and output.
+/// Returns the instant that is `time` from now.
+///
+/// For timeouts of input and output only.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is where deadlines of input and output come from")]
 pub fn deadline_after(time: Duration) -> tokio::time::Instant {
@@ -167,13 +172,14 @@ pub fn deadline_after(time: Duration) -> tokio::time::Instant {
     now + time.min(FAR)
 }
 
-/// Waits for `time`, whatever becomes of the wall clock meanwhile. For pauses after a failure only: when a store is back has nothing to do with
-/// the time that jobs go by, which may stand still or be set back.
+/// Waits for `time`, independently of the wall clock.
+///
+/// For pauses after a failure only: the store's return does not depend on the jobs' clock, which may stand still or be set back.
 pub async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// The same, but no longer than until `stop`.
+/// Waits for `time`, or until `stop` is cancelled.
 pub async fn pause_until_stopped(time: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = pause(time) => {}
@@ -181,10 +187,12 @@ pub async fn pause_until_stopped(time: Duration, stop: &CancellationToken) {
     }
 }
 
-/// Notes on a file that it was used just now. Only its age compared with other files' counts.
+/// Sets a file's modification time to now, to record that it was used.
+///
+/// Only its age compared with other files' ages counts.
 ///
 /// # Errors
-/// If it is not there, or the file system keeps no times.
+/// Returns an error if the file does not exist, or if the file system stores no times.
 #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
 pub fn touch(file: &Path) -> std::io::Result<()> {
     std::fs::File::open(file)?.set_modified(SystemTime::now())

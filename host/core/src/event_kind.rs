@@ -11,23 +11,23 @@ pub enum EventKind {
     Empty,
     /// An attempt succeeded.
     Complete,
-    /// The job's time ran out.
+    /// The job's deadline passed.
     Expire,
     /// An attempt failed and another one is due.
     Retry,
     /// The job became a dead letter.
     Error,
-    /// A job was left out, because one that waits already does its work.
+    /// A job was left out, because a waiting job does its work.
     DebounceHit,
     /// A job with a debounce window was accepted.
     DebounceMiss,
-    /// Whether a job could be left out was not to be found out.
+    /// The record of a debounced job's key could not be read.
     DebounceError,
     /// A job was left out, because it had been accepted before.
     DedupeHit,
     /// The job could not be sent and waits; the attempt is not spent.
     Hold,
-    /// The job was given back untouched.
+    /// The job was given back, and no attempt was spent.
     Release,
     /// A lease ended without a settlement.
     Interrupt,
@@ -37,32 +37,32 @@ pub enum EventKind {
     Edit,
     /// The job's next attempt was moved.
     Reschedule,
-    /// Dead letters are tried again.
+    /// Dead letters got a second life.
     Redrive,
     /// Jobs were removed.
     Purge,
     /// A tick of a schedule made no job.
     Skip,
-    /// A receiver is left alone.
+    /// A circuit breaker opened.
     BreakerOpen,
-    /// A receiver is back.
+    /// A circuit breaker closed.
     BreakerClose,
     /// A receiver has asked for a pause of one of its URLs.
     ReceiverPause,
     /// Another version of a group's policy is in force.
     Promote,
-    /// The version before is in force again.
+    /// The previous version of a group's policy is in force again.
     Rollback,
     /// A policy failed too often, and is not called for a while.
     Quarantine,
     /// The policies of a group are called again.
     Unquarantine,
-    /// A version that runs beside the one in force said something else.
+    /// A shadow version decided differently from the version in force.
     ShadowDifference,
 }
 
 impl EventKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 28] = [
         Self::Push,
         Self::Pop,
@@ -94,7 +94,7 @@ impl EventKind {
         Self::ShadowDifference,
     ];
 
-    /// The kind's name.
+    /// Returns the kind's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,13 +1,13 @@
-//! What the server itself has run out of, as opposed to what a receiver did. Pure.
+//! Resources of the server itself that are used up, as opposed to faults of a receiver.
 //!
-//! Invariant: an error that is named here spends no attempt and says nothing of a receiver's health.
+//! Invariant: an error that is named here spends no attempt and says nothing about a receiver's health. Pure.
 
 use std::error::Error;
 use std::io;
 
 use rustix::io::Errno;
 
-/// A resource of this server or its machine of which nothing is left.
+/// A resource of this server or its machine that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// Open files, of the process or of the whole system.
@@ -22,16 +22,16 @@ pub enum Exhausted {
     /// Threads.
     #[error("no thread is left to the server")]
     Threads,
-    /// Room for a call of a policy.
+    /// Capacity for a call of a policy.
     #[error("the server has no room for the policy's call")]
     Policies,
-    /// The group's, the tenant's or the node's share of name look-ups at the same time.
+    /// The group's, the tenant's or the node's share of concurrent name look-ups.
     #[error("too many names are being resolved at once")]
     Lookups,
 }
 
 impl Exhausted {
-    /// What an error of the operating system says is used up.
+    /// Returns the resource whose exhaustion an error of the operating system reports.
     #[must_use]
     pub fn from_io(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error) {
@@ -41,19 +41,19 @@ impl Exhausted {
         }
     }
 
-    /// The same of an error number.
+    /// Returns the resource whose exhaustion an error number reports.
     fn from_errno(errno: Errno) -> Option<Self> {
         match errno {
             Errno::MFILE | Errno::NFILE => Some(Self::Files),
             Errno::NOMEM | Errno::NOBUFS => Some(Self::Memory),
-            // `connect` reports used-up ports as the one, `bind` as the other.
+            // `connect` reports exhausted ports as the first, `bind` as the second.
             Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Some(Self::Ports),
             Errno::AGAIN => Some(Self::Threads),
             _ => None,
         }
     }
 
-    /// Looks for the error of a used-up resource among an error and its causes.
+    /// Searches an error and its causes for an exhausted resource.
     #[must_use]
     pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);

@@ -1,6 +1,6 @@
-//! The vocabulary that all crates share: the model of a job, the clock, timetables, and values that people write.
+//! Types and pure functions that all crates share: the model of a job, the clock, timetables, and values that people write.
 //!
-//! Role: types and pure functions that every other crate speaks of.
+//! Role: definitions that every other crate uses.
 //!
 //! Not: SQL, HTTP, WebAssembly, or any loop.
 //!
@@ -9,7 +9,7 @@
 //! May import: none of our crates.
 
 pub mod clock;
-// The same file as in the SDK of plugins: durations are read by one rule.
+// The same file as in the plugin SDK, so that both read durations by the same rule.
 #[path = "../../../plugins/sdk/src/duration_text.rs"]
 pub mod duration;
 pub mod event_kind;

@@ -1,18 +1,18 @@
-//! The signals that end a process.
+//! Signals that end a process.
 
-/// Which signal told the process to end.
+/// Signal that told the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: an orchestrator, whose balancer still sends requests.
+    /// SIGTERM: from an orchestrator, whose balancer still sends requests.
     Terminate,
-    /// SIGINT: a person at a terminal.
+    /// SIGINT: from a person at a terminal.
     Interrupt,
 }
 
-/// Returns when the process is told to end.
+/// Waits for a signal to end.
 ///
 /// # Errors
-/// If the operating system refuses a handler.
+/// Returns an error if the operating system refuses a handler.
 pub async fn signal() -> anyhow::Result<Signal> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

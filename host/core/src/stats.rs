@@ -1,6 +1,6 @@
-//! Figures of measurements.
+//! Statistics of measurements.
 
-/// Of sorted values: the smallest that this many in a hundred do not exceed.
+/// Returns a percentile of sorted values: the smallest one such that `percent` in a hundred values are not larger.
 #[must_use]
 pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied()

@@ -1,8 +1,7 @@
-//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's
-//! tick; or in place of others.
+//! Stores jobs under a condition: once for an idempotency key, a dedupe key, a debounce key, or a schedule's tick; or in place of other jobs.
 //!
-//! Every name that a condition is about is locked before the first question ([`names`]), so what is read here still holds when the
-//! transaction is committed, whatever other nodes do.
+//! Every name that a condition depends on is locked before the first query ([`names`]), so what is read here still holds when the transaction
+//! is committed, whatever other nodes do.
 
 use sqlx::postgres::PgConnection;
 
@@ -15,7 +14,9 @@ use carillon_core::job::{Admission, JobId, stands_for_later};
 use carillon_store::documents::{Answered, DEBOUNCE, DEDUPE, IDEMPOTENCY, to_json};
 use carillon_store::{ChangeOutcome, IdempotentRequest, InsertOutcome, InsertResult, JobChange};
 
-/// What is to be locked: a dedupe key is locked without its group, which costs nothing but a little waiting.
+/// Returns the names to lock.
+///
+/// A dedupe key is locked without its group, which costs only a little waiting.
 pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a IdempotentRequest>) -> impl Iterator<Item = Name<'a>> {
     let of_job = |row: &'a Row| match &row.job.admission {
         Admission::Always => None,
@@ -28,7 +29,7 @@ pub(super) fn names<'a>(jobs: &'a [Row], once: Option<&'a IdempotentRequest>) ->
     jobs.iter().filter_map(of_job).chain(of_request)
 }
 
-/// Places the jobs of one call, in order.
+/// Stores the jobs of one call, in order.
 pub(super) async fn place(
     db: &mut PgConnection,
     jobs: &[Row],
@@ -81,12 +82,12 @@ async fn one(db: &mut PgConnection, row: &Row) -> Result<InsertOutcome, Failure>
     }
 }
 
-/// The unfinished jobs of a name. The lock keeps them as they are until they are dealt with.
+/// Selects the unfinished jobs of a name, and locks them so that they do not change before the transaction changes them.
 pub(super) const OF_NAME: &str = "
     SELECT id, state, grp, order_key FROM job WHERE grp = $1 AND name = $2 ORDER BY id FOR UPDATE";
 
-/// Requests at the same time may be carried out in another order than that of their jobs' ids, on nodes whose clocks differ by a moment
-/// above all. The newest job of a name is the one that was placed last all the same: those with later ids give up the name.
+/// Concurrent requests may be carried out in another order than that of their jobs' ids, above all on nodes whose clocks differ slightly. The
+/// newest job of a name is always the one that was stored last: jobs with later ids lose the name.
 pub(super) const UNNAME_LATER: &str = "
     WITH over AS (
         UPDATE job_done SET name = NULL WHERE grp = $1 AND name = $2 AND id > $3

@@ -1,4 +1,4 @@
-//! Jobs grow old, and their partitions go.
+//! Tests of old jobs and of their partitions' removal.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use carillon_store::{Jobs as _, Prune, SettleOutcome};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long jobs are kept. An era is two minutes long.
+/// Retention of jobs; with it, an era is two minutes long.
 const SUCCEEDED: Duration = Duration::from_secs(32 * 60);
 const DEAD: Duration = Duration::from_secs(64 * 60);
 
-/// How many of an era's jobs succeed at once. More than can be removed row by row in one go, here.
+/// Number of an era's jobs that succeed at once: more than one call removes row by row here.
 const MANY: usize = 1_200;
 const LIMIT: u32 = 10;
 
@@ -29,7 +29,7 @@ async fn prune(store: &PostgresStore, now: UnixMs) -> u32 {
     store.prune(Prune { ended, now, limit: LIMIT, ..Prune::default() }).await.unwrap()
 }
 
-/// A job that is accepted, and due, then.
+/// Returns a job that is accepted and due at `at`.
 fn job(world: &World, at: UnixMs) -> NewJob {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -37,14 +37,14 @@ fn job(world: &World, at: UnixMs) -> NewJob {
     NewJob { id: JobId(Uuid::from_u128(id)), ..world.job(at) }
 }
 
-/// Jobs of the first era that are left after its time: one that is dead, one that runs, one that waits.
+/// Jobs of the first era that remain after its time: a dead one, a running one, a waiting one.
 struct Left {
     dead: JobId,
     running: LeasedJob,
     waiting: JobId,
 }
 
-/// Fills an era with jobs that succeed, and three that do something else.
+/// Fills an era with jobs that succeed, and with three others.
 async fn live_through_an_era(world: &World, store: &PostgresStore, at: UnixMs) -> Left {
     let mut jobs: Vec<NewJob> = (0..MANY + 2).map(|_| job(world, at)).collect();
     let waiting = NewJob { run_at: at.plus(MINUTE * 600), ..job(world, at) };
@@ -61,7 +61,7 @@ async fn live_through_an_era(world: &World, store: &PostgresStore, at: UnixMs) -
     Left { dead: dead.job.id, running, waiting: left }
 }
 
-/// A job that is accepted then, and succeeds at once.
+/// Makes a job that is accepted at `at` and succeeds at once.
 async fn one_succeeds(world: &World, store: &PostgresStore, at: UnixMs) -> JobId {
     store.insert(vec![job(world, at)].into()).await.unwrap();
     let [leased] = &conformance::claim(store, world.group, at, 9).await[..] else { panic!("not leased") };
@@ -73,7 +73,7 @@ fn count(cluster: &Cluster, database: &str, table: &str) -> usize {
     cluster.sql(database, &format!("SELECT count(*) FROM {table}")).parse().unwrap()
 }
 
-/// The partitions that there are, but for those of what is to come.
+/// Counts the eras that begin before `until`.
 fn eras(cluster: &Cluster, database: &str, until: UnixMs) -> usize {
     let partitions = "pg_class WHERE relkind = 'r' AND relname ~ '^(job_done|job_spec|attempt)_[0-9]+$'";
     let future = format!("era WHERE from_ms >= {}", until.0);
@@ -95,7 +95,7 @@ fn what_is_old_goes_with_its_partition() {
         let rest = ["job_done_rest", "job_spec_rest", "attempt_rest"].map(|table| count(&cluster, &database, table));
         assert_eq!(rest, [0, 0, 0], "everything is in the partitions of its era");
 
-        // Their time has come, but the era may have younger ones.
+        // The jobs have reached their age, but the era may have younger ones.
         assert_eq!(prune(&store, at.plus(SUCCEEDED + MINUTE / 2)).await, 0);
         assert_eq!(count(&cluster, &database, "job_done"), MANY + 1);
 
@@ -104,7 +104,7 @@ fn what_is_old_goes_with_its_partition() {
         assert_eq!(["job_done", "job_spec", "attempt"].map(|table| count(&cluster, &database, table)), [1, 3, 1]);
         the_others_are_whole(&world, &store, left, old).await;
 
-        // Later eras have begun, and those that ended empty are gone.
+        // Later eras have begun, and the ones that ended empty are gone.
         let last = old.plus(DEAD + 4 * MINUTE);
         prune(&store, last).await;
         assert_eq!(["job", "job_done", "job_spec", "attempt"].map(|table| count(&cluster, &database, table)), [0; 4]);
@@ -112,7 +112,7 @@ fn what_is_old_goes_with_its_partition() {
     });
 }
 
-/// What was not old when its era was emptied is as it was, and goes on.
+/// Checks that the jobs that were not old when their era was removed are unchanged, and go on.
 async fn the_others_are_whole(world: &World, store: &PostgresStore, left: Left, now: UnixMs) {
     let tenant = world.tenant;
     let states = [(left.dead, State::Dead), (left.running.job.id, State::Running), (left.waiting, State::Scheduled)];
@@ -146,7 +146,7 @@ fn partitions_wait_for_whoever_reads_them() {
         let old = at.plus(SUCCEEDED + 13 * MINUTE / 6);
         prune(&store, old).await;
         assert!(store.job(world.tenant, first).await.unwrap().is_some());
-        // What is accepted meanwhile, far beyond the last era that could be made, is kept as well.
+        // Jobs that are accepted meanwhile, far after the last era that could be made, are kept as well.
         one_succeeds(&world, &store, old).await;
         assert_eq!(count(&cluster, &database, "job_done_rest"), 1);
 
@@ -154,15 +154,15 @@ fn partitions_wait_for_whoever_reads_them() {
         prune(&store, old).await;
         assert!(store.job(world.tenant, first).await.unwrap().is_none());
         assert_eq!(eras(&cluster, &database, old), 3, "those that came after it are not old yet");
-        // Where it belongs to no era it goes by itself, a little later.
+        // A job without an era is removed as a row, a little later.
         assert_eq!(prune(&store, old.plus(SUCCEEDED * 3 / 2)).await, 1);
     });
 }
 
-/// How many eras pass, each of which keeps something.
+/// Number of eras that pass, each of which keeps a job.
 const ERAS_PASSED: u32 = 100;
 
-/// An era of these tests: a thirty-second of [`DEAD`].
+/// Length of an era in these tests: a thirty-second of [`DEAD`].
 const ERA: Duration = Duration::from_secs(2 * 60);
 
 #[test]
@@ -217,7 +217,7 @@ fn the_number_of_partitions_has_a_bound() {
         let late = start.plus(ERA * ERAS_PASSED);
         let one = one_succeeds(&world, &store, late).await;
         assert_eq!(count(&cluster, &database, "job_done_rest"), 1, "new jobs are kept all the same");
-        // When those that wait have gone, so have their partitions, and new ones are made.
+        // When the waiting jobs are gone, so are their partitions, and new ones are made.
         cluster.sql(&database, "DELETE FROM job");
         prune(&store, late.plus(MINUTE)).await;
         let partitions = count(&cluster, &database, "era");
@@ -231,7 +231,7 @@ fn a_step_of_the_housekeeping_that_fails_keeps_no_other_from_being_made() {
     let cluster = cluster();
     let fresh = Fresh::of(&cluster);
     let (url, database) = fresh.url();
-    // A job that was accepted tomorrow, by a clock that was set back since: no partition can be made around it.
+    // A job that was accepted tomorrow, by a clock that has been set back since: no partition can be made around it.
     let tomorrow = NOW.plus(Duration::from_secs(86_400)).0;
     let stray = format!(
         "INSERT INTO job_spec (job, spec, body) VALUES ((lpad(to_hex({tomorrow}), 12, '0') || repeat('0', 20))::UUID, '{{}}', '')"

@@ -1,6 +1,6 @@
-//! The end of jobs: they move from `job` to `job_done`.
+//! Ends of jobs: an ended job moves from `job` to `job_done`.
 //!
-//! Whoever ends a job has locked its row before and decided from what it says then, so that the statement here finds it as expected.
+//! The caller has locked the job's row before and decided from its content, so that the statement here finds it unchanged.
 
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
@@ -24,19 +24,19 @@ pub(super) const FINISH: &str = "
         CASE WHEN tried THEN status ELSE last_status END, CASE WHEN tried THEN error ELSE last_error END
     FROM gone";
 
-/// How a job ends.
+/// End of a job.
 pub(super) struct Ended {
     pub(super) id: JobId,
-    /// A final one.
+    /// Final state.
     pub(super) state: State,
     pub(super) at: UnixMs,
-    /// How many attempts are spent, if that changes.
+    /// Number of spent attempts, if it changes.
     pub(super) spent: Option<i64>,
-    /// What came of the last attempt, if one was made or tried.
+    /// Status and error of the last attempt, if one was made or tried.
     pub(super) tried: Option<(Option<i64>, Option<String>)>,
 }
 
-/// Moves jobs to where those are that are over. Their rows are locked.
+/// Moves jobs, whose rows are locked, to the table of ended jobs.
 pub(super) async fn finish(db: &mut PgConnection, ended: &[Ended]) -> Result<(), Failure> {
     if ended.is_empty() {
         return Ok(());
@@ -56,8 +56,9 @@ pub(super) async fn finish(db: &mut PgConnection, ended: &[Ended]) -> Result<(),
 
 pub(super) const REQUEST_CANCEL: &str = "UPDATE job SET cancel_requested = TRUE WHERE id = ANY($1)";
 
-/// Cancels those of the jobs that wait; those that run are cancelled when their attempt is over. `found` are their locked rows. Returns
-/// those that have ended by it; what waited behind them may go.
+/// Cancels the waiting ones of the jobs; running ones are cancelled when their attempt is over.
+///
+/// `found` are their locked rows. Returns the jobs that have ended by it, and advances their order keys.
 pub(super) async fn cancel(db: &mut PgConnection, found: &[PgRow], at: UnixMs) -> Result<Vec<JobId>, Failure> {
     let (mut ended, mut requested, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     for row in found {

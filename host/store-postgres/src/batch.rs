@@ -1,9 +1,10 @@
-//! Many callers' work in one transaction.
+//! Batches: many callers' work in one transaction.
 //!
-//! A transaction costs several journeys to the database and a flush of its disk, whatever is in it. So each of a few workers takes all
-//! calls that wait (up to [`BATCH_CALLS`] and [`BATCH_ROWS`]) and runs them together, while the others do the same with what came
-//! after. No call is answered with `Ok` before its transaction is committed. If calls fail together they are run one by one, so that
-//! each caller gets its own answer. The queue is bounded: callers wait when the database is slower than they are.
+//! A transaction costs several round trips to the database and a flush of its disk, whatever its size. So each of a few workers takes all
+//! waiting calls (up to [`BATCH_CALLS`] and [`BATCH_ROWS`]) and runs them together, while the others do the same with later calls.
+//!
+//! No call gets `Ok` before its transaction is committed. If calls fail together, they are run one by one, so that each caller gets its own
+//! result. The queue is bounded: callers wait when the database is slower than they are.
 
 use std::sync::Arc;
 
@@ -16,32 +17,32 @@ use super::error::Failure;
 use super::transaction::{Database, Verb};
 use carillon_store::StoreError;
 
-/// The most calls in one transaction.
+/// Largest number of calls in one transaction.
 const BATCH_CALLS: usize = 512;
 
-/// No further call is taken into a transaction that has this many rows.
+/// Number of rows at which a transaction takes no further call.
 const BATCH_ROWS: usize = 2_000;
 
-/// The most calls that wait in the queue; further callers wait before it.
+/// Largest number of calls in the queue; further callers wait until it has room.
 const QUEUE_CALLS: usize = 1_024;
 
-/// How many transactions of one kind run at the same time.
+/// Number of transactions of one kind that run at the same time.
 const WORKERS: usize = 3;
 
 /// A call that can share a transaction with others of its kind.
 #[async_trait]
 pub(super) trait Shared: Send + Sync + Sized + 'static {
-    /// What one call comes to.
+    /// Result of one call.
     type Done: Send + 'static;
 
-    /// How many rows it writes.
+    /// Returns how many rows the call writes.
     fn rows(&self) -> usize;
 
-    /// Does the work of all calls; says for each, in order, what came of it.
+    /// Does the work of all calls; returns the result of each, in order.
     async fn run(db: &mut PgConnection, calls: &[&Self]) -> Result<Vec<Result<Self::Done, StoreError>>, Failure>;
 }
 
-/// Several calls as one verb.
+/// Several calls combined into one verb.
 struct Together<'a, C>(Vec<&'a C>);
 
 #[async_trait]
@@ -53,7 +54,7 @@ impl<C: Shared> Verb for Together<'_, C> {
     }
 }
 
-/// A call and who waits for its answer.
+/// A call, and the channel for its result.
 struct QueuedCall<C: Shared> {
     call: C,
     reply: oneshot::Sender<Result<C::Done, StoreError>>,
@@ -61,7 +62,7 @@ struct QueuedCall<C: Shared> {
 
 type Queue<C> = Arc<Mutex<mpsc::Receiver<QueuedCall<C>>>>;
 
-/// The callers' end.
+/// Callers' end of the queue.
 pub(super) struct Batcher<C: Shared> {
     queue: Mutex<Option<mpsc::Sender<QueuedCall<C>>>>,
     workers: TaskTracker,
@@ -86,7 +87,7 @@ impl<C: Shared> Batcher<C> {
         Self { queue: Mutex::new(Some(queue)), workers }
     }
 
-    /// Runs a call, together with others that wait.
+    /// Runs a call, together with other waiting calls.
     pub(super) async fn call(&self, call: C) -> Result<C::Done, StoreError> {
         let shut_down = || StoreError::Unavailable("it is shutting down".to_owned());
         let (reply, answer) = oneshot::channel();
@@ -96,7 +97,7 @@ impl<C: Shared> Batcher<C> {
         answer.await.map_err(|_| shut_down())?
     }
 
-    /// Refuses further calls and runs those that wait.
+    /// Refuses further calls and runs the waiting ones.
     pub(super) async fn close(&self) {
         drop(self.queue.lock().await.take());
         self.workers.wait().await;
@@ -108,13 +109,13 @@ async fn work<C: Shared>(database: Arc<Database>, queue: Queue<C>) {
         let calls: Vec<&C> = batch.iter().map(|waiting| &waiting.call).collect();
         let done = run(&database, &calls).await;
         for (waiting, done) in batch.into_iter().zip(done) {
-            // A caller that has gone away does not want the answer.
+            // A caller that has gone away does not need the result.
             let _ = waiting.reply.send(done);
         }
     }
 }
 
-/// Waits for a call and takes those that wait behind it. None if no more can come.
+/// Waits for a call and takes the calls that wait after it; None if no more can come.
 async fn next_batch<C: Shared>(queue: &Queue<C>) -> Option<Vec<QueuedCall<C>>> {
     let mut queue = queue.lock().await;
     let first = queue.recv().await?;

@@ -1,4 +1,4 @@
-//! What claims cost while somebody holds a transaction open, so that nothing that ended since can be vacuumed away.
+//! Cost of claims while another session holds a transaction open, so that vacuum can remove nothing that ended since.
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
@@ -12,11 +12,11 @@ use carillon_store::conformance;
 use carillon_store::conformance::{NOW, an_attempt, ms};
 use carillon_store::{Jobs as _, lane};
 
-/// How much is delivered meanwhile.
+/// Number of rounds of deliveries meanwhile.
 const ROUNDS: u64 = 60;
 const JOBS: usize = 100;
 
-/// The buffers that a statement looks at.
+/// Returns the number of buffers that a statement reads.
 fn buffers(plan: &str) -> usize {
     let hits = plan.lines().find_map(|line| line.trim().strip_prefix("Buffers: shared hit=")).unwrap();
     hits.split(' ').next().unwrap().parse().unwrap()
@@ -45,7 +45,7 @@ fn a_transaction_that_stays_open_does_not_slow_claims_down() {
             .execute(&mut report)
             .await
             .unwrap();
-        // A node has looked from the beginning once; the next such look is a second or more away.
+        // The node has made one scan from the beginning; the next one is a second or more away.
         store.waiting().await.unwrap();
         let mut now = NOW;
         for _ in 0..ROUNDS {
@@ -63,7 +63,7 @@ fn a_transaction_that_stays_open_does_not_slow_claims_down() {
     });
     let look = match look {
         Look::Lanes(lanes, from) => (lanes, from),
-        // It took so long that the next look from the beginning is due: what was known is still there.
+        // The round took so long that the next scan from the beginning is due: the known watermarks are still there.
         Look::Whole { .. } => ((first..first + 10).collect(), fronts.to_vec()),
     };
     let cost = |sql: &str| buffers(&cluster.sql(&database, sql));

@@ -1,4 +1,6 @@
-//! [`Entities`]: what is configured. There is little of it and it changes seldom: plain statements, one change at a time.
+//! [`Entities`]: verbs on configured entities.
+//!
+//! There are few entities and they change seldom, so the statements are plain and make one change at a time.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,7 +62,7 @@ impl Entities for PostgresStore {
     }
 }
 
-/// One row even if there is no entity: then its columns are NULL.
+/// Returns one row even if there is no entity: then its columns are NULL.
 const LOAD: &str = "
     SELECT generation, id, tenant, kind, name, version, doc, created_at, updated_at
     FROM carillon LEFT JOIN entity ON entity.deleted_at IS NULL
@@ -81,8 +83,10 @@ fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
     Ok((rows::number(first, "generation")?, entities))
 }
 
-/// An entity, whatever its document: one that is no JSON is null, which nothing is read from. One of a kind that this program does not know is
-/// left out. Neither keeps the server from starting.
+/// Reads an entity, whatever its document is.
+///
+/// A document that is not JSON becomes null, from which nothing is read. An entity of a kind that this program does not know is left out.
+/// Neither keeps the server from starting.
 fn readable(row: &PgRow) -> Result<Option<Entity>, Failure> {
     let kind: &str = row.try_get("kind")?;
     if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
@@ -125,7 +129,7 @@ const NEXT_GENERATION: &str = "UPDATE carillon SET generation = generation + 1 R
 
 const PUT_RECENT: &str = "UPDATE carillon SET recent = $1";
 
-/// Lets the other nodes see that an entity has changed. Entities are locked.
+/// Notifies the other nodes that an entity has changed; the lock of entities is held.
 async fn changed(db: &mut PgConnection, entity: i64) -> Result<(), Failure> {
     let row = sqlx::query(NEXT_GENERATION).fetch_one(&mut *db).await?;
     let mut recent = RecentChanges::read(row.try_get("recent")?);
@@ -156,7 +160,7 @@ async fn changes(db: &mut PgConnection, since: i64) -> Result<Option<Changes>, F
 const FIND: &str = "
     SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL";
 
-/// The lock waits for inserts into a group that are on their way, and keeps new ones waiting.
+/// The lock waits for running inserts into the group, and makes new ones wait.
 const FIND_TO_DELETE: &str = "
     SELECT id, version FROM entity WHERE tenant = $1 AND kind = $2 AND name = $3 AND deleted_at IS NULL FOR UPDATE";
 
@@ -175,7 +179,7 @@ async fn find(
     name: &str,
 ) -> Result<Option<(i64, i64)>, Failure> {
     if name.contains('\0') {
-        // PostgreSQL knows no such text, so nothing has this name.
+        // PostgreSQL cannot store this text, so no entity has this name.
         return Ok(None);
     }
     let found = sqlx::query(sql).bind(tenant).bind(kind.as_str()).bind(name).fetch_optional(db).await?;
@@ -221,19 +225,20 @@ const UNFINISHED: &str = "SELECT count(*) AS jobs FROM job WHERE grp = $1";
 
 const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = $2, updated_at = $2 WHERE id = $1";
 
-/// Documents are what tenants say, and not all of it is JSON to PostgreSQL: they are never cast.
+/// Documents come from tenants, and PostgreSQL does not accept all of them as JSON: they are never cast.
 const DELETE: &str = "DELETE FROM entity WHERE id = $1 RETURNING doc";
 
-/// Unless another version, of any tenant, is the same component. Nobody writes one at the same time: entities have a lock. A document that
-/// has the member `$2` anywhere keeps the component.
+/// Keeps the component if another version, of any tenant, is the same component.
+///
+/// The lock of entities prevents a concurrent write of one. A document that has the member `$2` anywhere keeps the component.
 const DELETE_COMPONENT: &str = "
     DELETE FROM component WHERE digest = $1
         AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND strpos(doc, $2) > 0)";
 
-/// Its ticks go with the housekeeping: there may be millions.
+/// The schedule's ticks are removed by the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = $1";
 
-/// See [`Entities::delete`].
+/// Call of [`Entities::delete`].
 struct Delete {
     tenant: i64,
     kind: Kind,
@@ -284,12 +289,12 @@ async fn sealed_proof(db: &mut PgConnection) -> Result<Option<String>, Failure> 
     Ok(row.map(|row| row.try_get("sealed")).transpose()?)
 }
 
-/// Of nodes that start at the same time, one writes; the others wait for it and read what it wrote.
+/// Of nodes that start at the same time, one writes; the others wait for it and read its proof.
 const KEEP_PROOF: &str = "
     INSERT INTO master_key (id, sealed) VALUES (1, $1)
     ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed WHERE master_key.sealed = $2";
 
-/// See [`Entities::keep_proof`].
+/// Call of [`Entities::keep_proof`].
 struct KeepProof {
     sealed: String,
     instead_of: Option<String>,

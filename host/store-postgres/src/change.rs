@@ -1,4 +1,4 @@
-//! What people do to jobs: cancel, reschedule, redrive, purge, edit.
+//! Changes that people make to jobs: cancel, reschedule, redrive, purge, edit.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use carillon_store::documents::to_json;
 use carillon_store::labels::labels;
 use carillon_store::{ChangeOutcome, Edit, JobChange, lane};
 
-/// A tenant's unfinished jobs. The lock keeps them as they are until they are dealt with.
+/// Selects a tenant's unfinished jobs, and locks them so that they do not change before the transaction changes them.
 pub(super) const LOCK: &str = "
     SELECT id, state, grp, order_key FROM job WHERE id = ANY($1) AND tenant = $2 ORDER BY id FOR UPDATE";
 
@@ -73,7 +73,7 @@ impl Verb for ChangeJobs {
     }
 }
 
-/// Does `change` to each job that is in a state for it.
+/// Makes `change` to each job whose state allows it.
 pub(super) async fn change(
     db: &mut PgConnection,
     tenant: TenantId,
@@ -118,7 +118,7 @@ async fn lock(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Result<V
     Ok(sqlx::query(LOCK).bind(ids).bind(tenant.0).fetch_all(db).await?)
 }
 
-/// Those of the jobs that wait. All are locked.
+/// Returns the waiting ones of the jobs; all are locked.
 async fn waiting(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Result<Vec<PgRow>, Failure> {
     let mut waiting = Vec::new();
     for row in lock(db, tenant, ids).await? {
@@ -129,7 +129,9 @@ async fn waiting(db: &mut PgConnection, tenant: TenantId, ids: &[Uuid]) -> Resul
     Ok(waiting)
 }
 
-/// What is said of jobs that were changed. One that runs can only be asked to be cancelled.
+/// Returns the outcomes of changed jobs.
+///
+/// For a running job, a cancel can only be requested.
 fn answers(rows: &[PgRow]) -> Result<HashMap<JobId, ChangeOutcome>, Failure> {
     let answer = |row: &PgRow| {
         let running = rows::word::<State>(row, "state")? == State::Running;
@@ -159,7 +161,7 @@ async fn edit_all(
     Ok(edited)
 }
 
-/// Why nothing was done to jobs; those that are not there are left out.
+/// Returns the reasons why jobs were not changed, without jobs that do not exist.
 async fn why_not(
     db: &mut PgConnection,
     tenant: TenantId,

@@ -1,8 +1,8 @@
-//! Leases: taking them and prolonging them.
+//! Leases: taking and extending them.
 //!
-//! A claim passes over rows that another node is just taking (`SKIP LOCKED`), so claims never wait for each other. What belongs to a
-//! job is read by a statement of its own, after its row is locked: the statement that claims sees everything else as it was when it
-//! began, and a job may have been edited since.
+//! A claim skips rows that another node is just taking (`SKIP LOCKED`), so claims never wait for each other. The further rows of a job are
+//! read by a separate statement, after the job's row is locked: the claiming statement sees all other rows as they were when it began, and a
+//! job may have been edited since.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -21,8 +21,9 @@ use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, 
 use carillon_store::unreadable::{self, Claimed, UnreadableJob};
 use carillon_store::{Abort, ClaimDue, StoreError, lane};
 
-/// Of each group its quota: lane after lane, each in the order of the index `job_due` from its front on. A lane is entered only if those before it have
-/// not filled the quota.
+/// Claims each group's quota: lane after lane, each in the order of the index `job_due` from its watermark on.
+///
+/// A lane is read only if the lanes before it have not filled the quota.
 pub(super) const CLAIM_DUE: &str = "
     WITH due AS MATERIALIZED (
         SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[]) WITH ORDINALITY AS quota (lane, most, number)
@@ -41,7 +42,7 @@ pub(super) const CLAIM_DUE: &str = "
     WHERE id = ANY (ARRAY (SELECT due.id FROM due))
     RETURNING job.*";
 
-/// Of each lane its quota, from its front on.
+/// Claims each lane's quota, from the lane's watermark on.
 pub(super) const CLAIM_OWED: &str = "
     WITH due AS MATERIALIZED (
         SELECT picked.id FROM UNNEST($1::BIGINT[], $2::BIGINT[], $5::BIGINT[]) AS owed (lane, most, front)
@@ -70,7 +71,7 @@ pub(super) const ENDING: &str = "
 pub(super) const ABORTS: &str = "
     SELECT id, token, lane FROM job WHERE abort_requested AND state = 'running' ORDER BY id LIMIT $1";
 
-/// What another node is just taking back, or extending, is passed over.
+/// Skips jobs that another node is just taking back or extending.
 pub(super) const CLAIM_LOST: &str = "
     WITH found AS MATERIALIZED (
         SELECT id, token FROM job WHERE id = ANY ($1) AND lease_until <= $3 ORDER BY id FOR UPDATE SKIP LOCKED
@@ -82,7 +83,7 @@ pub(super) const CLAIM_LOST: &str = "
     WHERE id = ANY (ARRAY (SELECT lost.id FROM lost))
     RETURNING job.*";
 
-/// Of a job that has gone on under a newer lease, or has ended, nothing is left to count.
+/// A job that has gone on under a newer lease, or has ended, needs no correction.
 pub(super) const EXCUSE: &str = "
     WITH found AS MATERIALIZED (
         SELECT id, token FROM job WHERE id = ANY ($1) ORDER BY id FOR UPDATE
@@ -95,19 +96,19 @@ pub(super) const EXCUSE: &str = "
 pub(super) const HELD: &str = "
     SELECT * FROM job WHERE id = $1 AND tenant = $2 AND token = $3 AND state = 'running' AND lease_until > $4";
 
-/// The `OFFSET` keeps the walk from job to job: each is in one partition, and the others are not looked at.
+/// The `OFFSET` makes PostgreSQL look up one job after the other: each is in one partition, and the others are not read.
 pub(super) const SPECS: &str = "
     SELECT found.job, found.spec, found.body FROM UNNEST($1::UUID[]) AS wanted (job)
     CROSS JOIN LATERAL (SELECT job, spec, body FROM job_spec WHERE job_spec.job = wanted.job OFFSET 0) AS found";
 
-/// Of each job, with the number of attempts that it has spent: the newest of these attempts.
+/// Selects the newest spent attempts of each job, given with the number of attempts that it has spent.
 pub(super) const HISTORY: &str = "
     SELECT past.* FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[]) AS wanted (job, first, last)
     CROSS JOIN LATERAL (
         SELECT job, number, started_at, finished_at, outcome, status FROM attempt
         WHERE attempt.job = wanted.job AND number BETWEEN wanted.first AND wanted.last OFFSET 0) AS past";
 
-/// Locks in the order of the ids, as every other verb does.
+/// Locks the rows in the order of the ids, as every other verb does.
 pub(super) const EXTEND: &str = "
     WITH found AS MATERIALIZED (
         SELECT id, token, state FROM job WHERE id = ANY ($1) ORDER BY id FOR UPDATE
@@ -119,7 +120,7 @@ pub(super) const EXTEND: &str = "
     UPDATE job SET lease_until = $3 WHERE id = ANY (ARRAY (SELECT ours.id FROM ours))
     RETURNING job.id, job.token";
 
-/// The rows of leased jobs, and what belongs to them.
+/// Rows of leased jobs, and further rows that belong to them.
 #[derive(Default)]
 pub(super) struct Rows {
     jobs: Vec<PgRow>,
@@ -133,7 +134,7 @@ impl Rows {
     }
 }
 
-/// A claim, and for each of its groups the fronts of its ten lanes, and for each priority that is owed that of its lane.
+/// A claim with its watermarks: for each group those of its ten lanes, and for each owed priority that of its lane.
 pub(super) struct ClaimFrom {
     pub(super) claim: ClaimDue,
     pub(super) fronts: Vec<i64>,
@@ -170,7 +171,7 @@ impl Verb for ClaimFrom {
     }
 }
 
-/// Leases jobs whose time ran out, from this time on, at most `limit`.
+/// Leases at most `limit` jobs whose deadline has passed, from the watermark on.
 pub(super) struct ClaimOverdue {
     pub(super) front: UnixMs,
     pub(super) now: UnixMs,
@@ -189,7 +190,7 @@ impl Verb for ClaimOverdue {
     }
 }
 
-/// The leases that end from `front` to `until`, at most `limit`.
+/// Selects at most `limit` leases that end from `front` to `until`.
 pub(super) struct Ending {
     pub(super) front: UnixMs,
     pub(super) until: UnixMs,
@@ -212,7 +213,7 @@ impl Verb for Ending {
     }
 }
 
-/// At most so many leases under which the work is to be cut off.
+/// Selects at most this many leases whose attempts are to be cut off.
 pub(super) struct Aborts(pub(super) u32);
 
 #[async_trait]
@@ -228,7 +229,7 @@ impl Verb for Aborts {
     }
 }
 
-/// Leases anew what these leases were for, where they have ended.
+/// Leases anew the jobs of these leases, where the leases have ended.
 pub(super) struct ClaimLost {
     pub(super) lost: Vec<Lease>,
     pub(super) now: UnixMs,
@@ -246,7 +247,7 @@ impl Verb for ClaimLost {
     }
 }
 
-/// Leases that were lost although their holder was there.
+/// Corrects `lost_leases` for leases that were lost although their holder was alive.
 pub(super) struct Excuse(pub(super) Vec<Lease>);
 
 #[async_trait]
@@ -260,13 +261,13 @@ impl Verb for Excuse {
     }
 }
 
-/// Each lease once, as two lists.
+/// Returns each lease once, as two lists.
 fn unzipped(leases: &[Lease]) -> (Vec<Uuid>, Vec<i64>) {
     let leases: HashSet<Lease> = leases.iter().copied().collect();
     leases.into_iter().map(|(id, token)| (id.0, token.0)).unzip()
 }
 
-/// The job under a lease.
+/// Selects the job under a lease.
 pub(super) struct Held {
     pub(super) tenant: TenantId,
     pub(super) id: JobId,
@@ -284,7 +285,9 @@ impl Verb for Held {
     }
 }
 
-/// Reads what belongs to leased jobs. Nobody else writes it as long as they are.
+/// Reads the further rows of leased jobs.
+///
+/// No other transaction writes them while the jobs are leased.
 async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Failure> {
     if jobs.is_empty() {
         return Ok(Rows::default());
@@ -309,9 +312,9 @@ async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Fail
     Ok(Rows { jobs, specs, history })
 }
 
-/// Puts leased jobs together, in the order of priority, `run_at` and id.
+/// Combines rows into leased jobs, in the order of priority, `run_at` and id.
 ///
-/// A job that cannot be read is apart: it must not keep the others from being delivered.
+/// Unreadable jobs are kept apart: they must not keep the others from being delivered.
 pub(super) fn claimed(rows: &Rows) -> Claimed {
     let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
     for row in &rows.history {
@@ -336,7 +339,9 @@ pub(super) fn claimed(rows: &Rows) -> Claimed {
     claimed
 }
 
-/// Notes a job that cannot be read. None if its lease cannot be read either.
+/// Notes an unreadable job.
+///
+/// None if its lease cannot be read either.
 fn unreadable(row: &PgRow, error: StoreError) -> Option<UnreadableJob> {
     let id = rows::job_id(row, "id").ok();
     unreadable::note(id, &error);
@@ -357,7 +362,7 @@ fn one(
     let job = rows::job_with(row, None, rows::document(rest, "spec")?, body_len)?;
     let mut history = histories.remove(&job.id).unwrap_or_default();
     history.sort_by_key(|past| past.number);
-    // Policies count from the last redrive.
+    // For policies, attempts count from the last redrive.
     history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
     let until = UnixMs(row.try_get("lease_until")?);
     Ok(LeasedJob {

@@ -1,9 +1,8 @@
-//! Connections, none of which is waited for without end.
+//! Connections to the database; every wait for one has a bound.
 //!
 //! A network can fall silent: nothing that is sent arrives, nothing comes back, and neither side is told. So everything that waits for the
-//! database has a bound: a connection that is asked for, the work that is done on it, and the test that it passes on its way back into
-//! the pool. What does not answer in time is thrown away with its socket, and the next connection is a new one, to the host that
-//! accepts writes then.
+//! database has a bound: acquiring a connection, the work on it, and the test of it when it is returned to the pool. A connection that does
+//! not answer in time is dropped with its socket, and the next connection is a new one, to the host that accepts writes at that time.
 
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
@@ -23,23 +22,24 @@ use super::error::Failure;
 use super::hosts::Hosts;
 use carillon_store::StoreError;
 
-/// The most connections of a node for what must not wait: accepting, claiming, extending and settling.
+/// Largest number of a node's connections for work that must not wait: accepting, claiming, extending and settling.
 const CONNECTIONS: u32 = 16;
 
-/// The most connections of a node for lists, counts and single jobs that people look at: a list may walk through all that there is.
+/// Largest number of a node's connections for lists, counts and single jobs that people read: a list may read all rows.
 const VIEWER_CONNECTIONS: u32 = 8;
 
-/// How long one look for a connection may take, and a connection to say that it is alive. When it is over the next look begins: another
-/// connection may be free by now, and another host the primary.
+/// Longest time of one try to acquire a connection, and of a connection's test.
+///
+/// The next try follows: by then another connection may be free, and another host the primary.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// There is time for so many looks at least.
+/// Smallest number of tries that the bound leaves time for.
 const LOOKS: u32 = 3;
 
-/// A connection that is not there after this long may be one that is refused.
+/// Time after which a missing connection may mean that the host refuses connections.
 const KNOCK_AFTER: Duration = Duration::from_millis(100);
 
-/// The pause between two looks.
+/// Pause between two tries.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The connections of a node.
@@ -47,28 +47,30 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Connections {
     pool: PgPool,
     hosts: Hosts,
-    /// For a connection, and for the work of one transaction.
+    /// Longest time for acquiring a connection, and for the work of one transaction.
     bound: Duration,
     look: Duration,
     looking: Mutex<()>,
 }
 
 impl Connections {
-    /// None yet. `options` say how a connection is prepared, `writer` which of the hosts accepts writes for the time being.
+    /// Makes an empty pool.
+    ///
+    /// `options` say how a connection is prepared, and `writer` is the host that accepts writes for now.
     pub(super) fn new(options: PgPoolOptions, writer: &PgConnectOptions, hosts: Hosts, bound: Duration) -> Self {
         let look = LOOK.min(bound / LOOKS);
         let options = options.max_connections(CONNECTIONS).acquire_timeout(look);
         Self { pool: options.connect_lazy_with(writer.clone()), hosts, bound, look, looking: Mutex::new(()) }
     }
 
-    /// Connections for viewers, made in the same way: however many of them there are, they take none of these.
+    /// Makes further connections for viewers with the same settings: their number takes none of this pool.
     pub(super) fn for_viewers(&self) -> Self {
         let options = self.pool.options().clone().max_connections(VIEWER_CONNECTIONS);
         let pool = options.connect_lazy_with(self.options());
         Self { pool, hosts: self.hosts.clone(), bound: self.bound, look: self.look, looking: Mutex::new(()) }
     }
 
-    /// A connection that answers.
+    /// Acquires a connection that answers.
     pub(super) async fn take(&self) -> Result<Taken, Failure> {
         let looks = async {
             let mut refused = pin!(self.refused());
@@ -91,35 +93,36 @@ impl Connections {
             }
         };
         let none = || Err(Failure::from(sqlx::Error::PoolTimedOut));
-        // Boxed because making a connection takes a lot of room, which whoever calls the store would have to have, too.
+        // Boxed because making a connection takes much memory, which every caller of the store would need in its future.
         timeout(self.bound, Box::pin(looks)).await.unwrap_or_else(|_| none())
     }
 
-    /// Does work on a connection that was taken.
+    /// Does work on an acquired connection, within the bound.
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let silent = || StoreError::Unavailable("the database did not answer in time".to_owned());
         timeout(self.bound, work).await.unwrap_or_else(|_| Err(silent().into()))
     }
 
-    /// How long a connection, and work on it, may take.
+    /// Returns the longest time for acquiring a connection, and for work on it.
     pub(super) fn bound(&self) -> Duration {
         self.bound
     }
 
-    /// How a connection is made, to the host that accepts writes for the time being.
+    /// Returns the options for a connection to the host that accepts writes for now.
     pub(super) fn options(&self) -> PgConnectOptions {
         (*self.pool.connect_options()).clone()
     }
 
-    /// Closes them all: those that are in use when they are returned.
+    /// Closes all connections; a connection in use is closed when it is returned.
     pub(super) async fn close(&self) {
         if timeout(self.bound, self.pool.close()).await.is_err() {
             tracing::warn!("some connections to the database were not closed in time");
         }
     }
 
-    /// Returns when the only host refuses connections: it is not there, and nobody waits for it. (The pool itself waits, as for a server that
-    /// starts.)
+    /// Returns when the only host refuses connections, which means that no server runs there.
+    ///
+    /// The pool itself would wait, as for a server that starts.
     async fn refused(&self) -> sqlx::Error {
         if self.hosts.are_several() {
             return std::future::pending().await;
@@ -135,7 +138,7 @@ impl Connections {
         }
     }
 
-    /// Finds out which host accepts writes, unless somebody else is doing that.
+    /// Finds out which host accepts writes, unless another task is doing that.
     async fn look_for_writer(&self) {
         if !self.hosts.are_several() {
             return;
@@ -148,7 +151,7 @@ impl Connections {
     }
 }
 
-/// Whether it may be better in a moment.
+/// Returns whether the error may be temporary.
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         // Out of resources; stopped by an operator, or starting.
@@ -160,7 +163,7 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A connection in use. It goes back when it is dropped.
+/// An acquired connection, which is returned to the pool on drop.
 pub(super) struct Taken {
     connection: PoolConnection<Postgres>,
     look: Duration,
@@ -181,7 +184,9 @@ impl DerefMut for Taken {
 }
 
 impl Drop for Taken {
-    /// The pool tests what comes back, which also rolls back what was not committed, and would wait for ever for the answer.
+    /// Limits the pool's test of a returned connection.
+    ///
+    /// The test also rolls back uncommitted work, and would wait for the answer without limit.
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else { return };
         let back = self.connection.return_to_pool();
@@ -194,7 +199,7 @@ impl Drop for Taken {
     }
 }
 
-/// Connects to the host, and no more: through its socket where one is meant.
+/// Only connects to the host, through its socket if the URL names one.
 async fn knock(options: &PgConnectOptions) -> std::io::Result<()> {
     let (host, port) = (options.get_host(), options.get_port());
     let directory =

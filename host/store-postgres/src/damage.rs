@@ -1,4 +1,4 @@
-//! Databases that are not ours, that are damaged, that go away and come back, or that others were moved to.
+//! Tests of databases of other programs, of damaged ones, of ones that go away and come back, and of ones that were migrated to.
 
 use std::collections::HashSet;
 
@@ -34,7 +34,7 @@ fn other_databases_and_damage() {
     assert_eq!(runtime.block_on(until_claimed(&world, ids.len())), ids, "after a crash of the server");
 }
 
-/// Claims until the database answers again.
+/// Claims repeatedly until the database answers again.
 async fn until_claimed(world: &World, count: usize) -> Vec<JobId> {
     let mut got = Vec::new();
     while got.len() < count {
@@ -87,7 +87,7 @@ async fn what_is_damaged_does_not_stop_the_rest(fresh: &Fresh<'_>) {
     assert_eq!(inserted, InsertResult::Placed(vec![stored]), "nothing that is asked for is lost");
 }
 
-/// PostgreSQL has no such texts; what a client sends must neither fail nor change.
+/// PostgreSQL cannot store these texts; a client's text must neither fail nor change.
 async fn texts_with_the_character_zero_are_kept(fresh: &Fresh<'_>) {
     let (url, _) = fresh.url();
     let world = World::new(Box::new(Postgres::new(url))).await;
@@ -109,21 +109,21 @@ async fn texts_with_the_character_zero_are_kept(fresh: &Fresh<'_>) {
     assert_eq!(world.store.count(named).await.unwrap(), 0);
 }
 
-/// Columns that a migration from SQLite does not fill, and why.
+/// Columns that a migration from SQLite does not fill, each with the reason.
 const NOT_MOVED: [&str; 11] = [
     // Computed from others.
     "job.expires_at",
-    // The counter among them is moved by itself.
+    // The counter among them is moved separately.
     "carillon.one",
     "carillon.generation",
     "carillon.recent",
     "carillon.needs",
-    // Who lives.
+    // Live nodes.
     "node.id",
     "node.since",
     "node.beat_at",
     "node.doc",
-    // Partitions are the database's own.
+    // Partitions belong to the database.
     "era.from_ms",
     "era.until_ms",
 ];

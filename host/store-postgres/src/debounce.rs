@@ -1,7 +1,7 @@
-//! Debounced jobs: stored now, stored for the end of the window, or merged into the one that waits for it.
+//! Debounced jobs: stored now, stored for the end of the window, or merged into the waiting job.
 //!
-//! The rules are [`Debounce::decide`]'s. The key is locked, and so is the row of its newest job before it is read: a claim of another node
-//! comes before the decision or after the commit, so that a request is in the waiting job or in the next one.
+//! The rules are those of [`Debounce::decide`]. The key is locked, and so is the row of its newest job before it is read: a claim of another
+//! node comes before the decision or after the commit, so that a request is in the waiting job or in the next one.
 
 use sqlx::postgres::PgConnection;
 
@@ -13,17 +13,17 @@ use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest
 use carillon_store::documents::{DEBOUNCE, millis, to_json};
 use carillon_store::{InsertOutcome, StoreError, lane};
 
-/// The lock keeps the job as it is until it is dealt with.
+/// The lock keeps the job unchanged until the transaction changes it.
 pub(super) const LOCK: &str = "SELECT id FROM job WHERE id = $1 AND tenant = $2 FOR UPDATE";
 
-/// A waiting job becomes another one, but for its id, its time and its time of acceptance.
+/// Replaces a waiting job, except for its id, its time and its time of acceptance.
 pub(super) const CARRY: &str = "
     UPDATE job SET
         grp = $3, name = $4, lane = $5, order_key = $6, blocked = $6::TEXT IS NOT NULL, deadline = $7, ttl = $8, max_delay = $9,
         revision = revision + 1
     WHERE id = $1 AND tenant = $2 AND state = 'scheduled'";
 
-/// Stores a debounced job, or not. Its key is locked.
+/// Stores a debounced job, or leaves it out; its key is locked.
 pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce) -> Result<InsertOutcome, Failure> {
     let now = row.job.created_at;
     let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
@@ -56,7 +56,7 @@ pub(super) async fn place(db: &mut PgConnection, row: &Row, debounce: &Debounce)
     }
 }
 
-/// Gives the request of `row` to a job that waits.
+/// Gives the request of `row` to a waiting job.
 async fn carry(db: &mut PgConnection, row: &Row, before: Job) -> Result<InsertOutcome, Failure> {
     let new = &row.job;
     let lane = lane::of(new.group, new.spec.target.is_none(), new.priority);

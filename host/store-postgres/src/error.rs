@@ -1,14 +1,16 @@
-//! What PostgreSQL's errors mean to an operator.
+//! Translates PostgreSQL's errors into store errors for operators.
 
 use carillon_store::{StoreError, figures};
 
-/// Why a statement or a verb failed. Lets `?` take both a [`StoreError`] and a driver's error.
+/// Error of a statement or a verb.
+///
+/// Lets `?` take both a [`StoreError`] and a driver's error.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
-    /// The same again may go through: the transaction was chosen to make room for another one, or a statement was `outdated`.
+    /// Whether a retry may succeed: the transaction was rolled back in favor of another one, or a statement was `outdated`.
     pub(super) again: bool,
-    /// A newer program has added to a table since a statement was prepared on this connection.
+    /// Whether a newer program has added to a table since a statement was prepared on this connection.
     pub(super) outdated: bool,
 }
 
@@ -30,7 +32,7 @@ impl From<sqlx::Error> for Failure {
         let error = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                // Nothing else in our statements is ever not supported: "cached plan must not change result type".
+                // The only unsupported feature that our statements can meet is "cached plan must not change result type".
                 outdated = code == FEATURE_NOT_SUPPORTED;
                 again = outdated || matches!(&*code, SERIALIZATION_FAILURE | DEADLOCK);
                 of_code(&code, database.message())
@@ -62,14 +64,14 @@ const UNIQUE_VIOLATION: &str = "23505";
 const DISK_FULL: &str = "53100";
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
 
-/// The error for an SQLSTATE: its first two characters are its class.
+/// Returns the error for an SQLSTATE: its first two characters are its class.
 fn of_code(code: &str, message: &str) -> StoreError {
     match code.get(..2) {
         _ if code == UNIQUE_VIOLATION => StoreError::Conflict(format!("it exists already ({message})")),
         _ if code == DISK_FULL => StoreError::Full(message.to_owned()),
         // Integrity constraint violation.
         Some("23") => StoreError::Corrupt(format!("a constraint of the schema refused a change: {message}")),
-        // Data exception; syntax error or access rule violation, which includes tables that are not there.
+        // Data exception; syntax error or access rule violation, which includes missing tables.
         Some("22") => StoreError::Corrupt(format!("the database refused a value: {message}")),
         Some("42") => StoreError::Corrupt(format!("the schema is not ours, or not accessible: {message}")),
         // Data corrupted, index corrupted.

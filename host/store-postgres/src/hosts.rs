@@ -1,9 +1,9 @@
-//! Where the database is: on one host, or on the one of several that accepts writes.
+//! Hosts of the database: one host, or several of which one accepts writes.
 //!
-//! The URL is written as for other programs of PostgreSQL (libpq, section "Specifying Multiple Hosts"): hosts and their ports are lists
-//! with commas, `postgres://user@a:5432,b:5432/database?target_session_attrs=read-write` or `?host=a,b&port=5432,5433`. The driver knows
-//! one host only, so each gets options of its own. Which of them is the primary is asked when there is no connection to be had, and
-//! a new connection to a standby is refused: so after a failover nodes go where they can write, and nowhere else.
+//! The URL is written as for other programs of PostgreSQL (libpq, section "Specifying Multiple Hosts"): hosts and their ports are lists with
+//! commas, `postgres://user@a:5432,b:5432/database?target_session_attrs=read-write` or `?host=a,b&port=5432,5433`. The driver supports one
+//! host only, so each host gets options of its own. The hosts are asked which of them is the primary when no connection can be acquired, and
+//! a new connection to a standby is refused: so after a failover, nodes connect to the host that accepts writes, and to no other.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use tokio::time::timeout;
 use super::error::Failure;
 use carillon_store::StoreError;
 
-/// What of `target_session_attrs` is the same for a node, which writes.
+/// Values of `target_session_attrs` that mean the same for a node, which writes.
 const WRITERS: [&str; 2] = ["read-write", "primary"];
 
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 const IS_WRITER: &str = "SELECT NOT pg_is_in_recovery()";
 
-/// What is said of a host that is none.
+/// Error message for a host that does not accept writes.
 pub(super) const STANDBY: &str = "the database is a standby, which cannot be written to";
 
 /// One or more hosts of one database.
@@ -30,7 +30,9 @@ pub(super) const STANDBY: &str = "the database is a standby, which cannot be wri
 pub(super) struct Hosts(Vec<PgConnectOptions>);
 
 impl Hosts {
-    /// Reads a URL. The error does not repeat it: it may have a password in it.
+    /// Parses a URL.
+    ///
+    /// The error does not repeat the URL, which may contain a password.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let options = |url: String| {
             let options = url.parse::<PgConnectOptions>().map_err(|error| error.to_string())?;
@@ -43,7 +45,9 @@ impl Hosts {
         self.0.len() > 1
     }
 
-    /// The host that accepts writes, and a connection to it. All are asked at once, and none is waited for longer than `wait`.
+    /// Returns the host that accepts writes, and a connection to it.
+    ///
+    /// All hosts are asked at once, and none is waited for longer than `wait`.
     pub(super) async fn writer(&self, wait: Duration) -> Result<(&PgConnectOptions, PgConnection), Failure> {
         let asked = self.0.iter().map(|options| Box::pin(ask(options, wait)));
         Ok(select_ok(asked).await?.0)
@@ -65,12 +69,12 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Failure> {
     }
 }
 
-/// Whether the connection is to the primary.
+/// Returns whether the connection is to the primary.
 pub(super) async fn is_writer(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(IS_WRITER).fetch_one(connection).await
 }
 
-/// A URL for each host.
+/// Returns a URL for each host.
 fn split(url: &str) -> Result<Vec<String>, String> {
     let scheme = SCHEMES.into_iter().find(|scheme| url.starts_with(scheme));
     let scheme = scheme.ok_or("it does not begin with `postgres://`")?;

@@ -1,4 +1,4 @@
-//! Inserts: many callers' jobs in few statements, or one caller's under conditions.
+//! Inserts: many callers' jobs in few statements, or one caller's jobs under conditions.
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
@@ -11,7 +11,7 @@ use super::{admit, locks};
 use carillon_core::job::Admission;
 use carillon_store::{IdempotentRequest, InsertResult, StoreError};
 
-/// Jobs that are stored whatever else is there.
+/// Jobs that are stored without a condition.
 pub(super) struct Plain(pub(super) Vec<Row>);
 
 #[async_trait]
@@ -35,13 +35,13 @@ impl Shared for Plain {
     }
 }
 
-/// Jobs of which some are stored under a condition.
+/// Jobs, some of which are stored under a condition.
 pub(super) struct Conditional {
     pub(super) rows: Vec<Row>,
     pub(super) once: Option<IdempotentRequest>,
 }
 
-/// Whether these jobs are stored whatever else is there.
+/// Returns whether these jobs are stored without a condition.
 pub(super) fn is_plain(rows: &[Row], once: Option<&IdempotentRequest>) -> bool {
     once.is_none() && rows.iter().all(|row| row.job.admission == Admission::Always)
 }

@@ -1,4 +1,4 @@
-//! Jobs as rows, and the statements that store them.
+//! Rows of jobs, and the statements that store them.
 
 use std::collections::HashSet;
 
@@ -14,14 +14,15 @@ use carillon_store::documents::{millis, to_json};
 use carillon_store::labels::labels;
 use carillon_store::{INSERT_LIMIT, InsertOutcome, StoreError, lane};
 
-/// The groups that take jobs, with their tenants. The lock keeps them from being deleted before the jobs are there; it hinders neither
-/// other inserts nor a change of the group.
+/// Selects the groups that accept jobs, with their tenants.
+///
+/// The lock keeps them from being deleted before the jobs are stored; it blocks neither other inserts nor a change of the group.
 pub(super) const LIVE_GROUPS: &str = "
     SELECT id, tenant FROM entity
     WHERE id = ANY($1) AND kind = 'group' AND deleted_at IS NULL
     ORDER BY id FOR KEY SHARE";
 
-/// An id that is taken by a job that is over is found by `job_spec`, which has the specs of all jobs.
+/// An id that an ended job has is found in `job_spec`, which has the specs of all jobs.
 pub(super) const INSERT: &str = "
     WITH new AS (
         SELECT * FROM UNNEST(
@@ -36,7 +37,7 @@ pub(super) const INSERT: &str = "
         order_key IS NOT NULL
     FROM new";
 
-/// A job, with its documents already written as JSON.
+/// A job with its documents already encoded as JSON.
 #[derive(Clone)]
 pub(super) struct Row {
     pub(super) job: NewJob,
@@ -45,13 +46,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Where it waits.
+    /// Returns the job's lane and `run_at`.
     pub(super) fn place(&self) -> (i64, UnixMs) {
         (lane::of(self.job.group, self.job.spec.target.is_none(), self.job.priority), self.job.run_at)
     }
 }
 
-/// Makes the rows, in the caller's task.
+/// Encodes jobs as rows, in the caller's task.
 pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
     if jobs.len() > INSERT_LIMIT {
         return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
@@ -60,12 +61,12 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
     jobs.into_iter().map(row).collect()
 }
 
-/// What is said of a job that is stored as it came.
+/// Returns the outcome of a job that is stored unchanged.
 pub(super) fn stored(row: &Row) -> InsertOutcome {
     InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
 }
 
-/// The groups of these jobs that take jobs, each with its tenant.
+/// Returns the groups of these jobs that accept jobs, each with its tenant.
 pub(super) async fn live_groups(
     db: &mut PgConnection,
     rows: impl Iterator<Item = &Row>,
@@ -77,12 +78,12 @@ pub(super) async fn live_groups(
     live.collect()
 }
 
-/// Whether all of these jobs are for groups that take jobs.
+/// Returns whether all of these jobs are for groups that accept jobs.
 pub(super) fn all_live(live: &HashSet<(i64, i64)>, rows: &[Row]) -> bool {
     rows.iter().all(|row| live.contains(&(row.job.group.0, row.job.tenant.0)))
 }
 
-/// Inserts jobs, and lets those go first whose order key was free.
+/// Inserts jobs, and unblocks the ones whose order key was free.
 pub(super) async fn write(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());

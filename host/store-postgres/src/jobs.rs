@@ -1,4 +1,6 @@
-//! [`Jobs`]: which verb runs where. JSON is written and read in the caller's task, outside of the transaction.
+//! [`Jobs`]: which verb runs where.
+//!
+//! JSON is encoded and decoded in the caller's task, outside the transaction.
 
 use std::collections::HashSet;
 
@@ -36,7 +38,7 @@ impl Jobs for PostgresStore {
             }
         };
         let inserted = self.health.watch(Work::Accept, insert).await;
-        // Also if it seems to have failed: its connection may have broken after the commit.
+        // Also after an error: the connection may have broken after the commit.
         places.into_iter().for_each(|(lane, run_at)| self.fronts.written(lane, run_at));
         inserted
     }
@@ -72,7 +74,7 @@ impl Jobs for PostgresStore {
     async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError> {
         let (front, whole) = self.lost.look(now);
         let ending = self.database.call(&Ending { front, until, limit }).await?;
-        // Those that have ended are still there: they are found again until somebody has taken them back.
+        // Leases that have ended are still stored: they are found again until a claim has taken them back.
         if ending.iter().all(|(_, end)| *end > now) {
             self.lost.found_all(whole, now);
         }

@@ -1,21 +1,22 @@
-//! Many nodes, one database: PostgreSQL is the only thing that nodes share.
+//! Shared database: many nodes on one PostgreSQL, which is the only thing that they share.
 //!
-//! - **Each verb is one transaction** ([`transaction`]), at `READ COMMITTED`. What must not change between a question and its answer is
-//!   locked: rows by `FOR UPDATE`, in the order of their ids; what is not there yet by an advisory lock ([`locks`]). A transaction
-//!   that lost a deadlock is run again, unseen by the caller.
-//! - **Callers share transactions** ([`batch`]): plain inserts and settlements that wait are written together, on several connections.
-//! - **A job that is over moves away**, from `job` to `job_done`, in the statement that ends it ([`archive`]). So what is claimed from,
-//!   and vacuumed all the time, stays as small as the work that is left.
-//! - **What is old goes as a whole** ([`partitions`]): what is kept of jobs lies in partitions by the time of acceptance, which are dropped.
-//! - **Claims begin where the last ones found nothing more** ([`scan_watermarks`]), so that they do not wade through what other transactions keep
-//!   vacuum from removing.
-//! - **Plans do not depend on statistics.** A queue is often empty when they are gathered, and then a walk through all of it looks cheap.
-//!   Statements that are made all the time name the ids that they are about (`= ANY`), besides what they are joined with.
-//! - **A lease ends by its time only.** Nobody knows whether another node is alive, and nothing needs to: the token of the next lease
-//!   makes what comes late ineffective.
+//! - **Each verb is one transaction** ([`transaction`]), at `READ COMMITTED`. Facts that must not change between a query and its use are
+//!   locked: rows by `FOR UPDATE`, in the order of their ids; things that are not rows yet by an advisory lock ([`locks`]). A transaction
+//!   that lost a deadlock is run again, without the caller's notice.
+//! - **Callers share transactions** ([`batch`]): waiting plain inserts and settlements are written together, on several connections.
+//! - **Ended jobs move**, from `job` to `job_done`, in the statement that ends them ([`archive`]). So the table that is claimed from, and
+//!   vacuumed all the time, stays as small as the remaining work.
+//! - **Old jobs are dropped by partition** ([`partitions`]): the rows of jobs are partitioned by the time of acceptance, and whole partitions
+//!   are dropped.
+//! - **Claims begin at scan watermarks** ([`scan_watermarks`]), so that they skip dead index entries that other transactions keep vacuum from
+//!   removing.
+//! - **Plans do not depend on statistics.** A queue is often empty when they are gathered, and then a scan of the whole queue looks cheap.
+//!   Frequent statements name the ids that they are about (`= ANY`), in addition to their joins.
+//! - **A lease ends by its time only.** No node knows whether another one is alive, and none needs to: the token of the next lease makes late
+//!   results ineffective.
 //!
-//! When the database cannot be reached, or falls silent ([`connections`]), verbs answer [`StoreError::Unavailable`]; they work again as
-//! soon as it can. A write whose connection breaks during the commit may or may not have been made.
+//! When the database cannot be reached, or falls silent ([`connections`]), verbs return [`StoreError::Unavailable`]; they succeed again as
+//! soon as it can be reached. A write whose connection breaks during the commit may or may not have been made.
 
 mod admit;
 #[cfg(test)]
@@ -91,8 +92,8 @@ impl PostgresStore {
     /// Connects, and creates or migrates the schema.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the database cannot be reached; [`StoreError::Corrupt`] if it is not one of this program, or of a
-    /// newer version of it, or its server is too old.
+    /// Returns [`StoreError::Unavailable`] if the database cannot be reached; [`StoreError::Corrupt`] if it is not one of this program, or
+    /// one of a newer version, or if its server is too old.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let database = Arc::new(Database::new(open::open(&options).await?));
         let viewers = Viewers::new(database.connections.for_viewers());

@@ -1,4 +1,4 @@
-//! Lists of jobs, of those that are over and those that are not, merged.
+//! Lists of jobs, merged from the tables of ended and of unfinished jobs.
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
@@ -12,14 +12,16 @@ use carillon_store::labels::label;
 use carillon_store::unreadable::{self, Page};
 use carillon_store::{JobFilter, JobsQuery, NamesQuery};
 
-/// A group's jobs in one state, in the order of the index `job_state` or `job_done_state`.
+/// Selects a group's jobs in one state, in the order of the index `job_state` or `job_done_state`.
 const IN_STATE: &str = "SELECT id FROM {table} WHERE grp = $1 AND state = '{state}' AND id < $3";
 
-/// A group's jobs of one name, in the order of the index `job_name` or `job_done_name`.
+/// Selects a group's jobs of one name, in the order of the index `job_name` or `job_done_name`.
 const OF_NAME: &str = "SELECT id FROM {table} WHERE grp = $1 AND name = $5 AND state IN ({states}) AND id < $3";
 
-/// The rest of a filter. A spec begins with the target, as JSON that this program wrote: it is not parsed, because it may hold the
-/// character zero, which PostgreSQL refuses. $12 and $13 are written as in JSON.
+/// Further conditions of a filter.
+///
+/// A spec begins with the target, as JSON that this program wrote. It is not parsed, because it may contain the character zero, which
+/// PostgreSQL refuses. $12 and $13 are written as in JSON.
 const FILTER: &str = r#"
     AND ($5::TEXT IS NULL OR name = $5) AND ($6::TEXT IS NULL OR starts_with(name, $6))
     AND ($7::BIGINT IS NULL OR created_at >= $7) AND ($8::BIGINT IS NULL OR created_at < $8)
@@ -32,7 +34,9 @@ const FILTER: &str = r#"
             WHERE job_spec.job = {table}.id) AS target
         WHERE ($12 IS NULL OR url = $12) AND ($13 IS NULL OR starts_with(url, $13))))"#;
 
-/// The lists of ids that a filter is about: by name, or in each of these states. `rest` ends each of them.
+/// Returns the lists of ids that a filter selects: by name, or in each of these states.
+///
+/// `rest` ends each of them.
 fn ids_sql(states: &[State], of_name: bool, rest: &str) -> String {
     let list = |sql: &str, table: &str| format!("({sql} {rest})").replace("{table}", table);
     let lists: Vec<String> = if of_name {
@@ -49,8 +53,9 @@ fn ids_sql(states: &[State], of_name: bool, rest: &str) -> String {
     lists.join(" UNION ALL ")
 }
 
-/// The statement for a page: as many of each list as go on a page, and of them the newest. The `OFFSET` keeps the view from being joined
-/// as a whole.
+/// Returns the statement for a page: a page of each list, and of these jobs the newest.
+///
+/// The `OFFSET` keeps PostgreSQL from joining the whole view.
 pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name, &format!("{FILTER} ORDER BY id DESC LIMIT $14"));
     format!(
@@ -60,7 +65,7 @@ pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
     )
 }
 
-/// The statement for a page over all groups of a tenant: of each group as many as go on a page, and of them the newest.
+/// Returns the statement for a page over all groups of a tenant: a page of each group, and of these jobs the newest.
 pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name, &format!("{FILTER} ORDER BY id DESC LIMIT $14"))
         .replace("grp = $1", "grp = groups.id");
@@ -74,17 +79,17 @@ pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
     )
 }
 
-/// How many jobs one statement looks at in order to count, whether they fit the filter or not.
+/// Number of jobs that one counting statement reads, whether they match the filter or not.
 const COUNT_WINDOW: i64 = 20_000;
 
-/// The statement that finds where a window ends: the id of its last job, if there are so many.
+/// Returns the statement that finds the end of a window: the id of its last job, if the window is full.
 fn window_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name, "ORDER BY id DESC LIMIT $4").replace("$5", "$2");
     let unused = if of_name { "" } else { "WHERE $2::TEXT IS NULL" };
     format!("SELECT id FROM ({ids}) AS lists {unused} ORDER BY id DESC LIMIT 1 OFFSET $4 - 1")
 }
 
-/// The statement that counts the jobs of a window.
+/// Returns the statement that counts the jobs of a window.
 fn count_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name, &format!("{FILTER} AND id >= $14"));
     format!(
@@ -115,13 +120,13 @@ fn bind<'q>(sql: String, filter: &'q JobFilter, before: Option<JobId>) -> Result
         .bind(filter.url_prefix.as_deref().map(in_json).transpose()?))
 }
 
-/// A text as it stands between the quotes of JSON.
+/// Returns a text as it is written between the quotes of JSON.
 fn in_json(text: &str) -> Result<String, Failure> {
     let quoted = to_json(&text)?;
     Ok(quoted[1..quoted.len() - 1].to_owned())
 }
 
-/// Whether it asks for a name or a key that nothing can have: none has the character zero in it, and PostgreSQL knows no such text.
+/// Returns whether the filter names a name or a key with the character zero, which no stored job has: PostgreSQL cannot store such texts.
 fn asks_for_nothing(filter: &JobFilter) -> bool {
     [&filter.name, &filter.name_prefix, &filter.order_key].into_iter().flatten().any(|name| name.contains('\0'))
 }
@@ -150,12 +155,12 @@ async fn page(db: &mut PgConnection, query: &JobsQuery, sql: String) -> Result<V
     Ok(jobs)
 }
 
-/// A row of `job_shown`, if it can be read.
+/// Returns the job of a row of `job_shown`, if it can be read.
 fn readable(row: &PgRow) -> Option<Job> {
     unreadable::readable(rows::job_id(row, "id").ok(), rows::job(row))
 }
 
-/// Counts window after window, each with statements of a bounded length, so that a large group takes long and does not fail.
+/// Counts jobs window by window, each with statements of a bounded duration, so that a large group takes long and does not fail.
 pub(super) struct Count<'f> {
     filter: &'f JobFilter,
     before: Uuid,
@@ -163,12 +168,12 @@ pub(super) struct Count<'f> {
 }
 
 impl<'f> Count<'f> {
-    /// Of a filter's jobs.
+    /// Begins to count a filter's jobs.
     pub(super) fn new(filter: &'f JobFilter) -> Self {
         Self { filter, before: filter.accepted_before.map_or(Uuid::max(), |before| before.0), jobs: 0 }
     }
 
-    /// Counts the next window. Returns how many jobs there are if it was the last one.
+    /// Counts the next window; returns the total if it was the last one.
     pub(super) async fn window(&mut self, db: &mut PgConnection) -> Result<Option<u64>, Failure> {
         let filter = self.filter;
         if asks_for_nothing(filter) {

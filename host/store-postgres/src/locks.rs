@@ -1,8 +1,8 @@
-//! Locks on things that are not rows yet: a key that nobody has used, a tick that nobody has dealt with, the queue behind an order key.
+//! Locks on things that are not rows yet: an unused key, an unhandled tick, the queue of an order key.
 //!
-//! Each such thing has a name, which is hashed to one of [`STRIPES`] advisory locks. Two names may share a lock, which costs waiting
-//! and nothing else; a lock for every name would overflow the server's table of locks when a request brings ten thousand of them. They
-//! are taken in the order of their numbers and given back by the end of the transaction.
+//! Each such thing has a name, which is hashed to one of [`STRIPES`] advisory locks. Two names may share a lock, which costs waiting and
+//! nothing else; a lock for every name would overflow the server's table of locks when a request brings ten thousand names. A transaction
+//! takes its locks in the order of their numbers and releases them at its end.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use sqlx::postgres::PgConnection;
 use super::error::Failure;
 use carillon_core::stable_hash::fnv;
 
-/// "Carl": sets our advisory locks apart from other programs' in the same database.
+/// "Carl": distinguishes our advisory locks from other programs' in the same database.
 pub(super) const CLASS: i32 = 0x4361_726c;
 
-/// How many locks the names share.
+/// Number of locks that the names share.
 const STRIPES: u64 = 256;
 
-/// The locks of all changes of what is configured, and of the list of nodes. None of the stripes.
+/// Locks of all changes of entities, and of the member list; they are not among the stripes.
 const ENTITIES: i32 = -1;
 const NODES: i32 = -2;
 
-/// The lock of a migration into the database, which a connection holds as long as it goes on.
+/// Lock of a migration into the database, which a connection holds during the migration.
 pub(super) const MIGRATION: i32 = -3;
 
-/// The lock of those who make partitions and drop them.
+/// Lock for making and dropping partitions.
 const ERAS: i32 = -4;
 
 const TRY: &str = "SELECT pg_try_advisory_xact_lock($1, $2)";
@@ -32,10 +32,10 @@ const TRY: &str = "SELECT pg_try_advisory_xact_lock($1, $2)";
 /// UNNEST keeps the order of the array.
 const TAKE: &str = "SELECT pg_advisory_xact_lock($1, stripe) FROM UNNEST($2::INTEGER[]) AS stripe";
 
-/// What a lock is for.
+/// Subject of a lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Name<'a> {
-    /// What is remembered of a producer, by tenant, kind and key.
+    /// A record of a producer's key, by tenant, kind and key.
     Recent(i64, &'a str, &'a str),
     /// A schedule's ticks.
     Schedule(i64),
@@ -67,17 +67,17 @@ pub(super) async fn take(db: &mut PgConnection, names: impl Iterator<Item = Name
     take_stripes(db, stripes.into_iter().collect()).await
 }
 
-/// Takes the lock of what is configured.
+/// Takes the lock of entities.
 pub(super) async fn take_entities(db: &mut PgConnection) -> Result<(), Failure> {
     take_stripes(db, vec![ENTITIES]).await
 }
 
-/// Takes the lock of the list of nodes.
+/// Takes the lock of the member list.
 pub(super) async fn take_nodes(db: &mut PgConnection) -> Result<(), Failure> {
     take_stripes(db, vec![NODES]).await
 }
 
-/// Takes the lock of the partitions, unless somebody has it.
+/// Takes the lock of the partitions, unless another session has it.
 pub(super) async fn try_eras(db: &mut PgConnection) -> Result<bool, Failure> {
     Ok(sqlx::query_scalar(TRY).bind(CLASS).bind(ERAS).fetch_one(db).await?)
 }

@@ -1,4 +1,4 @@
-//! The mark that a database carries while it is filled from another one, and after.
+//! Mark of a database that is, or was, filled from another one.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -11,19 +11,19 @@ pub(super) const LOOK: &str = "
 
 pub(super) const STAGE: &str = "SELECT source, stage FROM migration";
 
-/// How far a migration has come.
+/// Progress of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Rows are written for the first time.
+    /// Rows are being written for the first time.
     Copying,
-    /// All rows were written once. Those that changed since are written again.
+    /// All rows were written once; rows that changed since are written again.
     Copied,
     /// Nodes may serve from the database.
     Complete,
 }
 
 impl Stage {
-    /// The name in the database.
+    /// Returns the stage's name in the database.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Copying => "copying",

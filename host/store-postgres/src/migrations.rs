@@ -1,4 +1,6 @@
-//! The migrations of the shared database that the program carries. A database remembers the number, the title and a digest of each script that it has run.
+//! Built-in migrations of the shared database.
+//!
+//! A database records the number, the title and a digest of each script that it has run.
 
 use std::sync::LazyLock;
 
@@ -17,17 +19,18 @@ const SCRIPTS: [Script; 6] = [
     ("aborts", include_str!("../migrations/0006_aborts.sql")),
 ];
 
-/// What this program knows of PostgreSQL's schema. A newer one may have migrated further: nodes of both work side by side while one after the
-/// other is replaced.
+/// Migrations of PostgreSQL's schema that this program knows.
+///
+/// A newer program may have migrated further: nodes of both versions run side by side during a rolling update.
 pub(super) static MIGRATIONS: LazyLock<Migrator> =
     LazyLock::new(|| Migrator { ignore_missing: true, ..migrator(&SCRIPTS) });
 
-/// The number of the newest migration that this program knows.
+/// Returns the number of the newest migration that this program knows.
 pub(super) fn newest(migrator: &Migrator) -> i64 {
     migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// Numbers begin at 1.
+/// Numbers the scripts from 1.
 fn migrator(scripts: &[Script]) -> Migrator {
     let migration = |(number, (title, sql)): (i64, &Script)| {
         Migration::new(number, (*title).into(), MigrationType::Simple, sql.into_sql_str(), false)

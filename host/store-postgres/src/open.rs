@@ -1,7 +1,7 @@
-//! Opening a database: is it there, is it ours, is its schema the one this program knows?
+//! Opens a database: checks that it exists, belongs to this program, and has a schema that this program knows.
 //!
-//! Nodes may start at the same time: migrations run under a lock of the database. Nodes of two versions may run at the same time: a
-//! migration adds what the newer one needs, and what only the older one needs goes with a later version, which raises `needs`.
+//! Nodes may start at the same time: migrations run under a lock of the database. Nodes of two versions may run at the same time: a migration
+//! adds what the newer version needs, and a later version, which raises `needs`, removes what only the older one needs.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use super::migration_mark;
 use super::migrations;
 use carillon_store::{Durability, StoreError};
 
-/// The oldest server that the statements are written and tested for: PostgreSQL 15.
+/// Oldest server for which the statements are written and tested: PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;
 
-/// How long a node waits for the database where nothing else is said.
+/// Default time that a node waits for the database.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// A connection that was not needed for so long is closed: other nodes may be short of them.
+/// Idle time after which a connection is closed, because other nodes may be short of connections.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Where the database is and how it is written.
+/// Place of the database, and settings for writing it.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     hosts: Hosts,
@@ -35,14 +35,14 @@ pub struct PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// These options, with another durability.
+    /// Returns these options with another durability.
     #[must_use]
     pub fn with(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// These options, with another bound on how long the database is waited for: for a connection, and for the work of a transaction.
+    /// Returns these options with another bound on waiting for the database: for a connection, and for the work of a transaction.
     #[must_use]
     pub fn within(mut self, bound: Duration) -> Self {
         self.bound = bound;
@@ -53,15 +53,18 @@ impl PostgresOptions {
 impl FromStr for PostgresOptions {
     type Err = String;
 
-    /// Reads `postgres://user:password@host:port/database?sslmode=…`, as other programs write it, with one host or several. The error
-    /// does not repeat the URL, which may have a password in it.
+    /// Parses `postgres://user:password@host:port/database?sslmode=…`, as other programs write it, with one host or several.
+    ///
+    /// The error does not repeat the URL, which may contain a password.
     fn from_str(url: &str) -> Result<Self, Self::Err> {
         Ok(Self { hosts: Hosts::parse(url)?, durability: Durability::default(), bound: BOUND })
     }
 }
 
-/// Every statement is written as a walk along an index from a few rows to a few others. So no table is to be read as a whole because it
-/// was small when the plan was made, and no statement is worth compiling. A node that is gone without a word must not keep its connection.
+/// Settings of every session.
+///
+/// Every statement is written as a walk along an index from a few rows to a few others. So no table may be read as a whole because it was
+/// small when the plan was made, and no statement is worth compiling. The connection of a node that has gone silently must be closed.
 pub(super) const SESSION: &str = "
     SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
     SET enable_seqscan = off;
@@ -75,19 +78,21 @@ pub(super) const SESSION: &str = "
     SET tcp_user_timeout = '25s';
     SET application_name = 'carillon'";
 
-/// The server gives up when the node does: what nobody waits for any longer must not keep its locks.
+/// Returns the settings that make the server stop work when the node stops waiting, so that abandoned work keeps no locks.
 fn bounds(bound: Duration) -> String {
     let ms = bound.as_millis();
     format!("SET statement_timeout = {ms}; SET idle_in_transaction_session_timeout = {ms}")
 }
 
-/// An answered write is on disk, even if the server's own default is otherwise. (What waits for standbys waits longer still.)
+/// Setting for full durability: a confirmed write is on disk, whatever the server's default is.
+///
+/// A server setting that waits for standbys, too, is kept.
 pub(super) const FULL: &str =
     "SELECT set_config('synchronous_commit', 'on', FALSE) WHERE current_setting('synchronous_commit') = 'off'";
 
 pub(super) const NORMAL: &str = "SET synchronous_commit = off";
 
-/// Connects, and brings the schema up to date.
+/// Connects, and migrates the schema.
 pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, StoreError> {
     let durability = match options.durability {
         Durability::Full => FULL,
@@ -106,7 +111,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<Connections, Store
             Ok(())
         })
     });
-    // A connection of its own: the lock of the migrations belongs to it, and goes with it.
+    // A separate connection: the lock of the migrations belongs to it, and is released with it.
     let (writer, mut connection) = options.hosts.writer(options.bound).await?;
     prepare(&mut connection).await?;
     connection.close().await.map_err(Failure::from)?;
@@ -125,7 +130,7 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), Failure> {
     migrate(connection).await
 }
 
-/// Creates the schema, or brings it up to date.
+/// Creates or migrates the schema.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Failure> {
     // Not `run`: its bound on `Acquire` makes this future impossible to spawn.
     migrations::MIGRATIONS.run_direct(None, connection, false).await.map_err(migration_failure)?;
@@ -134,7 +139,7 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Failure
 
 const NEEDS: &str = "SELECT needs FROM carillon";
 
-/// A schema that a newer program has made, without what this one needs.
+/// Refuses a schema that a newer program has made without the parts that this program needs.
 async fn refuse_newer(connection: &mut PgConnection) -> Result<(), Failure> {
     let needs: i64 = sqlx::query_scalar(NEEDS).fetch_one(connection).await?;
     let known = migrations::newest(&migrations::MIGRATIONS);
@@ -147,7 +152,9 @@ async fn refuse_newer(connection: &mut PgConnection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A schema with tables that does not carry our mark. (A first start that was cut off leaves only the migrations' own table.)
+/// Selects tables of a schema without our mark.
+///
+/// A first start that was cut off leaves only the migrations' own table.
 const FOREIGN_TABLES: &str = "
     SELECT current_setting('server_version_num')::INTEGER AS version, to_regclass('carillon') IS NOT NULL AS ours,
         current_schema() IS NOT NULL AS has_schema,

@@ -1,9 +1,11 @@
 //! Order keys: of the unfinished jobs of one key, one at a time may be leased.
 //!
-//! A job with a key is stored as `blocked`. Whenever one of the key comes, ends or comes back, [`advance`] lets the one with the lowest
-//! id go, unless there is one already that may. So no claim ever looks at the jobs that wait behind it. Nobody else changes the queue of
-//! the key from there to the end of the transaction ([`Name::Order`]): of two transactions that each know half of the truth, the second
-//! sees what the first has done. That at most one job of a key is not blocked is also an index of the schema, `job_order_head`.
+//! A job with a key is stored as `blocked`. Whenever a job of the key is stored, ends or returns to `scheduled`, [`advance`] unblocks the job
+//! with the lowest id, unless one is unblocked already. So no claim ever reads the blocked jobs.
+//!
+//! From there to the end of the transaction no other one changes the queue of the key ([`Name::Order`]): of two transactions that each know a
+//! part of the changes, the second sees those of the first. The index `job_order_head` of the schema also ensures that at most one job of a
+//! key is unblocked.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +25,7 @@ pub(super) const ADVANCE: &str = "
             SELECT 1 FROM job AS head
             WHERE head.grp = free.grp AND head.order_key = free.order_key AND NOT head.blocked)";
 
-/// Lets the next job of each key (of a group) go if none may.
+/// Unblocks the next job of each key (of a group) if none is unblocked.
 pub(super) async fn advance(db: &mut PgConnection, keys: impl Iterator<Item = (i64, String)>) -> Result<(), Failure> {
     let keys: BTreeSet<(i64, String)> = keys.collect();
     if keys.is_empty() {

@@ -1,14 +1,13 @@
-//! What is kept of jobs lies in partitions, by the time of their acceptance, and goes with them.
+//! Partitions: the rows of jobs are partitioned by the time of acceptance, so that old ones are dropped as a whole.
 //!
-//! An era is a span of time and has a partition of each of [`TABLES`]. Removing rows one by one would cost as much as writing them did,
-//! and leave the database to clean up behind it; dropping a table costs nothing. So a row of an era is left where it is for a while
-//! after its time has come (see [`spared`]), until everything in its era is old, and then the era goes as a whole. If a few jobs are left
-//! that are not (they were accepted long before they were due, or had to be repeated, or are kept for longer), they move to the default
-//! partitions, and the era goes without them.
+//! An era is a span of time and has a partition of each of [`TABLES`]. Removing rows one by one would cost as much as writing them did, and
+//! leave vacuum work for the database; dropping a table costs nothing. So an old row of an era stays for a while (see [`spared`]), until
+//! everything in its era is old, and then the era is dropped as a whole. If a few of its jobs are not old (they were accepted long before
+//! they were due, or had to be repeated, or are kept for longer), they move to the default partitions, and the era is dropped without them.
 //!
-//! There are never more than [`MAX_ERAS`], whatever waits and however old the database is: each costs every statement that looks for a
-//! job a little, and locks. Nothing depends on eras for more than room: what belongs to none is in the default partitions, and rows that
-//! were spared long enough are removed one by one. So whatever needs a lock that it does not get soon, or would hold one for long
+//! There are never more than [`MAX_ERAS`], however many jobs wait and however old the database is: each era costs every statement that looks
+//! for a job a little, and locks. Eras save work only; nothing else depends on them: rows without an era are in the default partitions, and
+//! rows that were spared long enough are removed one by one. So work that needs a lock that it does not get soon, or would hold one for long
 //! ([`BOUNDS`]), is left for the next time.
 
 use std::time::Duration;
@@ -25,41 +24,45 @@ use carillon_core::job::State;
 use carillon_store::StoreError;
 use carillon_store::housekeeping::Housekeeping;
 
-/// What is partitioned, each by its job's id.
+/// Partitioned tables, each by its job's id.
 const TABLES: [&str; 3] = ["job_done", "job_spec", "attempt"];
 
-/// How many eras there are in the longest time for which a job is kept.
+/// Number of eras in the longest time for which a job is kept.
 const ERAS_KEPT: u32 = 32;
 
-/// The most eras. Where so many are each kept by more than [`MAX_ROWS_TO_REINSERT`] jobs, no new one begins before one of them has gone.
+/// Largest number of eras.
+///
+/// If all of them are kept by more than [`MAX_ROWS_TO_REINSERT`] jobs each, no new era begins before one of them is dropped.
 const MAX_ERAS: usize = 64;
 
-/// How many eras are made before they begin: as long as a backup, or another long transaction, keeps new ones from being made.
+/// Number of eras that are made before they begin: they cover the time in which a backup, or another long transaction, prevents new ones.
 const ERAS_AHEAD: u32 = 4;
 
-/// No era is shorter.
+/// Shortest length of an era.
 const SHORTEST: Duration = Duration::from_secs(60);
 
-/// The first one begins so long after now: what is being accepted has its place already.
+/// Time from now until the first era begins; jobs that are being accepted now already have a partition.
 const BEGINS_IN: Duration = Duration::from_secs(10);
 
-/// An era goes before all of its jobs are as old as any is kept, if so many are old.
+/// Number of old jobs at which an era is dropped before all of its jobs have reached the longest age.
 const MIN_ROWS_TO_TRUNCATE: i64 = 1_000;
 
-/// The most jobs that move to the default partitions so that their era can go.
+/// Largest number of jobs that move to the default partitions so that their era can be dropped.
 const MAX_ROWS_TO_REINSERT: i64 = 1_000;
 
-/// Everybody else waits as long as a lock is waited for, and as long as a statement takes that holds one: to make a partition, the default
-/// partition is searched for rows that belong into it.
+/// Time limits, because all other sessions wait while a lock is requested, and while a statement that holds one runs.
+///
+/// To make a partition, PostgreSQL searches the default partition for rows that belong to the new one.
 const BOUNDS: &str = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '500ms'";
 
-/// How long an era is, if a job is kept for `longest`.
+/// Returns the length of an era, if a job is kept for at most `longest`.
 fn length(longest: Duration) -> Duration {
     (longest / ERAS_KEPT).max(SHORTEST)
 }
 
-/// How much longer than asked for an old job is left in its era, which will go soon: not at all where that is more than half as long as
-/// it was to be kept.
+/// Returns how much longer than its retention an old job stays in its era, which will be dropped soon.
+///
+/// Zero where that is more than half of the retention.
 pub(super) fn spared(ended: &[(State, UnixMs)], now: UnixMs, before: UnixMs) -> Duration {
     let spared = length(longest(ended, now)).saturating_mul(5) / 4;
     if spared <= now.since(before) / 2 { spared } else { Duration::ZERO }
@@ -69,7 +72,7 @@ fn longest(ended: &[(State, UnixMs)], now: UnixMs) -> Duration {
     ended.iter().map(|(_, before)| now.since(*before)).max().unwrap_or_default()
 }
 
-/// From this time on, and before that one.
+/// A span of time, from `from` (included) to `until` (excluded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Era {
     from: UnixMs,
@@ -77,7 +80,9 @@ struct Era {
 }
 
 impl Era {
-    /// The next one. It ends where eras of this length end, so that all nodes agree.
+    /// Returns the next era.
+    ///
+    /// It ends at a multiple of the length, so that all nodes agree.
     fn next(from: UnixMs, length: Duration) -> Self {
         let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX).max(1);
         let end = from.0.div_euclid(length).saturating_add(1).saturating_mul(length);
@@ -93,7 +98,7 @@ impl Era {
         TABLES.map(|table| self.partition(table)).join(", ")
     }
 
-    /// Its bounds as ids, in quotes: the first 48 bits of an id are its time (RFC 9562, section 5.7).
+    /// Returns the bounds as quoted ids: the first 48 bits of an id are its time (RFC 9562, section 5.7).
     fn ids(self) -> (String, String) {
         (first_id(self.from), first_id(self.until))
     }
@@ -104,7 +109,7 @@ fn first_id(at: UnixMs) -> String {
     format!("'{}-{}-0000-0000-000000000000'", &hex[..8], &hex[8..12])
 }
 
-/// Makes eras for what is to come, and drops those in which nothing is left that is to be kept, or few jobs.
+/// Makes eras for the time to come, and drops eras in which no job, or few jobs, must be kept.
 pub(super) async fn tend(database: &Database, ended: &[(State, UnixMs)], now: UnixMs, done: &mut Housekeeping) {
     let longest = longest(ended, now);
     if longest.is_zero() {
@@ -130,7 +135,7 @@ pub(super) async fn tend(database: &Database, ended: &[(State, UnixMs)], now: Un
     }
 }
 
-/// A lock that was not to be had is no error: there is a next time.
+/// Ignores a lock that was not acquired in time: the work is done the next time.
 fn put_off(done: Result<(), StoreError>) -> Result<u64, StoreError> {
     match done {
         Err(StoreError::Unavailable(why)) => {
@@ -147,7 +152,7 @@ fn era(row: &sqlx::postgres::PgRow) -> Result<Era, Failure> {
     Ok(Era { from: UnixMs(row.try_get("from_ms")?), until: UnixMs(row.try_get("until_ms")?) })
 }
 
-/// All eras, from the oldest on.
+/// Lists all eras, the oldest first.
 struct List;
 
 #[async_trait]
@@ -171,7 +176,7 @@ struct Begin {
 
 #[async_trait]
 impl Verb for Begin {
-    /// Whether it made one.
+    /// Whether an era was made.
     type Done = bool;
 
     async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {
@@ -196,22 +201,22 @@ impl Verb for Begin {
     }
 }
 
-/// Drops an era, if all of it is old, or with few exceptions.
+/// Drops an era, if all of its jobs are old, or all but a few.
 struct End<'a> {
     era: Era,
     ended: &'a [(State, UnixMs)],
 }
 
-/// How many jobs of an era there are, as far as that matters.
+/// Numbers of an era's jobs, each up to a limit.
 struct Count {
-    /// At most one more than [`MAX_ROWS_TO_REINSERT`].
+    /// Jobs to keep, at most one more than [`MAX_ROWS_TO_REINSERT`].
     kept: i64,
-    /// At most [`MIN_ROWS_TO_TRUNCATE`].
+    /// Old jobs, at most [`MIN_ROWS_TO_TRUNCATE`].
     old: i64,
 }
 
 impl End<'_> {
-    /// The jobs of the era that are over, joined with what is kept of each state.
+    /// Returns the era's ended jobs, joined with the retention of their states.
     fn done(&self) -> String {
         let states = self.ended.iter().map(|(state, before)| format!("('{}', {}::BIGINT)", state.as_str(), before.0));
         let states = states.collect::<Vec<_>>().join(", ");
@@ -221,7 +226,7 @@ impl End<'_> {
         )
     }
 
-    /// The jobs of the era that are not over.
+    /// Returns the era's unfinished jobs.
     fn unfinished(&self) -> String {
         let (first, last) = self.era.ids();
         format!("job WHERE id >= {first} AND id < {last}")
@@ -239,7 +244,7 @@ impl End<'_> {
         Ok(Count { kept: row.try_get("kept")?, old: row.try_get("old")? })
     }
 
-    /// Drops it. What is not old moves to the default partitions.
+    /// Drops the era; jobs that are not old move to the default partitions.
     async fn drop(&self, db: &mut PgConnection) -> Result<bool, Failure> {
         self.lock(&mut *db).await?;
         let Count { kept, .. } = self.count(&mut *db).await?;
@@ -267,8 +272,10 @@ impl End<'_> {
         Ok(true)
     }
 
-    /// From here on nobody else reads or writes these tables, and what others have written is seen by the next statement. The tables are
-    /// locked before their partitions, as everybody else does.
+    /// Locks the era's tables.
+    ///
+    /// From here on no other session reads or writes them, and the next statement sees all that other sessions have written. The tables are
+    /// locked before their partitions, as in all other sessions.
     async fn lock(&self, db: &mut PgConnection) -> Result<(), Failure> {
         let parents = TABLES.map(|table| format!("ONLY {table}")).join(", ");
         let sql = format!("{BOUNDS}; LOCK TABLE {parents}, {} IN ACCESS EXCLUSIVE MODE", self.era.partitions());
@@ -276,7 +283,7 @@ impl End<'_> {
         Ok(())
     }
 
-    /// Whether everything that ended with the era is old, whatever it ended as.
+    /// Returns whether every job that ended with the era is old, whatever its final state is.
     fn is_past(&self) -> bool {
         self.ended.iter().all(|(_, before)| self.era.until <= *before)
     }
@@ -284,7 +291,7 @@ impl End<'_> {
 
 #[async_trait]
 impl Verb for End<'_> {
-    /// Whether it has gone.
+    /// Whether the era was dropped.
     type Done = bool;
 
     async fn run(&self, db: &mut PgConnection) -> Result<bool, Failure> {

@@ -1,4 +1,4 @@
-//! [`Peers`]: the list of nodes, and `NOTIFY`.
+//! [`Peers`]: the member list, and signals by `NOTIFY`.
 
 use std::time::Duration;
 
@@ -14,24 +14,27 @@ use carillon_core::clock::UnixMs;
 use carillon_store::documents::{millis, to_json};
 use carillon_store::{Heartbeat, Member, MemberList, Peers, Signal, Signals, StoreError};
 
-/// The channel of `NOTIFY`. What is said on it is a word and who says it: `jobs 0193…`.
+/// Channel of `NOTIFY`.
+///
+/// A message is a word and its sender: `jobs 0193…`.
 const CHANNEL: &str = "carillon";
 
-/// The words.
+/// Words of the messages.
 const JOBS: &str = "jobs";
 const CATALOG: &str = "catalog";
 const BEAT: &str = "beat";
 
-/// Every node is heard on the channel once a second, the listener itself included. Who hears nothing for so long listens to a
-/// connection that has died without saying so.
+/// Silence after which a listener's connection counts as dead.
+///
+/// Every node sends a message once a second, the listener's own node included.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long it may take to begin to listen.
+/// Longest time to begin to listen.
 const LISTEN_WAIT: Duration = Duration::from_secs(10);
 
 const TIME: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT AS now";
 
-/// The time is taken once. A node that was thought dead and comes back has come anew.
+/// The time is read once. A node that was considered dead and comes back counts as joining anew.
 const PUT: &str = "
     WITH time AS MATERIALIZED (
         SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::BIGINT AS now
@@ -60,14 +63,14 @@ async fn leave(db: &mut PgConnection, node: Uuid) -> Result<(), Failure> {
 
 const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
-/// Says a word to all nodes, when the transaction is committed.
+/// Sends a word to all nodes, when the transaction is committed.
 async fn notify(db: &mut PgConnection, word: &str, from: Option<Uuid>) -> Result<(), Failure> {
     let text = from.map_or_else(|| word.to_owned(), |from| format!("{word} {from}"));
     sqlx::query(NOTIFY).bind(CHANNEL).bind(text).execute(db).await?;
     Ok(())
 }
 
-/// Says that something was configured.
+/// Announces that the configuration has changed.
 pub(super) async fn notify_catalog(db: &mut PgConnection) -> Result<(), Failure> {
     notify(db, CATALOG, None).await
 }
@@ -76,7 +79,7 @@ pub(super) async fn notify_catalog(db: &mut PgConnection) -> Result<(), Failure>
 impl Verb for Heartbeat {
     type Done = MemberList;
 
-    /// Nodes that come do so one after the other. Those that are there wait for nobody.
+    /// Nodes that join do so one after the other. Nodes that are members already do not wait.
     async fn run(&self, db: &mut PgConnection) -> Result<MemberList, Failure> {
         if self.comes {
             locks::take_nodes(db).await?;
@@ -123,7 +126,7 @@ impl Peers for PostgresStore {
     }
 
     async fn listen(&self, own: Uuid) -> Result<Box<dyn Signals>, StoreError> {
-        // A connection of its own, which goes with the listener whatever state it is in.
+        // A separate connection, which is closed with the listener, whatever its state is.
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.database.connections.options());
         let listening = async {
             let mut listener = PgListener::connect_with(&pool).await?;
@@ -140,7 +143,7 @@ fn silent() -> StoreError {
     StoreError::Unavailable("nothing is heard from the database".to_owned())
 }
 
-/// An open ear.
+/// A listening connection.
 struct Channel {
     listener: PgListener,
     own: String,
@@ -155,7 +158,7 @@ impl Signals for Channel {
             match heard.payload().split_once(' ') {
                 Some((JOBS, from)) if from != self.own => return Ok(Signal::Jobs),
                 None if heard.payload() == CATALOG => return Ok(Signal::Catalog),
-                // What newer versions may say, and what this node said itself.
+                // Messages of newer versions, and this node's own messages.
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! The plans of the statements whose cost must not grow with the number of jobs, in a database that has some.
+//! Plan tests of the statements whose cost must not grow with the number of jobs, in a database with some jobs.
 
 use super::tests::{Cluster, Fresh, cluster};
 use super::{
@@ -7,7 +7,8 @@ use super::{
 };
 use carillon_core::job::State;
 
-/// Jobs in all states, spread over groups; and what is found by walking if it is not found by an index.
+/// Fills the database with jobs in all states, spread over groups, and with rows that a statement finds by a scan if it does not use an
+/// index.
 const FILL: &str = "
     INSERT INTO entity (tenant, kind, name, version, doc, created_at, updated_at)
         SELECT 1, 'group', 'g' || n, 1, '{}', 0, 0 FROM generate_series(1, 50) AS n;
@@ -28,7 +29,7 @@ const FILL: &str = "
     INSERT INTO ticked SELECT n, 0, 0 FROM generate_series(0, 99) AS n;
     ANALYZE";
 
-/// Ids are spread over all there can be, and so are the partitions.
+/// Ids are spread over the whole range, and so are the partitions.
 fn partitions() -> String {
     let tables = ["job_done", "job_spec", "attempt"];
     let partition = |table, from: u8| {
@@ -102,7 +103,7 @@ fn statements() -> Vec<(&'static str, String)> {
     statements
 }
 
-/// The plan for whatever the parameters may be.
+/// Returns the generic plan, for any values of the parameters.
 fn explain(sql: &str) -> String {
     let parameters = (1..).take_while(|n| sql.contains(&format!("${n}"))).count();
     let nulls = match parameters {
@@ -115,9 +116,9 @@ fn explain(sql: &str) -> String {
     )
 }
 
-/// A step that reads a table of jobs and is not told where to begin.
+/// Returns whether a step reads a table of jobs without a condition on where to begin.
 fn is_expensive(step: &str, condition: Option<&&str>) -> bool {
-    // Of a partition its name is followed by the number that it has in this plan.
+    // In the plan, a partition's name is followed by a number.
     let reads = ["job", "job_done_", "job_spec_", "attempt_", "recent", "tick"].iter().any(|table| {
         match table.ends_with('_') {
             true => step.contains(&format!(" on {table}")),
@@ -135,7 +136,7 @@ fn hot_statements_use_their_index() {
     cluster.sql(&database, &partitions());
     cluster.sql(&database, FILL);
     assert_walks(&cluster, &database, |_| true);
-    // A queue that was empty when the statistics were gathered, as it often is.
+    // The queue was empty when the statistics were gathered, as it often is.
     cluster.sql(&database, "TRUNCATE job, attempt");
     cluster.sql(&database, "VACUUM ANALYZE job, attempt");
     let often = [

@@ -1,4 +1,4 @@
-//! Whether a job could be stored now.
+//! Checks whether a job could be stored now.
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -12,7 +12,7 @@ use carillon_core::job::{GroupId, JobId, TenantId};
 use carillon_store::StoreError;
 use carillon_store::documents::{PROBE, PROBE_BYTES, probe_job};
 
-/// Any group: its jobs go where those of all groups go.
+/// Selects any group: all groups' jobs are stored in the same tables.
 const A_GROUP: &str = "SELECT id, tenant FROM entity WHERE kind = 'group' AND deleted_at IS NULL LIMIT 1";
 
 const WRITE: &str = "
@@ -21,7 +21,7 @@ const WRITE: &str = "
 
 const REMOVE: &str = "DELETE FROM recent WHERE tenant = 0 AND kind = $1 AND key = $1";
 
-/// See [`carillon_store::Jobs::probe`].
+/// Runs [`carillon_store::Jobs::probe`].
 pub(super) async fn run(database: &Database, id: JobId, now: UnixMs) -> Result<(), StoreError> {
     match database.transact(&InsertAndFail { id, now }).await {
         Err(StoreError::Conflict(text)) if text == PROBE => {}
@@ -31,7 +31,7 @@ pub(super) async fn run(database: &Database, id: JobId, now: UnixMs) -> Result<(
     database.transact(&Remove).await
 }
 
-/// A transaction that fails is undone.
+/// Does the work of an insert in a transaction that fails, so that it is undone.
 struct InsertAndFail {
     id: JobId,
     now: UnixMs,
@@ -60,7 +60,7 @@ impl Verb for Write {
     type Done = ();
 
     async fn run(&self, db: &mut PgConnection) -> Result<(), Failure> {
-        // Of random digits, so that it is not compressed.
+        // Random digits, which cannot be compressed.
         let doc: String = (0..PROBE_BYTES / 16)
             .map(|part| format!("{:016x}", carillon_core::stable_hash::fnv(part.to_be_bytes().into_iter())))
             .collect();

@@ -1,4 +1,4 @@
-//! What is remembered of producers for a while: answers by idempotency key, jobs by dedupe key, pushes by debounce key.
+//! Records of producers' keys, each kept for a time: responses by idempotency key, jobs by dedupe key, due times by debounce key.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -8,14 +8,16 @@ use super::reads;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId, TenantId};
 
-/// Something that is remembered of a producer. Its name is locked ([`super::locks::Name::Recent`]) before it is asked for.
+/// A record of a producer's key.
+///
+/// Its name is locked ([`super::locks::Name::Recent`]) before the record is read.
 pub(super) struct Memory<'a> {
     pub(super) tenant: TenantId,
     pub(super) kind: &'static str,
     pub(super) key: &'a str,
 }
 
-/// What was found.
+/// Content of a record.
 pub(super) struct Remembered {
     pub(super) job: Option<JobId>,
     pub(super) doc: String,
@@ -30,14 +32,14 @@ pub(super) const REMEMBER: &str = "
         expires_at = excluded.expires_at, job = excluded.job, doc = excluded.doc";
 
 impl Memory<'_> {
-    /// What is remembered at `now`.
+    /// Returns the content that is valid at `now`.
     pub(super) async fn read(&self, db: &mut PgConnection, now: UnixMs) -> Result<Option<Remembered>, Failure> {
         let query = sqlx::query(RECALL).bind(self.tenant.0).bind(self.kind).bind(self.key).bind(now.0);
         let Some(row) = query.fetch_optional(db).await? else { return Ok(None) };
         Ok(Some(Remembered { job: row.try_get::<Option<_>, _>("job")?.map(JobId), doc: row.try_get("doc")? }))
     }
 
-    /// The job that is remembered, if it is still there.
+    /// Returns the recorded job, if it still exists.
     pub(super) async fn job(&self, db: &mut PgConnection, now: UnixMs) -> Result<Option<Job>, Failure> {
         match self.read(db, now).await?.and_then(|found| found.job) {
             Some(job) => reads::job_on(db, self.tenant, job).await,
@@ -45,7 +47,7 @@ impl Memory<'_> {
         }
     }
 
-    /// Remembers it until then.
+    /// Writes the record, with the time until which it is kept.
     pub(super) async fn write(
         &self,
         db: &mut PgConnection,

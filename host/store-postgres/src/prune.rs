@@ -1,5 +1,6 @@
-//! What is removed row by row because it is old, and does not go with its partition ([`super::partitions`]). Several nodes may do it at once:
-//! each passes over the rows that another one is removing.
+//! Removes old rows one by one, where they are not dropped with their partition ([`super::partitions`]).
+//!
+//! Several nodes may prune at once: each skips the rows that another one is removing.
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
@@ -21,7 +22,7 @@ pub(super) const PRUNE_FINISHED: &str = "
     )
     DELETE FROM job_done WHERE id = ANY (ARRAY (SELECT old.id FROM old))";
 
-/// A group that was deleted has no job that is not over, unless one was redriven since.
+/// A deleted group has no unfinished job, unless one was redriven since.
 pub(super) const PRUNE_DELETED_GROUPS: &str = "
     WITH old AS MATERIALIZED (
         SELECT inside.id FROM entity
@@ -73,7 +74,7 @@ pub(super) const FORGET_DELETED_SCHEDULES: &str = "
     WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
         AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
 
-/// Jumps from schedule to schedule in the key of `tick`: those that were deleted are known by nothing else.
+/// Jumps from schedule to schedule in the key of `tick`: no other row names the deleted schedules.
 pub(super) const PRUNE_TICKS_OF_DELETED: &str = "
     WITH RECURSIVE known (schedule) AS (
         (SELECT schedule FROM tick WHERE schedule > 0 ORDER BY schedule LIMIT 1)
@@ -116,11 +117,11 @@ impl Verb for Step {
     }
 }
 
-/// Makes one step after the other, each as a transaction of its own: one that fails keeps no other from being made.
+/// Runs one step after the other, each as a transaction of its own: a step that fails does not prevent the others.
 pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, StoreError> {
     let mut done = Housekeeping::new(what.limit);
     partitions::tend(database, &what.ended, what.now, &mut done).await;
-    // What is unfinished is in another table, whatever is asked for.
+    // Unfinished jobs are in another table, whatever states are requested.
     for (state, before) in &what.ended {
         let before = before.minus(partitions::spared(&what.ended, what.now, *before));
         let step = Step { state: Some(state.as_str()), ..Step::new(PRUNE_FINISHED, [before.0, done.left()]) };
@@ -140,7 +141,7 @@ pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, Stor
     ];
     for (name, step) in rest {
         let removed = database.transact(&step).await;
-        // Groups and schedules are no part of the count: there is always time for all of them.
+        // Steps for groups and schedules do not count towards the limit: each round handles all of them.
         done.rest(name, if step.numbers.is_empty() { removed.map(|_| 0) } else { removed });
     }
     done.finish()

@@ -1,5 +1,7 @@
-//! Reads of single jobs and of counts. Each is one statement, so that it sees one state of the database: a job that just moves from
-//! `job` to `job_done` is seen in one of them.
+//! Reads of single jobs and of counts.
+//!
+//! Each read is one statement, so that it sees one state of the database: a job that is moving from `job` to `job_done` is seen in exactly
+//! one of them.
 
 use bytes::Bytes;
 use sqlx::Row as _;
@@ -24,7 +26,7 @@ pub(super) const WAITING: &str = "
         SELECT min(run_at) FROM job WHERE state = 'scheduled' AND NOT blocked AND job.lane = waiting.lane) AS earliest
     FROM waiting WHERE lane IS NOT NULL";
 
-/// The same of some lanes, each from its front on.
+/// Reads the first jobs of some lanes, each from its watermark on.
 pub(super) const WAITING_IN: &str = "
     SELECT lane, (
         SELECT min(run_at) FROM job
@@ -47,7 +49,7 @@ pub(super) async fn waiting(db: &mut PgConnection, fronts: &Fronts) -> Result<Ve
 
 pub(super) const JOB: &str = "SELECT * FROM job_shown WHERE id = $1 AND tenant = $2";
 
-/// On a connection that may have changed it.
+/// Reads a job on the connection that may have changed it.
 pub(super) async fn job_on(db: &mut PgConnection, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
     let row = sqlx::query(JOB).bind(id.0).bind(tenant.0).fetch_optional(db).await?;
     row.as_ref().map(rows::job).transpose()
@@ -103,7 +105,7 @@ pub(super) const STATS: &str = "
     JOIN job ON job.lane = mine.id * 20 + level.number
     WHERE job.state = 'scheduled' AND NOT job.blocked AND job.run_at <= $3";
 
-/// A walk along the index `job_due`.
+/// Reads the index `job_due` from end to end.
 pub(super) const BACKLOG: &str = "
     SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= $1) AS due, min(run_at) AS earliest,
         pg_database_size(current_database()) AS bytes

@@ -1,4 +1,6 @@
-//! Between rows and the words of [`carillon_core::job`]. What does not fit is [`StoreError::Corrupt`], never a panic.
+//! Conversion between rows and the types of [`carillon_core::job`].
+//!
+//! A value that does not fit is [`StoreError::Corrupt`], never a panic.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -37,13 +39,13 @@ pub(super) fn word<T: FromStr<Err = String>>(row: &PgRow, column: &str) -> Resul
     row.try_get::<&str, _>(column)?.parse().map_err(|error: String| corrupt(column, &error))
 }
 
-/// Reads a column that holds one of several words, or nothing.
+/// Reads a column that holds one of several words, or NULL.
 pub(super) fn word_if_any<T: FromStr<Err = String>>(row: &PgRow, column: &str) -> Result<Option<T>, Failure> {
     let text: Option<&str> = row.try_get(column)?;
     text.map(|text| text.parse().map_err(|error: String| corrupt(column, &error))).transpose()
 }
 
-/// The order key of a job's row, with its group.
+/// Reads the order key of a job's row, with its group.
 pub(super) fn order_key(row: &PgRow) -> Result<Option<(i64, String)>, Failure> {
     let (group, key): (i64, Option<String>) = (row.try_get("grp")?, row.try_get("order_key")?);
     Ok(key.map(|key| (group, key)))
@@ -74,7 +76,7 @@ pub(super) fn job(row: &PgRow) -> Result<Job, Failure> {
     job_with(row, finished_at, document(row, "spec")?, number(row, "body_len")?)
 }
 
-/// Reads a row of `job` or `job_done`; the rest is elsewhere.
+/// Reads a row of `job` or `job_done`, with the values that other tables hold.
 pub(super) fn job_with(
     row: &PgRow,
     finished_at: Option<UnixMs>,

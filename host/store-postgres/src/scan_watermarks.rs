@@ -1,14 +1,14 @@
-//! From where claims look.
+//! Scan watermarks: where the next claim of each lane starts, so that it skips dead index entries.
 //!
-//! A job that is claimed leaves a dead entry in the index `job_due`. Claims step over it until it is vacuumed away, and as long as any
-//! transaction of the database is open, be it a report or a forgotten session, nothing that ended since is. A claim that begins at the
-//! beginning of its lane then takes longer with every job. So a node remembers of each lane up to where it has found nothing, and begins
-//! there.
+//! A claimed job leaves a dead entry in the index `job_due`. Claims step over it until it is vacuumed away, and as long as any transaction of
+//! the database is open, be it a report or a forgotten session, vacuum removes nothing that ended since. A claim that starts at the beginning
+//! of its lane then takes longer with every job. So a node remembers for each lane the time up to which it has found nothing, the watermark
+//! (`front` in the code), and starts there.
 //!
-//! Jobs may come to wait before that front. Those that became due less than [`SLACK`] ago are found all the same, which are nearly all
-//! that other nodes write. What this node itself writes further back moves the front back, or makes the node forget all fronts. The rest,
-//! such as what another node lets go that waited behind an order key, is found by the next look from the beginning: once in
-//! [`WHOLE_PERIOD`], or, where that look takes long, as often as keeps it to a twentieth of the time.
+//! Jobs may be written before the watermark. Jobs that became due less than [`SLACK`] ago are found nevertheless, which are nearly all that
+//! other nodes write. A job that this node itself writes further back moves the watermark back, or makes the node forget all watermarks. The
+//! rest, such as a job that another node unblocks after an earlier job of its order key has ended, is found by the next scan from the
+//! beginning: once in [`WHOLE_PERIOD`], or, where that scan takes long, as often as keeps it to a twentieth of the time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,22 +16,22 @@ use std::time::Duration;
 
 use carillon_core::clock::{Stopwatch, UnixMs};
 
-/// How long ago a job may have become due that is committed only now: longer than a busy database takes to write it.
+/// Largest age of a due job that is committed only now: longer than a busy database takes to write it.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// How often a node looks from the beginning.
+/// Time between two scans from the beginning.
 const WHOLE_PERIOD: Duration = Duration::from_secs(1);
 
-/// How many times as long as such a look has taken, none is made.
+/// Smallest ratio of the time without scans from the beginning to the duration of the last one.
 const WHOLE_SHARE: u32 = 20;
 
-/// What claims by the end of leases, and of the time to live, may find behind their front: clocks were corrected, rows were locked.
+/// Distance before the watermark that claims of expired leases and passed deadlines still scan: clocks were corrected, rows were locked.
 const LATE_SLACK: Duration = Duration::from_secs(10);
 
-/// How often these look from the beginning.
+/// Time between two such claims that scan from the beginning.
 const LATE_WHOLE_PERIOD: Duration = Duration::from_secs(60);
 
-/// When a look from the beginning is due.
+/// Schedule of the scans from the beginning.
 #[derive(Debug)]
 struct Whole {
     period: Duration,
@@ -52,28 +52,30 @@ impl Whole {
     }
 }
 
-/// The fronts of one node.
+/// Watermarks of one node.
 #[derive(Debug)]
 pub(super) struct Fronts(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// None is known before the first look from the beginning; after it, those that are not here are empty.
+    /// Watermark of each lane.
+    ///
+    /// None is known before the first scan from the beginning; after it, lanes that are missing here are empty.
     lanes: HashMap<i64, i64>,
     whole: Whole,
-    /// The first job of each lane that was written since the last look began: it may not have seen it.
+    /// Earliest job of each lane that was written since the last scan began, which may not have seen it.
     written: HashMap<i64, i64>,
-    /// How often everything was forgotten.
+    /// Number of times that all watermarks were forgotten.
     forgotten: u64,
-    /// The latest time that was claimed for.
+    /// Latest time of a claim.
     now: i64,
 }
 
-/// How a look for what waits is made.
+/// Kind of a scan for waiting jobs.
 pub(super) enum Look {
-    /// From the beginning.
+    /// A scan from the beginning.
     Whole { began: Stopwatch, forgotten: u64 },
-    /// In these lanes, from these times on.
+    /// A scan of these lanes, from these times on.
     Lanes(Vec<i64>, Vec<i64>),
 }
 
@@ -92,7 +94,7 @@ impl Fronts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How to look now.
+    /// Returns the kind of the next scan.
     pub(super) fn look(&self) -> Look {
         let mut inner = self.lock();
         if inner.whole.is_due() {
@@ -103,13 +105,13 @@ impl Fronts {
         Look::Lanes(lanes, fronts)
     }
 
-    /// Takes note of the first job of each lane; none waits in those that are not named, or that have no job.
+    /// Records the first job of each lane; lanes that are missing, or have no job, are empty.
     pub(super) fn found(&self, look: Look, earliest: impl Iterator<Item = (i64, Option<i64>)>) {
         let mut inner = self.lock();
         let latest = inner.now;
         let front = |earliest: Option<i64>| UnixMs(earliest.map_or(latest, |at| at.min(latest))).minus(SLACK).0;
         match look {
-            // What was forgotten meanwhile takes another look.
+            // The watermarks were forgotten during the scan: another scan is needed.
             Look::Whole { forgotten, .. } if forgotten != inner.forgotten => {}
             Look::Whole { began, .. } => {
                 inner.lanes = earliest.map(|(lane, at)| (lane, front(at))).collect();
@@ -121,7 +123,7 @@ impl Fronts {
             Look::Lanes(lanes, fronts) => {
                 let asked: HashMap<i64, i64> = lanes.into_iter().zip(fronts).collect();
                 for (lane, at) in earliest {
-                    // One that was moved back meanwhile stays there.
+                    // A watermark that was moved back during the scan stays where it is.
                     if let Some(known) = inner.lanes.get_mut(&lane).filter(|known| asked.get(&lane) == Some(known)) {
                         *known = front(at).max(*known);
                     }
@@ -130,7 +132,7 @@ impl Fronts {
         }
     }
 
-    /// From where a claim looks in ten lanes from this one on.
+    /// Returns the watermarks of ten lanes from `first` on.
     pub(super) fn of(&self, first: i64) -> [i64; 10] {
         let inner = self.lock();
         let mut lane = first;
@@ -141,7 +143,9 @@ impl Fronts {
         })
     }
 
-    /// Jobs are claimed that are due at this time. If the clock was set back, jobs are written behind all that is known.
+    /// Records a claim of jobs that are due at `now`.
+    ///
+    /// If the clock was set back, jobs may be written before all watermarks, so all are forgotten.
     pub(super) fn claim(&self, now: UnixMs) {
         let mut inner = self.lock();
         if now.plus(SLACK).0 < inner.now {
@@ -151,7 +155,7 @@ impl Fronts {
         inner.now = inner.now.max(now.0);
     }
 
-    /// A job was written.
+    /// Records that a job was written.
     pub(super) fn written(&self, lane: i64, run_at: UnixMs) {
         let mut inner = self.lock();
         let first = inner.written.entry(lane).or_insert(run_at.0);
@@ -161,7 +165,7 @@ impl Fronts {
         }
     }
 
-    /// Jobs may wait anywhere.
+    /// Forgets all watermarks, because jobs may wait before them.
     pub(super) fn forget(&self) {
         self.lock().forget();
     }
@@ -180,14 +184,14 @@ impl Inner {
     }
 }
 
-/// From where a claim by the end of leases, or of the time to live, looks.
+/// Watermark of claims of expired leases, or of passed deadlines.
 #[derive(Debug)]
 pub(super) struct LateFront(Mutex<Late>);
 
 #[derive(Debug)]
 struct Late {
     whole: Whole,
-    /// The time of the last look.
+    /// Time of the last scan.
     now: UnixMs,
 }
 
@@ -200,7 +204,9 @@ impl LateFront {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From where to look now, and what to say when that is done. If the clock was set back, from the beginning.
+    /// Returns the time from which to scan now, and the value to pass to [`Self::found_all`].
+    ///
+    /// If the clock was set back, the scan starts at the beginning.
     pub(super) fn look(&self, now: UnixMs) -> (UnixMs, Option<Stopwatch>) {
         let late = self.lock();
         match late.whole.is_due() || now < late.now {
@@ -209,7 +215,7 @@ impl LateFront {
         }
     }
 
-    /// Nothing is left up to `now`.
+    /// Records that nothing is left up to `now`.
     pub(super) fn found_all(&self, whole: Option<Stopwatch>, now: UnixMs) {
         let mut late = self.lock();
         if let Some(began) = whole {
@@ -230,7 +236,7 @@ mod tests {
         lanes
     }
 
-    /// A node that has looked once: lane 20 has a job at 1,000, lane 21 one in the future.
+    /// Watermarks of a node that has made one scan: lane 20 has a job at 1,000, lane 21 one in the future.
     fn fronts() -> Fronts {
         let fronts = Fronts::new();
         fronts.claim(UnixMs(5_000));
@@ -271,7 +277,7 @@ mod tests {
         let look = fronts.look();
         fronts.written(21, UnixMs(100));
         fronts.written(30, UnixMs(200));
-        // The look did not see it.
+        // The scan did not see it.
         fronts.found(look, [(20, Some(1_000)), (21, Some(9_000))].into_iter());
         assert_eq!(lanes(&fronts), [(20, 750), (21, 100), (30, 200)]);
         fronts.forget();

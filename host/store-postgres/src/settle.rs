@@ -1,7 +1,7 @@
-//! The end of a lease: settlements, with their attempts and the jobs that follow.
+//! Settlements: the end of leases, with the attempts and the follow-up jobs.
 //!
-//! The rows are locked in the order of their ids before anything is decided, so that two nodes never wait for each other crosswise and
-//! a cancel that comes at the same time is either seen or comes after.
+//! The rows are locked in the order of their ids before anything is decided, so that two nodes never deadlock, and a concurrent cancel is
+//! either seen or comes later.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ use carillon_core::job::{JobId, Next, Settlement, State, Token};
 use carillon_store::documents::to_json;
 use carillon_store::{SettleOutcome, StoreError};
 
-/// Jobs that are not over, leased or not: asking for those that are would invite a walk through all that are.
+/// Selects and locks unfinished jobs, leased or not: a condition on leased ones could make PostgreSQL scan all leased jobs.
 pub(super) const LOCK: &str = "
     SELECT id, state, token, cancel_requested, grp, order_key FROM job WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
@@ -43,14 +43,14 @@ pub(super) const PUT_ATTEMPTS: &str = "
         started_at = excluded.started_at, finished_at = excluded.finished_at, outcome = excluded.outcome,
         status = excluded.status, detail = excluded.detail, response_body = excluded.response_body";
 
-/// A settlement, with its documents already written as JSON.
+/// A settlement with its documents already encoded as JSON.
 pub(super) struct Row {
     settlement: Settlement,
     detail: Option<String>,
     follow_ups: Vec<job_rows::Row>,
 }
 
-/// Makes the rows, in the caller's task.
+/// Encodes settlements as rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
     let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| to_json(&it.detail)).transpose();
     let row = |mut settlement: Settlement| {
@@ -63,10 +63,10 @@ pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError>
 /// One caller's settlements.
 pub(super) struct Settle(pub(super) Vec<Row>);
 
-/// What they came to.
+/// Result of one caller's settlements.
 pub(super) struct Done {
     pub(super) settled: Vec<SettleOutcome>,
-    /// Jobs may go now that were due long ago.
+    /// Whether jobs may now be claimed that were due long ago.
     pub(super) lets_others_go: bool,
 }
 
@@ -87,13 +87,13 @@ impl Shared for Settle {
     }
 }
 
-/// A lease as it is found.
+/// State of a lease's job, as it was found.
 struct Lease {
     cancel_requested: bool,
     order_key: Option<(i64, String)>,
 }
 
-/// Where a settlement takes its job.
+/// Next step of a settlement's job.
 enum Step {
     Back(UnixMs),
     End(State),
@@ -104,7 +104,7 @@ async fn settle(db: &mut PgConnection, rows: &[&Row]) -> Result<Done, Failure> {
     let mut settled = Vec::with_capacity(rows.len());
     let (mut ended, mut back, mut freed, mut applied) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in rows {
-        // Of several settlements under one lease the first counts: it takes the lease out of the map.
+        // Of several settlements under one lease the first counts: it removes the lease from the map.
         let id = row.settlement.id;
         let own = (id, row.settlement.token);
         let Some(lease) = leases.remove(&own) else {
@@ -129,13 +129,13 @@ async fn settle(db: &mut PgConnection, rows: &[&Row]) -> Result<Done, Failure> {
     put_back(db, &back).await?;
     put_attempts(db, &applied).await?;
     write_follow_ups(db, applied.iter().flat_map(|row| &row.follow_ups).collect()).await?;
-    // A job that goes back untouched is as old as it was.
+    // A job that was released unchanged keeps its old `run_at`.
     let lets_others_go = !freed.is_empty() || back.iter().any(|(row, at)| *at <= row.settlement.at);
     order_keys::advance(db, freed.into_iter()).await?;
     Ok(Done { settled, lets_others_go })
 }
 
-/// The leases that are the newest of their jobs.
+/// Returns the leases that are the newest of their jobs.
 async fn locked(db: &mut PgConnection, rows: &[&Row]) -> Result<HashMap<(JobId, Token), Lease>, Failure> {
     let ids: HashSet<Uuid> = rows.iter().map(|row| row.settlement.id.0).collect();
     let mut leases = HashMap::new();
@@ -148,7 +148,7 @@ async fn locked(db: &mut PgConnection, rows: &[&Row]) -> Result<HashMap<(JobId, 
     Ok(leases)
 }
 
-/// A job that somebody asked to cancel is not put back.
+/// Returns the job's next step: a job with a requested cancel is not put back.
 fn step(settlement: &Settlement, cancel_requested: bool) -> Step {
     match settlement.next() {
         Next::Scheduled(_) if cancel_requested => Step::End(State::Cancelled),
@@ -157,12 +157,14 @@ fn step(settlement: &Settlement, cancel_requested: bool) -> Step {
     }
 }
 
-/// How many attempts are spent afterwards, if one was.
+/// Returns the new number of spent attempts, if the settlement spends one.
 fn spent(settlement: &Settlement) -> Option<i64> {
     settlement.attempt.as_ref().filter(|_| settlement.spends()).map(|attempt| i64::from(attempt.number))
 }
 
-/// The status and the error of the attempt, if one was made or tried. PostgreSQL has no texts with the character zero in them.
+/// Returns the status and the error of the attempt, if one was made or tried.
+///
+/// PostgreSQL cannot store texts with the character zero.
 fn tried(settlement: &Settlement) -> Option<(Option<i64>, Option<String>)> {
     settlement.attempt.as_ref().map(|attempt| {
         let error = attempt.detail.error.as_ref().map(|error| error.code.replace('\0', "\u{fffd}"));
@@ -206,7 +208,9 @@ async fn put_attempts(db: &mut PgConnection, rows: &[&Row]) -> Result<(), Failur
     Ok(())
 }
 
-/// Stores the jobs that follow. The end of the job before them must not fail because their group has gone.
+/// Stores the follow-up jobs.
+///
+/// A missing group must not make the parent job's settlement fail.
 async fn write_follow_ups(db: &mut PgConnection, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());

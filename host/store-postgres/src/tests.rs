@@ -1,7 +1,7 @@
-//! The conformance suite on a real PostgreSQL, and what only this backend promises.
+//! Conformance suite on a real PostgreSQL, and tests of promises that only this backend makes.
 //!
-//! A test runs in a process of its own, and a server takes seconds to start: so one test runs the whole suite, and another one all that
-//! is about several nodes.
+//! Each test runs in a process of its own, and a server takes seconds to start: so one test runs the whole suite, and another one all cases
+//! of several nodes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -24,10 +24,10 @@ use carillon_store::{Durability, InsertOutcome, InsertResult, Jobs as _, SettleO
 
 pub(super) use carillon_testing::postgres::Cluster;
 
-/// How many cases run at the same time.
+/// Number of cases that run at the same time.
 const AT_ONCE: usize = 4;
 
-/// The database that the others are copies of: empty, with its schema.
+/// Database that the others are copied from: empty, with its schema.
 const TEMPLATE: &str = "template_of_ours";
 
 /// A database of its own on a server.
@@ -74,7 +74,7 @@ impl Backend for Postgres {
             AND (relkind = 'p' OR relkind = 'r' AND NOT relispartition)";
         let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut db).await.unwrap();
         let mut rows = BTreeMap::new();
-        // What there is of partitions depends on the time.
+        // The number of partitions depends on the time.
         let is_counted = |table: &String| !TABLES_WITH_ROWS.contains(&table.as_str()) && table != "era";
         for table in tables.into_iter().filter(is_counted) {
             let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
@@ -99,7 +99,7 @@ fn options(url: &str) -> PostgresOptions {
     url.parse().unwrap()
 }
 
-/// A server with a template that has our schema.
+/// Starts a server with a template that has our schema.
 pub(super) fn cluster() -> Cluster {
     let cluster = Cluster::start();
     cluster.create(TEMPLATE, None);
@@ -111,7 +111,7 @@ pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Runs a case on a database of its own; false if it fails.
+/// Runs a case on a database of its own; returns false if it fails.
 fn passes(cluster: &Cluster, case: &Case) -> bool {
     let database = case.name.replace("::", "__");
     cluster.create(&database, Some(TEMPLATE));
@@ -167,19 +167,19 @@ impl<'a> Fresh<'a> {
         Self { cluster, next: AtomicUsize::new(0) }
     }
 
-    /// Where an empty database with our schema is, and its name.
+    /// Makes an empty database with our schema; returns its URL and its name.
     pub(super) fn url(&self) -> (String, String) {
         let database = format!("fresh_{}", self.next.fetch_add(1, Ordering::Relaxed));
         self.cluster.create(&database, Some(TEMPLATE));
         (self.cluster.url(&database), database)
     }
 
-    /// A store with a tenant and a group, and another node on the same database.
+    /// Returns a store with a tenant and a group, and another node on the same database.
     async fn two(&self) -> (World, Arc<PostgresStore>) {
         self.two_on(&self.url().0).await
     }
 
-    /// The same on a database that is there.
+    /// Returns two nodes on an existing database.
     pub(super) async fn two_on(&self, url: &str) -> (World, Arc<PostgresStore>) {
         let world = World::new(Box::new(Postgres::new(url.to_owned()))).await;
         (world, Arc::new(node(url).await))
@@ -221,7 +221,7 @@ async fn each_job_is_leased_by_one_node(fresh: &Fresh<'_>) {
     assert_eq!(claimed.into_iter().collect::<HashSet<_>>(), inserted);
 }
 
-/// Of many that ask two nodes at once, as many are told yes as may be.
+/// Of many concurrent requests on two nodes, exactly as many succeed as the conditions allow.
 async fn conditions_hold_across_nodes(fresh: &Fresh<'_>) {
     let (world, other) = fresh.two().await;
     let unique = || Admission::Unique { key: "k".to_owned(), window: LEASE };
@@ -263,7 +263,7 @@ async fn conditions_hold_across_nodes(fresh: &Fresh<'_>) {
     assert_eq!(named, 1, "one of a name is left, and its order key is free");
 }
 
-/// Producers and nodes at the same time on few keys: nothing overtakes, nothing is stuck.
+/// Producers and nodes on few keys at the same time: no job overtakes another one, and none is stuck.
 async fn one_of_a_key_at_a_time_across_nodes(fresh: &Fresh<'_>) {
     const KEYS: usize = 3;
     const EACH: usize = 40;

@@ -1,4 +1,4 @@
-//! The ticks of schedules: each makes one job, on whichever node it is noticed first, or is written down as skipped.
+//! Ticks of schedules: each makes one job, on the node that notices it first, or is recorded as skipped.
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -19,11 +19,11 @@ pub(super) const RUNS: &str = "SELECT runs - extra AS runs FROM ticked WHERE sch
 
 pub(super) const UNFINISHED: &str = "SELECT EXISTS (SELECT 1 FROM job WHERE schedule = $1) AS unfinished";
 
-/// The lock keeps them as they are until they are dealt with.
+/// Selects a schedule's unfinished jobs, and locks them so that they do not change before the transaction changes them.
 pub(super) const OF_SCHEDULE: &str = "
     SELECT id, state, grp, order_key FROM job WHERE schedule = $1 ORDER BY id FOR UPDATE";
 
-/// Of jobs that run the attempt is cut off.
+/// The attempts of running jobs are cut off.
 pub(super) const ABORT: &str = "UPDATE job SET abort_requested = TRUE WHERE schedule = $1 AND state = 'running'";
 
 pub(super) const PUT_TICK: &str = "
@@ -36,7 +36,7 @@ pub(super) const PUT_TICKED: &str = "
         last = greatest(ticked.last, excluded.last), runs = ticked.runs + excluded.runs,
         extra = ticked.extra + excluded.extra, skipped = ticked.skipped + excluded.skipped";
 
-/// Stores the job of a tick, or not. The schedule is locked.
+/// Stores the job of a tick, or leaves it out; the schedule is locked.
 pub(super) async fn place(db: &mut PgConnection, row: &Row, tick: &Tick) -> Result<InsertOutcome, Failure> {
     let found = sqlx::query(TICK).bind(tick.schedule).bind(tick.at.0).fetch_optional(&mut *db).await?;
     let ran = found.map(|found| found.try_get::<bool, _>("ran")).transpose()?;
@@ -93,7 +93,7 @@ async fn put_skipped(db: &mut PgConnection, schedule: i64, skipped: &SkippedTick
 
 pub(super) const LAST: &str = "SELECT last FROM ticked WHERE schedule = $1";
 
-/// Writes that ticks made no job, unless their schedule has come as far as the first of them.
+/// Records that ticks made no job, unless their schedule's progress includes the first of them.
 pub(super) struct SkipTicks(pub(super) Vec<(i64, SkippedTicks)>);
 
 #[async_trait]
@@ -121,7 +121,7 @@ pub(super) const TICKED: &str = "
         (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
     FROM ticked ORDER BY schedule";
 
-/// How far each schedule has come.
+/// Returns the progress of each schedule.
 pub(super) async fn ticked(db: &mut PgConnection) -> Result<Vec<Ticked>, Failure> {
     let ticked = |row: &PgRow| {
         Ok(Ticked {
@@ -136,12 +136,12 @@ pub(super) async fn ticked(db: &mut PgConnection) -> Result<Vec<Ticked>, Failure
     sqlx::query(TICKED).fetch_all(db).await?.iter().map(ticked).collect()
 }
 
-/// Ticks before 1970 are those of runs that were asked for by hand.
+/// Ticks before 1970 are runs that were requested by hand.
 pub(super) const TICKS: &str = "
     SELECT at, job, reason, skipped_from, skipped_count FROM tick
     WHERE schedule = $1 AND at < $2 AND at >= 0 ORDER BY at DESC LIMIT $3";
 
-/// A page of a schedule's ticks.
+/// Returns a page of a schedule's ticks.
 pub(super) async fn ticks(db: &mut PgConnection, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
     let record = |row: &PgRow| {
         let at = UnixMs(row.try_get("at")?);

@@ -1,4 +1,4 @@
-//! A verb as a transaction, run again when the database asks for it.
+//! Runs a verb as a transaction, and again after a deadlock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,20 +10,22 @@ use super::connections::Connections;
 use super::error::Failure;
 use carillon_store::{CommitStats, StoreError};
 
-/// How often a transaction is begun that loses deadlocks.
+/// Largest number of times that a transaction that loses deadlocks is begun.
 const TRIES: u32 = 10;
 
-/// What a verb does inside of its transaction. It may be run several times, of which one is committed.
+/// Work of a verb inside its transaction.
+///
+/// It may be run several times, of which one is committed.
 #[async_trait]
 pub(super) trait Verb: Send + Sync {
-    /// What it comes to.
+    /// Result of the verb.
     type Done: Send;
 
-    /// Does it.
+    /// Does the work.
     async fn run(&self, db: &mut PgConnection) -> Result<Self::Done, Failure>;
 }
 
-/// The connections, and how they are used.
+/// The connections, with the figures of their use.
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) connections: Connections,
@@ -58,7 +60,7 @@ impl Database {
     async fn once<V: Verb>(&self, verb: &V) -> Result<V::Done, Failure> {
         let mut connection = self.connections.take().await?;
         let committed = async {
-            // What is dropped without a commit is rolled back before its connection is used again.
+            // A transaction that is dropped without a commit is rolled back before its connection is used again.
             let mut transaction = connection.begin().await?;
             let done = verb.run(&mut transaction).await?;
             transaction.commit().await?;
@@ -77,7 +79,7 @@ impl Database {
         Ok(done)
     }
 
-    /// Counts callers that were answered by one transaction.
+    /// Counts callers whose work one transaction has done.
     pub(super) fn count(&self, calls: u64) {
         self.calls.fetch_add(calls, Ordering::Relaxed);
         self.largest.fetch_max(calls, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A node of this version on a database that a newer one has migrated while it ran: tables have more columns than it knows.
+//! Tests a node of this version on a database that a newer version has migrated meanwhile: tables have more columns than the node knows.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use carillon_store::{
     Peers as _,
 };
 
-/// What a migration that only adds looks like.
+/// A migration that only adds.
 const MIGRATE: &str = "
     ALTER TABLE entity ADD COLUMN later TEXT;
     ALTER TABLE job ADD COLUMN later TEXT NOT NULL DEFAULT 'x';
@@ -72,7 +72,7 @@ fn a_node_works_on_beside_newer_ones() {
         use_all(&world, &store).await;
         cluster.sql(&database, MIGRATE);
         use_all(&world, &store).await;
-        // One of this version that is started again meanwhile.
+        // A node of this version that starts again meanwhile.
         let again = node(&url).await;
         use_all(&world, &again).await;
     });

@@ -1,5 +1,7 @@
-//! Reads for viewers: lists, counts, single jobs. They have connections of their own, so that however many people look at however much,
-//! jobs are accepted, claimed and settled meanwhile; and each tenant has a share of them.
+//! Reads for viewers: lists, counts, single jobs.
+//!
+//! These reads have connections of their own, so that jobs are accepted, claimed and settled however much is read. Each tenant has a share of
+//! the connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +14,24 @@ use super::error::Failure;
 use carillon_core::job::TenantId;
 use carillon_store::StoreError;
 
-/// The most reads of one tenant at once: half of the connections.
+/// Largest number of concurrent reads of one tenant: half of the connections.
 const TENANT_READS: usize = 4;
 
-/// The viewers' connections, and who uses them.
+/// Connections for viewers, and the tenants that use them.
 #[derive(Debug)]
 pub(super) struct Viewers {
     connections: Connections,
-    /// The tenants that read, with what each may begin besides.
+    /// Tenants that are reading, with the number of reads that each may still begin.
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
 }
 
 impl Viewers {
-    /// With these connections.
+    /// Makes viewers with these connections.
     pub(super) fn new(connections: Connections) -> Self {
         Self { connections, tenants: Mutex::default() }
     }
 
-    /// A connection for a read of a tenant.
+    /// Acquires a connection for a read of a tenant.
     pub(super) async fn take(&self, tenant: TenantId) -> Result<Viewing<'_>, StoreError> {
         let share = self.share(tenant);
         let permit = share.begin(&self.connections).await?;
@@ -37,7 +39,7 @@ impl Viewers {
         Ok(Viewing { db, _permit: permit, _share: share })
     }
 
-    /// Does a read on a connection that was taken.
+    /// Does a read on an acquired connection.
     pub(super) async fn bounded<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, StoreError> {
         Ok(self.connections.bounded(read).await?)
     }
@@ -57,14 +59,16 @@ impl Viewers {
     }
 }
 
-/// A connection that a tenant reads from.
+/// A connection for a read of a tenant.
 pub(super) struct Viewing<'a> {
     pub(super) db: Taken,
     _permit: OwnedSemaphorePermit,
     _share: Share<'a>,
 }
 
-/// A tenant's share, as long as it reads. The last one that has it takes it off the list.
+/// A tenant's share of the connections, for the time of a read.
+///
+/// The last read of a tenant removes it from the map.
 struct Share<'a> {
     viewers: &'a Viewers,
     tenant: TenantId,
@@ -82,7 +86,7 @@ impl Share<'_> {
 impl Drop for Share<'_> {
     fn drop(&mut self) {
         let mut tenants = self.viewers.lock();
-        // This one, and the list's.
+        // The references of this share and of the map.
         if Arc::strong_count(&self.reads) == 2 {
             tenants.remove(&self.tenant);
         }

@@ -1,5 +1,4 @@
-//! Jobs that are stored under a condition: once for an idempotency key, a dedupe key, a debounced key, or a schedule's
-//! tick; or in place of others.
+//! Stores jobs under a condition: once for an idempotency key, a dedupe key, a debounce key, or a schedule's tick; or in place of other jobs.
 //!
 //! The writer runs one call after the other, so what is read here still holds when the transaction is committed.
 
@@ -17,7 +16,7 @@ use carillon_core::job::{Admission, JobId, Overlap, SkipReason, SkippedTicks, St
 use carillon_store::documents::{Answered, DEDUPE, IDEMPOTENCY, to_json};
 use carillon_store::{ChangeOutcome, IdempotentRequest, InsertOutcome, InsertResult, JobChange};
 
-/// Places the jobs of one call, in order.
+/// Stores the jobs of one call, in order.
 pub(super) async fn place(
     db: &mut Db,
     jobs: &[Row],
@@ -76,7 +75,7 @@ async fn one(db: &mut Db, row: &Row) -> Result<InsertOutcome, Failure> {
     }
 }
 
-/// Jobs that run are cancelled when their attempt is over.
+/// Running jobs are cancelled when their attempt is over.
 pub(super) const CANCEL_OF_NAME: &str = "
     UPDATE job SET
         state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
@@ -85,8 +84,8 @@ pub(super) const CANCEL_OF_NAME: &str = "
     WHERE grp = ?1 AND name = ?2 AND finished_at IS NULL
     RETURNING id, state, grp, order_key";
 
-/// Requests at the same time may be carried out in another order than that of their jobs' ids. The newest job of a name is the one that
-/// was placed last all the same: those with later ids give up the name.
+/// Concurrent requests may be carried out in another order than that of their jobs' ids. The newest job of a name is always the one that was
+/// stored last: jobs with later ids lose the name.
 pub(super) const UNNAME_LATER: &str = "UPDATE job SET name = NULL WHERE grp = ?1 AND name = ?2 AND id > ?3";
 
 async fn replace(db: &mut Db, row: &Row, moved: Option<JobId>) -> Result<InsertOutcome, Failure> {
@@ -117,7 +116,7 @@ pub(super) const RUNS: &str = "SELECT runs - extra AS runs FROM ticked WHERE sch
 pub(super) const UNFINISHED_OF_SCHEDULE: &str = "
     SELECT EXISTS (SELECT 1 FROM job WHERE schedule = ?1 AND finished_at IS NULL) AS unfinished";
 
-/// Of jobs that run the attempt is cut off.
+/// The attempts of running jobs are cut off.
 pub(super) const CANCEL_OF_SCHEDULE: &str = "
     UPDATE job SET
         state            = CASE state WHEN 'scheduled' THEN 'cancelled' ELSE state END,
@@ -159,13 +158,13 @@ async fn has_unfinished(db: &mut Db, schedule: i64) -> Result<bool, Failure> {
     Ok(db.fetch_one(sqlx::query(UNFINISHED_OF_SCHEDULE).bind(schedule)).await?.try_get("unfinished")?)
 }
 
-/// Cancels the unfinished jobs of a schedule; returns those that have ended by it.
+/// Cancels the unfinished jobs of a schedule; returns the jobs that have ended by it.
 async fn cancel_earlier(db: &mut Db, schedule: i64, now: UnixMs) -> Result<Vec<JobId>, Failure> {
     let found = db.fetch_all(sqlx::query(CANCEL_OF_SCHEDULE).bind(schedule).bind(now.0)).await?;
     cancelled_of(db, &found).await
 }
 
-/// Those of the jobs that somebody asked to cancel that have ended by it; what waited behind them may go.
+/// Returns the jobs that the cancel has ended, and advances the order keys of all jobs found.
 async fn cancelled_of(db: &mut Db, found: &[SqliteRow]) -> Result<Vec<JobId>, Failure> {
     let mut cancelled = Vec::new();
     for row in found {

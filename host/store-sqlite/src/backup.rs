@@ -1,4 +1,4 @@
-//! A copy of a database that may be in use.
+//! Copies a database that may be in use.
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,11 +13,13 @@ use carillon_store::StoreError;
 /// Permissions of the copy: it holds payloads and headers.
 const MODE: u32 = 0o600;
 
-/// Copies the database in `from`, as it is at one moment, into the new file `to`, and returns its bytes. Servers may go on meanwhile.
+/// Copies the database in `from`, as it is at one moment, into the new file `to`, and returns its bytes.
+///
+/// Servers may write meanwhile.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] if there is no database, the file is there already, or it cannot be written; [`StoreError::Corrupt`] if it is
-/// not a database of this program.
+/// Returns [`StoreError::Unavailable`] if there is no database, or if the new file exists already or cannot be written;
+/// [`StoreError::Corrupt`] if the database is not one of this program.
 pub async fn backup(from: &Path, to: &Path) -> Result<u64, StoreError> {
     let unavailable =
         |path: &Path, error: &dyn std::fmt::Display| StoreError::Unavailable(format!("`{}`: {error}", path.display()));
@@ -53,7 +55,7 @@ async fn copy(from: &Path, draft: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Gives a whole copy its name, unless another file has it by now.
+/// Renames a complete copy to its final name, unless another file has this name by now.
 fn place(draft: &Path, to: &Path) -> std::io::Result<u64> {
     let file = File::open(draft)?;
     file.sync_all()?;

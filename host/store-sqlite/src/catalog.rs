@@ -1,4 +1,6 @@
-//! [`Entities`]: what is configured. There is little of it and it changes seldom: plain statements, one row at a time.
+//! [`Entities`]: verbs on configured entities.
+//!
+//! There are few entities and they change seldom, so the statements are plain and handle one row at a time.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -66,7 +68,7 @@ impl Entities for SqliteStore {
     }
 }
 
-/// One row even if there is no entity: then its columns are NULL.
+/// Returns one row even if there is no entity: then its columns are NULL.
 const LOAD: &str = "
     SELECT generation.number, entity.* FROM generation LEFT JOIN entity ON entity.deleted_at IS NULL
     ORDER BY entity.id";
@@ -82,8 +84,10 @@ fn loaded(found: &[SqliteRow]) -> Result<(i64, Vec<Entity>), Failure> {
     Ok((rows::number(first, "number")?, entities))
 }
 
-/// An entity, whatever its document: one that is no JSON is null, which nothing is read from. One of a kind that this program does not know is
-/// left out. Neither keeps the server from starting.
+/// Reads an entity, whatever its document is.
+///
+/// A document that is not JSON becomes null, from which nothing is read. An entity of a kind that this program does not know is left out.
+/// Neither keeps the server from starting.
 fn readable(row: &SqliteRow) -> Result<Option<Entity>, Failure> {
     let kind: &str = row.try_get("kind")?;
     if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
@@ -122,7 +126,7 @@ const NEXT_GENERATION: &str = "UPDATE generation SET number = number + 1 RETURNI
 
 const PUT_RECENT: &str = "UPDATE generation SET recent = ?1";
 
-/// Takes down that an entity has changed.
+/// Records that an entity has changed.
 async fn changed(db: &mut Db, entity: i64) -> Result<(), Failure> {
     let row = db.fetch_one(sqlx::query(NEXT_GENERATION)).await?;
     let mut recent = RecentChanges::read(row.try_get("recent")?);
@@ -133,7 +137,7 @@ async fn changed(db: &mut Db, entity: i64) -> Result<(), Failure> {
 
 const RECENT: &str = "SELECT number, recent FROM generation";
 
-/// Those of a JSON list of ids that are there.
+/// Selects the existing entities of a JSON list of ids.
 pub(super) const LOAD_SOME: &str = "
     SELECT * FROM entity WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL";
 
@@ -201,15 +205,17 @@ const DELETE_GROUP: &str = "UPDATE entity SET deleted_at = ?2, updated_at = ?2 W
 
 const DELETE: &str = "DELETE FROM entity WHERE id = ?1 RETURNING doc";
 
-/// Unless another version, of any tenant, is the same component. A document that has the member `?2` anywhere keeps the component.
+/// Keeps the component if another version, of any tenant, is the same component.
+///
+/// A document that has the member `?2` anywhere keeps the component.
 const DELETE_COMPONENT: &str = "
     DELETE FROM component WHERE digest = ?1
         AND NOT EXISTS (SELECT 1 FROM entity WHERE kind = 'plugin' AND instr(doc, ?2) > 0)";
 
-/// Its ticks go with the housekeeping: there may be millions.
+/// The schedule's ticks are removed by the housekeeping: there may be millions.
 const DELETE_TICKED: &str = "DELETE FROM ticked WHERE schedule = ?1";
 
-/// See [`Entities::delete`].
+/// Call of [`Entities::delete`].
 struct Delete {
     tenant: i64,
     kind: Kind,

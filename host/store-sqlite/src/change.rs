@@ -1,4 +1,4 @@
-//! What people do to jobs: cancel, reschedule, redrive, purge, edit.
+//! Changes that people make to jobs: cancel, reschedule, redrive, purge, edit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -63,7 +63,7 @@ pub(super) const REDRIVE: Sql = Sql {
     RETURNING id, state, grp, order_key",
 };
 
-/// The spec and the attempts of a job go with it (`ON DELETE CASCADE`).
+/// The spec and the attempts of a job are removed with it (`ON DELETE CASCADE`).
 pub(super) const PURGE: Sql = Sql {
     columns: 3,
     text: "
@@ -81,7 +81,7 @@ pub(super) const EDIT_SPEC: &str = "UPDATE job_spec SET spec = ?2, body = coales
 
 pub(super) const STATE_OF: &str = "SELECT state FROM job WHERE id = ?1 AND tenant = ?2";
 
-/// Does `change` to each job that is in a state for it.
+/// Makes `change` to each job whose state allows it.
 pub(super) async fn change(
     db: &mut Db,
     tenant: TenantId,
@@ -104,7 +104,7 @@ pub(super) async fn change(
     order_keys::advance(db, keys.into_iter().flatten()).await?;
     let mut done = HashMap::new();
     for row in &changed {
-        // A job that runs can only be asked to be cancelled.
+        // For a running job, a cancel can only be requested.
         let running = rows::word::<State>(row, "state")? == State::Running;
         done.insert(rows::job_id(row, "id")?, if running { ChangeOutcome::Requested } else { ChangeOutcome::Done });
     }
@@ -141,7 +141,7 @@ async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> 
     Ok(edited)
 }
 
-/// Why nothing was done to a job.
+/// Returns the reason why a job was not changed.
 async fn unchanged(db: &mut Db, tenant: TenantId, id: JobId, change: &JobChange) -> Result<ChangeOutcome, Failure> {
     let row = db.fetch_optional(sqlx::query(STATE_OF).bind(rows::id(id)).bind(tenant.0)).await?;
     let Some(row) = row else { return Ok(ChangeOutcome::Unknown) };

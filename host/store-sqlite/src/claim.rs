@@ -1,4 +1,4 @@
-//! Leases: taking them and prolonging them.
+//! Leases: taking and extending them.
 //!
 //! The writer only finds and marks the jobs; their rows are read into a [`LeasedJob`] in the caller's task.
 
@@ -16,11 +16,13 @@ use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, 
 use carillon_store::unreadable::{self, Claimed, UnreadableJob};
 use carillon_store::{Abort, ClaimDue, StoreError, lane};
 
-/// The most groups that one statement claims from.
+/// Largest number of groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
 
-/// `{groups}` is [`DUE_IN_GROUP`] or [`DUE_IN_LANE`], once for each group or lane. Each of them reads its limit of entries from the index `job_due`, lane after
-/// lane.
+/// Claims due jobs.
+///
+/// `{groups}` is [`DUE_IN_GROUP`] or [`DUE_IN_LANE`], once for each group or lane. Each of them reads at most its limit of entries from the
+/// index `job_due`, lane after lane.
 pub(super) const CLAIM_DUE: &str = "
     UPDATE job SET state = 'running', token = token + 1, lease_until = ?
     WHERE id IN ({groups})
@@ -56,7 +58,7 @@ pub(super) const ENDING: &str = "
 pub(super) const ABORTS: &str = "
     SELECT id, token, lane FROM job WHERE abort_requested = 1 AND state = 'running' ORDER BY id LIMIT ?1";
 
-/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+/// The `+` makes SQLite look up the jobs in the list instead of reading all running jobs from the index `job_lease`.
 pub(super) const CLAIM_LOST: Sql = Sql {
     columns: 4,
     text: "
@@ -68,7 +70,7 @@ pub(super) const CLAIM_LOST: Sql = Sql {
         (SELECT body FROM job_spec WHERE job_spec.job = job.id) AS body",
 };
 
-/// Of a job that has gone on under a newer lease, or has ended, nothing is left to count.
+/// A job that has gone on under a newer lease, or has ended, needs no correction.
 pub(super) const EXCUSE: Sql = Sql {
     columns: 2,
     text: "
@@ -77,7 +79,7 @@ pub(super) const EXCUSE: Sql = Sql {
     WHERE job.id = lease.id AND job.token > lease.token AND lost_leases > 0",
 };
 
-/// Of each job in the list, with the number of attempts that it has spent: the newest of these attempts.
+/// Selects the newest spent attempts of each job in the list, given with the number of attempts that it has spent.
 pub(super) const HISTORY: Sql = Sql {
     columns: 3,
     text: "
@@ -86,7 +88,7 @@ pub(super) const HISTORY: Sql = Sql {
     CROSS JOIN attempt ON attempt.job = wanted.job AND attempt.number BETWEEN wanted.first AND wanted.last",
 };
 
-/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+/// The `+` makes SQLite look up the jobs in the list instead of reading all running jobs from the index `job_lease`.
 pub(super) const EXTEND: Sql = Sql {
     columns: 3,
     text: "
@@ -96,19 +98,19 @@ pub(super) const EXTEND: Sql = Sql {
     RETURNING id, token",
 };
 
-/// The rows of leased jobs and of their earlier attempts.
+/// Rows of leased jobs and of their earlier attempts.
 #[derive(Default)]
 pub(super) struct Rows {
     jobs: Vec<SqliteRow>,
     history: Vec<SqliteRow>,
 }
 
-/// The statement that claims from at least `groups` groups.
+/// Returns the statement that claims from at least `groups` groups.
 pub(super) fn claim_due_sql(groups: usize) -> String {
     CLAIM_DUE.replace("{groups}", &vec![DUE_IN_GROUP; groups.next_power_of_two()].join(" UNION ALL "))
 }
 
-/// The statement that claims from at least `lanes` lanes.
+/// Returns the statement that claims from at least `lanes` lanes.
 pub(super) fn claim_owed_sql(lanes: usize) -> String {
     CLAIM_DUE.replace("{groups}", &vec![DUE_IN_LANE; lanes.next_power_of_two()].join(" UNION ALL "))
 }
@@ -128,7 +130,7 @@ pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Fai
     Ok(found)
 }
 
-/// Claims with this statement, from each lane, or from it on, at most so many.
+/// Claims with this statement, from each lane alone, or from each lane on, at most its quota.
 async fn claim_from(
     db: &mut Db,
     claim: &ClaimDue,
@@ -138,7 +140,7 @@ async fn claim_from(
 ) -> Result<(), Failure> {
     for lanes in lanes.chunks(GROUPS_PER_STATEMENT) {
         let mut query = sqlx::query(AssertSqlSafe(sql(lanes.len()))).bind(claim.lease_until.0);
-        // The list is padded with quotas of none: a LIMIT may not be NULL.
+        // The list is padded with quotas of 0: a LIMIT may not be NULL.
         let padding = lanes.len().next_power_of_two() - lanes.len();
         for (lane, quota) in lanes.iter().copied().chain(vec![(0, 0); padding]) {
             query = query.bind(lane).bind(claim.now.0).bind(quota);
@@ -159,7 +161,7 @@ pub(super) async fn claim_overdue(db: &mut Db, now: UnixMs, lease_until: UnixMs,
     Ok(found)
 }
 
-/// The leases that end at `until` or before.
+/// Returns the leases that end at `until` or before.
 pub(super) async fn ending(
     reader: &mut SqliteConnection,
     until: UnixMs,
@@ -201,7 +203,7 @@ pub(super) async fn excuse(db: &mut Db, lost: &[Lease]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The job under a lease.
+/// Returns the job under a lease.
 pub(super) async fn held(
     reader: &mut SqliteConnection,
     tenant: TenantId,
@@ -224,7 +226,7 @@ async fn add_history(db: &mut Db, found: &mut Rows) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What finds the earlier attempts of these jobs.
+/// Returns the statements that select the earlier attempts of these jobs.
 fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
     let mut wanted: Vec<(Vec<u8>, i64, i64)> = Vec::new();
     for row in jobs {
@@ -241,9 +243,9 @@ fn history(jobs: &[SqliteRow]) -> Result<Vec<Statement<'static>>, Failure> {
     Ok(wanted.chunks(rows::PER_STATEMENT).map(statement).collect())
 }
 
-/// Puts leased jobs together, in the order of priority, `run_at` and id.
+/// Combines rows into leased jobs, in the order of priority, `run_at` and id.
 ///
-/// A job that cannot be read is apart: it must not keep the others from being delivered.
+/// Unreadable jobs are kept apart: they must not keep the others from being delivered.
 pub(super) fn claimed(rows: &Rows) -> Claimed {
     let mut histories: HashMap<JobId, Vec<Past>> = HashMap::new();
     for row in &rows.history {
@@ -266,7 +268,9 @@ pub(super) fn claimed(rows: &Rows) -> Claimed {
     claimed
 }
 
-/// Notes a job that cannot be read. None if its lease cannot be read either.
+/// Notes an unreadable job.
+///
+/// None if its lease cannot be read either.
 fn unreadable(row: &SqliteRow, error: StoreError) -> Option<UnreadableJob> {
     let id = rows::job_id(row, "id").ok();
     unreadable::note(id, &error);
@@ -279,7 +283,7 @@ fn one(row: &SqliteRow, histories: &mut HashMap<JobId, Vec<Past>>) -> Result<Lea
     let job = rows::job_with(row, u64::try_from(body.len()).unwrap_or(u64::MAX))?;
     let mut history = histories.remove(&job.id).unwrap_or_default();
     history.sort_by_key(|past| past.number);
-    // Policies count from the last redrive.
+    // For policies, attempts count from the last redrive.
     history.iter_mut().for_each(|past| past.number = past.number.saturating_sub(job.attempt_base));
     let until = UnixMs(row.try_get("lease_until")?);
     Ok(LeasedJob {

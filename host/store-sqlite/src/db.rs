@@ -1,7 +1,7 @@
-//! The connection that writes.
+//! The writing connection.
 //!
-//! Each statement is a switch to the connection's thread and back, and waits for a turn among all tasks before the next one. What opens a
-//! transaction, or moves its savepoint forward, has neither parameters nor rows: so it goes along with the statement behind it.
+//! Each statement costs a switch to the connection's thread and back, and then waits for its turn among all tasks. Statements that open a
+//! transaction, or move its savepoint forward, have neither parameters nor rows: so they are sent together with the next statement.
 
 use futures_util::{TryStreamExt, future};
 use sqlx::query::Query;
@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Execute, Executor, Sqlite};
 /// A statement with its parameters.
 pub(super) type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// The connection, and what is to go along with its next statement.
+/// The connection, and the statements that are sent with its next statement.
 pub(super) struct Db {
     connection: SqliteConnection,
     before: Option<&'static str>,
@@ -22,15 +22,15 @@ impl Db {
         Self { connection, before: None }
     }
 
-    /// Sends statements along with the next one, unless others wait for it already.
+    /// Sends statements together with the next one, unless others are pending already.
     pub(super) fn before_next(&mut self, statements: &'static str) {
         self.before.get_or_insert(statements);
     }
 
-    /// Gives up the open transaction, if there is one, and what was to go along with its next statement.
+    /// Rolls back the open transaction, if there is one, and drops the pending statements.
     pub(super) async fn roll_back(&mut self) {
         self.before = None;
-        // SQLite has rolled back by itself after some errors; then this one fails, and that is all right.
+        // SQLite has rolled back by itself after some errors; then this statement fails, which is harmless.
         let _ = self.execute(sqlx::query("ROLLBACK")).await;
     }
 
@@ -38,7 +38,9 @@ impl Db {
         self.with_before(statement)?.fetch_all(&mut self.connection).await
     }
 
-    /// Runs a statement in a transaction of its own, all in one message. If it fails the transaction may be open still.
+    /// Runs a statement in a transaction of its own, all in one message.
+    ///
+    /// If it fails, the transaction may still be open.
     pub(super) async fn fetch_all_alone(&mut self, statement: Statement<'_>) -> Result<Vec<SqliteRow>, sqlx::Error> {
         surround("BEGIN IMMEDIATE; ", statement, "; COMMIT")?.fetch_all(&mut self.connection).await
     }
@@ -51,10 +53,10 @@ impl Db {
         self.with_before(statement)?.fetch_one(&mut self.connection).await
     }
 
-    /// How many rows the statement changed.
+    /// Returns how many rows the statement changed.
     pub(super) async fn execute(&mut self, statement: Statement<'_>) -> Result<u64, sqlx::Error> {
         let statement = self.with_before(statement)?;
-        // What went along repeats the number of whatever changed rows before.
+        // The pending statements repeat the count of an earlier statement, so only the last result counts.
         let results = self.connection.execute_many(statement);
         results.try_fold(0, |_, result| future::ready(Ok(result.rows_affected()))).await
     }
@@ -71,12 +73,12 @@ impl Db {
     }
 }
 
-/// A statement with so many more parameters, which are NULL.
+/// Returns a statement with this many further parameters, which are NULL.
 pub(super) fn with_nulls(statement: Statement<'_>, count: usize) -> Statement<'_> {
     (0..count).fold(statement, |statement, _| statement.bind(None::<i64>))
 }
 
-/// A statement with others around it, which have no parameters.
+/// Returns a statement with others around it, which have no parameters.
 fn surround<'q>(before: &str, mut statement: Statement<'q>, after: &str) -> Result<Statement<'q>, sqlx::Error> {
     let arguments = statement.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
     let sql = format!("{before}{}{after}", statement.sql().as_str());

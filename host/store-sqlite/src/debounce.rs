@@ -1,7 +1,7 @@
-//! Debounced jobs: stored now, stored for the end of the window, or merged into the one that waits for it.
+//! Debounced jobs: stored now, stored for the end of the window, or merged into the waiting job.
 //!
-//! The rules are [`Debounce::decide`]'s. A job that waits is given the newest request in the transaction that would have stored that
-//! request's own job, so that a request is in the waiting job or in the next one, whatever begins at the same moment.
+//! The rules are those of [`Debounce::decide`]. A waiting job gets the newest request in the transaction that would have stored that
+//! request's own job, so that a request is in the waiting job or in the next one, whatever attempt begins at the same moment.
 
 use super::db::Db;
 use super::error::Failure;
@@ -12,14 +12,14 @@ use carillon_core::job::{Carries, Debounce, Debounced, Job, LastAccepted, Newest
 use carillon_store::documents::{DEBOUNCE, millis, to_json};
 use carillon_store::{InsertOutcome, StoreError, lane};
 
-/// A waiting job becomes another one, but for its id, its time and its time of acceptance.
+/// Replaces a waiting job, except for its id, its time and its time of acceptance.
 pub(super) const CARRY: &str = "
     UPDATE job SET
         grp = ?3, name = ?4, lane = ?5, order_key = ?6, blocked = ?6 IS NOT NULL, deadline = ?7, ttl = ?8, max_delay = ?9,
         revision = revision + 1
     WHERE id = ?1 AND tenant = ?2 AND state = 'scheduled'";
 
-/// Stores a debounced job, or not.
+/// Stores a debounced job, or leaves it out.
 pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result<InsertOutcome, Failure> {
     let now = row.job.created_at;
     let memory = Memory { tenant: row.job.tenant, kind: DEBOUNCE, key: &debounce.key };
@@ -49,7 +49,7 @@ pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result
     }
 }
 
-/// Gives the request of `row` to a job that waits.
+/// Gives the request of `row` to a waiting job.
 async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<InsertOutcome, Failure> {
     let new = &row.job;
     let lane = lane::of(new.group, new.spec.target.is_none(), new.priority);

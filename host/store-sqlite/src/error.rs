@@ -1,8 +1,10 @@
-//! What SQLite's errors mean to an operator.
+//! Translates SQLite's errors into store errors for operators.
 
 use carillon_store::{StoreError, figures};
 
-/// Why a statement or a verb failed. Lets `?` take both a [`StoreError`] and a driver's error.
+/// Error of a statement or a verb.
+///
+/// Lets `?` take both a [`StoreError`] and a driver's error.
 #[derive(Debug, Clone)]
 pub(super) struct Failure(pub(super) StoreError);
 
@@ -57,7 +59,7 @@ const NOT_A_DATABASE: i32 = 26;
 const CONSTRAINT_PRIMARY_KEY: i32 = 1555;
 const CONSTRAINT_UNIQUE: i32 = 2067;
 
-/// The error for an extended result code: its low byte is the primary one.
+/// Returns the error for an extended result code: its low byte is the primary one.
 fn of_code(extended: i32, message: &str) -> StoreError {
     match extended & 0xff {
         CONSTRAINT if matches!(extended, CONSTRAINT_PRIMARY_KEY | CONSTRAINT_UNIQUE) => {
@@ -82,7 +84,7 @@ mod tests {
     use sqlx::Connection;
     use sqlx::sqlite::SqliteConnection;
 
-    /// What the last of `statements` fails with in an empty database.
+    /// Returns the error of the last of `statements` in an empty database.
     async fn failure_of(statements: &'static str) -> StoreError {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let error = sqlx::raw_sql(statements).execute(&mut connection).await.unwrap_err();

@@ -1,7 +1,7 @@
-//! The database's file: which one a name means, who may read it, and who has it.
+//! Database file: its resolved name, its permissions, and its lock.
 //!
-//! SQLite keeps the write-ahead log next to the file, and the server its lock, so both must not depend on how the file was named: names are
-//! resolved first, and a file that has another name besides, as a hard link, is refused.
+//! SQLite keeps the write-ahead log next to the file, and the server its lock, so neither may depend on how the file was named: names are
+//! resolved first, and a file that has a second name, as a hard link, is refused.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,22 +11,22 @@ use std::path::{Path, PathBuf};
 
 use carillon_store::StoreError;
 
-/// For the owner only: the database holds payloads and headers.
+/// Permissions for the owner only: the database holds payloads and headers.
 const OWNER_ONLY: u32 = 0o600;
 
-/// The permission bits of everybody but the owner.
+/// Permission bits of the group and of all others.
 const OTHERS: u32 = 0o077;
 
-/// The most symbolic links that are followed to a file that does not exist yet. As many as Linux follows.
+/// Largest number of symbolic links that are followed to a file that does not exist yet, as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
-/// Returns the one name of the file that `path` means, whether it exists or not.
+/// Returns the one name of the file that `path` means, whether the file exists or not.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] if its directory does not exist, or the file has several names.
+/// Returns [`StoreError::Unavailable`] if its directory does not exist, or if the file has several names.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let mut path = path.to_owned();
-    // A link may point to a file that is still to be made.
+    // A link may point to a file that does not exist yet.
     for _ in 0..MAX_LINKS {
         let Ok(target) = std::fs::read_link(&path) else { break };
         path = directory(&path).join(target);
@@ -54,11 +54,12 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the file, if it is not there, for its owner only; SQLite gives its log the same permissions. One that others may read is left as
-/// it is, with a warning.
+/// Creates the file, if it does not exist, for its owner only; SQLite gives its log the same permissions.
+///
+/// The permissions of an existing file that others may read stay as they are, with a warning.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] if it cannot be made.
+/// Returns [`StoreError::Unavailable`] if the file cannot be created.
 pub(super) fn make(resolved: &Path) -> Result<(), StoreError> {
     match private().create_new(true).open(resolved) {
         Ok(_) => Ok(()),
@@ -74,10 +75,12 @@ pub(super) fn make(resolved: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Takes the lock that makes this process the only one, for as long as the file is open. None if another process has it.
+/// Takes the lock that makes this process the only one, for as long as the file is open.
+///
+/// None if another process has the lock.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] if the lock's file cannot be used.
+/// Returns [`StoreError::Unavailable`] if the lock file cannot be used.
 pub(super) fn try_lock(resolved: &Path) -> Result<Option<File>, StoreError> {
     let mut name = OsString::from(resolved);
     name.push(".lock");
@@ -117,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Names of one file, which is there or not.
+    /// Returns several names of one file, which need not exist.
     fn names(directory: &Path) -> Vec<PathBuf> {
         std::fs::create_dir(directory.join("real")).unwrap();
         std::fs::create_dir(directory.join("other")).unwrap();

@@ -1,7 +1,6 @@
 //! Inserts: many callers' jobs in few statements.
 //!
-//! Jobs that are stored whatever else is there are merged over all callers. The others, which [`admit`] must ask about, come after
-//! them, one caller at a time.
+//! Jobs without a condition are merged over all callers. Jobs that [`admit`] must decide come after them, one caller at a time.
 
 use tokio::sync::oneshot;
 
@@ -34,19 +33,19 @@ impl InsertCall {
         self.rows.len()
     }
 
-    /// Whether its jobs are stored whatever else is there.
+    /// Returns whether all of its jobs are stored without a condition.
     fn is_plain(&self) -> bool {
         self.once.is_none() && self.rows.iter().all(|row| row.job.admission == Admission::Always)
     }
 
-    /// Tells the caller.
+    /// Sends the result to the caller.
     pub(super) fn answer(self, committed: Result<(), StoreError>) {
-        // A caller that has gone away does not want the answer.
+        // A caller that has gone away does not need the result.
         let _ = self.reply.send(committed.and(self.done));
     }
 }
 
-/// Runs the plain calls together and, if that fails, one by one, so that each caller gets its own answer; then the others.
+/// Runs the plain calls together and, if that fails, one by one, so that each caller gets its own result; then the other calls.
 pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [InsertCall]) -> Result<(), Failure> {
     refuse_unknown_groups(transaction.begin_call(), calls).await?;
     let is_live_and_plain = |call: &&mut InsertCall| call.done.is_ok() && call.is_plain();

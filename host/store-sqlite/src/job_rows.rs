@@ -1,4 +1,4 @@
-//! Jobs as rows, and the statements that store them.
+//! Rows of jobs, and the statements that store them.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use carillon_core::job::{Admission, NewJob};
 use carillon_store::documents::{millis, to_json};
 use carillon_store::{INSERT_LIMIT, InsertOutcome, StoreError, lane};
 
-/// The groups among a JSON list that take jobs, with their tenants.
+/// Selects the groups of a JSON list that accept jobs, with their tenants.
 pub(super) const LIVE_GROUPS: &str = "
     SELECT id, tenant FROM entity
     WHERE id IN (SELECT value FROM json_each(?)) AND kind = 'group' AND deleted_at IS NULL";
@@ -34,14 +34,14 @@ pub(super) const INSERT_SPECS: Sql = Sql {
     SELECT column1, column2, column3 FROM (VALUES {rows}) WHERE column1 IS NOT NULL",
 };
 
-/// A job, with its spec already written as JSON: the caller does that, not the writer.
+/// A job with its spec already encoded as JSON, which is done in the caller's task and not in the writer.
 #[derive(Clone)]
 pub(super) struct Row {
     pub(super) job: NewJob,
     pub(super) spec: String,
 }
 
-/// Makes the rows, in the caller's task.
+/// Encodes jobs as rows, in the caller's task.
 pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
     if jobs.len() > INSERT_LIMIT {
         return Err(StoreError::Conflict(format!("{} jobs are too many for one insert: {INSERT_LIMIT}", jobs.len())));
@@ -49,12 +49,12 @@ pub(super) fn rows(jobs: Vec<NewJob>) -> Result<Vec<Row>, StoreError> {
     jobs.into_iter().map(|job| Ok(Row { spec: to_json(&job.spec)?, job })).collect()
 }
 
-/// What is said of a job that is stored as it came.
+/// Returns the outcome of a job that is stored unchanged.
 pub(super) fn stored(row: &Row) -> InsertOutcome {
     InsertOutcome::Stored { run_at: row.job.run_at, forgotten: false, cancelled: Vec::new() }
 }
 
-/// The groups of these jobs that take jobs, each with its tenant.
+/// Returns the groups of these jobs that accept jobs, each with its tenant.
 pub(super) async fn live_groups(db: &mut Db, rows: impl Iterator<Item = &Row>) -> Result<HashSet<(i64, i64)>, Failure> {
     let groups: HashSet<i64> = rows.map(|row| row.job.group.0).collect();
     let list = to_json(&groups)?;
@@ -63,10 +63,10 @@ pub(super) async fn live_groups(db: &mut Db, rows: impl Iterator<Item = &Row>) -
     live.collect()
 }
 
-/// Inserts jobs, and lets those go first whose order key was free.
+/// Inserts jobs, and unblocks the ones whose order key was free.
 pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
     for chunk in rows.chunks(rows::PER_STATEMENT) {
-        // Two statements in one go: the parameters of the second begin behind all of the first.
+        // Two statements in one message: the parameters of the second begin after all of the first.
         let sql = format!("{}; {}", INSERT_JOBS.with_rows(chunk.len()), INSERT_SPECS.with_rows(chunk.len()));
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for Row { job, .. } in chunk {

@@ -1,4 +1,6 @@
-//! [`Jobs`]: which verb runs where. Writes go to the writer, reads to the pool; JSON is written and read in the caller's task.
+//! [`Jobs`]: which verb runs where.
+//!
+//! Writes go to the writer, reads to the pool; JSON is encoded and decoded in the caller's task.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -188,7 +190,7 @@ impl Jobs for SqliteStore {
 
     /// Also empties the write-ahead log.
     async fn close(&self) {
-        // From now on none is given out.
+        // From now on no connection is given out.
         let closed = self.readers.close();
         drop(self.lookout.lock().await.take());
         closed.await;

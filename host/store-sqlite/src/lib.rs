@@ -1,14 +1,14 @@
-//! The embedded database: one file, one process, no server.
+//! Embedded database: one file, one process, no server.
 //!
 //! - **One writer** ([`writer`]): a task that owns the only writing connection and commits many callers' work together.
-//! - **Readers** on their own connections (write-ahead log): a read sees every write that was answered before it began, and never
+//! - **Readers** on their own connections (write-ahead log): a read sees every write that was confirmed before the read began, and never
 //!   waits for the writer.
-//! - **One process**: a lock file next to the database refuses a second one, so the leases found at the start are nobody's.
-//! - **Files have bounds**: what was pruned goes back to the disk ([`prune`]), and the log begins anew in a pause of the readers
+//! - **One process**: a lock file next to the database refuses a second process, so no process holds the leases that are found at the start.
+//! - **Bounded files**: the space of pruned rows is returned to the disk ([`prune`]), and the log restarts in a pause of the readers
 //!   ([`readers`]).
 //!
-//! When the disk is full or fails, verbs answer [`StoreError::Unavailable`] and nothing is changed; they work again as soon as the
-//! disk does. When the file is damaged or not ours, they answer [`StoreError::Corrupt`].
+//! When the disk is full or fails, verbs return [`StoreError::Unavailable`] and change nothing; they succeed again as soon as the disk works.
+//! When the file is damaged or belongs to another program, they return [`StoreError::Corrupt`].
 
 mod admit;
 mod backup;
@@ -59,8 +59,9 @@ pub struct SqliteStore {
     writer: Writer,
     health: StoreHealth,
     readers: Readers,
-    /// The connection of [`Jobs::waiting`](carillon_store::Jobs::waiting), from the first call on. To give one back to the pool costs as much as to
-    /// ask it something.
+    /// Connection of [`Jobs::waiting`](carillon_store::Jobs::waiting), kept from the first call on.
+    ///
+    /// Returning a connection to the pool costs as much as a query.
     lookout: Mutex<Option<PoolConnection<Sqlite>>>,
 }
 
@@ -68,8 +69,8 @@ impl SqliteStore {
     /// Opens the database, creates or migrates its schema, and ends the leases that an earlier process left.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the file cannot be opened or another process uses it; [`StoreError::Corrupt`] if it is not a
-    /// database of this program, or of a newer version of it.
+    /// Returns [`StoreError::Unavailable`] if the file cannot be opened or another process uses it; [`StoreError::Corrupt`] if it is not a
+    /// database of this program, or one of a newer version.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options).await?;
         let readers = Readers::new(opened.readers);

@@ -1,4 +1,6 @@
-//! The migrations of the embedded database that the program carries. A database remembers the number, the title and a digest of each script that it has run.
+//! Built-in migrations of the embedded database.
+//!
+//! A database records the number, the title and a digest of each script that it has run.
 
 use std::sync::LazyLock;
 
@@ -18,15 +20,15 @@ const SCRIPTS: [Script; 7] = [
     ("aborts", include_str!("../migrations/0007_aborts.sql")),
 ];
 
-/// What this program knows of SQLite's schema.
+/// Migrations of SQLite's schema that this program knows.
 pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| migrator(&SCRIPTS));
 
-/// The number of the newest migration that this program knows.
+/// Returns the number of the newest migration that this program knows.
 pub(super) fn newest(migrator: &Migrator) -> i64 {
     migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// Numbers begin at 1.
+/// Numbers the scripts from 1.
 fn migrator(scripts: &[Script]) -> Migrator {
     let migration = |(number, (title, sql)): (i64, &Script)| {
         Migration::new(number, (*title).into(), MigrationType::Simple, sql.into_sql_str(), false)

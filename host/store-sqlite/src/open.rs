@@ -1,6 +1,6 @@
-//! Opening a database: is it there, is it ours, is it free, is its schema the one this program knows?
+//! Opens a database: checks that it exists, belongs to this program, is not in use, and has a schema that this program knows.
 //!
-//! Everything that can be wrong with the file is found here, before a port opens, and said in one sentence.
+//! Every problem of the file is found here, before a port opens, and reported in one sentence.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -18,49 +18,57 @@ use super::file;
 use super::migrations;
 use carillon_store::{Durability, StoreError};
 
-/// "Carl": what the first migration writes into the header of the file.
+/// "Carl": the number that the first migration writes into the header of the file.
 const APPLICATION_ID: i64 = 0x4361_726c;
 
-/// The most connections that read at the same time, one of which looks for the jobs that wait.
+/// Largest number of reading connections, one of which looks for waiting jobs.
 const READ_CONNECTIONS: u32 = 5;
 
-/// How long a read waits for a free connection.
+/// Longest time that a read waits for a free connection.
 const READ_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a statement waits for another process (a backup, a shell) to let go of the database.
+/// Longest time that a statement waits for another process (a backup, a shell) to release the database.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// The page cache of the connection that writes, in KiB. Twice and eight times as much was not faster, and SQLite walks through it at a commit.
+/// Page cache of the writing connection, in KiB.
+///
+/// Twice and eight times as much was not faster, and SQLite walks through the cache at a commit.
 const WRITER_CACHE_KIB: u32 = 8 * 1024;
 
-/// The page cache of each connection that reads, in KiB. They look for the earliest job of each group, and what they show once is in the
-/// operating system's cache, too.
+/// Page cache of each reading connection, in KiB.
+///
+/// Readers look for the earliest job of each group; rows that they read once are in the operating system's cache, too.
 const READER_CACHE_KIB: u32 = 4 * 1024;
 
-/// The write-ahead log is copied into the database when it has this many pages (of 4 KiB).
+/// Length of the write-ahead log, in pages of 4 KiB, at which it is copied into the database.
 const CHECKPOINT_PAGES: u32 = 4_000;
 
-/// To how many bytes the write-ahead log is cut when it begins anew, and how long it may become before reads pause so that it does.
+/// Size in bytes to which the write-ahead log is cut when it restarts, and beyond which reads pause so that it can restart.
 pub(super) const LOG_BYTES: u32 = 64 * 1024 * 1024;
 
-/// The largest database of an older program that is rewritten at its start so that its file can shrink, in bytes. It takes a second or
-/// two, and as much room again meanwhile.
+/// Largest database of an older program that is rewritten at its start so that its file can shrink, in bytes.
+///
+/// The rewrite takes a second or two, and needs as much room again meanwhile.
 const MAX_REWRITTEN_BYTES: i64 = 256 * 1024 * 1024;
 
-/// How many rows a connection's thread may be ahead of the task that reads them.
+/// Number of rows that a connection's thread may be ahead of the task that reads them.
 const ROWS_AHEAD: usize = 512;
 
-/// Where the database is and how it is written.
+/// Path of the database, and settings for writing it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteOptions {
-    /// The file. Its directory must exist; the file is created if it does not.
+    /// Path of the file.
+    ///
+    /// Its directory must exist; the file is created if it does not.
     pub path: PathBuf,
-    /// What an answered write survives. Normal is `synchronous=NORMAL`.
+    /// Failures that a confirmed write survives.
+    ///
+    /// [`Durability::Normal`] is `synchronous=NORMAL`.
     pub durability: Durability,
 }
 
 impl SqliteOptions {
-    /// The file `path`, with full durability.
+    /// Options for the file `path`, with full durability.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), durability: Durability::default() }
@@ -81,9 +89,9 @@ impl FromStr for SqliteOptions {
     }
 }
 
-/// What an open database consists of.
+/// Parts of an open database.
 pub(super) struct Opened {
-    /// The file's one name.
+    /// Resolved name of the file.
     pub(super) path: PathBuf,
     pub(super) lock: File,
     pub(super) writer: SqliteConnection,
@@ -113,7 +121,7 @@ pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, StoreError> 
     Ok(Opened { path, lock, writer, readers })
 }
 
-/// For a connection that only reads.
+/// Returns the options for a reading connection.
 pub(super) fn reading(options: &SqliteOptions) -> SqliteConnectOptions {
     common(options).read_only(true).pragma("cache_size", format!("-{READER_CACHE_KIB}"))
 }
@@ -128,7 +136,7 @@ fn common(options: &SqliteOptions) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Connects the writer, brings the schema up to date and ends the leases of the process before.
+/// Connects the writer, migrates the schema and ends the leases of the previous process.
 async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
     let synchronous = match options.durability {
         Durability::Full => SqliteSynchronous::Full,
@@ -151,12 +159,12 @@ async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, Failure> {
     Ok(writer)
 }
 
-/// What `PRAGMA auto_vacuum` is in a file whose free pages can be given back.
+/// Value of `PRAGMA auto_vacuum` in a file that can return its free pages.
 const INCREMENTAL: i64 = 2;
 
 const SIZE: &str = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
 
-/// Makes the file one whose free pages can be given back: a new one at no cost, an old one by writing it anew.
+/// Sets the file's mode so that it can return free pages: at no cost for a new file, by rewriting an old one.
 async fn let_shrink(writer: &mut SqliteConnection) -> Result<(), Failure> {
     let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *writer).await?;
     let bytes: i64 = sqlx::query_scalar(SIZE).fetch_one(&mut *writer).await?;
@@ -177,7 +185,9 @@ async fn let_shrink(writer: &mut SqliteConnection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A database with tables that does not carry our mark. (A first start that was cut off leaves only the migrations' own table.)
+/// Selects tables of a database without our mark.
+///
+/// A first start that was cut off leaves only the migrations' own table.
 const FOREIGN_TABLES: &str = "
     SELECT application_id AS application,
         (SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations') AS tables
@@ -205,7 +215,8 @@ fn migration_failure(error: MigrateError) -> Failure {
     }
 }
 
-/// No other node can hold a lease, because of the lock: those that are left belong to a process that has ended. Consumers, who pull,
-/// keep theirs.
+/// Ends the leases of a process that has ended: because of the lock, no other process can hold a lease.
+///
+/// Consumers keep their leases.
 pub(super) const END_LEASES: &str = "
     UPDATE job SET lease_until = 0 WHERE state = 'running' AND lease_until > 0 AND lane % 20 < 10";

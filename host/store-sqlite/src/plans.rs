@@ -1,4 +1,4 @@
-//! The plans of the statements whose cost must not grow with the number of jobs.
+//! Plan tests of the statements whose cost must not grow with the number of jobs.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -15,10 +15,10 @@ async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
     explain.fetch_all(db).await.unwrap().iter().map(|row| row.get::<String, _>("detail")).collect()
 }
 
-/// A statement's name, its forms, and what each of their plans must contain.
+/// A statement's name, its forms, and the parts that each of their plans must contain.
 type Case = (&'static str, Vec<String>, &'static [&'static str]);
 
-/// For a short and for a long list of rows: SQLite knows the length and may plan differently.
+/// Returns the forms for a short and for a long list of rows: SQLite knows the length and may plan differently.
 fn both(sql: &Sql) -> Vec<String> {
     [1, rows::PER_STATEMENT].map(|count| sql.with_rows(count)).into()
 }
@@ -116,10 +116,10 @@ fn reads() -> Vec<Case> {
     ]
 }
 
-/// These indexes are as long as there are deleted groups, and attempts that are just being cut off.
+/// Indexes that are only as long as there are deleted groups, and attempts that are being cut off.
 const SHORT: [&str; 2] = ["INDEX entity_deleted", "INDEX job_abort"];
 
-/// Walks a table or an index from end to end, or sorts.
+/// Returns whether a step reads a table or an index from end to end, or sorts.
 fn is_expensive(step: &str) -> bool {
     let table = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
     let walks = matches!(table, Some("job" | "job_spec" | "attempt" | "entity"))
@@ -159,7 +159,7 @@ async fn a_page_over_all_groups_reads_the_index_of_each() {
         for wanted in ["INDEX entity_name (tenant=? AND kind=?)", index, BY_ID] {
             assert!(plan.iter().any(|step| step.contains(wanted)), "{wanted}: {plan:#?}");
         }
-        // What is sorted is a page of each group.
+        // The sorted rows are a page of each group.
         let is_walk =
             |step: &String| ["SCAN job", "SCAN entity", "SCAN groups"].iter().any(|scan| step.starts_with(scan));
         assert!(!plan.iter().any(is_walk), "{plan:#?}");

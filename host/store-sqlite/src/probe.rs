@@ -1,4 +1,4 @@
-//! Whether a job could be stored now.
+//! Checks whether a job could be stored now.
 
 use sqlx::Row as _;
 
@@ -11,7 +11,7 @@ use carillon_core::job::{GroupId, JobId, TenantId};
 use carillon_store::StoreError;
 use carillon_store::documents::{PROBE, PROBE_BYTES, probe_job};
 
-/// Any group: its jobs go where those of all groups go.
+/// Selects any group: all groups' jobs are stored in the same tables.
 const A_GROUP: &str = "SELECT id, tenant FROM entity WHERE kind = 'group' AND deleted_at IS NULL LIMIT 1";
 
 const WRITE: &str = "
@@ -20,7 +20,7 @@ const WRITE: &str = "
 
 const REMOVE: &str = "DELETE FROM recent WHERE tenant = 0 AND kind = ?1 AND key = ?1";
 
-/// See [`carillon_store::Jobs::probe`].
+/// Runs [`carillon_store::Jobs::probe`].
 pub(super) async fn run(writer: &Writer, id: JobId, now: UnixMs) -> Result<(), StoreError> {
     let tried = writer.call(move |db| Box::pin(insert_and_fail(db, id, now))).await;
     undone(tried)?;
@@ -33,7 +33,7 @@ pub(super) async fn run(writer: &Writer, id: JobId, now: UnixMs) -> Result<(), S
     remove.await.map(drop)
 }
 
-/// A call that fails is undone.
+/// Does the work of an insert and fails, so that it is undone.
 async fn insert_and_fail(db: &mut Db, id: JobId, now: UnixMs) -> Result<(), Failure> {
     if let Some(row) = db.fetch_optional(sqlx::query(A_GROUP)).await? {
         let (group, tenant) = (GroupId(row.try_get("id")?), TenantId(row.try_get("tenant")?));

@@ -1,4 +1,4 @@
-//! What is remembered of producers under their keys, for a time.
+//! Records of producers' keys, each kept for a time.
 
 use sqlx::Row as _;
 
@@ -8,7 +8,7 @@ use super::{reads, rows};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId, TenantId};
 
-/// Something that is remembered of a producer.
+/// A record of a producer's key.
 pub(super) struct Memory<'a> {
     pub(super) tenant: TenantId,
     pub(super) kind: &'static str,
@@ -37,7 +37,7 @@ impl Memory<'_> {
         Ok(Some(Remembered { job, doc: row.try_get("doc")? }))
     }
 
-    /// The job that is remembered, if it is still there.
+    /// Returns the recorded job, if it still exists.
     pub(super) async fn job(&self, db: &mut Db, now: UnixMs) -> Result<Option<Job>, Failure> {
         match self.read(db, now).await?.and_then(|found| found.job) {
             Some(job) => reads::job_on(db, self.tenant, job).await,

@@ -1,6 +1,6 @@
-//! What is removed because it is old, or because what it belonged to has gone.
+//! Removes rows that are old, or whose owner was removed.
 //!
-//! Each step is a transaction of its own: one that fails keeps no other from being made.
+//! Each step is a transaction of its own: a step that fails does not prevent the others.
 
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -30,7 +30,7 @@ pub(super) const PRUNE_TICKS: &str = "
         SELECT tick.schedule, tick.at FROM ticked CROSS JOIN tick ON tick.schedule = ticked.schedule
         WHERE tick.at <= ?1 LIMIT ?2)";
 
-/// Jumps from schedule to schedule in the key of `tick`: those that were deleted are known by nothing else.
+/// Jumps from schedule to schedule in the key of `tick`: no other row names the deleted schedules.
 pub(super) const PRUNE_TICKS_OF_DELETED: &str = "
     DELETE FROM tick WHERE (schedule, at) IN (
         WITH RECURSIVE known (schedule) AS (
@@ -46,7 +46,7 @@ pub(super) const FORGET_DELETED_SCHEDULES: &str = "
     WHERE NOT EXISTS (SELECT 1 FROM entity WHERE entity.id = ticked.schedule)
         AND NOT EXISTS (SELECT 1 FROM tick WHERE tick.schedule = ticked.schedule)";
 
-/// Makes one step after the other.
+/// Runs one step after the other.
 pub(super) async fn prune(store: &SqliteStore, what: &Prune) -> Result<u32, StoreError> {
     let mut done = Housekeeping::new(what.limit);
     for (state, before) in &what.ended {
@@ -67,13 +67,15 @@ pub(super) async fn prune(store: &SqliteStore, what: &Prune) -> Result<u32, Stor
     done.finish()
 }
 
-/// How many free pages (of 4 KiB) stay in the file: they are used again soon.
+/// Number of free pages (of 4 KiB) that stay in the file, because they are soon used again.
 const FREE_PAGES_KEPT: i64 = 2_048;
 
-/// How many pages are given back at a time, so that other writes do not wait for long.
+/// Number of pages that are returned at a time, so that other writes do not wait for long.
 const PAGES_AT_ONCE: i64 = 512;
 
-/// Gives free pages back to the disk. The answer is none: no row was removed.
+/// Returns free pages to the disk.
+///
+/// The result is 0: no row was removed.
 async fn give_back(store: &SqliteStore) -> Result<u64, StoreError> {
     let mut left = free_pages(store).await?;
     let gives_back = left > FREE_PAGES_KEPT;

@@ -1,7 +1,8 @@
-//! The connections that read, and the moment without any.
+//! Reading connections, and pauses in which nothing is read.
 //!
-//! SQLite begins its write-ahead log anew only when nobody reads from it, so reads that overlap for ever would make it grow for ever.
-//! When it has become long, the writer asks for a pause ([`Readers::pause`]): reads that have begun end, and new ones wait for it.
+//! SQLite restarts its write-ahead log only when no connection reads from it, so reads that always overlap would make it grow without limit.
+//! When the log has become long, the writer requests a pause ([`Readers::pause`]): running reads end, and new ones wait for the end of the
+//! pause.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -13,21 +14,23 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::error::Failure;
 
-/// The connections that read.
+/// Pool of the reading connections.
 #[derive(Clone, Debug)]
 pub(super) struct Readers {
     pool: SqlitePool,
-    /// Whoever reads has it shared. It is fair: a pause that is asked for comes before the next read.
+    /// Held shared by every read.
+    ///
+    /// The lock is fair: a requested pause comes before the next read.
     gate: Arc<RwLock<()>>,
 }
 
-/// A connection that reads. It goes back when this is dropped.
+/// A reading connection, which is returned to the pool on drop.
 pub(super) struct Reader {
     connection: PoolConnection<Sqlite>,
     _reading: Reading,
 }
 
-/// The right to read.
+/// Permission to read.
 pub(super) type Reading = OwnedRwLockReadGuard<()>;
 
 impl Readers {
@@ -35,28 +38,30 @@ impl Readers {
         Self { pool, gate: Arc::default() }
     }
 
-    /// A connection for one or several statements.
+    /// Returns a connection for one or several statements.
     pub(super) async fn take(&self) -> Result<Reader, Failure> {
         let _reading = self.reading().await;
         Ok(Reader { connection: self.connection().await?, _reading })
     }
 
-    /// A connection for later. Whoever reads with it has the right to read ([`Readers::reading`]).
+    /// Returns a connection for later use.
+    ///
+    /// Each read on it needs the permission of [`Readers::reading`].
     pub(super) async fn connection(&self) -> Result<PoolConnection<Sqlite>, Failure> {
         Ok(self.pool.acquire().await?)
     }
 
-    /// The right to read, as long as it is held.
+    /// Returns the permission to read, for as long as it is held.
     pub(super) async fn reading(&self) -> Reading {
         Arc::clone(&self.gate).read_owned().await
     }
 
-    /// Waits until nobody reads, and keeps it so.
+    /// Waits until nothing is read, and blocks reads until the guard is dropped.
     pub(super) async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.gate).write_owned().await
     }
 
-    /// Refuses further reads, and waits for those that have begun.
+    /// Refuses further reads, and waits for the running ones.
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }

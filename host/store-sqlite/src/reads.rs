@@ -1,4 +1,6 @@
-//! Reads, on connections that cannot write. Each is one statement, so that it sees one state of the database.
+//! Reads on connections that cannot write.
+//!
+//! Each read is one statement, so that it sees one state of the database.
 
 use bytes::Bytes;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -29,7 +31,7 @@ pub(super) async fn waiting(db: &mut SqliteConnection) -> Result<Vec<GroupBacklo
     Ok(lane::groups(lanes.into_iter()))
 }
 
-/// A walk along the index `job_due`.
+/// Reads the index `job_due` from end to end.
 pub(super) const BACKLOG: &str = "
     SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= ?1) AS due, min(run_at) AS earliest,
         (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size) AS bytes
@@ -52,7 +54,7 @@ pub(super) async fn job(readers: &Readers, tenant: TenantId, id: JobId) -> Resul
     row.as_ref().map(rows::job).transpose()
 }
 
-/// On the connection that may have changed it.
+/// Reads a job on the connection that may have changed it.
 pub(super) async fn job_on(db: &mut Db, tenant: TenantId, id: JobId) -> Result<Option<Job>, Failure> {
     let row = db.fetch_optional(job_statement(tenant, id)).await?;
     row.as_ref().map(rows::job).transpose()
@@ -70,7 +72,7 @@ pub(super) async fn body(readers: &Readers, tenant: TenantId, id: JobId) -> Resu
     row.as_ref().map(|row| rows::payload(row, "body")).transpose()
 }
 
-/// A filter's jobs in one state, in the order of the index `job_state`.
+/// Selects a filter's jobs in one state, in the order of the index `job_state`.
 const IN_STATE: &str = "
     SELECT id FROM job
     WHERE grp = ?1 AND state = '{state}' AND id < ?3 {filter}";
@@ -79,7 +81,9 @@ const OF_NAME: &str = "
     SELECT id FROM job
     WHERE grp = ?1 AND name = ?5 AND state IN ({states}) AND id < ?3 {filter}";
 
-/// The rest of a filter. What is asked of labels is a list of paths into the spec, with values.
+/// Further conditions of a filter.
+///
+/// The labels are given as a list of paths into the spec, with values.
 const FILTER: &str = "
     AND (?6 IS NULL OR substr(name, 1, length(?6)) = ?6)
     AND (?7 IS NULL OR created_at >= ?7) AND (?8 IS NULL OR created_at < ?8)
@@ -92,7 +96,7 @@ const FILTER: &str = "
         WHERE wanted.value ->> 'value' IS NOT coalesce(
             spec ->> (wanted.value ->> 'path'), spec ->> (wanted.value ->> 'nested'))))";
 
-/// The ids of a filter's jobs: by name, or by merging the lists of these states.
+/// Returns the statement for the ids of a filter's jobs: by name, or by merging the lists of these states.
 fn ids_sql(states: &[State], of_name: bool) -> String {
     let sql = if of_name {
         let states = states.iter().map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ");
@@ -104,7 +108,7 @@ fn ids_sql(states: &[State], of_name: bool) -> String {
     sql.replace("{filter}", FILTER)
 }
 
-/// The statement for a page.
+/// Returns the statement for a page.
 pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name);
     format!(
@@ -114,7 +118,7 @@ pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
     )
 }
 
-/// The statement for a page over all groups of a tenant: of each group as many as go on a page, and of them the newest.
+/// Returns the statement for a page over all groups of a tenant: a page of each group, and of these jobs the newest.
 pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name).replace("grp = ?1", "grp = groups.id");
     format!(
@@ -127,13 +131,13 @@ pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
     )
 }
 
-/// The statement that counts.
+/// Returns the statement that counts.
 pub(super) fn count_sql(states: &[State], of_name: bool) -> String {
     let ids = ids_sql(states, of_name);
     format!("SELECT count(*) AS jobs FROM ({ids}) WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)")
 }
 
-/// Sorts after the 16 bytes of every id.
+/// Bytes that sort after the 16 bytes of every id.
 const AFTER_EVERY_ID: [u8; 17] = [0xff; 17];
 
 type Bound<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
@@ -156,7 +160,7 @@ fn bind<'q>(sql: String, filter: &'q JobFilter, before: Option<JobId>) -> Bound<
         .bind(filter.url_prefix.as_deref())
 }
 
-/// The labels as paths into the spec: a label `a.b` is a key of that name, or `b` in the namespace `a`.
+/// Returns the labels as paths into the spec: a label `a.b` is a key of that name, or `b` in the namespace `a`.
 fn wanted(filter: &JobFilter) -> Option<String> {
     let path = |key: &str, value: &str| {
         let nested = key.split_once('.').map(|(space, key)| format!("$.metadata.\"{space}\".\"{key}\""));
@@ -193,7 +197,7 @@ pub(super) async fn count(readers: &Readers, filter: &JobFilter) -> Result<u64, 
     rows::number(&bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?, "jobs")
 }
 
-/// As long as the longest name.
+/// Length of the longest name.
 const LAST_CHARACTERS: usize = 64;
 
 /// Jumps from name to name in the index `job_name`.
@@ -206,7 +210,7 @@ pub(super) const NEWEST_OF_NAMES: &str = "
     ORDER BY page.name";
 
 pub(super) async fn newest_of_names(readers: &Readers, query: &NamesQuery) -> Result<Vec<Job>, Failure> {
-    // Behind every name with the prefix, which are not longer: no character comes after this one.
+    // The upper bound sorts after every name with the prefix: no name is longer, and no character sorts after this one.
     let end = query.prefix.clone() + &"\u{10ffff}".repeat(LAST_CHARACTERS);
     let mut page = Page::new(query.after.clone(), query.limit);
     while let Some((after, limit)) = page.wanted() {
@@ -244,7 +248,7 @@ pub(super) async fn attempts(
     Ok(page.items())
 }
 
-/// A row of `job_shown`, if it can be read.
+/// Returns the job of a row of `job_shown`, if it can be read.
 fn readable(row: &SqliteRow) -> Option<Job> {
     unreadable::readable(rows::job_id(row, "id").ok(), rows::job(row))
 }

@@ -1,4 +1,6 @@
-//! Between rows and the words of [`carillon_core::job`]. What does not fit is [`StoreError::Corrupt`], never a panic.
+//! Conversion between rows and the types of [`carillon_core::job`].
+//!
+//! A value that does not fit is [`StoreError::Corrupt`], never a panic.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,7 +16,9 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, Past, TenantId, Token};
 use carillon_store::{StoreError, lane};
 
-/// The most rows that go into one statement. SQLite takes 32,766 parameters; a row has at most 12.
+/// Largest number of rows in one statement.
+///
+/// SQLite takes 32,766 parameters; a row has at most 12.
 pub(super) const PER_STATEMENT: usize = 512;
 
 /// A statement that takes a list of rows in place of `{rows}`.
@@ -23,26 +27,26 @@ pub(super) const PER_STATEMENT: usize = 512;
 /// the statement must ignore a row whose first column is NULL. It must not begin with `WITH`: SQLite then runs a list as a
 /// compound of as many selects.
 pub(super) struct Sql {
-    /// How many columns a row has.
+    /// Number of columns of a row.
     pub(super) columns: usize,
-    /// The statement.
+    /// Text of the statement.
     pub(super) text: &'static str,
 }
 
 impl Sql {
-    /// The statement for at least `count` rows, of which the last may be left unbound.
+    /// Returns the statement for at least `count` rows, of which the last may be left unbound.
     pub(super) fn with_rows(&self, count: usize) -> String {
         let row = format!("({})", vec!["?"; self.columns].join(","));
         self.text.replace("{rows}", &vec![row.as_str(); count.next_power_of_two()].join(","))
     }
 
-    /// How many parameters [`Sql::with_rows`] leaves unbound.
+    /// Returns how many parameters [`Sql::with_rows`] leaves unbound.
     pub(super) fn padding(&self, count: usize) -> usize {
         (count.next_power_of_two() - count) * self.columns
     }
 }
 
-/// A job's id as it is stored.
+/// Encodes a job's id for the database.
 pub(super) fn id(id: JobId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
@@ -71,13 +75,13 @@ pub(super) fn word<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> R
     row.try_get::<&str, _>(column)?.parse().map_err(|error: String| corrupt(column, &error))
 }
 
-/// Reads a column that holds one of several words, or nothing.
+/// Reads a column that holds one of several words, or NULL.
 pub(super) fn word_if_any<T: FromStr<Err = String>>(row: &SqliteRow, column: &str) -> Result<Option<T>, Failure> {
     let text: Option<&str> = row.try_get(column)?;
     text.map(|text| text.parse().map_err(|error: String| corrupt(column, &error))).transpose()
 }
 
-/// The order key of a row of `job`, with its group.
+/// Reads the order key of a row of `job`, with its group.
 pub(super) fn order_key(row: &SqliteRow) -> Result<Option<(i64, String)>, Failure> {
     let (group, key): (i64, Option<String>) = (row.try_get("grp")?, row.try_get("order_key")?);
     Ok(key.map(|key| (group, key)))

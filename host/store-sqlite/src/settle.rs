@@ -1,4 +1,4 @@
-//! The end of a lease: settlements, with their attempts and the jobs that follow.
+//! Settlements: the end of leases, with the attempts and the follow-up jobs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use carillon_core::job::{JobId, Next, Settlement, State, Token};
 use carillon_store::documents::to_json;
 use carillon_store::{SettleOutcome, StoreError};
 
-/// The `+` keeps SQLite from walking all running jobs in the index `job_lease` instead of looking up those in the list.
+/// The `+` makes SQLite look up the jobs in the list instead of reading all running jobs from the index `job_lease`.
 pub(super) const SETTLE: Sql = Sql {
     columns: 9,
     text: "
@@ -35,7 +35,7 @@ pub(super) const SETTLE: Sql = Sql {
     RETURNING id, token, state, grp, order_key",
 };
 
-/// It goes before [`SETTLE`], and finds the same jobs: those whose lease is still there.
+/// Runs before [`SETTLE`] and finds the same jobs: those whose lease is still valid.
 pub(super) const PUT_ATTEMPTS: Sql = Sql {
     columns: 9,
     text: "
@@ -48,7 +48,7 @@ pub(super) const PUT_ATTEMPTS: Sql = Sql {
         status = excluded.status, detail = excluded.detail, response_body = excluded.response_body",
 };
 
-/// A settlement, with its documents already written as JSON: the caller does that, not the writer.
+/// A settlement with its documents already encoded as JSON, which is done in the caller's task and not in the writer.
 pub(super) struct Row {
     settlement: Settlement,
     detail: Option<String>,
@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-/// Makes the rows, in the caller's task.
+/// Encodes settlements as rows, in the caller's task.
 pub(super) fn rows(settlements: Vec<Settlement>) -> Result<Vec<Row>, StoreError> {
     let detail = |settlement: &Settlement| settlement.attempt.as_ref().map(|it| to_json(&it.detail)).transpose();
     let row = |mut settlement: Settlement| {
@@ -87,15 +87,16 @@ impl SettleCall {
         self.rows.len()
     }
 
-    /// Tells the caller.
+    /// Sends the result to the caller.
     pub(super) fn answer(self, committed: Result<(), StoreError>) {
-        // A caller that has gone away does not want the answer.
+        // A caller that has gone away does not need the result.
         let _ = self.reply.send(committed.and(self.done));
     }
 }
 
-/// Runs calls that have a transaction for themselves, in one message to SQLite's thread and back. False if they are too many for that, or
-/// have more to write, or if it fails; then nothing was done.
+/// Runs calls that have a transaction for themselves, in one message to SQLite's thread and back.
+///
+/// Returns false, without any effect, if the calls are too many for one message, have more to write, or fail.
 pub(super) async fn run_alone(db: &mut Db, calls: &mut [SettleCall]) -> bool {
     let all: Vec<&Row> = calls.iter().flat_map(|call| &call.rows).collect();
     let is_simple = |row: &&Row| row.follow_ups.is_empty() && !row.settlement.is_ordered();
@@ -113,7 +114,7 @@ pub(super) async fn run_alone(db: &mut Db, calls: &mut [SettleCall]) -> bool {
     true
 }
 
-/// Runs all calls together; if that fails, one by one, so that each caller gets its own answer.
+/// Runs all calls together; if that fails, one by one, so that each caller gets its own result.
 pub(super) async fn run(transaction: &mut Transaction<'_>, calls: &mut [SettleCall]) -> Result<(), Failure> {
     let all: Vec<&Row> = calls.iter().flat_map(|call| &call.rows).collect();
     if let Ok(settled) = settle_call(transaction, &all).await? {
@@ -154,10 +155,12 @@ async fn settle(db: &mut Db, rows: &[&Row]) -> Result<Vec<SettleOutcome>, Failur
     Ok(leases.settled(rows, &applied))
 }
 
+/// Leases of settlements.
+///
 /// Of several settlements under one lease the first counts, and the job's newest token fits one lease only.
 struct Leases<'r> {
     first: Vec<&'r Row>,
-    /// For each of all settlements.
+    /// Whether each settlement is the first under its lease.
     is_first: Vec<bool>,
 }
 
@@ -169,7 +172,7 @@ impl<'r> Leases<'r> {
         Self { first, is_first }
     }
 
-    /// What became of each of all settlements.
+    /// Returns the outcome of each settlement.
     fn settled(&self, rows: &[&Row], applied: &Applied) -> Vec<SettleOutcome> {
         let settled = |(row, first): (&&Row, &bool)| match applied.states.get(&row.lease()) {
             Some(state) if *first => SettleOutcome::Applied(*state),
@@ -179,12 +182,12 @@ impl<'r> Leases<'r> {
     }
 }
 
-/// What [`SETTLE`] returns.
+/// Result of [`SETTLE`].
 #[derive(Default)]
 struct Applied {
-    /// The leases that were there, and what became of their jobs.
+    /// Leases that were valid, with the new states of their jobs.
     states: HashMap<(JobId, Token), State>,
-    /// The order keys of jobs that have ended, with their groups.
+    /// Order keys of jobs that have ended, with their groups.
     freed: Vec<(i64, String)>,
 }
 
@@ -207,7 +210,7 @@ impl Applied {
     }
 }
 
-/// What writes settlements with their attempts: two statements in one go, of which the parameters of the second begin behind all of the
+/// Returns the message that writes settlements with their attempts: two statements, where the parameters of the second begin after all of the
 /// first.
 fn write<'q>(rows: &[&'q Row]) -> Statement<'q> {
     let (count, settle) = (rows.len(), SETTLE.with_rows(rows.len()));
@@ -219,7 +222,7 @@ fn write<'q>(rows: &[&'q Row]) -> Statement<'q> {
     bind_settlements(with_nulls(query, PUT_ATTEMPTS.padding(count)), rows)
 }
 
-/// Without an attempt, a row that is ignored.
+/// Binds an attempt; without one, a row that the statement ignores.
 fn bind_attempt<'q>(query: Statement<'q>, row: &'q Row) -> Statement<'q> {
     let Some((attempt, detail)) = row.settlement.attempt.as_ref().zip(row.detail.as_ref()) else {
         return with_nulls(query, PUT_ATTEMPTS.columns);
@@ -259,7 +262,9 @@ fn bind_settlements<'q>(mut query: Statement<'q>, rows: &[&'q Row]) -> Statement
     query
 }
 
-/// Stores the jobs that follow. The end of the job before them must not fail because their group has gone.
+/// Stores the follow-up jobs.
+///
+/// A missing group must not make the parent job's settlement fail.
 async fn write_follow_ups(db: &mut Db, jobs: Vec<&job_rows::Row>) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());

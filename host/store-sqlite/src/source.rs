@@ -1,7 +1,7 @@
-//! A database that is read to be moved elsewhere. Nothing in it is changed.
+//! Reads a database in order to move it to another one; changes nothing in it.
 //!
-//! A server may go on writing meanwhile: each page is read in a transaction of its own, so that the write-ahead log is never held back
-//! for long. Only while no server has the database open, and the lock next to it is ours, do the pages belong together.
+//! A server may write meanwhile: each page is read in a transaction of its own, so that the write-ahead log is never held back for long. The
+//! pages are consistent with each other only while no server has the database open and this source holds its lock.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ use super::{file, open};
 use carillon_store::StoreError;
 use carillon_store::transfer::{Cell, Column, Counters, Form, Row, Table, labels_of, storable};
 
-/// A page of rows ends before it has more bytes than this, and the row that goes past it.
+/// Size in bytes above which a page of rows ends, after the row that exceeds it.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// How many rows the connection's thread may be ahead: they may be as large as payloads.
+/// Number of rows that the connection's thread may be ahead: a row may be as large as a payload.
 const ROWS_AHEAD: usize = 16;
 
-/// A database to read.
+/// A database to read from.
 #[derive(Debug)]
 pub struct SqliteSource {
     db: SqliteConnection,
-    /// Ours as long as this lives, unless a server has it.
+    /// Lock of the database, held as long as this lives, unless a server has it.
     lock: Option<File>,
 }
 
@@ -37,7 +37,8 @@ impl SqliteSource {
     /// Opens the database in `path`, and keeps servers away from it as long as this lives, unless one has it open already.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if there is none; [`StoreError::Corrupt`] if it is not one of this program and of this version.
+    /// Returns [`StoreError::Unavailable`] if there is no database; [`StoreError::Corrupt`] if it is not one of this program and of this
+    /// version.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let named = |Failure(error): Failure| match error {
             StoreError::Corrupt(text) => StoreError::Corrupt(format!("`{}`: {text}", path.display())),
@@ -70,35 +71,37 @@ impl SqliteSource {
         Ok(db)
     }
 
-    /// Whether a server has the database open.
+    /// Returns whether a server has the database open.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.lock.is_none()
     }
 
-    /// Tells this database, and copies of it, from all others: it comes from the moment in which its first table was made.
+    /// Returns a fingerprint of this database and its copies, which no other database has.
+    ///
+    /// It is derived from the time when the first table was made.
     ///
     /// # Errors
-    /// If the database cannot be read; so do all others.
+    /// Returns an error if the database cannot be read, as all other methods do.
     pub async fn fingerprint(&mut self) -> Result<String, StoreError> {
         let row = sqlx::query(FIRST_MIGRATION).fetch_one(&mut self.db).await.map_err(Failure::from)?;
         let made: String = row.try_get("made").map_err(Failure::from)?;
         Ok(hex::encode(Sha256::digest(made)))
     }
 
-    /// Changes whenever somebody else has changed the database.
+    /// Returns a number that changes whenever another connection has changed the database.
     ///
     /// # Errors
-    /// See [`SqliteSource::fingerprint`].
+    /// As [`SqliteSource::fingerprint`].
     pub async fn version(&mut self) -> Result<i64, StoreError> {
         let row = sqlx::query("PRAGMA data_version").fetch_one(&mut self.db).await.map_err(Failure::from)?;
         Ok(row.try_get(0).map_err(Failure::from)?)
     }
 
-    /// How many rows there are.
+    /// Counts the rows of a table.
     ///
     /// # Errors
-    /// See [`SqliteSource::fingerprint`].
+    /// As [`SqliteSource::fingerprint`].
     pub async fn count(&mut self, table: &Table) -> Result<u64, StoreError> {
         let (from, condition) = table.source;
         let sql = format!("SELECT count(*) AS rows FROM {from} WHERE {condition}");
@@ -106,10 +109,12 @@ impl SqliteSource {
         Ok(super::rows::number(&row, "rows")?)
     }
 
-    /// The next rows after a key, or the first ones: at most `limit`, in the order of their keys. None means that there are no more.
+    /// Returns the next rows after a key, or the first ones: at most `limit`, in the order of their keys.
+    ///
+    /// An empty page means that there are no more rows.
     ///
     /// # Errors
-    /// See [`SqliteSource::fingerprint`].
+    /// As [`SqliteSource::fingerprint`].
     pub async fn page(&mut self, table: &Table, after: Option<&[Cell]>, limit: u32) -> Result<Vec<Row>, StoreError> {
         let mut query = sqlx::query(AssertSqlSafe(page_sql(table, after.is_some())));
         for cell in after.into_iter().flatten() {
@@ -132,10 +137,10 @@ impl SqliteSource {
         Ok(page)
     }
 
-    /// What is not in rows.
+    /// Returns the counters that are not stored in rows.
     ///
     /// # Errors
-    /// See [`SqliteSource::fingerprint`].
+    /// As [`SqliteSource::fingerprint`].
     pub async fn counters(&mut self) -> Result<Counters, StoreError> {
         let row = sqlx::query(COUNTERS).fetch_one(&mut self.db).await.map_err(Failure::from)?;
         let number = |column| row.try_get(column).map_err(Failure::from);
@@ -145,16 +150,16 @@ impl SqliteSource {
 
 const SCHEMA_VERSION: &str = "SELECT max(version) AS version FROM _sqlx_migrations WHERE success";
 
-/// How many nanoseconds the first migration took is as good as random.
+/// Duration of the first migration in nanoseconds, which is practically random.
 const FIRST_MIGRATION: &str = "
     SELECT installed_on || ' ' || execution_time AS made FROM _sqlx_migrations ORDER BY version LIMIT 1";
 
 const COUNTERS: &str = "
     SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entity'), 0) AS entity, number AS generation FROM generation";
 
-/// `SELECT id, … FROM job WHERE … AND (id) > (?) ORDER BY id LIMIT ?`
+/// Builds `SELECT id, … FROM job WHERE … AND (id) > (?) ORDER BY id LIMIT ?`.
 fn page_sql(table: &Table, has_start: bool) -> String {
-    // Labels are made from the spec.
+    // Labels are derived from the spec.
     let name = |column: &Column| if column.form == Form::Labels { "spec" } else { column.name };
     let list = |columns: &[Column]| columns.iter().map(name).collect::<Vec<_>>().join(", ");
     let (columns, key) = (list(table.columns), list(table.key()));
@@ -200,7 +205,7 @@ mod tests {
     use carillon_store::Jobs as _;
     use carillon_store::transfer::TABLES;
 
-    /// Columns that are not moved, and why.
+    /// Columns that are not moved, each with the reason.
     const LEFT: [&str; 2] = [
         // Computed from others.
         "job.expires_at",
@@ -208,7 +213,7 @@ mod tests {
         "level.number",
     ];
 
-    /// Where in PostgreSQL there is a column of another table for it.
+    /// Columns whose values are in another table in PostgreSQL.
     const ELSEWHERE: [&str; 3] = ["generation.one", "generation.number", "generation.recent"];
 
     #[tokio::test]

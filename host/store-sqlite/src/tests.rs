@@ -1,4 +1,4 @@
-//! The conformance suite on SQLite, and what only this backend promises.
+//! Conformance suite on SQLite, and tests of promises that only this backend makes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,7 +91,7 @@ async fn open_error(path: &Path) -> StoreError {
     SqliteStore::open(SqliteOptions::new(path)).await.unwrap_err()
 }
 
-/// A connection of another program.
+/// Opens a connection as another program would.
 async fn shell(path: &Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
 }
@@ -243,7 +243,7 @@ async fn concurrent_inserts_share_commits() {
     assert!(after.largest > 1 && after.largest <= CALLERS as u64);
 }
 
-/// What a PRAGMA says on a connection.
+/// Paths that `sqlite:` URLs name.
 #[test]
 fn a_url_names_a_file() {
     let path = |url: &str| url.parse().map(|options: SqliteOptions| options.path.display().to_string());
@@ -270,7 +270,7 @@ async fn a_debounced_key_that_cannot_be_read_is_forgotten() {
     assert_eq!(inserted, InsertResult::Placed(vec![stored]), "nothing that is asked for is lost");
 }
 
-/// What a program of the first version left.
+/// Database of a program of the first version.
 const OLD: &str = r#"
     INSERT INTO entity (id, tenant, kind, name, version, doc, created_at, updated_at)
         VALUES (1, 0, 'tenant', 'acme', 1, '{}', 0, 0), (2, 1, 'group', 'g', 1, '{}', 0, 0);

@@ -1,4 +1,4 @@
-//! Ticks of schedules that made no job, and what became of each tick.
+//! Ticks of schedules that made no job, and the history of ticks.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -23,7 +23,7 @@ pub(super) const PUT_TICKED: &str = "
 
 pub(super) const LAST: &str = "SELECT last FROM ticked WHERE schedule = ?1";
 
-/// Writes that ticks made no job, unless their schedule has come as far as the first of them.
+/// Records that ticks made no job, unless their schedule's progress includes the first of them.
 pub(super) async fn skip(db: &mut Db, all: &[(i64, SkippedTicks)]) -> Result<Vec<bool>, Failure> {
     let mut written = Vec::with_capacity(all.len());
     for (schedule, skipped) in all {
@@ -53,7 +53,7 @@ pub(super) const TICKED: &str = "
         (SELECT reason FROM tick WHERE tick.schedule = ticked.schedule AND tick.at = ticked.last AND tick.job IS NULL) AS reason
     FROM ticked";
 
-/// How far each schedule has come.
+/// Returns the progress of each schedule.
 pub(super) async fn ticked(readers: &Readers) -> Result<Vec<Ticked>, Failure> {
     let ticked = |row: &SqliteRow| {
         Ok(Ticked {
@@ -68,12 +68,12 @@ pub(super) async fn ticked(readers: &Readers) -> Result<Vec<Ticked>, Failure> {
     sqlx::query(TICKED).fetch_all(&mut *readers.take().await?).await?.iter().map(ticked).collect()
 }
 
-/// Ticks before 1970 are those of runs that were asked for by hand.
+/// Ticks before 1970 are runs that were requested by hand.
 pub(super) const TICKS: &str = "
     SELECT at, job, reason, skipped_from, skipped_count FROM tick
     WHERE schedule = ?1 AND at < ?2 AND at >= 0 ORDER BY at DESC LIMIT ?3";
 
-/// A page of a schedule's ticks.
+/// Returns a page of a schedule's ticks.
 pub(super) async fn ticks(readers: &Readers, query: &TicksQuery) -> Result<Vec<TickRecord>, Failure> {
     let record = |row: &SqliteRow| {
         let at = UnixMs(row.try_get("at")?);

@@ -1,12 +1,14 @@
-//! The writer's transaction, in which each call can be undone by itself.
+//! The writer's transaction, in which each call can be undone separately.
 //!
-//! A savepoint is open all the time. It is moved forward only when another call follows.
+//! A savepoint is always open. It is moved forward only when another call follows.
 
 use super::db::Db;
 use super::error::Failure;
 use carillon_store::StoreError;
 
-/// An open transaction. Any error of its own means that all of it is lost, and that the owner must roll back.
+/// An open transaction.
+///
+/// Any error of the transaction itself means that all of it is lost, and that the owner must roll back.
 pub(super) struct Transaction<'c> {
     db: &'c mut Db,
     /// Whether the open savepoint holds the changes of a call that succeeded.
@@ -19,17 +21,19 @@ impl<'c> Transaction<'c> {
         Self { db, holds_changes: false }
     }
 
-    /// For the next call: what it does can be undone by itself, with [`Transaction::end_call`].
+    /// Begins a call, whose changes [`Transaction::end_call`] can undo separately.
     pub(super) fn begin_call(&mut self) -> &mut Db {
         if self.holds_changes {
-            // If something waits still, no statement was run since, and there is nothing to keep.
+            // If statements are still pending, none was run since, and there is nothing to keep.
             self.db.before_next("RELEASE call; SAVEPOINT call");
             self.holds_changes = false;
         }
         self.db
     }
 
-    /// Keeps what the call did, or undoes it if it failed. Where it cannot be undone, its failure is the transaction's.
+    /// Keeps the changes of the call, or undoes them if it failed.
+    ///
+    /// If they cannot be undone, the whole transaction fails.
     pub(super) async fn end_call<T>(&mut self, result: Result<T, Failure>) -> Result<Result<T, StoreError>, Failure> {
         self.holds_changes = result.is_ok();
         if let Err(failure) = &result

@@ -1,17 +1,17 @@
-//! The one writer: a task that owns the only connection that writes, and commits many callers' work together.
+//! The writer: a task that owns the only writing connection, and commits many callers' work together.
 //!
-//! A commit costs a flush of the disk, whatever is in it. So the task takes all calls that wait (up to [`BATCH_CALLS`] and
-//! [`BATCH_ROWS`]), runs them in one transaction, commits once and then answers. Invariants:
+//! A commit costs a flush of the disk, whatever its size. So the task takes all waiting calls (up to [`BATCH_CALLS`] and [`BATCH_ROWS`]),
+//! runs them in one transaction, commits once and then sends the results. Invariants:
 //!
-//! - No call is answered with `Ok` before its transaction is on disk.
-//! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and so are waiting
-//!   settlements; they run one by one only if that fails.
-//! - Settlements that wait with nothing else are one message to SQLite's thread, transaction and all; only if that fails do they go the way
-//!   of the others.
-//! - If the transaction itself fails, every call in it fails and nothing of it remains.
+//! - No call gets `Ok` before its transaction is on disk.
+//! - A call that fails undoes only itself ([`Transaction`]). Waiting inserts are merged into one call, and so are waiting settlements; they
+//!   run one by one only if that fails.
+//! - If only settlements wait, they are one message to SQLite's thread, transaction included; only if that fails do they run like the other
+//!   calls.
+//! - If the transaction itself fails, every call in it fails and none of its changes remains.
 //! - Calls wait in the order in which they begin, so that a claim sees the settlements that began before it.
 //! - The queue is bounded: callers wait when the disk is slower than they are.
-//! - The write-ahead log is bounded ([`Log`]), whatever readers do.
+//! - The write-ahead log is bounded ([`Log`]), however long readers read.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -35,16 +35,16 @@ use super::settle::{self, SettleCall};
 use super::transaction::Transaction;
 use carillon_store::{CommitStats, Insert, InsertResult, SettleOutcome, StoreError};
 
-/// The most calls in one transaction.
+/// Largest number of calls in one transaction.
 const BATCH_CALLS: usize = 512;
 
-/// No further call is taken into a transaction that inserts or settles this many jobs: a claim behind them must not wait long.
+/// Number of inserted or settled jobs at which a transaction takes no further call: a claim after them must not wait long.
 const BATCH_ROWS: usize = 2_000;
 
-/// The most calls that wait in the queue; further callers wait before it.
+/// Largest number of calls in the queue; further callers wait until it has room.
 const QUEUE_CALLS: usize = 1_024;
 
-/// What a verb does with the connection, inside of the transaction.
+/// Work of a verb on the connection, inside the transaction.
 pub(super) trait Work<T>: for<'c> FnOnce(&'c mut Db) -> BoxFuture<'c, Result<T, Failure>> + Send {}
 
 impl<T, F> Work<T> for F where F: for<'c> FnOnce(&'c mut Db) -> BoxFuture<'c, Result<T, Failure>> + Send {}
@@ -56,7 +56,7 @@ struct Counters {
     largest: AtomicU64,
 }
 
-/// The callers' end.
+/// Callers' end of the queue.
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Call>,
@@ -66,7 +66,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task. It holds `lock` until the connection is closed.
+    /// Starts the task, which holds `lock` until the connection is closed.
     pub(super) fn start(connection: SqliteConnection, log: Log, lock: File) -> Self {
         let (queue, calls) = mpsc::channel(QUEUE_CALLS);
         let closing = CancellationToken::new();
@@ -86,13 +86,13 @@ impl Writer {
         self.submit(Call::Work(Box::new(call)), answer).await
     }
 
-    /// Inserts, together with the other inserts that wait.
+    /// Inserts jobs, together with the other waiting inserts.
     pub(super) async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.submit(Call::Insert(InsertCall::new(insert, reply)?), answer).await
     }
 
-    /// Settles, together with the other settlements that wait.
+    /// Settles attempts, together with the other waiting settlements.
     pub(super) async fn settle(&self, settlements: Vec<settle::Row>) -> Result<Vec<SettleOutcome>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.submit(Call::Settle(SettleCall::new(settlements, reply)), answer).await
@@ -104,16 +104,16 @@ impl Writer {
         answer.await.map_err(|_| shut_down())?
     }
 
-    /// Copies the write-ahead log into the database, and begins it anew.
+    /// Copies the write-ahead log into the database, and restarts the log.
     pub(super) async fn shorten_log(&self) {
         let (reply, answer) = oneshot::channel();
         if self.queue.send(Call::ShortenLog(reply)).await.is_ok() {
-            // It is shutting down otherwise, and does so then.
+            // Without an answer the writer is shutting down, and shortens the log then.
             let _ = answer.await;
         }
     }
 
-    /// Refuses further calls, runs those that wait, and closes the connection.
+    /// Refuses further calls, runs the waiting ones, and closes the connection.
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.task.wait().await;
@@ -136,21 +136,21 @@ enum Call {
     ShortenLog(oneshot::Sender<()>),
 }
 
-/// The write-ahead log, which has a bound.
+/// The write-ahead log, with its bound.
 pub(super) struct Log {
     path: PathBuf,
     readers: Readers,
-    /// How long it may be before it is begun anew.
+    /// Length in bytes above which the log is restarted.
     most: u64,
 }
 
 impl Log {
-    /// The log of the database in `path`.
+    /// Returns the log of the database in `path`.
     pub(super) fn new(path: PathBuf, readers: Readers) -> Self {
         Self { path, readers, most: u64::from(LOG_BYTES) }
     }
 
-    /// Begins the log anew if it has become too long. Reads wait meanwhile.
+    /// Restarts the log if it has become too long; reads wait meanwhile.
     async fn bound(&mut self, db: &mut Db) {
         if file::log_len(&self.path) > self.most {
             self.shorten(db).await;
@@ -162,7 +162,7 @@ impl Log {
         if let Err(error) = db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {
             tracing::warn!(%error, "the write-ahead log was not copied into the database");
         }
-        // Another program may read, too: a backup. It is not waited for again before the log has grown by as much.
+        // Another program, such as a backup, may also read. The writer tries again only after the log has grown by the same amount.
         let len = file::log_len(&self.path);
         self.most = len + u64::from(LOG_BYTES);
         if len > u64::from(LOG_BYTES) {
@@ -176,7 +176,7 @@ trait Answerable: Send {
     /// Does the work in the transaction and keeps the result.
     fn run<'c>(&'c mut self, transaction: &'c mut Transaction<'_>) -> BoxFuture<'c, Result<(), Failure>>;
 
-    /// Tells the caller: the result, if the transaction was committed.
+    /// Sends the caller the result, if the transaction was committed.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -203,7 +203,7 @@ impl<T: Send, W: Work<T>> Answerable for WorkCall<T, W> {
             (Ok(()), None) => Err(StoreError::Unavailable("the call was not run".to_owned())),
             (Err(error), _) => Err(error),
         };
-        // A caller that has gone away does not want the answer.
+        // A caller that has gone away does not need the result.
         let _ = self.reply.send(result);
     }
 }
@@ -242,7 +242,7 @@ impl Batch {
         self.calls() >= BATCH_CALLS || self.rows >= BATCH_ROWS
     }
 
-    /// Inserts and settlements go first, so that a claim in the same transaction sees them.
+    /// Inserts and settlements run first, so that a claim in the same transaction sees them.
     async fn run(&mut self, db: &mut Db) -> Result<(), Failure> {
         let only_settles = self.inserts.is_empty() && self.work.is_empty();
         if only_settles && settle::run_alone(db, &mut self.settlements).await {
@@ -274,7 +274,7 @@ impl Batch {
     }
 }
 
-/// The task's end.
+/// Task's end of the queue.
 struct Loop {
     db: Db,
     calls: mpsc::Receiver<Call>,
@@ -297,7 +297,7 @@ impl Loop {
             }
             drop(asked);
         }
-        // Leaves a single file behind. A failure is harmless: the next open reads the log.
+        // Leaves a single file. A failure is harmless: the next open reads the log.
         if let Err(error) = self.db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {
             tracing::warn!(%error, "the last checkpoint failed; the next start does it");
         }
@@ -307,7 +307,7 @@ impl Loop {
         drop(lock);
     }
 
-    /// Waits for a call and takes those that wait behind it. None if no more can come.
+    /// Waits for a call and takes the calls that wait after it; None if no more can come.
     async fn next_batch(&mut self) -> Option<Batch> {
         let first = tokio::select! {
             biased;

@@ -1,4 +1,6 @@
-//! What both databases keep in the same form: documents as JSON, durations as milliseconds, and what is remembered of producers.
+//! Encodings that both databases share: documents as JSON, durations as milliseconds, and records of producers' keys.
+//!
+//! The two databases differ in their statements only; a value has the same form in both.
 
 use std::time::Duration;
 
@@ -9,20 +11,20 @@ use super::{IdempotentRequest, InsertOutcome, StoreError};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, GroupId, JobId, NewJob, Priority, Spec, TenantId};
 
-/// The kinds of things that are remembered of producers.
+/// Kind of the records of idempotency keys.
 pub const IDEMPOTENCY: &str = "idempotency";
-/// See [`IDEMPOTENCY`].
+/// Kind of the records of dedupe keys.
 pub const DEDUPE: &str = "dedupe";
-/// See [`IDEMPOTENCY`].
+/// Kind of the records of debounce keys.
 pub const DEBOUNCE: &str = "debounce";
 
-/// The kind and the key of what a probe writes, for a moment.
+/// Kind and key of the record that a probe writes and removes.
 pub const PROBE: &str = "probe";
 
-/// How much that is, in bytes.
+/// Size of a probe's record in bytes.
 pub const PROBE_BYTES: usize = 64 << 10;
 
-/// A job that a probe stores and takes back in the same transaction.
+/// Returns the job that a probe stores and removes in the same transaction.
 pub fn probe_job(id: JobId, tenant: TenantId, group: GroupId, now: UnixMs) -> NewJob {
     NewJob {
         id,
@@ -42,7 +44,7 @@ pub fn probe_job(id: JobId, tenant: TenantId, group: GroupId, now: UnixMs) -> Ne
     }
 }
 
-/// What is kept of a request that was carried out.
+/// Record of a request that was carried out.
 #[derive(Serialize, Deserialize)]
 pub struct Answered {
     fingerprint: String,
@@ -50,12 +52,12 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// What is kept when the request has been carried out.
+    /// Returns the record of a request that has been carried out.
     pub fn to(once: &IdempotentRequest, placed: &[InsertOutcome]) -> Self {
         Self { fingerprint: once.fingerprint.clone(), answer: (once.answer)(placed) }
     }
 
-    /// The answer to the request that comes again, from what was kept.
+    /// Returns the recorded response to a repeated request.
     pub fn replay(doc: &str, once: &IdempotentRequest) -> Result<String, StoreError> {
         let answered: Self = serde_json::from_str(doc)
             .map_err(|error| StoreError::Corrupt(format!("an answer that was kept cannot be read: {error}")))?;
@@ -63,7 +65,9 @@ impl Answered {
     }
 }
 
-/// The digest that a plugin's document names, and how that stands in it. None if the document cannot be read.
+/// Returns the digest that a plugin's document names, and its text in the document.
+///
+/// None if the document cannot be read.
 pub fn digest_of(doc: &str) -> Option<(String, String)> {
     let doc: serde_json::Value = serde_json::from_str(doc).ok()?;
     let digest = doc.get("digest")?.as_str()?.to_owned();
@@ -71,12 +75,12 @@ pub fn digest_of(doc: &str) -> Option<(String, String)> {
     Some((digest, member))
 }
 
-/// A document as it is stored.
+/// Encodes a document for the database.
 pub fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Corrupt(format!("a document cannot be written: {error}")))
 }
 
-/// A duration as it is stored.
+/// Encodes a duration for the database.
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

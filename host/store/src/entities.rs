@@ -1,4 +1,6 @@
-//! What is configured, not scheduled.
+//! Configured entities: tenants, groups, keys, tokens, plugins, schedules, bulk changes, policies.
+//!
+//! Entities are not scheduled; jobs are (see [`Jobs`](super::Jobs)).
 
 use std::collections::BTreeSet;
 
@@ -9,33 +11,35 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use carillon_core::clock::UnixMs;
 
-/// What kind of thing an [`Entity`] is.
+/// Kind of an [`Entity`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Its own tenant column is 0.
+    /// A tenant.
+    ///
+    /// Its own `tenant` is 0.
     Tenant,
-    /// A task group.
+    /// A group.
     Group,
     /// A signing key, encrypted.
     Key,
     /// An API token, hashed.
     ApiToken,
-    /// A version of a plugin: its name is `name@version`.
+    /// A version of a plugin, named `name@version`.
     Plugin,
     /// A schedule.
     Schedule,
-    /// A change of many jobs that goes on in the background.
+    /// A change of many jobs that runs in the background.
     Bulk,
-    /// A version of a group's policy that is not in force: its name is `group number/version`.
+    /// A version of a group's policy that is not in force, named `group number/version`.
     Binding,
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 8] =
         [Self::Tenant, Self::Group, Self::Key, Self::ApiToken, Self::Plugin, Self::Schedule, Self::Bulk, Self::Binding];
 
-    /// The name in the store.
+    /// Returns the kind's name in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -51,50 +55,56 @@ impl Kind {
     }
 }
 
-/// Something that is configured, not scheduled. There are few of them, and every node holds all of them in memory.
+/// A configured entity.
+///
+/// There are few entities, and every node holds all of them in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// Unique among all entities, never used again; a group's [`GroupId`](carillon_core::job::GroupId) and a tenant's [`TenantId`](carillon_core::job::TenantId).
+    /// Number, unique among all entities and never used again.
+    ///
+    /// A group's [`GroupId`](carillon_core::job::GroupId) and a tenant's [`TenantId`](carillon_core::job::TenantId).
     pub id: i64,
-    /// The owner, 0 for a tenant.
+    /// Owning tenant; 0 for a tenant.
     pub tenant: i64,
-    /// What it is.
+    /// Kind of the entity.
     pub kind: Kind,
-    /// Unique among the tenant's entities of this kind.
+    /// Name, unique among the tenant's entities of this kind.
     pub name: String,
-    /// 1 at first, one more with each change.
+    /// Version: 1 at first, raised by 1 with each change.
     pub version: i64,
-    /// Its content.
+    /// Content.
     pub doc: serde_json::Value,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixMs,
-    /// When it was last changed.
+    /// Time of the last change.
     pub updated_at: UnixMs,
 }
 
 /// A new or changed entity.
 #[derive(Clone, Debug)]
 pub struct PutEntity {
-    /// See [`Entity`].
+    /// Owning tenant, as in [`Entity`].
     pub tenant: i64,
-    /// See [`Entity`].
+    /// Kind, as in [`Entity`].
     pub kind: Kind,
-    /// See [`Entity`].
+    /// Name, as in [`Entity`].
     pub name: String,
-    /// See [`Entity`].
+    /// Content, as in [`Entity`].
     pub doc: serde_json::Value,
-    /// The time of the change.
+    /// Time of the change.
     pub now: UnixMs,
-    /// What must be there now.
+    /// Condition on the version that is stored now.
     pub expect: Precondition,
-    /// The versions of plugins, with their tenants, without which it makes no sense.
+    /// Versions of plugins that the entity refers to, with their tenants; they must exist.
     pub needs: Vec<(i64, String)>,
-    /// Of a plugin: the sha-256 in hex that its document names as `digest`, and the bytes, which are kept as long as a plugin names them.
+    /// Only for a plugin: the SHA-256 in hex that its document names as `digest`, and the component's bytes.
+    ///
+    /// The bytes are kept as long as a plugin names them.
     pub component: Option<(String, Bytes)>,
 }
 
 impl PutEntity {
-    /// Whether what is expected is there, in the version that was found.
+    /// Returns [`StoreError::Conflict`] unless the version that was found meets the condition.
     pub fn check(&self, found: Option<i64>) -> Result<(), StoreError> {
         let (kind, name) = (self.kind.as_str(), &self.name);
         let conflict = |text: String| Err(StoreError::Conflict(text));
@@ -110,12 +120,12 @@ impl PutEntity {
     }
 }
 
-/// What is said of a plugin that a put needs, and that is not there.
+/// Returns the error for a plugin that a put needs and that does not exist.
 pub fn no_plugin(name: &str) -> StoreError {
     StoreError::Conflict(format!("the plugin `{name}` does not exist"))
 }
 
-/// Whether nothing has changed since a generation, if one is given.
+/// Returns [`StoreError::Conflict`] if anything has changed since the expected generation, where one is given.
 pub fn check_generation(expected: Option<i64>, found: i64) -> Result<(), StoreError> {
     match expected {
         Some(expected) if expected != found => {
@@ -125,41 +135,44 @@ pub fn check_generation(expected: Option<i64>, found: i64) -> Result<(), StoreEr
     }
 }
 
-/// What has changed since a generation.
+/// Changes since a generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes {
-    /// The generation up to which it is complete. It may hold later changes, too.
+    /// Generation up to which the list is complete.
+    ///
+    /// The list may hold later changes, too.
     pub generation: i64,
-    /// What is new or has changed, as it is now.
+    /// New and changed entities, in their current versions.
     pub changed: Vec<Entity>,
-    /// The ids of what has gone.
+    /// Ids of removed entities.
     pub gone: Vec<i64>,
 }
 
-/// How many of the newest changes are known one by one.
+/// Number of the newest changes that are recorded one by one.
 const CHANGES_KEPT: usize = 64;
 
-/// The newest changes, as a generation and the id of an entity each, in their order. Kept next to the generation, as JSON.
+/// The newest changes in order: for each, its generation and the entity's id.
 ///
-/// A program that does not know them leaves a gap, which shows: each change has a generation of its own.
+/// Kept next to the generation, as JSON. A program version that does not write this list leaves a gap in the generations, which
+/// [`between`](Self::between) detects: each change has a generation of its own.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RecentChanges(Vec<(i64, i64)>);
 
 impl RecentChanges {
-    /// Those that are kept as `text`; none if they cannot be read.
+    /// Decodes the list from `text`; a list that cannot be read counts as empty.
     pub fn read(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    /// Takes down a change of an entity.
+    /// Records a change of an entity.
     pub fn record(&mut self, generation: i64, entity: i64) {
         self.0.push((generation, entity));
         let surplus = self.0.len().saturating_sub(CHANGES_KEPT);
         self.0.drain(..surplus);
     }
 
-    /// The entities that have changed between two generations, if all of these changes are known.
+    /// Returns the entities that changed between two generations, or None unless all of these changes are recorded.
     pub fn between(&self, since: i64, now: i64) -> Option<BTreeSet<i64>> {
         let newer: Vec<_> = self.0.iter().filter(|(generation, _)| *generation > since && *generation <= now).collect();
         let has_all = newer.iter().map(|(generation, _)| *generation).eq(since + 1..=now);
@@ -167,36 +180,45 @@ impl RecentChanges {
     }
 }
 
-/// What a put expects to find.
+/// Condition of a put on the stored version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// Whatever.
+    /// No condition.
     Anything,
-    /// Nothing.
+    /// The entity does not exist.
     Nothing,
-    /// The entity in exactly this version.
+    /// The entity exists in exactly this version.
     Version(i64),
 }
 
-/// The configured things.
+/// Verbs on configured entities.
 #[async_trait]
 pub trait Entities: Send + Sync {
-    /// All entities, and the generation that they belong to. It rises with each change, so equal generations mean equal entities.
+    /// Returns all entities and their generation.
+    ///
+    /// The generation rises with each change, so equal generations mean equal entities.
     async fn load(&self) -> Result<(i64, Vec<Entity>), StoreError>;
 
-    /// What has changed since an earlier generation. None if that is not known any more: then everything is to be loaded.
+    /// Returns the changes since an earlier generation.
+    ///
+    /// None if these changes are no longer recorded: the caller then loads everything.
     async fn changes(&self, since: i64) -> Result<Option<Changes>, StoreError>;
 
-    /// The generation of the newest change.
+    /// Returns the generation of the newest change.
     async fn generation(&self) -> Result<i64, StoreError>;
 
-    /// Writes an entity. Fails with [`StoreError::Conflict`] if `expect` does not hold, or something that it needs is not there.
+    /// Writes an entity.
+    ///
+    /// Fails with [`StoreError::Conflict`] if `expect` does not hold, or if something that the entity needs does not exist.
     async fn put(&self, put: PutEntity) -> Result<Entity, StoreError>;
 
-    /// Removes an entity; false if it was not there. The bytes of a plugin go with the last version, of any tenant, that names them. A
-    /// group's jobs go with it, a bounded number at each [`Jobs::prune`](super::Jobs::prune);
-    /// fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since a
-    /// `generation` that is given: what was looked at then may no longer hold.
+    /// Removes an entity; returns false if it did not exist.
+    ///
+    /// The bytes of a plugin's component are removed with the last version, of any tenant, that names them. A group's jobs are removed after
+    /// it, a bounded number at each [`Jobs::prune`](super::Jobs::prune).
+    ///
+    /// Fails with [`StoreError::Conflict`] while the group has waiting or running jobs, and if anything has changed since `generation`, where
+    /// one is given: a check that the caller made at that generation may no longer hold.
     async fn delete(
         &self,
         tenant: i64,
@@ -206,13 +228,13 @@ pub trait Entities: Send + Sync {
         generation: Option<i64>,
     ) -> Result<bool, StoreError>;
 
-    /// What was sealed with the master key of the first server on this database; none if no server has kept anything yet.
+    /// Returns the proof that the first server on this database sealed with its master key; None if no server has kept one yet.
     async fn sealed_proof(&self) -> Result<Option<String>, StoreError>;
 
-    /// Keeps a proof of the master key unless there is one other than `instead_of`, and returns the one that is kept from now on.
+    /// Keeps a proof of the master key unless there is one other than `instead_of`, and returns the proof that is now in force.
     async fn keep_proof(&self, sealed: String, instead_of: Option<String>) -> Result<String, StoreError>;
 
-    /// The bytes of a component.
+    /// Returns the bytes of a component.
     async fn component(&self, digest: &str) -> Result<Option<Bytes>, StoreError>;
 }
 

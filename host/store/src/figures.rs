@@ -1,44 +1,48 @@
-//! Numbers for the metrics: how well commits are shared, how much waits, how often the database failed in this process.
+//! Figures for the metrics: how many calls share a commit, how many jobs wait, how often the database failed in this process.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::StoreError;
 use carillon_core::clock::UnixMs;
 
-/// How many commits there were, and for how many calls: calls ÷ commits is the mean size of a batch.
+/// Numbers of commits and of the calls that they answered.
+///
+/// Calls ÷ commits is the mean size of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitStats {
     /// Transactions committed.
     pub commits: u64,
-    /// Calls that were answered by them, those that failed included.
+    /// Calls that these transactions answered, failed calls included.
     pub calls: u64,
-    /// The most calls in one transaction so far.
+    /// Largest number of calls in one transaction so far.
     pub largest: u64,
 }
 
-/// How much waits, and how large the database is; for the metrics.
+/// Numbers of waiting jobs, and size of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Jobs that wait for their time, or to be started; not those that an earlier job of their order key blocks.
+    /// Jobs that wait for their time, or to be started.
+    ///
+    /// Jobs that an earlier job of their order key blocks are not counted.
     pub waiting: u64,
-    /// Those of them whose time has come.
+    /// Waiting jobs that are due.
     pub due: u64,
-    /// When the first of them is, or was, due.
+    /// Earliest `run_at` of the waiting jobs.
     pub earliest: Option<UnixMs>,
-    /// Bytes of the database.
+    /// Size of the database in bytes.
     pub database_bytes: u64,
 }
 
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
-/// Counts an error of a driver, if it says something of the database and not of what was asked.
+/// Counts an error of a driver, if its cause is the database and not the caller's input.
 pub fn count_failure(error: &StoreError) {
     if matches!(error, StoreError::Unavailable(_) | StoreError::Corrupt(_)) {
         FAILURES.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// How often the database failed since the process began.
+/// Returns how often the database failed since the process began.
 #[must_use]
 pub fn failure_count() -> u64 {
     FAILURES.load(Ordering::Relaxed)

@@ -1,7 +1,7 @@
-//! Whether the store does its work: what came of the last call of each kind that the server lives by.
+//! Health of the store: the outcome of the last call of each kind that the server depends on.
 //!
-//! A database that can be read may be one that cannot be written: its disk is full, or an index is damaged. So nothing here asks the database
-//! anything; the calls that are made anyway say how it is.
+//! A database that can be read may be one that cannot be written: its disk is full, or an index is damaged. So this module sends no query of
+//! its own to the database; it records the outcomes of the calls that the server makes anyway.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,25 +10,25 @@ use std::time::Duration;
 use super::StoreError;
 use carillon_core::clock::Stopwatch;
 
-/// A call that has not been answered for this long is taken for one that never is.
+/// Time after which a call without an answer counts as failed.
 pub const STUCK: Duration = Duration::from_secs(15);
 
-/// The kinds of calls.
+/// Kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Jobs are stored.
+    /// Storing jobs.
     Accept,
-    /// Due jobs are looked for, and leased.
+    /// Looking for due jobs and leasing them.
     Claim,
-    /// Attempts are settled.
+    /// Settling attempts.
     Settle,
 }
 
 impl Work {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Accept, Self::Claim, Self::Settle];
 
-    /// The sentence that says that it fails.
+    /// Returns the sentence that reports a failure of this kind.
     #[must_use]
     pub fn failure(self) -> &'static str {
         match self {
@@ -39,17 +39,17 @@ impl Work {
     }
 }
 
-/// What came of the last calls.
+/// Outcomes of the last calls of each kind.
 #[derive(Debug, Default)]
 pub struct StoreHealth([Mutex<Calls>; Work::ALL.len()]);
 
 #[derive(Debug, Default)]
 struct Calls {
-    /// Why the last one that was answered failed, if it did.
+    /// Error of the last call that was answered, if it failed.
     failure: Option<StoreError>,
-    /// Since the last one that went through.
+    /// Time since the last call that succeeded.
     succeeded: Option<Stopwatch>,
-    /// Those that were not answered yet, the oldest first.
+    /// Calls without an answer yet, the oldest first.
     begun: BTreeMap<u64, Stopwatch>,
     next: u64,
 }
@@ -59,7 +59,9 @@ impl StoreHealth {
         self.0[work as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a call, and notes what comes of it. A call that the database has answered has gone through, whatever the answer.
+    /// Makes a call and records its outcome.
+    ///
+    /// A call that the database has answered counts as succeeded, even if the answer is a refusal.
     pub async fn watch<T>(
         &self,
         work: Work,
@@ -83,7 +85,7 @@ impl StoreHealth {
         result
     }
 
-    /// What is wrong, if something is: the first kind of work whose last call failed, or was not answered.
+    /// Returns the first kind of work whose last call failed or was not answered in time, with the error.
     #[must_use]
     pub fn trouble(&self) -> Option<(Work, StoreError)> {
         Work::ALL.into_iter().find_map(|work| {
@@ -94,7 +96,7 @@ impl StoreHealth {
         })
     }
 
-    /// Whether the last call of this kind went through, no longer ago than this.
+    /// Returns whether the last call of this kind succeeded, no longer ago than `time`.
     #[must_use]
     pub fn succeeded_within(&self, work: Work, time: Duration) -> bool {
         let calls = self.of(work);
@@ -102,7 +104,7 @@ impl StoreHealth {
     }
 }
 
-/// A call that is under way.
+/// A call in progress.
 struct Begun<'a> {
     health: &'a StoreHealth,
     work: Work,

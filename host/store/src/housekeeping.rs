@@ -1,10 +1,10 @@
-//! The books of one round of housekeeping: what each step removed, and which steps failed.
+//! Result of one housekeeping round: how much each step removed, and which steps failed.
 //!
-//! A step that fails is logged and keeps no other from being made. Only if none succeeded has the round failed.
+//! A step that fails is logged and does not prevent the other steps. The round fails only if no step succeeded.
 
 use super::StoreError;
 
-/// One round.
+/// One housekeeping round.
 #[derive(Debug)]
 pub struct Housekeeping {
     limit: u64,
@@ -15,22 +15,22 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// A round that removes at most `limit` jobs.
+    /// Begins a round that removes at most `limit` jobs.
     pub fn new(limit: u32) -> Self {
         Self { limit: u64::from(limit), jobs: 0, rest: 0, succeeded: false, failed: None }
     }
 
-    /// How many more jobs it may remove.
+    /// Returns how many more jobs the round may remove.
     pub fn left(&self) -> i64 {
         i64::try_from(self.limit.saturating_sub(self.jobs)).unwrap_or(i64::MAX)
     }
 
-    /// Takes down a step that removes jobs.
+    /// Records a step that removes jobs.
     pub fn jobs(&mut self, step: &'static str, removed: Result<u64, StoreError>) {
         self.jobs += self.record(step, removed);
     }
 
-    /// Takes down another step.
+    /// Records a step that removes other rows.
     pub fn rest(&mut self, step: &'static str, removed: Result<u64, StoreError>) {
         self.rest += self.record(step, removed);
     }
@@ -49,10 +49,10 @@ impl Housekeeping {
         }
     }
 
-    /// How much was removed.
+    /// Returns the number of removed rows.
     ///
     /// # Errors
-    /// If every step failed: the first one's error.
+    /// Returns the first step's error if every step failed.
     pub fn finish(self) -> Result<u32, StoreError> {
         match self.failed {
             Some(error) if !self.succeeded => Err(error),

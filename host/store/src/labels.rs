@@ -6,18 +6,19 @@ use super::StoreError;
 use super::documents::to_json;
 use carillon_core::job::Metadata;
 
-/// A label as it is asked for: no text is too strange for it.
+/// Encodes a label as a query states it; every text can be encoded.
 #[must_use]
 pub fn label(name: &str, value: &str) -> String {
     let safe = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
     format!("{}={}", safe(name), safe(value))
 }
 
-/// The labels of a job under every name that they may be asked for. A label `a.b` is a key of that name, or else `b` in the namespace
-/// `a`, which then has no dot in its own name.
+/// Encodes the labels of a job under every name by which a query may ask for them.
+///
+/// A label `a.b` is a key of that name, or else `b` in the namespace `a`, which then has no dot in its own name.
 ///
 /// # Errors
-/// If they cannot be written as JSON.
+/// Returns an error if the labels cannot be written as JSON.
 pub fn labels(metadata: &Metadata) -> Result<Option<String>, StoreError> {
     let is_asked_for = |text: &carillon_core::job::Text<'_>| match text.namespace {
         None => true,

@@ -1,5 +1,6 @@
-//! Lanes: the numbers by which the index `job_due` orders what waits. A group has ten for its jobs to deliver, one for each priority,
-//! the most urgent first, and then ten for its jobs to pull.
+//! Lanes: the numbers by which the index `job_due` orders waiting jobs.
+//!
+//! A group has ten lanes for its delivered jobs, one for each priority, the most urgent first, and then ten for its pulled jobs.
 
 use std::collections::HashMap;
 
@@ -7,44 +8,44 @@ use super::Owed;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Priority};
 
-/// How many lanes a group has, and where those of its jobs to pull begin.
+/// Number of lanes of a group; the second half is for pulled jobs.
 const LANES: i64 = 20;
 const PULL: i64 = 10;
 
-/// A group that has jobs waiting.
+/// Waiting jobs of a group with one way of dispatch: the times of the first ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupBacklog {
-    /// Which.
+    /// Group of the jobs.
     pub group: GroupId,
-    /// Whether they are to be pulled, not delivered.
+    /// Whether the jobs are pulled instead of delivered.
     pub pull: bool,
-    /// When the first of them is due.
+    /// Earliest `run_at` of the jobs.
     pub earliest: UnixMs,
-    /// When the first of each priority is due, from priority 0 on; [`UnixMs::MAX`] where none waits.
+    /// Earliest `run_at` of each priority, from priority 0 on; [`UnixMs::MAX`] where no job waits.
     pub by_priority: [UnixMs; 10],
 }
 
-/// The lane of a job.
+/// Returns the lane of a job.
 pub fn of(group: GroupId, pull: bool, priority: Priority) -> i64 {
     first(group, pull) + i64::from(u8::from(Priority::MAX) - u8::from(priority))
 }
 
-/// The first of a group's ten lanes.
+/// Returns the first of the ten lanes of a group's pulled or delivered jobs.
 pub fn first(group: GroupId, pull: bool) -> i64 {
     group.0.saturating_mul(LANES) + if pull { PULL } else { 0 }
 }
 
-/// The group of a lane, and whether its jobs are pulled.
+/// Returns the group of a lane, and whether its jobs are pulled.
 pub fn group(lane: i64) -> (GroupId, bool) {
     (GroupId(lane.div_euclid(LANES)), lane.rem_euclid(LANES) >= PULL)
 }
 
-/// The lane of a group's jobs of one priority.
+/// Returns the lane of the jobs whose starts are owed.
 pub fn owed(owed: &Owed, pull: bool) -> i64 {
     of(owed.group, pull, owed.priority)
 }
 
-/// What is left of each quota when these many of its group were taken.
+/// Returns what remains of each group's quota after a job of each group in `taken` was claimed.
 pub fn left(quotas: &[(GroupId, u32)], taken: impl Iterator<Item = GroupId>) -> Vec<(GroupId, u32)> {
     let mut counts: HashMap<GroupId, u32> = HashMap::new();
     taken.for_each(|group| *counts.entry(group).or_default() += 1);
@@ -52,7 +53,7 @@ pub fn left(quotas: &[(GroupId, u32)], taken: impl Iterator<Item = GroupId>) -> 
     quotas.iter().map(left).collect()
 }
 
-/// The groups of lanes that come in order, each with the time of its first job.
+/// Combines lanes, given in order with the `run_at` of their first jobs, into groups.
 pub fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<GroupBacklog> {
     let mut groups: Vec<GroupBacklog> = Vec::new();
     for (lane, earliest) in lanes {
@@ -70,7 +71,7 @@ pub fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<GroupBacklog> {
     groups
 }
 
-/// The priority of a lane.
+/// Returns the priority of a lane.
 pub fn priority(lane: i64) -> Priority {
     let level = u8::from(Priority::MAX) - u8::try_from(lane.rem_euclid(PULL)).unwrap_or(0);
     Priority::new(level).unwrap_or_default()

@@ -1,9 +1,8 @@
-//! What is kept. Each verb is one transaction, takes and returns facts, and decides nothing.
+//! Store: the contract between the server and its database. Each verb is one transaction, takes and returns facts, and decides no policy.
 //!
-//! A verb that has returned `Ok` is durable: it survives `kill -9` and a power cut. A verb that has failed has changed nothing.
-//! Where the answer to "may I?" must be the same for every producer and every node, a verb carries the question along as data
-//! ([`carillon_core::job::Admission`]) and a pure function of [`carillon_core::job`] answers it inside of the transaction.
-//! The module `conformance` states the rest of the contract as tests that run against every backend.
+//! A verb that has returned `Ok` is durable: its effect survives `kill -9` and a power cut. A verb that has failed has changed nothing.
+//! Where every producer and node must get the same decision, a verb carries the question as data ([`carillon_core::job::Admission`]), and a
+//! pure function of [`carillon_core::job`] decides it inside the transaction. `conformance` states the rest as tests for every backend.
 
 #[cfg(any(test, feature = "conformance"))]
 #[allow(missing_docs, reason = "the names of cases say what they show")]
@@ -40,13 +39,13 @@ pub use peers::{Heartbeat, Member, MemberList, NodeDoc, Peers, Signal, Signals};
 pub use queries::{JobFilter, JobsQuery, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
 pub use transfer::{Cell, Checksum, Counters, Key, Row, RowDigest, TABLES, Table, shown};
 
-/// The most jobs that one [`Jobs::insert`] takes.
+/// Largest number of jobs in one [`Jobs::insert`].
 pub const INSERT_LIMIT: usize = 10_000;
 
-/// Why a verb failed. Knows nothing of HTTP.
+/// Reason why a verb failed; knows nothing of HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The group is not there, or is being deleted.
+    /// The group does not exist, or is being deleted.
     #[error("the group does not exist")]
     NoSuchGroup,
     /// The entity exists already, or its version is not the expected one.
@@ -55,33 +54,33 @@ pub enum StoreError {
     /// The idempotency key belongs to a request with another body.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// The database cannot be reached, or is shutting down. The same call may go through later.
+    /// The database cannot be reached, or is shutting down. The same call may succeed later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// There is no room left for the database. Nothing was written; the same call goes through when there is.
+    /// The database has no room left. Nothing was written; the same call succeeds when there is room.
     #[error("the disk of the store is full: {0}")]
     Full(String),
-    /// The database holds something that this program did not write.
+    /// The database holds a value that this program did not write.
     #[error("the store is inconsistent: {0}")]
     Corrupt(String),
 }
 
-/// What an answered write survives.
+/// Failures that a confirmed write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The crash of a program or of the database, and a loss of power: each commit is flushed to disk.
+    /// A crash of the program or of the database, and a loss of power: each commit is flushed to disk.
     #[default]
     Full,
-    /// The crash of a program. A loss of power can undo the last moments, but damages nothing.
+    /// A crash of the program. A loss of power can undo the newest commits, but damages nothing.
     Normal,
 }
 
-/// The jobs of one request, stored all or none.
+/// Jobs of one request; all of them are stored, or none.
 #[derive(Clone, Debug, Default)]
 pub struct Insert {
-    /// In the order in which they are placed.
+    /// Jobs, in the order in which they are stored.
     pub jobs: Vec<NewJob>,
-    /// Answers a repetition of the request without storing anything.
+    /// Idempotency key of the request: a repetition gets the recorded response and stores nothing.
     pub once: Option<IdempotentRequest>,
 }
 
@@ -91,24 +90,23 @@ impl From<Vec<NewJob>> for Insert {
     }
 }
 
-/// Writes the answer to a request whose jobs were placed.
+/// Writes the response to a request from the outcomes of its jobs.
 pub type WriteAnswer = Arc<dyn Fn(&[InsertOutcome]) -> String + Send + Sync>;
 
-/// A request that is carried out once, however often it is sent.
+/// A request that is carried out once, however often the producer sends it.
 #[derive(Clone)]
 pub struct IdempotentRequest {
-    /// Whose.
+    /// Owning tenant.
     pub tenant: TenantId,
-    /// What the producer calls it.
+    /// Idempotency key, chosen by the producer.
     pub key: String,
-    /// Differs between requests that are not the same.
+    /// Fingerprint of the request's content; requests that differ have different fingerprints.
     pub fingerprint: String,
-    /// When it was made.
+    /// Time of the request.
     pub now: UnixMs,
-    /// How long it is remembered.
+    /// Time until which the request is remembered.
     pub expires_at: UnixMs,
-    /// Writes the answer, which is kept with the jobs: what became of them is known only inside of the transaction. A request of which every
-    /// job was skipped has done nothing, and its answer is not kept.
+    /// Writes the response, which is stored with the jobs: their outcomes are known only in the transaction. Not stored if all jobs were skipped.
     pub answer: WriteAnswer,
 }
 
@@ -118,112 +116,112 @@ impl std::fmt::Debug for IdempotentRequest {
     }
 }
 
-/// What became of a request to store jobs.
+/// Result of a request to store jobs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum InsertResult {
-    /// What became of each job, in order.
+    /// Outcome of each job, in order.
     Placed(Vec<InsertOutcome>),
-    /// It was carried out before, and answered with this.
+    /// The request was carried out before; this is the recorded response.
     Replayed(String),
 }
 
-/// What became of a job that was to be stored.
+/// Outcome of one job of an [`Insert`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum InsertOutcome {
-    /// It is stored.
+    /// The job is stored.
     Stored {
-        /// When it is due: later than asked for if it was debounced.
+        /// Time when the job is due; later than the requested time if the job was debounced.
         run_at: UnixMs,
-        /// What was remembered of its debounce key could not be read, and was taken for nothing.
+        /// Whether the record of the job's debounce key was unreadable, and was treated as absent.
         forgotten: bool,
-        /// The waiting jobs of its schedule, or of its name, that it has ended.
+        /// Waiting jobs of the same schedule, or of the same name, that the job has cancelled.
         cancelled: Vec<JobId>,
     },
-    /// Another job has its key.
+    /// Another job has the same dedupe key.
     Duplicate(Box<Job>),
-    /// Another job waits that will do its work.
+    /// Another waiting job will do this job's work.
     Debounced(Box<Job>),
-    /// Another job waits for its debounce key, and carries its request from now on.
+    /// Another job waits for this job's debounce key, and carries its request from now on.
     Carried {
-        /// That job now.
+        /// The waiting job, after the change.
         job: Box<Job>,
-        /// The same job with the request that was replaced.
+        /// The waiting job, before the change.
         before: Box<Job>,
     },
-    /// A tick that was dealt with before, or the state of the job that it was to replace, keeps it out.
+    /// The job is left out: its tick was handled before, or the job that it was to replace is in a state that prevents it.
     Skipped,
-    /// Its tick makes no job.
+    /// The job is left out: its tick makes no job.
     TickSkipped(SkipReason),
 }
 
 impl InsertOutcome {
-    /// Whether the job itself is stored.
+    /// Returns whether the job itself is stored.
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self, Self::Stored { .. })
     }
 
-    /// Whether nothing was done for it.
+    /// Returns whether nothing was done for the job.
     #[must_use]
     pub fn is_skipped(&self) -> bool {
         matches!(self, Self::Skipped | Self::TickSkipped(_))
     }
 }
 
-/// Which jobs are to be leased.
+/// A claim: which due jobs are to be leased.
 #[derive(Clone, Debug)]
 pub struct ClaimDue {
-    /// Jobs with a `run_at` up to this are due.
+    /// Current time: jobs with a `run_at` up to this are due.
     pub now: UnixMs,
-    /// When the leases end.
+    /// Time when the leases end.
     pub lease_until: UnixMs,
-    /// Those to be pulled instead of those to be delivered.
+    /// Whether to claim pulled jobs instead of delivered ones.
     pub pull: bool,
-    /// From which groups, and how many at most from each.
+    /// Groups to claim from, with the largest number of jobs of each.
     pub quotas: Vec<(GroupId, u32)>,
-    /// Of these quotas, how many go to jobs of which priority before the most urgent ones, as far as there are some.
+    /// Parts of these quotas that go to certain priorities before the most urgent jobs, where such jobs are due.
     pub owed: Vec<Owed>,
 }
 
-/// A lease under which the work is to be cut off.
+/// A lease whose attempt is to be cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abort {
-    /// Which.
+    /// Lease of the job.
     pub lease: Lease,
-    /// Whether a consumer holds it.
+    /// Whether a consumer holds the lease.
     pub pull: bool,
 }
 
 /// Starts that a priority of a group is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed {
-    /// Of a group with a quota.
+    /// A group that has a quota.
     pub group: GroupId,
-    /// Which jobs.
+    /// Priority of the jobs.
     pub priority: Priority,
-    /// No more than the quota.
+    /// Number of starts, at most the quota.
     pub count: u32,
 }
 
-/// What a settlement did.
+/// Outcome of a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettleOutcome {
-    /// The job is now in this state. It is `Cancelled` where a cancel had been asked for and the job would have been retried.
+    /// The job is now in this state. The state is `Cancelled` where a cancel had been requested and the job would have been retried.
     Applied(State),
-    /// The lease was no longer ours; nothing was written.
+    /// The lease was no longer valid for its holder; nothing was written.
     LeaseLost,
 }
 
-/// What is to be done to jobs.
+/// A change of jobs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JobChange {
     /// `scheduled` → `cancelled`. A `running` job is cancelled when its attempt is over, unless that succeeds.
     Cancel,
-    /// `scheduled` → `cancelled`. A `running` job goes on as if nobody had asked.
+    /// `scheduled` → `cancelled`. A `running` job continues as if no cancel had been requested.
     Withdraw,
     /// A `scheduled` job becomes due at this time.
     Reschedule(UnixMs),
-    /// `dead` or `expired` → `scheduled`, due at this time. What had a deadline gets as much time as it had in its first life.
+    /// `dead` or `expired` → `scheduled`, due at this time. A job that had a deadline gets as much time as it had in its first life.
     Redrive(UnixMs),
     /// Removes a job that has ended, with its attempts.
     Purge,
@@ -231,71 +229,69 @@ pub enum JobChange {
     Edit(Box<Edit>),
 }
 
-/// The parts of a job that are replaced.
+/// New values for parts of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
-    /// The revision of the job that the edit was made from.
+    /// Revision of the job on which the edit is based.
     pub revision: i64,
-    /// See [`NewJob`].
+    /// Name, as in [`NewJob`].
     pub name: Option<String>,
-    /// See [`NewJob`].
+    /// Time when the job is due, as in [`NewJob`].
     pub run_at: UnixMs,
-    /// See [`NewJob`].
+    /// Priority, as in [`NewJob`].
     pub priority: Priority,
-    /// See [`NewJob`].
+    /// Request and settings, as in [`NewJob`].
     pub spec: Spec,
-    /// The payload, if that changes.
+    /// Payload, if it changes.
     pub body: Option<Bytes>,
 }
 
-/// What a change did to one job.
+/// Outcome of a change for one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// What was asked for.
+    /// The change was made.
     Done,
-    /// An attempt is being made; unless it succeeds, the job will be `cancelled` when it is over.
+    /// The cancellation is recorded: an attempt is running; unless it succeeds, the job becomes `cancelled` when the attempt is over.
     Requested,
-    /// Nothing: the job is in a state in which this cannot be done.
+    /// Nothing was changed: the job's state does not allow the change.
     Not(State),
-    /// Nothing: the job was edited meanwhile.
+    /// Nothing was changed: the job was edited after the edit's revision.
     Stale,
     /// The tenant has no such job.
     Unknown,
 }
 
-/// What may go.
+/// Rows that [`Jobs::prune`] may remove.
 #[derive(Clone, Debug, Default)]
 pub struct Prune {
-    /// Jobs that ended in this state at this time or before. Where it is cheaper they are kept up to half as long again, as seen from `now`.
+    /// States, with the time up to which jobs that ended in them may go. Where that is cheaper, they stay up to half as long again (as of `now`).
     pub ended: Vec<(State, UnixMs)>,
-    /// Ticks up to this time; how far each schedule has come stays known.
+    /// Time up to which ticks may be removed; each schedule's newest tick stays known.
     pub ticks: UnixMs,
-    /// What was remembered of producers until now.
+    /// Current time: records of producers' keys that expired by then are removed.
     pub now: UnixMs,
-    /// At most this many jobs, and as many of the rest.
+    /// Largest number of jobs to remove, and of the other rows.
     pub limit: u32,
 }
 
-/// The jobs.
+/// Verbs on jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Stores jobs, all or none, each as its [`carillon_core::job::Admission`] says. Fails with [`StoreError::NoSuchGroup`] if a group is
-    /// not there or not its job's tenant's, with [`StoreError::Conflict`] if an id is taken or there are more than
-    /// [`INSERT_LIMIT`], and with [`StoreError::KeyReused`] if the request's key belongs to another one.
+    /// Stores jobs, all or none, each under its [`carillon_core::job::Admission`]. Fails with [`StoreError::NoSuchGroup`] for a missing group or one
+    /// of another tenant, [`StoreError::Conflict`] for a taken id or over [`INSERT_LIMIT`] jobs, [`StoreError::KeyReused`] for another request's key.
     async fn insert(&self, insert: Insert) -> Result<InsertResult, StoreError>;
 
-    /// The groups that have jobs waiting which no earlier one of their key blocks, with the time of the first of each. Its cost
-    /// grows with the groups and the priorities in use, not with the jobs.
+    /// Returns the groups with unblocked waiting jobs and their first times. The cost grows with groups and priorities in use, not with jobs.
     async fn waiting(&self) -> Result<Vec<GroupBacklog>, StoreError>;
 
-    /// Leases due jobs, within each group first those that are owed, then by priority, `run_at` and id: `scheduled` → `running`, with a new token. A stored
-    /// job that cannot be read is left out here and in lists, and this and the other claims end it as `dead`.
+    /// Leases due jobs: `scheduled` → `running`, with a new token. Within each group, owed jobs come first, then the order is priority, `run_at`,
+    /// id. This and the other claims end a stored job that cannot be read as `dead` and leave it out; lists leave it out, too.
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError>;
 
-    /// The leases that end at `until` or before, at most `limit` of them, each with its end, by which they are ordered. It is `now`.
+    /// Returns at most `limit` leases that end at `until` or before, as seen at `now`, in the order of their ends.
     async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError>;
 
-    /// Leases jobs anew whose lease is one of these, and ended at `now` or before without being settled; `lost_leases` rises.
+    /// Leases jobs anew whose lease is one of these and ended at `now` or before without a settlement; `lost_leases` rises.
     async fn claim_lost(
         &self,
         lost: Vec<Lease>,
@@ -303,16 +299,16 @@ pub trait Jobs: Send + Sync {
         lease_until: UnixMs,
     ) -> Result<Vec<LeasedJob>, StoreError>;
 
-    /// At most `limit` leases under which the work is to be cut off: a newer run of its schedule waits for the job's end.
+    /// Returns at most `limit` leases whose attempts are to be cut off, because a newer run of the schedule waits for the job's end.
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError>;
 
-    /// These leases were lost although their holder was there, so that newer ones are in force: `lost_leases` of their jobs falls by one.
+    /// Lowers `lost_leases` by one for jobs whose leases were lost although their holder was alive, so that newer leases are in force.
     async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError>;
 
-    /// Leases at most `limit` waiting jobs whose time ran out before `now`: they are to be settled as expired.
+    /// Leases at most `limit` waiting jobs whose deadline passed before `now`, so that the caller settles them as expired.
     async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError>;
 
-    /// The job that a tenant's consumer holds under this lease, if it is the newest one and does not end before `now`.
+    /// Returns the job that a tenant's consumer holds under this lease, if the lease is the newest one and does not end before `now`.
     async fn held(
         &self,
         tenant: TenantId,
@@ -321,18 +317,17 @@ pub trait Jobs: Send + Sync {
         now: UnixMs,
     ) -> Result<Option<LeasedJob>, StoreError>;
 
-    /// Moves the end of leases. The answer says for each whether it was still ours.
+    /// Moves the end of leases; returns for each whether it was still valid for its holder.
     async fn extend(&self, leases: Vec<Lease>, lease_until: UnixMs) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes settlements with their attempts and the jobs that follow, each only if its lease is still the newest. A job that
-    /// would follow in a group that has gone is left out. Answers in the order of the input.
+    /// Writes settlements with attempts and follow-up jobs, each only under the newest lease, and returns the outcomes in order. A follow-up job of a
+    /// group that no longer exists is left out.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, StoreError>;
 
-    /// Whether calls that write take effect in the order in which they begin, one that fails aside: then a claim that begins after a settlement
-    /// sees it.
+    /// Returns whether writes, failed ones aside, take effect in the order in which they begin: a later claim then sees an earlier settlement.
     fn keeps_order(&self) -> bool;
 
-    /// Does the same to several of a tenant's jobs; says for each what came of it.
+    /// Makes one change to several of a tenant's jobs; returns the outcome for each.
     async fn change(
         &self,
         tenant: TenantId,
@@ -341,39 +336,37 @@ pub trait Jobs: Send + Sync {
         now: UnixMs,
     ) -> Result<Vec<ChangeOutcome>, StoreError>;
 
-    /// Removes what may go, jobs with their attempts, and jobs of deleted groups. Returns how much: as long as it is `limit` or more,
-    /// there may be more to remove.
+    /// Removes ended jobs with their attempts, old rows, and deleted groups' jobs; returns how many. From `limit` on, there may be more to remove.
     async fn prune(&self, what: Prune) -> Result<u32, StoreError>;
 
-    /// A tenant's job.
+    /// Returns a tenant's job.
     async fn job(&self, tenant: TenantId, id: JobId) -> Result<Option<Job>, StoreError>;
 
-    /// The payload of a tenant's job.
+    /// Returns the payload of a tenant's job.
     async fn body(&self, tenant: TenantId, id: JobId) -> Result<Option<Bytes>, StoreError>;
 
-    /// A page of jobs.
+    /// Returns a page of jobs.
     async fn jobs(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
 
-    /// A page of a tenant's jobs over all of its groups; the filter's own group is not looked at. Its cost grows with the number of groups,
-    /// not of jobs.
+    /// Returns a page of a tenant's jobs over all groups, ignoring the filter's group. The cost grows with the number of groups, not of jobs.
     async fn jobs_of_tenant(&self, query: JobsQuery) -> Result<Vec<Job>, StoreError>;
 
-    /// The newest job of each name, whatever its state, by name. Its cost does not grow with the jobs of other names.
+    /// Returns the newest job of each name in any state, by name. The cost does not grow with the jobs of other names.
     async fn newest_of_names(&self, query: NamesQuery) -> Result<Vec<Job>, StoreError>;
 
-    /// How many jobs there are.
+    /// Counts jobs.
     async fn count(&self, filter: JobFilter) -> Result<u64, StoreError>;
 
-    /// How far each schedule has come that has had a tick.
+    /// Returns the progress of each schedule that has had a tick.
     async fn ticked(&self) -> Result<Vec<Ticked>, StoreError>;
 
-    /// Writes that ticks made no job. False for those of a schedule that has come as far as their first one: another node was there before.
+    /// Records that ticks made no job. Returns false where the schedule's progress includes the first of them: another node was earlier.
     async fn skip_ticks(&self, skipped: Vec<(i64, SkippedTicks)>) -> Result<Vec<bool>, StoreError>;
 
-    /// A page of a schedule's ticks, newest first. Its cost does not grow with other schedules' ticks.
+    /// Returns a page of a schedule's ticks, newest first. The cost does not grow with other schedules' ticks.
     async fn ticks(&self, query: TicksQuery) -> Result<Vec<TickRecord>, StoreError>;
 
-    /// The attempts of a tenant's job with a number above `after`, in order, at most `limit`.
+    /// Returns at most `limit` attempts of a tenant's job with a number above `after`, in order.
     async fn attempts(
         &self,
         tenant: TenantId,
@@ -382,27 +375,26 @@ pub trait Jobs: Send + Sync {
         limit: u32,
     ) -> Result<Vec<AttemptRecord>, StoreError>;
 
-    /// How well the writer shares its commits; for the metrics.
+    /// Returns how many calls share the writer's commits, for the metrics.
     fn commit_stats(&self) -> CommitStats;
 
-    /// What came of the last calls that the server lives by.
+    /// Returns the outcomes of the last calls that the server depends on.
     fn health(&self) -> &StoreHealth;
 
-    /// Does what storing a job takes, undoes it, and writes and removes something of the size of a small job: so that it fails as an insert
-    /// would. It counts as [`Work::Accept`].
+    /// Does the work of an insert and undoes it, then writes and removes a small job's bytes: fails if an insert would. Counts as [`Work::Accept`].
     async fn probe(&self, id: JobId, now: UnixMs) -> Result<(), StoreError>;
 
-    /// How much waits at a time. It takes time in proportion to the jobs that wait.
+    /// Returns the numbers of jobs that wait at `now`. The time that it takes is proportional to the number of waiting jobs.
     async fn backlog(&self, now: UnixMs) -> Result<Backlog, StoreError>;
 
     /// Counts a group's jobs.
     async fn stats(&self, tenant: TenantId, group: GroupId, now: UnixMs) -> Result<Stats, StoreError>;
 
-    /// Refuses further calls, answers those that were accepted, and lets go of the database.
+    /// Refuses further calls, answers the accepted ones, and closes the database.
     async fn close(&self);
 }
 
-/// Everything that a backend must do.
+/// All verbs of a backend.
 pub trait Store: Jobs + Entities {}
 
 impl<T: Jobs + Entities> Store for T {}

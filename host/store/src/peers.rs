@@ -1,5 +1,6 @@
-//! What nodes that share a database do with each other. Nothing that must not be lost goes this way: jobs are safe by leases and
-//! tokens alone, whatever is known of the other nodes.
+//! Exchange between the nodes that share a database: the member list and signals.
+//!
+//! No data that must not be lost goes this way. The safety of jobs rests on leases and tokens alone, whatever a node knows of the others.
 
 use std::time::Duration;
 
@@ -10,96 +11,102 @@ use uuid::Uuid;
 use super::StoreError;
 use carillon_core::clock::UnixMs;
 
-/// A node as it describes itself.
+/// Description of a node, written by the node itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeDoc {
-    /// What it is called: the name of its host, unless it is configured.
+    /// Name of the node: its host's name, unless one is configured.
     pub name: String,
-    /// Where it listens.
+    /// Address on which the node listens.
     pub address: String,
-    /// Which version of this program it runs.
+    /// Version of the program.
     pub version: String,
-    /// The number of its process.
+    /// Process number.
     pub process: u32,
-    /// How many attempts it makes just now.
+    /// Number of attempts that are running now.
     pub running: usize,
-    /// How many it makes at most.
+    /// Largest number of attempts that may run at once.
     pub capacity: usize,
-    /// It takes no more jobs.
+    /// Whether the node is shutting down and takes no more jobs.
     pub stopping: bool,
 }
 
-/// A sign of life.
+/// A node's report that it is alive.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
-    /// Whose.
+    /// Reporting node.
     pub node: Uuid,
-    /// What it says of itself.
+    /// Description of the node.
     pub doc: NodeDoc,
-    /// It comes now, or comes back. Of nodes that come at the same time, one sees the other.
+    /// Whether the node joins or rejoins.
+    ///
+    /// Of nodes that join at the same time, one sees the other.
     pub comes: bool,
-    /// Who has been silent for longer has come anew.
+    /// A node that has been silent for longer counts as joining anew.
     pub life: Duration,
-    /// Who has been silent for longer goes from the list.
+    /// A node that has been silent for longer is removed from the list.
     pub forget: Duration,
 }
 
-/// A node on the list.
+/// A node on the member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Which: another one after each start.
+    /// Id of the node; each start has another one.
     pub id: Uuid,
-    /// When it came, by the database's clock.
+    /// Time when the node joined, by the database's clock.
     pub since: UnixMs,
-    /// When it was last heard of, by the database's clock.
+    /// Time of the node's last heartbeat, by the database's clock.
     pub beat_at: UnixMs,
-    /// What it said then.
+    /// Description in that heartbeat.
     pub doc: NodeDoc,
 }
 
 /// The list of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberList {
-    /// In the order of their ids.
+    /// Members in the order of their ids.
     pub members: Vec<Member>,
-    /// The database's time.
+    /// Current time of the database.
     pub now: UnixMs,
 }
 
-/// What one node has done that others may want to look at. It carries no data, and may be lost: everybody looks from time to time.
+/// A hint that another node's change may need attention.
+///
+/// A signal carries no data and may be lost: every node also polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// There are jobs that may be due.
+    /// Jobs were stored or moved that may be due.
     Jobs,
-    /// Something was configured.
+    /// The configuration has changed.
     Catalog,
 }
 
-/// Where signals come in.
+/// Source of the other nodes' signals.
 #[async_trait]
 pub trait Signals: Send {
-    /// The next signal of another node.
+    /// Waits for the next signal of another node.
     ///
     /// # Errors
-    /// If nothing is heard any more: then it takes another one to listen on.
+    /// Returns an error if the connection is lost; the caller then has to listen anew.
     async fn next(&mut self) -> Result<Signal, StoreError>;
 }
 
-/// The other nodes, by way of the database.
+/// Exchange with the other nodes, through the database.
 #[async_trait]
 pub trait Peers: Send + Sync {
-    /// The database's time.
+    /// Returns the database's time.
     async fn time(&self) -> Result<UnixMs, StoreError>;
 
-    /// Puts a node on the list, or says that it is still there.
+    /// Adds a node to the member list, or confirms that it is alive; returns the list.
     async fn beat(&self, beat: Heartbeat) -> Result<MemberList, StoreError>;
 
-    /// Takes a node off the list.
+    /// Removes a node from the list.
     async fn leave(&self, node: Uuid) -> Result<(), StoreError>;
 
-    /// Sends [`Signal::Jobs`] to the other nodes. (What is configured tells of itself.)
+    /// Sends [`Signal::Jobs`] to the other nodes.
+    ///
+    /// [`Signal::Catalog`] needs no call: the database sends it with each change.
     async fn tell(&self, from: Uuid) -> Result<(), StoreError>;
 
-    /// Listens to the signals of the other nodes, from now on.
+    /// Begins to listen to the signals of the other nodes.
     async fn listen(&self, own: Uuid) -> Result<Box<dyn Signals>, StoreError>;
 }

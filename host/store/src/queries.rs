@@ -1,54 +1,56 @@
-//! What is asked of the store, and what it counts.
+//! Queries of the store: filters, pages, and counts.
 
 use std::collections::BTreeMap;
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId, SkipReason, SkippedTicks, State, TenantId};
 
-/// Which of a group's jobs.
+/// Filter for a group's jobs.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct JobFilter {
-    /// Whose.
+    /// Owning tenant.
     pub tenant: TenantId,
-    /// Of which group.
+    /// Group of the jobs.
     pub group: GroupId,
-    /// Only those in this state.
+    /// State of the jobs, if given.
     pub state: Option<State>,
-    /// Without `state`: only those in one of these states, if there are any. A job that moves between them is found once.
+    /// States of the jobs, used where `state` is None; empty for all states.
+    ///
+    /// A job that moves between these states during the query is found once.
     #[serde(default)]
     pub states: Vec<State>,
-    /// Only those of exactly this name.
+    /// Exact name.
     pub name: Option<String>,
-    /// Only those whose name begins with this.
+    /// Prefix of the name.
     pub name_prefix: Option<String>,
-    /// Only those accepted at this time or later.
+    /// Earliest time of acceptance.
     pub created_from: Option<UnixMs>,
-    /// Only those accepted before this time.
+    /// Time before which the jobs were accepted.
     pub created_before: Option<UnixMs>,
-    /// Only those accepted before this job.
+    /// Job before which the jobs were accepted.
     #[serde(default)]
     pub accepted_before: Option<JobId>,
-    /// Only those that are, or last were, due at this time or later.
+    /// Earliest time when the jobs are, or last were, due.
     #[serde(default)]
     pub due_from: Option<UnixMs>,
-    /// Only those that are, or last were, due before this time.
+    /// Time before which the jobs are, or last were, due.
     #[serde(default)]
     pub due_before: Option<UnixMs>,
-    /// Only those with exactly this URL.
+    /// Exact URL.
     #[serde(default)]
     pub url: Option<String>,
-    /// Only those whose URL begins with this.
+    /// Prefix of the URL.
     #[serde(default)]
     pub url_prefix: Option<String>,
-    /// Only those with exactly this order key.
+    /// Exact order key.
     #[serde(default)]
     pub order_key: Option<String>,
-    /// Only those with all of these labels.
+    /// Labels; a job must have all of them.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl JobFilter {
-    /// All jobs of a group.
+    /// Returns the filter for all jobs of a group.
     #[must_use]
     pub fn all(tenant: TenantId, group: GroupId) -> Self {
         Self {
@@ -70,7 +72,7 @@ impl JobFilter {
         }
     }
 
-    /// The states that are asked for.
+    /// Returns the states that the filter selects.
     #[must_use]
     pub fn among(&self) -> &[State] {
         match &self.state {
@@ -84,101 +86,103 @@ impl JobFilter {
 /// A page of a group's jobs, newest first.
 #[derive(Clone, Debug)]
 pub struct JobsQuery {
-    /// Which jobs.
+    /// Filter for the jobs.
     pub filter: JobFilter,
-    /// Only those accepted before this one.
+    /// Job before which the page's jobs were accepted.
     pub before: Option<JobId>,
-    /// At most this many.
+    /// Largest number of jobs.
     pub limit: u32,
 }
 
 /// A page of the newest jobs of each name, in the order of the names.
 #[derive(Clone, Debug)]
 pub struct NamesQuery {
-    /// Whose.
+    /// Owning tenant.
     pub tenant: TenantId,
-    /// Of which group.
+    /// Group of the jobs.
     pub group: GroupId,
-    /// Only names that begin with this.
+    /// Prefix of the names.
     pub prefix: String,
-    /// Only names after this one, byte for byte.
+    /// Name after which the page begins, compared byte by byte.
     pub after: String,
-    /// At most this many.
+    /// Largest number of names.
     pub limit: u32,
 }
 
-/// How far a schedule has come.
+/// Progress of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticked {
-    /// The schedule's number.
+    /// Number of the schedule.
     pub schedule: i64,
-    /// Its newest tick that was dealt with, whether it made a job or was skipped; before 1970 if none was.
+    /// Newest tick that was handled, whether it made a job or was skipped; before 1970 if there was none.
     pub last: UnixMs,
-    /// How many jobs it has made.
+    /// Number of jobs that the schedule has made.
     pub runs: u64,
-    /// How many of them were asked for, by hand or by a backfill; they do not count towards `max_runs`.
+    /// Number of these jobs that were made by hand or by a backfill; they do not count towards `max_runs`.
     pub extra: u64,
-    /// How many of its ticks made no job.
+    /// Number of ticks that made no job.
     pub skipped: u64,
-    /// Why the newest tick made no job, if it did not.
+    /// Reason why the newest tick made no job, if it made none.
     pub reason: Option<SkipReason>,
 }
 
 impl Ticked {
-    /// How many jobs its ticks have made, of those that `max_runs` allows.
+    /// Returns the number of the schedule's jobs that count towards `max_runs`.
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.runs.saturating_sub(self.extra)
     }
 }
 
-/// Which ticks of a schedule.
+/// A page of a schedule's ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TicksQuery {
-    /// The schedule's number.
+    /// Number of the schedule.
     pub schedule: i64,
-    /// Only ticks before this one.
+    /// Tick before which the page begins.
     pub before: UnixMs,
-    /// At most this many.
+    /// Largest number of ticks.
     pub limit: u32,
 }
 
-/// What became of a tick, or of several that were skipped together.
+/// Record of one tick, or of several ticks that were skipped together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TickRecord {
-    /// The tick; of several, the last one.
+    /// Time of the tick; of several ticks, of the last one.
     pub at: UnixMs,
-    /// Its job. What was skipped has one, too, if it was made up for later.
+    /// Job of the tick.
+    ///
+    /// A skipped tick has one, too, if it was caught up later.
     pub job: Option<JobId>,
-    /// The ticks that were skipped, if they were.
+    /// The skipped ticks, if this is a record of skipped ticks.
     pub skipped: Option<SkippedTicks>,
 }
 
 /// Exact counts of a group's jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Stats {
-    /// Waiting, due or not.
+    /// Waiting jobs, due or not.
     pub scheduled: u64,
-    /// Leased.
+    /// Leased jobs.
     pub running: u64,
-    /// Ended well.
+    /// Jobs that succeeded.
     pub succeeded: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Ended because their time ran out.
+    /// Jobs that ended because their deadline passed.
     pub expired: u64,
-    /// Ended because somebody cancelled them.
+    /// Jobs that were cancelled.
     pub cancelled: u64,
-    /// Waiting and due.
+    /// Waiting jobs that are due.
     pub available: u64,
-    /// The same as `running`: the queue's word for it.
+    /// Same number as `running`, under the name that queues use.
     pub in_flight: u64,
-    /// Waiting and not yet due.
+    /// Waiting jobs that are not yet due.
     pub delayed: u64,
 }
 
 impl Stats {
-    /// From how many jobs there are in each state; without one, those that are available.
+    /// Sums up counts by state; the entry without a state counts the available jobs.
     pub fn of(counts: Vec<(Option<State>, u64)>) -> Self {
         let mut stats = Self::default();
         for (state, jobs) in counts {

@@ -1,8 +1,8 @@
-//! What moves from one database to the other, in a form that both have in common.
+//! Common form of the rows that move from one database to the other.
 //!
-//! The [`TABLES`] say which columns there are and how a row is told from others. A [`Row`] that was read from either database is made
-//! of the same [`Cell`]s, so that rows can be compared by the SHA-256 of their cells, and tables by that of their rows. Each database
-//! writes its own statements from these columns (`sqlite/source.rs`, `postgres/import/rows.rs`); a test of each compares them with its schema.
+//! The [`TABLES`] name the columns and the key of each table. A [`Row`] that was read from either database consists of the same [`Cell`]s, so
+//! that rows can be compared by the SHA-256 of their cells, and tables by that of their rows. Each database builds its own statements from
+//! these columns (`sqlite/source.rs`, `postgres/import/rows.rs`); a test of each compares the columns with the schema.
 
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -13,42 +13,46 @@ use super::StoreError;
 use super::labels::labels;
 use carillon_core::job::Metadata;
 
-/// Rows of the same kind in both databases.
+/// A table that both databases have.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name, which is the one in PostgreSQL.
+    /// Name of the table in PostgreSQL.
     pub name: &'static str,
-    /// Where its rows are in SQLite, and which of the rows there they are.
+    /// Table in SQLite, and the condition that selects its rows there.
     pub source: (&'static str, &'static str),
-    /// In the order of a [`Row`]'s cells.
+    /// Columns in the order of a [`Row`]'s cells.
     pub columns: &'static [Column],
-    /// How many columns, from the first, are the key.
+    /// Number of leading columns that are the key.
     keys: usize,
 }
 
 /// A column, under the same name in both databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// Name of the column.
     pub name: &'static str,
-    /// How its values are stored.
+    /// Type of its values.
     pub form: Form,
 }
 
-/// What is in a column.
+/// Type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Integers.
+    /// An integer.
     Number,
-    /// Yes or no; a number in SQLite.
+    /// A boolean; a number in SQLite.
     Flag,
-    /// Text. PostgreSQL has none with the character zero: it becomes U+FFFD.
+    /// Text.
+    ///
+    /// PostgreSQL cannot store the character zero: it becomes U+FFFD.
     Text,
     /// Bytes.
     Bytes,
     /// A job's id; 16 bytes in SQLite.
     Id,
-    /// What PostgreSQL searches a job's metadata by. SQLite has it in `spec` only.
+    /// The index of a job's metadata in PostgreSQL.
+    ///
+    /// SQLite has the metadata in `spec` only.
     Labels,
 }
 
@@ -68,7 +72,9 @@ const fn id(name: &'static str) -> Column {
     column(name, Form::Id)
 }
 
-/// All that is moved. What is configured comes first, because it is little and the jobs mean nothing without it.
+/// All tables to move.
+///
+/// Configured entities come first: they are few, and jobs mean nothing without them.
 pub static TABLES: [Table; 10] = [
     Table {
         name: "entity",
@@ -93,7 +99,7 @@ pub static TABLES: [Table; 10] = [
         keys: 1,
         columns: &[text("digest"), column("bytes", Form::Bytes)],
     },
-    // The `+` keeps SQLite on the way along the key: an index by time would have to be sorted for each page.
+    // The `+` makes SQLite read in the order of the key: with an index by time it would have to sort the rows for each page.
     Table {
         name: "job_done",
         source: ("job", "+finished_at IS NOT NULL"),
@@ -204,23 +210,23 @@ pub static TABLES: [Table; 10] = [
 ];
 
 impl Table {
-    /// The columns of the key.
+    /// Returns the columns of the key.
     pub fn key(&self) -> &'static [Column] {
         &self.columns[..self.keys]
     }
 }
 
-/// Numbers that are not in rows.
+/// Counters that are not stored in rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// The highest id that an entity has ever had: ids are not used again.
+    /// Highest id that an entity has ever had; ids are not used again.
     pub entity: i64,
-    /// How often what is configured has changed.
+    /// Generation of the configuration: the number of its changes.
     pub generation: i64,
 }
 
 impl Counters {
-    /// As of a table with one row.
+    /// Returns the checksum, as of a table with one row.
     #[must_use]
     pub fn checksum(self) -> Checksum {
         let mut checksum = Checksum::default();
@@ -233,7 +239,7 @@ impl Counters {
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
-    /// There is none.
+    /// NULL.
     Null,
     /// A number, or a flag as 0 or 1.
     Number(i64),
@@ -246,7 +252,7 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Bytes that it takes in memory, about.
+    /// Estimates the memory that the cell takes, in bytes.
     fn size(&self) -> usize {
         match self {
             Self::Null | Self::Number(_) | Self::Id(_) => size_of::<Self>(),
@@ -255,8 +261,10 @@ impl Cell {
         }
     }
 
-    /// Adds a tag, and what follows from it: nothing for NULL (0), eight bytes for a number (1), and for texts (2) and bytes (3; an id is
-    /// its 16 bytes) their length in eight bytes and then themselves. Numbers and lengths are big-endian.
+    /// Adds a tag and the value: nothing for NULL (0), eight bytes for a number (1); for text (2) and bytes (3; an id is its 16 bytes) the
+    /// length in eight bytes and then the content.
+    ///
+    /// Numbers and lengths are big-endian.
     fn hash(&self, hasher: &mut Sha256) {
         let mut sized = |tag: u8, bytes: &[u8]| {
             hasher.update([tag]);
@@ -276,34 +284,34 @@ impl Cell {
     }
 }
 
-/// What identifies a row within its table.
+/// Cells that identify a row within its table.
 pub type Key = Vec<Cell>;
 
-/// The SHA-256 of a row.
+/// SHA-256 of a row.
 pub type RowDigest = [u8; 32];
 
-/// A row, with all of its cells.
+/// A row with all of its cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// In the order of the table's columns.
+    /// Cells in the order of the table's columns.
     pub cells: Vec<Cell>,
-    /// How many of them, from the first, are the key.
+    /// Number of leading cells that are the key.
     keys: usize,
 }
 
 impl Row {
-    /// A row of `table`.
+    /// Makes a row of `table`.
     pub fn new(table: &Table, cells: Vec<Cell>) -> Self {
         Self { cells, keys: table.keys }
     }
 
-    /// What identifies it.
+    /// Returns the cells that identify the row.
     #[must_use]
     pub fn key(&self) -> &[Cell] {
         &self.cells[..self.keys]
     }
 
-    /// The SHA-256 of its cells, one after the other.
+    /// Returns the SHA-256 of the cells, one after the other.
     #[must_use]
     pub fn digest(&self) -> RowDigest {
         let mut hasher = Sha256::new();
@@ -311,13 +319,13 @@ impl Row {
         hasher.finalize().into()
     }
 
-    /// Bytes that it takes in memory, about.
+    /// Estimates the memory that the row takes, in bytes.
     pub fn size(&self) -> usize {
         self.cells.iter().map(Cell::size).sum()
     }
 }
 
-/// A key as it is shown to people.
+/// Formats a key for people.
 #[must_use]
 pub fn shown(key: &[Cell]) -> String {
     let cell = |cell: &Cell| match cell {
@@ -330,10 +338,10 @@ pub fn shown(key: &[Cell]) -> String {
     key.iter().map(cell).collect::<Vec<_>>().join(" ")
 }
 
-/// How many rows a table has, and the SHA-256 of their digests in the order of their keys.
+/// Number of a table's rows, and the SHA-256 of their digests in the order of their keys.
 #[derive(Clone, Debug, Default)]
 pub struct Checksum {
-    /// So many.
+    /// Number of rows.
     pub rows: u64,
     hasher: Sha256,
 }
@@ -345,20 +353,21 @@ impl Checksum {
         self.hasher.update(digest);
     }
 
-    /// In hex.
+    /// Returns the SHA-256 in hex.
     #[must_use]
     pub fn hex(&self) -> String {
         hex::encode(self.hasher.clone().finalize())
     }
 }
 
-/// A text as PostgreSQL can keep it.
+/// Returns a text in the form that PostgreSQL can store.
 pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The labels of a job in the form of a [`Form::Labels`] column, from its spec as it is stored. A spec that cannot be read has none: such a
-/// job moves as it is, and is as unreadable as it was.
+/// Returns the labels of a job, as a [`Form::Labels`] column, from its stored spec.
+///
+/// A spec that cannot be read has no labels: its job moves unchanged, and stays as unreadable as it was.
 pub fn labels_of(spec: &str) -> Result<Option<String>, StoreError> {
     #[derive(Deserialize)]
     struct Labelled {

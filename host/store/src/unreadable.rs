@@ -1,7 +1,7 @@
-//! Jobs, and attempts, whose stored rows cannot be read: damage that a disk, or somebody with a tool, has done.
+//! Jobs and attempts whose stored rows cannot be read, because a disk or a person with a tool has damaged them.
 //!
-//! One of them must not keep the others from being listed or delivered. Lists leave it out; a claim that meets it ends it, so that it is not
-//! leased again each time. Each is logged once.
+//! One unreadable row must not keep the others from being listed or delivered. Lists leave it out. A claim that meets an unreadable job ends
+//! it, so that it is not leased again each time. Each is logged once.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,41 +13,45 @@ use carillon_core::job::{
     State,
 };
 
-/// The code of the attempt that ends such a job.
+/// Code of the attempt that ends an unreadable job.
 const UNREADABLE: &str = "store.unreadable";
 
-/// The most rows that are remembered as noted. If there are more, those before them may be logged once more.
+/// Largest number of rows that are remembered as logged.
+///
+/// If there are more, the earlier ones may be logged once more.
 const MAX_NOTED: usize = 10_000;
 
-/// The jobs, and attempts of jobs, that were logged and counted since the process began.
+/// Jobs, and attempts of jobs, that were logged and counted since the process began.
 static NOTED: Mutex<BTreeSet<(JobId, Option<u32>)>> = Mutex::new(BTreeSet::new());
 
-/// What a claim has leased.
+/// Jobs that a claim has leased.
 #[derive(Debug, Default)]
 pub struct Claimed {
-    /// In the order of priority, `run_at` and id.
+    /// Jobs in the order of priority, `run_at` and id.
     pub leased: Vec<LeasedJob>,
-    /// Jobs that were met and cannot be read.
+    /// Leased jobs that cannot be read.
     pub unreadable: Vec<UnreadableJob>,
 }
 
-/// A job that was leased and cannot be read.
+/// A leased job that cannot be read.
 #[derive(Debug)]
 pub struct UnreadableJob {
-    /// The lease under which it is ended.
+    /// Lease under which the job is ended.
     pub lease: Lease,
-    /// How many attempts it has spent, if that can be read.
+    /// Number of spent attempts, if it can be read.
     pub attempt_count: Option<u32>,
-    /// Why it cannot be read.
+    /// Reason why the job cannot be read.
     pub error: StoreError,
 }
 
 impl UnreadableJob {
-    /// The end of the job. Nothing was sent, so that no attempt is spent.
+    /// Returns the settlement that ends the job.
+    ///
+    /// Nothing was sent, so no attempt is spent.
     fn dead(self, now: UnixMs) -> Settlement {
         let reason = "the stored job cannot be read";
         let attempt = AttemptRecord {
-            // Where the count is lost, a number that no attempt before it has.
+            // Where the count is lost, the number is one that no earlier attempt has.
             number: self.attempt_count.map_or(u32::MAX, |count| count.saturating_add(1)),
             started_at: now,
             finished_at: now,
@@ -65,15 +69,15 @@ impl UnreadableJob {
 }
 
 impl Claimed {
-    /// Whether it has met only jobs that cannot be read: there may be others behind them.
+    /// Returns whether the claim met only unreadable jobs: there may be readable jobs after them.
     pub fn is_nothing_but_damage(&self) -> bool {
         self.leased.is_empty() && !self.unreadable.is_empty()
     }
 
-    /// Ends the jobs that cannot be read, and returns the others.
+    /// Ends the unreadable jobs, and returns the others.
     pub async fn without_damage(self, store: &dyn Jobs, now: UnixMs) -> Vec<LeasedJob> {
         for job in self.unreadable {
-            // One by one: damage may keep one of them from being written, too.
+            // One by one: damage may also keep one of them from being written.
             if let Err(error) = store.settle(vec![job.dead(now)]).await {
                 tracing::error!(%error, "cannot end a job that cannot be read; it is met again when its lease has ended");
             }
@@ -82,7 +86,7 @@ impl Claimed {
     }
 }
 
-/// A page that is filled up behind rows that cannot be read: one that is not full is taken for the last one.
+/// A page that is filled up in place of rows that cannot be read, because callers take a page that is not full for the last one.
 pub struct Page<K, T> {
     items: Vec<T>,
     from: K,
@@ -91,17 +95,17 @@ pub struct Page<K, T> {
 }
 
 impl<K: Clone, T> Page<K, T> {
-    /// An empty page of what comes after `from` in the order of the list.
+    /// Begins an empty page of the rows after `from` in the order of the list.
     pub fn new(from: K, limit: u32) -> Self {
         Self { items: Vec::new(), from, limit, is_over: false }
     }
 
-    /// After what to read on, and how many rows; none if the page is whole.
+    /// Returns the key after which to read on, and the number of rows to read; None if the page is complete.
     pub fn wanted(&self) -> Option<(K, u32)> {
         if self.is_over { None } else { Some((self.from.clone(), self.missing())) }
     }
 
-    /// Adds what could be read of `found` rows, the last of which is `last`.
+    /// Adds the readable ones of `found` rows, the last of which is `last`.
     pub fn add(&mut self, found: usize, last: Option<K>, items: impl Iterator<Item = T>) {
         let wanted = self.missing() as usize;
         self.items.extend(items);
@@ -109,7 +113,7 @@ impl<K: Clone, T> Page<K, T> {
         self.from = last.unwrap_or_else(|| self.from.clone());
     }
 
-    /// The items of the page.
+    /// Returns the items of the page.
     pub fn items(self) -> Vec<T> {
         self.items
     }
@@ -119,12 +123,12 @@ impl<K: Clone, T> Page<K, T> {
     }
 }
 
-/// Returns a job that can be read; notes one that cannot.
+/// Returns the job, or logs and counts it if it cannot be read.
 pub fn readable<E: Into<StoreError>>(id: Option<JobId>, row: Result<Job, E>) -> Option<Job> {
     row.map_err(|error| note(id, &error.into())).ok()
 }
 
-/// Logs and counts a job that cannot be read, if it is the first time.
+/// Logs and counts an unreadable job, the first time only.
 pub fn note(id: Option<JobId>, error: &StoreError) {
     if id.is_none_or(|id| is_new(id, None)) {
         figures::count_failure(error);
@@ -133,7 +137,7 @@ pub fn note(id: Option<JobId>, error: &StoreError) {
     }
 }
 
-/// Logs and counts an attempt that cannot be read, if it is the first time.
+/// Logs and counts an unreadable attempt, the first time only.
 pub fn note_attempt(attempt: Option<(JobId, u32)>, error: &StoreError) {
     if attempt.is_none_or(|(job, number)| is_new(job, Some(number))) {
         figures::count_failure(error);
@@ -142,7 +146,7 @@ pub fn note_attempt(attempt: Option<(JobId, u32)>, error: &StoreError) {
     }
 }
 
-/// Whether a job, or an attempt of it, was not noted before.
+/// Returns whether the job, or the attempt, was not noted before.
 fn is_new(job: JobId, attempt: Option<u32>) -> bool {
     let mut noted = NOTED.lock().unwrap_or_else(PoisonError::into_inner);
     if noted.len() >= MAX_NOTED {

@@ -1,9 +1,9 @@
-//! Wakes tasks to the tenth of a millisecond.
+//! Wakes tasks with a precision of a tenth of a millisecond.
 //!
-//! tokio's timer counts whole milliseconds and rounds up, which is half of how late a job starts on a machine that has nothing else to do. So
-//! the last stretch of a sleep is waited for here: by one thread, which sleeps until the earliest of all alarms.
+//! tokio's timer counts whole milliseconds and rounds up, which is half of a job's lateness on an idle machine. So the end of a sleep is
+//! timed here: by one thread, which sleeps until the earliest of all alarms.
 //!
-//! An alarm is never early. One that nobody waits for any more is forgotten when its time comes; none is further off than [`LONGEST`].
+//! An alarm is never early. An alarm whose task no longer waits is dropped when its time comes; no alarm is more than [`LONGEST`] ahead.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-/// The longest that an alarm is off: what is further off is tokio's until then.
+/// Longest time of an alarm; tokio's timer covers the time before it.
 pub(super) const LONGEST: Duration = Duration::from_millis(3);
 
-/// The one thread's. None if the system has no thread for it.
+/// Alarms of the one thread; None if the system cannot start it.
 static ALARMS: LazyLock<Option<&'static Alarms>> = LazyLock::new(|| {
     let alarms: &'static Alarms = Box::leak(Box::default());
     let thread = std::thread::Builder::new().name("alarms".to_owned()).spawn(|| alarms.ring());
@@ -27,17 +27,17 @@ struct Alarms {
     earlier: Condvar,
 }
 
-/// The alarms by time; the number tells those of one moment apart.
+/// Alarms by time; the number distinguishes alarms of the same time.
 #[derive(Default)]
 struct Set {
     by_time: BTreeMap<(Instant, u64), oneshot::Sender<()>>,
     count: u64,
 }
 
-/// Returns when so much time has passed, if it is not more than [`LONGEST`].
+/// Returns after `time`, or after [`LONGEST`] if that is shorter.
 pub(super) async fn after(time: Duration) {
     match *ALARMS {
-        // Whoever rings holds the sender until it does.
+        // The alarm thread keeps the sender until it sends, so the result is always `Ok`.
         Some(alarms) => drop(alarms.set(time.min(LONGEST)).await),
         None => tokio::time::sleep(time).await,
     }
@@ -69,7 +69,7 @@ impl Alarms {
             let due = std::mem::replace(&mut set.by_time, later);
             if !due.is_empty() {
                 drop(set);
-                // Those who do not wait any more do not mind.
+                // A failed send means that the task no longer waits.
                 due.into_values().for_each(|ring| _ = ring.send(()));
                 set = self.lock();
                 continue;

@@ -1,8 +1,8 @@
-//! Times as text: RFC 3339, read strictly, by every door.
+//! Reads times in RFC 3339, strictly, for every interface that takes times.
 //!
-//! The grammar is that of RFC 3339, section 5.6, with its notes: `t`, `z` and a space between date and time are taken. Other forms of
-//! ISO 8601, leap seconds, and time zones in brackets (RFC 9557) are refused, each with a hint: a text that is read as another time than
-//! its author meant would run a job early or late.
+//! The grammar is that of RFC 3339, section 5.6, with its notes: `t`, `z` and a space between date and time are accepted. Other forms of ISO
+//! 8601, leap seconds, and time zones in brackets (RFC 9557) are refused, each with a hint: a text that is read as another time than its
+//! author meant would run a job early or late.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use jiff::tz::Offset;
 
 use super::UnixMs;
 
-/// What a text that is no time seems to be, or what it lacks.
+/// Reason why a text is not a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeError {
-    /// Nothing that begins like a date.
+    /// The text does not begin like a date.
     Form,
-    /// There is no such day, hour, minute or second.
+    /// The day, hour, minute or second does not exist.
     Range,
     /// The time of day is missing.
     DateOnly,
@@ -55,10 +55,12 @@ impl fmt::Display for TimeError {
 
 impl std::error::Error for TimeError {}
 
-/// Reads a time. A fraction of a millisecond is rounded up, so that nothing is early.
+/// Reads a time.
+///
+/// A fraction of a millisecond is rounded up, so that nothing is early.
 ///
 /// # Errors
-/// Returns what is wrong with it.
+/// Returns the [`TimeError`] that describes the first fault.
 pub fn parse(text: &str) -> Result<UnixMs, TimeError> {
     let mut rest = text;
     let year = number(&mut rest, 4).ok_or(TimeError::Form)?;
@@ -83,20 +85,20 @@ pub fn parse(text: &str) -> Result<UnixMs, TimeError> {
     Ok(UnixMs(local.as_millisecond() + ms - i64::from(offset_minutes) * 60_000))
 }
 
-/// Takes one of these characters from the front.
+/// Removes one of these characters from the front.
 fn after(rest: &mut &str, one_of: &str) -> Option<()> {
     *rest = rest.strip_prefix(|c: char| one_of.contains(c))?;
     Some(())
 }
 
-/// Takes a number of so many digits from the front.
+/// Removes a number with this many digits from the front.
 fn number(rest: &mut &str, digits: usize) -> Option<i16> {
     let text = rest.get(..digits).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     *rest = &rest[digits..];
     text.parse().ok()
 }
 
-/// Takes a fraction of a second from the front, if there is one, in milliseconds.
+/// Removes a fraction of a second from the front, if there is one, and returns it in milliseconds.
 fn fraction(rest: &mut &str) -> Result<i64, TimeError> {
     let Some(behind) = rest.strip_prefix('.') else {
         return if rest.starts_with(',') { Err(TimeError::Fraction) } else { Ok(0) };
@@ -112,7 +114,7 @@ fn fraction(rest: &mut &str) -> Result<i64, TimeError> {
     Ok(digit(0) * 100 + digit(1) * 10 + digit(2) + i64::from(finer))
 }
 
-/// Takes the offset, with which the text ends, in minutes.
+/// Reads the offset, with which the text ends, in minutes.
 fn offset(rest: &mut &str) -> Result<i16, TimeError> {
     if rest.is_empty() || rest.starts_with('[') {
         return Err(if rest.is_empty() { TimeError::OffsetMissing } else { TimeError::Zone });
@@ -218,7 +220,7 @@ mod tests {
 
         #[test]
         fn no_text_is_too_much(text in r"[0-9:.,+\-TtZz\[ \]a-zé]{0,40}|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}.{0,12}") {
-            // What is taken is taken by a lenient reader, too, and means the same.
+            // A lenient reader accepts the same text with the same meaning.
             if let (Ok(at), Ok(lenient)) = (parse(&text), text.parse::<jiff::Timestamp>()) {
                 prop_assert!((0..=1).contains(&(at.0 - lenient.as_millisecond())), "{}", text);
             }

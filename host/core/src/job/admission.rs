@@ -1,5 +1,6 @@
-//! Under what condition a job is taken in. The store decides in the transaction that would insert it, so that of many producers
-//! exactly one is told yes.
+//! Admission: the condition under which a job is stored.
+//!
+//! The store evaluates it in the transaction that would insert the job, so that of many producers exactly one succeeds.
 
 use std::time::Duration;
 
@@ -8,60 +9,63 @@ use serde::{Deserialize, Serialize};
 use super::{Job, JobId, State};
 use crate::clock::UnixMs;
 
-/// Under what condition a new job is stored.
+/// Condition under which a new job is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Admission {
-    /// It always is.
+    /// No condition.
     #[default]
     Always,
-    /// Unless the group has accepted another one with this key since less than `window`, and that one does its work: see
-    /// [`stands_for_later`].
+    /// The group has accepted no other job with this key within `window`, or that job does not do the new one's work (see
+    /// [`stands_for_later`]).
     Unique {
         /// Compared byte for byte within the group.
         key: String,
-        /// How long the key is remembered.
+        /// Time for which the key is remembered, from acceptance.
         window: Duration,
     },
-    /// As [`Debounce`] says.
+    /// The conditions of [`Debounce`].
     Debounced(Debounce),
-    /// Once for each tick of a schedule.
+    /// The tick has made no job yet, and its schedule allows one.
     Tick(Tick),
-    /// In place of the group's unfinished jobs of the same name. Those that wait are cancelled; one that runs is when its attempt is
-    /// over, unless that succeeds.
+    /// No condition, but the job replaces the group's unfinished jobs of the same name.
+    ///
+    /// Waiting jobs are cancelled. A running job is cancelled when its attempt is over, unless that succeeds.
     Replace {
-        /// Also in place of this job: it is cancelled if it waits and removed if it has ended. If it runs or is not there, the new
-        /// one is not stored.
+        /// A further job to replace.
+        ///
+        /// It is cancelled if it waits and removed if it has ended. If it runs or does not exist, the new job is not stored.
         moved: Option<JobId>,
     },
 }
 
-/// At most one job of a key runs within a window, and none is lost: work that is asked for while a delayed job waits is done by it.
+/// Debouncing: at most one job of a key runs within a window, and no request is lost, because the delayed job does the work of later
+/// requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debounce {
-    /// Compared byte for byte within the tenant, whatever the group.
+    /// Compared byte for byte within the tenant, over all groups.
     pub key: String,
-    /// The window.
+    /// Length of the window.
     pub window: Duration,
-    /// Whether a job waits for the window even if there was none before it.
+    /// Whether a job waits for the window even if no other job came before it.
     pub always_delay: bool,
-    /// Whose request the job carries that waits for the window.
+    /// Request that the waiting job carries.
     pub carries: Carries,
 }
 
-/// Of several debounced requests, the one that the waiting job carries.
+/// Choice among several debounced requests: the one that the waiting job carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Carries {
-    /// The first one: the key follows from the content, so the others ask for the same.
+    /// The first one: the key is derived from the content, so the other requests are equal.
     #[default]
     First,
-    /// The newest one: the key was given, so the others may ask for something else.
+    /// The newest one: the producer gave the key, so the other requests may differ.
     Newest,
 }
 
-/// Returns whether a job does the work of later ones with its dedupe key.
+/// Returns whether a job does the work of later jobs with its dedupe key.
 ///
-/// It does while it is unfinished, unless it is to be cancelled, and after it has succeeded. A job that has ended otherwise does nothing
-/// more, and must not swallow a new request.
+/// It does while it is unfinished, unless a cancel is requested, and after it has succeeded. A job that has ended otherwise does no more
+/// work, and must not swallow a new request.
 #[must_use]
 pub fn stands_for_later(job: &Job) -> bool {
     match job.state {
@@ -71,19 +75,19 @@ pub fn stands_for_later(job: &Job) -> bool {
     }
 }
 
-/// What has become of the newest job of a debounced key.
+/// State of the newest job of a debounce key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newest {
-    /// It waits for its time.
+    /// The job waits for its time.
     Waits,
-    /// It was tried, or is being tried. It was due then.
+    /// An attempt of the job has begun; it was due at this time.
     Begun(UnixMs),
-    /// It has ended without an attempt, or is not there.
+    /// The job has ended without an attempt, or does not exist.
     Gone,
 }
 
 impl Newest {
-    /// Of this job.
+    /// Returns the state of this job.
     #[must_use]
     pub fn of(job: Option<&Job>) -> Self {
         let Some(job) = job else { return Self::Gone };
@@ -95,30 +99,31 @@ impl Newest {
     }
 }
 
-/// What is remembered of a debounced key.
+/// Record of a debounce key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastAccepted {
-    /// When the newest job of this key became due, or will.
+    /// Time when the newest job of this key became due, or will become due.
     pub at: UnixMs,
 }
 
-/// What a debounced job is told.
+/// Decision about a debounced job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Debounced {
-    /// A job of this key waits and will do the work.
+    /// A waiting job of this key will do the work; the new job is left out.
     Hit,
-    /// It is stored, due at this time.
+    /// The job is stored, due at this time.
     Miss(UnixMs),
 }
 
 impl Debounce {
-    /// Decides about a job at `now`. `last` is the key's newest push, and `newest` what has become of that job.
+    /// Decides about a job at `now`.
     ///
-    /// The rules are Deferrable's, with one correction: calls are skipped for as long as the delayed job waits, not for the whole
-    /// window, because a call that comes after it has run would be lost.
+    /// `last` is the record of the key's newest job, and `newest` the state of that job. The rules are Deferrable's, with one correction:
+    /// calls are skipped for as long as the delayed job waits, not for the whole window, because a call that comes after the delayed job has
+    /// run would be lost.
     #[must_use]
     pub fn decide(&self, now: UnixMs, last: Option<LastAccepted>, newest: Newest) -> Debounced {
-        // A job that was run early opens its window then. One that is claimed a moment ahead of its time opens it at its time.
+        // A job that ran early opens its window at its start. One that was claimed a moment ahead of its time opens it at its time.
         let begun = match newest {
             Newest::Begun(due) => last.map(|last| LastAccepted { at: last.at.min(due) }),
             Newest::Waits | Newest::Gone => None,
@@ -126,7 +131,7 @@ impl Debounce {
         match begun.or(last) {
             Some(last) if newest == Newest::Waits && now < last.at => Debounced::Hit,
             _ if self.always_delay => Debounced::Miss(begun.map_or(now, |last| last.at.max(now)).plus(self.window)),
-            // The job that was to run then was cancelled: this one takes its place.
+            // The job that was due then was cancelled: this one replaces it.
             Some(last) if newest == Newest::Gone && now < last.at => Debounced::Miss(last.at),
             Some(last) if now.0 - last.at.0 <= millis(self.window) => {
                 let left = (millis(self.window) - (now.0 - last.at.0)).max(1);
@@ -138,7 +143,9 @@ impl Debounce {
 }
 
 impl Debounce {
-    /// A delay in milliseconds. Of a window of whole seconds delays are whole seconds, too, rounded up; others are exact.
+    /// Returns a delay in milliseconds.
+    ///
+    /// If the window is a number of whole seconds, so is the delay, rounded up; otherwise it is exact.
     fn delay(&self, left: i64) -> i64 {
         if self.window.subsec_nanos() > 0 {
             return left;
@@ -151,38 +158,42 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What happens when a tick comes while an earlier job of its schedule is unfinished.
+/// Effect of a tick that comes while an earlier job of its schedule is unfinished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
     /// The tick makes no job.
     #[default]
     Skip,
-    /// Its job waits until the earlier ones are over.
+    /// Its job waits until the earlier jobs are over.
     Queue,
-    /// The earlier ones are cancelled.
+    /// The earlier jobs are cancelled.
     Cancel,
-    /// They run side by side.
+    /// The jobs run side by side.
     Allow,
 }
 
 /// One tick of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
-    /// The schedule's number in the store.
+    /// Number of the schedule in the store.
     pub schedule: i64,
-    /// Its time, without jitter. Unique within the schedule.
+    /// Time of the tick, without jitter; unique within the schedule.
     pub at: UnixMs,
-    /// What to do about unfinished jobs of the schedule.
+    /// Treatment of unfinished jobs of the schedule.
     pub overlap: Overlap,
-    /// The schedule's ticks make no more jobs than this; those of ticks that were asked for again do not count.
+    /// Largest number of jobs that the schedule's ticks make.
+    ///
+    /// Jobs of ticks that were run again on request do not count.
     pub max_runs: Option<u64>,
-    /// Whether a tick that was dealt with but made no job makes one now.
+    /// Whether a tick that was handled without a job makes one now.
     pub again: bool,
 }
 
 impl Tick {
-    /// How far its schedule has come with it: a tick that was asked for again says nothing of those before it.
+    /// Returns the schedule's progress after this tick.
+    ///
+    /// A tick that is run again on request says nothing about the ticks before it.
     #[must_use]
     pub fn reached(&self) -> UnixMs {
         if self.again { UnixMs(-1) } else { self.at }
@@ -202,7 +213,7 @@ mod tests {
         Debounce { key: "k".into(), window, always_delay, carries: Carries::First }
     }
 
-    /// Calls at these seconds, window 30 s; each says when its job is due, or that it was skipped.
+    /// Makes calls at these seconds with a window of 30 s; returns for each when its job is due, or None if it was skipped.
     fn calls(always_delay: bool, times: &[i64]) -> Vec<Option<i64>> {
         let debounce = debounce(30_000, always_delay);
         let mut last = None;

@@ -1,7 +1,7 @@
-//! The client's own labels of a job: texts, and namespaces of texts.
+//! Metadata: the client's own labels of a job, as texts and namespaces of texts.
 //!
-//! A namespace is one level deep. Policies and receivers see flat names, `billing.invoice` for the `invoice` of `billing`; what a
-//! client wrote is kept and shown as it was written.
+//! A namespace is one level deep. Policies and receivers see flat names, `billing.invoice` for the `invoice` of `billing`; the client's form
+//! is stored and shown unchanged.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::json::unique;
 
-/// What the name of a header that carries an entry begins with.
+/// Prefix of the names of headers that carry metadata.
 pub const METADATA_HEADER: &str = "Carillon-Metadata-";
 
 /// A job's labels.
@@ -25,20 +25,20 @@ pub struct Metadata(#[serde(deserialize_with = "unique::map")] pub BTreeMap<Stri
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Label {
-    /// A text.
+    /// One label.
     Text(String),
-    /// Texts by name.
+    /// Labels by name.
     Namespace(BTreeMap<String, String>),
 }
 
 impl Metadata {
-    /// Whether there is none.
+    /// Returns whether there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Every text with its flat name, and with the name of its namespace if it has one.
+    /// Returns every text with its name, and with the name of its namespace if it has one.
     pub fn texts(&self) -> impl Iterator<Item = Text<'_>> {
         self.0.iter().flat_map(|(name, label)| {
             let (text, namespace) = match label {
@@ -54,16 +54,16 @@ impl Metadata {
 /// A text of the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a> {
-    /// Where it stands, if not at the top.
+    /// Name of the namespace; None for a label at the top.
     pub namespace: Option<&'a str>,
-    /// What it is called there.
+    /// Name of the label.
     pub name: &'a str,
-    /// What it says.
+    /// Value of the label.
     pub value: &'a str,
 }
 
 impl<'a> Text<'a> {
-    /// The name that policies know it by.
+    /// Returns the name under which policies see the label.
     #[must_use]
     pub fn flat_name(&self) -> Cow<'a, str> {
         match self.namespace {
@@ -72,8 +72,9 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The name of the header that carries it: letters, digits and `-`, since proxies drop headers with other characters. `.` and
-    /// `_` become `-`; None if the name has anything else.
+    /// Returns the name of the header that carries the label; None if the name has characters besides letters, digits, `-`, `.` and `_`.
+    ///
+    /// The header's name has letters, digits and `-` only, since proxies drop headers with other characters. `.` and `_` become `-`.
     #[must_use]
     pub fn header_name(&self) -> Option<String> {
         let flat = self.flat_name();
@@ -82,8 +83,10 @@ impl<'a> Text<'a> {
             .then(|| format!("{METADATA_HEADER}{}", flat.replace(['.', '_'], "-")))
     }
 
-    /// The value of that header: everything but visible ASCII, and `%` itself, as `%XX` of its UTF-8 (RFC 3986, section 2.1), so
-    /// that whoever decodes it always gets the text back.
+    /// Returns the value of the header that carries the label.
+    ///
+    /// All characters but visible ASCII, and `%` itself, are written as `%XX` of their UTF-8 (RFC 3986, section 2.1), so that decoding always
+    /// returns the text.
     #[must_use]
     pub fn header_value(&self) -> String {
         let mut value = String::with_capacity(self.value.len());
@@ -98,7 +101,9 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Reads a text or an object of texts. Written out, because what serde derives forgets where in a namespace it stumbled.
+/// Reads a text or an object of texts.
+///
+/// Written by hand, because the code that serde derives loses the place of an error within a namespace.
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Words;

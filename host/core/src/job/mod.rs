@@ -1,4 +1,4 @@
-//! The words that every stage shares: a job, its states, an attempt, a settlement.
+//! Data model that all stages share: a job, its states, an attempt, a settlement.
 //!
 //! ```text
 //!                 ┌────────────── retry, hold, release ─────────────┐
@@ -9,8 +9,8 @@
 //!                 └──► expired   ◄──────────────────────────────────┘
 //! ```
 //!
-//! `succeeded`, `dead`, `expired` and `cancelled` are final: a job reaches exactly one of them. Only a redrive, which somebody must
-//! ask for, brings a `dead` or `expired` job back to `scheduled`: it begins a second life with a fresh series of attempts.
+//! `succeeded`, `dead`, `expired` and `cancelled` are final: a job reaches exactly one of them. Only a redrive, which a person or program
+//! must request, brings a `dead` or `expired` job back to `scheduled`: it begins a second life with a new series of attempts.
 
 mod admission;
 mod metadata;
@@ -48,30 +48,31 @@ pub use self::skip::{SkipReason, SkippedTicks};
 pub use self::state::State;
 pub use self::template::FollowUp;
 
-/// A tenant's number in the store.
+/// Number of a tenant in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(pub i64);
 
-/// A group's number in the store.
+/// Number of a group in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GroupId(pub i64);
 
-/// A job's id: a UUID of version 7, so that ids sort by the time of acceptance.
+/// Id of a job: a UUID of version 7, so that ids sort by the time of acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
 
-/// The newest time that an id was made at, and how many there were in that millisecond.
+/// Time of the newest id, and the number of earlier ids in that millisecond.
 static NEWEST: Mutex<(i64, u32)> = Mutex::new((0, 0));
 
 /// Bits of an id that count the ids of one millisecond: the 12 of `rand_a` and the first 14 of `rand_b`.
 const COUNTER_BITS: u32 = 26;
 
 impl JobId {
-    /// A new id, unique without asking anybody, and above every one that this process made before: so jobs that are accepted in
-    /// one millisecond keep their order, and so they do when the clock is set back (RFC 9562, section 6.2, method 1).
+    /// Makes a new id, unique without coordination, and greater than every id that this process made before.
+    ///
+    /// So jobs that are accepted in one millisecond, or after the clock was set back, keep their order (RFC 9562, section 6.2, method 1).
     #[must_use]
     pub fn new(clock: &dyn Clock) -> Self {
         let mut random = [0; 10];
@@ -94,7 +95,7 @@ impl JobId {
     }
 }
 
-/// A seed for the randomness of a new job's attempts.
+/// Returns a seed for the randomness of a new job's attempts.
 #[must_use]
 pub fn new_seed(clock: &dyn Clock) -> u32 {
     let mut seed = [0; 4];
@@ -116,21 +117,22 @@ impl FromStr for JobId {
     }
 }
 
-/// Where a job's request goes.
+/// Request of a job without its payload: method, URL and headers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// An HTTP method in capitals.
     pub method: String,
     /// An absolute `http` or `https` URL, in the client's spelling.
     pub url: String,
-    /// Those that the client has given, in the order in which they are sent.
+    /// Headers that the client has given, in the order in which they are sent.
     pub headers: Vec<(String, String)>,
 }
 
 impl Target {
-    /// The headers that the request has before any policy: the client's own, and the type of a JSON payload unless they say it.
+    /// Returns the headers that the request has before any policy: the client's own, and the type of a JSON payload unless the client gives
+    /// it.
     ///
-    /// What is derived is never stored: another payload may take the place of this one.
+    /// Derived headers are never stored, because the payload may be replaced.
     #[must_use]
     pub fn headers_for(&self, is_json: bool) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
@@ -141,42 +143,44 @@ impl Target {
     }
 }
 
-/// The part of a job that only the attempt looks at.
+/// The part of a job that only its attempts use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// Where to deliver. A job without one waits for a consumer to pull it.
+    /// Receiver of the job.
+    ///
+    /// A job without one waits for a consumer to pull it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// The client's own labels; policies see them as attributes.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
-    /// Whether the metadata goes out as headers.
+    /// Whether the metadata is sent as headers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub metadata_headers: bool,
     /// A merge patch (RFC 7396) over the group's policy, if the job overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<serde_json::Value>,
-    /// The job's own limit on one request, in milliseconds, body included.
+    /// The job's own time limit for one request, in milliseconds, body included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// What follows if it succeeds.
+    /// Follow-up job if the job succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_success: Option<Box<FollowUp>>,
-    /// What follows if it ends as a dead letter or expires.
+    /// Follow-up job if the job ends as a dead letter or expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<Box<FollowUp>>,
-    /// Whether the payload was given as JSON, so that a consumer gets it as such.
+    /// Whether the payload was given as JSON, so that a consumer gets it as JSON.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_json: bool,
-    /// The job that this one follows.
+    /// Job that this job follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<JobId>,
-    /// The version of its group's policy that it keeps, if its group pins its jobs.
+    /// Version of the group's policy that the job keeps, if the group pins its jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<i64>,
 }
 
-/// How urgent a job is within its group: 0 to 9, and the due jobs of 9 go first.
+/// Urgency of a job within its group: 0 to 9; due jobs of 9 are started first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Priority(u8);
@@ -185,7 +189,7 @@ impl Priority {
     /// The most urgent.
     pub const MAX: Self = Self(9);
 
-    /// None if there is no such priority.
+    /// Returns the priority of this level; None if there is no such level.
     #[must_use]
     pub fn new(level: u8) -> Option<Self> {
         (level <= Self::MAX.0).then_some(Self(level))
@@ -193,7 +197,7 @@ impl Priority {
 }
 
 impl Default for Priority {
-    /// 4, as in the Java Message Service: there is room on both sides.
+    /// Returns 4, as in the Java Message Service, which leaves levels on both sides.
     fn default() -> Self {
         Self(4)
     }
@@ -216,38 +220,38 @@ impl TryFrom<u8> for Priority {
 /// A job that is about to be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewJob {
-    /// Chosen by the caller with [`JobId::new`].
+    /// Id, chosen by the caller with [`JobId::new`].
     pub id: JobId,
-    /// The owner; the group belongs to the same tenant.
+    /// Owning tenant; also the owner of the group.
     pub tenant: TenantId,
-    /// The group whose policy and limits apply.
+    /// Group whose policy and limits apply.
     pub group: GroupId,
-    /// The client's own name for it; need not be unique.
+    /// The client's own name for the job; need not be unique.
     pub name: Option<String>,
-    /// Not before this.
+    /// Earliest time of the first attempt.
     pub run_at: UnixMs,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: UnixMs,
-    /// No attempt starts after this.
+    /// Time after which no attempt starts.
     pub deadline: Option<UnixMs>,
-    /// No attempt starts so long after the `run_at` that it was due at.
+    /// Longest time after the due time at which an attempt may start.
     pub max_delay: Option<Duration>,
-    /// Which of the group's due jobs go first.
+    /// Order among the group's due jobs.
     pub priority: Priority,
-    /// The group's jobs of one key are tried one at a time, in the order of their ids.
+    /// Order key: the group's jobs of one key are tried one at a time, in the order of their ids.
     pub order_key: Option<String>,
-    /// Under what condition it is stored.
+    /// Condition under which the job is stored.
     pub admission: Admission,
-    /// The source of its attempts' randomness.
+    /// Seed of the randomness of its attempts.
     pub seed: u32,
-    /// The rest of it.
+    /// Request and settings.
     pub spec: Spec,
     /// The payload.
     pub body: Bytes,
 }
 
 impl NewJob {
-    /// The job as it stands when it has just been stored.
+    /// Returns the job as it is right after it was stored.
     #[must_use]
     pub fn shown(self) -> Job {
         Job {
@@ -276,61 +280,61 @@ impl NewJob {
     }
 }
 
-/// A stored job, as it is shown. The payload is not part of it.
+/// A stored job without its payload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// See [`NewJob`].
+    /// Id, as in [`NewJob`].
     pub id: JobId,
-    /// See [`NewJob`].
+    /// Owning tenant, as in [`NewJob`].
     pub tenant: TenantId,
-    /// See [`NewJob`].
+    /// Group, as in [`NewJob`].
     pub group: GroupId,
-    /// See [`NewJob`].
+    /// Name, as in [`NewJob`].
     pub name: Option<String>,
-    /// Where it stands.
+    /// State of the job.
     pub state: State,
-    /// When its next attempt is, or its last one was, due.
+    /// Time when the next attempt is due, or the last one was due.
     pub run_at: UnixMs,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: UnixMs,
-    /// When it reached its final state.
+    /// Time when the job reached its final state.
     pub finished_at: Option<UnixMs>,
-    /// See [`NewJob`].
+    /// Deadline, as in [`NewJob`].
     pub deadline: Option<UnixMs>,
-    /// See [`NewJob`].
+    /// Longest delay, as in [`NewJob`].
     pub max_delay: Option<Duration>,
-    /// See [`NewJob`].
+    /// Priority, as in [`NewJob`].
     pub priority: Priority,
-    /// See [`NewJob`].
+    /// Order key, as in [`NewJob`].
     pub order_key: Option<String>,
-    /// See [`NewJob`].
+    /// Seed, as in [`NewJob`].
     pub seed: u32,
-    /// How many attempts it has spent.
+    /// Number of spent attempts.
     pub attempt_count: u32,
-    /// How many of them it had spent when it was redriven: its retry policy sees those after them.
+    /// Number of attempts that were spent before the last redrive; the retry policy sees only the later ones.
     pub attempt_base: u32,
-    /// Rises with each edit.
+    /// Revision; raised by each edit.
     pub revision: i64,
-    /// The status that the newest attempt was answered with, if it was answered.
+    /// Status of the newest attempt's response, if there was a response.
     pub last_status: Option<u16>,
-    /// The code of the newest attempt's error, if it had one.
+    /// Code of the newest attempt's error, if there was an error.
     pub last_error: Option<String>,
-    /// Whether it will be cancelled instead of retried when its attempt is over.
+    /// Whether the job will be cancelled instead of retried when its attempt is over.
     pub cancel_requested: bool,
-    /// The rest of it.
+    /// Request and settings.
     pub spec: Spec,
-    /// The length of its payload in bytes.
+    /// Length of the payload in bytes.
     pub body_len: u64,
 }
 
 impl Job {
-    /// When it ends `expired` unless an attempt has begun: at its deadline, or `max_delay` after it was due.
+    /// Returns the time when the job ends `expired` unless an attempt has begun: its deadline, or `max_delay` after it was due.
     #[must_use]
     pub fn expires_at(&self) -> Option<UnixMs> {
         self.expires_if_due(self.run_at)
     }
 
-    /// The same of a job that was due at `due`, and is put off.
+    /// Returns the time when the job expires if it was due at `due` and is postponed.
     #[must_use]
     pub fn expires_if_due(&self, due: UnixMs) -> Option<UnixMs> {
         let too_late = self.max_delay.map(|delay| due.plus(delay));
@@ -338,51 +342,51 @@ impl Job {
     }
 }
 
-/// The fencing token of a lease: each lease of a job has a higher one than the lease before.
+/// Fencing token of a lease: each lease of a job has a higher token than the lease before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(pub i64);
 
-/// A lease: which job, and which of its leases.
+/// A lease: a job's id and the token of one of its leases.
 pub type Lease = (JobId, Token);
 
-/// A job that this node has the right to work on until its lease ends.
+/// A job that this node may work on until its lease ends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeasedJob {
-    /// The job as it stood when it was leased (`state` is `running`).
+    /// The job as it was when it was leased (`state` is `running`).
     pub job: Job,
-    /// Proves the right.
+    /// Token of the lease.
     pub token: Token,
-    /// The payload.
+    /// Payload.
     pub body: Bytes,
-    /// How many leases of this job ended without anybody settling them, those apart that were lost to a pause of their node.
+    /// Number of leases of this job that ended without a settlement, without the leases that were lost to a pause of their node.
     pub lost_leases: u32,
-    /// When the lease ends, unless it is extended.
+    /// Time when the lease ends, unless it is extended.
     pub until: UnixMs,
-    /// Its newest spent attempts since it was accepted or redriven, oldest first, at most [`HISTORY_LIMIT`].
+    /// Newest spent attempts since the job was accepted or redriven, oldest first, at most [`HISTORY_LIMIT`].
     pub history: Vec<Past>,
 }
 
 impl LeasedJob {
-    /// The lease.
+    /// Returns the lease.
     #[must_use]
     pub fn lease(&self) -> Lease {
         (self.job.id, self.token)
     }
 
-    /// The number of the attempt that this lease is for, from 1.
+    /// Returns the number of the attempt that this lease is for, from 1.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.job.attempt_count.saturating_add(1)
     }
 
-    /// The same number as policies see it: a redriven job begins at 1 again.
+    /// Returns the attempt's number as policies see it: a redriven job begins at 1 again.
     #[must_use]
     pub fn number_in_series(&self) -> u32 {
         self.number().saturating_sub(self.job.attempt_base)
     }
 
-    /// How many leases before this one were given back without spending an attempt.
+    /// Returns how many earlier leases ended without spending an attempt.
     #[must_use]
     pub fn unspent_leases(&self) -> u32 {
         let before = self.token.0.saturating_sub(1).saturating_sub(i64::from(self.job.attempt_count));
@@ -390,5 +394,5 @@ impl LeasedJob {
     }
 }
 
-/// The most earlier attempts that a retry policy is shown.
+/// Largest number of earlier attempts that a retry policy sees.
 pub const HISTORY_LIMIT: usize = 100;

@@ -1,4 +1,4 @@
-//! What tenants, groups, keys and plugins can be called.
+//! Rules for the names of tenants, groups, keys and plugins.
 
 /// The longest name, in bytes.
 const NAME_LEN: usize = 64;
@@ -6,7 +6,7 @@ const NAME_LEN: usize = 64;
 /// Checks a name: 1 to 64 of `a-z A-Z 0-9 . _ -`, the first of them a letter or a digit.
 ///
 /// # Errors
-/// What is wrong with `name` as the name of a `what`.
+/// Returns a sentence that says which rule `name` breaks as the name of a `what`.
 pub fn check_name(what: &str, name: &str) -> Result<(), String> {
     let fine = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());

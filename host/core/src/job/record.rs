@@ -1,4 +1,4 @@
-//! What is kept of an attempt.
+//! Records of attempts: the part that policies see, and the details for people and tools.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use crate::clock::UnixMs;
 
-/// What an answer was judged to be.
+/// Result of an attempt, as the judge decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -23,7 +23,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The name in the API and in the store.
+    /// Returns the outcome's name in the API and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,45 +45,45 @@ impl FromStr for Outcome {
     }
 }
 
-/// What is said of a record that the store refuses.
+/// Message of the record that replaces one that the store refuses.
 const REFUSED: &str = "the details of this attempt could not be stored";
 
 /// An earlier attempt, as a retry policy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// From 1.
+    /// Number, from 1.
     pub number: u32,
-    /// When it began.
+    /// Time when the attempt began.
     pub started_at: UnixMs,
-    /// When it was over.
+    /// Time when the attempt was over.
     pub finished_at: UnixMs,
-    /// What it came to.
+    /// Result of the attempt.
     pub outcome: Outcome,
-    /// The answer's status, if there was an answer.
+    /// Status of the response, if there was a response.
     pub status: Option<u16>,
 }
 
-/// Everything that is kept of an attempt.
+/// Record of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptRecord {
-    /// From 1.
+    /// Number, from 1.
     pub number: u32,
-    /// When it began.
+    /// Time when the attempt began.
     pub started_at: UnixMs,
-    /// When it was over.
+    /// Time when the attempt was over.
     pub finished_at: UnixMs,
-    /// What it came to; an attempt that was not spent is `Retryable`.
+    /// Result of the attempt; an attempt that was not spent is `Retryable`.
     pub outcome: Outcome,
-    /// The answer's status, if there was an answer.
+    /// Status of the response, if there was a response.
     pub status: Option<u16>,
-    /// The first bytes of the answer's body.
+    /// First bytes of the response's body.
     pub response_body: Bytes,
-    /// The rest, which only people and tools read.
+    /// Details, which only people and tools read.
     pub detail: AttemptDetail,
 }
 
 impl AttemptRecord {
-    /// What is kept of it where the store refuses the whole of it for `reason`.
+    /// Returns the record to store instead, where the store refuses the whole record for `reason`.
     #[must_use]
     pub fn reduced(&self, reason: &str) -> Self {
         let detail = &self.detail;
@@ -105,7 +105,7 @@ impl AttemptRecord {
         }
     }
 
-    /// What a retry policy is shown of it.
+    /// Returns the part of the record that a retry policy sees.
     #[must_use]
     pub fn past(&self) -> Past {
         let Self { number, started_at, finished_at, outcome, status, .. } = *self;
@@ -116,97 +116,102 @@ impl AttemptRecord {
 /// The part of an attempt's record that is stored as one document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptDetail {
-    /// False if nothing was sent: the number is used again.
+    /// Whether the attempt counts.
+    ///
+    /// If not, nothing was sent, and its number is used again.
     pub spent: bool,
-    /// The sha-256 of the request as sent: method, URL, headers (but those whose values are keys) and body. If it was redirected,
-    /// of the first one.
+    /// SHA-256 of the request as sent: method, URL, headers (without those whose values are keys) and body.
+    ///
+    /// If the request was redirected, of the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
-    /// The URLs that it was sent on to, in order, without user info; the beginnings of very long ones.
+    /// URLs to which the request was redirected, in order, without user info; very long ones are cut.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<String>,
-    /// What went wrong, if something did.
+    /// Error of the attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<AttemptError>,
-    /// What the judge said.
+    /// Verdict of the judge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<VerdictRecord>,
-    /// What became of the job, and why.
+    /// Decision about the job after the attempt, with its reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub decision: Option<DecisionRecord>,
-    /// Which component decided what, in the order of the calls.
+    /// Components that decided, in the order of the calls.
     #[serde(default)]
     pub plugins: Vec<PluginUse>,
-    /// How long each stage took.
+    /// Duration of each stage.
     #[serde(default)]
     pub timings: Timings,
-    /// The answer's headers; shown in another form.
+    /// Headers of the response; the API shows them in another form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(ignore)]
     pub response_headers: Vec<(String, String)>,
-    /// Whether more of the body arrived than was kept.
+    /// Whether more of the body arrived than was stored.
     #[serde(default)]
     pub response_truncated: bool,
-    /// The randomness that the policies were given.
+    /// Seed of the randomness that the policies were given.
     #[serde(default)]
     pub seed: u32,
-    /// The version of the group's policy that decided.
+    /// Version of the group's policy that decided.
     #[serde(default)]
     pub binding_version: i64,
-    /// What its policies were told, as far as the rest does not say it. None if nothing was sent.
+    /// Inputs of its policies that are not in the rest of the record.
+    ///
+    /// None if nothing was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub inputs: Option<Inputs>,
 }
 
-/// What the policies of an attempt were told that the rest of its record does not say: so it can be decided again.
+/// Inputs of an attempt's policies that are not in the rest of its record, so that a replay can decide the attempt again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// When it was due.
+    /// Time when the attempt was due.
     pub run_at: UnixMs,
-    /// When the answer was there: what the judge and the retry policy took for now.
+    /// Time when the response was complete: the current time for the judge and the retry policy.
     pub answered_at: UnixMs,
-    /// Whether there was more of the body than the judge was shown.
+    /// Whether the body was longer than the part that the judge saw.
     #[serde(default)]
     pub truncated: bool,
-    /// What came instead of an answer: the code of the transport error, and its message.
+    /// Error in place of a response: the code of the transport error, and its message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<AttemptError>,
 }
 
-/// Something that went wrong in an attempt.
+/// Error of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptError {
-    /// Stable, for programs: `stage.reason`.
+    /// Stable code for programs: `stage.reason`.
     pub code: String,
-    /// One sentence for people.
+    /// Message for people, one sentence.
     pub message: String,
 }
 
-/// What a judge said.
+/// Verdict of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VerdictRecord {
-    /// What it was judged to be.
+    /// Result of the attempt.
     pub outcome: Outcome,
-    /// Why.
+    /// Reason that the judge gave.
     pub reason: String,
 }
 
-/// What became of the job after the attempt.
+/// Decision about the job after the attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// The state that the job went to.
+    /// State of the job after the attempt.
     pub state: State,
-    /// When the next attempt is due, if there is one (RFC 3339 in the API, milliseconds in the store).
+    /// Time when the next attempt is due, if there is one (RFC 3339 in the API, milliseconds in the store).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_run_at: Option<UnixMs>,
-    /// Why.
+    /// Reason for the decision.
     pub reason: String,
 }
 
 impl AttemptDetail {
-    /// Whether the judge saw more of the answer's body than was kept.
+    /// Returns whether the judge saw more of the response's body than was stored.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.response_truncated && self.inputs.as_ref().is_some_and(|inputs| !inputs.truncated)
@@ -216,40 +221,46 @@ impl AttemptDetail {
 /// One policy call of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PluginUse {
-    /// `encode`, `sign`, `judge` or `retry`.
+    /// Role: `encode`, `sign`, `judge` or `retry`.
     #[schema(value_type = String)]
     pub role: Cow<'static, str>,
-    /// The plugin's name, with its version if it is not one of the server's own: `name@version`.
+    /// Name of the plugin; with its version, `name@version`, unless it is one of the server's own.
     #[schema(value_type = String)]
     pub plugin: Arc<str>,
-    /// The sha-256 of the component.
+    /// SHA-256 of the component.
     #[schema(value_type = String)]
     pub digest: Arc<str>,
-    /// The sha-256 of the config that it was given.
+    /// SHA-256 of the config that the plugin was given.
     #[schema(value_type = String)]
     pub config_digest: Arc<str>,
-    /// How long the call took, in microseconds.
+    /// Duration of the call in microseconds.
     pub micros: u64,
-    /// How much fuel it burned.
+    /// Fuel that the call used.
     pub fuel: u64,
-    /// What it logged.
+    /// Log lines of the call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
-    /// The fault's code, if it did not answer.
+    /// Code of the fault, if the call had no usable result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
 
-/// How long the stages of an attempt took, in microseconds.
+/// Durations of an attempt's stages, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Timings {
-    /// From `run_at` to the start of the attempt; where its request was ready before, to when it was sent.
+    /// From `run_at` to the start of the attempt.
+    ///
+    /// If the request was prepared before `run_at`, to the time when it was sent.
     pub late: u64,
-    /// Encode and sign, with the wait for a policy thread. Of a job that is on time, this is over before it is due.
+    /// Encode and sign, with the wait for a policy thread.
+    ///
+    /// For a job that is on time, this is over before the job is due.
     pub prepare: u64,
-    /// From the start of the request to the end of the answer's body.
+    /// From the start of the request to the end of the response's body.
     pub exchange: u64,
-    /// The part of `exchange` in which connections were opened: names, sockets and TLS. 0 where an open one could be used.
+    /// The part of `exchange` in which connections were opened: name look-up, sockets and TLS.
+    ///
+    /// 0 where an open connection could be used.
     #[serde(default)]
     pub connect: u64,
     /// Judge and retry, with the wait for a policy thread.

@@ -1,24 +1,26 @@
-//! URLs as they are shown: whoever may see a job need not know the password that its receiver asks for.
+//! Hides passwords in URLs: a reader of a job need not know the password of its receiver.
 
 use url::Url;
 
-/// Stands for a password.
+/// Text that replaces a password.
 pub const HIDDEN_PASSWORD: &str = "***";
 
-/// A URL with its password hidden, if it has one.
+/// Returns a URL with its password hidden, if it has one.
 #[must_use]
 pub fn shown_url(url: &str) -> String {
     match Url::parse(url) {
         Ok(mut parsed) if parsed.password().is_some() => match parsed.set_password(Some(HIDDEN_PASSWORD)) {
             Ok(()) => parsed.into(),
-            // It has no host, and so no user info either.
+            // The URL has no host, and so no user info.
             Err(()) => url.to_owned(),
         },
         _ => url.to_owned(),
     }
 }
 
-/// A job document in JSON with the password of its `url` hidden. Every other byte stays as it is, if possible.
+/// Returns a job document in JSON with the password of its `url` hidden.
+///
+/// All other bytes stay the same, if possible.
 #[must_use]
 pub fn shown_document(document: &str) -> String {
     #[derive(serde::Deserialize)]
@@ -35,7 +37,7 @@ pub fn shown_document(document: &str) -> String {
     if replaced != document {
         return replaced;
     }
-    // The client has written some of its characters as escapes.
+    // The client has written some characters of the URL as escapes.
     let mut value: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
     value["url"] = shown.into();
     value.to_string()

@@ -1,4 +1,4 @@
-//! Why ticks of a schedule made no job: one list, which the event, the metric, the log and the schedule's history read.
+//! Reasons why ticks of a schedule made no job: one list for the event, the metric, the log and the schedule's history.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
 
-/// Why a tick of a schedule made no job.
+/// Reason why a tick of a schedule made no job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
     /// An earlier job of the schedule was unfinished, and its `overlap` is `skip`.
     Overlap,
-    /// It was noticed later than `catch_up` allows.
+    /// The tick was noticed later than `catch_up` allows.
     TooLate,
-    /// It was missed, and so was a newer one, which stands for it.
+    /// The tick was missed, and so was a newer one, which replaces it.
     Superseded,
-    /// The schedule has made as many jobs as `max_runs` allows. Only the first such tick is told of.
+    /// The schedule has made as many jobs as `max_runs` allows. Only the first such tick is recorded.
     MaxRuns,
-    /// It was after the schedule's `end`. Only the first such tick is told of.
+    /// The tick was after the schedule's `end`. Only the first such tick is recorded.
     Ended,
-    /// The schedule's group was not there.
+    /// The schedule's group did not exist.
     GroupMissing,
     /// The schedule's group, or the job that it would have made, could not be used.
     GroupBroken,
@@ -30,7 +30,7 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 8] = [
         Self::Overlap,
         Self::TooLate,
@@ -42,7 +42,7 @@ impl SkipReason {
         Self::Paused,
     ];
 
-    /// The reason's name in the API, in metrics and in the store.
+    /// Returns the reason's name in the API, in metrics and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl SkipReason {
         }
     }
 
-    /// The reason in a sentence.
+    /// Returns the reason as a sentence.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl SkipReason {
         }
     }
 
-    /// Whether no later tick of the schedule makes a job unless the schedule is changed.
+    /// Returns whether no later tick of the schedule makes a job unless the schedule is changed.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::MaxRuns | Self::Ended)
@@ -96,21 +96,21 @@ impl FromStr for SkipReason {
     }
 }
 
-/// Ticks of one schedule, one after the other, that made no job for the same reason.
+/// Consecutive ticks of one schedule that made no job for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SkippedTicks {
-    /// The first of them.
+    /// First of the ticks.
     pub first: UnixMs,
-    /// The last of them.
+    /// Last of the ticks.
     pub last: UnixMs,
-    /// How many there are; of very many, at least so many.
+    /// Number of ticks; from `SKIPPED_COUNTED` on, a lower bound.
     pub count: u64,
-    /// Why they made none.
+    /// Reason why they made no job.
     pub reason: SkipReason,
 }
 
 impl SkippedTicks {
-    /// A single tick.
+    /// Makes the record of a single tick.
     #[must_use]
     pub fn one(tick: UnixMs, reason: SkipReason) -> Self {
         Self { first: tick, last: tick, count: 1, reason }

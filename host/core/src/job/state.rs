@@ -1,11 +1,11 @@
-//! The states of a job. The diagram is in the documentation of [`super`].
+//! States of a job; the documentation of [`super`] has the diagram.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a job stands; the diagram is in the module's documentation.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -13,40 +13,40 @@ pub enum State {
     Scheduled,
     /// Leased: an attempt is being made.
     Running,
-    /// Final: an answer was judged a success.
+    /// Final: the judge decided that a response was a success.
     Succeeded,
-    /// Final: it will not be tried again.
+    /// Final: the job will not be tried again.
     Dead,
-    /// Final: its time ran out before it succeeded.
+    /// Final: the job's deadline passed before it succeeded.
     Expired,
-    /// Final: somebody cancelled it.
+    /// Final: the job was cancelled.
     Cancelled,
 }
 
 impl State {
-    /// Every state, in the order of the diagram.
+    /// All states, in the order of the diagram.
     pub const ALL: [Self; 6] =
         [Self::Scheduled, Self::Running, Self::Succeeded, Self::Dead, Self::Expired, Self::Cancelled];
 
-    /// Whether a job can go from this state to `next` in one step.
+    /// Returns whether a job can go from this state to `next` in one step.
     #[must_use]
     pub fn can_become(self, next: Self) -> bool {
         match self {
             Self::Scheduled => matches!(next, Self::Running | Self::Cancelled | Self::Expired),
             Self::Running => next != Self::Running,
-            // By a redrive only.
+            // Only by a redrive.
             Self::Dead | Self::Expired => next == Self::Scheduled,
             Self::Succeeded | Self::Cancelled => false,
         }
     }
 
-    /// Whether a job stays in this state for good, unless somebody redrives it.
+    /// Returns whether a job stays in this state for good, unless it is redriven.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Scheduled | Self::Running)
     }
 
-    /// The state's name in the API and in the store.
+    /// Returns the state's name in the API and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

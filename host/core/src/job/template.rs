@@ -1,4 +1,4 @@
-//! A job that is made when another one ends.
+//! Follow-up jobs: jobs that are made when another one succeeds or fails.
 
 use std::time::Duration;
 
@@ -10,38 +10,40 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Admission, GroupId, Job, JobId, NewJob, Priority, Spec, new_seed};
 use crate::clock::{Clock, UnixMs};
 
-/// A job that is made when another one ends. Times count from that moment.
+/// Template of a follow-up job.
+///
+/// Its times count from the end of the parent job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FollowUp {
-    /// In which group, of the same tenant.
+    /// Group of the job; it belongs to the parent's tenant.
     pub group: GroupId,
-    /// See [`NewJob`].
+    /// Name, as in [`NewJob`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How long after the end of the other job it is due.
+    /// Time from the parent's end until the job is due.
     #[serde(default)]
     pub delay: Duration,
-    /// How long it may be tried.
+    /// Time from the parent's end until the job's deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
-    /// See [`NewJob`].
+    /// Longest delay, as in [`NewJob`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay: Option<Duration>,
-    /// See [`NewJob`].
+    /// Priority, as in [`NewJob`].
     #[serde(default)]
     pub priority: Priority,
-    /// See [`NewJob`].
+    /// Order key, as in [`NewJob`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_key: Option<String>,
-    /// See [`NewJob`].
+    /// Request and settings, as in [`NewJob`].
     pub spec: Spec,
-    /// See [`NewJob`].
+    /// Payload, as in [`NewJob`].
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     pub body: Bytes,
 }
 
 impl FollowUp {
-    /// The job that follows `parent`, which ends at `now`.
+    /// Returns the job that follows `parent`, which ends at `now`.
     #[must_use]
     pub fn job(&self, parent: &Job, now: UnixMs, clock: &dyn Clock) -> NewJob {
         NewJob {

@@ -1,4 +1,4 @@
-//! JSON that people write: read with a pointer to what is wrong, in words that know nothing of Rust, and without members that are there twice.
+//! Reads JSON that people write: without repeated members, and with errors that have a pointer and use no words of Rust.
 
 mod plain_words;
 mod suggest;
@@ -12,35 +12,37 @@ use serde_path_to_error::Segment;
 use self::plain_words::in_plain_words;
 pub use self::suggest::nearest;
 
-/// How deep values may be nested where they are kept as values; the limit is the reader's.
+/// Largest depth of values that are kept as values; the limit is the reader's.
 const MAX_DEPTH: usize = 127;
 
-/// How the reader's message about deeper ones begins.
+/// Beginning of the reader's message about deeper values.
 const TOO_DEEP: &str = "recursion limit exceeded";
 
 /// A document that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Which part, as a JSON pointer (RFC 6901); empty for all of it.
+    /// JSON pointer (RFC 6901) to the faulty part; empty for the whole document.
     pub pointer: String,
-    /// One sentence.
+    /// Message, one sentence.
     pub message: String,
 }
 
-/// A step of a JSON pointer: to the field of this name (RFC 6901, section 3).
+/// Returns a step of a JSON pointer: to the field of this name (RFC 6901, section 3).
 #[must_use]
 pub fn pointer_to(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Reads an object from text. A second pass, which knows where it is, runs only for what the first has refused.
+/// Reads an object from text.
+///
+/// A second pass, which tracks the position, runs only for documents that the first pass has refused.
 ///
 /// # Errors
-/// Returns [Unreadable] with a pointer to what cannot be read.
+/// Returns [Unreadable] with a pointer to the part that cannot be read.
 pub fn read_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
     let is_object = text.trim_ascii_start().starts_with(b"{");
     let first = match serde_json::from_slice::<T>(text) {
-        // A list would be taken for the fields of an object in their order.
+        // The reader would accept a list as the fields of an object in their order.
         Ok(value) if is_object => return Ok(value),
         Ok(_) => return Err(no_object::<T>(text)),
         Err(error) if error.is_data() && !is_object => return Err(no_object::<T>(text)),
@@ -52,12 +54,12 @@ pub fn read_object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
 /// Reads any JSON from text.
 ///
 /// # Errors
-/// Returns [Unreadable] with a pointer to what cannot be read.
+/// Returns [Unreadable] with a pointer to the part that cannot be read.
 pub fn read_text<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
     serde_json::from_slice(text).map_err(|error| refused::<T>(text, &error))
 }
 
-/// Finds where text was refused, and says why.
+/// Finds the part of a refused text that is at fault, and the reason.
 fn refused<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Unreadable {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let found = serde_path_to_error::deserialize::<_, T>(&mut deserializer);
@@ -65,7 +67,9 @@ fn refused<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Unrea
     Unreadable { pointer, message: reason(text, error) }
 }
 
-/// Why text was refused. What cannot be a value of the wanted type is called a fault of the syntax by the reader, and may be JSON.
+/// Returns the reason why text was refused.
+///
+/// If valid JSON cannot be a value of the wanted type, the reader reports a syntax error; this function tells the two apart.
 fn reason(text: &[u8], error: &serde_json::Error) -> String {
     let said = error.to_string();
     if error.is_data() {
@@ -82,7 +86,7 @@ fn reason(text: &[u8], error: &serde_json::Error) -> String {
 /// Reads a value.
 ///
 /// # Errors
-/// Returns [Unreadable] with a pointer to what cannot be read.
+/// Returns [Unreadable] with a pointer to the part that cannot be read.
 pub fn read_value<'de, T: Deserialize<'de>>(value: &'de Value) -> Result<T, Unreadable> {
     serde_path_to_error::deserialize(value).map_err(|error| Unreadable {
         pointer: pointer_of(error.path()),
@@ -90,7 +94,7 @@ pub fn read_value<'de, T: Deserialize<'de>>(value: &'de Value) -> Result<T, Unre
     })
 }
 
-/// What is said of JSON that is no object: what it is, and which field the object must have.
+/// Returns the error for JSON that is not an object: its actual type, and a field that the object must have.
 fn no_object<T: DeserializeOwned>(text: &[u8]) -> Unreadable {
     let given = match text.trim_ascii_start().first() {
         Some(b'[') => "an array",

@@ -1,4 +1,4 @@
-//! What a JSON reader says about a document of another shape, in the words of JSON instead of Rust's.
+//! Rewrites the JSON reader's messages about documents of a wrong shape in the words of JSON instead of Rust's.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ pub(super) fn in_plain_words(message: &str) -> String {
     rewritten(message).unwrap_or_else(|| message.to_owned())
 }
 
-/// Takes ` at line 1 column 6` off: it counts from the beginning of a part of what was sent, and the pointer says more.
+/// Removes ` at line 1 column 6`: it counts from the beginning of a part of the document, and the pointer says more.
 fn without_place(message: &str) -> &str {
     match message.rsplit_once(" at line ") {
         Some((text, place)) if place.bytes().all(|byte| byte.is_ascii_digit() || b" column".contains(&byte)) => text,
@@ -40,7 +40,7 @@ fn rewritten(message: &str) -> Option<String> {
     Some(format!("{} is needed, not {}", wanted(expected), given(found)))
 }
 
-/// `` `sate`, expected one of `state`, `name` `` with the nearest of them in front.
+/// Puts the nearest known name in front: `` `sate`, expected one of `state`, `name` ``.
 fn unknown(what: &str, rest: &str) -> String {
     let (given, expected) = rest.split_once(", ").unwrap_or((rest, ""));
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
@@ -61,7 +61,7 @@ fn unknown(what: &str, rest: &str) -> String {
     text
 }
 
-/// What is needed, in the words of JSON.
+/// Returns the expected type in the words of JSON.
 fn wanted(expected: &str) -> String {
     let whole = |least: &str, most: &str| format!("a whole number from {least} to {most}");
     match expected {
@@ -85,7 +85,7 @@ fn wanted(expected: &str) -> String {
     }
 }
 
-/// What was given, in the words of JSON.
+/// Returns the given value's type in the words of JSON.
 fn given(found: &str) -> String {
     match found.split_once(' ') {
         Some(("integer" | "floating", rest)) => format!("the number {}", rest.trim_start_matches("point ")),

@@ -1,19 +1,19 @@
-//! The nearest of some known names to one that is misspelt.
+//! Finds the known name that is nearest to a misspelt one.
 
-/// How similar a name must be to be suggested: 0 is nothing in common, 1 is the same.
+/// Smallest similarity of a name that is suggested: 0 is nothing in common, 1 is equal.
 const MIN_SIMILARITY: f64 = 0.65;
 
-/// The longest name that is compared, in bytes: longer ones are no slips.
+/// Longest name that is compared, in bytes: a longer one is not a misspelling.
 const MAX_LEN: usize = 100;
 
-/// Returns the known name that `name` is most likely meant to be, if one is near.
+/// Returns the known name that `name` is most likely meant to be, if one is similar enough.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > MAX_LEN {
         return None;
     }
     let name = name.to_ascii_lowercase();
-    // The one likes what begins alike, the other what differs in few letters.
+    // The first measure favors equal beginnings, the second few different letters.
     let similarity =
         |known: &str| strsim::jaro_winkler(&name, known).max(strsim::normalized_damerau_levenshtein(&name, known));
     let scored = known.map(|known| (similarity(known), known));

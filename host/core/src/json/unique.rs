@@ -1,5 +1,7 @@
-//! Objects whose members have different names. JSON leaves open what a repeated name means (RFC 8259, section 4), and readers differ: so what
-//! one of two members says would be lost in silence.
+//! Refuses JSON objects with repeated members.
+//!
+//! JSON leaves the meaning of a repeated name open (RFC 8259, section 4), and readers differ: one of two members would be lost without
+//! notice.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +24,7 @@ impl<'de> Deserialize<'de> for UniqueValue {
 /// Reads a value, for `deserialize_with`.
 ///
 /// # Errors
-/// Says which member is there twice.
+/// Returns an error that names the repeated member.
 pub fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     UniqueValue::deserialize(deserializer).map(|it| it.0)
 }
@@ -30,7 +32,7 @@ pub fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Err
 /// Reads a value or null, for `deserialize_with`.
 ///
 /// # Errors
-/// Says which member is there twice.
+/// Returns an error that names the repeated member.
 pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Ok(Option::<UniqueValue>::deserialize(deserializer)?.map(|it| it.0))
 }
@@ -38,12 +40,12 @@ pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Val
 /// Reads an object whose members are of one type, for `deserialize_with`.
 ///
 /// # Errors
-/// Says which member is there twice.
+/// Returns an error that names the repeated member.
 pub fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error> {
     deserializer.deserialize_map(Members(PhantomData))
 }
 
-/// What is said of a member that is there twice.
+/// Returns the error for a repeated member.
 fn repeated<E: de::Error>(name: &str) -> E {
     E::custom(format_args!("the member `{}` is given twice", name.escape_debug()))
 }

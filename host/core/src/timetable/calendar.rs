@@ -1,61 +1,63 @@
-//! Which local times an expression with fields means.
+//! Local times that match an expression with fields.
 
 use jiff::civil::{Date, DateTime};
 
-/// The local time before the first and the year after which there are none.
+/// Local time just before the first possible one, and the last possible year.
 const BEFORE_ALL: DateTime = DateTime::constant(1969, 12, 31, 23, 59, 59, 0);
 const LAST_YEAR: i16 = 2100;
 
-/// A day that is another one in each month.
+/// A day that depends on the month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MonthDay {
-    /// A day that is counted from the last one.
+    /// A day counted from the last day of the month.
     Last {
-        /// How many days before it.
+        /// Number of days before the last one.
         before: u32,
     },
-    /// The working day next to a day that is counted from the last one.
+    /// The working day nearest to a day that is counted from the last one.
     LastWorkday {
-        /// See [`MonthDay::Last`].
+        /// Number of days before the last one.
         before: u32,
     },
-    /// The working day next to this one, in the same month.
+    /// The working day nearest to this day, in the same month.
     Workday(u32),
 }
 
 /// A weekday of one week of a month. Sunday is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeekDay {
-    /// The last one.
+    /// The last one of the month.
     Last(u32),
-    /// The first to fifth one.
+    /// The first to fifth one of the month.
     Nth {
-        /// The weekday.
+        /// Weekday; Sunday is 0.
         day: u32,
-        /// Which of them, from 1.
+        /// Number of the weekday in the month, from 1.
         week: u32,
     },
 }
 
-/// How two fields for days go together.
+/// Combination of two restricted fields for days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Days {
-    /// Either is enough.
+    /// A day matches if either field does.
     Either,
-    /// Both must match.
+    /// A day matches if both fields do.
     Both,
 }
 
-/// What the local times of an expression do where clocks are changed.
+/// Behavior of an expression where clocks are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// They are met once each day: right after the gap that skips them, and the first time if they are repeated.
+    /// Each local time occurs once a day: right after the gap if a gap skips it, and the first time if it is repeated.
     Fixed,
-    /// They are met whenever clocks show them: not in a gap, and twice if they are repeated.
+    /// A local time occurs whenever clocks show it: never in a gap, and twice if it is repeated.
     Elapsed,
 }
 
-/// Local times that match all fields. Sets of numbers are bits.
+/// Local times that match all fields.
+///
+/// Sets of numbers are stored as bits.
 #[derive(Clone, Debug)]
 pub struct Calendar {
     pub(super) second: u64,
@@ -72,7 +74,7 @@ pub struct Calendar {
 type Time = (u32, u32, u32);
 
 impl Calendar {
-    /// The first local time after `local` that matches, to the second.
+    /// Returns the first matching local time after `local`, to the second.
     pub(super) fn next_after(&self, local: DateTime) -> Option<DateTime> {
         let local = local.max(BEFORE_ALL);
         let start =
@@ -96,7 +98,7 @@ impl Calendar {
         None
     }
 
-    /// The first time of day from `from` on.
+    /// Returns the first matching time of day from the given one on.
     fn next_time(&self, (hour, minute, second): Time) -> Option<Time> {
         let (first_minute, first_second) = (next_of(self.minute, 0)?, next_of(self.second, 0)?);
         if self.hour >> hour & 1 == 1 {
@@ -111,7 +113,7 @@ impl Calendar {
         next_of(self.hour, hour + 1).map(|hour| (hour, first_minute, first_second))
     }
 
-    /// The days of a month, as bits from 1.
+    /// Returns the matching days of a month, as bits from 1.
     fn days_of(&self, year: i16, month: i8) -> u64 {
         let Ok(first) = Date::new(year, month, 1) else { return 0 };
         let (len, first_weekday) = (unsigned(first.days_in_month()), unsigned(first.weekday().to_sunday_zero_offset()));
@@ -144,7 +146,7 @@ impl Calendar {
     }
 }
 
-/// The working day, Monday to Friday, that is next to a day and in the same month.
+/// Returns the working day, Monday to Friday, that is nearest to a day and in the same month.
 fn workday(day: u32, len: u32, weekday: u32) -> u32 {
     match weekday {
         6 if day == 1 => 3,
@@ -155,7 +157,7 @@ fn workday(day: u32, len: u32, weekday: u32) -> u32 {
     }
 }
 
-/// The first number of a set from `from` on.
+/// Returns the first number of a set from `from` on.
 fn next_of(set: u64, from: u32) -> Option<u32> {
     let rest = set & u64::MAX.checked_shl(from)?;
     (rest != 0).then(|| rest.trailing_zeros())

@@ -1,4 +1,6 @@
-//! What is to be done about ticks now, and when to look again. The work is bounded by what is done, not by how long nobody looked.
+//! Decides which ticks run now, which are skipped, and when to check again.
+//!
+//! The work is bounded by the number of ticks that run, not by the time since the last check.
 
 use std::time::Duration;
 
@@ -6,43 +8,45 @@ use super::Timetable;
 use crate::clock::UnixMs;
 use crate::job::{SkipReason, SkippedTicks};
 
-/// A tick that is seen within this time is on time, whatever the catch-up window.
+/// A tick that is noticed within this time is on time, whatever the catch-up window.
 const PUNCTUAL: Duration = Duration::from_secs(1);
 
-/// The most ticks that are caught up at one look.
+/// Largest number of ticks that one check catches up.
 const CATCH_UP_BATCH: usize = 1_000;
 
-/// The newest missed tick is looked for so far back at first, and with each step as many times as far.
+/// First distance of the search for the newest missed tick; each step multiplies it by `REACH_GROWTH`.
 const REACH: Duration = Duration::from_secs(120);
 const REACH_GROWTH: u32 = 30;
 
-/// What is to be done about ticks that were missed.
+/// Rule for ticks that were missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CatchUp {
-    /// Older ones are dropped.
+    /// Age above which missed ticks are skipped.
     pub window: Duration,
-    /// Whether each of the others runs, not the newest alone.
+    /// Whether every missed tick within the window runs, instead of the newest one only.
     pub all: bool,
 }
 
-/// The most ticks that are counted one by one when they are skipped together.
+/// Largest number of ticks that are counted one by one when they are skipped together.
 pub const SKIPPED_COUNTED: usize = 1_000;
 
-/// What a look says. What is skipped lies before what was missed and runs all the same, and that before what is on time.
+/// Result of a check.
+///
+/// The skipped ticks are before the missed ticks that run, and those are before the ticks that are on time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
-    /// The ticks that are not to run.
+    /// Ticks that do not run.
     pub skipped: Vec<SkippedTicks>,
-    /// The ticks that were missed and are to run now, in order.
+    /// Missed ticks that run now, in order.
     pub missed: Vec<UnixMs>,
-    /// The ticks that are to run now and were not missed, in order.
+    /// Ticks that run now on time, in order.
     pub on_time: Vec<UnixMs>,
-    /// When to look again; never if there are no more ticks.
+    /// Time of the next check; None if there are no more ticks.
     pub next: Option<UnixMs>,
 }
 
 impl Due {
-    /// The newest tick that this deals with.
+    /// Returns the newest tick that this result handles.
     #[must_use]
     pub fn last(&self) -> Option<UnixMs> {
         let skipped = self.skipped.iter().map(|skipped| skipped.last);
@@ -51,10 +55,10 @@ impl Due {
 }
 
 impl Timetable {
-    /// Which ticks are due at `now`, if all up to `handled` have been dealt with.
+    /// Returns the ticks that are due at `now`, if all up to `handled` have been handled.
     ///
-    /// Ticks older than the catch-up window are skipped. Of the missed ones within it the newest runs, or all of them, a bounded
-    /// number at each look. Ticks that are seen on time run in any case.
+    /// Ticks older than the catch-up window are skipped. Of the missed ones within it the newest runs, or all of them, a bounded number at
+    /// each check. Ticks that are noticed on time run in any case.
     #[must_use]
     pub fn due(&self, handled: UnixMs, now: UnixMs, catch_up: CatchUp) -> Due {
         let on_time = now.minus(PUNCTUAL);
@@ -75,7 +79,9 @@ impl Timetable {
         Due { skipped, missed, on_time: punctual.collect(), next: self.after(handled.max(now)).next() }
     }
 
-    /// The ticks after `after` and up to `last`, as skipped. Many are not counted to the end: the work is bounded.
+    /// Returns the ticks after `after` and up to `last` as skipped.
+    ///
+    /// At most [`SKIPPED_COUNTED`] are counted, so that the work is bounded.
     #[must_use]
     pub fn skipped(&self, after: UnixMs, last: UnixMs, reason: SkipReason) -> Option<SkippedTicks> {
         let mut skipped: Option<SkippedTicks> = None;
@@ -89,14 +95,16 @@ impl Timetable {
         Some(skipped)
     }
 
-    /// The first tick after `instant` that `end` forbids, if there is an end.
+    /// Returns the first tick after `instant` that `end` excludes, if there is an end.
     #[must_use]
     pub fn after_end(&self, instant: UnixMs) -> Option<UnixMs> {
         let end = self.end?;
         Self { end: None, ..self.clone() }.after(instant.max(end)).next()
     }
 
-    /// The last tick after `after` and before `before`. Looks at few ticks, however many there are.
+    /// Returns the last tick after `after` and before `before`.
+    ///
+    /// Computes few ticks, however many there are between.
     fn newest(&self, after: UnixMs, before: UnixMs) -> Option<UnixMs> {
         let mut reach = REACH;
         loop {

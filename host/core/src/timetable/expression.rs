@@ -1,7 +1,7 @@
-//! Reads expressions: crontab(5) with five fields, the same with seconds in front, `@hourly` and its like, `@every`.
+//! Reads expressions: crontab(5) with five fields, the same with seconds in front, `@hourly` and similar shorthands, `@every`.
 //!
-//! Two restricted days mean either, as crontab says. A star in the hour or the minute makes an expression follow elapsed time, as Debian's
-//! cron has it: see [`Pace`].
+//! If both days are restricted, either is enough, as in crontab(5). A star in the hour or the minute makes an expression follow elapsed time,
+//! as in Debian's cron: see [`Pace`].
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use super::calendar::{Calendar, Days, Pace};
 use super::fields::{DAY_OF_MONTH, DAY_OF_WEEK, FIELDS, Field, HOUR, MINUTE, MONTH, SECOND};
 use crate::duration;
 
-/// The longest expression, in bytes. All sixty minutes, one by one, take 169.
+/// Longest expression, in bytes; all sixty minutes, one by one, take 169.
 const EXPRESSION_LEN: usize = 512;
 
 /// The shortest and the longest period of `@every`.
 const MIN_EVERY: Duration = Duration::from_secs(1);
 const MAX_EVERY: Duration = Duration::from_secs(3_660 * 86_400);
 
-/// The word before a period.
+/// Word before a period.
 const EVERY: &str = "@every";
 
-/// What other programs write before the fields for the time zone.
+/// Prefixes that other programs write before the fields for the time zone.
 const ZONE_PREFIXES: [&str; 2] = ["CRON_TZ=", "TZ="];
 
-/// From here to the last year every day of every year is met on every weekday.
+/// From here to the last year, every day of the year falls on every weekday.
 const BEFORE_EVERY_DAY: DateTime = DateTime::constant(1999, 12, 31, 23, 59, 59, 0);
 
-/// Shorthands and what they stand for.
+/// Shorthands and the expressions that they stand for.
 const SHORTHANDS: [(&str, &str); 7] = [
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
@@ -39,17 +39,17 @@ const SHORTHANDS: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
-/// Why an expression cannot be used, in one sentence that names the field.
+/// Reason why an expression cannot be used: one sentence that names the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadExpression(String);
 
-/// When, in local time or in elapsed time.
+/// An expression, in local time or in elapsed time.
 #[derive(Clone, Debug)]
 pub enum Expression {
     /// At local times.
     Calendar(Box<Calendar>),
-    /// Again and again after this time.
+    /// Repeatedly, with this period.
     Every(Duration),
 }
 
@@ -83,7 +83,7 @@ impl FromStr for Expression {
 }
 
 impl Expression {
-    /// The first local time after `local` that matches, to the second; none after the year 2100.
+    /// Returns the first matching local time after `local`, to the second; None after the year 2100.
     #[must_use]
     pub fn next_local(&self, local: DateTime) -> Option<DateTime> {
         match self {
@@ -143,7 +143,7 @@ fn calendar(text: &str) -> Result<Expression, BadExpression> {
     Ok(Expression::Calendar(Box::new(calendar)))
 }
 
-/// Reads one of the fields; an error says which.
+/// Reads one of the fields; an error names the field.
 fn read<T>(
     written: &[&str],
     missing: usize,
@@ -155,13 +155,13 @@ fn read<T>(
         .map_err(|error| BadExpression(format!("field {} ({}): {error}", index + 1 - missing, field.name)))
 }
 
-/// Either day is enough if both are restricted, that is, if neither begins with a star.
+/// Returns `Either` if both days are restricted, that is, if neither field begins with a star.
 fn days(of_month: &str, of_week: &str) -> Days {
     let is_restricted = |text: &str| !text.starts_with(['*', '?']);
     if is_restricted(of_month) && is_restricted(of_week) { Days::Either } else { Days::Both }
 }
 
-/// Ranges and lists name times; `*` and `*/n` mean that time passes.
+/// Returns the pace: ranges and lists name times, while `*` and `*/n` follow elapsed time.
 fn pace(hour: &str, minute: &str) -> Pace {
     let is_star = |text: &str| text == "*" || text.strip_prefix("*/").is_some_and(|step| !step.contains(','));
     if is_star(hour) || is_star(minute) { Pace::Elapsed } else { Pace::Fixed }
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(next("0 0 1 1 *", "-009999-01-01", 1), ["1970-01-01T00:00:00"]);
     }
 
-    /// Some of `least..=most`, as bits.
+    /// Generates non-empty subsets of `least..=most`, as bits.
     fn some(least: u32, most: u32) -> impl Strategy<Value = u64> {
         prop_oneof![
             Just((least..=most).fold(0, |set, number| set | 1 << number)),
@@ -415,7 +415,7 @@ mod tests {
             let matches = |local: &DateTime| {
                 let has = |set: u64, number: i8| set >> number & 1 == 1;
                 let weekday = local.weekday().to_sunday_zero_offset();
-                // Lists restrict both days, so either will do.
+                // Lists restrict both days, so either day is enough.
                 has(minutes, local.minute()) && has(hours, local.hour()) && has(months, local.month())
                     && (has(days, local.day()) || has(week, weekday))
             };

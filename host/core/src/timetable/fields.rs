@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::calendar::{MonthDay, WeekDay};
 
-/// The numbers that a field can have.
+/// A field, with the numbers that it can have.
 pub(super) struct Field {
     pub(super) name: &'static str,
     least: u32,
@@ -16,7 +16,7 @@ const fn numbers(name: &'static str, least: u32, most: u32) -> Field {
     Field { name, least, most, names: &[] }
 }
 
-/// The names of months, the first of which is 1.
+/// Names of months; the first is 1.
 const MONTHS: [&str; 12] = [
     "january",
     "february",
@@ -32,24 +32,24 @@ const MONTHS: [&str; 12] = [
     "december",
 ];
 
-/// The names of weekdays, the first of which is 0.
+/// Names of weekdays; the first is 0.
 const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
-/// How many letters of a name are enough.
+/// Number of letters that are enough to identify a name.
 const NAME_LETTERS: usize = 3;
 
-/// Sunday is 0 and, at the end of a range, 7.
+/// Sunday, which is also 7 at the end of a range.
 const SUNDAY: u32 = 0;
 const SUNDAY_AT_THE_END: u32 = 7;
 const SATURDAY: u32 = 6;
 
-/// The most weeks that a month has a part of.
+/// Largest number of weeks that a month has a part of.
 const WEEKS: u32 = 5;
 
-/// The most days that a day can lie before the last one of its month.
+/// Largest distance of a day from the last one of its month.
 const BEFORE_LAST: u32 = 30;
 
-/// The fields in the order in which they are written; the first may be left out.
+/// Fields in the order in which they are written; the first may be left out.
 pub(super) const FIELDS: [Field; 6] = [
     numbers("second", 0, 59),
     numbers("minute", 0, 59),
@@ -59,7 +59,7 @@ pub(super) const FIELDS: [Field; 6] = [
     Field { name: "day of week", least: SUNDAY, most: SUNDAY_AT_THE_END, names: &WEEKDAYS },
 ];
 
-/// Where the fields are among [`FIELDS`].
+/// Positions of the fields in [`FIELDS`].
 pub(super) const SECOND: usize = 0;
 pub(super) const MINUTE: usize = 1;
 pub(super) const HOUR: usize = 2;
@@ -68,12 +68,12 @@ pub(super) const MONTH: usize = 4;
 pub(super) const DAY_OF_WEEK: usize = 5;
 
 impl Field {
-    /// The numbers that a field names, as bits.
+    /// Returns the numbers that a field names, as bits.
     pub(super) fn read(&self, text: &str) -> Result<u64, String> {
         text.split(',').try_fold(0, |set, item| Ok(set | self.item(item)?))
     }
 
-    /// The days of a month that a field names: numbers as bits, and those that depend on the month.
+    /// Returns the days of a month that a field names: numbers as bits, and days that depend on the month.
     pub(super) fn read_days_of_month(&self, text: &str) -> Result<(u64, Vec<MonthDay>), String> {
         if text == "?" {
             return Ok((self.all(1), Vec::new()));
@@ -88,7 +88,7 @@ impl Field {
         Ok((set, words))
     }
 
-    /// The days of a week that a field names: numbers from Sunday, which is 0, as bits, and those that depend on the month.
+    /// Returns the days of a week that a field names: numbers from Sunday, which is 0, as bits, and days that depend on the month.
     pub(super) fn read_days_of_week(&self, text: &str) -> Result<(u64, Vec<WeekDay>), String> {
         if text == "?" {
             return Ok((self.all(1), Vec::new()));
@@ -104,7 +104,7 @@ impl Field {
         Ok(((set | set >> SUNDAY_AT_THE_END) & 0x7f, words))
     }
 
-    /// `L`, `L-3`, `LW`, `L-3W` and `15W`.
+    /// Reads `L`, `L-3`, `LW`, `L-3W` and `15W`.
     fn word_of_month(&self, item: &str) -> Result<Option<MonthDay>, String> {
         let lower = item.to_ascii_lowercase();
         let (day, is_workday) = lower.strip_suffix('w').map_or((lower.as_str(), false), |day| (day, true));
@@ -127,7 +127,7 @@ impl Field {
         Ok(Some(if is_workday { MonthDay::LastWorkday { before } } else { MonthDay::Last { before } }))
     }
 
-    /// `5L`, `friL`, `5#2` and `fri#2`.
+    /// Reads `5L`, `friL`, `5#2` and `fri#2`.
     fn word_of_week(&self, item: &str) -> Result<Option<WeekDay>, String> {
         if let Some((day, week)) = item.split_once('#') {
             let week = digits(week).filter(|week| (1..=WEEKS).contains(week));
@@ -142,7 +142,9 @@ impl Field {
         }
     }
 
-    /// `*`, `a` or `a-b`, perhaps with `/step`. A range whose end is before its start goes on from the least number.
+    /// Reads `*`, `a` or `a-b`, with an optional `/step`.
+    ///
+    /// A range whose end is before its start wraps around to the least number.
     fn item(&self, item: &str) -> Result<u64, String> {
         let (base, step) = item.split_once('/').map_or((item, None), |(base, step)| (base, Some(step)));
         let every = step.map(|step| self.step(item, step)).transpose()?;
@@ -151,13 +153,13 @@ impl Field {
         }
         let Some((first, last)) = base.split_once('-') else {
             let first = self.number(item, base)?;
-            // `a/n` goes on to the end; the end of a week is Saturday.
+            // `a/n` ends at the largest number; the end of a week is Saturday.
             let end = self.last().max(first);
             return Ok(range(first, if step.is_some() { end } else { first }, every.unwrap_or(1)));
         };
         let (first, mut end) = (self.number(item, first)?, self.number(item, last)?);
         let is_week = self.most == SUNDAY_AT_THE_END;
-        // The week's Sunday at the end of a range is the one after Saturday; `sun-sun` is one day.
+        // Sunday at the end of a range of weekdays is the one after Saturday; `sun-sun` is one day.
         if is_week && end == SUNDAY && first != SUNDAY {
             end = SUNDAY_AT_THE_END;
         }
@@ -172,7 +174,7 @@ impl Field {
         Ok(around.step_by(every.unwrap_or(1)).fold(0, |set, number| set | 1 << number))
     }
 
-    /// The last number that is not the first one again.
+    /// Returns the last number that does not repeat the first one.
     fn last(&self) -> u32 {
         if self.most == SUNDAY_AT_THE_END { SATURDAY } else { self.most }
     }
@@ -218,7 +220,7 @@ fn range(first: u32, last: u32, step: usize) -> u64 {
     (first..=last).step_by(step).fold(0, |set, number| set | 1 << number)
 }
 
-/// A number that is written in digits alone.
+/// Reads a number that is written in digits only.
 fn digits(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)

@@ -1,12 +1,14 @@
-//! When a schedule's ticks are: from an expression and a time zone to instants. Pure; the loop that acts on it is `cron`.
+//! Timetables: the instants of a schedule's ticks, from an expression and a time zone.
 //!
-//! An expression speaks of local time, and `zone` says which instant a local time is. Where clocks are changed, an expression with fixed
-//! hours and minutes has each of its local times once: one that the zone skips at the first instant after the gap, one that it repeats at
-//! its first occurrence. One with a star in the hour or the minute follows elapsed time: it ticks at every instant whose local time
-//! matches, and at no other. `@every` knows no zone.
+//! Pure; the loop that acts on the ticks is `cron`.
 //!
-//! Ticks are strictly ascending whole seconds (of `@every`: milliseconds) between 1970 and the end of 2100, which is as far as
-//! expressions are understood.
+//! An expression is in local time, and `zone` maps local times to instants. Where clocks are changed, an expression with fixed hours and
+//! minutes has each of its local times once: one that the zone skips at the first instant after the gap, one that it repeats at its first
+//! occurrence. One with a star in the hour or the minute follows elapsed time: it ticks at every instant whose local time matches, and at no
+//! other. `@every` does not use the zone.
+//!
+//! Ticks are strictly ascending whole seconds (of `@every`: milliseconds) between 1970 and the end of 2100, the last year that expressions
+//! support.
 
 mod calendar;
 mod catch_up;

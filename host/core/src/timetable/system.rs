@@ -1,32 +1,34 @@
-//! The time zone of the machine, by its name.
+//! Name of the machine's time zone.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 use super::Zone;
 
-/// The file whose content, or target, is the machine's zone.
+/// File whose content, or target, is the machine's zone.
 const LOCALTIME: &str = "/etc/localtime";
 
-/// The file in which Debian names it.
+/// File in which Debian names the zone.
 const TIMEZONE: &str = "/etc/timezone";
 
-/// Where the system's database is, unless `TZDIR` says otherwise.
+/// Directory of the system's time zone database, unless `TZDIR` names another.
 const ZONEINFO: &str = "/usr/share/zoneinfo";
 
-/// What the system says of its zone.
+/// The system's setting of its zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SystemZone {
-    /// It has this name.
+    /// A zone of this name.
     Named(String),
-    /// Nothing says where the machine is, which means UTC.
+    /// No setting, which means UTC.
     Unset,
-    /// It has one whose name is not to be found out; `0` says what was found.
+    /// A zone whose name cannot be found out; `0` says what was found.
     Unnamed(String),
 }
 
-/// Finds the machine's zone: by the environment's `TZ`, by where `/etc/localtime` points to, by `/etc/timezone`, and by a file of the
-/// database that is the same as `/etc/localtime`.
+/// Finds the machine's zone.
+///
+/// In this order: the environment's `TZ`, the target of `/etc/localtime`, `/etc/timezone`, and a file of the database with the same content
+/// as `/etc/localtime`.
 #[must_use]
 pub fn system_zone() -> SystemZone {
     let directory = std::env::var_os("TZDIR").unwrap_or_else(|| ZONEINFO.into());
@@ -34,7 +36,7 @@ pub fn system_zone() -> SystemZone {
     places.zone(std::env::var_os("TZ").as_deref())
 }
 
-/// Where the system keeps what it knows.
+/// Places where the system stores its zone.
 struct Places<'a> {
     localtime: &'a Path,
     timezone: &'a Path,
@@ -49,7 +51,9 @@ impl Places<'_> {
         }
     }
 
-    /// `TZ` is a name or a path, perhaps with a colon in front, or a rule of POSIX, which has no name. An empty one means UTC.
+    /// Reads `TZ`: a name or a path, with an optional colon in front, or a POSIX rule, which has no name.
+    ///
+    /// An empty `TZ` means UTC.
     fn of_variable(&self, tz: &str) -> SystemZone {
         let text = tz.strip_prefix(':').unwrap_or(tz);
         if text.is_empty() {
@@ -69,9 +73,9 @@ impl Places<'_> {
         found.map_or_else(|| SystemZone::Unnamed(self.localtime.display().to_string()), SystemZone::Named)
     }
 
-    /// The name of the database's file that a path leads to.
+    /// Returns the name of the database's file to which a path leads.
     fn of_path(&self, path: &Path) -> Option<String> {
-        // What it points to may itself be a link to the zone's newest name: the first that is a name counts.
+        // The target may itself be a link to the zone's newest name: the first target that is a name counts.
         let mut path = path.to_owned();
         for _ in 0..LINKS {
             if let Some(name) = name_within(&path) {
@@ -87,21 +91,21 @@ impl Places<'_> {
         named(std::fs::read_to_string(self.timezone).ok()?.trim())
     }
 
-    /// The name of a file of the database with the same content.
+    /// Returns the name of a file of the database with the same content.
     fn of_content(&self, path: &Path) -> Option<String> {
         let content = std::fs::read(path).ok()?;
         let is_same = |name: &String| std::fs::read(self.zoneinfo.join(name)).is_ok_and(|other| other == content);
         let mut names: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
-        // Names of areas go before those of countries and abbreviations, which are older.
+        // Names with an area come before names of countries and abbreviations, which are older.
         names.sort_by_key(|name| (!name.contains('/'), name.clone()));
         names.into_iter().filter(is_same).find_map(|name| named(&name))
     }
 }
 
-/// How many links are followed from one to the next.
+/// Largest number of links that are followed.
 const LINKS: usize = 8;
 
-/// What is behind the directory `zoneinfo` of a path, without `posix` and `right`, if it is a zone.
+/// Returns the part of a path after the directory `zoneinfo`, without `posix` and `right`, if it is a zone.
 fn name_within(path: &Path) -> Option<String> {
     let parts: Vec<&str> = path.components().filter_map(part).collect();
     let begin = parts.iter().position(|part| *part == "zoneinfo")? + 1;
@@ -128,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    /// A system with this `/etc/timezone`, and a database of one zone.
+    /// A system with the given `/etc/timezone`, and a database of one zone.
     struct System(tempfile::TempDir);
 
     const BERLIN: &str = "Europe/Berlin";

@@ -1,4 +1,4 @@
-//! The instants at which a schedule ticks, one after the other.
+//! Ticks: the instants at which a schedule runs, in order.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use super::zone::Stretch;
 use super::{Expression, Zone};
 use crate::clock::UnixMs;
 
-/// When a schedule ticks.
+/// Rule for the times of a schedule's ticks.
 #[derive(Clone, Debug)]
 pub struct Timetable {
-    /// When, in local time or in elapsed time.
+    /// Expression, in local time or in elapsed time.
     pub expression: Expression,
-    /// Whose local time.
+    /// Zone of the local time.
     pub zone: Zone,
-    /// What `@every` counts from: this instant, and whole periods before and after it.
+    /// Instant from which `@every` counts whole periods, before and after it.
     pub anchor: UnixMs,
-    /// No tick is before this.
+    /// Earliest time of a tick.
     pub start: Option<UnixMs>,
-    /// No tick is after this.
+    /// Latest time of a tick.
     pub end: Option<UnixMs>,
 }
 
 impl Timetable {
-    /// The ticks after an instant, in order.
+    /// Returns the ticks after an instant, in order.
     #[must_use]
     pub fn after(&self, instant: UnixMs) -> Ticks<'_> {
-        // Nothing ticks before 1970, and what `start` excludes need not be looked at.
+        // There are no ticks before 1970, and the times that `start` excludes need not be searched.
         let start = self.start.map_or(UnixMs(0), |start| start.max(UnixMs(0)));
         let last = instant.max(UnixMs(start.0 - 1));
-        // A local time of the same second is not later.
+        // A local time in the same second is not later.
         let from = Timestamp::from_millisecond(last.0).ok();
         let cursor = from.map(|last| self.zone.local(last));
         let stretch = from.map(|last| self.zone.stretch(last));
@@ -45,14 +45,14 @@ impl Timetable {
 pub struct Ticks<'a> {
     timetable: &'a Timetable,
     last: UnixMs,
-    /// The local time after which the next one is looked for.
+    /// Local time after which the search for the next tick begins.
     cursor: Option<DateTime>,
-    /// Where elapsed time is followed: the stretch of one offset in which `cursor` is.
+    /// Where the expression follows elapsed time: the stretch of one offset that contains `cursor`.
     stretch: Option<Stretch>,
 }
 
 impl Ticks<'_> {
-    /// The next instant whose local time matches.
+    /// Returns the next instant whose local time matches.
     fn passing_tick(&mut self) -> Option<UnixMs> {
         loop {
             let (cursor, stretch) = (self.cursor?, self.stretch?);
@@ -62,22 +62,22 @@ impl Ticks<'_> {
                 self.cursor = Some(local);
                 return Some(UnixMs(instant.as_millisecond()));
             };
-            // Clocks are changed before that: look on from what they show then.
+            // Clocks are changed before that: the search continues from the new local time.
             self.stretch = Some(self.timetable.zone.stretch(end));
             self.cursor = self.timetable.zone.local(end).checked_sub(SignedDuration::from_secs(1)).ok();
         }
     }
 
-    /// The next instant of a local time that has not had one.
+    /// Returns the next instant of a local time that has had no tick.
     fn local_tick(&mut self) -> Option<UnixMs> {
         loop {
             let local = self.timetable.expression.next_local(self.cursor?)?;
             let instant = self.timetable.zone.place(local)?;
-            // All that a gap skips is placed at its end: go on there, not with the next skipped second.
+            // All local times in a gap map to its end: the search continues there, not with the next skipped second.
             let end_of_gap = self.timetable.zone.local(instant).checked_sub(SignedDuration::from_secs(1)).ok()?;
             self.cursor = Some(local.max(end_of_gap));
             let tick = UnixMs(instant.as_millisecond());
-            // Not later than the last one: another one of the gap, or one that was repeated and has had its first time.
+            // A tick that is not later than the last one is another local time of the gap, or the repetition of one that has ticked.
             if tick > self.last {
                 return Some(tick);
             }
@@ -85,7 +85,7 @@ impl Ticks<'_> {
     }
 
     fn elapsed_tick(&self, period: Duration) -> Option<UnixMs> {
-        // A period of a fraction of a millisecond more is rounded up: nothing is early.
+        // A period with a fraction of a millisecond is rounded up, so that nothing is early.
         let period = UnixMs(0).plus(period).0.max(1);
         let anchor = self.timetable.anchor.0;
         let periods = self.last.0.checked_sub(anchor)?.div_euclid(period).checked_add(1)?;
@@ -158,7 +158,7 @@ pub(super) mod tests {
             berlin("*/40 2 * * *", "2026-10-24T12:00:00Z", 5)[..4],
             ["10-25T00:00", "10-25T00:40", "10-25T01:00", "10-25T01:40"]
         );
-        // Half an hour on Lord Howe Island, two hours at Troll, midnight in Havana.
+        // Gaps of half an hour on Lord Howe Island, of two hours at Troll, at midnight in Havana.
         let lord_howe = timetable("*/15 * * * *", "Australia/Lord_Howe");
         assert_eq!(
             ticks(&lord_howe, "2026-04-04T14:30:00Z", 4),

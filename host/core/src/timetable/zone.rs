@@ -1,4 +1,4 @@
-//! Which instant a local time is.
+//! Time zones: which instant a local time is.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,19 +9,19 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
 
 use crate::clock::UnixMs;
 
-/// The longest name of a zone, in bytes; the longest that there is has 32.
+/// Longest name of a zone, in bytes; the longest existing one has 32.
 const NAME_LEN: usize = 64;
 
-/// No time zone has this name.
+/// Error: no time zone has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not an IANA time zone such as `Europe/Berlin`, `America/New_York` or `UTC`", .0.escape_debug())]
 pub struct UnknownZone(String);
 
-/// A time zone of the IANA database: the system's, or the one that the program brings along where the system has none.
+/// A time zone of the IANA database: the system's version, or the built-in one where the system has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
-/// Where the IANA's zones are that the program does not bring along: those of a newer database.
+/// Areas of zones that the built-in database lacks and a newer one may have.
 const AREAS: [&str; 11] = [
     "Africa/",
     "America/",
@@ -36,20 +36,21 @@ const AREAS: [&str; 11] = [
     "Etc/",
 ];
 
-/// A zone of the IANA for computers that have not been set up.
+/// IANA's zone for computers that have not been set up.
 const NOT_SET_UP: &str = "Factory";
 
-/// A stretch of time in which clocks are not changed.
+/// A period in which clocks are not changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    /// What they are ahead of UTC by.
+    /// Offset from UTC.
     pub(super) offset: Offset,
-    /// When they are changed next.
+    /// Time of the next change.
     pub(super) end: Option<Timestamp>,
 }
 
-/// Whether a name is one of the IANA's. The system's directory has other files besides, such as `localtime`, which say something else on
-/// each node.
+/// Returns whether a name is one of IANA's.
+///
+/// The system's directory has other files besides, such as `localtime`, whose content differs from node to node.
 fn is_of_iana(name: &str) -> bool {
     let is_in_area = |area: &&str| name.get(..area.len()).is_some_and(|start| start.eq_ignore_ascii_case(area));
     let is_known = || TimeZoneDatabase::bundled().get(name).is_ok();
@@ -62,7 +63,7 @@ impl FromStr for Zone {
     fn from_str(name: &str) -> Result<Self, UnknownZone> {
         let is_a_name = name.len() <= NAME_LEN && is_of_iana(name);
         let zone = if is_a_name { TimeZone::get(name).ok() } else { None };
-        // `Etc/Unknown` is a name for not knowing.
+        // `Etc/Unknown` stands for an unknown zone.
         zone.filter(|zone| !zone.is_unknown())
             .map(Self)
             .ok_or_else(|| UnknownZone(name.chars().take(NAME_LEN).collect()))
@@ -76,26 +77,28 @@ impl fmt::Display for Zone {
 }
 
 impl Zone {
-    /// What clocks on walls show at `instant`.
+    /// Returns the local time at `instant`.
     #[must_use]
     pub fn local(&self, instant: Timestamp) -> DateTime {
         self.0.to_datetime(instant)
     }
 
-    /// What clocks show at a time, with their offset from UTC, as RFC 3339.
+    /// Returns the local time at `at` with its offset from UTC, as RFC 3339.
     #[must_use]
     pub fn written(&self, at: UnixMs) -> String {
         let instant = Timestamp::from_millisecond(at.0).unwrap_or(Timestamp::MAX);
         instant.display_with_offset(self.0.to_offset(instant)).to_string()
     }
 
-    /// The stretch that `instant` is in.
+    /// Returns the stretch that contains `instant`.
     pub(super) fn stretch(&self, instant: Timestamp) -> Stretch {
         let end = self.0.following(instant).next().map(|change| change.timestamp());
         Stretch { offset: self.0.to_offset(instant), end }
     }
 
-    /// The instant of a local time: the first of two, or the end of the gap that it falls into. None at the ends of time.
+    /// Returns the instant of a local time: the first of two, or the end of the gap that contains it.
+    ///
+    /// None outside the range of instants.
     #[must_use]
     pub fn place(&self, local: DateTime) -> Option<Timestamp> {
         match self.0.to_ambiguous_timestamp(local).offset() {
@@ -103,7 +106,7 @@ impl Zone {
                 offset.to_timestamp(local).ok()
             }
             AmbiguousOffset::Gap { after, .. } => {
-                // Under the offset that comes with the gap's end, the local time lies before it.
+                // With the offset after the gap, the local time lies before the gap's end.
                 let earlier = after.to_timestamp(local).ok()?;
                 self.0.following(earlier).find(|next| next.offset() == after).map(|next| next.timestamp())
             }
@@ -126,7 +129,7 @@ mod tests {
         }
         assert_eq!(place("Europe/Berlin", "2026-03-29T01:59:59"), "2026-03-29T00:59:59Z");
         assert_eq!(place("Europe/Berlin", "2026-03-29T03:00:01"), "2026-03-29T01:00:01Z");
-        // Half an hour on Lord Howe Island, midnight in Havana, a whole day on Samoa.
+        // Gaps of half an hour on Lord Howe Island, at midnight in Havana, of a whole day on Samoa.
         assert_eq!(place("Australia/Lord_Howe", "2026-10-04T02:10:00"), "2026-10-03T15:30:00Z");
         assert_eq!(place("America/Havana", "2026-03-08T00:00:00"), "2026-03-08T05:00:00Z");
         assert_eq!(place("Pacific/Apia", "2011-12-30T12:00:00"), "2011-12-30T10:00:00Z");

@@ -1,6 +1,6 @@
-//! The indexes that are left out while rows are written.
+//! Indexes that are missing while rows are written.
 //!
-//! The schema says which there are: they are dropped as the database describes them, and the descriptions kept until they are made again.
+//! The schema says which indexes exist: they are dropped, and the database's definitions of them are kept until the indexes are made again.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
@@ -8,7 +8,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use crate::error::Failure;
 use carillon_store::transfer::TABLES;
 
-/// All but those of the keys. The description names the schema, too. That of a partitioned table is to be for its partitions as well.
+/// Selects all indexes except those of the keys.
+///
+/// A definition names the schema, too. The index of a partitioned table must cover its partitions as well.
 const FIND: &str = "
     SELECT replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON ') AS definition, indexrelid::REGCLASS::TEXT AS name
     FROM pg_index JOIN pg_class AS indexed ON indexed.oid = indrelid
@@ -20,7 +22,7 @@ const KEPT: &str = "SELECT indexes FROM migration";
 
 const FORGET: &str = "UPDATE migration SET indexes = array_remove(indexes, $1)";
 
-/// What the description of an index begins with that says that something is unique.
+/// Beginning of the definition of a unique index.
 const UNIQUE: &str = "CREATE UNIQUE ";
 
 /// Drops the indexes of all tables that are moved.
@@ -36,7 +38,7 @@ pub(super) async fn drop_all(db: &mut PgConnection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes those again that are missing; those that say that something is unique only if `unique` says so.
+/// Makes the missing indexes again; the unique ones only if `unique`.
 pub(super) async fn restore(db: &mut PgConnection, unique: bool) -> Result<(), Failure> {
     let missing: Vec<String> = sqlx::query(KEPT).fetch_one(&mut *db).await?.try_get("indexes")?;
     for definition in missing.into_iter().filter(|definition| unique || !definition.starts_with(UNIQUE)) {

@@ -1,12 +1,12 @@
-//! A database that is filled from another one.
+//! Target of a migration: a database that is filled from another one.
 //!
 //! From [`PostgresTarget::begin`] to [`PostgresTarget::complete`] the database carries the mark of an unfinished migration, the table
-//! `migration`, and no node serves from it (`open.rs`). Everything else that a migration must remember is what it has written: it is
-//! written in the order of keys, so the greatest one says how far it has come.
+//! `migration`, and no node serves from it (`open.rs`). The written rows are the migration's only other state: they are written in the order
+//! of keys, so the greatest key is the progress.
 //!
-//! Until the rows are there the tables have no index but their keys, which makes writing them several times as fast. Those that say that
-//! something is unique come back last: as long as the source changes, its pages do not belong together, and two of them may hold
-//! what it never holds at one time.
+//! Until the rows are written, the tables have no index but their keys, which makes writing them several times as fast. The unique indexes
+//! come back last: as long as the source changes, its pages are not consistent with each other, and two of them may hold values that the
+//! source never holds at one time.
 
 mod indexes;
 mod rows;
@@ -27,31 +27,36 @@ pub struct PostgresTarget {
 }
 
 impl PostgresTarget {
-    /// Connects. Nothing is written yet.
+    /// Connects; nothing is written yet.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Unavailable`] if the database cannot be reached.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database cannot be reached.
     pub async fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
         let mut db = open::connect(options).await?;
         sqlx::raw_sql(open::SESSION).execute(&mut db).await.map_err(Failure::from)?;
-        // What a crash of the database undoes is written again. The end of the migration is flushed, and all before it.
+        // Rows that a crash of the database undoes are written again. The end of the migration is flushed, and all before it.
         sqlx::raw_sql(open::NORMAL).execute(&mut db).await.map_err(Failure::from)?;
         Ok(Self { db })
     }
 
-    /// How far the migration from this source has come; none if it has not begun.
+    /// Returns the stage of the migration from this source; None if it has not begun.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the database is in use, or is filled from another source; [`StoreError::Corrupt`] if it is another
-    /// program's.
+    /// Returns [`StoreError::Conflict`] if the database is in use, or is filled from another source; [`StoreError::Corrupt`] if it belongs to
+    /// another program.
     pub async fn look(&mut self, source: &str) -> Result<Option<Stage>, StoreError> {
         Ok(look(&mut self.db, source).await?)
     }
 
-    /// Makes the tables and marks the database, unless that was done before. No other migration can go on until this is dropped.
+    /// Makes the tables and marks the database, unless that was done before.
+    ///
+    /// No other migration into the database can run until this target is dropped.
     ///
     /// # Errors
-    /// See [`PostgresTarget::look`]; [`StoreError::Unavailable`] if another migration into the database runs.
+    /// As [`PostgresTarget::look`]; [`StoreError::Unavailable`] if another migration into the database runs.
     pub async fn begin(&mut self, source: &str) -> Result<Stage, StoreError> {
         take(&mut self.db).await?;
         let stage = look(&mut self.db, source).await?;
@@ -62,18 +67,18 @@ impl PostgresTarget {
         }
     }
 
-    /// The key of the last row.
+    /// Returns the key of the last row.
     ///
     /// # Errors
-    /// If the database cannot be reached or read; so do all others.
+    /// Returns an error if the database cannot be reached or read, as all other methods do.
     pub async fn last_key(&mut self, table: &Table) -> Result<Option<Key>, StoreError> {
         Ok(rows::last_key(&mut self.db, table).await?)
     }
 
-    /// How many rows there are.
+    /// Counts the rows of a table.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`].
+    /// As [`PostgresTarget::last_key`].
     pub async fn count(&mut self, table: &Table) -> Result<u64, StoreError> {
         Ok(rows::count(&mut self.db, table).await?)
     }
@@ -81,7 +86,7 @@ impl PostgresTarget {
     /// Removes rows and writes others, all or none.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`].
+    /// As [`PostgresTarget::last_key`].
     pub async fn write(&mut self, table: &Table, gone: &[&[Cell]], new: &[&Row]) -> Result<(), StoreError> {
         let mut transaction = self.db.begin().await.map_err(Failure::from)?;
         rows::delete(&mut transaction, table, gone).await?;
@@ -89,10 +94,10 @@ impl PostgresTarget {
         Ok(transaction.commit().await.map_err(Failure::from)?)
     }
 
-    /// The keys of all rows above `after` and up to `last`, in their order, each with the digest of its row.
+    /// Returns the keys of all rows above `after` and up to `last`, in order, each with the digest of its row.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`].
+    /// As [`PostgresTarget::last_key`].
     pub async fn digests(
         &mut self,
         table: &Table,
@@ -102,10 +107,10 @@ impl PostgresTarget {
         Ok(rows::digests(&mut self.db, table, after, last).await?)
     }
 
-    /// All rows were written once: the indexes come back, but for those that say that something is unique.
+    /// Makes the indexes again, except the unique ones, after all rows were written once.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`].
+    /// As [`PostgresTarget::last_key`].
     pub async fn copied(&mut self) -> Result<(), StoreError> {
         indexes::restore(&mut self.db, false).await?;
         sqlx::raw_sql("ANALYZE").execute(&mut self.db).await.map_err(Failure::from)?;
@@ -113,10 +118,10 @@ impl PostgresTarget {
         Ok(())
     }
 
-    /// Brings back the last indexes and sets the counters. Returns what they are then.
+    /// Makes the unique indexes again and sets the counters; returns the counters' new values.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`]; [`StoreError::Conflict`] if something is there twice.
+    /// As [`PostgresTarget::last_key`]; [`StoreError::Conflict`] if a unique value exists twice.
     pub async fn settle(&mut self, counters: Counters) -> Result<Counters, StoreError> {
         indexes::restore(&mut self.db, true).await?;
         let query = sqlx::query(SET_COUNTERS).bind(counters.entity).bind(counters.generation);
@@ -124,20 +129,22 @@ impl PostgresTarget {
         self.counters().await
     }
 
-    /// Numbers that are not in rows.
+    /// Returns the counters that are not stored in rows.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`].
+    /// As [`PostgresTarget::last_key`].
     pub async fn counters(&mut self) -> Result<Counters, StoreError> {
         let row = sqlx::query(COUNTERS).fetch_one(&mut self.db).await.map_err(Failure::from)?;
         let number = |column| row.try_get(column).map_err(Failure::from);
         Ok(Counters { entity: number("entity")?, generation: number("generation")? })
     }
 
-    /// Takes the mark away: nodes may serve from the database. Returns when that is on disk, and everything before it.
+    /// Removes the mark, so that nodes may serve from the database.
+    ///
+    /// Returns when the removal, and everything before it, is on disk.
     ///
     /// # Errors
-    /// See [`PostgresTarget::last_key`].
+    /// As [`PostgresTarget::last_key`].
     pub async fn complete(&mut self) -> Result<(), StoreError> {
         sqlx::raw_sql("RESET synchronous_commit").execute(&mut self.db).await.map_err(Failure::from)?;
         sqlx::raw_sql(open::FULL).execute(&mut self.db).await.map_err(Failure::from)?;
@@ -146,17 +153,19 @@ impl PostgresTarget {
     }
 }
 
-/// The lock belongs to the connection, and goes with it.
+/// The lock belongs to the connection, and is released with it.
 const TAKE: &str = "SELECT pg_advisory_lock($1, $2)";
 
-/// The server notices only after a moment that the run before, which has just ended, is gone.
+/// The server notices only after a moment that the previous run, which has just ended, is gone.
 const LOCK_WAIT: &str = "SET lock_timeout = '5s'";
 
-/// SQLSTATE of a lock that was waited for in vain.
+/// SQLSTATE of a lock that was not acquired in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// Only databases that are filled from others have this table, so the migrations of the schema do not make it. `indexes` are those that
-/// are still missing, as statements.
+/// Makes the table of the mark.
+///
+/// Only databases that are filled from others have this table, so the migrations of the schema do not make it. `indexes` are the missing
+/// indexes, as statements.
 const MARK: &str = "
     CREATE TABLE migration (
         one     BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
@@ -169,7 +178,7 @@ const NAME_SOURCE: &str = "INSERT INTO migration (source, stage) VALUES ($1, $2)
 
 const SET_STAGE: &str = "UPDATE migration SET stage = $1";
 
-/// PostgreSQL says nothing of an identity that has never given an id.
+/// PostgreSQL returns nothing for an identity that has never given an id.
 const COUNTERS: &str = "
     SELECT generation, coalesce(pg_sequence_last_value(pg_get_serial_sequence('entity', 'id')::REGCLASS), 0) AS entity
     FROM carillon";
@@ -225,7 +234,7 @@ async fn mark(db: &mut PgConnection, source: &str) -> Result<Stage, Failure> {
     sqlx::raw_sql(MARK).execute(&mut *transaction).await?;
     sqlx::query(NAME_SOURCE).bind(source).bind(Stage::Copying.as_str()).execute(&mut *transaction).await?;
     indexes::drop_all(&mut transaction).await?;
-    // Whoever might have written something meanwhile is kept out now: without their indexes the tables are locked.
+    // Dropping the indexes has locked the tables, so that no other session writes between this check and the commit.
     refuse_used(&mut transaction).await?;
     transaction.commit().await?;
     Ok(Stage::Copying)

@@ -1,4 +1,4 @@
-//! Reading and writing rows of any table, with statements made from its columns.
+//! Reads and writes rows of any table, with statements built from its columns.
 
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
@@ -24,7 +24,7 @@ pub(super) async fn last_key(db: &mut PgConnection, table: &Table) -> Result<Opt
     row.map(|row| cells(&row, table.key())).transpose()
 }
 
-/// A row that is not needed is not kept: there may be many.
+/// Only keys and digests are kept, not the rows: there may be many.
 pub(super) async fn digests(
     db: &mut PgConnection,
     table: &Table,
@@ -74,7 +74,7 @@ pub(super) async fn delete(db: &mut PgConnection, table: &Table, keys: &[&[Cell]
     Ok(())
 }
 
-/// A column as rows are ordered by: texts byte for byte, as in SQLite.
+/// Returns a column in the order of rows: texts byte by byte, as in SQLite.
 fn ordered(column: &Column) -> String {
     match column.form {
         Form::Text => format!("{} COLLATE \"C\"", column.name),
@@ -86,7 +86,7 @@ fn names(columns: &[Column]) -> String {
     columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
 }
 
-/// `$1::UUID[], $2::BIGINT[]`
+/// Builds `$1::UUID[], $2::BIGINT[]`.
 fn arrays(columns: &[Column]) -> String {
     let array = |(number, column): (usize, &Column)| {
         let kind = match column.form {
@@ -101,7 +101,7 @@ fn arrays(columns: &[Column]) -> String {
     (1..).zip(columns).map(array).collect::<Vec<_>>().join(", ")
 }
 
-/// `SELECT id, … FROM job WHERE (id) > ($1) AND (id) <= ($2) ORDER BY id`
+/// Builds `SELECT id, … FROM job WHERE (id) > ($1) AND (id) <= ($2) ORDER BY id`.
 fn range_sql(table: &Table, has_start: bool, has_end: bool) -> String {
     let shown = |column: &Column| match column.form {
         Form::Labels => format!("{}::TEXT", column.name),
@@ -119,14 +119,14 @@ fn range_sql(table: &Table, has_start: bool, has_end: bool) -> String {
     format!("SELECT {} FROM {} WHERE TRUE{start}{end} ORDER BY {key}", columns.join(", "), table.name)
 }
 
-/// `INSERT INTO job (id, …) … SELECT id, … FROM UNNEST($1::UUID[], …) AS moved (id, …)`
+/// Builds `INSERT INTO job (id, …) … SELECT id, … FROM UNNEST($1::UUID[], …) AS moved (id, …)`.
 fn insert_sql(table: &Table) -> String {
     let kept = |column: &Column| match column.form {
         Form::Labels => format!("{}::JSONB", column.name),
         _ => column.name.to_owned(),
     };
     let (names, values) = (names(table.columns), table.columns.iter().map(kept).collect::<Vec<_>>().join(", "));
-    // Entities keep the ids that they have.
+    // Entities keep their ids.
     format!(
         "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM UNNEST({}) AS moved ({names})",
         table.name,
@@ -134,7 +134,7 @@ fn insert_sql(table: &Table) -> String {
     )
 }
 
-/// `DELETE FROM job USING UNNEST($1::UUID[]) AS gone (id) WHERE (job.id) = (gone.id)`
+/// Builds `DELETE FROM job USING UNNEST($1::UUID[]) AS gone (id) WHERE (job.id) = (gone.id)`.
 fn delete_sql(table: &Table) -> String {
     let name = table.name;
     let same: Vec<String> =
@@ -188,7 +188,7 @@ fn cell(row: &PgRow, at: usize, form: Form) -> Result<Cell, Failure> {
     Ok(cell.unwrap_or(Cell::Null))
 }
 
-/// Labels as they are written, from how the database shows them: it spaces them in its own manner.
+/// Returns labels as they are written, from the database's output, which has other spaces.
 fn written(labels: &str) -> Result<String, StoreError> {
     let labels: Vec<String> = serde_json::from_str(labels)
         .map_err(|error| StoreError::Corrupt(format!("the labels of a job cannot be read: {error}")))?;

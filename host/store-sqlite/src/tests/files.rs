@@ -1,4 +1,4 @@
-//! What the files are: their durability, their size, their mode and their owner.
+//! Tests of the files: durability, size, mode and owner.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -14,7 +14,7 @@ async fn each_connection_has_the_settings_of_its_durability() {
     for (durability, synchronous) in [(Durability::Full, "2"), (Durability::Normal, "1")] {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteOptions { durability, ..SqliteOptions::new(directory.path().join("test.db")) };
-        // A new file, and one that is there.
+        // A new file, and an existing one.
         for _ in 0..2 {
             let mut opened = open::open(&options).await.unwrap();
             let writer = [
@@ -69,7 +69,7 @@ async fn a_second_process_is_refused_under_another_name() {
     SqliteStore::open(SqliteOptions::new(&link)).await.unwrap().close().await;
 }
 
-/// A payload of several pages.
+/// Size of a payload of several pages.
 const LARGE: usize = 40_000;
 
 fn large(world: &World) -> NewJob {
@@ -110,7 +110,7 @@ async fn the_log_has_a_bound_whatever_readers_do() {
     let world = World::new(Box::new(Arc::clone(&sqlite))).await;
     world.store.insert((0..500).map(|_| world.job(NOW)).collect::<Vec<_>>().into()).await.unwrap();
     let written = AtomicBool::new(false);
-    // One of the readers has always begun before another one ends.
+    // At any time at least one of the readers is reading.
     let reader = async || {
         let mut reads = 0;
         while !written.load(Ordering::Relaxed) {

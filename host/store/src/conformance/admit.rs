@@ -1,4 +1,4 @@
-//! Jobs that are stored under a condition.
+//! Cases of jobs that are stored under a condition ([`carillon_core::job::Admission`]).
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::{IdempotentRequest, Insert, InsertOutcome, InsertResult, NamesQuery, StoreError};
 use carillon_core::job::{Carries, Debounce, Overlap, Settlement};
 
-/// The only job's fate.
+/// Stores one job and returns its outcome.
 pub async fn placed(world: &World, job: &NewJob) -> InsertOutcome {
     match world.store.insert(vec![job.clone()].into()).await.unwrap() {
         InsertResult::Placed(mut placed) => placed.remove(0),
@@ -150,7 +150,7 @@ pub async fn a_debounced_job_that_was_cancelled_skips_nothing(world: &World) {
     assert_eq!(placed(world, &debounced(world, 20, true)).await, stored_at(NOW.plus(ms(30_020))));
 }
 
-/// A job whose debounce key was given, and is its own name.
+/// Returns a job whose debounce key, given by the producer, is also its name.
 fn keyed(world: &World, key: &str, at: u64, payload: &str) -> NewJob {
     let debounce = Debounce { key: key.to_owned(), window: ms(30_000), always_delay: true, carries: Carries::Newest };
     let body = Bytes::copy_from_slice(payload.as_bytes());
@@ -210,7 +210,7 @@ pub async fn a_debounced_request_is_in_the_job_that_starts_or_in_the_next(world:
         };
         let (came, mut started) = futures_util::join!(placed(world, &last), start);
         if started.is_empty() {
-            // A claim may pass over a row that another transaction is changing; the next one takes it.
+            // A claim may skip a row that another transaction is changing; the next claim takes it.
             started = world.claim(NOW.plus(ms(30_000)), 9).await;
         }
         let [started] = &started[..] else { panic!("{} jobs of {key} started", started.len()) };
@@ -256,7 +256,7 @@ pub async fn what_is_remembered_is_pruned(world: &World) {
     assert_eq!(placed(world, &tick(world, 5, Overlap::Allow)).await, stored_at(NOW.plus(ms(5))), "the tick has gone");
 }
 
-/// A job that takes the place of those of its name, and of `moved`.
+/// Returns a job that replaces the waiting jobs of its name, and the job `moved`.
 fn replacing(world: &World, name: &str, moved: Option<JobId>) -> NewJob {
     NewJob { name: Some(name.to_owned()), admission: Admission::Replace { moved }, ..world.job(NOW) }
 }

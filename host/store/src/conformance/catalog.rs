@@ -1,4 +1,4 @@
-//! Configured things.
+//! Cases of configured entities.
 
 use super::*;
 use crate::StoreError;

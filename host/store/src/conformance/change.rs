@@ -1,10 +1,10 @@
-//! What people do to jobs, and what follows from their end.
+//! Cases of changes that people make to jobs, and of what follows from a job's end.
 
 use super::*;
 use crate::{Edit, SettleOutcome};
 use carillon_core::job::{Settlement, Token};
 
-/// A job in this state.
+/// Makes a job in this state.
 async fn in_state(world: &World, state: State) -> JobId {
     let leased = match state {
         State::Scheduled => return world.insert_due(1).await[0],
@@ -110,7 +110,7 @@ pub async fn each_life_is_as_long_as_the_first(world: &World) {
         let redriven = world.get(job.id).await;
         assert_eq!((redriven.run_at, redriven.deadline), (later, Some(later.plus(ms(100)))), "after life {life}");
         assert_eq!(world.get(endless.id).await.deadline, None);
-        // A wait of its own does not change how long a life is.
+        // A new `run_at` does not change how much time a redriven job gets.
         world.change(job.id, JobChange::Reschedule(later.plus(ms(50)))).await;
         let edit = Edit { run_at: later.plus(ms(50)), ..edit(&world.get(job.id).await) };
         assert_eq!(world.change(job.id, JobChange::Edit(Box::new(edit))).await, ChangeOutcome::Done);

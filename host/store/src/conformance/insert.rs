@@ -1,4 +1,4 @@
-//! Inserting jobs.
+//! Cases of inserting jobs.
 
 use futures_util::future::{join, join_all};
 
@@ -49,7 +49,7 @@ pub async fn is_all_or_nothing_in_a_large_call(world: &World) {
     world.store.insert(vec![there.clone()].into()).await.unwrap();
     let mut jobs: Vec<NewJob> = (0..3_000).map(|_| world.job(NOW)).collect();
     jobs.push(there.clone());
-    // Alone, and together with a neighbour that succeeds.
+    // Alone, and together with a call that succeeds.
     assert!(world.store.insert(jobs.clone().into()).await.is_err());
     let neighbour = world.job(NOW);
     let (failed, stored) =
@@ -94,7 +94,7 @@ pub async fn takes_the_most_that_is_allowed(world: &World) {
     world.store.insert(Vec::new().into()).await.unwrap();
 }
 
-/// Calls that a backend may merge do not share their failures.
+/// Calls that a backend may merge into one transaction do not share their failures.
 pub async fn fails_alone(world: &World) {
     let there = world.job(NOW);
     world.store.insert(vec![there.clone()].into()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Leasing jobs.
+//! Cases of leasing jobs.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::{GroupBacklog, SettleOutcome};
 use carillon_core::job::{HISTORY_LIMIT, Settlement, Token};
 
 pub async fn goes_to_the_earliest_within_the_quota(world: &World) {
-    // Stored from the latest to the earliest; the two earliest share their time.
+    // Stored from the latest to the earliest; the two earliest have the same `run_at`.
     let jobs: Vec<NewJob> = [40, 30, 20, 10, 10].map(|late| world.job(NOW.minus(ms(100 - late)))).into();
     world.store.insert(jobs.clone().into()).await.unwrap();
     assert_eq!(ids(&world.claim(NOW, 3).await), [jobs[3].id, jobs[4].id, jobs[2].id]);
@@ -163,7 +163,7 @@ pub async fn that_was_lost_to_a_pause_is_not_counted(world: &World) {
     let second = claim_lost(&*world.store, end, end.plus(LEASE), 10).await.remove(0);
     let third = claim_lost(&*world.store, end.plus(LEASE), end.plus(LEASE).plus(LEASE), 10).await.remove(0);
     assert_eq!((second.lost_leases, third.lost_leases), (1, 2));
-    // The holders of the first two are there again. That of the third never left.
+    // The holders of the first two leases are back. The holder of the third never left.
     world.store.excuse(vec![first.lease(), (JobId(Uuid::nil()), Token(1))]).await.unwrap();
     world.store.excuse(vec![third.lease()]).await.unwrap();
     let later = end.plus(LEASE).plus(LEASE);
@@ -214,7 +214,7 @@ pub async fn shows_the_last_hundred_attempts(world: &World) {
     assert!(neighbour.history.is_empty());
 }
 
-/// After a restart nobody works on the job twice: either the lease is still good, or a new one replaces it.
+/// After a restart, no job has two valid leases: the lease is still valid, or a new one replaces it.
 pub async fn survives_reopening_or_ends(world: &World) {
     let before = world.leased().await;
     let store = world.reopened().await;
@@ -243,7 +243,7 @@ pub async fn of_a_job_that_cannot_be_read_ends_it_and_others_flow_on(world: &Wor
     world.damage(made[0]).await;
     world.damage(made[1]).await;
     let now = NOW.plus(ms(10));
-    // A claim of one meets the damaged ones first.
+    // A claim of one job meets the damaged jobs first.
     let claimed = world.claim(now, 1).await;
     assert_eq!(ids(&claimed), [made[2]], "those behind it, and behind its order key");
     assert_eq!(scheduled_running_dead(world).await, [1, 1, 2]);
@@ -255,7 +255,7 @@ pub async fn of_a_job_that_cannot_be_read_ends_it_and_others_flow_on(world: &Wor
     assert_eq!(error.code, "store.unreadable");
     assert!(error.message.contains("cannot be read") && error.message.contains("spec"), "{}", error.message);
 
-    // What is damaged while it is leased ends when its lease has.
+    // A job that is damaged while it is leased ends when its lease has expired.
     world.damage(made[2]).await;
     let later = now.plus(LEASE);
     assert!(claim_lost(&*world.store, later, later.plus(LEASE), 10).await.is_empty());

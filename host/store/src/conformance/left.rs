@@ -1,10 +1,10 @@
-//! What is left of things that have gone.
+//! Cases of what remains after things were removed.
 
 use super::*;
 use crate::{Edit, IdempotentRequest, Insert, InsertResult};
 use carillon_core::job::{Carries, Debounce, Overlap, Settlement, Tick};
 
-/// A year of housekeeping: everything that may go has gone.
+/// Does a year of housekeeping: everything that may be removed has been removed.
 async fn a_year_passes(world: &World) {
     let later = NOW.plus(Duration::from_secs(366 * 86_400));
     let kept = later.minus(Duration::from_secs(90 * 86_400));
@@ -13,14 +13,14 @@ async fn a_year_passes(world: &World) {
     while world.store.prune(prune.clone()).await.unwrap() > 0 {}
 }
 
-/// A tick's job of a schedule.
+/// Returns the job of a schedule's tick.
 fn tick(world: &World, group: GroupId, schedule: i64, at: u64) -> NewJob {
     let at = NOW.plus(ms(at));
     let tick = Tick { schedule, at, overlap: Overlap::Allow, max_runs: None, again: false };
     NewJob { admission: Admission::Tick(tick), ..world.job_in(group, at) }
 }
 
-/// One job under each kind of condition, as one request that is remembered.
+/// Returns one job under each kind of condition, as one idempotent request.
 fn conditional(world: &World, group: GroupId) -> Insert {
     let debounce = |key: &str, carries| Debounce { key: key.to_owned(), window: ms(5), always_delay: true, carries };
     let admissions = [
@@ -44,7 +44,7 @@ fn conditional(world: &World, group: GroupId) -> Insert {
     Insert { jobs: admissions.into_iter().map(job).collect(), once: Some(once) }
 }
 
-/// Ends what waits, in every way, and redrives what can be.
+/// Ends the waiting jobs in every way, and redrives those that can be redriven.
 async fn end_all(world: &World, group: GroupId) {
     let later = NOW.plus(ms(100_000));
     for round in 0..40 {
@@ -118,7 +118,7 @@ pub async fn a_year_after_everything_is_deleted_nothing_is_left(world: &World) {
     assert_eq!(world.rows().await, beginning);
 }
 
-/// Whether an entity is one of an empty [`World`].
+/// Returns whether an entity is one of an empty [`World`].
 fn beginning_has(world: &World, entity: &Entity) -> bool {
     entity.kind == Kind::Tenant || entity.id == world.group.0
 }

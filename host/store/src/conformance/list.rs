@@ -1,10 +1,10 @@
-//! Reading jobs, attempts and counts.
+//! Cases of reading jobs, attempts and counts.
 
 use super::*;
 use crate::{JobFilter, JobsQuery, NamesQuery, Stats};
 use carillon_core::job::Settlement;
 
-/// All jobs of the world's group.
+/// Returns the query for all jobs of the world's group.
 pub fn all(world: &World) -> JobsQuery {
     JobsQuery { filter: JobFilter::all(world.tenant, world.group), before: None, limit: 1_000 }
 }
@@ -36,7 +36,7 @@ pub async fn tenants_are_apart(world: &World) {
     assert_eq!(listed(world, all(world)).await, [id]);
 }
 
-/// Two jobs in each state, the older ones named `one`, the younger `two`; ids from new to old with their states and names.
+/// Makes two jobs in each state, the older ones named `one`, the younger `two`; returns ids from new to old with their states and names.
 async fn two_in_each_state(world: &World) -> Vec<(JobId, State, &'static str)> {
     let mut made = Vec::new();
     for name in ["one", "two"] {

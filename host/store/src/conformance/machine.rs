@@ -13,7 +13,7 @@ use super::*;
 use crate::Edit;
 use carillon_core::job::Token;
 
-/// The seeds of walks that failed once.
+/// Seeds of walks that failed before.
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/store_machine.txt");
 
 const WALKS: u32 = 24;
@@ -96,7 +96,7 @@ impl Walk<'_> {
         self.advance();
     }
 
-    /// Of each key, if no unfinished job may go, the oldest may.
+    /// For each key without an unblocked unfinished job, unblocks the oldest job.
     fn advance(&mut self) {
         for key in ['a', 'b'] {
             let of_key = |job: &&mut Expected| job.key == Some(key) && !job.state.is_final() && !job.pruned;
@@ -126,7 +126,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Blocked jobs expire like others.
+    /// Blocked jobs expire like the others.
     async fn claim_overdue(&mut self) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
         let leased = self.world.store.claim_overdue(now, lease_until, 1_000_000).await.unwrap();
@@ -145,7 +145,7 @@ impl Walk<'_> {
     async fn claim_lost(&mut self) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
         let leased = claim_lost(&*self.world.store, now, lease_until, 1_000_000).await;
-        // Other walks' jobs are in the same store.
+        // Other walks use the same store.
         let leased: Vec<LeasedJob> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
         let is_lost = |job: &&mut Expected| job.state == State::Running && job.lease_until <= now;
         let mut lost: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_lost).collect();
@@ -289,7 +289,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Compares every job with the model, and the model's last step with the diagram.
+    /// Compares every job with the model, and the model's last step with [`State::can_become`].
     async fn check(&mut self) {
         for expected in &self.jobs {
             let found = self.world.store.job(self.world.tenant, expected.id).await.unwrap();

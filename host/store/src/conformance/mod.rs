@@ -1,8 +1,8 @@
-//! What every backend must do, as named cases against `dyn Store`.
+//! Contract of every backend, as named cases against `dyn Store`.
 //!
-//! A backend runs them all with `conformance!(path::to::a_function)`, each as a test of its own; the function returns a [`Backend`] on
-//! an empty database. Where a test of its own would cost a server of its own, `conformance!(as list)` is the same cases as a list.
-//! A case that is added to the list below runs on every backend.
+//! A backend runs all cases with `conformance!(path::to::a_function)`, each as a test of its own; the function returns a [`Backend`] on an
+//! empty database. Where each test would need its own database server, `conformance!(as list)` gives the same cases as a list. A case that is
+//! added to the list below runs on every backend.
 
 pub mod admit;
 pub mod catalog;
@@ -35,7 +35,7 @@ use carillon_core::job::{
     Spec, State, Target, TenantId,
 };
 
-/// Makes a test of each case, for a backend, or a list of all cases.
+/// Makes a test of each case for a backend, or a list of all cases.
 #[macro_export]
 macro_rules! conformance {
     (as list) => { $crate::conformance! { cases list } };
@@ -115,7 +115,7 @@ macro_rules! conformance {
         )* }
     )* };
 }
-/// A case by its name.
+/// A case and its name.
 pub struct Case {
     pub name: &'static str,
     pub run: for<'w> fn(&'w World) -> LocalBoxFuture<'w, ()>,
@@ -124,16 +124,16 @@ pub struct Case {
 /// A database that can be closed and opened again.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// Closes the store that it opened before, if it did, and opens the same database.
+    /// Closes the store that an earlier call opened, if there is one, and opens the same database.
     async fn open(&self) -> Arc<dyn Store>;
 
-    /// Makes the stored row of a job one that nobody can read.
+    /// Makes the stored row of a job unreadable.
     async fn damage(&self, id: JobId);
 
-    /// Makes the stored rows of a job's attempts ones that nobody can read.
+    /// Makes the stored rows of a job's attempts unreadable.
     async fn damage_attempts(&self, id: JobId);
 
-    /// How many rows each table of the database has, partitions included, but for those that a database has from the beginning.
+    /// Counts the rows of each table, partitions included, without the rows that an empty database has.
     async fn rows(&self) -> BTreeMap<String, u64>;
 }
 
@@ -156,13 +156,13 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     }
 }
 
-/// The tables that have rows in an empty database.
+/// Tables that have rows in an empty database.
 pub const TABLES_WITH_ROWS: [&str; 5] = ["_sqlx_migrations", "generation", "level", "carillon", "sqlite_sequence"];
 
-/// Midday of the tests.
+/// Current time in the tests.
 pub const NOW: UnixMs = UnixMs(1_795_168_800_000);
 
-/// How long leases last.
+/// Duration of leases.
 pub const LEASE: Duration = Duration::from_secs(30);
 
 pub fn ms(ms: u64) -> Duration {
@@ -186,7 +186,7 @@ impl World {
         world
     }
 
-    /// How many rows each table has; those that have none are left out.
+    /// Counts the rows of each table that has any.
     pub async fn rows(&self) -> BTreeMap<String, u64> {
         let mut rows = self.backend.rows().await;
         rows.retain(|_, count| *count > 0);
@@ -201,7 +201,7 @@ impl World {
         self.backend.damage_attempts(id).await;
     }
 
-    /// The store after a restart.
+    /// Returns the store after a restart.
     pub async fn reopened(&self) -> Arc<dyn Store> {
         self.backend.open().await
     }
@@ -214,7 +214,7 @@ impl World {
         GroupId(self.put(self.tenant.0, Kind::Group, name).await.id)
     }
 
-    /// A job of the group that is due at `run_at`.
+    /// Returns a job of the group that is due at `run_at`.
     pub fn job(&self, run_at: UnixMs) -> NewJob {
         self.job_in(self.group, run_at)
     }
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// Stores `count` jobs that are due now; their ids, in order.
+    /// Stores `count` jobs that are due now, and returns their ids in order.
     pub async fn insert_due(&self, count: usize) -> Vec<JobId> {
         let jobs: Vec<NewJob> = (0..count).map(|_| self.job(NOW)).collect();
         let ids = jobs.iter().map(|job| job.id).collect();
@@ -254,7 +254,7 @@ impl World {
         claim(&*self.store, self.group, now, quota).await
     }
 
-    /// A job that is due now and leased.
+    /// Stores a job that is due now, and leases it.
     pub async fn leased(&self) -> LeasedJob {
         let [id] = self.insert_due(1).await[..] else { unreachable!() };
         let leased = self.claim(NOW, 1_000).await;
@@ -265,7 +265,7 @@ impl World {
         self.store.change(self.tenant, vec![id], change, NOW).await.unwrap()[0]
     }
 
-    /// Removes what ended in these states until then.
+    /// Removes jobs that ended in these states at or before these times.
     pub async fn prune(&self, ended: &[(State, UnixMs)], limit: u32) -> u32 {
         self.store.prune(Prune { ended: ended.to_vec(), limit, ..Prune::default() }).await.unwrap()
     }
@@ -292,7 +292,7 @@ pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -
         .unwrap()
 }
 
-/// Takes back at most `limit` leases that have ended at `now`.
+/// Leases anew at most `limit` jobs whose leases have ended at `now`.
 pub async fn claim_lost(store: &dyn Store, now: UnixMs, lease_until: UnixMs, limit: u32) -> Vec<LeasedJob> {
     let ended = store.ending_leases(now, now, limit).await.unwrap();
     let lost = ended.into_iter().map(|(lease, _)| lease).collect();
@@ -312,7 +312,7 @@ pub fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Precondition) -> P
     }
 }
 
-/// A version of a plugin whose component has this digest.
+/// Returns a version of a plugin whose component has this digest.
 pub fn a_plugin(tenant: i64, name: &str, digest: &str, component: &[u8]) -> PutEntity {
     let component = Some((digest.to_owned(), Bytes::copy_from_slice(component)));
     PutEntity {
@@ -326,7 +326,7 @@ pub fn ids(leased: &[LeasedJob]) -> Vec<JobId> {
     leased.iter().map(|leased| leased.job.id).collect()
 }
 
-/// An attempt with the next number that got `status`, or no answer.
+/// Returns the next attempt of a leased job, with the response's `status`, or without a response.
 pub fn an_attempt(leased: &LeasedJob, status: Option<u16>) -> AttemptRecord {
     let error = AttemptError { code: "send.timeout".to_owned(), message: "no answer within 10 s".to_owned() };
     AttemptRecord {

@@ -1,4 +1,4 @@
-//! The model that random walks are compared with: the verbs, and what is expected of one job.
+//! Model of the random walks: the verbs, and the expected state of one job.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -22,9 +22,9 @@ pub enum End {
 pub enum Step {
     Insert {
         delay: u64,
-        /// It has a deadline, so long after its acceptance.
+        /// Time from acceptance to the deadline, in milliseconds, if the job has a deadline.
         ttl: Option<u64>,
-        /// It has one of the order keys.
+        /// Order key, if the job has one.
         key: Option<char>,
         pull: bool,
     },
@@ -37,7 +37,7 @@ pub enum Step {
     },
     ClaimLost,
     ClaimOverdue,
-    /// Settles a few of all the leases that ever were, the lost ones included.
+    /// Settles a few of all leases that were ever given, lost ones included.
     Settle(Vec<(usize, End)>),
     Extend(usize),
     Cancel(usize),
@@ -76,21 +76,21 @@ pub fn a_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// How long the walks' leases last.
+/// Duration of the walks' leases.
 pub const WALK_LEASE: Duration = ms(40);
 
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What is expected of one job.
+/// Expected state of one job.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub id: JobId,
     pub state: State,
     pub pull: bool,
     pub key: Option<char>,
-    /// An earlier job of its key is unfinished.
+    /// Whether an earlier job of its order key is unfinished.
     pub blocked: bool,
     pub ttl: Option<Duration>,
     pub deadline: Option<UnixMs>,

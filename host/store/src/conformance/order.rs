@@ -1,4 +1,4 @@
-//! Which of the due jobs go first.
+//! Cases of the order in which due jobs are claimed.
 
 use super::*;
 use crate::{Owed, Stats};
@@ -128,7 +128,7 @@ pub async fn what_a_priority_is_owed_goes_first(world: &World) {
         found
     };
     let of = |numbers: &[usize]| numbers.iter().map(|number| jobs[*number].id).collect::<Vec<_>>();
-    // One of the lowest, one of the middle, and the rest of the quota by priority; of a lane that has fewer, all.
+    // One job of the lowest priority, one of the middle one, and the rest of the quota by priority; of a lane with fewer jobs than owed, all.
     let found = claim(vec![(world.group, 3)], vec![owed(world.group, 0, 2), owed(world.group, 4, 1)]).await;
     assert_eq!(found, of(&[0, 3, 5]));
     let found = claim(vec![(world.group, 1), (other, 1)], vec![owed(world.group, 0, 1), owed(other, 9, 1)]).await;

@@ -1,4 +1,4 @@
-//! Settling, cancelling and removing jobs.
+//! Cases of settling, cancelling and removing jobs.
 
 use super::*;
 use crate::SettleOutcome;
@@ -205,7 +205,7 @@ pub async fn cancel_while_running_replaces_a_retry_only(world: &World) {
     assert!(world.claim(NOW.plus(ms(9)), 10).await.is_empty());
 }
 
-/// A job that ended at `at` in `state`.
+/// Makes a job that ended at `at` in `state`.
 async fn ended(world: &World, state: State, at: UnixMs) -> JobId {
     let leased = world.leased().await;
     let attempt = an_attempt(&leased, Some(200));

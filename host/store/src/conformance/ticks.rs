@@ -1,4 +1,4 @@
-//! Jobs of schedules: each tick makes one, or is written down as one that makes none.
+//! Cases of schedules' jobs: each tick makes one job, or is recorded as a tick that makes none.
 
 use futures_util::future::join_all;
 
@@ -69,7 +69,7 @@ pub async fn a_tick_skips_queues_or_cancels(world: &World) {
     assert_eq!((ticked.last, ticked.runs, ticked.extra, ticked.skipped), (NOW.plus(ms(3)), 4, 1, 1));
 }
 
-/// A page of the ticks of schedule 7.
+/// Returns a page of the ticks of schedule 7.
 async fn ticks(world: &World, before: UnixMs, limit: u32) -> Vec<TickRecord> {
     world.store.ticks(TicksQuery { schedule: 7, before, limit }).await.unwrap()
 }
@@ -164,7 +164,7 @@ pub async fn a_schedule_that_has_gone_leaves_no_count(world: &World) {
     assert_eq!(world.state(job.id).await, State::Scheduled, "its jobs stay");
 }
 
-/// Nothing but a newer run of its schedule cuts an attempt off, and the newer run waits for its end.
+/// Only a newer run of its schedule cuts an attempt off, and the newer run waits for its end.
 pub async fn a_run_waits_for_the_one_whose_place_it_takes(world: &World) {
     let of_key = |at, overlap| NewJob { order_key: Some("schedule".to_owned()), ..tick(world, at, overlap) };
     assert_eq!(placed(world, &of_key(0, Overlap::Cancel)).await, stored_at(NOW));
@@ -181,7 +181,7 @@ pub async fn a_run_waits_for_the_one_whose_place_it_takes(world: &World) {
         running = world.claim(NOW.plus(ms(9)), 9).await.remove(0);
         assert_eq!(running.job.id, newer.id);
     }
-    // One that ends in another way meanwhile, and is redriven, is not cut off for it.
+    // A job that ends in another way meanwhile, and is redriven, is not cut off for the newer run.
     placed(world, &of_key(4, Overlap::Cancel)).await;
     let dead = Settlement::dead(&running, NOW, an_attempt(&running, Some(500)));
     assert_eq!(world.store.settle(vec![dead]).await.unwrap(), [SettleOutcome::Applied(State::Dead)]);

@@ -11,6 +11,7 @@
 //! tenant's next job.
 
 mod claim_batch_size;
+mod claim_plan;
 mod fair_share;
 mod lookahead;
 
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::claim_batch_size::ClaimBatchSize;
+use self::claim_plan::ClaimPlan;
 use self::fair_share::{Demand, GroupDemand, share};
 use self::lookahead::Lookahead;
 use crate::cluster::Cluster;
@@ -93,33 +95,6 @@ pub struct Dispatcher {
     /// Interrupts the running attempts: those whose requests were sent are recorded as interrupted, and the jobs of the others are released,
     /// unspent.
     pub interrupt: CancellationToken,
-}
-
-/// The plan of the next claim, computed from the store's backlog.
-struct ClaimPlan {
-    /// Number of jobs to claim from each group.
-    quotas: Vec<(GroupId, u32)>,
-    /// Look-ahead of the claim: it also takes jobs that become due within this time.
-    ahead: Duration,
-    /// Whether `quotas` contains every group that has due jobs and may start some.
-    of_all: bool,
-    /// When more jobs may be due, unless the loop is woken before.
-    next: UnixMs,
-    /// Whether jobs are due that may not start, because the concurrency is used up.
-    saturated: bool,
-}
-
-impl ClaimPlan {
-    /// Returns when to plan again after a claim of the jobs that are due up to `ahead`; `None` means at once.
-    ///
-    /// Where every group had fewer due jobs than its quota, all of them were leased, and the next plan can wait until `ahead` is nearly over.
-    /// The same holds where the claim leased nothing: the due jobs are then held by another transaction, such as rows that another node has
-    /// locked.
-    fn after_claim(&self, taken: &HashMap<GroupId, u32>, ahead: UnixMs) -> Option<UnixMs> {
-        let is_empty = |(group, quota): &(GroupId, u32)| taken.get(group).is_none_or(|taken| taken < quota);
-        let are_empty = self.of_all && self.quotas.iter().all(is_empty);
-        (are_empty || taken.is_empty()).then(|| self.next.min(ahead.minus(CLAIM_LEAD)))
-    }
 }
 
 impl Dispatcher {

@@ -310,7 +310,7 @@ class Group:
     #: Layer that each value comes from, by JSON pointer; with ``effective=True`` only.
     sources: Optional[Mapping[str, str]] = None
     #: What all groups of its tenant may use together; with ``effective=True``.
-    quota: Optional[Mapping[str, Any]] = None
+    quota: Optional[Quota] = None
     #: Reason why no job of this group runs: something that its policy refers to is missing.
     broken: Optional[str] = None
     #: Policies that failed too often and are not called for a while.

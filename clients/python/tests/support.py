@@ -21,7 +21,7 @@ from typing import Any, Callable, Optional, TypeVar
 T = TypeVar("T")
 
 #: How long anything may take that is waited for, in seconds.
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 #: Names the server's program.
 BINARY = "CARILLON_BIN"

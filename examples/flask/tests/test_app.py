@@ -47,9 +47,9 @@ class Site:
         return self._http.post(path, content=body).status_code
 
     def close(self) -> None:
+        self._http.close()
         self._process.terminate()
         self._process.wait(DEADLINE)
-        self._http.close()
 
 
 @pytest.fixture(scope="module")

@@ -61,11 +61,11 @@ def application(key: str) -> tuple[Flask, Log]:
 
 def test_the_handler_of_poussetaches_readme(tmp_path: Path) -> None:
     server = Server(tmp_path, environment={"POUSSETACHES_AUTH_KEY": KEY})
-    queue = httpx.Client(base_url=f"{server.url}/compat/poussetaches")
     payload = base64.b64encode(json.dumps({"id": 7}).encode()).decode()
     app, log = application(KEY)
     stranger, ignored = application("another key")
-    with serving(app) as url, serving(stranger) as elsewhere:
+    client = httpx.Client(base_url=f"{server.url}/compat/poussetaches")
+    with client as queue, serving(app) as url, serving(stranger) as elsewhere:
         pushed = queue.post("/", json={"url": f"{url}/task/my_task", "payload": payload})
         assert pushed.status_code == 201
         until("the handler has logged", lambda: len(log.lines) == 3)
@@ -81,5 +81,4 @@ def test_the_handler_of_poussetaches_readme(tmp_path: Path) -> None:
 
         until("a handler that expects another key refuses", refused)
         assert ignored.lines == []
-    queue.close()
     server.stop()

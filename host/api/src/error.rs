@@ -187,13 +187,6 @@ impl Problem {
         &self.detail
     }
 
-    /// The same problem with another field.
-    #[must_use]
-    pub fn moved_to(mut self, pointer: &str) -> Self {
-        self.pointer = Some(pointer.to_owned());
-        self
-    }
-
     /// The same problem of a query parameter, where a field of the same name is read.
     #[must_use]
     pub fn in_query(self) -> Self {
@@ -307,10 +300,7 @@ impl From<IntakeError> for Problem {
             Cause::Catalog(rejected) => rejected.into(),
             Cause::Store(error) => error.into(),
         };
-        match pointer {
-            Some(pointer) => problem.moved_to(&pointer),
-            None => problem,
-        }
+        Self { pointer: pointer.or(problem.pointer), ..problem }
     }
 }
 

@@ -55,7 +55,7 @@ impl Catalog {
                 Err(CatalogError::Conflict(text)) => refused = Some((expect, CatalogError::Conflict(text))),
                 done => return done,
             }
-            self.catch_up().await?;
+            self.refresh().await?;
         }
         Err(busy())
     }

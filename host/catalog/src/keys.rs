@@ -225,7 +225,7 @@ impl Catalog {
         is_one: impl Fn(&Group) -> bool,
     ) -> Result<(), CatalogError> {
         // A binding that another node made a moment ago counts.
-        self.catch_up().await?;
+        self.refresh().await?;
         for group in self.groups(tenant).into_iter().filter(|group| is_one(group)) {
             let used = self.used(&group).await?;
             let mut effective = used.iter().filter_map(|group| group.effective.as_ref().ok());

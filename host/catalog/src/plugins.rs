@@ -106,7 +106,7 @@ impl Catalog {
         match self.put(put).await {
             // Another caller was faster, perhaps with the same bytes.
             Err(CatalogError::Conflict(text)) => {
-                self.catch_up().await?;
+                self.refresh().await?;
                 let known = self.same(tenant.id, &full, &digest)?;
                 known.map(|known| (known, false)).ok_or(CatalogError::Conflict(text))
             }
@@ -180,7 +180,7 @@ impl Catalog {
     pub async fn delete_plugin(&self, tenant: TenantId, name: &PluginName) -> Result<bool, CatalogError> {
         for _ in 0..MAX_TRIES {
             // A binding that another node made a moment ago counts; one that is made from now on makes this decide again.
-            self.catch_up().await?;
+            self.refresh().await?;
             let generation = self.memory.generation();
             let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(false) };
             if let Some(user) = self.user_of(tenant, &plugin) {

@@ -4,7 +4,7 @@ use super::{Catalog, CatalogError};
 use carillon_core::clock::Clock;
 
 impl Catalog {
-    /// Loads the changes of other nodes; returns whether there were any.
+    /// Loads the changes of other nodes; returns whether there were any. A decision that must not miss one calls it first.
     ///
     /// # Errors
     /// Returns the store's error; the present state stays in force then.
@@ -16,11 +16,5 @@ impl Catalog {
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
-    }
-
-    /// Loads the changes of other nodes, for a decision that must not miss one.
-    pub(super) async fn catch_up(&self) -> Result<(), CatalogError> {
-        self.memory.refresh().await?;
-        Ok(())
     }
 }

@@ -134,7 +134,7 @@ impl Catalog {
                 Err(CatalogError::Conflict(_)) => {}
                 Err(error) => return Err(error),
             }
-            self.catch_up().await?;
+            self.refresh().await?;
         }
         Err(busy())
     }
@@ -149,7 +149,7 @@ impl Catalog {
         }
         for _ in 0..MAX_TRIES {
             // A group that another node made a moment ago counts; one that is made from now on makes this decide again.
-            self.catch_up().await?;
+            self.refresh().await?;
             let Some(tenant) = self.tenant(name) else { return Ok(false) };
             let groups = self.groups(tenant.id);
             if let Some(group) = groups.first() {

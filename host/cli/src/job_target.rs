@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// Which job.
+/// A job, by its id or by its name in a group.
 #[derive(Debug, Args)]
 pub struct Target {
     /// The job's id.

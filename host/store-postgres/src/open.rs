@@ -142,7 +142,7 @@ const NEEDS: &str = "SELECT needs FROM carillon";
 /// Refuses a schema that a newer program has made without the parts that this program needs.
 async fn refuse_newer(connection: &mut PgConnection) -> Result<(), Failure> {
     let needs: i64 = sqlx::query_scalar(NEEDS).fetch_one(connection).await?;
-    let known = migrations::newest(&migrations::MIGRATIONS);
+    let known = migrations::newest();
     if needs > known {
         let text = format!(
             "its schema is for programs that know version {needs}, and this one knows {known}: use a newer program"

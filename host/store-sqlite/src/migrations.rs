@@ -24,8 +24,8 @@ const SCRIPTS: [Script; 7] = [
 pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| migrator(&SCRIPTS));
 
 /// Returns the number of the newest migration that this program knows.
-pub(super) fn newest(migrator: &Migrator) -> i64 {
-    migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
+pub(super) fn newest() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 /// Numbers the scripts from 1.

@@ -206,7 +206,7 @@ fn migration_failure(error: MigrateError) -> Failure {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         MigrateError::VersionMissing(version) => {
-            let known = migrations::newest(&migrations::MIGRATIONS);
+            let known = migrations::newest();
             let text =
                 format!("its schema has version {version}, but this program knows only {known}: use a newer program");
             Failure(StoreError::Corrupt(text))

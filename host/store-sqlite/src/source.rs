@@ -58,7 +58,7 @@ impl SqliteSource {
         let options = open::reading(&SqliteOptions::new(PathBuf::from(path)));
         let mut db = options.row_buffer_size(ROWS_AHEAD).connect().await?;
         open::refuse_foreign(&mut db).await?;
-        let known = migrations::newest(&migrations::MIGRATIONS);
+        let known = migrations::newest();
         let found = sqlx::query(SCHEMA_VERSION).fetch_one(&mut db).await?;
         let found: Option<i64> = found.try_get("version")?;
         if found != Some(known) {

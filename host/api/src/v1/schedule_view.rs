@@ -75,10 +75,10 @@ pub struct ScheduleView {
     next_runs: Vec<String>,
     /// The same times on the clocks of its time zone, with their offset.
     next_runs_local: Vec<String>,
-    /// When it was made.
+    /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was last changed.
+    /// Time of its last change.
     #[schema(format = DateTime)]
     updated_at: String,
 }

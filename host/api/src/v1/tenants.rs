@@ -47,7 +47,7 @@ pub struct TenantView {
     plugin_signers: Vec<SignerDoc>,
     /// How much it has.
     usage: TenantUsage,
-    /// When it was made.
+    /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
 }

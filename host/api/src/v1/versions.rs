@@ -96,7 +96,7 @@ pub struct VersionView {
     version: i64,
     /// Whether it is in force.
     active: bool,
-    /// When it was made.
+    /// Time of its creation.
     #[schema(format = DateTime)]
     made_at: String,
     /// The name of the token that made it, or the part of the server.

@@ -1,4 +1,4 @@
-//! Views that several nouns answer with: a group with what is said of its policies.
+//! Views of a group and its policies that several routes answer with.
 
 use std::collections::BTreeMap;
 
@@ -56,10 +56,10 @@ pub struct GroupView {
     pub(super) binding: i64,
     /// Whether its jobs wait.
     pub(super) paused: bool,
-    /// When it was made.
+    /// Time of its creation.
     #[schema(format = DateTime)]
     pub(super) created_at: String,
-    /// When it was last changed.
+    /// Time of its last change.
     #[schema(format = DateTime)]
     pub(super) updated_at: String,
     /// What it has of its own; with `?effective=true`, what is in force.
@@ -124,10 +124,10 @@ pub(super) struct QuarantineView {
     pub(super) role: String,
     pub(super) plugin: String,
     pub(super) digest: String,
-    /// When it failed once too often.
+    /// Time of the fault that began the quarantine.
     #[schema(format = DateTime)]
     pub(super) since: String,
-    /// When it is called again.
+    /// End of the quarantine, from which the policy is called again.
     #[schema(format = DateTime)]
     pub(super) until: String,
     /// The code of that fault.
@@ -141,7 +141,7 @@ pub struct CanaryView {
     pub(super) version: i64,
     /// How many of a hundred jobs follow it.
     pub(super) percent: u32,
-    /// Since when.
+    /// Time from which jobs follow it.
     #[schema(format = DateTime)]
     pub(super) since: String,
     /// It is taken back when a larger share of its attempts than this has a fault.
@@ -159,7 +159,7 @@ pub struct CanaryView {
 /// What came of a version's attempts.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ArmView {
-    /// How many there were.
+    /// Number of attempts.
     pub(super) attempts: u64,
     /// Those with a fault of a policy.
     pub(super) faults: u64,

@@ -198,8 +198,8 @@ mod tests {
     fn who_sees_no_list_has_no_part_before_the_others_take_it() {
         assert!(
             VIEW_TTL < JOIN_DELAY && HEARTBEAT_INTERVAL * 2 < VIEW_TTL,
-            "who comes is seen by all before it takes its part"
+            "all nodes see a node that joins before it takes its share"
         );
-        assert!(VIEW_TTL + HEARTBEAT_INTERVAL < NODE_TTL, "who is cut off stops before its part is taken");
+        assert!(VIEW_TTL + HEARTBEAT_INTERVAL < NODE_TTL, "a node that is cut off stops before others take its share");
     }
 }

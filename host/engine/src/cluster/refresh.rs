@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// Loads the changes of other nodes, on each notification of `configured` and in each poll period, until `stop`.
 ///
-/// Notifies `wake` after a change: a group may have jobs that this node has not considered.
+/// Notifies `notifier` after a change: a group may have jobs that this node has not considered.
 pub async fn run_refresh(
     catalog: Arc<Catalog>,
     configured: Arc<Notify>,

@@ -39,7 +39,7 @@ pub struct Limiter {
 struct Inner {
     running: usize,
     payload_bytes: u64,
-    limiter: HashMap<Scope, GateState>,
+    scopes: HashMap<Scope, ScopeState>,
 }
 
 /// Owner of a limit: a group or a tenant.
@@ -52,7 +52,7 @@ pub enum Scope {
 }
 
 #[derive(Default)]
-struct GateState {
+struct ScopeState {
     running: u32,
     pace: Option<Gcra>,
 }
@@ -114,13 +114,13 @@ impl Limiter {
     #[must_use]
     pub fn opening(&self, whose: Scope, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Capacity {
         let mut inner = self.lock();
-        let state = inner.limiter.entry(whose).or_default();
+        let state = inner.scopes.entry(whose).or_default();
         // A change of the rate does not give back what was spent before it.
         state.pace = rate.map(|rate| Gcra { rate, ..state.pace.unwrap_or(Gcra::new(rate, now)) });
         let free = concurrency.saturating_sub(state.running);
         let paced = state.pace.as_mut().map_or(Capacity::Now(u32::MAX), |pace| pace.opening(now));
         if state.is_blank() {
-            inner.limiter.remove(&whose);
+            inner.scopes.remove(&whose);
         }
         match paced {
             _ if free == 0 => Capacity::Full,
@@ -137,7 +137,7 @@ impl Limiter {
         inner.running += 1;
         inner.payload_bytes = inner.payload_bytes.saturating_add(payload_bytes);
         let whose = whose.map(|whose| {
-            let state = inner.limiter.entry(whose).or_default();
+            let state = inner.scopes.entry(whose).or_default();
             state.running += 1;
             (whose, state.pace.as_mut().map_or(i128::MIN, |pace| pace.spend(now)))
         });
@@ -146,7 +146,7 @@ impl Limiter {
 
     /// Forgets the rates of groups and tenants that have caught up. Nothing else removes the entries of deleted groups and tenants.
     pub fn forget_idle(&self, now: UnixMs) {
-        self.lock().limiter.retain(|_, state| !state.is_idle(now));
+        self.lock().scopes.retain(|_, state| !state.is_idle(now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -162,7 +162,7 @@ impl Permit {
     pub fn unused(self, now: UnixMs) -> Self {
         let mut inner = self.limiter.lock();
         for (whose, used_until) in &self.whose {
-            if let Some(pace) = inner.limiter.get_mut(whose).and_then(|state| state.pace.as_mut()) {
+            if let Some(pace) = inner.scopes.get_mut(whose).and_then(|state| state.pace.as_mut()) {
                 pace.give_back(*used_until, now);
             }
         }
@@ -177,17 +177,17 @@ impl Drop for Permit {
         inner.running -= 1;
         inner.payload_bytes = inner.payload_bytes.saturating_sub(self.payload_bytes);
         for (whose, _) in &self.whose {
-            if let Some(state) = inner.limiter.get_mut(whose) {
+            if let Some(state) = inner.scopes.get_mut(whose) {
                 state.running -= 1;
                 if state.is_blank() {
-                    inner.limiter.remove(whose);
+                    inner.scopes.remove(whose);
                 }
             }
         }
     }
 }
 
-impl GateState {
+impl ScopeState {
     /// Returns whether the state equals a new one.
     fn is_blank(&self) -> bool {
         self.running == 0 && self.pace.is_none()
@@ -324,10 +324,10 @@ mod tests {
         assert_eq!(opening(500), Capacity::Now(5), "it is known still");
         let running = limiter.enter(TENANT, GROUP, 0, UnixMs(500));
         limiter.forget_idle(UnixMs(50_000));
-        assert_eq!(limiter.lock().limiter.len(), 2, "an attempt runs");
+        assert_eq!(limiter.lock().scopes.len(), 2, "an attempt runs");
         drop(running);
         limiter.forget_idle(UnixMs(50_000));
-        assert!(limiter.lock().limiter.is_empty());
+        assert!(limiter.lock().scopes.is_empty());
         assert_eq!(opening(50_000), Capacity::Now(10));
     }
 
@@ -413,6 +413,6 @@ mod tests {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
         assert_eq!(limiter.opening(ALL, u32::MAX, None, UnixMs(0)), Capacity::Now(u32::MAX));
         drop(limiter.enter(TENANT, GROUP, 0, UnixMs(0)));
-        assert!(limiter.lock().limiter.is_empty());
+        assert!(limiter.lock().scopes.is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! The door: one request comes in, one answer goes out.
 //!
-//! A request that may change something is handled in a task of its own, which runs to its end whether or not its client still listens:
-//! what was written to the store is also done in memory, told to listeners and waited for by a graceful stop. Neither a client that
-//! hangs up nor the timeout of the request cuts such a handler in two. It ends by itself, because everything in it has a bound: the store,
-//! the policies, and the body of the request, which fails once the client has gone. Requests that only read are dropped with their
+//! The handler of a request that may change something runs to its end whether or not its client still listens: what was written to the
+//! store is also done in memory, told to listeners and waited for by a graceful stop. Neither a client that hangs up nor the timeout of
+//! the request cuts such a handler in two: see [`Handler`]. It ends by itself, because everything in it has a bound: the store, the
+//! policies, and the body of the request, which fails once the client has gone. Requests that only read are dropped with their
 //! connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +19,7 @@ use tower::ServiceExt as _;
 
 use super::client::{Listening, RequestBody};
 use super::error::Problem;
+use super::handler::Handler;
 
 /// When a request is given up. A route that has bounds of its own gives more time to what it does within them.
 #[derive(Clone, Debug)]
@@ -90,14 +91,14 @@ impl Door {
         let mut request = request.map(|body| RequestBody::of(body, &client));
         request.extensions_mut().insert(client);
         let router = self.router.clone();
-        let handler = self.handlers.spawn(async move {
+        let handler = Handler::new(&self.handlers, async move {
             let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
             drop(permit);
             answer
         });
         tokio::select! {
             biased;
-            answered = handler => listening.watch(answered.unwrap_or_else(|_| Problem::internal().into_response())),
+            answered = handler => listening.watch(answered),
             () = deadline.passed() => Problem::too_slow().into_response(),
         }
     }

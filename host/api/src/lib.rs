@@ -8,6 +8,7 @@ mod compat;
 pub mod connections;
 pub mod door;
 pub mod error;
+mod handler;
 pub mod idempotency;
 pub mod input;
 mod line_break;

@@ -21,7 +21,8 @@ impl Catalog {
         match overrides {
             Some(overrides) => {
                 let effective = self.overridden(group, overrides).map_err(unusable)?;
-                let plan = self.make_plan(group, &effective).await?;
+                // Boxed here and below, because nearly all attempts find their plan made, and carry no room for the making.
+                let plan = Box::pin(self.make_plan(group, &effective)).await?;
                 // A plan with overrides is not cached, but the plugins that were loaded for it would stay loaded.
                 self.plans.shed(&self.runtime.registry);
                 Ok(plan)
@@ -33,7 +34,7 @@ impl Catalog {
                 if let Some(plan) = self.plans.get(&group.plan, keys_epoch) {
                     return Ok(plan);
                 }
-                let plan = self.make_plan(group, effective).await?;
+                let plan = Box::pin(self.make_plan(group, effective)).await?;
                 self.plans.put(&group.plan, &plan, keys_epoch);
                 self.plans.shed(&self.runtime.registry);
                 Ok(plan)

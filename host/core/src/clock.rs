@@ -32,6 +32,7 @@ impl UnixMs {
 
     /// Returns this time plus `duration`, rounded up to a whole millisecond so that nothing becomes due early.
     #[must_use]
+    #[inline]
     pub fn plus(self, duration: Duration) -> Self {
         let ms = duration.as_nanos().div_ceil(1_000_000);
         Self(self.0.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
@@ -39,18 +40,21 @@ impl UnixMs {
 
     /// Returns this time minus `duration`.
     #[must_use]
+    #[inline]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// Returns the time since `earlier`; zero if `earlier` is later.
     #[must_use]
+    #[inline]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// Returns this time for a policy, with times before 1970 as 0.
     #[must_use]
+    #[inline]
     pub fn as_u64(self) -> u64 {
         u64::try_from(self.0).unwrap_or(0)
     }

@@ -152,7 +152,8 @@ impl Intake {
         let own_delay = period("/limits/max_delay", &doc.limits.max_delay)?;
         let max_delay = own_delay.into_iter().chain(effective.limits.max_delay).min();
         if let Some(overrides) = &doc.policy {
-            self.check_overrides(group, overrides, checked).await?;
+            // Boxed, because few jobs have overrides.
+            Box::pin(self.check_overrides(group, overrides, checked)).await?;
         }
         let on_success = self.template(group, "/on_success", doc.on_success.as_deref(), checked, depth).await?;
         let on_failure = self.template(group, "/on_failure", doc.on_failure.as_deref(), checked, depth).await?;

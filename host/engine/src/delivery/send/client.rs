@@ -81,7 +81,8 @@ impl Client {
             }
         }
         let stopwatch = Stopwatch::start();
-        let mut connection = self.connect(requester, &outgoing.url, deadline).await?;
+        // Boxed, because most requests find an open connection.
+        let mut connection = Box::pin(self.connect(requester, &outgoing.url, deadline)).await?;
         let connect = stopwatch.elapsed();
         match respond(&mut connection, outgoing, deadline).await? {
             Ok(response) => Ok(self.reply(response, connection, origin, deadline, connect)),

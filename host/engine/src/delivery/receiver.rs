@@ -29,7 +29,7 @@ use self::concurrency::{ReceiverLimits, ReceiverSlot};
 use self::original_due_times::OriginalDueTimes;
 pub use self::pauses::Asks;
 use self::pauses::Pauses;
-use self::retry_slots::{Turn, Waits};
+use self::retry_slots::{Refusal, Turn};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Job};
@@ -41,7 +41,7 @@ const IDLE_RETENTION: Duration = Duration::from_secs(900);
 pub struct Receivers {
     breakers: Arc<Breakers>,
     pauses: Arc<Pauses>,
-    places: Arc<ReceiverLimits>,
+    limits: Arc<ReceiverLimits>,
     waiting: Mutex<OriginalDueTimes>,
 }
 
@@ -49,7 +49,7 @@ pub struct Receivers {
 pub struct Pass {
     breaker: breakers::Pass,
     pause: pauses::Pass,
-    seat: Option<ReceiverSlot>,
+    slot: Option<ReceiverSlot>,
 }
 
 /// An attempt that has reported its receiver's health, and not yet whether the receiver asked for a pause.
@@ -138,7 +138,7 @@ impl Receivers {
     pub fn new(delivery: &Delivery) -> Self {
         let breakers = Arc::new(Breakers::new(delivery));
         let pauses = Arc::new(Pauses::new(delivery));
-        Self { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
+        Self { breakers, pauses, limits: Arc::default(), waiting: Mutex::default() }
     }
 
     /// Requests the right to make an attempt of `job` now. At most `most` attempts of its group may be on their way to the receiver.
@@ -146,12 +146,19 @@ impl Receivers {
     /// # Errors
     /// Returns [`Postponed`] with a retry slot of the job's own.
     pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, Postponed> {
-        self.ask(job, to, most, now, Waits::InLine)
+        self.check(job, to, most, now).map_err(|(why, refusal)| {
+            let until = match why {
+                Why::LeftAlone => self.breakers.reserve(job.tenant, &to.origin, why.turn(job), refusal),
+                Why::Paused => self.pauses.reserve(job.group, to.url.as_ref(), job.id, refusal),
+                Why::Full => self.limits.reserve(job.group, &to.origin, refusal),
+            };
+            Postponed { why, until }
+        })
     }
 
     /// Requests the same for a caller that asks again anyway: a refusal returns `None` and reserves no retry slot.
     pub fn try_enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Option<Pass> {
-        self.ask(job, to, most, now, Waits::Nowhere).ok()
+        self.check(job, to, most, now).ok()
     }
 
     /// Begins a pause, because a receiver has responded to an attempt of the group with `Retry-After`. Returns the end of a new pause.
@@ -159,26 +166,19 @@ impl Receivers {
         self.pauses.begin(group, request.url, request.time, now)
     }
 
-    fn ask(
-        &self,
-        job: &Job,
-        to: &Destination,
-        most: Option<u32>,
-        now: UnixMs,
-        waits: Waits,
-    ) -> Result<Pass, Postponed> {
-        let refused = |why: Why| move |until| Postponed { why, until };
+    fn check(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, (Why, Refusal)> {
+        let refused = |why: Why| move |refusal| (why, refusal);
         // Rights that can be returned without a trace are taken first; a circuit breaker's probe cannot be returned.
-        let seat = most.map(|most| self.places.enter(job.group, &to.origin, most, now, waits)).transpose();
-        let seat = seat.map_err(refused(Why::Full))?;
-        let pause = self.pauses.enter(job.group, to.url.as_ref(), now, (job.id, waits));
+        let slot = most.map(|most| self.limits.enter(job.group, &to.origin, most, now)).transpose();
+        let slot = slot.map_err(refused(Why::Full))?;
+        let pause = self.pauses.enter(job.group, to.url.as_ref(), job.id, now);
         let pause = pause.map_err(refused(Why::Paused))?;
-        let breaker = self.breakers.enter(job.tenant, &to.origin, now, (Why::LeftAlone.turn(job), waits));
+        let breaker = self.breakers.enter(job.tenant, &to.origin, Why::LeftAlone.turn(job), now);
         let breaker = breaker.map_err(refused(Why::LeftAlone))?;
         if job.max_delay.is_some() {
             self.waiting().forget(job);
         }
-        Ok(Pass { breaker, pause, seat })
+        Ok(Pass { breaker, pause, slot })
     }
 
     /// Returns when the job was due before it was first postponed.
@@ -211,8 +211,8 @@ impl Receivers {
 impl Pass {
     /// Ends the attempt, and reports the receiver's health.
     pub fn report(self, health: Health, now: UnixMs) -> (Option<BreakerChange>, Reported) {
-        if let Some(seat) = self.seat {
-            seat.leave(now);
+        if let Some(slot) = self.slot {
+            slot.leave(now);
         }
         (self.breaker.report(health, now), Reported { pause: self.pause })
     }
@@ -240,7 +240,7 @@ mod tests {
     fn receivers() -> Receivers {
         let breakers = Arc::new(Breakers::with(1, Duration::from_secs(5)));
         let pauses = Arc::new(Pauses::with(Duration::from_secs(300)));
-        Receivers { breakers, pauses, places: Arc::default(), waiting: Mutex::default() }
+        Receivers { breakers, pauses, limits: Arc::default(), waiting: Mutex::default() }
     }
 
     fn job(run_at: i64, max_delay: Option<u64>) -> Job {

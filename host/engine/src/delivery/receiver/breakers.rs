@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::IDLE_RETENTION;
 use super::circuit_breaker::{BreakerChange, CircuitBreaker, Entry, Health, Rules};
-use super::retry_slots::{LEAST, Turn, Waits};
+use super::retry_slots::{LEAST, Refusal, Turn};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::TenantId;
@@ -49,7 +49,7 @@ struct Key {
 
 #[derive(Default)]
 struct ReceiverBreaker {
-    machine: CircuitBreaker,
+    breaker: CircuitBreaker,
     asked_at: UnixMs,
 }
 
@@ -80,31 +80,38 @@ impl Breakers {
     /// Requests an attempt of a tenant's job now.
     ///
     /// # Errors
-    /// Returns the time at which to ask again, if the circuit breaker is open.
+    /// Returns [`Refusal`] if the circuit breaker is open.
     pub(super) fn enter(
         self: &Arc<Self>,
         tenant: TenantId,
         origin: &str,
+        turn: Turn,
         now: UnixMs,
-        ask: (Turn, Waits),
-    ) -> Result<Pass, UnixMs> {
+    ) -> Result<Pass, Refusal> {
         let mut pass = Pass { breakers: Arc::clone(self), key: None, is_probe: false };
         let Some(rules) = self.rules.filter(|_| origin.len() <= ORIGIN_LEN) else { return Ok(pass) };
         let key = Key { tenant, origin: origin.to_owned() };
         let mut inner = self.lock();
         // All open circuit breakers share one pace of retry slots: the number of jobs that are checked in a second does not grow with the
         // number of dead receivers.
-        let step = LEAST * inner.open.max(1);
+        let spacing = LEAST * inner.open.max(1);
         if let Some(known) = inner.known.get_mut(&key) {
             known.asked_at = now;
-            match known.machine.enter(&rules, now, step, ask) {
+            match known.breaker.enter(&rules, turn, now, spacing) {
                 Entry::Pass => {}
                 Entry::Probe => pass.is_probe = true,
-                Entry::Wait(at) => return Err(at),
+                Entry::Refused(refusal) => return Err(refusal),
             }
         }
         pass.key = Some(key);
         Ok(pass)
+    }
+
+    /// Reserves the retry slot of a refused job.
+    pub(super) fn reserve(&self, tenant: TenantId, origin: &str, turn: Turn, refusal: Refusal) -> UnixMs {
+        let key = Key { tenant, origin: origin.to_owned() };
+        // The circuit breaker may have closed since the refusal.
+        self.lock().known.get_mut(&key).map_or(refusal.retry_at, |known| known.breaker.reserve(turn, refusal))
     }
 
     /// Returns the number of open circuit breakers.
@@ -129,8 +136,8 @@ impl Breakers {
         }
         let known = inner.known.entry(key.clone()).or_default();
         known.asked_at = known.asked_at.max(now);
-        let change = known.machine.report(&rules, is_probe, health, now);
-        if known.machine.is_blank() {
+        let change = known.breaker.report(&rules, is_probe, health, now);
+        if known.breaker.is_blank() {
             inner.known.remove(&key);
         }
         match change {
@@ -156,9 +163,9 @@ impl Inner {
         let fresh = |at: UnixMs| now.since(at) < IDLE_RETENTION;
         self.known.retain(|_, known| {
             known.asked_at = known.asked_at.min(now);
-            known.machine.is_needed(rules, now) || fresh(known.asked_at)
+            known.breaker.is_needed(rules, now) || fresh(known.asked_at)
         });
-        let open = self.known.values().filter(|known| known.machine.is_open()).count();
+        let open = self.known.values().filter(|known| known.breaker.is_open()).count();
         self.open = u32::try_from(open).unwrap_or(u32::MAX);
     }
 }
@@ -185,24 +192,22 @@ mod tests {
     use super::*;
 
     const TENANT: TenantId = TenantId(1);
-    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
-    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
 
     fn breakers(failures: u32) -> Arc<Breakers> {
         Arc::new(Breakers::with(failures, Duration::from_secs(5)))
     }
 
     fn fail(breakers: &Arc<Breakers>, tenant: TenantId, origin: &str, now: i64) -> Option<BreakerChange> {
-        breakers.enter(tenant, origin, UnixMs(now), NEW).ok()?.report(Health::Failed, UnixMs(now))
+        breakers.enter(tenant, origin, Turn::New, UnixMs(now)).ok()?.report(Health::Failed, UnixMs(now))
     }
 
     #[test]
     fn each_tenant_and_each_origin_has_its_own() {
         let breakers = breakers(1);
         assert!(fail(&breakers, TENANT, "http://a", 0).is_some());
-        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), NEW).is_err());
+        assert!(breakers.enter(TENANT, "http://a", Turn::New, UnixMs(0)).is_err());
         for (tenant, origin) in [(TENANT, "http://b"), (TENANT, "http://a:81"), (TenantId(2), "http://a")] {
-            assert!(breakers.enter(tenant, origin, UnixMs(0), NEW).is_ok(), "{origin}");
+            assert!(breakers.enter(tenant, origin, Turn::New, UnixMs(0)).is_ok(), "{origin}");
         }
         assert_eq!(breakers.open(UnixMs(0)), 1);
     }
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn without_failures_there_is_no_memory_of_anything() {
         let breakers = breakers(2);
-        let pass = || breakers.enter(TENANT, "http://a", UnixMs(0), NEW).unwrap();
+        let pass = || breakers.enter(TENANT, "http://a", Turn::New, UnixMs(0)).unwrap();
         for health in [Health::Answered, Health::Unknown] {
             pass().report(health, UnixMs(0));
             assert!(breakers.lock().known.is_empty());
@@ -225,10 +230,10 @@ mod tests {
     fn a_probe_that_is_dropped_is_followed_by_another() {
         let breakers = breakers(1);
         fail(&breakers, TENANT, "http://a", 0);
-        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).unwrap();
-        assert!(breakers.enter(TENANT, "http://a", UnixMs(5_000), NEW).is_err());
+        let probe = breakers.enter(TENANT, "http://a", Turn::New, UnixMs(5_000)).unwrap();
+        assert!(breakers.enter(TENANT, "http://a", Turn::New, UnixMs(5_000)).is_err());
         drop(probe);
-        let probe = breakers.enter(TENANT, "http://a", UnixMs(5_000), BACK).unwrap();
+        let probe = breakers.enter(TENANT, "http://a", Turn::Back, UnixMs(5_000)).unwrap();
         assert_eq!(probe.report(Health::Answered, UnixMs(5_001)), Some(BreakerChange::Closed));
         assert_eq!(breakers.open(UnixMs(5_001)), 0);
     }
@@ -240,7 +245,7 @@ mod tests {
             fail(&breakers, TENANT, &format!("http://{n}"), 0);
         }
         assert_eq!(breakers.lock().known.len(), MOST);
-        assert!(breakers.enter(TENANT, &format!("http://{MOST}"), UnixMs(0), NEW).is_ok(), "it has no breaker");
+        assert!(breakers.enter(TENANT, &format!("http://{MOST}"), Turn::New, UnixMs(0)).is_ok(), "it has no breaker");
         let later = i64::try_from(IDLE_RETENTION.as_millis()).unwrap();
         assert!(fail(&breakers, TENANT, "http://new", later).is_some());
         assert_eq!(breakers.lock().known.len(), 1);
@@ -249,27 +254,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_does_nothing() {
+    fn disabled_breakers_let_everything_pass() {
         let breakers = breakers(0);
         assert!((0..100).all(|_| fail(&breakers, TENANT, "http://a", 0).is_none()));
-        assert!(breakers.enter(TENANT, "http://a", UnixMs(0), NEW).is_ok());
+        assert!(breakers.enter(TENANT, "http://a", Turn::New, UnixMs(0)).is_ok());
     }
 
     #[test]
-    fn many_lines_together_are_as_fast_as_one() {
+    fn open_breakers_share_one_pace_of_retry_slots() {
         let breakers = breakers(1);
         for n in 0..10 {
             fail(&breakers, TENANT, &n.to_string(), 0);
         }
         let mut waits = Vec::new();
         for _ in 0..100 {
-            waits.extend((0..10).filter_map(|n| breakers.enter(TENANT, &n.to_string(), UnixMs(0), NEW).err()));
+            waits.extend((0..10).map(|n| {
+                let refusal = breakers.enter(TENANT, &n.to_string(), Turn::New, UnixMs(0)).err().unwrap();
+                breakers.reserve(TENANT, &n.to_string(), Turn::New, refusal)
+            }));
         }
         assert_eq!(waits.len(), 1_000);
         let within = |ms: i64| waits.iter().filter(|at| at.0 < 5_000 + ms).count();
         assert_eq!((within(100), within(500)), (100, 500), "a thousand in a second");
         assert_eq!(breakers.open(UnixMs(0)), 10);
-        let probe = breakers.enter(TENANT, "0", UnixMs(9_000), BACK).ok().unwrap();
+        let probe = breakers.enter(TENANT, "0", Turn::Back, UnixMs(9_000)).ok().unwrap();
         assert_eq!(probe.report(Health::Answered, UnixMs(9_000)), Some(BreakerChange::Closed));
         assert_eq!(breakers.open(UnixMs(9_000)), 9);
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::retry_slots::{RetrySlots, Turn, Waits};
+use super::retry_slots::{Refusal, RetrySlots, Turn};
 use carillon_core::clock::UnixMs;
 
 /// Threshold and pauses of a circuit breaker.
@@ -39,8 +39,8 @@ pub(super) enum Entry {
     Pass,
     /// The attempt may be made as the probe; all others wait for its result.
     Probe,
-    /// No attempt before this time.
-    Wait(UnixMs),
+    /// No attempt now.
+    Refused(Refusal),
 }
 
 /// Change of a circuit breaker's state.
@@ -63,19 +63,19 @@ enum State {
 #[derive(Clone, Debug)]
 pub(super) struct CircuitBreaker {
     state: State,
-    line: RetrySlots,
+    retry_slots: RetrySlots,
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, line: RetrySlots::default() }
+        Self { state: State::Closed { failures: 0 }, retry_slots: RetrySlots::default() }
     }
 }
 
 impl CircuitBreaker {
-    /// Requests an attempt now; retry slots are `step` apart. The caller must follow a probe with [`CircuitBreaker::report`].
-    pub(super) fn enter(&mut self, rules: &Rules, now: UnixMs, step: Duration, (turn, waits): (Turn, Waits)) -> Entry {
-        let place = |line: &mut RetrySlots, first| Entry::Wait(line.wait(first, step, turn, waits));
+    /// Requests an attempt now. The caller must follow a probe with [`CircuitBreaker::report`].
+    pub(super) fn enter(&mut self, rules: &Rules, turn: Turn, now: UnixMs, spacing: Duration) -> Entry {
+        let refused = |retry_at| Entry::Refused(Refusal { retry_at, spacing });
         match &mut self.state {
             State::Closed { .. } => Entry::Pass,
             State::Open { until, pause } => {
@@ -83,18 +83,24 @@ impl CircuitBreaker {
                 *until = (*until).min(now.plus(rules.longest_pause));
                 let (until, pause) = (*until, *pause);
                 if until > now {
-                    return place(&mut self.line, until);
+                    return refused(until);
                 }
                 // A job whose probe has failed must not be the next probe, too, while others wait.
-                if self.line.is_before(turn, now) {
-                    return place(&mut self.line, now.plus(step));
+                if self.retry_slots.is_before(turn, now) {
+                    return refused(now.plus(spacing));
                 }
-                self.line.leave(turn);
+                self.retry_slots.leave(turn);
                 self.state = State::HalfOpen { pause };
                 Entry::Probe
             }
-            State::HalfOpen { .. } => place(&mut self.line, now.plus(rules.pause)),
+            State::HalfOpen { .. } => refused(now.plus(rules.pause)),
         }
+    }
+
+    /// Reserves the retry slot of a refused job, which gives back the one that it had.
+    pub(super) fn reserve(&mut self, turn: Turn, refusal: Refusal) -> UnixMs {
+        self.retry_slots.leave(turn);
+        self.retry_slots.reserve(refusal)
     }
 
     /// Reports the result of an attempt that had passed, as a probe or not.
@@ -166,65 +172,79 @@ mod tests {
     const RULES: Rules =
         Rules { failures: 3, pause: Duration::from_millis(100), longest_pause: Duration::from_millis(1_000) };
 
-    const NEW: (Turn, Waits) = (Turn::New, Waits::InLine);
-    const BACK: (Turn, Waits) = (Turn::Back, Waits::InLine);
+    /// Decision about an attempt of a job that waits if it is refused.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Entered {
+        Pass,
+        Probe,
+        Wait(UnixMs),
+    }
+
+    /// Requests an attempt, and reserves a retry slot if it is refused.
+    fn enter(breaker: &mut CircuitBreaker, now: UnixMs, turn: Turn) -> Entered {
+        match breaker.enter(&RULES, turn, now, LEAST) {
+            Entry::Pass => Entered::Pass,
+            Entry::Probe => Entered::Probe,
+            Entry::Refused(refusal) => Entered::Wait(breaker.reserve(turn, refusal)),
+        }
+    }
 
     /// Returns a circuit breaker that opened at 0.
     fn opened() -> CircuitBreaker {
-        let mut machine = CircuitBreaker::default();
+        let mut breaker = CircuitBreaker::default();
         for _ in 1..RULES.failures {
-            assert_eq!(machine.report(&RULES, false, Health::Failed, UnixMs(0)), None);
+            assert_eq!(breaker.report(&RULES, false, Health::Failed, UnixMs(0)), None);
         }
-        let change = machine.report(&RULES, false, Health::Failed, UnixMs(0));
+        let change = breaker.report(&RULES, false, Health::Failed, UnixMs(0));
         assert_eq!(change, Some(BreakerChange::Opened(UnixMs(100))));
-        machine
+        breaker
     }
 
     #[test]
     fn it_opens_after_failures_in_a_row_only() {
-        let mut machine = CircuitBreaker::default();
+        let mut breaker = CircuitBreaker::default();
         for _ in 0..10 {
             for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
-                assert_eq!(machine.report(&RULES, false, health, UnixMs(0)), None);
-                assert_eq!(machine.enter(&RULES, UnixMs(0), LEAST, BACK), Entry::Pass);
+                assert_eq!(breaker.report(&RULES, false, health, UnixMs(0)), None);
+                assert_eq!(enter(&mut breaker, UnixMs(0), Turn::Back), Entered::Pass);
             }
         }
-        assert!(machine.is_blank());
+        assert!(breaker.is_blank());
         assert!(opened().is_open());
     }
 
     #[test]
     fn one_probe_passes_and_its_answer_closes() {
-        let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST, BACK), Entry::Wait(UnixMs(100)));
-        assert_eq!(machine.enter(&RULES, UnixMs(99), LEAST, BACK), Entry::Wait(UnixMs(101)), "one after the other");
-        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
-        assert_eq!(machine.enter(&RULES, UnixMs(101), LEAST, BACK), Entry::Wait(UnixMs(201)));
-        assert_eq!(machine.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
-        assert_eq!(machine.report(&RULES, true, Health::Answered, UnixMs(103)), Some(BreakerChange::Closed));
-        assert_eq!(machine.enter(&RULES, UnixMs(103), LEAST, BACK), Entry::Pass);
-        assert!(machine.is_blank());
+        let mut breaker = opened();
+        assert_eq!(enter(&mut breaker, UnixMs(99), Turn::Back), Entered::Wait(UnixMs(100)));
+        assert_eq!(enter(&mut breaker, UnixMs(99), Turn::Back), Entered::Wait(UnixMs(101)), "one after the other");
+        assert_eq!(enter(&mut breaker, UnixMs(100), Turn::Back), Entered::Probe);
+        assert_eq!(enter(&mut breaker, UnixMs(101), Turn::Back), Entered::Wait(UnixMs(201)));
+        assert_eq!(breaker.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
+        assert_eq!(breaker.report(&RULES, true, Health::Answered, UnixMs(103)), Some(BreakerChange::Closed));
+        assert_eq!(enter(&mut breaker, UnixMs(103), Turn::Back), Entered::Pass);
+        assert!(breaker.is_blank());
     }
 
     #[test]
-    fn who_only_asks_takes_no_place() {
-        let mut machine = opened();
-        let only_asks =
-            |machine: &mut CircuitBreaker, at| machine.enter(&RULES, UnixMs(at), LEAST, (Turn::Back, Waits::Nowhere));
-        assert_eq!([only_asks(&mut machine, 9), only_asks(&mut machine, 9)], [Entry::Wait(UnixMs(100)); 2]);
-        assert_eq!(machine.enter(&RULES, UnixMs(9), LEAST, BACK), Entry::Wait(UnixMs(100)), "the first place is free");
-        assert_eq!(only_asks(&mut machine, 100), Entry::Probe);
-        assert_eq!(only_asks(&mut machine, 100), Entry::Wait(UnixMs(200)));
+    fn refusal_alone_reserves_no_retry_slot() {
+        let mut breaker = opened();
+        let ask = |breaker: &mut CircuitBreaker, at| breaker.enter(&RULES, Turn::Back, UnixMs(at), LEAST);
+        let refused = |at| Entry::Refused(Refusal { retry_at: UnixMs(at), spacing: LEAST });
+        assert_eq!([ask(&mut breaker, 9), ask(&mut breaker, 9)], [refused(100); 2]);
+        assert_eq!(enter(&mut breaker, UnixMs(9), Turn::Back), Entered::Wait(UnixMs(100)), "the first slot is free");
+        assert_eq!(ask(&mut breaker, 100), Entry::Probe);
+        assert_eq!(ask(&mut breaker, 100), refused(200));
     }
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let (mut machine, mut now) = (opened(), UnixMs(100));
+        let (mut breaker, mut now) = (opened(), UnixMs(100));
         for pause in [200, 400, 800, 1_000, 1_000] {
-            assert_eq!(machine.enter(&RULES, now, LEAST, BACK), Entry::Probe);
-            assert_eq!(machine.report(&RULES, true, Health::Failed, now), None, "it stays open");
+            assert_eq!(enter(&mut breaker, now, Turn::Back), Entered::Probe);
+            assert_eq!(breaker.report(&RULES, true, Health::Failed, now), None, "it stays open");
             assert!(
-                matches!(machine.enter(&RULES, now, LEAST, BACK), Entry::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
+                matches!(enter(&mut breaker, now, Turn::Back), Entered::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
             );
             now = now.plus(Duration::from_millis(pause));
         }
@@ -232,38 +252,38 @@ mod tests {
 
     #[test]
     fn probe_is_one_of_those_that_wait_and_not_the_one_that_failed() {
-        let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(5), LEAST, NEW), Entry::Wait(UnixMs(100)));
+        let mut breaker = opened();
+        assert_eq!(enter(&mut breaker, UnixMs(5), Turn::New), Entered::Wait(UnixMs(100)));
         assert_eq!(
-            machine.enter(&RULES, UnixMs(100), LEAST, NEW),
-            Entry::Wait(UnixMs(101)),
+            enter(&mut breaker, UnixMs(100), Turn::New),
+            Entered::Wait(UnixMs(101)),
             "it comes from an attempt"
         );
-        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
-        let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(5), LEAST, NEW), Entry::Wait(UnixMs(100)));
-        assert_eq!(machine.enter(&RULES, UnixMs(9_000), LEAST, NEW), Entry::Probe, "the other one has gone");
+        assert_eq!(enter(&mut breaker, UnixMs(100), Turn::Back), Entered::Probe);
+        let mut breaker = opened();
+        assert_eq!(enter(&mut breaker, UnixMs(5), Turn::New), Entered::Wait(UnixMs(100)));
+        assert_eq!(enter(&mut breaker, UnixMs(9_000), Turn::New), Entered::Probe, "the other one has gone");
     }
 
     #[test]
     fn a_probe_that_says_nothing_is_followed_by_another() {
-        let mut machine = opened();
-        assert_eq!(machine.enter(&RULES, UnixMs(100), LEAST, BACK), Entry::Probe);
-        assert_eq!(machine.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
-        assert_eq!(machine.enter(&RULES, UnixMs(120), LEAST, BACK), Entry::Probe);
+        let mut breaker = opened();
+        assert_eq!(enter(&mut breaker, UnixMs(100), Turn::Back), Entered::Probe);
+        assert_eq!(breaker.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
+        assert_eq!(enter(&mut breaker, UnixMs(120), Turn::Back), Entered::Probe);
     }
 
     #[test]
     fn a_clock_that_is_set_back_holds_nothing_up() {
-        let mut machine = CircuitBreaker::default();
+        let mut breaker = CircuitBreaker::default();
         let late = UnixMs(1_000_000_000);
         for _ in 0..RULES.failures {
-            machine.report(&RULES, false, Health::Failed, late);
+            breaker.report(&RULES, false, Health::Failed, late);
         }
-        assert!(matches!(machine.enter(&RULES, late, LEAST, BACK), Entry::Wait(_)));
-        let waits = machine.enter(&RULES, UnixMs(0), LEAST, BACK);
-        assert!(matches!(waits, Entry::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
-        assert_eq!(machine.enter(&RULES, UnixMs(1_000), LEAST, BACK), Entry::Probe);
+        assert!(matches!(enter(&mut breaker, late, Turn::Back), Entered::Wait(_)));
+        let waits = enter(&mut breaker, UnixMs(0), Turn::Back);
+        assert!(matches!(waits, Entered::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
+        assert_eq!(enter(&mut breaker, UnixMs(1_000), Turn::Back), Entered::Probe);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -290,40 +310,40 @@ mod tests {
     proptest! {
         #[test]
         fn one_probe_at_a_time_and_nobody_waits_for_nothing(steps in steps()) {
-            let (mut machine, mut now, mut passed) = (CircuitBreaker::default(), UnixMs(0), Vec::new());
-            let mut places = std::collections::HashSet::new();
+            let (mut breaker, mut now, mut passed) = (CircuitBreaker::default(), UnixMs(0), Vec::new());
+            let mut slots = std::collections::HashSet::new();
             for step in steps {
-                let was_open = machine.is_open();
+                let was_open = breaker.is_open();
                 match step {
                     Step::Pass(ms) => now = now.plus(Duration::from_millis(u64::from(ms))),
-                    Step::Enter => match machine.enter(&RULES, now, LEAST, BACK) {
-                        Entry::Pass => {
+                    Step::Enter => match enter(&mut breaker, now, Turn::Back) {
+                        Entered::Pass => {
                             prop_assert!(!was_open);
                             passed.push(false);
                         }
-                        Entry::Probe => {
+                        Entered::Probe => {
                             prop_assert!(was_open && !passed.contains(&true), "one probe at a time");
                             passed.push(true);
                         }
-                        Entry::Wait(at) => {
+                        Entered::Wait(at) => {
                             prop_assert!(was_open && at > now, "who waits does not come back at once");
-                            prop_assert!(places.insert(at), "two in one place");
+                            prop_assert!(slots.insert(at), "two jobs in one slot");
                             let most = now.plus(RULES.longest_pause).plus(LONGEST).plus(LEAST);
                             prop_assert!(at <= most, "nobody waits for ever");
                         }
                     },
                     Step::Report(which, health) if !passed.is_empty() => {
                         let is_probe = passed.swap_remove(which % passed.len());
-                        match machine.report(&RULES, is_probe, health, now) {
+                        match breaker.report(&RULES, is_probe, health, now) {
                             Some(BreakerChange::Opened(until)) => {
-                                prop_assert!(!was_open && machine.is_open());
+                                prop_assert!(!was_open && breaker.is_open());
                                 prop_assert!(until > now && until <= now.plus(RULES.longest_pause));
                             }
                             Some(BreakerChange::Closed) => {
-                                prop_assert!(is_probe && health == Health::Answered && !machine.is_open());
-                                places.clear();
+                                prop_assert!(is_probe && health == Health::Answered && !breaker.is_open());
+                                slots.clear();
                             }
-                            None => prop_assert_eq!(was_open, machine.is_open()),
+                            None => prop_assert_eq!(was_open, breaker.is_open()),
                         }
                     }
                     Step::Report(..) => {}
@@ -331,13 +351,13 @@ mod tests {
             }
             // Whatever happened before: when its probes succeed, it closes.
             for is_probe in passed {
-                machine.report(&RULES, is_probe, Health::Answered, now);
+                breaker.report(&RULES, is_probe, Health::Answered, now);
             }
             let later = now.plus(RULES.longest_pause);
-            if machine.enter(&RULES, later, LEAST, BACK) == Entry::Probe {
-                machine.report(&RULES, true, Health::Answered, later);
+            if enter(&mut breaker, later, Turn::Back) == Entered::Probe {
+                breaker.report(&RULES, true, Health::Answered, later);
             }
-            prop_assert!(!machine.is_open());
+            prop_assert!(!breaker.is_open());
         }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::retry_slots::{LEAST, RetrySlots, Waits};
+use super::retry_slots::{LEAST, Refusal, RetrySlots};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::GroupId;
 
@@ -43,12 +43,12 @@ struct State {
     mean: Duration,
     /// Time at which a slot was last taken or returned.
     moved_at: UnixMs,
-    line: RetrySlots,
+    retry_slots: RetrySlots,
 }
 
 /// One receiver slot. Dropping it returns it.
 pub(super) struct ReceiverSlot {
-    places: Arc<ReceiverLimits>,
+    limits: Arc<ReceiverLimits>,
     key: Key,
     since: UnixMs,
     took: Option<Duration>,
@@ -58,15 +58,14 @@ impl ReceiverLimits {
     /// Takes one of `most` slots.
     ///
     /// # Errors
-    /// Returns the time at which to ask again, if all are taken: a retry slot of its own for a job that waits.
+    /// Returns [`Refusal`] if all are taken.
     pub(super) fn enter(
         self: &Arc<Self>,
         group: GroupId,
         origin: &str,
         most: u32,
         now: UnixMs,
-        waits: Waits,
-    ) -> Result<ReceiverSlot, UnixMs> {
+    ) -> Result<ReceiverSlot, Refusal> {
         let key = Key { group, origin: origin.to_owned() };
         let mut known = self.lock();
         if known.len() >= MOST && !known.contains_key(&key) {
@@ -75,13 +74,19 @@ impl ReceiverLimits {
         let state = known.entry(key.clone()).or_default();
         if state.taken >= most {
             let pace = (state.mean / most.max(1)).max(now.since(state.moved_at));
-            let step = (pace / 2).clamp(LEAST, SLOWEST);
-            let next = now.plus(step);
-            return Err(if waits == Waits::InLine { state.line.place(next, step) } else { next });
+            let spacing = (pace / 2).clamp(LEAST, SLOWEST);
+            return Err(Refusal { retry_at: now.plus(spacing), spacing });
         }
         state.taken += 1;
         state.moved_at = now;
-        Ok(ReceiverSlot { places: Arc::clone(self), key, since: now, took: None })
+        Ok(ReceiverSlot { limits: Arc::clone(self), key, since: now, took: None })
+    }
+
+    /// Reserves the retry slot of a refused job.
+    pub(super) fn reserve(&self, group: GroupId, origin: &str, refusal: Refusal) -> UnixMs {
+        let key = Key { group, origin: origin.to_owned() };
+        // All slots may have become free since the refusal.
+        self.lock().get_mut(&key).map_or(refusal.retry_at, |state| state.retry_slots.reserve(refusal))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, State>> {
@@ -90,7 +95,7 @@ impl ReceiverLimits {
 }
 
 fn forget(known: &mut HashMap<Key, State>, now: UnixMs) {
-    known.retain(|_, state| state.taken > 0 || !state.line.is_over(now));
+    known.retain(|_, state| state.taken > 0 || !state.retry_slots.is_over(now));
     if known.len() >= MOST {
         known.retain(|_, state| state.taken > 0);
     }
@@ -98,7 +103,7 @@ fn forget(known: &mut HashMap<Key, State>, now: UnixMs) {
 
 impl Default for State {
     fn default() -> Self {
-        Self { taken: 0, mean: FIRST_GUESS, moved_at: UnixMs(0), line: RetrySlots::default() }
+        Self { taken: 0, mean: FIRST_GUESS, moved_at: UnixMs(0), retry_slots: RetrySlots::default() }
     }
 }
 
@@ -111,7 +116,7 @@ impl ReceiverSlot {
 
 impl Drop for ReceiverSlot {
     fn drop(&mut self) {
-        let mut known = self.places.lock();
+        let mut known = self.limits.lock();
         let Some(state) = known.get_mut(&self.key) else { return };
         state.taken -= 1;
         if let Some(took) = self.took {
@@ -119,7 +124,7 @@ impl Drop for ReceiverSlot {
             state.mean = (state.mean * (SMOOTHING - 1) + took) / SMOOTHING;
         }
         // Where no job ever had to wait, the state is not needed.
-        if state.taken == 0 && state.line == RetrySlots::default() {
+        if state.taken == 0 && state.retry_slots == RetrySlots::default() {
             known.remove(&self.key);
         }
     }
@@ -133,93 +138,107 @@ mod tests {
     const GROUP: GroupId = GroupId(1);
     const HERE: &str = "http://a";
 
-    fn enter(places: &Arc<ReceiverLimits>, most: u32, now: i64) -> Result<ReceiverSlot, UnixMs> {
-        places.enter(GROUP, HERE, most, UnixMs(now), Waits::InLine)
+    /// Takes a slot, or reserves a retry slot.
+    fn enter_at(limits: &Arc<ReceiverLimits>, origin: &str, most: u32, now: i64) -> Result<ReceiverSlot, UnixMs> {
+        let entered = limits.enter(GROUP, origin, most, UnixMs(now));
+        entered.map_err(|refusal| limits.reserve(GROUP, origin, refusal))
+    }
+
+    fn enter(limits: &Arc<ReceiverLimits>, most: u32, now: i64) -> Result<ReceiverSlot, UnixMs> {
+        enter_at(limits, HERE, most, now)
     }
 
     #[test]
-    fn places_are_of_a_group_and_an_origin_and_are_given_back() {
-        let places = Arc::new(ReceiverLimits::default());
-        let seats = [enter(&places, 2, 0).ok().unwrap(), enter(&places, 2, 0).ok().unwrap()];
-        assert!(enter(&places, 2, 0).is_err());
-        assert!(enter(&places, 3, 0).is_ok(), "the limit is the group's present one");
-        assert!(places.enter(GROUP, "http://b", 2, UnixMs(0), Waits::InLine).is_ok());
-        assert!(places.enter(GroupId(2), HERE, 2, UnixMs(0), Waits::InLine).is_ok());
-        drop(seats);
-        assert!(enter(&places, 1, 0).is_ok());
+    fn slots_belong_to_a_group_and_an_origin_and_are_returned() {
+        let limits = Arc::new(ReceiverLimits::default());
+        let slots = [enter(&limits, 2, 0).ok().unwrap(), enter(&limits, 2, 0).ok().unwrap()];
+        assert!(enter(&limits, 2, 0).is_err());
+        assert!(enter(&limits, 3, 0).is_ok(), "the limit is the group's present one");
+        assert!(limits.enter(GROUP, "http://b", 2, UnixMs(0)).is_ok());
+        assert!(limits.enter(GroupId(2), HERE, 2, UnixMs(0)).is_ok());
+        drop(slots);
+        assert!(enter(&limits, 1, 0).is_ok());
     }
 
     #[test]
-    fn who_waits_comes_back_at_twice_the_pace_of_the_places() {
-        let places = Arc::new(ReceiverLimits::default());
+    fn waiting_jobs_come_back_at_twice_the_pace_of_the_slots() {
+        let limits = Arc::new(ReceiverLimits::default());
         for at in 0..100 {
-            enter(&places, 1, at).ok().unwrap().leave(UnixMs(at + 1_000));
+            enter(&limits, 1, at).ok().unwrap().leave(UnixMs(at + 1_000));
             // Keeps the state from being forgotten, as a waiting job does.
-            let seat = enter(&places, 1, at).ok().unwrap();
-            assert!(enter(&places, 1, at).is_err());
-            drop(seat);
+            let slot = enter(&limits, 1, at).ok().unwrap();
+            assert!(enter(&limits, 1, at).is_err());
+            drop(slot);
         }
         let now = 2_000_000;
-        let _seats = [enter(&places, 2, now).ok().unwrap(), enter(&places, 2, now).ok().unwrap()];
-        let waits: Vec<_> = (0..4).map(|_| enter(&places, 2, now).err().unwrap().0 - now).collect();
+        let _slots = [enter(&limits, 2, now).ok().unwrap(), enter(&limits, 2, now).ok().unwrap()];
+        let waits: Vec<_> = (0..4).map(|_| enter(&limits, 2, now).err().unwrap().0 - now).collect();
         let step = waits[0];
-        assert!((240..=251).contains(&step), "a place is free every 500 ms: {waits:?}");
+        assert!((240..=251).contains(&step), "a slot is free every 500 ms: {waits:?}");
         assert!(waits.windows(2).all(|pair| (step - 1..=step + 1).contains(&(pair[1] - pair[0]))), "{waits:?}");
     }
 
     #[test]
-    fn who_only_asks_is_in_nobodys_way() {
-        let places = Arc::new(ReceiverLimits::default());
-        let _seat = enter(&places, 1, 0).ok().unwrap();
-        let only_asks = || places.enter(GROUP, HERE, 1, UnixMs(0), Waits::Nowhere).err().unwrap();
-        let first = only_asks();
-        assert_eq!([only_asks(), enter(&places, 1, 0).err().unwrap()], [first; 2]);
+    fn refusal_alone_reserves_no_retry_slot() {
+        let limits = Arc::new(ReceiverLimits::default());
+        let _slot = enter(&limits, 1, 0).ok().unwrap();
+        let refused = || limits.enter(GROUP, HERE, 1, UnixMs(0)).err().unwrap().retry_at;
+        let first = refused();
+        assert_eq!([refused(), enter(&limits, 1, 0).err().unwrap()], [first; 2]);
+        assert_ne!(enter(&limits, 1, 0).err().unwrap(), first, "the first retry slot is reserved");
     }
 
     #[test]
-    fn a_receiver_that_hangs_is_asked_after_more_and_more_seldom() {
-        let places = Arc::new(ReceiverLimits::default());
-        let _seat = enter(&places, 1, 0).ok().unwrap();
-        let (mut now, mut looks) = (0, 0);
+    fn retry_slot_is_at_once_where_all_slots_have_become_free() {
+        let limits = Arc::new(ReceiverLimits::default());
+        let slot = limits.enter(GROUP, HERE, 1, UnixMs(0)).ok().unwrap();
+        let refusal = limits.enter(GROUP, HERE, 1, UnixMs(0)).err().unwrap();
+        drop(slot);
+        assert_eq!(limits.reserve(GROUP, HERE, refusal), refusal.retry_at);
+        assert!(limits.lock().is_empty());
+    }
+
+    #[test]
+    fn receiver_that_hangs_is_checked_more_and_more_rarely() {
+        let limits = Arc::new(ReceiverLimits::default());
+        let _slot = enter(&limits, 1, 0).ok().unwrap();
+        let (mut now, mut checks) = (0, 0);
         while now < 600_000 {
-            now = enter(&places, 1, now).err().unwrap().0;
-            looks += 1;
+            now = enter(&limits, 1, now).err().unwrap().0;
+            checks += 1;
         }
-        assert!(looks < 40, "{looks}");
+        assert!(checks < 40, "{checks}");
     }
 
     #[test]
-    fn nobody_comes_back_at_once_or_in_hours_whatever_the_pace() {
+    fn retry_slot_is_neither_at_once_nor_in_hours_whatever_the_pace() {
         for took in [0, 1, 86_400_000] {
-            let places = Arc::new(ReceiverLimits::default());
-            let _others = enter(&places, 2, 0).ok().unwrap();
+            let limits = Arc::new(ReceiverLimits::default());
+            let _others = enter(&limits, 2, 0).ok().unwrap();
             for _ in 0..200 {
-                enter(&places, 2, 0).ok().unwrap().leave(UnixMs(took));
+                enter(&limits, 2, 0).ok().unwrap().leave(UnixMs(took));
             }
-            let _seat = enter(&places, 2, 0).ok().unwrap();
+            let _slot = enter(&limits, 2, 0).ok().unwrap();
             for _ in 0..1_000 {
-                let at = enter(&places, 2, 0).err().unwrap();
+                let at = enter(&limits, 2, 0).err().unwrap();
                 assert!(at > UnixMs(0) && at <= UnixMs(0).plus(LONGEST + SLOWEST * 2), "{at}");
             }
         }
     }
 
     #[test]
-    fn memory_is_bounded_and_taken_places_are_never_forgotten() {
-        let places = Arc::new(ReceiverLimits::default());
-        let seats = (0..MOST).map(|n| places.enter(GROUP, &n.to_string(), 1, UnixMs(0), Waits::InLine).ok().unwrap());
-        let mut seats: Vec<_> = seats.collect();
+    fn memory_is_bounded_and_taken_slots_are_never_forgotten() {
+        let limits = Arc::new(ReceiverLimits::default());
+        let slots = (0..MOST).map(|n| enter_at(&limits, &n.to_string(), 1, 0).ok().unwrap());
+        let mut slots: Vec<_> = slots.collect();
         for n in 0..MOST {
-            assert!(
-                places.enter(GROUP, &n.to_string(), 1, UnixMs(0), Waits::InLine).is_err(),
-                "all of them have somebody who waits"
-            );
+            assert!(enter_at(&limits, &n.to_string(), 1, 0).is_err(), "a job waits for each of them");
         }
-        let kept = seats.split_off(MOST - 1);
-        drop(seats);
-        assert_eq!(places.lock().len(), MOST);
-        assert!(enter(&places, 1, 0).is_ok());
-        assert_eq!(places.lock().len(), 1, "{}", kept.len());
-        assert!(places.enter(GROUP, &(MOST - 1).to_string(), 1, UnixMs(0), Waits::InLine).is_err());
+        let kept = slots.split_off(MOST - 1);
+        drop(slots);
+        assert_eq!(limits.lock().len(), MOST);
+        assert!(enter(&limits, 1, 0).is_ok());
+        assert_eq!(limits.lock().len(), 1, "{}", kept.len());
+        assert!(enter_at(&limits, &(MOST - 1).to_string(), 1, 0).is_err());
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use url::{Position, Url};
 
-use super::retry_slots::{LONGEST, RetrySlots, Waits};
+use super::retry_slots::{LONGEST, Refusal, RetrySlots};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, JobId};
@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const URL_LEN: usize = 2_048;
 
 /// Distance between the retry slots of waiting jobs.
-const STEP: Duration = Duration::from_millis(1);
+const SPACING: Duration = Duration::from_millis(1);
 
 /// Period in which the other jobs ask again while they wait for the first job after a pause, or for the result of its attempt.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ struct Pause {
     until: UnixMs,
     /// Whether the probe after the pause is on its way.
     is_probed: bool,
-    line: RetrySlots,
+    retry_slots: RetrySlots,
     queue: Queue,
 }
 
@@ -97,14 +97,14 @@ impl Pauses {
     /// Requests an attempt of a group's job for `url` now.
     ///
     /// # Errors
-    /// Returns the time at which to ask again, if the URL has a pause.
+    /// Returns [`Refusal`] if the URL has a pause.
     pub(super) fn enter(
         self: &Arc<Self>,
         group: GroupId,
         url: Option<&Url>,
+        job: JobId,
         now: UnixMs,
-        (job, waits): (JobId, Waits),
-    ) -> Result<Pass, UnixMs> {
+    ) -> Result<Pass, Refusal> {
         let mut pass = Pass { pauses: Arc::clone(self), probe: None };
         let Some(longest) = self.longest else { return Ok(pass) };
         let mut known = self.lock();
@@ -113,7 +113,7 @@ impl Pauses {
         let Some(pause) = known.get_mut(&key) else { return Ok(pass) };
         // The pause exceeds this bound only if the clock has been set back.
         pause.until = pause.until.min(now.plus(longest));
-        let first = if pause.until > now {
+        let retry_at = if pause.until > now {
             pause.until
         } else if pause.is_probed {
             now.plus(POLL_INTERVAL)
@@ -125,12 +125,18 @@ impl Pauses {
             pass.probe = Some(key);
             return Ok(pass);
         };
-        if waits == Waits::Nowhere {
-            return Err(first);
-        }
-        let back_at = pause.line.place(first, STEP);
+        Err(Refusal { retry_at, spacing: SPACING })
+    }
+
+    /// Reserves the retry slot of a refused job, and records its position among those that wait.
+    pub(super) fn reserve(&self, group: GroupId, url: Option<&Url>, job: JobId, refusal: Refusal) -> UnixMs {
+        let mut known = self.lock();
+        let pause = url.and_then(|url| Key::new(group, url)).and_then(|key| known.get_mut(&key));
+        // The pause may have ended since the refusal.
+        let Some(pause) = pause else { return refusal.retry_at };
+        let back_at = pause.retry_slots.reserve(refusal);
         pause.queue.wait(job, back_at);
-        Err(back_at)
+        back_at
     }
 
     /// Begins a pause of `time` for the group's jobs for `url`, as the receiver asked. Returns the end of a new pause.
@@ -150,7 +156,7 @@ impl Pauses {
         if known.len() >= MAX_PAUSES {
             return None;
         }
-        known.insert(key, Pause { until, is_probed: false, line: RetrySlots::default(), queue: Queue::default() });
+        known.insert(key, Pause { until, is_probed: false, retry_slots: RetrySlots::default(), queue: Queue::default() });
         Some(until)
     }
 
@@ -268,12 +274,15 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn asking(job: u64) -> (JobId, Waits) {
-        (JobId(uuid::Uuid::from_u128(job.into())), Waits::InLine)
+    fn job_id(number: u64) -> JobId {
+        JobId(uuid::Uuid::from_u128(number.into()))
     }
 
+    /// Requests an attempt, and reserves a retry slot if it is refused.
     fn enter_at(pauses: &Arc<Pauses>, text: &str, now: i64, job: u64) -> Result<Pass, UnixMs> {
-        pauses.enter(GROUP, Some(&url(text)), UnixMs(now), asking(job))
+        let (url, job) = (url(text), job_id(job));
+        let entered = pauses.enter(GROUP, Some(&url), job, UnixMs(now));
+        entered.map_err(|refusal| pauses.reserve(GROUP, Some(&url), job, refusal))
     }
 
     fn enter(pauses: &Arc<Pauses>, now: i64, job: u64) -> Result<Pass, UnixMs> {
@@ -291,8 +300,8 @@ mod tests {
         for other in ["http://a/y", "http://a/x/", "https://a/x", "http://a:81/x", "http://b/x"] {
             assert!(enter_at(&pauses, other, 0, 1).is_ok(), "{other}");
         }
-        assert!(pauses.enter(GroupId(2), Some(&url("http://a/x")), UnixMs(0), asking(1)).is_ok());
-        assert!(pauses.enter(GROUP, None, UnixMs(0), asking(1)).is_ok(), "without a URL");
+        assert!(pauses.enter(GroupId(2), Some(&url("http://a/x")), job_id(1), UnixMs(0)).is_ok());
+        assert!(pauses.enter(GROUP, None, job_id(1), UnixMs(0)).is_ok(), "without a URL");
     }
 
     #[test]
@@ -319,12 +328,22 @@ mod tests {
     }
 
     #[test]
-    fn job_that_asks_without_waiting_takes_no_place() {
+    fn refusal_alone_reserves_no_retry_slot() {
         let pauses = pauses();
         pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
-        let (job, _) = asking(1);
-        assert!(pauses.enter(GROUP, Some(&url(HERE)), UnixMs(1_990), (job, Waits::Nowhere)).is_err());
+        assert!(pauses.enter(GROUP, Some(&url(HERE)), job_id(1), UnixMs(1_990)).is_err());
         assert!(enter(&pauses, 2_000, 2).is_ok());
+    }
+
+    #[test]
+    fn retry_slot_is_at_once_where_the_pause_has_ended() {
+        let pauses = pauses();
+        pauses.begin(GROUP, &url(HERE), PAUSE, UnixMs(0));
+        let probe = enter(&pauses, 2_000, 1).ok().unwrap();
+        let refusal = pauses.enter(GROUP, Some(&url(HERE)), job_id(2), UnixMs(2_001)).err().unwrap();
+        probe.finish(Asks::Nothing);
+        assert_eq!(pauses.reserve(GROUP, Some(&url(HERE)), job_id(2), refusal), refusal.retry_at);
+        assert!(pauses.lock().is_empty());
     }
 
     #[test]

@@ -29,13 +29,13 @@ pub enum Turn {
     Back,
 }
 
-/// Behaviour of a job that is refused.
+/// Refusal of an attempt. It reserves nothing: a job that waits gets a slot from [`RetrySlots::reserve`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waits {
-    /// The job comes back at a slot of its own.
-    InLine,
-    /// The job asks again anyway, and takes no slot.
-    Nowhere,
+pub(super) struct Refusal {
+    /// Earliest time at which to ask again.
+    pub(super) retry_at: UnixMs,
+    /// Distance between the slots of the jobs that wait.
+    pub(super) spacing: Duration,
 }
 
 /// End of the newest series of slots.
@@ -49,28 +49,19 @@ pub(super) struct RetrySlots {
 }
 
 impl RetrySlots {
-    /// Reserves the next slot: at `first` or later, and `step` after the previous one.
-    pub(super) fn place(&mut self, first: UnixMs, step: Duration) -> UnixMs {
-        if self.end <= first {
-            (self.end, self.full) = (first, 0);
-        } else if self.end > first.plus(LONGEST) {
+    /// Reserves the next slot for a refused job: not before the refusal's time, and its spacing after the previous slot.
+    pub(super) fn reserve(&mut self, Refusal { retry_at, spacing }: Refusal) -> UnixMs {
+        if self.end <= retry_at {
+            (self.end, self.full) = (retry_at, 0);
+        } else if self.end > retry_at.plus(LONGEST) {
             let full = self.full.wrapping_add(1);
-            let between = step.mul_f64((f64::from(full) * GOLDEN).fract());
-            (self.end, self.full) = (first.plus(between), full);
+            let between = spacing.mul_f64((f64::from(full) * GOLDEN).fract());
+            (self.end, self.full) = (retry_at.plus(between), full);
         }
-        let place = self.end;
-        self.end = place.plus(step.max(LEAST));
+        let slot = self.end;
+        self.end = slot.plus(spacing.max(LEAST));
         self.waiting = self.waiting.saturating_add(1);
-        place
-    }
-
-    /// Returns the time at which a refused job asks again: a new slot if it waits, else `first`.
-    pub(super) fn wait(&mut self, first: UnixMs, step: Duration, turn: Turn, waits: Waits) -> UnixMs {
-        if waits == Waits::Nowhere {
-            return first;
-        }
-        self.leave(turn);
-        self.place(first, step)
+        slot
     }
 
     /// Frees the slot of a job that has come back, if it had one.
@@ -97,38 +88,41 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_line_that_is_full_is_followed_by_one_between_its_places() {
-        let (mut line, step) = (RetrySlots::default(), Duration::from_secs(30));
-        let mut places: Vec<_> = (0..21 * 100).map(|_| line.place(UnixMs(5), step)).collect();
-        assert_eq!(places[..3], [UnixMs(5), UnixMs(30_005), UnixMs(60_005)]);
-        assert!(places.iter().all(|place| *place <= UnixMs(5).plus(LONGEST).plus(step)));
-        places.sort_unstable();
-        places.dedup();
-        assert_eq!(places.len(), 21 * 100, "two in one place");
-        let gap = places.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
+    fn full_series_is_followed_by_one_between_its_slots() {
+        let (mut retry_slots, spacing) = (RetrySlots::default(), Duration::from_secs(30));
+        let refusal = Refusal { retry_at: UnixMs(5), spacing };
+        let mut slots: Vec<_> = (0..21 * 100).map(|_| retry_slots.reserve(refusal)).collect();
+        assert_eq!(slots[..3], [UnixMs(5), UnixMs(30_005), UnixMs(60_005)]);
+        assert!(slots.iter().all(|slot| *slot <= UnixMs(5).plus(LONGEST).plus(spacing)));
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), 21 * 100, "two jobs in one slot");
+        let gap = slots.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
         assert!(gap < Duration::from_secs(1), "they come evenly, not in bursts: {gap:?}");
     }
 
     #[test]
-    fn a_line_that_nobody_joins_is_over() {
-        let (mut line, now) = (RetrySlots::default(), UnixMs(1_000));
-        assert!(line.is_over(now));
-        line.place(now, LEAST);
-        assert!(!line.is_over(now) && line.is_over(now.plus(LEAST)));
-        assert!(line.is_over(now.minus(LONGEST * 3)), "the clock was set back");
-        assert_eq!(line.place(UnixMs(9_000), LEAST), UnixMs(9_000), "nobody waits for those who have gone");
+    fn series_without_new_slots_is_over_after_its_last() {
+        let (mut slots, now) = (RetrySlots::default(), UnixMs(1_000));
+        let refusal = Refusal { retry_at: now, spacing: LEAST };
+        assert!(slots.is_over(now));
+        slots.reserve(refusal);
+        assert!(!slots.is_over(now) && slots.is_over(now.plus(LEAST)));
+        assert!(slots.is_over(now.minus(LONGEST * 3)), "the clock was set back");
+        let later = Refusal { retry_at: UnixMs(9_000), ..refusal };
+        assert_eq!(slots.reserve(later), UnixMs(9_000), "no job waits behind slots that have passed");
     }
 
     proptest! {
         #[test]
-        fn every_place_is_ahead_and_not_too_far(
-            joins in prop::collection::vec((-2_000_000_i64..2_000_000, 0_u64..900_000), 1..200),
+        fn every_slot_is_ahead_and_not_too_far(
+            refusals in prop::collection::vec((-2_000_000_i64..2_000_000, 0_u64..900_000), 1..200),
         ) {
-            let mut line = RetrySlots::default();
-            for (first, step) in joins {
-                let (first, step) = (UnixMs(first), Duration::from_millis(step));
-                let place = line.place(first, step);
-                prop_assert!(place >= first && place <= first.plus(LONGEST).plus(step));
+            let mut slots = RetrySlots::default();
+            for (retry_at, spacing) in refusals {
+                let (retry_at, spacing) = (UnixMs(retry_at), Duration::from_millis(spacing));
+                let slot = slots.reserve(Refusal { retry_at, spacing });
+                prop_assert!(slot >= retry_at && slot <= retry_at.plus(LONGEST).plus(spacing));
             }
         }
     }

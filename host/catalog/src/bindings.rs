@@ -15,7 +15,7 @@ use super::change::Decision;
 use super::entities::GroupDoc;
 use super::groups::keeps_signing;
 use super::versions::{KEPT, entity_name, roles_of, with_roles};
-use super::{Action, Author, Binding, Catalog, CatalogError, Group, Rollout, Shadow, Written, document};
+use super::{Action, Author, Binding, Catalog, CatalogError, Group, Initiator, Rollout, Shadow, Written, document};
 use carillon_core::job::{GroupId, Job, JobId, State, TenantId};
 use carillon_policy::binding::{Changes, Effective, Invalid, Pin, pointer_to};
 use carillon_store::{JobFilter, JobsQuery, Kind, Precondition, PutEntity, StoreError};
@@ -150,7 +150,12 @@ impl Catalog {
     ///
     /// # Errors
     /// Returns an error if there is none, or if it is no longer valid.
-    pub async fn roll_back(&self, group: &Group, author: &Author, automatic: bool) -> Result<Arc<Group>, CatalogError> {
+    pub async fn roll_back(
+        &self,
+        group: &Group,
+        author: &Author,
+        initiator: Initiator,
+    ) -> Result<Arc<Group>, CatalogError> {
         let nothing =
             || CatalogError::Conflict(format!("no version was in force before {}", group.rollout.active.number));
         let number = self.previous(group).ok_or_else(nothing)?;
@@ -160,7 +165,7 @@ impl Catalog {
             if group.rollout.active.number != from {
                 return Err(CatalogError::Conflict(format!("version {from} is no longer in force")));
             }
-            Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, automatic, now)))
+            Ok(group.moved(|rollout| rollout.roll_back(Binding::clone(&previous), author, initiator, now)))
         };
         self.change_group(group.tenant.id, &group.name, change).await
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Author, Canary, Catalog, CatalogError, Group};
+use super::{Author, Canary, Catalog, CatalogError, Group, Initiator};
 use carillon_policy::binding::Invalid;
 
 impl Catalog {
@@ -44,7 +44,7 @@ impl Catalog {
         group: &Group,
         canary: &Canary,
         author: &Author,
-        automatic: bool,
+        initiator: Initiator,
     ) -> Result<Arc<Group>, CatalogError> {
         let now = self.now();
         let change = |group: Option<&Group>| {
@@ -52,7 +52,7 @@ impl Catalog {
             if group.rollout.canary.as_ref() != Some(canary) {
                 return Err(CatalogError::Conflict(format!("version {} is no longer tried out", canary.version)));
             }
-            Ok(group.moved(|rollout| rollout.end_canary(author, automatic, now)))
+            Ok(group.moved(|rollout| rollout.end_canary(author, initiator, now)))
         };
         self.change_group(group.tenant.id, &group.name, change).await
     }

@@ -61,7 +61,7 @@ pub use self::signers::{SignerDoc, Signers};
 pub use self::tenants::{PutTenant, TenantPatch, TenantUsage};
 pub use self::tokens::{FIRST_OPERATOR, NewToken, recover_operator};
 pub use self::tried::{Canary, Shadow};
-pub use self::versions::{Action, Author, Binding, BoundPlugin, Move, Rollout};
+pub use self::versions::{Action, Author, Binding, BoundPlugin, Initiator, Move, Rollout};
 
 use self::decode::plugin_version;
 use self::memory::{Memory, Removal};

@@ -85,6 +85,15 @@ pub enum Action {
     Unquarantine,
 }
 
+/// Whose decision a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator {
+    /// An operator requested it.
+    Operator,
+    /// The server decided it by itself.
+    Server,
+}
+
 /// Change of the version in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Move {
@@ -191,8 +200,8 @@ impl Rollout {
     }
 
     /// Puts `previous`, an earlier version, in force again. The version in force was a mistake: no job stays with it.
-    pub(super) fn roll_back(&mut self, previous: Binding, author: &Author, automatic: bool, at: UnixMs) {
-        let (from, to) = (self.active.number, previous.number);
+    pub(super) fn roll_back(&mut self, previous: Binding, author: &Author, initiator: Initiator, at: UnixMs) {
+        let (from, to, automatic) = (self.active.number, previous.number, initiator == Initiator::Server);
         self.withdrawn.insert(from);
         self.before.truncate(self.before.iter().rposition(|number| *number == to).unwrap_or(0));
         self.replace(previous, at);
@@ -234,7 +243,8 @@ impl Rollout {
     }
 
     /// Ends the canary: its jobs follow the version in force.
-    pub(super) fn end_canary(&mut self, author: &Author, automatic: bool, at: UnixMs) {
+    pub(super) fn end_canary(&mut self, author: &Author, initiator: Initiator, at: UnixMs) {
+        let automatic = initiator == Initiator::Server;
         let (from, to) = (self.canary.as_ref().map(|canary| canary.version), self.active.number);
         self.withdraw_canary(to);
         self.note(Move { at, action: Action::Rollback, from, to, automatic, ..Move::by(author) });
@@ -368,7 +378,7 @@ mod tests {
         for expected in [2, 1] {
             let previous = rollout.previous(|_| true).unwrap();
             assert_eq!(previous, expected);
-            rollout.roll_back(version(previous), &Author::default(), false, UnixMs(9));
+            rollout.roll_back(version(previous), &Author::default(), Initiator::Operator, UnixMs(9));
         }
         assert_eq!(rollout.previous(|_| true), None);
         assert!(rollout.is_withdrawn(3) && rollout.is_withdrawn(2) && !rollout.is_withdrawn(1));
@@ -383,7 +393,7 @@ mod tests {
     fn what_is_gone_is_not_gone_back_to() {
         let mut rollout = after(&[2, 3, 4]);
         assert_eq!(rollout.previous(|number| number < 3), Some(2));
-        rollout.roll_back(version(2), &Author::default(), true, UnixMs(9));
+        rollout.roll_back(version(2), &Author::default(), Initiator::Server, UnixMs(9));
         assert_eq!(rollout.previous(|_| true), Some(1));
     }
 
@@ -394,7 +404,7 @@ mod tests {
         rollout.pin();
         rollout.advance(version(3), Action::Bind, &Author::default(), UnixMs(30));
         assert_eq!(rollout.pinned_within(2), Some((UnixMs(2), UnixMs(30))));
-        rollout.roll_back(version(2), &Author::default(), false, UnixMs(40));
+        rollout.roll_back(version(2), &Author::default(), Initiator::Operator, UnixMs(40));
         assert_eq!(rollout.pinned_within(2), None, "it is in force again");
         rollout.advance(version(4), Action::Bind, &Author::default(), UnixMs(50));
         assert_eq!(rollout.pinned_within(2), Some((UnixMs(2), UnixMs(50))), "and jobs still may be");
@@ -432,7 +442,7 @@ mod tests {
         rollout.begin_canary(canary(2, 60));
         assert_eq!(followed_by(&rollout, some), 2, "who followed it still does");
         assert!(!rollout.is_withdrawn(2));
-        rollout.end_canary(&Author::default(), true, UnixMs(30));
+        rollout.end_canary(&Author::default(), Initiator::Server, UnixMs(30));
         assert_eq!((follow(&rollout, 1), rollout.is_withdrawn(2)), (1_000, true));
         let last = rollout.history.last().unwrap();
         assert_eq!((last.action, last.from, last.to, last.automatic), (Action::Rollback, Some(2), 1, true));
@@ -466,9 +476,9 @@ mod tests {
         assert_eq!(rollout.lifted_at, UnixMs(10));
         rollout.begin_canary(canary(3, 10));
         assert_eq!(rollout.lifted_at, UnixMs(20));
-        rollout.end_canary(&Author::default(), true, UnixMs(30));
+        rollout.end_canary(&Author::default(), Initiator::Server, UnixMs(30));
         assert_eq!(rollout.lifted_at, UnixMs(30));
-        rollout.roll_back(version(1), &Author::default(), true, UnixMs(40));
+        rollout.roll_back(version(1), &Author::default(), Initiator::Server, UnixMs(40));
         rollout.shadow = Some(Shadow { version: 3, percent: 100, since: UnixMs(45), by: None });
         assert_eq!((rollout.lifted_at, rollout.shadow_lifted_at()), (UnixMs(40), UnixMs(45)));
         rollout.lift_quarantine(&Author::server("x"), UnixMs(50));
@@ -505,7 +515,7 @@ mod tests {
         let mut rollout = after(&[2]);
         rollout.pin();
         rollout.advance(version(3), Action::Promote, &Author::server("x"), UnixMs(30));
-        rollout.roll_back(version(2), &Author::default(), true, UnixMs(40));
+        rollout.roll_back(version(2), &Author::default(), Initiator::Server, UnixMs(40));
         let stored = serde_json::to_value(&rollout).unwrap();
         assert_eq!(Rollout::deserialize(&stored).unwrap(), rollout);
     }

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use self::canary::Canaries;
 use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot};
-use carillon_catalog::{Action, Author, Catalog, CatalogError, Group};
+use carillon_catalog::{Action, Author, Canary, Catalog, CatalogError, Group, Initiator};
 use carillon_core::job::{AttemptRecord, GroupId, Settlement, TenantId};
 use carillon_policy::binding::Use;
 use carillon_policy::{PolicyKey, Role, Runtime};
@@ -38,6 +38,14 @@ pub struct RolloutMonitor {
     observer: Arc<Telemetry>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Version that is reverted, because it does badly.
+enum Reverted {
+    /// This canary: its jobs follow the version in force.
+    Canary(Canary),
+    /// The version in force: the one before it is in force again.
+    Active,
 }
 
 impl RolloutMonitor {
@@ -81,12 +89,14 @@ impl RolloutMonitor {
             self.shadows.show(trial);
         }
         let Some((attempt, group)) = attempt.zip(self.catalog.group_by_id(group)) else { return };
-        if let Some(why) = self.canaries.count(&group, &attempt) {
-            self.take_back(group, true, why);
-        } else if has_fault(&attempt)
-            && let Some((is_canary, why)) = self.quarantined(&group, &attempt)
+        if let Some(why) = self.canaries.count(&group, &attempt)
+            && let Some(canary) = group.rollout.canary.clone()
         {
-            self.take_back(group, is_canary, why);
+            self.revert(group, Reverted::Canary(canary), why);
+        } else if has_fault(&attempt)
+            && let Some((reverted, why)) = self.quarantined(&group, &attempt)
+        {
+            self.revert(group, reverted, why);
         }
     }
 
@@ -107,19 +117,22 @@ impl RolloutMonitor {
         });
     }
 
-    /// Returns why a version must be reverted because a policy of it is quarantined, and whether that version is the canary.
+    /// Returns which version must be reverted because a policy of it is quarantined, and why.
     ///
     /// A policy that is also part of the version to revert to does not count against the version.
-    fn quarantined(&self, group: &Arc<Group>, attempt: &AttemptRecord) -> Option<(bool, String)> {
+    fn quarantined(&self, group: &Arc<Group>, attempt: &AttemptRecord) -> Option<(Reverted, String)> {
         let effective = group.effective.as_ref().ok().filter(|effective| effective.rollback_on_quarantine)?;
         let decided = attempt.detail.binding_version;
-        let (is_canary, before) = match &group.rollout.canary {
-            Some(canary) if canary.version == decided => (true, group.binding),
-            _ if group.binding == decided => (false, self.catalog.previous(group)?),
+        let (reverted, before) = match &group.rollout.canary {
+            Some(canary) if canary.version == decided => (Reverted::Canary(canary.clone()), group.binding),
+            _ if group.binding == decided => (Reverted::Active, self.catalog.previous(group)?),
             _ => return None,
         };
         let (variant, before) = (self.catalog.bound(group, decided)?, self.catalog.bound(group, before)?);
-        let effective = if is_canary { variant.effective.as_ref().ok()? } else { effective };
+        let effective = match &reverted {
+            Reverted::Canary(_) => variant.effective.as_ref().ok()?,
+            Reverted::Active => effective,
+        };
         let suspect = |used: &Use| suspect(group.tenant.id, used);
         let before: Vec<PolicyKey> = before.effective.iter().flat_map(|it| it.uses()).map(suspect).collect();
         let (now, lifted_at) = (attempt.finished_at, group.rollout.lifted_at);
@@ -129,17 +142,18 @@ impl RolloutMonitor {
             used.role != Role::Observe && is_quarantined && !before.contains(&it)
         };
         let bad = effective.uses().find(is_bad)?;
-        Some((is_canary, format!("{}: `{}` failed too often and is quarantined", bad.role, bad.plugin)))
+        Some((reverted, format!("{}: `{}` failed too often and is quarantined", bad.role, bad.plugin)))
     }
 
-    fn take_back(self: &Arc<Self>, group: Arc<Group>, is_canary: bool, why: String) {
+    fn revert(self: &Arc<Self>, group: Arc<Group>, reverted: Reverted, why: String) {
         let rollouts = Arc::clone(self);
         self.tasks.spawn(async move {
             let author = Author { by: None, why: Some(why.clone()) };
             let moved = async {
-                match &group.rollout.canary {
-                    Some(canary) if is_canary => rollouts.catalog.end_canary(&group, canary, &author, true).await,
-                    _ => rollouts.catalog.roll_back(&group, &author, true).await,
+                let (catalog, initiator) = (&rollouts.catalog, Initiator::Server);
+                match &reverted {
+                    Reverted::Canary(canary) => catalog.end_canary(&group, canary, &author, initiator).await,
+                    Reverted::Active => catalog.roll_back(&group, &author, initiator).await,
                 }
             };
             let moved = tokio::select! {

@@ -14,7 +14,7 @@ use super::super::error::Problem;
 use super::super::input::{Body, OptionalBody, Path, Query};
 use super::views::{ArmView, CanaryView, ChangedGroupView, UseDoc};
 use super::{Page, Paging};
-use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Move, Written};
+use carillon_catalog::{Action, Author, Binding, BoundPlugin, Canary, Group, Initiator, Move, Written};
 use carillon_core::clock::UnixMs;
 use carillon_core::json::unique::UniqueValue;
 use carillon_engine::rollout::Arm;
@@ -318,8 +318,8 @@ pub(in super::super) async fn rollback(
         return Err(Problem::conflict(format!("version {taken} would be taken back")));
     }
     let moved = match &group.rollout.canary {
-        Some(canary) => api.catalog.end_canary(&group, canary, &author, false).await?,
-        None => api.catalog.roll_back(&group, &author, false).await?,
+        Some(canary) => api.catalog.end_canary(&group, canary, &author, Initiator::Operator).await?,
+        None => api.catalog.roll_back(&group, &author, Initiator::Operator).await?,
     };
     api.moved(&moved);
     Ok(Json(api.changed_group(&group, &moved)))

@@ -7,7 +7,7 @@ use super::scan_watermarks::Look;
 use super::tests::{Fresh, cluster, runtime};
 use super::{claim, open, reads};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::Settlement;
+use carillon_core::job::{DispatchMode, Settlement};
 use carillon_store::conformance;
 use carillon_store::conformance::{NOW, an_attempt, ms};
 use carillon_store::{Jobs as _, lane};
@@ -57,7 +57,7 @@ fn a_transaction_that_stays_open_does_not_slow_claims_down() {
             store.settle(settled.collect()).await.unwrap();
             store.waiting().await.unwrap();
         }
-        let first = lane::first(world.group, false);
+        let first = lane::first(world.group, DispatchMode::Push);
         std::mem::forget(report);
         (now, first, store.fronts.of(first), store.fronts.look())
     });

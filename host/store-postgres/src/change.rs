@@ -149,7 +149,7 @@ async fn edit_all(
     let (spec, labels) = (to_json(&edit.spec)?, labels(&edit.spec.metadata)?);
     let mut edited = HashMap::new();
     for id in ids {
-        let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);
+        let lane = lane::of(GroupId(0), edit.spec.dispatch_mode(), edit.priority);
         let query = sqlx::query(EDIT).bind(id.0).bind(tenant.0).bind(edit.revision);
         let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
         if query.fetch_optional(&mut *db).await?.is_some() {

@@ -143,11 +143,11 @@ pub(super) struct ClaimFrom {
 
 impl ClaimFrom {
     async fn claim_owed(&self, db: &mut PgConnection) -> Result<Vec<PgRow>, Failure> {
-        let ClaimDue { now, lease_until, pull, owed, .. } = &self.claim;
+        let ClaimDue { now, lease_until, mode, owed, .. } = &self.claim;
         if owed.is_empty() {
             return Ok(Vec::new());
         }
-        let lanes: Vec<i64> = owed.iter().map(|owed| lane::owed(owed, *pull)).collect();
+        let lanes: Vec<i64> = owed.iter().map(|owed| lane::owed(owed, *mode)).collect();
         let most: Vec<i64> = owed.iter().map(|owed| i64::from(owed.count)).collect();
         let query = sqlx::query(CLAIM_OWED).bind(lanes).bind(most).bind(now.0).bind(lease_until.0);
         Ok(query.bind(&self.fronts_of_owed).fetch_all(db).await?)
@@ -159,11 +159,11 @@ impl Verb for ClaimFrom {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
-        let ClaimDue { now, lease_until, pull, quotas, .. } = &self.claim;
+        let ClaimDue { now, lease_until, mode, quotas, .. } = &self.claim;
         let mut jobs = self.claim_owed(&mut *db).await?;
         let groups = jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect::<Result<Vec<_>, Failure>>()?;
         let quotas = lane::left(quotas, groups.into_iter());
-        let lanes: Vec<i64> = quotas.iter().map(|(group, _)| lane::first(*group, *pull)).collect();
+        let lanes: Vec<i64> = quotas.iter().map(|(group, _)| lane::first(*group, *mode)).collect();
         let most: Vec<i64> = quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
         let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(now.0).bind(lease_until.0).bind(&self.fronts);
         jobs.extend(query.fetch_all(&mut *db).await?);
@@ -222,8 +222,8 @@ impl Verb for Aborts {
 
     async fn run(&self, db: &mut PgConnection) -> Result<Vec<Abort>, Failure> {
         let abort = |row: &PgRow| {
-            let (_, pull) = lane::group(row.try_get("lane").map_err(Failure::from)?);
-            Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), pull })
+            let (_, mode) = lane::group(row.try_get("lane").map_err(Failure::from)?);
+            Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), mode })
         };
         sqlx::query(ABORTS).bind(i64::from(self.0)).fetch_all(db).await?.iter().map(abort).collect()
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::PostgresOptions;
 use super::tests::{Fresh, Postgres, cluster, node, open_error, runtime};
 use carillon_core::job::{
-    Admission, AttemptError, Carries, Debounce, JobId, Label, Metadata, NewJob, Settlement, State,
+    Admission, AttemptError, Carries, Debounce, DispatchMode, JobId, Label, Metadata, NewJob, Settlement, State,
 };
 use carillon_store::conformance;
 use carillon_store::conformance::{LEASE, NOW, World, an_attempt};
@@ -39,7 +39,8 @@ async fn until_claimed(world: &World, count: usize) -> Vec<JobId> {
     let mut got = Vec::new();
     while got.len() < count {
         let quotas = vec![(world.group, 99)];
-        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas, owed: Vec::new() };
+        let claim =
+            ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed: Vec::new() };
         match world.store.claim_due(claim).await {
             Ok(leased) => got.extend(conformance::ids(&leased)),
             Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,

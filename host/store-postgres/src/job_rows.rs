@@ -48,7 +48,7 @@ pub(super) struct Row {
 impl Row {
     /// Returns the job's lane and `run_at`.
     pub(super) fn place(&self) -> (i64, UnixMs) {
-        (lane::of(self.job.group, self.job.spec.target.is_none(), self.job.priority), self.job.run_at)
+        (lane::of(self.job.group, self.job.spec.dispatch_mode(), self.job.priority), self.job.run_at)
     }
 }
 

@@ -57,9 +57,9 @@ impl Jobs for PostgresStore {
         }
         self.fronts.claim(claim.now);
         loop {
-            let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.pull)));
+            let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.mode)));
             let fronts = fronts.collect();
-            let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.pull))[0]);
+            let fronts_of_owed = claim.owed.iter().map(|owed| self.fronts.of(lane::owed(owed, claim.mode))[0]);
             let fronts_of_owed = fronts_of_owed.collect();
             let claim = ClaimFrom { fronts, fronts_of_owed, claim: claim.clone() };
             let claimed = claim::claimed(&self.health.watch(Work::Claim, self.database.call(&claim)).await?);

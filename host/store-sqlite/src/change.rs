@@ -131,7 +131,7 @@ async fn edit_all(db: &mut Db, tenant: TenantId, ids: &[JobId], edit: &Edit) -> 
     let mut edited = Vec::new();
     for id in ids {
         let query = sqlx::query(EDIT).bind(rows::id(*id)).bind(tenant.0).bind(edit.revision);
-        let lane = lane::of(GroupId(0), edit.spec.target.is_none(), edit.priority);
+        let lane = lane::of(GroupId(0), edit.spec.dispatch_mode(), edit.priority);
         let query = query.bind(edit.name.as_deref()).bind(edit.run_at.0).bind(lane);
         let Some(row) = db.fetch_optional(query).await? else { continue };
         let query = sqlx::query(EDIT_SPEC).bind(rows::id(*id)).bind(&spec).bind(edit.body.as_deref());

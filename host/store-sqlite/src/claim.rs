@@ -116,7 +116,7 @@ pub(super) fn claim_owed_sql(lanes: usize) -> String {
 }
 
 pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Failure> {
-    let owed: Vec<(i64, u32)> = claim.owed.iter().map(|owed| (lane::owed(owed, claim.pull), owed.count)).collect();
+    let owed: Vec<(i64, u32)> = claim.owed.iter().map(|owed| (lane::owed(owed, claim.mode), owed.count)).collect();
     let mut found = Rows::default();
     claim_from(db, claim, claim_owed_sql, &owed, &mut found).await?;
     let quotas = match found.jobs.is_empty() {
@@ -124,7 +124,7 @@ pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Fai
         false => lane::left(&claim.quotas, groups_of(&found.jobs)?.into_iter()),
     };
     let quotas: Vec<(i64, u32)> =
-        quotas.into_iter().map(|(group, quota)| (lane::first(group, claim.pull), quota)).collect();
+        quotas.into_iter().map(|(group, quota)| (lane::first(group, claim.mode), quota)).collect();
     claim_from(db, claim, claim_due_sql, &quotas, &mut found).await?;
     add_history(db, &mut found).await?;
     Ok(found)
@@ -176,8 +176,8 @@ pub(super) async fn ending(
 
 pub(super) async fn aborts(reader: &mut SqliteConnection, limit: u32) -> Result<Vec<Abort>, Failure> {
     let abort = |row: &SqliteRow| {
-        let (_, pull) = lane::group(row.try_get("lane").map_err(Failure::from)?);
-        Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), pull })
+        let (_, mode) = lane::group(row.try_get("lane").map_err(Failure::from)?);
+        Ok(Abort { lease: (rows::job_id(row, "id")?, rows::token(row)?), mode })
     };
     sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(abort).collect()
 }

@@ -52,7 +52,7 @@ pub(super) async fn place(db: &mut Db, row: &Row, debounce: &Debounce) -> Result
 /// Gives the request of `row` to a waiting job.
 async fn carry(db: &mut Db, row: &Row, before: Job) -> Result<InsertOutcome, Failure> {
     let new = &row.job;
-    let lane = lane::of(new.group, new.spec.target.is_none(), new.priority);
+    let lane = lane::of(new.group, new.spec.dispatch_mode(), new.priority);
     let query = sqlx::query(CARRY).bind(rows::id(before.id)).bind(new.tenant.0).bind(new.group.0);
     let query = query.bind(new.name.as_deref()).bind(lane).bind(new.order_key.as_deref());
     let query = query.bind(new.deadline.map(|at| at.0)).bind(new.deadline.map(|at| millis(at.since(new.created_at))));

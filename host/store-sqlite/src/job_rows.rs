@@ -83,7 +83,7 @@ pub(super) async fn write(db: &mut Db, rows: &[&Row]) -> Result<(), Failure> {
                 .bind(job.created_at.0)
                 .bind(job.deadline.map(|at| at.0))
                 .bind(job.seed)
-                .bind(lane::of(job.group, job.spec.target.is_none(), job.priority))
+                .bind(lane::of(job.group, job.spec.dispatch_mode(), job.priority))
                 .bind(job.order_key.as_deref())
                 .bind(job.max_delay.map(millis))
                 .bind(schedule);

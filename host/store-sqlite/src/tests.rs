@@ -15,7 +15,9 @@ use tokio::sync::Mutex;
 
 use super::{SqliteOptions, SqliteStore, file, migrations, open};
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Admission, Carries, Debounce, GroupId, JobId, NewJob, Priority, Settlement, State, TenantId};
+use carillon_core::job::{
+    Admission, Carries, Debounce, DispatchMode, GroupId, JobId, NewJob, Priority, Settlement, State, TenantId,
+};
 use carillon_store::conformance;
 use carillon_store::conformance::{Backend, LEASE, NOW, TABLES_WITH_ROWS, World, a_plugin, an_attempt, claim_lost};
 use carillon_store::{
@@ -290,7 +292,7 @@ async fn a_database_of_the_first_version_goes_on() {
     let store = sqlite.open().await;
     let mut by_priority = [UnixMs::MAX; 10];
     by_priority[usize::from(u8::from(Priority::default()))] = UnixMs(5);
-    let waiting = GroupBacklog { group: GroupId(2), pull: false, earliest: UnixMs(5), by_priority };
+    let waiting = GroupBacklog { group: GroupId(2), mode: DispatchMode::Push, earliest: UnixMs(5), by_priority };
     assert_eq!(store.waiting().await.unwrap(), [waiting]);
     let dead = store.jobs(JobsQuery { filter: dead_of(GroupId(2)), before: None, limit: 9 }).await.unwrap().remove(0);
     assert_eq!(

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::Owed;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, Priority};
+use carillon_core::job::{DispatchMode, GroupId, Priority};
 
 /// Number of lanes of a group; the second half is for pulled jobs.
 const LANES: i64 = 20;
@@ -17,8 +17,8 @@ const PULL: i64 = 10;
 pub struct GroupBacklog {
     /// Group of the jobs.
     pub group: GroupId,
-    /// Whether the jobs are pulled instead of delivered.
-    pub pull: bool,
+    /// How the jobs are dispatched.
+    pub mode: DispatchMode,
     /// Earliest `run_at` of the jobs.
     pub earliest: UnixMs,
     /// Earliest `run_at` of each priority, from priority 0 on; [`UnixMs::MAX`] where no job waits.
@@ -26,23 +26,28 @@ pub struct GroupBacklog {
 }
 
 /// Returns the lane of a job.
-pub fn of(group: GroupId, pull: bool, priority: Priority) -> i64 {
-    first(group, pull) + i64::from(u8::from(Priority::MAX) - u8::from(priority))
+pub fn of(group: GroupId, mode: DispatchMode, priority: Priority) -> i64 {
+    first(group, mode) + i64::from(u8::from(Priority::MAX) - u8::from(priority))
 }
 
-/// Returns the first of the ten lanes of a group's pulled or delivered jobs.
-pub fn first(group: GroupId, pull: bool) -> i64 {
-    group.0.saturating_mul(LANES) + if pull { PULL } else { 0 }
+/// Returns the first of the ten lanes of a group's jobs with this mode.
+pub fn first(group: GroupId, mode: DispatchMode) -> i64 {
+    let offset = match mode {
+        DispatchMode::Push => 0,
+        DispatchMode::Pull => PULL,
+    };
+    group.0.saturating_mul(LANES) + offset
 }
 
-/// Returns the group of a lane, and whether its jobs are pulled.
-pub fn group(lane: i64) -> (GroupId, bool) {
-    (GroupId(lane.div_euclid(LANES)), lane.rem_euclid(LANES) >= PULL)
+/// Returns the group of a lane, and the mode of its jobs.
+pub fn group(lane: i64) -> (GroupId, DispatchMode) {
+    let mode = if lane.rem_euclid(LANES) < PULL { DispatchMode::Push } else { DispatchMode::Pull };
+    (GroupId(lane.div_euclid(LANES)), mode)
 }
 
 /// Returns the lane of the jobs whose starts are owed.
-pub fn owed(owed: &Owed, pull: bool) -> i64 {
-    of(owed.group, pull, owed.priority)
+pub fn owed(owed: &Owed, mode: DispatchMode) -> i64 {
+    of(owed.group, mode, owed.priority)
 }
 
 /// Returns what remains of each group's quota after a job of each group in `taken` was claimed.
@@ -57,10 +62,10 @@ pub fn left(quotas: &[(GroupId, u32)], taken: impl Iterator<Item = GroupId>) -> 
 pub fn groups(lanes: impl Iterator<Item = (i64, UnixMs)>) -> Vec<GroupBacklog> {
     let mut groups: Vec<GroupBacklog> = Vec::new();
     for (lane, earliest) in lanes {
-        let (group, pull) = group(lane);
-        match groups.last_mut().filter(|last| (last.group, last.pull) == (group, pull)) {
+        let (group, mode) = group(lane);
+        match groups.last_mut().filter(|last| (last.group, last.mode) == (group, mode)) {
             Some(last) => last.earliest = last.earliest.min(earliest),
-            None => groups.push(GroupBacklog { group, pull, earliest, by_priority: [UnixMs::MAX; 10] }),
+            None => groups.push(GroupBacklog { group, mode, earliest, by_priority: [UnixMs::MAX; 10] }),
         }
         let of_priority =
             groups.last_mut().and_then(|last| last.by_priority.get_mut(usize::from(u8::from(priority(lane)))));
@@ -83,11 +88,12 @@ mod tests {
 
     #[test]
     fn a_lane_says_what_it_was_made_of() {
-        for (group_id, pull, level) in [(1, false, 0), (1, true, 9), (7, false, 4), (1 << 40, true, 0)] {
+        use DispatchMode::{Pull, Push};
+        for (group_id, mode, level) in [(1, Push, 0), (1, Pull, 9), (7, Push, 4), (1 << 40, Pull, 0)] {
             let (group_id, level) = (GroupId(group_id), Priority::new(level).unwrap());
-            let lane = of(group_id, pull, level);
-            assert_eq!((group(lane), priority(lane)), ((group_id, pull), level));
+            let lane = of(group_id, mode, level);
+            assert_eq!((group(lane), priority(lane)), ((group_id, mode), level));
         }
-        assert!(of(GroupId(3), false, Priority::MAX) < of(GroupId(3), false, Priority::default()));
+        assert!(of(GroupId(3), Push, Priority::MAX) < of(GroupId(3), Push, Priority::default()));
     }
 }

@@ -27,8 +27,8 @@ use bytes::Bytes;
 
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, NewJob, Priority, Settlement, SkipReason, SkippedTicks, Spec,
-    State, TenantId, Token,
+    AttemptRecord, DispatchMode, GroupId, Job, JobId, Lease, LeasedJob, NewJob, Priority, Settlement, SkipReason,
+    SkippedTicks, Spec, State, TenantId, Token,
 };
 
 pub use entities::{Changes, Entities, Entity, Kind, Precondition, PutEntity};
@@ -175,8 +175,8 @@ pub struct ClaimDue {
     pub now: UnixMs,
     /// Time when the leases end.
     pub lease_until: UnixMs,
-    /// Whether to claim pulled jobs instead of delivered ones.
-    pub pull: bool,
+    /// How the claimed jobs are dispatched.
+    pub mode: DispatchMode,
     /// Groups to claim from, with the largest number of jobs of each.
     pub quotas: Vec<(GroupId, u32)>,
     /// Parts of these quotas that go to certain priorities before the most urgent jobs, where such jobs are due.
@@ -188,8 +188,8 @@ pub struct ClaimDue {
 pub struct Abort {
     /// Lease of the job.
     pub lease: Lease,
-    /// Whether a consumer holds the lease.
-    pub pull: bool,
+    /// How the job was dispatched: a consumer holds the lease of a pulled one.
+    pub mode: DispatchMode,
 }
 
 /// Starts that a priority of a group is owed.

@@ -13,6 +13,7 @@
 //! must request, brings a `dead` or `expired` job back to `scheduled`: it begins a second life with a new series of attempts.
 
 mod admission;
+mod dispatch_mode;
 mod metadata;
 mod name;
 mod record;
@@ -36,6 +37,7 @@ use crate::clock::{Clock, UnixMs};
 pub use self::admission::{
     Admission, Carries, Debounce, Debounced, LastAccepted, Newest, Overlap, Tick, stands_for_later,
 };
+pub use self::dispatch_mode::DispatchMode;
 pub use self::metadata::{Label, METADATA_HEADER, Metadata, Text};
 pub use self::name::check_name;
 pub use self::record::{

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::settle;
 use crate::dispatch::dispatcher::Dispatcher;
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{Lease, LeasedJob};
+use carillon_core::job::{DispatchMode, Lease, LeasedJob};
 use carillon_store::{Abort, StoreError};
 
 /// Period of the query for attempts to abort. Aborts caused by ticks that this node has stored are handled at once.
@@ -42,7 +42,7 @@ impl Dispatcher {
 
     async fn cut_off(&self) -> Result<(), StoreError> {
         let (pulled, delivered): (Vec<Abort>, _) =
-            self.store.aborts(BATCH).await?.into_iter().partition(|abort| abort.pull);
+            self.store.aborts(BATCH).await?.into_iter().partition(|abort| abort.mode == DispatchMode::Pull);
         let leases = |aborts: Vec<Abort>| aborts.into_iter().map(|abort| abort.lease).collect::<Vec<Lease>>();
         self.leases.abort(&leases(delivered));
         if pulled.is_empty() {

@@ -41,7 +41,7 @@ use crate::notifier::Notifier;
 use crate::rollout::RolloutMonitor;
 use carillon_catalog::{Catalog, Group, Tenant};
 use carillon_core::clock::{self, Clock, Stopwatch, UnixMs};
-use carillon_core::job::{GroupId, Job, LeasedJob, Next, Settlement, TenantId};
+use carillon_core::job::{DispatchMode, GroupId, Job, LeasedJob, Next, Settlement, TenantId};
 use carillon_store::{ClaimDue, GroupBacklog, Owed, SettleOutcome, Store, StoreError};
 use carillon_telemetry::{Fact, Telemetry};
 
@@ -147,13 +147,14 @@ impl Dispatcher {
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut tenants, mut openings, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
-        let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, pull: waiting.pull };
+        let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, mode: waiting.mode };
         self.priorities.see(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
-        for GroupBacklog { group, pull, earliest, .. } in waiting {
-            if pull {
-                match earliest > now {
-                    true => next = next.min(earliest),
-                    false => self.consumers.wake_one(group),
+        for GroupBacklog { group, mode, earliest, .. } in waiting {
+            if mode == DispatchMode::Pull {
+                if earliest > now {
+                    next = next.min(earliest);
+                } else {
+                    self.consumers.wake_one(group);
                 }
                 continue;
             }
@@ -229,7 +230,8 @@ impl Dispatcher {
         let (ahead, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
         let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
         let owed = self.owed(&outlook.quotas);
-        let claim = ClaimDue { now: ahead, lease_until, pull: false, quotas: outlook.quotas.clone(), owed };
+        let claim =
+            ClaimDue { now: ahead, lease_until, mode: DispatchMode::Push, quotas: outlook.quotas.clone(), owed };
         let owed = claim.owed.clone();
         let stopwatch = Stopwatch::start();
         let claiming = self.leases.claiming().await;

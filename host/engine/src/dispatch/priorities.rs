@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use carillon_core::clock::UnixMs;
-use carillon_core::job::{GroupId, LeasedJob, Priority};
+use carillon_core::job::{DispatchMode, GroupId, LeasedJob, Priority};
 use carillon_store::Owed;
 
 /// Number of priorities.
@@ -28,20 +28,20 @@ const MAX_OWED: u32 = 2;
 #[derive(Default)]
 pub struct Priorities(Mutex<HashMap<Queue, Accounts>>);
 
-/// A group's jobs with one way of dispatch: delivered or pulled.
+/// A group's jobs with one mode of dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// The group.
     pub group: GroupId,
-    /// Whether consumers pull the jobs.
-    pub pull: bool,
+    /// How the jobs are dispatched.
+    pub mode: DispatchMode,
 }
 
 impl Queue {
     /// Returns the queue of a group's delivered jobs.
     #[must_use]
     pub fn to_deliver(group: GroupId) -> Self {
-        Self { group, pull: false }
+        Self { group, mode: DispatchMode::Push }
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn nobody_is_owed_where_one_priority_waits() {
         let priorities = Priorities::default();
-        let queue = Queue { group: GroupId(1), pull: false };
+        let queue = Queue { group: GroupId(1), mode: DispatchMode::Push };
         let mut earliest = [UnixMs::MAX; PRIORITIES];
         earliest[3] = UnixMs(5);
         priorities.see([(queue, &earliest)].into_iter(), UnixMs(9));

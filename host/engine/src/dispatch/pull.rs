@@ -25,7 +25,7 @@ use crate::notifier::Notifier;
 use crate::rollout::RolloutMonitor;
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::{Clock, UnixMs};
-use carillon_core::job::{GroupId, JobId, LeasedJob, Settlement, State, TenantId, Token};
+use carillon_core::job::{DispatchMode, GroupId, JobId, LeasedJob, Settlement, State, TenantId, Token};
 use carillon_policy::JudgedOutcome;
 use carillon_store::{ClaimDue, SettleOutcome, Store, StoreError};
 use carillon_telemetry::{Fact, Telemetry};
@@ -173,14 +173,14 @@ impl PullQueue {
 
     /// Leases jobs. Those that have expired are settled instead of being handed out.
     async fn claim(&self, group: GroupId, ask: LeaseRequest) -> Result<Handover, StoreError> {
-        let queue = Queue { group, pull: true };
+        let queue = Queue { group, mode: DispatchMode::Pull };
         loop {
             let now = self.clock.now();
             let owed = self.priorities.owed(queue, ask.max);
             let claim = ClaimDue {
                 now,
                 lease_until: now.plus(ask.lease),
-                pull: true,
+                mode: DispatchMode::Pull,
                 quotas: vec![(group, ask.max)],
                 owed: owed.clone(),
             };
@@ -273,12 +273,12 @@ impl PullQueue {
     async fn held(&self, tenant: TenantId, ticket: LeaseTicket) -> Result<LeasedJob, LeaseError> {
         let now = self.clock.now();
         if let Some(leased) = self.store.held(tenant, ticket.job, ticket.token, now).await?
-            && leased.job.spec.target.is_none()
+            && leased.job.spec.dispatch_mode() == DispatchMode::Pull
         {
             return Ok(leased);
         }
         match self.store.job(tenant, ticket.job).await? {
-            Some(job) if job.spec.target.is_none() => Err(LeaseError::Ended),
+            Some(job) if job.spec.dispatch_mode() == DispatchMode::Pull => Err(LeaseError::Ended),
             _ => Err(LeaseError::Unknown),
         }
     }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::ticks::tick;
 use super::*;
 use crate::{IdempotentRequest, Insert, InsertOutcome, InsertResult, NamesQuery, StoreError};
-use carillon_core::job::{Carries, Debounce, Overlap, Settlement};
+use carillon_core::job::{Carries, Debounce, DispatchMode, Overlap, Settlement};
 
 /// Stores one job and returns its outcome.
 pub async fn placed(world: &World, job: &NewJob) -> InsertOutcome {
@@ -191,7 +191,7 @@ pub async fn a_debounced_job_carries_the_newest_request(world: &World) {
     assert!(matches!(placed(world, &pulled).await, InsertOutcome::Carried { .. }));
     assert!(claim(&*world.store, second.group, due, 9).await.is_empty(), "it is to be pulled now");
     let quotas = vec![(second.group, 9)];
-    let pull = ClaimDue { now: due, lease_until: due.plus(LEASE), pull: true, quotas, owed: Vec::new() };
+    let pull = ClaimDue { now: due, lease_until: due.plus(LEASE), mode: DispatchMode::Pull, quotas, owed: Vec::new() };
     let leased = world.store.claim_due(pull).await.unwrap().remove(0);
     assert_eq!((leased.job.id, &leased.body[..]), (first.id, &b"third"[..]));
     let next = keyed(world, "k", 29_990, "fourth");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::{GroupBacklog, SettleOutcome};
-use carillon_core::job::{HISTORY_LIMIT, Settlement, Token};
+use carillon_core::job::{DispatchMode, HISTORY_LIMIT, Settlement, Token};
 
 pub async fn goes_to_the_earliest_within_the_quota(world: &World) {
     // Stored from the latest to the earliest; the two earliest have the same `run_at`.
@@ -31,10 +31,16 @@ pub async fn comes_from_the_named_groups_only(world: &World) {
     let jobs = [world.group, other, third].map(|group| [world.job_in(group, NOW), world.job_in(group, NOW)]);
     world.store.insert(jobs.concat().into()).await.unwrap();
     let quotas = vec![(other, 1), (third, 5)];
-    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas, owed: Vec::new() };
+    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed: Vec::new() };
     let claimed: HashSet<JobId> = ids(&world.store.claim_due(claim).await.unwrap()).into_iter().collect();
     assert_eq!(claimed, HashSet::from([jobs[1][0].id, jobs[2][0].id, jobs[2][1].id]));
-    let none = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: Vec::new(), owed: Vec::new() };
+    let none = ClaimDue {
+        now: NOW,
+        lease_until: NOW.plus(LEASE),
+        mode: DispatchMode::Push,
+        quotas: Vec::new(),
+        owed: Vec::new(),
+    };
     assert!(world.store.claim_due(none).await.unwrap().is_empty());
 }
 
@@ -46,8 +52,13 @@ pub async fn comes_from_many_groups_at_once(world: &World) {
         quotas.push((group, n % 3));
     }
     let expected: u32 = quotas.iter().map(|(_, quota)| quota).sum();
-    let claim =
-        ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas: quotas.clone(), owed: Vec::new() };
+    let claim = ClaimDue {
+        now: NOW,
+        lease_until: NOW.plus(LEASE),
+        mode: DispatchMode::Push,
+        quotas: quotas.clone(),
+        owed: Vec::new(),
+    };
     let leased = world.store.claim_due(claim).await.unwrap();
     assert_eq!(leased.len(), expected as usize);
     for (group, quota) in quotas {
@@ -92,7 +103,7 @@ pub async fn waiting_groups_are_named_with_their_earliest_job(world: &World) {
     let waiting = |group, at| {
         let mut by_priority = [UnixMs::MAX; 10];
         by_priority[usize::from(u8::from(Priority::default()))] = NOW.plus(ms(at));
-        GroupBacklog { group, pull: false, earliest: NOW.plus(ms(at)), by_priority }
+        GroupBacklog { group, mode: DispatchMode::Push, earliest: NOW.plus(ms(at)), by_priority }
     };
     assert_eq!(world.store.waiting().await.unwrap(), [waiting(world.group, 50), waiting(other, 0)]);
     claim(&*world.store, other, NOW, 1).await;

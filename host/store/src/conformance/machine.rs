@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use super::model::{End, Expected, Step, WALK_LEASE, a_step, ms};
 use super::*;
 use crate::Edit;
-use carillon_core::job::Token;
+use carillon_core::job::{DispatchMode, Token};
 
 /// Seeds of walks that failed before.
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/store_machine.txt");
@@ -49,9 +49,9 @@ pub async fn random_walks_follow_the_diagram(world: &World) {
 impl Walk<'_> {
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Insert { delay, ttl, key, pull } => self.insert(delay, ttl.map(ms), key, pull).await,
+            Step::Insert { delay, ttl, key, mode } => self.insert(delay, ttl.map(ms), key, mode).await,
             Step::Pass { time } => self.now = self.now.plus(ms(time)),
-            Step::Claim { quota, pull } => self.claim(quota, pull).await,
+            Step::Claim { quota, mode } => self.claim(quota, mode).await,
             Step::ClaimLost => self.claim_lost().await,
             Step::ClaimOverdue => self.claim_overdue().await,
             Step::Settle(ends) => self.settle(ends).await,
@@ -64,19 +64,19 @@ impl Walk<'_> {
         }
     }
 
-    async fn insert(&mut self, delay: u64, ttl: Option<Duration>, key: Option<char>, pull: bool) {
+    async fn insert(&mut self, delay: u64, ttl: Option<Duration>, key: Option<char>, mode: DispatchMode) {
         let run_at = self.now.plus(ms(delay));
         let mut job = self.world.job_in(self.group, run_at);
         job.created_at = self.now;
         job.deadline = ttl.map(|ttl| self.now.plus(ttl));
         job.order_key = key.map(String::from);
-        if pull {
+        if mode == DispatchMode::Pull {
             job.spec = Spec::default();
         }
         self.jobs.push(Expected {
             id: job.id,
             state: State::Scheduled,
-            pull,
+            mode,
             key,
             blocked: key.is_some(),
             ttl,
@@ -109,12 +109,12 @@ impl Walk<'_> {
         }
     }
 
-    async fn claim(&mut self, quota: u32, pull: bool) {
+    async fn claim(&mut self, quota: u32, mode: DispatchMode) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let claim = ClaimDue { now, lease_until, pull, quotas: vec![(self.group, quota)], owed: Vec::new() };
+        let claim = ClaimDue { now, lease_until, mode, quotas: vec![(self.group, quota)], owed: Vec::new() };
         let leased = self.world.store.claim_due(claim).await.unwrap();
         let is_due = |job: &&mut Expected| {
-            job.state == State::Scheduled && !job.blocked && job.pull == pull && job.run_at <= now
+            job.state == State::Scheduled && !job.blocked && job.mode == mode && job.run_at <= now
         };
         let mut due: Vec<&mut Expected> = self.jobs.iter_mut().filter(is_due).collect();
         due.sort_by_key(|job| (job.run_at, job.id));
@@ -255,7 +255,10 @@ impl Walk<'_> {
         }
         let which = which % self.jobs.len();
         let job = &mut self.jobs[which];
-        let spec = if job.pull { Spec::default() } else { self.world.job(NOW).spec };
+        let spec = match job.mode {
+            DispatchMode::Push => self.world.job(NOW).spec,
+            DispatchMode::Pull => Spec::default(),
+        };
         let edit =
             Edit { revision: job.revision, name: None, run_at: at, priority: Priority::default(), spec, body: None };
         let expected = match job.state {

@@ -31,8 +31,8 @@ use uuid::Uuid;
 use super::{ChangeOutcome, ClaimDue, Entity, JobChange, Kind, Precondition, Prune, PutEntity, Store};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
-    Admission, AttemptDetail, AttemptError, AttemptRecord, GroupId, Job, JobId, LeasedJob, NewJob, Outcome, Priority,
-    Spec, State, Target, TenantId,
+    Admission, AttemptDetail, AttemptError, AttemptRecord, DispatchMode, GroupId, Job, JobId, LeasedJob, NewJob,
+    Outcome, Priority, Spec, State, Target, TenantId,
 };
 
 /// Makes a test of each case for a backend, or a list of all cases.
@@ -284,7 +284,7 @@ pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -
         .claim_due(ClaimDue {
             now,
             lease_until: now.plus(LEASE),
-            pull: false,
+            mode: DispatchMode::Push,
             quotas: vec![(group, quota)],
             owed: Vec::new(),
         })

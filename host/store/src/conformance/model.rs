@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::SettleOutcome;
-use carillon_core::job::{Settlement, Token};
+use carillon_core::job::{DispatchMode, Settlement, Token};
 
 #[derive(Clone, Copy, Debug)]
 pub enum End {
@@ -26,14 +26,14 @@ pub enum Step {
         ttl: Option<u64>,
         /// Order key, if the job has one.
         key: Option<char>,
-        pull: bool,
+        mode: DispatchMode,
     },
     Pass {
         time: u64,
     },
     Claim {
         quota: u32,
-        pull: bool,
+        mode: DispatchMode,
     },
     ClaimLost,
     ClaimOverdue,
@@ -58,12 +58,17 @@ fn an_end() -> impl Strategy<Value = End> {
     ]
 }
 
+fn mode(share_of_pull: f64) -> impl Strategy<Value = DispatchMode> {
+    prop::bool::weighted(share_of_pull)
+        .prop_map(|is_pulled| if is_pulled { DispatchMode::Pull } else { DispatchMode::Push })
+}
+
 pub fn a_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..50_u64, option::of(0..90_u64), option::of(prop::sample::select(vec!['a', 'b'])), prop::bool::weighted(0.2))
-            .prop_map(|(delay, ttl, key, pull)| Step::Insert { delay, ttl, key, pull }),
+        4 => (0..50_u64, option::of(0..90_u64), option::of(prop::sample::select(vec!['a', 'b'])), mode(0.2))
+            .prop_map(|(delay, ttl, key, mode)| Step::Insert { delay, ttl, key, mode }),
         3 => (1..60_u64).prop_map(|time| Step::Pass { time }),
-        5 => (0..4_u32, prop::bool::weighted(0.3)).prop_map(|(quota, pull)| Step::Claim { quota, pull }),
+        5 => (0..4_u32, mode(0.3)).prop_map(|(quota, mode)| Step::Claim { quota, mode }),
         2 => Just(Step::ClaimLost),
         2 => Just(Step::ClaimOverdue),
         5 => vec((any::<prop::sample::Index>().prop_map(|index| index.index(1_000)), an_end()), 1..4).prop_map(Step::Settle),
@@ -88,7 +93,7 @@ pub const fn ms(ms: u64) -> Duration {
 pub struct Expected {
     pub id: JobId,
     pub state: State,
-    pub pull: bool,
+    pub mode: DispatchMode,
     pub key: Option<char>,
     /// Whether an earlier job of its order key is unfinished.
     pub blocked: bool,

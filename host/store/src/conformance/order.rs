@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{Owed, Stats};
-use carillon_core::job::Settlement;
+use carillon_core::job::{DispatchMode, Settlement};
 
 fn of_key(world: &World, key: &str) -> NewJob {
     NewJob { order_key: Some(key.to_owned()), ..world.job(NOW) }
@@ -94,16 +94,16 @@ pub async fn jobs_to_pull_are_apart(world: &World) {
     let pull = NewJob { spec: Spec::default(), ..world.job(NOW) };
     let ids = stored(world, &[pull, world.job(NOW)]).await;
     let mut waiting = world.store.waiting().await.unwrap();
-    waiting.sort_by_key(|waiting| waiting.pull);
+    waiting.sort_by_key(|waiting| waiting.mode);
     assert_eq!(
-        waiting.iter().map(|it| (it.group, it.pull)).collect::<Vec<_>>(),
-        [(world.group, false), (world.group, true)]
+        waiting.iter().map(|it| (it.group, it.mode)).collect::<Vec<_>>(),
+        [(world.group, DispatchMode::Push), (world.group, DispatchMode::Pull)]
     );
     assert_eq!(super::ids(&world.claim(NOW, 9).await), ids[1..]);
     let pull = ClaimDue {
         now: NOW,
         lease_until: NOW.plus(LEASE),
-        pull: true,
+        mode: DispatchMode::Pull,
         quotas: vec![(world.group, 9)],
         owed: Vec::new(),
     };
@@ -122,7 +122,7 @@ pub async fn what_a_priority_is_owed_goes_first(world: &World) {
     world.store.insert(jobs.clone().into()).await.unwrap();
     let owed = |group, level, count| Owed { group, priority: Priority::new(level).unwrap(), count };
     let claim = async |quotas: Vec<(GroupId, u32)>, owed: Vec<Owed>| {
-        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), pull: false, quotas, owed };
+        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed };
         let mut found = ids(&world.store.claim_due(claim).await.unwrap());
         found.sort();
         found

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::admit::{placed, stored_at};
 use super::*;
 use crate::{Abort, InsertOutcome, InsertResult, SettleOutcome, StoreError, TickRecord, Ticked, TicksQuery};
-use carillon_core::job::{Overlap, Settlement, SkipReason, SkippedTicks, Tick};
+use carillon_core::job::{DispatchMode, Overlap, Settlement, SkipReason, SkippedTicks, Tick};
 
 pub fn tick(world: &World, at: u64, overlap: Overlap) -> NewJob {
     let at = NOW.plus(ms(at));
@@ -39,7 +39,7 @@ pub async fn a_tick_skips_queues_or_cancels(world: &World) {
     };
     assert_eq!(cancelled, [waiting.id]);
     assert!(world.get(running.job.id).await.cancel_requested);
-    assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), pull: false }]);
+    assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), mode: DispatchMode::Push }]);
     assert_eq!(world.state(waiting.id).await, State::Cancelled);
     let ticked = world.store.ticked().await.unwrap().remove(0);
     assert_eq!((ticked.last, ticked.runs), (NOW.plus(ms(3)), 3), "a skipped tick is dealt with");
@@ -174,7 +174,7 @@ pub async fn a_run_waits_for_the_one_whose_place_it_takes(world: &World) {
     for at in 1..4 {
         let newer = of_key(at, Overlap::Cancel);
         placed(world, &newer).await;
-        assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), pull: false }]);
+        assert_eq!(world.store.aborts(9).await.unwrap(), [Abort { lease: running.lease(), mode: DispatchMode::Push }]);
         assert!(world.claim(NOW.plus(ms(9)), 9).await.is_empty(), "no two at once");
         let cut_off = Settlement::cancelled(&running, NOW, an_attempt(&running, None));
         assert_eq!(world.store.settle(vec![cut_off]).await.unwrap(), [SettleOutcome::Applied(State::Cancelled)]);

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_core::clock::{Clock, Stopwatch, SystemClock, UnixMs};
 use carillon_core::job::{
-    Admission, AttemptDetail, AttemptRecord, GroupId, JobId, LeasedJob, NewJob, Outcome, Priority, Settlement, Spec,
-    Target, TenantId,
+    Admission, AttemptDetail, AttemptRecord, DispatchMode, GroupId, JobId, LeasedJob, NewJob, Outcome, Priority,
+    Settlement, Spec, Target, TenantId,
 };
 use carillon_store::{ClaimDue, INSERT_LIMIT, Kind, Precondition, PutEntity, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
@@ -205,9 +205,9 @@ impl Bench {
     async fn claim(&self, quota: u32) -> Outcomes<Vec<LeasedJob>> {
         let now = SystemClock.now();
         let claim = ClaimDue {
-            now,
+            due_by: now,
             lease_until: now.plus(LEASE),
-            pull: false,
+            mode: DispatchMode::Push,
             quotas: vec![(self.group, quota)],
             owed: Vec::new(),
         };

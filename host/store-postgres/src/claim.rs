@@ -143,13 +143,13 @@ pub(super) struct ClaimFrom {
 
 impl ClaimFrom {
     async fn claim_owed(&self, db: &mut PgConnection) -> Result<Vec<PgRow>, Failure> {
-        let ClaimDue { now, lease_until, mode, owed, .. } = &self.claim;
+        let ClaimDue { due_by, lease_until, mode, owed, .. } = &self.claim;
         if owed.is_empty() {
             return Ok(Vec::new());
         }
         let lanes: Vec<i64> = owed.iter().map(|owed| lane::owed(owed, *mode)).collect();
         let most: Vec<i64> = owed.iter().map(|owed| i64::from(owed.count)).collect();
-        let query = sqlx::query(CLAIM_OWED).bind(lanes).bind(most).bind(now.0).bind(lease_until.0);
+        let query = sqlx::query(CLAIM_OWED).bind(lanes).bind(most).bind(due_by.0).bind(lease_until.0);
         Ok(query.bind(&self.fronts_of_owed).fetch_all(db).await?)
     }
 }
@@ -159,13 +159,13 @@ impl Verb for ClaimFrom {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
-        let ClaimDue { now, lease_until, mode, quotas, .. } = &self.claim;
+        let ClaimDue { due_by, lease_until, mode, quotas, .. } = &self.claim;
         let mut jobs = self.claim_owed(&mut *db).await?;
         let groups = jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect::<Result<Vec<_>, Failure>>()?;
         let quotas = lane::left(quotas, groups.into_iter());
         let lanes: Vec<i64> = quotas.iter().map(|(group, _)| lane::first(*group, *mode)).collect();
         let most: Vec<i64> = quotas.iter().map(|(_, quota)| i64::from(*quota)).collect();
-        let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(now.0).bind(lease_until.0).bind(&self.fronts);
+        let query = sqlx::query(CLAIM_DUE).bind(lanes).bind(most).bind(due_by.0).bind(lease_until.0).bind(&self.fronts);
         jobs.extend(query.fetch_all(&mut *db).await?);
         with_rest(jobs, db).await
     }

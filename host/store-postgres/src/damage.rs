@@ -40,7 +40,7 @@ async fn until_claimed(world: &World, count: usize) -> Vec<JobId> {
     while got.len() < count {
         let quotas = vec![(world.group, 99)];
         let claim =
-            ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed: Vec::new() };
+            ClaimDue { due_by: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed: Vec::new() };
         match world.store.claim_due(claim).await {
             Ok(leased) => got.extend(conformance::ids(&leased)),
             Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,

@@ -55,7 +55,7 @@ impl Jobs for PostgresStore {
         if claim.quotas.is_empty() {
             return Ok(Vec::new());
         }
-        self.fronts.claim(claim.now);
+        self.fronts.claim(claim.due_by);
         loop {
             let fronts = claim.quotas.iter().flat_map(|(group, _)| self.fronts.of(lane::first(*group, claim.mode)));
             let fronts = fronts.collect();
@@ -64,7 +64,7 @@ impl Jobs for PostgresStore {
             let claim = ClaimFrom { fronts, fronts_of_owed, claim: claim.clone() };
             let claimed = claim::claimed(&self.health.watch(Work::Claim, self.database.call(&claim)).await?);
             let is_fruitless = claimed.is_nothing_but_damage();
-            let leased = claimed.without_damage(self, claim.claim.now).await;
+            let leased = claimed.without_damage(self, claim.claim.due_by).await;
             if !is_fruitless {
                 return Ok(leased);
             }

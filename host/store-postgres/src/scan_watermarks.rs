@@ -143,16 +143,16 @@ impl Fronts {
         })
     }
 
-    /// Records a claim of jobs that are due at `now`.
+    /// Records a claim of jobs that are due by `due_by`.
     ///
     /// If the clock was set back, jobs may be written before all watermarks, so all are forgotten.
-    pub(super) fn claim(&self, now: UnixMs) {
+    pub(super) fn claim(&self, due_by: UnixMs) {
         let mut inner = self.lock();
-        if now.plus(SLACK).0 < inner.now {
+        if due_by.plus(SLACK).0 < inner.now {
             inner.forget();
-            inner.now = now.0;
+            inner.now = due_by.0;
         }
-        inner.now = inner.now.max(now.0);
+        inner.now = inner.now.max(due_by.0);
     }
 
     /// Records that a job was written.

@@ -143,7 +143,7 @@ async fn claim_from(
         // The list is padded with quotas of 0: a LIMIT may not be NULL.
         let padding = lanes.len().next_power_of_two() - lanes.len();
         for (lane, quota) in lanes.iter().copied().chain(vec![(0, 0); padding]) {
-            query = query.bind(lane).bind(claim.now.0).bind(quota);
+            query = query.bind(lane).bind(claim.due_by.0).bind(quota);
         }
         found.jobs.extend(db.fetch_all(query).await?);
     }

@@ -41,11 +41,11 @@ impl Jobs for SqliteStore {
     async fn claim_due(&self, claim: ClaimDue) -> Result<Vec<LeasedJob>, StoreError> {
         loop {
             let claim = claim.clone();
-            let now = claim.now;
+            let due_by = claim.due_by;
             let work = self.writer.call(move |db| Box::pin(async move { claim::claim_due(db, &claim).await }));
             let claimed = claim::claimed(&self.health.watch(Work::Claim, work).await?);
             let is_fruitless = claimed.is_nothing_but_damage();
-            let leased = claimed.without_damage(self, now).await;
+            let leased = claimed.without_damage(self, due_by).await;
             if !is_fruitless {
                 return Ok(leased);
             }

@@ -171,8 +171,8 @@ impl InsertOutcome {
 /// A claim: which due jobs are to be leased.
 #[derive(Clone, Debug)]
 pub struct ClaimDue {
-    /// Current time: jobs with a `run_at` up to this are due.
-    pub now: UnixMs,
+    /// Latest `run_at` of the jobs; it may lie shortly after the current time.
+    pub due_by: UnixMs,
     /// Time when the leases end.
     pub lease_until: UnixMs,
     /// How the claimed jobs are dispatched.

@@ -227,11 +227,10 @@ impl Dispatcher {
     /// Leases jobs and starts their attempts; returns when to plan again, and `None` for at once.
     async fn claim(self: &Arc<Self>, outlook: &ClaimPlan) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
-        let (ahead, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
+        let (due_by, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
         let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
         let owed = self.owed(&outlook.quotas);
-        let claim =
-            ClaimDue { now: ahead, lease_until, mode: DispatchMode::Push, quotas: outlook.quotas.clone(), owed };
+        let claim = ClaimDue { due_by, lease_until, mode: DispatchMode::Push, quotas: outlook.quotas.clone(), owed };
         let owed = claim.owed.clone();
         let stopwatch = Stopwatch::start();
         let claiming = self.leases.claiming().await;
@@ -252,7 +251,7 @@ impl Dispatcher {
         if self.clock.now().since(now) >= self.extension_period() {
             self.leases.hurry();
         }
-        Ok(outlook.after_claim(&taken, ahead))
+        Ok(outlook.after_claim(&taken, due_by))
     }
 
     /// Returns the part of the quotas that is guaranteed to the groups' lower priorities.

@@ -178,7 +178,7 @@ impl PullQueue {
             let now = self.clock.now();
             let owed = self.priorities.owed(queue, ask.max);
             let claim = ClaimDue {
-                now,
+                due_by: now,
                 lease_until: now.plus(ask.lease),
                 mode: DispatchMode::Pull,
                 quotas: vec![(group, ask.max)],

@@ -191,7 +191,8 @@ pub async fn a_debounced_job_carries_the_newest_request(world: &World) {
     assert!(matches!(placed(world, &pulled).await, InsertOutcome::Carried { .. }));
     assert!(claim(&*world.store, second.group, due, 9).await.is_empty(), "it is to be pulled now");
     let quotas = vec![(second.group, 9)];
-    let pull = ClaimDue { now: due, lease_until: due.plus(LEASE), mode: DispatchMode::Pull, quotas, owed: Vec::new() };
+    let pull =
+        ClaimDue { due_by: due, lease_until: due.plus(LEASE), mode: DispatchMode::Pull, quotas, owed: Vec::new() };
     let leased = world.store.claim_due(pull).await.unwrap().remove(0);
     assert_eq!((leased.job.id, &leased.body[..]), (first.id, &b"third"[..]));
     let next = keyed(world, "k", 29_990, "fourth");

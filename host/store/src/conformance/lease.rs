@@ -31,11 +31,12 @@ pub async fn comes_from_the_named_groups_only(world: &World) {
     let jobs = [world.group, other, third].map(|group| [world.job_in(group, NOW), world.job_in(group, NOW)]);
     world.store.insert(jobs.concat().into()).await.unwrap();
     let quotas = vec![(other, 1), (third, 5)];
-    let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed: Vec::new() };
+    let claim =
+        ClaimDue { due_by: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed: Vec::new() };
     let claimed: HashSet<JobId> = ids(&world.store.claim_due(claim).await.unwrap()).into_iter().collect();
     assert_eq!(claimed, HashSet::from([jobs[1][0].id, jobs[2][0].id, jobs[2][1].id]));
     let none = ClaimDue {
-        now: NOW,
+        due_by: NOW,
         lease_until: NOW.plus(LEASE),
         mode: DispatchMode::Push,
         quotas: Vec::new(),
@@ -53,7 +54,7 @@ pub async fn comes_from_many_groups_at_once(world: &World) {
     }
     let expected: u32 = quotas.iter().map(|(_, quota)| quota).sum();
     let claim = ClaimDue {
-        now: NOW,
+        due_by: NOW,
         lease_until: NOW.plus(LEASE),
         mode: DispatchMode::Push,
         quotas: quotas.clone(),

@@ -111,7 +111,7 @@ impl Walk<'_> {
 
     async fn claim(&mut self, quota: u32, mode: DispatchMode) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let claim = ClaimDue { now, lease_until, mode, quotas: vec![(self.group, quota)], owed: Vec::new() };
+        let claim = ClaimDue { due_by: now, lease_until, mode, quotas: vec![(self.group, quota)], owed: Vec::new() };
         let leased = self.world.store.claim_due(claim).await.unwrap();
         let is_due = |job: &&mut Expected| {
             job.state == State::Scheduled && !job.blocked && job.mode == mode && job.run_at <= now

@@ -282,7 +282,7 @@ impl World {
 pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -> Vec<LeasedJob> {
     store
         .claim_due(ClaimDue {
-            now,
+            due_by: now,
             lease_until: now.plus(LEASE),
             mode: DispatchMode::Push,
             quotas: vec![(group, quota)],

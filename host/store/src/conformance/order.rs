@@ -101,7 +101,7 @@ pub async fn jobs_to_pull_are_apart(world: &World) {
     );
     assert_eq!(super::ids(&world.claim(NOW, 9).await), ids[1..]);
     let pull = ClaimDue {
-        now: NOW,
+        due_by: NOW,
         lease_until: NOW.plus(LEASE),
         mode: DispatchMode::Pull,
         quotas: vec![(world.group, 9)],
@@ -122,7 +122,7 @@ pub async fn what_a_priority_is_owed_goes_first(world: &World) {
     world.store.insert(jobs.clone().into()).await.unwrap();
     let owed = |group, level, count| Owed { group, priority: Priority::new(level).unwrap(), count };
     let claim = async |quotas: Vec<(GroupId, u32)>, owed: Vec<Owed>| {
-        let claim = ClaimDue { now: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed };
+        let claim = ClaimDue { due_by: NOW, lease_until: NOW.plus(LEASE), mode: DispatchMode::Push, quotas, owed };
         let mut found = ids(&world.store.claim_due(claim).await.unwrap());
         found.sort();
         found

@@ -10,7 +10,7 @@ use carillon_core::job::{Job, JobId, State};
 use carillon_store::documents::to_json;
 use carillon_store::labels::label;
 use carillon_store::unreadable::{self, Page};
-use carillon_store::{JobFilter, JobsQuery, NamesQuery};
+use carillon_store::{JobFilter, JobsQuery, NameFilter, NamesQuery};
 
 /// Selects a group's jobs in one state, in the order of the index `job_state` or `job_done_state`.
 const IN_STATE: &str = "SELECT id FROM {table} WHERE grp = $1 AND state = '{state}' AND id < $3";
@@ -37,18 +37,21 @@ const FILTER: &str = r#"
 /// Returns the lists of ids that a filter selects: by name, or in each of these states.
 ///
 /// `rest` ends each of them.
-fn ids_sql(states: &[State], of_name: bool, rest: &str) -> String {
+fn ids_sql(states: &[State], name: NameFilter, rest: &str) -> String {
     let list = |sql: &str, table: &str| format!("({sql} {rest})").replace("{table}", table);
-    let lists: Vec<String> = if of_name {
-        let states = states.iter().map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ");
-        let sql = OF_NAME.replace("{states}", &states);
-        ["job", "job_done"].map(|table| list(&sql, table)).into()
-    } else {
-        let in_state = |state: &State| {
-            let table = if state.is_final() { "job_done" } else { "job" };
-            list(&IN_STATE.replace("{state}", state.as_str()), table)
-        };
-        states.iter().map(in_state).collect()
+    let lists: Vec<String> = match name {
+        NameFilter::Exact => {
+            let states = states.iter().map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ");
+            let sql = OF_NAME.replace("{states}", &states);
+            ["job", "job_done"].map(|table| list(&sql, table)).into()
+        }
+        NameFilter::Any => {
+            let in_state = |state: &State| {
+                let table = if state.is_final() { "job_done" } else { "job" };
+                list(&IN_STATE.replace("{state}", state.as_str()), table)
+            };
+            states.iter().map(in_state).collect()
+        }
     };
     lists.join(" UNION ALL ")
 }
@@ -56,8 +59,8 @@ fn ids_sql(states: &[State], of_name: bool, rest: &str) -> String {
 /// Returns the statement for a page: a page of each list, and of these jobs the newest.
 ///
 /// The `OFFSET` keeps PostgreSQL from joining the whole view.
-pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name, &format!("{FILTER} ORDER BY id DESC LIMIT $14"));
+pub(super) fn jobs_sql(states: &[State], name: NameFilter) -> String {
+    let ids = ids_sql(states, name, &format!("{FILTER} ORDER BY id DESC LIMIT $14"));
     format!(
         "SELECT shown.* FROM (SELECT id FROM ({ids}) AS lists ORDER BY id DESC LIMIT $14) AS page
         CROSS JOIN LATERAL (SELECT * FROM job_shown WHERE job_shown.id = page.id OFFSET 0) AS shown
@@ -66,9 +69,9 @@ pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
 }
 
 /// Returns the statement for a page over all groups of a tenant: a page of each group, and of these jobs the newest.
-pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name, &format!("{FILTER} ORDER BY id DESC LIMIT $14"))
-        .replace("grp = $1", "grp = groups.id");
+pub(super) fn jobs_of_tenant_sql(states: &[State], name: NameFilter) -> String {
+    let ids =
+        ids_sql(states, name, &format!("{FILTER} ORDER BY id DESC LIMIT $14")).replace("grp = $1", "grp = groups.id");
     format!(
         "SELECT shown.* FROM (
             SELECT found.id FROM entity AS groups
@@ -83,15 +86,18 @@ pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
 const COUNT_WINDOW: i64 = 20_000;
 
 /// Returns the statement that finds the end of a window: the id of its last job, if the window is full.
-fn window_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name, "ORDER BY id DESC LIMIT $4").replace("$5", "$2");
-    let unused = if of_name { "" } else { "WHERE $2::TEXT IS NULL" };
+fn window_sql(states: &[State], name: NameFilter) -> String {
+    let ids = ids_sql(states, name, "ORDER BY id DESC LIMIT $4").replace("$5", "$2");
+    let unused = match name {
+        NameFilter::Exact => "",
+        NameFilter::Any => "WHERE $2::TEXT IS NULL",
+    };
     format!("SELECT id FROM ({ids}) AS lists {unused} ORDER BY id DESC LIMIT 1 OFFSET $4 - 1")
 }
 
 /// Returns the statement that counts the jobs of a window.
-fn count_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name, &format!("{FILTER} AND id >= $14"));
+fn count_sql(states: &[State], name: NameFilter) -> String {
+    let ids = ids_sql(states, name, &format!("{FILTER} AND id >= $14"));
     format!(
         "SELECT count(*) AS jobs FROM ({ids}) AS lists
         WHERE EXISTS (SELECT 1 FROM entity WHERE entity.id = $1 AND entity.tenant = $2)"
@@ -132,11 +138,11 @@ fn asks_for_nothing(filter: &JobFilter) -> bool {
 }
 
 pub(super) async fn jobs(db: &mut PgConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    page(db, query, jobs_sql(query.filter.among(), query.filter.name.is_some())).await
+    page(db, query, jobs_sql(query.filter.among(), query.filter.name_filter())).await
 }
 
 pub(super) async fn jobs_of_tenant(db: &mut PgConnection, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    page(db, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name.is_some())).await
+    page(db, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name_filter())).await
 }
 
 async fn page(db: &mut PgConnection, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
@@ -179,11 +185,11 @@ impl<'f> Count<'f> {
         if asks_for_nothing(filter) {
             return Ok(Some(0));
         }
-        let of_name = filter.name.is_some();
-        let window = sqlx::query_scalar::<_, Uuid>(AssertSqlSafe(window_sql(filter.among(), of_name)));
+        let name = filter.name_filter();
+        let window = sqlx::query_scalar::<_, Uuid>(AssertSqlSafe(window_sql(filter.among(), name)));
         let window = window.bind(filter.group.0).bind(filter.name.as_deref()).bind(self.before).bind(COUNT_WINDOW);
         let first = window.fetch_optional(&mut *db).await?;
-        let sql = count_sql(filter.among(), of_name);
+        let sql = count_sql(filter.among(), name);
         let query = bind(sql, filter, Some(JobId(self.before)))?.bind(first.unwrap_or(Uuid::nil()));
         self.jobs += rows::number::<u64>(&query.fetch_one(db).await?, "jobs")?;
         let Some(first) = first else { return Ok(Some(self.jobs)) };

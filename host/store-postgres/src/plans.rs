@@ -6,6 +6,7 @@ use super::{
     ticks,
 };
 use carillon_core::job::State;
+use carillon_store::NameFilter;
 
 /// Fills the database with jobs in all states, spread over groups, and with rows that a statement finds by a scan if it does not use an
 /// index.
@@ -95,11 +96,11 @@ fn statements() -> Vec<(&'static str, String)> {
         ("newest of names", lists::NEWEST_OF_NAMES),
     ];
     let mut statements: Vec<_> = constants.into_iter().map(|(name, sql)| (name, sql.to_owned())).collect();
-    statements.push(("jobs", lists::jobs_sql(&State::ALL, false)));
-    statements.push(("jobs in state", lists::jobs_sql(&[State::Dead], false)));
-    statements.push(("jobs of name", lists::jobs_sql(&State::ALL, true)));
-    statements.push(("jobs of tenant", lists::jobs_of_tenant_sql(&State::ALL, false)));
-    statements.push(("jobs of tenant in state", lists::jobs_of_tenant_sql(&[State::Dead], false)));
+    statements.push(("jobs", lists::jobs_sql(&State::ALL, NameFilter::Any)));
+    statements.push(("jobs in state", lists::jobs_sql(&[State::Dead], NameFilter::Any)));
+    statements.push(("jobs of name", lists::jobs_sql(&State::ALL, NameFilter::Exact)));
+    statements.push(("jobs of tenant", lists::jobs_of_tenant_sql(&State::ALL, NameFilter::Any)));
+    statements.push(("jobs of tenant in state", lists::jobs_of_tenant_sql(&[State::Dead], NameFilter::Any)));
     statements
 }
 

@@ -9,6 +9,7 @@ use super::{
     settle, ticks,
 };
 use carillon_core::job::State;
+use carillon_store::NameFilter;
 
 async fn plan(db: &mut SqliteConnection, sql: &str) -> Vec<String> {
     let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
@@ -98,11 +99,11 @@ fn reads() -> Vec<Case> {
         ("aborts", one(claim::ABORTS), &["INDEX job_abort"]),
         ("ending leases", one(claim::ENDING), &["INDEX job_lease (lease_until<?)"]),
         ("held", one(claim::HELD), &[BY_ID]),
-        ("jobs", vec![reads::jobs_sql(&State::ALL, false)], &[PAGE, BY_ID]),
-        ("jobs in state", vec![reads::jobs_sql(&[State::Dead], false)], &[PAGE, BY_ID]),
+        ("jobs", vec![reads::jobs_sql(&State::ALL, NameFilter::Any)], &[PAGE, BY_ID]),
+        ("jobs in state", vec![reads::jobs_sql(&[State::Dead], NameFilter::Any)], &[PAGE, BY_ID]),
         (
             "jobs of name",
-            vec![reads::jobs_sql(&State::ALL, true)],
+            vec![reads::jobs_sql(&State::ALL, NameFilter::Exact)],
             &["INDEX job_name (grp=? AND name=? AND id<?)", BY_ID],
         ),
         (
@@ -151,9 +152,9 @@ async fn a_page_over_all_groups_reads_the_index_of_each() {
     let directory = tempfile::tempdir().unwrap();
     let mut db = open::open(&SqliteOptions::new(directory.path().join("test.db"))).await.unwrap().writer;
     for (sql, index) in [
-        (reads::jobs_of_tenant_sql(&State::ALL, false), PAGE),
-        (reads::jobs_of_tenant_sql(&[State::Dead], false), PAGE),
-        (reads::jobs_of_tenant_sql(&State::ALL, true), "INDEX job_name (grp=? AND name=? AND id<?)"),
+        (reads::jobs_of_tenant_sql(&State::ALL, NameFilter::Any), PAGE),
+        (reads::jobs_of_tenant_sql(&[State::Dead], NameFilter::Any), PAGE),
+        (reads::jobs_of_tenant_sql(&State::ALL, NameFilter::Exact), "INDEX job_name (grp=? AND name=? AND id<?)"),
     ] {
         let plan = plan(&mut db, &sql).await;
         for wanted in ["INDEX entity_name (tenant=? AND kind=?)", index, BY_ID] {

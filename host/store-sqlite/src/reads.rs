@@ -13,7 +13,7 @@ use super::rows;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{AttemptRecord, GroupId, Job, JobId, State, TenantId};
 use carillon_store::unreadable::{self, Page, note_attempt};
-use carillon_store::{Backlog, GroupBacklog, JobFilter, JobsQuery, NamesQuery, Stats, lane};
+use carillon_store::{Backlog, GroupBacklog, JobFilter, JobsQuery, NameFilter, NamesQuery, Stats, lane};
 
 /// Jumps from lane to lane in the index `job_due`: its cost does not depend on the number of jobs.
 pub(super) const WAITING: &str = "
@@ -97,20 +97,23 @@ const FILTER: &str = "
             spec ->> (wanted.value ->> 'path'), spec ->> (wanted.value ->> 'nested'))))";
 
 /// Returns the statement for the ids of a filter's jobs: by name, or by merging the lists of these states.
-fn ids_sql(states: &[State], of_name: bool) -> String {
-    let sql = if of_name {
-        let states = states.iter().map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ");
-        OF_NAME.replace("{states}", &states)
-    } else {
-        let in_state = |state: &State| IN_STATE.replace("{state}", state.as_str());
-        states.iter().map(in_state).collect::<Vec<_>>().join(" UNION ALL ")
+fn ids_sql(states: &[State], name: NameFilter) -> String {
+    let sql = match name {
+        NameFilter::Exact => {
+            let states = states.iter().map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ");
+            OF_NAME.replace("{states}", &states)
+        }
+        NameFilter::Any => {
+            let in_state = |state: &State| IN_STATE.replace("{state}", state.as_str());
+            states.iter().map(in_state).collect::<Vec<_>>().join(" UNION ALL ")
+        }
     };
     sql.replace("{filter}", FILTER)
 }
 
 /// Returns the statement for a page.
-pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name);
+pub(super) fn jobs_sql(states: &[State], name: NameFilter) -> String {
+    let ids = ids_sql(states, name);
     format!(
         "SELECT job_shown.* FROM ({ids} ORDER BY id DESC LIMIT ?14) AS page
         CROSS JOIN job_shown ON job_shown.id = page.id
@@ -119,8 +122,8 @@ pub(super) fn jobs_sql(states: &[State], of_name: bool) -> String {
 }
 
 /// Returns the statement for a page over all groups of a tenant: a page of each group, and of these jobs the newest.
-pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name).replace("grp = ?1", "grp = groups.id");
+pub(super) fn jobs_of_tenant_sql(states: &[State], name: NameFilter) -> String {
+    let ids = ids_sql(states, name).replace("grp = ?1", "grp = groups.id");
     format!(
         "SELECT job_shown.* FROM (
             SELECT job.id FROM entity AS groups CROSS JOIN job
@@ -132,8 +135,8 @@ pub(super) fn jobs_of_tenant_sql(states: &[State], of_name: bool) -> String {
 }
 
 /// Returns the statement that counts.
-pub(super) fn count_sql(states: &[State], of_name: bool) -> String {
-    let ids = ids_sql(states, of_name);
+pub(super) fn count_sql(states: &[State], name: NameFilter) -> String {
+    let ids = ids_sql(states, name);
     format!("SELECT count(*) AS jobs FROM ({ids}) WHERE EXISTS (SELECT 1 FROM entity WHERE id = ?1 AND tenant = ?2)")
 }
 
@@ -172,11 +175,11 @@ fn wanted(filter: &JobFilter) -> Option<String> {
 }
 
 pub(super) async fn jobs(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    page(readers, query, jobs_sql(query.filter.among(), query.filter.name.is_some())).await
+    page(readers, query, jobs_sql(query.filter.among(), query.filter.name_filter())).await
 }
 
 pub(super) async fn jobs_of_tenant(readers: &Readers, query: &JobsQuery) -> Result<Vec<Job>, Failure> {
-    page(readers, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name.is_some())).await
+    page(readers, query, jobs_of_tenant_sql(query.filter.among(), query.filter.name_filter())).await
 }
 
 async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<Job>, Failure> {
@@ -193,7 +196,7 @@ async fn page(readers: &Readers, query: &JobsQuery, sql: String) -> Result<Vec<J
 }
 
 pub(super) async fn count(readers: &Readers, filter: &JobFilter) -> Result<u64, Failure> {
-    let sql = count_sql(filter.among(), filter.name.is_some());
+    let sql = count_sql(filter.among(), filter.name_filter());
     rows::number(&bind(sql, filter, None).fetch_one(&mut *readers.take().await?).await?, "jobs")
 }
 

@@ -49,6 +49,15 @@ pub struct JobFilter {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Whether a filter selects one name: then the index of names finds its jobs, else the index of states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFilter {
+    /// Jobs of any name.
+    Any,
+    /// Jobs of exactly one name.
+    Exact,
+}
+
 impl JobFilter {
     /// Returns the filter for all jobs of a group.
     #[must_use]
@@ -70,6 +79,12 @@ impl JobFilter {
             order_key: None,
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// Returns whether the filter selects one name.
+    #[must_use]
+    pub fn name_filter(&self) -> NameFilter {
+        if self.name.is_some() { NameFilter::Exact } else { NameFilter::Any }
     }
 
     /// Returns the states that the filter selects.

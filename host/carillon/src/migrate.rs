@@ -19,7 +19,7 @@ use anyhow::{Context as _, bail, ensure};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use carillon_store::{Cell, Checksum, Counters, Key, Row, RowDigest, StoreError, TABLES, Table, shown};
+use carillon_store::{Cell, Checksum, Counters, Key, PageRange, Row, RowDigest, StoreError, TABLES, Table, shown};
 use carillon_store_postgres::{PostgresOptions, PostgresTarget, Stage};
 use carillon_store_sqlite::{SqliteOptions, SqliteSource};
 
@@ -281,7 +281,7 @@ impl Migration {
             let rows: Vec<(RowDigest, &Row)> = page.iter().map(|row| (row.digest(), row)).collect();
             // After the last page, the span covers all remaining rows of the target.
             let last = page.last().map(|row| row.key().to_vec());
-            let span = Span { table, after: after.as_deref(), last: last.as_deref(), rows };
+            let span = Span { table, range: PageRange { after: after.as_deref(), last: last.as_deref() }, rows };
             let next = async {
                 match &last {
                     Some(last) => self.source.page(table, Some(last), self.page).await,
@@ -306,11 +306,10 @@ impl Migration {
     }
 }
 
-/// Page of rows with its range of keys: between two keys, or before the first or after the last one.
+/// Page of rows with its range of keys.
 struct Span<'a> {
     table: &'static Table,
-    after: Option<&'a [Cell]>,
-    last: Option<&'a [Cell]>,
+    range: PageRange<'a>,
     rows: Vec<(RowDigest, &'a Row)>,
 }
 
@@ -332,7 +331,7 @@ impl<'a> Span<'a> {
         mend: bool,
         moved: &mut Moved,
     ) -> Result<Vec<(Key, RowDigest)>, StoreError> {
-        let mut found = target.digests(self.table, self.after, self.last).await?;
+        let mut found = target.digests(self.table, self.range).await?;
         let mut difference = self.difference(&found);
         if mend && !difference.is_empty() {
             let outdated = difference.new.iter().map(|row| row.key());
@@ -341,7 +340,7 @@ impl<'a> Span<'a> {
             moved.written += difference.new.len() as u64;
             moved.removed += difference.surplus.len() as u64;
             // Written rows are verified by reading them back.
-            found = target.digests(self.table, self.after, self.last).await?;
+            found = target.digests(self.table, self.range).await?;
             difference = self.difference(&found);
         }
         moved.differing += (difference.new.len() + difference.surplus.len()) as u64;

@@ -116,7 +116,7 @@ impl SqliteSource {
     /// # Errors
     /// As [`SqliteSource::fingerprint`].
     pub async fn page(&mut self, table: &Table, after: Option<&[Cell]>, limit: u32) -> Result<Vec<Row>, StoreError> {
-        let mut query = sqlx::query(AssertSqlSafe(page_sql(table, after.is_some())));
+        let mut query = sqlx::query(AssertSqlSafe(page_sql(table, after)));
         for cell in after.into_iter().flatten() {
             query = match cell {
                 Cell::Null => query.bind(None::<i64>),
@@ -158,13 +158,13 @@ const COUNTERS: &str = "
     SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entity'), 0) AS entity, number AS generation FROM generation";
 
 /// Builds `SELECT id, … FROM job WHERE … AND (id) > (?) ORDER BY id LIMIT ?`.
-fn page_sql(table: &Table, has_start: bool) -> String {
+fn page_sql(table: &Table, after: Option<&[Cell]>) -> String {
     // Labels are derived from the spec.
     let name = |column: &Column| if column.form == Form::Labels { "spec" } else { column.name };
     let list = |columns: &[Column]| columns.iter().map(name).collect::<Vec<_>>().join(", ");
     let (columns, key) = (list(table.columns), list(table.key()));
-    let start =
-        if has_start { format!("AND ({key}) > ({})", vec!["?"; table.key().len()].join(", ")) } else { String::new() };
+    let start = after.map(|_| format!("AND ({key}) > ({})", vec!["?"; table.key().len()].join(", ")));
+    let start = start.unwrap_or_default();
     let (from, condition) = table.source;
     format!("SELECT {columns} FROM {from} WHERE {condition} {start} ORDER BY {key} LIMIT ?")
 }
@@ -259,16 +259,17 @@ mod tests {
         SqliteStore::open(SqliteOptions::new(&path)).await.unwrap().close().await;
         let mut source = SqliteSource::open(&path).await.unwrap();
         for table in &TABLES {
-            for has_start in [false, true] {
-                let sql = format!("EXPLAIN QUERY PLAN {}", page_sql(table, has_start));
+            let key = vec![Cell::Number(0); table.key().len()];
+            for after in [None, Some(&*key)] {
+                let sql = format!("EXPLAIN QUERY PLAN {}", page_sql(table, after));
                 let mut query = sqlx::query(AssertSqlSafe(sql.clone()));
-                for _ in 0..if has_start { table.key().len() } else { 0 } {
+                for _ in after.into_iter().flatten() {
                     query = query.bind(0);
                 }
                 let plan = query.bind(1).fetch_all(&mut source.db).await.unwrap();
                 let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
                 assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{sql}: {plan:?}");
-                assert_eq!(plan[0].starts_with("SEARCH"), has_start, "{sql}: {plan:?}");
+                assert_eq!(plan[0].starts_with("SEARCH"), after.is_some(), "{sql}: {plan:?}");
             }
         }
     }

@@ -37,7 +37,7 @@ pub use health::{STUCK, StoreHealth, Work};
 pub use lane::GroupBacklog;
 pub use peers::{Heartbeat, Member, MemberList, NodeDoc, Peers, Signal, Signals};
 pub use queries::{JobFilter, JobsQuery, NameFilter, NamesQuery, Stats, TickRecord, Ticked, TicksQuery};
-pub use transfer::{Cell, Checksum, Counters, Key, Row, RowDigest, TABLES, Table, shown};
+pub use transfer::{Cell, Checksum, Counters, Key, PageRange, Row, RowDigest, TABLES, Table, shown};
 
 /// Largest number of jobs in one [`Jobs::insert`].
 pub const INSERT_LIMIT: usize = 10_000;

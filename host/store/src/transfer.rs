@@ -287,6 +287,15 @@ impl Cell {
 /// Cells that identify a row within its table.
 pub type Key = Vec<Cell>;
 
+/// Range of a table's keys: above `after`, and up to `last`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageRange<'a> {
+    /// Key before the range; `None` if it begins with the first key.
+    pub after: Option<&'a [Cell]>,
+    /// Last key of the range; `None` if it ends with the last key.
+    pub last: Option<&'a [Cell]>,
+}
+
 /// SHA-256 of a row.
 pub type RowDigest = [u8; 32];
 

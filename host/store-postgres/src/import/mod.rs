@@ -18,7 +18,7 @@ use super::error::Failure;
 use super::migration_mark::{LOOK, STAGE, Stage};
 use super::{PostgresOptions, locks, open};
 use carillon_store::StoreError;
-use carillon_store::transfer::{Cell, Counters, Key, Row, RowDigest, TABLES, Table};
+use carillon_store::transfer::{Cell, Counters, Key, PageRange, Row, RowDigest, TABLES, Table};
 
 /// A database to fill.
 #[derive(Debug)]
@@ -94,17 +94,12 @@ impl PostgresTarget {
         Ok(transaction.commit().await.map_err(Failure::from)?)
     }
 
-    /// Returns the keys of all rows above `after` and up to `last`, in order, each with the digest of its row.
+    /// Returns the keys of all rows in a range, in order, each with the digest of its row.
     ///
     /// # Errors
     /// As [`PostgresTarget::last_key`].
-    pub async fn digests(
-        &mut self,
-        table: &Table,
-        after: Option<&[Cell]>,
-        last: Option<&[Cell]>,
-    ) -> Result<Vec<(Key, RowDigest)>, StoreError> {
-        Ok(rows::digests(&mut self.db, table, after, last).await?)
+    pub async fn digests(&mut self, table: &Table, range: PageRange<'_>) -> Result<Vec<(Key, RowDigest)>, StoreError> {
+        Ok(rows::digests(&mut self.db, table, range).await?)
     }
 
     /// Makes the indexes again, except the unique ones, after all rows were written once.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::error::Failure;
 use carillon_store::StoreError;
 use carillon_store::documents::to_json;
-use carillon_store::transfer::{Cell, Column, Form, Key, Row, RowDigest, Table};
+use carillon_store::transfer::{Cell, Column, Form, Key, PageRange, Row, RowDigest, Table};
 
 pub(super) async fn count(db: &mut PgConnection, table: &Table) -> Result<u64, Failure> {
     let sql = format!("SELECT count(*) AS rows FROM {}", table.name);
@@ -28,11 +28,10 @@ pub(super) async fn last_key(db: &mut PgConnection, table: &Table) -> Result<Opt
 pub(super) async fn digests(
     db: &mut PgConnection,
     table: &Table,
-    after: Option<&[Cell]>,
-    last: Option<&[Cell]>,
+    range: PageRange<'_>,
 ) -> Result<Vec<(Key, RowDigest)>, Failure> {
-    let mut query = sqlx::query(AssertSqlSafe(range_sql(table, after.is_some(), last.is_some())));
-    for cell in [after, last].into_iter().flatten().flatten() {
+    let mut query = sqlx::query(AssertSqlSafe(range_sql(table, range)));
+    for cell in [range.after, range.last].into_iter().flatten().flatten() {
         query = match cell {
             Cell::Null => query.bind(None::<i64>),
             Cell::Number(number) => query.bind(*number),
@@ -102,7 +101,7 @@ fn arrays(columns: &[Column]) -> String {
 }
 
 /// Builds `SELECT id, … FROM job WHERE (id) > ($1) AND (id) <= ($2) ORDER BY id`.
-fn range_sql(table: &Table, has_start: bool, has_end: bool) -> String {
+fn range_sql(table: &Table, range: PageRange<'_>) -> String {
     let shown = |column: &Column| match column.form {
         Form::Labels => format!("{}::TEXT", column.name),
         _ => column.name.to_owned(),
@@ -114,8 +113,8 @@ fn range_sql(table: &Table, has_start: bool, has_end: bool) -> String {
         let values: Vec<String> = numbers.by_ref().take(table.key().len()).map(|number| format!("${number}")).collect();
         format!(" AND ({key}) {is} ({})", values.join(", "))
     };
-    let start = if has_start { bound(">") } else { String::new() };
-    let end = if has_end { bound("<=") } else { String::new() };
+    let start = range.after.map(|_| bound(">")).unwrap_or_default();
+    let end = range.last.map(|_| bound("<=")).unwrap_or_default();
     format!("SELECT {} FROM {} WHERE TRUE{start}{end} ORDER BY {key}", columns.join(", "), table.name)
 }
 
@@ -207,7 +206,7 @@ mod tests {
     #[test]
     fn statements_are_made_from_columns() {
         assert_eq!(
-            range_sql(table("recent"), true, true),
+            range_sql(table("recent"), PageRange { after: Some(&[]), last: Some(&[]) }),
             "SELECT tenant, kind, key, expires_at, job, doc FROM recent WHERE TRUE \
              AND (tenant, kind COLLATE \"C\", key COLLATE \"C\") > ($1, $2, $3) \
              AND (tenant, kind COLLATE \"C\", key COLLATE \"C\") <= ($4, $5, $6) \

@@ -176,7 +176,7 @@ impl Migration {
                 return Ok(self.report(Some(Stage::Copied), copied));
             }
         }
-        let mut tables = self.compare(true).await?;
+        let mut tables = self.compare(CompareMode::Repair).await?;
         tables.iter_mut().zip(&copied).for_each(|(table, copied)| table.written += copied.written);
         if self.source.is_served() {
             return Ok(self.report(Some(Stage::Copied), tables));
@@ -201,7 +201,7 @@ impl Migration {
         let Some(stage) = self.target.look(&self.fingerprint).await.context(TARGET)? else {
             bail!("{TARGET} is empty: the migration has not begun");
         };
-        let mut tables = self.compare(false).await?;
+        let mut tables = self.compare(CompareMode::Report).await?;
         if stage == Stage::Complete {
             let counters = self.source.counters().await.context(SOURCE)?;
             tables.push(of_counters(counters, self.target.counters().await.context(TARGET)?));
@@ -260,19 +260,19 @@ impl Migration {
         Ok(Moved { table: table.name, source: sum(), target: sum(), written, ..Moved::default() })
     }
 
-    /// Compares all rows, and with `mend` repairs the differences.
-    async fn compare(&mut self, mend: bool) -> anyhow::Result<Vec<Moved>> {
+    /// Compares all rows.
+    async fn compare(&mut self, mode: CompareMode) -> anyhow::Result<Vec<Moved>> {
         let rows = self.rows().await?;
         self.start_bar(rows);
         let mut tables = Vec::new();
         for table in &TABLES {
             self.bar.set_message(format!("comparing {}", table.name));
-            tables.push(self.compare_table(table, mend).await?);
+            tables.push(self.compare_table(table, mode).await?);
         }
         Ok(tables)
     }
 
-    async fn compare_table(&mut self, table: &'static Table, mend: bool) -> anyhow::Result<Moved> {
+    async fn compare_table(&mut self, table: &'static Table, mode: CompareMode) -> anyhow::Result<Moved> {
         let mut moved = Moved { table: table.name, ..Moved::default() };
         let (mut source, mut target) = (Checksum::default(), Checksum::default());
         let mut after: Option<Key> = None;
@@ -289,7 +289,7 @@ impl Migration {
                 }
             };
             // The next page is read while this one is compared.
-            let (next, found) = tokio::join!(next, span.compare(&mut self.target, mend, &mut moved));
+            let (next, found) = tokio::join!(next, span.compare(&mut self.target, mode, &mut moved));
             let found = found.with_context(|| failed(TARGET, table))?;
             span.rows.iter().for_each(|(digest, _)| source.add(digest));
             found.iter().for_each(|(_, digest)| target.add(digest));
@@ -301,9 +301,18 @@ impl Migration {
             page = next.with_context(|| failed(SOURCE, table))?;
         }
         (moved.source, moved.target) = (Sum::from(&source), Sum::from(&target));
-        ensure!(!mend || moved.differing == 0, "{}", refusal(&moved));
+        ensure!(mode == CompareMode::Report || moved.differing == 0, "{}", refusal(&moved));
         Ok(moved)
     }
+}
+
+/// Treatment of rows that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CompareMode {
+    /// They are only reported.
+    Report,
+    /// They are written again, and compared once more.
+    Repair,
 }
 
 /// Page of rows with its range of keys.
@@ -323,17 +332,16 @@ struct Difference<'a> {
 }
 
 impl<'a> Span<'a> {
-    /// Compares the rows with the target's, and with `mend` repairs the differences. Returns the target's rows at the end, and counts the
-    /// changes in `moved`.
+    /// Compares the rows with the target's. Returns the target's rows at the end, and counts the changes in `moved`.
     async fn compare(
         &self,
         target: &mut PostgresTarget,
-        mend: bool,
+        mode: CompareMode,
         moved: &mut Moved,
     ) -> Result<Vec<(Key, RowDigest)>, StoreError> {
         let mut found = target.digests(self.table, self.range).await?;
         let mut difference = self.difference(&found);
-        if mend && !difference.is_empty() {
+        if mode == CompareMode::Repair && !difference.is_empty() {
             let outdated = difference.new.iter().map(|row| row.key());
             let gone: Vec<&[Cell]> = difference.surplus.iter().map(Vec::as_slice).chain(outdated).collect();
             target.write(self.table, &gone, &difference.new).await?;

@@ -38,10 +38,28 @@ pub(super) async fn drop_all(db: &mut PgConnection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the missing indexes again; the unique ones only if `unique`.
-pub(super) async fn restore(db: &mut PgConnection, unique: bool) -> Result<(), Failure> {
+/// Selection of the missing indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// All of them.
+    All,
+    /// Those that are not unique.
+    NotUnique,
+}
+
+impl Missing {
+    fn includes(self, definition: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::NotUnique => !definition.starts_with(UNIQUE),
+        }
+    }
+}
+
+/// Makes missing indexes again.
+pub(super) async fn restore(db: &mut PgConnection, selection: Missing) -> Result<(), Failure> {
     let missing: Vec<String> = sqlx::query(KEPT).fetch_one(&mut *db).await?.try_get("indexes")?;
-    for definition in missing.into_iter().filter(|definition| unique || !definition.starts_with(UNIQUE)) {
+    for definition in missing.into_iter().filter(|definition| selection.includes(definition)) {
         let mut transaction = db.begin().await?;
         sqlx::raw_sql(AssertSqlSafe(definition.clone())).execute(&mut *transaction).await?;
         sqlx::query(FORGET).bind(definition).execute(&mut *transaction).await?;

@@ -14,6 +14,7 @@ mod rows;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
+use self::indexes::Missing;
 use super::error::Failure;
 use super::migration_mark::{LOOK, STAGE, Stage};
 use super::{PostgresOptions, locks, open};
@@ -107,7 +108,7 @@ impl PostgresTarget {
     /// # Errors
     /// As [`PostgresTarget::last_key`].
     pub async fn copied(&mut self) -> Result<(), StoreError> {
-        indexes::restore(&mut self.db, false).await?;
+        indexes::restore(&mut self.db, Missing::NotUnique).await?;
         sqlx::raw_sql("ANALYZE").execute(&mut self.db).await.map_err(Failure::from)?;
         set_stage(&mut self.db, Stage::Copied).await?;
         Ok(())
@@ -118,7 +119,7 @@ impl PostgresTarget {
     /// # Errors
     /// As [`PostgresTarget::last_key`]; [`StoreError::Conflict`] if a unique value exists twice.
     pub async fn settle(&mut self, counters: Counters) -> Result<Counters, StoreError> {
-        indexes::restore(&mut self.db, true).await?;
+        indexes::restore(&mut self.db, Missing::All).await?;
         let query = sqlx::query(SET_COUNTERS).bind(counters.entity).bind(counters.generation);
         query.execute(&mut self.db).await.map_err(Failure::from)?;
         self.counters().await

@@ -13,8 +13,8 @@ use carillon_config::{Config, Sources};
 use carillon_core::clock::Stopwatch;
 use carillon_core::job::TenantId;
 use carillon_policy::{
-    Attempt, Attribute, CallResult, CallUsage, Exchange, Fault, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits,
-    Plugin, PolicyThreads, QueueKey, Request, Response, Role, Runtime, Verdict,
+    Attempt, Attribute, CallResult, CallUsage, Exchange, Fault, Header, JobRequests, JudgedOutcome, KeyKind,
+    KeyMaterial, Limits, Plugin, PolicyThreads, QueueKey, Request, Response, Role, Runtime, Verdict,
 };
 
 /// Warm calls of a round.
@@ -135,7 +135,7 @@ impl BenchCase {
             Role::Sign => outcome(self.plugin.sign(limits, attempt, config, request, &self.keys)),
             Role::Judge => outcome(self.plugin.judge(limits, attempt, config, &self.exchange)),
             Role::Retry => outcome(self.plugin.retry(limits, attempt, config, &self.verdict, &[])),
-            Role::Observe => outcome(self.plugin.observe(limits, config, &[], false)),
+            Role::Observe => outcome(self.plugin.observe(limits, config, &[], JobRequests::Denied)),
         };
         match fault {
             None => Ok(usage),

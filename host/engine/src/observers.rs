@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use carillon_catalog::{Catalog, Group};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::{GroupId, PluginUse};
-use carillon_policy::{AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, PolicyCaller, QueueKey, Runtime};
+use carillon_policy::{
+    AskedJob, Attribute, Event as ShownEvent, Fault, FaultCode, JobRequests, PolicyCaller, QueueKey, Runtime,
+};
 use carillon_telemetry::{Cursor, Event, Fact, Found, ObserverOutcome, Telemetry};
 
 /// Largest number of events in one call.
@@ -259,12 +261,12 @@ impl ObserverRunner {
     /// Calls the observer; returns `None` if the group has no observer any more.
     async fn call(&self, group: &Group, batch: Vec<Event>) -> Result<Option<(PluginUse, Vec<AskedJob>)>, Fault> {
         let Some(step) = self.catalog.observer(group).await? else { return Ok(None) };
-        let may_ask = jobs_group_of(group).is_some();
+        let requests = jobs_group_of(group).map_or(JobRequests::Denied, |_| JobRequests::Allowed);
         let (limits, watch) = (Arc::clone(&self.runtime.limits), group.watch(&self.runtime.quarantine, None));
         let (now, tenant, name) = (self.clock.now(), group.tenant.name.clone(), group.name.clone());
         let call = move || {
             let events: Vec<_> = batch.iter().map(|event| shown(event, &tenant, &name)).collect();
-            PolicyCaller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, may_ask)
+            PolicyCaller { limits: &limits, watch: Some(&watch), now }.observe(&step, &events, requests)
         };
         let lane = QueueKey { tenant: group.tenant.id, group: group.id };
         self.runtime.observer_threads.run(lane, call).await.map(Some)

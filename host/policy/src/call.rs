@@ -44,6 +44,15 @@ pub struct CallUsage {
     pub log: Vec<String>,
 }
 
+/// Whether an observer may request jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobRequests {
+    /// Its requests are refused.
+    Denied,
+    /// Its requests are collected.
+    Allowed,
+}
+
 impl Plugin {
     /// Returns the plugin's description of itself.
     pub fn describe(&self, limits: &Limits) -> CallResult<meta_export::Description> {
@@ -139,19 +148,20 @@ impl Plugin {
         })
     }
 
-    /// Shows events to an observer. Returns the jobs that the observer requests, if it may.
+    /// Shows events to an observer. Returns the jobs that the observer requests.
     pub fn observe(
         &self,
         limits: &Limits,
         config: &str,
         events: &[observe_export::Event],
-        may_ask: bool,
+        requests: JobRequests,
     ) -> CallResult<Vec<NewJob>> {
         let facts = Facts { now_ms: events.last().map_or(0, |event| event.at_ms), seed: 0 };
         self.call(limits, facts, config.len() + input_len::events(events), |exports, store, instance| {
             let Some(exports) = &exports.observe else { return Ok(Err(lacks(Role::Observe))) };
-            if may_ask {
-                store.data_mut().allow_jobs();
+            match requests {
+                JobRequests::Allowed => store.data_mut().allow_jobs(),
+                JobRequests::Denied => {}
             }
             exports.load(&mut *store, instance)?.call_observe(&mut *store, config, events)?;
             Ok(Ok(store.data_mut().take_jobs()))

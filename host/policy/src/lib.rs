@@ -48,7 +48,7 @@ mod wit;
 
 pub use self::answer::{check_header, check_job_header};
 pub use self::cache::Cache;
-pub use self::call::{CallResult, CallUsage};
+pub use self::call::{CallResult, CallUsage, JobRequests};
 pub use self::compile::{Compiler, SUBCOMMAND as COMPILER_SUBCOMMAND, compiler_main};
 pub use self::component::{Digest, Role};
 pub use self::examination::{Described, PluginDoc, describe, examine};

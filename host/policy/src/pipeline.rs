@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::binding::AuthHeader;
-use super::call::CallResult;
+use super::call::{CallResult, JobRequests};
 use super::component::{Digest, Role};
 use super::fault::{Blame, Fault, FaultCode};
 use super::keys::KeyMaterial;
@@ -210,15 +210,15 @@ impl PolicyCaller<'_> {
         Judgement { verdict, ruling, fault, lacks_room, uses }
     }
 
-    /// Shows events to an observer, which requests jobs if it may.
+    /// Shows events to an observer. Returns the jobs that the observer requests.
     #[must_use]
     pub fn observe(
         &self,
         step: &PlanStep,
         events: &[observe_export::Event],
-        may_ask: bool,
+        requests: JobRequests,
     ) -> (PluginUse, Vec<NewJob>) {
-        let (used, asked) = self.called(step, |plugin| plugin.observe(self.limits, &step.config, events, may_ask));
+        let (used, asked) = self.called(step, |plugin| plugin.observe(self.limits, &step.config, events, requests));
         (used, asked.unwrap_or_default())
     }
 

@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 pub use self::input::Input;
 use super::{
-    AskedJob, CallResult, Decision, Header, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request, Role,
+    AskedJob, CallResult, Decision, Header, JobRequests, JudgedOutcome, KeyKind, KeyMaterial, Limits, Plugin, Request,
+    Role,
 };
 use carillon_core::clock::UnixMs;
 
@@ -108,7 +109,7 @@ impl CallCase {
                     Decision::GiveUp(reason) => json!({ "give_up": reason }),
                 })
             }
-            Role::Observe => shown(plugin.observe(limits, &config, &self.input.events(), true), asked),
+            Role::Observe => shown(plugin.observe(limits, &config, &self.input.events(), JobRequests::Allowed), asked),
         })
     }
 }

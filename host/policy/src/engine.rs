@@ -65,7 +65,8 @@ impl PolicyEngine {
     /// large guests.
     pub(super) fn new(limits: &Limits, threads: usize, large: Option<LargeLimits>) -> wasmtime::Result<Self> {
         let limits = large.as_ref().map_or_else(|| limits.clone(), |large| large.over(limits));
-        let engine = Engine::new(&config(&limits, threads, large.is_some())?)?;
+        let size = large.as_ref().map_or(PoolSize::Small, |_| PoolSize::Large);
+        let engine = Engine::new(&config(&limits, threads, size)?)?;
         let ticker = Ticker::start(vec![engine.clone()])?;
         Self::of(engine, limits, large, Arc::new(ticker))
     }
@@ -74,7 +75,8 @@ impl PolicyEngine {
     /// all threads, because the others may lack a copy of the component.
     pub(super) fn several(limits: &Limits, threads: usize) -> wasmtime::Result<Arc<[Arc<Self>]>> {
         let count = threads.clamp(1, MAX_ENGINES);
-        let (first, other) = (config(limits, threads, false)?, config(limits, threads.div_ceil(count), false)?);
+        let (first, other) =
+            (config(limits, threads, PoolSize::Small)?, config(limits, threads.div_ceil(count), PoolSize::Small)?);
         let configs = std::iter::once(&first).chain(std::iter::repeat(&other));
         let engines = configs.take(count).map(Engine::new).collect::<wasmtime::Result<Vec<_>>>()?;
         let ticker = Arc::new(Ticker::start(engines.clone())?);
@@ -169,10 +171,19 @@ fn settings() -> wasmtime::Result<Config> {
     Ok(config)
 }
 
+/// Size of the instances in an engine's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PoolSize {
+    /// For most guests.
+    Small,
+    /// For large guests.
+    Large,
+}
+
 /// Returns the settings of an engine that runs compiled code.
-fn config(limits: &Limits, threads: usize, large: bool) -> wasmtime::Result<Config> {
+fn config(limits: &Limits, threads: usize, size: PoolSize) -> wasmtime::Result<Config> {
     let mut config = settings()?;
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, threads, large)));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, threads, size)));
     Ok(config)
 }
 
@@ -185,13 +196,16 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     Ok(linker)
 }
 
-fn pool(limits: &Limits, threads: usize, large: bool) -> PoolingAllocationConfig {
+fn pool(limits: &Limits, threads: usize, size: PoolSize) -> PoolingAllocationConfig {
     let slots = u32::try_from(threads).unwrap_or(u32::MAX).saturating_add(SPARE_SLOTS);
-    let core_instances = if large { LARGE_CORE_INSTANCES } else { CORE_INSTANCES };
     let mut pool = PoolingAllocationConfig::new();
-    if large {
-        pool.max_component_instance_size(LARGE_INSTANCE).max_core_instance_size(LARGE_INSTANCE);
-    }
+    let core_instances = match size {
+        PoolSize::Small => CORE_INSTANCES,
+        PoolSize::Large => {
+            pool.max_component_instance_size(LARGE_INSTANCE).max_core_instance_size(LARGE_INSTANCE);
+            LARGE_CORE_INSTANCES
+        }
+    };
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(core_instances))
         .total_memories(slots.saturating_mul(MEMORIES))

@@ -66,12 +66,12 @@ impl LinkedComponent {
             .link(component, wasi)
             .map_err(|error| LoadError::WrongType { name: "imports".to_owned(), detail: format!("{error:#}") })?;
         let exports = Exports {
-            meta: find(names.has("meta"), "meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
-            encode: find(names.has("encode"), "encode", || encode_export::GuestIndices::new(&pre))?,
-            sign: find(names.has("sign"), "sign", || sign_export::GuestIndices::new(&pre))?,
-            judge: find(names.has("judge"), "judge", || judge_export::GuestIndices::new(&pre))?,
-            retry: find(names.has("retry"), "retry", || retry_export::GuestIndices::new(&pre))?,
-            observe: find(names.has("observe"), "observe", || observe_export::GuestIndices::new(&pre))?,
+            meta: names.find("meta", || meta_export::GuestIndices::new(&pre))?.ok_or(LoadError::NoMeta)?,
+            encode: names.find("encode", || encode_export::GuestIndices::new(&pre))?,
+            sign: names.find("sign", || sign_export::GuestIndices::new(&pre))?,
+            judge: names.find("judge", || judge_export::GuestIndices::new(&pre))?,
+            retry: names.find("retry", || retry_export::GuestIndices::new(&pre))?,
+            observe: names.find("observe", || observe_export::GuestIndices::new(&pre))?,
         };
         Ok(Self { engine, pre, exports, _taken: taken })
     }
@@ -155,20 +155,17 @@ impl Names {
         Self(names.collect())
     }
 
+    /// Returns the exports of an interface; `None` if the component does not have it.
+    fn find<T>(&self, interface: &str, indices: impl FnOnce() -> wasmtime::Result<T>) -> Result<Option<T>, LoadError> {
+        if !self.has(interface) {
+            return Ok(None);
+        }
+        indices().map(Some).map_err(|error| wrong_type(interface, &error))
+    }
+
     fn has(&self, interface: &str) -> bool {
         self.0.iter().any(|name| name == interface)
     }
-}
-
-fn find<T>(
-    exported: bool,
-    interface: &str,
-    indices: impl FnOnce() -> wasmtime::Result<T>,
-) -> Result<Option<T>, LoadError> {
-    if !exported {
-        return Ok(None);
-    }
-    indices().map(Some).map_err(|error| wrong_type(interface, &error))
 }
 
 fn typed<T>(interface: &str, loaded: wasmtime::Result<T>) -> Result<(), LoadError> {

@@ -5,6 +5,7 @@
 
 use wasmtime::component::{ComponentType, Lower, Resource};
 
+use super::state::StandardStream;
 use super::{Context, Instance, resource};
 use crate::state::CallState;
 
@@ -93,7 +94,8 @@ fn output(it: &mut Instance<'_>) -> wasmtime::Result<()> {
     for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
         it.func_wrap(name, |mut store: Context<'_>, (stream, bytes): (Stream, Vec<u8>)| {
             let CallState { wasi, log, .. } = store.data_mut();
-            wasi.print(log, stream.rep() == STDERR, &bytes);
+            let stream = if stream.rep() == STDERR { StandardStream::Error } else { StandardStream::Output };
+            wasi.print(log, stream, &bytes);
             Ok((Streamed::Ok(()),))
         })?;
     }

@@ -43,8 +43,28 @@ pub(crate) struct Wasi {
     blocks: u64,
     random_left: u64,
     handles_left: u32,
-    /// Output without a line break so far: of the standard output, and of the standard error.
-    unfinished: [Vec<u8>; 2],
+    /// Standard output after its last line break.
+    unfinished_output: Vec<u8>,
+    /// Standard error after its last line break.
+    unfinished_error: Vec<u8>,
+}
+
+/// Stream that a guest writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StandardStream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+impl StandardStream {
+    fn level(self) -> Level {
+        match self {
+            Self::Output => Level::Info,
+            Self::Error => Level::Error,
+        }
+    }
 }
 
 impl Wasi {
@@ -54,7 +74,8 @@ impl Wasi {
             blocks: 0,
             random_left: RANDOM_BYTES,
             handles_left: HANDLES,
-            unfinished: [Vec::new(), Vec::new()],
+            unfinished_output: Vec::new(),
+            unfinished_error: Vec::new(),
         }
     }
 
@@ -101,15 +122,17 @@ impl Wasi {
     }
 
     /// Adds output; complete lines go to the log.
-    pub(super) fn print(&mut self, log: &mut LogLines, is_error: bool, bytes: &[u8]) {
-        let level = level(is_error);
-        let unfinished = &mut self.unfinished[usize::from(is_error)];
+    pub(super) fn print(&mut self, log: &mut LogLines, stream: StandardStream, bytes: &[u8]) {
+        let unfinished = match stream {
+            StandardStream::Output => &mut self.unfinished_output,
+            StandardStream::Error => &mut self.unfinished_error,
+        };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             // Bytes beyond the longest line are cut off anyway.
             let room = log.max_length().saturating_add(1).saturating_sub(unfinished.len());
             unfinished.extend_from_slice(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
-                write(log, level, unfinished);
+                write(log, stream.level(), unfinished);
                 unfinished.clear();
             }
         }
@@ -117,16 +140,13 @@ impl Wasi {
 
     /// Logs the last output, which may lack its line break.
     pub(crate) fn finish(&mut self, log: &mut LogLines) {
-        for (index, unfinished) in self.unfinished.iter().enumerate() {
+        use StandardStream::{Error, Output};
+        for (stream, unfinished) in [(Output, &self.unfinished_output), (Error, &self.unfinished_error)] {
             if !unfinished.is_empty() {
-                write(log, level(index == 1), unfinished);
+                write(log, stream.level(), unfinished);
             }
         }
     }
-}
-
-fn level(is_error: bool) -> Level {
-    if is_error { Level::Error } else { Level::Info }
 }
 
 fn write(log: &mut LogLines, level: Level, line: &[u8]) {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::IDLE_RETENTION;
-use super::circuit_breaker::{BreakerChange, CircuitBreaker, Entry, Health, Rules};
+use super::circuit_breaker::{BreakerChange, CircuitBreaker, Entry, Health, PassKind, Rules};
 use super::retry_slots::{LEAST, Refusal, Turn};
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
@@ -58,7 +58,7 @@ pub(super) struct Pass {
     breakers: Arc<Breakers>,
     /// `None` if this origin has no circuit breaker.
     key: Option<Key>,
-    is_probe: bool,
+    kind: PassKind,
 }
 
 impl Breakers {
@@ -88,7 +88,7 @@ impl Breakers {
         turn: Turn,
         now: UnixMs,
     ) -> Result<Pass, Refusal> {
-        let mut pass = Pass { breakers: Arc::clone(self), key: None, is_probe: false };
+        let mut pass = Pass { breakers: Arc::clone(self), key: None, kind: PassKind::Normal };
         let Some(rules) = self.rules.filter(|_| origin.len() <= ORIGIN_LEN) else { return Ok(pass) };
         let key = Key { tenant, origin: origin.to_owned() };
         let mut inner = self.lock();
@@ -98,8 +98,7 @@ impl Breakers {
         if let Some(known) = inner.known.get_mut(&key) {
             known.asked_at = now;
             match known.breaker.enter(&rules, turn, now, spacing) {
-                Entry::Pass => {}
-                Entry::Probe => pass.is_probe = true,
+                Entry::Passed(kind) => pass.kind = kind,
                 Entry::Refused(refusal) => return Err(refusal),
             }
         }
@@ -122,7 +121,7 @@ impl Breakers {
         inner.open as usize
     }
 
-    fn report(&self, key: Key, is_probe: bool, health: Health, now: UnixMs) -> Option<BreakerChange> {
+    fn report(&self, key: Key, kind: PassKind, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let rules = self.rules?;
         let mut inner = self.lock();
         if !inner.known.contains_key(&key) {
@@ -136,7 +135,7 @@ impl Breakers {
         }
         let known = inner.known.entry(key.clone()).or_default();
         known.asked_at = known.asked_at.max(now);
-        let change = known.breaker.report(&rules, is_probe, health, now);
+        let change = known.breaker.report(&rules, kind, health, now);
         if known.breaker.is_blank() {
             inner.known.remove(&key);
         }
@@ -174,15 +173,15 @@ impl Pass {
     /// Reports the receiver's health after the attempt.
     pub(super) fn report(mut self, health: Health, now: UnixMs) -> Option<BreakerChange> {
         let key = self.key.take()?;
-        self.breakers.report(key, self.is_probe, health, now)
+        self.breakers.report(key, self.kind, health, now)
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take().filter(|_| self.is_probe) {
+        if let Some(key) = self.key.take().filter(|_| self.kind == PassKind::Probe) {
             // Any time serves here: the next attempt may ask at once.
-            self.breakers.report(key, true, Health::Unknown, UnixMs(0));
+            self.breakers.report(key, PassKind::Probe, Health::Unknown, UnixMs(0));
         }
     }
 }

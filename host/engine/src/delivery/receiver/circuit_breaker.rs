@@ -32,13 +32,20 @@ pub enum Health {
     Unknown,
 }
 
+/// Kind of an attempt that passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PassKind {
+    /// The circuit breaker was closed.
+    Normal,
+    /// The probe of an open circuit breaker: only its result decides.
+    Probe,
+}
+
 /// Decision about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// The attempt may be made.
-    Pass,
-    /// The attempt may be made as the probe; all others wait for its result.
-    Probe,
+    /// The attempt may be made. If it is the probe, all others wait for its result.
+    Passed(PassKind),
     /// No attempt now.
     Refused(Refusal),
 }
@@ -77,7 +84,7 @@ impl CircuitBreaker {
     pub(super) fn enter(&mut self, rules: &Rules, turn: Turn, now: UnixMs, spacing: Duration) -> Entry {
         let refused = |retry_at| Entry::Refused(Refusal { retry_at, spacing });
         match &mut self.state {
-            State::Closed { .. } => Entry::Pass,
+            State::Closed { .. } => Entry::Passed(PassKind::Normal),
             State::Open { until, pause } => {
                 // The pause exceeds this bound only if the clock has been set back.
                 *until = (*until).min(now.plus(rules.longest_pause));
@@ -91,7 +98,7 @@ impl CircuitBreaker {
                 }
                 self.retry_slots.leave(turn);
                 self.state = State::HalfOpen { pause };
-                Entry::Probe
+                Entry::Passed(PassKind::Probe)
             }
             State::HalfOpen { .. } => refused(now.plus(rules.pause)),
         }
@@ -103,37 +110,37 @@ impl CircuitBreaker {
         self.retry_slots.reserve(refusal)
     }
 
-    /// Reports the result of an attempt that had passed, as a probe or not.
+    /// Reports the result of an attempt that had passed.
     pub(super) fn report(
         &mut self,
         rules: &Rules,
-        is_probe: bool,
+        kind: PassKind,
         health: Health,
         now: UnixMs,
     ) -> Option<BreakerChange> {
-        match (&mut self.state, health) {
-            (State::Closed { failures }, Health::Answered) => *failures = 0,
-            (State::Closed { failures }, Health::Failed) => {
+        match (&mut self.state, health, kind) {
+            (State::Closed { failures }, Health::Answered, _) => *failures = 0,
+            (State::Closed { failures }, Health::Failed, _) => {
                 *failures = failures.saturating_add(1);
                 if *failures >= rules.failures {
                     return Some(self.open(now.plus(rules.pause), rules.pause));
                 }
             }
-            (State::HalfOpen { .. }, Health::Answered) if is_probe => {
+            (State::HalfOpen { .. }, Health::Answered, PassKind::Probe) => {
                 *self = Self::default();
                 return Some(BreakerChange::Closed);
             }
-            (State::HalfOpen { pause }, Health::Failed) if is_probe => {
+            (State::HalfOpen { pause }, Health::Failed, PassKind::Probe) => {
                 let pause = pause.saturating_mul(2).min(rules.longest_pause);
                 self.open(now.plus(pause), pause);
             }
             // The next attempt is the probe.
-            (State::HalfOpen { pause }, Health::Unknown) if is_probe => {
+            (State::HalfOpen { pause }, Health::Unknown, PassKind::Probe) => {
                 let pause = *pause;
                 self.open(now, pause);
             }
             // Other attempts were sent before the probe, so their results are not new.
-            (State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. }, _) => {}
+            (State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. }, _, _) => {}
         }
         None
     }
@@ -183,8 +190,8 @@ mod tests {
     /// Requests an attempt, and reserves a retry slot if it is refused.
     fn enter(breaker: &mut CircuitBreaker, now: UnixMs, turn: Turn) -> Entered {
         match breaker.enter(&RULES, turn, now, LEAST) {
-            Entry::Pass => Entered::Pass,
-            Entry::Probe => Entered::Probe,
+            Entry::Passed(PassKind::Normal) => Entered::Pass,
+            Entry::Passed(PassKind::Probe) => Entered::Probe,
             Entry::Refused(refusal) => Entered::Wait(breaker.reserve(turn, refusal)),
         }
     }
@@ -193,9 +200,9 @@ mod tests {
     fn opened() -> CircuitBreaker {
         let mut breaker = CircuitBreaker::default();
         for _ in 1..RULES.failures {
-            assert_eq!(breaker.report(&RULES, false, Health::Failed, UnixMs(0)), None);
+            assert_eq!(breaker.report(&RULES, PassKind::Normal, Health::Failed, UnixMs(0)), None);
         }
-        let change = breaker.report(&RULES, false, Health::Failed, UnixMs(0));
+        let change = breaker.report(&RULES, PassKind::Normal, Health::Failed, UnixMs(0));
         assert_eq!(change, Some(BreakerChange::Opened(UnixMs(100))));
         breaker
     }
@@ -205,7 +212,7 @@ mod tests {
         let mut breaker = CircuitBreaker::default();
         for _ in 0..10 {
             for health in [Health::Failed, Health::Failed, Health::Unknown, Health::Answered] {
-                assert_eq!(breaker.report(&RULES, false, health, UnixMs(0)), None);
+                assert_eq!(breaker.report(&RULES, PassKind::Normal, health, UnixMs(0)), None);
                 assert_eq!(enter(&mut breaker, UnixMs(0), Turn::Back), Entered::Pass);
             }
         }
@@ -220,8 +227,8 @@ mod tests {
         assert_eq!(enter(&mut breaker, UnixMs(99), Turn::Back), Entered::Wait(UnixMs(101)), "one after the other");
         assert_eq!(enter(&mut breaker, UnixMs(100), Turn::Back), Entered::Probe);
         assert_eq!(enter(&mut breaker, UnixMs(101), Turn::Back), Entered::Wait(UnixMs(201)));
-        assert_eq!(breaker.report(&RULES, false, Health::Answered, UnixMs(102)), None, "it was sent before");
-        assert_eq!(breaker.report(&RULES, true, Health::Answered, UnixMs(103)), Some(BreakerChange::Closed));
+        assert_eq!(breaker.report(&RULES, PassKind::Normal, Health::Answered, UnixMs(102)), None, "it was sent before");
+        assert_eq!(breaker.report(&RULES, PassKind::Probe, Health::Answered, UnixMs(103)), Some(BreakerChange::Closed));
         assert_eq!(enter(&mut breaker, UnixMs(103), Turn::Back), Entered::Pass);
         assert!(breaker.is_blank());
     }
@@ -233,7 +240,7 @@ mod tests {
         let refused = |at| Entry::Refused(Refusal { retry_at: UnixMs(at), spacing: LEAST });
         assert_eq!([ask(&mut breaker, 9), ask(&mut breaker, 9)], [refused(100); 2]);
         assert_eq!(enter(&mut breaker, UnixMs(9), Turn::Back), Entered::Wait(UnixMs(100)), "the first slot is free");
-        assert_eq!(ask(&mut breaker, 100), Entry::Probe);
+        assert_eq!(ask(&mut breaker, 100), Entry::Passed(PassKind::Probe));
         assert_eq!(ask(&mut breaker, 100), refused(200));
     }
 
@@ -242,7 +249,7 @@ mod tests {
         let (mut breaker, mut now) = (opened(), UnixMs(100));
         for pause in [200, 400, 800, 1_000, 1_000] {
             assert_eq!(enter(&mut breaker, now, Turn::Back), Entered::Probe);
-            assert_eq!(breaker.report(&RULES, true, Health::Failed, now), None, "it stays open");
+            assert_eq!(breaker.report(&RULES, PassKind::Probe, Health::Failed, now), None, "it stays open");
             assert!(
                 matches!(enter(&mut breaker, now, Turn::Back), Entered::Wait(at) if at >= now.plus(Duration::from_millis(pause)))
             );
@@ -254,11 +261,7 @@ mod tests {
     fn probe_is_one_of_those_that_wait_and_not_the_one_that_failed() {
         let mut breaker = opened();
         assert_eq!(enter(&mut breaker, UnixMs(5), Turn::New), Entered::Wait(UnixMs(100)));
-        assert_eq!(
-            enter(&mut breaker, UnixMs(100), Turn::New),
-            Entered::Wait(UnixMs(101)),
-            "it comes from an attempt"
-        );
+        assert_eq!(enter(&mut breaker, UnixMs(100), Turn::New), Entered::Wait(UnixMs(101)), "it comes from an attempt");
         assert_eq!(enter(&mut breaker, UnixMs(100), Turn::Back), Entered::Probe);
         let mut breaker = opened();
         assert_eq!(enter(&mut breaker, UnixMs(5), Turn::New), Entered::Wait(UnixMs(100)));
@@ -269,7 +272,7 @@ mod tests {
     fn a_probe_that_says_nothing_is_followed_by_another() {
         let mut breaker = opened();
         assert_eq!(enter(&mut breaker, UnixMs(100), Turn::Back), Entered::Probe);
-        assert_eq!(breaker.report(&RULES, true, Health::Unknown, UnixMs(120)), None);
+        assert_eq!(breaker.report(&RULES, PassKind::Probe, Health::Unknown, UnixMs(120)), None);
         assert_eq!(enter(&mut breaker, UnixMs(120), Turn::Back), Entered::Probe);
     }
 
@@ -278,11 +281,14 @@ mod tests {
         let mut breaker = CircuitBreaker::default();
         let late = UnixMs(1_000_000_000);
         for _ in 0..RULES.failures {
-            breaker.report(&RULES, false, Health::Failed, late);
+            breaker.report(&RULES, PassKind::Normal, Health::Failed, late);
         }
         assert!(matches!(enter(&mut breaker, late, Turn::Back), Entered::Wait(_)));
         let waits = enter(&mut breaker, UnixMs(0), Turn::Back);
-        assert!(matches!(waits, Entered::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)), "{waits:?}");
+        assert!(
+            matches!(waits, Entered::Wait(at) if at <= UnixMs(0).plus(RULES.longest_pause).plus(LEAST)),
+            "{waits:?}"
+        );
         assert_eq!(enter(&mut breaker, UnixMs(1_000), Turn::Back), Entered::Probe);
     }
 
@@ -319,11 +325,11 @@ mod tests {
                     Step::Enter => match enter(&mut breaker, now, Turn::Back) {
                         Entered::Pass => {
                             prop_assert!(!was_open);
-                            passed.push(false);
+                            passed.push(PassKind::Normal);
                         }
                         Entered::Probe => {
-                            prop_assert!(was_open && !passed.contains(&true), "one probe at a time");
-                            passed.push(true);
+                            prop_assert!(was_open && !passed.contains(&PassKind::Probe), "one probe at a time");
+                            passed.push(PassKind::Probe);
                         }
                         Entered::Wait(at) => {
                             prop_assert!(was_open && at > now, "who waits does not come back at once");
@@ -333,14 +339,14 @@ mod tests {
                         }
                     },
                     Step::Report(which, health) if !passed.is_empty() => {
-                        let is_probe = passed.swap_remove(which % passed.len());
-                        match breaker.report(&RULES, is_probe, health, now) {
+                        let kind = passed.swap_remove(which % passed.len());
+                        match breaker.report(&RULES, kind, health, now) {
                             Some(BreakerChange::Opened(until)) => {
                                 prop_assert!(!was_open && breaker.is_open());
                                 prop_assert!(until > now && until <= now.plus(RULES.longest_pause));
                             }
                             Some(BreakerChange::Closed) => {
-                                prop_assert!(is_probe && health == Health::Answered && !breaker.is_open());
+                                prop_assert!(kind == PassKind::Probe && health == Health::Answered && !breaker.is_open());
                                 slots.clear();
                             }
                             None => prop_assert_eq!(was_open, breaker.is_open()),
@@ -350,12 +356,12 @@ mod tests {
                 }
             }
             // Whatever happened before: when its probes succeed, it closes.
-            for is_probe in passed {
-                breaker.report(&RULES, is_probe, Health::Answered, now);
+            for kind in passed {
+                breaker.report(&RULES, kind, Health::Answered, now);
             }
             let later = now.plus(RULES.longest_pause);
             if enter(&mut breaker, later, Turn::Back) == Entered::Probe {
-                breaker.report(&RULES, true, Health::Answered, later);
+                breaker.report(&RULES, PassKind::Probe, Health::Answered, later);
             }
             prop_assert!(!breaker.is_open());
         }

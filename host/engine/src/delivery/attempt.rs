@@ -211,7 +211,7 @@ impl AttemptExecutor {
     fn not_sent(&self, leased: &LeasedJob, due: UnixMs, notes: AttemptRecorder, unready: Unready) -> Settlement {
         match unready {
             Unready::Released => Settlement::released(leased, self.clock.now()),
-            Unready::Postponed(origin, wait) => self.put_off(leased, due, notes, &origin, wait),
+            Unready::Postponed(origin, wait) => self.refused(leased, due, notes, &origin, wait),
             Unready::Fault(role, fault) => self.unsent(leased, notes, role, &fault),
         }
     }

@@ -30,6 +30,7 @@ use self::original_due_times::OriginalDueTimes;
 pub use self::pauses::Asks;
 use self::pauses::Pauses;
 use self::retry_slots::{Refusal, Turn};
+use crate::delivery::settle::Postponement;
 use carillon_config::Delivery;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Job};
@@ -190,10 +191,10 @@ impl Receivers {
         }
     }
 
-    /// Records that a job that was due at `due` is postponed to `run_at`.
-    pub fn put_off(&self, job: &Job, due: UnixMs, run_at: UnixMs, now: UnixMs) {
+    /// Records that a job is postponed.
+    pub fn record_postponement(&self, job: &Job, times: Postponement) {
         if job.max_delay.is_some() {
-            self.waiting().put_off(job, due, run_at, now);
+            self.waiting().record(job, times);
         }
     }
 
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_is_put_off_takes_no_place() {
+    fn postponed_job_takes_no_slot() {
         let receivers = receivers();
         let enter = |most| receivers.enter(&job(0, None), &here(), Some(most), UnixMs(0));
         let first = enter(2).ok().unwrap();
@@ -294,13 +295,13 @@ mod tests {
         assert_eq!(enter(2).err().unwrap().why, Why::Full);
         assert!(first.report(Health::Failed, UnixMs(0)).0.is_some());
         assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone);
-        assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone, "it has given its place back");
+        assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone, "it has returned its slot");
         drop(second);
         assert_eq!(enter(1).err().unwrap().why, Why::LeftAlone);
     }
 
     #[test]
-    fn a_probe_that_finds_no_place_is_no_probe() {
+    fn probe_without_a_slot_is_no_probe() {
         let receivers = receivers();
         let enter = |now| receivers.enter(&job(0, None), &here(), Some(1), UnixMs(now));
         receivers.enter(&job(0, None), &here(), None, UnixMs(0)).ok().unwrap().report(Health::Failed, UnixMs(0));
@@ -323,18 +324,21 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_is_put_off_again_and_again_was_due_when_it_was_first() {
+    fn job_postponed_again_was_due_when_it_was_first() {
         let (receivers, now) = (receivers(), UnixMs(0));
+        let postpone = |job: &Job, due, retry_at| {
+            receivers.record_postponement(job, Postponement { due, decided_at: now, retry_at });
+        };
         for run_at in [100, 200, 300] {
             let job = job(run_at, Some(500));
             let due = receivers.due(&job);
             assert_eq!(due, UnixMs(100));
-            receivers.put_off(&job, due, UnixMs(run_at + 100), now);
+            postpone(&job, due, UnixMs(run_at + 100));
         }
-        assert_eq!(receivers.due(&job(777, Some(500))), UnixMs(777), "somebody moved it");
+        assert_eq!(receivers.due(&job(777, Some(500))), UnixMs(777), "it was rescheduled");
         assert!(receivers.enter(&job(400, Some(500)), &here(), None, now).is_ok());
         assert_eq!(receivers.due(&job(400, Some(500))), UnixMs(400), "its attempt was made");
-        receivers.put_off(&job(1, None), UnixMs(0), UnixMs(9), now);
+        postpone(&job(1, None), UnixMs(0), UnixMs(9));
         assert_eq!(receivers.due(&job(9, None)), UnixMs(9));
     }
 }

@@ -73,29 +73,41 @@ pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: 
     Settlement::held(leased, at, attempt, run_at)
 }
 
-/// Settles an attempt that was not sent, because its receiver does not take it before `until`: the job is postponed.
+/// Times of a job whose attempt is postponed, without having been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Postponement {
+    /// Due time of the job before it was first postponed.
+    pub due: UnixMs,
+    /// Current time.
+    pub decided_at: UnixMs,
+    /// Time of the next attempt.
+    pub retry_at: UnixMs,
+}
+
+/// Settles an attempt that was not sent, because its receiver does not take it now, or because the server lacks a resource.
 ///
-/// The job was `due` before it was first postponed. Its `max_delay` counts from then, and the job waits until that is over.
+/// The job's `max_delay` counts from its first due time, and the job waits until that is over.
 #[must_use]
-pub fn put_off(leased: &LeasedJob, due: UnixMs, at: UnixMs, mut attempt: AttemptRecord, until: UnixMs) -> Settlement {
+pub fn postponed(leased: &LeasedJob, mut attempt: AttemptRecord, times: Postponement) -> Settlement {
+    let Postponement { due, decided_at: at, retry_at } = times;
     let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
     if at >= end {
         decide(&mut attempt, State::Expired, None, "its time ran out while it waited for its receiver".to_owned());
         attempt.detail.spent = false;
         return Settlement::expired(leased, at, Some(attempt));
     }
-    let run_at = until.min(end);
+    let run_at = retry_at.min(end);
     decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
     Settlement::held(leased, at, attempt, run_at)
 }
 
-/// Settles an attempt that was not sent because the server has run out of a resource. The job was `due` before it was first postponed.
+/// Returns how long a job waits that the server had no resource to send.
 #[must_use]
-pub fn exhausted(leased: &LeasedJob, due: UnixMs, at: UnixMs, attempt: AttemptRecord) -> Settlement {
+pub fn exhaustion_pause(leased: &LeasedJob) -> Duration {
     let pause = hold(leased.unspent_leases()).min(EXHAUSTED_HOLD_MAX);
     // Spreads the retries by the job's seed, so that jobs which were refused together do not come back together.
     let share = f64::from(leased.job.seed) / f64::from(u32::MAX);
-    put_off(leased, due, at, attempt, at.plus(pause / 2 + (pause / 2).mul_f64(share)))
+    pause / 2 + (pause / 2).mul_f64(share)
 }
 
 /// Settles a job whose lease expired without a settlement.
@@ -347,28 +359,36 @@ mod tests {
 
     #[test]
     fn exhaustion_spends_nothing_and_pauses_shortly() {
+        let exhausted = |leased: &LeasedJob| {
+            let (due, decided_at) = (UnixMs(0), UnixMs(10));
+            let retry_at = decided_at.plus(exhaustion_pause(leased));
+            postponed(leased, record(), Postponement { due, decided_at, retry_at })
+        };
         for token in [1, 2, 99] {
-            let settlement = exhausted(&leased(None, 0, token, 0), UnixMs(0), UnixMs(10), record());
+            let settlement = exhausted(&leased(None, 0, token, 0));
             assert!(!settlement.spends());
             let Next::Scheduled(run_at) = settlement.next() else { panic!("it has ended") };
             assert!(run_at > UnixMs(10) && run_at <= UnixMs(10).plus(EXHAUSTED_HOLD_MAX), "{run_at}");
         }
-        let late = exhausted(&leased(Some(100), 0, 1, 0), UnixMs(0), UnixMs(10), record());
+        let late = exhausted(&leased(Some(100), 0, 1, 0));
         assert_eq!(late.next(), Next::Scheduled(UnixMs(100)), "all of its time is waited for");
     }
 
     #[test]
-    fn what_is_put_off_waits_for_all_of_its_time_and_no_longer() {
+    fn postponed_job_waits_for_all_of_its_time_and_no_longer() {
         let mut leased = leased(Some(5_000), 2, 9, 0);
-        let put_off = |leased: &LeasedJob, at, until| put_off(leased, UnixMs(0), UnixMs(at), record(), UnixMs(until));
-        assert_eq!(put_off(&leased, 10, 700).next(), Next::Scheduled(UnixMs(700)));
-        assert_eq!(put_off(&leased, 10, 9_000).next(), Next::Scheduled(UnixMs(5_000)), "until the end");
-        assert_eq!(put_off(&leased, 5_000, 9_000).next(), Next::Final(State::Expired));
+        let postponed = |leased: &LeasedJob, decided_at, retry_at| {
+            let (decided_at, retry_at) = (UnixMs(decided_at), UnixMs(retry_at));
+            postponed(leased, record(), Postponement { due: UnixMs(0), decided_at, retry_at })
+        };
+        assert_eq!(postponed(&leased, 10, 700).next(), Next::Scheduled(UnixMs(700)));
+        assert_eq!(postponed(&leased, 10, 9_000).next(), Next::Scheduled(UnixMs(5_000)), "until the end");
+        assert_eq!(postponed(&leased, 5_000, 9_000).next(), Next::Final(State::Expired));
         leased.job.max_delay = Some(Duration::from_millis(300));
         leased.job.run_at = UnixMs(200);
-        assert_eq!(put_off(&leased, 200, 700).next(), Next::Scheduled(UnixMs(300)), "since it was first due");
-        assert_eq!(put_off(&leased, 300, 700).next(), Next::Final(State::Expired));
-        assert!(!put_off(&leased, 10, 700).spends() && !put_off(&leased, 300, 700).spends());
+        assert_eq!(postponed(&leased, 200, 700).next(), Next::Scheduled(UnixMs(300)), "since it was first due");
+        assert_eq!(postponed(&leased, 300, 700).next(), Next::Final(State::Expired));
+        assert!(!postponed(&leased, 10, 700).spends() && !postponed(&leased, 300, 700).spends());
     }
 
     #[test]

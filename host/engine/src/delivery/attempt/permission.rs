@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{AttemptExecutor, AttemptRecorder};
 use crate::delivery::receiver::{Asks, BreakerChange, Destination, Health, Pass, PauseRequest, Postponed, Reported};
-use crate::delivery::settle;
+use crate::delivery::settle::{self, Postponement};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_core::exhaustion::Exhausted;
@@ -44,7 +44,8 @@ impl AttemptExecutor {
         Some(self.cluster.part_of_group(group).and_then(|part| part.host_concurrency).unwrap_or(whole))
     }
 
-    pub(super) fn put_off(
+    /// Settles a job whose receiver does not take it now. Its attempt is not spent.
+    pub(super) fn refused(
         &self,
         leased: &LeasedJob,
         due: UnixMs,
@@ -53,12 +54,8 @@ impl AttemptExecutor {
         wait: Postponed,
     ) -> Settlement {
         notes.detail.error = Some(AttemptError { code: wait.why.code().to_owned(), message: wait.why.message(origin) });
-        let at = self.clock.now();
-        let settlement = settle::put_off(leased, due, at, notes.unsent(at), wait.until);
-        if let Some(run_at) = settlement.next().run_at() {
-            self.receivers.put_off(&leased.job, due, run_at, at);
-        }
-        settlement
+        let decided_at = self.clock.now();
+        self.postpone(leased, notes, Postponement { due, decided_at, retry_at: wait.until })
     }
 
     /// Settles a job that the server had no resources to send. Its attempt is not spent, and its pass reports nothing.
@@ -72,10 +69,15 @@ impl AttemptExecutor {
         (notes.detail.request_digest, notes.detail.inputs) = (None, None);
         notes.detail.error = Some(AttemptError { code: EXHAUSTED.to_owned(), message: exhausted.to_string() });
         tracing::debug!(job = %leased.job.id, %exhausted, "attempt postponed");
-        let at = self.clock.now();
-        let settlement = settle::exhausted(leased, due, at, notes.unsent(at));
-        if let Some(run_at) = settlement.next().run_at() {
-            self.receivers.put_off(&leased.job, due, run_at, at);
+        let decided_at = self.clock.now();
+        let retry_at = decided_at.plus(settle::exhaustion_pause(leased));
+        self.postpone(leased, notes, Postponement { due, decided_at, retry_at })
+    }
+
+    fn postpone(&self, leased: &LeasedJob, notes: AttemptRecorder, times: Postponement) -> Settlement {
+        let settlement = settle::postponed(leased, notes.unsent(times.decided_at), times);
+        if let Some(retry_at) = settlement.next().run_at() {
+            self.receivers.record_postponement(&leased.job, Postponement { retry_at, ..times });
         }
         settlement
     }

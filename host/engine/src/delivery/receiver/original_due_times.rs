@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::IDLE_RETENTION;
+use crate::delivery::settle::Postponement;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{Job, JobId};
 
@@ -34,8 +35,8 @@ impl OriginalDueTimes {
         wait.map_or(job.run_at, |wait| wait.due)
     }
 
-    /// Records that a job that was due at `due` is postponed to `run_at`.
-    pub(super) fn put_off(&mut self, job: &Job, due: UnixMs, run_at: UnixMs, now: UnixMs) {
+    /// Records that a job is postponed.
+    pub(super) fn record(&mut self, job: &Job, Postponement { due, decided_at: now, retry_at }: Postponement) {
         if job.max_delay.is_none() {
             return;
         }
@@ -44,7 +45,7 @@ impl OriginalDueTimes {
             self.sweep_at = now.plus(IDLE_RETENTION);
         }
         if self.jobs.len() < MOST || self.jobs.contains_key(&job.id) {
-            self.jobs.insert(job.id, Wait { due, run_at });
+            self.jobs.insert(job.id, Wait { due, run_at: retry_at });
         }
     }
 

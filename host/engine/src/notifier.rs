@@ -13,64 +13,64 @@ use carillon_core::clock::UnixMs;
 /// Wakes the loops that wait for jobs.
 #[derive(Debug)]
 pub struct Notifier {
-    here: Notify,
-    elsewhere: Notify,
+    local: Notify,
+    remote: Notify,
     aborts: Notify,
-    /// Time (Unix, in milliseconds) from which due jobs need no wake-up on this node.
-    foreseen: AtomicI64,
+    /// Time (Unix, in milliseconds) of the dispatcher's next poll: jobs due from then on need no wake-up on this node.
+    next_poll_at: AtomicI64,
 }
 
 impl Default for Notifier {
     fn default() -> Self {
         Self {
-            here: Notify::new(),
-            elsewhere: Notify::new(),
+            local: Notify::new(),
+            remote: Notify::new(),
             aborts: Notify::new(),
-            foreseen: AtomicI64::new(i64::MAX),
+            next_poll_at: AtomicI64::new(i64::MAX),
         }
     }
 }
 
 impl Notifier {
     /// Wakes this node: jobs may be due that it can start.
-    pub fn here(&self) {
-        self.here.notify_one();
+    pub fn notify_local(&self) {
+        self.local.notify_one();
     }
 
     /// Wakes all nodes: jobs may be due, from this time on, that any node can start.
-    pub fn everywhere(&self, from: UnixMs) {
-        if from.0 < self.foreseen.load(Ordering::SeqCst) {
-            self.here.notify_one();
+    pub fn notify_all_nodes(&self, from: UnixMs) {
+        if from.0 < self.next_poll_at.load(Ordering::SeqCst) {
+            self.local.notify_one();
         }
-        self.elsewhere.notify_one();
+        self.remote.notify_one();
     }
 
     /// Waits for jobs that this node can start.
-    pub fn woken(&self) -> Notified<'_> {
-        self.here.notified()
+    pub fn notified_local(&self) -> Notified<'_> {
+        self.local.notified()
     }
 
     /// Announces that the dispatcher queries the store by itself before jobs become due at this time or later.
     ///
     /// The dispatcher calls it before it waits, and revokes the announcement ([`UnixMs::MAX`]) before it queries: the query may miss a job
     /// that is accepted meanwhile.
-    pub fn foresee(&self, from: UnixMs) {
-        self.foreseen.store(from.0, Ordering::SeqCst);
+    pub fn expect_poll_at(&self, at: UnixMs) {
+        self.next_poll_at.store(at.0, Ordering::SeqCst);
     }
 
     /// Announces that attempts may have to be aborted.
-    pub fn abort(&self) {
+    pub fn notify_aborts(&self) {
         self.aborts.notify_one();
     }
 
     /// Waits until attempts may have to be aborted.
-    pub fn aborts(&self) -> Notified<'_> {
+    pub fn notified_aborts(&self) -> Notified<'_> {
         self.aborts.notified()
     }
 
     /// Waits until other nodes are to be woken.
-    pub fn told(&self) -> Notified<'_> {
-        self.elsewhere.notified()
+    pub fn notified_remote(&self) -> Notified<'_> {
+        self.remote.notified()
     }
 }
 
@@ -81,17 +81,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_foreseen_wakes_nobody_here() {
+    fn jobs_due_after_the_next_poll_wake_only_other_nodes() {
         let notifier = Notifier::default();
         let woken = |from: i64| {
-            notifier.everywhere(UnixMs(from));
-            assert!(notifier.told().now_or_never().is_some());
-            notifier.woken().now_or_never().is_some()
+            notifier.notify_all_nodes(UnixMs(from));
+            assert!(notifier.notified_remote().now_or_never().is_some());
+            notifier.notified_local().now_or_never().is_some()
         };
         assert!(woken(1_000));
-        notifier.foresee(UnixMs(1_000));
+        notifier.expect_poll_at(UnixMs(1_000));
         assert_eq!([999, 1_000, 5_000].map(woken), [true, false, false]);
-        notifier.foresee(UnixMs::MAX);
+        notifier.expect_poll_at(UnixMs::MAX);
         assert!(woken(5_000));
     }
 }

@@ -96,7 +96,7 @@ impl ApiState {
         if before.is_some_and(|before| before != put.group.binding) {
             self.moved(&put.group);
         }
-        self.notifier.here();
+        self.notifier.notify_local();
         let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
         let group = self.group_view(&put.group, false);
         Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
@@ -190,7 +190,7 @@ async fn set_paused(
     let group = api.group(&access, &name)?;
     if group.paused != paused {
         api.catalog.set_paused(&group, paused).await?;
-        api.notifier.here();
+        api.notifier.notify_local();
     }
     let group = api.group(&access, &name)?;
     Ok(Json(api.group_view(&group, false)))

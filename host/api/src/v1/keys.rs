@@ -204,7 +204,7 @@ pub(in super::super) async fn put(
     Body(doc): Body<KeyDoc>,
 ) -> Result<StatusCode, Problem> {
     api.catalog.put_key(access.tenant.id, &name, doc.value()?).await?;
-    api.notifier.here();
+    api.notifier.notify_local();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -229,7 +229,7 @@ pub(in super::super) async fn grant(
 ) -> Result<Json<KeyView>, Problem> {
     let key = api.catalog.key(access.tenant.id, &name).ok_or_else(|| Problem::unknown("key", &name))?;
     api.catalog.grant_key(access.tenant.id, &key, patch.groups).await?;
-    api.notifier.here();
+    api.notifier.notify_local();
     get(State(api), Extension(access), Path(name)).await
 }
 
@@ -283,7 +283,7 @@ pub(in super::super) async fn delete_version(
     if let Ok(number) = version.parse()
         && api.catalog.delete_key_version(access.tenant.id, &key, number).await?
     {
-        api.notifier.here();
+        api.notifier.notify_local();
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(Problem::unknown("version", &format!("{name}/{version}")))

@@ -90,7 +90,7 @@ pub(in super::super) async fn put(
         plugin_signers,
     };
     let put = api.catalog.replace_tenant(&name, doc).await?;
-    api.notifier.here();
+    api.notifier.notify_local();
     let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
 }
@@ -105,7 +105,7 @@ pub(in super::super) async fn patch(
 ) -> Result<Json<ChangedTenantView>, Problem> {
     api.catalog.tenant(&name).ok_or_else(|| Problem::unknown("tenant", &name))?;
     let put = api.catalog.patch_tenant(&name, &patch).await?;
-    api.notifier.here();
+    api.notifier.notify_local();
     Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
 }
 

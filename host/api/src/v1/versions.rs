@@ -347,7 +347,7 @@ impl ApiState {
     /// What follows when another version of a group's policy is in force.
     pub(super) fn moved(&self, group: &Group) {
         self.rollouts.tell(group);
-        self.notifier.here();
+        self.notifier.notify_local();
     }
 
     pub(super) fn canary_view(&self, group: &Group) -> Option<CanaryView> {

@@ -52,7 +52,7 @@ impl PeerSync {
             let next = self.clock.now().plus(HEARTBEAT_INTERVAL);
             match self.beat().await {
                 // The limits of groups may have grown.
-                Ok(true) => self.notifier.here(),
+                Ok(true) => self.notifier.notify_local(),
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "cannot tell the other nodes that this one lives"),
             }
@@ -69,7 +69,7 @@ impl PeerSync {
 
     async fn run_telling(&self) {
         loop {
-            self.notifier.told().await;
+            self.notifier.notified_remote().await;
             if let Err(error) = self.peers.tell(self.cluster.id).await {
                 tracing::debug!(%error, "the other nodes could not be told of jobs; they will see them");
             }
@@ -90,11 +90,11 @@ impl PeerSync {
     async fn listen(&self) -> Result<(), StoreError> {
         let mut signals = self.peers.listen(self.cluster.id).await?;
         // Notifications before this moment may have been missed.
-        self.notifier.here();
+        self.notifier.notify_local();
         self.configured.notify_one();
         loop {
             match signals.next().await? {
-                Signal::Jobs => self.notifier.here(),
+                Signal::Jobs => self.notifier.notify_local(),
                 Signal::Catalog => self.configured.notify_one(),
             }
         }

@@ -26,7 +26,7 @@ pub async fn run_refresh(
 ) {
     while !stop.is_cancelled() {
         match catalog.refresh().await {
-            Ok(true) => notifier.here(),
+            Ok(true) => notifier.notify_local(),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "catalog refresh failed"),
         }

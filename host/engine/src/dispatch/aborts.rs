@@ -25,7 +25,7 @@ impl Dispatcher {
     /// Aborts replaced attempts, until `stop`.
     pub async fn run_aborts(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let woken = self.notifier.aborts();
+            let woken = self.notifier.notified_aborts();
             tokio::pin!(woken);
             woken.as_mut().enable();
             let next = self.clock.now().plus(PERIOD);
@@ -52,7 +52,7 @@ impl Dispatcher {
         // Revokes the leases whatever their expiry.
         let taken = self.store.claim_lost(leases(pulled), UnixMs::MAX, now.plus(self.config.lease.get())).await?;
         self.settle_all(&taken, |leased: &LeasedJob| settle::revoked(leased, now)).await;
-        self.notifier.here();
+        self.notifier.notify_local();
         Ok(())
     }
 }

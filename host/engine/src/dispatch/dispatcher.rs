@@ -101,11 +101,11 @@ impl Dispatcher {
     /// Claims jobs as they become due and starts their attempts, until `stop`.
     pub async fn run_due(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let woken = self.notifier.woken();
+            let woken = self.notifier.notified_local();
             tokio::pin!(woken);
             woken.as_mut().enable();
             // A job that is accepted, or an attempt that ends, during the query must wake the loop, too.
-            self.notifier.foresee(UnixMs::MAX);
+            self.notifier.expect_poll_at(UnixMs::MAX);
             self.saturated.store(true, Ordering::Relaxed);
             let next = match self.look_and_claim().await {
                 Ok(Some(next)) => next,
@@ -116,7 +116,7 @@ impl Dispatcher {
                     continue;
                 }
             };
-            self.notifier.foresee(next.plus(CLAIM_LEAD));
+            self.notifier.expect_poll_at(next.plus(CLAIM_LEAD));
             let gathered = async {
                 woken.await;
                 if self.saturated.load(Ordering::Relaxed) {
@@ -293,7 +293,7 @@ impl Dispatcher {
             self.rollouts.settled(leased.job.group, attempt, trial);
         }
         if comes_back {
-            self.notifier.here();
+            self.notifier.notify_local();
         }
     }
 
@@ -315,7 +315,7 @@ impl Dispatcher {
     fn leave(&self, slot: Permit) {
         drop(slot);
         if self.saturated.load(Ordering::Relaxed) {
-            self.notifier.here();
+            self.notifier.notify_local();
         }
     }
 

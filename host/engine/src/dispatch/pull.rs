@@ -290,7 +290,7 @@ impl PullQueue {
         let settled = settled.first().copied().unwrap_or(SettleOutcome::LeaseLost);
         self.observer.settled(leased, &settlement, settled);
         self.rollouts.settled(leased.job.group, attempt, None);
-        self.notifier.everywhere(self.clock.now());
+        self.notifier.notify_all_nodes(self.clock.now());
         Ok(settled)
     }
 }

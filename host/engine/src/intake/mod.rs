@@ -68,9 +68,9 @@ impl Intake {
         let inserted = self.store.insert(insert).await?;
         if let InsertResult::Placed(placed) = &inserted {
             self.observer.placed(told, placed);
-            self.notifier.everywhere(from);
+            self.notifier.notify_all_nodes(from);
             if aborts {
-                self.notifier.abort();
+                self.notifier.notify_aborts();
             }
         }
         Ok(inserted)

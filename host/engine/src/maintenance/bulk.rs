@@ -143,7 +143,7 @@ impl BulkRunner {
         let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
         let changed = self.store.change(tenant, ids, change.clone(), now).await?;
         self.observer.changed(jobs, change, &changed, now);
-        self.notifier.everywhere(now);
+        self.notifier.notify_all_nodes(now);
         Ok(changed)
     }
 }

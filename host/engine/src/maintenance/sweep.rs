@@ -51,7 +51,7 @@ impl Dispatcher {
                     if jobs > 0 {
                         tracing::warn!(jobs, "jobs were taken back whose lease had ended");
                     }
-                    self.notifier.here();
+                    self.notifier.notify_local();
                     continue;
                 }
                 Err(error) => {

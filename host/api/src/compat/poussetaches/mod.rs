@@ -90,7 +90,7 @@ async fn set_paused(call: &Call, paused: bool) -> Result<Response, Refusal> {
             Err(problem) if problem.status() == StatusCode::CONFLICT && tries < PAUSE_TRIES => tries += 1,
             changed => {
                 changed?;
-                call.api.notifier.here();
+                call.api.notifier.notify_local();
             }
         }
     }

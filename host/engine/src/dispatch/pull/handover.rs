@@ -69,7 +69,7 @@ impl Drop for Handover {
             let now = returns.clock.now();
             returns.settler.settle_all(&leased, |leased| Settlement::released(leased, now)).await;
             drop(holds);
-            returns.notifier.everywhere(now);
+            returns.notifier.notify_all_nodes(now);
         });
     }
 }

@@ -119,8 +119,8 @@ impl AttemptExecutor {
 
     /// Returns the number of receivers whose circuit breaker is open.
     #[must_use]
-    pub fn left_alone(&self) -> usize {
-        self.receivers.left_alone(self.clock.now())
+    pub fn open_breakers(&self) -> usize {
+        self.receivers.open_breakers(self.clock.now())
     }
 
     /// Makes the attempt of `leased`, and returns its settlement.

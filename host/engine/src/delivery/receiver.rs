@@ -71,30 +71,30 @@ pub struct PauseRequest<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Postponed {
     /// Reason for the refusal.
-    pub why: Why,
+    pub why: RefusalReason,
     /// Retry slot: the time at which the job asks again.
     pub until: UnixMs,
 }
 
 /// Reason for which a job is postponed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum RefusalReason {
     /// The receiver's circuit breaker is open, because it did not respond.
-    LeftAlone,
+    BreakerOpen,
     /// The receiver has asked for a pause of this URL.
     Paused,
     /// The group's limit of concurrent attempts to this receiver is reached.
-    Full,
+    AtCapacity,
 }
 
-impl Why {
+impl RefusalReason {
     /// Returns the stable error code, for programs.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
-            Self::LeftAlone => "breaker.open",
+            Self::BreakerOpen => "breaker.open",
             Self::Paused => "receiver.paused",
-            Self::Full => "receiver.full",
+            Self::AtCapacity => "receiver.full",
         }
     }
 
@@ -107,9 +107,9 @@ impl Why {
     #[must_use]
     pub fn message(self, origin: &str) -> String {
         match self {
-            Self::LeftAlone => format!("{origin} is left alone: it did not answer"),
+            Self::BreakerOpen => format!("{origin} is left alone: it did not answer"),
             Self::Paused => format!("{origin} has asked for a pause of this URL with `Retry-After`"),
-            Self::Full => format!("as many attempts of the group as may be are on their way to {origin}"),
+            Self::AtCapacity => format!("as many attempts of the group as may be are on their way to {origin}"),
         }
     }
 }
@@ -147,13 +147,13 @@ impl Receivers {
     /// # Errors
     /// Returns [`Postponed`] with a retry slot of the job's own.
     pub fn enter(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, Postponed> {
-        self.check(job, to, most, now).map_err(|(why, refusal)| {
-            let until = match why {
-                Why::LeftAlone => self.breakers.reserve(job.tenant, &to.origin, why.turn(job), refusal),
-                Why::Paused => self.pauses.reserve(job.group, to.url.as_ref(), job.id, refusal),
-                Why::Full => self.limits.reserve(job.group, &to.origin, refusal),
+        self.check(job, to, most, now).map_err(|(reason, refusal)| {
+            let until = match reason {
+                RefusalReason::BreakerOpen => self.breakers.reserve(job.tenant, &to.origin, reason.turn(job), refusal),
+                RefusalReason::Paused => self.pauses.reserve(job.group, to.url.as_ref(), job.id, refusal),
+                RefusalReason::AtCapacity => self.limits.reserve(job.group, &to.origin, refusal),
             };
-            Postponed { why, until }
+            Postponed { why: reason, until }
         })
     }
 
@@ -167,15 +167,21 @@ impl Receivers {
         self.pauses.begin(group, request.url, request.time, now)
     }
 
-    fn check(&self, job: &Job, to: &Destination, most: Option<u32>, now: UnixMs) -> Result<Pass, (Why, Refusal)> {
-        let refused = |why: Why| move |refusal| (why, refusal);
+    fn check(
+        &self,
+        job: &Job,
+        to: &Destination,
+        most: Option<u32>,
+        now: UnixMs,
+    ) -> Result<Pass, (RefusalReason, Refusal)> {
+        let refused = |reason: RefusalReason| move |refusal| (reason, refusal);
         // Rights that can be returned without a trace are taken first; a circuit breaker's probe cannot be returned.
         let slot = most.map(|most| self.limits.enter(job.group, &to.origin, most, now)).transpose();
-        let slot = slot.map_err(refused(Why::Full))?;
+        let slot = slot.map_err(refused(RefusalReason::AtCapacity))?;
         let pause = self.pauses.enter(job.group, to.url.as_ref(), job.id, now);
-        let pause = pause.map_err(refused(Why::Paused))?;
-        let breaker = self.breakers.enter(job.tenant, &to.origin, Why::LeftAlone.turn(job), now);
-        let breaker = breaker.map_err(refused(Why::LeftAlone))?;
+        let pause = pause.map_err(refused(RefusalReason::Paused))?;
+        let breaker = self.breakers.enter(job.tenant, &to.origin, RefusalReason::BreakerOpen.turn(job), now);
+        let breaker = breaker.map_err(refused(RefusalReason::BreakerOpen))?;
         if job.max_delay.is_some() {
             self.waiting().forget(job);
         }
@@ -200,7 +206,7 @@ impl Receivers {
 
     /// Returns the number of receivers whose circuit breaker is open.
     #[must_use]
-    pub fn left_alone(&self, now: UnixMs) -> usize {
+    pub fn open_breakers(&self, now: UnixMs) -> usize {
         self.breakers.open(now)
     }
 
@@ -292,12 +298,12 @@ mod tests {
         let enter = |most| receivers.enter(&job(0, None), &here(), Some(most), UnixMs(0));
         let first = enter(2).ok().unwrap();
         let second = enter(2).ok().unwrap();
-        assert_eq!(enter(2).err().unwrap().why, Why::Full);
+        assert_eq!(enter(2).err().unwrap().why, RefusalReason::AtCapacity);
         assert!(first.report(Health::Failed, UnixMs(0)).0.is_some());
-        assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone);
-        assert_eq!(enter(2).err().unwrap().why, Why::LeftAlone, "it has returned its slot");
+        assert_eq!(enter(2).err().unwrap().why, RefusalReason::BreakerOpen);
+        assert_eq!(enter(2).err().unwrap().why, RefusalReason::BreakerOpen, "it has returned its slot");
         drop(second);
-        assert_eq!(enter(1).err().unwrap().why, Why::LeftAlone);
+        assert_eq!(enter(1).err().unwrap().why, RefusalReason::BreakerOpen);
     }
 
     #[test]
@@ -306,7 +312,7 @@ mod tests {
         let enter = |now| receivers.enter(&job(0, None), &here(), Some(1), UnixMs(now));
         receivers.enter(&job(0, None), &here(), None, UnixMs(0)).ok().unwrap().report(Health::Failed, UnixMs(0));
         let slow = enter(5_000).ok().unwrap();
-        assert_eq!(enter(5_000).err().unwrap().why, Why::Full);
+        assert_eq!(enter(5_000).err().unwrap().why, RefusalReason::AtCapacity);
         drop(slow);
         assert!(enter(5_001).is_ok());
     }
@@ -317,8 +323,8 @@ mod tests {
         let request = PauseRequest { url: &HERE.parse().unwrap(), time: Duration::from_secs(7) };
         assert_eq!(receivers.pause(GroupId(1), request, now), Some(UnixMs(7_000)));
         let refused = receivers.enter(&job(0, None), &here(), None, now).err().unwrap();
-        assert_eq!(refused, Postponed { why: Why::Paused, until: UnixMs(7_000) });
-        assert_ne!(refused.why.message(HERE), Why::LeftAlone.message(HERE));
+        assert_eq!(refused, Postponed { why: RefusalReason::Paused, until: UnixMs(7_000) });
+        assert_ne!(refused.why.message(HERE), RefusalReason::BreakerOpen.message(HERE));
         let other = Destination { url: Some("http://a/other".parse().unwrap()), ..here() };
         assert!(receivers.enter(&job(0, None), &other, None, now).is_ok());
     }

@@ -146,7 +146,7 @@ impl Dispatcher {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
-        let (mut open, mut tenants, mut openings, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
+        let (mut open, mut tenants, mut capacities, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
         let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, mode: waiting.mode };
         self.priorities.see(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
         for GroupBacklog { group, mode, earliest, .. } in waiting {
@@ -162,24 +162,24 @@ impl Dispatcher {
                 next = next.min(earliest.minus(CLAIM_LEAD));
                 continue;
             }
-            let Some((group, opening)) = self.opening(group, now) else { continue };
+            let Some((group, capacity)) = self.capacity_of_group(group, now) else { continue };
             late |= earliest <= now;
-            match opening {
+            match capacity {
                 Capacity::Now(most) => {
                     let tenant = group.tenant.id;
                     tenants.entry(tenant).or_insert_with(|| {
-                        let opening = self.opening_of_tenant(&group.tenant, now);
-                        openings.push(opening);
-                        Demand { most: opening.most(), weight: group.tenant.quota.weight() }
+                        let capacity = self.capacity_of_tenant(&group.tenant, now);
+                        capacities.push(capacity);
+                        Demand { most: capacity.most(), weight: group.tenant.quota.weight() }
                     });
                     open.push(GroupDemand { tenant, group: group.id, wanted: Demand { most, weight: group.weight() } });
                 }
-                closed => openings.push(closed),
+                closed => capacities.push(closed),
             }
         }
-        let not_before = |opening: &Capacity| if let Capacity::NotBefore(at) = opening { Some(*at) } else { None };
-        next = openings.iter().filter_map(not_before).fold(next, UnixMs::min);
-        let full = openings.contains(&Capacity::Full);
+        let not_before = |capacity: &Capacity| if let Capacity::NotBefore(at) = capacity { Some(*at) } else { None };
+        next = capacities.iter().filter_map(not_before).fold(next, UnixMs::min);
+        let full = capacities.contains(&Capacity::Full);
         let free = u32::try_from(self.limiter.free()).unwrap_or(u32::MAX);
         let saturated = full || (free == 0 && !open.is_empty());
         let count = open.len();
@@ -209,17 +209,17 @@ impl Dispatcher {
     ///
     /// Returns `None` if the group was deleted, is paused, has a broken configuration, or runs only on other nodes. A change of that wakes
     /// the loop.
-    fn opening(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Capacity)> {
+    fn capacity_of_group(&self, group: GroupId, now: UnixMs) -> Option<(Arc<Group>, Capacity)> {
         let group = self.catalog.group_by_id(group).filter(|group| !group.paused)?;
         let part = self.cluster.part_of_group(&group)?;
-        let opening = self.limiter.opening(Scope::Group(group.id), part.concurrency, part.rate, now);
-        Some((group, opening))
+        let capacity = self.limiter.capacity_of(Scope::Group(group.id), part.concurrency, part.rate, now);
+        Some((group, capacity))
     }
 
     /// Returns how many attempts of all groups of a tenant together may start on this node.
-    fn opening_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Capacity {
+    fn capacity_of_tenant(&self, tenant: &Tenant, now: UnixMs) -> Capacity {
         match self.cluster.part_of_tenant(tenant) {
-            Some(part) => self.limiter.opening(Scope::Tenant(tenant.id), part.concurrency, part.rate, now),
+            Some(part) => self.limiter.capacity_of(Scope::Tenant(tenant.id), part.concurrency, part.rate, now),
             None => Capacity::Now(0),
         }
     }

@@ -1,6 +1,6 @@
 //! Concurrency and rate limits: how many attempts of a group, and of all groups of a tenant together, may start on this node now.
 //!
-//! Not: configuration. The caller passes the limits; [`Limiter::opening`] alone compares them with the attempts that run.
+//! Not: configuration. The caller passes the limits; [`Limiter::capacity_of`] alone compares them with the attempts that run.
 //!
 //! Invariants: an attempt counts for its group and for its tenant, whatever their limits at the time; the payloads of all attempts together
 //! have a bound in bytes ([`Payloads`]). An attempt counts until its settlement is written, or until the settlement is certain to be written
@@ -54,7 +54,7 @@ pub enum Scope {
 #[derive(Default)]
 struct ScopeState {
     running: u32,
-    pace: Option<Gcra>,
+    gcra: Option<Gcra>,
 }
 
 /// The right to run one attempt. Dropping it returns it.
@@ -62,7 +62,7 @@ pub struct Permit {
     limiter: Arc<Limiter>,
     payload_bytes: u64,
     /// The attempt's scopes, each with the time up to which the attempt used up the scope's rate.
-    whose: [(Scope, i128); 2],
+    scopes: [(Scope, i128); 2],
 }
 
 /// Number of attempts that may start now.
@@ -112,15 +112,15 @@ impl Limiter {
 
     /// Returns how many attempts of a scope may start now under the given concurrency and rate. Reserves nothing: [`Limiter::enter`] does.
     #[must_use]
-    pub fn opening(&self, whose: Scope, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Capacity {
+    pub fn capacity_of(&self, scope: Scope, concurrency: u32, rate: Option<Rate>, now: UnixMs) -> Capacity {
         let mut inner = self.lock();
-        let state = inner.scopes.entry(whose).or_default();
+        let state = inner.scopes.entry(scope).or_default();
         // A change of the rate does not give back what was spent before it.
-        state.pace = rate.map(|rate| Gcra { rate, ..state.pace.unwrap_or(Gcra::new(rate, now)) });
+        state.gcra = rate.map(|rate| Gcra { rate, ..state.gcra.unwrap_or(Gcra::new(rate, now)) });
         let free = concurrency.saturating_sub(state.running);
-        let paced = state.pace.as_mut().map_or(Capacity::Now(u32::MAX), |pace| pace.opening(now));
+        let paced = state.gcra.as_mut().map_or(Capacity::Now(u32::MAX), |gcra| gcra.capacity(now));
         if state.is_blank() {
-            inner.scopes.remove(&whose);
+            inner.scopes.remove(&scope);
         }
         match paced {
             _ if free == 0 => Capacity::Full,
@@ -132,16 +132,16 @@ impl Limiter {
     /// Counts an attempt that starts now, with its payload, until the permit is dropped.
     #[must_use]
     pub fn enter(self: &Arc<Self>, tenant: TenantId, group: GroupId, payload_bytes: u64, now: UnixMs) -> Permit {
-        let whose = [Scope::Tenant(tenant), Scope::Group(group)];
+        let scopes = [Scope::Tenant(tenant), Scope::Group(group)];
         let mut inner = self.lock();
         inner.running += 1;
         inner.payload_bytes = inner.payload_bytes.saturating_add(payload_bytes);
-        let whose = whose.map(|whose| {
-            let state = inner.scopes.entry(whose).or_default();
+        let scopes = scopes.map(|scope| {
+            let state = inner.scopes.entry(scope).or_default();
             state.running += 1;
-            (whose, state.pace.as_mut().map_or(i128::MIN, |pace| pace.spend(now)))
+            (scope, state.gcra.as_mut().map_or(i128::MIN, |gcra| gcra.spend(now)))
         });
-        Permit { limiter: Arc::clone(self), payload_bytes, whose }
+        Permit { limiter: Arc::clone(self), payload_bytes, scopes }
     }
 
     /// Forgets the rates of groups and tenants that have caught up. Nothing else removes the entries of deleted groups and tenants.
@@ -161,9 +161,9 @@ impl Permit {
     #[must_use]
     pub fn unused(self, now: UnixMs) -> Self {
         let mut inner = self.limiter.lock();
-        for (whose, used_until) in &self.whose {
-            if let Some(pace) = inner.scopes.get_mut(whose).and_then(|state| state.pace.as_mut()) {
-                pace.give_back(*used_until, now);
+        for (scope, used_until) in &self.scopes {
+            if let Some(gcra) = inner.scopes.get_mut(scope).and_then(|state| state.gcra.as_mut()) {
+                gcra.refund(*used_until, now);
             }
         }
         drop(inner);
@@ -176,11 +176,11 @@ impl Drop for Permit {
         let mut inner = self.limiter.lock();
         inner.running -= 1;
         inner.payload_bytes = inner.payload_bytes.saturating_sub(self.payload_bytes);
-        for (whose, _) in &self.whose {
-            if let Some(state) = inner.scopes.get_mut(whose) {
+        for (scope, _) in &self.scopes {
+            if let Some(state) = inner.scopes.get_mut(scope) {
                 state.running -= 1;
                 if state.is_blank() {
-                    inner.scopes.remove(whose);
+                    inner.scopes.remove(scope);
                 }
             }
         }
@@ -190,12 +190,12 @@ impl Drop for Permit {
 impl ScopeState {
     /// Returns whether the state equals a new one.
     fn is_blank(&self) -> bool {
-        self.running == 0 && self.pace.is_none()
+        self.running == 0 && self.gcra.is_none()
     }
 
     /// Returns whether a new state would let as many attempts start.
     fn is_idle(&self, now: UnixMs) -> bool {
-        self.running == 0 && self.pace.is_none_or(|pace| pace.ahead <= i128::from(now.0) * NANOS)
+        self.running == 0 && self.gcra.is_none_or(|gcra| gcra.ahead <= i128::from(now.0) * NANOS)
     }
 }
 
@@ -219,7 +219,7 @@ impl Gcra {
         i128::try_from((self.rate.period / self.rate.count.get()).as_nanos()).unwrap_or(i128::MAX).max(1)
     }
 
-    fn opening(&mut self, now: UnixMs) -> Capacity {
+    fn capacity(&mut self, now: UnixMs) -> Capacity {
         let (now, interval) = (i128::from(now.0) * NANOS, self.interval());
         let burst = interval * i128::from(self.rate.burst.get());
         // The theoretical arrival time exceeds this bound only if the clock has been set back.
@@ -242,7 +242,7 @@ impl Gcra {
 
     /// Takes one start back, unless the time that it used up has passed. Later starts are counted after it, so all of them move forward by
     /// one.
-    fn give_back(&mut self, used_until: i128, now: UnixMs) {
+    fn refund(&mut self, used_until: i128, now: UnixMs) {
         if used_until > i128::from(now.0) * NANOS {
             self.ahead -= self.interval();
         }
@@ -291,66 +291,66 @@ mod tests {
     #[test]
     fn concurrency_is_given_back_with_the_slot() {
         let limiter = Arc::new(Limiter::new(10, PAYLOADS));
-        assert_eq!(limiter.opening(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
+        assert_eq!(limiter.capacity_of(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
         let slots = [limiter.enter(TENANT, GROUP, 0, UnixMs(0)), limiter.enter(TENANT, GROUP, 0, UnixMs(0))];
-        assert_eq!(limiter.opening(OWN, 2, None, UnixMs(0)), Capacity::Full);
+        assert_eq!(limiter.capacity_of(OWN, 2, None, UnixMs(0)), Capacity::Full);
         assert_eq!(limiter.free(), 8);
         drop(slots);
-        assert_eq!(limiter.opening(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
+        assert_eq!(limiter.capacity_of(OWN, 2, None, UnixMs(0)), Capacity::Now(2));
         assert_eq!(limiter.free(), 10);
     }
 
     #[test]
     fn a_rate_allows_a_burst_and_then_its_pace() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
-        assert_eq!(opening(0), Capacity::Now(10));
+        let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(capacity(0), Capacity::Now(10));
         start(&limiter, 10, UnixMs(0));
-        let Capacity::NotBefore(at) = opening(0) else { panic!("open") };
-        assert_eq!(opening(at.0), Capacity::Now(1));
-        assert!(matches!(opening(at.0 - 2), Capacity::NotBefore(_)));
+        let Capacity::NotBefore(at) = capacity(0) else { panic!("open") };
+        assert_eq!(capacity(at.0), Capacity::Now(1));
+        assert!(matches!(capacity(at.0 - 2), Capacity::NotBefore(_)));
         assert!((100..=101).contains(&at.0), "{at:?}");
-        assert_eq!(opening(350), Capacity::Now(3));
-        assert_eq!(opening(100_000), Capacity::Now(10), "a pause saves up one burst, no more");
+        assert_eq!(capacity(350), Capacity::Now(3));
+        assert_eq!(capacity(100_000), Capacity::Now(10), "a pause saves up one burst, no more");
     }
 
     #[test]
     fn a_pace_that_has_caught_up_is_forgotten_and_others_are_not() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(10)), UnixMs(now));
-        assert_eq!(opening(0), Capacity::Now(10));
+        let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(10)), UnixMs(now));
+        assert_eq!(capacity(0), Capacity::Now(10));
         start(&limiter, 10, UnixMs(0));
         limiter.forget_idle(UnixMs(500));
-        assert_eq!(opening(500), Capacity::Now(5), "it is known still");
+        assert_eq!(capacity(500), Capacity::Now(5), "it is known still");
         let running = limiter.enter(TENANT, GROUP, 0, UnixMs(500));
         limiter.forget_idle(UnixMs(50_000));
         assert_eq!(limiter.lock().scopes.len(), 2, "an attempt runs");
         drop(running);
         limiter.forget_idle(UnixMs(50_000));
         assert!(limiter.lock().scopes.is_empty());
-        assert_eq!(opening(50_000), Capacity::Now(10));
+        assert_eq!(capacity(50_000), Capacity::Now(10));
     }
 
     #[test]
     fn what_was_not_sent_takes_nothing_of_the_rate() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let opening = || limiter.opening(OWN, 1_000, Some(per_second(10)), UnixMs(0));
-        assert_eq!(opening(), Capacity::Now(10));
+        let capacity = || limiter.capacity_of(OWN, 1_000, Some(per_second(10)), UnixMs(0));
+        assert_eq!(capacity(), Capacity::Now(10));
         start(&limiter, 9, UnixMs(0));
         (0..500).for_each(|_| drop(limiter.enter(TENANT, GROUP, 0, UnixMs(0)).unused(UnixMs(0))));
-        assert_eq!(opening(), Capacity::Now(1));
+        assert_eq!(capacity(), Capacity::Now(1));
     }
 
     #[test]
     fn what_is_given_back_late_makes_no_room_for_two() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(1)), UnixMs(now));
-        assert_eq!(opening(0), Capacity::Now(1));
+        let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(1)), UnixMs(now));
+        assert_eq!(capacity(0), Capacity::Now(1));
         let late = limiter.enter(TENANT, GROUP, 0, UnixMs(0));
-        assert_eq!(opening(5_000), Capacity::Now(1));
+        assert_eq!(capacity(5_000), Capacity::Now(1));
         start(&limiter, 1, UnixMs(5_000));
         drop(late.unused(UnixMs(5_001)));
-        assert!(matches!(opening(5_001), Capacity::NotBefore(_)), "one was sent in this second");
+        assert!(matches!(capacity(5_001), Capacity::NotBefore(_)), "one was sent in this second");
     }
 
     #[test]
@@ -358,42 +358,42 @@ mod tests {
         for burst in [1, 4, 25] {
             let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
             let rate = Rate { burst: burst.try_into().unwrap(), ..per_second(10) };
-            let opening = |now| limiter.opening(OWN, 1_000, Some(rate), UnixMs(now));
-            assert_eq!(opening(0), Capacity::Now(burst));
+            let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(rate), UnixMs(now));
+            assert_eq!(capacity(0), Capacity::Now(burst));
             start(&limiter, burst as usize, UnixMs(0));
-            let Capacity::NotBefore(at) = opening(0) else { panic!("open") };
+            let Capacity::NotBefore(at) = capacity(0) else { panic!("open") };
             assert!((100..=101).contains(&at.0), "{at:?}");
-            assert_eq!(opening(350), Capacity::Now(burst.min(3)));
-            assert_eq!(opening(100_000), Capacity::Now(burst), "a pause saves up one burst, no more");
+            assert_eq!(capacity(350), Capacity::Now(burst.min(3)));
+            assert_eq!(capacity(100_000), Capacity::Now(burst), "a pause saves up one burst, no more");
         }
     }
 
     #[test]
     fn what_was_spent_stays_spent_when_the_rate_changes() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let opening = |rate, now| limiter.opening(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
-        assert_eq!(opening(10, 0), Capacity::Now(10));
+        let capacity = |rate, now| limiter.capacity_of(OWN, 1_000, Some(per_second(rate)), UnixMs(now));
+        assert_eq!(capacity(10, 0), Capacity::Now(10));
         start(&limiter, 10, UnixMs(0));
-        assert!(matches!(opening(20, 0), Capacity::NotBefore(_)), "another rate is no new burst");
-        assert_eq!(opening(20, 500), Capacity::Now(10));
+        assert!(matches!(capacity(20, 0), Capacity::NotBefore(_)), "another rate is no new burst");
+        assert_eq!(capacity(20, 500), Capacity::Now(10));
     }
 
     #[test]
     fn a_clock_that_jumps_back_gives_nothing_away_and_holds_nothing_up() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let opening = |now| limiter.opening(OWN, 1_000, Some(per_second(1)), now);
-        assert_eq!(opening(UnixMs(5_000)), Capacity::Now(1));
+        let capacity = |now| limiter.capacity_of(OWN, 1_000, Some(per_second(1)), now);
+        assert_eq!(capacity(UnixMs(5_000)), Capacity::Now(1));
         start(&limiter, 1, UnixMs(5_000));
-        let Capacity::NotBefore(at) = opening(UnixMs(0)) else { panic!("open") };
+        let Capacity::NotBefore(at) = capacity(UnixMs(0)) else { panic!("open") };
         assert!((1_000..=1_001).contains(&at.0), "a period, not until the time that was left: {at:?}");
-        assert_eq!(opening(at), Capacity::Now(1));
+        assert_eq!(capacity(at), Capacity::Now(1));
     }
 
     #[test]
     fn a_tenants_attempts_are_those_of_all_of_its_groups() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        let all = |tenant, now| limiter.opening(tenant, 3, Some(per_second(4)), UnixMs(now));
-        let both = |now| (limiter.opening(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
+        let all = |tenant, now| limiter.capacity_of(tenant, 3, Some(per_second(4)), UnixMs(now));
+        let both = |now| (limiter.capacity_of(OWN, 10, Some(per_second(10)), UnixMs(now)), all(ALL, now));
         assert_eq!(both(0), (Capacity::Now(10), Capacity::Now(3)));
         let first = limiter.enter(TENANT, GROUP, 0, UnixMs(0));
         let others = [1, 2].map(|_| limiter.enter(TENANT, GroupId(2), 0, UnixMs(0)));
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn what_has_no_bounds_is_open_and_takes_no_memory() {
         let limiter = Arc::new(Limiter::new(1_000, PAYLOADS));
-        assert_eq!(limiter.opening(ALL, u32::MAX, None, UnixMs(0)), Capacity::Now(u32::MAX));
+        assert_eq!(limiter.capacity_of(ALL, u32::MAX, None, UnixMs(0)), Capacity::Now(u32::MAX));
         drop(limiter.enter(TENANT, GROUP, 0, UnixMs(0)));
         assert!(limiter.lock().scopes.is_empty());
     }

@@ -129,9 +129,10 @@ impl Migration {
     /// # Errors
     /// Returns an error if one of them cannot be opened.
     pub async fn open(from: &str, to: &str, page: u32, bar: ProgressBar) -> anyhow::Result<Self> {
-        let from = match from.starts_with("sqlite:") {
-            true => from.parse::<SqliteOptions>().map_err(anyhow::Error::msg).context(SOURCE)?,
-            false => SqliteOptions::new(from),
+        let from = if from.starts_with("sqlite:") {
+            from.parse::<SqliteOptions>().map_err(anyhow::Error::msg).context(SOURCE)?
+        } else {
+            SqliteOptions::new(from)
         };
         // The URL may contain a password, so no message repeats it.
         let to = &to.parse::<PostgresOptions>().map_err(anyhow::Error::msg).context(TARGET)?;

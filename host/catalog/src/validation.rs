@@ -120,9 +120,10 @@ impl Catalog {
         let shown = name.escape_debug();
         let group = self.group(tenant, name).ok_or_else(|| format!("there is no group `{shown}`"))?;
         let observer = group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref());
-        match observer.is_some_and(|used| used.jobs.is_some()) {
-            true => Err(format!("the observer of the group `{shown}` asks for jobs itself")),
-            false => Ok(group),
+        if observer.is_some_and(|used| used.jobs.is_some()) {
+            Err(format!("the observer of the group `{shown}` asks for jobs itself"))
+        } else {
+            Ok(group)
         }
     }
 

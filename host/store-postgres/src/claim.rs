@@ -305,9 +305,10 @@ async fn with_rest(jobs: Vec<PgRow>, db: &mut PgConnection) -> Result<Rows, Fail
         }
     }
     let specs = sqlx::query(SPECS).bind(ids).fetch_all(&mut *db).await?;
-    let history = match spent.is_empty() {
-        true => Vec::new(),
-        false => sqlx::query(HISTORY).bind(spent).bind(firsts).bind(lasts).fetch_all(db).await?,
+    let history = if spent.is_empty() {
+        Vec::new()
+    } else {
+        sqlx::query(HISTORY).bind(spent).bind(firsts).bind(lasts).fetch_all(db).await?
     };
     Ok(Rows { jobs, specs, history })
 }

@@ -63,9 +63,10 @@ async fn ask(options: &PgConnectOptions, wait: Duration) -> Result<(&PgConnectOp
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Failure> {
     let mut connection = options.connect().await?;
-    match is_writer(&mut connection).await? {
-        true => Ok(connection),
-        false => Err(StoreError::Unavailable(STANDBY.to_owned()).into()),
+    if is_writer(&mut connection).await? {
+        Ok(connection)
+    } else {
+        Err(StoreError::Unavailable(STANDBY.to_owned()).into())
     }
 }
 

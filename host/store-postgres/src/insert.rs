@@ -27,9 +27,12 @@ impl Shared for Plain {
         let is_live = |call: &&&Self| job_rows::all_live(&live, &call.0);
         let rows: Vec<&Row> = calls.iter().filter(is_live).flat_map(|call| &call.0).collect();
         job_rows::write(db, &rows).await?;
-        let done = |call: &&Self| match is_live(&call) {
-            true => Ok(InsertResult::Placed(call.0.iter().map(job_rows::stored).collect())),
-            false => Err(StoreError::NoSuchGroup),
+        let done = |call: &&Self| {
+            if is_live(&call) {
+                Ok(InsertResult::Placed(call.0.iter().map(job_rows::stored).collect()))
+            } else {
+                Err(StoreError::NoSuchGroup)
+            }
         };
         Ok(calls.iter().map(done).collect())
     }

@@ -121,9 +121,10 @@ fn explain(sql: &str) -> String {
 fn is_expensive(step: &str, condition: Option<&&str>) -> bool {
     // In the plan, a partition's name is followed by a number.
     let reads = ["job", "job_done_", "job_spec_", "attempt_", "recent", "tick"].iter().any(|table| {
-        match table.ends_with('_') {
-            true => step.contains(&format!(" on {table}")),
-            false => step.contains(&format!(" on {table} ")) || step.ends_with(&format!(" on {table}")),
+        if table.ends_with('_') {
+            step.contains(&format!(" on {table}"))
+        } else {
+            step.contains(&format!(" on {table} ")) || step.ends_with(&format!(" on {table}"))
         }
     });
     let scans = step.contains("Scan") && reads;

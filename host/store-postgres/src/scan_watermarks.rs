@@ -209,9 +209,10 @@ impl LateFront {
     /// If the clock was set back, the scan starts at the beginning.
     pub(super) fn look(&self, now: UnixMs) -> (UnixMs, Option<Stopwatch>) {
         let late = self.lock();
-        match late.whole.is_due() || now < late.now {
-            true => (UnixMs(i64::MIN), Some(Stopwatch::start())),
-            false => (late.now.minus(LATE_SLACK), None),
+        if late.whole.is_due() || now < late.now {
+            (UnixMs(i64::MIN), Some(Stopwatch::start()))
+        } else {
+            (late.now.minus(LATE_SLACK), None)
         }
     }
 

@@ -119,9 +119,10 @@ pub(super) async fn claim_due(db: &mut Db, claim: &ClaimDue) -> Result<Rows, Fai
     let owed: Vec<(i64, u32)> = claim.owed.iter().map(|owed| (lane::owed(owed, claim.mode), owed.count)).collect();
     let mut found = Rows::default();
     claim_from(db, claim, claim_owed_sql, &owed, &mut found).await?;
-    let quotas = match found.jobs.is_empty() {
-        true => claim.quotas.clone(),
-        false => lane::left(&claim.quotas, groups_of(&found.jobs)?.into_iter()),
+    let quotas = if found.jobs.is_empty() {
+        claim.quotas.clone()
+    } else {
+        lane::left(&claim.quotas, groups_of(&found.jobs)?.into_iter())
     };
     let quotas: Vec<(i64, u32)> =
         quotas.into_iter().map(|(group, quota)| (lane::first(group, claim.mode), quota)).collect();

@@ -123,9 +123,10 @@ impl ApiState {
         let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
         let doc = patch.applied_to(job)?;
         let draft = self.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
-        let at = match has_run_at {
-            true => run_at(doc.run_at.as_ref(), self.clock.now(), self.intake.limits.horizon)?,
-            false => job.run_at,
+        let at = if has_run_at {
+            run_at(doc.run_at.as_ref(), self.clock.now(), self.intake.limits.horizon)?
+        } else {
+            job.run_at
         };
         if job.deadline.is_some_and(|deadline| at > deadline) {
             return Err(Problem::invalid("/run_at", "the job would expire (`limits.ttl`) before it is due"));

@@ -227,9 +227,10 @@ pub(in super::super) async fn delete_version(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let name = PluginName { name, version: Some(version) };
-    match api.catalog.delete_plugin(access.tenant.id, &name).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Problem::unknown("plugin", &name.to_string())),
+    if api.catalog.delete_plugin(access.tenant.id, &name).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::unknown("plugin", &name.to_string()))
     }
 }
 

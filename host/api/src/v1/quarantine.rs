@@ -77,9 +77,10 @@ impl ApiState {
         let live = [Some(group.binding), canary].into_iter().flatten().map(|version| (version, false));
         let shadow = rollout.shadow.as_ref().map(|shadow| (shadow.version, true));
         let part = |(version, shadow)| {
-            let (quarantine, lifted_at) = match shadow {
-                true => (&self.runtime.shadow_quarantine, rollout.shadow_lifted_at()),
-                false => (&self.runtime.quarantine, rollout.lifted_at),
+            let (quarantine, lifted_at) = if shadow {
+                (&self.runtime.shadow_quarantine, rollout.shadow_lifted_at())
+            } else {
+                (&self.runtime.quarantine, rollout.lifted_at)
             };
             Some(Part { bound: self.catalog.bound(&group, version)?, quarantine, lifted_at, shadow, now })
         };

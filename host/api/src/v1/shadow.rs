@@ -225,8 +225,5 @@ pub(in super::super) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let group = api.group(&access, &name)?;
-    match api.catalog.clear_shadow(&group).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(no_shadow(&name)),
-    }
+    if api.catalog.clear_shadow(&group).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_shadow(&name)) }
 }

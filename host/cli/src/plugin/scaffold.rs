@@ -87,9 +87,12 @@ fn vendor(directory: &Path) -> anyhow::Result<()> {
 /// Returns the manifest of a workspace that contains the SDK and nothing else.
 fn workspace() -> String {
     let kept = WORKSPACE.lines().filter(|line| !["exclude", "default-members"].iter().any(|key| line.starts_with(key)));
-    let line = |line: &str| match line.starts_with("members") {
-        true => "members = [\"plugins/sdk\", \"plugins/sdk/pair\"]\n".to_owned(),
-        false => format!("{line}\n"),
+    let line = |line: &str| {
+        if line.starts_with("members") {
+            "members = [\"plugins/sdk\", \"plugins/sdk/pair\"]\n".to_owned()
+        } else {
+            format!("{line}\n")
+        }
     };
     kept.map(line).collect()
 }

@@ -36,9 +36,10 @@ impl Keygen {
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file).with_context(cannot)?;
         file.write_all(private.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot)?;
-        match session.out.is_json() {
-            true => session.out.answer(&json!({ "public_key": public })),
-            false => public.lines().try_for_each(|line| session.out.line(line)),
+        if session.out.is_json() {
+            session.out.answer(&json!({ "public_key": public }))
+        } else {
+            public.lines().try_for_each(|line| session.out.line(line))
         }
     }
 }

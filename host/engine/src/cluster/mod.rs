@@ -105,9 +105,10 @@ impl Cluster {
         let limits = &group.effective.as_ref().ok()?.limits;
         // Where a tenant's quota is divided, its groups' limits are divided by the same key: a node with a share of one has a share of the
         // other.
-        let divided = match group.tenant.quota.is_unbounded() {
-            true => ShareKey::Group(group.id.0),
-            false => ShareKey::Tenant(group.tenant.id.0),
+        let divided = if group.tenant.quota.is_unbounded() {
+            ShareKey::Group(group.id.0)
+        } else {
+            ShareKey::Tenant(group.tenant.id.0)
         };
         let GroupLimits { concurrency, host_concurrency, rate, .. } = *limits;
         self.share(divided).of(LimitShare { concurrency, host_concurrency, rate })
@@ -118,10 +119,7 @@ impl Cluster {
     pub fn part_of_tenant(&self, tenant: &Tenant) -> Option<LimitShare> {
         let Quota { concurrency, rate, .. } = tenant.quota;
         let whole = LimitShare { concurrency: concurrency.unwrap_or(u32::MAX), host_concurrency: None, rate };
-        match tenant.quota.is_unbounded() {
-            true => Some(whole),
-            false => self.share(ShareKey::Tenant(tenant.id.0)).of(whole),
-        }
+        if tenant.quota.is_unbounded() { Some(whole) } else { self.share(ShareKey::Tenant(tenant.id.0)).of(whole) }
     }
 
     fn view(&self) -> Option<RwLockReadGuard<'_, View>> {

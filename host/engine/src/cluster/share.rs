@@ -70,10 +70,7 @@ impl Share {
 
     /// Returns the share among at most `most` nodes.
     fn among(self, most: u32) -> Self {
-        match self.rank < most {
-            true => Self { nodes: self.nodes.min(most), ..self },
-            false => Self::NONE,
-        }
+        if self.rank < most { Self { nodes: self.nodes.min(most), ..self } } else { Self::NONE }
     }
 
     /// Returns this node's part of limits; `None` if only other nodes have one.

@@ -272,20 +272,16 @@ impl Dispatcher {
         let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
         let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
         let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
-        let slot = match settlement.spends() {
-            true => slot,
-            false => slot.unused(self.clock.now()),
-        };
+        let slot = if settlement.spends() { slot } else { slot.unused(self.clock.now()) };
         let attempt = self.rollouts.interest(leased.job.group, &settlement);
         let settle = self.settler.settle(&leased, settlement);
-        let settled = match self.store.keeps_order() {
-            // The store keeps calls in order: any later claim is made after this settlement.
-            true => begun(settle, || self.leave(slot)).await,
-            false => {
-                let settled = settle.await;
-                self.leave(slot);
-                settled
-            }
+        let settled = if self.store.keeps_order() {
+            // Any later claim is made after this settlement.
+            begun(settle, || self.leave(slot)).await
+        } else {
+            let settled = settle.await;
+            self.leave(slot);
+            settled
         };
         drop(hold);
         // An attempt whose lease was lost is made again, and counts then.

@@ -150,10 +150,7 @@ impl Asked {
 
 async fn push(call: &Call) -> Result<Response, Refusal> {
     let asked = Asked::read(&call.body)?;
-    let id = match asked.schedule.is_empty() {
-        true => push_task(call, &asked).await?,
-        false => call.push_cron(&asked).await?,
-    };
+    let id = if asked.schedule.is_empty() { push_task(call, &asked).await? } else { call.push_cron(&asked).await? };
     let id = HeaderValue::from_str(&id).map_err(|_| Refusal::from(Problem::internal()))?;
     Ok((StatusCode::CREATED, [(TASK_ID, id)]).into_response())
 }

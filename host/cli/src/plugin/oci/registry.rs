@@ -218,10 +218,11 @@ fn client(in_clear: bool) -> anyhow::Result<reqwest::Client> {
         }
     });
     let client = || reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT);
-    let client = match in_clear {
+    let client = if in_clear {
         // For `http`, the system's root certificates are not needed, and a small machine may lack them.
-        true => client().tls_certs_only([]),
-        false => client(),
+        client().tls_certs_only([])
+    } else {
+        client()
     };
     client.redirect(redirects).build().context("no request can be made from here")
 }

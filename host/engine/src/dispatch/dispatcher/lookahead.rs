@@ -25,10 +25,7 @@ impl Lookahead {
     /// Chooses the look-ahead from whether jobs are late, and from the free permits of each group, of each tenant and of the node.
     pub(super) fn new(late: bool, places: impl IntoIterator<Item = u32>) -> Self {
         let far = Self { time: FAR, of: 2 };
-        match !late && places.into_iter().all(|places| far.part(places) > 0) {
-            true => far,
-            false => Self { time: NEAR, of: 1 },
-        }
+        if !late && places.into_iter().all(|places| far.part(places) > 0) { far } else { Self { time: NEAR, of: 1 } }
     }
 
     /// Returns how many of these free permits the claim may use.

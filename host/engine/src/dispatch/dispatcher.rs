@@ -107,7 +107,7 @@ impl Dispatcher {
             // A job that is accepted, or an attempt that ends, during the query must wake the loop, too.
             self.notifier.expect_poll_at(UnixMs::MAX);
             self.saturated.store(true, Ordering::Relaxed);
-            let next = match self.look_and_claim().await {
+            let next = match self.plan_and_claim().await {
                 Ok(Some(next)) => next,
                 Ok(None) => continue,
                 Err(error) => {
@@ -133,20 +133,20 @@ impl Dispatcher {
     }
 
     /// Claims due jobs and returns when to plan again; `None` means at once.
-    async fn look_and_claim(self: &Arc<Self>) -> Result<Option<UnixMs>, StoreError> {
-        let outlook = self.look().await?;
-        let next = if outlook.quotas.is_empty() { Some(outlook.next) } else { self.claim(&outlook).await? };
+    async fn plan_and_claim(self: &Arc<Self>) -> Result<Option<UnixMs>, StoreError> {
+        let plan = self.plan_claim().await?;
+        let next = if plan.quotas.is_empty() { Some(plan.next) } else { self.claim(&plan).await? };
         if next.is_some() {
-            self.saturated.store(outlook.saturated, Ordering::Relaxed);
+            self.saturated.store(plan.saturated, Ordering::Relaxed);
         }
         Ok(next)
     }
 
-    async fn look(&self) -> Result<ClaimPlan, StoreError> {
+    async fn plan_claim(&self) -> Result<ClaimPlan, StoreError> {
         let waiting = self.store.waiting().await?;
         let now = self.clock.now();
         let mut next = now.plus(self.config.poll.get());
-        let (mut open, mut tenants, mut capacities, mut late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
+        let (mut open, mut tenants, mut capacities, mut is_late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
         let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, mode: waiting.mode };
         self.priorities.see(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
         for GroupBacklog { group, mode, earliest, .. } in waiting {
@@ -163,7 +163,7 @@ impl Dispatcher {
                 continue;
             }
             let Some((group, capacity)) = self.capacity_of_group(group, now) else { continue };
-            late |= earliest <= now;
+            is_late |= earliest <= now;
             match capacity {
                 Capacity::Now(most) => {
                     let tenant = group.tenant.id;
@@ -183,8 +183,8 @@ impl Dispatcher {
         let free = u32::try_from(self.limiter.free()).unwrap_or(u32::MAX);
         let saturated = full || (free == 0 && !open.is_empty());
         let count = open.len();
-        let (ahead, quotas) = self.quotas(open, tenants, late, free);
-        Ok(ClaimPlan { of_all: quotas.len() == count, quotas, ahead, next, saturated })
+        let (ahead, quotas) = self.quotas(open, tenants, is_late, free);
+        Ok(ClaimPlan { has_all_groups: quotas.len() == count, quotas, ahead, next, saturated })
     }
 
     /// Divides a claim among the groups and tenants that may start jobs: returns its look-ahead, and the quota of each group.
@@ -192,17 +192,17 @@ impl Dispatcher {
         &self,
         mut open: Vec<GroupDemand>,
         mut tenants: BTreeMap<TenantId, Demand>,
-        late: bool,
+        is_late: bool,
         free: u32,
     ) -> (Duration, Vec<(GroupId, u32)>) {
-        let places = open.iter().map(|open| &open.wanted).chain(tenants.values()).map(|wanted| wanted.most);
-        let ahead = Lookahead::new(late, places.chain([free]));
+        let permits = open.iter().map(|open| &open.wanted).chain(tenants.values()).map(|wanted| wanted.most);
+        let ahead = Lookahead::new(is_late, permits.chain([free]));
         let all = open.iter_mut().map(|open| &mut open.wanted).chain(tenants.values_mut());
         all.for_each(|wanted| wanted.most = ahead.part(wanted.most));
         let quota = |tenant| tenants.get(&tenant).copied().unwrap_or(Demand { most: 0, weight: 1 });
         let batch = self.pace.of(ahead.part(free).min(self.config.claim_batch));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        (ahead.time, share(&open, quota, batch, turn))
+        (ahead.window, share(&open, quota, batch, turn))
     }
 
     /// Returns how many attempts of a group may start on this node.
@@ -225,12 +225,12 @@ impl Dispatcher {
     }
 
     /// Leases jobs and starts their attempts; returns when to plan again, and `None` for at once.
-    async fn claim(self: &Arc<Self>, outlook: &ClaimPlan) -> Result<Option<UnixMs>, StoreError> {
+    async fn claim(self: &Arc<Self>, plan: &ClaimPlan) -> Result<Option<UnixMs>, StoreError> {
         let now = self.clock.now();
-        let (due_by, lease_until) = (now.plus(outlook.ahead), now.plus(self.config.lease.get()));
-        let asked = outlook.quotas.iter().map(|(_, quota)| quota).sum();
-        let owed = self.owed(&outlook.quotas);
-        let claim = ClaimDue { due_by, lease_until, mode: DispatchMode::Push, quotas: outlook.quotas.clone(), owed };
+        let (due_by, lease_until) = (now.plus(plan.ahead), now.plus(self.config.lease.get()));
+        let asked = plan.quotas.iter().map(|(_, quota)| quota).sum();
+        let owed = self.owed(&plan.quotas);
+        let claim = ClaimDue { due_by, lease_until, mode: DispatchMode::Push, quotas: plan.quotas.clone(), owed };
         let owed = claim.owed.clone();
         let stopwatch = Stopwatch::start();
         let claiming = self.leases.claiming().await;
@@ -239,7 +239,7 @@ impl Dispatcher {
             self.observer.metrics.claimed();
         }
         self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
-        for (group, _) in &outlook.quotas {
+        for (group, _) in &plan.quotas {
             self.priorities.started(Queue::to_deliver(*group), &owed, leased.iter());
         }
         let mut taken: HashMap<GroupId, u32> = HashMap::new();
@@ -251,7 +251,7 @@ impl Dispatcher {
         if self.clock.now().since(now) >= self.extension_period() {
             self.leases.hurry();
         }
-        Ok(outlook.after_claim(&taken, due_by))
+        Ok(plan.after_claim(&taken, due_by))
     }
 
     /// Returns the part of the quotas that is guaranteed to the groups' lower priorities.
@@ -261,26 +261,26 @@ impl Dispatcher {
     }
 
     fn start(self: &Arc<Self>, leased: LeasedJob, now: UnixMs) {
-        let slot =
+        let permit =
             self.limiter.enter(leased.job.tenant, leased.job.group, leased.job.body_len, now.max(leased.job.run_at));
         let hold = self.leases.keep(leased.lease());
-        self.attempts.spawn(Arc::clone(self).run_attempt(leased, slot, hold));
+        self.attempts.spawn(Arc::clone(self).run_attempt(leased, permit, hold));
     }
 
     /// Makes an attempt and settles it. At its end it removes only what belongs to its own lease.
-    async fn run_attempt(self: Arc<Self>, leased: LeasedJob, slot: Permit, hold: Hold) {
+    async fn run_attempt(self: Arc<Self>, leased: LeasedJob, permit: Permit, hold: Hold) {
         let interruption = Interruption::new(self.interrupt.clone(), hold.abort().clone());
         let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
         let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
-        let slot = if settlement.spends() { slot } else { slot.unused(self.clock.now()) };
+        let permit = if settlement.spends() { permit } else { permit.unused(self.clock.now()) };
         let attempt = self.rollouts.interest(leased.job.group, &settlement);
         let settle = self.settler.settle(&leased, settlement);
         let settled = if self.store.keeps_order() {
             // Any later claim is made after this settlement.
-            begun(settle, || self.leave(slot)).await
+            begun(settle, || self.leave(permit)).await
         } else {
             let settled = settle.await;
-            self.leave(slot);
+            self.leave(permit);
             settled
         };
         drop(hold);
@@ -308,8 +308,8 @@ impl Dispatcher {
     }
 
     /// Returns a permit, and wakes the dispatcher if due jobs wait for one.
-    fn leave(&self, slot: Permit) {
-        drop(slot);
+    fn leave(&self, permit: Permit) {
+        drop(permit);
         if self.saturated.load(Ordering::Relaxed) {
             self.notifier.notify_local();
         }
@@ -382,15 +382,15 @@ mod tests {
     #[test]
     fn after_a_claim_the_loop_looks_at_once_only_where_more_may_be_due() {
         let (a, b) = (GroupId(1), GroupId(2));
-        let outlook = |of_all, next| ClaimPlan {
+        let plan = |has_all_groups, next| ClaimPlan {
             quotas: vec![(a, 2), (b, 1)],
             ahead: Duration::ZERO,
-            of_all,
+            has_all_groups,
             next: UnixMs(next),
             saturated: false,
         };
-        let after = |of_all, next, taken: &[(GroupId, u32)]| {
-            outlook(of_all, next).after_claim(&taken.iter().copied().collect(), UnixMs(1_025)).map(|at| at.0)
+        let after = |has_all_groups, next, taken: &[(GroupId, u32)]| {
+            plan(has_all_groups, next).after_claim(&taken.iter().copied().collect(), UnixMs(1_025)).map(|at| at.0)
         };
         assert_eq!(after(true, 2_000, &[(a, 1)]), Some(1_020), "all that was due");
         assert_eq!(after(true, 1_007, &[(a, 1)]), Some(1_007), "others are due before that");

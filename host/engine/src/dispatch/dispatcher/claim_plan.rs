@@ -15,7 +15,7 @@ pub(super) struct ClaimPlan {
     /// Look-ahead of the claim: it also takes jobs that become due within this time.
     pub(super) ahead: Duration,
     /// Whether `quotas` contains every group that has due jobs and may start some.
-    pub(super) of_all: bool,
+    pub(super) has_all_groups: bool,
     /// When more jobs may be due, unless the loop is woken before.
     pub(super) next: UnixMs,
     /// Whether jobs are due that may not start, because the concurrency is used up.
@@ -23,14 +23,14 @@ pub(super) struct ClaimPlan {
 }
 
 impl ClaimPlan {
-    /// Returns when to plan again after a claim of the jobs that are due up to `ahead`; `None` means at once.
+    /// Returns when to plan again after a claim of the jobs that are due up to `due_by`; `None` means at once.
     ///
-    /// Where every group had fewer due jobs than its quota, all of them were leased, and the next plan can wait until `ahead` is nearly over.
+    /// Where every group had fewer due jobs than its quota, all of them were leased, and the next plan can wait until shortly before `due_by`.
     /// The same holds where the claim leased nothing: the due jobs are then held by another transaction, such as rows that another node has
     /// locked.
-    pub(super) fn after_claim(&self, taken: &HashMap<GroupId, u32>, ahead: UnixMs) -> Option<UnixMs> {
+    pub(super) fn after_claim(&self, taken: &HashMap<GroupId, u32>, due_by: UnixMs) -> Option<UnixMs> {
         let is_empty = |(group, quota): &(GroupId, u32)| taken.get(group).is_none_or(|taken| taken < quota);
-        let are_empty = self.of_all && self.quotas.iter().all(is_empty);
-        (are_empty || taken.is_empty()).then(|| self.next.min(ahead.minus(CLAIM_LEAD)))
+        let are_empty = self.has_all_groups && self.quotas.iter().all(is_empty);
+        (are_empty || taken.is_empty()).then(|| self.next.min(due_by.minus(CLAIM_LEAD)))
     }
 }

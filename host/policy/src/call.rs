@@ -177,7 +177,7 @@ impl Plugin {
         body: impl FnOnce(&Exports, &mut Store<CallState>, &Instance) -> wasmtime::Result<Result<T, Fault>>,
     ) -> CallResult<T> {
         let stopwatch = Stopwatch::start();
-        let LinkedComponent { engine, pre, exports, .. } = self.here();
+        let LinkedComponent { engine, pre, exports, .. } = self.component();
         let limits = engine.limits(limits).with_input(length);
         let mut store = match engine.store(&limits, facts) {
             Ok(store) => store,

@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use super::code_budget::CodeBudget;
 use super::engine::PolicyEngine;
 use super::linked_component::LinkedComponent;
-use super::threads::seat;
+use super::threads::thread_index;
 
 /// Calls of the original by a thread before it makes a copy: that many calls gain about as much as a copy costs, a millisecond.
-pub(super) const PATIENCE: u32 = 256;
+pub(super) const MIN_CALLS: u32 = 256;
 
 /// Copies of one component.
 pub(super) struct Copies {
@@ -42,13 +42,13 @@ impl Copies {
     }
 
     /// Returns this thread's copy, which is made from the original when it is due. `None` means: call the original.
-    pub(super) fn here(&self, original: &LinkedComponent) -> Option<&LinkedComponent> {
-        let index = seat() % self.engines.len();
+    pub(super) fn of_this_thread(&self, original: &LinkedComponent) -> Option<&LinkedComponent> {
+        let index = thread_index() % self.engines.len();
         let copy = self.copies.get(index.checked_sub(1)?)?;
         if let Some(made) = copy.made.get() {
             return made.as_ref();
         }
-        if copy.missed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
+        if copy.missed.fetch_add(1, Ordering::Relaxed) < MIN_CALLS {
             return None;
         }
         let taken = self.room.take_spare(original.code_size())?;

@@ -40,8 +40,8 @@ impl Plugin {
     }
 
     /// Returns the copy in this thread's engine, or the original.
-    pub(super) fn here(&self) -> &LinkedComponent {
-        self.copies.here(&self.original).unwrap_or(&self.original)
+    pub(super) fn component(&self) -> &LinkedComponent {
+        self.copies.of_this_thread(&self.original).unwrap_or(&self.original)
     }
 
     /// Returns whether the component runs in the engine for large policies.

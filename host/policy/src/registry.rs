@@ -34,7 +34,7 @@ pub trait ComponentSource: Send + Sync {
 const AT_ONCE: usize = 2;
 
 /// Time that an upload waits for others, in times of the longest compilation.
-const PATIENCE: u32 = 2;
+const MAX_COMPILATIONS_WAITED: u32 = 2;
 
 /// Registry that makes plugins of components, and keeps them.
 pub struct Registry {
@@ -43,7 +43,7 @@ pub struct Registry {
     cache: Option<Cache>,
     loaded: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Plugin>>>>>,
     uses: Semaphore,
-    turns: CompileQueue,
+    compile_queue: CompileQueue,
     /// Pending admissions; each is kept as long as a caller waits for it.
     flights: Mutex<HashMap<Digest, Weak<PendingAdmission>>>,
 }
@@ -68,7 +68,7 @@ impl Registry {
             cache,
             loaded: Mutex::default(),
             uses: Semaphore::new(AT_ONCE),
-            turns: CompileQueue::new(AT_ONCE),
+            compile_queue: CompileQueue::new(AT_ONCE),
             flights: Mutex::default(),
         }
     }
@@ -124,7 +124,7 @@ impl Registry {
     /// Returns the maximum duration of [`Self::admit`].
     #[must_use]
     pub fn admission_time(&self) -> Duration {
-        self.compiler.timeout() * (PATIENCE + 1)
+        self.compiler.timeout() * (MAX_COMPILATIONS_WAITED + 1)
     }
 
     /// Checks and loads a component that a tenant uploads, when it is the tenant's turn. Concurrent uploads of the same component share one
@@ -136,10 +136,10 @@ impl Registry {
         check_bytes(component, self.component_limit())?;
         preflight::check(component)?;
         let digest = Digest::of(component);
-        let (flight, line) = (self.flight(&digest), self.turns.line(tenant));
-        let mut patience = pin!(tokio::time::sleep(self.compiler.timeout() * PATIENCE));
-        let _turn = line.first(patience.as_mut()).await?;
-        let admitted = flight.get_or_try_init(|| self.look(&digest, component, patience)).await?;
+        let (flight, queue) = (self.flight(&digest), self.compile_queue.of_tenant(tenant));
+        let mut deadline = pin!(tokio::time::sleep(self.compiler.timeout() * MAX_COMPILATIONS_WAITED));
+        let _turn = queue.turn(deadline.as_mut()).await?;
+        let admitted = flight.get_or_try_init(|| self.look(&digest, component, deadline)).await?;
         admitted.clone()
     }
 
@@ -163,14 +163,14 @@ impl Registry {
         &self,
         digest: &Digest,
         component: &Bytes,
-        patience: Pin<&mut Sleep>,
+        deadline: Pin<&mut Sleep>,
     ) -> Result<Result<Admitted, LoadError>, LoadError> {
         let cached = self.cached(digest).await;
         let is_kept = cached.is_some();
         let artefact = match cached {
             Some(artefact) => Ok(artefact),
             None => {
-                let _slot = self.turns.slot(patience).await?;
+                let _slot = self.compile_queue.compiler(deadline).await?;
                 self.compiler.compile(component).await
             }
         };

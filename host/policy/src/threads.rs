@@ -19,12 +19,12 @@ use carillon_core::clock::Stopwatch;
 type Work = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    static SEAT: Cell<usize> = const { Cell::new(0) };
+    static THREAD_INDEX: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Returns the number of the calling policy thread, which determines its engine. Any other thread uses the first thread's engine.
-pub(super) fn seat() -> usize {
-    SEAT.get()
+/// Returns the index of the calling policy thread, which determines its engine. Any other thread uses the first thread's engine.
+pub(super) fn thread_index() -> usize {
+    THREAD_INDEX.get()
 }
 
 /// Fixed number of threads behind a bounded queue.
@@ -46,20 +46,20 @@ struct Queue {
 }
 
 impl PolicyThreads {
-    /// Starts `threads` threads with a queue of at most `capacity` calls. Their numbers begin with `first_seat`.
+    /// Starts `threads` threads with a queue of at most `capacity` calls. Their indices begin with `first_index`.
     ///
     /// # Errors
     /// Returns an error if the operating system cannot start a thread.
-    pub fn start(threads: usize, capacity: usize, first_seat: usize) -> std::io::Result<Self> {
+    pub fn start(threads: usize, capacity: usize, first_index: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { lanes: FairQueue::new(capacity), idle: 0, closed: false }),
             wake: Condvar::new(),
         });
-        let handles = (first_seat..first_seat.saturating_add(threads))
-            .map(|seat| {
+        let handles = (first_index..first_index.saturating_add(threads))
+            .map(|index| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new().name(format!("policy-{seat}")).spawn(move || {
-                    SEAT.set(seat);
+                std::thread::Builder::new().name(format!("policy-{index}")).spawn(move || {
+                    THREAD_INDEX.set(index);
                     shared.work();
                 })
             })

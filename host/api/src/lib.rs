@@ -75,7 +75,7 @@ pub struct ApiState {
     /// Knows how versions of policies do.
     pub rollouts: Arc<RolloutMonitor>,
     /// Counts.
-    pub observer: Arc<Telemetry>,
+    pub telemetry: Arc<Telemetry>,
     /// Knows whether jobs are accepted and delivered.
     pub health: Health,
     /// Knows what runs.
@@ -275,6 +275,6 @@ async fn count(State(api): State<Arc<ApiState>>, request: Request, next: Next) -
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    api.observer.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
+    api.telemetry.metrics.request(&RequestLabels::new(method.as_str(), route, response.status().as_u16()));
     response
 }

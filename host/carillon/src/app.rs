@@ -157,7 +157,7 @@ impl App {
             clock: Arc::clone(&clock),
             executor,
             rollouts,
-            observer,
+            telemetry: observer,
             limiter,
             cluster,
             config: config.engine.clone(),

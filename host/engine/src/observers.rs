@@ -47,7 +47,7 @@ pub struct ObserverRunner {
     catalog: Arc<Catalog>,
     runtime: Arc<Runtime>,
     clock: Arc<dyn Clock>,
-    observer: Arc<Telemetry>,
+    telemetry: Arc<Telemetry>,
     capacity: usize,
     /// Position in the events at which the runner starts.
     start: Cursor,
@@ -145,12 +145,12 @@ impl ObserverRunner {
         catalog: Arc<Catalog>,
         runtime: Arc<Runtime>,
         clock: Arc<dyn Clock>,
-        observer: Arc<Telemetry>,
+        telemetry: Arc<Telemetry>,
         capacity: usize,
         asked: mpsc::Sender<RequestedJobs>,
     ) -> Self {
-        let start = observer.events.newest();
-        Self { catalog, runtime, clock, observer, capacity, start, accounts: Mutex::default(), asked }
+        let start = telemetry.events.newest();
+        Self { catalog, runtime, clock, telemetry, capacity, start, accounts: Mutex::default(), asked }
     }
 
     /// Records the result of a job that a group's observer requested: `refused` says why it was not made.
@@ -176,10 +176,10 @@ impl ObserverRunner {
             PendingEvents { queues: HashMap::new(), len: 0, capacity: self.capacity, busy: HashSet::new() };
         let mut look_at = None;
         loop {
-            let recorded = self.observer.events.recorded().notified();
+            let recorded = self.telemetry.events.recorded().notified();
             tokio::pin!(recorded);
             recorded.as_mut().enable();
-            if look_at.is_none() && self.observer.events.newest() != cursor {
+            if look_at.is_none() && self.telemetry.events.newest() != cursor {
                 look_at = Some(self.clock.now().plus(LINGER));
             }
             tokio::select! {
@@ -201,12 +201,12 @@ impl ObserverRunner {
     fn look(&self, cursor: &mut Cursor, waiting: &mut PendingEvents) {
         let observed = self.catalog.observed_groups();
         if observed.is_empty() {
-            *cursor = self.observer.events.newest();
+            *cursor = self.telemetry.events.newest();
             return;
         }
         loop {
             let is_observed = |fact: &Fact| observed.contains(&fact.about.group);
-            let Found { lost, events, more, .. } = self.observer.events.read(cursor, is_observed);
+            let Found { lost, events, more, .. } = self.telemetry.events.read(cursor, is_observed);
             if lost > 0 {
                 self.count(None, ObserverOutcome::Dropped, lost);
             }
@@ -273,7 +273,7 @@ impl ObserverRunner {
     }
 
     fn take_note(&self, group: &Group, used: PluginUse) {
-        self.observer.metrics.policy_call(&used);
+        self.telemetry.metrics.policy_call(&used);
         for line in &used.log {
             tracing::info!(tenant = group.tenant.name, group = group.name, plugin = &*used.plugin, line, "observer");
         }
@@ -286,7 +286,7 @@ impl ObserverRunner {
     }
 
     fn count(&self, group: Option<GroupId>, outcome: ObserverOutcome, events: u64) {
-        self.observer.metrics.observed(outcome, events);
+        self.telemetry.metrics.observed(outcome, events);
         let mut accounts = self.lock();
         if let Some(group) = group {
             let report = accounts.reports.entry(group).or_default();

@@ -35,7 +35,7 @@ pub struct RolloutMonitor {
     canaries: Canaries,
     catalog: Arc<Catalog>,
     runtime: Arc<Runtime>,
-    observer: Arc<Telemetry>,
+    telemetry: Arc<Telemetry>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -55,16 +55,16 @@ impl RolloutMonitor {
         executor: &Arc<AttemptExecutor>,
         catalog: &Arc<Catalog>,
         runtime: &Arc<Runtime>,
-        observer: &Arc<Telemetry>,
+        telemetry: &Arc<Telemetry>,
         stop: CancellationToken,
     ) -> Self {
-        let shadows = Shadows::new(Arc::clone(executor), Arc::clone(catalog), Arc::clone(observer), stop.clone());
+        let shadows = Shadows::new(Arc::clone(executor), Arc::clone(catalog), Arc::clone(telemetry), stop.clone());
         Self {
             shadows: Arc::new(shadows),
             canaries: Canaries::default(),
             catalog: Arc::clone(catalog),
             runtime: Arc::clone(runtime),
-            observer: Arc::clone(observer),
+            telemetry: Arc::clone(telemetry),
             tasks: TaskTracker::new(),
             stop,
         }
@@ -107,10 +107,10 @@ impl RolloutMonitor {
     }
 
     /// Publishes the newest change of a group's version in force.
-    pub fn tell(&self, group: &Group) {
+    pub fn publish(&self, group: &Group) {
         let Some(it) = group.rollout.history.last() else { return };
         let about = Subject::group(group.tenant.id, group.id);
-        self.observer.tell(match it.action {
+        self.telemetry.record(match it.action {
             Action::Rollback => Fact::rollback(about, it.at, it.to, it.why.clone()),
             Action::Unquarantine => Fact::unquarantine(about, it.at, it.to, it.why.clone()),
             Action::Bind | Action::Promote | Action::Canary => Fact::promote(about, it.at, it.to, it.why.clone()),
@@ -164,7 +164,7 @@ impl RolloutMonitor {
             match moved {
                 Ok(group) => {
                     tracing::warn!(tenant, group = name, why, "a version of a policy was rolled back");
-                    rollouts.tell(&group);
+                    rollouts.publish(&group);
                 }
                 // The group was changed meanwhile, perhaps for the same reason.
                 Err(CatalogError::Conflict(_) | CatalogError::Gone) => {}

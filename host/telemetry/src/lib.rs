@@ -70,19 +70,19 @@ impl Telemetry {
     }
 
     /// Publishes a fact that is not part of an attempt.
-    pub fn tell(&self, fact: Fact) {
+    pub fn record(&self, fact: Fact) {
         self.events.record([fact]);
     }
 
     /// Publishes the results of an insertion.
-    pub fn placed(&self, jobs: Vec<PendingFacts>, placed: &[InsertOutcome]) {
+    pub fn record_insertion(&self, jobs: Vec<PendingFacts>, placed: &[InsertOutcome]) {
         let stored = placed.iter().filter(|placed| matches!(placed, InsertOutcome::Stored { .. })).count();
         self.metrics.accepted(u64::try_from(stored).unwrap_or(u64::MAX));
         self.events.record(jobs.into_iter().zip(placed).flat_map(|(job, placed)| job.facts(placed)));
     }
 
     /// Publishes the results of a change of jobs.
-    pub fn changed(&self, jobs: &[Job], change: &JobChange, changed: &[ChangeOutcome], now: UnixMs) {
+    pub fn record_changes(&self, jobs: &[Job], change: &JobChange, changed: &[ChangeOutcome], now: UnixMs) {
         let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == ChangeOutcome::Done).map(|(job, _)| job);
         self.events.record(done.map(|job| match change {
             JobChange::Cancel | JobChange::Withdraw => Fact::cancel(job, now),
@@ -94,7 +94,7 @@ impl Telemetry {
     }
 
     /// Publishes the result of a settlement, whether or not it was applied.
-    pub fn settled(&self, leased: &LeasedJob, settlement: &Settlement, settled: SettleOutcome) {
+    pub fn record_settlement(&self, leased: &LeasedJob, settlement: &Settlement, settled: SettleOutcome) {
         self.metrics.settled(settlement, settled);
         let (id, number) = (leased.job.id, leased.number());
         let state = match settled {

@@ -148,7 +148,7 @@ pub(in super::super) async fn events(
     let wanted = Wanted::of(&api, &access, filter)?;
     let place = Arc::clone(&api.streams).try_acquire_owned();
     let place = place.map_err(|_| Problem::unavailable("too many event streams at once (`events.streams`)"))?;
-    let cursor = seen.unwrap_or_else(|| api.observer.events.newest());
+    let cursor = seen.unwrap_or_else(|| api.telemetry.events.newest());
     let mut greeting = Message::default().comment("carillon events").retry(RECONNECT);
     if seen.is_none() {
         // Who is cut off before the first event comes back to this place.
@@ -217,12 +217,12 @@ impl Live {
             }
             // Seen before the last look, so that what was recorded before the end is still sent.
             let is_over = api.end.is_cancelled();
-            let recorded = api.observer.events.recorded().notified();
+            let recorded = api.telemetry.events.recorded().notified();
             tokio::pin!(recorded);
             recorded.as_mut().enable();
             let (tenant, wanted) = (self.access.tenant.id, &self.wanted);
             let is_wanted = |fact: &Fact| fact.about.tenant == tenant && wanted.has(fact);
-            let Found { lost_until, events, more, .. } = api.observer.events.read(&mut self.cursor, is_wanted);
+            let Found { lost_until, events, more, .. } = api.telemetry.events.read(&mut self.cursor, is_wanted);
             self.pending.extend(events);
             if let Some(id) = lost_until {
                 return gap(id, api.clock.now());

@@ -41,7 +41,7 @@ pub(in super::super) async fn readyz(State(api): State<Arc<ApiState>>) -> Result
 /// Shows the server's metrics in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics_read", tag = "health", security(()), responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
 pub(in super::super) async fn metrics(State(api): State<Arc<ApiState>>) -> impl IntoResponse {
-    let metrics = &api.observer.metrics;
+    let metrics = &api.telemetry.metrics;
     let commits = api.store.commit_stats();
     metrics.store(commits.commits, commits.calls, failure_count());
     metrics.health(api.health.known_trouble().is_none(), api.health.loop_restarts());
@@ -62,7 +62,7 @@ impl ApiState {
             return;
         }
         match tokio::time::timeout(BACKLOG_WAIT, self.store.backlog(now)).await {
-            Ok(Ok(backlog)) => self.observer.metrics.backlog(&backlog, now),
+            Ok(Ok(backlog)) => self.telemetry.metrics.backlog(&backlog, now),
             Ok(Err(error)) => tracing::warn!(%error, "what waits cannot be counted for the metrics"),
             Err(_) => tracing::warn!("what waits was not counted in time for the metrics"),
         }

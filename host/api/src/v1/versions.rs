@@ -346,7 +346,7 @@ pub(in super::super) async fn history(
 impl ApiState {
     /// What follows when another version of a group's policy is in force.
     pub(super) fn moved(&self, group: &Group) {
-        self.rollouts.tell(group);
+        self.rollouts.publish(group);
         self.notifier.notify_local();
     }
 

@@ -48,7 +48,7 @@ pub struct AttemptExecutor {
     clock: Arc<dyn Clock>,
     delivery: Delivery,
     receivers: Receivers,
-    observer: Arc<Telemetry>,
+    telemetry: Arc<Telemetry>,
     cluster: Arc<Cluster>,
 }
 
@@ -110,11 +110,11 @@ impl AttemptExecutor {
         sender: Sender,
         clock: Arc<dyn Clock>,
         delivery: Delivery,
-        observer: Arc<Telemetry>,
+        telemetry: Arc<Telemetry>,
         cluster: Arc<Cluster>,
     ) -> Self {
         let receivers = Receivers::new(&delivery);
-        Self { catalog, runtime, sender, clock, delivery, receivers, observer, cluster }
+        Self { catalog, runtime, sender, clock, delivery, receivers, telemetry, cluster }
     }
 
     /// Returns the number of receivers whose circuit breaker is open.

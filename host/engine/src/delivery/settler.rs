@@ -25,7 +25,7 @@ pub struct Settler {
     store: Arc<dyn Store>,
     catalog: Arc<Catalog>,
     clock: Arc<dyn Clock>,
-    observer: Arc<Telemetry>,
+    telemetry: Arc<Telemetry>,
     /// Ends the retries while the store is unavailable.
     interrupt: CancellationToken,
     /// Whether the store was unavailable at the last call, so that an outage is logged once and not once for each job.
@@ -47,10 +47,10 @@ impl Settler {
         store: Arc<dyn Store>,
         catalog: Arc<Catalog>,
         clock: Arc<dyn Clock>,
-        observer: Arc<Telemetry>,
+        telemetry: Arc<Telemetry>,
         interrupt: CancellationToken,
     ) -> Self {
-        Self { store, catalog, clock, observer, interrupt, is_away: AtomicBool::new(false) }
+        Self { store, catalog, clock, telemetry, interrupt, is_away: AtomicBool::new(false) }
     }
 
     /// Writes a settlement; returns its result, or `None` if it was not written. The caller holds the lease meanwhile.
@@ -114,7 +114,7 @@ impl Settler {
         settled: Option<SettleOutcome>,
     ) -> Option<SettleOutcome> {
         let settled = settled.unwrap_or(SettleOutcome::LeaseLost);
-        self.observer.settled(leased, settlement, settled);
+        self.telemetry.record_settlement(leased, settlement, settled);
         if settled == SettleOutcome::LeaseLost
             && let Err(error) = self.store.excuse(vec![leased.lease()]).await
         {

@@ -67,7 +67,7 @@ pub struct Dispatcher {
     /// Watches the results of the policies' versions.
     pub rollouts: Arc<RolloutMonitor>,
     /// Receives facts after the commit.
-    pub observer: Arc<Telemetry>,
+    pub telemetry: Arc<Telemetry>,
     /// Settings of the loops.
     pub config: carillon_config::Engine,
     /// Counts the attempts that run.
@@ -236,7 +236,7 @@ impl Dispatcher {
         let claiming = self.leases.claiming().await;
         let leased = self.store.claim_due(claim).await?;
         if !leased.is_empty() {
-            self.observer.metrics.claimed();
+            self.telemetry.metrics.claimed();
         }
         self.pace.took(asked, u32::try_from(leased.len()).unwrap_or(u32::MAX), stopwatch.elapsed());
         for (group, _) in &plan.quotas {
@@ -303,7 +303,7 @@ impl Dispatcher {
             // The claim took long, or this node stood still: another node may hold the job by now.
             return Settlement::released(leased, now).into();
         }
-        self.observer.tell(Fact::pop(leased, now));
+        self.telemetry.record(Fact::pop(leased, now));
         self.executor.make(leased, interruption).await
     }
 

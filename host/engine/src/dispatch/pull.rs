@@ -43,7 +43,7 @@ pub struct PullQueue {
     /// Watches the results of the policies' versions.
     pub rollouts: Arc<RolloutMonitor>,
     /// Receives facts after the commit.
-    pub observer: Arc<Telemetry>,
+    pub telemetry: Arc<Telemetry>,
     /// Consumers that wait for jobs.
     pub consumers: Arc<Consumers>,
     /// Starts that are guaranteed to the groups' lower priorities.
@@ -139,7 +139,7 @@ impl PullQueue {
                 return Ok(handover);
             }
             if self.clock.now() >= until || self.stopping.is_cancelled() || gone.is_cancelled() {
-                self.observer.tell(Fact::empty(group.tenant.id, group.id, self.clock.now()));
+                self.telemetry.record(Fact::empty(group.tenant.id, group.id, self.clock.now()));
                 return Ok(handover);
             }
             tokio::select! {
@@ -196,7 +196,7 @@ impl PullQueue {
             self.settler.settle_all(&late, |leased| Settlement::expired(leased, now, None)).await;
             self.renew(&mut handover, now, ask.lease).await?;
             for (_, leased) in handover.leases() {
-                self.observer.tell(Fact::pop(leased, now));
+                self.telemetry.record(Fact::pop(leased, now));
             }
             if late.is_empty() || !handover.leases().is_empty() {
                 return Ok(handover);
@@ -288,7 +288,7 @@ impl PullQueue {
         let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         let settled = self.store.settle(vec![settlement.clone()]).await?;
         let settled = settled.first().copied().unwrap_or(SettleOutcome::LeaseLost);
-        self.observer.settled(leased, &settlement, settled);
+        self.telemetry.record_settlement(leased, &settlement, settled);
         self.rollouts.settled(leased.job.group, attempt, None);
         self.notifier.notify_all_nodes(self.clock.now());
         Ok(settled)

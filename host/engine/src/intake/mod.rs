@@ -40,7 +40,7 @@ pub struct Intake {
     /// Clock of intake.
     pub clock: Arc<dyn Clock>,
     /// Publishes facts after the commit.
-    pub observer: Arc<Telemetry>,
+    pub telemetry: Arc<Telemetry>,
     /// Wakes the dispatcher.
     pub notifier: Arc<Notifier>,
     /// Bounds of a job.
@@ -67,7 +67,7 @@ impl Intake {
         let aborts = insert.jobs.iter().any(aborts_others);
         let inserted = self.store.insert(insert).await?;
         if let InsertResult::Placed(placed) = &inserted {
-            self.observer.placed(told, placed);
+            self.telemetry.record_insertion(told, placed);
             self.notifier.notify_all_nodes(from);
             if aborts {
                 self.notifier.notify_aborts();

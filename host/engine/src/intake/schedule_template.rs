@@ -226,7 +226,7 @@ impl Intake {
         let InsertResult::Placed(placed) = &inserted else { return Ok(inserted) };
         for (TickJob { schedule, tick, job, .. }, placed) in ticking.iter().zip(placed) {
             if let InsertOutcome::TickSkipped(reason) = placed {
-                self.tell_skipped(schedule, Some(job.group), &SkippedTicks::one(*tick, *reason));
+                self.record_skipped(schedule, Some(job.group), &SkippedTicks::one(*tick, *reason));
             }
         }
         Ok(inserted)
@@ -241,17 +241,17 @@ impl Intake {
         let written = self.store.skip_ticks(rows).await?;
         for ((schedule, skipped), _) in skipped.iter().zip(&written).filter(|(_, written)| **written) {
             let group = self.catalog.group(schedule.tenant, &schedule.spec.group).map(|group| group.id);
-            self.tell_skipped(schedule, group, skipped);
+            self.record_skipped(schedule, group, skipped);
         }
         Ok(written)
     }
 
-    fn tell_skipped(&self, schedule: &Schedule, group: Option<GroupId>, skipped: &SkippedTicks) {
+    fn record_skipped(&self, schedule: &Schedule, group: Option<GroupId>, skipped: &SkippedTicks) {
         let (name, tick, SkippedTicks { count, reason, .. }) = (&schedule.name, skipped.last, *skipped);
         tracing::info!(schedule = name, %tick, count, %reason, "schedule run skipped");
-        self.observer.metrics.ticks_skipped(skipped);
+        self.telemetry.metrics.ticks_skipped(skipped);
         let about = Subject::group(schedule.tenant, group.unwrap_or(NO_GROUP));
-        self.observer.tell(Fact::skip(about, self.clock.now(), name.clone(), skipped));
+        self.telemetry.record(Fact::skip(about, self.clock.now(), name.clone(), skipped));
     }
 }
 

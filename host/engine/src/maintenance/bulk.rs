@@ -39,7 +39,7 @@ pub struct BulkRunner {
     /// Clock of the changes.
     pub clock: Arc<dyn Clock>,
     /// Receives facts after the commit.
-    pub observer: Arc<Telemetry>,
+    pub telemetry: Arc<Telemetry>,
     /// Woken when jobs may be due.
     pub notifier: Arc<Notifier>,
     /// Decides which node runs a change.
@@ -142,7 +142,7 @@ impl BulkRunner {
     ) -> Result<Vec<ChangeOutcome>, StoreError> {
         let (ids, now) = (jobs.iter().map(|job| job.id).collect(), self.clock.now());
         let changed = self.store.change(tenant, ids, change.clone(), now).await?;
-        self.observer.changed(jobs, change, &changed, now);
+        self.telemetry.record_changes(jobs, change, &changed, now);
         self.notifier.notify_all_nodes(now);
         Ok(changed)
     }

@@ -86,7 +86,7 @@ impl Dispatcher {
         }
         let leased = self.store.claim_lost(lost, now, now.plus(self.config.lease.get())).await?;
         for leased in &leased {
-            self.observer.tell(Fact::interrupt(leased, now));
+            self.telemetry.record(Fact::interrupt(leased, now));
         }
         self.settle_all(&leased, |leased: &LeasedJob| settle::interrupted(leased, now)).await;
         Ok(leased.len())

@@ -18,12 +18,12 @@ impl RolloutMonitor {
                 () = stop.cancelled() => return,
             };
             for began in begun {
-                self.tell_quarantine(began, whose);
+                self.record_quarantine(began, whose);
             }
         }
     }
 
-    fn tell_quarantine(&self, began: QuarantineStart, whose: &str) {
+    fn record_quarantine(&self, began: QuarantineStart, whose: &str) {
         let QuarantineStart { tenant, binding, role, plugin, sentence } = began;
         let group = self.catalog.group_by_id(sentence.group);
         let (owner, group) = group.map(|it| (it.tenant.name.clone(), it.name.clone())).unwrap_or_default();
@@ -31,6 +31,6 @@ impl RolloutMonitor {
         let reason = format!("{whose}{role}: `{plugin}` failed too often");
         tracing::warn!(tenant = owner, group, reason, fault, %until, "a policy is quarantined");
         let about = Subject::group(tenant, sentence.group);
-        self.observer.tell(Fact::quarantine(about, since, binding, until, fault, reason));
+        self.telemetry.record(Fact::quarantine(about, since, binding, until, fault, reason));
     }
 }

@@ -31,7 +31,7 @@ const DIFFERENCES: usize = 20;
 pub struct Shadows {
     executor: Arc<AttemptExecutor>,
     catalog: Arc<Catalog>,
-    observer: Arc<Telemetry>,
+    telemetry: Arc<Telemetry>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -180,11 +180,11 @@ impl Shadows {
     pub(super) fn new(
         executor: Arc<AttemptExecutor>,
         catalog: Arc<Catalog>,
-        observer: Arc<Telemetry>,
+        telemetry: Arc<Telemetry>,
         stop: CancellationToken,
     ) -> Self {
         let room = Arc::new(Semaphore::new(ROOM));
-        Self { executor, catalog, observer, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
+        Self { executor, catalog, telemetry, room, tasks: TaskTracker::new(), stop, accounts: Mutex::default() }
     }
 
     /// Returns the counts of the group's shadow.
@@ -240,14 +240,14 @@ impl Shadows {
         };
         let version = shadow.version;
         let (outcome, reason) = self.account(id, shadow, |tally| tally.count(Difference::of(trial, said)));
-        self.observer.metrics.shadowed(outcome);
+        self.telemetry.metrics.shadowed(outcome);
         if let Some(reason) = reason {
-            self.observer.tell(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));
+            self.telemetry.record(Fact::shadow_difference(&trial.leased, trial.at(), version, reason));
         }
     }
 
     fn drop_one(&self, group: GroupId) {
-        self.observer.metrics.shadowed(ShadowOutcome::Dropped);
+        self.telemetry.metrics.shadowed(ShadowOutcome::Dropped);
         if let Some(shadow) = self.catalog.group_by_id(group).and_then(|group| group.rollout.shadow.clone()) {
             self.account(group, shadow, |tally| tally.dropped += 1);
         }

@@ -90,13 +90,13 @@ impl AttemptExecutor {
         match change {
             Some(BreakerChange::Opened(until)) => {
                 tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
-                self.observer.metrics.breaker_opened();
+                self.telemetry.metrics.breaker_opened();
                 let reason = format!("it did not answer {} times in a row", self.delivery.breaker_failures);
-                self.observer.tell(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
+                self.telemetry.record(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
             }
             Some(BreakerChange::Closed) => {
                 tracing::info!(tenant = tenant.name, origin, "a receiver is back");
-                self.observer.tell(Fact::breaker_close(about(), at, origin.to_owned()));
+                self.telemetry.record(Fact::breaker_close(about(), at, origin.to_owned()));
             }
             None => {}
         }
@@ -118,7 +118,7 @@ impl AttemptExecutor {
         if let Some((request, until)) = request.and_then(|it| Some((it, self.receivers.pause(group.id, it, at)?))) {
             let origin = request.url.origin().ascii_serialization();
             tracing::info!(tenant = group.tenant.name, group = group.name, origin, %until, "receiver asked for a pause");
-            self.observer.tell(Fact::receiver_pause(Subject::group(group.tenant.id, group.id), at, origin, until));
+            self.telemetry.record(Fact::receiver_pause(Subject::group(group.tenant.id, group.id), at, origin, until));
         }
         let is_own = redirected.is_none() && request.is_some();
         reported.finish(if is_own { Asks::ForAPause } else { Asks::Nothing });

@@ -20,7 +20,7 @@ use crate::delivery::attempt::{AttemptExecutor, AttemptSnapshot};
 use carillon_catalog::{Action, Author, Canary, Catalog, CatalogError, Group, Initiator};
 use carillon_core::job::{AttemptRecord, GroupId, Settlement, TenantId};
 use carillon_policy::binding::Use;
-use carillon_policy::{PolicyKey, Role, Runtime};
+use carillon_policy::{PolicyKey, QuarantineTimes, Role, Runtime};
 use carillon_telemetry::{Fact, Subject, Telemetry};
 
 pub use self::canary::{Arm, Arms};
@@ -133,12 +133,12 @@ impl RolloutMonitor {
             Reverted::Canary(_) => variant.effective.as_ref().ok()?,
             Reverted::Active => effective,
         };
-        let suspect = |used: &Use| suspect(group.tenant.id, used);
-        let before: Vec<PolicyKey> = before.effective.iter().flat_map(|it| it.uses()).map(suspect).collect();
-        let (now, lifted_at) = (attempt.finished_at, group.rollout.lifted_at);
+        let policy_key = |used: &Use| policy_key(group.tenant.id, used);
+        let before: Vec<PolicyKey> = before.effective.iter().flat_map(|it| it.uses()).map(policy_key).collect();
+        let times = QuarantineTimes { now: attempt.finished_at, lifted_at: group.rollout.lifted_at };
         let is_bad = |used: &&Use| {
-            let it = suspect(used);
-            let is_quarantined = self.runtime.quarantine.of(&it, lifted_at, now).is_some();
+            let it = policy_key(used);
+            let is_quarantined = self.runtime.quarantine.of(&it, times).is_some();
             used.role != Role::Observe && is_quarantined && !before.contains(&it)
         };
         let bad = effective.uses().find(is_bad)?;
@@ -178,6 +178,6 @@ fn has_fault(attempt: &AttemptRecord) -> bool {
     attempt.detail.plugins.iter().any(|used| used.fault.is_some())
 }
 
-fn suspect(tenant: TenantId, used: &Use) -> PolicyKey {
+fn policy_key(tenant: TenantId, used: &Use) -> PolicyKey {
     PolicyKey { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() }
 }

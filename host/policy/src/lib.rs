@@ -58,7 +58,9 @@ pub use self::limits::{LargeLimits, Limits, TABLE_ELEMENTS};
 pub use self::load_error::LoadError;
 pub use self::pipeline::{Judgement, Plan, PlanStep, PolicyCaller, PreparedRequest, Ruling, is_fatal};
 pub use self::plugin::Plugin;
-pub use self::quarantine::{PolicyKey, Quarantine, QuarantineEntry, QuarantineStart, Rules as QuarantineRules, Watch};
+pub use self::quarantine::{
+    PolicyKey, Quarantine, QuarantineEntry, QuarantineStart, QuarantineTimes, Rules as QuarantineRules, Watch,
+};
 pub use self::registry::{Admitted, ComponentSource, Registry};
 pub use self::threads::{PolicyThreads, QueueKey};
 pub use self::wit::jobs_import::NewJob as AskedJob;

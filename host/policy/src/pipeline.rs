@@ -258,14 +258,14 @@ impl PolicyCaller<'_> {
     }
 
     fn called<T>(&self, step: &PlanStep, call: impl FnOnce(&Plugin) -> CallResult<T>) -> (PluginUse, Result<T, Fault>) {
-        let watched = self.watch.map(|watch| (watch, watch.suspect(&step.plugin.digest, &step.config_digest)));
-        let called = match watched.as_ref().map_or(Ok(()), |(watch, suspect)| watch.admit(suspect, self.now)) {
+        let watched = self.watch.map(|watch| (watch, watch.policy_key(&step.plugin.digest, &step.config_digest)));
+        let called = match watched.as_ref().map_or(Ok(()), |(watch, policy)| watch.admit(policy, self.now)) {
             Ok(()) => call(&step.plugin),
             Err(fault) => CallResult { result: Err(fault), usage: super::CallUsage::default() },
         };
         let fault = called.result.as_ref().err();
-        if let (Some((watch, suspect)), Some(fault)) = (&watched, fault.filter(|fault| fault.is_the_plugins())) {
-            watch.report(suspect, step.role, &step.name, fault.code, self.now);
+        if let (Some((watch, policy)), Some(fault)) = (&watched, fault.filter(|fault| fault.is_the_plugins())) {
+            watch.report(policy, step.role, &step.name, fault.code, self.now);
         }
         let used = PluginUse {
             role: step.role.as_str().into(),

@@ -65,27 +65,36 @@ pub struct QuarantineStart {
     /// Name of the plugin in the group's binding.
     pub plugin: String,
     /// Cause and duration.
-    pub sentence: QuarantineEntry,
+    pub entry: QuarantineEntry,
+}
+
+/// Times that decide which quarantines are in force for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuarantineTimes {
+    /// Current time.
+    pub now: UnixMs,
+    /// Time at which the group's quarantines were lifted: what began up to then does not count.
+    pub lifted_at: UnixMs,
 }
 
 /// Recent faults of all policies.
 pub struct Quarantine {
     rules: Rules,
-    book: Mutex<FaultLog>,
+    log: Mutex<FaultLog>,
     has_begun: Notify,
 }
 
 #[derive(Default)]
 struct FaultLog {
     watched: HashMap<TenantId, HashMap<PolicyKey, Record>>,
-    begun: Vec<QuarantineStart>,
+    starts: Vec<QuarantineStart>,
 }
 
 #[derive(Default)]
 struct Record {
     /// At most as many faults as lead to quarantine.
     faults: VecDeque<(UnixMs, Option<JobId>)>,
-    began: Option<QuarantineStart>,
+    start: Option<QuarantineStart>,
 }
 
 /// Watch on the calls that are made for a group.
@@ -109,56 +118,55 @@ impl Quarantine {
     /// Makes a quarantine without any fault.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, book: Mutex::default(), has_begun: Notify::new() }
+        Self { rules, log: Mutex::default(), has_begun: Notify::new() }
     }
 
-    /// Returns the quarantine of a policy, if there is one, for a group for which nothing up to `lifted_at` counts.
+    /// Returns the quarantine of a policy, if it is in force.
     #[must_use]
-    pub fn of(&self, suspect: &PolicyKey, lifted_at: UnixMs, now: UnixMs) -> Option<QuarantineEntry> {
-        let sentence = self.lock().watched.get(&suspect.tenant)?.get(suspect)?.began.as_ref()?.sentence;
-        (sentence.since > lifted_at && self.lasts(&sentence, now)).then_some(sentence)
+    pub fn of(&self, policy: &PolicyKey, times: QuarantineTimes) -> Option<QuarantineEntry> {
+        let entry = self.lock().watched.get(&policy.tenant)?.get(policy)?.start.as_ref()?.entry;
+        (entry.since > times.lifted_at && self.lasts(&entry, times.now)).then_some(entry)
     }
 
     /// Returns all quarantines that last now.
     #[must_use]
-    pub fn sentences(&self, now: UnixMs) -> Vec<QuarantineEntry> {
-        let book = self.lock();
-        let records = book.watched.values().flat_map(HashMap::values);
-        let sentences = records.filter_map(|record| Some(record.began.as_ref()?.sentence));
-        sentences.filter(|sentence| self.lasts(sentence, now)).collect()
+    pub fn entries(&self, now: UnixMs) -> Vec<QuarantineEntry> {
+        let log = self.lock();
+        let records = log.watched.values().flat_map(HashMap::values);
+        let entries = records.filter_map(|record| Some(record.start.as_ref()?.entry));
+        entries.filter(|entry| self.lasts(entry, now)).collect()
     }
 
-    /// Returns the quarantines that last now because of jobs of this group of the tenant, for which nothing up to `lifted_at` counts.
+    /// Returns the quarantines that are in force because of jobs of this group of the tenant.
     #[must_use]
     pub fn of_group(
         &self,
         tenant: TenantId,
         group: GroupId,
-        lifted_at: UnixMs,
-        now: UnixMs,
+        times: QuarantineTimes,
     ) -> Vec<(PolicyKey, QuarantineStart)> {
-        let book = self.lock();
-        let records = book.watched.get(&tenant).into_iter().flatten();
-        let begun = records.filter_map(|(suspect, record)| Some((suspect, record.began.as_ref()?)));
-        let is_of_group = |sentence: &QuarantineEntry| sentence.group == group && sentence.since > lifted_at;
-        let counts = begun.filter(|(_, began)| is_of_group(&began.sentence) && self.lasts(&began.sentence, now));
-        counts.map(|(suspect, began)| (suspect.clone(), began.clone())).collect()
+        let log = self.lock();
+        let records = log.watched.get(&tenant).into_iter().flatten();
+        let starts = records.filter_map(|(policy, record)| Some((policy, record.start.as_ref()?)));
+        let is_of_group = |entry: &QuarantineEntry| entry.group == group && entry.since > times.lifted_at;
+        let counts = starts.filter(|(_, start)| is_of_group(&start.entry) && self.lasts(&start.entry, times.now));
+        counts.map(|(policy, start)| (policy.clone(), start.clone())).collect()
     }
 
     /// Waits for quarantines to begin, and returns those that began since the last call. Only one task may wait.
-    pub async fn begun(&self) -> Vec<QuarantineStart> {
+    pub async fn next_starts(&self) -> Vec<QuarantineStart> {
         loop {
-            let begun = std::mem::take(&mut self.lock().begun);
-            if !begun.is_empty() {
-                return begun;
+            let starts = std::mem::take(&mut self.lock().starts);
+            if !starts.is_empty() {
+                return starts;
             }
             self.has_begun.notified().await;
         }
     }
 
     /// Returns whether a quarantine lasts. Its end is at most one period from now, unless the clock has been set back.
-    fn lasts(&self, sentence: &QuarantineEntry, now: UnixMs) -> bool {
-        sentence.until > now && sentence.until <= now.plus(self.rules.period)
+    fn lasts(&self, entry: &QuarantineEntry, now: UnixMs) -> bool {
+        entry.until > now && entry.until <= now.plus(self.rules.period)
     }
 
     fn threshold(&self) -> usize {
@@ -166,14 +174,14 @@ impl Quarantine {
     }
 
     fn lock(&self) -> MutexGuard<'_, FaultLog> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watch {
     /// Returns the key of the component under the config, for this watch's tenant.
     #[must_use]
-    pub fn suspect(&self, plugin: &Digest, config: &Digest) -> PolicyKey {
+    pub fn policy_key(&self, plugin: &Digest, config: &Digest) -> PolicyKey {
         PolicyKey { tenant: self.tenant, plugin: plugin.clone(), config: config.clone() }
     }
 
@@ -181,8 +189,8 @@ impl Watch {
     ///
     /// # Errors
     /// Returns a fault with [`FaultCode::Quarantined`] if the policy is in quarantine.
-    pub fn admit(&self, suspect: &PolicyKey, now: UnixMs) -> Result<(), Fault> {
-        match self.quarantine.of(suspect, self.lifted_at, now) {
+    pub fn admit(&self, policy: &PolicyKey, now: UnixMs) -> Result<(), Fault> {
+        match self.quarantine.of(policy, QuarantineTimes { now, lifted_at: self.lifted_at }) {
             None => Ok(()),
             Some(QuarantineEntry { until, .. }) => Err(Fault {
                 code: FaultCode::Quarantined,
@@ -193,19 +201,19 @@ impl Watch {
     }
 
     /// Counts a fault of the policy that the group calls `plugin`.
-    pub fn report(&self, suspect: &PolicyKey, role: Role, plugin: &str, fault: FaultCode, now: UnixMs) {
+    pub fn report(&self, policy: &PolicyKey, role: Role, plugin: &str, fault: FaultCode, now: UnixMs) {
         let Rules { window, period, .. } = self.quarantine.rules;
         let threshold = self.quarantine.threshold();
-        let mut book = self.quarantine.lock();
-        let watched = book.watched.entry(suspect.tenant).or_default();
+        let mut log = self.quarantine.lock();
+        let watched = log.watched.entry(policy.tenant).or_default();
         if watched.len() >= WATCHED {
             let horizon = now.minus(window);
             watched.retain(|_, record| record.is_live(now, horizon));
         }
-        if watched.len() >= WATCHED && !watched.contains_key(suspect) {
+        if watched.len() >= WATCHED && !watched.contains_key(policy) {
             return;
         }
-        let record = watched.entry(suspect.clone()).or_default();
+        let record = watched.entry(policy.clone()).or_default();
         record.faults.retain(|(at, _)| now.since(*at) <= window);
         let counts = |(at, _): &&(UnixMs, Option<JobId>)| *at > self.lifted_at;
         if self.job.is_some() && record.faults.iter().filter(counts).any(|(_, job)| *job == self.job) {
@@ -218,19 +226,19 @@ impl Watch {
             return;
         }
         record.faults.clear();
-        let sentence = QuarantineEntry { group: self.group, since: now, until: now.plus(period), fault };
+        let entry = QuarantineEntry { group: self.group, since: now, until: now.plus(period), fault };
         let (tenant, binding, plugin) = (self.tenant, self.binding, plugin.to_owned());
-        let began = QuarantineStart { tenant, binding, role, plugin, sentence };
-        record.began = Some(began.clone());
-        book.begun.push(began);
-        drop(book);
+        let start = QuarantineStart { tenant, binding, role, plugin, entry };
+        record.start = Some(start.clone());
+        log.starts.push(start);
+        drop(log);
         self.quarantine.has_begun.notify_one();
     }
 }
 
 impl Record {
     fn is_live(&self, now: UnixMs, horizon: UnixMs) -> bool {
-        self.began.as_ref().is_some_and(|began| began.sentence.until > now)
+        self.start.as_ref().is_some_and(|start| start.entry.until > now)
             || self.faults.back().is_some_and(|(at, _)| *at >= horizon)
     }
 }
@@ -258,7 +266,7 @@ mod tests {
         }
 
         fn named(&self, config: &str) -> PolicyKey {
-            self.suspect(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
+            self.policy_key(&Digest::of(b"plugin"), &Digest::of(config.as_bytes()))
         }
 
         /// Reports a fault; returns whether the policy is quarantined right after it.
@@ -281,30 +289,26 @@ mod tests {
         assert!(!watch.admits("a", 359_999));
         assert!(watch.admits("b", 60_001), "another config is not concerned");
         assert!(watch.admits("a", 360_000));
-        let sentence = QuarantineEntry {
+        let entry = QuarantineEntry {
             group: GroupId(1),
             since: UnixMs(60_000),
             until: UnixMs(360_000),
             fault: FaultCode::Trap,
         };
-        let began = QuarantineStart {
-            tenant: TenantId(1),
-            binding: 4,
-            role: Role::Judge,
-            plugin: "judge@1.0.0".into(),
-            sentence,
-        };
-        assert_eq!(watch.quarantine.sentences(UnixMs(60_001)), [sentence]);
-        assert!(watch.quarantine.sentences(UnixMs(360_000)).is_empty());
+        let start =
+            QuarantineStart { tenant: TenantId(1), binding: 4, role: Role::Judge, plugin: "judge@1.0.0".into(), entry };
+        assert_eq!(watch.quarantine.entries(UnixMs(60_001)), [entry]);
+        assert!(watch.quarantine.entries(UnixMs(360_000)).is_empty());
         let of_group = |group, lifted_at, now| {
-            watch.quarantine.of_group(TenantId(1), GroupId(group), UnixMs(lifted_at), UnixMs(now))
+            let times = QuarantineTimes { now: UnixMs(now), lifted_at: UnixMs(lifted_at) };
+            watch.quarantine.of_group(TenantId(1), GroupId(group), times)
         };
-        assert_eq!(of_group(1, 0, 60_001), [(watch.named("a"), began.clone())]);
+        assert_eq!(of_group(1, 0, 60_001), [(watch.named("a"), start.clone())]);
         for (group, lifted_at, now) in [(2, 0, 60_001), (1, 60_000, 60_001), (1, 0, 360_000)] {
             assert!(of_group(group, lifted_at, now).is_empty(), "{group} {lifted_at} {now}");
         }
-        assert_eq!(watch.quarantine.begun().now_or_never(), Some(vec![began]));
-        assert_eq!(watch.quarantine.begun().now_or_never(), None, "it is told once");
+        assert_eq!(watch.quarantine.next_starts().now_or_never(), Some(vec![start]));
+        assert_eq!(watch.quarantine.next_starts().now_or_never(), None, "it is told once");
     }
 
     #[test]

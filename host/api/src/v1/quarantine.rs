@@ -14,7 +14,7 @@ use super::views::{GroupView, QuarantineView};
 use carillon_catalog::Group;
 use carillon_core::clock::UnixMs;
 use carillon_policy::binding::Use;
-use carillon_policy::{PolicyKey, Quarantine, QuarantineStart};
+use carillon_policy::{PolicyKey, Quarantine, QuarantineStart, QuarantineTimes};
 
 /// Why policies are called again.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -29,9 +29,8 @@ pub struct UnquarantineDoc {
 struct Part<'a> {
     bound: Arc<Group>,
     quarantine: &'a Quarantine,
-    lifted_at: UnixMs,
+    times: QuarantineTimes,
     shadow: bool,
-    now: UnixMs,
 }
 
 impl Part<'_> {
@@ -42,27 +41,23 @@ impl Part<'_> {
 
     fn began(&self, used: &Use) -> Option<(PolicyKey, QuarantineStart, bool)> {
         let (tenant, binding, role) = (self.bound.tenant.id, self.bound.binding, used.role);
-        let suspect = PolicyKey { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
-        let sentence = self.quarantine.of(&suspect, self.lifted_at, self.now)?;
-        Some((
-            suspect,
-            QuarantineStart { tenant, binding, role, plugin: used.plugin.to_string(), sentence },
-            self.shadow,
-        ))
+        let policy = PolicyKey { tenant, plugin: used.digest.clone(), config: used.config_digest.clone() };
+        let entry = self.quarantine.of(&policy, self.times)?;
+        Some((policy, QuarantineStart { tenant, binding, role, plugin: used.plugin.to_string(), entry }, self.shadow))
     }
 }
 
 impl QuarantineView {
-    fn of((suspect, began, shadow): (PolicyKey, QuarantineStart, bool)) -> Self {
+    fn of((policy, began, shadow): (PolicyKey, QuarantineStart, bool)) -> Self {
         Self {
             version: began.binding,
             shadow,
             role: began.role.to_string(),
             plugin: began.plugin,
-            digest: suspect.plugin.to_string(),
-            since: began.sentence.since.to_string(),
-            until: began.sentence.until.to_string(),
-            fault: began.sentence.fault.as_str(),
+            digest: policy.plugin.to_string(),
+            since: began.entry.since.to_string(),
+            until: began.entry.until.to_string(),
+            fault: began.entry.fault.as_str(),
         }
     }
 }
@@ -82,21 +77,27 @@ impl ApiState {
             } else {
                 (&self.runtime.quarantine, rollout.lifted_at)
             };
-            Some(Part { bound: self.catalog.bound(&group, version)?, quarantine, lifted_at, shadow, now })
+            Some(Part {
+                bound: self.catalog.bound(&group, version)?,
+                quarantine,
+                times: QuarantineTimes { now, lifted_at },
+                shadow,
+            })
         };
         let bound: Vec<_> = live.chain(shadow).filter_map(part).flat_map(|part| part.begun()).collect();
-        let is_bound = |suspect: &PolicyKey| bound.iter().any(|(known, _, shadow)| known == suspect && !shadow);
-        let of_jobs = self.runtime.quarantine.of_group(group.tenant.id, group.id, rollout.lifted_at, now);
-        let others = of_jobs.into_iter().filter(|(suspect, _)| !is_bound(suspect));
-        let others: Vec<_> = others.map(|(suspect, began)| (suspect, began, false)).collect();
+        let is_bound = |policy: &PolicyKey| bound.iter().any(|(known, _, shadow)| known == policy && !shadow);
+        let times = QuarantineTimes { now, lifted_at: rollout.lifted_at };
+        let of_jobs = self.runtime.quarantine.of_group(group.tenant.id, group.id, times);
+        let others = of_jobs.into_iter().filter(|(policy, _)| !is_bound(policy));
+        let others: Vec<_> = others.map(|(policy, began)| (policy, began, false)).collect();
         bound.into_iter().chain(others).map(QuarantineView::of).collect()
     }
 
     /// How many policies are quarantined on this node, as far as deliveries and observers go.
     pub(super) fn quarantine_count(&self) -> usize {
-        let sentences = self.runtime.quarantine.sentences(self.clock.now());
+        let entries = self.runtime.quarantine.entries(self.clock.now());
         let lifted_at = |group| self.catalog.group_by_id(group).map_or(UnixMs::MAX, |group| group.rollout.lifted_at);
-        sentences.into_iter().filter(|sentence| sentence.since > lifted_at(sentence.group)).count()
+        entries.into_iter().filter(|entry| entry.since > lifted_at(entry.group)).count()
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Blame, Plan, PlanStep, PolicyCaller, Quarantine, QuarantineRules, Role, Ruling, Watch};
+use crate::{Blame, Plan, PlanStep, PolicyCaller, Quarantine, QuarantineRules, QuarantineTimes, Role, Ruling, Watch};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, Outcome, TenantId};
 use carillon_testing::guest::{self, ECHO, ENDLESS, Guest, PLAIN, failure};
@@ -129,10 +129,12 @@ fn three_faults_quarantine_the_component_with_that_config_only() {
     assert_eq!(call("{}", NOW), (FaultCode::Quarantined, 0), "it is not even called");
     assert_eq!(call(r#"{"a":1}"#, NOW).0, FaultCode::Trap, "another config is another matter");
     assert_eq!(call("{}", NOW.plus(Duration::from_secs(300))).0, FaultCode::Trap, "after its time it is called again");
-    let sentence =
-        |config: &str| watch.quarantine.of(&watch.suspect(&bad.digest, &Digest::of(config.as_bytes())), UnixMs(0), NOW);
-    let fault = sentence("{}").map(|sentence| sentence.fault);
-    assert_eq!((fault, sentence(r#"{"a":1}"#)), (Some(FaultCode::Trap), None));
+    let entry = |config: &str| {
+        let policy = watch.policy_key(&bad.digest, &Digest::of(config.as_bytes()));
+        watch.quarantine.of(&policy, QuarantineTimes { now: NOW, lifted_at: UnixMs(0) })
+    };
+    let fault = entry("{}").map(|entry| entry.fault);
+    assert_eq!((fault, entry(r#"{"a":1}"#)), (Some(FaultCode::Trap), None));
 }
 
 #[test]

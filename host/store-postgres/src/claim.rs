@@ -19,7 +19,7 @@ use super::transaction::Verb;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, TenantId, Token};
 use carillon_store::unreadable::{self, Claimed, UnreadableJob};
-use carillon_store::{Abort, ClaimDue, StoreError, lane};
+use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, StoreError, lane};
 
 /// Claims each group's quota: lane after lane, each in the order of the index `job_due` from its watermark on.
 ///
@@ -171,21 +171,20 @@ impl Verb for ClaimFrom {
     }
 }
 
-/// Leases at most `limit` jobs whose deadline has passed, from the watermark on.
-pub(super) struct ClaimOverdue {
+/// Leases jobs whose deadline has passed, from the watermark on.
+pub(super) struct ClaimOverdueFrom {
     pub(super) front: UnixMs,
-    pub(super) now: UnixMs,
-    pub(super) lease_until: UnixMs,
-    pub(super) limit: u32,
+    pub(super) claim: ClaimOverdue,
 }
 
 #[async_trait]
-impl Verb for ClaimOverdue {
+impl Verb for ClaimOverdueFrom {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
-        let query = sqlx::query(CLAIM_OVERDUE).bind(self.now.0).bind(self.lease_until.0);
-        let query = query.bind(i64::from(self.limit)).bind(self.front.0);
+        let ClaimOverdue { now, lease_until, limit } = self.claim;
+        let query = sqlx::query(CLAIM_OVERDUE).bind(now.0).bind(lease_until.0);
+        let query = query.bind(i64::from(limit)).bind(self.front.0);
         with_rest(query.fetch_all(&mut *db).await?, db).await
     }
 }
@@ -229,20 +228,13 @@ impl Verb for Aborts {
     }
 }
 
-/// Leases anew the jobs of these leases, where the leases have ended.
-pub(super) struct ClaimLost {
-    pub(super) lost: Vec<Lease>,
-    pub(super) now: UnixMs,
-    pub(super) lease_until: UnixMs,
-}
-
 #[async_trait]
 impl Verb for ClaimLost {
     type Done = Rows;
 
     async fn run(&self, db: &mut PgConnection) -> Result<Rows, Failure> {
         let (ids, tokens) = unzipped(&self.lost);
-        let query = sqlx::query(CLAIM_LOST).bind(ids).bind(tokens).bind(self.now.0).bind(self.lease_until.0);
+        let query = sqlx::query(CLAIM_LOST).bind(ids).bind(tokens).bind(self.ended_by.0).bind(self.lease_until.0);
         with_rest(query.fetch_all(&mut *db).await?, db).await
     }
 }

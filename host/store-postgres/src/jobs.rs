@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::claim::{Aborts, ClaimFrom, ClaimLost, ClaimOverdue, Ending, Excuse, Extend, Held};
+use super::claim::{Aborts, ClaimFrom, ClaimOverdueFrom, Ending, Excuse, Extend, Held};
 use super::insert::{Conditional, Plain};
 use super::job_rows::Row;
 use super::settle::Settle;
@@ -17,9 +17,9 @@ use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
 use carillon_store::{
-    Abort, Backlog, ChangeOutcome, ClaimDue, CommitStats, GroupBacklog, Insert, InsertResult, JobChange, JobFilter,
-    Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery,
-    Work, lane,
+    Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, GroupBacklog, Insert, InsertResult,
+    JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth,
+    TickRecord, Ticked, TicksQuery, Work, lane,
 };
 
 #[async_trait]
@@ -81,17 +81,12 @@ impl Jobs for PostgresStore {
         Ok(ending)
     }
 
-    async fn claim_lost(
-        &self,
-        lost: Vec<Lease>,
-        now: UnixMs,
-        lease_until: UnixMs,
-    ) -> Result<Vec<LeasedJob>, StoreError> {
-        if lost.is_empty() {
+    async fn claim_lost(&self, claim: ClaimLost) -> Result<Vec<LeasedJob>, StoreError> {
+        if claim.lost.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = self.database.call(&ClaimLost { lost, now, lease_until }).await?;
-        Ok(claim::claimed(&rows).without_damage(self, now).await)
+        let rows = self.database.call(&claim).await?;
+        Ok(claim::claimed(&rows).without_damage(self, claim.now).await)
     }
 
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError> {
@@ -102,13 +97,13 @@ impl Jobs for PostgresStore {
         self.database.call(&Excuse(lost)).await
     }
 
-    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError> {
-        let (front, whole) = self.overdue.look(now);
-        let rows = self.database.call(&ClaimOverdue { front, now, lease_until, limit }).await?;
-        if rows.len() < limit as usize {
-            self.overdue.found_all(whole, now);
+    async fn claim_overdue(&self, claim: ClaimOverdue) -> Result<Vec<LeasedJob>, StoreError> {
+        let (front, whole) = self.overdue.look(claim.now);
+        let rows = self.database.call(&ClaimOverdueFrom { front, claim }).await?;
+        if rows.len() < claim.limit as usize {
+            self.overdue.found_all(whole, claim.now);
         }
-        Ok(claim::claimed(&rows).without_damage(self, now).await)
+        Ok(claim::claimed(&rows).without_damage(self, claim.now).await)
     }
 
     async fn held(

@@ -14,7 +14,7 @@ use super::rows::{self, Sql};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{GroupId, HISTORY_LIMIT, JobId, Lease, LeasedJob, Past, TenantId, Token};
 use carillon_store::unreadable::{self, Claimed, UnreadableJob};
-use carillon_store::{Abort, ClaimDue, StoreError, lane};
+use carillon_store::{Abort, ClaimDue, ClaimLost, ClaimOverdue, StoreError, lane};
 
 /// Largest number of groups that one statement claims from.
 pub(super) const GROUPS_PER_STATEMENT: usize = 32;
@@ -155,7 +155,8 @@ fn groups_of(jobs: &[SqliteRow]) -> Result<Vec<GroupId>, Failure> {
     jobs.iter().map(|row| Ok(GroupId(row.try_get("grp")?))).collect()
 }
 
-pub(super) async fn claim_overdue(db: &mut Db, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Rows, Failure> {
+pub(super) async fn claim_overdue(db: &mut Db, claim: ClaimOverdue) -> Result<Rows, Failure> {
+    let ClaimOverdue { now, lease_until, limit } = claim;
     let query = sqlx::query(CLAIM_OVERDUE).bind(lease_until.0).bind(now.0).bind(limit);
     let mut found = Rows { jobs: db.fetch_all(query).await?, history: Vec::new() };
     add_history(db, &mut found).await?;
@@ -183,12 +184,12 @@ pub(super) async fn aborts(reader: &mut SqliteConnection, limit: u32) -> Result<
     sqlx::query(ABORTS).bind(limit).fetch_all(reader).await?.iter().map(abort).collect()
 }
 
-pub(super) async fn claim_lost(db: &mut Db, lost: &[Lease], now: UnixMs, lease_until: UnixMs) -> Result<Rows, Failure> {
+pub(super) async fn claim_lost(db: &mut Db, claim: &ClaimLost) -> Result<Rows, Failure> {
     let mut found = Rows::default();
-    for chunk in lost.chunks(rows::PER_STATEMENT) {
+    for chunk in claim.lost.chunks(rows::PER_STATEMENT) {
         let mut query = sqlx::query(AssertSqlSafe(CLAIM_LOST.with_rows(chunk.len())));
         for (id, token) in chunk {
-            query = query.bind(rows::id(*id)).bind(token.0).bind(now.0).bind(lease_until.0);
+            query = query.bind(rows::id(*id)).bind(token.0).bind(claim.ended_by.0).bind(claim.lease_until.0);
         }
         found.jobs.extend(db.fetch_all(query).await?);
     }

@@ -11,9 +11,9 @@ use carillon_core::job::{
     AttemptRecord, GroupId, Job, JobId, Lease, LeasedJob, Settlement, SkippedTicks, TenantId, Token,
 };
 use carillon_store::{
-    Abort, Backlog, ChangeOutcome, ClaimDue, CommitStats, GroupBacklog, Insert, InsertResult, JobChange, JobFilter,
-    Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth, TickRecord, Ticked, TicksQuery,
-    Work,
+    Abort, Backlog, ChangeOutcome, ClaimDue, ClaimLost, ClaimOverdue, CommitStats, GroupBacklog, Insert, InsertResult,
+    JobChange, JobFilter, Jobs, JobsQuery, NamesQuery, Prune, SettleOutcome, Stats, StoreError, StoreHealth,
+    TickRecord, Ticked, TicksQuery, Work,
 };
 
 #[async_trait]
@@ -57,14 +57,9 @@ impl Jobs for SqliteStore {
         Ok(claim::ending(&mut reader, until, limit).await?)
     }
 
-    async fn claim_lost(
-        &self,
-        lost: Vec<Lease>,
-        now: UnixMs,
-        lease_until: UnixMs,
-    ) -> Result<Vec<LeasedJob>, StoreError> {
-        let work =
-            self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &lost, now, lease_until).await }));
+    async fn claim_lost(&self, claim: ClaimLost) -> Result<Vec<LeasedJob>, StoreError> {
+        let now = claim.now;
+        let work = self.writer.call(move |db| Box::pin(async move { claim::claim_lost(db, &claim).await }));
         Ok(claim::claimed(&work.await?).without_damage(self, now).await)
     }
 
@@ -77,9 +72,9 @@ impl Jobs for SqliteStore {
         self.writer.call(move |db| Box::pin(async move { claim::excuse(db, &lost).await })).await
     }
 
-    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError> {
-        let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, now, lease_until, limit)));
-        Ok(claim::claimed(&work.await?).without_damage(self, now).await)
+    async fn claim_overdue(&self, claim: ClaimOverdue) -> Result<Vec<LeasedJob>, StoreError> {
+        let work = self.writer.call(move |db| Box::pin(claim::claim_overdue(db, claim)));
+        Ok(claim::claimed(&work.await?).without_damage(self, claim.now).await)
     }
 
     async fn held(

@@ -4,6 +4,7 @@
 //! Where every producer and node must get the same decision, a verb carries the question as data ([`carillon_core::job::Admission`]), and a
 //! pure function of [`carillon_core::job`] decides it inside the transaction. `conformance` states the rest as tests for every backend.
 
+pub mod claims;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(missing_docs, reason = "the names of cases say what they show")]
 #[allow(clippy::unwrap_used, reason = "a case fails where a verb does")]
@@ -31,6 +32,7 @@ use carillon_core::job::{
     SkippedTicks, Spec, State, TenantId, Token,
 };
 
+pub use claims::{ClaimLost, ClaimOverdue};
 pub use entities::{Changes, Entities, Entity, Kind, Precondition, PutEntity};
 pub use figures::{Backlog, CommitStats, failure_count};
 pub use health::{STUCK, StoreHealth, Work};
@@ -291,13 +293,8 @@ pub trait Jobs: Send + Sync {
     /// Returns at most `limit` leases that end at `until` or before, as seen at `now`, in the order of their ends.
     async fn ending_leases(&self, now: UnixMs, until: UnixMs, limit: u32) -> Result<Vec<(Lease, UnixMs)>, StoreError>;
 
-    /// Leases jobs anew whose lease is one of these and ended at `now` or before without a settlement; `lost_leases` rises.
-    async fn claim_lost(
-        &self,
-        lost: Vec<Lease>,
-        now: UnixMs,
-        lease_until: UnixMs,
-    ) -> Result<Vec<LeasedJob>, StoreError>;
+    /// Leases jobs anew whose leases ended without a settlement; `lost_leases` rises.
+    async fn claim_lost(&self, claim: ClaimLost) -> Result<Vec<LeasedJob>, StoreError>;
 
     /// Returns at most `limit` leases whose attempts are to be cut off, because a newer run of the schedule waits for the job's end.
     async fn aborts(&self, limit: u32) -> Result<Vec<Abort>, StoreError>;
@@ -305,8 +302,8 @@ pub trait Jobs: Send + Sync {
     /// Lowers `lost_leases` by one for jobs whose leases were lost although their holder was alive, so that newer leases are in force.
     async fn excuse(&self, lost: Vec<Lease>) -> Result<(), StoreError>;
 
-    /// Leases at most `limit` waiting jobs whose deadline passed before `now`, so that the caller settles them as expired.
-    async fn claim_overdue(&self, now: UnixMs, lease_until: UnixMs, limit: u32) -> Result<Vec<LeasedJob>, StoreError>;
+    /// Leases waiting jobs whose deadlines have passed, so that the caller settles them as expired.
+    async fn claim_overdue(&self, claim: ClaimOverdue) -> Result<Vec<LeasedJob>, StoreError>;
 
     /// Returns the job that a tenant's consumer holds under this lease, if the lease is the newest one and does not end before `now`.
     async fn held(

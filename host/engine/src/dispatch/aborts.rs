@@ -13,7 +13,7 @@ use crate::delivery::settle;
 use crate::dispatch::dispatcher::Dispatcher;
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{DispatchMode, Lease, LeasedJob};
-use carillon_store::{Abort, StoreError};
+use carillon_store::{Abort, ClaimLost, StoreError};
 
 /// Period of the query for attempts to abort. Aborts caused by ticks that this node has stored are handled at once.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -49,8 +49,10 @@ impl Dispatcher {
             return Ok(());
         }
         let now = self.clock.now();
+        let lease_until = now.plus(self.config.lease.get());
         // Revokes the leases whatever their expiry.
-        let taken = self.store.claim_lost(leases(pulled), UnixMs::MAX, now.plus(self.config.lease.get())).await?;
+        let claim = ClaimLost { lost: leases(pulled), ended_by: UnixMs::MAX, now, lease_until };
+        let taken = self.store.claim_lost(claim).await?;
         self.settle_all(&taken, |leased: &LeasedJob| settle::revoked(leased, now)).await;
         self.notifier.notify_local();
         Ok(())

@@ -15,7 +15,7 @@ use carillon_catalog::BULK_RETENTION;
 use carillon_config::Retention;
 use carillon_core::clock::{self, UnixMs};
 use carillon_core::job::{Lease, LeasedJob, Settlement, State};
-use carillon_store::{Prune, StoreError};
+use carillon_store::{ClaimLost, ClaimOverdue, Prune, StoreError};
 use carillon_telemetry::Fact;
 
 /// Period of the query for expired leases and expired jobs. A lease whose expiry is known is checked in between.
@@ -84,7 +84,8 @@ impl Dispatcher {
         if lost.is_empty() {
             return Ok(0);
         }
-        let leased = self.store.claim_lost(lost, now, now.plus(self.config.lease.get())).await?;
+        let lease_until = now.plus(self.config.lease.get());
+        let leased = self.store.claim_lost(ClaimLost { lost, ended_by: now, now, lease_until }).await?;
         for leased in &leased {
             self.telemetry.record(Fact::interrupt(leased, now));
         }
@@ -94,7 +95,8 @@ impl Dispatcher {
 
     async fn expire(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let leased = self.store.claim_overdue(now, now.plus(self.config.lease.get()), BATCH).await?;
+        let lease_until = now.plus(self.config.lease.get());
+        let leased = self.store.claim_overdue(ClaimOverdue { now, lease_until, limit: BATCH }).await?;
         self.settle_all(&leased, |leased: &LeasedJob| Settlement::expired(leased, now, None)).await;
         Ok(leased.len())
     }

@@ -1,7 +1,7 @@
 //! Cases of changes that people make to jobs, and of what follows from a job's end.
 
 use super::*;
-use crate::{Edit, SettleOutcome};
+use crate::{ClaimOverdue, Edit, SettleOutcome};
 use carillon_core::job::{Settlement, Token};
 
 /// Makes a job in this state.
@@ -161,7 +161,10 @@ pub async fn overdue_jobs_are_found(world: &World) {
     ];
     world.store.insert(jobs.to_vec().into()).await.unwrap();
     for (index, end) in [5, 6, 7, 8].into_iter().enumerate() {
-        let at = |time| world.store.claim_overdue(NOW.plus(ms(time)), NOW.plus(LEASE), 10);
+        let at = |time| {
+            let (now, lease_until) = (NOW.plus(ms(time)), NOW.plus(LEASE));
+            world.store.claim_overdue(ClaimOverdue { now, lease_until, limit: 10 })
+        };
         assert!(at(end).await.unwrap().is_empty(), "the last moment is in time");
         let overdue = at(end + 1).await.unwrap();
         assert_eq!(ids(&overdue), [jobs[index].id], "one that is blocked, too");

@@ -161,7 +161,8 @@ pub async fn is_taken_back_only_where_it_is_named(world: &World) {
     assert_eq!(world.store.ending_leases(NOW, end, 1).await.unwrap().len(), 1);
 
     let stale = (held.job.id, Token(held.token.0 - 1));
-    let take_back = |leases, now| world.store.claim_lost(leases, now, end.plus(LEASE));
+    let take_back =
+        |lost, now| world.store.claim_lost(ClaimLost { lost, ended_by: now, now, lease_until: end.plus(LEASE) });
     assert!(take_back(vec![lost.lease()], end.minus(ms(1))).await.unwrap().is_empty(), "it has not ended");
     assert_eq!(ids(&take_back(vec![lost.lease(), stale], end).await.unwrap()), [lost.job.id]);
     assert!(take_back(vec![lost.lease()], end).await.unwrap().is_empty(), "a newer lease is in force");
@@ -273,4 +274,16 @@ pub async fn of_a_job_that_cannot_be_read_ends_it_and_others_flow_on(world: &Wor
     assert!(claim_lost(&*world.store, later, later.plus(LEASE), 10).await.is_empty());
     assert_eq!(scheduled_running_dead(world).await, [1, 0, 3]);
     assert!(world.store.ending_leases(later, later.plus(LEASE), 10).await.unwrap().is_empty(), "it is not met again");
+}
+
+/// A lease that is revoked before its end is over now, and not at the time up to which leases are revoked.
+pub async fn of_an_unreadable_job_is_revoked_at_the_present_time(world: &World) {
+    let leased = world.leased().await;
+    world.damage(leased.job.id).await;
+    let now = NOW.plus(ms(5));
+    let lost = vec![leased.lease()];
+    let claim = ClaimLost { lost, ended_by: UnixMs::MAX, now, lease_until: now.plus(LEASE) };
+    assert!(world.store.claim_lost(claim).await.unwrap().is_empty());
+    let attempts = world.store.attempts(world.tenant, leased.job.id, 0, 10).await.unwrap();
+    assert_eq!(attempts.iter().map(|attempt| attempt.finished_at).collect::<Vec<_>>(), [now]);
 }

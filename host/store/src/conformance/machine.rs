@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 
 use super::model::{End, Expected, Step, WALK_LEASE, a_step, ms};
 use super::*;
-use crate::Edit;
+use crate::{ClaimOverdue, Edit};
 use carillon_core::job::{DispatchMode, Token};
 
 /// Seeds of walks that failed before.
@@ -129,7 +129,7 @@ impl Walk<'_> {
     /// Blocked jobs expire like the others.
     async fn claim_overdue(&mut self) {
         let (now, lease_until) = (self.now, self.now.plus(WALK_LEASE));
-        let leased = self.world.store.claim_overdue(now, lease_until, 1_000_000).await.unwrap();
+        let leased = self.world.store.claim_overdue(ClaimOverdue { now, lease_until, limit: 1_000_000 }).await.unwrap();
         let leased: Vec<LeasedJob> = leased.into_iter().filter(|leased| leased.job.group == self.group).collect();
         let is_overdue =
             |job: &&mut Expected| job.state == State::Scheduled && job.deadline.is_some_and(|deadline| deadline < now);

@@ -28,7 +28,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{ChangeOutcome, ClaimDue, Entity, JobChange, Kind, Precondition, Prune, PutEntity, Store};
+use super::{ChangeOutcome, ClaimDue, ClaimLost, Entity, JobChange, Kind, Precondition, Prune, PutEntity, Store};
 use carillon_core::clock::UnixMs;
 use carillon_core::job::{
     Admission, AttemptDetail, AttemptError, AttemptRecord, DispatchMode, GroupId, Job, JobId, LeasedJob, NewJob,
@@ -53,6 +53,7 @@ macro_rules! conformance {
                 that_ran_out_is_given_anew, that_ran_out_cannot_settle_or_extend, is_taken_back_only_where_it_is_named,
                 that_was_lost_to_a_pause_is_not_counted, can_be_prolonged,
                 of_a_job_that_cannot_be_read_ends_it_and_others_flow_on,
+                of_an_unreadable_job_is_revoked_at_the_present_time,
                 shows_the_last_hundred_attempts, survives_reopening_or_ends,
             ]
             settle: [
@@ -296,7 +297,7 @@ pub async fn claim(store: &dyn Store, group: GroupId, now: UnixMs, quota: u32) -
 pub async fn claim_lost(store: &dyn Store, now: UnixMs, lease_until: UnixMs, limit: u32) -> Vec<LeasedJob> {
     let ended = store.ending_leases(now, now, limit).await.unwrap();
     let lost = ended.into_iter().map(|(lease, _)| lease).collect();
-    store.claim_lost(lost, now, lease_until).await.unwrap()
+    store.claim_lost(ClaimLost { lost, ended_by: now, now, lease_until }).await.unwrap()
 }
 
 pub fn an_entity(tenant: i64, kind: Kind, name: &str, expect: Precondition) -> PutEntity {

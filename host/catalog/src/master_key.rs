@@ -67,7 +67,8 @@ pub async fn unlock(source: &MasterKey, unfit: Unfit, store: &dyn Store, clock: 
     let kept = store.sealed_proof().await?;
     let sealed = sealed_keys(store).await?;
     let is_unused = kept.is_none() && sealed.is_empty();
-    let vault = source.read(is_unused || unfit == Unfit::Adopt, clock)?;
+    let absent = if is_unused || unfit == Unfit::Adopt { Absent::Create } else { Absent::Refuse };
+    let vault = source.read(absent, clock)?;
     let fits = match &kept {
         Some(proof) => is_proof(&vault, proof)?,
         // The store was written by a version that kept no proof. Some values may be sealed with a key that was lost before.
@@ -113,9 +114,18 @@ async fn sealed_keys(store: &dyn Store) -> anyhow::Result<Vec<(String, Sealed)>>
     Ok(all)
 }
 
+/// Treatment of a missing key next to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// It is an error: keys may be sealed with it.
+    Refuse,
+    /// A key is created.
+    Create,
+}
+
 impl MasterKey {
-    /// Reads the key. A missing key next to the database is made if `may_make` allows it.
-    fn read(&self, may_make: bool, clock: &dyn Clock) -> anyhow::Result<Vault> {
+    /// Reads the key.
+    fn read(&self, absent: Absent, clock: &dyn Clock) -> anyhow::Result<Vault> {
         let path = match self {
             Self::Given(text) => return Vault::from_hex(text),
             Self::File(path) | Self::Beside(path) => path,
@@ -127,7 +137,9 @@ impl MasterKey {
                 Vault::from_hex(&text).with_context(|| self.to_string())
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => match self {
-                Self::Beside(_) if may_make => make(path, clock).with_context(|| format!("{self} cannot be made")),
+                Self::Beside(_) if absent == Absent::Create => {
+                    make(path, clock).with_context(|| format!("{self} cannot be made"))
+                }
                 Self::Beside(_) => bail!(
                     "{self} does not exist, although the keys in this store are encrypted under it: put it back \
                      (if it is lost for good, `carillon recover master-key` makes a new one; every key must then be put again)"

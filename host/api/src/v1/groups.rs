@@ -20,11 +20,8 @@ use carillon_policy::binding::Changes;
 use carillon_store::Stats;
 
 impl ApiState {
-    pub(super) fn group_view(&self, group: &Group, effective: bool) -> GroupView {
-        let policy = match &group.effective {
-            Ok(in_force) if effective => in_force.doc.clone(),
-            _ => group.own.clone(),
-        };
+    /// Shows a group with the policy that it has stored.
+    pub(super) fn group_view(&self, group: &Group) -> GroupView {
         GroupView {
             name: group.name.clone(),
             version: group.version,
@@ -32,14 +29,25 @@ impl ApiState {
             paused: group.paused,
             created_at: group.created_at.to_string(),
             updated_at: group.updated_at.to_string(),
-            policy,
-            sources: effective.then(|| self.catalog.provenance(group)),
-            quota: effective.then(|| group.tenant.quota.doc.clone()),
+            policy: group.own.clone(),
+            sources: None,
+            quota: None,
             broken: group.effective.as_ref().err().map(ToString::to_string),
             quarantined: self.quarantined(group),
             warnings: self.catalog.warnings(group),
             canary: self.canary_view(group),
             observer: group.has_observer().then(|| self.observers.report(group.id).into()),
+        }
+    }
+
+    /// Shows a group with the policy that is in force, merged from all layers.
+    fn effective_group_view(&self, group: &Group) -> GroupView {
+        let in_force = group.effective.as_ref().map(|effective| &effective.doc);
+        GroupView {
+            policy: in_force.unwrap_or(&group.own).clone(),
+            sources: Some(self.catalog.provenance(group)),
+            quota: Some(group.tenant.quota.doc.clone()),
+            ..self.group_view(group)
         }
     }
 }
@@ -98,7 +106,7 @@ impl ApiState {
         }
         self.notifier.notify_local();
         let status = if put.is_new { StatusCode::CREATED } else { StatusCode::OK };
-        let group = self.group_view(&put.group, false);
+        let group = self.group_view(&put.group);
         Ok((status, Json(ChangedGroupView { group, changes: put.changes })))
     }
 
@@ -106,7 +114,7 @@ impl ApiState {
     pub(super) fn changed_group(&self, before: &Group, after: &Group) -> ChangedGroupView {
         let policy = |group: &Group| group.effective.as_ref().map_or_else(|_| group.own.clone(), |it| it.doc.clone());
         let changes = Changes::between(&policy(before), &policy(after));
-        ChangedGroupView { group: self.group_view(after, false), changes }
+        ChangedGroupView { group: self.group_view(after), changes }
     }
 }
 
@@ -129,7 +137,7 @@ pub(in super::super) async fn get(
     Query(shown): Query<Shown>,
 ) -> Result<Json<GroupView>, Problem> {
     let group = api.group(&access, &name)?;
-    Ok(Json(api.group_view(&group, shown.effective)))
+    Ok(Json(if shown.effective { api.effective_group_view(&group) } else { api.group_view(&group) }))
 }
 
 /// Lists the tenant's groups by name.
@@ -141,7 +149,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
     let page = Page::of_sorted(api.catalog.groups(access.tenant.id), &paging, |group| group.name.clone())?;
-    let items = page.items.iter().map(|group| api.group_view(group, false)).collect();
+    let items = page.items.iter().map(|group| api.group_view(group)).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
@@ -193,7 +201,7 @@ async fn set_paused(
         api.notifier.notify_local();
     }
     let group = api.group(&access, &name)?;
-    Ok(Json(api.group_view(&group, false)))
+    Ok(Json(api.group_view(&group)))
 }
 
 /// Counts a group's jobs, exactly.

@@ -65,7 +65,12 @@ pub struct PluginView {
 }
 
 impl PluginView {
-    fn of(plugin: &PluginVersion, with_schema: bool) -> Self {
+    /// Shows a plugin with its config schema.
+    fn full(plugin: &PluginVersion) -> Self {
+        Self { config_schema: Some(plugin.doc.config_schema.clone()), ..Self::summary(plugin) }
+    }
+
+    fn summary(plugin: &PluginVersion) -> Self {
         Self {
             name: plugin.name.clone(),
             version: plugin.version.to_string(),
@@ -79,7 +84,7 @@ impl PluginView {
             validated_at: plugin.created_at.to_string(),
             signed_by: plugin.doc.signed_by.clone(),
             deprecated: plugin.doc.deprecated.clone(),
-            config_schema: with_schema.then(|| plugin.doc.config_schema.clone()),
+            config_schema: None,
         }
     }
 }
@@ -93,7 +98,7 @@ pub(in super::super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<PluginView>>, Problem> {
     let mut plugins: Vec<_> =
-        api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::of(plugin, false)).collect();
+        api.catalog.plugins(access.tenant.id).iter().map(|plugin| PluginView::summary(plugin)).collect();
     let name = |plugin: &PluginView| format!("{}@{}", plugin.name, plugin.version);
     plugins.sort_by_key(name);
     Ok(Json(Page::of_sorted(plugins, &paging, name)?))
@@ -128,7 +133,7 @@ pub(in super::super) async fn list_versions(
     let limit = paging.limit()?;
     let rest = versions.iter().rev().filter(|plugin| before.as_ref().is_none_or(|before| plugin.version < *before));
     let rest = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
-    let views = rest.map(|plugin| PluginView::of(plugin, false)).collect();
+    let views = rest.map(|plugin| PluginView::summary(plugin)).collect();
     Ok(Json(Page::cut(views, limit, |plugin: &PluginView| plugin.version.clone())))
 }
 
@@ -174,7 +179,7 @@ pub(in super::super) async fn put_version(
     let upload = Upload { name, version, component, signature };
     let (plugin, is_new) = api.catalog.put_plugin(&access.tenant, upload).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(PluginView::of(&plugin, true))))
+    Ok((status, Json(PluginView::full(&plugin))))
 }
 
 /// Downloads the component of a version, as it was uploaded.
@@ -215,7 +220,7 @@ pub(in super::super) async fn deprecate(
     let name = PluginName { name, version: Some(version) };
     let plugin = api.catalog.deprecate_plugin(access.tenant.id, &name, patch.deprecated).await?;
     let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-    Ok(Json(PluginView::of(&plugin, true)))
+    Ok(Json(PluginView::full(&plugin)))
 }
 
 /// Removes a version. Refused while a version of a group's policy, or the tenant's defaults, use it.
@@ -238,6 +243,6 @@ impl ApiState {
     fn plugin_view(&self, access: &Access, name: &PluginName) -> Result<Json<PluginView>, Problem> {
         let plugin = self.catalog.plugin(access.tenant.id, name);
         let plugin = plugin.ok_or_else(|| Problem::unknown("plugin", &name.to_string()))?;
-        Ok(Json(PluginView::of(&plugin, true)))
+        Ok(Json(PluginView::full(&plugin)))
     }
 }

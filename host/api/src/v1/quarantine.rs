@@ -115,5 +115,5 @@ pub(in super::super) async fn unquarantine(
     let group = api.group(&access, &name)?;
     let group = api.catalog.lift_quarantine(&group, &access.author(doc.why)?).await?;
     api.moved(&group);
-    Ok(Json(api.group_view(&group, false)))
+    Ok(Json(api.group_view(&group)))
 }

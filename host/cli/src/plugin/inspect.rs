@@ -36,8 +36,16 @@ impl Inspect {
         let is_new = self.plugin.is_file();
         let component = Bytes::from(component(session, self.plugin).await?);
         let mut shown = written(&component);
-        let refused = load(&runtime()?, &component, is_new, &mut shown).await;
-        let refused = refused.err().map(|error| format!("{error:#}"));
+        let loading = async {
+            let runtime = runtime()?;
+            let plugin = load(&runtime, &component, &mut shown).await?;
+            // A server has examined a component that it has already.
+            if is_new {
+                examine(&runtime, NOBODY, &plugin, &component).await?;
+            }
+            anyhow::Ok(())
+        };
+        let refused = loading.await.err().map(|error| format!("{error:#}"));
         shown["refused"] = refused.clone().into();
         show(session, shown)?;
         match refused {
@@ -83,8 +91,8 @@ fn written(component: &[u8]) -> Value {
     })
 }
 
-/// Does what an upload would do, and records the result. A component that a server has already was examined by it.
-async fn load(runtime: &Runtime, component: &Bytes, is_new: bool, shown: &mut Value) -> anyhow::Result<()> {
+/// Loads a component as an upload would do, and records the result.
+async fn load(runtime: &Runtime, component: &Bytes, shown: &mut Value) -> anyhow::Result<Arc<Plugin>> {
     let stopwatch = Stopwatch::start();
     let plugin: Arc<Plugin> = runtime.registry.admit(NOBODY, component).await?.plugin;
     shown["compile_millis"] = u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX).into();
@@ -98,10 +106,7 @@ async fn load(runtime: &Runtime, component: &Bytes, is_new: bool, shown: &mut Va
     for (key, text) in [("name", said.name), ("version", said.version), ("summary", said.summary)] {
         shown[key] = text.into();
     }
-    if is_new {
-        examine(runtime, NOBODY, &plugin, component).await?;
-    }
-    Ok(())
+    Ok(plugin)
 }
 
 fn show(session: &Session, mut shown: Value) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ const INDENT: &[u8] = b"    ";
 /// Answers, refusals as well, are pretty if the client asks for it.
 pub(super) async fn answer(call: &Call) -> Response {
     match route(call).await {
-        Ok(value) => written(StatusCode::OK, &value, is_pretty(&call.query)),
+        Ok(value) => written(StatusCode::OK, &value, style(&call.query)),
         Err(refusal) => refused(refusal, &call.query),
     }
 }
@@ -37,17 +37,25 @@ pub(super) async fn answer(call: &Call) -> Response {
 pub(super) fn refused(refusal: Refusal, query: &str) -> Response {
     // callme knows one status for what cannot be understood.
     let refusal = refusal.without_422();
-    let mut response = written(refusal.status, &json!({"error": refusal.message}), is_pretty(query));
+    let mut response = written(refusal.status, &json!({"error": refusal.message}), style(query));
     response.headers_mut().extend(*refusal.headers);
     response
 }
 
-fn is_pretty(query: &str) -> bool {
-    url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "pretty")
+/// How JSON is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JsonStyle {
+    Compact,
+    Pretty,
 }
 
-fn written(status: StatusCode, value: &Value, is_pretty: bool) -> Response {
-    if !is_pretty {
+fn style(query: &str) -> JsonStyle {
+    let is_pretty = url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "pretty");
+    if is_pretty { JsonStyle::Pretty } else { JsonStyle::Compact }
+}
+
+fn written(status: StatusCode, value: &Value, style: JsonStyle) -> Response {
+    if style == JsonStyle::Compact {
         return (status, Json(value)).into_response();
     }
     let mut text = Vec::new();

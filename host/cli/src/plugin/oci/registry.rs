@@ -65,7 +65,7 @@ impl Registry {
             origin = Url::parse(&format!("http://{}/", reference.host))?;
         }
         Ok(Self {
-            http: client(origin.scheme() == "http")?,
+            http: client(Transport::of(&origin))?,
             origin,
             repository: reference.repository.clone(),
             credentials: login.credentials(&reference.host)?,
@@ -205,24 +205,38 @@ fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-fn client(in_clear: bool) -> anyhow::Result<reqwest::Client> {
+/// Transport of requests to a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    /// TLS, also after redirects.
+    Tls,
+    /// Plain HTTP, at first.
+    Plain,
+}
+
+impl Transport {
+    fn of(origin: &Url) -> Self {
+        if origin.scheme() == "http" { Self::Plain } else { Self::Tls }
+    }
+}
+
+fn client(transport: Transport) -> anyhow::Result<reqwest::Client> {
     // An error means that another part of the program has already chosen a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let redirects = Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECTS {
             attempt.error("there are too many redirects")
-        } else if !in_clear && attempt.url().scheme() != "https" {
+        } else if transport == Transport::Tls && attempt.url().scheme() != "https" {
             attempt.error("it redirects to where there is no TLS")
         } else {
             attempt.follow()
         }
     });
     let client = || reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT);
-    let client = if in_clear {
-        // For `http`, the system's root certificates are not needed, and a small machine may lack them.
-        client().tls_certs_only([])
-    } else {
-        client()
+    let client = match transport {
+        Transport::Tls => client(),
+        // The system's root certificates are not needed, and a small machine may lack them.
+        Transport::Plain => client().tls_certs_only([]),
     };
     client.redirect(redirects).build().context("no request can be made from here")
 }

@@ -15,7 +15,7 @@ use crate::intake::{Intake, ScheduleTemplate, TickJob, TickTrigger};
 use carillon_catalog::Schedule;
 use carillon_core::clock::{self, UnixMs};
 use carillon_core::job::{SkipReason, SkippedTicks};
-use carillon_core::timetable::Timetable;
+use carillon_core::timetable::{TickRange, Timetable};
 use carillon_store::{InsertOutcome, StoreError, Ticked};
 
 /// Longest time between two runs of the loop, by the clock and without it.
@@ -102,9 +102,10 @@ impl ScheduleState {
             self.next = None;
             return;
         };
+        let range = TickRange { after: self.handled, last: now };
         match self.outlook(timetable) {
             NextTick::Active => {
-                let due = timetable.due(self.handled, now, schedule.spec.catch_up());
+                let due = timetable.due(range, schedule.spec.catch_up());
                 self.handled = due.last().map_or(self.handled, |last| self.handled.max(last));
                 let with = |why| move |tick| (tick, why);
                 let missed = due.missed.into_iter().map(with(late(schedule.spec.catch_up_all)));
@@ -117,7 +118,7 @@ impl ScheduleState {
                 self.next = due.next.or_else(|| timetable.after_end(self.handled.max(now)));
             }
             NextTick::Paused => {
-                self.skipped = Vec::from_iter(timetable.skipped(self.handled, now, SkipReason::Paused));
+                self.skipped = Vec::from_iter(timetable.skipped(range, SkipReason::Paused));
                 self.handled = self.skipped.last().map_or(self.handled, |skipped| skipped.last);
                 self.next = timetable.after(self.handled.max(now)).next();
                 self.next = self.next.or_else(|| timetable.after_end(self.handled.max(now)));

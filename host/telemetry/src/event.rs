@@ -90,6 +90,15 @@ pub struct Event {
     pub fact: Fact,
 }
 
+/// Times of a fact that plans a job's next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Time of the fact.
+    pub at: UnixMs,
+    /// Time of the attempt.
+    pub run_at: UnixMs,
+}
+
 impl Fact {
     fn new(kind: EventKind, at: UnixMs, about: impl Into<Subject>, details: Details) -> Self {
         Self { kind, at, about: about.into(), details }
@@ -167,9 +176,9 @@ impl Fact {
         Self::new(EventKind::DebounceHit, at, about, Details::default())
     }
 
-    /// Returns the fact that a job with a debounce window was accepted, to run at `run_at`.
+    /// Returns the fact that a job with a debounce window was accepted.
     #[must_use]
-    pub fn debounce_miss(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
+    pub fn debounce_miss(about: impl Into<Subject>, Planned { at, run_at }: Planned) -> Self {
         Self::new(EventKind::DebounceMiss, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
@@ -203,15 +212,15 @@ impl Fact {
         Self::new(EventKind::Edit, at, about, Details::default())
     }
 
-    /// Returns the fact that a job's next attempt was moved to `run_at`.
+    /// Returns the fact that a job's next attempt was moved.
     #[must_use]
-    pub fn reschedule(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs) -> Self {
+    pub fn reschedule(about: impl Into<Subject>, Planned { at, run_at }: Planned) -> Self {
         Self::new(EventKind::Reschedule, at, about, Details { run_at: Some(run_at), ..Details::default() })
     }
 
-    /// Returns the fact that `count` dead letters are tried again at `run_at`; `about` is the job, or the group.
+    /// Returns the fact that `count` dead letters are tried again; `about` is the job, or the group.
     #[must_use]
-    pub fn redrive(about: impl Into<Subject>, at: UnixMs, run_at: UnixMs, count: u64) -> Self {
+    pub fn redrive(about: impl Into<Subject>, Planned { at, run_at }: Planned, count: u64) -> Self {
         let details = Details { run_at: Some(run_at), count: Some(count), ..Details::default() };
         Self::new(EventKind::Redrive, at, about, details)
     }

@@ -13,7 +13,7 @@ use carillon_core::clock::UnixMs;
 use carillon_core::job::{Admission, Job, JobId, LeasedJob, NewJob, Next, Settlement, State};
 use carillon_store::{ChangeOutcome, InsertOutcome, JobChange, SettleOutcome};
 
-pub use self::event::{Details, Event, Fact, Subject};
+pub use self::event::{Details, Event, Fact, Planned, Subject};
 pub use self::metrics::{Metrics, ObserverOutcome, RequestLabels, ShadowOutcome};
 pub use self::ring::{Cursor, Found, Ring, RingCapacity};
 
@@ -40,7 +40,7 @@ impl PendingFacts {
                 let cancelled: Vec<Fact> = cancelled.iter().map(|id| Fact::cancel(other(id), now)).collect();
                 let unreadable = || "what was known of its key could not be read".to_owned();
                 let error = forgotten.then(|| Fact::debounce_error(about.clone(), now, unreadable()));
-                let miss = debounced.then(|| Fact::debounce_miss(about, now, *run_at));
+                let miss = debounced.then(|| Fact::debounce_miss(about, Planned { at: now, run_at: *run_at }));
                 cancelled.into_iter().chain(error).chain(miss).chain([push]).collect()
             }
             InsertOutcome::Duplicate(other) => vec![Fact::dedupe_hit(&**other, now)],
@@ -86,8 +86,8 @@ impl Telemetry {
         let done = jobs.iter().zip(changed).filter(|(_, changed)| **changed == ChangeOutcome::Done).map(|(job, _)| job);
         self.events.record(done.map(|job| match change {
             JobChange::Cancel | JobChange::Withdraw => Fact::cancel(job, now),
-            JobChange::Reschedule(at) => Fact::reschedule(job, now, *at),
-            JobChange::Redrive(at) => Fact::redrive(job, now, *at, 1),
+            JobChange::Reschedule(at) => Fact::reschedule(job, Planned { at: now, run_at: *at }),
+            JobChange::Redrive(at) => Fact::redrive(job, Planned { at: now, run_at: *at }, 1),
             JobChange::Purge => Fact::purge(job, now, 1),
             JobChange::Edit(_) => Fact::edit(job, now),
         }));

@@ -54,22 +54,34 @@ impl Due {
     }
 }
 
+/// Span of time in which ticks are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickRange {
+    /// Time after which the span begins.
+    pub after: UnixMs,
+    /// Last time of the span.
+    pub last: UnixMs,
+}
+
 impl Timetable {
-    /// Returns the ticks that are due at `now`, if all up to `handled` have been handled.
+    /// Returns the ticks that are due at the end of the range, if all up to its beginning have been handled.
     ///
     /// Ticks older than the catch-up window are skipped. Of the missed ones within it the newest runs, or all of them, a bounded number at
     /// each check. Ticks that are noticed on time run in any case.
     #[must_use]
-    pub fn due(&self, handled: UnixMs, now: UnixMs, catch_up: CatchUp) -> Due {
+    pub fn due(&self, range: TickRange, catch_up: CatchUp) -> Due {
+        let TickRange { after: handled, last: now } = range;
         let on_time = now.minus(PUNCTUAL);
         let late = UnixMs(on_time.0.saturating_sub(1));
         let floor = handled.max(UnixMs(now.minus(catch_up.window).0.saturating_sub(1)));
-        let mut skipped = Vec::from_iter(self.skipped(handled, floor.min(late), SkipReason::TooLate));
+        let mut skipped =
+            Vec::from_iter(self.skipped(TickRange { after: handled, last: floor.min(late) }, SkipReason::TooLate));
         let mut missed = Vec::new();
         if catch_up.all {
             missed.extend(self.after(floor).take_while(|tick| *tick < on_time).take(CATCH_UP_BATCH));
-        } else if let Some(newest) = self.newest(floor, on_time) {
-            skipped.extend(self.skipped(floor, UnixMs(newest.0.saturating_sub(1)), SkipReason::Superseded));
+        } else if let Some(newest) = self.newest(TickRange { after: floor, last: late }) {
+            let superseded = TickRange { after: floor, last: UnixMs(newest.0.saturating_sub(1)) };
+            skipped.extend(self.skipped(superseded, SkipReason::Superseded));
             missed.push(newest);
         }
         if missed.len() == CATCH_UP_BATCH {
@@ -79,19 +91,19 @@ impl Timetable {
         Due { skipped, missed, on_time: punctual.collect(), next: self.after(handled.max(now)).next() }
     }
 
-    /// Returns the ticks after `after` and up to `last` as skipped.
+    /// Returns the ticks of a range as skipped.
     ///
     /// At most [`SKIPPED_COUNTED`] are counted, so that the work is bounded.
     #[must_use]
-    pub fn skipped(&self, after: UnixMs, last: UnixMs, reason: SkipReason) -> Option<SkippedTicks> {
+    pub fn skipped(&self, range: TickRange, reason: SkipReason) -> Option<SkippedTicks> {
         let mut skipped: Option<SkippedTicks> = None;
-        for tick in self.after(after).take_while(|tick| *tick <= last).take(SKIPPED_COUNTED) {
+        for tick in self.after(range.after).take_while(|tick| *tick <= range.last).take(SKIPPED_COUNTED) {
             let first = skipped.map_or(tick, |skipped| skipped.first);
             let count = skipped.map_or(0, |skipped| skipped.count) + 1;
             skipped = Some(SkippedTicks { first, last: tick, count, reason });
         }
         let mut skipped = skipped?;
-        skipped.last = self.newest(skipped.last, UnixMs(last.0.saturating_add(1))).unwrap_or(skipped.last);
+        skipped.last = self.newest(TickRange { after: skipped.last, ..range }).unwrap_or(skipped.last);
         Some(skipped)
     }
 
@@ -102,10 +114,11 @@ impl Timetable {
         Self { end: None, ..self.clone() }.after(instant.max(end)).next()
     }
 
-    /// Returns the last tick after `after` and before `before`.
+    /// Returns the last tick of a range.
     ///
     /// Computes few ticks, however many there are between.
-    fn newest(&self, after: UnixMs, before: UnixMs) -> Option<UnixMs> {
+    fn newest(&self, TickRange { after, last }: TickRange) -> Option<UnixMs> {
+        let before = UnixMs(last.0.saturating_add(1));
         let mut reach = REACH;
         loop {
             let from = after.max(before.minus(reach));
@@ -140,7 +153,7 @@ mod tests {
     }
 
     fn due(expression: &str, handled: &str, now: &str, catch_up: CatchUp) -> (Vec<String>, String) {
-        let due = timetable(expression, "UTC").due(today(handled), today(now), catch_up);
+        let due = timetable(expression, "UTC").due(TickRange { after: today(handled), last: today(now) }, catch_up);
         let time = |tick: UnixMs| tick.to_string()[11..19].to_owned();
         (ticks(&due).into_iter().map(time).collect(), due.next.map(time).unwrap())
     }
@@ -191,18 +204,17 @@ mod tests {
         let (then, now) = (at("2026-04-01T00:00:00Z"), at("2026-05-01T00:00:00.500Z"));
         let month = |all| CatchUp { window: Duration::from_secs(366 * 86_400), all };
         let seconds = |due: &Due| ticks(due).iter().map(|tick| (now.0 - tick.0) / 1_000).collect::<Vec<_>>();
-        assert_eq!(seconds(&table.due(then, now, MINUTE)), [1, 0]);
-        assert_eq!(seconds(&table.due(then, now, month(false))), [1, 0]);
-        let all = table.due(then, now, month(true));
+        assert_eq!(seconds(&table.due(TickRange { after: then, last: now }, MINUTE)), [1, 0]);
+        assert_eq!(seconds(&table.due(TickRange { after: then, last: now }, month(false))), [1, 0]);
+        let all = table.due(TickRange { after: then, last: now }, month(true));
         assert_eq!((all.missed.len(), all.missed[0].0 - then.0, all.next), (CATCH_UP_BATCH, 1_000, Some(now)));
-        let rest = table.due(all.missed[CATCH_UP_BATCH - 1], now, month(true));
+        let rest = table.due(TickRange { after: all.missed[CATCH_UP_BATCH - 1], last: now }, month(true));
         assert_eq!(rest.missed[0].0 - all.missed[CATCH_UP_BATCH - 1].0, 1_000, "it goes on where it stopped");
-        let skipped = table.due(then, now, month(false)).skipped[0];
+        let skipped = table.due(TickRange { after: then, last: now }, month(false)).skipped[0];
         assert_eq!((skipped.first.0 - then.0, now.0 - skipped.last.0), (1_000, 2_500), "the whole range is told of");
         assert_eq!(skipped.count, u64::try_from(SKIPPED_COUNTED).unwrap(), "at least so many");
         let rare = timetable("0 0 29 2 *", "UTC").due(
-            at("2020-01-01T00:00:00Z"),
-            at("2026-01-01T00:00:00Z"),
+            TickRange { after: at("2020-01-01T00:00:00Z"), last: at("2026-01-01T00:00:00Z") },
             CatchUp { window: Duration::from_secs(10 * 366 * 86_400), all: false },
         );
         assert_eq!((ticks(&rare), rare.next), (vec![at("2024-02-29T00:00:00Z")], Some(at("2028-02-29T00:00:00Z"))));
@@ -214,7 +226,8 @@ mod tests {
     fn what_has_ended_is_not_looked_at_again() {
         let mut table = timetable("0 * * * *", "UTC");
         table.end = Some(at("2026-05-04T10:00:00Z"));
-        let due = table.due(at("2026-05-04T09:00:00Z"), at("2026-05-04T10:00:00Z"), MINUTE);
+        let range = TickRange { after: at("2026-05-04T09:00:00Z"), last: at("2026-05-04T10:00:00Z") };
+        let due = table.due(range, MINUTE);
         assert_eq!(due, Due { on_time: vec![at("2026-05-04T10:00:00Z")], ..Due::default() });
         assert_eq!(table.after_end(at("2026-05-04T10:00:00Z")), Some(at("2026-05-04T11:00:00Z")));
         assert_eq!(table.after_end(at("2026-05-04T12:00:00Z")), Some(at("2026-05-04T13:00:00Z")));
@@ -222,8 +235,10 @@ mod tests {
 
     #[test]
     fn what_does_not_run_is_told_of_with_its_reason() {
-        let hourly =
-            |now: &str, catch_up| timetable("0 * * * *", "UTC").due(today("02:00:00"), today(now), catch_up).skipped;
+        let hourly = |now: &str, catch_up| {
+            let range = TickRange { after: today("02:00:00"), last: today(now) };
+            timetable("0 * * * *", "UTC").due(range, catch_up).skipped
+        };
         assert_eq!(hourly("06:30:00", MINUTE), [skipped("03:00:00", "06:00:00", 4, SkipReason::TooLate)]);
         assert_eq!(hourly("06:30:00", NONE), [skipped("03:00:00", "06:00:00", 4, SkipReason::TooLate)]);
         assert_eq!(hourly("06:30:00", day(false)), [skipped("03:00:00", "05:00:00", 3, SkipReason::Superseded)]);
@@ -247,7 +262,7 @@ mod tests {
             let (mut now, mut handled, mut ran) = (UnixMs(1_000_000), UnixMs(1_000_000), Vec::new());
             for pause in pauses {
                 now = UnixMs(now.0 + pause);
-                let due = table.due(handled, now, catch_up);
+                let due = table.due(TickRange { after: handled, last: now }, catch_up);
                 let run = ticks(&due);
                 prop_assert!(run.iter().all(|tick| *tick <= now && now.0 - tick.0 <= 1_000.max(window as i64 * 1_000)));
                 let passed = table.after(handled).take_while(|tick| *tick <= now).count();

@@ -19,7 +19,7 @@ mod ticks;
 mod zone;
 
 pub use self::calendar::{Calendar, MonthDay, Pace, WeekDay};
-pub use self::catch_up::{CatchUp, Due, SKIPPED_COUNTED};
+pub use self::catch_up::{CatchUp, Due, SKIPPED_COUNTED, TickRange};
 pub use self::expression::{BadExpression, Expression};
 pub use self::system::{SystemZone, system_zone};
 pub use self::ticks::{Ticks, Timetable};

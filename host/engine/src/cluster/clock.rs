@@ -50,11 +50,10 @@ impl DatabaseClock {
         self.local.now()
     }
 
-    /// Corrects the offset by a database time `there` that was requested at `before`, by the node's own time, and has just arrived.
-    pub fn correct(&self, before: UnixMs, there: UnixMs) {
-        let reading = ClockSample { before, there, after: self.local.now() };
+    /// Corrects the offset by a sample.
+    pub fn correct(&self, sample: ClockSample) {
         let old = self.offset.load(Ordering::Relaxed);
-        let new = reading.corrected(old);
+        let new = sample.corrected(old);
         self.offset.store(new, Ordering::Relaxed);
         if (new - old).abs() >= WORTH_A_WORD {
             tracing::warn!(ms = new - old, "the database's clock and this node's have moved apart; corrected");
@@ -94,10 +93,13 @@ impl Clock for DatabaseClock {
 
 /// One sample: the database's time at some moment between two local times.
 #[derive(Clone, Copy)]
-struct ClockSample {
-    before: UnixMs,
-    there: UnixMs,
-    after: UnixMs,
+pub struct ClockSample {
+    /// Local time of the query.
+    pub before: UnixMs,
+    /// The database's time.
+    pub there: UnixMs,
+    /// Local time of the response.
+    pub after: UnixMs,
 }
 
 impl ClockSample {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cluster, DatabaseClock, HEARTBEAT_INTERVAL};
+use super::{ClockSample, Cluster, DatabaseClock, HEARTBEAT_INTERVAL};
 use crate::notifier::Notifier;
 use carillon_core::clock::Clock as _;
 use carillon_store::{Peers, Signal, StoreError};
@@ -63,7 +63,7 @@ impl PeerSync {
     async fn beat(&self) -> Result<bool, StoreError> {
         let (asked, before) = (self.clock.now(), self.clock.local());
         let roll = self.peers.beat(self.cluster.beat()).await?;
-        self.clock.correct(before, roll.now);
+        self.clock.correct(ClockSample { before, there: roll.now, after: self.clock.local() });
         Ok(self.cluster.see(roll, asked))
     }
 

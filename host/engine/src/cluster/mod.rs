@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-pub use self::clock::DatabaseClock;
+pub use self::clock::{ClockSample, DatabaseClock};
 pub use self::link::PeerSync;
 pub use self::refresh::run_refresh;
 pub use self::share::{LimitShare, Share, ShareKey};

@@ -92,7 +92,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn say(&mut self, lines: impl IntoIterator<Item = String>) {
+    fn log(&mut self, lines: impl IntoIterator<Item = String>) {
         self.log.extend(lines);
         let surplus = self.log.len().saturating_sub(LOG_LINES);
         self.log.drain(..surplus);
@@ -159,7 +159,7 @@ impl ObserverRunner {
         let report = accounts.reports.entry(group).or_default();
         match refused {
             None => report.jobs += 1,
-            Some(why) => report.say([format!("server: a job was not made: {why}")]),
+            Some(why) => report.log([format!("server: a job was not made: {why}")]),
         }
     }
 
@@ -186,7 +186,7 @@ impl ObserverRunner {
                 () = recorded, if look_at.is_none() => continue,
                 () = self.clock.sleep_until(look_at.unwrap_or(UnixMs::MAX)) => {
                     look_at = None;
-                    self.look(&mut cursor, &mut waiting);
+                    self.read_events(&mut cursor, &mut waiting);
                 }
                 Some(Ok(group)) = calls.join_next() => drop(waiting.busy.remove(&group)),
                 () = stop.cancelled() => return,
@@ -198,7 +198,7 @@ impl ObserverRunner {
     }
 
     /// Adds the new events of observed groups to the waiting ones.
-    fn look(&self, cursor: &mut Cursor, waiting: &mut PendingEvents) {
+    fn read_events(&self, cursor: &mut Cursor, waiting: &mut PendingEvents) {
         let observed = self.catalog.observed_groups();
         if observed.is_empty() {
             *cursor = self.telemetry.events.newest();
@@ -237,8 +237,8 @@ impl ObserverRunner {
                     Some(_) => ObserverOutcome::Failed,
                 };
                 self.count(Some(id), outcome, count);
-                self.take_note(&group, used);
-                self.hand_over(&group, asked);
+                self.record_call(&group, used);
+                self.submit_jobs(&group, asked);
             }
             Ok(None) => self.count(Some(id), ObserverOutcome::Dropped, count),
             Err(fault) => {
@@ -250,7 +250,7 @@ impl ObserverRunner {
         id
     }
 
-    fn hand_over(&self, group: &Arc<Group>, jobs: Vec<AskedJob>) {
+    fn submit_jobs(&self, group: &Arc<Group>, jobs: Vec<AskedJob>) {
         let Some(jobs_group) = jobs_group_of(group).filter(|_| !jobs.is_empty()) else { return };
         let asked = RequestedJobs { group: Arc::clone(group), jobs_group: jobs_group.to_owned(), jobs };
         if self.asked.try_send(asked).is_err() {
@@ -272,14 +272,14 @@ impl ObserverRunner {
         self.runtime.observer_threads.run(lane, call).await.map(Some)
     }
 
-    fn take_note(&self, group: &Group, used: PluginUse) {
+    fn record_call(&self, group: &Group, used: PluginUse) {
         self.telemetry.metrics.policy_call(&used);
         for line in &used.log {
             tracing::info!(tenant = group.tenant.name, group = group.name, plugin = &*used.plugin, line, "observer");
         }
         let mut accounts = self.lock();
         let report = accounts.reports.entry(group.id).or_default();
-        report.say(used.log);
+        report.log(used.log);
         // The group reports the quarantine itself; this fault is its cause.
         let fault = used.fault.filter(|code| code != FaultCode::Quarantined.as_str());
         report.last_fault = fault.or(report.last_fault.take());

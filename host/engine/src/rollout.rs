@@ -72,7 +72,7 @@ impl RolloutMonitor {
 
     /// Returns the part of a settlement that [`RolloutMonitor::settled`] needs, if it needs any.
     #[must_use]
-    pub fn interest(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
+    pub fn attempt_to_watch(&self, group: GroupId, settlement: &Settlement) -> Option<Arc<AttemptRecord>> {
         let attempt = settlement.attempt.as_ref()?;
         let tries = || self.catalog.group_by_id(group).is_some_and(|group| group.rollout.canary.is_some());
         (has_fault(attempt) || tries()).then(|| Arc::clone(attempt))

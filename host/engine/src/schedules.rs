@@ -81,12 +81,12 @@ impl ScheduleState {
     }
 
     /// Returns how many more jobs the schedule may make.
-    fn left(&self) -> u64 {
+    fn runs_left(&self) -> u64 {
         self.schedule.spec.max_runs.map_or(u64::MAX, |most| most.saturating_sub(self.runs))
     }
 
-    fn outlook(&self, timetable: &Timetable) -> NextTick {
-        if self.left() == 0 {
+    fn next_tick(&self, timetable: &Timetable) -> NextTick {
+        if self.runs_left() == 0 {
             return NextTick::Over(SkipReason::MaxRuns);
         }
         if timetable.end.is_some() && timetable.after(self.handled).next().is_none() {
@@ -96,19 +96,19 @@ impl ScheduleState {
     }
 
     /// Decides which ticks are due.
-    fn look(&mut self, now: UnixMs) {
+    fn collect_due(&mut self, now: UnixMs) {
         let schedule = Arc::clone(&self.schedule);
         let Ok(timetable) = &schedule.timetable else {
             self.next = None;
             return;
         };
         let range = TickRange { after: self.handled, last: now };
-        match self.outlook(timetable) {
+        match self.next_tick(timetable) {
             NextTick::Active => {
                 let due = timetable.due(range, schedule.spec.catch_up());
                 self.handled = due.last().map_or(self.handled, |last| self.handled.max(last));
                 let with = |why| move |tick| (tick, why);
-                let missed = due.missed.into_iter().map(with(late(schedule.spec.catch_up_all)));
+                let missed = due.missed.into_iter().map(with(trigger_of_missed(schedule.spec.catch_up_all)));
                 self.owed = missed.chain(due.on_time.into_iter().map(with(TickTrigger::Time))).collect();
                 let hindered = |skipped: SkippedTicks| SkippedTicks {
                     reason: self.hindrance.unwrap_or(skipped.reason),
@@ -144,7 +144,7 @@ impl ScheduleState {
 }
 
 /// Returns the trigger of a missed tick.
-fn late(all: bool) -> TickTrigger {
+fn trigger_of_missed(all: bool) -> TickTrigger {
     if all { TickTrigger::CatchUp } else { TickTrigger::Time }
 }
 
@@ -162,7 +162,7 @@ impl ScheduleRunner {
             let changed = intake.catalog.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let (next, pause) = match self.look().await {
+            let (next, pause) = match self.run_due().await {
                 Ok(next) => (next, POLL),
                 Err(error) => {
                     tracing::error!(%error, "cannot make the jobs of schedules");
@@ -186,7 +186,7 @@ impl ScheduleRunner {
     }
 
     /// Makes the jobs that are due; returns the time of the next run.
-    async fn look(&mut self) -> Result<UnixMs, StoreError> {
+    async fn run_due(&mut self) -> Result<UnixMs, StoreError> {
         self.refresh().await?;
         // All due ticks are decided before any of them is stored, so a tick that came on time does not count as missed because other
         // schedules take long.
@@ -194,7 +194,7 @@ impl ScheduleRunner {
         for known in self.known.values_mut() {
             let is_idle = known.owed.is_empty() && known.skipped.is_empty();
             if is_idle && known.next.is_some_and(|next| next <= now) {
-                known.look(now);
+                known.collect_due(now);
             }
         }
         self.write_skipped().await?;
@@ -231,7 +231,7 @@ impl ScheduleRunner {
         for schedule in fresh {
             let ticked = ticked.get(&schedule.id);
             let mut handled = ticked.map_or(schedule.since, |ticked| ticked.last.max(schedule.since));
-            if self.known.get(&schedule.id).is_some_and(|before| before.left() == 0) {
+            if self.known.get(&schedule.id).is_some_and(|before| before.runs_left() == 0) {
                 // The schedule had used up its runs; additional ones are for future ticks.
                 handled = handled.max(schedule.updated_at);
             }
@@ -259,11 +259,11 @@ impl ScheduleRunner {
                 }
             }
         }
-        self.look_anew(&stale).await
+        self.reload_progress(&stale).await
     }
 
     /// Reads the progress of these schedules from the store; their owed ticks are decided again from there.
-    async fn look_anew(&mut self, schedules: &[i64]) -> Result<(), StoreError> {
+    async fn reload_progress(&mut self, schedules: &[i64]) -> Result<(), StoreError> {
         if schedules.is_empty() {
             return Ok(());
         }

@@ -119,24 +119,24 @@ pub(super) async fn tend(database: &Database, ended: &[(State, UnixMs)], now: Un
     let may_be_old = |era: &&Era| ended.iter().any(|(_, before)| era.until <= *before);
     let eras = match database.transact(&List).await {
         Ok(eras) => eras,
-        Err(error) => return done.rest("partitions", put_off(Err(error))),
+        Err(error) => return done.rest("partitions", ignore_lock_timeout(Err(error))),
     };
     let mut left = eras.len();
     for era in eras.iter().filter(may_be_old) {
         let ended = database.transact(&End { era: *era, ended }).await;
         left -= usize::from(ended == Ok(true));
-        done.rest("old partitions", put_off(ended.map(drop)));
+        done.rest("old partitions", ignore_lock_timeout(ended.map(drop)));
     }
     for _ in left..MAX_ERAS {
         match database.transact(&Begin { length: length(longest), now }).await {
             Ok(true) => {}
-            begun => return done.rest("new partitions", put_off(begun.map(drop))),
+            begun => return done.rest("new partitions", ignore_lock_timeout(begun.map(drop))),
         }
     }
 }
 
 /// Ignores a lock that was not acquired in time: the work is done the next time.
-fn put_off(done: Result<(), StoreError>) -> Result<u64, StoreError> {
+fn ignore_lock_timeout(done: Result<(), StoreError>) -> Result<u64, StoreError> {
     match done {
         Err(StoreError::Unavailable(why)) => {
             tracing::debug!(why, "partitions are left as they are for now");

@@ -21,7 +21,7 @@ use carillon_core::job::{
 };
 use carillon_core::json::unique;
 use carillon_engine::delivery::send::{Answer, Outgoing, TRANSPORT_ERRORS};
-use carillon_engine::delivery::simulate::{ATTEMPTS, imagined_answer};
+use carillon_engine::delivery::simulate::{ATTEMPTS, simulated_answer};
 use carillon_engine::intake::headers::{HeaderView, HeadersInput, headers_schema};
 use carillon_engine::intake::{JobDoc, TimeInput, ValidationCache};
 use carillon_policy::{Fault, Plan};
@@ -158,7 +158,7 @@ pub(in super::super) async fn simulate(
     job.seed = doc.seed.unwrap_or(job.seed);
     let plan = api.plan(&group, &job).await?;
     let (seed, leased) = (job.seed, leased(job));
-    let forecast = client.unless_gone(api.executor.foretell(&group, &plan, leased, answers)).await?;
+    let forecast = client.unless_gone(api.executor.simulate(&group, &plan, leased, answers)).await?;
     let (request, error) = match forecast.request {
         Ok(request) => (Some(RequestView::of(&request)), None),
         Err((role, fault)) => {
@@ -202,8 +202,8 @@ fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
         return Err(most("/responses"));
     }
     if doc.responses.is_empty() {
-        let failure = imagined_answer(FAILURE_STATUS, Vec::new(), bytes::Bytes::new());
-        let success = imagined_answer(SUCCESS_STATUS, Vec::new(), bytes::Bytes::new());
+        let failure = simulated_answer(FAILURE_STATUS, Vec::new(), bytes::Bytes::new());
+        let success = simulated_answer(SUCCESS_STATUS, Vec::new(), bytes::Bytes::new());
         return Ok(std::iter::repeat_n(failure, doc.failures).chain([success]).collect());
     }
     doc.responses.iter().enumerate().map(|(index, response)| answer(index, response)).collect()
@@ -212,7 +212,7 @@ fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
 fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
     let Some(error) = &response.error else {
         let (status, headers) = (response.status.unwrap_or(SUCCESS_STATUS), response.headers.as_given());
-        return Ok(imagined_answer(status, headers, response.body.clone().into()));
+        return Ok(simulated_answer(status, headers, response.body.clone().into()));
     };
     let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
         let known = TRANSPORT_ERRORS.join(", ");

@@ -64,7 +64,7 @@ impl PeerSync {
         let (asked, before) = (self.clock.now(), self.clock.local());
         let roll = self.peers.beat(self.cluster.beat()).await?;
         self.clock.correct(ClockSample { before, there: roll.now, after: self.clock.local() });
-        Ok(self.cluster.see(roll, asked))
+        Ok(self.cluster.update_view(roll, asked))
     }
 
     async fn run_telling(&self) {

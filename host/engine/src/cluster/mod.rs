@@ -132,7 +132,7 @@ impl Cluster {
     }
 
     /// Takes over a member list that was requested at `asked`. Returns whether the shares have changed.
-    fn see(&self, roll: MemberList, asked: UnixMs) -> bool {
+    fn update_view(&self, roll: MemberList, asked: UnixMs) -> bool {
         let Some(view) = &self.view else { return false };
         let sharing = sharing(self.id, &roll);
         let mut view = view.write().unwrap_or_else(PoisonError::into_inner);

@@ -96,7 +96,7 @@ impl From<Settlement> for AttemptResult {
 
 impl<'a> AttemptContext<'a> {
     /// Creates the context of a simulated attempt: its policies' calls are not counted.
-    pub(crate) fn imagined(group: &'a Group, leased: &'a LeasedJob) -> Self {
+    pub(crate) fn simulated(group: &'a Group, leased: &'a LeasedJob) -> Self {
         Self { group, leased, watch: None, url: None }
     }
 }
@@ -128,7 +128,7 @@ impl AttemptExecutor {
     /// If it begins shortly before the job is due, it is prepared by then and waits; all decisions, and all that its policy sees, are as of
     /// the due time. If it is interrupted before its request is sent, the job is released, unspent; after the response it is not interrupted
     /// any more.
-    pub async fn make(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
+    pub async fn execute(&self, leased: &LeasedJob, interruption: &Interruption) -> AttemptResult {
         let started_at = self.clock.now().max(leased.job.run_at);
         let due = self.receivers.due(&leased.job);
         if settle::is_late_since(leased, due, started_at) {

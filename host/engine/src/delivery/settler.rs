@@ -56,8 +56,8 @@ impl Settler {
     /// Writes a settlement; returns its result, or `None` if it was not written. The caller holds the lease meanwhile.
     pub async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Option<SettleOutcome> {
         let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
-        match self.written(vec![settlement.clone()]).await {
-            Ok(settled) => self.told(leased, &settlement, settled.first().copied()).await,
+        match self.write(vec![settlement.clone()]).await {
+            Ok(settled) => self.record(leased, &settlement, settled.first().copied()).await,
             Err(Unwritten::Interrupted) => None,
             Err(Unwritten::Refused(error)) => self.settle_reduced(leased, &settlement, &error).await,
         }
@@ -71,10 +71,10 @@ impl Settler {
         let settlement =
             |leased: &LeasedJob| follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settle(leased));
         let settlements: Vec<Settlement> = leased.iter().map(settlement).collect();
-        match self.written(settlements.clone()).await {
+        match self.write(settlements.clone()).await {
             Ok(settled) => {
                 for ((leased, settlement), settled) in leased.iter().zip(&settlements).zip(settled) {
-                    self.told(leased, settlement, Some(settled)).await;
+                    self.record(leased, settlement, Some(settled)).await;
                 }
             }
             Err(Unwritten::Interrupted) => {}
@@ -97,8 +97,8 @@ impl Settler {
         let (job, lost) = (leased.job.id, settlement.follow_ups.len());
         tracing::error!(%job, %error, follow_ups = lost, "the store refused a settlement; it is written without its details");
         let reduced = settlement.reduced(&error.to_string());
-        match self.written(vec![reduced.clone()]).await {
-            Ok(settled) => self.told(leased, &reduced, settled.first().copied()).await,
+        match self.write(vec![reduced.clone()]).await {
+            Ok(settled) => self.record(leased, &reduced, settled.first().copied()).await,
             Err(Unwritten::Interrupted) => None,
             Err(Unwritten::Refused(error)) => {
                 tracing::error!(%job, %error, "the store refused a settlement; its lease ends by its time");
@@ -107,7 +107,7 @@ impl Settler {
         }
     }
 
-    async fn told(
+    async fn record(
         &self,
         leased: &LeasedJob,
         settlement: &Settlement,
@@ -124,7 +124,7 @@ impl Settler {
     }
 
     /// Retries until the store responds.
-    async fn written(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, Unwritten> {
+    async fn write(&self, settlements: Vec<Settlement>) -> Result<Vec<SettleOutcome>, Unwritten> {
         loop {
             let error = match self.store.settle(settlements.clone()).await {
                 Ok(settled) => {

@@ -29,7 +29,7 @@ pub struct Simulation {
 
 impl AttemptExecutor {
     /// Simulates `leased`, whose attempts get `answers` one after the other.
-    pub async fn foretell(
+    pub async fn simulate(
         &self,
         group: &Group,
         plan: &Arc<Plan>,
@@ -38,13 +38,13 @@ impl AttemptExecutor {
     ) -> Simulation {
         let start = leased.job.run_at;
         let mut notes = AttemptRecorder::new(&leased, group, start);
-        let request = self.prepared(&AttemptContext::imagined(group, &leased), plan, start, &mut notes).await;
+        let request = self.prepared(&AttemptContext::simulated(group, &leased), plan, start, &mut notes).await;
         let uses = notes.uses();
         let mut attempts = Vec::new();
         if request.is_ok() {
             for answer in answers.into_iter().take(ATTEMPTS) {
                 let at = leased.job.run_at;
-                let settlement = self.imagined(group, plan, &leased, answer).await;
+                let settlement = self.simulate_attempt(group, plan, &leased, answer).await;
                 let Some(attempt) = settlement.attempt.clone() else { break };
                 attempts.push((at, AttemptRecord::clone(&attempt)));
                 let Next::Scheduled(run_at) = settlement.next() else { break };
@@ -57,13 +57,19 @@ impl AttemptExecutor {
     }
 
     /// Simulates one attempt that takes no time and gets `answer`.
-    async fn imagined(&self, group: &Group, plan: &Arc<Plan>, leased: &LeasedJob, answer: Answer) -> Settlement {
+    async fn simulate_attempt(
+        &self,
+        group: &Group,
+        plan: &Arc<Plan>,
+        leased: &LeasedJob,
+        answer: Answer,
+    ) -> Settlement {
         let at = leased.job.run_at;
         if settle::is_late(leased, at) {
             return Settlement::expired(leased, at, None);
         }
         let notes = AttemptRecorder::new(leased, group, at);
-        let decided = self.decided(&AttemptContext::imagined(group, leased), plan, at, &answer).await;
+        let decided = self.decided(&AttemptContext::simulated(group, leased), plan, at, &answer).await;
         let ruling = decided.ruling.clone();
         settle::answered(leased, at, self.recorded(group, notes, at, answer, decided), ruling)
     }
@@ -71,7 +77,7 @@ impl AttemptExecutor {
 
 /// Builds a response for a simulation.
 #[must_use]
-pub fn imagined_answer(status: u16, headers: Vec<(String, String)>, body: bytes::Bytes) -> Answer {
+pub fn simulated_answer(status: u16, headers: Vec<(String, String)>, body: bytes::Bytes) -> Answer {
     let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
     Answer::Response { status, headers, body, truncated: false, elapsed: Duration::ZERO }
 }

@@ -148,7 +148,7 @@ impl Dispatcher {
         let mut next = now.plus(self.config.poll.get());
         let (mut open, mut tenants, mut capacities, mut is_late) = (Vec::new(), BTreeMap::new(), Vec::new(), false);
         let queue = |waiting: &GroupBacklog| Queue { group: waiting.group, mode: waiting.mode };
-        self.priorities.see(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
+        self.priorities.update(waiting.iter().map(|waiting| (queue(waiting), &waiting.by_priority)), now);
         for GroupBacklog { group, mode, earliest, .. } in waiting {
             if mode == DispatchMode::Pull {
                 if earliest > now {
@@ -249,7 +249,7 @@ impl Dispatcher {
         }
         drop(claiming);
         if self.clock.now().since(now) >= self.extension_period() {
-            self.leases.hurry();
+            self.leases.request_extension();
         }
         Ok(plan.after_claim(&taken, due_by))
     }
@@ -273,11 +273,11 @@ impl Dispatcher {
         let AttemptResult { settlement, trial } = self.attempt(&leased, &interruption).await;
         let comes_back = matches!(settlement.next(), Next::Scheduled(_)) || wakes_others(&leased.job);
         let permit = if settlement.spends() { permit } else { permit.unused(self.clock.now()) };
-        let attempt = self.rollouts.interest(leased.job.group, &settlement);
+        let attempt = self.rollouts.attempt_to_watch(leased.job.group, &settlement);
         let settle = self.settler.settle(&leased, settlement);
         let settled = if self.store.keeps_order() {
             // Any later claim is made after this settlement.
-            begun(settle, || self.leave(permit)).await
+            poll_then(settle, || self.leave(permit)).await
         } else {
             let settled = settle.await;
             self.leave(permit);
@@ -304,7 +304,7 @@ impl Dispatcher {
             return Settlement::released(leased, now).into();
         }
         self.telemetry.record(Fact::pop(leased, now));
-        self.executor.make(leased, interruption).await
+        self.executor.execute(leased, interruption).await
     }
 
     /// Returns a permit, and wakes the dispatcher if due jobs wait for one.
@@ -326,7 +326,7 @@ impl Dispatcher {
         loop {
             tokio::select! {
                 () = self.clock.sleep_until(next) => {}
-                () = self.leases.hurried() => {}
+                () = self.leases.extension_requested() => {}
                 () = stop.cancelled() => return,
             }
             next = match self.extend_leases().await {
@@ -365,7 +365,7 @@ fn wakes_others(job: &Job) -> bool {
 }
 
 /// Polls `future` once, calls `then`, and waits for the rest of `future`.
-async fn begun<F: Future>(future: F, then: impl FnOnce()) -> F::Output {
+async fn poll_then<F: Future>(future: F, then: impl FnOnce()) -> F::Output {
     let mut future = pin!(future);
     let first = poll!(&mut future);
     then();

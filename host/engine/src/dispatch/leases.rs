@@ -100,7 +100,7 @@ impl Leases {
     }
 
     /// Sorts these leases by whether this node holds them. The caller has read them from the store before this call.
-    pub async fn sorted(&self, seen: Vec<Lease>) -> Sorted {
+    pub async fn sort(&self, seen: Vec<Lease>) -> Sorted {
         let _no_claim_is_under_way = self.claims.write().await;
         let all = self.lock();
         let (held, lost) = seen.into_iter().partition(|lease| all.contains_key(lease));
@@ -114,12 +114,12 @@ impl Leases {
     }
 
     /// Requests an early extension: a write took so long that leases may be about to expire.
-    pub fn hurry(&self) {
+    pub fn request_extension(&self) {
         self.overdue.notify_one();
     }
 
     /// Waits for a request for an early extension.
-    pub async fn hurried(&self) {
+    pub async fn extension_requested(&self) {
         self.overdue.notified().await;
     }
 
@@ -174,7 +174,7 @@ mod tests {
     fn a_consumers_lease_is_held_during_requests_and_not_extended() {
         let leases = Arc::new(Leases::default());
         let holds = [leases.guard(lease(1)), leases.guard(lease(1))];
-        let sorted = || leases.sorted(vec![lease(1), lease(2)]).now_or_never().unwrap();
+        let sorted = || leases.sort(vec![lease(1), lease(2)]).now_or_never().unwrap();
         assert_eq!((leases.kept(), sorted().held, sorted().lost), (vec![], vec![lease(1)], vec![lease(2)]));
         let [first, second] = holds;
         drop(first);
@@ -187,7 +187,7 @@ mod tests {
     fn what_a_claim_under_way_has_leased_is_not_lost() {
         let leases = Arc::new(Leases::default());
         let claiming = leases.claiming().now_or_never().unwrap();
-        let mut sorted = Box::pin(leases.sorted(vec![lease(1)]));
+        let mut sorted = Box::pin(leases.sort(vec![lease(1)]));
         assert!(sorted.as_mut().now_or_never().is_none(), "the claim may have leased it");
         let _hold = leases.keep(lease(1));
         drop(claiming);

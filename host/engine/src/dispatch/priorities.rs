@@ -51,7 +51,7 @@ struct Accounts([Option<u32>; PRIORITIES]);
 
 impl Priorities {
     /// Updates the accounts from the backlog: every queue with jobs, each with the time of the first job of each priority.
-    pub fn see<'w>(&self, waiting: impl Iterator<Item = (Queue, &'w [UnixMs; PRIORITIES])>, now: UnixMs) {
+    pub fn update<'w>(&self, waiting: impl Iterator<Item = (Queue, &'w [UnixMs; PRIORITIES])>, now: UnixMs) {
         let mut all = self.lock();
         let mut seen: HashMap<Queue, Accounts> = HashMap::new();
         for (queue, earliest) in waiting {
@@ -180,14 +180,14 @@ mod tests {
         let queue = Queue { group: GroupId(1), mode: DispatchMode::Push };
         let mut earliest = [UnixMs::MAX; PRIORITIES];
         earliest[3] = UnixMs(5);
-        priorities.see([(queue, &earliest)].into_iter(), UnixMs(9));
+        priorities.update([(queue, &earliest)].into_iter(), UnixMs(9));
         assert!(priorities.lock().is_empty(), "and nothing is remembered");
         earliest[7] = UnixMs(9);
-        priorities.see([(queue, &earliest)].into_iter(), UnixMs(9));
+        priorities.update([(queue, &earliest)].into_iter(), UnixMs(9));
         assert_eq!(priorities.lock().len(), 1);
         let owed = Owed { group: GroupId(1), priority: Priority::new(3).unwrap(), count: 2 };
         assert_eq!(priorities.owed(queue, 28), [owed]);
-        priorities.see(std::iter::empty(), UnixMs(9));
+        priorities.update(std::iter::empty(), UnixMs(9));
         assert_eq!(priorities.owed(queue, 28), []);
     }
 

@@ -284,7 +284,7 @@ impl PullQueue {
     }
 
     async fn settle(&self, leased: &LeasedJob, settlement: Settlement) -> Result<SettleOutcome, StoreError> {
-        let attempt = self.rollouts.interest(leased.job.group, &settlement);
+        let attempt = self.rollouts.attempt_to_watch(leased.job.group, &settlement);
         let settlement = follow_ups::with_follow_ups(&self.catalog, &*self.clock, leased, settlement);
         let settled = self.store.settle(vec![settlement.clone()]).await?;
         let settled = settled.first().copied().unwrap_or(SettleOutcome::LeaseLost);

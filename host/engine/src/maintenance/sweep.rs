@@ -72,15 +72,15 @@ impl Dispatcher {
         if ending.is_empty() {
             return Ok(Recovered { jobs: 0, next_end });
         }
-        let Sorted { held, lost } = self.leases.sorted(ending.into_iter().map(|(lease, _)| lease).collect()).await;
+        let Sorted { held, lost } = self.leases.sort(ending.into_iter().map(|(lease, _)| lease).collect()).await;
         if !held.is_empty() {
             self.extend_leases().await?;
         }
-        Ok(Recovered { jobs: self.take_back(lost, now).await?, next_end })
+        Ok(Recovered { jobs: self.settle_lost(lost, now).await?, next_end })
     }
 
     /// Settles the attempts under these leases as interrupted.
-    async fn take_back(&self, lost: Vec<Lease>, now: UnixMs) -> Result<usize, StoreError> {
+    async fn settle_lost(&self, lost: Vec<Lease>, now: UnixMs) -> Result<usize, StoreError> {
         if lost.is_empty() {
             return Ok(0);
         }

@@ -156,7 +156,7 @@ impl AttemptExecutor {
         group: &Group,
         trial: &AttemptSnapshot,
     ) -> Result<(Evaluation, Option<Outgoing>), Fault> {
-        self.opinion(AttemptContext::imagined(group, &trial.leased), trial).await
+        self.opinion(AttemptContext::simulated(group, &trial.leased), trial).await
     }
 
     /// Evaluates an attempt by the group's shadow. Its faults quarantine its policies, but in the shadow only.
@@ -165,7 +165,7 @@ impl AttemptExecutor {
     /// Returns the same faults as [`AttemptExecutor::second_opinion`].
     pub async fn opinion_of_shadow(&self, group: &Group, trial: &AttemptSnapshot) -> Result<Evaluation, Fault> {
         let watch = Some(group.watch_of_shadow(&self.runtime.shadow_quarantine, trial.leased.job.id));
-        let case = AttemptContext { watch, ..AttemptContext::imagined(group, &trial.leased) };
+        let case = AttemptContext { watch, ..AttemptContext::simulated(group, &trial.leased) };
         self.opinion(case, trial).await.map(|(opinion, _)| opinion)
     }
 

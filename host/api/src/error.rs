@@ -20,22 +20,22 @@ const FULL_AGAIN: u32 = 10;
 /// When an upload may be worth another try, in seconds.
 const UPLOAD_AGAIN: u32 = 10;
 
-/// An answer that is not what was asked for.
+/// Error response (RFC 9457).
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// Identifies the kind of problem, for programs.
+    /// Type of the problem, as a URN, for programs.
     #[serde(rename = "type")]
     kind: String,
-    /// The kind in words; the same for all problems of one type.
+    /// Title, which is the same for all problems of one type.
     title: &'static str,
-    /// The HTTP status.
+    /// HTTP status.
     status: u16,
-    /// What is wrong in this case, and what to do about it.
+    /// Description of this problem, and what to do about it.
     detail: String,
-    /// Which part of the request's body is meant (JSON pointer), if a part of it is.
+    /// JSON pointer to the member of the request's body that is at fault.
     #[serde(skip_serializing_if = "is_whole")]
     pointer: Option<String>,
-    /// Which query parameter is meant, if one is.
+    /// Name of the query parameter that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<Box<str>>,
     #[serde(skip)]

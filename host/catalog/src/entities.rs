@@ -245,15 +245,15 @@ impl From<&KeyVersion> for SealedVersion {
     }
 }
 
-/// What a token lets its bearer do.
+/// Role of a token, which determines what its bearer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessRole {
-    /// Read what is not secret.
+    /// Reads what is not secret.
     Viewer,
-    /// Also make and cancel jobs.
+    /// Also makes and cancels jobs.
     Producer,
-    /// Also change groups, keys, plugins and tokens of the tenant.
+    /// Also changes groups, keys, plugins and tokens of the tenant.
     Admin,
 }
 

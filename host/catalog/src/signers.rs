@@ -17,13 +17,13 @@ use carillon_policy::binding::Invalid;
 /// Maximum number of signers of a tenant.
 const MOST: usize = 32;
 
-/// Somebody whose plugins a tenant takes.
+/// Signer whose plugins a tenant accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignerDoc {
-    /// What the signer is called where a plugin says who signed it.
+    /// Name of the signer, which the plugins that it has signed show.
     pub name: String,
-    /// An Ed25519 public key in PEM (RFC 8410), as `openssl pkey -pubout` writes it.
+    /// Ed25519 public key in PEM (RFC 8410), as `openssl pkey -pubout` writes it.
     pub public_key: String,
 }
 

@@ -13,17 +13,17 @@ use carillon_core::job::TenantId;
 use carillon_policy::binding::{Changes, Invalid, Quota, QuotaDoc, compose};
 use carillon_store::{Kind, Precondition, PutEntity};
 
-/// A part of a tenant's settings: what is not named stays, and null takes away.
+/// Change of a tenant's settings. Members that it does not name stay; null removes one.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantPatch {
-    /// What its groups inherit, in the form of a group.
+    /// Settings that its groups inherit, in the form of a group.
     #[schema(value_type = Object)]
     pub defaults: Map<String, Value>,
-    /// What all of its groups may use together.
+    /// Limits on what its groups use together.
     #[schema(value_type = carillon_policy::binding::QuotaDoc)]
     pub quota: Map<String, Value>,
-    /// Whose plugins it takes: the Ed25519 public key in PEM of each, by name.
+    /// Signers of plugins: name → Ed25519 public key in PEM; null removes a signer.
     pub plugin_signers: BTreeMap<String, Option<String>>,
 }
 
@@ -78,14 +78,14 @@ impl PutTenant {
     }
 }
 
-/// How much a tenant has.
+/// Number of groups and plugins that a tenant has.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 pub struct TenantUsage {
-    /// Groups.
+    /// Number of groups.
     pub groups: usize,
-    /// Versions of plugins of its own.
+    /// Number of versions of its own plugins.
     pub plugins: usize,
-    /// Bytes of their components together.
+    /// Size of their components together, in bytes.
     pub plugin_bytes: usize,
 }
 

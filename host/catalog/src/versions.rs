@@ -58,30 +58,30 @@ pub struct Binding {
     pub plugins: Vec<BoundPlugin>,
 }
 
-/// A plugin in a role.
+/// Plugin in a role of a policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BoundPlugin {
-    /// In which role.
+    /// Role that the plugin plays.
     pub role: Role,
-    /// `name@version`.
+    /// Name of the plugin: `name@version`.
     pub plugin: String,
-    /// The sha-256 of the component.
+    /// SHA-256 of the component.
     pub digest: Digest,
 }
 
-/// What was done.
+/// Kind of a change of the version in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// A new policy was put, and was in force at once.
     Bind,
-    /// A version that was there was put in force.
+    /// An existing version was put in force.
     Promote,
-    /// The version before was put in force again, or one that some of the jobs followed was taken back.
+    /// The previous version was put in force again, or a canary was ended.
     Rollback,
-    /// Some of the jobs follow a version that is not in force.
+    /// A version became a canary: some of the jobs follow it.
     Canary,
-    /// Policies that were quarantined are called again.
+    /// Quarantines of the group's policies were ended.
     Unquarantine,
 }
 

@@ -16,19 +16,19 @@ const ALLOWED_IMPORTS: [&str; 5] = ["types", "log", "keys", "jobs", "judge"];
 const PACKAGE: &str = "carillon:policy/";
 const TRACK: &str = "@0.1.";
 
-/// What a plugin can be asked to do.
+/// Role of a plugin in a group's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Turn a request into the one that the receiver expects.
+    /// Turns a job's request into the one that the receiver expects.
     Encode,
-    /// Prove where the request comes from.
+    /// Proves where the request comes from.
     Sign,
-    /// Decide what an answer means.
+    /// Decides what a response means.
     Judge,
-    /// Decide whether and when to try again.
+    /// Decides whether and when a job is tried again.
     Retry,
-    /// Watch.
+    /// Sees the events of a group, and decides nothing.
     Observe,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// What identifies a component: the sha-256 of its bytes, in hex.
+/// SHA-256 of a component's bytes, in hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = String)]

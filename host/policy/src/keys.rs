@@ -16,15 +16,15 @@ use zeroize::Zeroizing;
 
 use carillon_core::clock::UnixMs;
 
-/// What a key can be used for.
+/// Kind of a key, which determines its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
-    /// A shared secret of any length, for HMAC (RFC 2104).
+    /// Shared secret of any length, for HMAC (RFC 2104).
     Secret,
-    /// A private key of 32 bytes, for Ed25519 (RFC 8032).
+    /// Private key of 32 bytes, for Ed25519 (RFC 8032).
     Ed25519,
-    /// A text that goes out as the value of a header (`auth_headers`), and signs nothing.
+    /// Text that is sent as the value of a header (`auth_headers`), and signs nothing.
     Header,
 }
 

@@ -24,19 +24,19 @@ const PAGE_PREFIX: &str = "Page_";
 
 /// Tags, with what their operations are about.
 const TAGS: [(&str, &str); 13] = [
-    ("jobs", "Jobs: HTTP callbacks that are made when they are due, or payloads that wait for a consumer."),
-    ("leases", "Leases: how consumers take jobs that have no URL, and report what came of them."),
-    ("groups", "Groups of jobs, which share a policy and limits."),
-    ("policies", "Versions of a group's policy: proposed, tried out, put in force, and rolled back."),
-    ("schedules", "Schedules, which make jobs again and again."),
+    ("jobs", "Jobs: HTTP requests that are sent when they are due, or payloads that consumers pull."),
+    ("leases", "Leases: how consumers pull jobs that have no URL, and report their results."),
+    ("groups", "Groups of jobs that share a policy and limits."),
+    ("policies", "Versions of a group's policy: proposed, tested, put in force and rolled back."),
+    ("schedules", "Schedules: jobs at the times of a crontab expression."),
     ("bulk", "Changes of many jobs at once."),
-    ("events", "What happens to jobs, as it happens."),
-    ("keys", "Keys that sign requests or authenticate them. They are written and never shown."),
-    ("plugins", "Plugins: WebAssembly components that policies are made of."),
-    ("tokens", "Tokens, with which clients authenticate."),
+    ("events", "Events of jobs, as a live stream."),
+    ("keys", "Keys that sign or authenticate requests. Their values can be written and never read."),
+    ("plugins", "Plugins: WebAssembly components with the code of policies."),
+    ("tokens", "Tokens that authenticate clients."),
     ("tenants", "Tenants, for operators."),
     ("nodes", "Nodes that share the database, for operators."),
-    ("health", "Whether the server lives, is ready, and how it does."),
+    ("health", "Liveness, readiness and metrics of the server."),
 ];
 
 #[derive(OpenApi)]
@@ -93,20 +93,20 @@ fn operations_mut(document: &mut Value) -> impl Iterator<Item = Operation<'_>> {
 /// What stands once in front of all operations.
 fn head(document: &mut Value) {
     document["info"]["license"] = json!({"name": "Apache-2.0", "identifier": "Apache-2.0"});
-    document["servers"] = json!([{"url": "/", "description": "The server that this document came from."}]);
+    document["servers"] = json!([{"url": "/", "description": "Server that this document came from."}]);
     document["tags"] = TAGS.iter().map(|(name, about)| json!({"name": name, "description": about})).collect();
     document["security"] = json!([{"token": []}, {"basic": []}]);
     let components = &mut document["components"];
     components["securitySchemes"] = json!({
-        "token": {"type": "http", "scheme": "bearer", "description": "An API token."},
-        "basic": {"type": "http", "scheme": "basic", "description": "An API token as the password, or as the user without a password."},
+        "token": {"type": "http", "scheme": "bearer", "description": "API token."},
+        "basic": {"type": "http", "scheme": "basic", "description": "API token as the password, or as the user name without a password."},
     });
     components["responses"] = responses::components();
     components["headers"] = responses::headers();
     components["parameters"] = json!({TENANT_PARAMETER: {
         "name": "Carillon-Tenant",
         "in": "header",
-        "description": "The tenant that an operator acts for: by default the token's own.",
+        "description": "Tenant that an operator's token acts for. Default: the token's own tenant.",
         "required": false,
         "schema": {"type": "string"},
     }});

@@ -10,29 +10,29 @@ const PROBLEMS: [(&str, &str, &str); 14] = [
     (
         "400",
         "BadRequest",
-        "The request cannot be read: its body is not JSON of the right shape, or a query parameter is not one of the route's.",
+        "The request is malformed: the body is not JSON or has the wrong shape, or a query parameter is unknown or invalid.",
     ),
-    ("401", "Unauthenticated", "A valid token is needed."),
-    ("403", "Forbidden", "The token does not allow this."),
-    ("404", "NotFound", "There is no such thing, or it belongs to another tenant."),
-    ("408", "RequestTimeout", "The request did not arrive, or could not be answered, in time."),
-    ("409", "Conflict", "The present state does not allow this."),
-    ("412", "PreconditionFailed", "It was changed since it was read."),
-    ("413", "ContentTooLarge", "The body is larger than this server takes."),
-    ("415", "UnsupportedMediaType", "The body is compressed, or of another type than this route takes."),
-    ("422", "Invalid", "A field of the body has a value that is not possible; `pointer` says which."),
-    ("429", "TooManyRequests", "A quota is used up for now."),
-    ("500", "InternalServerError", "The server failed; its log says why."),
-    ("503", "Unavailable", "The server cannot do this now; try again after `Retry-After` seconds."),
+    ("401", "Unauthenticated", "The request has no valid token."),
+    ("403", "Forbidden", "The token's role does not allow the request."),
+    ("404", "NotFound", "The resource does not exist, or belongs to another tenant."),
+    ("408", "RequestTimeout", "The request was not received and processed in time."),
+    ("409", "Conflict", "The request conflicts with the present state."),
+    ("412", "PreconditionFailed", "The resource was changed since it was read."),
+    ("413", "ContentTooLarge", "The body is larger than the server accepts."),
+    ("415", "UnsupportedMediaType", "The body is compressed, or has a media type that the route does not accept."),
+    ("422", "Invalid", "A member of the body has an invalid value; `pointer` names the member."),
+    ("429", "TooManyRequests", "A quota is exhausted for now."),
+    ("500", "InternalServerError", "The server failed; its log has the cause."),
+    ("503", "Unavailable", "The server cannot process the request now; send it again after `Retry-After` seconds."),
     ("default", "OtherProblem", "Another problem."),
 ];
 
 /// What the statuses of success mean, unless an operation says more.
 const SUCCESSES: [(&str, &str); 4] = [
-    ("200", "The request was carried out."),
-    ("201", "It was made, and is stored durably."),
-    ("202", "The request was accepted, and is carried out in the background."),
-    ("204", "The request was carried out; there is nothing to show."),
+    ("200", "The request succeeded."),
+    ("201", "The resource was created and is stored durably."),
+    ("202", "The request was accepted and continues in the background."),
+    ("204", "The request succeeded; the response has no body."),
 ];
 
 /// Components `responses`: the problems.
@@ -54,14 +54,14 @@ pub(super) fn components() -> Value {
 pub(super) fn headers() -> Value {
     json!({
         "Idempotency-Replayed": {
-            "description": "`true` if this is the response that was given before to a request with this `Idempotency-Key`.",
+            "description": "`true` if this is the stored response to an earlier request with the same `Idempotency-Key`.",
             "schema": {"type": "string", "enum": ["true"]},
         },
         "Retry-After": {
-            "description": "After how many seconds another try makes sense.",
+            "description": "Number of seconds after which to send the request again.",
             "schema": {"type": "integer", "minimum": 0},
         },
-        "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
+        "WWW-Authenticate": {"description": "Authentication scheme that the server accepts.", "schema": {"type": "string"}},
     })
 }
 
@@ -73,7 +73,7 @@ pub(super) fn problem(status: &str) -> Option<Value> {
 
 /// What a status of success means.
 pub(super) fn success(status: &str) -> &'static str {
-    SUCCESSES.iter().find(|(known, _)| *known == status).map_or("The request was carried out.", |(_, about)| about)
+    SUCCESSES.iter().find(|(known, _)| *known == status).map_or("The request succeeded.", |(_, about)| about)
 }
 
 /// A reference to a component.

@@ -9,15 +9,15 @@ use super::{each_object, operations_mut};
 
 /// Variable parts of paths, which handlers do not describe.
 const PATH_PARTS: [(&str, &str); 9] = [
-    ("group", "The group's name."),
-    ("id", "The id, as it was answered when the thing was made."),
-    ("key", "The key's name."),
-    ("number", "The attempt's number, from 1."),
-    ("plugin", "The plugin's name."),
-    ("schedule", "The schedule's name."),
-    ("tenant", "The tenant's name."),
-    ("token", "The lease's token."),
-    ("version", "The version."),
+    ("group", "Name of the group."),
+    ("id", "Id, as the server returned it when the resource was created."),
+    ("key", "Name of the key."),
+    ("number", "Number of the attempt, from 1."),
+    ("plugin", "Name of the plugin."),
+    ("schedule", "Name of the schedule."),
+    ("tenant", "Name of the tenant."),
+    ("token", "Token of the lease."),
+    ("version", "Version: a number for a policy or a key, a semantic version for a plugin."),
 ];
 
 /// A parameter by where and what it is, with how often each form of it occurs.

@@ -17,42 +17,42 @@ use super::{Page, Paging, foreign_cursor};
 use carillon_core::job::{AttemptDetail, AttemptRecord, State as JobState};
 use carillon_engine::intake::headers::HeaderView;
 
-/// An attempt as it is shown.
+/// Attempt, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct AttemptView {
-    /// From 1.
+    /// Number of the attempt, from 1.
     number: u32,
-    /// When it began.
+    /// Time when the attempt began.
     #[schema(format = DateTime)]
     started_at: String,
-    /// When it was over.
+    /// Time when the attempt ended.
     #[schema(format = DateTime)]
     finished_at: String,
-    /// The answer's status, if there was an answer.
+    /// HTTP status of the response; null if there was no response.
     status: Option<u16>,
-    /// The first bytes of the answer's body, if they are text.
+    /// Recorded part of the response's body, if it is text.
     response_body: Option<String>,
-    /// The same as base64, if they are not.
+    /// Recorded part of the response's body in base64, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     response_body_base64: Option<String>,
-    /// The answer's headers.
+    /// Headers of the response.
     response_headers: Vec<HeaderView>,
-    /// The rest of what is known of it.
+    /// Rest of the record.
     #[serde(flatten)]
     detail: AttemptDetail,
-    /// What became of the job, with the time of the next attempt.
+    /// Decision about the job after the attempt.
     decision: Option<DecisionView>,
 }
 
-/// What became of the job after the attempt.
+/// Decision about the job after an attempt.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct DecisionView {
-    /// The state that the job went to.
+    /// State of the job after the attempt.
     state: JobState,
-    /// When the next attempt is due.
+    /// Time when the next attempt is due; null if there is none.
     #[schema(format = DateTime)]
     next_run_at: Option<String>,
-    /// Why.
+    /// Reason for the decision.
     reason: String,
 }
 
@@ -82,7 +82,7 @@ impl AttemptView {
     }
 }
 
-/// The text that a body is. Where only its first bytes were kept, the last character may be a part of one, and is left out.
+/// Returns the text of a body. If only its first bytes were kept, its last character may be incomplete, and is left out then.
 fn kept_text(body: &[u8], is_cut: bool) -> Option<&str> {
     match std::str::from_utf8(body) {
         Ok(text) => Some(text),

@@ -19,70 +19,70 @@ use carillon_core::job::JobId;
 use carillon_engine::intake::TimeInput;
 use carillon_engine::maintenance::bulk::AT_ONCE;
 
-/// What can be done to many jobs.
+/// Action on many jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum ActionDoc {
-    /// Waiting and running jobs are cancelled.
+    /// Cancels waiting and running jobs.
     Cancel,
-    /// Waiting jobs become due now.
+    /// Makes waiting jobs due now.
     Run,
-    /// Waiting jobs become due at `run_at`.
+    /// Makes waiting jobs due at `run_at`.
     Reschedule,
-    /// Dead letters and expired jobs are tried again.
+    /// Redrives dead letters and expired jobs: each gets a new series of attempts.
     Redrive,
-    /// Dead letters, or with `state` other jobs that have ended, are removed.
+    /// Removes dead letters, or the ended jobs in the filter's `state`.
     Purge,
 }
 
-/// A change of many jobs.
+/// Change of many jobs of a group.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeDoc {
     action: ActionDoc,
-    /// Which jobs: all that the action is for by default.
+    /// Filter that selects the jobs. Default: all jobs in a state that the action applies to.
     #[serde(default)]
     filter: FilterDoc,
-    /// With `reschedule`: RFC 3339, Unix seconds, or `+90s`.
+    /// New due time, with `reschedule` only: RFC 3339, Unix seconds, or `+90s`.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
     run_at: Option<Value>,
-    /// Only count.
+    /// Whether to count the jobs without changing them. Default: false.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// Which jobs.
+/// Selection of a group's jobs.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SomeDoc {
-    /// All by default.
+    /// Filter that selects the jobs. Default: all jobs in a state that the action applies to.
     filter: FilterDoc,
-    /// Only count.
+    /// Whether to count the jobs without changing them. Default: false.
     dry_run: bool,
 }
 
-/// How far a change of many jobs has come.
+/// Change of many jobs, with its progress.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BulkView {
-    /// Names it in `/v1/bulk/{id}`; null for a dry run.
+    /// Id for `GET /v1/bulk/{id}`; null for a dry run.
     id: Option<String>,
-    /// What is done: `cancel`, `reschedule`, `redrive` or `purge`.
+    /// Action: `cancel`, `reschedule`, `redrive` or `purge`.
     action: &'static str,
-    /// The group.
+    /// Name of the group.
     group: String,
-    /// How many jobs there were when it was asked for. When it is over: `done` and `skipped` together.
+    /// Number of jobs at the time of the request; after the end, the sum of `done` and `skipped`.
     total: u64,
-    /// How many were changed so far.
+    /// Number of jobs that were changed so far.
     done: u64,
-    /// How many were in another state when they were reached, or not there any more.
+    /// Number of jobs that were removed or in another state when the change reached them.
     skipped: u64,
-    /// Whether it is over.
+    /// Whether the change has ended.
     finished: bool,
-    /// When it was asked for.
+    /// Time of the request.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was over.
+    /// Time of the end; null until then.
     #[schema(format = DateTime)]
     finished_at: Option<String>,
 }
@@ -108,7 +108,7 @@ impl ApiState {
         }
     }
 
-    /// Makes a change at once if it is for few jobs; else it goes on in the background (202).
+    /// Makes a change at once if it concerns few jobs (200); else starts it in the background (202).
     async fn change_many(
         &self,
         access: &Access,
@@ -151,8 +151,8 @@ impl ApiState {
     }
 }
 
-/// Changes all jobs of a group that fit a filter. Up to 1,000 are changed before this answers 200; with 202 it goes on in the
-/// background, and its id says how far it has come.
+/// Changes all jobs of a group that match a filter. A change of up to 1,000 jobs is complete when the response (200) is sent. A larger one
+/// continues in the background (202); `GET /v1/bulk/{id}` shows its progress.
 #[utoipa::path(post, path = "/v1/groups/{group}/bulk", operation_id = "bulk_changes_create", tag = "bulk", request_body = ChangeDoc,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn change(
@@ -178,7 +178,7 @@ pub(in super::super) async fn change(
     api.change_many(&access, &group, action, doc.filter, doc.dry_run).await
 }
 
-/// Tries a group's dead letters and expired jobs again.
+/// Redrives a group's dead letters and expired jobs: each gets a new series of attempts.
 #[utoipa::path(post, path = "/v1/groups/{group}/redrive", operation_id = "jobs_redrive", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn redrive(
@@ -190,7 +190,7 @@ pub(in super::super) async fn redrive(
     change_some(state, access, group, doc, BulkAction::Redrive).await
 }
 
-/// Removes a group's dead letters, or with a filter's `state` other jobs that have ended.
+/// Removes a group's dead letters, or the ended jobs in the filter's `state`.
 #[utoipa::path(post, path = "/v1/groups/{group}/purge", operation_id = "jobs_purge", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn purge(
@@ -202,7 +202,7 @@ pub(in super::super) async fn purge(
     change_some(state, access, group, doc, BulkAction::Purge).await
 }
 
-/// Cancels everything of a group that waits, whether it is due or not. What is being worked on is cancelled unless it succeeds.
+/// Cancels all waiting jobs of a group, due or not. Running jobs are cancelled when their attempt ends, unless it succeeds.
 #[utoipa::path(post, path = "/v1/groups/{group}/flush", operation_id = "jobs_flush", tag = "bulk", request_body = Option<SomeDoc>,
     responses((status = 200, body = BulkView), (status = 202, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn flush(
@@ -225,7 +225,7 @@ async fn change_some(
     api.change_many(&access, &group, action, doc.filter, doc.dry_run).await
 }
 
-/// Says how far a change of many jobs has come. It is remembered for a week after its end.
+/// Shows the progress of a change of many jobs. It is kept for a week after its end.
 #[utoipa::path(get, path = "/v1/bulk/{id}", operation_id = "bulk_changes_get", tag = "bulk",
     responses((status = 200, body = BulkView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(

@@ -46,8 +46,10 @@ pub(in super::super) async fn payload(
     Ok(response)
 }
 
-/// Shows the request of an attempt as it went out: made again by the version of the policy that made it, and compared by its digest with what
-/// was sent. Values that are keys are not shown. Refused if it cannot be made again, because a key, the job or the policy has changed since.
+/// Shows the request of an attempt as it was sent.
+///
+/// The server makes the request again with the version of the policy that made it, and compares its digest with the recorded one. Values that
+/// are keys are hidden. The response is 409 if the request cannot be reproduced, because a key, the job or the policy has changed since.
 #[utoipa::path(get, path = "/v1/jobs/{id}/attempts/{number}/request", operation_id = "attempts_get_request", tag = "jobs", params(Named),
     responses((status = 200, body = RequestView), (status = 409, body = Problem), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn request(
@@ -67,7 +69,7 @@ pub(in super::super) async fn request(
 }
 
 impl ApiState {
-    /// The payload of a job, which is there as long as the job.
+    /// Returns a job's payload, which is stored as long as the job.
     pub(super) async fn payload_of(&self, job: &Job) -> Result<Bytes, Problem> {
         let body = self.store.body(job.tenant, job.id).await?;
         body.ok_or_else(|| Problem::unknown("job", &job.id.to_string()))

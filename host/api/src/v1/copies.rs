@@ -17,17 +17,17 @@ use super::jobs::Named;
 use carillon_core::job::{Admission, JobId, NewJob, Spec, new_seed};
 use carillon_engine::intake::TimeInput;
 
-/// Time from which a copy is due.
+/// Options of a copy.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CopyDoc {
-    /// RFC 3339, Unix seconds, or `+90s`; now by default.
+    /// Time when the copy is due: RFC 3339, Unix seconds, or `+90s`. Default: now.
     #[schema(value_type = Option<TimeInput>)]
     run_at: Option<Value>,
 }
 
-/// Makes a job that does the same as another one, whatever became of that: a delivery that succeeded is sent again, as another job with an
-/// id and attempts of its own. Its time to live begins anew, and its `parent` is the job that it was copied from.
+/// Copies a job: makes a new job with the same request, whatever the state of the original. The copy has its own id and attempts, its time to
+/// live starts anew, and its `parent` is the original.
 #[utoipa::path(post, path = "/v1/jobs/{id}/copy", operation_id = "jobs_copy", tag = "jobs", params(Named), request_body = Option<CopyDoc>,
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn copy(

@@ -43,71 +43,71 @@ const GAP: &str = "gap";
 /// Keeps nginx, and proxies that follow it, from holding a stream back.
 const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 
-/// Which events.
+/// Filter of events.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Filter {
-    /// Only those of this group.
+    /// Only events of this group.
     group: Option<String>,
-    /// Only those of these kinds, separated by commas.
+    /// Only events of these kinds, separated by commas.
     kind: Option<String>,
-    /// Only those of this job.
+    /// Only events of the job with this id.
     job: Option<String>,
-    /// The same as the header `Last-Event-ID`, for clients that cannot set one: the id of the last event that was seen.
+    /// Id of the last event that the client has seen: the same as the header `Last-Event-ID`, for clients that cannot set headers.
     last_event_id: Option<String>,
 }
 
-/// An event as it is shown. Which fields there are depends on the kind.
+/// Event. Which fields are present depends on `kind`.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EventView {
-    /// Rises for ever. A text, since it has more digits than a JavaScript number holds.
+    /// Id, which rises with each event. A string, because it has more digits than a JavaScript number can hold.
     id: String,
-    /// `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`,
-    /// `dedupe_hit`, `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`,
-    /// `breaker_open`, `breaker_close`, `receiver_pause`, `promote`, `rollback`, `quarantine`, `unquarantine`,
-    /// `shadow_difference`; or `gap`, which says that events before this one are missing. More may be added.
+    /// Kind: `push`, `pop`, `empty`, `complete`, `expire`, `retry`, `error`, `debounce_hit`, `debounce_miss`, `debounce_error`, `dedupe_hit`,
+    /// `hold`, `release`, `interrupt`, `cancel`, `edit`, `reschedule`, `redrive`, `purge`, `skip`, `breaker_open`, `breaker_close`,
+    /// `receiver_pause`, `promote`, `rollback`, `quarantine`, `unquarantine`, `shadow_difference`; or `gap`: events before this one are
+    /// missing. More may be added.
     kind: &'static str,
-    /// When it happened.
+    /// Time of the event.
     #[schema(format = DateTime)]
     at: String,
-    /// The group, unless it has been deleted since.
+    /// Name of the group; absent if the group was deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<String>,
-    /// The job.
+    /// Id of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<String>,
-    /// The job's name.
+    /// Name of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// The attempt's number, from 1.
+    /// Number of the attempt, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
-    /// The status that it was answered with.
+    /// HTTP status of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
-    /// The code of what went wrong.
+    /// Code of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// When the next attempt is due.
+    /// Time when the next attempt is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     run_at: Option<String>,
-    /// Why.
+    /// Reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// How many jobs, if it is about several.
+    /// Number of jobs, if the event is about several.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
-    /// The schedule that it is about.
+    /// Name of the schedule that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<String>,
-    /// The receiver that it is about: scheme, host and port.
+    /// Receiver that the event is about: scheme, host and port.
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
-    /// The version of the group's policy that it is about.
+    /// Version of the group's policy that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     binding: Option<i64>,
-    /// The job's labels.
+    /// Labels of the job.
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
 }
@@ -133,9 +133,9 @@ struct Live {
     _place: OwnedSemaphorePermit,
 }
 
-/// Follows what happens to the tenant's jobs, from now on, or from behind the event that `Last-Event-ID` names.
+/// Streams the events of the tenant as server-sent events: all from now on, or all after the event that `Last-Event-ID` names.
 #[utoipa::path(get, path = "/v1/events", operation_id = "events_stream", tag = "events",
-    params(Filter, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen.")),
+    params(Filter, ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that the client has seen.")),
     responses((status = 200, content_type = "text/event-stream", body = EventView), (status = "4XX", body = Problem),
         (status = 503, body = Problem)))]
 pub(in super::super) async fn events(

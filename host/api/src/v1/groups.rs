@@ -52,16 +52,17 @@ impl ApiState {
     }
 }
 
-/// What to remember of a change.
+/// Reason for a change.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Reason {
-    /// Why the policy is changed; kept with its version.
+    /// Reason for the change; stored with the new version of the policy.
     why: Option<String>,
 }
 
-/// Makes a group, or replaces all that it has of its own. Every plugin is asked whether it takes its config. Another policy than before is a
-/// new version of it, in force at once. The answer says what was removed. A group that signs goes on signing unless `"sign": null` is written.
+/// Makes a group, or replaces all of its own settings. Every plugin of the policy checks its config. A policy that differs from the present one
+/// becomes a new version, in force at once. The response lists the settings that were removed, added and changed. If the group's requests are
+/// signed, the document must have `sign`; `"sign": null` ends the signing.
 #[utoipa::path(put, path = "/v1/groups/{group}", operation_id = "groups_put", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = ChangedGroupView), (status = 201, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -74,8 +75,8 @@ pub(in super::super) async fn put(
     api.write_group(&access, &name, reason, doc, Written::Whole).await
 }
 
-/// Changes a part of what a group has of its own: what the document does not name stays. Objects are merged, also configs as long as the
-/// plugin is the same; lists are replaced; null takes away what is there or inherited.
+/// Changes some of a group's own settings. Members that the document does not name stay. Objects are merged, and so is a config if the plugin
+/// stays the same; lists are replaced; null removes a value, own or inherited.
 #[utoipa::path(patch, path = "/v1/groups/{group}", operation_id = "groups_patch", tag = "groups", params(Reason), request_body = GroupDoc,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
@@ -118,11 +119,11 @@ impl ApiState {
     }
 }
 
-/// What to show of a group.
+/// Options of the view of a group.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Shown {
-    /// What is in force, and where each value comes from.
+    /// Whether to return the merged settings that are in force, with the layer that each value comes from. Default: false.
     #[serde(default)]
     effective: bool,
 }
@@ -153,7 +154,7 @@ pub(in super::super) async fn list(
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
-/// Removes a group. Refused while it has unfinished jobs; its finished ones go with it.
+/// Removes a group and its finished jobs. The response is 409 while the group has unfinished jobs.
 #[utoipa::path(delete, path = "/v1/groups/{group}", operation_id = "groups_delete", tag = "groups",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
@@ -167,7 +168,7 @@ pub(in super::super) async fn delete(
     Err(Problem::unknown("group", &name))
 }
 
-/// Lets a group's jobs wait. Attempts that run finish.
+/// Pauses a group: its jobs wait. Running attempts finish.
 #[utoipa::path(post, path = "/v1/groups/{group}/pause", operation_id = "groups_pause", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
@@ -178,7 +179,7 @@ pub(in super::super) async fn pause(
     set_paused(state, access, name, true).await
 }
 
-/// Lets a paused group's jobs go on.
+/// Resumes a paused group.
 #[utoipa::path(post, path = "/v1/groups/{group}/resume", operation_id = "groups_resume", tag = "groups",
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
@@ -204,7 +205,7 @@ async fn set_paused(
     Ok(Json(api.group_view(&group)))
 }
 
-/// Counts a group's jobs, exactly.
+/// Returns the exact number of a group's jobs in each state.
 #[utoipa::path(get, path = "/v1/groups/{group}/stats", operation_id = "groups_count_jobs", tag = "groups",
     responses((status = 200, body = Stats), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn stats(

@@ -20,14 +20,16 @@ const BACKLOG_PERIOD: Duration = Duration::from_secs(10);
 /// Longest time that the backlog may take to count.
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
 
-/// Says that the process runs.
+/// Reports that the process is running.
 #[utoipa::path(get, path = "/healthz", operation_id = "health_check", tag = "health", security(()), responses((status = 200, content_type = "text/plain", body = String)))]
 pub(in super::super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Says that jobs are accepted and delivered: the last job was stored, due jobs are leased and attempts settled, no background loop is down, and the
-/// server is not stopping. The second line says how many nodes live.
+/// Reports that jobs are accepted and delivered.
+///
+/// The response is 503 if the last try to store a job, to lease due jobs or to settle an attempt failed, if a background loop is down, or if
+/// the server is stopping. The second line of the body is the number of live nodes.
 #[utoipa::path(get, path = "/readyz", operation_id = "readiness_check", tag = "health", security(()),
     responses((status = 200, content_type = "text/plain", body = String), (status = 503, body = Problem)))]
 pub(in super::super) async fn readyz(State(api): State<Arc<ApiState>>) -> Result<String, Problem> {

@@ -20,7 +20,7 @@ use carillon_core::job::{Job, Spec, State as JobState};
 use carillon_engine::intake::{TimeInput, ValidationCache};
 use carillon_store::{ChangeOutcome, Edit, JobChange};
 
-/// Cancels a job. One that runs is cancelled when its attempt is over, unless that succeeds: then the answer is 202.
+/// Cancels a job. A running job is cancelled when its attempt ends, unless the attempt succeeds; the response is 202 in this case.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "jobs_cancel", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = 202, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn cancel(
@@ -38,7 +38,7 @@ pub(in super::super) async fn cancel(
     Ok((status, api.shown(&access, &job).await?))
 }
 
-/// Lets a waiting job run now.
+/// Makes a waiting job due now.
 #[utoipa::path(post, path = "/v1/jobs/{id}/run", operation_id = "jobs_run", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
@@ -50,7 +50,7 @@ pub(in super::super) async fn run(
     due_now(state, access, id, named, JobChange::Reschedule).await
 }
 
-/// Redrives a dead letter or an expired job: it is tried again from now on, with a fresh series of attempts.
+/// Redrives a dead letter or an expired job: it gets a new series of attempts, from now on.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "jobs_retry", tag = "jobs", params(Named),
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn retry(
@@ -73,16 +73,16 @@ async fn due_now(
     api.changed(&access, &job, change(api.clock.now())).await
 }
 
-/// When a job is to be due.
+/// New due time of a job.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RescheduleDoc {
-    /// RFC 3339, Unix seconds, or `+90s`; now if it is past.
+    /// Time when the job is due: RFC 3339, Unix seconds, or `+90s`. A time in the past means now.
     #[schema(value_type = TimeInput)]
     run_at: Value,
 }
 
-/// Moves a waiting job to another time.
+/// Changes the due time of a waiting job.
 #[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", operation_id = "jobs_reschedule", tag = "jobs", params(Named), request_body = RescheduleDoc,
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn reschedule(
@@ -100,8 +100,8 @@ pub(in super::super) async fn reschedule(
     api.changed(&access, &job, JobChange::Reschedule(at)).await
 }
 
-/// Changes a waiting job: what is in the document replaces what the job has, and null takes it away (RFC 7396). Its time to live, its
-/// order key and its conditions stay as they are.
+/// Edits a waiting job with a JSON merge patch (RFC 7396): a member of the document replaces that of the job, and null removes it. The time to
+/// live, the order key and the conditions cannot be edited.
 #[utoipa::path(patch, path = "/v1/jobs/{id}", operation_id = "jobs_edit", tag = "jobs", params(Named), request_body = JobPatch,
     responses((status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn edit(
@@ -117,7 +117,7 @@ pub(in super::super) async fn edit(
 }
 
 impl ApiState {
-    /// The edit that a patch means: the job as it could have been posted, patched, and checked as a new one is.
+    /// Returns the edit that a patch means: the job as it could have been posted, patched, and checked like a new one.
     async fn edit(&self, job: &Job, patch: Patch) -> Result<Edit, Problem> {
         let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("its group was deleted"))?;
         let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
@@ -148,13 +148,13 @@ impl ApiState {
         })
     }
 
-    /// Asks the store for one change.
+    /// Makes one change in the store.
     async fn change(&self, access: &Access, job: &Job, change: JobChange) -> Result<ChangeOutcome, Problem> {
         let changed = self.bulks.change(access.tenant.id, std::slice::from_ref(job), &change).await?;
         Ok(changed.first().copied().unwrap_or(ChangeOutcome::Unknown))
     }
 
-    /// Makes a change, and shows the job after it.
+    /// Makes a change and returns the job after it.
     async fn changed(&self, access: &Access, job: &Job, change: JobChange) -> Result<Json<JobView>, Problem> {
         match self.change(access, job, change).await? {
             ChangeOutcome::Done => self.shown(access, job).await,
@@ -169,7 +169,7 @@ impl ApiState {
     }
 }
 
-/// Why a job that stands so cannot be changed so.
+/// Returns the reason why a job in this state cannot be changed.
 fn standing(state: JobState) -> &'static str {
     match state {
         JobState::Scheduled => "the job is scheduled, and has not ended yet",

@@ -38,47 +38,47 @@ const EDITABLE: [&str; 13] = [
 /// The three forms of a payload, of which a job has one.
 const PAYLOADS: [&str; 3] = ["payload", "payload_text", "payload_base64"];
 
-/// A change of a waiting job.
+/// Edit of a waiting job.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only described: the fields of a patch are read as they are written")]
 pub struct JobPatch {
     /// URL that the job is delivered to.
     url: Option<String>,
-    /// The method.
+    /// HTTP method.
     method: Option<String>,
-    /// An object changes headers by name, and null removes one; a list takes the place of all.
+    /// Headers. An object changes headers by name, and null removes one; a list replaces all headers.
     #[schema(schema_with = headers_patch_schema)]
     headers: Option<HeadersInput>,
-    /// The body as JSON, sent byte for byte as it is written here.
+    /// Body as JSON, sent byte for byte as it is written here.
     payload: Option<Value>,
-    /// The body as text.
+    /// Body as text.
     payload_text: Option<String>,
-    /// The body as base64.
+    /// Body in base64.
     payload_base64: Option<String>,
-    /// Time from which the job is due.
+    /// Time when the job is due: RFC 3339, Unix seconds, or `+90s`.
     run_at: Option<TimeInput>,
-    /// The client's own name for it.
+    /// Name of the client's choice.
     name: Option<String>,
-    /// Labels: merged with those that there are.
+    /// Labels, merged into the present ones.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Metadata>,
-    /// Whether labels go out as headers.
+    /// Whether the labels are sent as headers.
     metadata_headers: Option<bool>,
-    /// Overrides of the group's policy configs: merged with those that there are.
+    /// Overrides of the group's policy configs, merged into the present ones.
     #[schema(value_type = Option<Object>)]
     policy: Option<Value>,
-    /// Which of the group's due jobs go first.
+    /// Priority, 0 to 9: due jobs of priority 9 start first.
     #[schema(minimum = 0, maximum = 9)]
     priority: Option<u8>,
     /// Overrides of the group's limits, of which only `timeout` can be edited.
     limits: Option<TimeoutPatch>,
 }
 
-/// The limit that can be edited.
+/// Limits of a job that can be edited.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only described: the fields of a patch are read as they are written")]
 pub struct TimeoutPatch {
-    /// For one request, such as `5s`.
+    /// Time limit of one request, such as `5s`.
     timeout: Option<String>,
 }
 

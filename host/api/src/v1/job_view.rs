@@ -8,70 +8,70 @@ use carillon_core::job::{Job, Metadata, NewJob, Priority, State as JobState, Tar
 use carillon_engine::intake::headers::HeaderView;
 use carillon_store::InsertOutcome;
 
-/// A job as it is shown.
+/// Job, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct JobView {
-    /// The job's id, which is also its `Idempotency-Key` with every attempt.
+    /// Id of the job, which is also the `Idempotency-Key` of each of its requests.
     id: String,
-    /// Its group.
+    /// Name of its group.
     group: String,
-    /// The client's own name for it.
+    /// Name that the client gave it.
     name: Option<String>,
-    /// Where it stands.
+    /// State of the job.
     state: JobState,
-    /// When its next attempt is, or its last one was, due.
+    /// Time when the next attempt is due, or when the last one was.
     #[schema(format = DateTime)]
     run_at: String,
-    /// Which of the group's due jobs go first: 9 before 0.
+    /// Priority, 0 to 9: due jobs of priority 9 start first.
     priority: Priority,
-    /// The group's jobs of one key are tried one at a time.
+    /// Order key: jobs of the group with the same key are tried one at a time.
     order_key: Option<String>,
-    /// When it was accepted.
+    /// Time of acceptance.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it reached its final state.
+    /// Time when the job reached its final state; null until then.
     #[schema(format = DateTime)]
     finished_at: Option<String>,
-    /// It ends as `expired` if no attempt has begun by then: its time to live is over, or it is too long after `run_at`.
+    /// Deadline, which follows from `limits.ttl` and `limits.max_delay`: the job ends as `expired` if no attempt has begun by then.
     #[schema(format = DateTime)]
     deadline: Option<String>,
-    /// How many attempts it has spent.
+    /// Number of spent attempts.
     attempt_count: u32,
-    /// The status of the newest answer.
+    /// HTTP status of the newest response.
     last_status: Option<u16>,
-    /// The code of the newest error.
+    /// Code of the newest error.
     last_error: Option<String>,
-    /// Whether it will be cancelled instead of retried.
+    /// Whether the job will be cancelled instead of retried.
     cancel_requested: bool,
-    /// The client's labels.
+    /// Labels that the client gave it.
     metadata: Metadata,
-    /// Whether they go out as headers.
+    /// Whether the labels are sent as headers.
     metadata_headers: bool,
-    /// The source of its attempts' randomness; a simulation with the same seed foretells the same times.
+    /// Seed of the randomness of its attempts. A simulation with the same seed returns the same times.
     seed: u32,
-    /// The job that it follows, or that it was copied from.
+    /// Id of the job that it follows, or that it was copied from.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
-    /// The version of its group's policy that it keeps, if its group pins its jobs.
+    /// Version of the group's policy that the job keeps; only if the group pins its jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     binding: Option<i64>,
-    /// What is to be delivered, before any policy; null for a job to be pulled.
+    /// Request to be delivered, before any policy is applied; null for a job that consumers pull.
     request: Option<RequestView>,
-    /// The length of its payload.
+    /// Size of the payload in bytes.
     payload_bytes: u64,
-    /// Whether this is another job than the posted one, and why: `duplicate` or `debounced`.
+    /// Reason why this is another job than the posted one: `duplicate` or `debounced`.
     #[serde(skip_serializing_if = "Option::is_none")]
     instead: Option<&'static str>,
 }
 
-/// What is to be delivered.
+/// Request to be delivered.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct RequestView {
-    /// The method.
+    /// HTTP method.
     method: String,
-    /// The URL, in the client's spelling. Its password, if it has one, is shown as `***`.
+    /// URL, as the client wrote it. A password in it is shown as `***`.
     url: String,
-    /// The headers that the client gave, and the type of a JSON payload.
+    /// Headers that the client gave, and the content type of a JSON payload.
     headers: Vec<HeaderView>,
 }
 

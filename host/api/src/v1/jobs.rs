@@ -28,10 +28,12 @@ use carillon_store::{Insert, InsertOutcome, InsertResult, JobFilter, JobsQuery};
 /// In the filter of a list over all groups.
 const NO_GROUP: GroupId = GroupId(0);
 
-/// Makes a job. When this has answered 201, the job is safe; 200 says that another job stands for it. Repeated with the same
-/// `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
+/// Makes a job.
+///
+/// The job is stored durably when the server responds with 201. The status 200 means that another job stands for it (`dedupe_key`,
+/// `debounce_seconds`). A repetition with the same `Idempotency-Key` within 24 hours returns the same response and makes no job.
 #[utoipa::path(post, path = "/v1/groups/{group}/jobs", operation_id = "jobs_create", tag = "jobs", request_body = JobDoc,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 201, body = JobView), (status = 200, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
     State(api): State<Arc<ApiState>>,
@@ -50,11 +52,11 @@ pub(in super::super) async fn create(
     api.insert(&access, vec![job], request.key, answer).await
 }
 
-/// Several jobs at once.
+/// Batch of jobs.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchDoc {
-    /// At most 10,000.
+    /// Jobs: 1 to 10,000, if `server.batch_limit` has its default.
     #[schema(value_type = Vec<JobDoc>, min_items = 1, max_items = 10_000)]
     jobs: Vec<Box<RawValue>>,
 }
@@ -63,11 +65,11 @@ pub struct BatchDoc {
 /// such a job takes about 70 µs of it, any other 3.
 const MAX_CONDITIONAL_JOBS: usize = 1_000;
 
-/// The ids of the jobs of a batch, in its order.
+/// Ids of the jobs of a batch, in its order.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BatchView {
     ids: Vec<String>,
-    /// How many of them are those of other jobs, which stand for the posted ones.
+    /// Number of ids that belong to other jobs, which stand for the posted ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     instead: Option<usize>,
 }
@@ -85,9 +87,9 @@ impl BatchView {
     }
 }
 
-/// Makes many jobs, all or none. `Idempotency-Key` holds for the whole batch.
+/// Makes many jobs: all of them or none. `Idempotency-Key` applies to the whole batch.
 #[utoipa::path(post, path = "/v1/groups/{group}/jobs/batch", operation_id = "jobs_create_batch", tag = "jobs", request_body = BatchDoc,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 201, body = BatchView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create_batch(
     State(api): State<Arc<ApiState>>,
@@ -119,43 +121,43 @@ pub(in super::super) async fn create_batch(
     api.insert(&access, jobs, request.key, answer).await
 }
 
-/// Which jobs of a group.
+/// Filter of jobs.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct FilterParams {
-    /// Only those in this state.
+    /// Only jobs in this state.
     #[param(value_type = Option<carillon_core::job::State>)]
     state: Option<String>,
-    /// Only those of exactly this name.
+    /// Only jobs with exactly this name.
     name: Option<String>,
-    /// Only those whose name begins with this.
+    /// Only jobs whose name begins with this text.
     name_prefix: Option<String>,
-    /// Only those accepted at this time or later: RFC 3339.
+    /// Only jobs that were accepted at this time (RFC 3339) or later.
     #[param(format = DateTime)]
     created_from: Option<String>,
-    /// Only those accepted before this time: RFC 3339.
+    /// Only jobs that were accepted before this time (RFC 3339).
     #[param(format = DateTime)]
     created_before: Option<String>,
-    /// Only those that are, or last were, due at this time or later: RFC 3339.
+    /// Only jobs that are, or last were, due at this time (RFC 3339) or later.
     #[param(format = DateTime)]
     due_from: Option<String>,
-    /// Only those that are, or last were, due before this time: RFC 3339.
+    /// Only jobs that are, or last were, due before this time (RFC 3339).
     #[param(format = DateTime)]
     due_before: Option<String>,
-    /// Only those with exactly this URL.
+    /// Only jobs with exactly this URL.
     url: Option<String>,
-    /// Only those whose URL begins with this.
+    /// Only jobs whose URL begins with this text.
     url_prefix: Option<String>,
-    /// Only those with exactly this order key.
+    /// Only jobs with exactly this order key.
     order_key: Option<String>,
 }
 
-/// Filter by labels, as query parameters.
+/// Filter of jobs by labels, as query parameters.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only described: its members are read by their names")]
 pub(in super::super) struct LabelParams {
-    /// Only those with all of these labels: `metadata[KEY]=VALUE`, or `metadata.KEY=VALUE`. `a.b` means `b` in the namespace `a`.
+    /// Only jobs with all of these labels: `metadata[KEY]=VALUE` or `metadata.KEY=VALUE`. `a.b` means the label `b` in the namespace `a`.
     #[param(style = DeepObject, explode)]
     metadata: Option<BTreeMap<String, String>>,
 }
@@ -178,7 +180,7 @@ pub(in super::super) async fn list(
     Ok(Json(api.job_page(&access, jobs, limit)))
 }
 
-/// Lists the jobs of all of the tenant's groups, newest first.
+/// Lists the jobs of all groups of the tenant, newest first.
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "jobs_list_all", tag = "jobs", params(FilterParams, LabelParams, Paging),
     responses((status = 200, body = Page<JobView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list_all(
@@ -228,31 +230,31 @@ pub(super) fn instant(pointer: &str, text: Option<String>) -> Result<Option<Unix
     parsed.map(Some)
 }
 
-/// Which jobs.
+/// Filter of jobs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterDoc {
-    /// Those in this state.
+    /// Only jobs in this state.
     pub state: Option<carillon_core::job::State>,
-    /// Those of exactly this name.
+    /// Only jobs with exactly this name.
     pub name: Option<String>,
-    /// Those whose name begins with this.
+    /// Only jobs whose name begins with this text.
     pub name_prefix: Option<String>,
-    /// Those accepted at this time or later: RFC 3339.
+    /// Only jobs that were accepted at this time (RFC 3339) or later.
     pub created_from: Option<String>,
-    /// Those accepted before this time: RFC 3339.
+    /// Only jobs that were accepted before this time (RFC 3339).
     pub created_before: Option<String>,
-    /// Those that are, or last were, due at this time or later: RFC 3339.
+    /// Only jobs that are, or last were, due at this time (RFC 3339) or later.
     pub due_from: Option<String>,
-    /// Those that are, or last were, due before this time: RFC 3339.
+    /// Only jobs that are, or last were, due before this time (RFC 3339).
     pub due_before: Option<String>,
-    /// Those with exactly this URL.
+    /// Only jobs with exactly this URL.
     pub url: Option<String>,
-    /// Those whose URL begins with this.
+    /// Only jobs whose URL begins with this text.
     pub url_prefix: Option<String>,
-    /// Those with exactly this order key.
+    /// Only jobs with exactly this order key.
     pub order_key: Option<String>,
-    /// Those with all of these labels; `a.b` means `b` in the namespace `a`.
+    /// Only jobs with all of these labels. `a.b` means the label `b` in the namespace `a`.
     #[serde(deserialize_with = "unique::map")]
     pub metadata: BTreeMap<String, String>,
 }
@@ -281,11 +283,12 @@ impl FilterDoc {
     }
 }
 
-/// How a job is named in a path.
+/// Reading of the id in a path.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Named {
-    /// With it, the path has a job's name, not its id: the newest job of that name in this group is meant, an unfinished one first.
+    /// Name of a group. If it is given, the path has a job's name in place of its id: the newest job of that name in the group is meant, an
+    /// unfinished one first.
     group: Option<String>,
 }
 

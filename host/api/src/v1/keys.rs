@@ -42,22 +42,24 @@ const PEM: &str = "-----BEGIN";
 /// The overlap that has no end of its own.
 const UNTIL_REMOVED: &str = "until-removed";
 
-/// A key's value. One of `secret` and `secret_base64`.
+/// Value of a key: exactly one of `secret` and `secret_base64`.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDoc {
-    /// As text: its UTF-8 bytes are the secret. An `ed25519` key may be PEM (PKCS 8), as `openssl genpkey -algorithm ed25519` writes it.
+    /// Secret as text; its UTF-8 bytes are the secret. An `ed25519` key may be in PEM (PKCS #8), as `openssl genpkey -algorithm ed25519` writes
+    /// it.
     secret: Option<String>,
-    /// As base64: any bytes. An `ed25519` key is its 32 byte seed, with or without the public key behind it. `whsec_` and `whsk_` in front, as
-    /// Standard Webhooks writes keys, are understood, and say the kind.
+    /// Secret in base64, for any bytes. An `ed25519` key is its seed of 32 bytes, which the public key may follow. The prefixes `whsec_` and
+    /// `whsk_` of Standard Webhooks are accepted, and determine the kind.
     secret_base64: Option<String>,
-    /// `secret` (for HMAC) by default; `ed25519` signs, too; a `header` goes out under a group's `auth_headers`.
+    /// Kind: `secret` (the default) signs with HMAC, `ed25519` signs with Ed25519, and `header` is sent as the value of one of a group's
+    /// `auth_headers`.
     kind: Option<KeyKind>,
-    /// The names of the groups that may use it from now on; they need not exist yet. Without it, those that may now; a new key is for all
-    /// groups.
+    /// Names of the groups that may use the key from now on; they need not exist yet. Default: the grants stay as they are, and a new key is
+    /// granted to all groups.
     groups: Option<Vec<String>>,
-    /// How long the versions that the key has now sign besides, after the new one: a duration such as `24h`, or `until-removed`. Without it
-    /// they end at once.
+    /// How long the present versions of the key keep signing, after the new one: a duration such as `24h`, or `until-removed`. Default: they
+    /// end at once.
     overlap: Option<String>,
 }
 
@@ -132,37 +134,37 @@ fn decoded(text: &str) -> Result<(Vec<u8>, Option<KeyKind>), Problem> {
     Ok((secret, kind))
 }
 
-/// What is shown of a key.
+/// Key, without its secret.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct KeyView {
     name: String,
-    /// Of the newest version, and so are `kind` and `usable`.
+    /// Number of the newest version. `kind` and `usable` are about the same version.
     version: i64,
     kind: KeyKind,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
-    /// False if the server's master key is not the one that it was encrypted under.
+    /// Whether the key can be decrypted; false if it was encrypted under another master key.
     usable: bool,
-    /// The groups that may use it, by name; null if all may.
+    /// Names of the groups that may use the key; null if all may.
     groups: Option<Vec<String>>,
-    /// All that have not expired, newest first. More than one: the key is being rotated.
+    /// Versions that have not expired, newest first. With more than one, the key is being rotated.
     versions: Vec<KeyVersionView>,
 }
 
-/// What is shown of a key's version.
+/// Version of a key, without its secret.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct KeyVersionView {
     version: i64,
     kind: KeyKind,
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it ends; null for the newest, and for those that stay until they are removed.
+    /// Expiry; null for the newest version, and for those that stay until they are removed.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
     usable: bool,
-    /// In base64: what verifies an `ed25519` key's signatures. Null for other kinds.
+    /// Public key in base64, which verifies the signatures of an `ed25519` key; null for other kinds.
     public_key: Option<String>,
 }
 
@@ -194,7 +196,7 @@ impl From<&KeyVersion> for KeyVersionView {
     }
 }
 
-/// Makes a key, or gives it a new version that signs first. What becomes of its versions until then is said by `overlap`.
+/// Makes a key, or gives it a new version, which signs first. `overlap` determines how long the present versions stay valid.
 #[utoipa::path(put, path = "/v1/keys/{key}", operation_id = "keys_put", tag = "keys", request_body = KeyDoc,
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -208,17 +210,17 @@ pub(in super::super) async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who may use a key.
+/// Grants of a key.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyPatch {
-    /// The names of the groups that may use it, and no others; null for all groups.
+    /// Names of the groups that may use the key, and no others; null for all groups.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(required)]
     groups: Option<Vec<String>>,
 }
 
-/// Grants a key to some groups, or to all. Refused while a group uses it that no longer may.
+/// Grants a key to some groups, or to all. The response is 409 if a group uses the key and would lose it.
 #[utoipa::path(patch, path = "/v1/keys/{key}", operation_id = "keys_grant", tag = "keys", request_body = KeyPatch,
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn grant(
@@ -233,7 +235,7 @@ pub(in super::super) async fn grant(
     get(State(api), Extension(access), Path(name)).await
 }
 
-/// Shows what is not secret of a key.
+/// Shows a key, without its secret.
 #[utoipa::path(get, path = "/v1/keys/{key}", operation_id = "keys_get", tag = "keys",
     responses((status = 200, body = KeyView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(
@@ -258,7 +260,7 @@ pub(in super::super) async fn list(
     Ok(Json(Page::of_sorted(keys, &paging, |key: &KeyView| key.name.clone())?))
 }
 
-/// Removes a key. Refused while a group uses it.
+/// Removes a key. The response is 409 while a group uses it.
 #[utoipa::path(delete, path = "/v1/keys/{key}", operation_id = "keys_delete", tag = "keys", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<ApiState>>,
@@ -271,7 +273,7 @@ pub(in super::super) async fn delete(
     Err(Problem::unknown("key", &name))
 }
 
-/// Ends a version of a key. With the newest gone, the one before it is the newest again; the only one stays.
+/// Removes a version of a key. If it is the newest, the version before it becomes the newest. The only version cannot be removed.
 #[utoipa::path(delete, path = "/v1/keys/{key}/versions/{version}", operation_id = "key_versions_delete", tag = "keys",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(

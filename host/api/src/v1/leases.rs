@@ -36,15 +36,15 @@ const MAX_LEASE: Duration = Duration::from_secs(12 * 3_600);
 /// The longest error that a consumer reports, in bytes; the rest is cut off.
 const ERROR_LEN: usize = 4 << 10;
 
-/// What a consumer asks for.
+/// Request for leases.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LeaseDoc {
-    /// At most so many jobs: 1 to 1000, 1 by default.
+    /// Largest number of jobs: 1 to 1000. Default: 1.
     max: u32,
-    /// How long each lease lasts: `1s` to `12h`, `30s` by default.
+    /// Duration of each lease: `1s` to `12h`. Default: `30s`.
     lease: Option<String>,
-    /// How long to wait for the first job if there is none, such as `20s`; not at all by default.
+    /// Longest wait for the first job if none is due, such as `20s`. Default: no wait.
     wait: Option<String>,
 }
 
@@ -60,26 +60,26 @@ pub struct LeasesView {
     leases: Vec<LeaseView>,
 }
 
-/// A leased job.
+/// Leased job.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct LeaseView {
-    /// Names the lease, in the paths of the requests that end it.
+    /// Token of the lease, for the paths of the requests that extend or end it.
     token: String,
-    /// When it ends, unless it is extended.
+    /// End of the lease, unless it is extended.
     #[schema(format = DateTime)]
     expires_at: String,
-    /// Which try this is, from 1.
+    /// Number of the attempt, from 1.
     attempt: u32,
-    /// The job.
+    /// Job that is leased.
     job: JobView,
-    /// The payload, if it was given as JSON.
+    /// Payload, if it was given as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     payload: Option<Box<RawValue>>,
-    /// The payload, if it is other text.
+    /// Payload, if it is other text.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_text: Option<String>,
-    /// The payload, if it is not text.
+    /// Payload in base64, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
 }
@@ -120,7 +120,8 @@ fn read_ticket(text: &str) -> Option<LeaseTicket> {
     })
 }
 
-/// Leases jobs that have no target, the most urgent and then the oldest first. Waits if asked to; the list is empty if there is none.
+/// Leases jobs that have no URL: the most urgent first, then the oldest. With `wait`, the request waits for a job. The list is empty if there
+/// is none.
 #[utoipa::path(post, path = "/v1/groups/{group}/leases", operation_id = "leases_create", tag = "leases", request_body = Option<LeaseDoc>,
     responses((status = 200, body = LeasesView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn lease(
@@ -162,22 +163,22 @@ fn lease_time(pointer: &str, text: Option<&str>) -> Result<Duration, Problem> {
     Err(Problem::invalid(pointer, "a lease lasts from 1s to 12h"))
 }
 
-/// How long a lease is to last.
+/// New duration of a lease.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExtendDoc {
-    /// From now: `1s` to `12h`, `30s` by default.
+    /// Duration from now: `1s` to `12h`. Default: `30s`.
     lease: Option<String>,
 }
 
-/// When a lease ends.
+/// New end of a lease.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ExtendedView {
     #[schema(format = DateTime)]
     expires_at: String,
 }
 
-/// Moves the end of a lease.
+/// Changes the end of a lease.
 #[utoipa::path(post, path = "/v1/leases/{token}/extend", operation_id = "leases_extend", tag = "leases", request_body = Option<ExtendDoc>,
     responses((status = 200, body = ExtendedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn extend(
@@ -192,17 +193,17 @@ pub(in super::super) async fn extend(
     Ok(Json(ExtendedView { expires_at: until.to_string() }))
 }
 
-/// What became of a job.
+/// Job after the end of its lease.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EndedView {
-    /// Where the job stands now.
+    /// State of the job.
     state: JobState,
-    /// When it is tried again, if it is.
+    /// Time when the job is due again; null if it is not tried again.
     #[schema(format = DateTime)]
     next_run_at: Option<String>,
 }
 
-/// Ends a lease: the job is done.
+/// Completes a leased job, which has succeeded, and ends its lease.
 #[utoipa::path(post, path = "/v1/leases/{token}/complete", operation_id = "leases_complete", tag = "leases",
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn complete(
@@ -213,19 +214,19 @@ pub(in super::super) async fn complete(
     end(&api, &access, &token, ConsumerReport::Complete).await
 }
 
-/// Why a job failed.
+/// Failure of a leased job.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FailDoc {
-    /// What went wrong; the first 4 KiB are kept.
+    /// Description of the error; the first 4 KiB are kept.
     error: Option<String>,
-    /// Whether no other try can help: the job becomes a dead letter.
+    /// Whether no further attempt can help: the job becomes a dead letter. Default: false.
     permanent: bool,
-    /// When another try makes sense at the earliest, such as `30s`; the retry policy is told.
+    /// Shortest delay of the next attempt, such as `30s`, as a hint to the retry policy.
     retry_after: Option<String>,
 }
 
-/// Ends a lease: the job failed, and the group's retry policy decides whether and when it is tried again.
+/// Reports that a leased job failed, and ends its lease. The group's retry policy decides whether and when the job is tried again.
 #[utoipa::path(post, path = "/v1/leases/{token}/fail", operation_id = "leases_fail", tag = "leases", request_body = Option<FailDoc>,
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn fail(
@@ -240,7 +241,7 @@ pub(in super::super) async fn fail(
     end(&api, &access, &token, ConsumerReport::Fail { error, permanent: doc.permanent, retry_after }).await
 }
 
-/// Gives a job back that was not tried: it is available again at once, and the attempt is not spent.
+/// Returns a leased job that was not tried, and ends its lease. The job is due at once, and no attempt is spent.
 #[utoipa::path(post, path = "/v1/leases/{token}/release", operation_id = "leases_release", tag = "leases",
     responses((status = 200, body = EndedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn release(

@@ -47,13 +47,13 @@ const PAGE: u32 = 100;
 /// The most entries of a page.
 const MAX_PAGE: u32 = 1_000;
 
-/// Which page of a list.
+/// Page of a list that a client requests.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Paging {
-    /// The `next_cursor` of the page before.
+    /// Cursor: `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// At most this many entries: 1 to 1000, 100 by default.
+    /// Largest number of entries: 1 to 1000. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
@@ -72,12 +72,12 @@ fn foreign_cursor() -> Problem {
     Problem::parameter("cursor", "`cursor` is not the `next_cursor` of a page of this list")
 }
 
-/// A page of a list.
+/// Page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Page<T> {
-    /// The entries.
+    /// Entries of the page.
     items: Vec<T>,
-    /// Asks for the next page; null on the last one.
+    /// Cursor of the next page; null on the last page.
     next_cursor: Option<String>,
 }
 

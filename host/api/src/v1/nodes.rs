@@ -12,24 +12,24 @@ use super::super::input::Query;
 use super::{Page, Paging};
 use carillon_store::{Member, NodeDoc};
 
-/// A node as it is shown.
+/// Node, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct NodeView {
-    /// Another one after each start.
+    /// Id of the node, which is new at each start.
     id: String,
     #[serde(flatten)]
     doc: NodeDoc,
-    /// Whether it was heard of a moment ago. One that was not may have died, or be cut off from the database.
+    /// Whether the node reported recently. A node that did not may have stopped, or lost its connection to the database.
     alive: bool,
-    /// When it started, or came back after it had been taken for dead.
+    /// Time when the node started, or joined again after it was considered dead.
     #[schema(format = DateTime)]
     since: String,
-    /// When it was last heard of.
+    /// Time of its last report.
     #[schema(format = DateTime)]
     last_seen_at: String,
 }
 
-/// Lists the nodes that were heard of in the last ten minutes and have not left.
+/// Lists the nodes that reported in the last ten minutes and have not left.
 #[utoipa::path(get, path = "/v1/nodes", operation_id = "nodes_list", tag = "nodes", params(Paging),
     responses((status = 200, body = Page<NodeView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(

@@ -24,41 +24,42 @@ use carillon_policy::{ComponentSource as _, Digest, Role};
 /// The header of an upload's signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("carillon-signature");
 
-/// How far a version is.
+/// State of a version of a plugin.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PluginState {
-    /// It was compiled, linked and described, and passed its golden tests: it can be bound. What does not get that far is not kept.
+    /// The component was compiled, linked and described, and passed its golden tests: it can be bound. A component that fails one of these
+    /// steps is not stored.
     Validated,
 }
 
-/// A version of a plugin.
+/// Version of a plugin, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct PluginView {
     name: String,
     version: String,
-    /// The sha-256 of the component.
+    /// SHA-256 of the component.
     digest: Digest,
-    /// What it can do.
+    /// Roles that the plugin can play.
     roles: Vec<Role>,
     summary: String,
-    /// Whether it is one of the server's own.
+    /// Whether the plugin is one of the server's own.
     builtin: bool,
-    /// Bytes of the component.
+    /// Size of the component in bytes.
     size: usize,
     #[schema(format = DateTime)]
     created_at: String,
     state: PluginState,
-    /// When that was found out; of the server's own, when it started.
+    /// Time of the validation; for the server's own plugins, time of the server's start.
     #[schema(format = DateTime)]
     validated_at: String,
-    /// Which of the tenant's signers had signed it, if it had any.
+    /// Name of the tenant's signer whose signature was verified; absent if the tenant had no signers.
     #[serde(skip_serializing_if = "Option::is_none")]
     signed_by: Option<String>,
-    /// Why it should no longer be bound, if it should not.
+    /// Reason why the version should no longer be bound; absent if it is not deprecated.
     #[serde(skip_serializing_if = "Option::is_none")]
     deprecated: Option<String>,
-    /// A JSON Schema; in the answer about a single plugin.
+    /// JSON Schema of the config; only in the response about a single plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     config_schema: Option<Value>,
@@ -115,7 +116,7 @@ pub(in super::super) async fn get(
     api.plugin_view(&access, &PluginName { name, version: None })
 }
 
-/// Lists the versions of a plugin, the newest first.
+/// Lists the versions of a plugin, newest first.
 #[utoipa::path(get, path = "/v1/plugins/{plugin}/versions", operation_id = "plugin_versions_list", tag = "plugins", params(Paging),
     responses((status = 200, body = Page<PluginView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list_versions(
@@ -148,15 +149,16 @@ pub(in super::super) async fn get_version(
     api.plugin_view(&access, &PluginName { name, version: Some(version) })
 }
 
-/// Uploads a version of a plugin: the body is the component. It is compiled, linked and asked to describe itself before it is
-/// accepted. A version never changes: other bytes under the same version are refused. A component that calls itself `0.1.0` may also be
-/// uploaded as a draft of that, `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by
-/// one of them, in base64.
+/// Uploads a version of a plugin; the body is the component.
 ///
-/// Uploads of a tenant are compiled one after the other: who has too many under way, or waits too long for others, gets a 503 with
+/// The component is compiled, linked, asked for its description and run against its golden tests before it is accepted. A version never
+/// changes: other bytes under the same version are refused. A component that states the version `0.1.0` may also be uploaded as a draft of it,
+/// such as `0.1.0-dev.3`. If the tenant has signers, `Carillon-Signature` must be an Ed25519 signature of the body by one of them, in base64.
+///
+/// Uploads of a tenant are compiled one after the other. If too many are pending, or if an upload waits too long, the response is 503 with
 /// `Retry-After`.
 #[utoipa::path(put, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_put", tag = "plugins",
-    params(("Carillon-Signature" = Option<String>, Header, description = "An Ed25519 signature of the body, in base64")),
+    params(("Carillon-Signature" = Option<String>, Header, description = "Ed25519 signature of the body, in base64.")),
     request_body(content = Component, content_type = "application/wasm"),
     responses((status = 200, body = PluginView), (status = 201, body = PluginView), (status = "4XX", body = Problem), (status = 503, body = Problem)))]
 pub(in super::super) async fn put_version(
@@ -198,17 +200,17 @@ pub(in super::super) async fn component(
     Ok(([(CONTENT_TYPE, "application/wasm")], bytes))
 }
 
-/// What is to be said of a version.
+/// Deprecation of a version of a plugin.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PluginPatch {
-    /// Why it should no longer be bound; null if it may be again.
+    /// Reason why the version should no longer be bound; null ends the deprecation.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(required)]
     deprecated: Option<String>,
 }
 
-/// Says that a version should no longer be bound, or that it may be again. Groups that bind it go on, with a warning.
+/// Deprecates a version, or ends its deprecation. Groups that bind a deprecated version continue, with a warning.
 #[utoipa::path(patch, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_deprecate", tag = "plugins", request_body = PluginPatch,
     responses((status = 200, body = PluginView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn deprecate(
@@ -223,7 +225,7 @@ pub(in super::super) async fn deprecate(
     Ok(Json(PluginView::full(&plugin)))
 }
 
-/// Removes a version. Refused while a version of a group's policy, or the tenant's defaults, use it.
+/// Removes a version. The response is 409 while a version of a group's policy, or the tenant's defaults, use it.
 #[utoipa::path(delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "plugin_versions_delete", tag = "plugins",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete_version(

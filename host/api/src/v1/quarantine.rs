@@ -16,16 +16,16 @@ use carillon_core::clock::UnixMs;
 use carillon_policy::binding::Use;
 use carillon_policy::{PolicyKey, Quarantine, QuarantineStart, QuarantineTimes};
 
-/// Why policies are called again.
+/// End of a group's quarantines.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnquarantineDoc {
-    /// Why.
+    /// Reason for the change.
     #[serde(default)]
     why: Option<String>,
 }
 
-/// What is quarantined of a version of a group's policy.
+/// Quarantined part of a version of a group's policy.
 struct Part<'a> {
     bound: Arc<Group>,
     quarantine: &'a Quarantine,
@@ -101,8 +101,8 @@ impl ApiState {
     }
 }
 
-/// Lets policies of a group be called again that are quarantined, on all nodes: those of the version in force, of the one that some of the
-/// jobs follow, and of the shadow's. What they do from now on counts as ever.
+/// Ends the quarantines of a group's policies on all nodes: of the version in force, of the canary and of the shadow. Later faults can lead to
+/// quarantine again.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/unquarantine", operation_id = "policies_unquarantine", tag = "policies",
     request_body = Option<UnquarantineDoc>,
     responses((status = 200, body = GroupView), (status = "4XX", body = Problem)))]

@@ -27,84 +27,84 @@ const JOBS: u32 = 100;
 /// The most attempts of a job that are looked at. After so many of all, no further job is.
 const ATTEMPTS: u32 = 1_000;
 
-/// Which version decides again.
+/// Options of a replay.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayDoc {
-    /// A version of the group's policy; the one that decided, unless it is said.
+    /// Version of the group's policy that decides again. Default: the version that decided.
     version: Option<i64>,
 }
 
-/// What a version says of an attempt that is over.
+/// Result of a replay.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ReplayView {
-    /// The version that decided again.
+    /// Version that decided again.
     version: i64,
-    /// Whether it says the same in everything.
+    /// Whether the version decided the same in every respect.
     same: bool,
-    /// What was said, and what is said now.
+    /// Recorded decision, and the new one.
     #[serde(flatten)]
     difference: DifferenceView,
 }
 
-/// Which attempts a version is to decide again.
+/// Selection of attempts for a backtest.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BacktestDoc {
-    /// The version of the group's policy.
+    /// Version of the group's policy that decides again.
     version: i64,
-    /// Those of jobs that were accepted at this time or later: RFC 3339.
+    /// Only attempts of jobs that were accepted at this time (RFC 3339) or later.
     #[serde(default)]
     created_from: Option<String>,
-    /// Those of jobs that were accepted before this time: RFC 3339.
+    /// Only attempts of jobs that were accepted before this time (RFC 3339).
     #[serde(default)]
     created_before: Option<String>,
-    /// Those that began at this time or later: RFC 3339.
+    /// Only attempts that began at this time (RFC 3339) or later.
     #[serde(default)]
     attempted_from: Option<String>,
-    /// Those that began before this time: RFC 3339.
+    /// Only attempts that began before this time (RFC 3339).
     #[serde(default)]
     attempted_before: Option<String>,
-    /// `next_cursor` of the answer before.
+    /// Cursor: `next_cursor` of the previous response.
     #[serde(default)]
     cursor: Option<String>,
-    /// How many jobs are looked at: 1 to 100, the default; fewer, if they have many attempts.
+    /// Largest number of jobs in this response: 1 to 100. Default: 100. There are fewer if they have many attempts.
     #[serde(default)]
     limit: Option<u32>,
 }
 
-/// What a version says of the attempts of some jobs, newest jobs first.
+/// Result of a backtest, newest jobs first.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BacktestView {
-    /// The version.
+    /// Version that decided again.
     version: i64,
-    /// How many jobs were looked at here.
+    /// Number of jobs in this response.
     jobs: u32,
-    /// How many there are in all, accepted within the range and before its last attempt. In the first answer only.
+    /// Number of all jobs in the range, accepted before its last attempt; only in the first response.
     #[serde(skip_serializing_if = "Option::is_none")]
     total_jobs: Option<u64>,
-    /// Every difference is there.
+    /// Comparison of all decisions; `differences` is complete.
     #[serde(flatten)]
     tally: TallyView,
-    /// Attempts that it judges otherwise, but of which less of the answer was kept than the judge that decided saw: they are in `differences`, and not
-    /// counted as different in `judge` and `retry`.
+    /// Number of attempts that the version judged differently, but whose response was recorded to a smaller part than the deciding judge saw.
+    /// They are in `differences`, and not counted as different in `judge` and `retry`.
     uncertain: u64,
-    /// The fuel that its own calls took.
+    /// Fuel that the calls of the backtest used.
     backtest_fuel: u64,
     /// Attempts that could not be decided again.
     skipped: Vec<SkippedView>,
-    /// Asks for the next jobs; null if there are none.
+    /// Cursor of the next jobs; null if there are none.
     next_cursor: Option<String>,
 }
 
-/// An attempt that could not be decided again.
+/// Attempt that could not be decided again.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct SkippedView {
-    /// The job's id.
+    /// Id of the job.
     job: String,
-    /// The attempt's number.
+    /// Number of the attempt.
     attempt: u32,
-    /// Why.
+    /// Reason.
     why: String,
 }
 
@@ -138,7 +138,7 @@ fn refused(NotReplayable(why): NotReplayable) -> Problem {
     Problem::conflict(why)
 }
 
-/// Decides an attempt again, from what was kept of it: with the version that decided it, or another one. Nothing is sent or stored.
+/// Replays an attempt: decides it again from its record, with the version that decided it or with another one. Nothing is sent or stored.
 #[utoipa::path(post, path = "/v1/jobs/{id}/attempts/{number}/replay", operation_id = "attempts_replay", tag = "policies", params(Named),
     request_body = Option<ReplayDoc>, responses((status = 200, body = ReplayView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn replay(
@@ -160,8 +160,7 @@ pub(in super::super) async fn replay(
     Ok(Json(ReplayView { version, same, difference: (&difference).into() }))
 }
 
-/// Decides the attempts of some jobs again with a version of the group's policy, and says what it would have done otherwise. Nothing is sent
-/// or stored.
+/// Backtests a version of the group's policy: decides recorded attempts again, and compares the decisions. Nothing is sent or stored.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/backtest", operation_id = "policies_backtest", tag = "policies", request_body = BacktestDoc,
     responses((status = 200, body = BacktestView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backtest(

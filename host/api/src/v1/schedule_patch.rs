@@ -19,7 +19,7 @@ use super::schedules::{self, ScheduleDoc};
 const MEMBERS: [&str; 11] =
     ["group", "cron", "time_zone", "start", "end", "max_runs", "jitter", "overlap", "catch_up", "catch_up_all", "job"];
 
-/// Changes a part of a schedule: what the document does not name stays. A job is one part.
+/// Changes some settings of a schedule. Members that the document does not name stay; `job` is replaced as a whole.
 #[utoipa::path(patch, path = "/v1/schedules/{schedule}", operation_id = "schedules_patch", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(

@@ -19,51 +19,51 @@ use carillon_store::Ticked;
 const RUNS: usize = 10;
 const MAX_RUNS: usize = 1_000;
 
-/// Which runs of a schedule.
+/// Range of a schedule's runs.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RunsParams {
-    /// The first time that a run may have: RFC 3339, Unix seconds, or `+90s`; now by default.
+    /// Start of the range: RFC 3339, Unix seconds, or `+90s`. Default: now.
     from: Option<String>,
-    /// How many runs: 1 to 1000, 10 by default.
+    /// Number of runs: 1 to 1000. Default: 10.
     count: Option<usize>,
 }
 
-/// Which runs of an expression.
+/// Range of an expression's runs.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct CronParams {
-    /// The expression, as in a schedule.
+    /// Expression, as `cron` of a schedule.
     cron: String,
-    /// An IANA time zone; `UTC` by default.
+    /// IANA time zone. Default: `UTC`.
     time_zone: Option<String>,
-    /// The first time that a run may have, from which `@every` counts: RFC 3339, Unix seconds, or `+90s`; now by default.
+    /// Start of the range, from which `@every` counts: RFC 3339, Unix seconds, or `+90s`. Default: now.
     from: Option<String>,
-    /// How many runs: 1 to 1000, 10 by default.
+    /// Number of runs: 1 to 1000. Default: 10.
     count: Option<usize>,
 }
 
-/// When something runs.
+/// Times of runs.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct RunsView {
-    /// The time zone whose clocks are meant.
+    /// IANA time zone in which the expression is read.
     time_zone: String,
-    /// The runs in order; none while a schedule is paused or broken.
+    /// Runs in their order; empty if the schedule is paused or broken.
     runs: Vec<RunTimeView>,
 }
 
-/// The time of a run.
+/// Time of a run.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct RunTimeView {
-    /// In UTC.
+    /// Time in UTC.
     at: String,
-    /// On the clocks of the time zone, with their offset.
+    /// Local time in the time zone, with its offset.
     local: String,
 }
 
-/// Shows when a schedule runs, without jitter, from a time on.
+/// Lists the times of a schedule's runs from a time on, without jitter.
 #[utoipa::path(get, path = "/v1/schedules/{schedule}/runs", operation_id = "schedule_runs_list", tag = "schedules", params(RunsParams),
     responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn of_schedule(
@@ -86,7 +86,7 @@ pub(in super::super) async fn of_schedule(
     Ok(Json(RunsView { time_zone: schedule.spec.time_zone.clone(), runs }))
 }
 
-/// Shows when an expression would run, without storing it.
+/// Lists the times at which an expression would run. Nothing is stored.
 #[utoipa::path(get, path = "/v1/cron/runs", operation_id = "cron_runs_list", tag = "schedules", params(CronParams),
     responses((status = 200, body = RunsView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn of_expression(

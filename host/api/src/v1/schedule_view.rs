@@ -20,60 +20,60 @@ use carillon_store::{TickRecord, Ticked};
 /// How many of the next runs are shown.
 const NEXT_RUNS: usize = 10;
 
-/// A schedule as it is shown.
+/// Schedule, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ScheduleView {
-    /// Its name.
+    /// Name of the schedule.
     name: String,
-    /// One more with each change.
+    /// Version, which rises with each change.
     version: i64,
-    /// The group of its jobs.
+    /// Name of the group of its jobs.
     group: String,
-    /// When.
+    /// Crontab expression.
     cron: String,
-    /// In which time zone.
+    /// IANA time zone of the expression.
     time_zone: String,
-    /// No run is before this.
+    /// Start: no run is before this time.
     #[schema(format = DateTime)]
     start: Option<String>,
-    /// No run is after this.
+    /// End: no run is after this time.
     #[schema(format = DateTime)]
     end: Option<String>,
-    /// It makes no more jobs than this; runs by hand and backfills do not count.
+    /// Largest number of jobs that it makes. Runs by hand and backfills do not count.
     max_runs: Option<u64>,
-    /// Each run is later by something less than this.
+    /// Upper bound of the random delay of each run.
     jitter: String,
-    /// What happens when a run comes while an earlier one is unfinished.
+    /// Effect of a run that comes while an earlier job of the schedule is unfinished.
     overlap: Overlap,
-    /// How long runs that were missed are made up for.
+    /// How long after its time a missed run is made up for.
     catch_up: String,
-    /// Whether all of them are.
+    /// Whether all missed runs are made up for, and not only the newest.
     catch_up_all: bool,
-    /// What runs.
+    /// Document of its jobs.
     #[schema(value_type = carillon_engine::intake::JobDoc)]
     job: Box<RawValue>,
-    /// Whether it makes no jobs for now.
+    /// Whether the schedule is paused.
     paused: bool,
-    /// TickTrigger it makes no jobs, if something that it refers to has gone.
+    /// Reason why it makes no jobs, if something that it refers to is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
-    /// How many jobs it has made, by the clock, by hand and by backfills.
+    /// Number of jobs that it has made: on time, by hand and by backfills.
     runs: u64,
-    /// How many more jobs `max_runs` lets it make.
+    /// Number of jobs that it may still make under `max_runs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     runs_left: Option<u64>,
-    /// How many of its runs made no job; its history says which.
+    /// Number of its runs that made no job; the history lists them.
     skipped: u64,
-    /// The newest run that was dealt with, whether it made a job or was skipped.
+    /// Time of the newest run that made a job or was skipped.
     #[schema(format = DateTime)]
     last_run: Option<String>,
-    /// TickTrigger the newest run made no job, if it did not.
+    /// Reason why the newest run made no job, if it made none.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_skip: Option<SkipReason>,
-    /// When it runs next, at most ten times; none while it is paused or broken.
+    /// Times of the next runs, at most ten; empty while the schedule is paused or broken.
     #[schema(schema_with = openapi::times)]
     next_runs: Vec<String>,
-    /// The same times on the clocks of its time zone, with their offset.
+    /// The same times as local times in the time zone, with their offsets.
     next_runs_local: Vec<String>,
     /// Time of its creation.
     #[schema(format = DateTime)]
@@ -83,13 +83,13 @@ pub struct ScheduleView {
     updated_at: String,
 }
 
-/// A run's time on the clocks of its zone.
+/// Returns a run's local time in its time zone.
 fn local(timetable: Option<&Timetable>, at: UnixMs) -> String {
     timetable.map_or_else(|| at.to_string(), |timetable| timetable.zone.written(at))
 }
 
 impl ApiState {
-    /// TickTrigger a schedule makes no jobs.
+    /// Returns the reason why a schedule makes no jobs, if there is one.
     pub(super) fn broken(&self, schedule: &Schedule) -> Option<String> {
         if let Err(error) = &schedule.timetable {
             return Some(error.to_string());
@@ -151,23 +151,23 @@ impl ApiState {
     }
 }
 
-/// What became of a run, or of several that were skipped one after the other for the same reason.
+/// Result of a run, or of consecutive runs that were skipped for the same reason.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct RunView {
-    /// When the run was due, without jitter; of several, the last one.
+    /// Time when the run was due, without jitter; of several runs, the last one.
     tick: String,
-    /// Its job. A run that was skipped has one, too, if it was made up for by a backfill.
+    /// Id of its job. A skipped run has one if a backfill made up for it.
     job: Option<String>,
-    /// TickTrigger it made no job on its time.
+    /// Reason why the run made no job when it was due.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<SkipReason>,
-    /// The same in a sentence.
+    /// The reason as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// When the first of the skipped runs was due.
+    /// Time when the first of the skipped runs was due.
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<String>,
-    /// How many runs were skipped; 1000 means at least as many.
+    /// Number of skipped runs; 1000 means 1000 or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
 }

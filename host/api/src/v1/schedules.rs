@@ -44,49 +44,51 @@ const LATEST: UnixMs = UnixMs(4_133_980_799_999);
 /// How often a run that was asked for is tried, if others are asked for in the same millisecond.
 const ASKED_TRIES: i64 = 100;
 
-/// A schedule as a client puts it.
+/// Schedule, as a client puts it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleDoc {
-    /// The group whose policy and limits its jobs have.
+    /// Name of the group of its jobs.
     group: String,
-    /// When, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, Quartz's `L`, `W` and `#` for days, `@hourly` and
-    /// its like, or `@every 90s`.
+    /// Expression, in local time: `30 4 * * mon-fri` as in crontab, six fields with seconds first, `L`, `W` and `#` for days as in Quartz,
+    /// `@hourly` and the like, or `@every 90s`.
     cron: String,
-    /// An IANA time zone; `UTC` by default. With `*` or `*/n` as hour or minute it runs at every instant whose local time matches. Otherwise a
-    /// local time that the zone skips runs once right after the gap, and one that it repeats runs once, the first time.
+    /// IANA time zone of the expression. Default: `UTC`.
+    ///
+    /// If the hour or the minute is `*` or `*/n`, the schedule runs at every instant whose local time matches. Otherwise, a local time that the
+    /// time zone skips runs once, right after the gap, and one that it repeats runs once, the first time.
     #[serde(default)]
     time_zone: Option<String>,
-    /// No run is before this: RFC 3339, Unix seconds, or `+90s`. `@every` counts from here.
+    /// Start: no run is before this time (RFC 3339, Unix seconds, or `+90s`). `@every` counts from here.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
     start: Option<Value>,
-    /// No run is after this.
+    /// End: no run is after this time, in the same forms.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
     end: Option<Value>,
-    /// It makes no more jobs than this. Runs by hand and backfills do not count.
+    /// Largest number of jobs that it makes, 1 or more. Runs by hand and backfills do not count. Default: no limit.
     #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 1)]
     max_runs: Option<Value>,
-    /// Each run is later by something less than this, such as `30s`; the same run always by as much. At most a day, and no run is put off
+    /// Upper bound of the random delay of each run, such as `30s`. A run has the same delay on each node. At most one day; no run is delayed
     /// past the next one.
     #[serde(default)]
     jitter: Option<String>,
-    /// What happens when a run comes while an earlier one is unfinished: `skip` by default.
+    /// Effect of a run that comes while an earlier job of the schedule is unfinished. Default: `skip`.
     #[serde(default)]
     overlap: Overlap,
-    /// Runs that were missed, such as while the server was down, are made up for this long; `1d` by default, `0` for none.
+    /// How long missed runs are made up for, for example after a downtime of the server. Default: `1d`; `0` for none.
     #[serde(default)]
     catch_up: Option<String>,
-    /// Whether all runs that were missed within `catch_up` are made up for, not the newest alone. Unless `overlap` is `allow`, they run one
-    /// after the other.
+    /// Whether all runs that were missed within `catch_up` are made up for, and not only the newest. Unless `overlap` is `allow`, they run one
+    /// after the other. Default: false.
     #[serde(default)]
     catch_up_all: bool,
-    /// Whether it makes no jobs for now. Left out, a new schedule runs, and one that is there stays as it is.
+    /// Whether the schedule is paused. Default: a new schedule is not, and an existing one stays as it is.
     #[serde(default)]
     paused: Option<bool>,
-    /// What is to run: a job as it is posted, without `run_at`.
+    /// Document of its jobs: as it is posted, without `run_at`.
     #[schema(value_type = carillon_engine::intake::JobDoc)]
     job: Box<RawValue>,
 }
@@ -135,7 +137,7 @@ fn max_runs(value: Option<Value>) -> Result<Option<u64>, Problem> {
     }
 }
 
-/// A period that may be nothing.
+/// Parses a duration that may be zero.
 fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(default) };
     let period = if text.trim() == "0" { Ok(Duration::ZERO) } else { duration::parse_millis(&text) };
@@ -158,8 +160,7 @@ impl ApiState {
     }
 }
 
-/// Makes or replaces a schedule. A paused one stays paused, unless `paused` says otherwise. Where the new one ticks otherwise than the
-/// old one, nothing is caught up.
+/// Makes or replaces a schedule. A paused schedule stays paused unless `paused` is given. If the runs change, missed runs are not made up for.
 #[utoipa::path(put, path = "/v1/schedules/{schedule}", operation_id = "schedules_put", tag = "schedules", request_body = ScheduleDoc,
     responses((status = 200, body = ScheduleView), (status = 201, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -202,7 +203,7 @@ pub(in super::super) async fn list(
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
-/// Lists what became of a schedule's runs, newest first: their jobs, and why they made none. Runs by hand are not among them.
+/// Lists the results of a schedule's runs, newest first: their jobs, and the reasons of skipped runs. Runs by hand are not listed.
 #[utoipa::path(get, path = "/v1/schedules/{schedule}/history", operation_id = "schedule_history_list", tag = "schedules", params(Paging),
     responses((status = 200, body = Page<RunView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn history(
@@ -219,7 +220,7 @@ pub(in super::super) async fn history(
     Ok(Json(Page::cut(runs, limit, RunView::cursor)))
 }
 
-/// Removes a schedule. The jobs that it has made stay.
+/// Removes a schedule. Its jobs stay.
 #[utoipa::path(delete, path = "/v1/schedules/{schedule}", operation_id = "schedules_delete", tag = "schedules",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
@@ -233,7 +234,7 @@ pub(in super::super) async fn delete(
     Err(Problem::unknown("schedule", &name))
 }
 
-/// Lets a schedule make no jobs.
+/// Pauses a schedule: it makes no jobs.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/pause", operation_id = "schedules_pause", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn pause(
@@ -244,7 +245,7 @@ pub(in super::super) async fn pause(
     api.pause_schedule(&access, &name, true).await
 }
 
-/// Lets a paused schedule make jobs again. The runs of the time between are not caught up.
+/// Resumes a paused schedule. Runs during the pause are not made up for.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/resume", operation_id = "schedules_resume", tag = "schedules",
     responses((status = 200, body = ScheduleView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn resume(
@@ -255,10 +256,12 @@ pub(in super::super) async fn resume(
     api.pause_schedule(&access, &name, false).await
 }
 
-/// Makes one of the schedule's jobs at once, whether it is paused, at its end, or has an unfinished one. With `queue` it waits for
-/// that one. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again and makes nothing.
+/// Makes one of the schedule's jobs now.
+///
+/// It does so even if the schedule is paused, has ended, or has an unfinished job. With `"overlap": "queue"`, the new job waits for the
+/// unfinished one. A repetition with the same `Idempotency-Key` within 24 hours returns the same response and makes no job.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/run", operation_id = "schedules_run", tag = "schedules",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 201, body = JobView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn run(
     State(api): State<Arc<ApiState>>,
@@ -288,31 +291,31 @@ pub(in super::super) async fn run(
     Err(Problem::unavailable("too many runs were asked for in one moment"))
 }
 
-/// A range of the past.
+/// Range of past runs.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackfillDoc {
-    /// The first time that belongs to it: RFC 3339 or Unix seconds.
+    /// First time of the range: RFC 3339 or Unix seconds.
     #[schema(value_type = TimeInput)]
     from: Value,
-    /// The last time that belongs to it; not in the future.
+    /// Last time of the range, not in the future: RFC 3339 or Unix seconds.
     #[schema(value_type = TimeInput)]
     to: Value,
 }
 
-/// What a backfill did.
+/// Result of a backfill.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BackfillView {
-    /// How many runs the range has.
+    /// Number of runs in the range.
     ticks: usize,
-    /// How many jobs were made. The others had run already.
+    /// Number of jobs that were made; the other runs had their jobs already.
     created: usize,
 }
 
-/// Makes the jobs of a range of the past that were not made then. Unless the schedule's jobs may overlap, they run one after the
-/// other. Repeated with the same `Idempotency-Key` within 24 hours, it answers the same again.
+/// Makes the missing jobs of a range of past runs. Unless `overlap` is `allow`, they run one after the other. A repetition with the same
+/// `Idempotency-Key` within 24 hours returns the same response and makes no job.
 #[utoipa::path(post, path = "/v1/schedules/{schedule}/backfill", operation_id = "schedules_backfill", tag = "schedules", request_body = BackfillDoc,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; kept for 24 hours")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key that makes the request safe to repeat: 1 to 255 visible ASCII characters, kept for 24 hours.")),
     responses((status = 200, body = BackfillView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn backfill(
     State(api): State<Arc<ApiState>>,

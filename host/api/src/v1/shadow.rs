@@ -18,52 +18,52 @@ use carillon_engine::delivery::attempt::Evaluation;
 use carillon_engine::rollout::{Difference, RequestChanges, Tally};
 use carillon_policy::Ruling;
 
-/// What is to run beside the version in force.
+/// Version to run as a group's shadow.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShadowDoc {
-    /// The version.
+    /// Number of the version.
     version: i64,
-    /// How many of a hundred attempts it is shown: 1 to 100, the default.
+    /// Percentage of the attempts that the shadow is shown: 1 to 100. Default: 100.
     #[serde(default)]
     percent: Option<u32>,
 }
 
-/// What a shadow has said so far: on this node, since it was set or the server started.
+/// Shadow of a group, with its results on this node since it was set or the server started.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ShadowView {
-    /// The version.
+    /// Number of the version.
     version: i64,
-    /// How many of a hundred attempts it is shown.
+    /// Percentage of the attempts that it is shown.
     percent: u32,
-    /// When it was set.
+    /// Time when it was set.
     #[schema(format = DateTime)]
     since: String,
-    /// The name of the token that set it.
+    /// Name of the token that set it.
     by: Option<String>,
-    /// Its differences are the newest 20, newest first.
+    /// Comparison with the deciding versions; `differences` has the newest 20, newest first.
     #[serde(flatten)]
     tally: TallyView,
-    /// Attempts that it was not shown, because too many waited.
+    /// Number of attempts that it was not shown because too many were waiting.
     dropped: u64,
-    /// The fuel that its own calls took.
+    /// Fuel that the calls of the shadow used.
     shadow_fuel: u64,
 }
 
-/// What a version said of attempts that another one decided.
+/// Comparison of a version's decisions with those of the deciding versions.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct TallyView {
-    /// Attempts that it was asked about.
+    /// Number of compared attempts.
     attempts: u64,
-    /// Those of which it said the same in everything.
+    /// Number of attempts on which the version decided the same in every respect.
     same: u64,
-    /// Those of which it did not, by what was different.
+    /// Number of attempts on which it decided differently, by what differs.
     different: DifferentView,
-    /// Its faults by code.
+    /// Number of the version's faults, by code.
     faults: BTreeMap<String, u64>,
-    /// The fuel that the calls took of the version that decided.
+    /// Fuel that the calls of the deciding versions used.
     fuel: u64,
-    /// Attempts of which it said something else, or had a fault.
+    /// Attempts on which the version decided differently, or had a fault.
     differences: Vec<DifferenceView>,
 }
 
@@ -80,55 +80,55 @@ impl From<&Tally> for TallyView {
     }
 }
 
-/// How many attempts were different in what.
+/// Number of attempts that were decided differently, by what differs.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct DifferentView {
-    /// In the request: other bytes to send, or none. `encode` and `sign` make it.
+    /// Attempts whose request differs, or could be made by one version only. `encode` and `sign` make it.
     request: u64,
-    /// In the verdict.
+    /// Attempts whose verdict differs.
     judge: u64,
-    /// In the decision about another attempt.
+    /// Attempts whose retry decision differs.
     retry: u64,
 }
 
-/// An attempt of which a shadow said something else, or had a fault.
+/// Attempt on which a version decided differently, or had a fault.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct DifferenceView {
-    /// The job's id.
+    /// Id of the job.
     job: String,
-    /// The attempt's number.
+    /// Number of the attempt.
     attempt: u32,
-    /// What is different: `request`, `judge`, `retry`; separated by commas.
+    /// What differs: `request`, `judge` and `retry`, separated by commas.
     different: String,
-    /// What was said.
+    /// Decision that took effect.
     said: OpinionView,
-    /// What the shadow said; null if it could not be asked.
+    /// Decision of the compared version; null if it could not be called.
     shadow: Option<OpinionView>,
-    /// The codes of the shadow's faults.
+    /// Codes of the compared version's faults.
     faults: Vec<String>,
-    /// Whether it judges otherwise, but saw less of the answer than the judge that decided: so `judge`, and what follows from it, may not be
-    /// different. Never in live shadows, which see all of it.
+    /// Whether the verdicts differ, but the compared version saw less of the response than the deciding judge: then `judge`, and what follows
+    /// from it, may not really differ. Always false for a live shadow, which sees the whole response.
     uncertain: bool,
-    /// Where its request differs from the one that was sent, to the byte. In a replay and a backtest, if both made one, and that which was sent
-    /// can be made again.
+    /// Differences of the version's request from the one that was sent. Only in a replay or a backtest, if both requests were made and the one
+    /// that was sent can be reproduced.
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestChanges>,
-    /// Why it may say something else, as far as it is known that something is not as it was.
+    /// Inputs that may have changed since the attempt, and so may explain the difference.
     caveats: Vec<&'static str>,
 }
 
-/// What a version of a policy made of an attempt.
+/// Decision of a version on an attempt.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct OpinionView {
-    /// The sha-256 of the request; null if none could be made.
+    /// SHA-256 of the request; null if none could be made.
     request_digest: Option<String>,
-    /// What the answer was judged to be.
+    /// Outcome in the verdict.
     outcome: Outcome,
-    /// Why, as the judge says it.
+    /// Reason that the judge gave.
     reason: String,
-    /// What followed: `done`, `retry` or `give-up`.
+    /// What follows: `done`, `retry` or `give-up`.
     decision: &'static str,
-    /// After how many milliseconds, if it is `retry`.
+    /// Delay of the next attempt in milliseconds, if the decision is `retry`.
     after_ms: Option<u64>,
 }
 
@@ -190,7 +190,7 @@ fn no_shadow(group: &str) -> Problem {
     Problem::unknown("shadow in the group", group)
 }
 
-/// Lets a version of a group's policy run beside the one in force. Its answers are compared and counted, and never used.
+/// Makes a version the group's shadow: it runs beside the version in force. Its decisions are compared and counted, and never used.
 #[utoipa::path(put, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_put", tag = "policies", request_body = ShadowDoc,
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -205,7 +205,7 @@ pub(in super::super) async fn put(
     api.shadow_view(&group)
 }
 
-/// Shows what a group's shadow has said so far.
+/// Shows a group's shadow and its results.
 #[utoipa::path(get, path = "/v1/groups/{group}/policy/shadow", operation_id = "policy_shadows_get", tag = "policies",
     responses((status = 200, body = ShadowView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn get(

@@ -30,106 +30,106 @@ use carillon_policy::{Fault, Plan};
 const FAILURE_STATUS: u16 = 500;
 const SUCCESS_STATUS: u16 = 200;
 
-/// What is to be foretold.
+/// Job to simulate, and the responses to assume.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SimulateDoc {
-    /// The job, as it would be posted.
+    /// Job, as it would be posted.
     job: JobDoc,
-    /// A candidate: laid over the group's own policy. The group's policy by default.
+    /// Candidate policy, merged over the group's own. Default: the group's policy.
     #[serde(default, deserialize_with = "unique::optional")]
     #[schema(value_type = Option<Object>)]
     policy: Option<Value>,
-    /// The answers of the receiver, one for each attempt.
+    /// Assumed responses of the receiver, one for each attempt.
     #[serde(default)]
     responses: Vec<ResponseDoc>,
-    /// Instead of `responses`: so many answers of 500, and then one of 200.
+    /// Instead of `responses`: number of responses with status 500, before one with status 200.
     #[serde(default)]
     failures: usize,
-    /// The job's seed; one at random by default.
+    /// Seed of the job. Default: random.
     #[serde(default)]
     seed: Option<u32>,
-    /// The time at which the job is posted; now by default.
+    /// Time of posting: RFC 3339, Unix seconds, or `+90s`. Default: now.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
     now: Option<Value>,
 }
 
-/// An imagined answer.
+/// Assumed response.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseDoc {
-    /// The status, 200 by default.
+    /// HTTP status. Default: 200.
     #[serde(default)]
     status: Option<u16>,
-    /// Its headers.
+    /// Headers of the response.
     #[serde(default)]
     #[schema(schema_with = headers_schema)]
     headers: HeadersInput,
-    /// Its body.
+    /// Body of the response.
     #[serde(default)]
     body: String,
-    /// Instead of an answer, a transport error: `timeout`, `connect`, …
+    /// Transport error instead of a response: `timeout`, `connect`, …
     #[serde(default)]
     error: Option<String>,
 }
 
-/// What would happen.
+/// Result of a simulation.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct SimulationView {
-    /// The first request, if it can be made.
+    /// First request, if it can be made.
     request: Option<RequestView>,
-    /// Why it cannot.
+    /// Error if the request cannot be made.
     error: Option<AttemptError>,
-    /// Which policies made it.
+    /// Calls of the policies that made it.
     plugins: Vec<PluginUse>,
-    /// The attempts.
+    /// Simulated attempts.
     attempts: Vec<ForetoldAttempt>,
-    /// The seed that was used.
+    /// Seed that was used.
     seed: u32,
 }
 
-/// The exact request.
+/// Request with its exact bytes.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = SentRequestView)]
 pub struct RequestView {
-    /// The method.
+    /// HTTP method.
     method: String,
-    /// The URL.
+    /// URL of the request.
     url: String,
-    /// All but those of the connection (`Host`, `Content-Length`). Where the value is a key, `(key NAME)` stands for it.
+    /// Headers without those of the connection (`Host`, `Content-Length`). For a value that is a key, `(key NAME)` is shown.
     headers: Vec<HeaderView>,
-    /// The body, if it is text.
+    /// Body, if it is text.
     body: Option<String>,
-    /// The body as base64, if it is not.
+    /// Body in base64, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
-    /// The same digest as an attempt with these bytes records.
+    /// SHA-256 of the request, equal to the one that an attempt with these bytes records.
     digest: String,
 }
 
-/// An attempt that would be made.
+/// Simulated attempt.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct ForetoldAttempt {
     number: u32,
-    /// When.
+    /// Time of the attempt.
     #[schema(format = DateTime)]
     run_at: String,
-    /// How long after the attempt before, or after the posting, in milliseconds.
+    /// Delay after the previous attempt, or after the posting, in milliseconds.
     after_ms: u64,
     verdict: Option<VerdictRecord>,
-    /// What would go wrong: an imagined error, or the fault of a policy that the server stood in for.
+    /// Error: the assumed one, or a fault of a policy, in whose place the server decided.
     error: Option<AttemptError>,
-    /// What would become of the job: `scheduled` for another attempt, or a final state.
+    /// State of the job after the attempt: `scheduled` for another attempt, or a final state.
     decision: JobState,
-    /// When the next attempt would be, if there is one.
+    /// Time of the next attempt; null if there is none.
     #[schema(format = DateTime)]
     next_run_at: Option<String>,
     reason: String,
     plugins: Vec<PluginUse>,
 }
 
-/// Foretells a job of this group: the request's exact bytes and the times of its attempts. Stores and sends nothing.
+/// Simulates a job of this group: returns the exact bytes of its request and the times of its attempts. Nothing is stored or sent.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/simulate", operation_id = "policies_simulate", tag = "policies", request_body = SimulateDoc,
     responses((status = 200, body = SimulationView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn simulate(
@@ -176,7 +176,7 @@ pub(in super::super) async fn simulate(
 }
 
 impl ApiState {
-    /// The group as it would be with another policy of its own.
+    /// Returns the group under another policy of its own.
     async fn candidate(&self, group: &Group, policy: &Value) -> Result<Arc<Group>, Problem> {
         if !policy.is_object() {
             return Err(Problem::malformed(Some("/policy".to_owned()), "a policy is a JSON object"));
@@ -221,7 +221,7 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
     Ok(Answer::Failure { code, message: "imagined".to_owned(), elapsed: std::time::Duration::ZERO })
 }
 
-/// The job as it would stand when its first attempt is due.
+/// Returns the job as it would be when its first attempt is due.
 fn leased(job: NewJob) -> LeasedJob {
     let body = job.body.clone();
     let shown = Job { state: JobState::Running, ..job.shown() };

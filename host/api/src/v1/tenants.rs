@@ -18,46 +18,46 @@ use carillon_catalog::{AccessRole, SignerDoc, Tenant, TenantPatch, TenantUsage};
 use carillon_core::json::unique::{self, UniqueValue};
 use carillon_policy::binding::{Changes, QuotaDoc};
 
-/// A tenant's own settings.
+/// Settings of a tenant.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantDoc {
-    /// What its groups inherit, in the form of a group.
+    /// Settings that its groups inherit, in the form of a group.
     #[serde(default, deserialize_with = "unique::map")]
     #[schema(value_type = Object)]
     defaults: BTreeMap<String, UniqueValue>,
-    /// What all of its groups may use together, next to what each may.
+    /// Limits on what its groups use together, besides each group's own.
     #[serde(default)]
     quota: QuotaDoc,
-    /// Whose plugins it takes: if there is one, uploads must be signed. Those that are not named any more are forgotten.
+    /// Signers of plugins. If there are any, uploads must be signed by one of them. Signers that are not listed are removed.
     #[serde(default)]
     plugin_signers: Vec<SignerDoc>,
 }
 
-/// A tenant as it is shown.
+/// Tenant, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct TenantView {
     name: String,
-    /// What its groups inherit.
+    /// Settings that its groups inherit.
     #[schema(value_type = Object)]
     defaults: Value,
-    /// What they may use together.
+    /// Limits on what its groups use together.
     quota: QuotaDoc,
-    /// Whose plugins it takes; anybody's who may upload, if there is none.
+    /// Signers of plugins; if there are none, uploads need no signature.
     plugin_signers: Vec<SignerDoc>,
-    /// How much it has.
+    /// Number of groups and plugins that it has.
     usage: TenantUsage,
     /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
 }
 
-/// A tenant after a change, and what the change did.
+/// Tenant after a change, with the names of the settings that changed.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ChangedTenantView {
     #[serde(flatten)]
     tenant: TenantView,
-    /// Named as `defaults.sign`, `quota.rate` or `plugin_signers.NAME`.
+    /// Names of the settings, such as `defaults.sign`, `quota.rate` or `plugin_signers.NAME`.
     #[serde(flatten)]
     changes: Changes,
 }
@@ -75,7 +75,8 @@ impl ApiState {
     }
 }
 
-/// Makes a tenant, or replaces all of its settings. Refused if one of its groups would no longer make sense. The answer says what was removed.
+/// Makes a tenant, or replaces all of its settings. The request fails if one of its groups would no longer be valid. The response lists the
+/// settings that were removed, added and changed.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}", operation_id = "tenants_put", tag = "tenants", request_body = TenantDoc,
     responses((status = 200, body = ChangedTenantView), (status = 201, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn put(
@@ -95,7 +96,7 @@ pub(in super::super) async fn put(
     Ok((status, Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes })))
 }
 
-/// Changes a part of a tenant's settings: what is not named stays, and null takes away.
+/// Changes some settings of a tenant. Members that the document does not name stay; null removes one.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}", operation_id = "tenants_patch", tag = "tenants", request_body = TenantPatch,
     responses((status = 200, body = ChangedTenantView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn patch(
@@ -109,7 +110,7 @@ pub(in super::super) async fn patch(
     Ok(Json(ChangedTenantView { tenant: api.tenant_view(&put.tenant), changes: put.changes }))
 }
 
-/// Removes a tenant with its keys, tokens and plugins. Refused while it has groups.
+/// Removes a tenant with its keys, tokens and plugins. The response is 409 while it has groups.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "tenants_delete", tag = "tenants",
     responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
@@ -144,27 +145,27 @@ pub(in super::super) async fn list(
     Ok(Json(Page::of_sorted(tenants, &paging, |tenant: &TenantView| tenant.name.clone())?))
 }
 
-/// Who is asking, and for which tenant.
+/// Token of the request, and the tenant that the request is about.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct WhoamiView {
-    /// The name of the token, or its id if it has no name; null where no token is asked for.
+    /// Name of the token, or its id if it has no name; null if authentication is disabled.
     token: Option<String>,
-    /// What it allows.
+    /// Role of the token.
     role: AccessRole,
-    /// Whether it manages tenants, too.
+    /// Whether the token also manages tenants.
     operator: bool,
-    /// The tenant that is asked for.
+    /// Name of the tenant.
     tenant: String,
-    /// What its groups may use together.
+    /// Limits on what the tenant's groups use together.
     quota: QuotaDoc,
-    /// How much it has.
+    /// Number of groups and plugins that the tenant has.
     usage: TenantUsage,
-    /// What its groups inherit from it.
+    /// Settings that the tenant's groups inherit.
     #[schema(value_type = Object)]
     defaults: Value,
 }
 
-/// Shows who is asking: the token's role and tenant, with the tenant's quota and defaults.
+/// Shows the role and the tenant of the request's token, with the tenant's quota and defaults.
 #[utoipa::path(get, path = "/v1/whoami", operation_id = "tokens_whoami", tag = "tokens",
     responses((status = 200, body = WhoamiView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn whoami(

@@ -15,40 +15,40 @@ use super::{Page, Paging};
 use carillon_catalog::{AccessRole, ApiToken, NewToken};
 use carillon_policy::binding::parse_period;
 
-/// A token to be made.
+/// Token to be made.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenDoc {
-    /// Whose data it opens; the caller's own tenant by default. Another one takes an operator.
+    /// Tenant whose data the token gives access to. Default: the caller's tenant. Another tenant requires an operator's token.
     tenant: Option<String>,
-    /// A note on whose it is.
+    /// Note on the token's user.
     #[serde(default)]
     name: String,
-    /// How far it reaches.
+    /// Role, which bounds the access.
     role: AccessRole,
-    /// Whether it manages tenants, too. It takes an operator, and the role `admin`.
+    /// Whether the token also manages tenants. It requires an operator's token and the role `admin`. Default: false.
     #[serde(default)]
     operator: bool,
-    /// How long it is valid: a duration such as `30days`. Without it, until it is revoked.
+    /// Validity: a duration such as `30days`. Default: until the token is revoked.
     expires_in: Option<String>,
 }
 
-/// A token as it is shown.
+/// Token, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct TokenView {
     id: String,
     name: String,
     role: AccessRole,
     tenant: String,
-    /// Whether it manages tenants, too.
+    /// Whether the token also manages tenants.
     operator: bool,
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it ends; null if it is valid until it is revoked.
+    /// Expiry; null if the token is valid until it is revoked.
     expires_at: Option<String>,
-    /// When it was last used, to the hour; null if it was not used yet.
+    /// Time of the last use, to the hour; null if it was never used.
     last_used_at: Option<String>,
-    /// The token itself: in the answer to its making, and never again.
+    /// Text of the token; only in the response that creates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
 }
@@ -69,7 +69,7 @@ impl TokenView {
     }
 }
 
-/// Makes a token.
+/// Makes a token. Only this response has its text.
 #[utoipa::path(post, path = "/v1/tokens", operation_id = "tokens_create", tag = "tokens", request_body = TokenDoc,
     responses((status = 201, body = TokenView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
@@ -99,7 +99,7 @@ pub(in super::super) async fn create(
     Ok((StatusCode::CREATED, Json(TokenView { token: Some(text), ..TokenView::of(&token) })))
 }
 
-/// Lists the tenant's tokens, without the tokens themselves.
+/// Lists the tenant's tokens, without their texts.
 #[utoipa::path(get, path = "/v1/tokens", operation_id = "tokens_list", tag = "tokens", params(Paging),
     responses((status = 200, body = Page<TokenView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn list(
@@ -111,7 +111,7 @@ pub(in super::super) async fn list(
     Ok(Json(Page::of_sorted(tokens, &paging, |token: &TokenView| token.id.clone())?))
 }
 
-/// Revokes a token, at once.
+/// Revokes a token at once.
 #[utoipa::path(delete, path = "/v1/tokens/{id}", operation_id = "tokens_delete", tag = "tokens", responses((status = 204), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn delete(
     State(api): State<Arc<ApiState>>,

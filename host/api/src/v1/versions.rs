@@ -31,54 +31,55 @@ const MIN_ATTEMPTS: u32 = 20;
 /// The longest reason, in bytes.
 const WHY_LEN: usize = 1 << 10;
 
-/// A version of a policy that is not to be in force yet.
+/// Version of a policy that is not yet in force.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct CandidateDoc {
-    /// In order.
+    /// Encoders, in the order of their calls.
     encode: Option<Vec<UseDoc>>,
-    /// Null takes an inherited signer away.
+    /// Signer; null removes an inherited one.
     sign: Option<UseDoc>,
     judge: Option<UseDoc>,
     retry: Option<UseDoc>,
-    /// Null takes an inherited observer away.
+    /// Observer; null removes an inherited one.
     observe: Option<UseDoc>,
-    /// What it is for.
+    /// Reason for the version.
     why: Option<String>,
 }
 
-/// Which version is put in force.
+/// Version to put in force.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteDoc {
-    /// Its number.
+    /// Number of the version.
     version: i64,
-    /// Why.
+    /// Reason for the change.
     #[serde(default)]
     why: Option<String>,
-    /// How many of a hundred jobs follow it. With less than 100, the default, the others follow the version in force.
+    /// Percentage of the jobs that follow the version: 1 to 100. Default: 100. With less, the version is a canary, and the other jobs follow
+    /// the version in force.
     #[serde(default)]
     percent: Option<u32>,
-    /// With less than 100: it is taken back when a larger share of its attempts than this has a fault. 0.05 by default.
+    /// Canary only: largest share of its attempts with a fault, 0 to 1. It is reverted when its share is larger. Default: 0.05.
     #[serde(default)]
     max_faults: Option<f64>,
-    /// With less than 100: it is taken back when the share of its attempts that are no success exceeds that of the version in force by more
-    /// than this. 0.1 by default.
+    /// Canary only: largest difference, 0 to 1, between its share of attempts without success and that of the version in force. It is reverted
+    /// when the difference is larger. Default: 0.1.
     #[serde(default)]
     max_differences: Option<f64>,
-    /// How many attempts of each version it takes to say so. 20 by default.
+    /// Canary only: number of attempts of each version before they are compared. Default: 20.
     #[serde(default)]
     min_attempts: Option<u32>,
 }
 
-/// Why the version before is put in force again.
+/// Options of a rollback.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackDoc {
-    /// What is to be taken back: the version that some of the jobs follow, or the one in force if there is none. If it is another one by
-    /// now, nothing changes.
+    /// Version that the caller wants to take back: the canary or, if there is none, the version in force. If it is another one by now, the
+    /// response is 409 and nothing changes.
     #[serde(default)]
     version: Option<i64>,
-    /// Why.
+    /// Reason for the change.
     #[serde(default)]
     why: Option<String>,
 }
@@ -89,46 +90,46 @@ impl From<Arm> for ArmView {
     }
 }
 
-/// A version of a group's policy. It never changes.
+/// Version of a group's policy. It never changes.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct VersionView {
-    /// Its number: attempts name it as `binding_version`.
+    /// Number of the version; attempts name it as `binding_version`.
     version: i64,
-    /// Whether it is in force.
+    /// Whether the version is in force.
     active: bool,
     /// Time of its creation.
     #[schema(format = DateTime)]
     made_at: String,
-    /// The name of the token that made it, or the part of the server.
+    /// Name of the token, or of the part of the server, that made the version.
     by: Option<String>,
-    /// Why.
+    /// Reason given by the author.
     why: Option<String>,
-    /// What it says of the roles; the rest is inherited.
+    /// What the version says about the roles; the rest is inherited.
     #[schema(value_type = Object)]
     policy: Value,
-    /// The plugins that it came to when it was made, inherited ones included.
+    /// Plugins of the merged policy when the version was made, inherited ones included.
     plugins: Vec<BoundPlugin>,
 }
 
-/// A change of what is in force.
+/// Change of the version in force.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct MoveView {
-    /// When.
+    /// Time of the change.
     #[schema(format = DateTime)]
     at: String,
-    /// What was done.
+    /// Kind of the change.
     action: Action,
-    /// The version that was in force before; null when the group was made.
+    /// Version in force before; null when the group was made.
     from_version: Option<i64>,
-    /// The version that was in force then.
+    /// Version in force afterwards.
     to_version: i64,
-    /// The name of the token that did it, or the part of the server.
+    /// Name of the token, or of the part of the server, that made the change.
     by: Option<String>,
-    /// Why.
+    /// Reason given by the author.
     why: Option<String>,
-    /// Whether the server did it by itself.
+    /// Whether the server made the change automatically.
     automatic: bool,
-    /// How many of a hundred jobs follow it, if it is not in force for all.
+    /// Percentage of the jobs that follow the version, if it is a canary.
     percent: Option<u32>,
 }
 
@@ -162,7 +163,7 @@ impl From<&Move> for MoveView {
 }
 
 impl Access {
-    /// Whoever asks, as the author of a change, with what was given as its reason.
+    /// Returns the caller as the author of a change, with the given reason.
     pub(super) fn author(&self, why: Option<String>) -> Result<Author, Problem> {
         if why.as_ref().is_some_and(|why| why.len() > WHY_LEN || why.contains('\0')) {
             let detail = format!("a reason has at most {WHY_LEN} bytes, none of them zero");
@@ -200,7 +201,7 @@ pub(in super::super) async fn get(
     Ok(Json(VersionView::of(&group, &binding)))
 }
 
-/// What a new version is made from.
+/// Base of a new version.
 #[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Base {
@@ -208,29 +209,30 @@ enum Base {
     Active,
 }
 
-/// How a new version is made.
+/// Options of a new version.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Proposal {
-    /// With `active`, what the document does not name stays as it is in the version in force. Without it, the document is the whole version.
+    /// Base of the new version. With `active`, roles that the document does not name are those of the version in force. Default: the document
+    /// is the whole version.
     #[param(inline)]
     base: Option<Base>,
 }
 
-/// A new version, and what would be different from the version in force.
+/// New version, with its differences from the version in force.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ProposedView {
     #[serde(flatten)]
     version: VersionView,
     #[serde(flatten)]
     changes: Changes,
-    /// What should be looked at before it is put in force.
+    /// Warnings to consider before the version is put in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
-/// Makes a version of a group's policy that is not in force. It is checked as one that is put. The answer says what it would remove. In a
-/// group that signs, a version signs, too, unless `"sign": null` is written.
+/// Makes a version of a group's policy that is not in force. It is checked as in a `PUT` of the group. The response lists what it would remove,
+/// add and change. If the group's requests are signed, the document must have `sign`; `"sign": null` ends the signing.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/versions", operation_id = "policy_versions_create", tag = "policies", params(Proposal), request_body = CandidateDoc,
     responses((status = 201, body = ProposedView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn create(
@@ -256,7 +258,7 @@ pub(in super::super) async fn create(
     Ok((StatusCode::CREATED, Json(ProposedView { version, changes: proposed.changes, warnings })))
 }
 
-/// Puts a version in force; with `percent`, for some of the jobs. What was in force can be rolled back to.
+/// Puts a version in force. With a `percent` below 100, only some of the jobs follow it, as a canary. A rollback restores the version before.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/promote", operation_id = "policy_versions_promote", tag = "policies", request_body = PromoteDoc,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn promote(
@@ -275,7 +277,7 @@ pub(in super::super) async fn promote(
     Ok(Json(api.changed_group(&group, &moved)))
 }
 
-/// What some of the jobs are to follow; none if all are to.
+/// Returns the canary that a document requests; none if all jobs are to follow the version.
 fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> {
     let PromoteDoc { version, percent, max_faults, max_differences, min_attempts, .. } = *doc;
     let percent = percent.unwrap_or(WHOLE);
@@ -302,7 +304,8 @@ fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> 
     }
 }
 
-/// Takes back the version that some of the jobs follow. If none do, puts the version in force again that was before the present one. Once more, and it is the one before that: never forward.
+/// Rolls back a policy: ends the canary or, if there is none, puts the previous version in force again. Each further rollback goes one version
+/// further back, never forward.
 #[utoipa::path(post, path = "/v1/groups/{group}/policy/rollback", operation_id = "policy_versions_rollback", tag = "policies", request_body = Option<RollbackDoc>,
     responses((status = 200, body = ChangedGroupView), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn rollback(
@@ -325,7 +328,7 @@ pub(in super::super) async fn rollback(
     Ok(Json(api.changed_group(&group, &moved)))
 }
 
-/// Lists who put which version in force, when and why, newest first: the last 100.
+/// Lists the last 100 changes of the version in force, newest first, with their authors and reasons.
 #[utoipa::path(get, path = "/v1/groups/{group}/policy/history", operation_id = "policy_changes_list", tag = "policies", params(Paging),
     responses((status = 200, body = Page<MoveView>), (status = "4XX", body = Problem)))]
 pub(in super::super) async fn history(

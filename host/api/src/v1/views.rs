@@ -8,53 +8,54 @@ use serde_json::Value;
 use carillon_engine::observers::Report;
 use carillon_policy::binding::{Changes, LimitsDoc, Pin, QuotaDoc};
 
-/// A plugin in a role.
+/// Use of a plugin in a role.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UseDoc {
-    /// `name`, or `name@version` for one of the tenant's own. Without it the inherited one is meant, with another config.
+    /// Name of the plugin: `name`, or `name@version` for one of the tenant's own. Default: the inherited plugin, with this config.
     pub(super) plugin: Option<String>,
-    /// In the form of the plugin's own schema.
+    /// Config, as the plugin's schema describes it.
     #[schema(value_type = Option<Value>)]
     pub(super) config: Option<Value>,
-    /// The keys that it may use; for `sign` only.
+    /// Names of the keys that the plugin may use; for `sign` only.
     pub(super) keys: Option<Vec<String>>,
-    /// The group of the jobs that it asks for, without which it may ask for none; for `observe` only.
+    /// Name of the group for the jobs that the plugin requests, for `observe` only. Default: it may not request jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) jobs: Option<String>,
 }
 
-/// What a group has of its own; the rest comes from its tenant and from the server.
+/// Settings of a group's own. The rest is inherited from its tenant and the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct GroupDoc {
-    /// In order.
+    /// Encoders, in the order of their calls.
     pub(super) encode: Option<Vec<UseDoc>>,
-    /// Null takes an inherited signer away.
+    /// Signer; null removes an inherited one.
     pub(super) sign: Option<UseDoc>,
-    /// Headers of every request whose values are keys of the kind `header`: header → the key's name.
+    /// Headers of every request whose values are keys of the kind `header`: name of the header → name of the key.
     pub(super) auth_headers: Option<BTreeMap<String, String>>,
     pub(super) judge: Option<UseDoc>,
     pub(super) retry: Option<UseDoc>,
-    /// Watches what happens to the group's jobs; null takes an inherited one away.
+    /// Observer of the group's events; null removes an inherited one.
     pub(super) observe: Option<UseDoc>,
     pub(super) limits: Option<LimitsDoc>,
-    /// The group that copies of dead letters go to, for consumers to pull.
+    /// Name of the group to which copies of dead letters go, for consumers to pull.
     pub(super) dead_letters: Option<String>,
-    /// Which version of the policy a job follows: the one in force (`group`, the default), or the one that was when it was accepted (`job`).
+    /// Version of the policy that a job follows: the one in force (`group`, the default), or the one that was in force when it was accepted
+    /// (`job`).
     pub(super) pin: Option<Pin>,
-    /// Whether the version before is put in force again when a policy of the present one is quarantined: true by default.
+    /// Whether the previous version is put in force again when a policy of the present one is quarantined. Default: true.
     pub(super) rollback_on_quarantine: Option<bool>,
 }
 
-/// A group as it is shown.
+/// Group, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct GroupView {
-    /// Its name.
+    /// Name of the group.
     pub(super) name: String,
-    /// One more with each change.
+    /// Version of the group, which rises with each change.
     pub(super) version: i64,
-    /// The version of its policy that is in force.
+    /// Version of its policy that is in force.
     pub(super) binding: i64,
-    /// Whether its jobs wait.
+    /// Whether the group is paused.
     pub(super) paused: bool,
     /// Time of its creation.
     #[schema(format = DateTime)]
@@ -62,50 +63,50 @@ pub struct GroupView {
     /// Time of its last change.
     #[schema(format = DateTime)]
     pub(super) updated_at: String,
-    /// What it has of its own; with `?effective=true`, what is in force.
+    /// Settings of its own; with `?effective=true`, the merged settings that are in force.
     #[serde(flatten)]
     #[schema(value_type = GroupDoc)]
     pub(super) policy: Value,
-    /// Which layer each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
+    /// Layer that each value comes from (`server`, `tenant`, `preset`, `group`), by JSON pointer; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sources: Option<BTreeMap<String, String>>,
-    /// What all groups of its tenant may use together, next to its own limits; with `?effective=true`.
+    /// Limits on what all groups of its tenant use together, besides its own; with `?effective=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) quota: Option<QuotaDoc>,
-    /// Why nothing of this group runs, if something that its policy refers to has gone.
+    /// Reason why no job of this group runs, if something that its policy refers to is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) broken: Option<String>,
-    /// The policies that failed too often and are not called for a while, on the node that answers.
+    /// Quarantined policies of the group, on the node that responds.
     pub(super) quarantined: Vec<QuarantineView>,
-    /// What should be looked at, such as plugins that are deprecated.
+    /// Warnings, such as plugins that are deprecated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) warnings: Vec<String>,
-    /// The version that some of its jobs follow, if they do.
+    /// Canary: version that some of its jobs follow, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) canary: Option<CanaryView>,
-    /// What its observer has done since the server started, if it has one.
+    /// Activity of its observer since the server started, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) observer: Option<ObserverView>,
 }
 
-/// What an observer has done since the server started.
+/// Activity of an observer since the server started.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ObserverView {
-    /// Events that it was shown.
+    /// Number of events that it was shown.
     pub(super) shown: u64,
-    /// Events of calls that ended in a fault.
+    /// Number of events in calls that ended in a fault.
     pub(super) failed: u64,
-    /// Events that it was not shown: too many waited, or it is quarantined or cannot be loaded.
+    /// Number of events that it was not shown, because too many were waiting, or because it was quarantined or could not be loaded.
     pub(super) dropped: u64,
-    /// Jobs that it asked for, and that were made.
+    /// Number of jobs that it requested and that were made.
     pub(super) jobs: u64,
-    /// The code of its newest fault.
+    /// Code of its newest fault.
     pub(super) last_fault: Option<String>,
-    /// The newest lines that it logged, oldest first.
+    /// Newest lines of its log, oldest first.
     pub(super) log: Vec<String>,
 }
 
-/// A group after a change, and what the change did to what is in force.
+/// Group after a change, with the names of the settings that changed.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ChangedGroupView {
     #[serde(flatten)]
@@ -114,12 +115,12 @@ pub struct ChangedGroupView {
     pub(super) changes: Changes,
 }
 
-/// A policy that is not called for a while.
+/// Quarantined policy.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QuarantineView {
-    /// The version of the group's policy that it is a part of: the one in force, the one that some of the jobs follow, or the shadow's.
+    /// Version of the group's policy that it is a part of: the one in force, the canary or the shadow.
     pub(super) version: i64,
-    /// Whether that runs in shadow: then no delivery goes without it.
+    /// Whether that version is the shadow; then deliveries do not need the policy.
     pub(super) shadow: bool,
     pub(super) role: String,
     pub(super) plugin: String,
@@ -130,40 +131,41 @@ pub(super) struct QuarantineView {
     /// End of the quarantine, from which the policy is called again.
     #[schema(format = DateTime)]
     pub(super) until: String,
-    /// The code of that fault.
+    /// Code of that fault.
     pub(super) fault: &'static str,
 }
 
-/// A version that some of a group's jobs follow, and how it does: on this node, since it began or the server started.
+/// Canary of a group, with its results on this node since it began or the server started.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct CanaryView {
-    /// The version.
+    /// Number of the version.
     pub(super) version: i64,
-    /// How many of a hundred jobs follow it.
+    /// Percentage of the jobs that follow it.
     pub(super) percent: u32,
     /// Time from which jobs follow it.
     #[schema(format = DateTime)]
     pub(super) since: String,
-    /// It is taken back when a larger share of its attempts than this has a fault.
+    /// Largest share of its attempts with a fault, 0 to 1. It is reverted when its share is larger.
     pub(super) max_faults: f64,
-    /// It is taken back when the share of its attempts that are no success exceeds that of the version in force by more than this.
+    /// Largest difference, 0 to 1, between its share of attempts without success and that of the version in force. It is reverted when the
+    /// difference is larger.
     pub(super) max_differences: f64,
-    /// How many attempts of each version it takes to say so.
+    /// Number of attempts of each version before they are compared.
     pub(super) min_attempts: u32,
-    /// Its attempts.
+    /// Results of its attempts.
     pub(super) canary: ArmView,
-    /// Those of the version in force.
+    /// Results of the version in force.
     pub(super) active: ArmView,
 }
 
-/// What came of a version's attempts.
+/// Results of a version's attempts.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ArmView {
     /// Number of attempts.
     pub(super) attempts: u64,
-    /// Those with a fault of a policy.
+    /// Number of attempts with a fault of a policy.
     pub(super) faults: u64,
-    /// Those that were sent, and were no success.
+    /// Number of attempts that were sent without success.
     pub(super) failures: u64,
 }
 

@@ -165,11 +165,11 @@ pub enum Overlap {
     /// The tick makes no job.
     #[default]
     Skip,
-    /// Its job waits until the earlier jobs are over.
+    /// The tick's job waits until the earlier jobs have ended.
     Queue,
     /// The earlier jobs are cancelled.
     Cancel,
-    /// The jobs run side by side.
+    /// The jobs run at the same time.
     Allow,
 }
 

@@ -21,13 +21,13 @@ pub const METADATA_HEADER: &str = "Carillon-Metadata-";
 #[schema(value_type = std::collections::HashMap<String, Label>)]
 pub struct Metadata(#[serde(deserialize_with = "unique::map")] pub BTreeMap<String, Label>);
 
-/// One label, or a namespace of them.
+/// Label of a job, or a namespace of labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Label {
-    /// One label.
+    /// Value of a label.
     Text(String),
-    /// Labels by name.
+    /// Labels of a namespace, by name.
     Namespace(BTreeMap<String, String>),
 }
 

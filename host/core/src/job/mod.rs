@@ -182,7 +182,7 @@ pub struct Spec {
     pub binding: Option<i64>,
 }
 
-/// Urgency of a job within its group: 0 to 9; due jobs of 9 are started first.
+/// Priority of a job within its group: 0 to 9; due jobs of priority 9 start first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Priority(u8);

@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use crate::clock::UnixMs;
 
-/// Result of an attempt, as the judge decided it.
+/// Outcome of an attempt, as the judge decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The job is done.
+    /// The job has succeeded.
     Success,
-    /// Another try may help.
+    /// The attempt failed, and another one may succeed.
     Retryable,
-    /// No further try can help.
+    /// The attempt failed, and no other one can succeed.
     Permanent,
 }
 

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Waits for its `run_at`.
+    /// The job waits for its `run_at`.
     Scheduled,
-    /// Leased: an attempt is being made.
+    /// An attempt is being made, under a lease.
     Running,
     /// Final: the judge decided that a response was a success.
     Succeeded,
-    /// Final: the job will not be tried again.
+    /// Final: the job has failed and is not tried again.
     Dead,
     /// Final: the job's deadline passed before it succeeded.
     Expired,

@@ -28,12 +28,12 @@ const SINGLE: [&str; 10] = [
     "user-agent",
 ];
 
-/// A header.
+/// Header of a request or a response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct HeaderView {
-    /// Its name.
+    /// Name of the header.
     pub name: String,
-    /// Its value.
+    /// Value of the header.
     pub value: String,
 }
 
@@ -228,10 +228,10 @@ pub fn headers_schema() -> impl Into<RefOr<Schema>> {
     let object = ObjectBuilder::new()
         .schema_type(Type::Object)
         .additional_properties(Some(AdditionalProperties::from(Schema::Object(text.build()))))
-        .description(Some("Values by name."));
+        .description(Some("Values of headers, by name."));
     let list = ArrayBuilder::new()
         .items(Ref::from_schema_name("HeaderView"))
-        .description(Some("In the order in which they are sent; a name may be repeated."));
+        .description(Some("Headers in the order in which they are sent; a name may be repeated."));
     Schema::OneOf(OneOfBuilder::new().item(object).item(list).build())
 }
 

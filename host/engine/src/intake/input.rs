@@ -14,42 +14,43 @@ use carillon_core::json::unique;
 /// Longest name or key, in bytes.
 const NAME_LEN: usize = 255;
 
-/// A job as a client posts it.
+/// Job, as a client posts it.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobDoc {
-    /// Where to deliver: an absolute `http` or `https` URL. A job without one waits for a consumer to pull it.
+    /// Absolute `http` or `https` URL to deliver to. A job without one waits for a consumer to pull it.
     #[serde(default)]
     pub url: Option<String>,
-    /// The method; `POST` by default.
+    /// HTTP method. Default: `POST`.
     #[serde(default)]
     pub method: Option<String>,
-    /// Headers to send: values by name, or a list of objects with `name` and `value`, in which a name may be repeated. `Content-Type` is `application/json` by default where `payload` is given.
+    /// Headers to send: an object of values by name, or a list of objects with `name` and `value`, in which a name may be repeated.
+    /// `Content-Type` is `application/json` by default if `payload` is given.
     #[serde(default)]
     #[schema(schema_with = headers_schema)]
     pub headers: HeadersInput,
-    /// The body as JSON, sent byte for byte as it is written here. At most one of the three payloads.
+    /// Body as JSON, sent byte for byte as it is written here. At most one of `payload`, `payload_text` and `payload_base64` may be given.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     pub payload: Option<Box<RawValue>>,
-    /// The body as text.
+    /// Body as text.
     #[serde(default)]
     pub payload_text: Option<String>,
-    /// The body as base64 (standard alphabet, padded), for any bytes.
+    /// Body in base64 (standard alphabet, padded), for any bytes.
     #[serde(default)]
     pub payload_base64: Option<String>,
-    /// When: RFC 3339, Unix seconds, or `+90s`; now by default, and now if it is past.
+    /// Time when the job is due: RFC 3339, Unix seconds, or `+90s`. Default: now. A time in the past means now.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
     pub run_at: Option<Value>,
-    /// A name of the client's own choosing.
+    /// Name of the client's choice: 1 to 255 bytes. It need not be unique.
     #[serde(default)]
     pub name: Option<String>,
-    /// Labels, texts or one level of namespace: `{"k": "v", "billing": {"invoice": "17"}}`. Policies see them as attributes
-    /// `metadata.k` and `metadata.billing.invoice`.
+    /// Labels: texts, or one level of namespaces of texts, as in `{"k": "v", "billing": {"invoice": "17"}}`. Policies see them as the
+    /// attributes `metadata.k` and `metadata.billing.invoice`.
     #[serde(default)]
     pub metadata: Metadata,
-    /// Whether each of them goes out as a header: `Carillon-Metadata-k`, `Carillon-Metadata-billing-invoice`.
+    /// Whether each label is sent as a header: `Carillon-Metadata-k`, `Carillon-Metadata-billing-invoice`. Default: false.
     #[serde(default)]
     pub metadata_headers: bool,
     /// Overrides of the group's policy configs, by role: `{"retry": {"max_attempts": 3}}`.
@@ -59,64 +60,64 @@ pub struct JobDoc {
     /// Overrides of the group's limits.
     #[serde(default)]
     pub limits: JobLimits,
-    /// Which of the group's due jobs go first: 0 to 9, the most urgent; 4 by default.
+    /// Priority, 0 to 9: due jobs of the group with priority 9 start first. Default: 4.
     #[serde(default)]
     pub priority: Option<Priority>,
-    /// The group's jobs of one key are tried one at a time, in the order in which they were accepted.
+    /// Order key: jobs of the group with the same key are tried one at a time, in the order of their acceptance.
     #[serde(default)]
     pub order_key: Option<String>,
-    /// If the group has accepted a job with this key within `dedupe_window`, that one is answered instead (200).
+    /// Dedupe key: if the group has accepted a job with this key within `dedupe_window`, the response is that job (200), and no job is made.
     #[serde(default)]
     pub dedupe_key: Option<String>,
-    /// How long `dedupe_key` is remembered; `5m` by default, at most `30d`.
+    /// How long `dedupe_key` is remembered, at most `30d`. Default: `5m`.
     #[serde(default)]
     pub dedupe_window: Option<String>,
-    /// At most one job of a key runs in so many seconds: the first now, the next when they are over, and those between are skipped
-    /// (200), because that one does their work.
+    /// Debounce window in seconds: at most one job of a `debounce_key` runs in it. The first job runs now, and the next one when the window
+    /// ends. Jobs in between are skipped: the response is the waiting job (200), which does their work.
     #[serde(default)]
     pub debounce_seconds: Option<f64>,
-    /// With `debounce_seconds`: the first waits, too.
+    /// Whether the first job also waits until the debounce window ends. Default: false.
     #[serde(default)]
     pub debounce_always_delay: bool,
-    /// With `debounce_seconds`: which jobs count as one, whatever their group. By default those with the same method, URL and payload.
+    /// Debounce key: jobs with the same key count as one, whatever their group. Default: jobs of the same method, URL and payload do.
     #[serde(default)]
     pub debounce_key: Option<String>,
-    /// This job takes the place of the group's unfinished jobs of the same `name`: those that wait are cancelled, and one that runs is
-    /// when its attempt is over.
+    /// Whether this job replaces the unfinished jobs of the group with the same `name`: waiting jobs are cancelled at once, and running ones
+    /// when their attempt ends. Default: false.
     #[serde(default)]
     pub replace: bool,
-    /// A job that is made when this one succeeds.
+    /// Document of a job that is made when this one succeeds.
     #[serde(default)]
     #[schema(value_type = Option<JobDoc>, no_recursion)]
     pub on_success: Option<Box<RawValue>>,
-    /// A job that is made when this one ends as a dead letter or expires.
+    /// Document of a job that is made when this one ends as a dead letter or expires.
     #[serde(default)]
     #[schema(value_type = Option<JobDoc>, no_recursion)]
     pub on_failure: Option<Box<RawValue>>,
-    /// Schemes that its URL may have; not a client's to say.
+    /// Schemes that the URL may have; clients cannot set it.
     #[serde(skip)]
     pub schemes: UrlSchemes,
-    /// In `on_success` and `on_failure`: the group of the job that is made, if it is another one.
+    /// In `on_success` and `on_failure` only: name of the group of the follow-up job. Default: the group of this job.
     #[serde(default)]
     pub group: Option<String>,
 }
 
-/// A job's own limits.
+/// Limits of a single job.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobLimits {
-    /// For one request, such as `5s`.
+    /// Time limit of one request, such as `5s`.
     #[serde(default)]
     pub timeout: Option<String>,
-    /// From now until the job is given up, such as `1h`. Retries do not restart it.
+    /// Time from the acceptance of the job until it expires, such as `1h`. Retries do not restart it.
     #[serde(default)]
     pub ttl: Option<String>,
-    /// How long after it was due an attempt may still start, such as `10m`.
+    /// Largest delay after its due time at which an attempt may still start, such as `10m`.
     #[serde(default)]
     pub max_delay: Option<String>,
 }
 
-/// Checks that a name or key is a short text.
+/// Checks the length and the characters of a name or key.
 pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), IntakeError> {
     if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
         return Err(IntakeError::invalid(pointer, format!("1 to {NAME_LEN} bytes are needed, none of them zero")));

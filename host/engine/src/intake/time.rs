@@ -14,12 +14,12 @@ const MAX_SECONDS: f64 = 1e11;
 /// Largest rounding error of a float of this size, in milliseconds.
 const INEXACTNESS_MS: f64 = 0.001;
 
-/// A point in time, as a client gives it. Only described: times are read from JSON values.
+/// Point in time, as a client gives it. Only for the description of the API: times are read from JSON values.
 #[derive(utoipa::ToSchema)]
 #[schema(examples("2026-11-20T10:00:00Z", "+90s", 1_795_168_800))]
 #[serde(untagged)]
 pub enum TimeInput {
-    /// RFC 3339 with an offset, or `+` and a duration from now such as `+90s`.
+    /// RFC 3339 with an offset, or `+` and a duration from now, such as `+90s`.
     Text(String),
     /// Unix seconds.
     Seconds(f64),

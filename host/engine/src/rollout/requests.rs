@@ -23,75 +23,75 @@ const GAP: usize = 8;
 const VALUE_LEN: usize = 1 << 10;
 const BEFORE: usize = 32;
 
-/// Where the request that a version would have sent differs from the one that was sent.
+/// Differences of the request that a version would have sent from the one that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RequestChanges {
-    /// The method; null if it is the same, as with all of these.
+    /// HTTP method; null if it is the same, as for all of these members.
     pub method: Option<TextChange>,
-    /// The URL.
+    /// URL.
     pub url: Option<TextChange>,
-    /// The headers that differ. Those whose values are keys (`auth_headers`) are not looked at.
+    /// Headers that differ. Headers whose values are keys (`auth_headers`) are not compared.
     pub headers: Vec<HeaderChange>,
-    /// The names of all headers, if those that are in both do not come in the same order.
+    /// Names of all headers, if the common ones are in another order.
     pub header_order: Option<OrderChange>,
-    /// The body.
+    /// Body.
     pub body: Option<BodyChange>,
 }
 
-/// A text that differs. Of more than a KiB, only what is around the first byte that differs.
+/// Text that differs. Of a text longer than 1 KiB, only the surroundings of the first different byte are shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct TextChange {
-    /// What was sent.
+    /// Text that was sent.
     pub said: String,
-    /// What the version would have sent.
+    /// Text that the version would have sent.
     pub shadow: String,
 }
 
-/// A header that differs. A value that is no text is shown as `hex` and its bytes; one of more than a KiB as a text is.
+/// Header that differs. A value that is not text is shown as `hex` and its bytes. A value longer than 1 KiB is shown like a long text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct HeaderChange {
-    /// Its name.
+    /// Name of the header.
     pub name: String,
-    /// The values that were sent; none if it was not there.
+    /// Values that were sent; empty if the header was absent.
     pub said: Vec<String>,
-    /// Those that the version would have sent.
+    /// Values that the version would have sent.
     pub shadow: Vec<String>,
 }
 
-/// An order that differs.
+/// Order that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct OrderChange {
-    /// As it was sent.
+    /// Order that was sent.
     pub said: Vec<String>,
-    /// As the version would have sent it.
+    /// Order that the version would have sent.
     pub shadow: Vec<String>,
 }
 
-/// A body that differs.
+/// Body that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BodyChange {
-    /// The bytes that were sent.
+    /// Size of the body that was sent, in bytes.
     pub said_length: usize,
-    /// Those that the version would have sent.
+    /// Size of the body that the version would have sent, in bytes.
     pub shadow_length: usize,
-    /// What differs: of two bodies of the same length each place, else all between what both begin and end with.
+    /// Parts that differ: between two bodies of the same size, each such place; else the part between the common beginning and the common end.
     pub parts: Vec<BodyPart>,
-    /// How many more places there are.
+    /// Number of further parts, which are not listed.
     pub more: usize,
 }
 
-/// A part of a body that differs.
+/// Part of a body that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BodyPart {
-    /// How many bytes are in front of it, in both.
+    /// Offset of the part, in bytes; it is the same in both bodies.
     pub offset: usize,
-    /// How many bytes it has in what was sent.
+    /// Size of the part that was sent, in bytes.
     pub said_length: usize,
-    /// How many it would have had.
+    /// Size of the part that the version would have sent, in bytes.
     pub shadow_length: usize,
-    /// Its bytes in what was sent, in hex; the first 64.
+    /// Bytes that were sent, in hexadecimal digits; the first 64.
     pub said_hex: String,
-    /// What they would have been.
+    /// Bytes that the version would have sent, in hexadecimal digits; the first 64.
     pub shadow_hex: String,
 }
 

@@ -3,14 +3,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// The names of the parts of a document that a change concerns: for a group its roles, and `limits`, `auth_headers` and the like.
+/// Names of the settings that a change concerns: for a group its roles, and `limits`, `auth_headers` and the like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Changes {
-    /// What was there before and is not any more.
+    /// Settings that were there before and are gone.
     pub removed: Vec<String>,
-    /// What was not there before.
+    /// Settings that were not there before.
     pub added: Vec<String>,
-    /// What was there and is another value now.
+    /// Settings whose value is different.
     pub changed: Vec<String>,
 }
 

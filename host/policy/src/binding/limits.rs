@@ -49,30 +49,30 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
-/// Limits as they are written.
+/// Limits of a group, as they are written.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsDoc {
-    /// How many attempts of the group run at once.
+    /// Largest number of attempts of the group that run at once.
     pub concurrency: Option<u32>,
-    /// How many of them go to one receiver (scheme, host, port) at once. As many as run by default.
+    /// Largest number of attempts of the group to one receiver (scheme, host, port) at once. Default: the group's `concurrency`.
     pub host_concurrency: Option<u32>,
-    /// How many start in a period: `100/s`, `600/min`, `5000/h`.
+    /// Rate at which attempts start: `100/s`, `600/min`, `5000/h`.
     pub rate: Option<String>,
-    /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
+    /// Number of attempts that may start at once after a pause; requires `rate`. Default: the count of the rate.
     pub burst: Option<u32>,
-    /// How long one request may take, such as `10s`.
+    /// Time limit of one request, such as `10s`.
     pub timeout: Option<String>,
-    /// How long after its acceptance a job is tried, such as `1h`. Retries do not restart it.
+    /// Time from the acceptance of a job until it expires, such as `1h`. Retries do not restart it.
     pub ttl: Option<String>,
-    /// How long after it was due an attempt may still start, such as `10m`.
+    /// Largest delay after its due time at which an attempt may still start, such as `10m`.
     pub max_delay: Option<String>,
-    /// How many redirects one delivery follows: 0 (the default: the redirect itself is the answer) to 10.
+    /// Largest number of redirects that one delivery follows: 0 to 10. Default: 0, where the redirect itself is the response that is judged.
     pub redirects: Option<u32>,
-    /// How much of what starts it gets, compared with the tenant's other groups that have jobs due: 1 (the default) to 100.
+    /// Share of the attempts that start, relative to the tenant's other groups with due jobs: 1 to 100. Default: 1.
     pub weight: Option<u32>,
-    /// How many bytes of an answer's body are kept with the attempt: 0 for none, at most what the judge is shown. What is not kept
-    /// cannot be judged again by a replay or a backtest.
+    /// Number of bytes of a response's body that are kept with the attempt: 0 for none, at most as many as the judge is shown. A replay or a
+    /// backtest cannot judge the bytes that are not kept.
     pub recorded_body: Option<usize>,
 }
 
@@ -88,26 +88,26 @@ pub struct Quota {
     weight: Option<u32>,
 }
 
-/// A quota as it is written.
+/// Quota of a tenant, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaDoc {
-    /// How many attempts of all groups run at once.
+    /// Largest number of attempts of all groups that run at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
+    /// Rate at which attempts of all groups start: `100/s`, `600/min`, `5000/h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<String>,
-    /// With a `rate`: how many may start at once after a pause. As many as the rate counts by default.
+    /// Number of attempts that may start at once after a pause; requires `rate`. Default: the count of the rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// How much of what starts the tenant gets, compared with others that have jobs due: 1 (the default) to 100.
+    /// Share of the attempts that start, relative to other tenants with due jobs: 1 to 100. Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// How many versions of plugins of its own it may have.
+    /// Largest number of versions of its own plugins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugins: Option<usize>,
-    /// How many bytes their components may have together.
+    /// Largest size of their components together, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin_bytes: Option<usize>,
 }

@@ -140,14 +140,14 @@ pub struct Effective {
     pub rollback_on_quarantine: bool,
 }
 
-/// Which version of its group's policy a job follows.
+/// Version of its group's policy that a job follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pin {
-    /// The one in force.
+    /// The version in force.
     #[default]
     Group,
-    /// The one that was in force when it was accepted.
+    /// The version that was in force when the job was accepted.
     Job,
 }
 

@@ -102,7 +102,7 @@ async fn what_cannot_be_made_is_said_and_nothing_goes_round_in_a_circle() {
     api.put("/v1/groups/c", watched(&url, json!("b"))).await.problem_at(422, "/observe/jobs");
     api.put_group("a", watched(&url, json!("a"))).await;
     api.job_id("a", json!({"url": url})).await;
-    let said = |observer: &Value| observer["log"].to_string().contains("asks for jobs itself");
+    let said = |observer: &Value| observer["log"].to_string().contains("requests jobs itself");
     let observer = until_observed(api, "a", said).await;
     assert_eq!(observer["jobs"], 0);
 

@@ -131,7 +131,7 @@ async fn a_draft_is_not_the_newest_version_and_is_named_after_its_own() {
     for other in ["0.1.1-dev.1", "0.1.0-dev", "0.1.0-dev.x", "0.1.0-beta.1", "0.1.0-dev.-1", "0.1.0-dev.1.2"] {
         let problem = put(other).await.problem(422);
         assert!(
-            problem["detail"].as_str().unwrap().contains("it calls itself `judge-json-ok@0.1.0`"),
+            problem["detail"].as_str().unwrap().contains("it states the name `judge-json-ok@0.1.0`"),
             "{other}: {problem}"
         );
     }

@@ -276,20 +276,20 @@ async fn problems_speak_of_json_and_name_the_field() {
 async fn a_body_of_another_kind_says_what_is_needed() {
     let (host, _) = host_with_group().await;
     for (method, path, body, detail) in [
-        (Method::POST, "/v1/groups/g/jobs/batch", "[]", "a JSON object with `jobs` is needed, not an array"),
-        (Method::PUT, "/v1/keys/x", r#"["s"]"#, "a JSON object is needed, not an array"),
-        (Method::PUT, "/v1/groups/g", "7", "a JSON object is needed, not a number"),
+        (Method::POST, "/v1/groups/g/jobs/batch", "[]", "expected a JSON object with `jobs`, got an array"),
+        (Method::PUT, "/v1/keys/x", r#"["s"]"#, "expected a JSON object, got an array"),
+        (Method::PUT, "/v1/groups/g", "7", "expected a JSON object, got a number"),
         (
             Method::POST,
             "/v1/groups/g/leases",
             r#"{"max": -1}"#,
-            "a whole number from 0 to 4294967295 is needed, not the number `-1`",
+            "expected a whole number from 0 to 4294967295, got the number `-1`",
         ),
         (
             Method::POST,
             "/v1/groups/g/jobs",
             r#"{"ulr": "http://x/"}"#,
-            "there is no field `ulr` here; did you mean `url`?",
+            "the field `ulr` is unknown; did you mean `url`?",
         ),
     ] {
         let problem = host.api.raw(method, path, body).await.problem(400);

@@ -68,7 +68,7 @@ async fn of_a_component_that_is_refused_there_is_the_reason_and_what_can_be_know
     let module = wat::parse_str("(module (memory 2))").unwrap();
     let failing = embed(&bytes, &[golden("permanent")]);
     for (component, reason, key, value) in [
-        (&network[..], "nothing leaves a policy", "imports", json!(["wasi:http/types@0.2.0"])),
+        (&network[..], "a policy has no network access", "imports", json!(["wasi:http/types@0.2.0"])),
         (&module[..], "core module", "memory_minimum", json!(2 << 16)),
         (&bytes[..bytes.len() / 2], "", "size", json!(bytes.len() / 2)),
         (b"hello", "not a WebAssembly component", "exports", json!([])),

@@ -76,7 +76,7 @@ async fn lost_master_key_is_replaced_on_purpose_and_its_keys_are_named() {
         host.api.put("/v1/groups/g", json!({"sign": {"plugin": "werkzeug-cookie", "keys": ["k"]}})).await,
     ] {
         let warnings = answer.expect(200)["warnings"].to_string();
-        assert!(warnings.contains("the key `k` cannot be used"), "{warnings}");
+        assert!(warnings.contains("the key `k` cannot be decrypted"), "{warnings}");
     }
     host.api.put("/v1/keys/k", json!({"secret": "s"})).await.expect(204);
     assert_eq!(host.api.get("/v1/groups/g").await.expect(200).get("warnings"), None);

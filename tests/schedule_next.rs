@@ -121,7 +121,7 @@ async fn a_schedule_that_can_never_run_is_refused_unless_it_is_put_again() {
 async fn words_point_at_what_is_meant() {
     let (_, _, host, _) = started().await;
     for (field, value, pointer, hint) in [
-        ("cron", json!("CRON_TZ=Europe/Berlin 0 9 * * *"), "/cron", "`time_zone` is `Europe/Berlin`"),
+        ("cron", json!("CRON_TZ=Europe/Berlin 0 9 * * *"), "/cron", "set `time_zone` to `Europe/Berlin`"),
         ("time_zone", json!("localtime"), "/time_zone", "not an IANA time zone"),
         ("time_zone", json!("posixrules"), "/time_zone", "not an IANA time zone"),
         ("time_zone", json!("Factory"), "/time_zone", "not an IANA time zone"),

@@ -42,7 +42,7 @@ async fn a_tenant_with_signers_takes_what_they_signed_and_nothing_else() {
 
     let problem = upload(&host.api, PATH, bytes.clone()).await.problem(403);
     assert!(problem["detail"].as_str().unwrap().contains("Carillon-Signature"), "{problem}");
-    assert!(push(&["--signing-key", &file("stranger")]).await.error(1).contains("none of the tenant's signers"));
+    assert!(push(&["--signing-key", &file("stranger")]).await.error(1).contains("not by one of the tenant's signers"));
     assert!(push(&["--signing-key", &file("ci.pub")]).await.error(1).contains("openssl genpkey"));
     let forged = host.api.request(Method::PUT, PATH).header("carillon-signature", "AAAA").body(bytes.clone());
     host.api.send(forged).await.problem(403);

@@ -106,7 +106,7 @@ fn hostile() -> Vec<(&'static str, Bytes, &'static str)> {
         ),
         ("a type that doubles", doubling_type(60), "type"),
         ("instances without end", disguised(&format!("{empty}{instances}")), "instances"),
-        ("an import of the network", network(), "nothing leaves a policy"),
+        ("an import of the network", network(), "a policy has no network access"),
         ("no role", wat::parse_str("(component)").unwrap().into(), "meta"),
         ("a pattern that swells", with_schema(r#"{"pattern":"(a{500}){99}"}"#), "a pattern that is too large"),
         ("many patterns", with_schema(&patterns(33)), "too many patterns: at most 32"),
@@ -238,7 +238,7 @@ async fn names_that_look_like_others_are_shown_as_what_they_are() {
         assert!(said.contains("is not a semantic version"), "{said}");
     }
     let said = reason(&host, "/v1/plugins/judge-json-0k/versions/0.1.0", component().await).await;
-    assert!(said.contains("calls itself `judge-json-ok@0.1.0`"), "{said}");
+    assert!(said.contains("states the name `judge-json-ok@0.1.0`"), "{said}");
     upload(&host.api, "/v1/plugins/backoff/versions/9.0.0", component().await).await.problem(409);
 }
 
@@ -305,7 +305,7 @@ async fn nothing_is_kept_of_what_was_refused_or_deleted() {
     let others = kept(&cache);
     let bytes = component().await;
     let said = reason(&host, MINE, bytes.clone()).await;
-    assert!(said.contains("calls itself"), "{said}");
+    assert!(said.contains("states the name"), "{said}");
     assert_eq!(kept(&cache), others, "it was compiled, and refused");
     let acme = host.api.tenant("acme").await;
     for tenant in [&acme, &host.api] {
@@ -328,7 +328,7 @@ async fn a_tenants_plugins_are_bounded_by_its_quota() {
     put(json!({"plugins": 2, "plugin_bytes": bytes.len() * 3 / 2})).await;
     upload(&acme, &draft(1), bytes.clone()).await.expect(201);
     let full = upload(&acme, &draft(2), bytes.clone()).await.problem(413);
-    assert!(full["detail"].as_str().unwrap().contains(&format!("it would be {}", bytes.len() * 2)), "{full}");
+    assert!(full["detail"].as_str().unwrap().contains(&format!("they would have {}", bytes.len() * 2)), "{full}");
     put(json!({"plugins": 2})).await;
     // Several at once are counted one by one.
     let uploads = (2..6).map(|number| {

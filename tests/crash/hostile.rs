@@ -75,8 +75,8 @@ async fn a_description_that_cannot_be_used_is_refused() {
     let judging =
         |name: &str, version: &str, schema: &str| Guest::describing(name, version, schema).role("judge", PLAIN);
     for (guest, expected) in [
-        (judging("other", "1.0.0", "{}"), "calls itself `other@1.0.0`"),
-        (judging("guest", "1.1.0", "{}"), "calls itself `guest@1.1.0`"),
+        (judging("other", "1.0.0", "{}"), "states the name `other@1.0.0`"),
+        (judging("guest", "1.1.0", "{}"), "states the name `guest@1.1.0`"),
         (judging("guest", "1.0.0", "{"), "not JSON"),
         (judging("guest", "1.0.0", "7"), "not a JSON Schema"),
         (judging("guest", "1.0.0", r#"{"type": "nothing"}"#), "not a JSON Schema"),

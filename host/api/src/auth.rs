@@ -45,7 +45,7 @@ pub(super) async fn require(State(role): State<AccessRole>, request: Request, ne
     let access = request.extensions().get::<Access>().ok_or_else(Problem::unauthenticated)?;
     if access.role < role {
         let (has, needs) = (format!("{:?}", access.role).to_lowercase(), format!("{role:?}").to_lowercase());
-        return Err(Problem::forbidden(format!("the token's role is {has}; this takes {needs}")));
+        return Err(Problem::forbidden(format!("the token's role is {has}; the request requires {needs}")));
     }
     Ok(next.run(request).await)
 }
@@ -55,7 +55,7 @@ pub(super) async fn require_operator(request: Request, next: Next) -> Result<Res
     if request.extensions().get::<Access>().is_some_and(|access| access.operator) {
         return Ok(next.run(request).await);
     }
-    Err(Problem::forbidden("only an operator's token, such as the one of the first start, manages tenants"))
+    Err(Problem::forbidden("only an operator's token, such as the one of the first start, can manage tenants"))
 }
 
 impl ApiState {
@@ -80,7 +80,7 @@ impl ApiState {
             return Ok(access);
         }
         if !access.operator {
-            return Err(Problem::forbidden("only an operator acts for another tenant"));
+            return Err(Problem::forbidden("only an operator's token can act for another tenant (`Carillon-Tenant`)"));
         }
         let tenant = self.catalog.tenant(name).ok_or_else(|| Problem::unknown("tenant", name))?;
         Ok(Access { tenant, ..access })

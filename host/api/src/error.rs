@@ -88,7 +88,7 @@ impl Problem {
     /// 401.
     #[must_use]
     pub fn unauthenticated() -> Self {
-        let detail = "a valid token is needed: `Authorization: Bearer …`";
+        let detail = "the request has no valid token: send `Authorization: Bearer …`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication required", detail)
     }
 
@@ -119,7 +119,7 @@ impl Problem {
     /// 405.
     #[must_use]
     pub fn wrong_method(method: &str, path: &str) -> Self {
-        let detail = format!("`{}` does not take {}", path.escape_debug(), method.escape_debug());
+        let detail = format!("`{}` does not support the method {}", path.escape_debug(), method.escape_debug());
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
     }
 
@@ -136,14 +136,14 @@ impl Problem {
     /// 415: the body is compressed.
     #[must_use]
     pub fn encoded(encoding: &str) -> Self {
-        let detail = format!("bodies are taken as they are, not in the encoding `{}`", encoding.escape_debug());
+        let detail = format!("`Content-Encoding: {}` is not supported: send the body uncompressed", encoding.escape_debug());
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "Unsupported content encoding", detail)
     }
 
     /// 408.
     #[must_use]
     pub fn too_slow() -> Self {
-        let detail = "the request did not arrive, or was not answered, within `server.request_timeout`; what it was to change may still be changed";
+        let detail = "the request was not received and processed within `server.request_timeout`; its changes may still take effect";
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
     }
 
@@ -163,15 +163,15 @@ impl Problem {
     /// 503, until somebody makes room.
     #[must_use]
     pub fn storage_full() -> Self {
-        let detail = "the disk of the store is full: nothing was written; send the request again when there is room";
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-full", "The storage is full", detail);
+        let detail = "the disk of the store is full and nothing was written: free disk space and send the request again";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-full", "Storage full", detail);
         Self { retry_after: Some(FULL_AGAIN), ..problem }
     }
 
     /// 500; the log says more.
     #[must_use]
     pub fn internal() -> Self {
-        let detail = "the server failed; its log says why";
+        let detail = "the server failed; its log has the cause";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error", detail)
     }
 
@@ -244,13 +244,13 @@ impl From<StoreError> for Problem {
                 StatusCode::CONFLICT,
                 "idempotency-key-reused",
                 "Idempotency key already used",
-                "this `Idempotency-Key` was used for a request with another body or path: take a new key",
+                "this `Idempotency-Key` was used for a request with another body or path: use a new key",
             ),
             StoreError::Unavailable(text) => {
                 tracing::error!(error = text, "the store is unavailable");
                 // It may have been too late only for the answer.
                 Self::unavailable(
-                    "the store does not answer; what was to be written may have been: send it again with the same `Idempotency-Key`",
+                    "the store does not respond; the change may have been stored: send the request again with the same `Idempotency-Key`",
                 )
             }
             StoreError::Full(text) => {
@@ -285,7 +285,7 @@ impl From<CatalogError> for Problem {
             CatalogError::TooLarge(text) => Self::too_large(text),
             CatalogError::Plugin(error) => error.into(),
             CatalogError::Unsigned(text) => Self::unsigned(text),
-            CatalogError::Gone => Self::conflict("it was removed in the same moment"),
+            CatalogError::Gone => Self::conflict("another request removed it at the same time"),
             CatalogError::Store(error) => error.into(),
         }
     }

@@ -60,9 +60,9 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
     }
     Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::too_large("the body is larger than this server takes (`server.body_limit`)")
+            Problem::too_large("the body is larger than `server.body_limit` allows")
         }
-        _ => Problem::malformed(None, "the body broke off"),
+        _ => Problem::malformed(None, "the body ended before it was complete"),
     })
 }
 

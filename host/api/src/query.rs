@@ -83,7 +83,7 @@ impl KnownParameters {
             let parameter = known.iter().find_map(|known| known.meant_by(&name));
             let parameter = parameter.ok_or_else(|| unknown(&name, known))?;
             if seen.contains(&parameter) {
-                return Err(Problem::parameter(&name, "it is given more than once"));
+                return Err(Problem::parameter(&name, format!("the query parameter `{}` is given more than once", name.escape_debug())));
             }
             parameter.0.check(&value)?;
             seen.push(parameter);
@@ -121,12 +121,12 @@ impl Known {
 
     fn check(&self, value: &str) -> Result<(), Problem> {
         let refused = |rule: String| {
-            Err(Problem::parameter(&self.name, format!("`{}` is not possible: {rule}", value.escape_debug())))
+            Err(Problem::parameter(&self.name, format!("`{}` is not allowed: {rule}", value.escape_debug())))
         };
         match self.form {
-            Form::Flag if !["true", "false"].contains(&value) => refused("it is `true` or `false`".to_owned()),
+            Form::Flag if !["true", "false"].contains(&value) => refused("it must be `true` or `false`".to_owned()),
             Form::Whole { least, most } if !value.parse().is_ok_and(|number: i64| (least..=most).contains(&number)) => {
-                refused(format!("it is a whole number from {least} to {most}"))
+                refused(format!("it must be a whole number from {least} to {most}"))
             }
             _ => Ok(()),
         }

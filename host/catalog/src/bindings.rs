@@ -100,7 +100,7 @@ impl Catalog {
         let (Written::Whole(policy) | Written::Declared(policy) | Written::Part(policy)) = &written;
         let roles = roles_of(policy);
         if let Some(field) = policy.as_object().and_then(|all| all.keys().find(|field| roles.get(field).is_none())) {
-            let message = "a version of a policy has encode, sign, judge, retry and observe; the rest is the group's";
+            let message = "a version of a policy has only `encode`, `sign`, `judge`, `retry` and `observe`";
             return Err(Invalid::at(pointer_to(field), message).into());
         }
         let own = self.pin(group.tenant.id, self.written_over(&group.tenant, &group.name, Some(group), &written));
@@ -193,7 +193,7 @@ impl Catalog {
         author: &Author,
     ) -> Result<Arc<Group>, CatalogError> {
         if !(1..=100).contains(&percent) {
-            return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
+            return Err(Invalid::at("/percent", "`percent` must be from 1 to 100").into());
         }
         self.usable(group, version).await?;
         let shadow = Shadow { version, percent, since: self.now(), by: author.by.clone() };

@@ -12,15 +12,15 @@ impl Catalog {
     /// Returns an error if the version does not exist, is in force or is no longer valid, or if a bound of the canary is not valid.
     pub async fn begin_canary(&self, group: &Group, canary: Canary) -> Result<Arc<Group>, CatalogError> {
         if !(1..=99).contains(&canary.percent) {
-            return Err(Invalid::at("/percent", "a number from 1 to 100 is needed").into());
+            return Err(Invalid::at("/percent", "`percent` must be from 1 to 100").into());
         }
         for (pointer, share) in [("/max_faults", canary.max_faults), ("/max_differences", canary.max_differences)] {
             if !(0.0..=1.0).contains(&share) {
-                return Err(Invalid::at(pointer, "a share is a number from 0 to 1").into());
+                return Err(Invalid::at(pointer, "the share must be a number from 0 to 1").into());
             }
         }
         if canary.min_attempts == 0 {
-            return Err(Invalid::at("/min_attempts", "a number of at least 1 is needed").into());
+            return Err(Invalid::at("/min_attempts", "`min_attempts` must be at least 1").into());
         }
         let version = canary.version;
         self.usable(group, version).await?;
@@ -50,7 +50,7 @@ impl Catalog {
         let change = |group: Option<&Group>| {
             let group = group.ok_or(CatalogError::Gone)?;
             if group.rollout.canary.as_ref() != Some(canary) {
-                return Err(CatalogError::Conflict(format!("version {} is no longer tried out", canary.version)));
+                return Err(CatalogError::Conflict(format!("version {} is no longer the canary", canary.version)));
             }
             Ok(group.moved(|rollout| rollout.end_canary(author, initiator, now)))
         };

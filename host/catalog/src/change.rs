@@ -63,5 +63,5 @@ impl Catalog {
 
 /// Returns the error for a change for which other nodes were faster too often.
 pub(super) fn busy() -> CatalogError {
-    StoreError::Unavailable("the configuration is changed by other requests all the time".to_owned()).into()
+    StoreError::Unavailable("other requests keep changing the configuration: try again".to_owned()).into()
 }

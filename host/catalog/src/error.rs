@@ -23,7 +23,7 @@ pub enum CatalogError {
     #[error("{0}")]
     Unsigned(String),
     /// Another caller removed the entity at the same moment.
-    #[error("it was removed in the same moment")]
+    #[error("another request removed it at the same time")]
     Gone,
     /// The store failed.
     #[error("{0}")]

@@ -157,7 +157,7 @@ impl Catalog {
             let key = before.ok_or(CatalogError::Gone)?;
             let mut versions = key.live(self.now()).filter(|version| version.number != number).map(SealedVersion::from);
             let only = || {
-                let text = "it is the only version: delete the key, or put a new version first";
+                let text = "the only version of a key cannot be deleted: delete the key, or put a new version first";
                 CatalogError::Conflict(text.to_owned())
             };
             let newest = SealedVersion { expires_at: None, ..versions.next().ok_or_else(only)? };
@@ -205,7 +205,7 @@ impl Catalog {
         let Some(mut groups) = groups else { return Ok(None) };
         if groups.len() > GRANTS {
             return Err(
-                Invalid::at("/groups", format!("a key is granted to all groups, or to at most {GRANTS}")).into()
+                Invalid::at("/groups", format!("`groups` must have at most {GRANTS} names")).into()
             );
         }
         for (index, group) in groups.iter().enumerate() {
@@ -263,10 +263,10 @@ fn older(
     let other = |version: &&KeyVersion| !version.material.as_ref().is_some_and(|material| material.is_same(new));
     let kept: Vec<_> = key.live(now).filter(other).collect();
     if kept.iter().any(|version| KeyKind::Header == version.kind || KeyKind::Header == kind) {
-        return Err(Invalid::at("/overlap", "a header has one value at a time; only keys that sign can overlap"));
+        return Err(Invalid::at("/overlap", "`overlap` is not allowed for the kind `header`, which has one value at a time"));
     }
     if kept.len() >= VERSIONS {
-        let message = format!("{} versions sign already, which is the most; remove one first", kept.len());
+        let message = format!("the key has {} versions that sign, the most that it can have: remove one first", kept.len());
         return Err(Invalid::at("/overlap", message));
     }
     let end = |version: &KeyVersion| overlap.end(version.expires_at, now);

@@ -88,11 +88,11 @@ impl Catalog {
         let described = examine(&self.runtime, tenant.id, &admitted.plugin, &component);
         let described = tokio::time::timeout(EXAMINATION, described).await.map_err(|_| {
             let most = carillon_core::duration::format(EXAMINATION);
-            LoadError::Golden(format!("what it says of itself and its golden tests take longer than {most}"))
+            LoadError::Golden(format!("the component's description and its golden tests take longer than {most}"))
         })??;
         let said = PluginName { name: described.name, version: Some(described.version) };
         if said != full && !is_draft(&full, &said) {
-            let text = format!("it calls itself `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
+            let text = format!("it states the name `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
         let (size, doc) = (described.doc.size, PluginDoc { signed_by, ..described.doc });
@@ -124,12 +124,12 @@ impl Catalog {
         let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
         let (count, bytes) = own.fold((0, size), |(count, bytes), plugin| (count + 1, bytes + plugin.doc.size));
         if let Some(most) = quota.plugins.filter(|most| count >= *most) {
-            let text = format!("the tenant may have {most} versions of plugins, and has {count}: delete one first");
+            let text = format!("the tenant's quota allows {most} versions of plugins, and it has {count}: delete one first");
             return Err(CatalogError::Conflict(text));
         }
         match quota.plugin_bytes.filter(|most| bytes > *most) {
             Some(most) => Err(CatalogError::TooLarge(format!(
-                "the components of the tenant's plugins may have {most} bytes together; with this one it would be {bytes}"
+                "the tenant's quota allows {most} bytes of plugins; with this one they would have {bytes}"
             ))),
             None => Ok(()),
         }
@@ -163,7 +163,7 @@ impl Catalog {
     ) -> Result<Option<Arc<PluginVersion>>, CatalogError> {
         let Some(plugin) = self.own_plugin(tenant, name)? else { return Ok(None) };
         if deprecated.as_ref().is_some_and(|why| why.is_empty() || why.len() > REASON_LEN) {
-            let message = format!("a reason has 1 to {REASON_LEN} bytes");
+            let message = format!("`deprecated` must have 1 to {REASON_LEN} bytes");
             return Err(Invalid::at("/deprecated", message).into());
         }
         let doc = document(&PluginDoc { deprecated, ..plugin.doc.clone() });
@@ -219,7 +219,7 @@ impl Catalog {
             let has_no_key = used.role == Role::Sign && used.keys.is_empty() && plugin.doc.uses_keys;
             let no_key = has_no_key.then(|| {
                 format!(
-                    "sign: `{}` signs with keys, and `sign.keys` names none: jobs wait for ever until it does",
+                    "sign: `{}` signs with keys, but `sign.keys` names none: jobs wait until it names one",
                     plugin.full_name()
                 )
             });
@@ -235,7 +235,7 @@ impl Catalog {
         let unusable = keys.filter(|name| self.key(tenant.id, name).is_none_or(|key| key.newest.material.is_none()));
         unusable
             .map(|name| {
-                format!("the key `{name}` cannot be used: it is encrypted under another master key; put it again")
+                format!("the key `{name}` cannot be decrypted: it was encrypted under another master key; put it again")
             })
             .collect()
     }

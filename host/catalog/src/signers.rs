@@ -34,17 +34,17 @@ pub struct Signers(Vec<(SignerDoc, VerifyingKey)>);
 impl Signers {
     pub(super) fn parse(docs: Vec<SignerDoc>) -> Result<Self, Invalid> {
         if docs.len() > MOST {
-            return Err(Invalid::at("", format!("a tenant has at most {MOST} signers")));
+            return Err(Invalid::at("", format!("`plugin_signers` must have at most {MOST} entries")));
         }
         let mut signers: Vec<(SignerDoc, VerifyingKey)> = Vec::with_capacity(docs.len());
         for (index, doc) in docs.into_iter().enumerate() {
             check_name("signer", &doc.name).map_err(|message| Invalid::at(format!("/{index}/name"), message))?;
             if signers.iter().any(|(known, _)| known.name == doc.name) {
-                return Err(Invalid::at(format!("/{index}/name"), "two signers have this name"));
+                return Err(Invalid::at(format!("/{index}/name"), "the name of a signer is given twice"));
             }
             let key = VerifyingKey::from_public_key_pem(&doc.public_key).ok().filter(|key| !key.is_weak());
             let key = key.ok_or_else(|| {
-                let message = "this is not an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it";
+                let message = "`public_key` is not an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it";
                 Invalid::at(format!("/{index}/public_key"), message)
             })?;
             signers.push((doc, key));
@@ -65,12 +65,12 @@ impl Signers {
         }
         let unsigned = |text: &str| CatalogError::Unsigned(text.to_owned());
         let signature = signature.ok_or_else(|| {
-            unsigned("this tenant takes signed plugins only: send an Ed25519 signature of the component's bytes, in base64, as `Carillon-Signature`")
+            unsigned("the tenant accepts only signed plugins: send an Ed25519 signature of the component's bytes, in base64, as `Carillon-Signature`")
         })?;
         let bytes = STANDARD.decode(signature.trim()).ok().and_then(|bytes| Signature::from_slice(&bytes).ok());
         let signature = bytes.ok_or_else(|| unsigned("`Carillon-Signature` is not 64 bytes in base64"))?;
         let signer = self.0.iter().find(|(_, key)| key.verify_strict(component, &signature).is_ok());
-        let signer = signer.ok_or_else(|| unsigned("none of the tenant's signers has signed these bytes"))?;
+        let signer = signer.ok_or_else(|| unsigned("the signature is not by one of the tenant's signers"))?;
         Ok(Some(signer.0.name.clone()))
     }
 }
@@ -108,11 +108,11 @@ mod tests {
         let signers = Signers::parse(vec![doc("other", &other), doc("ci", &KEY)]).unwrap();
         let signature = STANDARD.encode(KEY.sign(b"component").to_bytes());
         assert_eq!(signers.verify(b"component", Some(&signature)).unwrap().as_deref(), Some("ci"));
-        assert!(refused(&signers, b"another", Some(&signature)).contains("none of"));
+        assert!(refused(&signers, b"another", Some(&signature)).contains("not by one of"));
         assert!(refused(&signers, b"component", None).contains("Carillon-Signature"));
         assert!(refused(&signers, b"component", Some("!")).contains("64 bytes"));
         let stranger = SigningKey::from_bytes(&[9; 32]).sign(b"component");
-        assert!(refused(&signers, b"component", Some(&STANDARD.encode(stranger.to_bytes()))).contains("none of"));
+        assert!(refused(&signers, b"component", Some(&STANDARD.encode(stranger.to_bytes()))).contains("not by one of"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::change::{MAX_TRIES, busy};
 use super::signers::Signers;
 use super::{Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
 use carillon_core::job::TenantId;
+use carillon_core::json::read_value;
 use carillon_policy::binding::{Changes, Invalid, Quota, QuotaDoc, compose};
 use carillon_store::{Kind, Precondition, PutEntity};
 
@@ -34,7 +35,7 @@ impl TenantPatch {
         compose(&mut defaults, inherited, &Value::Object(self.defaults.clone()));
         let mut quota = document(&tenant.quota.doc);
         json_patch::merge(&mut quota, &Value::Object(self.quota.clone()));
-        let quota = QuotaDoc::deserialize(quota).map_err(|error| Invalid::at("/quota", error.to_string()))?;
+        let quota = read_value(&quota).map_err(|error| Invalid::at("/quota", error.message))?;
         let mut plugin_signers = tenant.signers.docs();
         for (name, public_key) in &self.plugin_signers {
             let place = plugin_signers.iter().position(|known| known.name == *name);
@@ -145,7 +146,7 @@ impl Catalog {
     /// Returns an error if it is the default tenant, or still has groups.
     pub async fn delete_tenant(&self, name: &str) -> Result<bool, CatalogError> {
         if name == DEFAULT_TENANT {
-            return Err(CatalogError::Conflict(format!("the tenant `{DEFAULT_TENANT}` is always there")));
+            return Err(CatalogError::Conflict(format!("the tenant `{DEFAULT_TENANT}` cannot be deleted")));
         }
         for _ in 0..MAX_TRIES {
             // A group that another node made a moment ago counts; one that is made from now on makes this decide again.

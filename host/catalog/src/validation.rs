@@ -55,7 +55,7 @@ pub(super) fn token_name(name: &str) -> Result<(), Invalid> {
     }
     Err(Invalid::at(
         "/name",
-        format!("the name of a token has at most {TOKEN_NAME_LEN} bytes and no control characters"),
+        format!("the name of a token must have at most {TOKEN_NAME_LEN} bytes and no control characters"),
     ))
 }
 
@@ -94,14 +94,14 @@ impl Catalog {
         let limits = &effective.limits;
         if limits.timeout > self.bounds.max_timeout {
             let most = carillon_core::duration::format(self.bounds.max_timeout);
-            return Err(Invalid::at("/limits/timeout", format!("this server allows at most {most}")).into());
+            return Err(Invalid::at("/limits/timeout", format!("`timeout` must be at most {most} (`delivery.max_timeout`)")).into());
         }
         if let Some(group) = effective.observe.as_ref().and_then(|used| used.jobs.as_deref()) {
             self.jobs_group(tenant.id, group).map_err(|message| Invalid::at("/observe/jobs", message))?;
         }
         let most = self.bounds.max_recorded_body;
         if limits.recorded_body.is_some_and(|size| size > most) {
-            return Err(Invalid::at("/limits/recorded_body", format!("this server reads at most {most} bytes")).into());
+            return Err(Invalid::at("/limits/recorded_body", format!("`recorded_body` must be at most {most} bytes (`delivery.response_judge_limit`)")).into());
         }
         match &effective.dead_letters {
             Some(group) if self.group(tenant.id, group).is_none() => {
@@ -121,7 +121,7 @@ impl Catalog {
         let group = self.group(tenant, name).ok_or_else(|| format!("there is no group `{shown}`"))?;
         let observer = group.effective.as_ref().ok().and_then(|effective| effective.observe.as_ref());
         if observer.is_some_and(|used| used.jobs.is_some()) {
-            Err(format!("the observer of the group `{shown}` asks for jobs itself"))
+            Err(format!("the observer of the group `{shown}` requests jobs itself, which could continue without end"))
         } else {
             Ok(group)
         }
@@ -141,12 +141,12 @@ impl Catalog {
         for (index, key) in effective.sign.iter().flat_map(|used| &used.keys).enumerate() {
             let pointer = format!("/sign/keys/{index}");
             if kind(key, &pointer)? == KeyKind::Header {
-                return Err(Invalid::at(pointer, format!("the key `{key}` is for headers and does not sign")));
+                return Err(Invalid::at(pointer, format!("the key `{key}` has the kind `header` and cannot sign")));
             }
         }
         for AuthHeader { key, pointer, .. } in &effective.auth_headers {
             if kind(key, pointer)? != KeyKind::Header {
-                let message = format!("the key `{key}` signs and is not sent; put one with `\"kind\": \"header\"`");
+                let message = format!("the key `{key}` must have the kind `header` to be sent in a header");
                 return Err(Invalid::at(pointer, message));
             }
         }

@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_most_telling_sentence() {
-        let decided = json!({"reason": "the retry policy asked for another attempt"});
+        let decided = json!({"reason": "the retry policy requested another attempt"});
         let attempt = json!({"error": {"code": "send.refused-address", "message": "10.0.0.1 is refused"},
             "verdict": {"outcome": "retryable", "reason": "no answer"}, "decision": decided, "plugins": []});
         assert_eq!(why(&attempt).as_deref(), Some("10.0.0.1 is refused"));
@@ -80,7 +80,7 @@ mod tests {
             "plugins": [{"role": "judge", "log": ["seen"]}, {"role": "retry", "log": ["first", "after 2 s"]}]});
         assert_eq!(why(&attempt).as_deref(), Some("status 503 (retry: after 2 s)"));
         let attempt = json!({"verdict": {"reason": ""}, "decision": decided});
-        assert_eq!(why(&attempt).as_deref(), Some("the retry policy asked for another attempt"));
+        assert_eq!(why(&attempt).as_deref(), Some("the retry policy requested another attempt"));
         assert_eq!(why(&json!({})), None);
     }
 }

@@ -50,12 +50,12 @@ fn server(config: &Config, checks: &mut Checks) {
 
 fn secrets(config: &Config, checks: &mut Checks) {
     if let Some(listen) = foreign(config).filter(|_| !config.auth.enabled) {
-        let message = format!("without authentication only a loopback address can be listened on, not {listen}");
+        let message = format!("authentication can be disabled only if every `listen` address is a loopback address, and {listen} is not");
         checks.require(false, "auth.enabled", message);
     }
     if let Some(token) = &config.auth.admin_token {
         let good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
-        checks.require(good, "auth.admin_token", format!("a token has {MIN_TOKEN} visible ASCII characters or more"));
+        checks.require(good, "auth.admin_token", format!("the token must have at least {MIN_TOKEN} visible ASCII characters"));
     }
     if let Err(error) = config.store.place() {
         checks.require(false, "store.url", error.to_string());
@@ -67,7 +67,7 @@ fn secrets(config: &Config, checks: &mut Checks) {
     checks.require(has_key || !config.store.is_shared(), "store.url", message);
     if let Some(key) = &config.keys.master_key {
         let good = key.len() == MASTER_KEY_DIGITS && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-        checks.require(good, "keys.master_key", format!("a master key has {MASTER_KEY_DIGITS} hexadecimal digits"));
+        checks.require(good, "keys.master_key", format!("the master key must have {MASTER_KEY_DIGITS} hexadecimal digits"));
         let single = config.keys.master_key_file.is_none();
         checks.require(single, "keys.master_key_file", "keys.master_key is set already: set only one of the two");
     }
@@ -95,7 +95,7 @@ fn delivery(config: &Config, checks: &mut Checks) {
     checks.period("delivery.connection_age", delivery.connection_age, Duration::ZERO);
     if let Some(proxy) = &delivery.proxy {
         let good = proxy.scheme() == "http" && proxy.has_host();
-        checks.require(good, "delivery.proxy", "a proxy is an `http` URL, such as http://proxy.internal:3128");
+        checks.require(good, "delivery.proxy", "the proxy must be an `http` URL, such as http://proxy.internal:3128");
     }
     checks.period("delivery.connect_timeout", delivery.connect_timeout, MILLISECOND);
     checks.period("delivery.timeout", delivery.timeout, MILLISECOND);
@@ -104,7 +104,7 @@ fn delivery(config: &Config, checks: &mut Checks) {
     checks.at_most("delivery.response_record_limit", record, "delivery.response_judge_limit", judge);
     let visible = delivery.user_agent.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     let good = visible && !delivery.user_agent.trim().is_empty();
-    checks.require(good, "delivery.user_agent", "a user agent has visible ASCII characters and spaces only");
+    checks.require(good, "delivery.user_agent", "the user agent must be visible ASCII characters and spaces");
     checks.period("delivery.breaker_pause", delivery.breaker_pause, MILLISECOND);
     let (pause, longest) = (delivery.breaker_pause, delivery.breaker_longest_pause);
     checks.period("delivery.breaker_longest_pause", longest, MILLISECOND);
@@ -190,7 +190,7 @@ mod tests {
         {
             let said = refusal(&[("CARILLON_AUTH__ENABLED", "false"), ("CARILLON_SERVER__LISTEN", listen)]);
             assert_eq!(
-                said.contains("auth.enabled: without authentication only a loopback address"),
+                said.contains("auth.enabled: authentication can be disabled only"),
                 refused,
                 "{listen}: {said}"
             );
@@ -229,9 +229,9 @@ mod tests {
                 "delivery.breaker_pause: 0s is out of range: it must be from 1ms",
             ),
             ("CARILLON_AUTH__ADMIN_TOKEN", "short", "auth.admin_token: a token has 16"),
-            ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: a master key has 64"),
-            ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL of a store is sqlite:PATH or postgres://…"),
-            ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: a user agent has visible"),
+            ("CARILLON_KEYS__MASTER_KEY", "abc", "keys.master_key: the master key must have 64"),
+            ("CARILLON_STORE__URL", "mysql://x", "store.url: the URL must be sqlite:PATH or postgres://…"),
+            ("CARILLON_DELIVERY__USER_AGENT", "a\nb", "delivery.user_agent: the user agent must be visible"),
             ("CARILLON_GROUPS__X", "1", "groups: `x` is not a table"),
         ] {
             let said = refusal(&[(name, value)]);

@@ -32,7 +32,7 @@ impl Checks {
         self.require(
             value.get() >= least,
             key,
-            format!("{value} is too small: {} or more is possible", Size::from(least)),
+            format!("{value} is too small: it must be at least {}", Size::from(least)),
         );
     }
 

@@ -96,14 +96,14 @@ pub(super) fn check(config: &Config, checks: &mut Checks) {
         let other = (0..index).find(|other| mounts[*other].group == *group);
         if let Some(other) = other {
             let message =
-                format!("`{group}` is the group of {} already: each mount needs a group of its own", keys[other].0);
+                format!("`{group}` is the group of {} already: each mount must have a group of its own", keys[other].0);
             checks.require(false, key, message);
         }
     }
     for (index, (key, listen)) in listens.iter().enumerate() {
         if let Some((other, _)) = listens[..index].iter().find(|(_, other)| other == listen) {
             let listen = listen.map(|listen| listen.to_string()).unwrap_or_default();
-            checks.require(false, key, format!("{listen} is {other} already: each needs a port of its own"));
+            checks.require(false, key, format!("{listen} is {other} already: each must have a port of its own"));
         }
     }
     if let Some(zone) = &config.compat.poussetaches.time_zone

@@ -99,7 +99,7 @@ impl TenantKey {
                 let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
                 ("file", line.unwrap_or(&text).to_owned())
             }
-            _ => return Err(("env", "a key needs one of `env` and `file`".to_owned())),
+            _ => return Err(("env", "exactly one of `env` and `file` is required".to_owned())),
         };
         if secret.is_empty() {
             return Err((field, "the secret is empty".to_owned()));
@@ -141,11 +141,11 @@ mod tests {
             ("[keys.k]\nenv = \"GONE\"", "carillon.toml: keys.k.env: the environment variable GONE is not set"),
             ("[keys.k]\nfile = \"DIR/gone\"", "gone` cannot be read"),
             ("[keys.k]\nfile = \"DIR/empty\"", "carillon.toml: keys.k.file: the secret is empty"),
-            ("[keys.k]\nkind = \"secret\"", "keys.k.env: a key needs one of `env` and `file`"),
+            ("[keys.k]\nkind = \"secret\"", "keys.k.env: exactly one of `env` and `file` is required"),
             ("[keys.k]\nsecret = \"x\"", "unknown field"),
             (
                 "[keys]\nmaster_kye = \"x\"",
-                "keys.master_kye: there is no such key; there are master_key, master_key_file",
+                "keys.master_kye: unknown key; the known ones are master_key, master_key_file",
             ),
             ("[tenants.t.keys.k]\nenv = \"GONE\"", "tenants.t.keys.k.env: the environment variable GONE is not set"),
         ] {

@@ -170,7 +170,7 @@ impl StoreConfig {
         if self.is_shared() {
             return Ok(StoreLocation::Server);
         }
-        let path = self.url.strip_prefix("sqlite:").context("the URL of a store is sqlite:PATH or postgres://…")?;
+        let path = self.url.strip_prefix("sqlite:").context("the URL must be sqlite:PATH or postgres://…")?;
         Ok(StoreLocation::File(PathBuf::from(path.trim_start_matches("//"))))
     }
 

@@ -124,9 +124,9 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problems.as_slice() {
-            [problem] => write!(f, "the configuration is wrong: {problem}"),
+            [problem] => write!(f, "the configuration is invalid: {problem}"),
             problems => {
-                write!(f, "the configuration is wrong:")?;
+                write!(f, "the configuration is invalid:")?;
                 problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
             }
         }
@@ -248,7 +248,7 @@ impl Layer {
                 continue;
             }
             match known.values.get(section) {
-                None => unknown(section.clone(), format!("there is no such section; {}", listed(&known.values))),
+                None => unknown(section.clone(), format!("unknown section; {}", listed(&known.values))),
                 Some(known) => unknown_within(section, value, known, &mut unknown),
             }
         }
@@ -275,13 +275,13 @@ impl Layer {
 fn unknown_within(section: &str, value: &Value, known: &Value, unknown: &mut impl FnMut(String, String)) {
     let Some(known) = known.as_dict() else { return };
     let Some(keys) = value.as_dict() else {
-        return unknown(section.to_owned(), "this is a section: its keys need values, not itself".to_owned());
+        return unknown(section.to_owned(), "it is a section: set the keys in it".to_owned());
     };
     for (key, value) in keys {
         let path = format!("{section}.{key}");
         match known.get(key) {
             None if section == KEYS_SECTION && value.as_dict().is_some() => {}
-            None => unknown(path, format!("there is no such key; {}", listed(known))),
+            None => unknown(path, format!("unknown key; {}", listed(known))),
             Some(known) => unknown_within(&path, value, known, unknown),
         }
     }
@@ -289,7 +289,7 @@ fn unknown_within(section: &str, value: &Value, known: &Value, unknown: &mut imp
 
 fn listed(keys: &Dict) -> String {
     let keys: Vec<&str> = keys.keys().map(String::as_str).collect();
-    format!("there are {}", keys.join(", "))
+    format!("the known ones are {}", keys.join(", "))
 }
 
 /// Returns the layers of the sources, weakest first.
@@ -331,7 +331,7 @@ fn variable(name: &str, text: &str) -> Result<Option<Layer>, ConfigProblem> {
             Some(meant) => Err(ConfigProblem {
                 origin: Some(origin),
                 key: String::new(),
-                message: format!("this must be spelt {meant}"),
+                message: format!("the variable must be called {meant}"),
             }),
             None => Ok(None),
         };
@@ -456,22 +456,22 @@ mod tests {
     #[test]
     fn unknown_keys_are_named_with_their_source() {
         let message = refusal(from_file("[compat.callme]\nport = 1\n[compat.sidekiq]\nx = 1\n[compat]\ndoppler = 1"));
-        assert!(message.contains("compat.callme.port: there is no such key; there are burst, enabled"), "{message}");
-        assert!(message.contains("compat.sidekiq: there is no such key; there are callme, doppler"), "{message}");
-        assert!(message.contains("compat.doppler: this is a section"), "{message}");
+        assert!(message.contains("compat.callme.port: unknown key; the known ones are burst, enabled"), "{message}");
+        assert!(message.contains("compat.sidekiq: unknown key; the known ones are callme, doppler"), "{message}");
+        assert!(message.contains("compat.doppler: it is a section"), "{message}");
         let message = refusal(from_file("[server]\nlisten_on = 1\n[serv]\nx = 1"));
         assert!(
-            message.contains("carillon.toml: serv: there is no such section; there are auth, compat, defaults"),
+            message.contains("carillon.toml: serv: unknown section; the known ones are auth, compat, defaults"),
             "{message}"
         );
         assert!(
-            message.contains("carillon.toml: server.listen_on: there is no such key; there are batch_limit"),
+            message.contains("carillon.toml: server.listen_on: unknown key; the known ones are batch_limit"),
             "{message}"
         );
 
         let message = refusal(Config::load(from_env(&[("CARILLON_STORE__URI", "sqlite:x")])));
         assert!(
-            message.contains("environment variable CARILLON_STORE__URI: store.uri: there is no such key"),
+            message.contains("environment variable CARILLON_STORE__URI: store.uri: unknown key"),
             "{message}"
         );
 
@@ -514,7 +514,7 @@ mod tests {
     #[test]
     fn a_single_underscore_is_noticed() {
         let message = refusal(Config::load(from_env(&[("CARILLON_SERVER_LISTEN", "127.0.0.1:1")])));
-        assert!(message.contains("CARILLON_SERVER_LISTEN: this must be spelt CARILLON_SERVER__LISTEN"), "{message}");
+        assert!(message.contains("CARILLON_SERVER_LISTEN: the variable must be called CARILLON_SERVER__LISTEN"), "{message}");
     }
 
     #[test]
@@ -532,7 +532,7 @@ mod tests {
             ),
             ("[store]\ndurability = \"some\"", "store.durability: unknown variant"),
             ("[egress]\nallow = [\"10.0.0.0/40\"]", "egress.allow: `10.0.0.0/40` is not a network"),
-            ("server = 1", "server: this is a section"),
+            ("server = 1", "server: it is a section"),
             ("[server\n", "carillon.toml: TOML parse error at line 1"),
         ] {
             let message = refusal(from_file(text));

@@ -11,19 +11,19 @@ use rustix::io::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// Open files, of the process or of the whole system.
-    #[error("no open file is left to the server; raise the limit of open files (`ulimit -n`)")]
+    #[error("the server has no free file descriptor; raise the limit of open files (`ulimit -n`)")]
     Files,
     /// Memory, or the kernel's buffers.
-    #[error("no memory is left to the server")]
+    #[error("the server has no free memory")]
     Memory,
     /// Local ports for connections to one address.
-    #[error("no local port is left to the server; widen `net.ipv4.ip_local_port_range`")]
+    #[error("the server has no free local port; widen `net.ipv4.ip_local_port_range`")]
     Ports,
     /// Threads.
-    #[error("no thread is left to the server")]
+    #[error("the server cannot start another thread")]
     Threads,
     /// Capacity for a call of a policy.
-    #[error("the server has no room for the policy's call")]
+    #[error("the server has no capacity for the policy's call")]
     Policies,
     /// The group's, the tenant's or the node's share of concurrent name look-ups.
     #[error("too many names are being resolved at once")]

@@ -67,7 +67,7 @@ impl Health {
             return Some("the server is stopping".to_owned());
         }
         if let Some(name) = self.loops.down().first() {
-            return Some(format!("the background loop `{name}` panicked and is started again; the log says why"));
+            return Some(format!("the background loop `{name}` panicked and is being restarted; the log has the cause"));
         }
         self.store.health().trouble().map(|(work, error)| reason(work, &error))
     }
@@ -88,7 +88,7 @@ impl Health {
             drop(probe.await);
         };
         if tokio::time::timeout(PROBE_TIMEOUT, probed).await.is_err() {
-            let silent = StoreError::Unavailable("the database does not answer".to_owned());
+            let silent = StoreError::Unavailable("the database does not respond".to_owned());
             return Some(reason(Work::Accept, &silent));
         }
         self.known_trouble()

@@ -254,7 +254,7 @@ impl ObserverRunner {
         let Some(jobs_group) = jobs_group_of(group).filter(|_| !jobs.is_empty()) else { return };
         let asked = RequestedJobs { group: Arc::clone(group), jobs_group: jobs_group.to_owned(), jobs };
         if self.asked.try_send(asked).is_err() {
-            self.answered(group.id, Some("there is no room for it".to_owned()));
+            self.answered(group.id, Some("the queue of requested jobs is full".to_owned()));
         }
     }
 

@@ -208,12 +208,12 @@ fn fault(store: &Store<CallState>, error: &wasmtime::Error) -> Fault {
     let trace = error.downcast_ref::<WasmBacktrace>();
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Fault::of_policy(FaultCode::FuelExhausted, "the policy used up its fuel"),
-        Some(Trap::Interrupt) => Fault::of_policy(FaultCode::Timeout, "the policy ran past its deadline"),
+        Some(Trap::Interrupt) => Fault::of_policy(FaultCode::Timeout, "the policy exceeded its deadline"),
         _ if store.data().meter.refused => {
-            Fault::of_policy(FaultCode::MemoryExceeded, "the policy asked for more memory than it may have")
+            Fault::of_policy(FaultCode::MemoryExceeded, "the policy exceeded its memory limit")
         }
         None if trace.is_none() => {
-            Fault::bad_answer(format!("the policy's answer cannot be read: {}", one_line(error)))
+            Fault::bad_answer(format!("the policy's result cannot be read: {}", one_line(error)))
         }
         _ => {
             let place = trace.map(place).unwrap_or_default();
@@ -302,7 +302,7 @@ fn lacks(role: Role) -> Fault {
     Fault {
         code: FaultCode::Unavailable,
         blame: Blame::Config,
-        message: format!("the plugin does not play the role `{role}`"),
+        message: format!("the plugin does not have the role `{role}`"),
     }
 }
 

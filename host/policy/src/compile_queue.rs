@@ -57,7 +57,7 @@ impl TenantQueue {
     /// Waits until the tenant's earlier uploads have been compiled.
     pub(super) async fn turn(&self, deadline: Pin<&mut Sleep>) -> Result<[SemaphorePermit<'_>; 2], LoadError> {
         let upload = self.uploads.try_acquire();
-        let upload = upload.map_err(|_| LoadError::Busy("the tenant has too many uploads under way".to_owned()))?;
+        let upload = upload.map_err(|_| LoadError::Busy("the tenant has too many uploads in progress".to_owned()))?;
         Ok([upload, wait(&self.turn, deadline).await?])
     }
 }

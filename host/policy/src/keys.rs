@@ -44,7 +44,7 @@ pub enum MacAlgorithm {
 
 /// Error of an operation that needs a key of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the key is not of the kind that this works with")]
+#[error("the key is of another kind than the operation needs")]
 pub struct WrongKind;
 
 /// Version of a key, decrypted.

@@ -26,7 +26,7 @@ pub enum LoadError {
         most: usize,
     },
     /// The component imports something that a policy does not get.
-    #[error("the component imports `{0}`, which policies do not get: {advice}", advice = advice(.0))]
+    #[error("the component imports `{0}`, which policies cannot use: {advice}", advice = advice(.0))]
     Import(String),
     /// The component exports an interface of Carillon with the wrong types.
     #[error("the component's export `{name}` does not have the type that carillon:policy@0.1.0 gives it: {detail}")]
@@ -52,18 +52,18 @@ pub enum LoadError {
     #[error("the component cannot be read now: {0}; try again later")]
     Source(String),
     /// The component was not examined, because others are being examined.
-    #[error("the component cannot be looked at now: {0}; try again later")]
+    #[error("the component cannot be examined now: {0}; try again later")]
     Busy(String),
 }
 
 /// Returns a hint about an import that is not allowed.
 fn advice(import: &str) -> &'static str {
     if import.starts_with("wasi:sockets/") || import.starts_with("wasi:http/") {
-        "nothing leaves a policy but its answer. Build without the network: Python with `componentize-py componentize --stub-wasi`, \
+        "a policy has no network access. Build without the network: Python with `componentize-py componentize --stub-wasi`, \
          JavaScript with `disableFeatures: ['http', 'fetch-event']`, Rust for wasm32-unknown-unknown"
     } else if import.starts_with("wasi:") {
-        "of WASI 0.2 there are cli, clocks, filesystem (empty), io and random. Build for wasm32-wasip2, or without WASI"
+        "of WASI 0.2, policies can use cli, clocks, filesystem (empty), io and random. Build for wasm32-wasip2, or without WASI"
     } else {
-        "they are pure functions. Build against carillon:policy@0.1.0 and nothing else; Rust for wasm32-unknown-unknown"
+        "policies are pure functions. Build against carillon:policy@0.1.0 and nothing else; Rust for wasm32-unknown-unknown"
     }
 }

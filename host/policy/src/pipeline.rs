@@ -125,7 +125,7 @@ impl Judgement {
     pub fn by_host(number: u32, seed: u32, fault: &Fault) -> Self {
         let error = AttemptError { code: fault.code.as_str().to_owned(), message: fault.message.clone() };
         Self {
-            verdict: VerdictRecord { outcome: Outcome::Retryable, reason: "no judge could be asked".to_owned() },
+            verdict: VerdictRecord { outcome: Outcome::Retryable, reason: "no judge could be called".to_owned() },
             ruling: fall_back(number, seed),
             fault: Some(error),
             lacks_room: fault.code == FaultCode::Overloaded,
@@ -175,7 +175,7 @@ impl PolicyCaller<'_> {
             fault = Some(stood_in(judge, &error));
             judge_export::Verdict {
                 outcome: judge_export::Outcome::Retryable,
-                reason: format!("the judge did not answer ({}), so another try may help", error.code.as_str()),
+                reason: format!("the judge failed ({}), so the attempt counts as retryable", error.code.as_str()),
             }
         });
         let ruled = self.rule(plan, attempt, verdict, retry_after, history);
@@ -284,7 +284,7 @@ impl PolicyCaller<'_> {
 /// Returns the host's own backoff, shortened by a jitter of up to a fifth.
 fn fall_back(number: u32, seed: u32) -> Ruling {
     if number >= FALLBACK_ATTEMPTS {
-        return Ruling::GiveUp(format!("the retry policy did not answer, and {number} attempts were made"));
+        return Ruling::GiveUp(format!("the retry policy failed, and {number} attempts were made"));
     }
     let doubled = FALLBACK_BASE.saturating_mul(1_u32.checked_shl(number.saturating_sub(1)).unwrap_or(u32::MAX));
     let delay = doubled.min(FALLBACK_MAX);

@@ -57,7 +57,7 @@ impl Hosts {
 async fn ask(options: &PgConnectOptions, wait: Duration) -> Result<(&PgConnectOptions, PgConnection), Failure> {
     match timeout(wait, connect(options)).await {
         Ok(connected) => Ok((options, connected?)),
-        Err(_) => Err(StoreError::Unavailable("the database does not answer".to_owned()).into()),
+        Err(_) => Err(StoreError::Unavailable("the database does not respond".to_owned()).into()),
     }
 }
 

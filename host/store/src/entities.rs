@@ -129,7 +129,7 @@ pub fn no_plugin(name: &str) -> StoreError {
 pub fn check_generation(expected: Option<i64>, found: i64) -> Result<(), StoreError> {
     match expected {
         Some(expected) if expected != found => {
-            Err(StoreError::Conflict("something else was configured in the same moment".to_owned()))
+            Err(StoreError::Conflict("another request changed the configuration at the same time".to_owned()))
         }
         _ => Ok(()),
     }

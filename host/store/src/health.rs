@@ -91,7 +91,7 @@ impl StoreHealth {
         Work::ALL.into_iter().find_map(|work| {
             let calls = self.of(work);
             let stuck = calls.begun.first_key_value().is_some_and(|(_, begun)| begun.elapsed() >= STUCK);
-            let stuck = stuck.then(|| StoreError::Unavailable("the database does not answer".to_owned()));
+            let stuck = stuck.then(|| StoreError::Unavailable("the database does not respond".to_owned()));
             Some((work, calls.failure.clone().or(stuck)?))
         })
     }

@@ -140,7 +140,7 @@ impl Call {
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         // Lists show payloads, which viewers do not see elsewhere.
         if access.role < AccessRole::Producer {
-            return Err(Problem::forbidden("the token's role is viewer; this takes producer"));
+            return Err(Problem::forbidden("the token's role is viewer; the request requires producer"));
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let headers = request.headers().clone();

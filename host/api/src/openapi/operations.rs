@@ -51,7 +51,8 @@ pub(super) fn complete(operation: Operation<'_>) {
 /// The first sentence of a handler's documentation is its summary; the whole of it is the description, if there is more.
 fn split_summary(fields: &mut Map<String, Value>) {
     let text = |fields: &Map<String, Value>, name: &str| {
-        fields.get(name).and_then(Value::as_str).unwrap_or_default().trim().replace('\n', " ")
+        let paragraphs = fields.get(name).and_then(Value::as_str).unwrap_or_default().trim().split("\n\n");
+        paragraphs.map(|lines| lines.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
     };
     let (summary, more) = (text(fields, "summary"), text(fields, "description"));
     let (first, rest) = summary.split_once(". ").unwrap_or((&summary, ""));

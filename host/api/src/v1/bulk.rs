@@ -39,6 +39,7 @@ enum ActionDoc {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeDoc {
+    /// Action on each of the jobs.
     action: ActionDoc,
     /// Filter that selects the jobs. Default: all jobs in a state that the action applies to.
     #[serde(default)]
@@ -119,7 +120,7 @@ impl ApiState {
     ) -> Result<(StatusCode, Json<BulkView>), Problem> {
         let filter = filter.of(access, group.id).map_err(|problem| problem.within("/filter"))?;
         if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
-            return Err(Problem::invalid("/filter/state", format!("this cannot be done to jobs that are {state}")));
+            return Err(Problem::invalid("/filter/state", format!("the action does not apply to jobs in the state `{state}`")));
         }
         // The id is above those of all jobs that were accepted so far.
         let id = JobId::new(&*self.clock);
@@ -164,7 +165,7 @@ pub(in super::super) async fn change(
     let group = api.group(&access, &group)?;
     let now = api.clock.now();
     if doc.run_at.is_some() != (doc.action == ActionDoc::Reschedule) {
-        return Err(Problem::invalid("/run_at", "it goes with `reschedule`, which needs it"));
+        return Err(Problem::invalid("/run_at", "`run_at` is required with `reschedule`, and allowed with no other action"));
     }
     let action = match doc.action {
         ActionDoc::Cancel => BulkAction::Cancel,

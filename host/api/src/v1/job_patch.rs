@@ -122,7 +122,7 @@ impl Patch {
     /// The job as it could have been posted, patched. Without a payload in the patch there is none in the document.
     pub(super) fn applied_to(mut self, job: &Job) -> Result<JobDoc, Problem> {
         if let Some(field) = self.0.keys().find(|field| !EDITABLE.contains(&field.as_str())) {
-            let detail = format!("this cannot be edited; {} can", EDITABLE.join(", "));
+            let detail = format!("`{}` cannot be edited; {} can", field.escape_debug(), EDITABLE.join(", "));
             return Err(Problem::invalid(pointer_to(field), detail));
         }
         let payload = self.0.remove("payload").filter(|payload| payload.get() != "null");
@@ -132,7 +132,8 @@ impl Patch {
             changes[field] = read::<UniqueValue>(field, value)?.0;
         }
         if let Some(limit) = ["ttl", "max_delay"].into_iter().find(|limit| !changes["limits"][limit].is_null()) {
-            return Err(Problem::invalid(format!("/limits/{limit}"), "of the limits, only `timeout` can be edited"));
+            let detail = format!("`{limit}` cannot be edited; of the limits, only `timeout` can");
+            return Err(Problem::invalid(format!("/limits/{limit}"), detail));
         }
         let mut doc = document(job);
         json_patch::merge(&mut doc, &changes);

@@ -68,6 +68,7 @@ const MAX_CONDITIONAL_JOBS: usize = 1_000;
 /// Ids of the jobs of a batch, in its order.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct BatchView {
+    /// Ids of the jobs.
     ids: Vec<String>,
     /// Number of ids that belong to other jobs, which stand for the posted ones.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +100,7 @@ pub(in super::super) async fn create_batch(
 ) -> Result<Response, Problem> {
     let (group, batch) = (api.group(&access, &group)?, request.doc);
     if batch.jobs.is_empty() || batch.jobs.len() > api.limits.batch {
-        return Err(Problem::invalid("/jobs", format!("a batch has 1 to {} jobs", api.limits.batch)));
+        return Err(Problem::invalid("/jobs", format!("`jobs` must have 1 to {} entries (`server.batch_limit`)", api.limits.batch)));
     }
     let (now, mut checked) = (api.clock.now(), ValidationCache::default());
     let mut jobs = Vec::with_capacity(batch.jobs.len());
@@ -111,8 +112,8 @@ pub(in super::super) async fn create_batch(
     let conditional = jobs.iter().filter(|job| job.admission != Admission::Always).count();
     if conditional > MAX_CONDITIONAL_JOBS {
         let detail = format!(
-            "a batch has at most {MAX_CONDITIONAL_JOBS} jobs that are compared with others (`dedupe_key`, `debounce_seconds`, `replace`), \
-             not {conditional}: send several batches"
+            "a batch must have at most {MAX_CONDITIONAL_JOBS} jobs with `dedupe_key`, `debounce_seconds` or `replace`, not {conditional}: send \
+             several batches"
         );
         return Err(Problem::invalid("/jobs", detail));
     }
@@ -263,7 +264,7 @@ impl FilterDoc {
     /// The filter.
     pub(super) fn of(self, access: &Access, group: GroupId) -> Result<JobFilter, Problem> {
         if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
-            let detail = format!("a label that is asked for has no quotes in it: `{}`", label.escape_debug());
+            let detail = format!("the name of a label must have no quotes, backslashes or zeros: `{}`", label.escape_debug());
             return Err(Problem::invalid("/metadata", detail));
         }
         Ok(JobFilter {

@@ -93,14 +93,14 @@ impl KeyDoc {
             (Some(text), None) if self.kind == Some(KeyKind::Ed25519) && text.contains(PEM) => (seed_of(text)?, None),
             (Some(text), None) => (text.clone().into_bytes(), None),
             (None, Some(text)) => decoded(text)?,
-            _ => return Err(Problem::invalid("/secret", "give one of `secret` and `secret_base64`")),
+            _ => return Err(Problem::invalid("/secret", "exactly one of `secret` and `secret_base64` is required")),
         };
         if secret.is_empty() {
-            return Err(Problem::invalid("/secret", "an empty secret protects nothing"));
+            return Err(Problem::invalid("/secret", "`secret` must not be empty"));
         }
         match (self.kind, kind) {
             (Some(said), Some(is)) if said != is => {
-                Err(Problem::invalid("/kind", "what `secret_base64` begins with says another kind"))
+                Err(Problem::invalid("/kind", "`kind` contradicts the prefix of `secret_base64`"))
             }
             (said, is) => Ok((Zeroizing::new(secret), said.or(is).unwrap_or(KeyKind::Secret))),
         }
@@ -118,7 +118,7 @@ impl KeyDoc {
 /// The seed in a private key in PEM.
 fn seed_of(pem: &str) -> Result<Vec<u8>, Problem> {
     let key = SigningKey::from_pkcs8_pem(pem.trim());
-    let message = "this is not an Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` writes it";
+    let message = "`secret` is not an Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` writes it";
     Ok(key.map_err(|_| Problem::invalid("/secret", message))?.to_bytes().to_vec())
 }
 
@@ -126,23 +126,27 @@ fn seed_of(pem: &str) -> Result<Vec<u8>, Problem> {
 fn decoded(text: &str) -> Result<(Vec<u8>, Option<KeyKind>), Problem> {
     let invalid = |message: &str| Problem::invalid("/secret_base64", message);
     if text.starts_with(SERIALIZED_PUBLIC) {
-        return Err(invalid("this is a public key, which signs nothing; the private key begins with `whsk_`"));
+        return Err(invalid("`secret_base64` is a public key, which cannot sign; a private key begins with `whsk_`"));
     }
     let known = SERIALIZED.into_iter().find_map(|(prefix, kind)| Some((text.strip_prefix(prefix)?, Some(kind))));
     let (text, kind) = known.unwrap_or((text, None));
-    let secret = BASE64.decode(text).map_err(|_| invalid("not base64 (standard alphabet)"))?;
+    let secret = BASE64.decode(text).map_err(|_| invalid("`secret_base64` is not base64 (standard alphabet)"))?;
     Ok((secret, kind))
 }
 
 /// Key, without its secret.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct KeyView {
+    /// Name of the key.
     name: String,
     /// Number of the newest version. `kind` and `usable` are about the same version.
     version: i64,
+    /// Kind of the key.
     kind: KeyKind,
+    /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
+    /// Time of its last change.
     #[schema(format = DateTime)]
     updated_at: String,
     /// Whether the key can be decrypted; false if it was encrypted under another master key.
@@ -156,13 +160,17 @@ pub struct KeyView {
 /// Version of a key, without its secret.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct KeyVersionView {
+    /// Number of the version.
     version: i64,
+    /// Kind of the version.
     kind: KeyKind,
+    /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
     /// Expiry; null for the newest version, and for those that stay until they are removed.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
+    /// Whether the version can be decrypted; false if it was encrypted under another master key.
     usable: bool,
     /// Public key in base64, which verifies the signatures of an `ed25519` key; null for other kinds.
     public_key: Option<String>,

@@ -57,6 +57,7 @@ impl Default for LeaseDoc {
 /// Leased jobs.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct LeasesView {
+    /// Leased jobs, the most urgent first.
     leases: Vec<LeaseView>,
 }
 
@@ -133,7 +134,7 @@ pub(in super::super) async fn lease(
 ) -> Result<Response, Problem> {
     let group = api.group(&access, &group)?;
     if !(1..=LEASES).contains(&doc.max) {
-        return Err(Problem::invalid("/max", format!("1 to {LEASES} jobs can be leased at once")));
+        return Err(Problem::invalid("/max", format!("`max` must be from 1 to {LEASES}")));
     }
     let wait = match doc.wait.as_deref() {
         None | Some("0" | "0s") => Duration::ZERO,
@@ -141,7 +142,7 @@ pub(in super::super) async fn lease(
     };
     if wait > api.limits.wait {
         let most = carillon_core::duration::format(api.limits.wait);
-        return Err(Problem::invalid("/wait", format!("at most {most}, two thirds of `server.request_timeout`")));
+        return Err(Problem::invalid("/wait", format!("`wait` must be at most {most}, two thirds of `server.request_timeout`")));
     }
     let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
     let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;
@@ -160,7 +161,7 @@ fn lease_time(pointer: &str, text: Option<&str>) -> Result<Duration, Problem> {
     if (MIN_LEASE..=MAX_LEASE).contains(&lease) {
         return Ok(lease);
     }
-    Err(Problem::invalid(pointer, "a lease lasts from 1s to 12h"))
+    Err(Problem::invalid(pointer, "`lease` must be from 1s to 12h"))
 }
 
 /// New duration of a lease.
@@ -174,6 +175,7 @@ pub struct ExtendDoc {
 /// New end of a lease.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ExtendedView {
+    /// End of the lease.
     #[schema(format = DateTime)]
     expires_at: String,
 }
@@ -236,7 +238,7 @@ pub(in super::super) async fn fail(
     OptionalBody(doc): OptionalBody<FailDoc>,
 ) -> Result<Json<EndedView>, Problem> {
     let retry_after = doc.retry_after.as_deref().map(|text| parse_period("/retry_after", text)).transpose()?;
-    let mut error = doc.error.unwrap_or_else(|| "the consumer failed".to_owned());
+    let mut error = doc.error.unwrap_or_else(|| "the consumer reported a failure".to_owned());
     error.truncate(error.floor_char_boundary(ERROR_LEN));
     end(&api, &access, &token, ConsumerReport::Fail { error, permanent: doc.permanent, retry_after }).await
 }
@@ -261,7 +263,7 @@ async fn end(api: &ApiState, access: &Access, token: &str, said: ConsumerReport)
 
 fn problem(lost: LeaseError, token: &str) -> Problem {
     match lost {
-        LeaseError::Ended => Problem::conflict("the lease has ended: the job is, or was, somebody else's"),
+        LeaseError::Ended => Problem::conflict("the lease has ended; the job may have been leased again"),
         LeaseError::Unknown => Problem::unknown("lease", token),
         LeaseError::Store(error) => error.into(),
     }

@@ -62,7 +62,7 @@ impl Paging {
     fn limit(&self) -> Result<u32, Problem> {
         match self.limit.unwrap_or(PAGE) {
             limit @ 1..=MAX_PAGE => Ok(limit),
-            _ => Err(Problem::parameter("limit", format!("`limit` is a whole number from 1 to {MAX_PAGE}"))),
+            _ => Err(Problem::parameter("limit", format!("`limit` must be a whole number from 1 to {MAX_PAGE}"))),
         }
     }
 }

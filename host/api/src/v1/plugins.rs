@@ -36,19 +36,24 @@ pub enum PluginState {
 /// Version of a plugin, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct PluginView {
+    /// Name of the plugin.
     name: String,
+    /// Semantic version.
     version: String,
     /// SHA-256 of the component.
     digest: Digest,
     /// Roles that the plugin can play.
     roles: Vec<Role>,
+    /// Summary that the component states.
     summary: String,
     /// Whether the plugin is one of the server's own.
     builtin: bool,
     /// Size of the component in bytes.
     size: usize,
+    /// Time of the upload.
     #[schema(format = DateTime)]
     created_at: String,
+    /// State of the version.
     state: PluginState,
     /// Time of the validation; for the server's own plugins, time of the server's start.
     #[schema(format = DateTime)]

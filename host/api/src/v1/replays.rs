@@ -173,10 +173,10 @@ pub(in super::super) async fn backtest(
     let group = api.group(&access, &name)?;
     let (version, limit) = (doc.version, doc.limit.unwrap_or(JOBS));
     if !(1..=JOBS).contains(&limit) {
-        return Err(Problem::invalid("/limit", format!("1 to {JOBS} jobs are looked at in one go")));
+        return Err(Problem::invalid("/limit", format!("`limit` must be from 1 to {JOBS}, not {limit}")));
     }
     let before = doc.cursor.as_deref().map(str::parse::<JobId>).transpose();
-    let before = before.map_err(|_| Problem::invalid("/cursor", "this is not one that this server gave"))?;
+    let before = before.map_err(|_| Problem::invalid("/cursor", "`cursor` is not the `next_cursor` of a backtest"))?;
     let (filter, times) = doc.range(&access, &group)?;
     let total_jobs = match before {
         None => Some(api.store.count(filter.clone()).await?),

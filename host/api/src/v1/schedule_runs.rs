@@ -118,7 +118,7 @@ fn from(text: Option<String>, now: UnixMs) -> Result<UnixMs, Problem> {
 fn count(count: Option<usize>) -> Result<usize, Problem> {
     match count.unwrap_or(RUNS) {
         count @ 1..=MAX_RUNS => Ok(count),
-        count => Err(Problem::parameter("count", format!("`count` is a number from 1 to {MAX_RUNS}, not {count}"))),
+        count => Err(Problem::parameter("count", format!("`count` must be from 1 to {MAX_RUNS}, not {count}"))),
     }
 }
 

@@ -101,14 +101,14 @@ impl ScheduleDoc {
                 value.map(|value| time(&value, now)).transpose().map_err(|detail| Problem::invalid(pointer, detail))?;
             match at {
                 Some(at) if !(EARLIEST..=LATEST).contains(&at) => {
-                    Err(Problem::invalid(pointer, "a time between 1970 and 2100 is needed"))
+                    Err(Problem::invalid(pointer, "the time must be between 1970 and 2100"))
                 }
                 at => Ok(at),
             }
         };
         let (start, end) = (at("/start", self.start)?, at("/end", self.end)?);
         if start.zip(end).is_some_and(|(start, end)| end < start) {
-            return Err(Problem::invalid("/end", "it ends before it starts"));
+            return Err(Problem::invalid("/end", "`end` must not be before `start`"));
         }
         Ok(ScheduleSpec {
             group: self.group,
@@ -144,7 +144,7 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
     let invalid = |detail: String| Problem::invalid(pointer, detail);
     let period = period.map_err(|error| invalid(format!("`{}` {error}", text.escape_debug())))?;
     if period > most {
-        return Err(invalid(format!("at most {}", duration::format(most))));
+        return Err(invalid(format!("`{}` is too long: at most {} is allowed", text.escape_debug(), duration::format(most))));
     }
     Ok(period)
 }
@@ -288,7 +288,7 @@ pub(in super::super) async fn run(
             InsertResult::Placed(_) => {}
         }
     }
-    Err(Problem::unavailable("too many runs were asked for in one moment"))
+    Err(Problem::unavailable("too many runs were requested in the same millisecond"))
 }
 
 /// Range of past runs.
@@ -327,14 +327,14 @@ pub(in super::super) async fn backfill(
     let at = |pointer, value: &Value| time(value, now).map_err(|detail| Problem::invalid(pointer, detail));
     let (from, to) = (at("/from", &doc.from)?, at("/to", &doc.to)?);
     if to > now {
-        return Err(Problem::invalid("/to", "what is still to come runs by itself"));
+        return Err(Problem::invalid("/to", "`to` must not be in the future"));
     }
     if to < from {
-        return Err(Problem::invalid("/to", "it is before `from`"));
+        return Err(Problem::invalid("/to", "`to` must not be before `from`"));
     }
     if from <= now.minus(TICKS_KEPT) {
         let days = TICKS_KEPT.as_secs() / 86_400;
-        return Err(Problem::invalid("/from", format!("what ran more than {days} days ago is not known any more")));
+        return Err(Problem::invalid("/from", format!("`from` must be within the last {days} days: older runs are no longer recorded")));
     }
     let timetable = schedule.timetable.as_ref().map_err(|error| Problem::conflict(error.to_string()))?;
     let range = timetable.after(UnixMs(from.0.saturating_sub(1))).take_while(|tick| *tick <= to);
@@ -342,7 +342,7 @@ pub(in super::super) async fn backfill(
     if ticks.len() > BACKFILL_TICKS {
         return Err(Problem::invalid(
             "/to",
-            format!("the range has more than {BACKFILL_TICKS} runs; take a part of it"),
+            format!("the range has more than {BACKFILL_TICKS} runs: backfill shorter ranges"),
         ));
     }
     let template =

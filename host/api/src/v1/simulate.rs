@@ -49,7 +49,7 @@ pub struct SimulateDoc {
     /// Seed of the job. Default: random.
     #[serde(default)]
     seed: Option<u32>,
-    /// Time of posting: RFC 3339, Unix seconds, or `+90s`. Default: now.
+    /// Time of posting: RFC 3339 or Unix seconds. Default: now.
     #[serde(default)]
     #[schema(value_type = Option<TimeInput>)]
     now: Option<Value>,
@@ -111,12 +111,14 @@ pub struct RequestView {
 /// Simulated attempt.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct ForetoldAttempt {
+    /// Number of the attempt, from 1.
     number: u32,
     /// Time of the attempt.
     #[schema(format = DateTime)]
     run_at: String,
     /// Delay after the previous attempt, or after the posting, in milliseconds.
     after_ms: u64,
+    /// Verdict of the judge; null if the request cannot be made.
     verdict: Option<VerdictRecord>,
     /// Error: the assumed one, or a fault of a policy, in whose place the server decided.
     error: Option<AttemptError>,
@@ -125,7 +127,9 @@ struct ForetoldAttempt {
     /// Time of the next attempt; null if there is none.
     #[schema(format = DateTime)]
     next_run_at: Option<String>,
+    /// Reason for the decision.
     reason: String,
+    /// Calls of policies in this attempt.
     plugins: Vec<PluginUse>,
 }
 
@@ -179,7 +183,7 @@ impl ApiState {
     /// Returns the group under another policy of its own.
     async fn candidate(&self, group: &Group, policy: &Value) -> Result<Arc<Group>, Problem> {
         if !policy.is_object() {
-            return Err(Problem::malformed(Some("/policy".to_owned()), "a policy is a JSON object"));
+            return Err(Problem::malformed(Some("/policy".to_owned()), "`policy` must be a JSON object"));
         }
         let own = self.catalog.with_part(group, policy);
         let effective = self.catalog.candidate(&group.tenant, Some(&group.name), &own).await;
@@ -194,7 +198,7 @@ impl ApiState {
 }
 
 fn answers(doc: &SimulateDoc) -> Result<Vec<Answer>, Problem> {
-    let most = |pointer: &str| Problem::invalid(pointer, format!("at most {ATTEMPTS} attempts are foretold"));
+    let most = |pointer: &str| Problem::invalid(pointer, format!("at most {ATTEMPTS} attempts can be simulated"));
     if doc.failures > ATTEMPTS {
         return Err(most("/failures"));
     }
@@ -216,7 +220,7 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
     };
     let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
         let known = TRANSPORT_ERRORS.join(", ");
-        Problem::invalid(format!("/responses/{index}/error"), format!("not a transport error; there are {known}"))
+        Problem::invalid(format!("/responses/{index}/error"), format!("not a transport error; the known ones are {known}"))
     })?;
     Ok(Answer::Failure { code, message: "imagined".to_owned(), elapsed: std::time::Duration::ZERO })
 }

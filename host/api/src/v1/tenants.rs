@@ -37,6 +37,7 @@ pub struct TenantDoc {
 /// Tenant, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct TenantView {
+    /// Name of the tenant.
     name: String,
     /// Settings that its groups inherit.
     #[schema(value_type = Object)]

@@ -36,12 +36,17 @@ pub struct TokenDoc {
 /// Token, as the API returns it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct TokenView {
+    /// Id of the token.
     id: String,
+    /// Note on the token's user.
     name: String,
+    /// Role of the token.
     role: AccessRole,
+    /// Name of the tenant whose data it gives access to.
     tenant: String,
     /// Whether the token also manages tenants.
     operator: bool,
+    /// Time of its creation.
     #[schema(format = DateTime)]
     created_at: String,
     /// Expiry; null if the token is valid until it is revoked.
@@ -80,14 +85,15 @@ pub(in super::super) async fn create(
     let tenant = match doc.tenant {
         Some(name) if name != access.tenant.name => {
             if !access.operator {
-                return Err(Problem::forbidden("only an operator makes tokens for another tenant"));
+                return Err(Problem::forbidden("only an operator's token can make tokens for another tenant"));
             }
-            api.catalog.tenant(&name).ok_or_else(|| Problem::invalid("/tenant", "there is no such tenant"))?
+            let unknown = || Problem::invalid("/tenant", format!("there is no tenant `{}`", name.escape_debug()));
+            api.catalog.tenant(&name).ok_or_else(unknown)?
         }
         _ => Arc::clone(&access.tenant),
     };
     if doc.operator && !access.operator {
-        return Err(Problem::forbidden("only an operator makes a token of an operator"));
+        return Err(Problem::forbidden("only an operator's token can make a token with `operator`"));
     }
     if doc.operator && doc.role != AccessRole::Admin {
         return Err(Problem::invalid("/role", "the role of an operator's token must be `admin`"));

@@ -38,7 +38,9 @@ pub struct CandidateDoc {
     encode: Option<Vec<UseDoc>>,
     /// Signer; null removes an inherited one.
     sign: Option<UseDoc>,
+    /// Judge.
     judge: Option<UseDoc>,
+    /// Retry policy.
     retry: Option<UseDoc>,
     /// Observer; null removes an inherited one.
     observe: Option<UseDoc>,
@@ -166,7 +168,7 @@ impl Access {
     /// Returns the caller as the author of a change, with the given reason.
     pub(super) fn author(&self, why: Option<String>) -> Result<Author, Problem> {
         if why.as_ref().is_some_and(|why| why.len() > WHY_LEN || why.contains('\0')) {
-            let detail = format!("a reason has at most {WHY_LEN} bytes, none of them zero");
+            let detail = format!("`why` must have at most {WHY_LEN} bytes, none of them zero");
             return Err(Problem::invalid("/why", detail));
         }
         Ok(Author { by: self.by.clone(), why })
@@ -246,7 +248,7 @@ pub(in super::super) async fn create(
     let why = match doc.as_object_mut().and_then(|fields| fields.remove("why")) {
         None | Some(Value::Null) => None,
         Some(Value::String(why)) => Some(why),
-        Some(_) => return Err(Problem::invalid("/why", "a text is needed")),
+        Some(_) => return Err(Problem::invalid("/why", "`why` must be a string")),
     };
     let written = match proposal.base {
         Some(Base::Active) => Written::Part(doc),
@@ -299,7 +301,10 @@ fn canary(doc: &PromoteDoc, author: &Author) -> Result<Option<Canary>, Problem> 
         }));
     }
     match bounds.into_iter().find(|(_, is_given)| *is_given) {
-        Some((pointer, _)) => Err(Problem::invalid(pointer, "it belongs to a `percent` of less than 100")),
+        Some((pointer, _)) => {
+            let detail = format!("`{}` is allowed only with a `percent` below 100", pointer.trim_start_matches('/'));
+            Err(Problem::invalid(pointer, detail))
+        }
         None => Ok(None),
     }
 }
@@ -318,7 +323,7 @@ pub(in super::super) async fn rollback(
     let author = access.author(doc.why)?;
     let taken = group.rollout.canary.as_ref().map_or(group.rollout.active.number, |canary| canary.version);
     if doc.version.is_some_and(|version| version != taken) {
-        return Err(Problem::conflict(format!("version {taken} would be taken back")));
+        return Err(Problem::conflict(format!("the rollback would take back version {taken}")));
     }
     let moved = match &group.rollout.canary {
         Some(canary) => api.catalog.end_canary(&group, canary, &author, Initiator::Operator).await?,

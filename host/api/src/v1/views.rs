@@ -32,10 +32,13 @@ pub struct GroupDoc {
     pub(super) sign: Option<UseDoc>,
     /// Headers of every request whose values are keys of the kind `header`: name of the header → name of the key.
     pub(super) auth_headers: Option<BTreeMap<String, String>>,
+    /// Judge.
     pub(super) judge: Option<UseDoc>,
+    /// Retry policy.
     pub(super) retry: Option<UseDoc>,
     /// Observer of the group's events; null removes an inherited one.
     pub(super) observe: Option<UseDoc>,
+    /// Limits on concurrency, rate and time.
     pub(super) limits: Option<LimitsDoc>,
     /// Name of the group to which copies of dead letters go, for consumers to pull.
     pub(super) dead_letters: Option<String>,
@@ -122,8 +125,11 @@ pub(super) struct QuarantineView {
     pub(super) version: i64,
     /// Whether that version is the shadow; then deliveries do not need the policy.
     pub(super) shadow: bool,
+    /// Role that the plugin plays.
     pub(super) role: String,
+    /// Name of the plugin.
     pub(super) plugin: String,
+    /// SHA-256 of the component.
     pub(super) digest: String,
     /// Time of the fault that began the quarantine.
     #[schema(format = DateTime)]

@@ -93,7 +93,7 @@ mod tests {
     fn wrong_flags_are_named() {
         let message = load(&["--listen", "0.0.0.0:1", "--no-auth"]).unwrap_err();
         assert!(
-            message.contains("--no-auth: auth.enabled: without authentication only a loopback address"),
+            message.contains("--no-auth: auth.enabled: authentication can be disabled only"),
             "{message}"
         );
         let message = load(&["--egress-allow", "everything"]).unwrap_err();

@@ -39,15 +39,15 @@ pub enum TimeError {
 impl fmt::Display for TimeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Form => "RFC 3339 is read, such as `2026-11-20T10:00:00Z`",
+            Self::Form => "the format must be RFC 3339, such as `2026-11-20T10:00:00Z`",
             Self::Range => "there is no such date or time of day",
             Self::DateOnly => "the time of day and the offset are missing; append such as `T00:00:00Z`",
             Self::SecondsMissing => "the seconds are missing",
             Self::OffsetMissing => "the offset is missing; append `Z` for UTC, or an offset such as `+01:00`",
             Self::OffsetForm => "an offset is `Z`, or hours and minutes with a colon, such as `+05:30`",
             Self::OffsetRange => "an offset is within -23:59 and +23:59",
-            Self::LeapSecond => "leap seconds are not taken; seconds are 00 to 59",
-            Self::Zone => "a time zone in brackets is not taken; give the offset alone",
+            Self::LeapSecond => "leap seconds are not supported; seconds are 00 to 59",
+            Self::Zone => "a time zone in brackets is not supported; give the offset alone",
             Self::Fraction => "a fraction of a second follows a dot, such as `.250`",
         })
     }

@@ -14,7 +14,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`{}` is not a name for a {what}: 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, letter or digit first",
+        "`{}` is not a name for a {what}: use 1 to {NAME_LEN} of a-z, A-Z, 0-9, `.`, `_` and `-`, a letter or digit first",
         name.escape_default()
     ))
 }

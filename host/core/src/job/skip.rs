@@ -63,11 +63,11 @@ impl SkipReason {
         match self {
             Self::Overlap => "an earlier job of the schedule was unfinished (`overlap` is `skip`)",
             Self::TooLate => "the run was noticed later than `catch_up` allows",
-            Self::Superseded => "a newer run was missed too and stands for it (`catch_up_all` is false)",
-            Self::MaxRuns => "the schedule has made as many jobs as `max_runs` allows; it is over",
-            Self::Ended => "the run is after the schedule's `end`; it is over",
-            Self::GroupMissing => "the schedule's group was not there",
-            Self::GroupBroken => "the schedule's group or job could not be used",
+            Self::Superseded => "a newer run was missed too and replaces this one (`catch_up_all` is false)",
+            Self::MaxRuns => "the schedule has made as many jobs as `max_runs` allows",
+            Self::Ended => "the run is after the schedule's `end`",
+            Self::GroupMissing => "the schedule's group did not exist",
+            Self::GroupBroken => "the schedule's group or job was not valid",
             Self::Paused => "the schedule was paused",
         }
     }

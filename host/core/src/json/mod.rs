@@ -77,7 +77,7 @@ fn reason(text: &[u8], error: &serde_json::Error) -> String {
     } else if said.starts_with(TOO_DEEP) {
         format!("nested more than {MAX_DEPTH} levels deep")
     } else if serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-        "a value of another type is needed".to_owned()
+        "the value has another type than expected".to_owned()
     } else {
         format!("not JSON: {said}")
     }
@@ -107,7 +107,7 @@ fn no_object<T: DeserializeOwned>(text: &[u8]) -> Unreadable {
     let field =
         missing.as_deref().and_then(|message| message.strip_prefix("the field `")?.strip_suffix("` is missing"));
     let with = field.map(|field| format!(" with `{field}`")).unwrap_or_default();
-    Unreadable { pointer: String::new(), message: format!("a JSON object{with} is needed, not {given}") }
+    Unreadable { pointer: String::new(), message: format!("expected a JSON object{with}, got {given}") }
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
@@ -156,7 +156,7 @@ mod tests {
         #[derive(Debug, Deserialize)]
         enum Kind {}
         let refused = |text: &str| read_object::<Choice>(text.as_bytes()).unwrap_err();
-        assert_eq!(refused(r#"{"kind": []}"#).message, "a value of another type is needed");
+        assert_eq!(refused(r#"{"kind": []}"#).message, "the value has another type than expected");
         assert_eq!(refused(r#"{"kind": 1}"#).pointer, "/kind");
         let deep = format!(r#"{{"policy": {}{}}}"#, "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
         assert_eq!(refused(&deep).message, "nested more than 127 levels deep");
@@ -172,7 +172,7 @@ mod tests {
             (" 7", "a number"),
             ("true", "a boolean"),
         ] {
-            let expected = (String::new(), format!("a JSON object with `jobs` is needed, not {kind}"));
+            let expected = (String::new(), format!("expected a JSON object with `jobs`, got {kind}"));
             assert_eq!(refused(text.as_bytes()), expected, "{text}");
         }
     }

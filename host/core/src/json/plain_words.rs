@@ -35,28 +35,28 @@ fn rewritten(message: &str) -> Option<String> {
     let rest = kinds.into_iter().find_map(|kind| message.strip_prefix(kind))?;
     let (found, expected) = rest.rsplit_once(", expected ")?;
     if message.starts_with("invalid length ") {
-        return Some(format!("{} is needed, not one of another length ({found})", wanted(expected)));
+        return Some(format!("expected {}, got one of length {found}", wanted(expected)));
     }
-    Some(format!("{} is needed, not {}", wanted(expected), given(found)))
+    Some(format!("expected {}, got {}", wanted(expected), given(found)))
 }
 
 /// Puts the nearest known name in front: `` `sate`, expected one of `state`, `name` ``.
 fn unknown(what: &str, rest: &str) -> String {
     let (given, expected) = rest.split_once(", ").unwrap_or((rest, ""));
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-    let mut text = format!("there is no {what} {given} here");
+    let mut text = format!("the {what} {given} is unknown");
     if let Some(nearest) = nearest(given.trim_matches('`'), known.iter().copied()) {
         let _ = write!(text, "; did you mean `{nearest}`?");
     } else if known.is_empty() {
-        text.push_str("; nothing is taken here");
+        let _ = write!(text, "; no {what} is allowed here");
     }
     if known.len() > 1 {
-        let _ = write!(text, " Possible are `{}`", known.join("`, `"));
+        let _ = write!(text, " Known {what}s are `{}`", known.join("`, `"));
         if !text.contains('?') {
-            text = text.replacen(" Possible are", "; possible are", 1);
+            text = text.replacen(" Known", "; known", 1);
         }
     } else if let ([only], false) = (known.as_slice(), text.contains('?')) {
-        let _ = write!(text, "; possible is `{only}`");
+        let _ = write!(text, "; the only {what} is `{only}`");
     }
     text
 }
@@ -138,21 +138,21 @@ mod tests {
         for (text, expected) in [
             (r#"{}"#, "the field `secret` is missing"),
             (r#"{"secret": "", "secret": ""}"#, "the field `secret` is given twice"),
-            (r#"{"secret": 1}"#, "a string is needed, not the number `1`"),
-            (r#"{"secret": {}}"#, "a string is needed, not an object"),
-            (r#"{"secret": null}"#, "a string is needed, not null"),
+            (r#"{"secret": 1}"#, "expected a string, got the number `1`"),
+            (r#"{"secret": {}}"#, "expected a string, got an object"),
+            (r#"{"secret": null}"#, "expected a string, got null"),
             (
                 r#"{"secret": "s", "max_runs": -1}"#,
-                "a whole number that is not negative is needed, not the number `-1`",
+                "expected a whole number that is not negative, got the number `-1`",
             ),
             (
                 r#"{"secret": "s", "max_runs": 1.5}"#,
-                "a whole number that is not negative is needed, not the number `1.5`",
+                "expected a whole number that is not negative, got the number `1.5`",
             ),
-            (r#"{"secret": "s", "level": 300}"#, "a whole number from 0 to 255 is needed, not the number `300`"),
-            (r#"{"secret": "s", "names": {}}"#, "an array is needed, not an object"),
-            (r#"{"secret": "s", "flag": "yes"}"#, "`true` or `false` is needed, not the string \"yes\""),
-            (r#"7"#, "an object is needed, not the number `7`"),
+            (r#"{"secret": "s", "level": 300}"#, "expected a whole number from 0 to 255, got the number `300`"),
+            (r#"{"secret": "s", "names": {}}"#, "expected an array, got an object"),
+            (r#"{"secret": "s", "flag": "yes"}"#, "expected `true` or `false`, got the string \"yes\""),
+            (r#"7"#, "expected an object, got the number `7`"),
         ] {
             assert_eq!(words(text), expected, "{text}");
         }
@@ -162,11 +162,11 @@ mod tests {
     fn unknown_names_come_with_the_nearest() {
         let text = words(r#"{"secrte": ""}"#);
         assert!(
-            text.starts_with("there is no field `secrte` here; did you mean `secret`? Possible are `secret`, `kind`"),
+            text.starts_with("the field `secrte` is unknown; did you mean `secret`? Known fields are `secret`, `kind`"),
             "{text}"
         );
         let text = words(r#"{"secret": "", "kind": "xyz"}"#);
-        assert_eq!(text, "there is no value `xyz` here; possible are `secret`, `header`");
+        assert_eq!(text, "the value `xyz` is unknown; known values are `secret`, `header`");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl FromStr for Expression {
 
     fn from_str(text: &str) -> Result<Self, BadExpression> {
         if text.len() > EXPRESSION_LEN {
-            return Err(BadExpression(format!("an expression has at most {EXPRESSION_LEN} bytes")));
+            return Err(BadExpression(format!("the expression must have at most {EXPRESSION_LEN} bytes")));
         }
         let text = text.trim();
         if let Some(prefix) = ZONE_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix)) {
@@ -96,7 +96,7 @@ impl Expression {
 fn zone_in_front(rest: &str) -> BadExpression {
     let (zone, fields) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     BadExpression(format!(
-        "the time zone is a field of its own: `time_zone` is `{}`, and `cron` is `{}`",
+        "the time zone has a field of its own: set `time_zone` to `{}`, and `cron` to `{}`",
         zone.escape_debug(),
         fields.trim().escape_debug()
     ))
@@ -107,7 +107,7 @@ fn every(period: &str) -> Result<Expression, BadExpression> {
         .map_err(|error| BadExpression(format!("`{}`, the period of `@every`, {error}", period.escape_debug())))?;
     if parsed < MIN_EVERY || parsed > MAX_EVERY {
         let (least, most) = (duration::format(MIN_EVERY), duration::format(MAX_EVERY));
-        return Err(BadExpression(format!("the period of @every is from {least} to {most}")));
+        return Err(BadExpression(format!("the period of `@every` must be from {least} to {most}")));
     }
     Ok(Expression::Every(parsed))
 }
@@ -117,7 +117,7 @@ fn calendar(text: &str) -> Result<Expression, BadExpression> {
     let missing = FIELDS.len() - written.len().min(FIELDS.len());
     if written.len() > FIELDS.len() || missing > 1 {
         return Err(BadExpression(format!(
-            "an expression has 5 fields (minute, hour, day of month, month, day of week) or 6 (second first), not {}",
+            "an expression must have 5 fields (minute, hour, day of month, month, day of week) or 6 (second first), not {}",
             written.len()
         )));
     }
@@ -137,7 +137,7 @@ fn calendar(text: &str) -> Result<Expression, BadExpression> {
     if calendar.next_after(BEFORE_EVERY_DAY).is_none() {
         let (day, month) = (DAY_OF_MONTH + 1 - missing, MONTH + 1 - missing);
         return Err(BadExpression(format!(
-            "fields {day} and {month} (day of month, month): it never happens, because no such month has such a day"
+            "fields {day} and {month} (day of month, month) never match: no such month has such a day"
         )));
     }
     Ok(Expression::Calendar(Box::new(calendar)))
@@ -338,10 +338,10 @@ mod tests {
             ("1,,2 * * * *", "field 1 (minute): `` is not understood"),
             ("*5 * * * *", "field 1 (minute): `*5` is not understood"),
             ("? * * * *", "field 1 (minute): `?` is not understood"),
-            ("0 0 30 2 *", "fields 3 and 4 (day of month, month): it never happens"),
-            ("0 0 31 4,6,9,11 *", "fields 3 and 4 (day of month, month): it never happens"),
-            ("0 0 0 31 2 *", "fields 4 and 5 (day of month, month): it never happens"),
-            ("* * * *", "has 5 fields (minute, hour, day of month, month, day of week) or 6 (second first), not 4"),
+            ("0 0 30 2 *", "fields 3 and 4 (day of month, month) never match"),
+            ("0 0 31 4,6,9,11 *", "fields 3 and 4 (day of month, month) never match"),
+            ("0 0 0 31 2 *", "fields 4 and 5 (day of month, month) never match"),
+            ("* * * *", "must have 5 fields (minute, hour, day of month, month, day of week) or 6 (second first), not 4"),
             ("* * * * * * *", "not 7"),
             ("", "not 0"),
             ("@reboot", "`@reboot` is not one of @yearly"),
@@ -349,8 +349,8 @@ mod tests {
             ("@every soon", "`soon`, the period of `@every`, is not a duration"),
             ("@every 5M", "`M` is not taken: months and years have no fixed length"),
             ("@every 1y", "months and years have no fixed length"),
-            ("CRON_TZ=Europe/Berlin 0 9 * * *", "`time_zone` is `Europe/Berlin`, and `cron` is `0 9 * * *`"),
-            ("TZ=UTC @daily", "`time_zone` is `UTC`, and `cron` is `@daily`"),
+            ("CRON_TZ=Europe/Berlin 0 9 * * *", "set `time_zone` to `Europe/Berlin`, and `cron` to `0 9 * * *`"),
+            ("TZ=UTC @daily", "set `time_zone` to `UTC`, and `cron` to `@daily`"),
             ("* L * * *", "field 2 (hour): `L` is not understood"),
             ("0 0 L-31 * *", "field 3 (day of month): `L-31` is not `L-` and a number from 0 to 30"),
             ("0 0 L3 * *", "field 3 (day of month): `L3` is not understood"),
@@ -361,7 +361,7 @@ mod tests {
             ("0 0 * * 5#", "field 5 (day of week): `5#` is not a weekday"),
             ("0 0 * * #2", "field 5 (day of week): `#2` is not understood"),
             ("0 0 * * 5L-6", "field 5 (day of week): `5L-6` is not understood"),
-            ("0 0 31W 4 *", "fields 3 and 4 (day of month, month): it never happens"),
+            ("0 0 31W 4 *", "fields 3 and 4 (day of month, month) never match"),
             ("@every 999ms", "from 1s to"),
             ("@every 99999d", "from 1s to"),
             ("@everything", "`@everything` is not one of"),

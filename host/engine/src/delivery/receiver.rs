@@ -107,9 +107,9 @@ impl RefusalReason {
     #[must_use]
     pub fn message(self, origin: &str) -> String {
         match self {
-            Self::BreakerOpen => format!("{origin} is left alone: it did not answer"),
-            Self::Paused => format!("{origin} has asked for a pause of this URL with `Retry-After`"),
-            Self::AtCapacity => format!("as many attempts of the group as may be are on their way to {origin}"),
+            Self::BreakerOpen => format!("the circuit breaker of {origin} is open: the receiver did not respond"),
+            Self::Paused => format!("{origin} requested a pause of this URL with `Retry-After`"),
+            Self::AtCapacity => format!("the group has as many attempts to {origin} under way as `limits.host_concurrency` allows"),
         }
     }
 }

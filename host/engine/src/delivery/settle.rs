@@ -36,7 +36,7 @@ pub enum CutOff {
 pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruling: Ruling) -> Settlement {
     let next_run_at = match ruling {
         Ruling::Done => {
-            decide(&mut attempt, State::Succeeded, None, "the answer was judged a success".to_owned());
+            decide(&mut attempt, State::Succeeded, None, "the attempt succeeded".to_owned());
             return Settlement::succeeded(leased, at, attempt);
         }
         Ruling::GiveUp(reason) => {
@@ -46,10 +46,10 @@ pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruli
         Ruling::RetryAfter(delay) => at.plus(delay),
     };
     if leased.job.deadline.is_some_and(|deadline| next_run_at > deadline) {
-        decide(&mut attempt, State::Expired, None, format!("the next attempt, at {next_run_at}, would be too late"));
+        decide(&mut attempt, State::Expired, None, format!("the next attempt, at {next_run_at}, would be after the job's deadline"));
         return Settlement::expired(leased, at, Some(attempt));
     }
-    decide(&mut attempt, State::Scheduled, Some(next_run_at), "the retry policy asked for another attempt".to_owned());
+    decide(&mut attempt, State::Scheduled, Some(next_run_at), "the retry policy requested another attempt".to_owned());
     Settlement::retry(leased, at, attempt, next_run_at)
 }
 
@@ -61,12 +61,12 @@ pub fn unsent(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, role: 
     if is_fatal(fault) {
         attempt.outcome = Outcome::Permanent;
         attempt.detail.spent = true;
-        decide(&mut attempt, State::Dead, None, format!("`{role}` says that this job can never be sent"));
+        decide(&mut attempt, State::Dead, None, format!("`{role}` reports that this job can never be sent"));
         return Settlement::dead(leased, at, attempt);
     }
     let run_at = at.plus(hold(leased.unspent_leases()));
     if leased.job.deadline.is_some_and(|deadline| run_at > deadline) {
-        decide(&mut attempt, State::Expired, None, "its time ran out while it could not be sent".to_owned());
+        decide(&mut attempt, State::Expired, None, "the job's deadline passed while it could not be sent".to_owned());
         return Settlement::expired(leased, at, Some(attempt));
     }
     decide(&mut attempt, State::Scheduled, Some(run_at), "nothing was sent; the attempt is not spent".to_owned());
@@ -92,7 +92,7 @@ pub fn postponed(leased: &LeasedJob, mut attempt: AttemptRecord, times: Postpone
     let Postponement { due, decided_at: at, retry_at } = times;
     let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
     if at >= end {
-        decide(&mut attempt, State::Expired, None, "its time ran out while it waited for its receiver".to_owned());
+        decide(&mut attempt, State::Expired, None, "the job's deadline passed while it waited for its receiver".to_owned());
         attempt.detail.spent = false;
         return Settlement::expired(leased, at, Some(attempt));
     }
@@ -117,13 +117,13 @@ pub fn exhaustion_pause(leased: &LeasedJob) -> Duration {
 #[must_use]
 pub fn interrupted(leased: &LeasedJob, at: UnixMs) -> Settlement {
     let message = match leased.job.spec.target {
-        Some(_) => "the node stopped in the middle of the attempt; it may have been delivered",
-        None => "the consumer's lease ended without a word; the work may have been done",
+        Some(_) => "the node stopped during the attempt; the request may have been delivered",
+        None => "the consumer's lease expired without a report; the work may have been done",
     };
     let mut attempt = unknown(leased, at);
     note(&mut attempt, INTERRUPTED, message);
     if leased.lost_leases >= LOST_LEASES {
-        let reason = format!("{} leases of this job ended without a word", leased.lost_leases);
+        let reason = format!("{} leases of this job expired without a report", leased.lost_leases);
         decide(&mut attempt, State::Dead, None, reason);
         return Settlement::dead(leased, at, attempt);
     }
@@ -138,7 +138,7 @@ pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: 
             note(
                 &mut attempt,
                 INTERRUPTED,
-                "the server stopped in the middle of the attempt; it may have been delivered",
+                "the server stopped during the attempt; the request may have been delivered",
             );
             again_at_once(leased, at, attempt)
         }
@@ -146,9 +146,9 @@ pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: 
             note(
                 &mut attempt,
                 CANCELLED,
-                "the job was cancelled in the middle of the attempt; the work may have been done",
+                "the job was cancelled during the attempt; the work may have been done",
             );
-            decide(&mut attempt, State::Cancelled, None, "a newer job took its place".to_owned());
+            decide(&mut attempt, State::Cancelled, None, "a newer job replaced it".to_owned());
             Settlement::cancelled(leased, at, attempt)
         }
     }
@@ -186,12 +186,12 @@ fn note(attempt: &mut AttemptRecord, code: &str, message: &str) {
 
 fn again_at_once(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord) -> Settlement {
     if leased.job.deadline.is_some_and(|deadline| at > deadline) {
-        decide(&mut attempt, State::Expired, None, "its time ran out".to_owned());
+        decide(&mut attempt, State::Expired, None, "the job's deadline passed".to_owned());
         return Settlement::expired(leased, at, Some(attempt));
     }
     // A lease is taken shortly before its job is due.
     let run_at = at.max(leased.job.run_at);
-    decide(&mut attempt, State::Scheduled, Some(run_at), "it is tried again at once".to_owned());
+    decide(&mut attempt, State::Scheduled, Some(run_at), "the job is tried again at once".to_owned());
     Settlement::retry(leased, at, attempt, run_at)
 }
 

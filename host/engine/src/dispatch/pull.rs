@@ -255,7 +255,7 @@ impl PullQueue {
         let settlement = match said {
             ConsumerReport::Release => Settlement::released(&leased, self.clock.now()),
             ConsumerReport::Complete => {
-                let said = (JudgedOutcome::Success, "the consumer completed it".to_owned());
+                let said = (JudgedOutcome::Success, "the consumer completed the job".to_owned());
                 self.executor.consumed(&leased, ticket.since, said, None).await
             }
             ConsumerReport::Fail { error, permanent, retry_after } => {

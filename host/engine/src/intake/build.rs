@@ -93,7 +93,7 @@ impl Intake {
         checked: &mut ValidationCache,
     ) -> Result<NewJob, IntakeError> {
         if doc.group.as_ref().is_some_and(|name| *name != group.name) {
-            return Err(IntakeError::invalid("/group", "the group is named by the path"));
+            return Err(IntakeError::invalid("/group", "`group` is allowed only in follow-up jobs: the path names the group"));
         }
         let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
@@ -140,7 +140,7 @@ impl Intake {
             group.effective.as_ref().map_err(|error| IntakeError::conflict(format!("the group is broken: {error}")))?;
         let (body, is_json) = payload(doc)?;
         if body.len() > self.limits.payload {
-            let detail = format!("the payload has {} bytes; this server takes {}", body.len(), self.limits.payload);
+            let detail = format!("the payload has {} bytes; `server.payload_limit` allows {}", body.len(), self.limits.payload);
             return Err(IntakeError::invalid("/payload", detail));
         }
         let target = target(doc, checked)?;
@@ -184,7 +184,7 @@ impl Intake {
         async move {
             let Some(doc) = doc else { return Ok(None) };
             if depth == 0 {
-                let detail = format!("more than {FLOW_DEPTH} jobs would follow one another");
+                let detail = format!("more than {FLOW_DEPTH} jobs follow one another");
                 return Err(IntakeError::invalid(pointer, detail));
             }
             let template = match read_object(doc.get().as_bytes()) {
@@ -195,7 +195,7 @@ impl Intake {
             let len = serde_json::to_string(&template).map_or(usize::MAX, |text| text.len());
             if len > self.limits.payload {
                 let detail =
-                    format!("with what follows it, it has {len} bytes; this server takes {}", self.limits.payload);
+                    format!("the follow-up job has {len} bytes with its own follow-ups; `server.payload_limit` allows {}", self.limits.payload);
                 return Err(IntakeError::invalid(pointer, detail));
             }
             Ok(Some(template))
@@ -215,14 +215,14 @@ impl Intake {
             None => Arc::clone(group),
         };
         if !is_relative(doc.run_at.as_ref()) {
-            let detail = "a job that follows another one is due after it: `+90s`, or nothing for at once";
+            let detail = "the `run_at` of a follow-up job must be relative, such as `+90s`, or absent for at once";
             return Err(IntakeError::invalid("/run_at", detail));
         }
         let draft = self.draft(&target, doc, checked, depth).await?;
         if admission(doc, &draft.spec, &draft.body, draft.ttl)? != Admission::Always {
             return Err(IntakeError::invalid(
                 "",
-                "a job that follows another one is stored without a condition: `dedupe_key`, debounce, `replace`",
+                "`dedupe_key`, `debounce_seconds` and `replace` are not allowed in a follow-up job",
             ));
         }
         let delay = run_at(doc.run_at.as_ref(), UnixMs(0), self.limits.horizon)?.since(UnixMs(0));
@@ -266,10 +266,10 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
         (None, None, Some(text)) => {
             let decoded = STANDARD.decode(text);
             let decoded =
-                decoded.map_err(|error| IntakeError::invalid("/payload_base64", format!("not base64: {error}")))?;
+                decoded.map_err(|error| IntakeError::invalid("/payload_base64", format!("`payload_base64` is not base64: {error}")))?;
             Ok((decoded.into(), false))
         }
-        _ => Err(IntakeError::invalid("/payload", "give one of `payload`, `payload_text` and `payload_base64`")),
+        _ => Err(IntakeError::invalid("/payload", "at most one of `payload`, `payload_text` and `payload_base64` is allowed")),
     }
 }
 
@@ -277,7 +277,7 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
 fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>, IntakeError> {
     let Some(text) = &doc.url else {
         if doc.method.is_some() || !doc.headers.is_empty() {
-            let detail = "a job without `url` is pulled, not sent: it has neither method nor headers";
+            let detail = "a job without `url` is pulled by consumers: `method` and `headers` are not allowed";
             return Err(IntakeError::invalid("/url", detail));
         }
         return Ok(None);
@@ -285,7 +285,7 @@ fn target(doc: &JobDoc, checked: &mut ValidationCache) -> Result<Option<Target>,
     checked.check_url(text, doc.schemes)?;
     let method = doc.method.as_deref().unwrap_or("POST").to_ascii_uppercase();
     if method.len() > METHOD_LEN || Method::from_bytes(method.as_bytes()).is_err() || method == "CONNECT" {
-        return Err(IntakeError::invalid("/method", format!("`{}` is not a method", method.escape_debug())));
+        return Err(IntakeError::invalid("/method", format!("`{}` is not an HTTP method", method.escape_debug())));
     }
     Ok(Some(Target { method, url: text.clone(), headers: doc.headers.checked()? }))
 }
@@ -295,7 +295,7 @@ fn check_labels(doc: &JobDoc, checked: &ValidationCache) -> Result<(), IntakeErr
     check_key("/order_key", doc.order_key.as_deref())?;
     if !checked.before && doc.order_key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_ORDER_KEY)) {
         let detail =
-            format!("an `order_key` must not begin with `{SCHEDULE_ORDER_KEY}`: the jobs of schedules have such keys");
+            format!("`order_key` must not begin with `{SCHEDULE_ORDER_KEY}`, which is reserved for jobs of schedules");
         return Err(IntakeError::invalid("/order_key", detail));
     }
     check_metadata(&doc.metadata)?;
@@ -306,12 +306,12 @@ fn check_metadata(metadata: &Metadata) -> Result<(), IntakeError> {
     let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
     let names = metadata.0.keys().map(String::len).sum::<usize>();
     if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
-        return Err(IntakeError::invalid("/metadata", format!("more than {ENTRIES} entries or {METADATA_LEN} bytes")));
+        return Err(IntakeError::invalid("/metadata", format!("`metadata` must have at most {ENTRIES} entries and {METADATA_LEN} bytes")));
     }
     let mut seen = HashSet::new();
     match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
         Some(text) => {
-            let detail = format!("policies would see two values of `metadata.{}`", text.flat_name().escape_debug());
+            let detail = format!("two labels have the name `metadata.{}`", text.flat_name().escape_debug());
             Err(IntakeError::invalid(place_of(&text), detail))
         }
         None => Ok(()),
@@ -323,16 +323,16 @@ fn check_metadata_headers(metadata: &Metadata) -> Result<(), IntakeError> {
     for text in metadata.texts() {
         let name = text.header_name().ok_or_else(|| {
             let detail =
-                "this name cannot be a header's: with `metadata_headers` it has letters, digits, `.`, `_` and `-` only";
+                "with `metadata_headers`, the name of a label must be letters, digits, `.`, `_` and `-`";
             IntakeError::invalid(place_of(&text), detail)
         })?;
         len += name.len() + text.header_value().len();
         if !seen.insert(name.to_ascii_lowercase()) {
-            return Err(IntakeError::invalid(place_of(&text), format!("there would be two headers `{name}`")));
+            return Err(IntakeError::invalid(place_of(&text), format!("two labels have the header `{name}`")));
         }
     }
     if len > METADATA_HEADERS_LEN {
-        return Err(IntakeError::invalid("/metadata", format!("more than {METADATA_HEADERS_LEN} bytes as headers")));
+        return Err(IntakeError::invalid("/metadata", format!("`metadata` must have at most {METADATA_HEADERS_LEN} bytes as headers")));
     }
     Ok(())
 }

@@ -40,16 +40,16 @@ pub(super) fn admission(
         if doc.debounce_always_delay || doc.debounce_key.is_some() {
             return Err(IntakeError::invalid(
                 "/debounce_seconds",
-                "a window of more than nothing is needed to debounce",
+                "`debounce_seconds` must be greater than 0 when `debounce_key` or `debounce_always_delay` is set",
             ));
         }
         return dedupe(doc);
     };
     if doc.dedupe_key.is_some() {
-        return Err(IntakeError::invalid("/dedupe_key", "a job is deduplicated or debounced, not both"));
+        return Err(IntakeError::invalid("/dedupe_key", "`dedupe_key` and `debounce_seconds` exclude each other"));
     }
     if doc.run_at.as_ref().is_some_and(|at| !at.is_null()) {
-        return Err(IntakeError::invalid("/run_at", "the time of a debounced job follows from `debounce_seconds`"));
+        return Err(IntakeError::invalid("/run_at", "`run_at` and `debounce_seconds` exclude each other"));
     }
     if ttl.is_some_and(|ttl| window > ttl) {
         return Err(IntakeError::invalid("/debounce_seconds", "the job would expire (`limits.ttl`) before it is due"));
@@ -63,10 +63,10 @@ pub(super) fn admission(
 
 fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, IntakeError> {
     if doc.name.is_none() {
-        return Err(IntakeError::invalid("/replace", "a `name` is needed: jobs of the same one are replaced"));
+        return Err(IntakeError::invalid("/replace", "`replace` requires `name`: the unfinished jobs of that name are replaced"));
     }
     if is_debounced || doc.dedupe_key.is_some() {
-        return Err(IntakeError::invalid("/replace", "a job replaces others, or is deduplicated, or debounced"));
+        return Err(IntakeError::invalid("/replace", "`replace`, `dedupe_key` and `debounce_seconds` exclude each other"));
     }
     Ok(Admission::Replace { moved: None })
 }
@@ -76,7 +76,7 @@ fn debounce_window(seconds: f64) -> Result<Duration, IntakeError> {
     let window = Duration::try_from_secs_f64(seconds).ok().filter(|window| *window <= MAX_DEBOUNCE);
     let window = window.ok_or_else(|| {
         let most = MAX_DEBOUNCE.as_secs();
-        invalid(format!("a number of seconds from 0 to {most} is needed"))
+        invalid(format!("`debounce_seconds` must be from 0 to {most}"))
     })?;
     // A float is seldom exactly the millisecond that was written.
     let half = Duration::from_micros(500);
@@ -92,11 +92,11 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, IntakeError> {
     match (&doc.dedupe_key, window) {
         (None, None) => Ok(Admission::Always),
         (None, Some(_)) => {
-            Err(IntakeError::invalid("/dedupe_window", "it says for how long a `dedupe_key` is remembered"))
+            Err(IntakeError::invalid("/dedupe_window", "`dedupe_window` requires `dedupe_key`"))
         }
         (Some(_), Some(window)) if window > MAX_DEDUPE_WINDOW => {
             let most = carillon_core::duration::format(MAX_DEDUPE_WINDOW);
-            Err(IntakeError::invalid("/dedupe_window", format!("at most {most}")))
+            Err(IntakeError::invalid("/dedupe_window", format!("`dedupe_window` must be at most {most}")))
         }
         (Some(key), window) => Ok(Admission::Unique { key: key.clone(), window: window.unwrap_or(DEDUPE_WINDOW) }),
     }

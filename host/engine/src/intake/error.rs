@@ -32,7 +32,7 @@ pub enum Cause {
     #[error(transparent)]
     Catalog(CatalogError),
     /// The store did not accept the job; nothing of it was stored.
-    #[error("the store does not answer")]
+    #[error("the store does not respond")]
     Store(StoreError),
 }
 

@@ -83,7 +83,7 @@ impl HeadersInput {
     /// Returns the headers in their order, if all of them can be sent.
     pub(super) fn checked(&self) -> Result<Vec<(String, String)>, IntakeError> {
         if self.headers.len() > MAX_HEADERS {
-            return Err(IntakeError::invalid("/headers", format!("more than {MAX_HEADERS} headers")));
+            return Err(IntakeError::invalid("/headers", format!("`headers` must have at most {MAX_HEADERS} entries")));
         }
         for (index, (name, value)) in self.headers.iter().enumerate() {
             check_job_header(name, value.as_bytes())
@@ -102,7 +102,7 @@ impl HeadersInput {
     fn refusal_of_second(&self, earlier: &str, name: &str) -> Option<String> {
         let shown = name.escape_debug();
         if SINGLE.iter().any(|single| single.eq_ignore_ascii_case(name)) {
-            return Some(format!("the header `{shown}` is given twice, and a request has it once"));
+            return Some(format!("the header `{shown}` is given twice; a request can have it only once"));
         }
         if self.form == Form::Object || earlier != name {
             let earlier = earlier.escape_debug();

@@ -185,17 +185,17 @@ impl Intake {
         let within = |error: IntakeError| error.inside("/job");
         let doc: JobDoc = read_object(spec.job.as_bytes()).map_err(IntakeError::from).map_err(within)?;
         if doc.run_at.is_some() {
-            return Err(IntakeError::invalid("/job/run_at", "the schedule says when"));
+            return Err(IntakeError::invalid("/job/run_at", "`run_at` is not allowed in the job of a schedule"));
         }
         if spec.overlap == Overlap::Queue && doc.order_key.is_some() {
-            let detail = "with `\"overlap\": \"queue\"` the schedule's jobs have an order key of their own";
+            let detail = "`order_key` is not allowed with `\"overlap\": \"queue\"`, which sets an order key";
             return Err(IntakeError::invalid("/job/order_key", detail));
         }
         let job = self.new_job(&group, doc, self.clock.now(), checked).await.map_err(within)?;
         if job.admission != Admission::Always {
             return Err(IntakeError::invalid(
                 "/job",
-                "a schedule's job is stored without a condition: `dedupe_key`, debounce, `replace`",
+                "`dedupe_key`, `debounce_seconds` and `replace` are not allowed in the job of a schedule",
             ));
         }
         Ok((group, job))

@@ -27,33 +27,33 @@ pub enum UrlSchemes {
 /// Checks a URL. Returns a sentence that explains the error.
 pub(super) fn check_url(text: &str, schemes: UrlSchemes) -> Result<(), String> {
     if text.len() > MAX_URL_LEN {
-        return Err(format!("longer than {MAX_URL_LEN} bytes"));
+        return Err(format!("the URL must have at most {MAX_URL_LEN} bytes"));
     }
     if let Some(bad) = text.chars().find(|letter| letter.is_control() || letter.is_whitespace()) {
         return Err(format!(
-            "a URL has no blanks, line breaks or control characters in it, but this has `{}`: percent-encode it",
+            "a URL must have no spaces, line breaks or control characters, but has `{}`: percent-encode it",
             bad.escape_unicode()
         ));
     }
     let Some((scheme, rest)) = text.split_once(':') else {
-        return Err("not an absolute URL: it begins with `http://` or `https://`".to_owned());
+        return Err("not an absolute URL: it must begin with `http://` or `https://`".to_owned());
     };
     let authority = rest.strip_prefix("//").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     if authority.is_none_or(str::is_empty) {
         let scheme = scheme.escape_debug();
-        return Err(format!("not an absolute URL: after `{scheme}:` come `//` and a host"));
+        return Err(format!("not an absolute URL: `{scheme}:` must be followed by `//` and a host"));
     }
     if rest.split(['?', '#']).next().is_some_and(|before_query| before_query.contains('\\')) {
-        return Err("a URL has no backslashes in its host or path: write `/`, or `%5C`".to_owned());
+        return Err("a URL must have no backslash in its host or path: write `/`, or `%5C`".to_owned());
     }
     let url = Url::parse(text).map_err(|error| format!("not an absolute URL: {error}"))?;
     if url.password() == Some(HIDDEN_PASSWORD) {
         return Err(format!(
-            "the password is `{HIDDEN_PASSWORD}`, which stands for a hidden one: give the password itself"
+            "the password is `{HIDDEN_PASSWORD}`, which the API shows in place of a password: give the password itself"
         ));
     }
     if schemes == UrlSchemes::Delivered && !DELIVERED.contains(&url.scheme()) {
-        return Err(format!("`{}` URLs are not delivered to; use http or https", url.scheme()));
+        return Err(format!("`{}` URLs are not supported: use http or https", url.scheme()));
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn other_schemes_are_taken_only_where_any_is() {
         assert_eq!(check_url("ftp://x/", UrlSchemes::Any), Ok(()));
-        assert!(check_url("ftp://x/", UrlSchemes::Delivered).unwrap_err().contains("not delivered to"));
+        assert!(check_url("ftp://x/", UrlSchemes::Delivered).unwrap_err().contains("not supported"));
         assert!(check_url("file:///etc/passwd", UrlSchemes::Any).is_err());
         assert!(check_url(&format!("http://x/{}", "a".repeat(9_000)), UrlSchemes::Any).is_err());
     }

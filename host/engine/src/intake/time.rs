@@ -35,7 +35,7 @@ pub fn run_at(value: Option<&Value>, now: UnixMs, horizon: Duration) -> Result<U
     let at = given.map_or(Ok(now), |value| time(value, now)).map_err(invalid)?;
     if at > now.plus(horizon) {
         let most = duration::format(horizon);
-        return Err(invalid(format!("the time is more than {most} ahead (`engine.horizon`)")));
+        return Err(invalid(format!("the time must be at most {most} ahead (`engine.horizon`)")));
     }
     Ok(at.max(now))
 }
@@ -51,7 +51,7 @@ pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
             let number = seconds.as_f64().filter(|seconds| seconds.is_finite());
             number.map_or_else(|| Err("the number is not a time".to_owned()), of_seconds)
         }
-        _ => Err("a time is an RFC 3339 text, a number of Unix seconds, or a text such as `+90s`".to_owned()),
+        _ => Err("a time must be a string in RFC 3339, a number of Unix seconds, or a string such as `+90s`".to_owned()),
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
     fn a_refused_time_carries_a_hint() {
         for (value, hint) in [
             (json!("2027-03-01T10:00:00"), "the offset is missing; append `Z`"),
-            (json!("2027-03-01T10:00:60Z"), "leap seconds are not taken"),
+            (json!("2027-03-01T10:00:60Z"), "leap seconds are not supported"),
             (json!("2027-03-01T10:00:00+01:00[Europe/Berlin]"), "brackets"),
             (json!("+1M"), "months and years have no fixed length"),
             (json!("+1y"), "months and years have no fixed length"),

@@ -108,12 +108,12 @@ fn objection(canary: &Canary, Arms { active, canary: arm }: &Arms) -> Option<Str
     let (faults, most) = (arm.share(arm.faults), canary.max_faults);
     if faults > most {
         let (count, all) = (arm.faults, arm.attempts);
-        return Some(format!("{count} of its {all} attempts had a fault: more than max_faults = {most}"));
+        return Some(format!("{count} of its {all} attempts had a fault, more than max_faults = {most}"));
     }
     let (ours, theirs, most) = (arm.share(arm.failures), active.share(active.failures), canary.max_differences);
     (active.attempts >= enough && ours - theirs > most).then(|| {
         format!(
-            "{} of its {} attempts were no success, and {} of {} of the version in force: more than max_differences = {most}",
+            "{} of its {} attempts did not succeed, against {} of {} of the version in force: the difference exceeds max_differences = {most}",
             arm.failures, arm.attempts, active.failures, active.attempts
         )
     })

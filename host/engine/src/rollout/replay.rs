@@ -20,7 +20,7 @@ use carillon_core::job::{AttemptRecord, Job, JobId};
 use carillon_policy::FaultCode;
 
 /// Reason for which the differences of a request are unknown.
-const NOT_AGAIN: &str = "the version that decided makes another request by now than it sent: a key, the job, or what the group inherits is not as it was";
+const NOT_AGAIN: &str = "the request that was sent cannot be reproduced: a key, the job, or a setting that the group inherits has changed since";
 
 /// A job with its attempts, as far as they are kept.
 #[derive(Clone, Debug)]
@@ -66,8 +66,8 @@ impl Record {
     #[must_use]
     pub fn caveats(&self, attempt: &AttemptRecord) -> Vec<&'static str> {
         let is_cut = attempt.detail.is_cut();
-        let cut = "the judge saw more of the answer's body than was kept (`limits.recorded_body`, `delivery.response_record_limit`)";
-        let edited = "the job was edited, perhaps after this attempt: its request may have been another one";
+        let cut = "the judge saw more of the response's body than was kept (`limits.recorded_body`, `delivery.response_record_limit`)";
+        let edited = "the job was edited, perhaps after this attempt: its request may have been different";
         [(is_cut, cut), (self.job.revision > 0, edited)]
             .into_iter()
             .filter(|(holds, _)| *holds)

@@ -31,7 +31,7 @@ pub(super) fn parse(value: Option<&Value>) -> Result<Vec<AuthHeader>, Invalid> {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Object(fields)) if fields.len() <= MOST => fields,
         Some(_) => {
-            let message = format!("an object is needed, with the name of a key for each of at most {MOST} headers");
+            let message = format!("`auth_headers` must be an object of at most {MOST} members: name of a header → name of a key");
             return Err(Invalid::at("/auth_headers", message));
         }
     };
@@ -39,7 +39,7 @@ pub(super) fn parse(value: Option<&Value>) -> Result<Vec<AuthHeader>, Invalid> {
     for (name, key) in fields {
         let header = one(name, key)?;
         if headers.iter().any(|other: &AuthHeader| other.name == header.name) {
-            let message = format!("the header `{}` is there twice: case makes no difference", header.name);
+            let message = format!("the header `{}` is given twice; names of headers are case-insensitive", header.name);
             return Err(Invalid::at(header.pointer, message));
         }
         headers.push(header);
@@ -49,11 +49,11 @@ pub(super) fn parse(value: Option<&Value>) -> Result<Vec<AuthHeader>, Invalid> {
 
 fn one(name: &str, key: &Value) -> Result<AuthHeader, Invalid> {
     let pointer = format!("/auth_headers{}", pointer_to(name));
-    let Some(key) = key.as_str() else { return Err(Invalid::at(pointer, "the name of a key is needed")) };
+    let Some(key) = key.as_str() else { return Err(Invalid::at(pointer, "the value must be the name of a key")) };
     check_header(name, b"").map_err(|message| Invalid::at(&pointer, message))?;
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) if name.as_str().starts_with(OWN) => {
-            Err(Invalid::at(pointer, "headers that begin with `Carillon-` are set by the server"))
+            Err(Invalid::at(pointer, "headers that begin with `Carillon-` are reserved for the server"))
         }
         Ok(name) => Ok(AuthHeader { name, key: key.to_owned(), pointer }),
         Err(error) => Err(Invalid::at(pointer, error.to_string())),

@@ -110,14 +110,14 @@ fn collect(value: &Value, pointer: String, leaf: &mut impl FnMut(&str)) {
 /// Returns [`Invalid`] if an override names a role or a plugin that is not bound.
 pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invalid> {
     let Value::Object(overrides) = overrides else {
-        return Err(Invalid::at("", "a job's policy is an object with a config for each role that it overrides"));
+        return Err(Invalid::at("", "`policy` must be an object: role → overrides of its config"));
     };
     for (role, patch) in overrides {
         let pointer = format!("/{role}");
         if !patch.is_object() {
             return Err(Invalid::at(
                 pointer,
-                "the overrides of a role are an object: its config, or the part to change",
+                "the overrides of a role must be an object: the members of its config to change",
             ));
         }
         match role.as_str() {
@@ -129,7 +129,7 @@ pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invali
             _ => {
                 return Err(Invalid::at(
                     pointer,
-                    "not a role that a job overrides: it overrides encode, sign, judge and retry",
+                    "a job can override only `encode`, `sign`, `judge` and `retry`",
                 ));
             }
         }
@@ -145,7 +145,7 @@ fn override_encoders(doc: &mut Value, patches: &Value) -> Result<(), Invalid> {
             used.get("plugin").and_then(Value::as_str).is_some_and(|name| PluginName::from(name).name == *plugin)
         };
         let used = chain.into_iter().find(named);
-        let used = used.ok_or_else(|| Invalid::at(format!("/encode/{plugin}"), "the group has no such encoder"))?;
+        let used = used.ok_or_else(|| Invalid::at(format!("/encode/{plugin}"), "the group has no encoder of this name"))?;
         patch_config(used, patch);
     }
     Ok(())

@@ -143,7 +143,7 @@ impl GroupLimits {
         let doc: LimitsDoc = read_value(if value.is_null() { &empty } else { value })
             .map_err(|error| Invalid::from(error).within("/limits"))?;
         let timeout = doc.timeout.as_deref();
-        let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "a timeout is needed, such as `10s`"))?;
+        let timeout = timeout.ok_or_else(|| Invalid::at("/limits/timeout", "`timeout` is required, such as `10s`"))?;
         let host_concurrency = doc.host_concurrency.map(|count| at_least_1("/limits/host_concurrency", count));
         let period =
             |pointer, text: &Option<String>| text.as_deref().map(|text| parse_period(pointer, text)).transpose();
@@ -168,7 +168,7 @@ impl GroupLimits {
 pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
     match carillon_core::duration::parse_millis(text) {
         Ok(period) if !period.is_zero() => Ok(period),
-        Ok(_) => Err(Invalid::at(pointer, "a duration of more than nothing is needed")),
+        Ok(_) => Err(Invalid::at(pointer, format!("`{}` must be longer than 0", member(pointer)))),
         Err(error) => Err(Invalid::at(pointer, format!("`{}` {error}", text.escape_debug()))),
     }
 }
@@ -176,18 +176,23 @@ pub fn parse_period(pointer: &str, text: &str) -> Result<Duration, Invalid> {
 fn parse_weight(pointer: &str, weight: u32) -> Result<u32, Invalid> {
     match weight {
         1..=MAX_WEIGHT => Ok(weight),
-        _ => Err(Invalid::at(pointer, format!("a weight is a number from 1 to {MAX_WEIGHT}"))),
+        _ => Err(Invalid::at(pointer, format!("`weight` must be from 1 to {MAX_WEIGHT}, not {weight}"))),
     }
 }
 
 fn at_least_1(pointer: &str, number: u32) -> Result<NonZeroU32, Invalid> {
-    NonZeroU32::new(number).ok_or_else(|| Invalid::at(pointer, "a number of at least 1 is needed"))
+    NonZeroU32::new(number).ok_or_else(|| Invalid::at(pointer, format!("`{}` must be at least 1", member(pointer))))
+}
+
+/// Returns the name of the member at a pointer.
+fn member(pointer: &str) -> &str {
+    pointer.rsplit('/').next().unwrap_or(pointer)
 }
 
 fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid> {
     let burst = burst.map(|burst| at_least_1("/burst", burst)).transpose()?;
     match (rate.map(parse_rate).transpose()?, burst) {
-        (None, Some(_)) => Err(Invalid::at("/burst", "a burst belongs to a rate, and there is no `rate`")),
+        (None, Some(_)) => Err(Invalid::at("/burst", "`burst` requires `rate`")),
         (rate, burst) => Ok(rate.map(|rate| Rate { burst: burst.unwrap_or(rate.burst), ..rate })),
     }
 }
@@ -195,7 +200,7 @@ fn rate(rate: Option<&str>, burst: Option<u32>) -> Result<Option<Rate>, Invalid>
 fn redirects(doc: &LimitsDoc) -> Result<usize, Invalid> {
     match doc.redirects.unwrap_or(0) {
         count @ 0..=MAX_REDIRECTS => Ok(count as usize),
-        _ => Err(Invalid::at("/limits/redirects", format!("at most {MAX_REDIRECTS} redirects can be followed"))),
+        _ => Err(Invalid::at("/limits/redirects", format!("`redirects` must be from 0 to {MAX_REDIRECTS}"))),
     }
 }
 

@@ -209,7 +209,7 @@ impl Effective {
             Some(value) => Use::parse(role, format!("/{role}"), value, digest_of).map(Some),
         };
         let required = |role: Role| {
-            one(role)?.ok_or_else(|| Invalid::at(format!("/{role}"), format!("a group needs a policy for `{role}`")))
+            one(role)?.ok_or_else(|| Invalid::at(format!("/{role}"), format!("`{role}` is required: a group must have a policy for it")))
         };
         let (sign, judge, retry) = (one(Role::Sign)?, required(Role::Judge)?, required(Role::Retry)?);
         let observe = one(Role::Observe)?;
@@ -219,16 +219,16 @@ impl Effective {
         let dead_letters = match doc.get("dead_letters") {
             None | Some(Value::Null) => None,
             Some(Value::String(group)) => Some(group.clone()),
-            Some(_) => return Err(Invalid::at("/dead_letters", "the name of a group is needed")),
+            Some(_) => return Err(Invalid::at("/dead_letters", "`dead_letters` must be the name of a group")),
         };
         let pin = match doc.get("pin") {
             None | Some(Value::Null) => Pin::default(),
-            Some(pin) => Pin::deserialize(pin).map_err(|_| Invalid::at("/pin", "`group` or `job` is needed"))?,
+            Some(pin) => Pin::deserialize(pin).map_err(|_| Invalid::at("/pin", "`pin` must be `group` or `job`"))?,
         };
         let rollback_on_quarantine = match doc.get("rollback_on_quarantine") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(it)) => *it,
-            Some(_) => return Err(Invalid::at("/rollback_on_quarantine", "true or false is needed")),
+            Some(_) => return Err(Invalid::at("/rollback_on_quarantine", "`rollback_on_quarantine` must be true or false")),
         };
         let policies = Self {
             encode,
@@ -263,7 +263,7 @@ fn parse_chain(value: Option<&Value>, digest_of: &dyn Fn(&PluginName) -> Option<
     let chain = match value {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(chain)) if chain.len() <= ENCODERS => chain,
-        Some(_) => return Err(Invalid::at("/encode", format!("`encode` is a list of at most {ENCODERS} plugins"))),
+        Some(_) => return Err(Invalid::at("/encode", format!("`encode` must be a list of at most {ENCODERS} plugins"))),
     };
     let parse = |(index, value)| Use::parse(Role::Encode, format!("/encode/{index}"), value, digest_of);
     chain.iter().enumerate().map(parse).collect()
@@ -278,10 +278,10 @@ impl Use {
     ) -> Result<Self, Invalid> {
         let doc: UseDoc = read_value(value).map_err(|error| Invalid::from(error).within(&pointer))?;
         if role != Role::Sign && !doc.keys.is_empty() {
-            return Err(Invalid::at(format!("{pointer}/keys"), "only `sign` is given keys"));
+            return Err(Invalid::at(format!("{pointer}/keys"), "`keys` is allowed only in `sign`"));
         }
         if role != Role::Observe && doc.jobs.is_some() {
-            return Err(Invalid::at(format!("{pointer}/jobs"), "only `observe` asks for jobs"));
+            return Err(Invalid::at(format!("{pointer}/jobs"), "`jobs` is allowed only in `observe`"));
         }
         let plugin = PluginName::from(doc.plugin.as_str());
         let digest = digest_of(&plugin)

@@ -16,17 +16,17 @@ pub fn message(error: &ValidationError<'_>, schema: &Value) -> String {
         ValidationErrorKind::Enum { options } => {
             let options = options.as_array().map_or(&[][..], Vec::as_slice);
             let texts = nearest_first(&text_of(error.instance()), options.iter().map(text_of).collect());
-            format!("{} is not possible; it can be {}", shown(error.instance()), listed(&texts))
+            format!("{} is not allowed; allowed are {}", shown(error.instance()), listed(&texts))
         }
         ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
             unknown_fields(unexpected, &siblings(error, schema))
         }
         ValidationErrorKind::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
-            "no field is possible here".to_owned()
+            "no fields are allowed here".to_owned()
         }
         ValidationErrorKind::Constant { expected_value } => {
-            format!("{} is not possible; it can only be {expected_value}", shown(error.instance()))
+            format!("{} is not allowed; it must be {expected_value}", shown(error.instance()))
         }
         _ => error.to_string(),
     }
@@ -37,14 +37,14 @@ fn unknown_fields(unexpected: &[String], known: &[String]) -> String {
         let nearest = nearest_first(name, known.to_vec());
         let meant = nearest.first().filter(|nearest| strsim::jaro_winkler(name, nearest) >= ALIKE);
         let hint = meant.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default();
-        format!("there is no field `{}`{hint}", cut(&name.escape_debug().to_string()))
+        format!("the field `{}` is unknown{hint}", cut(&name.escape_debug().to_string()))
     });
     let each = each.collect::<Vec<_>>().join("; ");
     if known.is_empty() {
-        return format!("{each}; no field is possible here");
+        return format!("{each}; no fields are allowed here");
     }
     let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-    format!("{each}; there are {}", known.join(", "))
+    format!("{each}; known fields are {}", known.join(", "))
 }
 
 /// Returns the fields that the schema has beside the unknown one.
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn all_candidates_are_named_the_nearest_first() {
         let said = said(&backoff(), &json!({"kind": "exp"}));
-        assert_eq!(said, r#""exp" is not possible; it can be "exponential", "fixed", "linear" or "fibonacci""#);
+        assert_eq!(said, r#""exp" is not allowed; allowed are "exponential", "fixed", "linear" or "fibonacci""#);
     }
 
     #[test]
@@ -114,11 +114,11 @@ mod tests {
         let unknown = said(&backoff(), &json!({"max_attemps": 3}));
         assert_eq!(
             unknown,
-            "there is no field `max_attemps` (did you mean `max_attempts`?); there are `deep`, `kind`, `max_attempts`, `none`"
+            "the field `max_attemps` is unknown (did you mean `max_attempts`?); known fields are `deep`, `kind`, `max_attempts`, `none`"
         );
-        assert_eq!(said(&backoff(), &json!({"deep": {"zzz": 1}})), "there is no field `zzz`; there are `a`");
-        assert_eq!(said(&backoff(), &json!({"none": {"x": 1}})), "no field is possible here");
-        assert_eq!(said(&backoff(), &json!({"deep": {"a": 2}})), "2 is not possible; it can only be 1");
+        assert_eq!(said(&backoff(), &json!({"deep": {"zzz": 1}})), "the field `zzz` is unknown; known fields are `a`");
+        assert_eq!(said(&backoff(), &json!({"none": {"x": 1}})), "no fields are allowed here");
+        assert_eq!(said(&backoff(), &json!({"deep": {"a": 2}})), "2 is not allowed; it must be 1");
         let long = said(&backoff(), &json!({"kind": "x".repeat(5_000)}));
         assert!(long.len() < 500, "{long}");
     }

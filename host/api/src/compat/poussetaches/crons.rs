@@ -53,7 +53,7 @@ impl Call {
         };
         let timetable = spec.timetable(anchor).map_err(|error| bad(error.message))?;
         // The first run is the first of the cron's times after the delay.
-        let first = timetable.after(delayed).next().ok_or_else(|| bad("it never comes".to_owned()))?;
+        let first = timetable.after(delayed).next().ok_or_else(|| bad("it never matches".to_owned()))?;
         spec.start = Some(first);
         match self.api.put_schedule(&self.access, &id, spec, None).await {
             // Somebody else has just made the same one.

@@ -91,7 +91,7 @@ impl AttemptExecutor {
             Some(BreakerChange::Opened(until)) => {
                 tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
                 self.telemetry.metrics.breaker_opened();
-                let reason = format!("it did not answer {} times in a row", self.delivery.breaker_failures);
+                let reason = format!("{} requests in a row got no response", self.delivery.breaker_failures);
                 self.telemetry.record(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
             }
             Some(BreakerChange::Closed) => {

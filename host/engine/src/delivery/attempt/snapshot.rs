@@ -57,7 +57,7 @@ impl AttemptSnapshot {
         let not = |why: &str| NotReplayable(why.to_owned());
         let record = attempts.iter().find(|it| it.number == number).ok_or_else(|| not("there is no such attempt"))?;
         if number <= job.attempt_base {
-            return Err(not("the job was redriven since: what it was before is not known"));
+            return Err(not("the job was redriven after the attempt, so its earlier state is not known"));
         }
         let (detail, nothing) = (&record.detail, "nothing was sent, so there was nothing to judge");
         let inputs = detail.inputs.as_ref().ok_or_else(|| not(nothing))?;
@@ -110,7 +110,7 @@ impl AttemptSnapshot {
         let Ruling::RetryAfter(delay) = ruling else { return ruling };
         match self.leased.job.deadline {
             Some(deadline) if self.finished_at.plus(delay) > deadline => {
-                Ruling::GiveUp("it would be too late".to_owned())
+                Ruling::GiveUp("the next attempt would be after the job's deadline".to_owned())
             }
             _ => Ruling::RetryAfter(self.finished_at.plus(delay).since(self.finished_at)),
         }

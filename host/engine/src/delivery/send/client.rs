@@ -161,7 +161,7 @@ async fn respond(
     deadline: Instant,
 ) -> Result<hyper::Result<Response<Incoming>>, Failure> {
     let response = connection.send(request_of(outgoing)?);
-    let no_answer = || Failure::new("timeout", "no answer came within the request's timeout");
+    let no_answer = || Failure::new("timeout", "no response within the request's timeout");
     tokio::time::timeout_at(deadline, response).await.map_err(|_| no_answer())
 }
 

@@ -67,7 +67,7 @@ impl Connector {
         let stream = opened.await.map_err(|_| Failure::new("connect", no_time("no connection")))??;
         let Some(name) = tls_name(url)? else { return Ok(Stream::plain(stream)) };
         let agreed = tokio::time::timeout_at(deadline, self.tls.connect(name, stream)).await;
-        let agreed = agreed.map_err(|_| Failure::new("tls", no_time("TLS was not agreed on")))?;
+        let agreed = agreed.map_err(|_| Failure::new("tls", no_time("no TLS handshake")))?;
         agreed.map(Stream::tls).map_err(|error| Failure::of("tls", &error))
     }
 

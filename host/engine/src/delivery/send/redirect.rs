@@ -49,7 +49,7 @@ pub(super) fn onward(
     let location = location.filter(|location| !location.is_empty() && request.redirects > 0);
     let Some(location) = location else { return Ok(None) };
     if followed >= request.redirects {
-        return Err(failure(format!("the answer is another redirect, and the group follows {}", request.redirects)));
+        return Err(failure(format!("the response is another redirect, and the group follows {}", request.redirects)));
     }
     let url = target(&request.url, location)?;
     let mut next = Outgoing { url, ..request.clone() };
@@ -79,18 +79,18 @@ pub(super) fn shown(url: &Url) -> String {
 ///
 /// It has the user info of `from` at the same origin, and none at another origin. User info in `location` is not used.
 fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
-    let unusable = |why: String| failure(format!("the answer is a redirect whose `Location` cannot be used: {why}"));
+    let unusable = |why: String| failure(format!("the response is a redirect with an unusable `Location`: {why}"));
     let text = std::str::from_utf8(location.as_bytes()).map_err(|_| unusable("it is not text".to_owned()))?;
     if text.len() > LOCATION_LEN {
         return Err(unusable(format!("it has more than {LOCATION_LEN} bytes")));
     }
     let mut url = from.join(text).map_err(|error| unusable(error.to_string()))?;
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(unusable(format!("requests do not go to `{}` URLs", url.scheme())));
+        return Err(unusable(format!("`{}` URLs are not supported", url.scheme())));
     }
     if from.scheme() == "https" && url.scheme() == "http" {
         return Err(unusable(
-            "it leads from https to http, where everybody on the way could read the request".to_owned(),
+            "it leads from https to http, which would expose the request".to_owned(),
         ));
     }
     let same = url.origin() == from.origin();

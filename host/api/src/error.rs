@@ -136,7 +136,8 @@ impl Problem {
     /// 415: the body is compressed.
     #[must_use]
     pub fn encoded(encoding: &str) -> Self {
-        let detail = format!("`Content-Encoding: {}` is not supported: send the body uncompressed", encoding.escape_debug());
+        let detail =
+            format!("`Content-Encoding: {}` is not supported: send the body uncompressed", encoding.escape_debug());
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded", "Unsupported content encoding", detail)
     }
 
@@ -163,7 +164,8 @@ impl Problem {
     /// 503, until somebody makes room.
     #[must_use]
     pub fn storage_full() -> Self {
-        let detail = "the disk of the store is full and nothing was written: free disk space and send the request again";
+        let detail =
+            "the disk of the store is full and nothing was written: free disk space and send the request again";
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-full", "Storage full", detail);
         Self { retry_after: Some(FULL_AGAIN), ..problem }
     }

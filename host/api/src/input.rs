@@ -59,9 +59,7 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
         return Err(Problem::encoded(&String::from_utf8_lossy(encoding.as_bytes())));
     }
     Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::too_large("the body is larger than `server.body_limit` allows")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large("the body is larger than `server.body_limit` allows"),
         _ => Problem::malformed(None, "the body ended before it was complete"),
     })
 }

@@ -83,7 +83,10 @@ impl KnownParameters {
             let parameter = known.iter().find_map(|known| known.meant_by(&name));
             let parameter = parameter.ok_or_else(|| unknown(&name, known))?;
             if seen.contains(&parameter) {
-                return Err(Problem::parameter(&name, format!("the query parameter `{}` is given more than once", name.escape_debug())));
+                return Err(Problem::parameter(
+                    &name,
+                    format!("the query parameter `{}` is given more than once", name.escape_debug()),
+                ));
             }
             parameter.0.check(&value)?;
             seen.push(parameter);

@@ -218,7 +218,10 @@ impl Catalog {
             group.name != name && group.effective.iter().any(|it| it.dead_letters.as_deref() == Some(name))
         };
         if let Some(user) = self.groups(tenant).into_iter().find(takes_from) {
-            return Err(CatalogError::Conflict(format!("the group `{}` sends its dead letters to this group", user.name)));
+            return Err(CatalogError::Conflict(format!(
+                "the group `{}` sends its dead letters to this group",
+                user.name
+            )));
         }
         if let Some(user) = self.schedules(tenant).into_iter().find(|schedule| schedule.spec.group == name) {
             return Err(CatalogError::Conflict(format!("the schedule `{}` makes its jobs in this group", user.name)));

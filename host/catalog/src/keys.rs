@@ -204,9 +204,7 @@ impl Catalog {
     ) -> Result<Option<Vec<String>>, CatalogError> {
         let Some(mut groups) = groups else { return Ok(None) };
         if groups.len() > GRANTS {
-            return Err(
-                Invalid::at("/groups", format!("`groups` must have at most {GRANTS} names")).into()
-            );
+            return Err(Invalid::at("/groups", format!("`groups` must have at most {GRANTS} names")).into());
         }
         for (index, group) in groups.iter().enumerate() {
             validation::name("group", group).map_err(|error| error.within(&format!("/groups/{index}")))?;
@@ -263,10 +261,14 @@ fn older(
     let other = |version: &&KeyVersion| !version.material.as_ref().is_some_and(|material| material.is_same(new));
     let kept: Vec<_> = key.live(now).filter(other).collect();
     if kept.iter().any(|version| KeyKind::Header == version.kind || KeyKind::Header == kind) {
-        return Err(Invalid::at("/overlap", "`overlap` is not allowed for the kind `header`, which has one value at a time"));
+        return Err(Invalid::at(
+            "/overlap",
+            "`overlap` is not allowed for the kind `header`, which has one value at a time",
+        ));
     }
     if kept.len() >= VERSIONS {
-        let message = format!("the key has {} versions that sign, the most that it can have: remove one first", kept.len());
+        let message =
+            format!("the key has {} versions that sign, the most that it can have: remove one first", kept.len());
         return Err(Invalid::at("/overlap", message));
     }
     let end = |version: &KeyVersion| overlap.end(version.expires_at, now);

@@ -92,7 +92,8 @@ impl Catalog {
         })??;
         let said = PluginName { name: described.name, version: Some(described.version) };
         if said != full && !is_draft(&full, &said) {
-            let text = format!("it states the name `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
+            let text =
+                format!("it states the name `{}`, but was uploaded as `{full}`", said.to_string().escape_debug());
             return Err(LoadError::Description(text).into());
         }
         let (size, doc) = (described.doc.size, PluginDoc { signed_by, ..described.doc });
@@ -124,7 +125,8 @@ impl Catalog {
         let own = state.plugins_of(tenant.id).filter(|plugin| !plugin.builtin);
         let (count, bytes) = own.fold((0, size), |(count, bytes), plugin| (count + 1, bytes + plugin.doc.size));
         if let Some(most) = quota.plugins.filter(|most| count >= *most) {
-            let text = format!("the tenant's quota allows {most} versions of plugins, and it has {count}: delete one first");
+            let text =
+                format!("the tenant's quota allows {most} versions of plugins, and it has {count}: delete one first");
             return Err(CatalogError::Conflict(text));
         }
         match quota.plugin_bytes.filter(|most| bytes > *most) {

@@ -11,7 +11,7 @@ use super::signers::Signers;
 use super::{Catalog, CatalogError, DEFAULT_TENANT, NO_TENANT, SignerDoc, Tenant, TenantDoc, document, validation};
 use carillon_core::job::TenantId;
 use carillon_core::json::read_value;
-use carillon_policy::binding::{Changes, Invalid, Quota, QuotaDoc, compose};
+use carillon_policy::binding::{Changes, Invalid, Quota, compose};
 use carillon_store::{Kind, Precondition, PutEntity};
 
 /// Change of a tenant's settings. Members that it does not name stay; null removes one.

@@ -94,14 +94,22 @@ impl Catalog {
         let limits = &effective.limits;
         if limits.timeout > self.bounds.max_timeout {
             let most = carillon_core::duration::format(self.bounds.max_timeout);
-            return Err(Invalid::at("/limits/timeout", format!("`timeout` must be at most {most} (`delivery.max_timeout`)")).into());
+            return Err(Invalid::at(
+                "/limits/timeout",
+                format!("`timeout` must be at most {most} (`delivery.max_timeout`)"),
+            )
+            .into());
         }
         if let Some(group) = effective.observe.as_ref().and_then(|used| used.jobs.as_deref()) {
             self.jobs_group(tenant.id, group).map_err(|message| Invalid::at("/observe/jobs", message))?;
         }
         let most = self.bounds.max_recorded_body;
         if limits.recorded_body.is_some_and(|size| size > most) {
-            return Err(Invalid::at("/limits/recorded_body", format!("`recorded_body` must be at most {most} bytes (`delivery.response_judge_limit`)")).into());
+            return Err(Invalid::at(
+                "/limits/recorded_body",
+                format!("`recorded_body` must be at most {most} bytes (`delivery.response_judge_limit`)"),
+            )
+            .into());
         }
         match &effective.dead_letters {
             Some(group) if self.group(tenant.id, group).is_none() => {

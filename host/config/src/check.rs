@@ -50,12 +50,18 @@ fn server(config: &Config, checks: &mut Checks) {
 
 fn secrets(config: &Config, checks: &mut Checks) {
     if let Some(listen) = foreign(config).filter(|_| !config.auth.enabled) {
-        let message = format!("authentication can be disabled only if every `listen` address is a loopback address, and {listen} is not");
+        let message = format!(
+            "authentication can be disabled only if every `listen` address is a loopback address, and {listen} is not"
+        );
         checks.require(false, "auth.enabled", message);
     }
     if let Some(token) = &config.auth.admin_token {
         let good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
-        checks.require(good, "auth.admin_token", format!("the token must have at least {MIN_TOKEN} visible ASCII characters"));
+        checks.require(
+            good,
+            "auth.admin_token",
+            format!("the token must have at least {MIN_TOKEN} visible ASCII characters"),
+        );
     }
     if let Err(error) = config.store.place() {
         checks.require(false, "store.url", error.to_string());
@@ -67,7 +73,11 @@ fn secrets(config: &Config, checks: &mut Checks) {
     checks.require(has_key || !config.store.is_shared(), "store.url", message);
     if let Some(key) = &config.keys.master_key {
         let good = key.len() == MASTER_KEY_DIGITS && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-        checks.require(good, "keys.master_key", format!("the master key must have {MASTER_KEY_DIGITS} hexadecimal digits"));
+        checks.require(
+            good,
+            "keys.master_key",
+            format!("the master key must have {MASTER_KEY_DIGITS} hexadecimal digits"),
+        );
         let single = config.keys.master_key_file.is_none();
         checks.require(single, "keys.master_key_file", "keys.master_key is set already: set only one of the two");
     }
@@ -189,11 +199,7 @@ mod tests {
             [("127.0.0.1:1", false), ("[::1]:1", false), ("0.0.0.0:1", true), ("[::]:1", true), ("10.0.0.1:1", true)]
         {
             let said = refusal(&[("CARILLON_AUTH__ENABLED", "false"), ("CARILLON_SERVER__LISTEN", listen)]);
-            assert_eq!(
-                said.contains("auth.enabled: authentication can be disabled only"),
-                refused,
-                "{listen}: {said}"
-            );
+            assert_eq!(said.contains("auth.enabled: authentication can be disabled only"), refused, "{listen}: {said}");
             assert_eq!(refusal(&[("CARILLON_SERVER__LISTEN", listen)]), "");
         }
     }

@@ -470,10 +470,7 @@ mod tests {
         );
 
         let message = refusal(Config::load(from_env(&[("CARILLON_STORE__URI", "sqlite:x")])));
-        assert!(
-            message.contains("environment variable CARILLON_STORE__URI: store.uri: unknown key"),
-            "{message}"
-        );
+        assert!(message.contains("environment variable CARILLON_STORE__URI: store.uri: unknown key"), "{message}");
 
         let message = refusal(from_file("[tenants.acme]\ngroup = {}"));
         assert!(message.contains("carillon.toml: tenants.acme.group: unknown field"), "{message}");
@@ -514,7 +511,10 @@ mod tests {
     #[test]
     fn a_single_underscore_is_noticed() {
         let message = refusal(Config::load(from_env(&[("CARILLON_SERVER_LISTEN", "127.0.0.1:1")])));
-        assert!(message.contains("CARILLON_SERVER_LISTEN: the variable must be called CARILLON_SERVER__LISTEN"), "{message}");
+        assert!(
+            message.contains("CARILLON_SERVER_LISTEN: the variable must be called CARILLON_SERVER__LISTEN"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl Health {
             return Some("the server is stopping".to_owned());
         }
         if let Some(name) = self.loops.down().first() {
-            return Some(format!("the background loop `{name}` panicked and is being restarted; the log has the cause"));
+            return Some(format!(
+                "the background loop `{name}` panicked and is being restarted; the log has the cause"
+            ));
         }
         self.store.health().trouble().map(|(work, error)| reason(work, &error))
     }

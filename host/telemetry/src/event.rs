@@ -260,7 +260,8 @@ impl Fact {
     /// Returns the fact that the receiver at `origin` has asked the group's jobs for one of its URLs to wait until `until`.
     #[must_use]
     pub fn receiver_pause(about: Subject, at: UnixMs, origin: String, until: UnixMs) -> Self {
-        let (origin, reason) = (Some(origin), Some("the receiver requested a pause of the URL with `Retry-After`".to_owned()));
+        let (origin, reason) =
+            (Some(origin), Some("the receiver requested a pause of the URL with `Retry-After`".to_owned()));
         let details = Details { run_at: Some(until), origin, reason, ..Details::default() };
         Self::new(EventKind::ReceiverPause, at, about, details)
     }

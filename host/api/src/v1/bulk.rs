@@ -120,7 +120,10 @@ impl ApiState {
     ) -> Result<(StatusCode, Json<BulkView>), Problem> {
         let filter = filter.of(access, group.id).map_err(|problem| problem.within("/filter"))?;
         if let Some(state) = filter.state.filter(|state| !action.fits(*state)) {
-            return Err(Problem::invalid("/filter/state", format!("the action does not apply to jobs in the state `{state}`")));
+            return Err(Problem::invalid(
+                "/filter/state",
+                format!("the action does not apply to jobs in the state `{state}`"),
+            ));
         }
         // The id is above those of all jobs that were accepted so far.
         let id = JobId::new(&*self.clock);
@@ -165,7 +168,10 @@ pub(in super::super) async fn change(
     let group = api.group(&access, &group)?;
     let now = api.clock.now();
     if doc.run_at.is_some() != (doc.action == ActionDoc::Reschedule) {
-        return Err(Problem::invalid("/run_at", "`run_at` is required with `reschedule`, and allowed with no other action"));
+        return Err(Problem::invalid(
+            "/run_at",
+            "`run_at` is required with `reschedule`, and allowed with no other action",
+        ));
     }
     let action = match doc.action {
         ActionDoc::Cancel => BulkAction::Cancel,

@@ -119,7 +119,8 @@ pub(in super::super) async fn edit(
 impl ApiState {
     /// Returns the edit that a patch means: the job as it could have been posted, patched, and checked like a new one.
     async fn edit(&self, job: &Job, patch: Patch) -> Result<Edit, Problem> {
-        let group = self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("the group of the job was deleted"))?;
+        let group =
+            self.catalog.group_by_id(job.group).ok_or_else(|| Problem::conflict("the group of the job was deleted"))?;
         let (has_payload, has_run_at) = (patch.has_payload(), patch.has("run_at"));
         let doc = patch.applied_to(job)?;
         let draft = self.intake.draft(&group, &doc, &mut ValidationCache::default(), 0).await?;
@@ -184,7 +185,9 @@ fn standing(state: JobState) -> &'static str {
 fn refused(changed: ChangeOutcome, id: &str) -> Problem {
     match changed {
         ChangeOutcome::Unknown => Problem::unknown("job", id),
-        ChangeOutcome::Stale => Problem::conflict("another request edited the job at the same time: read it and send the edit again"),
+        ChangeOutcome::Stale => {
+            Problem::conflict("another request edited the job at the same time: read it and send the edit again")
+        }
         ChangeOutcome::Not(state) => Problem::conflict(standing(state)),
         ChangeOutcome::Done | ChangeOutcome::Requested => Problem::conflict("the job is running"),
     }

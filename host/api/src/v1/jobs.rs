@@ -100,7 +100,10 @@ pub(in super::super) async fn create_batch(
 ) -> Result<Response, Problem> {
     let (group, batch) = (api.group(&access, &group)?, request.doc);
     if batch.jobs.is_empty() || batch.jobs.len() > api.limits.batch {
-        return Err(Problem::invalid("/jobs", format!("`jobs` must have 1 to {} entries (`server.batch_limit`)", api.limits.batch)));
+        return Err(Problem::invalid(
+            "/jobs",
+            format!("`jobs` must have 1 to {} entries (`server.batch_limit`)", api.limits.batch),
+        ));
     }
     let (now, mut checked) = (api.clock.now(), ValidationCache::default());
     let mut jobs = Vec::with_capacity(batch.jobs.len());
@@ -264,7 +267,8 @@ impl FilterDoc {
     /// The filter.
     pub(super) fn of(self, access: &Access, group: GroupId) -> Result<JobFilter, Problem> {
         if let Some(label) = self.metadata.keys().find(|key| key.contains(['"', '\\', '\0'])) {
-            let detail = format!("the name of a label must have no quotes, backslashes or zeros: `{}`", label.escape_debug());
+            let detail =
+                format!("the name of a label must have no quotes, backslashes or zeros: `{}`", label.escape_debug());
             return Err(Problem::invalid("/metadata", detail));
         }
         Ok(JobFilter {

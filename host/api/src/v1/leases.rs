@@ -142,7 +142,10 @@ pub(in super::super) async fn lease(
     };
     if wait > api.limits.wait {
         let most = carillon_core::duration::format(api.limits.wait);
-        return Err(Problem::invalid("/wait", format!("`wait` must be at most {most}, two thirds of `server.request_timeout`")));
+        return Err(Problem::invalid(
+            "/wait",
+            format!("`wait` must be at most {most}, two thirds of `server.request_timeout`"),
+        ));
     }
     let ask = LeaseRequest { max: doc.max, lease: lease_time("/lease", doc.lease.as_deref())?, wait };
     let handover = api.pull.lease(&group, ask, &client.gone_token()).await?;

@@ -144,7 +144,11 @@ fn period(pointer: &str, text: Option<String>, default: Duration, most: Duration
     let invalid = |detail: String| Problem::invalid(pointer, detail);
     let period = period.map_err(|error| invalid(format!("`{}` {error}", text.escape_debug())))?;
     if period > most {
-        return Err(invalid(format!("`{}` is too long: at most {} is allowed", text.escape_debug(), duration::format(most))));
+        return Err(invalid(format!(
+            "`{}` is too long: at most {} is allowed",
+            text.escape_debug(),
+            duration::format(most)
+        )));
     }
     Ok(period)
 }
@@ -334,7 +338,10 @@ pub(in super::super) async fn backfill(
     }
     if from <= now.minus(TICKS_KEPT) {
         let days = TICKS_KEPT.as_secs() / 86_400;
-        return Err(Problem::invalid("/from", format!("`from` must be within the last {days} days: older runs are no longer recorded")));
+        return Err(Problem::invalid(
+            "/from",
+            format!("`from` must be within the last {days} days: older runs are no longer recorded"),
+        ));
     }
     let timetable = schedule.timetable.as_ref().map_err(|error| Problem::conflict(error.to_string()))?;
     let range = timetable.after(UnixMs(from.0.saturating_sub(1))).take_while(|tick| *tick <= to);

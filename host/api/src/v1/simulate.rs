@@ -220,7 +220,10 @@ fn answer(index: usize, response: &ResponseDoc) -> Result<Answer, Problem> {
     };
     let code = TRANSPORT_ERRORS.into_iter().find(|code| code == error).ok_or_else(|| {
         let known = TRANSPORT_ERRORS.join(", ");
-        Problem::invalid(format!("/responses/{index}/error"), format!("not a transport error; the known ones are {known}"))
+        Problem::invalid(
+            format!("/responses/{index}/error"),
+            format!("not a transport error; the known ones are {known}"),
+        )
     })?;
     Ok(Answer::Failure { code, message: "imagined".to_owned(), elapsed: std::time::Duration::ZERO })
 }

@@ -92,10 +92,7 @@ mod tests {
     #[test]
     fn wrong_flags_are_named() {
         let message = load(&["--listen", "0.0.0.0:1", "--no-auth"]).unwrap_err();
-        assert!(
-            message.contains("--no-auth: auth.enabled: authentication can be disabled only"),
-            "{message}"
-        );
+        assert!(message.contains("--no-auth: auth.enabled: authentication can be disabled only"), "{message}");
         let message = load(&["--egress-allow", "everything"]).unwrap_err();
         assert!(message.contains("--egress-allow: egress.allow: `everything` is not a network"), "{message}");
     }

@@ -215,7 +215,8 @@ impl TryFrom<u8> for Priority {
     type Error = String;
 
     fn try_from(level: u8) -> Result<Self, Self::Error> {
-        Self::new(level).ok_or_else(|| format!("the priority must be from 0 to {} (the most urgent), not {level}", Self::MAX.0))
+        Self::new(level)
+            .ok_or_else(|| format!("the priority must be from 0 to {} (the most urgent), not {level}", Self::MAX.0))
     }
 }
 

@@ -141,10 +141,7 @@ mod tests {
             (r#"{"secret": 1}"#, "expected a string, got the number `1`"),
             (r#"{"secret": {}}"#, "expected a string, got an object"),
             (r#"{"secret": null}"#, "expected a string, got null"),
-            (
-                r#"{"secret": "s", "max_runs": -1}"#,
-                "expected a whole number that is not negative, got the number `-1`",
-            ),
+            (r#"{"secret": "s", "max_runs": -1}"#, "expected a whole number that is not negative, got the number `-1`"),
             (
                 r#"{"secret": "s", "max_runs": 1.5}"#,
                 "expected a whole number that is not negative, got the number `1.5`",

@@ -341,7 +341,10 @@ mod tests {
             ("0 0 30 2 *", "fields 3 and 4 (day of month, month) never match"),
             ("0 0 31 4,6,9,11 *", "fields 3 and 4 (day of month, month) never match"),
             ("0 0 0 31 2 *", "fields 4 and 5 (day of month, month) never match"),
-            ("* * * *", "must have 5 fields (minute, hour, day of month, month, day of week) or 6 (second first), not 4"),
+            (
+                "* * * *",
+                "must have 5 fields (minute, hour, day of month, month, day of week) or 6 (second first), not 4",
+            ),
             ("* * * * * * *", "not 7"),
             ("", "not 0"),
             ("@reboot", "`@reboot` is not one of @yearly"),

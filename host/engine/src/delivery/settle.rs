@@ -46,7 +46,12 @@ pub fn answered(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, ruli
         Ruling::RetryAfter(delay) => at.plus(delay),
     };
     if leased.job.deadline.is_some_and(|deadline| next_run_at > deadline) {
-        decide(&mut attempt, State::Expired, None, format!("the next attempt, at {next_run_at}, would be after the job's deadline"));
+        decide(
+            &mut attempt,
+            State::Expired,
+            None,
+            format!("the next attempt, at {next_run_at}, would be after the job's deadline"),
+        );
         return Settlement::expired(leased, at, Some(attempt));
     }
     decide(&mut attempt, State::Scheduled, Some(next_run_at), "the retry policy requested another attempt".to_owned());
@@ -92,7 +97,12 @@ pub fn postponed(leased: &LeasedJob, mut attempt: AttemptRecord, times: Postpone
     let Postponement { due, decided_at: at, retry_at } = times;
     let end = leased.job.expires_if_due(due).unwrap_or(UnixMs::MAX);
     if at >= end {
-        decide(&mut attempt, State::Expired, None, "the job's deadline passed while it waited for its receiver".to_owned());
+        decide(
+            &mut attempt,
+            State::Expired,
+            None,
+            "the job's deadline passed while it waited for its receiver".to_owned(),
+        );
         attempt.detail.spent = false;
         return Settlement::expired(leased, at, Some(attempt));
     }
@@ -143,11 +153,7 @@ pub fn cut_off(leased: &LeasedJob, at: UnixMs, mut attempt: AttemptRecord, why: 
             again_at_once(leased, at, attempt)
         }
         CutOff::Cancelled => {
-            note(
-                &mut attempt,
-                CANCELLED,
-                "the job was cancelled during the attempt; the work may have been done",
-            );
+            note(&mut attempt, CANCELLED, "the job was cancelled during the attempt; the work may have been done");
             decide(&mut attempt, State::Cancelled, None, "a newer job replaced it".to_owned());
             Settlement::cancelled(leased, at, attempt)
         }

@@ -93,7 +93,10 @@ impl Intake {
         checked: &mut ValidationCache,
     ) -> Result<NewJob, IntakeError> {
         if doc.group.as_ref().is_some_and(|name| *name != group.name) {
-            return Err(IntakeError::invalid("/group", "`group` is allowed only in follow-up jobs: the path names the group"));
+            return Err(IntakeError::invalid(
+                "/group",
+                "`group` is allowed only in follow-up jobs: the path names the group",
+            ));
         }
         let draft = self.draft(group, &doc, checked, FLOW_DEPTH).await?;
         let run_at = run_at(doc.run_at.as_ref(), now, self.limits.horizon)?;
@@ -140,7 +143,8 @@ impl Intake {
             group.effective.as_ref().map_err(|error| IntakeError::conflict(format!("the group is broken: {error}")))?;
         let (body, is_json) = payload(doc)?;
         if body.len() > self.limits.payload {
-            let detail = format!("the payload has {} bytes; `server.payload_limit` allows {}", body.len(), self.limits.payload);
+            let detail =
+                format!("the payload has {} bytes; `server.payload_limit` allows {}", body.len(), self.limits.payload);
             return Err(IntakeError::invalid("/payload", detail));
         }
         let target = target(doc, checked)?;
@@ -194,8 +198,10 @@ impl Intake {
             let template = template.map_err(|error| error.inside(pointer))?;
             let len = serde_json::to_string(&template).map_or(usize::MAX, |text| text.len());
             if len > self.limits.payload {
-                let detail =
-                    format!("the follow-up job has {len} bytes with its own follow-ups; `server.payload_limit` allows {}", self.limits.payload);
+                let detail = format!(
+                    "the follow-up job has {len} bytes with its own follow-ups; `server.payload_limit` allows {}",
+                    self.limits.payload
+                );
                 return Err(IntakeError::invalid(pointer, detail));
             }
             Ok(Some(template))
@@ -265,11 +271,15 @@ fn payload(doc: &JobDoc) -> Result<(Bytes, bool), IntakeError> {
         (None, Some(text), None) => Ok((Bytes::copy_from_slice(text.as_bytes()), false)),
         (None, None, Some(text)) => {
             let decoded = STANDARD.decode(text);
-            let decoded =
-                decoded.map_err(|error| IntakeError::invalid("/payload_base64", format!("`payload_base64` is not base64: {error}")))?;
+            let decoded = decoded.map_err(|error| {
+                IntakeError::invalid("/payload_base64", format!("`payload_base64` is not base64: {error}"))
+            })?;
             Ok((decoded.into(), false))
         }
-        _ => Err(IntakeError::invalid("/payload", "at most one of `payload`, `payload_text` and `payload_base64` is allowed")),
+        _ => Err(IntakeError::invalid(
+            "/payload",
+            "at most one of `payload`, `payload_text` and `payload_base64` is allowed",
+        )),
     }
 }
 
@@ -306,7 +316,10 @@ fn check_metadata(metadata: &Metadata) -> Result<(), IntakeError> {
     let len = metadata.texts().map(|text| text.flat_name().len() + text.value.len()).sum::<usize>();
     let names = metadata.0.keys().map(String::len).sum::<usize>();
     if metadata.0.len().max(metadata.texts().count()) > ENTRIES || len.max(names) > METADATA_LEN {
-        return Err(IntakeError::invalid("/metadata", format!("`metadata` must have at most {ENTRIES} entries and {METADATA_LEN} bytes")));
+        return Err(IntakeError::invalid(
+            "/metadata",
+            format!("`metadata` must have at most {ENTRIES} entries and {METADATA_LEN} bytes"),
+        ));
     }
     let mut seen = HashSet::new();
     match metadata.texts().find(|text| !seen.insert(text.flat_name())) {
@@ -322,8 +335,7 @@ fn check_metadata_headers(metadata: &Metadata) -> Result<(), IntakeError> {
     let (mut seen, mut len) = (HashSet::new(), 0);
     for text in metadata.texts() {
         let name = text.header_name().ok_or_else(|| {
-            let detail =
-                "with `metadata_headers`, the name of a label must be letters, digits, `.`, `_` and `-`";
+            let detail = "with `metadata_headers`, the name of a label must be letters, digits, `.`, `_` and `-`";
             IntakeError::invalid(place_of(&text), detail)
         })?;
         len += name.len() + text.header_value().len();
@@ -332,7 +344,10 @@ fn check_metadata_headers(metadata: &Metadata) -> Result<(), IntakeError> {
         }
     }
     if len > METADATA_HEADERS_LEN {
-        return Err(IntakeError::invalid("/metadata", format!("`metadata` must have at most {METADATA_HEADERS_LEN} bytes as headers")));
+        return Err(IntakeError::invalid(
+            "/metadata",
+            format!("`metadata` must have at most {METADATA_HEADERS_LEN} bytes as headers"),
+        ));
     }
     Ok(())
 }

@@ -63,10 +63,16 @@ pub(super) fn admission(
 
 fn replace(doc: &JobDoc, is_debounced: bool) -> Result<Admission, IntakeError> {
     if doc.name.is_none() {
-        return Err(IntakeError::invalid("/replace", "`replace` requires `name`: the unfinished jobs of that name are replaced"));
+        return Err(IntakeError::invalid(
+            "/replace",
+            "`replace` requires `name`: the unfinished jobs of that name are replaced",
+        ));
     }
     if is_debounced || doc.dedupe_key.is_some() {
-        return Err(IntakeError::invalid("/replace", "`replace`, `dedupe_key` and `debounce_seconds` exclude each other"));
+        return Err(IntakeError::invalid(
+            "/replace",
+            "`replace`, `dedupe_key` and `debounce_seconds` exclude each other",
+        ));
     }
     Ok(Admission::Replace { moved: None })
 }
@@ -91,9 +97,7 @@ fn dedupe(doc: &JobDoc) -> Result<Admission, IntakeError> {
     let window = doc.dedupe_window.as_deref().map(|text| parse_period("/dedupe_window", text)).transpose()?;
     match (&doc.dedupe_key, window) {
         (None, None) => Ok(Admission::Always),
-        (None, Some(_)) => {
-            Err(IntakeError::invalid("/dedupe_window", "`dedupe_window` requires `dedupe_key`"))
-        }
+        (None, Some(_)) => Err(IntakeError::invalid("/dedupe_window", "`dedupe_window` requires `dedupe_key`")),
         (Some(_), Some(window)) if window > MAX_DEDUPE_WINDOW => {
             let most = carillon_core::duration::format(MAX_DEDUPE_WINDOW);
             Err(IntakeError::invalid("/dedupe_window", format!("`dedupe_window` must be at most {most}")))

@@ -120,7 +120,10 @@ pub struct JobLimits {
 /// Checks the length and the characters of a name or key.
 pub(super) fn check_key(pointer: &str, key: Option<&str>) -> Result<(), IntakeError> {
     if key.is_some_and(|key| key.is_empty() || key.len() > NAME_LEN || key.contains('\0')) {
-        return Err(IntakeError::invalid(pointer, format!("the length must be 1 to {NAME_LEN} bytes, none of them zero")));
+        return Err(IntakeError::invalid(
+            pointer,
+            format!("the length must be 1 to {NAME_LEN} bytes, none of them zero"),
+        ));
     }
     Ok(())
 }

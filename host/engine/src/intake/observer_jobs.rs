@@ -45,7 +45,8 @@ async fn make(intake: &Intake, observed: &Group, name: &str, job: AskedJob) -> R
 fn document(job: AskedJob) -> Result<JobDoc, IntakeError> {
     let AskedJob { name, method, url, headers, body, delay_ms } = job;
     let text = |name: &str, value| {
-        String::from_utf8(value).map_err(|_| Invalid::at(format!("/headers{}", pointer_to(name)), "the value of the header is not text"))
+        String::from_utf8(value)
+            .map_err(|_| Invalid::at(format!("/headers{}", pointer_to(name)), "the value of the header is not text"))
     };
     let headers = headers.into_iter().map(|header| Ok((header.name.clone(), text(&header.name, header.value)?)));
     Ok(JobDoc {

@@ -51,7 +51,9 @@ pub fn time(value: &Value, now: UnixMs) -> Result<UnixMs, String> {
             let number = seconds.as_f64().filter(|seconds| seconds.is_finite());
             number.map_or_else(|| Err("the number is not a time".to_owned()), of_seconds)
         }
-        _ => Err("a time must be a string in RFC 3339, a number of Unix seconds, or a string such as `+90s`".to_owned()),
+        _ => {
+            Err("a time must be a string in RFC 3339, a number of Unix seconds, or a string such as `+90s`".to_owned())
+        }
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) fn parse(value: Option<&Value>) -> Result<Vec<AuthHeader>, Invalid> {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Object(fields)) if fields.len() <= MOST => fields,
         Some(_) => {
-            let message = format!("`auth_headers` must be an object of at most {MOST} members: name of a header → name of a key");
+            let message =
+                format!("`auth_headers` must be an object of at most {MOST} members: name of a header → name of a key");
             return Err(Invalid::at("/auth_headers", message));
         }
     };

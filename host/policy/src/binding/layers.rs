@@ -127,10 +127,7 @@ pub fn override_configs(doc: &mut Value, overrides: &Value) -> Result<(), Invali
                 None => return Err(Invalid::at(pointer, format!("the group has no policy for `{role}`"))),
             },
             _ => {
-                return Err(Invalid::at(
-                    pointer,
-                    "a job can override only `encode`, `sign`, `judge` and `retry`",
-                ));
+                return Err(Invalid::at(pointer, "a job can override only `encode`, `sign`, `judge` and `retry`"));
             }
         }
     }
@@ -145,7 +142,8 @@ fn override_encoders(doc: &mut Value, patches: &Value) -> Result<(), Invalid> {
             used.get("plugin").and_then(Value::as_str).is_some_and(|name| PluginName::from(name).name == *plugin)
         };
         let used = chain.into_iter().find(named);
-        let used = used.ok_or_else(|| Invalid::at(format!("/encode/{plugin}"), "the group has no encoder of this name"))?;
+        let used =
+            used.ok_or_else(|| Invalid::at(format!("/encode/{plugin}"), "the group has no encoder of this name"))?;
         patch_config(used, patch);
     }
     Ok(())

@@ -209,7 +209,9 @@ impl Effective {
             Some(value) => Use::parse(role, format!("/{role}"), value, digest_of).map(Some),
         };
         let required = |role: Role| {
-            one(role)?.ok_or_else(|| Invalid::at(format!("/{role}"), format!("`{role}` is required: a group must have a policy for it")))
+            one(role)?.ok_or_else(|| {
+                Invalid::at(format!("/{role}"), format!("`{role}` is required: a group must have a policy for it"))
+            })
         };
         let (sign, judge, retry) = (one(Role::Sign)?, required(Role::Judge)?, required(Role::Retry)?);
         let observe = one(Role::Observe)?;
@@ -228,7 +230,9 @@ impl Effective {
         let rollback_on_quarantine = match doc.get("rollback_on_quarantine") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(it)) => *it,
-            Some(_) => return Err(Invalid::at("/rollback_on_quarantine", "`rollback_on_quarantine` must be true or false")),
+            Some(_) => {
+                return Err(Invalid::at("/rollback_on_quarantine", "`rollback_on_quarantine` must be true or false"));
+            }
         };
         let policies = Self {
             encode,
@@ -263,7 +267,9 @@ fn parse_chain(value: Option<&Value>, digest_of: &dyn Fn(&PluginName) -> Option<
     let chain = match value {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(chain)) if chain.len() <= ENCODERS => chain,
-        Some(_) => return Err(Invalid::at("/encode", format!("`encode` must be a list of at most {ENCODERS} plugins"))),
+        Some(_) => {
+            return Err(Invalid::at("/encode", format!("`encode` must be a list of at most {ENCODERS} plugins")));
+        }
     };
     let parse = |(index, value)| Use::parse(Role::Encode, format!("/encode/{index}"), value, digest_of);
     chain.iter().enumerate().map(parse).collect()

@@ -89,9 +89,7 @@ fn target(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
         return Err(unusable(format!("`{}` URLs are not supported", url.scheme())));
     }
     if from.scheme() == "https" && url.scheme() == "http" {
-        return Err(unusable(
-            "it leads from https to http, which would expose the request".to_owned(),
-        ));
+        return Err(unusable("it leads from https to http, which would expose the request".to_owned()));
     }
     let same = url.origin() == from.origin();
     let (user, password) = if same { (from.username(), from.password()) } else { ("", None) };

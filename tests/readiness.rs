@@ -145,8 +145,7 @@ async fn full_disk_refuses_loses_nothing_and_comes_back_by_itself() {
     assert!(text.contains("jobs cannot be stored"), "{text}");
     gate.release(1);
     soon("due jobs cannot be leased, and attempts cannot be settled", async {
-        while !["cannot look for due jobs", "settlements cannot be written"].iter().all(|it| program.log().contains(it))
-        {
+        while !["claiming due jobs failed", "writing settlements failed"].iter().all(|it| program.log().contains(it)) {
             tokio::time::sleep(crate::support::LOOK_AGAIN).await;
         }
     })

@@ -249,18 +249,18 @@ impl From<StoreError> for Problem {
                 "this `Idempotency-Key` was used for a request with another body or path: use a new key",
             ),
             StoreError::Unavailable(text) => {
-                tracing::error!(error = text, "the store is unavailable");
+                tracing::error!(error = text, "request failed: the store is unavailable");
                 // It may have been too late only for the answer.
                 Self::unavailable(
                     "the store does not respond; the change may have been stored: send the request again with the same `Idempotency-Key`",
                 )
             }
             StoreError::Full(text) => {
-                tracing::error!(error = text, "the disk of the store is full");
+                tracing::error!(error = text, "request failed: the disk of the store is full");
                 Self::storage_full()
             }
             StoreError::Corrupt(text) => {
-                tracing::error!(error = text, "the store is inconsistent");
+                tracing::error!(error = text, "request failed: the store is inconsistent");
                 Self::internal()
             }
         }

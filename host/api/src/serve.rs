@@ -85,12 +85,12 @@ pub async fn serve(
             let ended = tokio::select! {
                 biased;
                 ended = until_cut_off(watched, &endless, &end) => ended,
-                () = place.closed() => return tracing::debug!("an idle connection was closed for another one"),
+                () = place.closed() => return tracing::debug!("closed an idle connection in favor of a new one"),
             };
             match ended {
-                Some(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+                Some(Err(error)) => tracing::debug!(%error, "client connection failed"),
                 Some(Ok(())) => {}
-                None => tracing::debug!("a client did not read its stream to the end"),
+                None => tracing::debug!("closed a stream that its client did not read to the end"),
             }
         });
     }
@@ -130,7 +130,7 @@ async fn accept(listener: &TcpListener, connections: &Connections) -> Option<(to
             Some((stream, connections.place().await?))
         }
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
+            tracing::warn!(%error, "accepting a connection failed");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }

@@ -96,7 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store_name = config.store.name();
     let app = App::start(config, Arc::new(SystemClock)).await?;
     for (mount, address) in &app.mounts {
-        tracing::info!(%address, "serves {}", mount.name());
+        tracing::info!(%address, mount = mount.name(), "compatibility mount is ready");
     }
     tracing::info!(address = %app.address, version = VERSION, store = store_name, "ready");
     let first = signal().await?;
@@ -105,12 +105,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         if first == Signal::Terminate {
             app.give_notice().await;
         }
-        tracing::info!("stopping: running attempts may finish; a second signal interrupts them");
+        tracing::info!("stopping; running attempts finish first, and a second signal interrupts them");
         app.stop().await;
     };
     let second = async {
         signal().await?;
-        tracing::warn!("interrupting the attempts that run: a second signal came");
+        tracing::warn!("second signal received; interrupting running attempts");
         interrupt.cancel();
         std::future::pending().await
     };
@@ -263,7 +263,7 @@ impl App {
     /// Tells balancers that the server is about to stop, and continues to serve while they react.
     async fn give_notice(&self) {
         self.leaving.cancel();
-        tracing::info!(notice = ?self.drain_notice, "not ready any more: the port closes after `server.drain_notice`");
+        tracing::info!(notice = ?self.drain_notice, "drain notice started; /readyz returns 503, and the port stays open until the notice ends");
         let _ = tokio::time::timeout(self.drain_notice, self.node.interrupt.cancelled()).await;
     }
 
@@ -300,7 +300,7 @@ impl App {
             self.handlers_ended().await;
         };
         if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
-            tracing::warn!("the drain time is over: the attempts that still run are interrupted");
+            tracing::warn!("drain timeout expired; interrupting running attempts");
         }
         self.node.interrupt.cancel();
         self.node.attempts.close();
@@ -311,13 +311,13 @@ impl App {
             self.handlers_ended().await;
         };
         if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, answered).await.is_err() {
-            tracing::warn!("some requests were not answered to the end");
+            tracing::warn!("requests were still unfinished at shutdown");
         }
         if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, self.lasting_loops.wait()).await.is_err() {
-            tracing::warn!("some background loops did not end in time");
+            tracing::warn!("background loops were still running at shutdown");
         }
         if tokio::time::timeout(STREAM_CLOSE_TIMEOUT, self.link.wait()).await.is_err() {
-            tracing::warn!("the other nodes do not know yet that this one has gone");
+            tracing::warn!("leaving the cluster timed out; other nodes count this one until it expires");
         }
         self.store.close().await;
     }

@@ -187,11 +187,11 @@ impl Catalog {
         };
         if let Some(group) = self.groups(tenant).iter().find(|group| is_named(group)) {
             let (key, group) = (&key.name, &group.name);
-            tracing::warn!(key, group, "kept a key that the configuration no longer names: a group uses it");
+            tracing::warn!(key, group, "kept a key that is no longer in the configuration, because a group uses it");
             return Ok(());
         }
         self.delete(tenant, Kind::Key, &key.name).await?;
-        tracing::warn!(key = key.name, "removed a key that the configuration no longer names");
+        tracing::warn!(key = key.name, "deleted a key that is no longer in the configuration");
         Ok(())
     }
 
@@ -295,7 +295,7 @@ pub(super) fn key_of(entity: &Entity, doc: KeyDoc, tenant: &str, vault: &Vault) 
             KeyMaterial::new(format!("{}/{number}", entity.name), stored.kind, secret).map_err(anyhow::Error::msg)
         });
         let opened = opened
-            .inspect_err(|error| tracing::error!(tenant, key = entity.name, number, %error, "a key cannot be used"));
+            .inspect_err(|error| tracing::error!(tenant, key = entity.name, number, %error, "key version is unusable"));
         KeyVersion {
             number,
             kind: stored.kind,

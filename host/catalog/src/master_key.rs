@@ -159,7 +159,7 @@ fn warn_of_others(path: &Path) {
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
     if mode & OTHERS != 0 {
         let (file, mode) = (path.display(), format!("{mode:04o}"));
-        tracing::warn!(%file, mode, "other users can read the master key file; its mode should be 0600");
+        tracing::warn!(%file, mode, "master key file is readable by other users; set its mode to 0600");
     }
 }
 
@@ -180,7 +180,7 @@ fn make(path: &Path, clock: &dyn Clock) -> anyhow::Result<Vault> {
     placed?;
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(directory)?.sync_all()?;
-    tracing::warn!(file = %path.display(), "made a new master key; keep a copy of it elsewhere");
+    tracing::warn!(file = %path.display(), "created a new master key; keep a copy of it elsewhere");
     Vault::from_hex(&text)
 }
 

@@ -107,7 +107,7 @@ impl CatalogState {
         self.known.insert(id, known.clone());
         self.apply_readable(entity, vault).inspect_err(|error| {
             let (tenant, kind, error) = (tenant.0, kind.as_str(), format!("{error:#}"));
-            tracing::error!(tenant, kind, name, error, "stored entity cannot be read and is left out");
+            tracing::error!(tenant, kind, name, error, "ignored a stored entity that cannot be read");
             self.remove(TenantId(tenant), known.2, &name);
             self.known.insert(id, known);
         })
@@ -317,11 +317,7 @@ impl CatalogState {
     fn tenant_of(&self, entity: &Entity) -> Option<Arc<Tenant>> {
         let tenant = self.tenants.get(&TenantId(entity.tenant)).cloned();
         if tenant.is_none() {
-            tracing::warn!(
-                kind = entity.kind.as_str(),
-                name = entity.name,
-                "an entity of a deleted tenant was left out"
-            );
+            tracing::info!(kind = entity.kind.as_str(), name = entity.name, "ignored an entity of a deleted tenant");
         }
         tenant
     }

@@ -98,7 +98,7 @@ impl Catalog {
             let doc = document(&NewToken::first_operator().doc(text));
             self.put(self.entity(tenant, Kind::ApiToken, CONFIGURED_ID, doc, Precondition::Anything)).await?;
             if known.is_some() {
-                tracing::warn!("replaced the operator token of the configuration; the one before is no longer valid");
+                tracing::warn!("replaced the configured operator token; the previous one is no longer valid");
             }
         }
         // An older version gave each such token an id of its own, and so made others with the same text.
@@ -138,7 +138,7 @@ impl Catalog {
             let expect = Precondition::Version(token.revision);
             let put = catalog.entity(token.tenant.id, Kind::ApiToken, &token.id, doc, expect);
             if let Err(error) = catalog.put(put).await {
-                tracing::debug!(id = token.id, %error, "the use of a token was not written");
+                tracing::debug!(id = token.id, %error, "recording the use of a token failed");
             }
         });
     }

@@ -34,7 +34,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// anew.
 pub fn runtime(config: &Config, threads: usize) -> anyhow::Result<Runtime> {
     let kept = cache_directory().and_then(|directory| {
-        let key = key(&directory).inspect_err(|error| tracing::debug!("no compiled component is kept: {error:#}"));
+        let key = key(&directory)
+            .inspect_err(|error| tracing::debug!(error = format!("{error:#}"), "compiled components are not cached"));
         Some((directory, key.ok()?))
     });
     Runtime::start(RuntimeOptions::from_config(config, threads, kept)?)

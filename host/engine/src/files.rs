@@ -59,7 +59,7 @@ fn raise_limit() -> u64 {
     match rlimit::increase_nofile_limit(rlimit::INFINITY) {
         Ok(limit) => limit,
         Err(error) => {
-            tracing::warn!(%error, "the limit of open files cannot be raised");
+            tracing::warn!(%error, "raising the limit of open files failed");
             rlimit::Resource::NOFILE.get_soft().unwrap_or(ASSUMED_LIMIT)
         }
     }

@@ -80,7 +80,7 @@ impl Loops {
                 self.lock().down.remove(name);
                 return;
             };
-            tracing::error!(task = name, error = panic_text(error), "background loop panicked and is started again");
+            tracing::error!(task = name, error = panic_text(error), "background loop panicked; restarting it");
             self.fell(name);
             tokio::time::sleep(self.pause).await;
             running = tokio::spawn(start());

@@ -242,7 +242,7 @@ impl ObserverRunner {
             }
             Ok(None) => self.count(Some(id), ObserverOutcome::Dropped, count),
             Err(fault) => {
-                tracing::debug!(tenant = group.tenant.name, group = group.name, %fault, "an observer cannot be called");
+                tracing::debug!(tenant = group.tenant.name, group = group.name, %fault, "calling an observer failed");
                 self.count(Some(id), ObserverOutcome::Dropped, count);
                 self.lock().reports.entry(id).or_default().last_fault = Some(fault.code.as_str().to_owned());
             }
@@ -275,7 +275,13 @@ impl ObserverRunner {
     fn record_call(&self, group: &Group, used: PluginUse) {
         self.telemetry.metrics.policy_call(&used);
         for line in &used.log {
-            tracing::info!(tenant = group.tenant.name, group = group.name, plugin = &*used.plugin, line, "observer");
+            tracing::info!(
+                tenant = group.tenant.name,
+                group = group.name,
+                plugin = &*used.plugin,
+                line,
+                "observer logged a line"
+            );
         }
         let mut accounts = self.lock();
         let report = accounts.reports.entry(group.id).or_default();
@@ -304,7 +310,7 @@ impl ObserverRunner {
         if now.since(accounts.said_at) >= DROPPED_PERIOD {
             let dropped = std::mem::take(&mut accounts.dropped);
             accounts.said_at = now;
-            tracing::warn!(dropped, "events were not shown to their observers");
+            tracing::warn!(dropped, "events were dropped before their observers saw them");
         }
     }
 

@@ -163,12 +163,14 @@ impl RolloutMonitor {
             let (tenant, name) = (&group.tenant.name, &group.name);
             match moved {
                 Ok(group) => {
-                    tracing::warn!(tenant, group = name, why, "a version of a policy was rolled back");
+                    tracing::warn!(tenant, group = name, why, "rolled back a policy version");
                     rollouts.publish(&group);
                 }
                 // The group was changed meanwhile, perhaps for the same reason.
                 Err(CatalogError::Conflict(_) | CatalogError::Gone) => {}
-                Err(error) => tracing::error!(tenant, group = name, why, %error, "a policy cannot be rolled back"),
+                Err(error) => {
+                    tracing::error!(tenant, group = name, why, %error, "rolling back a policy version failed")
+                }
             }
         });
     }

@@ -165,7 +165,7 @@ impl ScheduleRunner {
             let (next, pause) = match self.run_due().await {
                 Ok(next) => (next, POLL),
                 Err(error) => {
-                    tracing::error!(%error, "cannot make the jobs of schedules");
+                    tracing::error!(%error, "creating jobs of schedules failed");
                     (UnixMs::MAX, STORE_PAUSE)
                 }
             };
@@ -300,7 +300,7 @@ impl ScheduleRunner {
                 Ok(template) => known.template = Some(template),
                 Err(reason) => {
                     let schedule = &known.schedule.name;
-                    tracing::warn!(schedule, %reason, "a schedule cannot make its jobs");
+                    tracing::warn!(schedule, %reason, "schedule cannot create its jobs");
                     let hindrance = if group.is_some() { SkipReason::GroupBroken } else { SkipReason::GroupMissing };
                     known.postpone(now.plus(POLL), hindrance);
                     return Vec::new();
@@ -350,7 +350,7 @@ impl ScheduleRunner {
                 known.runs += u64::from(made);
                 known.is_closed |= placed == InsertOutcome::TickSkipped(SkipReason::MaxRuns);
                 self.recount |= !made && known.schedule.spec.max_runs.is_some();
-                tracing::debug!(schedule = known.schedule.name, %tick, made, "a schedule ticked");
+                tracing::debug!(schedule = known.schedule.name, %tick, made, "schedule ticked");
             }
         }
         Ok(())
@@ -360,7 +360,7 @@ impl ScheduleRunner {
     fn forget(&mut self, of_one: &[TickJob]) {
         let again = self.intake.clock.now().plus(POLL);
         let Some(known) = of_one.first().and_then(|one| self.known.get_mut(&one.schedule.id)) else { return };
-        tracing::warn!(schedule = known.schedule.name, "the group of a schedule has gone");
+        tracing::warn!(schedule = known.schedule.name, "group of a schedule no longer exists");
         known.template = None;
         known.postpone(again, SkipReason::GroupMissing);
     }

@@ -58,14 +58,11 @@ impl Cache {
         let file = tokio::fs::read(&path).await.ok()?;
         let (mac, content) = file.split_at_checked(MAC_LEN)?;
         if self.mac(&name, content).verify_slice(mac).is_err() {
-            tracing::warn!(
-                file = name,
-                "a file in the cache of compiled plugins was not written by this server; ignored"
-            );
+            tracing::warn!(file = name, "ignored a file in the plugin cache that this server did not write");
             return None;
         }
         if let Err(error) = clock::touch(&path) {
-            tracing::debug!(%error, file = name, "it cannot be noted that a compiled plugin was loaded");
+            tracing::debug!(%error, file = name, "recording the use of a cached plugin failed");
         }
         Some(content.to_vec())
     }
@@ -88,7 +85,7 @@ impl Cache {
         });
         match written.await.map_err(std::io::Error::other).flatten() {
             Ok(now) => *size = Some(now),
-            Err(error) => tracing::warn!(%error, dir = %self.dir.display(), "cannot keep a compiled plugin"),
+            Err(error) => tracing::warn!(%error, dir = %self.dir.display(), "caching a compiled plugin failed"),
         }
     }
 

@@ -53,7 +53,7 @@ impl Copies {
         }
         let taken = self.room.take_spare(original.code_size())?;
         let made = original.copy(Arc::clone(&self.engines[index]), taken);
-        let made = made.inspect_err(|error| tracing::warn!(%error, "a policy thread has no copy of a plugin"));
+        let made = made.inspect_err(|error| tracing::warn!(%error, "copying a plugin for a policy thread failed"));
         copy.made.get_or_init(|| made.ok()).as_ref()
     }
 }

@@ -88,7 +88,7 @@ impl Engines {
             return Ok(Arc::clone(engine));
         }
         let engine = Arc::new(PolicyEngine::new(&self.limits, self.threads, Some(self.large_limits.clone()))?);
-        tracing::info!(memory = self.large_limits.memory, "the engine for large policies is started");
+        tracing::info!(memory = self.large_limits.memory, "started the engine for large policies");
         Ok(Arc::clone(large.insert(engine)))
     }
 }

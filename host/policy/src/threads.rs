@@ -134,7 +134,7 @@ impl Shared {
             drop(queue);
             let stopwatch = Stopwatch::start();
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                tracing::error!("a policy call panicked in the host; its job is put back");
+                tracing::error!("policy call panicked in the host");
             }
             let time = stopwatch.elapsed();
             queue = self.lock();

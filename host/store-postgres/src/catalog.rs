@@ -90,7 +90,7 @@ fn loaded(found: &[PgRow]) -> Result<(i64, Vec<Entity>), Failure> {
 fn readable(row: &PgRow) -> Result<Option<Entity>, Failure> {
     let kind: &str = row.try_get("kind")?;
     if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
-        tracing::error!(kind, "stored entity is of an unknown kind and is left out");
+        tracing::error!(kind, "ignored a stored entity of an unknown kind");
         return Ok(None);
     }
     let doc = rows::document(row, "doc").unwrap_or(serde_json::Value::Null);

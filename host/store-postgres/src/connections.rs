@@ -83,7 +83,7 @@ impl Connections {
                 match acquired {
                     Ok(connection) => return Ok(Taken { connection, look: self.look }),
                     Err(error) if !may_pass(&error) => return Err(Failure::from(error)),
-                    Err(error) => tracing::debug!(%error, "no connection to the database yet"),
+                    Err(error) => tracing::debug!(%error, "connecting to the database failed; retrying"),
                 }
                 self.look_for_writer().await;
                 tokio::select! {
@@ -116,7 +116,7 @@ impl Connections {
     /// Closes all connections; a connection in use is closed when it is returned.
     pub(super) async fn close(&self) {
         if timeout(self.bound, self.pool.close()).await.is_err() {
-            tracing::warn!("some connections to the database were not closed in time");
+            tracing::warn!("closing the database connections timed out");
         }
     }
 
@@ -146,7 +146,7 @@ impl Connections {
         let Ok(_looking) = self.looking.try_lock() else { return };
         match self.hosts.writer(self.look).await {
             Ok((options, _)) => self.pool.set_connect_options(options.clone()),
-            Err(failure) => tracing::debug!(error = %failure.error, "no host of the database accepts writes"),
+            Err(failure) => tracing::debug!(error = %failure.error, "no database host accepts writes"),
         }
     }
 }
@@ -193,7 +193,7 @@ impl Drop for Taken {
         let look = self.look;
         runtime.spawn(async move {
             if timeout(look, back).await.is_err() {
-                tracing::debug!("a connection to the database did not answer any more");
+                tracing::debug!("closed a database connection that did not respond");
             }
         });
     }

@@ -139,7 +139,7 @@ pub(super) async fn tend(database: &Database, ended: &[(State, UnixMs)], now: Un
 fn ignore_lock_timeout(done: Result<(), StoreError>) -> Result<u64, StoreError> {
     match done {
         Err(StoreError::Unavailable(why)) => {
-            tracing::debug!(why, "partitions are left as they are for now");
+            tracing::debug!(why, "postponed a change of partitions");
             Ok(0)
         }
         done => done.map(|()| 0),
@@ -268,7 +268,7 @@ impl End<'_> {
             INSERT INTO attempt SELECT * FROM kept_attempt"
         );
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
-        tracing::info!(era = %self.era.from, kept, "dropped the partitions of jobs that are old");
+        tracing::info!(era = %self.era.from, kept, "dropped the partitions of old jobs");
         Ok(true)
     }
 

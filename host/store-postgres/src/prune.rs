@@ -134,7 +134,7 @@ pub(super) async fn prune(database: &Database, what: &Prune) -> Result<u32, Stor
     let limit = i64::from(what.limit);
     let rest = [
         ("deleted groups", Step::new(FORGET_EMPTY_GROUPS, [])),
-        ("what is remembered of producers", Step::new(PRUNE_RECENT, [what.now.0, limit])),
+        ("records of producers", Step::new(PRUNE_RECENT, [what.now.0, limit])),
         ("ticks", Step::new(PRUNE_TICKS, [what.ticks.0, limit])),
         ("ticks of deleted schedules", Step::new(PRUNE_TICKS_OF_DELETED, [limit])),
         ("deleted schedules", Step::new(FORGET_DELETED_SCHEDULES, [])),

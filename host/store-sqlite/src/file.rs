@@ -67,7 +67,7 @@ pub(super) fn make(resolved: &Path) -> Result<(), StoreError> {
             let mode = resolved.metadata().map(|found| found.permissions().mode() & 0o777).unwrap_or(OWNER_ONLY);
             if mode & OTHERS != 0 {
                 let (file, mode) = (resolved.display(), format!("{mode:o}"));
-                tracing::warn!(%file, mode, "other users may read the database, with payloads and headers: chmod it to 600");
+                tracing::warn!(%file, mode, "database file is readable by other users; set its mode to 0600");
             }
             Ok(())
         }

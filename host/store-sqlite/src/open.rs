@@ -172,15 +172,12 @@ async fn let_shrink(writer: &mut SqliteConnection) -> Result<(), Failure> {
         return Ok(());
     }
     if bytes > MAX_REWRITTEN_BYTES {
-        tracing::warn!(
-            bytes,
-            "the database file does not shrink: stop the server and run PRAGMA auto_vacuum = 2; VACUUM"
-        );
+        tracing::warn!(bytes, "database file cannot shrink; stop the server and run `PRAGMA auto_vacuum = 2; VACUUM`");
         return Ok(());
     }
     let rewritten = sqlx::raw_sql("PRAGMA auto_vacuum = 2; VACUUM").execute(writer).await;
     if let Err(error) = rewritten {
-        tracing::warn!(%error, "the database file does not shrink: it could not be rewritten");
+        tracing::warn!(%error, "rewriting the database file failed; it cannot shrink");
     }
     Ok(())
 }

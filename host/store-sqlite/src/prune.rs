@@ -57,7 +57,7 @@ pub(super) async fn prune(store: &SqliteStore, what: &Prune) -> Result<u32, Stor
     done.jobs("jobs of deleted groups", step(store, query).await);
     done.rest("deleted groups", step(store, sqlx::query(FORGET_EMPTY_GROUPS)).await.map(|_| 0));
     let query = sqlx::query(PRUNE_RECENT).bind(what.now.0).bind(what.limit);
-    done.rest("what is remembered of producers", step(store, query).await);
+    done.rest("records of producers", step(store, query).await);
     let query = sqlx::query(PRUNE_TICKS).bind(what.ticks.0).bind(what.limit);
     done.rest("ticks", step(store, query).await);
     let query = sqlx::query(PRUNE_TICKS_OF_DELETED).bind(what.limit);

@@ -273,7 +273,7 @@ async fn write_follow_ups(db: &mut Db, jobs: Vec<&job_rows::Row>) -> Result<(), 
     let (stored, left): (Vec<&job_rows::Row>, Vec<_>) =
         jobs.into_iter().partition(|row| live.contains(&(row.job.group.0, row.job.tenant.0)));
     if !left.is_empty() {
-        tracing::error!(jobs = left.len(), "jobs that were to follow others are lost: their group was deleted");
+        tracing::error!(jobs = left.len(), "dropped follow-up jobs whose group was deleted");
     }
     job_rows::write(db, &stored).await
 }

@@ -160,13 +160,13 @@ impl Log {
     async fn shorten(&mut self, db: &mut Db) {
         let _paused = self.readers.pause().await;
         if let Err(error) = db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {
-            tracing::warn!(%error, "the write-ahead log was not copied into the database");
+            tracing::warn!(%error, "checkpoint of the write-ahead log failed");
         }
         // Another program, such as a backup, may also read. The writer tries again only after the log has grown by the same amount.
         let len = file::log_len(&self.path);
         self.most = len + u64::from(LOG_BYTES);
         if len > u64::from(LOG_BYTES) {
-            tracing::warn!(bytes = len, "the write-ahead log cannot begin anew: another program reads the database");
+            tracing::warn!(bytes = len, "write-ahead log cannot be truncated while another program reads the database");
         }
     }
 }
@@ -299,7 +299,7 @@ impl Loop {
         }
         // Leaves a single file. A failure is harmless: the next open reads the log.
         if let Err(error) = self.db.execute(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await {
-            tracing::warn!(%error, "the last checkpoint failed; the next start does it");
+            tracing::warn!(%error, "final checkpoint failed; the next start makes it");
         }
         if let Err(error) = self.db.close().await {
             tracing::warn!(%error, "closing the database failed");
@@ -338,7 +338,7 @@ impl Loop {
                 self.counters.largest.fetch_max(calls, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::error!(%error, calls, "a transaction failed");
+                tracing::error!(%error, calls, "transaction failed");
                 self.db.roll_back().await;
             }
         }

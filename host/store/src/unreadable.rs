@@ -79,7 +79,7 @@ impl Claimed {
         for job in self.unreadable {
             // One by one: damage may also keep one of them from being written.
             if let Err(error) = store.settle(vec![job.dead(now)]).await {
-                tracing::error!(%error, "cannot end a job that cannot be read; it is met again when its lease has ended");
+                tracing::error!(%error, "ending an unreadable job failed; retrying when its lease expires");
             }
         }
         self.leased
@@ -133,7 +133,7 @@ pub fn note(id: Option<JobId>, error: &StoreError) {
     if id.is_none_or(|id| is_new(id, None)) {
         figures::count_failure(error);
         let id = id.map(|id| id.to_string());
-        tracing::error!(%error, id, "a stored job cannot be read; lists leave it out, and it ends dead when it is due");
+        tracing::error!(%error, id, "stored job is unreadable; lists omit it, and it becomes a dead letter when due");
     }
 }
 
@@ -142,7 +142,7 @@ pub fn note_attempt(attempt: Option<(JobId, u32)>, error: &StoreError) {
     if attempt.is_none_or(|(job, number)| is_new(job, Some(number))) {
         figures::count_failure(error);
         let (job, number) = attempt.map(|(job, number)| (job.to_string(), number)).unzip();
-        tracing::error!(%error, job, number, "a stored attempt cannot be read; it is left out");
+        tracing::error!(%error, job, number, "stored attempt is unreadable; lists omit it");
     }
 }
 

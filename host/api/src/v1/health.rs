@@ -65,8 +65,8 @@ impl ApiState {
         }
         match tokio::time::timeout(BACKLOG_WAIT, self.store.backlog(now)).await {
             Ok(Ok(backlog)) => self.telemetry.metrics.backlog(&backlog, now),
-            Ok(Err(error)) => tracing::warn!(%error, "what waits cannot be counted for the metrics"),
-            Err(_) => tracing::warn!("what waits was not counted in time for the metrics"),
+            Ok(Err(error)) => tracing::warn!(%error, "counting jobs for the metrics failed"),
+            Err(_) => tracing::warn!("counting jobs for the metrics timed out"),
         }
         *counted_at = Some(now);
     }

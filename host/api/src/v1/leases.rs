@@ -152,7 +152,7 @@ pub(in super::super) async fn lease(
     let view = |(ticket, leased): &(LeaseTicket, LeasedJob)| LeaseView::of(*ticket, leased.clone(), &group.name);
     let answer = serde_json::to_vec(&LeasesView { leases: handover.leases().iter().map(view).collect() });
     let answer = answer.map_err(|error| {
-        tracing::error!(%error, "leases cannot be written as JSON");
+        tracing::error!(%error, "serializing leases failed");
         Problem::internal()
     })?;
     let body = HandedOver::new(answer, move || handover.done());

@@ -133,7 +133,7 @@ impl ApiState {
             catch_up: period(spec.catch_up),
             catch_up_all: spec.catch_up_all,
             job: Disclosure::from(access).document(&shown_document(&spec.job)).map_err(|error| {
-                tracing::error!(schedule = schedule.name, %error, "the stored job of a schedule cannot be read");
+                tracing::error!(schedule = schedule.name, %error, "reading the stored job of a schedule failed");
                 Problem::internal()
             })?,
             paused: schedule.paused,

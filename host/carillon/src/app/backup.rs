@@ -12,7 +12,7 @@ use carillon_config::{Config, StoreLocation};
 /// Returns an error if the database is not SQLite, or cannot be copied.
 pub async fn backup(config: &Config, to: &Path) -> anyhow::Result<u64> {
     let StoreLocation::File(from) = config.store.place()? else {
-        bail!("store.url: a PostgreSQL database is backed up with PostgreSQL's own means, such as `pg_dump`");
+        bail!("store.url: back up a PostgreSQL database with PostgreSQL's own tools, such as `pg_dump`");
     };
     Ok(carillon_store_sqlite::backup(&from, to).await?)
 }

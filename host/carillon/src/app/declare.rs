@@ -81,7 +81,7 @@ async fn declare_group(catalog: &Catalog, tenant: &Tenant, name: &str, own: Writ
     let PutGroup { is_new, changes, .. } = catalog.put_group(tenant, name, own, &configuration()).await?;
     let Changes { removed, added, changed } = changes;
     if !is_new && removed.is_empty() {
-        tracing::info!(tenant = tenant.name, group = name, ?added, ?changed, "the configuration changed a group");
+        tracing::info!(tenant = tenant.name, group = name, ?added, ?changed, "configuration changed a group");
     } else if !is_new {
         tracing::warn!(
             tenant = tenant.name,
@@ -89,7 +89,7 @@ async fn declare_group(catalog: &Catalog, tenant: &Tenant, name: &str, own: Writ
             ?removed,
             ?added,
             ?changed,
-            "the configuration took something from a group"
+            "configuration removed settings from a group"
         );
     }
     Ok(())
@@ -147,7 +147,12 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
             let Some(own) = without_preset(mount, &known.own, &preset, by, limits) else { continue };
             if let Err(error) = declare_group(catalog, &tenant, group, Written::Declared(own)).await {
                 let error = format!("{error:#}");
-                tracing::warn!(group, tenant = tenant.name, error, "kept a group as an earlier version made it");
+                tracing::warn!(
+                    group,
+                    tenant = tenant.name,
+                    error,
+                    "removing a preset from a group failed; the group is unchanged"
+                );
             }
         }
     }
@@ -157,7 +162,7 @@ async fn declare_mounts(config: &Config, catalog: &Catalog, tenant: &Tenant) -> 
 /// Ensures that an operator has access: with the configured token, or at the first start with a new one, which is written to `file`.
 pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Path) -> anyhow::Result<()> {
     if !config.auth.enabled {
-        tracing::warn!("authentication is off: whoever reaches the port is an operator");
+        tracing::warn!("authentication is disabled; every client that reaches the port is an operator");
         return Ok(());
     }
     let tenant = catalog.tenant(DEFAULT_TENANT).context("the default tenant does not exist")?;
@@ -168,7 +173,7 @@ pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Pa
     if let Some(token) = catalog.configured_token(tenant.id) {
         tracing::warn!(
             id = token.id,
-            "auth.admin_token is no longer set; the token stays valid until it is revoked (`carillon token revoke`)"
+            "auth.admin_token is no longer set; its token stays valid until `carillon token revoke`"
         );
     }
     if catalog.has_operator() {
@@ -183,6 +188,6 @@ pub(super) async fn operator_token(config: &Config, catalog: &Catalog, file: &Pa
         )
     })?;
     catalog.add_token(tenant.id, NewToken::first_operator(), &text).await?;
-    tracing::warn!(file = %file.display(), "wrote the first operator's token to a file; keep it and delete the file");
+    tracing::warn!(file = %file.display(), "wrote the first operator's token to a file; store the token safely and delete the file");
     Ok(())
 }

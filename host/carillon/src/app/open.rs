@@ -83,12 +83,12 @@ fn check_first_start(path: &Path) -> anyhow::Result<()> {
         let (path, left) = (path.display(), PathBuf::from(left));
         ensure!(
             !left.exists(),
-            "store.url: the database `{path}` does not exist, although a server has used it (`{}` is there): put it back, \
-             or remove that file to begin with an empty one",
+            "store.url: the database `{path}` does not exist, although a server has used it (`{}` exists): restore the database, \
+             or delete that file to start with an empty one",
             left.display()
         );
     }
-    tracing::info!(file = %path.display(), "there is no database yet: an empty one is made");
+    tracing::info!(file = %path.display(), "creating a new database");
     Ok(())
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow
         StoreLocation::File(path) => {
             if let Some(dir) = path.parent() {
                 std::fs::create_dir_all(dir)
-                    .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+                    .with_context(|| format!("the directory {} cannot be created", dir.display()))?;
             }
             check_first_start(&path)?;
             let store = Arc::new(SqliteStore::open(SqliteOptions { path, durability }).await?);

@@ -12,11 +12,7 @@ pub(super) fn with_local_zone(compat: &Compat) -> Compat {
             SystemZone::Named(name) => Some(name),
             SystemZone::Unset => None,
             SystemZone::Unnamed(found) => {
-                tracing::warn!(
-                    found,
-                    used = "UTC",
-                    "the machine's time zone has no name; set compat.poussetaches.time_zone"
-                );
+                tracing::warn!(found, used = "UTC", "system time zone has no name; set compat.poussetaches.time_zone");
                 None
             }
         };

@@ -40,7 +40,7 @@ impl DatabaseClock {
             let there = peers.time().await?;
             offset = ClockSample { before, there, after: local.now() }.corrected(offset);
         }
-        tracing::info!(offset, "goes by the database's clock, which is so many milliseconds ahead of this node's own");
+        tracing::info!(offset_ms = offset, "synchronized with the database's clock");
         Ok(Self { local, offset: AtomicI64::new(offset) })
     }
 
@@ -56,7 +56,10 @@ impl DatabaseClock {
         let new = sample.corrected(old);
         self.offset.store(new, Ordering::Relaxed);
         if (new - old).abs() >= WORTH_A_WORD {
-            tracing::warn!(ms = new - old, "the database's clock and this node's have moved apart; corrected");
+            tracing::warn!(
+                change_ms = new - old,
+                "offset to the database's clock has changed; check time synchronization"
+            );
         }
     }
 }

@@ -43,7 +43,7 @@ impl PeerSync {
             () = stop.cancelled() => {}
         }
         if let Err(error) = self.peers.leave(self.cluster.id).await {
-            tracing::warn!(%error, "this node could not be taken off the list; the others wait until it is taken for dead");
+            tracing::warn!(%error, "leaving the cluster failed; other nodes count this one until it expires");
         }
     }
 
@@ -54,7 +54,7 @@ impl PeerSync {
                 // The limits of groups may have grown.
                 Ok(true) => self.notifier.notify_local(),
                 Ok(false) => {}
-                Err(error) => tracing::error!(%error, "cannot tell the other nodes that this one lives"),
+                Err(error) => tracing::error!(%error, "heartbeat failed"),
             }
             self.clock.sleep_until(next).await;
         }
@@ -71,7 +71,7 @@ impl PeerSync {
         loop {
             self.notifier.notified_remote().await;
             if let Err(error) = self.peers.tell(self.cluster.id).await {
-                tracing::debug!(%error, "the other nodes could not be told of jobs; they will see them");
+                tracing::debug!(%error, "notifying other nodes of jobs failed; they find the jobs by polling");
             }
             // No decision depends on this pause, so it is not the clock's.
             tokio::time::sleep(TELL_PAUSE).await;
@@ -81,7 +81,7 @@ impl PeerSync {
     async fn run_listening(&self) {
         loop {
             if let Err(error) = self.listen().await {
-                tracing::debug!(%error, "cannot hear the other nodes; listening again");
+                tracing::debug!(%error, "listening to other nodes failed; reconnecting");
             }
             tokio::time::sleep(LISTEN_PAUSE).await;
         }

@@ -109,7 +109,9 @@ impl RefusalReason {
         match self {
             Self::BreakerOpen => format!("the circuit breaker of {origin} is open: the receiver did not respond"),
             Self::Paused => format!("{origin} requested a pause of this URL with `Retry-After`"),
-            Self::AtCapacity => format!("the group has as many attempts to {origin} under way as `limits.host_concurrency` allows"),
+            Self::AtCapacity => {
+                format!("the group has as many attempts to {origin} under way as `limits.host_concurrency` allows")
+            }
         }
     }
 }

@@ -95,13 +95,13 @@ impl Settler {
         error: &StoreError,
     ) -> Option<SettleOutcome> {
         let (job, lost) = (leased.job.id, settlement.follow_ups.len());
-        tracing::error!(%job, %error, follow_ups = lost, "the store refused a settlement; it is written without its details");
+        tracing::error!(%job, %error, follow_ups = lost, "store refused a settlement; writing it without details");
         let reduced = settlement.reduced(&error.to_string());
         match self.write(vec![reduced.clone()]).await {
             Ok(settled) => self.record(leased, &reduced, settled.first().copied()).await,
             Err(Unwritten::Interrupted) => None,
             Err(Unwritten::Refused(error)) => {
-                tracing::error!(%job, %error, "the store refused a settlement; its lease ends by its time");
+                tracing::error!(%job, %error, "store refused a settlement without details; the job stays leased until its lease expires");
                 None
             }
         }
@@ -118,7 +118,7 @@ impl Settler {
         if settled == SettleOutcome::LeaseLost
             && let Err(error) = self.store.excuse(vec![leased.lease()]).await
         {
-            tracing::debug!(job = %leased.job.id, %error, "a lost lease stays counted");
+            tracing::debug!(job = %leased.job.id, %error, "excusing a lost lease failed");
         }
         Some(settled)
     }
@@ -129,7 +129,7 @@ impl Settler {
             let error = match self.store.settle(settlements.clone()).await {
                 Ok(settled) => {
                     if self.is_away.swap(false, Ordering::Relaxed) {
-                        tracing::info!("settlements are written again");
+                        tracing::info!("writing settlements works again");
                     }
                     return Ok(settled);
                 }
@@ -137,7 +137,7 @@ impl Settler {
                 Err(refusal) => return Err(Unwritten::Refused(refusal)),
             };
             if !self.is_away.swap(true, Ordering::Relaxed) {
-                tracing::error!(error, "settlements cannot be written; trying again until the store is back");
+                tracing::error!(error, "writing settlements failed; retrying until the store responds");
             }
             if self.interrupt.is_cancelled() {
                 return Err(Unwritten::Interrupted);

@@ -30,7 +30,7 @@ impl Dispatcher {
             woken.as_mut().enable();
             let next = self.clock.now().plus(PERIOD);
             if let Err(error) = self.cut_off().await {
-                tracing::error!(%error, "cannot look for attempts that are to be cut off");
+                tracing::error!(%error, "aborting attempts failed");
             }
             tokio::select! {
                 () = woken => {}

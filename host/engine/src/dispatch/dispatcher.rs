@@ -111,7 +111,7 @@ impl Dispatcher {
                 Ok(Some(next)) => next,
                 Ok(None) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "cannot look for due jobs");
+                    tracing::error!(%error, "claiming due jobs failed");
                     clock::pause_until_stopped(STORE_PAUSE, &stop).await;
                     continue;
                 }
@@ -332,7 +332,7 @@ impl Dispatcher {
             next = match self.extend_leases().await {
                 Ok(asked) => asked.plus(period),
                 Err(error) => {
-                    tracing::error!(%error, "cannot extend leases");
+                    tracing::error!(%error, "extending leases failed");
                     clock::pause_until_stopped(period.min(STORE_PAUSE), &stop).await;
                     self.clock.now()
                 }
@@ -350,7 +350,7 @@ impl Dispatcher {
             let ours = self.store.extend(leases, asked.plus(self.config.lease.get())).await?;
             let lost = ours.iter().filter(|ours| !**ours).count();
             if lost > 0 {
-                tracing::debug!(lost, "leases ended before they could be extended");
+                tracing::debug!(lost, "leases expired before they were extended");
             }
             if self.clock.now().since(asked) < self.extension_period() {
                 return Ok(asked);

@@ -248,7 +248,7 @@ impl Intake {
 
     fn record_skipped(&self, schedule: &Schedule, group: Option<GroupId>, skipped: &SkippedTicks) {
         let (name, tick, SkippedTicks { count, reason, .. }) = (&schedule.name, skipped.last, *skipped);
-        tracing::info!(schedule = name, %tick, count, %reason, "schedule run skipped");
+        tracing::info!(schedule = name, %tick, count, %reason, "schedule runs skipped");
         self.telemetry.metrics.ticks_skipped(skipped);
         let about = Subject::group(schedule.tenant, group.unwrap_or(NO_GROUP));
         self.telemetry.record(Fact::skip(about, self.clock.now(), name.clone(), skipped));

@@ -72,7 +72,7 @@ impl BulkRunner {
             }
             for bulk in unfinished {
                 if let Err(error) = self.one(&bulk, &stop).await {
-                    tracing::error!(bulk = bulk.id, %error, "a change of many jobs stopped; it goes on soon");
+                    tracing::error!(bulk = bulk.id, %error, "bulk change failed; retrying");
                     clock::pause_until_stopped(STORE_PAUSE, &stop).await;
                 }
             }

@@ -49,13 +49,13 @@ impl Dispatcher {
                 Ok((Recovered { jobs: 0, next_end }, 0)) => next = next_end.map_or(next, |end| next.min(end)),
                 Ok((Recovered { jobs, .. }, _)) => {
                     if jobs > 0 {
-                        tracing::warn!(jobs, "jobs were taken back whose lease had ended");
+                        tracing::warn!(count = jobs, "rescued jobs with expired leases");
                     }
                     self.notifier.notify_local();
                     continue;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot look for leases that ended and jobs that expired");
+                    tracing::error!(%error, "rescuing or expiring jobs failed");
                     clock::pause_until_stopped(LATE_PERIOD, &stop).await;
                     continue;
                 }
@@ -116,11 +116,11 @@ impl Dispatcher {
                     continue;
                 }
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, "cannot remove old jobs"),
+                Err(error) => tracing::error!(%error, "removing old jobs failed"),
             }
             let now = self.clock.now();
             if let Err(error) = self.catalog.tidy(now.minus(BULK_RETENTION)).await {
-                tracing::error!(%error, "cannot remove what deleted groups and finished bulk changes left");
+                tracing::error!(%error, "removing data of deleted groups and finished bulk changes failed");
             }
             self.limiter.forget_idle(now);
             self.pause_until(self.clock.now().plus(retention.sweep_interval.get()), &stop).await;

@@ -29,7 +29,7 @@ impl RolloutMonitor {
         let (owner, group) = group.map(|it| (it.tenant.name.clone(), it.name.clone())).unwrap_or_default();
         let (since, until, fault) = (entry.since, entry.until, entry.fault.as_str());
         let reason = format!("{prefix}{role}: `{plugin}` failed too often");
-        tracing::warn!(tenant = owner, group, reason, fault, %until, "a policy is quarantined");
+        tracing::warn!(tenant = owner, group, reason, fault, %until, "quarantined a policy");
         let about = Subject::group(tenant, entry.group);
         self.telemetry.record(Fact::quarantine(about, since, binding, until, fault, reason));
     }

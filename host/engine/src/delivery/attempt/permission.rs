@@ -89,13 +89,14 @@ impl AttemptExecutor {
         let (change, reported) = pass.report(health, at);
         match change {
             Some(BreakerChange::Opened(until)) => {
-                tracing::warn!(tenant = tenant.name, origin, %until, "a receiver is left alone");
+                let failures = self.delivery.breaker_failures;
+                tracing::warn!(tenant = tenant.name, origin, %until, failures, "circuit breaker opened");
                 self.telemetry.metrics.breaker_opened();
-                let reason = format!("{} requests in a row got no response", self.delivery.breaker_failures);
+                let reason = format!("{failures} requests in a row got no response");
                 self.telemetry.record(Fact::breaker_open(about(), at, origin.to_owned(), until, reason));
             }
             Some(BreakerChange::Closed) => {
-                tracing::info!(tenant = tenant.name, origin, "a receiver is back");
+                tracing::info!(tenant = tenant.name, origin, "circuit breaker closed");
                 self.telemetry.record(Fact::breaker_close(about(), at, origin.to_owned()));
             }
             None => {}
@@ -117,7 +118,7 @@ impl AttemptExecutor {
         let at = self.clock.now();
         if let Some((request, until)) = request.and_then(|it| Some((it, self.receivers.pause(group.id, it, at)?))) {
             let origin = request.url.origin().ascii_serialization();
-            tracing::info!(tenant = group.tenant.name, group = group.name, origin, %until, "receiver asked for a pause");
+            tracing::info!(tenant = group.tenant.name, group = group.name, origin, %until, "receiver requested a pause");
             self.telemetry.record(Fact::receiver_pause(Subject::group(group.tenant.id, group.id), at, origin, until));
         }
         let is_own = redirected.is_none() && request.is_some();

@@ -156,7 +156,10 @@ impl Pauses {
         if known.len() >= MAX_PAUSES {
             return None;
         }
-        known.insert(key, Pause { until, is_probed: false, retry_slots: RetrySlots::default(), queue: Queue::default() });
+        known.insert(
+            key,
+            Pause { until, is_probed: false, retry_slots: RetrySlots::default(), queue: Queue::default() },
+        );
         Some(until)
     }
 

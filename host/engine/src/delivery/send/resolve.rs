@@ -153,7 +153,7 @@ impl Resolver {
             if changed != current.changed {
                 match System::read(&self.name_servers, self.timeout) {
                     Ok(system) => current.system = Arc::new(system),
-                    Err(error) => tracing::warn!(%error, "name server configuration cannot be read again"),
+                    Err(error) => tracing::warn!(%error, "rereading the name server configuration failed"),
                 }
                 current.changed = changed;
             }
@@ -166,7 +166,7 @@ impl System {
     fn read(name_servers: &[SocketAddr], timeout: Duration) -> Result<Self, NetError> {
         let (config, mut options) = match name_servers {
             [] => system_conf::read_system_conf().unwrap_or_else(|error| {
-                tracing::debug!(%error, "{RESOLV_CONF} names no name server");
+                tracing::debug!(%error, file = RESOLV_CONF, "no name server configured; using the one on this machine");
                 // The C library does the same.
                 (asking(&[SocketAddr::from(([127, 0, 0, 1], 53))]), ResolverOpts::default())
             }),

@@ -20,14 +20,14 @@ pub(super) fn connector(ca_file: Option<&Path>) -> anyhow::Result<TlsConnector> 
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
-        tracing::warn!(%error, "a certificate authority of the system cannot be read");
+        tracing::warn!(%error, "reading a system certificate failed");
     }
     roots.add_parsable_certificates(system.certs);
     if let Some(path) = ca_file {
         add_file(&mut roots, path).with_context(|| format!("`delivery.ca_file` ({})", path.display()))?;
     }
     if roots.is_empty() {
-        tracing::warn!("no certificate authority was found: https receivers cannot be verified");
+        tracing::warn!("no certificate authority found; deliveries over https will fail");
     }
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];

@@ -65,7 +65,10 @@ impl Drop for Handover {
         let returns = Arc::clone(&self.returns);
         self.returns.tasks.spawn(async move {
             let leased: Vec<LeasedJob> = leased.into_iter().map(|(_, leased)| leased).collect();
-            tracing::debug!(jobs = leased.len(), "a consumer went away before it got its leases; they go back");
+            tracing::debug!(
+                jobs = leased.len(),
+                "released the leases of a consumer that disconnected before it got them"
+            );
             let now = returns.clock.now();
             returns.settler.settle_all(&leased, |leased| Settlement::released(leased, now)).await;
             drop(holds);

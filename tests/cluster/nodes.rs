@@ -7,7 +7,7 @@ use super::{NAMES, SHORT, World, until};
 const KILLS: usize = 4;
 
 /// What a node logs whose settlement was refused.
-const REFUSED: &str = "the lease had ended; its new holder decides";
+const REFUSED: &str = "settlement refused because the lease had expired";
 
 impl World {
     /// Freezes a node while receivers work on its requests.

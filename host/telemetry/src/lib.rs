@@ -7,6 +7,8 @@
 mod event;
 mod metrics;
 mod process;
+#[cfg(test)]
+mod reference;
 mod ring;
 
 use carillon_core::clock::UnixMs;
@@ -100,7 +102,7 @@ impl Telemetry {
         let state = match settled {
             SettleOutcome::Applied(state) => state,
             SettleOutcome::LeaseLost => {
-                tracing::warn!(job = %id, attempt = number, "the lease had ended; its new holder decides");
+                tracing::warn!(job = %id, attempt = number, "settlement refused because the lease had expired");
                 return;
             }
         };

@@ -178,59 +178,64 @@ impl Metrics {
     fn register(&mut self) {
         self.registry.register_collector(Box::new(Process));
         let registry = self.registry.sub_registry_with_prefix("carillon");
-        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        registry.register("jobs_accepted", "Jobs that were stored", self.accepted.clone());
-        registry.register("jobs_ended", "Jobs that reached a final state", self.ended.clone());
-        registry.register("attempts", "Attempts by what they came to", self.attempts.clone());
-        registry.register("claims", "Claims that leased jobs to be delivered", self.claims.clone());
-        registry.register("leases_lost", "Settlements refused because the lease had ended", self.leases_lost.clone());
+        registry.register("build", "Version of the program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("jobs_accepted", "Jobs that were accepted", self.accepted.clone());
+        registry.register("jobs_ended", "Jobs that reached a final state, by state", self.ended.clone());
+        registry.register("attempts", "Attempts, by outcome", self.attempts.clone());
+        registry.register("claims", "Transactions that leased jobs for delivery", self.claims.clone());
+        registry.register("leases_lost", "Settlements refused because the lease had expired", self.leases_lost.clone());
         let skipped = self.schedule_runs_skipped.clone();
-        registry.register("schedule_runs_skipped", "Runs of schedules that made no job, by reason", skipped);
+        registry.register("schedule_runs_skipped", "Runs of schedules that created no job, by reason", skipped);
         let (lateness, exchange, policy) = (self.lateness.clone(), self.exchange.clone(), self.policy.clone());
         registry.register_with_unit(
             "lateness",
-            "From run_at to the start of the attempt, or to when its request was sent that was ready before",
+            "Time from run_at to the start of the attempt, or to the sending of a request that was ready before",
             Unit::Seconds,
             lateness,
         );
-        registry.register_with_unit("exchange", "From the request to the end of its answer", Unit::Seconds, exchange);
-        registry.register_with_unit("policy_call", "One call of a policy", Unit::Seconds, policy);
-        registry.register("policy_faults", "Policy calls without an answer", self.faults.clone());
-        registry.register("http_requests", "Requests to the API", self.requests.clone());
-        registry.register(
-            "observer_events",
-            "Events by what became of them on the way to observers",
-            self.observed.clone(),
+        registry.register_with_unit(
+            "exchange",
+            "Time from the request to the end of its response",
+            Unit::Seconds,
+            exchange,
         );
-        registry.register("shadow_attempts", "Attempts by what shadows said of them", self.shadowed.clone());
-        registry.register("breakers_open", "Receivers that are left alone now", self.breakers_open.clone());
-        registry.register(
-            "breakers_opened",
-            "How often a receiver came to be left alone",
-            self.breakers_opened.clone(),
-        );
-        let ready = "Whether jobs are accepted and delivered, as far as is known without trying: 1 or 0";
+        registry.register_with_unit("policy_call", "Duration of policy calls, by role", Unit::Seconds, policy);
+        registry.register("policy_faults", "Policy calls that ended in a fault, by role and code", self.faults.clone());
+        registry.register("http_requests", "Requests to the API, by method, route and status", self.requests.clone());
+        registry.register("observer_events", "Events for observers, by outcome", self.observed.clone());
+        registry.register("shadow_attempts", "Attempts for shadows, by outcome", self.shadowed.clone());
+        registry.register("breakers_open", "Receivers whose circuit breaker is open now", self.breakers_open.clone());
+        registry.register("breakers_opened", "Circuit breakers that opened", self.breakers_opened.clone());
+        let ready = "1 if jobs are accepted and delivered, as far as is known without a test write, otherwise 0";
         registry.register("ready", ready, self.ready.clone());
-        let restarts = "How often a background loop panicked and was started again";
+        let restarts = "Restarts of background loops that panicked";
         registry.register("background_restarts", restarts, self.loop_restarts.clone());
-        registry.register("event_streams", "Streams of events that are open now", self.streams.clone());
+        registry.register("event_streams", "Event streams that are open now", self.streams.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
-        registry.register("policy_queue", "Policy calls that wait for a thread", self.policy_queue.clone());
+        registry.register("policy_queue", "Policy calls that wait for a thread now", self.policy_queue.clone());
         let quarantined = self.policies_quarantined.clone();
-        registry.register("policies_quarantined", "Policies that failed too often and are not called now", quarantined);
-        registry.register("plugins_loaded", "Plugins whose code is loaded", self.plugins_loaded.clone());
+        registry.register("policies_quarantined", "Policies that are quarantined now", quarantined);
+        registry.register("plugins_loaded", "Plugins whose code is loaded now", self.plugins_loaded.clone());
         let bytes = self.plugins_loaded_bytes.clone();
-        registry.register_with_unit("plugins_loaded", "Their compiled code", Unit::Bytes, bytes);
+        registry.register_with_unit("plugins_loaded", "Size of the loaded code of plugins", Unit::Bytes, bytes);
         registry.register("store_commits", "Transactions that the store's writer committed", self.commits.clone());
-        registry.register("store_commands", "Commands in those transactions", self.commands.clone());
-        registry.register("store_errors", "Failures of the database", self.store_failures.clone());
+        registry.register(
+            "store_commands",
+            "Commands in the transactions that the store's writer committed",
+            self.commands.clone(),
+        );
+        registry.register(
+            "store_errors",
+            "Failures of the database, and stored jobs that cannot be read",
+            self.store_failures.clone(),
+        );
         registry.register_with_unit("database", "Size of the database", Unit::Bytes, self.database_bytes.clone());
-        registry.register("jobs_waiting", "Jobs that wait for their time, or to be started", self.jobs_waiting.clone());
-        registry.register("jobs_due", "Jobs among them whose time has come", self.jobs_due.clone());
+        registry.register("jobs_waiting", "Jobs that wait for their run_at or for a start", self.jobs_waiting.clone());
+        registry.register("jobs_due", "Jobs that are due and wait for a start", self.jobs_due.clone());
         let oldest = self.oldest_due.clone();
         registry.register_with_unit(
             "oldest_due_job_age",
-            "Time since the first of them was due",
+            "Time since the earliest of the due jobs became due",
             Unit::Seconds,
             oldest,
         );
@@ -359,7 +364,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
-            tracing::error!("the metrics cannot be written");
+            tracing::error!("encoding metrics failed");
         }
         text
     }
@@ -372,7 +377,49 @@ fn seconds(micros: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::reference::names_in;
+
+    /// Makes metrics in which every family has a series: families without one are not rendered.
+    fn filled() -> Metrics {
+        let metrics = Metrics::default();
+        metrics.ended.get_or_create(&StateLabel { state: "dead" }).inc();
+        for family in [&metrics.attempts, &metrics.observed, &metrics.shadowed] {
+            family.get_or_create(&OutcomeLabel { outcome: "dropped" }).inc();
+        }
+        metrics.schedule_runs_skipped.get_or_create(&ReasonLabel { reason: "paused" }).inc();
+        metrics.policy.get_or_create(&RoleLabel { role: "judge".into() }).observe(0.0);
+        metrics.faults.get_or_create(&FaultLabels { role: "judge".into(), code: "policy.trap".to_owned() }).inc();
+        metrics.request(&RequestLabels::new("GET", "/v1/groups", 200));
+        metrics
+    }
+
+    /// Returns the names of all registered metrics, each as its samples have it.
+    fn registered() -> BTreeSet<String> {
+        let text = filled().render();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let suffix = |kind: &str| match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        types.map(|(name, kind)| format!("{name}{}", suffix(kind))).collect()
+    }
+
+    #[test]
+    fn every_call_that_registers_a_metric_renders_one() {
+        let (code, _) = include_str!("metrics.rs").split_once("#[cfg(test)]").unwrap();
+        let calls = code.matches("registry.register(").count() + code.matches("registry.register_with_unit(").count();
+        let found = registered().iter().filter(|name| name.starts_with("carillon_")).count();
+        assert_eq!(found, calls, "does `filled` make a series for each family?");
+    }
+
+    #[test]
+    fn reference_page_names_every_metric_and_no_other() {
+        assert_eq!(names_in(include_str!("../../../docs/reference/metrics.md")), registered());
+    }
 
     #[test]
     fn the_text_is_open_metrics() {

@@ -28,11 +28,15 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(usage) = read() else { return Ok(()) };
         let cpu = ConstCounter::new(usage.cpu_seconds);
-        let out =
-            encoder.encode_descriptor("process_cpu", "Time of processors", Some(&Unit::Seconds), cpu.metric_type())?;
+        let out = encoder.encode_descriptor(
+            "process_cpu",
+            "Processor time that the process used",
+            Some(&Unit::Seconds),
+            cpu.metric_type(),
+        )?;
         cpu.encode(out)?;
         let start = ConstGauge::new(usage.start_time);
-        let help = "When the process began, in seconds since 1970";
+        let help = "Start time of the process, in seconds since 1970";
         start.encode(encoder.encode_descriptor(
             "process_start_time",
             help,
@@ -40,10 +44,10 @@ impl Collector for Process {
             start.metric_type(),
         )?)?;
         for (name, help, unit, value) in [
-            ("process_resident_memory", "Memory in use", Some(Unit::Bytes), usage.resident_bytes),
-            ("process_virtual_memory", "Address space in use", Some(Unit::Bytes), usage.virtual_bytes),
-            ("process_threads", "Threads", None, usage.threads),
-            ("process_open_fds", "Open files and connections", None, usage.open_files),
+            ("process_resident_memory", "Resident memory of the process", Some(Unit::Bytes), usage.resident_bytes),
+            ("process_virtual_memory", "Virtual memory of the process", Some(Unit::Bytes), usage.virtual_bytes),
+            ("process_threads", "Threads of the process", None, usage.threads),
+            ("process_open_fds", "Open files and connections of the process", None, usage.open_files),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)?;

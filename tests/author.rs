@@ -54,8 +54,8 @@ async fn a_new_plugin_of_each_role_builds_and_passes_its_tests() {
         assert_eq!((&described["name"], &described["roles"]), (&json!(format!("my-{role}")), &json!([role])));
     }
     let again = author(&["plugin", "new", "my-sign", "--role", "sign", "--in", parent.path().to_str().unwrap()]).await;
-    assert!(again.error(1).contains("exists already"));
-    assert!(author(&["plugin", "new", "../x", "--role", "sign"]).await.error(2).contains("letter first"));
+    assert!(again.error(1).contains("already exists"));
+    assert!(author(&["plugin", "new", "../x", "--role", "sign"]).await.error(2).contains("begins with a letter"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,9 +117,9 @@ async fn golden_tests_are_written_checked_measured_and_travel_with_the_component
     }
 
     let sign = author(&["plugin", "run", wasm_text, "--role", "sign"]).await;
-    assert!(sign.error(1).contains("this component does not sign; its roles are: judge"), "{sign:?}");
+    assert!(sign.error(1).contains("the component does not have the role `sign`; its roles are: judge"), "{sign:?}");
     let nonsense = run(&["plugin", "run", wasm_text, "--role", "judge"], &[], "x").await;
-    assert!(nonsense.error(1).contains("standard input is not an input of a call"), "{nonsense:?}");
+    assert!(nonsense.error(1).contains("standard input is not a valid input"), "{nonsense:?}");
     compiled_once(wasm_text, golden_text).await;
 
     let host = TestHost::start().await;

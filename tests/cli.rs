@@ -87,7 +87,7 @@ async fn a_policy_is_proposed_promoted_and_rolled_back() {
     cli(&host, &["policy", "rollback", "g"], "").await.error(1);
     let lifted = json(&host, &["policy", "unquarantine", "g", "--why", "it is mended"], "").await;
     assert_eq!(lifted["quarantined"], json!([]));
-    assert!(cli(&host, &["policy", "unquarantine", "g"], "").await.ok().contains("called again"));
+    assert!(cli(&host, &["policy", "unquarantine", "g"], "").await.ok().contains("quarantine ended"));
     assert!(cli(&host, &["policy", "versions", "g"], "").await.ok().contains("trial"));
     let history = cli(&host, &["policy", "history", "g"], "").await;
     assert!(
@@ -114,14 +114,14 @@ async fn canaries(host: &TestHost) {
     let shown = canary(&["get", "g", "--json"]).await.json();
     assert_eq!((&shown["version"], &shown["percent"], &shown["max_differences"]), (&json!(2), &json!(7), &json!(0.3)));
     assert!(canary(&["get", "g"]).await.ok().contains("percent"));
-    assert!(canary(&["delete", "g", "--why", "enough"]).await.ok().contains("g: ended"));
+    assert!(canary(&["delete", "g", "--why", "enough"]).await.ok().contains("g: canary ended"));
     let history = host.api.get("/v1/groups/g/policy/history").await.items();
     let moves: Vec<_> = history.iter().take(2).map(|it| (&it["action"], &it["why"], &it["to_version"])).collect();
     let (ended, began) =
         ((&json!("rollback"), &json!("enough"), &json!(1)), (&json!("canary"), &json!("a trial"), &json!(2)));
     assert_eq!(moves, [ended, began], "what is in force stays");
     for nobody in [&["get", "g"][..], &["delete", "g"]] {
-        assert!(canary(nobody).await.error(1).contains("no version is tried out"));
+        assert!(canary(nobody).await.error(1).contains("the group `g` has no canary"));
     }
     canary(&["get", "none"]).await.error(1);
     for odd in [&["g", "2"][..], &["g"], &[], &["g", "2", "--percent", "100"], &["g", "2", "--percent", "0"]] {
@@ -388,5 +388,5 @@ async fn failures_are_one_line_and_an_exit_code() {
     let wrong = run(&["group", "list"], &[("CARILLON_SERVER", &host.base), ("CARILLON_TOKEN", "wrong")], "").await;
     assert!(wrong.error(1).contains("token"), "{wrong:?}");
     let nobody = run(&["group", "list", "--server", "http://127.0.0.1:1"], &[], "").await;
-    assert!(nobody.error(1).contains("no server answers"), "{nobody:?}");
+    assert!(nobody.error(1).contains("no server responds"), "{nobody:?}");
 }

@@ -80,7 +80,7 @@ async fn what_is_saved_is_in_force() {
     let source = directory.join("src/lib.rs");
     host.api.put_group("g", json!({"retry": {"config": {"max_attempts": 1}}})).await;
     let nowhere = run(&["plugin", "dev", "none", "--group", "g"], &[], "").await;
-    assert!(nowhere.error(1).contains("none is no directory"));
+    assert!(nowhere.error(1).contains("none is not a directory"));
     let mut dev = Dev::start(&host, &directory);
     let first = dev.round().await;
     assert_eq!((&first["plugin"], &first["version"]), (&json!("my-judge@0.1.0-dev.1"), &json!(2)), "{first}");

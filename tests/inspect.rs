@@ -78,7 +78,7 @@ async fn of_a_component_that_is_refused_there_is_the_reason_and_what_can_be_know
         let seen = shown(&finished);
         assert_eq!((finished.code, &seen[key]), (Some(1), &value), "{finished:?}");
         assert!(seen["refused"].as_str().unwrap().contains(reason), "{finished:?}");
-        assert!(finished.stderr.contains("a server would refuse it: "), "{finished:?}");
+        assert!(finished.stderr.contains("a server would refuse the component: "), "{finished:?}");
     }
     let seen = shown(&inspect(&file, &bytes[..bytes.len() / 2]).await);
     assert!(seen["unread"].is_string() && seen["name"].is_null(), "{seen}");

@@ -31,7 +31,7 @@ async fn a_proposal_that_names_a_judge_keeps_the_signature_and_says_what_changes
     let doc = signed(&host).await;
     let candidate = r#"{"judge": {"config": {"expect": [202]}}}"#;
     let proposed = cli(&host, &["policy", "propose", "demo", "-", "--why", "x"], candidate).await;
-    assert_eq!(proposed.ok(), "demo: version 2 is made (changed: judge)\n");
+    assert_eq!(proposed.ok(), "demo: created version 2 (changed: judge)\n");
     let version = host.api.get("/v1/groups/demo/policy/versions/2").await.expect(200);
     assert_eq!((&version["policy"]["sign"], &version["policy"]["retry"]), (&doc["sign"], &doc["retry"]));
     cli(&host, &["policy", "promote", "demo", "2"], "").await.ok();

@@ -90,7 +90,7 @@ async fn a_component_goes_to_a_registry_and_comes_back() {
     *touched.last_mut().unwrap() ^= 1;
     std::fs::write(&kept, touched).unwrap();
     let refused = plugin("pull", &tagged, &to, &[], &[]).await;
-    assert!(refused.error(1).contains("was damaged or touched") && !to.exists(), "{refused:?}");
+    assert!(refused.error(1).contains("was damaged or modified") && !to.exists(), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,10 +104,10 @@ async fn what_is_no_component_is_neither_pushed_nor_pulled() {
     let refused = plugin("pull", &format!("{repository}:1"), &file, &[], &[]).await;
     assert!(refused.error(1).contains("MANIFEST_UNKNOWN") || refused.error(1).contains("404"), "{refused:?}");
     std::fs::write(&file, wat::parse_str("(component)").unwrap()).unwrap();
-    assert!(plugin("push", &repository, &file, &[], &[]).await.error(1).contains("under which tag"));
+    assert!(plugin("push", &repository, &file, &[], &[]).await.error(1).contains("a tag is required"));
     plugin("push", "oci://nowhere", &file, &[], &[]).await.error(2);
     let nobody = plugin("pull", "oci://127.0.0.1:1/x:1", &file, &[], &[]).await;
-    assert!(nobody.error(1).contains("no answer of http://127.0.0.1:1/v2/x/manifests/1"), "{nobody:?}");
+    assert!(nobody.error(1).contains("no response from http://127.0.0.1:1/v2/x/manifests/1"), "{nobody:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +119,7 @@ async fn a_registry_that_asks_for_a_password_gets_it() {
     let reference = format!("oci://{}/x:1", registry.address);
     let home = dir.path().to_str().unwrap();
     let stranger = plugin("push", &reference, &file, &[], &[("HOME", home)]).await;
-    assert!(stranger.error(1).contains("wants to know who asks"), "{stranger:?}");
+    assert!(stranger.error(1).contains("requires authentication"), "{stranger:?}");
     let me = ["--username", "me"];
     assert!(plugin("push", &reference, &file, &me, &[]).await.error(1).contains("CARILLON_OCI_PASSWORD"));
     let wrong = plugin("push", &reference, &file, &me, &[("CARILLON_OCI_PASSWORD", "wrong")]).await;
@@ -207,11 +207,11 @@ async fn tokens_are_fetched_and_nothing_is_believed() {
     liar.says(&manifest("application/vnd.oci.image.layer.v1.tar+gzip", bytes.len()), &bytes);
     assert!(pull(":1").await.error(1).contains("its layer has the type `application/vnd.oci.image.layer.v1.tar+gzip`"));
     liar.says(&good, &vec![0; bytes.len()]);
-    assert!(pull(":1").await.error(1).contains("was damaged or touched"));
+    assert!(pull(":1").await.error(1).contains("was damaged or modified"));
     liar.says(&good, &[&bytes[..], b"more"].concat());
-    assert!(pull(":1").await.error(1).contains("answers with more than"));
+    assert!(pull(":1").await.error(1).contains(&format!("exceeds {} bytes", bytes.len())));
     liar.says(&good, &bytes[1..]);
-    assert!(pull(":1").await.error(1).contains("were announced"));
+    assert!(pull(":1").await.error(1).contains("the manifest announces"));
     liar.says(&manifest("application/wasm", usize::MAX), &bytes);
     assert!(pull(":1").await.error(1).contains("at most"));
     assert!(!to.exists(), "nothing of it was written");

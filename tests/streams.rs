@@ -160,5 +160,5 @@ async fn comes_back() {
     tokio::spawn(async { axum::serve(listener, app).await });
     let finished = run(&["events", "--since", "6", "--limit", "3", "--json", "--server", &server], &[], "").await;
     assert_eq!(finished.ok(), "{\"id\": \"7\"}\n{\"id\": \"8\"}\n{\"id\": \"9\"}\n");
-    assert!(finished.stderr.contains("broke off"), "{finished:?}");
+    assert!(finished.stderr.contains("was interrupted"), "{finished:?}");
 }

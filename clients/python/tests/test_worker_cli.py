@@ -66,7 +66,7 @@ def test_the_options_of_a_worker() -> None:
 def test_every_other_command_is_the_server_programs(server_program: Path) -> None:
     code, out, _ = run("lease", "--help", path=server_program)
     assert code == 0
-    assert "Work on jobs that have no target" in out
+    assert "Lease jobs without a URL" in out
     code, out, err = run("no-such-command", path=server_program)
     assert code == 2
     assert "unrecognized subcommand 'no-such-command'" in err
@@ -87,7 +87,7 @@ def test_it_never_hands_on_to_itself(python_script: Path, server_program: Path) 
     both = Path(f"{python_script}{os.pathsep}{server_program}")
     code, out, _ = run("lease", "--help", path=both, command=command)
     assert code == 0
-    assert "Work on jobs that have no target" in out
+    assert "Lease jobs without a URL" in out
 
 
 def test_the_command_is_installed_with_the_package() -> None:

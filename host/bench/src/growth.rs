@@ -75,7 +75,7 @@ impl Bench {
 }
 
 fn save(directory: &Path, name: &str, curve: &Curve) -> anyhow::Result<()> {
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
     let path = directory.join(name).with_extension("svg");
-    std::fs::write(&path, draw(curve)?).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(&path, draw(curve)?).with_context(|| format!("{} cannot be written", path.display()))
 }

@@ -35,58 +35,58 @@ use carillon_core::stats::percentile;
 use server::Usage;
 use sink::Sink;
 
-/// Measure how fast this machine accepts, delivers and decides.
+/// Measure how fast this machine accepts and delivers jobs and calls policies.
 #[derive(Clone, Debug, Args)]
 pub struct Bench {
-    /// Jobs of a workload.
+    /// Number of jobs in a workload.
     #[arg(long, default_value_t = 20_000, value_name = "N")]
     jobs: usize,
-    /// Connections of the workloads that send one thing at a time.
+    /// Number of connections in the workloads that send one job at a time.
     #[arg(long, default_value_t = 64, value_name = "N")]
     connections: usize,
-    /// Bytes of a job's payload.
+    /// Size of a job's payload, in bytes.
     #[arg(long, default_value_t = 256, value_name = "N")]
     payload_bytes: usize,
-    /// Jobs of the workloads that measure lateness.
+    /// Number of jobs in the workloads that measure lateness.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     timed_jobs: usize,
-    /// The time over which these are spread.
+    /// Time over which these jobs are spread.
     #[arg(long, default_value = "20s", value_name = "PERIOD", value_parser = carillon_core::duration::parse)]
     timed_spread: Duration,
-    /// Only these workloads. Without it, all but `growth`.
+    /// Workloads to run. Default: all but `growth`.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOAD")]
     only: Vec<Workload>,
-    /// Where the databases are made and removed; a file system in memory would make durability free.
+    /// Directory for the databases, which are removed at the end; a file system in memory would hide the cost of durability.
     #[arg(long, default_value_os_t = std::env::temp_dir(), value_name = "DIR")]
     dir: PathBuf,
-    /// A PostgreSQL database to measure instead of SQLite files. It should be empty; what is made in it stays.
+    /// PostgreSQL database to measure instead of SQLite files. It should be empty; the data of the run stays in it.
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Nodes that share that database.
+    /// Number of nodes that share that database.
     #[arg(long, default_value_t = 1, value_name = "N", requires = "store")]
     nodes: usize,
-    /// Jobs that wait for another day meanwhile.
+    /// Number of jobs that wait for another day during the run.
     #[arg(long, default_value_t = 0, value_name = "N")]
     waiting: usize,
-    /// Jobs of another tenant that are due in the workload `fairness`.
+    /// Number of due jobs of another tenant in the workload `fairness`.
     #[arg(long, default_value_t = 500_000, value_name = "N")]
     backlog: usize,
-    /// How many other jobs are accepted a second in the workload `busy`, and delivered as fast as may be.
+    /// Number of other jobs per second in the workload `busy`, which are accepted and delivered at once.
     #[arg(long, default_value_t = 5_000, value_name = "N")]
     others: usize,
-    /// Plugins, with a group for each, of the workload `plugins`.
+    /// Number of plugins, each with a group of its own, in the workload `plugins`.
     #[arg(long, default_value_t = 200, value_name = "N")]
     plugins: usize,
-    /// Where the workload `growth` draws its curves, as SVG files.
+    /// Directory for the plots of the workload `growth`, as SVG files.
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Workload {
-    /// What the machine can do at best.
+    /// Best figures of the machine.
     Limits,
-    /// Doing nothing, with and without jobs that wait.
+    /// Idle server, with and without waiting jobs.
     Idle,
     /// Calls of policies.
     Policy,
@@ -104,7 +104,7 @@ enum Workload {
     Fairness,
     /// Many plugins, each in a group of its own.
     Plugins,
-    /// Delivering, again and again: how its rate depends on what waits, on groups, on payloads and on nodes.
+    /// Delivery rate by number of waiting jobs, groups, bytes of a payload, and nodes.
     Growth,
 }
 
@@ -181,7 +181,7 @@ impl Bench {
         tokio::select! {
             done = self.measure(out) => done,
             // The servers and the receiver end when the future of the workloads is dropped.
-            wanted = signal() => wanted.and_then(|_| bail!("it was interrupted")),
+            wanted = signal() => wanted.and_then(|_| bail!("the benchmark was interrupted")),
         }
     }
 

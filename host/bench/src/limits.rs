@@ -188,6 +188,6 @@ async fn answered(sender: &Sender, request: Outgoing) -> anyhow::Result<()> {
     let requester = Requester { tenant: TenantId(0), group: GroupId(0) };
     match sender.send(requester, request).await?.answer {
         Answer::Response { .. } => Ok(()),
-        Answer::Failure { message, .. } => anyhow::bail!("the sink does not answer: {message}"),
+        Answer::Failure { message, .. } => anyhow::bail!("the receiver does not respond: {message}"),
     }
 }

@@ -243,7 +243,7 @@ async fn reached(
         if seen < now {
             (seen, since) = (now, Stopwatch::start());
         }
-        ensure!(since.elapsed() < STUCK, "nothing happens any more: {now} of {count} {what}");
+        ensure!(since.elapsed() < STUCK, "no progress any more: {now} of {count} {what}");
         tokio::time::sleep(look).await;
     }
 }

@@ -89,7 +89,7 @@ impl Server {
             self.client().put_group(name, &policy(), None).await?;
         }
         for client in &self.clients {
-            let last = ["groups", names.last().context("no groups are no workload")?];
+            let last = ["groups", names.last().context("a workload needs at least one group")?];
             until(async || Ok(client.get::<Value>(&last, &[]).await.is_ok())).await?;
         }
         Ok(names)
@@ -101,7 +101,7 @@ impl Server {
         self.client().put::<Value>(&["tenants", &tenant], &json!({})).await?;
         let token = json!({"name": "bench", "tenant": tenant, "role": "admin"});
         let token: Value = self.client().post(&["tokens"], &token).await?;
-        let token = token["token"].as_str().context("the server made a token and does not show it")?;
+        let token = token["token"].as_str().context("the server's response does not contain the token")?;
         let clients = self.clients.iter().map(|client| client.with_token(token)).collect::<Vec<_>>();
         clients[0].put_key("bench", &json!({"secret": "correct horse battery staple"})).await?;
         clients[0].put_group(&self.group, &policy(), None).await?;

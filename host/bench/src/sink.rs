@@ -157,7 +157,8 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) async fn start() -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program, which is the receiver, too")?;
+        let program = std::env::current_exe()
+            .context("the path of this program, which is also the receiver, cannot be determined")?;
         let mut child = Command::new(program)
             .arg(SUBCOMMAND)
             .stdin(Stdio::piped())

@@ -119,7 +119,7 @@ impl Bench {
         succeeded(server.client(), &server.group, self.timed_jobs, RARE_LOOK).await?;
         let others = self.others_rate(stopwatch.elapsed(), sink).await?;
         let left = other[0].stats(&server.group).await?.available;
-        ensure!(left > 0, "the backlog was worked off before the last timed job: make it larger");
+        ensure!(left > 0, "the backlog was empty before the last timed job ended: increase --backlog");
         let row = timed(Row::new("lateness beside a backlog"), self.timed_jobs, sink).await?;
         Ok(vec![row.figure("others_per_second", others).server(before, server.usage())])
     }
@@ -146,7 +146,7 @@ impl Bench {
             self.send_batches(&server.clients, group, &jobs, &ProgressBar::hidden()).await?;
         }
         let first = moments.first().copied().unwrap_or(UnixMs::MAX);
-        ensure!(SystemClock.now() < first, "the jobs were not accepted before the first of them was due");
+        ensure!(SystemClock.now() < first, "the timed jobs were not accepted before the first of them was due");
         Ok(())
     }
 

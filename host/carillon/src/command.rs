@@ -19,7 +19,7 @@ use clap::{Arg, Parser, Subcommand};
 use carillon_cli::{Output, Remote, RemoteCommand, config, run_remote};
 use carillon_policy::{COMPILER_SUBCOMMAND, compiler_main};
 
-/// Makes HTTP callbacks on time and lets WebAssembly components decide how each is encoded, signed, judged and retried.
+/// Job scheduler that delivers HTTP callbacks on time, with WebAssembly plugins that encode, sign, judge and retry them.
 #[derive(Debug, Parser)]
 #[command(name = "carillon", version, arg_required_else_help = true)]
 struct Cli {
@@ -34,21 +34,21 @@ enum Command {
     /// Run the server.
     #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Serve(serve::Serve),
-    /// Turn a component into native code; the server calls this on itself.
+    /// Compile a component to native code; the server runs this command itself.
     #[command(name = COMPILER_SUBCOMMAND, hide = true)]
     Compile {
-        /// Seconds of CPU.
+        /// Limit of processor time, in seconds.
         seconds: u64,
-        /// Bytes of address space.
+        /// Limit of address space, in bytes.
         memory: u64,
     },
-    /// Measure how fast this machine accepts, delivers and decides.
+    /// Measure how fast this machine accepts and delivers jobs and calls policies.
     #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Bench(carillon_bench::Bench),
-    /// Count requests; `bench` calls this.
+    /// Count requests; `bench` runs this command itself.
     #[command(name = carillon_bench::sink::SUBCOMMAND, hide = true)]
     BenchSink,
-    /// Move a server's database.
+    /// Move a server's data to another database.
     #[command(subcommand)]
     #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Migrate(migrate::Command),
@@ -59,7 +59,7 @@ enum Command {
     /// Copy a server's SQLite database while the server runs.
     #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Backup(backup::Backup),
-    /// Get back into a server whose token or master key is lost.
+    /// Regain access to a server whose token or master key is lost.
     #[command(subcommand)]
     #[command(arg(without_server("server")), arg(without_server("token")), arg(without_server("tenant")))]
     Recover(recover::Command),
@@ -69,7 +69,7 @@ enum Command {
 
 /// Makes a hidden argument that replaces an option of commands that talk to a server, for a command that does not, and rejects its use.
 fn without_server(name: &'static str) -> Arg {
-    let refuse = |_: &str| Err::<String, _>("this command talks to no server");
+    let refuse = |_: &str| Err::<String, _>("this command does not talk to a server");
     Arg::new(name).long(name).hide(true).value_parser(refuse)
 }
 

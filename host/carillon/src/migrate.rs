@@ -186,9 +186,12 @@ impl Migration {
         let counters = self.source.counters().await.context(SOURCE)?;
         let settled = self.target.settle(counters).await.context(TARGET)?;
         tables.push(of_counters(counters, settled));
-        ensure!(counters == settled, "{TARGET} does not keep the counters that it was given: {settled:?}");
+        ensure!(counters == settled, "{TARGET} has other counters than were written: {settled:?}");
         let unchanged = self.source.version().await.context(SOURCE)? == version;
-        ensure!(unchanged, "{SOURCE} was changed meanwhile, though no server has it open: run this again");
+        ensure!(
+            unchanged,
+            "{SOURCE} was changed during the run, although no server has it open: run the command again"
+        );
         self.target.complete().await.context(TARGET)?;
         Ok(self.report(Some(Stage::Complete), tables))
     }

@@ -49,7 +49,8 @@ pub(super) fn why(attempt: &Value) -> Option<String> {
 /// Lists a job's attempts.
 pub(super) async fn list(session: &Session, target: &Target, paging: &Paging) -> anyhow::Result<()> {
     let with_why = |attempt: Answer| {
-        let mut members: Members = serde_json::from_str(attempt.at("").context("an empty answer")?.get())?;
+        let mut members: Members =
+            serde_json::from_str(attempt.at("").context("the server returned an empty response")?.get())?;
         members.put("why", &why(&attempt))?;
         anyhow::Ok(members)
     };

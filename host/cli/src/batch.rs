@@ -18,12 +18,12 @@ const BATCH_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Args)]
 pub struct Batch {
-    /// The group that the jobs belong to.
+    /// Group of the jobs.
     group: String,
-    /// A job in JSON to a line, as the API takes it; `-` is standard input.
+    /// File with one JSON job per line, in the form of the API; `-` reads standard input.
     #[arg(default_value = input::STDIN)]
     file: PathBuf,
-    /// The most jobs in one request. Each request is accepted as a whole or not at all.
+    /// Maximum number of jobs in one request, which is accepted as a whole or not at all.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     size: u16,
 }
@@ -69,7 +69,7 @@ impl Sender<'_> {
         let sent = self.session.client.create_jobs(self.group, &chunk.jobs).await;
         let lines = chunk.lines();
         self.ids.extend(
-            sent.with_context(|| format!("the jobs of lines {} to {} are not accepted", lines.start(), lines.end()))?,
+            sent.with_context(|| format!("the jobs of lines {} to {} were not accepted", lines.start(), lines.end()))?,
         );
         self.bar.set_message(format!("{} jobs", self.ids.len()));
         Ok(())
@@ -174,7 +174,7 @@ mod tests {
             send("{\"name\": \"a\"}\n{\"name\": \"b\"}\n{\"name\": \"c\"}\n{\"name\": \"bad\"}\n{\"name\": \"d\"}")
                 .await;
         assert_eq!(ids, ["a", "b"]);
-        assert_eq!(error, "the jobs of lines 3 to 4 are not accepted: Invalid input: bad job");
+        assert_eq!(error, "the jobs of lines 3 to 4 were not accepted: Invalid input: bad job");
         let (_, error) = send("{\"name\": \"a\"}\n{\"name").await;
         assert!(error.contains("line 2 is not JSON"), "{error}");
         assert!(send("[1]").await.1.contains("line 1 is not a JSON object"));

@@ -20,44 +20,44 @@ const PERIOD: Duration = Duration::from_millis(200);
 pub enum Command {
     /// Cancel waiting and running jobs.
     Cancel(Change),
-    /// Let waiting jobs run now.
+    /// Run waiting jobs now.
     Run(Change),
     /// Move waiting jobs to another time.
     Reschedule {
         #[command(flatten)]
         change: Change,
-        /// When: RFC 3339, `+90s`, or seconds since 1970.
+        /// Time to run: RFC 3339, `+90s`, or seconds since 1970.
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         run_at: String,
     },
-    /// Try dead letters and expired jobs again.
+    /// Retry dead letters and expired jobs.
     Redrive(Change),
     /// Remove dead letters, or with `--state` other jobs that have ended.
     Purge(Change),
-    /// Show how far a change has come.
+    /// Show the progress of a bulk change.
     Get {
-        /// The change's id.
+        /// Id of the bulk change.
         id: String,
     },
-    /// List the changes of the last week, newest first.
+    /// List the bulk changes of the last week, newest first.
     List {
         #[command(flatten)]
         paging: Paging,
     },
 }
 
-/// Which jobs.
+/// Jobs to change.
 #[derive(Debug, Args)]
 pub struct Change {
-    /// The group.
+    /// Name of the group.
     group: String,
     /// Only jobs in this state.
     #[arg(long)]
     state: Option<State>,
-    /// Only jobs of this name.
+    /// Only jobs with this name.
     #[arg(long)]
     name: Option<String>,
-    /// Only jobs whose name begins with this.
+    /// Only jobs whose name begins with this text.
     #[arg(long)]
     name_prefix: Option<String>,
     /// Only jobs with this label, `KEY=VALUE`. Can be repeated.
@@ -71,10 +71,10 @@ pub struct Change {
     created_before: Option<String>,
     #[command(flatten)]
     narrow: Narrow,
-    /// Only count them.
+    /// Only count the matching jobs.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask, on a terminal, whether so many are meant.
+    /// Do not ask for confirmation on a terminal.
     #[arg(short, long)]
     yes: bool,
 }
@@ -105,9 +105,9 @@ impl Action {
     fn done(self) -> &'static str {
         match self {
             Self::Cancel => "cancelled",
-            Self::Run => "made due now",
+            Self::Run => "run now",
             Self::Reschedule => "rescheduled",
-            Self::Redrive => "put back to be tried again",
+            Self::Redrive => "redriven",
             Self::Purge => "removed",
         }
     }
@@ -127,7 +127,7 @@ fn jobs(count: &Value) -> String {
     format!("{grouped} {}", if count == 1 { "job" } else { "jobs" })
 }
 
-/// Which jobs, by when they are due and where they go.
+/// Filter of jobs by due time, URL and order key.
 #[derive(Debug, Args)]
 pub struct Narrow {
     /// Only jobs that are, or last were, due at this time or later.
@@ -139,7 +139,7 @@ pub struct Narrow {
     /// Only jobs with exactly this URL.
     #[arg(long)]
     url: Option<String>,
-    /// Only jobs whose URL begins with this.
+    /// Only jobs whose URL begins with this text.
     #[arg(long, value_name = "URL")]
     url_prefix: Option<String>,
     /// Only jobs with this order key.
@@ -213,7 +213,7 @@ impl Change {
             if self.dry_run {
                 return session.done(&counted, &format!("{count} would be {}", action.done()));
             }
-            confirm(&format!("{count} of the group `{}` will be {}. Go on?", self.group, action.done()))?;
+            confirm(&format!("{count} of the group `{}` will be {}. Continue?", self.group, action.done()))?;
         }
         change["dry_run"] = false.into();
         let bulk: Answer = session.client.post(&path, &change).await?;

@@ -6,7 +6,7 @@ use super::{Paging, Session};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the nodes: who lives, and how much each does.
+    /// List the nodes, with their health and load.
     Status,
 }
 

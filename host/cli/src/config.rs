@@ -10,29 +10,29 @@ use serde_json::json;
 use super::output::Output;
 use carillon_config::{Config, Flag, Sources};
 
-/// Where a configuration comes from, as the command line says it.
+/// Sources of a configuration, and settings given as flags.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// The address and port to listen on: `127.0.0.1:7070`, `[::1]:7070`, `localhost:7070`.
+    /// Address and port to listen on: `127.0.0.1:7070`, `[::1]:7070`, `localhost:7070`.
     #[arg(long, value_name = "ADDR", value_parser = carillon_config::parse_address)]
     listen: Option<SocketAddr>,
     #[command(flatten)]
     store: StoreArgs,
-    /// Let everybody in who can reach the port. For loopback addresses only.
+    /// Disable authentication; requires a loopback --listen address.
     #[arg(long)]
     no_auth: bool,
-    /// A loopback or private network that jobs may go to. Can be repeated; replaces `egress.allow`.
+    /// Loopback or private network to which jobs may be sent. Can be repeated; replaces `egress.allow`.
     #[arg(long, value_name = "CIDR")]
     egress_allow: Vec<String>,
 }
 
-/// Which configuration, and which store, for commands that do not serve.
+/// Configuration and store, for commands that do not serve.
 #[derive(Debug, Args)]
 pub struct StoreArgs {
-    /// Where jobs are kept: sqlite:PATH or postgres://…
+    /// Database of the server: sqlite:PATH or postgres://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// The configuration; without it, `carillon.toml` in the working directory if there is one.
+    /// Configuration file. Default: `carillon.toml` in the working directory, if it exists.
     #[arg(long, env = "CARILLON_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -40,9 +40,9 @@ pub struct StoreArgs {
 /// Commands about a configuration.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a configuration as `serve` would, without starting: its file, the environment and the flags.
+    /// Check the configuration file, the environment and the flags as `serve` would, without starting a server.
     ///
-    /// The store is not opened. What only it knows, such as keys and plugins that were uploaded, is checked when a server starts.
+    /// The store is not opened. References to its content, such as uploaded keys and plugins, are checked when a server starts.
     Check(ConfigArgs),
 }
 

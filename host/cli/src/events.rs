@@ -39,10 +39,10 @@ pub struct Events {
     /// Only events of this job.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
-    /// Begin behind the event with this id, if the server still has it.
+    /// Start after the event with this id, if the server still has it.
     #[arg(long, value_name = "ID")]
     since: Option<u64>,
-    /// End after so many events.
+    /// Stop after this number of events.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 }
@@ -62,7 +62,7 @@ impl Events {
                 Err(Stopped::Failed(error)) => return Err(error),
                 Err(Stopped::Broken(reason)) => reason,
             };
-            session.out.note(&format!("the stream broke off ({broken}); coming back"))?;
+            session.out.note(&format!("the event stream was interrupted ({broken}), reconnecting"))?;
             response = loop {
                 tokio::time::sleep(PAUSE).await;
                 match session.client.open(&["events"], &query, follower.seen.as_deref()).await {
@@ -97,9 +97,9 @@ impl Follower<'_> {
         let mut parser = Parser::default();
         while self.left > 0 {
             let chunk = match tokio::time::timeout(SILENCE, response.chunk()).await {
-                Err(_) => return Err(Stopped::Broken(format!("nothing for {} s", SILENCE.as_secs()))),
+                Err(_) => return Err(Stopped::Broken(format!("no data for {} s", SILENCE.as_secs()))),
                 Ok(Err(error)) => return Err(Stopped::Broken(error.without_url().to_string())),
-                Ok(Ok(None)) => return Err(Stopped::Broken("the server ended it".to_owned())),
+                Ok(Ok(None)) => return Err(Stopped::Broken("the server closed it".to_owned())),
                 Ok(Ok(Some(chunk))) => chunk,
             };
             for message in parser.feed(&chunk).map_err(Stopped::Failed)? {
@@ -114,7 +114,7 @@ impl Follower<'_> {
     fn take(&mut self, message: Message) -> anyhow::Result<()> {
         if !message.data.is_empty() {
             let event: Answer =
-                serde_json::from_str(&message.data).context("the server sent something else than events")?;
+                serde_json::from_str(&message.data).context("the server sent data that is not an event")?;
             let out = self.session.out;
             if out.is_json() {
                 out.json_line(&event)?

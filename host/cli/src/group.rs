@@ -8,52 +8,53 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a group, or change what a document names of its policy and limits; the rest stays.
+    /// Create a group, or change those of its settings that a file contains; other settings stay.
     Put {
-        /// The group's name.
+        /// Name of the group.
         name: String,
-        /// Its policy and limits, or a part of them, in JSON or TOML; `-` is standard input. In JSON, null takes away what is there or
-        /// inherited. Without a file, a new group has the defaults.
+        /// File with the policy and limits, or a part of them, in JSON or TOML; `-` reads standard input. In JSON, null removes a setting
+        /// and stops its inheritance. Without a file, a new group has the defaults.
         #[arg(short, long)]
         file: Option<PathBuf>,
-        /// The file is all that the group has of its own: what it does not name goes. `sign` goes only if the file says `"sign": null`.
+        /// Replace all settings of the group: those that the file does not contain are removed. `sign` is removed only if the file contains
+        /// `"sign": null`.
         #[arg(long)]
         replace: bool,
-        /// Why its policy is changed; kept with the new version of it.
+        /// Reason for the change, stored with the new version of the policy.
         #[arg(long)]
         why: Option<String>,
     },
     /// Show a group.
     Get {
-        /// The group's name.
+        /// Name of the group.
         name: String,
-        /// With everything it inherits, and where each value comes from.
+        /// Include inherited values, and show the source of each value.
         #[arg(long)]
         effective: bool,
     },
-    /// List the groups.
+    /// List groups.
     List {
         #[command(flatten)]
         paging: Paging,
     },
     /// Delete a group.
     Delete {
-        /// The group's name.
+        /// Name of the group.
         name: String,
     },
-    /// Start no attempts until the group is resumed.
+    /// Pause a group: no attempt starts until it is resumed.
     Pause {
-        /// The group's name.
+        /// Name of the group.
         name: String,
     },
-    /// Start attempts again.
+    /// Resume a group: attempts start again.
     Resume {
-        /// The group's name.
+        /// Name of the group.
         name: String,
     },
-    /// Count the group's jobs by state.
+    /// Count the jobs of a group by state.
     Stats {
-        /// The group's name.
+        /// Name of the group.
         name: String,
     },
 }

@@ -16,31 +16,31 @@ use carillon_core::job::State;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Schedule a callback.
+    /// Create a job.
     Create {
-        /// The group whose policy and limits apply.
+        /// Group whose policy and limits apply.
         group: String,
-        /// Sent again with the same key within 24 hours, it makes no second job.
+        /// Idempotency key: a repeated request with this key within 24 hours creates no second job.
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
         #[command(flatten)]
         job: Box<JobArgs>,
     },
-    /// Schedule many callbacks from a file with a job in JSON to a line.
+    /// Create many jobs from a file with one JSON job per line.
     Batch(batch::Batch),
     /// Show a job.
     Get(Target),
     /// List the jobs of a group, or of all groups.
     List {
-        /// The group; all of them by default.
+        /// Group of the jobs. Default: all groups.
         group: Option<String>,
         /// Only jobs in this state.
         #[arg(long)]
         state: Option<State>,
-        /// Only jobs of this name.
+        /// Only jobs with this name.
         #[arg(long)]
         name: Option<String>,
-        /// Only jobs whose name begins with this.
+        /// Only jobs whose name begins with this text.
         #[arg(long)]
         name_prefix: Option<String>,
         /// Only jobs with this label, `KEY=VALUE`. Can be repeated.
@@ -57,32 +57,32 @@ pub enum Command {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Wait until a job is finished, and show it. Fails if it did not succeed.
+    /// Wait until a job has ended, and show it; fails unless the job succeeded.
     Wait {
         #[command(flatten)]
         target: Target,
-        /// How long to wait, such as `90s`; without end if it is not said.
+        /// Maximum time to wait, such as `90s`. Default: no limit.
         #[arg(long, value_name = "PERIOD", value_parser = carillon_core::duration::parse)]
         timeout: Option<Duration>,
     },
-    /// Cancel jobs that are not finished.
+    /// Cancel jobs that have not ended.
     Cancel {
-        /// The jobs' ids.
+        /// Ids of the jobs.
         #[arg(required = true)]
         ids: Vec<String>,
-        /// These are not ids but names in this group.
+        /// Treat the arguments as names of jobs in this group.
         #[arg(long)]
         group: Option<String>,
     },
-    /// Let a waiting job run now.
+    /// Run a waiting job now.
     Run(Target),
-    /// Try a dead letter or an expired job again.
+    /// Retry a dead letter or an expired job.
     Retry(Target),
-    /// Make another job that does the same, whatever became of this one.
+    /// Create a copy of a job, in whatever state the job is.
     Copy {
         #[command(flatten)]
         target: Target,
-        /// When: RFC 3339, `+90s`, or seconds since 1970; now by default.
+        /// Time to run: RFC 3339, `+90s`, or seconds since 1970. Default: now.
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         run_at: Option<String>,
     },
@@ -90,7 +90,7 @@ pub enum Command {
     Reschedule {
         #[command(flatten)]
         target: Target,
-        /// When: RFC 3339, `+90s`, or seconds since 1970.
+        /// Time to run: RFC 3339, `+90s`, or seconds since 1970.
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         run_at: String,
     },
@@ -98,22 +98,22 @@ pub enum Command {
     Edit {
         #[command(flatten)]
         target: Target,
-        /// What to replace, as JSON: `{"url": "…", "headers": {"X-Old": null}}`.
+        /// Members to replace, as JSON: `{"url": "…", "headers": {"X-Old": null}}`.
         #[arg(value_name = "JSON", value_parser = input::json_object)]
         patch: Members,
     },
-    /// List what was tried for a job, and what came of it.
+    /// List the attempts of a job and their results.
     Attempts {
         #[command(flatten)]
         target: Target,
         #[command(flatten)]
         paging: Paging,
     },
-    /// Show all that is known of one attempt: what the policies said and logged, and what was answered.
+    /// Show everything about one attempt: the results and logs of its policies, and the response.
     Attempt {
         #[command(flatten)]
         target: Target,
-        /// The attempt's number.
+        /// Number of the attempt.
         number: u32,
     },
 }
@@ -162,7 +162,7 @@ impl Command {
                 let job: Answer = client.get(&["jobs", &target.id], &target.query()).await?;
                 session.out.answer_with(&FIRST, &job)?;
                 if job["last_error"].is_string() && !session.out.is_json() {
-                    session.out.note(&format!("What happened: carillon job attempts {}", target.id))?;
+                    session.out.note(&format!("for details, run: carillon job attempts {}", target.id))?;
                 }
                 Ok(())
             }
@@ -208,15 +208,19 @@ async fn wait(session: &Session, target: &Target, timeout: Option<Duration>) -> 
     loop {
         let job: Answer = session.client.get(&["jobs", &target.id], &target.query()).await?;
         let state = job["state"].as_str().and_then(|state| state.parse::<State>().ok());
-        let state = state.context("the server answers a state that this program does not know")?;
+        let state = state.context("the server returned a job state that this program does not know")?;
         if state.is_final() {
             session.out.answer_with(&FIRST, &job)?;
-            ensure!(state == State::Succeeded, "the job is {state}: carillon job attempts {}", target.id);
+            ensure!(
+                state == State::Succeeded,
+                "the job is {state}; for details, run: carillon job attempts {}",
+                target.id
+            );
             return Ok(());
         }
         let left = timeout.map(|timeout| timeout.saturating_sub(stopwatch.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
-            bail!("the job is {state}, and the time to wait for it is over");
+            bail!("timed out: the job is still {state}");
         }
         tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
         pause = (pause * 2).min(MAX_PAUSE);
@@ -234,7 +238,7 @@ async fn cancel(session: &Session, ids: Vec<String>, group: Option<String>) -> a
     for id in ids {
         let target = Target { id, group: group.clone() };
         let job = session.client.delete_from(&["jobs", &target.id], &target.query()).await;
-        let job = job.with_context(|| format!("{} is not cancelled", target.id))?;
+        let job = job.with_context(|| format!("`{}` cannot be cancelled", target.id))?;
         let state = job["state"].as_str().unwrap_or("cancelled");
         session.done(&job, &format!("{}: {state}", target.id))?;
     }

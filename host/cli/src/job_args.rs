@@ -12,71 +12,71 @@ use super::input;
 use carillon_client::answer::Members;
 use carillon_client::bodies::{Headers, JobInput, Payload};
 
-/// A job, as flags.
+/// Job, as flags.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    /// Where the callback goes. A job without a target waits for a consumer to lease it.
+    /// URL of the receiver. A job without a URL waits for a consumer to lease it.
     url: Option<String>,
-    /// The HTTP method; the server's default is POST.
+    /// HTTP method. Default: POST.
     #[arg(short = 'X', long)]
     method: Option<String>,
-    /// A header, `Name: value`. Can be repeated.
+    /// Header of the request, `Name: value`. Can be repeated.
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = input::header)]
     headers: Vec<(String, String)>,
     #[command(flatten)]
     payload: PayloadArgs,
-    /// When: RFC 3339, `+90s`, or seconds since 1970; at once if it is not said.
+    /// Time to run: RFC 3339, `+90s`, or seconds since 1970. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     run_at: Option<String>,
-    /// A name of your own for it.
+    /// Name of the job.
     #[arg(long)]
     name: Option<String>,
-    /// A label, `KEY=VALUE`. Can be repeated.
+    /// Label, `KEY=VALUE`. Can be repeated.
     #[arg(short, long, value_name = "LABEL", value_parser = input::pair)]
     metadata: Vec<(String, String)>,
-    /// Labels as a JSON object of texts, or of namespaces of texts: `{"billing": {"invoice": "17"}}`.
+    /// Labels as a JSON object of strings, or of namespaces of strings: `{"billing": {"invoice": "17"}}`.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
     metadata_json: Option<Members>,
     /// Send each label as a header `Carillon-Metadata-<Key>`.
     #[arg(long)]
     metadata_headers: bool,
-    /// How urgent it is within its group: 0 to 9, the most urgent.
+    /// Priority within the group, from 0 to 9 (most urgent).
     #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
-    /// Jobs of one key are tried one at a time, in order.
+    /// Order key: jobs with the same key run one at a time, in order.
     #[arg(long, value_name = "KEY")]
     order_key: Option<String>,
-    /// How long one request may take, such as `10s`.
+    /// Maximum duration of a request, such as `10s`.
     #[arg(long, value_name = "PERIOD")]
     timeout: Option<String>,
-    /// How long from now it is tried, such as `1h`.
+    /// Time from now after which the job expires, such as `1h`.
     #[arg(long, value_name = "PERIOD")]
     ttl: Option<String>,
-    /// How long after it was due an attempt may still start, such as `10m`.
+    /// Maximum time from when the job is due to the start of an attempt, such as `10m`.
     #[arg(long, value_name = "PERIOD")]
     max_delay: Option<String>,
-    /// Not again if the group accepted a job with this key within the window.
+    /// Dedupe key: leave the job out if the group accepted one with this key within the window.
     #[arg(long, value_name = "KEY")]
     dedupe_key: Option<String>,
-    /// How long a dedupe key is remembered; 5m if it is not said.
+    /// Time for which a dedupe key is remembered. Default: 5m.
     #[arg(long, value_name = "PERIOD", requires = "dedupe_key")]
     dedupe_window: Option<String>,
-    /// At most one job of a kind in so many seconds: the first now, the next when they are over.
+    /// Debounce window in seconds, with at most one job in each window: the first job runs now, the next one when the window ends.
     #[arg(long, value_name = "SECONDS")]
     debounce_seconds: Option<f64>,
-    /// Which jobs are of one kind; by default those with the same method, URL and payload.
+    /// Debounce key: jobs with the same key share a window. Default: method, URL and payload.
     #[arg(long, value_name = "KEY", requires = "debounce_seconds")]
     debounce_key: Option<String>,
-    /// The first job of a kind waits, too.
+    /// Delay the first job of a window, too.
     #[arg(long, requires = "debounce_seconds")]
     debounce_always_delay: bool,
-    /// In place of the group's unfinished jobs of the same name.
+    /// Replace the group's jobs with the same name that have not ended.
     #[arg(long, requires = "name")]
     replace: bool,
-    /// A job that is made when this one succeeds, as JSON.
+    /// Job to create when this one succeeds, as JSON.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
     on_success: Option<Members>,
-    /// A job that is made when this one is given up, as JSON.
+    /// Job to create when this one becomes a dead letter or expires, as JSON.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
     on_failure: Option<Members>,
     /// Overrides of the group's policy, as JSON: `{"retry": {"max_attempts": 3}}`.
@@ -84,17 +84,17 @@ pub struct JobArgs {
     policy: Option<Members>,
 }
 
-/// A job's body, in one of three forms.
+/// Body of a job, in one of three forms.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub struct PayloadArgs {
-    /// The body, as JSON; sent byte for byte as it is written.
+    /// Body as JSON, sent byte for byte as written.
     #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json)]
     payload: Option<Box<RawValue>>,
-    /// The body, as text.
+    /// Body as text.
     #[arg(long, value_name = "TEXT")]
     payload_text: Option<String>,
-    /// The body: the bytes of a file, or of standard input for `-`.
+    /// File with the body; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     payload_file: Option<PathBuf>,
 }

@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-/// A job, by its id or by its name in a group.
+/// Job, by its id or by its name in a group.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// The job's id.
+    /// Id of the job.
     pub(super) id: String,
-    /// This is not an id but the name of a job in this group.
+    /// Treat the argument as the name of a job in this group.
     #[arg(long)]
     pub(super) group: Option<String>,
 }

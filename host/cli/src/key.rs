@@ -27,57 +27,59 @@ const HEADER: &str = "header";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Store a key, or give it a new version. It cannot be read again. The secret comes from standard input unless a flag says otherwise;
-    /// one line break at its end does not count. On a terminal it is asked for, and not shown.
+    /// Store a key, or a new version of it, which cannot be read back.
+    ///
+    /// Without a flag for its source, the secret is read from standard input, except for one line break at its end. On a terminal, the
+    /// command asks for the secret and does not show it.
     Put {
-        /// The key's name.
+        /// Name of the key.
         name: String,
-        /// Take the secret from this variable of the environment.
+        /// Read the secret from this environment variable.
         #[arg(long, value_name = "VARIABLE", conflicts_with = "file")]
         env: Option<String>,
-        /// Take the secret from this file.
+        /// Read the secret from this file.
         #[arg(short, long)]
         file: Option<PathBuf>,
-        /// Make a secret of 32 random bytes, and print it: this is the only time that it can be seen. Of an `ed25519` key, it is not printed:
-        /// `key get` shows the public key. With --base64, it is written as Standard Webhooks does (`whsec_…`).
+        /// Generate a secret of 32 random bytes and print it; it cannot be shown again. The secret of an `ed25519` key is not printed, and
+        /// `key get` shows its public key. With --base64, the secret has the form of Standard Webhooks (`whsec_…`).
         #[arg(long, conflicts_with_all = ["env", "file"])]
         generate: bool,
-        /// What it is for: `secret` (the default) and `ed25519` sign, a `header` goes out under a group's `auth_headers`. An `ed25519` key may be
-        /// given as PEM, as `openssl genpkey -algorithm ed25519` writes it.
+        /// Kind of the key: `secret` (default) and `ed25519` sign requests, `header` is sent as the value of a group's `auth_headers`. An
+        /// `ed25519` key may be PEM, as `openssl genpkey -algorithm ed25519` writes it.
         #[arg(long, value_parser = ["secret", "ed25519", "header"])]
         kind: Option<String>,
-        /// The secret is given as base64, for any bytes; `whsec_` and `whsk_` may stand in front.
+        /// Read the secret as base64, with or without the prefix `whsec_` or `whsk_`.
         #[arg(long)]
         base64: bool,
-        /// How long the versions until now sign besides: a duration such as `24h`, or `until-removed`. Without it they end at once.
+        /// Time for which the earlier versions also sign: a duration such as `24h`, or `until-removed`. Default: they end at once.
         #[arg(long)]
         overlap: Option<String>,
-        /// A group that may use it; several times for several. Without it, those that may now; a new key is for all groups.
+        /// Group that may use the key. Can be repeated. Default: the groups that may use it now, and all groups for a new key.
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<String>,
     },
-    /// Say which groups may use a key. Refused while a group uses it that no longer may.
+    /// Set the groups that may use a key; fails while another group uses it.
     Grant {
-        /// The key's name.
+        /// Name of the key.
         name: String,
         #[command(flatten)]
         to: Grantees,
     },
-    /// Show what is not secret of a key: its versions, and the public keys of those that have one.
+    /// Show a key's versions, with their public keys and without secrets.
     Get {
-        /// The key's name.
+        /// Name of the key.
         name: String,
     },
-    /// List the keys' names.
+    /// List keys, without secrets.
     List {
         #[command(flatten)]
         paging: Paging,
     },
     /// Delete a key, or one of its versions.
     Delete {
-        /// The key's name.
+        /// Name of the key.
         name: String,
-        /// Only this version.
+        /// Delete only this version.
         #[arg(long)]
         version: Option<u64>,
     },
@@ -86,13 +88,13 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct Grantees {
-    /// This group; several times for several.
+    /// Group that may use the key. Can be repeated.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// All groups of the tenant.
+    /// Let all groups of the tenant use the key.
     #[arg(long)]
     all: bool,
-    /// No group.
+    /// Let no group use the key.
     #[arg(long)]
     none: bool,
 }
@@ -179,7 +181,7 @@ fn generated(kind: Option<&str>, base64: bool) -> anyhow::Result<String> {
     SystemClock.fill_random(&mut bytes);
     Ok(match kind {
         Some(ED25519) => STANDARD.encode(bytes),
-        Some(HEADER) if base64 => bail!("a key for a header is a text: leave out --base64"),
+        Some(HEADER) if base64 => bail!("--base64 cannot be combined with --generate for a key of the kind `header`"),
         _ if base64 => format!("whsec_{}", STANDARD.encode(bytes)),
         _ => URL_SAFE_NO_PAD.encode(bytes),
     })
@@ -196,7 +198,7 @@ fn secret(name: &str, variable: Option<&str>, file: Option<PathBuf>) -> anyhow::
         }
     };
     if secret.is_empty() {
-        bail!("the secret is empty");
+        bail!("the secret must not be empty");
     }
     Ok(secret)
 }
@@ -204,7 +206,7 @@ fn secret(name: &str, variable: Option<&str>, file: Option<PathBuf>) -> anyhow::
 /// Asks for a secret on the terminal, which does not show the input.
 fn prompted(name: &str) -> anyhow::Result<String> {
     let mut terminal = console::Term::stderr();
-    write!(terminal, "Secret of the key `{}` (it is not shown): ", visible(name))?;
+    write!(terminal, "Secret of the key `{}` (hidden): ", visible(name))?;
     terminal.read_secure_line().context("the terminal cannot be read")
 }
 

@@ -10,51 +10,51 @@ use carillon_client::answer::Answer;
 pub enum Command {
     /// Lease jobs of a group.
     Take {
-        /// The group.
+        /// Name of the group.
         group: String,
-        /// At most so many jobs.
+        /// Maximum number of jobs.
         #[arg(long, default_value_t = 1)]
         max: u32,
-        /// How long each lease lasts.
+        /// Duration of each lease.
         #[arg(long, default_value = "30s", value_name = "PERIOD")]
         lease: String,
-        /// How long to wait for the first job.
+        /// Maximum time to wait for the first job.
         #[arg(long, default_value = "0s", value_name = "PERIOD")]
         wait: String,
     },
-    /// Move the end of a lease.
+    /// Extend a lease.
     Extend {
-        /// The lease's token.
+        /// Token of the lease.
         #[arg(value_name = "TOKEN")]
         ticket: String,
-        /// How long it lasts from now.
+        /// Duration of the lease from now.
         #[arg(long, default_value = "30s", value_name = "PERIOD")]
         lease: String,
     },
-    /// The job is done.
+    /// Report that the job succeeded.
     Complete {
-        /// The lease's token.
+        /// Token of the lease.
         #[arg(value_name = "TOKEN")]
         ticket: String,
     },
-    /// The job failed: the group's retry policy decides.
+    /// Report that the job failed; the group's retry policy decides what follows.
     Fail {
-        /// The lease's token.
+        /// Token of the lease.
         #[arg(value_name = "TOKEN")]
         ticket: String,
-        /// What went wrong.
+        /// Description of the error.
         #[arg(long)]
         error: Option<String>,
-        /// No other try can help.
+        /// Do not retry the job.
         #[arg(long)]
         permanent: bool,
-        /// When another try makes sense at the earliest.
+        /// Minimum time until the next attempt.
         #[arg(long, value_name = "PERIOD")]
         retry_after: Option<String>,
     },
-    /// The job was not tried: it is available again.
+    /// Return the job without an attempt, so that it is available again.
     Release {
-        /// The lease's token.
+        /// Token of the lease.
         #[arg(value_name = "TOKEN")]
         ticket: String,
     },
@@ -85,7 +85,7 @@ impl Command {
             Self::Extend { ticket, lease } => {
                 let extended: Answer = client.post(&["leases", &ticket, "extend"], &json!({"lease": lease})).await?;
                 let until = extended["expires_at"].as_str().unwrap_or_default().to_owned();
-                return session.done(&extended, &format!("ends {until}"));
+                return session.done(&extended, &format!("lease ends at {until}"));
             }
             Self::Complete { ticket } => (ticket, "complete", json!({})),
             Self::Fail { ticket, error, permanent, retry_after } => {

@@ -39,75 +39,75 @@ pub use output::Output;
 use carillon_client::answer::Answer;
 use carillon_client::{Client, bodies};
 
-/// Which server to talk to, and how to answer.
+/// Server to talk to, and format of the output.
 #[derive(Debug, Args)]
 pub struct Remote {
-    /// The server's address.
+    /// URL of the server.
     #[arg(
         long,
         global = true,
-        help_heading = "Server to talk to",
+        help_heading = "Server options",
         env = "CARILLON_SERVER",
         value_name = "URL",
         default_value = "http://127.0.0.1:7070"
     )]
     server: String,
-    /// The API token.
+    /// API token.
     #[arg(
         long,
         global = true,
-        help_heading = "Server to talk to",
+        help_heading = "Server options",
         env = "CARILLON_TOKEN",
         hide_env_values = true,
         value_name = "TOKEN"
     )]
     token: Option<String>,
-    /// The tenant whose data it is about, for operators; the token's own if it is not said.
-    #[arg(long, global = true, help_heading = "Server to talk to", env = "CARILLON_TENANT", value_name = "NAME")]
+    /// Tenant to act for, for operators. Default: the token's tenant.
+    #[arg(long, global = true, help_heading = "Server options", env = "CARILLON_TENANT", value_name = "NAME")]
     tenant: Option<String>,
-    /// Print the server's answer as JSON.
+    /// Print the server's response as JSON.
     #[arg(long, global = true)]
     pub json: bool,
 }
 
-/// The commands that talk to a server.
+/// Commands that talk to a server.
 #[derive(Debug, Subcommand)]
 pub enum RemoteCommand {
-    /// Schedule jobs and follow them.
+    /// Create, list, change, cancel and inspect jobs.
     #[command(subcommand)]
     Job(Box<job::Command>),
-    /// Bind policies and limits to groups of jobs.
+    /// Manage groups: bind policies and limits, pause, resume, count jobs.
     #[command(subcommand)]
     Group(group::Command),
-    /// Follow what happens to jobs.
+    /// Follow events.
     Events(events::Events),
-    /// Make jobs again and again.
+    /// Manage schedules, which create jobs repeatedly.
     #[command(subcommand)]
     Schedule(schedule::Command),
-    /// Change many jobs of a group.
+    /// Change many jobs of a group by filter.
     #[command(subcommand)]
     Bulk(Box<bulk::Command>),
-    /// Work on jobs that have no target.
+    /// Lease jobs without a URL, and report their results.
     #[command(subcommand)]
     Lease(lease::Command),
-    /// Keep the keys that signers use.
+    /// Manage the keys that signers use.
     #[command(subcommand)]
     Key(key::Command),
     /// Manage tenants.
     #[command(subcommand)]
     Tenant(tenant::Command),
-    /// See the nodes that share a database.
+    /// Show the nodes that share a database.
     #[command(subcommand)]
     Cluster(cluster::Command),
-    /// Show who the token is: its role and its tenant, with the tenant's quota and defaults.
+    /// Show the token's role and tenant, with the tenant's quota and defaults.
     Whoami,
     /// Manage API tokens.
     #[command(subcommand)]
     Token(token::Command),
-    /// Try policies out, and put versions of them in force.
+    /// Simulate policies, compare their versions, and put versions in force.
     #[command(subcommand)]
     Policy(policy::Command),
-    /// Manage the components that policies are made of.
+    /// Create, test, upload and manage plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
 }
@@ -149,16 +149,16 @@ struct Session {
     out: Output,
 }
 
-/// Which part of a list to show.
+/// Part of a list to show.
 #[derive(Debug, Default, Args)]
 pub struct Paging {
-    /// The most items to show.
+    /// Maximum number of items to show.
     #[arg(long, value_name = "N", conflicts_with = "all")]
     limit: Option<u32>,
-    /// Where to go on: what the last page said.
+    /// Cursor that the previous page printed.
     #[arg(long)]
     cursor: Option<String>,
-    /// Show everything, page after page.
+    /// Show all pages.
     #[arg(long)]
     all: bool,
 }
@@ -205,7 +205,7 @@ impl Session {
         }
         self.out.table(columns, &items.into_iter().map(row).collect::<anyhow::Result<Vec<_>>>()?)?;
         match cursor {
-            Some(cursor) => self.out.note(&format!("There is more: --cursor {cursor}, or --all")),
+            Some(cursor) => self.out.note(&format!("more items exist: continue with --cursor {cursor}, or use --all")),
             None => Ok(()),
         }
     }
@@ -226,8 +226,8 @@ struct Listed {
 /// Returns the noun for the items of the list at a path.
 fn noun<'a>(path: &[&'a str]) -> &'a str {
     match path.last() {
-        Some(&"bulk") => "changes of many jobs",
-        Some(&"history") => "changes of the policy",
+        Some(&"bulk") => "bulk changes",
+        Some(&"history") => "policy changes",
         Some(noun) => noun,
         None => "items",
     }

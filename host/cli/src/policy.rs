@@ -22,9 +22,9 @@ use carillon_client::text::visible;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the exact request that a job would send, and when it would be tried again. Nothing is sent or stored.
+    /// Show the exact request that a job would send and the times of its attempts; nothing is sent or stored.
     Simulate(Box<Simulate>),
-    /// Show what differs between two versions of a group's policy.
+    /// Show the differences between two versions of a group's policy.
     Diff(diff::Diff),
     #[command(flatten)]
     Versions(versions::Command),
@@ -34,23 +34,23 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Simulate {
-    /// The group whose policy is tried.
+    /// Group whose policy is simulated.
     group: String,
     #[command(flatten)]
     job: Box<JobArgs>,
-    /// A policy to try instead of the group's own, in JSON or TOML; `-` is standard input.
+    /// File with a policy to simulate instead of the group's own, in JSON or TOML; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     candidate: Option<PathBuf>,
-    /// How many attempts fail before one succeeds.
+    /// Number of attempts that fail before one succeeds.
     #[arg(long, value_name = "N")]
     failures: Option<u32>,
-    /// What the next attempt is answered: `500`, `200:BODY`, or an error such as `timeout`. Can be repeated.
-    #[arg(long = "respond", value_name = "ANSWER", value_parser = response, conflicts_with = "failures")]
+    /// Response to the next attempt: `500`, `200:BODY`, or an error such as `timeout`. Can be repeated.
+    #[arg(long = "respond", value_name = "RESPONSE", value_parser = response, conflicts_with = "failures")]
     responses: Vec<Value>,
-    /// The source of randomness, as it is shown with a job.
+    /// Seed of the random numbers, as shown for a job.
     #[arg(long)]
     seed: Option<u32>,
-    /// The time at which it is tried: RFC 3339, or seconds since 1970.
+    /// Time of the simulation: RFC 3339, or seconds since 1970.
     #[arg(long, value_name = "TIME")]
     now: Option<String>,
 }
@@ -114,7 +114,7 @@ impl Command {
         }
         match faults.as_slice() {
             [] => Ok(()),
-            faults => bail!("a policy fails: {}", faults.join("; ")),
+            faults => bail!("a policy call failed: {}", faults.join("; ")),
         }
     }
 }

@@ -12,106 +12,106 @@ use carillon_client::bodies::{Headers, JobInput, Payload};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a schedule, or change what is named of it; the rest stays. A new one needs a group, a cron expression and a job.
+    /// Create a schedule, or change the given settings of it. A new schedule needs a group, a cron expression and a job.
     Put(Box<Put>),
     /// Show a schedule.
     Get {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
     },
-    /// List the schedules.
+    /// List schedules.
     List {
         #[command(flatten)]
         paging: Paging,
     },
-    /// List what became of the schedule's runs, newest first.
+    /// List the runs of a schedule and their results, newest first.
     History {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
         #[command(flatten)]
         paging: Paging,
     },
-    /// Delete a schedule. The jobs that it has made stay.
+    /// Delete a schedule; the jobs that it created stay.
     Delete {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Make no jobs until the schedule is resumed.
+    /// Pause a schedule: it creates no jobs until it is resumed.
     Pause {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Make jobs again, from now on.
+    /// Resume a schedule: it creates jobs again, from now on.
     Resume {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Make one of its jobs now.
+    /// Create a job of a schedule now.
     Run {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Make the jobs of a range of the past that were not made then.
+    /// Create the missing jobs of a time range in the past.
     Backfill {
-        /// The schedule's name.
+        /// Name of the schedule.
         name: String,
-        /// Where the range begins: RFC 3339, or seconds since 1970.
+        /// Start of the range: RFC 3339, or seconds since 1970.
         #[arg(long, value_name = "TIME")]
         from: String,
-        /// Where it ends.
+        /// End of the range.
         #[arg(long, value_name = "TIME")]
         to: String,
     },
-    /// Print when a schedule runs next, or when an expression would: in UTC, and on the clocks of its time zone.
+    /// Print the next runs of a schedule or of a cron expression, in UTC and in its time zone.
     Next {
-        /// The schedule's name.
+        /// Name of the schedule.
         #[arg(required_unless_present = "cron", conflicts_with = "cron")]
         name: Option<String>,
-        /// An expression that need not be stored.
+        /// Cron expression to evaluate instead of a schedule.
         #[arg(long, value_name = "EXPRESSION")]
         cron: Option<String>,
-        /// The time zone of the expression: an IANA name.
+        /// Time zone of the expression: an IANA name.
         #[arg(long, value_name = "ZONE", requires = "cron")]
         time_zone: Option<String>,
-        /// The first time that a run may have: RFC 3339, seconds since 1970, or such as `+30d`. Now by default.
+        /// Earliest time of a run: RFC 3339, seconds since 1970, or an offset such as `+30d`. Default: now.
         #[arg(long, value_name = "TIME")]
         from: Option<String>,
-        /// How many runs, at most 1000.
+        /// Number of runs, at most 1000.
         #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
         count: u32,
     },
 }
 
-/// A schedule, from a file, as flags, or both.
+/// Schedule, from a file, as flags, or both.
 #[derive(Debug, Args)]
 pub struct Put {
-    /// The schedule's name.
+    /// Name of the schedule.
     name: String,
-    /// What it is, or a part of it, in JSON or TOML; `-` is standard input. Flags go over it.
+    /// File with the schedule or a part of it, in JSON or TOML; `-` reads standard input. Flags override the file.
     #[arg(short, long)]
     file: Option<PathBuf>,
-    /// This is all of it: what is not named has its default again.
+    /// Replace the whole schedule: settings that are not given have their defaults.
     #[arg(long)]
     replace: bool,
-    /// The group whose policy and limits its jobs have.
+    /// Group whose policy and limits apply to the jobs.
     #[arg(long)]
     group: Option<String>,
-    /// When: `30 4 * * mon-fri`, `@hourly`, `@every 90s`.
+    /// Cron expression: `30 4 * * mon-fri`, `@hourly`, `@every 90s`.
     #[arg(long, value_name = "EXPRESSION")]
     cron: Option<String>,
-    /// The IANA time zone of the expression; UTC if it is not said.
+    /// Time zone of the expression: an IANA name. Default: UTC.
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
-    /// Where its jobs go. This, and the flags for jobs below, make a whole new job.
+    /// URL of the jobs. This flag and the flags below replace the whole job.
     #[arg(long)]
     url: Option<String>,
-    /// The HTTP method of its jobs; the server's default is POST.
+    /// HTTP method of the jobs. Default: POST.
     #[arg(short = 'X', long, requires = "url")]
     method: Option<String>,
-    /// A header of its jobs, `Name: value`. Can be repeated.
+    /// Header of the jobs, `Name: value`. Can be repeated.
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = input::header, requires = "url")]
     headers: Vec<(String, String)>,
-    /// The body of its jobs, as JSON; sent byte for byte as it is written.
+    /// Body of the jobs as JSON, sent byte for byte as written.
     #[arg(short = 'd', long, value_name = "JSON", value_parser = input::json, requires = "url")]
     payload: Option<Box<RawValue>>,
 }
@@ -133,7 +133,7 @@ impl Put {
             };
             doc.put("job", &job)?;
         }
-        anyhow::ensure!(!doc.is_empty() || self.replace, "nothing is said of the schedule: see --help");
+        anyhow::ensure!(!doc.is_empty() || self.replace, "no setting of the schedule is given; see --help");
         Ok(doc)
     }
 }
@@ -191,7 +191,7 @@ impl Command {
             Self::Backfill { name, from, to } => {
                 let range = json!({"from": input::time(&from), "to": input::time(&to)});
                 let done: Answer = client.post(&["schedules", &name, "backfill"], &range).await?;
-                let text = format!("{name}: {} of {} runs made up for", done["created"], done["ticks"]);
+                let text = format!("{name}: created jobs for {} of {} runs", done["created"], done["ticks"]);
                 session.done(&done, &text)
             }
             Self::Next { name, cron, time_zone, from, count } => {

@@ -13,75 +13,76 @@ use carillon_client::answer::{Answer, Members};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a tenant, or change some of its settings; the rest stays.
+    /// Create a tenant, or change the given settings of it.
     Put {
-        /// The tenant's name.
+        /// Name of the tenant.
         name: String,
         #[command(flatten)]
         settings: Settings,
-        /// These are all of its settings: what is not named goes. `sign` goes only if the defaults say `"sign": null`.
+        /// Replace all settings: those that are not given are removed. `sign` is removed only if the defaults contain `"sign": null`.
         #[arg(long)]
         replace: bool,
     },
-    /// Change some settings of a tenant that is there.
+    /// Change some settings of an existing tenant.
     Patch {
-        /// The tenant's name.
+        /// Name of the tenant.
         name: String,
         #[command(flatten)]
         settings: Settings,
-        /// Take a setting away: `quota.rate`, `plugin_signers.NAME`, `defaults.sign`. Can be repeated.
+        /// Setting to remove: `quota.rate`, `plugin_signers.NAME`, `defaults.sign`. Can be repeated.
         #[arg(long, value_name = "SETTING", value_parser = setting)]
         unset: Vec<(String, String)>,
     },
     /// Show a tenant.
     Get {
-        /// The tenant's name.
+        /// Name of the tenant.
         name: String,
     },
-    /// List the tenants.
+    /// List tenants.
     List {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Delete a tenant with its keys, tokens and plugins. Refused while it has groups.
+    /// Delete a tenant with its keys, tokens and plugins; fails while it has groups.
     Delete {
-        /// The tenant's name.
+        /// Name of the tenant.
         name: String,
     },
 }
 
-/// A tenant's settings, as flags.
+/// Settings of a tenant, as flags.
 #[derive(Debug, Args)]
 pub struct Settings {
-    /// What its groups inherit, or a part of it, in JSON or TOML, in the form of a group; `-` is standard input.
+    /// File with the settings that groups inherit, or a part of them, in JSON or TOML, in the form of a group; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     defaults: Option<PathBuf>,
     #[command(flatten)]
     quota: Quota,
-    /// Whose plugins it takes: an Ed25519 public key in PEM under a name. Can be repeated; without any, plugins need no signature.
+    /// Signer of accepted plugins: a name, and a file with an Ed25519 public key in PEM. Can be repeated. Default: plugins need no
+    /// signature.
     #[arg(long = "plugin-signer", value_name = "NAME=FILE", value_parser = input::pair)]
     plugin_signers: Vec<(String, String)>,
 }
 
-/// What a tenant may use.
+/// Quota of a tenant, as flags.
 #[derive(Debug, Args)]
 pub struct Quota {
-    /// How many attempts of all of its groups run at once.
+    /// Maximum number of concurrent attempts of all groups together.
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
-    /// How many of them start in a period: `100/s`, `600/min`, `5000/h`.
+    /// Maximum rate at which attempts start: `100/s`, `600/min`, `5000/h`.
     #[arg(long)]
     rate: Option<String>,
-    /// With a rate: how many may start at once after a pause, if not as many as the rate counts.
+    /// With a rate: maximum number of attempts that start at once after a pause. Default: the count of the rate.
     #[arg(long, value_name = "COUNT")]
     burst: Option<u32>,
-    /// How much of what starts it gets, compared with other tenants that have jobs due: 1 to 100.
+    /// Share of the attempts that start, compared with other tenants that have due jobs: 1 to 100.
     #[arg(long, value_name = "COUNT")]
     weight: Option<u32>,
-    /// How many versions of plugins of its own it may have.
+    /// Maximum number of versions of the tenant's own plugins.
     #[arg(long, value_name = "COUNT")]
     plugins: Option<u32>,
-    /// How many bytes they may have together.
+    /// Maximum size of these versions together, in bytes.
     #[arg(long, value_name = "BYTES")]
     plugin_bytes: Option<u64>,
 }
@@ -144,7 +145,7 @@ impl Settings {
         }
         for (part, members) in PARTS.into_iter().zip(&mut parts) {
             for (_, name) in unset.iter().filter(|(its, _)| its == part) {
-                ensure!(members.get(name).is_none(), "`{part}.{name}` is set and unset at once");
+                ensure!(members.get(name).is_none(), "`{part}.{name}` is both set and unset");
                 members.put(name, &Value::Null)?;
             }
         }
@@ -163,7 +164,7 @@ const LIST: [(&str, &str); 9] = [
     ("WEIGHT", "/quota/weight"),
     ("GROUPS", "/usage/groups"),
     ("PLUGINS", "/usage/plugins"),
-    ("OF", "/quota/plugins"),
+    ("PLUGIN QUOTA", "/quota/plugins"),
     ("PLUGIN BYTES", "/usage/plugin_bytes"),
     ("CREATED", "/created_at"),
 ];

@@ -8,32 +8,32 @@ use carillon_client::answer::Answer;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a token and show it, once.
+    /// Create a token and show it once.
     Create(NewToken),
-    /// List the tokens, without their secrets.
+    /// List tokens, without their secrets.
     List {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Make a token useless.
+    /// Revoke a token.
     Revoke {
-        /// The token's id, as `list` shows it.
+        /// Id of the token, as `list` shows it.
         id: String,
     },
 }
 
-/// What a token is to be.
+/// Token to create.
 #[derive(Debug, clap::Args, Serialize)]
 pub struct NewToken {
-    /// What it is for.
+    /// Name of the token, such as its purpose.
     name: String,
-    /// What it allows.
+    /// Role of the token.
     #[arg(long)]
     role: Role,
-    /// Let it manage tenants, too. It takes the token of an operator, and `--role admin`.
+    /// Let the token also manage tenants; requires the token of an operator, and `--role admin`.
     #[arg(long)]
     operator: bool,
-    /// How long it is valid: a duration such as `30days`. Without it, until it is revoked.
+    /// Time for which the token is valid, such as `30days`. Default: until it is revoked.
     #[arg(long, value_name = "DURATION")]
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in: Option<String>,
@@ -42,11 +42,11 @@ pub struct NewToken {
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Everything.
+    /// Full access to the tenant.
     Admin,
-    /// To schedule jobs and follow them.
+    /// Create jobs and follow them.
     Producer,
-    /// To look.
+    /// Read only.
     Viewer,
 }
 

@@ -57,19 +57,21 @@ impl fmt::Debug for Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server's address is not a valid URL.
-    #[error("`{0}` is not the address of a server, such as http://127.0.0.1:7070")]
+    #[error("`{0}` is not the URL of a server, such as http://127.0.0.1:7070")]
     Address(String),
     /// A name cannot be part of a path.
     #[error("`{0}` cannot be a name")]
     Name(String),
     /// This machine cannot make requests, for instance because it has no root certificates.
-    #[error("no request can be made from here: {0}")]
+    #[error("the HTTP client cannot be created: {0}")]
     Setup(reqwest::Error),
     /// The request's body cannot be serialized to JSON.
     #[error("the request cannot be written as JSON: {0}")]
     Unwritable(serde_json::Error),
     /// No server responded.
-    #[error("no server answers at {server} ({reason}): start one with `carillon serve`, or name another with --server")]
+    #[error(
+        "no server responds at {server} ({reason}): start one with `carillon serve`, or select another with --server"
+    )]
     Unreachable {
         /// Address of the server.
         server: String,
@@ -77,7 +79,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The response did not arrive, or not completely: whether the server carried out the request is unknown.
-    #[error("the answer of {server} was lost: {reason}")]
+    #[error("the response of {server} did not arrive: {reason}")]
     Lost {
         /// Address of the server.
         server: String,
@@ -88,7 +90,7 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(Box<Problem>),
     /// The response does not come from this API.
-    #[error("{server} answered {status} with something else than expected: {body}")]
+    #[error("{server} responded with {status} and an unexpected body: {body}")]
     Foreign {
         /// Address of the server.
         server: String,
@@ -400,13 +402,11 @@ mod tests {
         let body = r#"{"title": "Invalid input", "detail": "not a\nURL", "pointer": "/url"}"#;
         assert_eq!(refused(422, body).await, "Invalid input: not a\\nURL: /url");
         let said = refused(401, r#"{"title": "Unauthorized"}"#).await;
-        assert_eq!(said, "Unauthorized: give a token with --token or CARILLON_TOKEN");
+        assert_eq!(said, "Unauthorized: pass a token with --token or CARILLON_TOKEN");
         assert!(
-            refused(502, "<html>")
-                .await
-                .ends_with("answered 502 Bad Gateway with something else than expected: <html>")
+            refused(502, "<html>").await.ends_with("responded with 502 Bad Gateway and an unexpected body: <html>")
         );
-        assert!(refused(200, "<html>").await.contains("something else than expected"));
+        assert!(refused(200, "<html>").await.contains("an unexpected body"));
     }
 
     #[tokio::test]
@@ -415,7 +415,7 @@ mod tests {
         let server = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
         let error = Client::new(&server, None).unwrap().stats("g").await.unwrap_err().to_string();
-        assert!(error.contains("no server answers at") && error.contains("carillon serve"), "{error}");
+        assert!(error.contains("no server responds at") && error.contains("carillon serve"), "{error}");
         assert!(matches!(Client::new("localhost:7070", None), Err(ClientError::Address(_))));
     }
 

@@ -45,7 +45,7 @@ impl fmt::Display for Problem {
         let told = |field: &&FieldProblem| field.detail != self.detail || self.pointer.as_ref() != Some(&field.pointer);
         parts.extend(self.errors.iter().filter(told).map(|field| format!("{} {}", field.pointer, field.detail)));
         if self.status == StatusCode::UNAUTHORIZED.as_u16() {
-            parts.push("give a token with --token or CARILLON_TOKEN".to_owned());
+            parts.push("pass a token with --token or CARILLON_TOKEN".to_owned());
         }
         f.write_str(&visible(&parts.join(": ")))
     }

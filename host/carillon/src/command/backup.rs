@@ -11,7 +11,7 @@ use carillon_cli::config::StoreArgs;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// The file to write; it must not exist.
+    /// File to write; it must not exist.
     to: PathBuf,
     #[command(flatten)]
     store: StoreArgs,
@@ -25,6 +25,6 @@ impl Backup {
             return out.json(&json!({ "file": to.to_string(), "bytes": bytes }));
         }
         out.line(&format!("{to}: {bytes} bytes"))?;
-        out.note("The master key is not in it: keep a copy of that apart from it.")
+        out.note("the master key is not in the backup: keep a copy of the key in another place")
     }
 }

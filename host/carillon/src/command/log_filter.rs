@@ -26,7 +26,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<EnvFilter> {
         }
         if directive.parse::<LevelFilter>().is_err() {
             bail!(
-                "{VARIABLE}: `{directive}` is not a level (off, error, warn, info, debug, trace), and not `TARGET=LEVEL` \
+                "{VARIABLE}: `{directive}` is neither a level (off, error, warn, info, debug, trace) nor `TARGET=LEVEL`, \
                  such as `carillon_engine::dispatch=debug`"
             );
         }

@@ -20,28 +20,28 @@ const TICK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Copy everything of a server's SQLite database into an empty PostgreSQL database.
+    /// Copy a server's SQLite database into an empty PostgreSQL database.
     ///
-    /// Run it while the server goes on, then stop the server and run it again: the second run writes what has changed since, compares
-    /// every row of both databases, and lets servers serve from the new one. It can be interrupted and run again at any time.
+    /// Run it while the server runs, then stop the server and run it again. The second run writes the changes since the first one, compares
+    /// every row of both databases, and lets servers use the new one. It can be interrupted and run again at any time.
     SqliteToPostgres(SqliteToPostgres),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct SqliteToPostgres {
-    /// The SQLite database that the server uses. Nothing in it is changed.
+    /// SQLite database that the server uses; it is not changed.
     #[arg(long, value_name = "FILE", default_value = "data/carillon.db")]
     from: String,
-    /// The PostgreSQL database, postgres://USER:PASSWORD@HOST/DATABASE: an empty one, or one of an earlier run.
+    /// PostgreSQL database, postgres://USER:PASSWORD@HOST/DATABASE: an empty one, or that of an earlier run.
     #[arg(long, value_name = "URL", env = "CARILLON_MIGRATE_TO", hide_env_values = true)]
     to: String,
-    /// Say what there is to do, and do nothing.
+    /// Show what a run would do, and change nothing.
     #[arg(long, conflicts_with = "verify")]
     dry_run: bool,
-    /// Compare the databases and change nothing; fails if they differ. That is to be expected once a server has run on either.
+    /// Compare the databases and change nothing; fails if they differ, which is expected once a server has used either.
     #[arg(long)]
     verify: bool,
-    /// The most rows in one transaction.
+    /// Maximum number of rows in one transaction.
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rows: u32,
 }
@@ -97,12 +97,12 @@ fn show(out: Output, report: &Report, rows: &str, next: &str) -> anyhow::Result<
         let columns = [
             ("TABLE", "/table"),
             (rows, "/rows"),
-            ("THERE", "/there"),
+            ("ROWS IN TARGET", "/there"),
             ("WRITTEN", "/written"),
             ("REMOVED", "/removed"),
             ("DIFFERING", "/differing"),
             ("SHA-256", "/sha256"),
-            ("SHA-256 THERE", "/sha256_there"),
+            ("SHA-256 IN TARGET", "/sha256_there"),
         ];
         out.table(&columns, &report.tables.iter().map(line).collect::<Vec<_>>())?;
     }
@@ -127,18 +127,18 @@ fn line(moved: &Moved) -> Value {
 /// What is to be done after a look.
 fn preview(report: &Report) -> &'static str {
     match (report.progress, report.served) {
-        (Progress::Complete, _) => "The migration is complete: there is nothing to do.",
+        (Progress::Complete, _) => "The migration is complete: nothing is left to do.",
         (Progress::Copied, true) => {
-            "All rows were copied once. A run would catch up with the server; stop the server first to complete the migration."
+            "All rows were copied once. A run would copy the changes since then; to complete the migration, stop the server first."
         }
         (Progress::Copied, false) => {
-            "All rows were copied once, and no server runs: a run would complete the migration."
+            "All rows were copied once, and no server uses the SQLite database: a run would complete the migration."
         }
         (Progress::Nothing | Progress::Copying, true) => {
-            "A run would copy these rows while the server goes on; a second one, when it has stopped, would complete the migration."
+            "A run would copy these rows while the server runs; a second run, after the server has stopped, would complete the migration."
         }
         (Progress::Nothing | Progress::Copying, false) => {
-            "No server runs: a run would copy these rows and complete the migration."
+            "No server uses the SQLite database: a run would copy these rows and complete the migration."
         }
     }
 }
@@ -147,17 +147,17 @@ fn preview(report: &Report) -> &'static str {
 fn outcome(report: &Report) -> &'static str {
     match (report.progress, report.tables.is_empty()) {
         (Progress::Complete, true) => {
-            "The migration is complete already: nothing was done. `--verify` compares the databases."
+            "The migration was already complete: nothing was done. `--verify` compares the databases."
         }
         (Progress::Complete, false) => {
             "The migration is complete: every row of both databases was read and compared, and they are the same.\n\
              Start servers with `--store postgres://…` and the master key of the old one: its file as keys.master_key_file (it is \
              `master.key` next to the SQLite database unless that was set), or its keys.master_key.\n\
-             Start none on the SQLite database again: what both have would be delivered twice."
+             Start no server on the SQLite database again: jobs that both databases have would be delivered twice."
         }
         _ => {
-            "Copied. The server goes on, and servers refuse the new database until the migration is complete: stop the server, then run \
-             this again. It compares all rows and writes only what has changed."
+            "All rows are copied. The server still runs, and no server starts on the new database until the migration is complete: stop the \
+             server, then run this command again. It compares all rows and writes only the changes."
         }
     }
 }

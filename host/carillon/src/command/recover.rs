@@ -12,11 +12,11 @@ use carillon_core::clock::SystemClock;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a token of an operator and show it, once. On PostgreSQL servers may run meanwhile.
+    /// Create a token of an operator and show it once; with PostgreSQL, servers may run meanwhile.
     Token(StoreArgs),
-    /// Let the store take the configured master key although its keys are encrypted under another one, which is lost.
+    /// Make the store accept the configured master key, if the previous one is lost.
     ///
-    /// The keys stay in lists and cannot be used: put each again. Stop all servers first.
+    /// Stored keys stay in lists and are unusable: store each of them again. Stop all servers first.
     MasterKey(StoreArgs),
 }
 
@@ -34,7 +34,7 @@ impl Command {
                 if out.is_json() {
                     return out.json(&json!({ "store": store }));
                 }
-                out.line(&format!("{store}: the configured master key is in force; put every key again"))
+                out.line(&format!("{store}: the configured master key is in force; store every key again"))
             }
         }
     }

@@ -15,19 +15,19 @@ use carillon_config::Config;
 pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Check the configuration, and do not start.
+    /// Check the configuration and exit.
     #[arg(long)]
     check: bool,
-    /// The form of the log. CARILLON_LOG says what is in it: `debug`, or `info,carillon_engine::dispatch=debug`.
+    /// Format of the log. CARILLON_LOG is its filter: `debug`, or `info,carillon_engine::dispatch=debug`.
     #[arg(long, env = "CARILLON_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// A JSON object to a line.
+    /// One JSON object per line.
     Json,
 }
 

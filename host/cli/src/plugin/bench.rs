@@ -17,12 +17,13 @@ const WARM_UP: u32 = 20;
 
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// The component.
+    /// Component to call.
     file: PathBuf,
-    /// A call, as a golden test has it (`carillon plugin test --help`); what it is to come to is not looked at. `-` is standard input.
+    /// File with the call, in the form of a golden test (`carillon plugin test --help`), whose expected result is ignored; `-` reads
+    /// standard input.
     #[arg(long, value_name = "FILE", default_value = input::STDIN)]
     call: PathBuf,
-    /// How often it is made.
+    /// Number of calls.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     calls: u32,
 }
@@ -37,7 +38,7 @@ impl Bench {
         let now = SystemClock.now();
         let (mut micros, mut fuel, mut fuel_limit, mut memory) = (Vec::new(), 0, 0, 0);
         for call in 0..WARM_UP + self.calls {
-            let case = golden.case().context("this is not a call; see `carillon plugin test --help`")?;
+            let case = golden.case().context("the file is not a call; see `carillon plugin test --help`")?;
             let called = case.call(&plugin, &runtime.limits, now)?;
             if let Err(fault) = called.result {
                 bail!("the call ended in a fault: {}: {}", fault.code.as_str(), fault.message);

@@ -20,21 +20,21 @@ use carillon_policy::{Description, Digest, Plugin, Runtime};
 pub struct Build {
     #[command(flatten)]
     sources: Sources,
-    /// Where to write the component; NAME.wasm in the working directory if it is not said.
+    /// File for the component. Default: NAME.wasm in the working directory.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write down what each golden test comes to now, as what it must come to.
+    /// Write the present result of each golden test into it, as the expected one.
     #[arg(long)]
     update: bool,
 }
 
-/// What is built.
+/// Sources of a plugin.
 #[derive(Debug, Default, Args)]
 pub struct Sources {
-    /// The directory of the plugin.
+    /// Directory of the plugin.
     #[arg(default_value = ".")]
     pub(super) directory: PathBuf,
-    /// Where intermediate files are kept; `target/carillon` in the plugin's directory if it is not said.
+    /// Directory for intermediate files. Default: `target/carillon` in the plugin's directory.
     #[arg(long, value_name = "DIRECTORY", env = "CARILLON_PLUGIN_TARGET_DIR")]
     target_dir: Option<PathBuf>,
 }
@@ -119,7 +119,7 @@ impl Build {
         }
         ensure!(
             failed.is_empty(),
-            "{} of {tests} golden tests failed: {} is written, and no server takes it; mend the plugin, or take what it answers now with \
+            "{} of {tests} golden tests failed: {} was written, but no server accepts it; fix the plugin, or accept its present results with \
              `carillon plugin build --update`",
             failed.len(),
             output.display()

@@ -14,7 +14,7 @@ use carillon_policy::case::{CallCase, CaseKey};
 use carillon_policy::{KeyKind, Role};
 
 /// Text of `--help` about the input.
-pub(super) const EXAMPLES: &str = r#"The input is a JSON object. What is left out has a default; `attempt` may be left out as a whole.
+pub(super) const EXAMPLES: &str = r#"The input is a JSON object. Missing members have defaults; `attempt` is optional.
 
   encode, sign  {"attempt": {"number": 1, "now_ms": 1795168800000, "seed": 7, "attributes": {"tenant": "acme"}},
                  "request": {"method": "POST", "url": "https://example.com/hook", "headers": {"X-A": "b"}, "body": "text"}}
@@ -32,18 +32,18 @@ Exits with 1 if the call ends in a fault."#;
 
 #[derive(Debug, Args)]
 pub struct Call {
-    /// The component.
+    /// Component to call.
     file: PathBuf,
-    /// Which of its roles to call.
+    /// Role to call.
     #[arg(long, value_parser = role)]
     role: Role,
-    /// Its config, as a binding would have it.
+    /// Config of the plugin, as in a binding.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = input::json_object)]
     config: Members,
-    /// What it is called with, in JSON; `-` is standard input. The form is below, with --help.
+    /// File with the input in JSON; `-` reads standard input. --help shows its form.
     #[arg(long, value_name = "FILE", default_value = input::STDIN)]
     input: PathBuf,
-    /// A shared secret that a signer may use. Can be repeated: the newest first.
+    /// Shared secret for a signer. Can be repeated, newest first.
     #[arg(long = "key", value_name = "NAME=SECRET", value_parser = input::pair)]
     keys: Vec<(String, String)>,
 }
@@ -64,13 +64,13 @@ impl Call {
         let plugin = local::load(&runtime, &self.file).await?;
         ensure!(
             plugin.plays(self.role),
-            "this component does not {}; its roles are: {}",
+            "the component does not have the role `{}`; its roles are: {}",
             self.role,
             plugin.roles().into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ")
         );
         let text = input::bytes(&self.input)?;
         let input = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not an input of a call; see --help", input::name(&self.input)))?;
+            .with_context(|| format!("{} is not a valid input; see --help", input::name(&self.input)))?;
         let key = |(name, secret)| CaseKey { name, secret, secret_base64: None, kind: KeyKind::Secret };
         let keys = self.keys.into_iter().map(key).collect();
         let case = CallCase { role: self.role, config: json!(self.config), keys, input };

@@ -36,27 +36,27 @@ const BUILT: [&str; 2] = ["lock", "wasm"];
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Each round is a version of the group's policy, so `carillon policy history` has them all, and `carillon policy rollback`
-takes them back. A config and keys that the group has for the plugin stay.
+    after_long_help = "Each round creates a version of the group's policy, so `carillon policy history` lists all rounds, and `carillon policy rollback`
+reverts one. A config and keys that the group has for the plugin stay.
 
-Ctrl-C ends it; what is in force then stays in force. When the plugin is done, push it under its own version."
+Ctrl-C ends the command, and the version in force stays in force. When the plugin is done, push it under its own version."
 )]
 pub struct Dev {
     #[command(flatten)]
     sources: Sources,
-    /// The group whose policy it becomes a part of.
+    /// Group whose policy the plugin becomes a part of.
     #[arg(long)]
     group: String,
-    /// In which role. Can be repeated; in all that it has, if it is not said.
+    /// Role of the plugin in the policy. Can be repeated. Default: all roles of the plugin.
     #[arg(long = "role", value_parser = super::call::role)]
     roles: Vec<Role>,
-    /// Its config, instead of what the group has for it.
+    /// Config of the plugin. Default: the config that the group has for it.
     #[arg(long, value_name = "JSON", value_parser = input::json_object)]
     config: Option<Members>,
-    /// A key that it may use. Can be repeated: the newest first.
+    /// Key that the plugin may use. Can be repeated, newest first.
     #[arg(long = "key", value_name = "NAME")]
     keys: Vec<String>,
-    /// An Ed25519 private key in PEM to sign it with, for tenants that take signed plugins only.
+    /// File with an Ed25519 private key in PEM to sign the uploads, for tenants that accept only signed plugins.
     #[arg(long, value_name = "FILE", env = "CARILLON_SIGNING_KEY")]
     signing_key: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ struct Bound {
 impl Dev {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let directory = &self.sources.directory;
-        ensure!(directory.is_dir(), "{} is no directory", directory.display());
+        ensure!(directory.is_dir(), "{} is not a directory", directory.display());
         let _: Value = session.client.get(&["groups", &self.group], &[]).await?;
         tokio::select! {
             ended = self.watch(session) => ended,
@@ -110,13 +110,14 @@ impl Dev {
                     Some(version) => {
                         format!("{plugin} is in force: version {version} of {}; golden tests: {tests}", self.group)
                     }
-                    None => format!("{plugin} is still the same"),
+                    None => format!("{plugin} is unchanged"),
                 };
                 (answer, text)
             }
             Err(error) => {
-                let stays =
-                    bound.as_ref().map_or_else(|| "nothing is bound".to_owned(), |it| format!("{} stays", it.plugin));
+                let stays = bound
+                    .as_ref()
+                    .map_or_else(|| "nothing is bound".to_owned(), |it| format!("{} stays in force", it.plugin));
                 let error = format!("{error:#}");
                 let text = format!("FAIL  {error}; {stays}");
                 (json!({ "error": error }), text)
@@ -166,7 +167,8 @@ impl Dev {
         }
         policy["why"] = "carillon plugin dev".into();
         let made: Value = session.client.post(&path, &policy).await?;
-        let number = made["version"].as_i64().context("the server does not say which version it has made")?;
+        let number =
+            made["version"].as_i64().context("the server's response does not contain the new version's number")?;
         let promote = json!({ "version": number, "why": "carillon plugin dev" });
         let _: Value = session.client.post(&["groups", &self.group, "policy", "promote"], &promote).await?;
         Ok(number)
@@ -204,7 +206,10 @@ impl Dev {
 /// Returns the version of the next draft of `version`.
 async fn draft(session: &Session, name: &str, version: &str) -> anyhow::Result<String> {
     let parsed = semver::Version::parse(version).with_context(|| format!("`{version}` is not a semantic version"))?;
-    ensure!(parsed.build.is_empty(), "drafts of `{version}` would have no name: take away what stands after the `+`");
+    ensure!(
+        parsed.build.is_empty(),
+        "`{version}` has build metadata, which a draft cannot have: remove the `+` and the text after it"
+    );
     let dot = if parsed.pre.is_empty() { '-' } else { '.' };
     let prefix = format!("{version}{dot}{DRAFT}.");
     let (mut taken, mut cursor) = (BTreeSet::new(), Some(name.to_owned()));

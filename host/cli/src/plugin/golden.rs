@@ -16,26 +16,26 @@ use carillon_policy::{Limits, Plugin};
 pub(super) const DIRECTORY: &str = "golden";
 
 /// Text of `--help` about the files.
-pub(super) const FORM: &str = r#"Each file of the directory that ends in `.json` is a test: a call, and what it must come to.
+pub(super) const FORM: &str = r#"Each file of the directory that ends in `.json` is a test: a call and its expected result.
 
   {"role": "judge", "config": {}, "input": {"response": {"status": 200, "body": "{\"ok\": false}"}},
    "answer": {"outcome": "retryable", "reason": "The body says that it failed."}}
 
-The `input` is that of `carillon plugin run`. A signer's `keys` are [{"name": "k", "secret": "for tests only"}]. A call that is to end in a
-fault has `"fault": "policy.declared"` instead of `answer`, or {"code": "policy.declared", "blame": "config", "message": "…"}, of which blame and
-message may be left out. Where a test does not say what time it is, it is 2026-11-20T12:00:00Z.
+The `input` is that of `carillon plugin run`. A signer's `keys` are [{"name": "k", "secret": "for tests only"}]. If the call must
+end in a fault, the test has `"fault": "policy.declared"` instead of `answer`, or {"code": "policy.declared", "blame": "config", "message": "…"},
+where blame and message are optional. The default time of a test is 2026-11-20T12:00:00Z.
 
-`carillon plugin build` puts the tests into the component, and a server that it is uploaded to runs them; `carillon plugin build --update`
-writes down what they come to."#;
+`carillon plugin build` embeds the tests in the component, and a server runs them at the upload. `carillon plugin build --update` writes
+the present results into the tests."#;
 
 #[derive(Debug, Args)]
 pub struct Test {
-    /// The component.
+    /// Component to test.
     file: PathBuf,
-    /// Where the tests are.
+    /// Directory of the tests.
     #[arg(default_value = DIRECTORY)]
     directory: PathBuf,
-    /// Write down what each call comes to now, as what it must come to.
+    /// Write the present result of each call into its test, as the expected one.
     #[arg(long)]
     update: bool,
 }
@@ -44,7 +44,7 @@ impl Test {
     pub(super) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let tests = read(&self.directory)?;
         if tests.is_empty() {
-            bail!("there is no test in {}", self.directory.display());
+            bail!("{} contains no golden test", self.directory.display());
         }
         let runtime = runtime()?;
         let plugin = local::load(&runtime, &self.file).await?;

@@ -18,12 +18,12 @@ use carillon_policy::{Digest, Plugin, Runtime, examine};
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "It is loaded as an upload would load it, on this machine and with the limits of its configuration.
+    after_long_help = "The component is loaded as an upload would load it, on this machine and with the limits of its configuration.
 
-Exits with 1 if it would be refused; what can be known of it is printed all the same."
+Exits with 1 if a server would refuse the component; what is known about it is printed in any case."
 )]
 pub struct Inspect {
-    /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
+    /// NAME, NAME@VERSION, or a local component: a path that contains `/` or ends in `.wasm`.
     plugin: Reference,
 }
 
@@ -50,7 +50,7 @@ impl Inspect {
         show(session, shown)?;
         match refused {
             None => Ok(()),
-            Some(why) => bail!("a server would refuse it: {why}"),
+            Some(why) => bail!("a server would refuse the component: {why}"),
         }
     }
 }

@@ -26,70 +26,70 @@ use carillon_policy::{CallResult, CallUsage, Description, Plugin, Runtime};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the plugins.
+    /// List plugins.
     List {
         #[command(flatten)]
         paging: Paging,
     },
-    /// List the versions of a plugin, the newest first.
+    /// List the versions of a plugin, newest first.
     Versions {
-        /// NAME.
+        /// Name of the plugin.
         plugin: String,
         #[command(flatten)]
         paging: Paging,
     },
-    /// Show what a plugin does and how it is configured.
+    /// Show a plugin's roles, summary and config schema.
     Describe {
-        /// NAME, NAME@VERSION, or a component on this machine: a path with `/`, or one that ends in `.wasm`.
+        /// NAME, NAME@VERSION, or a local component: a path that contains `/` or ends in `.wasm`.
         plugin: Reference,
     },
-    /// Show all that can be known of a component, and whether a server would take it.
+    /// Show everything about a component, and whether a server would accept it.
     Inspect(inspect::Inspect),
-    /// Begin a plugin: a directory that builds and passes its tests.
+    /// Create a plugin: a directory that builds and passes its tests.
     New(scaffold::New),
-    /// Build a plugin in Rust, C, JavaScript or Python to a component, and load it as an upload would.
+    /// Build a plugin in Rust, C, JavaScript or Python into a component, and load it as an upload would.
     Build(build::Build),
-    /// Build a plugin again whenever its sources change, and put it in force for a group.
+    /// Rebuild a plugin whenever its sources change, and put it in force for a group.
     Dev(dev::Dev),
-    /// Make one call of a component on this machine, with the engine and the limits of the server.
+    /// Call a local component once, with the engine and the limits of the server.
     #[command(after_long_help = call::EXAMPLES)]
     Run(call::Call),
-    /// Run the golden tests of a component on this machine.
+    /// Run golden tests with a local component.
     #[command(after_long_help = golden::FORM)]
     Test(golden::Test),
-    /// Measure one call of a component on this machine.
+    /// Measure a call of a local component.
     Bench(bench::Bench),
     /// Upload a component as a new version of a plugin, or to an OCI registry.
     Push {
-        /// NAME@VERSION, which cannot be replaced, or oci://HOST/REPOSITORY:TAG.
+        /// NAME@VERSION, which must not exist, or oci://HOST/REPOSITORY:TAG.
         plugin: Place,
-        /// The component; `-` is standard input.
+        /// Component to upload; `-` reads standard input.
         file: PathBuf,
-        /// An Ed25519 private key in PEM to sign it with, for tenants that take signed plugins only.
+        /// File with an Ed25519 private key in PEM to sign the upload, for tenants that accept only signed plugins.
         #[arg(long, value_name = "FILE", env = "CARILLON_SIGNING_KEY")]
         signing_key: Option<PathBuf>,
         #[command(flatten)]
         login: oci::Login,
     },
-    /// Make a key that uploads are signed with, and print its public half for `carillon tenant put --plugin-signer`.
+    /// Create a key for signing uploads, and print its public key for `carillon tenant put --plugin-signer`.
     Keygen(signing::Keygen),
-    /// Download a version's component, or one from an OCI registry.
+    /// Download the component of a version, or one from an OCI registry.
     Pull {
         /// NAME@VERSION, or oci://HOST/REPOSITORY with :TAG or @sha256:DIGEST.
         plugin: Place,
-        /// Where to write it; `-` is standard output.
+        /// File to write; `-` is standard output.
         file: PathBuf,
         #[command(flatten)]
         login: oci::Login,
     },
-    /// Say that a version should no longer be bound. Groups that bind it go on, with a warning.
+    /// Mark a version as deprecated; groups that bind it continue, with a warning.
     Deprecate {
         /// NAME@VERSION.
         plugin: Version,
         #[command(flatten)]
         deprecation: Deprecation,
     },
-    /// Delete a version that nothing uses.
+    /// Delete an unused version.
     Delete {
         /// NAME@VERSION.
         plugin: Version,
@@ -100,10 +100,10 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct Deprecation {
-    /// Why.
+    /// Reason for the deprecation.
     #[arg(long)]
     why: Option<String>,
-    /// It may be bound again.
+    /// Remove the mark.
     #[arg(long)]
     undo: bool,
 }
@@ -272,7 +272,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 /// Asks a component for its description, and returns it with the usage of the call.
 fn describe(runtime: &Runtime, plugin: &Plugin) -> anyhow::Result<(Description, CallUsage)> {
     let CallResult { result, usage } = plugin.describe(&runtime.limits);
-    let said = result.map_err(|fault| anyhow::anyhow!("it cannot describe itself: {fault}"))?;
+    let said = result.map_err(|fault| anyhow::anyhow!("the call of `describe` failed: {fault}"))?;
     Ok((said, usage))
 }
 

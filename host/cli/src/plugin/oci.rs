@@ -69,7 +69,7 @@ fn digest(bytes: &[u8]) -> String {
 pub(super) async fn push(reference: &Reference, login: &Login, component: Vec<u8>) -> anyhow::Result<Value> {
     ensure!(Parser::is_component(&component), "this is not a WebAssembly component; `carillon plugin build` makes one");
     let Some(tag) = reference.tag() else {
-        bail!("say under which tag: oci://{}/{}:TAG", reference.host, reference.repository)
+        bail!("a tag is required: oci://{}/{}:TAG", reference.host, reference.repository)
     };
     let config = config(&component);
     let manifest = Manifest {
@@ -123,7 +123,7 @@ fn config(component: &[u8]) -> Vec<u8> {
 fn layer(manifest: &[u8]) -> anyhow::Result<Descriptor> {
     let manifest: Value = serde_json::from_slice(manifest).context("its manifest is not JSON")?;
     if manifest.get("manifests").is_some() {
-        bail!("it is an index of several artefacts: name one of them by its digest");
+        bail!("it is an index of several artefacts: select one by its digest");
     }
     let mut manifest: Manifest = serde_json::from_value(manifest).context("its manifest cannot be read")?;
     if manifest.media_type.as_deref().is_some_and(|it| it != MANIFEST) {

@@ -28,17 +28,17 @@ const VENDORED: &str = "carillon";
 
 #[derive(Debug, Args)]
 pub struct New {
-    /// The plugin's name: 1 to 64 of `a-z`, `0-9` and `-`, a letter first. The directory gets that name, too.
+    /// Name of the plugin and of its directory: 1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter.
     #[arg(value_parser = name)]
     name: String,
-    /// Where the directory is made.
+    /// Directory in which the plugin's directory is created.
     #[arg(long = "in", value_name = "DIRECTORY", default_value = ".")]
     parent: PathBuf,
-    /// What the plugin is to do: encode, sign, judge, retry or observe. It can play several roles: in Rust, add them to `export!`
-    /// (`export!(Policy: judge, encode)`), else include their worlds in `policy.wit`.
+    /// Role of the plugin: encode, sign, judge, retry or observe. For further roles, add them to `export!` in Rust (`export!(Policy: judge,
+    /// encode)`), and include their worlds in `policy.wit` in the other languages.
     #[arg(long, value_parser = super::call::role)]
     role: Role,
-    /// What it is written in.
+    /// Language of the plugin.
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     lang: Language,
 }
@@ -49,14 +49,14 @@ fn name(text: &str) -> Result<String, String> {
         text.len() <= 64 && text.bytes().all(fits) && text.starts_with(|first: char| first.is_ascii_lowercase());
     is_name
         .then(|| text.to_owned())
-        .ok_or_else(|| "this is not 1 to 64 of `a-z`, `0-9` and `-` with a letter first".to_owned())
+        .ok_or_else(|| "a name has 1 to 64 of `a-z`, `0-9` and `-`, and begins with a letter".to_owned())
 }
 
 impl New {
     pub(super) fn run(self, session: &Session) -> anyhow::Result<()> {
         let directory = self.parent.join(&self.name);
         if directory.exists() {
-            bail!("{} exists already", directory.display());
+            bail!("{} already exists", directory.display());
         }
         let test = (format!("{}/first.json", golden::DIRECTORY), template::golden(self.role).to_owned());
         let files = self.lang.files(self.role).into_iter().map(|(path, text)| (path.to_owned(), text));
@@ -112,7 +112,7 @@ fn copy(from: &Dir<'_>, to: &Path) -> anyhow::Result<()> {
 /// Writes a file, and makes its directory.
 fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+        std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
     }
     output::write(path, contents)
 }

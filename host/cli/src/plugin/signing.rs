@@ -20,7 +20,7 @@ use carillon_core::clock::{Clock as _, SystemClock};
 
 #[derive(Debug, Args)]
 pub struct Keygen {
-    /// Where the private key is written: a file that does not exist yet, and that nobody else can read.
+    /// File for the private key; it must not exist, and only its owner can read it.
     file: PathBuf,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn sign(file: &Path, component: &[u8]) -> anyhow::Result<String> {
     let key = SigningKey::from_pkcs8_pem(&pem).with_context(|| {
         let genpkey = "`openssl genpkey -algorithm ed25519`";
         format!(
-            "{} is no Ed25519 private key in PEM, as `carillon plugin keygen` or {genpkey} writes it",
+            "{} is not an Ed25519 private key in PEM; create one with `carillon plugin keygen` or {genpkey}",
             file.display()
         )
     })?;

@@ -16,48 +16,48 @@ const MOST: i64 = 99;
 pub struct Canary {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// The group's name.
+    /// Name of the group.
     #[arg(required = true)]
     group: Option<String>,
-    /// The version's number.
+    /// Number of the version.
     #[arg(required = true)]
     version: Option<i64>,
-    /// How many of a hundred jobs follow it: the others follow the version in force.
+    /// Percentage of jobs that follow the version; the others follow the version in force.
     #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     percent: Option<u32>,
     #[command(flatten)]
     bounds: CanaryLimits,
-    /// Why.
+    /// Reason for the change.
     #[arg(long)]
     why: Option<String>,
 }
 
-/// When a canary is taken back.
+/// Limits beyond which a canary is reverted.
 #[derive(Debug, Args)]
 pub struct CanaryLimits {
-    /// With --percent: the largest share of its attempts that may have a fault before it is taken back.
+    /// With --percent: maximum share of the canary's attempts with a fault; a canary above it is reverted.
     #[arg(long, value_name = "SHARE", requires = "percent")]
     max_faults: Option<f64>,
-    /// With --percent: by how much the share of its attempts that are no success may exceed that of the version in force.
+    /// With --percent: maximum by which the canary's share of attempts without success may exceed that of the version in force.
     #[arg(long, value_name = "SHARE", requires = "percent")]
     max_differences: Option<f64>,
-    /// With --percent: how many attempts of each it takes to say so.
+    /// With --percent: minimum number of attempts of each version before the canary is judged.
     #[arg(long, value_name = "N", requires = "percent")]
     min_attempts: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Show which version it is, and what came of its attempts on the node that answers.
+    /// Show the canary, and its results on the node that responds.
     Get {
-        /// The group's name.
+        /// Name of the group.
         group: String,
     },
-    /// End it: all jobs follow the version in force.
+    /// End the canary: all jobs follow the version in force.
     Delete {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// Why.
+        /// Reason for the change.
         #[arg(long)]
         why: Option<String>,
     },
@@ -75,7 +75,7 @@ impl Canary {
                 // It may be reverted automatically meanwhile: then there is nothing to do, and the version in force stays.
                 let doc = json!({ "version": canary["version"], "why": why });
                 let moved: Value = session.client.post(&["groups", &group, "policy", "rollback"], &doc).await?;
-                session.done(&moved, &format!("{group}: ended"))
+                session.done(&moved, &format!("{group}: canary ended"))
             }
             None => {
                 let (group, version) = self.group.zip(self.version).context("a group and a version are needed")?;
@@ -95,7 +95,7 @@ async fn of(session: &Session, group: &str) -> anyhow::Result<Value> {
     let history: Page = session.client.get(&["groups", group, "policy", "history"], &query).await?;
     let moves: Vec<&Value> = history.items.iter().map(|it| &**it).collect();
     let end = last_end(&moves).map(|end| format!("; {end}")).unwrap_or_default();
-    Err(anyhow!("no version is tried out in the group `{group}`{end}"))
+    Err(anyhow!("the group `{group}` has no canary{end}"))
 }
 
 /// Returns how the last canary of a history ended; the first move is the newest.
@@ -103,7 +103,7 @@ fn last_end(moves: &[&Value]) -> Option<String> {
     let began = moves.iter().position(|it| it["action"] == "canary")?;
     let (canary, end) = (&moves[began]["to_version"], moves[..began].last()?);
     let text = |key: &str| end[key].as_str();
-    let how = if end["action"] == "rollback" { "was taken back" } else { "ended with another version in force" };
+    let how = if end["action"] == "rollback" { "was rolled back" } else { "ended with another version in force" };
     let by = text("by").map(|by| format!(" by {by}")).unwrap_or_default();
     let why = text("why").map(|why| format!(": {why}")).unwrap_or_default();
     Some(format!("the last one, version {canary}, {how}{by} at {}{why}", text("at").unwrap_or("an unknown time")))
@@ -113,7 +113,7 @@ fn last_end(moves: &[&Value]) -> Option<String> {
 const HISTORY_LIMIT: usize = 100;
 
 const ARMS: [(&str, &str); 4] =
-    [("VERSION", "/version"), ("ATTEMPTS", "/attempts"), ("FAULTS", "/faults"), ("NO SUCCESS", "/failures")];
+    [("VERSION", "/version"), ("ATTEMPTS", "/attempts"), ("FAULTS", "/faults"), ("NOT SUCCEEDED", "/failures")];
 
 /// Prints a canary: its settings, and its results beside those of the version in force.
 fn show(session: &Session, canary: &Value) -> anyhow::Result<()> {
@@ -165,7 +165,7 @@ mod tests {
         end["why"] = "too many faults".into();
         let (began, bound) = (moved("canary", 2), moved("bind", 1));
         let told = |moves: &[&Value]| last_end(moves);
-        let expected = "the last one, version 2, was taken back by canary at T: too many faults";
+        let expected = "the last one, version 2, was rolled back by canary at T: too many faults";
         assert_eq!(told(&[&end, &began, &bound]).as_deref(), Some(expected));
         assert_eq!(told(&[&bound]), None);
         let promoted = moved("promote", 2);

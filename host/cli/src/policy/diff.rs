@@ -10,23 +10,24 @@ use carillon_policy::binding::pointer_to;
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Without numbers: from the version in force to the newest one, if that was made after it; else from the one
-before to the version in force. With one number: what would be different if that version was put in force.
+    after_long_help = "Without numbers, compares the version in force with the newest one, if that is newer; otherwise the version
+before with the version in force. With one number, compares the version in force with that version.
 
-`plugin` and `digest` are what each version came to when it was made, inherited roles included. Limits are not part of a version.
+`plugin` and `digest` are what each version was resolved to when it was made, including inherited roles. Limits are not part of a
+version.
 
-Exits with 0 whether they differ or not; with --exit-code, with 1 if they do."
+Exits with 0 also if the versions differ, unless --exit-code is set."
 )]
 pub struct Diff {
-    /// The group's name.
+    /// Name of the group.
     group: String,
-    /// The number of a version: the older one, if there are two.
+    /// Number of a version: the older one, if two are given.
     #[arg(value_name = "A")]
     one: Option<i64>,
-    /// The number of the newer version.
+    /// Number of the newer version.
     #[arg(value_name = "B")]
     other: Option<i64>,
-    /// Fail if they differ.
+    /// Exit with 1 if the versions differ.
     #[arg(long)]
     exit_code: bool,
 }
@@ -53,7 +54,7 @@ impl Diff {
         } else {
             session.out.note(&format!("{}: {one} -> {other}", self.group))?;
             let rows: Vec<Value> = changes.iter().map(readable).collect();
-            if differ { session.out.table(&COLUMNS, &rows)? } else { session.out.line("They say the same.")? }
+            if differ { session.out.table(&COLUMNS, &rows)? } else { session.out.line("no differences")? }
         }
         if differ && self.exit_code {
             bail!("{one} and {other} differ");
@@ -67,7 +68,8 @@ impl Diff {
             return Ok((one, other));
         }
         let group: Value = session.client.get(&["groups", &self.group], &[]).await?;
-        let active = group["binding"].as_i64().context("the server does not say which version is in force")?;
+        let active =
+            group["binding"].as_i64().context("the server's response does not contain the version in force")?;
         if let Some(one) = self.one {
             return Ok((active, one));
         }

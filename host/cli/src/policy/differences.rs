@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::super::Session;
 
 const COLUMNS: [(&str, &str); 5] =
-    [("JOB", "/job"), ("ATTEMPT", "/attempt"), ("DIFFERENT", "/different"), ("SAID", "/said"), ("NOW", "/now")];
+    [("JOB", "/job"), ("ATTEMPT", "/attempt"), ("DIFFERENT", "/different"), ("BEFORE", "/said"), ("NOW", "/now")];
 
-const SKIPPED: [(&str, &str); 3] = [("JOB", "/job"), ("ATTEMPT", "/attempt"), ("NOT DECIDED AGAIN", "/why")];
+const SKIPPED: [(&str, &str); 3] = [("JOB", "/job"), ("ATTEMPT", "/attempt"), ("SKIPPED BECAUSE", "/why")];
 
 /// Prints the counts of a response, and the differences of each attempt.
 pub(super) fn show(session: &Session, answer: &Value) -> anyhow::Result<()> {
@@ -43,7 +43,7 @@ fn summary(answer: &Value) -> Vec<String> {
             lines.push(format!("{text}: {list}"));
         }
     }
-    for (text, key) in [("uncertain", "uncertain"), ("not shown, because too many waited", "dropped")] {
+    for (text, key) in [("uncertain", "uncertain"), ("dropped, because too many attempts waited", "dropped")] {
         if count(&answer[key]) > 0 {
             lines.push(format!("{text}: {}", answer[key]));
         }

@@ -10,21 +10,21 @@ use carillon_client::answer::Answer;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Decide an attempt again, from what was kept of it, and say whether the same comes of it. Nothing is sent.
+    /// Repeat the decisions about a recorded attempt and compare the results; nothing is sent.
     Replay {
-        /// The job's id.
+        /// Id of the job.
         job: String,
-        /// The attempt's number.
+        /// Number of the attempt.
         attempt: u32,
-        /// Another version of the group's policy than the one that decided.
+        /// Version of the group's policy to use. Default: the version that decided about the attempt.
         #[arg(long)]
         version: Option<i64>,
     },
-    /// Show what a version of a group's policy would have made of the attempts of its jobs. Nothing is sent.
+    /// Repeat the decisions about a group's recorded attempts with a version of its policy, and show the differences; nothing is sent.
     Backtest {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// The version's number.
+        /// Number of the version.
         version: i64,
         /// Only jobs that were accepted at this time or later: RFC 3339.
         #[arg(long, value_name = "TIME")]

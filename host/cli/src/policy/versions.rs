@@ -14,74 +14,75 @@ use carillon_client::answer::Answer;
 pub enum Command {
     /// List the versions of a group's policy.
     Versions {
-        /// The group's name.
+        /// Name of the group.
         group: String,
         #[command(flatten)]
         paging: Paging,
     },
     /// Show a version of a group's policy.
     Version {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// The version's number.
+        /// Number of the version.
         version: i64,
     },
-    /// Make a version that is not in force: it can be promoted.
+    /// Create a version that is not in force until it is promoted.
     Propose {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// What is different from the version in force in encode, sign, judge, retry and observe, in JSON or TOML; `-` is standard input. What
-        /// it does not name stays; null takes away what is there or inherited.
+        /// File with the changes of encode, sign, judge, retry and observe to the version in force, in JSON or TOML; `-` reads standard
+        /// input. Settings that it does not contain stay; null removes a setting and stops its inheritance.
         file: PathBuf,
-        /// The file is the whole version: what it does not name is inherited. `sign` goes only if the file says `"sign": null`.
+        /// Use the file as the whole version: settings that it does not contain are inherited. `sign` is removed only if the file contains
+        /// `"sign": null`.
         #[arg(long)]
         replace: bool,
-        /// What it is for.
+        /// Reason for the version.
         #[arg(long)]
         why: Option<String>,
     },
-    /// Put a version in force, for all jobs or for some.
+    /// Put a version in force for all jobs, or for a percentage of them.
     Promote {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// The version's number.
+        /// Number of the version.
         version: i64,
-        /// How many of a hundred jobs follow it: the others follow the version in force.
+        /// Percentage of jobs that follow the version; the others follow the version in force. Default: all jobs.
         #[arg(long)]
         percent: Option<u32>,
         #[command(flatten)]
         bounds: CanaryLimits,
-        /// Why.
+        /// Reason for the change.
         #[arg(long)]
         why: Option<String>,
     },
-    /// Let some of the jobs follow a version (as promote --percent does), show what came of it, or end it.
+    /// Start a canary (as `promote --percent` does), show its results, or end it.
     Canary(Canary),
-    /// Take back the version that some of the jobs follow, or put the version in force again that was before the present one.
+    /// End the canary, or without a canary put the previous version in force again.
     Rollback {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// Only if it is this version that is taken back.
+        /// Fail unless this is the version that is rolled back.
         #[arg(long)]
         version: Option<i64>,
-        /// Why.
+        /// Reason for the change.
         #[arg(long)]
         why: Option<String>,
     },
-    /// Let policies be called again that failed too often, on all nodes.
+    /// End the quarantine of a group's policies on all nodes.
     Unquarantine {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// Why.
+        /// Reason for the change.
         #[arg(long)]
         why: Option<String>,
     },
-    /// Let a version run beside the one in force: its answers are compared, and never used.
+    /// Run a version beside the one in force: its results are compared and never used.
     #[command(subcommand)]
     Shadow(Shadow),
-    /// List who put which version in force, when and why.
+    /// List which version was put in force, when, by whom and why.
     History {
-        /// The group's name.
+        /// Name of the group.
         group: String,
         #[command(flatten)]
         paging: Paging,
@@ -90,30 +91,30 @@ pub enum Command {
 
 #[derive(Debug, Subcommand)]
 pub enum Shadow {
-    /// Set it, or another one.
+    /// Start the shadow, or replace it by another version.
     Put {
-        /// The group's name.
+        /// Name of the group.
         group: String,
-        /// The version's number.
+        /// Number of the version.
         version: i64,
-        /// How many of a hundred attempts it is shown.
+        /// Percentage of attempts that the shadow sees.
         #[arg(long, default_value = "100")]
         percent: u32,
     },
-    /// Show what it has said so far, on the node that answers.
+    /// Show the results of the shadow on the node that responds.
     Get {
-        /// The group's name.
+        /// Name of the group.
         group: String,
     },
-    /// End it.
+    /// End the shadow.
     Delete {
-        /// The group's name.
+        /// Name of the group.
         group: String,
     },
 }
 
 const VERSIONS: [(&str, &str); 5] =
-    [("VERSION", "/version"), ("ACTIVE", "/active"), ("MADE AT", "/made_at"), ("BY", "/by"), ("WHY", "/why")];
+    [("VERSION", "/version"), ("ACTIVE", "/active"), ("CREATED", "/made_at"), ("BY", "/by"), ("WHY", "/why")];
 
 const HISTORY: [(&str, &str); 7] = [
     ("AT", "/at"),
@@ -145,7 +146,7 @@ impl Command {
                 let base = if replace { None } else { Some(("base", "active".to_owned())) };
                 let query: Vec<_> = base.into_iter().collect();
                 let made = client.post_to(&["groups", &group, "policy", "versions"], &query, &policy).await?;
-                session.changed(&made, &format!("{group}: version {} is made", made["version"]))
+                session.changed(&made, &format!("{group}: created version {}", made["version"]))
             }
             Self::Promote { group, version, percent, bounds, why } => {
                 promote(session, &group, version, percent, bounds, why).await
@@ -159,7 +160,7 @@ impl Command {
             Self::Unquarantine { group, why } => {
                 let lifted: Answer =
                     client.post(&["groups", &group, "policy", "unquarantine"], &json!({ "why": why })).await?;
-                session.done(&lifted, &format!("{group}: all of its policies are called again"))
+                session.done(&lifted, &format!("{group}: quarantine ended"))
             }
             Self::Shadow(command) => command.run(session).await,
             Self::History { group, paging } => {
@@ -176,7 +177,7 @@ impl Shadow {
             Self::Put { group, version, percent } => {
                 let doc = json!({ "version": version, "percent": percent });
                 let set: Answer = client.put(&["groups", &group, "policy", "shadow"], &doc).await?;
-                session.done(&set, &format!("{group}: version {version} runs beside the one in force"))
+                session.done(&set, &format!("{group}: version {version} runs in shadow"))
             }
             Self::Get { group } => {
                 let shadow: Answer = client.get(&["groups", &group, "policy", "shadow"], &[]).await?;
@@ -184,7 +185,7 @@ impl Shadow {
             }
             Self::Delete { group } => {
                 let answer = client.delete(&["groups", &group, "policy", "shadow"]).await?;
-                session.done(&answer, &format!("{group}: ended"))
+                session.done(&answer, &format!("{group}: shadow ended"))
             }
         }
     }

@@ -15,14 +15,14 @@ use serde_json::Value;
 /// Environment variable that holds the password.
 const PASSWORD: &str = "CARILLON_OCI_PASSWORD";
 
-/// How to speak to a registry.
+/// Access to a registry.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "For oci://")]
+#[command(next_help_heading = "Options for oci://")]
 pub struct Login {
-    /// Who asks; the password is CARILLON_OCI_PASSWORD. Without it, what `docker login` has stored is used.
+    /// User of the registry, whose password is in CARILLON_OCI_PASSWORD. Default: the credentials that `docker login` stored.
     #[arg(long, value_name = "NAME")]
     pub(super) username: Option<String>,
-    /// Without TLS. A registry on this machine is always asked without.
+    /// Connect without TLS, as always to a registry on this machine.
     #[arg(long)]
     pub(super) plain_http: bool,
 }
@@ -39,7 +39,7 @@ impl Login {
     pub(super) fn credentials(&self, host: &str) -> anyhow::Result<Option<Credentials>> {
         if let Some(username) = &self.username {
             let password =
-                std::env::var(PASSWORD).with_context(|| format!("--username needs the password in {PASSWORD}"))?;
+                std::env::var(PASSWORD).with_context(|| format!("--username requires the password in {PASSWORD}"))?;
             return Ok(Some(Credentials { username: username.clone(), password }));
         }
         let Some(file) = docker_config().filter(|file| file.exists()) else { return Ok(None) };

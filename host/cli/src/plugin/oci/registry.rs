@@ -84,7 +84,7 @@ impl Registry {
             self.ask(&Method::POST, &self.url(&["blobs", "uploads", ""])?, HeaderMap::new(), Vec::new()).await?;
         let begun = expect(begun, &[StatusCode::ACCEPTED]).await?;
         let location = begun.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let mut upload = begun.url().join(location.context("the registry does not say where to upload to")?)?;
+        let mut upload = begun.url().join(location.context("the registry returned no upload location")?)?;
         upload.query_pairs_mut().append_pair("digest", &digest);
         let done = self.ask(&Method::PUT, &upload, typed("application/octet-stream")?, bytes).await?;
         expect(done, &[StatusCode::CREATED]).await.map(drop)
@@ -122,7 +122,11 @@ impl Registry {
     pub(super) async fn blob(&mut self, expected: &str, size: u64) -> anyhow::Result<Vec<u8>> {
         let found = self.ask(&Method::GET, &self.url(&["blobs", expected])?, HeaderMap::new(), Vec::new()).await?;
         let bytes = read(expect(found, &[StatusCode::OK]).await?, size).await?;
-        ensure!(bytes.len() as u64 == size, "the component has {} bytes, and {size} were announced", bytes.len());
+        ensure!(
+            bytes.len() as u64 == size,
+            "the component has {} bytes, but the manifest announces {size}",
+            bytes.len()
+        );
         check("the component", &bytes, expected)?;
         Ok(bytes)
     }
@@ -139,7 +143,7 @@ impl Registry {
     /// Makes a request, and repeats it once if the registry requires authentication.
     async fn ask(&mut self, method: &Method, url: &Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Response> {
         let in_clear = url.scheme() != "https" && self.origin.scheme() == "https";
-        ensure!(!in_clear, "{}, which the registry names, is asked without TLS", url.origin().ascii_serialization());
+        ensure!(!in_clear, "the registry refers to {}, which does not use TLS", url.origin().ascii_serialization());
         let body = bytes::Bytes::from(body);
         let request = |known_as: Option<&KnownAs>| {
             let request = self.http.request(method.clone(), url.clone()).headers(headers.clone()).body(body.clone());
@@ -156,7 +160,7 @@ impl Registry {
         let known_as = match challenge {
             Challenge::Basic => match &self.credentials {
                 Some(credentials) => KnownAs::User(credentials.clone()),
-                None => bail!("{} wants to know who asks: --username, or `docker login`", self.origin),
+                None => bail!("{} requires authentication: use --username or `docker login`", self.origin),
             },
             Challenge::Bearer { realm, service, scope } => KnownAs::Bearer(self.token(&realm, service, scope).await?),
         };
@@ -168,12 +172,9 @@ impl Registry {
     /// Gets a token from the server that the registry names.
     async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>) -> anyhow::Result<String> {
         let mut url =
-            Url::parse(realm).with_context(|| format!("{realm:?}, where tokens are said to be, is no address"))?;
+            Url::parse(realm).with_context(|| format!("{realm:?}, the registry's token server, is not a URL"))?;
         let in_clear = url.scheme() != "https";
-        ensure!(
-            !in_clear || self.origin.scheme() == "http",
-            "{url}, where tokens are said to be, is asked without TLS"
-        );
+        ensure!(!in_clear || self.origin.scheme() == "http", "{url}, the registry's token server, does not use TLS");
         for (key, value) in [("service", service), ("scope", scope)] {
             if let Some(value) = value {
                 url.query_pairs_mut().append_pair(key, &value);
@@ -187,7 +188,7 @@ impl Registry {
         let answer = expect(request.send().await.map_err(failed)?, &[StatusCode::OK]).await?;
         let answer: Value = serde_json::from_slice(&read(answer, ANSWER_LIMIT).await?).unwrap_or_default();
         let token = answer["token"].as_str().or_else(|| answer["access_token"].as_str());
-        Ok(token.with_context(|| format!("{url} gives no token"))?.to_owned())
+        Ok(token.with_context(|| format!("{url} returned no token"))?.to_owned())
     }
 }
 
@@ -225,9 +226,9 @@ fn client(transport: Transport) -> anyhow::Result<reqwest::Client> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let redirects = Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECTS {
-            attempt.error("there are too many redirects")
+            attempt.error("too many redirects")
         } else if transport == Transport::Tls && attempt.url().scheme() != "https" {
-            attempt.error("it redirects to where there is no TLS")
+            attempt.error("redirected to a URL without TLS")
         } else {
             attempt.follow()
         }
@@ -238,7 +239,7 @@ fn client(transport: Transport) -> anyhow::Result<reqwest::Client> {
         // The system's root certificates are not needed, and a small machine may lack them.
         Transport::Plain => client().tls_certs_only([]),
     };
-    client.redirect(redirects).build().context("no request can be made from here")
+    client.redirect(redirects).build().context("the HTTP client cannot be created")
 }
 
 /// Returns a response with one of these statuses; of any other, an error with the registry's message.
@@ -256,14 +257,14 @@ async fn expect(answer: Response, good: &[StatusCode]) -> anyhow::Result<Respons
         _ => String::from_utf8_lossy(&body).into_owned(),
     };
     let said: String = said.chars().take(EXCERPT).collect();
-    bail!("{url} answered {status}: {}", visible(&said))
+    bail!("{url} responded with {status}: {}", visible(&said))
 }
 
 /// Reads the body of a response, which must not exceed `limit` bytes.
 async fn read(mut answer: Response, limit: u64) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-        ensure!((bytes.len() + chunk.len()) as u64 <= limit, "{} answers with more than {limit} bytes", answer.url());
+        ensure!((bytes.len() + chunk.len()) as u64 <= limit, "the response of {} exceeds {limit} bytes", answer.url());
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
@@ -272,14 +273,14 @@ async fn read(mut answer: Response, limit: u64) -> anyhow::Result<Vec<u8>> {
 /// Checks that bytes have the expected digest.
 fn check(what: &str, bytes: &[u8], expected: &str) -> anyhow::Result<()> {
     let found = digest(bytes);
-    ensure!(found == expected, "{what} has the digest {found}, not {expected}: it was damaged or touched");
+    ensure!(found == expected, "{what} has the digest {found}, not {expected}: it was damaged or modified");
     Ok(())
 }
 
 /// Makes an error that names the failed request and the reason.
 fn failed(error: reqwest::Error) -> anyhow::Error {
     let url = error.url().map(ToString::to_string).unwrap_or_default();
-    anyhow::Error::from(error.without_url()).context(format!("no answer of {url}"))
+    anyhow::Error::from(error.without_url()).context(format!("no response from {url}"))
 }
 
 #[cfg(test)]

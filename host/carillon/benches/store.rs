@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_core::clock::{Clock, Stopwatch, SystemClock, UnixMs};
 use carillon_core::job::{
-    Admission, AttemptDetail, AttemptRecord, DispatchMode, GroupId, JobId, LeasedJob, NewJob, Outcome, Priority,
-    Settlement, Spec, Target, TenantId,
+    AttemptDetail, AttemptRecord, DispatchMode, GroupId, JobId, LeasedJob, NewJob, Outcome, Settlement, Target, TenantId,
 };
+use carillon_core::test_util::new_job;
 use carillon_store::{ClaimDue, INSERT_LIMIT, Kind, Precondition, PutEntity, Store};
 use carillon_store_postgres::{PostgresOptions, PostgresStore};
 use carillon_store_sqlite::{SqliteOptions, SqliteStore};
@@ -150,22 +150,8 @@ impl Bench {
             url: "https://receiver.example.org/hooks/reminders".to_owned(),
             headers: vec![("content-type".to_owned(), "application/json".to_owned())],
         };
-        NewJob {
-            id: JobId::new(&SystemClock),
-            tenant: self.tenant,
-            group,
-            name: None,
-            run_at,
-            created_at: SystemClock.now(),
-            deadline: None,
-            max_delay: None,
-            priority: Priority::default(),
-            order_key: None,
-            admission: Admission::Always,
-            seed: 1,
-            spec: Spec { target: Some(target), ..Spec::default() },
-            body: PAYLOAD,
-        }
+        let job = new_job().id(JobId::new(&SystemClock)).of(self.tenant, group).run_at(run_at);
+        job.created_at(SystemClock.now()).seed(1).target(target).body(PAYLOAD).build()
     }
 
     async fn single_inserts(&self) -> Outcomes<()> {

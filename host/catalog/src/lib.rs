@@ -32,6 +32,8 @@ mod schedules;
 mod secrets;
 mod signers;
 mod state;
+#[cfg(test)]
+mod stored_documents;
 mod tenants;
 mod tokens;
 mod tried;

@@ -19,4 +19,6 @@ pub mod json;
 pub mod shutdown;
 pub mod stable_hash;
 pub mod stats;
+#[cfg(any(test, feature = "test-util"))]
+pub mod test_util;
 pub mod timetable;

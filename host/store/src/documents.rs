@@ -84,3 +84,16 @@ pub fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeDoc;
+    use carillon_core::test_util::assert_stored_form;
+
+    #[test]
+    fn stored_documents_of_requests_and_nodes_keep_their_form() {
+        assert_stored_form::<Answered>(include_str!("stored_documents/answered.json"));
+        assert_stored_form::<NodeDoc>(include_str!("stored_documents/node.json"));
+    }
+}

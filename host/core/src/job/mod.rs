@@ -21,6 +21,8 @@ mod settlement;
 mod shown_url;
 mod skip;
 mod state;
+#[cfg(test)]
+mod stored_documents;
 mod template;
 
 use std::fmt;

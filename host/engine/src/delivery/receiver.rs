@@ -237,7 +237,8 @@ impl Reported {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carillon_core::job::{JobId, Priority, Spec, State, Target, TenantId};
+    use carillon_core::job::State;
+    use carillon_core::test_util;
 
     const HERE: &str = "http://a";
 
@@ -253,36 +254,14 @@ mod tests {
     }
 
     fn job(run_at: i64, max_delay: Option<u64>) -> Job {
-        Job {
-            id: JobId(uuid::Uuid::nil()),
-            tenant: TenantId(1),
-            group: GroupId(1),
-            name: None,
-            state: State::Running,
-            run_at: UnixMs(run_at),
-            created_at: UnixMs(0),
-            finished_at: None,
-            deadline: None,
-            max_delay: max_delay.map(Duration::from_millis),
-            priority: Priority::default(),
-            order_key: None,
-            attempt_base: 0,
-            revision: 0,
-            seed: 0,
-            attempt_count: 0,
-            last_status: None,
-            last_error: None,
-            cancel_requested: false,
-            spec: Spec::default(),
-            body_len: 0,
-        }
+        let max_delay = max_delay.map(Duration::from_millis);
+        test_util::job().state(State::Running).run_at(run_at).max_delay(max_delay).build()
     }
 
     #[test]
     fn a_receiver_is_scheme_host_and_port() {
         let origin = |url: &str| {
-            let mut job = job(0, None);
-            job.spec.target = Some(Target { method: "GET".to_owned(), url: url.to_owned(), headers: Vec::new() });
+            let job = test_util::job().url(url).build();
             Destination::of(&job).origin
         };
         let here = origin("http://a/x?y");

@@ -224,54 +224,14 @@ fn hold(unspent: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carillon_core::job::{GroupId, Job, JobId, Next, Priority, Spec, TenantId, Token};
+    use carillon_core::job::Next;
+    use carillon_core::test_util;
     use carillon_policy::{Blame, FaultCode};
     use proptest::prelude::*;
 
     fn leased(deadline: Option<i64>, attempt_count: u32, token: i64, lost_leases: u32) -> LeasedJob {
-        let job = Job {
-            id: JobId(uuid::Uuid::nil()),
-            tenant: TenantId(1),
-            group: GroupId(1),
-            name: None,
-            state: State::Running,
-            run_at: UnixMs(0),
-            created_at: UnixMs(0),
-            finished_at: None,
-            deadline: deadline.map(UnixMs),
-            max_delay: None,
-            priority: Priority::default(),
-            order_key: None,
-            attempt_base: 0,
-            revision: 0,
-            seed: 0,
-            attempt_count,
-            last_status: None,
-            last_error: None,
-            cancel_requested: false,
-            spec: Spec::default(),
-            body_len: 0,
-        };
-        LeasedJob {
-            job,
-            token: Token(token),
-            body: bytes::Bytes::new(),
-            lost_leases,
-            until: UnixMs::MAX,
-            history: vec![],
-        }
-    }
-
-    fn record() -> AttemptRecord {
-        AttemptRecord {
-            number: 1,
-            started_at: UnixMs(0),
-            finished_at: UnixMs(0),
-            outcome: Outcome::Retryable,
-            status: None,
-            response_body: bytes::Bytes::new(),
-            detail: AttemptDetail { spent: true, ..AttemptDetail::default() },
-        }
+        let job = test_util::job().deadline(deadline.map(UnixMs)).attempt_count(attempt_count);
+        test_util::leased(job).token(token).lost_leases(lost_leases).build()
     }
 
     fn rulings() -> impl Strategy<Value = Ruling> {
@@ -299,11 +259,11 @@ mod tests {
             let blame = if fatal { Blame::Job } else { Blame::Config };
             let fault = Fault { code: FaultCode::Declared, blame, message: String::new() };
             for settlement in [
-                answered(&leased, at, record(), ruling.clone()),
-                unsent(&leased, at, record(), Role::Sign, &fault),
+                answered(&leased, at, test_util::attempt(), ruling.clone()),
+                unsent(&leased, at, test_util::attempt(), Role::Sign, &fault),
                 interrupted(&leased, at),
-                cut_off(&leased, at, record(), CutOff::Stopped),
-                cut_off(&leased, at, record(), CutOff::Cancelled),
+                cut_off(&leased, at, test_util::attempt(), CutOff::Stopped),
+                cut_off(&leased, at, test_util::attempt(), CutOff::Cancelled),
                 revoked(&leased, at),
             ] {
                 prop_assert!(State::Running.can_become(state_of(&settlement)));
@@ -325,7 +285,7 @@ mod tests {
                 codes.into_iter().flat_map(|code| [Blame::Job, Blame::Config, Blame::Policy].map(|blame| (code, blame)))
             {
                 let fault = Fault { code, blame, message: String::new() };
-                let settlement = unsent(&leased(None, 2, 3, 0), UnixMs(5), record(), role, &fault);
+                let settlement = unsent(&leased(None, 2, 3, 0), UnixMs(5), test_util::attempt(), role, &fault);
                 let is_fatal = code == FaultCode::Declared && blame == Blame::Job;
                 assert_eq!(settlement.spends(), is_fatal, "{role} {code:?} {blame:?}");
                 if is_fatal {
@@ -341,20 +301,22 @@ mod tests {
 
     #[test]
     fn retry_ruling_spends_the_attempt_and_schedules_the_next() {
-        let settlement = answered(&leased(None, 2, 3, 0), UnixMs(5), record(), Ruling::RetryAfter(Duration::ZERO));
+        let settlement =
+            answered(&leased(None, 2, 3, 0), UnixMs(5), test_util::attempt(), Ruling::RetryAfter(Duration::ZERO));
         assert!(settlement.spends() && matches!(settlement.next(), Next::Scheduled(_)));
     }
 
     #[test]
     fn a_success_is_a_success_even_past_the_deadline() {
-        let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), record(), Ruling::Done);
+        let settlement = answered(&leased(Some(5), 0, 1, 0), UnixMs(10), test_util::attempt(), Ruling::Done);
         assert_eq!(state_of(&settlement), State::Succeeded);
     }
 
     #[test]
     fn what_is_not_sent_is_not_spent_and_waits_longer_each_time() {
         let fault = Fault { code: FaultCode::Trap, blame: Blame::Policy, message: String::new() };
-        let wait = |token| match unsent(&leased(None, 0, token, 0), UnixMs(0), record(), Role::Sign, &fault) {
+        let wait = |token| match unsent(&leased(None, 0, token, 0), UnixMs(0), test_util::attempt(), Role::Sign, &fault)
+        {
             settlement if settlement.spends() => panic!("spent"),
             settlement => settlement.next(),
         };
@@ -368,7 +330,7 @@ mod tests {
         let exhausted = |leased: &LeasedJob| {
             let (due, decided_at) = (UnixMs(0), UnixMs(10));
             let retry_at = decided_at.plus(exhaustion_pause(leased));
-            postponed(leased, record(), Postponement { due, decided_at, retry_at })
+            postponed(leased, test_util::attempt(), Postponement { due, decided_at, retry_at })
         };
         for token in [1, 2, 99] {
             let settlement = exhausted(&leased(None, 0, token, 0));
@@ -385,7 +347,7 @@ mod tests {
         let mut leased = leased(Some(5_000), 2, 9, 0);
         let postponed = |leased: &LeasedJob, decided_at, retry_at| {
             let (decided_at, retry_at) = (UnixMs(decided_at), UnixMs(retry_at));
-            postponed(leased, record(), Postponement { due: UnixMs(0), decided_at, retry_at })
+            postponed(leased, test_util::attempt(), Postponement { due: UnixMs(0), decided_at, retry_at })
         };
         assert_eq!(postponed(&leased, 10, 700).next(), Next::Scheduled(UnixMs(700)));
         assert_eq!(postponed(&leased, 10, 9_000).next(), Next::Scheduled(UnixMs(5_000)), "until the end");

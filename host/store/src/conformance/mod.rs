@@ -34,6 +34,7 @@ use carillon_core::job::{
     Admission, AttemptDetail, AttemptError, AttemptRecord, DispatchMode, GroupId, Job, JobId, LeasedJob, NewJob,
     Outcome, Priority, Spec, State, Target, TenantId,
 };
+use carillon_core::test_util::new_job;
 
 /// Makes a test of each case for a backend, or a list of all cases.
 #[macro_export]
@@ -224,22 +225,8 @@ impl World {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = Uuid::from_u128(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64);
         let target = Target { method: "POST".to_owned(), url: "https://example.org/".to_owned(), headers: Vec::new() };
-        NewJob {
-            id: JobId(id),
-            tenant: self.tenant,
-            group,
-            name: None,
-            run_at,
-            created_at: NOW,
-            deadline: None,
-            max_delay: None,
-            priority: Priority::default(),
-            order_key: None,
-            admission: Admission::Always,
-            seed: 7,
-            spec: Spec { target: Some(target), ..Spec::default() },
-            body: Bytes::from_static(b"{}"),
-        }
+        let job = new_job().id(JobId(id)).of(self.tenant, group).run_at(run_at).created_at(NOW).seed(7);
+        job.target(target).body(Bytes::from_static(b"{}")).build()
     }
 
     /// Stores `count` jobs that are due now, and returns their ids in order.

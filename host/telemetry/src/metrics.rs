@@ -120,6 +120,7 @@ pub struct Metrics {
     ready: Gauge,
     loop_restarts: Gauge<i64, AtomicI64>,
     streams: Gauge,
+    waiting_consumers: Gauge,
     running: Gauge,
     policy_queue: Gauge<i64, AtomicI64>,
     policies_quarantined: Gauge,
@@ -156,6 +157,7 @@ impl Default for Metrics {
             ready: Gauge::default(),
             loop_restarts: Gauge::default(),
             streams: Gauge::default(),
+            waiting_consumers: Gauge::default(),
             running: Gauge::default(),
             policy_queue: Gauge::default(),
             policies_quarantined: Gauge::default(),
@@ -211,6 +213,8 @@ impl Metrics {
         let restarts = "Restarts of background loops that panicked";
         registry.register("background_restarts", restarts, self.loop_restarts.clone());
         registry.register("event_streams", "Event streams that are open now", self.streams.clone());
+        let waiting = "Requests for leases that wait for jobs now";
+        registry.register("waiting_consumers", waiting, self.waiting_consumers.clone());
         registry.register("attempts_running", "Attempts that run now", self.running.clone());
         registry.register("policy_queue", "Policy calls that wait for a thread now", self.policy_queue.clone());
         let quarantined = self.policies_quarantined.clone();
@@ -274,6 +278,11 @@ impl Metrics {
         self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         self.policy_queue.set(i64::try_from(policy_queue).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the number of consumers that wait for jobs.
+    pub fn waiting_consumers(&self, count: usize) {
+        self.waiting_consumers.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets the number of quarantined policies.

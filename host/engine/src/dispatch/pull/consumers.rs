@@ -38,6 +38,12 @@ impl Consumers {
         Waiter { consumers: Arc::clone(self), group, woken: Arc::clone(&of_group.woken) }
     }
 
+    /// Returns the number of waiting consumers of all groups.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().values().map(|of_group| of_group.count).sum()
+    }
+
     /// Wakes one of the consumers that wait for jobs of `group`, if there is one.
     pub fn wake_one(&self, group: GroupId) {
         if let Some(of_group) = self.lock().get(&group) {
@@ -106,7 +112,10 @@ mod tests {
     #[test]
     fn groups_that_nobody_waits_for_take_no_memory() {
         let consumers = Arc::new(Consumers::default());
-        drop([consumers.enter(GroupId(1)), consumers.enter(GroupId(1))]);
+        let waiters = [1, 1, 2].map(|group| consumers.enter(GroupId(group)));
+        assert_eq!(consumers.count(), 3);
+        drop(waiters);
+        assert_eq!(consumers.count(), 0);
         assert!(consumers.lock().is_empty());
     }
 }

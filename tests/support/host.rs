@@ -7,6 +7,7 @@ use carillon::app::App;
 use carillon_api::door::Door;
 use carillon_config::{Config, ConfigError, Sources};
 use carillon_core::clock::{Clock, SystemClock};
+use carillon_engine::cluster::ClusterTimes;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -29,6 +30,7 @@ const PROBES: &str = "probes";
 pub struct Setup {
     clock: Arc<dyn Clock>,
     dir: Arc<TempDir>,
+    cluster_times: ClusterTimes,
     settings: Vec<(String, String)>,
     file: Option<String>,
 }
@@ -47,6 +49,7 @@ impl Setup {
         let setup = Self {
             clock: Arc::new(SystemClock),
             dir: Arc::new(tempfile::tempdir().unwrap()),
+            cluster_times: ClusterTimes::default(),
             settings: Vec::new(),
             file: None,
         };
@@ -70,6 +73,11 @@ impl Setup {
     /// Time is what this clock says.
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// How soon the nodes of a cluster see each other, and take their shares.
+    pub fn cluster_times(self, cluster_times: ClusterTimes) -> Self {
+        Self { cluster_times, ..self }
     }
 
     /// Sets a key of the configuration, as a variable of the environment would.
@@ -112,7 +120,7 @@ impl Setup {
     }
 
     pub async fn try_start(&self) -> anyhow::Result<TestHost> {
-        let app = App::start(self.config()?, Arc::clone(&self.clock)).await?;
+        let app = App::start(self.config()?, Arc::clone(&self.clock), self.cluster_times).await?;
         let base = format!("http://{}", app.address);
         Ok(TestHost { api: Api::new(&base, Some(ADMIN_TOKEN)), base, dir: Arc::clone(&self.dir), app: Some(app) })
     }

@@ -31,7 +31,7 @@ use carillon_catalog::{Unfit, unlock};
 use carillon_config::Config;
 use carillon_core::clock::{Clock, SystemClock};
 use carillon_core::shutdown::{Signal, signal};
-use carillon_engine::cluster::{Cluster, PeerSync, run_refresh};
+use carillon_engine::cluster::{Cluster, ClusterTimes, PeerSync, run_refresh};
 use carillon_engine::delivery::egress::Guard;
 use carillon_engine::delivery::send::Sender;
 use carillon_engine::dispatch::dispatcher::{ClaimBatchSize, Dispatcher};
@@ -94,7 +94,7 @@ pub struct App {
 /// Returns an error if the server cannot be started.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let store_name = config.store.name();
-    let app = App::start(config, Arc::new(SystemClock)).await?;
+    let app = App::start(config, Arc::new(SystemClock), ClusterTimes::default()).await?;
     for (mount, address) in &app.mounts {
         tracing::info!(%address, mount = mount.name(), "compatibility mount is ready");
     }
@@ -127,7 +127,7 @@ impl App {
     ///
     /// # Errors
     /// Returns an error if the configuration cannot be put in force; no port is open then.
-    pub async fn start(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, clock: Arc<dyn Clock>, times: ClusterTimes) -> anyhow::Result<Self> {
         // An error means that another part of the program has installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let files = FileShares::of_process();
@@ -146,7 +146,11 @@ impl App {
         let concurrency = concurrency(&config, files);
         let (limiter, stop) = (Arc::new(Limiter::new(concurrency, payloads(&config))), CancellationToken::new());
         let describe = describe(&config, concurrency, address, &limiter, &stop);
-        let cluster = Arc::new(Cluster::new(Arc::clone(&clock), describe, shared.is_some()));
+        let cluster = match shared {
+            Some(_) => Cluster::new(Arc::clone(&clock), times, describe),
+            None => Cluster::alone(Arc::clone(&clock), describe),
+        };
+        let cluster = Arc::new(cluster);
         let executor = executor(&config, sender, &catalog, &runtime, &clock, &observer, &cluster);
         let interrupt = CancellationToken::new();
         let rollouts = Arc::new(RolloutMonitor::new(&executor, &catalog, &runtime, &observer, interrupt.clone()));

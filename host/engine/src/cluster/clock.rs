@@ -123,7 +123,80 @@ impl ClockSample {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use uuid::Uuid;
+
     use super::*;
+    use carillon_core::test_util::{ManualClock, SkewedClock};
+    use carillon_store::{Heartbeat, MemberList, Signals};
+
+    /// A database whose time is another clock's.
+    struct TimeOf(Arc<dyn Clock>);
+
+    #[async_trait]
+    impl Peers for TimeOf {
+        async fn time(&self) -> Result<UnixMs, StoreError> {
+            Ok(self.0.now())
+        }
+
+        async fn beat(&self, _: Heartbeat) -> Result<MemberList, StoreError> {
+            unreachable!("only the time is read")
+        }
+
+        async fn leave(&self, _: Uuid) -> Result<(), StoreError> {
+            unreachable!("only the time is read")
+        }
+
+        async fn tell(&self, _: Uuid) -> Result<(), StoreError> {
+            unreachable!("only the time is read")
+        }
+
+        async fn listen(&self, _: Uuid) -> Result<Box<dyn Signals>, StoreError> {
+            unreachable!("only the time is read")
+        }
+    }
+
+    #[tokio::test]
+    async fn clock_follows_the_database_however_far_its_time_is_from_the_nodes() {
+        for ahead in [-86_400_000, -1, 0, 1, 5_000, 86_400_000] {
+            let local = ManualClock::new();
+            let there = ManualClock::new();
+            there.turn_back(UnixMs(there.now().0 + ahead));
+            let clock = DatabaseClock::start(Arc::clone(&local) as _, &TimeOf(Arc::clone(&there) as _)).await.unwrap();
+            for _ in 0..3 {
+                assert_eq!(
+                    clock.now(),
+                    there.now().minus(Duration::from_millis(1)),
+                    "behind by the rounding, never ahead"
+                );
+                for moved in [&local, &there] {
+                    moved.advance(Duration::from_secs(7));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn sleep_on_a_skewed_node_lasts_until_the_databases_time() {
+        for skew in [-5_000, 0, 5_000] {
+            let database = TimeOf(SkewedClock::new(60_000));
+            let clock = DatabaseClock::start(SkewedClock::new(skew), &database).await.unwrap();
+            let at = database.time().await.unwrap().plus(Duration::from_millis(20));
+            clock.sleep_until(at).await;
+            assert!(database.time().await.unwrap() >= at, "not early with a clock that is {skew} ms wrong");
+        }
+    }
+
+    #[tokio::test]
+    async fn database_time_that_jumps_is_followed_with_the_next_sample() {
+        let (local, there) = (ManualClock::new(), ManualClock::new());
+        let clock = DatabaseClock::start(Arc::clone(&local) as _, &TimeOf(Arc::clone(&there) as _)).await.unwrap();
+        for at in [there.now().plus(Duration::from_secs(300)), there.now().minus(Duration::from_secs(300))] {
+            there.turn_back(at);
+            clock.correct(clock.local(), there.now());
+            assert_eq!(clock.now(), at.minus(Duration::from_millis(1)));
+        }
+    }
 
     fn reading(before: i64, there: i64, after: i64) -> ClockSample {
         ClockSample { before: UnixMs(before), there: UnixMs(there), after: UnixMs(after) }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{ClockSample, Cluster, DatabaseClock, HEARTBEAT_INTERVAL};
+use super::{ClockSample, Cluster, DatabaseClock};
 use crate::notifier::Notifier;
 use carillon_core::clock::Clock as _;
 use carillon_store::{Peers, Signal, StoreError};
@@ -49,7 +49,7 @@ impl PeerSync {
 
     async fn run_beats(&self) {
         loop {
-            let next = self.clock.now().plus(HEARTBEAT_INTERVAL);
+            let next = self.clock.now().plus(self.cluster.times.heartbeat_interval);
             match self.beat().await {
                 // The limits of groups may have grown.
                 Ok(true) => self.notifier.notify_local(),

@@ -1,13 +1,14 @@
 //! Cluster membership: the other nodes, their state, and this node's share of the limits.
 //!
-//! Nodes know each other by a list in the database, in which each node renews its entry once in [`HEARTBEAT_INTERVAL`]. Jobs do not depend on
-//! the list: leases and tokens keep them safe, whichever nodes live. Two things depend on it: the limits, of which each node takes its share
-//! ([`share`]), and the views of the cluster.
+//! Nodes know each other by a list in the database, in which each node renews its entry once in each heartbeat interval ([`ClusterTimes`]).
+//! Jobs do not depend on the list: leases and tokens keep them safe, whichever nodes live. Two things depend on it: the limits, of which each
+//! node takes its share ([`share`]), and the views of the cluster.
 //!
 //! The shares never add up to more than the whole, although nodes join and leave:
-//! - A node whose heartbeat is older than [`NODE_TTL`] has no share. It stops before the others notice: its member list is valid for
-//!   [`VIEW_TTL`] only, and without a valid list it takes no share.
-//! - The others count a node that joins as soon as they see it, but it takes its share only after [`JOIN_DELAY`], when all have seen it.
+//! - A node whose heartbeat is older than [`ClusterTimes::node_ttl`] has no share. It stops before the others notice: its member list is valid
+//!   for [`ClusterTimes::view_ttl`] only, and without a valid list it takes no share.
+//! - The others count a node that joins as soon as they see it, but it takes its share only after [`ClusterTimes::join_delay`], when all have
+//!   seen it.
 //!
 //! A share that shrinks interrupts no attempt: no attempt starts while more run than the share allows. So after a node has joined, a group
 //! may exceed its concurrency for the duration of an attempt, by at most that node's share.
@@ -16,6 +17,7 @@ mod clock;
 mod link;
 mod refresh;
 mod share;
+mod times;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -26,23 +28,12 @@ pub use self::clock::{ClockSample, DatabaseClock};
 pub use self::link::PeerSync;
 pub use self::refresh::run_refresh;
 pub use self::share::{LimitShare, Share, ShareKey};
+pub use self::times::ClusterTimes;
 use carillon_catalog::{Group, Tenant};
 use carillon_core::clock::{Clock, UnixMs};
 use carillon_core::job::JobId;
 use carillon_policy::binding::{GroupLimits, Quota};
 use carillon_store::{Heartbeat, Member, MemberList, NodeDoc};
-
-/// Period of a node's heartbeat.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Age of the newest heartbeat at which a node counts as dead.
-const NODE_TTL: Duration = Duration::from_secs(6);
-
-/// How long a member list stays valid after it was read.
-const VIEW_TTL: Duration = Duration::from_millis(2_500);
-
-/// Time that a node waits after it has joined before it takes its share: longer than [`VIEW_TTL`].
-const JOIN_DELAY: Duration = Duration::from_secs(3);
 
 /// Time for which a dead node stays on the list, for the views.
 const NODE_RETENTION: Duration = Duration::from_secs(600);
@@ -55,6 +46,7 @@ pub struct Cluster {
     id: Uuid,
     since: UnixMs,
     clock: Arc<dyn Clock>,
+    times: ClusterTimes,
     describe: Describe,
     /// Newest member list; `None` if the node does not share its database.
     view: Option<RwLock<View>>,
@@ -71,11 +63,21 @@ struct View {
 }
 
 impl Cluster {
-    /// Creates the cluster of a node that has its own database or shares one.
+    /// Creates the cluster of a node that shares its database with others.
+    ///
+    /// # Panics
+    /// Panics if two nodes could take the same share under these times.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, describe: Describe, shared: bool) -> Self {
-        let since = clock.now();
-        Self { id: JobId::new(&*clock).0, since, clock, describe, view: shared.then(RwLock::default) }
+    pub fn new(clock: Arc<dyn Clock>, times: ClusterTimes, describe: Describe) -> Self {
+        times.check();
+        Self { times, view: Some(RwLock::default()), ..Self::alone(clock, describe) }
+    }
+
+    /// Creates the cluster of a node that has a database of its own.
+    #[must_use]
+    pub fn alone(clock: Arc<dyn Clock>, describe: Describe) -> Self {
+        let (id, since) = (JobId::new(&*clock).0, clock.now());
+        Self { id, since, clock, times: ClusterTimes::default(), describe, view: None }
     }
 
     /// Returns the nodes with a heartbeat in the last ten minutes, each with whether it lives.
@@ -85,7 +87,7 @@ impl Cluster {
         let Some(view) = self.view() else {
             return vec![(Member { id: self.id, since: self.since, beat_at: now, doc: (self.describe)() }, true)];
         };
-        let lives = |member: &Member| now.since(member.beat_at) <= NODE_TTL;
+        let lives = |member: &Member| now.since(member.beat_at) <= self.times.node_ttl;
         view.members.iter().map(|member| (member.clone(), lives(member))).collect()
     }
 
@@ -128,26 +130,26 @@ impl Cluster {
 
     fn beat(&self) -> Heartbeat {
         let comes = self.view().is_none_or(|view| self.clock.now() > view.until);
-        Heartbeat { node: self.id, doc: (self.describe)(), comes, life: NODE_TTL, forget: NODE_RETENTION }
+        Heartbeat { node: self.id, doc: (self.describe)(), comes, life: self.times.node_ttl, forget: NODE_RETENTION }
     }
 
     /// Takes over a member list that was requested at `asked`. Returns whether the shares have changed.
     fn update_view(&self, roll: MemberList, asked: UnixMs) -> bool {
         let Some(view) = &self.view else { return false };
-        let sharing = sharing(self.id, &roll);
+        let sharing = sharing(self.id, &roll, &self.times);
         let mut view = view.write().unwrap_or_else(PoisonError::into_inner);
         let late = asked > view.until;
-        let before =
-            std::mem::replace(&mut *view, View { members: roll.members, sharing, until: asked.plus(VIEW_TTL) });
+        let until = asked.plus(self.times.view_ttl);
+        let before = std::mem::replace(&mut *view, View { members: roll.members, sharing, until });
         late || before.sharing != view.sharing
     }
 }
 
 /// Returns the living nodes. A node that has just joined does not count itself yet, unless it is alone.
-fn sharing(own: Uuid, roll: &MemberList) -> Vec<Uuid> {
+fn sharing(own: Uuid, roll: &MemberList, times: &ClusterTimes) -> Vec<Uuid> {
     let living: Vec<&Member> =
-        roll.members.iter().filter(|member| roll.now.since(member.beat_at) <= NODE_TTL).collect();
-    let settled = |member: &Member| member.id != own || roll.now.since(member.since) >= JOIN_DELAY;
+        roll.members.iter().filter(|member| roll.now.since(member.beat_at) <= times.node_ttl).collect();
+    let settled = |member: &Member| member.id != own || roll.now.since(member.since) >= times.join_delay;
     let alone = living.len() == 1;
     living.into_iter().filter(|member| alone || settled(member)).map(|member| member.id).collect()
 }
@@ -155,6 +157,7 @@ fn sharing(own: Uuid, roll: &MemberList) -> Vec<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use carillon_core::test_util::ManualClock;
 
     const OWN: Uuid = Uuid::from_u128(1);
     const OTHER: Uuid = Uuid::from_u128(2);
@@ -172,6 +175,10 @@ mod tests {
         Member { id, since: UnixMs(since), beat_at: UnixMs(beat_at), doc }
     }
 
+    fn times() -> ClusterTimes {
+        ClusterTimes::default()
+    }
+
     fn roll(now: i64, members: &[Member]) -> MemberList {
         MemberList { members: members.to_vec(), now: UnixMs(now) }
     }
@@ -179,25 +186,39 @@ mod tests {
     #[test]
     fn who_comes_takes_its_part_when_all_have_seen_it() {
         let members = [member(OWN, 10_000, 10_500), member(OTHER, 0, 10_200)];
-        assert_eq!(sharing(OTHER, &roll(10_500, &members)), [OWN, OTHER], "the other leaves it its part at once");
-        assert_eq!(sharing(OWN, &roll(10_500, &members)), [OTHER], "which it does not take yet");
-        assert_eq!(sharing(OWN, &roll(13_000, &members)), [OWN, OTHER]);
-        assert_eq!(sharing(OWN, &roll(10_500, &members[..1])), [OWN], "who is alone has nobody to wait for");
+        assert_eq!(
+            sharing(OTHER, &roll(10_500, &members), &times()),
+            [OWN, OTHER],
+            "the other leaves it its part at once"
+        );
+        assert_eq!(sharing(OWN, &roll(10_500, &members), &times()), [OTHER], "which it does not take yet");
+        assert_eq!(sharing(OWN, &roll(13_000, &members), &times()), [OWN, OTHER]);
+        assert_eq!(sharing(OWN, &roll(10_500, &members[..1]), &times()), [OWN], "who is alone has nobody to wait for");
     }
 
     #[test]
     fn who_is_silent_has_no_part() {
         let members = [member(OWN, 0, 60_000), member(OTHER, 0, 54_000)];
-        assert_eq!(sharing(OWN, &roll(60_000, &members)), [OWN, OTHER]);
-        assert_eq!(sharing(OWN, &roll(60_001, &members)), [OWN]);
+        assert_eq!(sharing(OWN, &roll(60_000, &members), &times()), [OWN, OTHER]);
+        assert_eq!(sharing(OWN, &roll(60_001, &members), &times()), [OWN]);
     }
 
     #[test]
-    fn who_sees_no_list_has_no_part_before_the_others_take_it() {
-        assert!(
-            VIEW_TTL < JOIN_DELAY && HEARTBEAT_INTERVAL * 2 < VIEW_TTL,
-            "all nodes see a node that joins before it takes its share"
-        );
-        assert!(VIEW_TTL + HEARTBEAT_INTERVAL < NODE_TTL, "a node that is cut off stops before others take its share");
+    fn node_without_a_valid_list_has_no_share_before_the_others_take_it() {
+        let clock = ManualClock::new();
+        let describe: Describe = Box::new(|| member(OWN, 0, 0).doc);
+        let times = ClusterTimes::default();
+        let cluster = Cluster::new(Arc::clone(&clock) as _, times, describe);
+        let share = || cluster.share(ShareKey::Group(1));
+        assert_eq!(share(), Share::NONE, "it has seen no list yet");
+        let asked = clock.now();
+        let alone = Member { id: cluster.id, ..member(OWN, asked.0, asked.0) };
+        cluster.see(MemberList { members: vec![alone], now: asked }, asked);
+        assert_eq!(share(), Share::WHOLE);
+        clock.advance(times.view_ttl);
+        assert_eq!(share(), Share::WHOLE);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(share(), Share::NONE);
+        assert!(clock.now() < asked.plus(times.node_ttl), "the others count it among the living for longer");
     }
 }
